@@ -1,0 +1,1 @@
+"""The counting engine: pure, synchronous, without clock, socket, file, logger or randomness."""

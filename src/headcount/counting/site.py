@@ -1,0 +1,54 @@
+"""The site and its zones: what the engine needs to know of a campus."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from shapely.geometry.base import BaseGeometry
+
+from headcount.counting.fixes import F8
+
+EARTH_RADIUS_M = 6_371_008.8  # mean radius R1 of WGS 84 (IUGG), as the counting rules say
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A zone; pairs are (person, vehicle)."""
+
+    id: str
+    name: str
+    type: str  # building, car_park, area, gate; the boundary has `site`
+    geometry: BaseGeometry  # WGS 84, lon and lat in degrees
+    plane: BaseGeometry  # the same in metres, see Site.project
+    capacity: tuple[int | None, int | None]
+    hold_s: tuple[float, float]
+    leave_margin_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A campus. `zones[0]` is the boundary itself, with the id `site`; pairs are (person, vehicle)."""
+
+    id: str
+    name: str
+    timezone: str
+    zones: tuple[Zone, ...]
+    lat0_deg: float  # the boundary's centroid
+    lon0_deg: float
+    hold_s: tuple[float, float]
+    leave_margin_m: float
+    max_accuracy_m: float
+    max_speed_mps: tuple[float, float]
+    fresh_s: float
+    on_offline_leave: tuple[bool, bool]
+    offline_grace_s: float
+    geojson: dict[str, Any]  # what was read, windings mended
+
+    def project(self, lat_deg: F8, lon_deg: F8) -> tuple[F8, F8]:
+        """x and y in metres: local equirectangular projection at the boundary's centroid."""
+        x_m = EARTH_RADIUS_M * np.radians(lon_deg - self.lon0_deg) * math.cos(math.radians(self.lat0_deg))
+        y_m = EARTH_RADIUS_M * np.radians(lat_deg - self.lat0_deg)
+        return x_m, y_m

