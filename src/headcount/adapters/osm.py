@@ -1,0 +1,200 @@
+"""A site from OpenStreetMap data: the campus's boundary, its buildings and its car parks."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from headcount.adapters.osm_areas import Area, Tags, read_areas
+from headcount.counting.outlines import geometry_of
+from headcount.counting.sitefile import BOUNDARY, MAX_ZONES
+from headcount.errors import SiteError
+
+ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"  # as the licence asks
+#: A parked car is silent: this long it still counts (half a day).
+CAR_PARK_HOLD_S = 43_200
+#: An id made from a name is cut to this, which leaves room for a number behind it.
+MAX_SLUG = 48
+
+_CAMPUS = ("university", "college")
+_DECIMALS = 7  # of a degree: what OpenStreetMap itself keeps, about a centimetre
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A site made from OpenStreetMap data."""
+
+    geojson: dict[str, Any]
+    left_out: list[str]  # one line for each thing left out: what, and why
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An area with its outline."""
+
+    ref: str
+    tags: Tags
+    outline: BaseGeometry
+
+    @property
+    def title(self) -> str:
+        name = self.tags.get("name")
+        return f'{self.ref} "{name}"' if name else self.ref
+
+
+def site_from_osm(
+    path: Path,
+    boundary: str | None = None,
+    site_id: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Imported:
+    """The site around a campus: buildings and car parks with more than half of their area inside.
+
+    Args:
+        path: .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json from the Overpass API (`out geom;`).
+        boundary: name of the area that is the boundary, or `way/12` or `relation/34`;
+            without it, the largest area tagged `amenity=university` or `amenity=college`.
+        site_id: the site's id; without it, one made from the boundary's name.
+        progress: is told what goes on, a few times.
+
+    Raises:
+        SiteError: the file can't be read, or has no such boundary.
+    """
+
+    def wanted(ref: str, tags: Tags) -> bool:
+        return _is_boundary(ref, tags, boundary) or _zone_type(tags) is not None
+
+    areas = read_areas(path, wanted, progress)
+    progress(f"drawing {len(areas)} outlines")
+    places = [_Place(area.ref, area.tags, area.outline()) for area in areas]
+    campus = _choose_boundary(places, boundary, str(path))
+    zones, left_out = _zones(areas, places, campus)
+    geojson = {
+        "type": "FeatureCollection",
+        "attribution": ATTRIBUTION,
+        "features": [_site_feature(campus, site_id), *_zone_features(zones)],
+    }
+    return Imported(geojson, left_out)
+
+
+def _is_boundary(ref: str, tags: Tags, boundary: str | None) -> bool:
+    if boundary is None:
+        return tags.get("amenity") in _CAMPUS
+    return ref == boundary or tags.get("name", "").casefold() == boundary.casefold()
+
+
+def _zone_type(tags: Tags) -> str | None:
+    if tags.get("amenity") == "parking":
+        return "car_park"
+    return "building" if tags.get("building", "no") != "no" else None
+
+
+def _choose_boundary(places: list[_Place], boundary: str | None, source: str) -> _Place:
+    named = [place for place in places if _is_boundary(place.ref, place.tags, boundary)]
+    whole = [place for place in named if not place.outline.is_empty]
+    if whole:
+        return max(whole, key=lambda place: place.outline.area)
+    label = "the boundary" if boundary is None else f'the boundary "{boundary}"'
+    if named:
+        problem = f"{named[0].title} is not complete in this file, or has no area"
+        raise SiteError(source, label, problem, "Export the campus whole, with all members of its relation")
+    problem = (
+        "no area is tagged amenity=university or amenity=college"
+        if boundary is None
+        else "no closed way or multipolygon relation has this name or number"
+    )
+    raise SiteError(source, label, problem, "Name the area with --boundary NAME, way/12 or relation/34")
+
+
+def _zones(areas: list[Area], places: list[_Place], campus: _Place) -> tuple[list[_Place], list[str]]:
+    """The places that become zones, and the reasons of those left out, the far away ones unmentioned."""
+    sides = {ref: _zone_type(area.tags) for area in areas for ref in area.outer}
+    shapely.prepare(campus.outline)
+    zones, left_out = [], []
+    for area, place in zip(areas, places, strict=True):
+        zone_type = _zone_type(place.tags)
+        if zone_type is None or place is campus:
+            continue
+        if place.outline.is_empty:
+            why = "parts of it are not in the file" if area.missing else "it is not a closed outline"
+            left_out.append(f"{place.title}: {why}")
+        elif not campus.outline.intersects(place.outline):
+            continue
+        elif sides.get(place.ref) == zone_type:
+            left_out.append(f"{place.title}: it is the outline of a relation that is taken already")
+        elif (share := campus.outline.intersection(place.outline).area / place.outline.area) <= 0.5:
+            left_out.append(f"{place.title}: only {share:.0%} of it is inside the boundary")
+        else:
+            zones.append(place)
+    return _largest(zones, left_out), left_out
+
+
+def _largest(zones: list[_Place], left_out: list[str]) -> list[_Place]:
+    by_size = sorted(zones, key=lambda place: place.outline.area, reverse=True)
+    small = {place.ref for place in by_size[MAX_ZONES:]}
+    left_out += [f"{place.title}: a site has at most {MAX_ZONES} zones" for place in by_size[MAX_ZONES:]]
+    return [place for place in zones if place.ref not in small]
+
+
+def _site_feature(campus: _Place, site_id: str | None) -> dict[str, Any]:
+    name = campus.tags.get("name", "Campus")
+    site_id = slug(name) or "campus" if site_id is None else site_id
+    properties = {"role": "site", "id": site_id, "name": name, "osm": campus.ref}
+    return _feature(properties, campus.outline)
+
+
+def _zone_features(zones: list[_Place]) -> list[dict[str, Any]]:
+    taken = {BOUNDARY}
+    return [_zone_feature(place, taken) for place in zones]
+
+
+def _zone_feature(place: _Place, taken: set[str]) -> dict[str, Any]:
+    zone_type = _zone_type(place.tags)
+    word = "parking" if zone_type == "car_park" else "building"
+    unnamed = f"{word} {place.ref.split('/')[1]}"
+    name = place.tags.get("name") or place.tags.get("ref") or unnamed
+    properties: dict[str, Any] = {
+        "role": "zone",
+        "id": _unique(slug(name) or slug(unnamed), taken),
+        "name": name,
+        "type": zone_type,
+        "osm": place.ref,
+    }
+    if zone_type == "car_park":
+        spaces = place.tags.get("capacity", "")
+        if re.fullmatch(r"[0-9]{1,6}", spaces):
+            properties["capacity"] = {"vehicle": int(spaces)}
+        properties["hold_s"] = {"vehicle": CAR_PARK_HOLD_S}
+    return _feature(properties, place.outline)
+
+
+def slug(name: str) -> str:
+    """An id from a name: `Músaem & Café` → `musaem-cafe`; empty where no letter or digit is left."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"['’.]", "", plain)
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_SLUG].rstrip("-")
+
+
+def _unique(wish: str, taken: set[str]) -> str:
+    number, name = 1, wish
+    while name in taken:
+        number += 1
+        name = f"{wish}-{number}"
+    taken.add(name)
+    return name
+
+
+def _feature(properties: dict[str, Any], outline: BaseGeometry) -> dict[str, Any]:
+    rounded = shapely.set_precision(outline, 10**-_DECIMALS)
+    return {
+        "type": "Feature",
+        "properties": properties,
+        "geometry": geometry_of(shapely.orient_polygons(rounded)),
+    }
