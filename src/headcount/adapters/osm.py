@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from headcount.adapters.osm_areas import Area, Tags, read_areas
 from headcount.counting.outlines import geometry_of
-from headcount.counting.sitefile import BOUNDARY, MAX_ZONES
+from headcount.counting.sitefile import BOUNDARY, MAX_ZONES, parse_site
 from headcount.errors import SiteError
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"  # as the licence asks
@@ -24,7 +24,6 @@ CAR_PARK_HOLD_S = 43_200
 MAX_SLUG = 48
 
 _CAMPUS = ("university", "college")
-_DECIMALS = 7  # of a degree: what OpenStreetMap itself keeps, about a centimetre
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def site_from_osm(
         progress: is told what goes on, a few times.
 
     Raises:
-        SiteError: the file can't be read, or has no such boundary.
+        SiteError: the file can't be read, has no such boundary, or the id is none.
     """
 
     def wanted(ref: str, tags: Tags) -> bool:
@@ -81,6 +80,7 @@ def site_from_osm(
         "attribution": ATTRIBUTION,
         "features": [_site_feature(campus, site_id), *_zone_features(zones)],
     }
+    parse_site(geojson, str(path))
     return Imported(geojson, left_out)
 
 
@@ -122,18 +122,34 @@ def _zones(areas: list[Area], places: list[_Place], campus: _Place) -> tuple[lis
         zone_type = _zone_type(place.tags)
         if zone_type is None or place is campus:
             continue
-        if place.outline.is_empty:
+        share = _share_inside(place.outline, campus.outline)
+        if place.outline.is_empty and _is_near(area, campus.outline):
             why = "parts of it are not in the file" if area.missing else "it is not a closed outline"
             left_out.append(f"{place.title}: {why}")
-        elif not campus.outline.intersects(place.outline):
+        elif share < 0.01:
             continue
         elif sides.get(place.ref) == zone_type:
             left_out.append(f"{place.title}: it is the outline of a relation that is taken already")
-        elif (share := campus.outline.intersection(place.outline).area / place.outline.area) <= 0.5:
+        elif share <= 0.5:
             left_out.append(f"{place.title}: only {share:.0%} of it is inside the boundary")
         else:
             zones.append(place)
+            if area.missing_holes:
+                left_out.append(
+                    f"{place.title}: {area.missing_holes} ways around holes in it, not in the file"
+                )
     return _largest(zones, left_out), left_out
+
+
+def _is_near(area: Area, campus: BaseGeometry) -> bool:
+    points = [point for line in area.lines for point in line]
+    return not points or campus.intersects(shapely.MultiPoint(points))
+
+
+def _share_inside(outline: BaseGeometry, campus: BaseGeometry) -> float:
+    if not campus.intersects(outline):
+        return 0.0
+    return float(campus.intersection(outline).area / outline.area)
 
 
 def _largest(zones: list[_Place], left_out: list[str]) -> list[_Place]:
@@ -158,11 +174,11 @@ def _zone_features(zones: list[_Place]) -> list[dict[str, Any]]:
 def _zone_feature(place: _Place, taken: set[str]) -> dict[str, Any]:
     zone_type = _zone_type(place.tags)
     word = "parking" if zone_type == "car_park" else "building"
-    unnamed = f"{word} {place.ref.split('/')[1]}"
-    name = place.tags.get("name") or place.tags.get("ref") or unnamed
+    number = place.ref.split("/")[1]
+    name = place.tags.get("name") or f"{word} {place.tags.get('ref', number)}"
     properties: dict[str, Any] = {
         "role": "zone",
-        "id": _unique(slug(name) or slug(unnamed), taken),
+        "id": _unique(slug(name) or f"{word}-{number}", taken),
         "name": name,
         "type": zone_type,
         "osm": place.ref,
@@ -178,7 +194,7 @@ def _zone_feature(place: _Place, taken: set[str]) -> dict[str, Any]:
 def slug(name: str) -> str:
     """An id from a name: `Músaem & Café` → `musaem-cafe`; empty where no letter or digit is left."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    plain = re.sub(r"['’.]", "", plain)
+    plain = re.sub(r"['.]", "", plain)
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_SLUG].rstrip("-")
 
 
@@ -192,9 +208,5 @@ def _unique(wish: str, taken: set[str]) -> str:
 
 
 def _feature(properties: dict[str, Any], outline: BaseGeometry) -> dict[str, Any]:
-    rounded = shapely.set_precision(outline, 10**-_DECIMALS)
-    return {
-        "type": "Feature",
-        "properties": properties,
-        "geometry": geometry_of(shapely.orient_polygons(rounded)),
-    }
+    geometry = geometry_of(shapely.orient_polygons(outline))
+    return {"type": "Feature", "properties": properties, "geometry": geometry}

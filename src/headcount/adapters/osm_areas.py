@@ -20,6 +20,8 @@ from headcount.sites import decode_json
 
 #: Relations of these types are areas.
 AREA_RELATIONS = ("multipolygon", "boundary")
+#: About a centimetre: what OpenStreetMap itself keeps.
+GRID_DEG = 1e-7
 
 Tags = Mapping[str, str]
 Line = list[tuple[float, float]]  # lon and lat in degrees
@@ -37,7 +39,8 @@ class Area:
     tags: Tags
     lines: list[Line] = field(default_factory=list)  # one for a way, its members' for a relation
     outer: list[str] = field(default_factory=list)  # references of a relation's outer ways
-    missing: bool = False  # a part of it is not in the data
+    missing: bool = False  # a part of its outer ring is not in the data
+    missing_holes: int = 0  # inner ways that are not in the data
 
     def outline(self) -> BaseGeometry:
         """Its polygon or multipolygon, repaired where it crosses itself; empty where there is none."""
@@ -55,7 +58,8 @@ class Area:
 
 
 def _areal(shape: BaseGeometry) -> BaseGeometry:
-    """Only the polygons of a shape: what make_valid leaves may have lines and points beside them."""
+    """Only the polygons of a shape, rounded: make_valid may leave lines and points beside them."""
+    shape = shapely.set_precision(shape, GRID_DEG)
     polygons = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and part.area > 0]
     nested = [part for part in shapely.get_parts(shape) if part.geom_type == "MultiPolygon"]
     polygons += [polygon for part in nested for polygon in shapely.get_parts(part)]
@@ -84,6 +88,8 @@ def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) ->
     progress("reading relations")
     relations = []
     for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+        if not isinstance(relation, osmium.osm.Relation):
+            continue
         ref, tags = f"relation/{relation.id}", dict(relation.tags)
         if tags.get("type") in AREA_RELATIONS and wanted(ref, tags):
             members = [(m.ref, m.role) for m in relation.members if m.type == "w"]
@@ -95,6 +101,8 @@ def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) ->
     ways = []
     processor = osmium.FileProcessor(str(path)).with_locations()
     for way in processor.with_filter(osmium.filter.EntityFilter(osmium.osm.WAY)):
+        if not isinstance(way, osmium.osm.Way):
+            continue
         ref, tags = f"way/{way.id}", dict(way.tags)
         if way.id not in needed and not wanted(ref, tags):
             continue
@@ -108,10 +116,12 @@ def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) ->
 
 def _with_members(area: Area, members: Iterable[tuple[int, str]], found: Mapping[int, Line]) -> Area:
     for way, role in members:
-        area.missing |= way not in found
         area.lines.append(found.get(way, []))
         if role != "inner":
+            area.missing |= way not in found
             area.outer.append(f"way/{way}")
+        elif way not in found:
+            area.missing_holes += 1
     return area
 
 

@@ -86,7 +86,7 @@ def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict
     return {**feature, "properties": properties}
 
 
-@dataclass
+@dataclass(eq=False)
 class _Feature:
     """One feature while it is read: a value with a problem is noted and replaced by its default."""
 
