@@ -34,7 +34,7 @@ def site() -> None:
 @site.command()
 @click.argument("file", type=FILE)
 def check(file: Path) -> None:
-    """Say what is wrong with a site FILE and how to mend it, or what is in it.
+    r"""Say what is wrong with a site FILE and how to mend it, or what is in it.
 
     \b
     Example:
@@ -64,7 +64,7 @@ def check(file: Path) -> None:
 def import_(
     file: Path, output: Path | None, boundary: str | None, site_id: str | None, timezone: str | None
 ) -> None:
-    """Make a site file from OpenStreetMap data.
+    r"""Make a site file from OpenStreetMap data.
 
     FILE is .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json: an answer of the Overpass API to
     `out geom;`. The boundary is the largest area tagged amenity=university or amenity=college, or
@@ -112,9 +112,9 @@ def _tell_what_was_taken(geojson: dict[str, Any], left_out: list[str]) -> None:
 
 
 def _describe(checked: Site, file: Path) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     boundary, *zones = checked.zones
-    console.print(f"{file} can be used: {checked.name}, id {checked.id}, time zone {checked.timezone}")
+    click.echo(f"{file} can be used: {checked.name}, id {checked.id}, time zone {checked.timezone}")
     table = Table("type", "zones", "area", "capacity person", "capacity vehicle")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -124,11 +124,11 @@ def _describe(checked: Site, file: Path) -> None:
             spaces = [sum(zone.capacity[k] or 0 for zone in chosen) for k in range(len(KINDS))]
             area_m2 = sum(zone.plane.area for zone in chosen)
             table.add_row(
-                zone_type, str(len(chosen)), f"{area_m2:,.0f} m²", *(f"{s:,}" if s else "–" for s in spaces)
+                zone_type, str(len(chosen)), f"{area_m2:,.0f} m²", *(f"{s:,}" if s else "-" for s in spaces)
             )
     console.print(table)
     for line in _defaults(checked):
-        console.print(line)
+        click.echo(line)
 
 
 def _defaults(checked: Site) -> list[str]:
