@@ -1,0 +1,235 @@
+"""The NATS server's configuration as text.
+
+Who may do what, and what can therefore not happen:
+
+    device     anybody on the MQTT and WebSocket ports. Publishes fixes, status, answers and foreign
+               formats; hears counts, events, sites and commands; nothing else.
+    headcount  our own roles, with the password. Everything in the account.
+    system     our own roles, with the same password. The server's own account ($SYS): connection counts.
+
+Nobody gets onto the NATS port or speaks NATS over the WebSocket port without a password.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from headcount import wire
+from headcount.errors import SettingsError
+
+#: Users of the server; `DEVICE` has no password.
+INTERNAL, DEVICE, SYSTEM = "headcount", "device", "system"
+#: The account that devices and roles share.
+ACCOUNT = "HEADCOUNT"
+
+MIB = 1 << 20
+Sync = Literal["always", "1s", "10s", "2m"]
+
+#: What a device may publish. Rights are checked on the subject after mapping: hence `fix.…` as well.
+DEVICE_PUBLISH = (
+    "headcount.*.*.*.fix",
+    "headcount.*.*.*.status",
+    "headcount.*.*.*.ack",
+    "fix.*.*.*.*",
+    "fix.*.*.*.*.status",
+    *wire.FOREIGN_SUBJECTS,
+)
+#: What a device may hear. MQTT's `counts/#` also means `counts` itself. `$MQTT.sub.>` is where the
+#: server delivers QoS 1 and 2 to its own MQTT side; MQTT clients can't subscribe to it by name.
+DEVICE_SUBSCRIBE = (
+    "headcount.*.counts",
+    "headcount.*.counts.>",
+    "headcount.*.events",
+    "headcount.*.events.>",
+    "headcount.*.site",
+    "headcount.*.*.*.cmd",
+    "$MQTT.sub.>",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one device or all of them together can take from the server."""
+
+    max_connections: int = 65_536
+    #: The largest message. Our own batches need it; the streams refuse fixes above 64 KiB.
+    max_payload_bytes: int = 8 * MIB
+    #: Subscriptions of one connection.
+    max_subscriptions: int = 1_000
+    #: Bytes that wait for one slow subscriber before it is cut off.
+    max_pending_bytes: int = 64 * MIB
+    #: Unacknowledged QoS 1 messages towards one MQTT subscription.
+    max_ack_pending: int = 1_024
+    #: Seconds until an unacknowledged QoS 1 message is sent again.
+    ack_wait_s: int = 30
+    #: Seconds that a new connection has for its CONNECT.
+    connect_timeout_s: int = 10
+    #: Messages and bytes that wait for one stream; above that the server drops ("IPQ len limit").
+    max_buffered_messages: int = 1_000_000
+    max_buffered_bytes: int = 256 * MIB
+    #: Memory and disk that all streams together may reserve.
+    max_memory_bytes: int = 1024 * MIB
+    max_file_bytes: int = 1024 * 1024 * MIB
+    #: The server's log is renamed at this size; so many old ones are kept.
+    max_log_bytes: int = 10 * MIB
+    max_logs: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Everything that decides how the NATS server runs.
+
+    Ports are 1 to 65535; `monitor_port` None leaves the HTTP monitor off. `host` is where devices
+    reach the MQTT and WebSocket ports; NATS and monitor listen on 127.0.0.1 only.
+
+    Raises:
+        SettingsError: a value can't be used.
+    """
+
+    data: Path
+    password: str
+    host: str = "127.0.0.1"
+    mqtt_port: int = 1883
+    ws_port: int = 9001
+    nats_port: int = 4222
+    monitor_port: int | None = None
+    partitions: int = 16
+    server_name: str = "headcount"
+    sync_interval: Sync = "1s"
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        for option, port in self.ports().values():
+            _require(1 <= port <= 65535, option, f"{port} is no port, use 1 to 65535")
+        numbers = [port for _, port in self.ports().values()]
+        _require(len(set(numbers)) == len(numbers), "--mqtt-port", f"the ports {numbers} must differ")
+        _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
+        _require(len(self.password) >= 16, "password", "needs at least 16 characters")
+        _require(re.fullmatch(wire.ID_PATTERN, self.server_name) is not None, "server_name", "is no name")
+        _require(self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}")
+
+    @property
+    def log_file(self) -> Path:
+        """Where the NATS server writes its log."""
+        return self.data / "broker.log"
+
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """Purpose → (the option that changes it, the port)."""
+        ports = {
+            "MQTT": ("--mqtt-port", self.mqtt_port),
+            "WebSocket": ("--ws-port", self.ws_port),
+            "NATS": ("--nats-port", self.nats_port),
+        }
+        if self.monitor_port is not None:
+            ports["monitor"] = ("--monitor-port", self.monitor_port)
+        return ports
+
+
+def render(config: BrokerConfig) -> str:
+    """The configuration file of the NATS server. It holds the password: write it for the owner only."""
+    limits = config.limits
+    monitor = "" if config.monitor_port is None else f"http: {_quote(f'127.0.0.1:{config.monitor_port}')}\n"
+    return f"""\
+# Written by headcount at every start: changes here are lost.
+server_name: {_quote(config.server_name)}
+listen: {_quote(f"127.0.0.1:{config.nats_port}")}
+{monitor}log_file: {_quote(str(config.log_file))}
+logfile_size_limit: {limits.max_log_bytes}
+logfile_max_num: {limits.max_logs}
+max_connections: {limits.max_connections}
+max_payload: {limits.max_payload_bytes}
+max_pending: {limits.max_pending_bytes}
+max_subscriptions: {limits.max_subscriptions}
+authorization {{ timeout: {limits.connect_timeout_s} }}
+
+jetstream {{
+  store_dir: {_quote(str(config.data))}
+  sync_interval: {config.sync_interval}
+  max_memory_store: {limits.max_memory_bytes}
+  max_file_store: {limits.max_file_bytes}
+  max_buffered_msgs: {limits.max_buffered_messages}
+  max_buffered_size: {limits.max_buffered_bytes}
+}}
+
+mqtt {{
+  listen: {_quote(f"{_bracket(config.host)}:{config.mqtt_port}")}
+  no_auth_user: {DEVICE}
+  authorization {{ timeout: {limits.connect_timeout_s} }}
+  ack_wait: "{limits.ack_wait_s}s"
+  max_ack_pending: {limits.max_ack_pending}
+}}
+
+# Browsers speak MQTT here, at the path /mqtt.
+websocket {{
+  listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
+  no_tls: true
+  handshake_timeout: "{limits.connect_timeout_s}s"
+}}
+
+system_account: SYS
+accounts {{
+  SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)} }} ] }}
+  {ACCOUNT} {{
+    jetstream: enabled
+    mappings {{
+{_indent(mappings(config.partitions))}
+    }}
+    users: [
+      {{ user: {INTERNAL}, password: {_quote(config.password)} }}
+      {{
+        user: {DEVICE}
+        password: {_quote(config.password)}
+        allowed_connection_types: ["MQTT", "MQTT_WS"]
+        permissions {{
+          publish: [{_list(DEVICE_PUBLISH)}]
+          subscribe: [{_list(DEVICE_SUBSCRIBE)}]
+        }}
+      }}
+    ]
+  }}
+}}
+"""
+
+
+def mappings(partitions: int) -> dict[str, str]:
+    """Subject as published → subject in the log.
+
+    `fix.…` itself is mapped too: a sender who names a partition gets the right one all the same,
+    otherwise one device could be counted twice.
+    """
+    by_topic, by_subject = f"{{{{partition({partitions},1,3)}}}}", f"{{{{partition({partitions},2,4)}}}}"
+    parts = "{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+    shifted = "{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"
+    return {
+        "headcount.*.*.*.fix": f"fix.{by_topic}.{parts}",
+        "headcount.*.*.*.status": f"fix.{by_topic}.{parts}.status",
+        "fix.*.*.*.*": f"fix.{by_subject}.{shifted}",
+        "fix.*.*.*.*.status": f"fix.{by_subject}.{shifted}.status",
+    }
+
+
+def _require(condition: bool, name: str, problem: str) -> None:
+    if not condition:
+        raise SettingsError(name, problem)
+
+
+def _quote(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise SettingsError("broker", f"{text!r} has control characters")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _list(subjects: tuple[str, ...]) -> str:
+    return ", ".join(_quote(subject) for subject in subjects)
+
+
+def _indent(pairs: dict[str, str]) -> str:
+    return "\n".join(f"      {_quote(source)}: {_quote(target)}" for source, target in pairs.items())

@@ -1,0 +1,165 @@
+"""The broker's place in the data folder: one owner at a time, and nothing left over from before.
+
+<data>/broker.lock   held (flock) by the process that runs the broker; a kill releases it
+<data>/broker.pid    the NATS server's process id, while it runs
+<data>/broker.conf   its configuration, with the password: for the owner only
+<data>/broker.log    what it says
+<data>/jetstream/    the streams
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from headcount.errors import DataFolderError
+
+#: Free bytes below which the folder counts as full.
+MIN_FREE_BYTES = 64 << 20
+#: Of the disk that is free, our streams take at most this share.
+DISK_SHARE = 0.8
+
+_REMEDIES = {
+    errno.ENOSPC: ("it is full", "Free some space there, or choose another folder with --data."),
+    errno.EDQUOT: ("it is full", "Free some space there, or choose another folder with --data."),
+    errno.EROFS: ("it is read-only", "Choose another folder with --data."),
+    errno.EACCES: ("it can't be written", "Allow this user to write there, or choose another with --data."),
+    errno.EPERM: ("it can't be written", "Allow this user to write there, or choose another with --data."),
+    errno.ENOTDIR: ("a part of its path is a file", "Choose another folder with --data."),
+    errno.EEXIST: ("it is a file", "Choose another folder with --data."),
+}
+
+
+@contextmanager
+def held(data: Path) -> Iterator[None]:
+    """Make the folder, lock it and see that it can be written; release it at the end.
+
+    Raises:
+        DataFolderError: it can't be made or written, is full, or another process holds it.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "broker.lock").open("a")
+    except OSError as error:
+        raise _refused(data, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataFolderError(
+                str(data),
+                "another headcount uses it",
+                "End that one, or choose another folder with --data.",
+            ) from error
+        _check_writable(data)
+        yield
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read, at once: never half of it is there.
+
+    Raises:
+        DataFolderError: it can't be written.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        with suppress(FileNotFoundError):
+            new.unlink()
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        new.replace(path)
+    except OSError as error:
+        raise _refused(path.parent, error) from error
+
+
+def disk_budget_bytes(data: Path, most: int) -> int:
+    """How much the streams may take: `most`, or less where the disk is small.
+
+    What the streams hold already counts as free, so that the figure stays the same over restarts.
+    """
+    used = sum(file.stat().st_size for file in (data / "jetstream").rglob("*") if file.is_file())
+    return min(most, int(DISK_SHARE * (shutil.disk_usage(data).free + used)))
+
+
+def end_leftover(data: Path, timeout_s: float = 5.0) -> int | None:
+    """End the NATS server that a killed headcount left behind in this folder; its pid, if there was one.
+
+    Call it with the folder held; it waits for the server's end, at most `timeout_s`, then kills it.
+    A pid that has been given to another program since is left alone.
+    """
+    pid_file = data / "broker.pid"
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        return None
+    ours = os.fspath((data / "broker.conf").absolute()) in _command_line(pid)
+    if ours:
+        _end(pid, timeout_s)
+    pid_file.unlink(missing_ok=True)
+    return pid if ours else None
+
+
+def _end(pid: int, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            if _is_zombie(pid):
+                return
+            time.sleep(0.02)
+            os.kill(pid, 0)
+        os.kill(pid, signal.SIGKILL)
+
+
+def _is_zombie(pid: int) -> bool:
+    """True for a process that has ended and only waits for its parent to notice."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state == "Z"
+
+
+def _command_line(pid: int) -> list[str]:
+    """A process's arguments; nothing when there is no such process."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    # Systems without /proc
+    with suppress(OSError):
+        answer = subprocess.run(  # noqa: S607 - where `ps` is differs from system to system
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        return answer.stdout.split()
+    return []
+
+
+def _check_writable(data: Path) -> None:
+    probe = data / "broker.probe"
+    try:
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise _refused(data, error) from error
+    free = shutil.disk_usage(data).free
+    if free < MIN_FREE_BYTES:
+        raise DataFolderError(
+            str(data),
+            f"it is full: {free / 1e6:.0f} MB are free, {MIN_FREE_BYTES / 1e6:.0f} MB are needed",
+            "Free some space there, or choose another folder with --data.",
+        )
+
+
+def _refused(data: Path, error: OSError) -> DataFolderError:
+    problem, remedy = _REMEDIES.get(error.errno or 0, (str(error), "Choose another folder with --data."))
+    return DataFolderError(str(data), problem, remedy)

@@ -1,0 +1,281 @@
+"""One NATS server: started, watched, started again when it dies, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiomqtt
+import nats
+import nats.errors
+import nats.js.errors
+
+from headcount.broker import folder
+from headcount.broker.config import INTERNAL, BrokerConfig, render
+from headcount.broker.program import find_program
+from headcount.errors import BrokerError, PortTakenError
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds until a dead server is started again: the first time, and at most.
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.2, 10.0
+#: A server that has lived this long has recovered: the next back-off begins small again.
+HEALTHY_S = 30.0
+#: Seconds that a server has to come up; a large log is read through before.
+READY_S = 60.0
+#: Seconds between asking to stop and killing.
+STOP_S = 1.5
+#: What the streams of one data folder may take of its disk, at most.
+STORE_BYTES = 16 << 30
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Broker:
+    """A running NATS server, as an async context manager: inside it, MQTT and JetStream answer.
+
+    The server dies with this process, also when that is killed. When the server dies by itself it
+    is started again, after 0.2 s at first and 10 s at most; `restarts` counts that.
+
+    Raises (on entering; nothing is left behind then):
+        DataFolderError: the folder can't be written, is full or is in use.
+        PortTakenError: somebody listens on one of the ports.
+        BrokerVersionError: there is no nats-server, or it is too old.
+        BrokerError: it doesn't come up.
+    """
+
+    def __init__(self, config: BrokerConfig, *, program: Path | None = None) -> None:
+        """Run with `config`, and with the nats-server at `program` where one is named."""
+        self.config = config
+        self.restarts = 0
+        self.version = ""
+        #: Bytes of disk that the streams may take together, see `fixlog.streams.ensure_streams`.
+        self.store_bytes = STORE_BYTES
+        self._program = program
+        self._process: asyncio.subprocess.Process | None = None
+        self._opened = contextlib.AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        """The address of the NATS port, on loopback."""
+        return f"nats://127.0.0.1:{self.config.nats_port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id; None while there is none."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def __aenter__(self) -> Self:
+        await self._opened.enter_async_context(self._running())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.aclose()
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        data = self.config.data
+        program, self.version = await find_program(self._program)
+        with folder.held(data):
+            if pid := await asyncio.to_thread(folder.end_leftover, data):
+                LOG.warning("ended the NATS server %d that an earlier headcount left in %s", pid, data)
+            check_ports(self.config)
+            folder.write_private(data / "broker.conf", render(self.config))
+            self.store_bytes = folder.disk_budget_bytes(data, STORE_BYTES)
+            try:
+                await self._start(program)
+                async with _background(self._watch(program), "broker watch"):
+                    yield
+            finally:
+                await self._stop()
+
+    async def _start(self, program: Path) -> None:
+        self._process = await _spawn(program, self.config)
+        (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
+        await _ready(self._process, self.config)
+        LOG.info("nats-server %s runs as %d, MQTT on port %d", self.version, self.pid, self.config.mqtt_port)
+
+    async def _stop(self) -> None:
+        if self._process is not None:
+            await _terminate(self._process)
+        (self.config.data / "broker.pid").unlink(missing_ok=True)
+
+    async def _watch(self, program: Path) -> None:
+        """Start the server again whenever it has died."""
+        loop, delay_s = asyncio.get_running_loop(), BACKOFF_FIRST_S
+        while self._process is not None:
+            since = loop.time()
+            code = await self._process.wait()
+            if loop.time() - since > HEALTHY_S:
+                delay_s = BACKOFF_FIRST_S
+            LOG.error("the NATS server ended (%s); starting it again in %.1f s", _ending(code), delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, BACKOFF_MOST_S)
+            self.restarts += 1
+            try:
+                await self._start(program)
+            except (BrokerError, OSError) as error:
+                LOG.error("the NATS server doesn't start: %s", error)  # noqa: TRY400 - the text says it all
+                await _terminate(self._process)
+
+
+def check_ports(config: BrokerConfig) -> None:
+    """See that nobody listens on our ports.
+
+    Raises:
+        PortTakenError: somebody does.
+        BrokerError: the address isn't ours, or the port needs more rights.
+    """
+    for purpose, (option, port) in config.ports().items():
+        host = config.host if purpose in {"MQTT", "WebSocket"} else "127.0.0.1"
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                probe.listen(1)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise PortTakenError(purpose, host, port, option) from error
+                raise BrokerError(
+                    f"can't listen on {host}:{port} for {purpose}: {error.strerror or error}. "
+                    f"Choose another address with --host, or another port with {option}."
+                ) from error
+
+
+async def _spawn(program: Path, config: BrokerConfig) -> asyncio.subprocess.Process:
+    """Start the server in a process group of its own: Ctrl-C in the terminal is ours to handle."""
+    with config.log_file.open("ab") as log:
+        try:
+            return await asyncio.create_subprocess_exec(
+                program,
+                "-c",
+                (config.data / "broker.conf").absolute(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                preexec_fn=_dies_with(os.getpid()),
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BrokerError(f"{program} can't be started: {error}") from error
+
+
+def _dies_with(parent: int) -> Callable[[], None] | None:
+    """What the child does before it becomes the server: ask Linux to end it when we end."""
+    if sys.platform != "linux":
+        return None
+    # Loaded here, so that the child between fork and exec only makes two system calls.
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
+
+
+async def _ready(process: asyncio.subprocess.Process, config: BrokerConfig) -> None:
+    """Wait until JetStream answers and an MQTT client is let in."""
+    problem: Exception = TimeoutError()
+    try:
+        async with asyncio.timeout(READY_S):
+            while process.returncode is None:
+                try:
+                    await _ask_jetstream(config)
+                    await _ask_mqtt(config)
+                except (OSError, TimeoutError, nats.errors.Error, aiomqtt.MqttError) as error:
+                    problem = error
+                    await asyncio.sleep(0.03)
+                else:
+                    return
+    except TimeoutError:
+        raise BrokerError(
+            f"nats-server doesn't answer after {READY_S:.0f} s: {problem!r}. "
+            f"Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
+        ) from problem
+    raise BrokerError(
+        f"nats-server ended while it started ({_ending(process.returncode or 0)}). "
+        f"Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
+    )
+
+
+async def _ask_jetstream(config: BrokerConfig) -> None:
+    # A bare connection first: nats-py logs every refusal with a trace.
+    _, writer = await asyncio.open_connection("127.0.0.1", config.nats_port)
+    writer.close()
+    client = await nats.connect(
+        f"nats://127.0.0.1:{config.nats_port}",
+        user=INTERNAL,
+        password=config.password,
+        allow_reconnect=False,
+        connect_timeout=5,
+        error_cb=_ignore,
+    )
+    try:
+        await client.jetstream(timeout=5).account_info()
+    finally:
+        await client.close()
+
+
+async def _ask_mqtt(config: BrokerConfig) -> None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    async with aiomqtt.Client(host, config.mqtt_port, timeout=5):
+        pass
+
+
+async def _ignore(_error: Exception) -> None:
+    """The caller gets the error as an exception."""
+
+
+async def _terminate(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            LOG.warning("the NATS server doesn't end within %.1f s: killing it", STOP_S)
+            process.kill()
+    await process.wait()
+
+
+@asynccontextmanager
+async def _background(loop: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Run a loop beside the body. No task group: that would wrap the body's own errors."""
+    task = asyncio.create_task(loop, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _tail(log: Path, lines: int = 8) -> str:
+    try:
+        text = log.read_bytes()[-8192:].decode(errors="replace")
+    except OSError:
+        return "(nothing)"
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,1 @@
+"""The fix log: streams by partition, their protocol, their reader."""

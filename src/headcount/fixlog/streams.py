@@ -1,0 +1,225 @@
+"""The streams of the log and around it: made once, brought up to date at every start.
+
+    FIX_<p>    fix.<p>.>         the fixes of the last hour, on disk
+    COUNT      count.<p>         the newest counts of each partition, in memory
+    EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
+    HISTORY    history.<p>       rows on their way into segments, a day at most, on disk
+    FOREIGN    owntracks.*.*, …  other formats, until they are translated
+    SNAPSHOT   (key-value)       where each partition's newest saved state is
+    SNAPSHOTS  (objects)         the saved states
+
+What is full drops its oldest messages. A message above a stream's largest size is not stored: the
+server tells its publisher where that one waits for an answer (MQTT publishers don't), and goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
+from nats.js.errors import BucketNotFoundError
+
+from headcount import wire
+from headcount.errors import LogError
+
+MIB = 1 << 20
+HOUR_S = 3600
+#: The log's length (DESIGN: an hour; a day is in Parquet).
+LOG_AGE_S = HOUR_S
+HISTORY_AGE_S = 24 * HOUR_S
+#: The largest fix or foreign message that is stored. OwnTracks' largest (waypoints) stay well below.
+MAX_DEVICE_MESSAGE_BYTES = 64 << 10
+SNAPSHOT_BUCKET = "SNAPSHOT"
+SNAPSHOTS_BUCKET = "SNAPSHOTS"
+#: Says with which number of partitions a FIX stream was made.
+PARTITIONS_KEY = "headcount-partitions"
+_ANSWER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBytes:
+    """How large each stream may grow. All FIX streams together take `fix`."""
+
+    fix: int
+    event: int
+    history: int
+    foreign: int
+    snapshots: int
+    count: int = 64 * MIB
+
+    @classmethod
+    def within(cls, store_bytes: int) -> StreamBytes:
+        """Shares of the disk that the streams may take together."""
+        return cls(
+            fix=int(0.55 * store_bytes),
+            event=int(0.08 * store_bytes),
+            history=int(0.20 * store_bytes),
+            foreign=int(0.07 * store_bytes),
+            snapshots=int(0.10 * store_bytes),
+        )
+
+
+async def ensure_streams(
+    client: Client, partitions: int, *, store_bytes: int = 16384 * MIB, memory_counts: bool = True
+) -> None:
+    """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
+
+    Args:
+        client: connected as the user with all rights.
+        partitions: P, the same that the broker's mapping has.
+        store_bytes: what the streams may take of the disk together (`Broker.store_bytes`).
+        memory_counts: keep COUNT in memory; False keeps it on disk.
+
+    Raises:
+        LogError: the folder holds a log with another number of partitions, or the server refuses.
+    """
+    names = await _names(client)
+    await _check_partitions(client, names, partitions)
+    sizes = StreamBytes.within(store_bytes)
+    for config in stream_configs(partitions, sizes, count_storage="memory" if memory_counts else "file"):
+        await _ensure(client, config, exists=config["name"] in names)
+    await _limit_mqtt(client, names)
+    await _ensure_buckets(client, sizes.snapshots)
+
+
+def stream_configs(
+    partitions: int, sizes: StreamBytes, count_storage: str = "memory"
+) -> list[dict[str, Any]]:
+    """The configuration of each stream, as JetStream's API takes it (ages in nanoseconds)."""
+    per_fix_stream = max(sizes.fix // partitions, MIB)
+    fixes = [
+        _stream(
+            wire.FIX_STREAM.format(partition=partition),
+            [f"fix.{partition}.>"],
+            max_age=_ns(LOG_AGE_S),
+            max_bytes=per_fix_stream,
+            max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
+            metadata={PARTITIONS_KEY: str(partitions)},
+        )
+        for partition in range(partitions)
+    ]
+    return [
+        *fixes,
+        _stream(
+            wire.COUNT_STREAM,
+            ["count.*"],
+            storage=count_storage,
+            max_msgs_per_subject=1,
+            max_bytes=sizes.count,
+            allow_direct=True,
+        ),
+        _stream(
+            wire.EVENT_STREAM,
+            ["event.*.*"],
+            max_age=_ns(LOG_AGE_S),
+            duplicate_window=_ns(LOG_AGE_S),
+            max_bytes=sizes.event,
+            republish={"src": "event.*.*", "dest": "headcount.{{wildcard(1)}}.events.{{wildcard(2)}}"},
+        ),
+        _stream(wire.HISTORY_STREAM, ["history.*"], max_age=_ns(HISTORY_AGE_S), max_bytes=sizes.history),
+        _stream(
+            wire.FOREIGN_STREAM,
+            list(wire.FOREIGN_SUBJECTS),
+            max_age=_ns(LOG_AGE_S),
+            max_bytes=sizes.foreign,
+            max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
+        ),
+    ]
+
+
+#: Limits for the streams in which the server's MQTT side keeps its own things; it sets none itself.
+#: Retained messages and sessions have no age: a count that doesn't change stays retained.
+MQTT_LIMITS: dict[str, dict[str, Any]] = {
+    "$MQTT_msgs": {"max_bytes": 256 * MIB, "max_age": HOUR_S * 10**9},
+    "$MQTT_out": {"max_bytes": 64 * MIB, "max_age": HOUR_S * 10**9},
+    "$MQTT_qos2in": {"max_bytes": 64 * MIB, "max_age": HOUR_S * 10**9},
+    "$MQTT_rmsgs": {"max_bytes": 64 * MIB},
+    "$MQTT_sess": {"max_bytes": 64 * MIB},
+}
+
+
+async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> None:
+    name = config["name"]
+    if exists:
+        answer = await _ask(client, f"STREAM.INFO.{name}")
+        present = answer["config"]
+        wanted = present | config
+        wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
+        if wanted != present:
+            await _ask(client, f"STREAM.UPDATE.{name}", wanted)
+        return
+    await _ask(client, f"STREAM.CREATE.{name}", config)
+
+
+async def _limit_mqtt(client: Client, names: set[str]) -> None:
+    """The server makes these streams when the first MQTT client connects; until then there is nothing to limit."""
+    for name in names & MQTT_LIMITS.keys():
+        await _ensure(client, {"name": name, **MQTT_LIMITS[name]}, exists=True)
+
+
+async def _check_partitions(client: Client, names: set[str], partitions: int) -> None:
+    """The partition of a device depends on P: a log made with another P can't be read on."""
+    prefix = wire.FIX_STREAM.format(partition="")
+    for name in sorted(names):
+        if not name.startswith(prefix):
+            continue
+        config = (await _ask(client, f"STREAM.INFO.{name}"))["config"]
+        made_with = config.get("metadata", {}).get(PARTITIONS_KEY, "an unknown number of")
+        if made_with != str(partitions):
+            raise LogError(
+                f"the data folder holds a log with {made_with} partitions, but {partitions} are asked for. "
+                f"Start with --partitions {made_with}; or stop headcount, delete the folder `jetstream` in "
+                "the data folder (that forgets the last hour's fixes and who is where) and start again."
+            )
+
+
+async def _ensure_buckets(client: Client, snapshot_bytes: int) -> None:
+    """A pointer for each partition, and the states that the pointers name."""
+    jetstream = client.jetstream(timeout=_ANSWER_S)
+    try:
+        await jetstream.key_value(SNAPSHOT_BUCKET)
+    except BucketNotFoundError:
+        await jetstream.create_key_value(
+            KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, max_bytes=64 * MIB)
+        )
+    try:
+        await jetstream.object_store(SNAPSHOTS_BUCKET)
+    except BucketNotFoundError:
+        await jetstream.create_object_store(
+            SNAPSHOTS_BUCKET, ObjectStoreConfig(storage=StorageType.FILE, max_bytes=snapshot_bytes)
+        )
+
+
+async def _names(client: Client) -> set[str]:
+    names: list[str] = []
+    while True:
+        page = await _ask(client, "STREAM.NAMES", {"offset": len(names)})
+        names += page.get("streams") or []
+        if len(names) >= page["total"] or not page.get("streams"):
+            return set(names)
+
+
+async def _ask(client: Client, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request of JetStream's API; nats-py's own calls don't know every field."""
+    payload = b"" if body is None else msgspec.json.encode(body)
+    try:
+        answer = await client.request(f"$JS.API.{request}", payload, timeout=_ANSWER_S)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise LogError(f"JetStream doesn't answer {request}: {error!r}. Is the broker running?") from error
+    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    if problem := decoded.get("error"):
+        raise LogError(f"JetStream refuses {request}: {problem.get('description', problem)}")
+    return decoded
+
+
+def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
+    common = {"retention": "limits", "storage": "file", "discard": "old", "num_replicas": 1}
+    return {"name": name, "subjects": subjects, **common, **fields}
+
+
+def _ns(seconds: int) -> int:
+    return seconds * 10**9

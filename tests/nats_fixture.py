@@ -1,0 +1,101 @@
+"""A real broker for a test: on free ports, in the test's own folder, gone at the end.
+
+    async with open_broker(tmp_path) as broker: ...      # in async code
+    with running_broker(tmp_path) as broker: ...         # in plain code; the broker runs in a thread
+    client = await internal_client(broker)               # a NATS client with all rights
+
+`broker` is a `headcount.broker.server.Broker`: `.url`, `.config.mqtt_port`, `.config.ws_port`,
+`.config.nats_port`, `.config.password`, `.config.partitions`, `.config.data`, `.pid`, `.restarts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+
+from headcount.broker.config import INTERNAL, BrokerConfig
+from headcount.broker.server import Broker
+from headcount.fixlog.streams import ensure_streams
+
+PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def config_for(data: Path, **changes: Any) -> BrokerConfig:
+    """A configuration on free ports, with 4 partitions where nothing else is asked for."""
+    mqtt_port, ws_port, nats_port = free_ports(3)
+    settings: dict[str, Any] = {
+        "data": data,
+        "password": PASSWORD,
+        "mqtt_port": mqtt_port,
+        "ws_port": ws_port,
+        "nats_port": nats_port,
+        "partitions": 4,
+    }
+    return BrokerConfig(**(settings | changes))
+
+
+@asynccontextmanager
+async def open_broker(data: Path, *, streams: bool = True, **changes: Any) -> AsyncIterator[Broker]:
+    """A running broker; with the streams of the log, unless `streams` is False."""
+    async with Broker(config_for(data, **changes)) as broker:
+        if streams:
+            client = await internal_client(broker)
+            await ensure_streams(client, broker.config.partitions, store_bytes=1 << 30)
+            await client.close()
+        yield broker
+
+
+async def internal_client(broker: Broker, **options: Any) -> Client:
+    """A NATS client with all rights in the account; close it yourself."""
+    return await nats.connect(broker.url, user=INTERNAL, password=broker.config.password, **options)
+
+
+@contextmanager
+def running_broker(data: Path, *, streams: bool = True, **changes: Any) -> Iterator[Broker]:
+    """The same for code that isn't async: the broker is kept by a thread."""
+    opened: list[Broker] = []
+    failed: list[BaseException] = []
+    ready, end = threading.Event(), threading.Event()
+
+    async def keep() -> None:
+        async with open_broker(data, streams=streams, **changes) as broker:
+            opened.append(broker)
+            ready.set()
+            await asyncio.to_thread(end.wait)
+
+    def run() -> None:
+        try:
+            asyncio.run(keep())
+        except BaseException as error:  # noqa: BLE001 - handed to the test below
+            failed.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="broker for a test")
+    thread.start()
+    try:
+        ready.wait()
+        if opened:
+            yield opened[0]
+    finally:
+        end.set()
+        thread.join()
+    if failed:
+        raise failed[0]
