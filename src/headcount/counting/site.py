@@ -48,7 +48,7 @@ class Site:
     geojson: dict[str, Any]  # what was read, windings mended
 
     def project(self, lat_deg: F8, lon_deg: F8) -> tuple[F8, F8]:
-        """x and y in metres: local equirectangular projection at the boundary's centroid."""
+        """Coordinates x and y in metres: local equirectangular projection at the boundary's centroid."""
         x_m = EARTH_RADIUS_M * np.radians(lon_deg - self.lon0_deg) * math.cos(math.radians(self.lat0_deg))
         y_m = EARTH_RADIUS_M * np.radians(lat_deg - self.lat0_deg)
         return x_m, y_m

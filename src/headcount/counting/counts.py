@@ -1,0 +1,82 @@
+"""Rule 4: count, low, high, stale — always the size of a set, never a running plus and minus."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headcount.counting.fixes import I4, I8
+from headcount.counting.roster import Roster
+from headcount.counting.zones import Zones
+
+KINDS = 2
+#: Rows times zones looked at in one go when circles are compared with zones.
+CHUNK = 4_000_000
+
+
+class Counts:
+    """Counts the devices of a roster per zone.
+
+    Which circles are inside or touch a zone is kept as pairs (device, zone) and computed again
+    only for devices that moved since.
+    """
+
+    def __init__(self, zones: Zones, roster: Roster) -> None:
+        """Count this roster in these zones."""
+        self._zones = zones
+        self._roster = roster
+        nothing = np.zeros(0, dtype=np.int64)
+        self._low: tuple[I8, I8] = (nothing, nothing)
+        self._high: tuple[I8, I8] = (nothing, nothing)
+
+    def take(self, now_s: float) -> I4:
+        """The counts at `now_s`, after everything that expired before it has been removed.
+
+        Returns:
+            int32 [zones, kinds, numbers], numbers as in `wire.NUMBERS`.
+        """
+        self._refresh()
+        roster, sets = self._roster, self._zones.sets
+        n, zones = len(roster), len(self._zones.site.zones)
+        fresh_s = self._zones.site.fresh_s
+        age_s = now_s - roster.last_t_s[:n]
+        code = roster.zones[:n].astype(np.int64) * KINDS + roster.kind[:n]
+        size = len(sets) * KINDS
+        by_set = np.stack(
+            [np.bincount(code, minlength=size), np.bincount(code[age_s > fresh_s], minlength=size)], axis=1
+        ).reshape(len(sets), KINDS * 2)
+        # float64 holds these integers exactly
+        member = sets.member[: len(sets)].astype(np.float64)
+        by_zone = (member.T @ by_set).reshape(zones, KINDS, 2)
+        device, zone = self._low
+        fresh = age_s[device] < fresh_s
+        low = np.bincount(zone[fresh] * KINDS + roster.kind[device[fresh]], minlength=zones * KINDS)
+        device, zone = self._high
+        more = np.bincount(zone * KINDS + roster.kind[device], minlength=zones * KINDS)
+        counts = np.empty((zones, KINDS, 4), dtype=np.int32)
+        counts[:, :, 0] = by_zone[:, :, 0]
+        counts[:, :, 1] = low.reshape(zones, KINDS)
+        counts[:, :, 2] = by_zone[:, :, 0] + more.reshape(zones, KINDS)
+        counts[:, :, 3] = by_zone[:, :, 1]
+        return counts
+
+    def _refresh(self) -> None:
+        roster = self._roster
+        moved = np.flatnonzero(roster.moved[: len(roster)])
+        if not len(moved):
+            return
+        keep = ~roster.moved[self._low[0]]
+        low = [(self._low[0][keep], self._low[1][keep])]
+        keep = ~roster.moved[self._high[0]]
+        high = [(self._high[0][keep], self._high[1][keep])]
+        roster.moved[moved] = False
+        present = moved[roster.zones[moved] != 0]
+        step = max(1, CHUNK // len(self._zones.site.zones))
+        for start in range(0, len(present), step):
+            device = present[start : start + step]
+            low_row, low_zone, high_row, high_zone = self._zones.certainty(
+                roster.zones[device], roster.x_m[device], roster.y_m[device], roster.acc_m[device]
+            )
+            low.append((device[low_row], low_zone))
+            high.append((device[high_row], high_zone))
+        self._low = (np.concatenate([d for d, _ in low]), np.concatenate([z for _, z in low]))
+        self._high = (np.concatenate([d for d, _ in high]), np.concatenate([z for _, z in high]))

@@ -1,0 +1,248 @@
+"""The engine: fixes and time in; verdicts, events and counts out.
+
+It has no clock. Each fix brings the instant at which it was received, and `advance` and `counts`
+are told theirs, so the same calls always give the same answers (rule 5). How a stream is cut into
+batches makes no difference: what has expired before a fix was received is decided for that fix's
+device, by that fix's own instant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from headcount.counting import presence, verdicts
+from headcount.counting.counts import Counts
+from headcount.counting.events import Events, joined
+from headcount.counting.fixes import F8, I4, I8, OFFLINE, U1, Fixes
+from headcount.counting.roster import Roster
+from headcount.counting.site import Site
+from headcount.counting.zones import Zones
+from headcount.errors import SnapshotError
+
+#: Devices that are forgotten anyway are removed from memory once in so many seconds.
+SWEEP_S = 3600.0
+SNAPSHOT_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What became of a batch: one verdict a row (255 for a status message), and all events."""
+
+    verdicts: U1
+    events: Events
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What is known of one device."""
+
+    present: bool
+    zones: list[str]
+    last_t_s: float | None
+    x_m: float | None
+    y_m: float | None
+    acc_m: float
+    offline: bool
+    verdict: int
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    format: int
+    site: bytes
+    sets: list[list[int]]
+    keys: bytes
+    columns: dict[str, bytes]
+    sweep: float
+
+
+class Engine:
+    """Counts the devices of one partition on one site."""
+
+    def __init__(self, site: Site, zones: Zones | None = None) -> None:
+        """Start with nobody.
+
+        Args:
+            site: the campus.
+            zones: its zones, if they were prepared already (several engines may share them).
+        """
+        self.zones = Zones(site) if zones is None else zones
+        self._digest = _digest(site)
+        self._set_roster(Roster())
+        self._sweep = -np.inf
+
+    def _set_roster(self, roster: Roster) -> None:
+        self._roster = roster
+        self._counts = Counts(self.zones, roster)
+        #: No device expires before this; a lower bound, so that most calls needn't look at all.
+        self._next_expiry_s = -np.inf
+
+    @property
+    def devices(self) -> int:
+        """How many devices are remembered, present or not."""
+        return self._roster.devices
+
+    def slots(self, keys: list[bytes], admit: Callable[[bytes], bool] = lambda _: True) -> I4:
+        """The slots of devices, int32 [n], good until the next `advance`.
+
+        Args:
+            keys: `b"person.alice"`: kind, dot, id.
+            admit: asked about each key that isn't known yet; one refused gets the slot -1, and its
+                fixes the verdict `malformed`.
+        """
+        return self._roster.slots(keys, admit)
+
+    def key(self, slot: int) -> bytes:
+        """Whose slot this is (until the next `advance`)."""
+        return self._roster.key(slot)
+
+    def find(self, key: bytes) -> DeviceState | None:
+        """What is known of a device, None if it is unheard of."""
+        slot = self._roster.find(key)
+        if slot < 0:
+            return None
+        roster = self._roster
+        zones = sorted(self.zones.sets[int(roster.zones[slot])])
+        known = not np.isnan(roster.x_m[slot])
+        return DeviceState(
+            present=bool(zones),
+            zones=[self.zones.site.zones[zone].id for zone in zones],
+            last_t_s=None if np.isnan(roster.last_t_s[slot]) else float(roster.last_t_s[slot]),
+            x_m=float(roster.x_m[slot]) if known else None,
+            y_m=float(roster.y_m[slot]) if known else None,
+            acc_m=float(roster.acc_m[slot]),
+            offline=bool(roster.offline[slot]),
+            verdict=int(roster.verdict[slot]),
+        )
+
+    def step(self, fixes: Fixes) -> Step:
+        """Judge fixes in the order in which they were received, and use them.
+
+        Args:
+            fixes: columns; `received_s` must not decrease for a device.
+
+        Returns:
+            A verdict for each row, and the changes of membership that follow.
+        """
+        verdict = verdicts.without_state(fixes)
+        x_m, y_m = self.zones.site.project(fixes.lat_deg, fixes.lon_deg)
+        acc_m = np.where(fixes.acc_m > 0.0, fixes.acc_m, 0.0)
+        events: list[Events] = []
+        for rows in _rounds(fixes.device, np.flatnonzero(verdict == verdicts.NONE)):
+            self._round(fixes, x_m, y_m, acc_m, rows, verdict, events)
+        known = np.flatnonzero((fixes.device >= 0) & (fixes.what == 0))
+        self._roster.verdict[fixes.device[known]] = verdict[known]
+        return Step(verdict, joined(events))
+
+    def _round(
+        self, fixes: Fixes, x_m: F8, y_m: F8, acc_m: F8, rows: I8, verdict: U1, events: list[Events]
+    ) -> None:
+        """One row for each of some devices."""
+        roster, zones = self._roster, self.zones
+        device, received_s = fixes.device[rows], fixes.received_s[rows]
+        events.append(presence.expire(zones, roster, device[roster.expires_s[device] < received_s]))
+        old = verdicts.forgotten(roster, device, received_s)
+        if old.any():
+            presence.reset(roster, device[old])
+        status = fixes.what[rows] != 0
+        if status.any():
+            said = (fixes.what[rows[status]] == OFFLINE).astype(np.uint8)
+            presence.hear_status(zones, roster, device[status], said, received_s[status])
+            rows, device, received_s = rows[~status], device[~status], received_s[~status]
+        t_s, x_m, y_m, acc_m = fixes.t_s[rows], x_m[rows], y_m[rows], acc_m[rows]
+        judged = verdicts.with_state(zones.site, roster, device, received_s, t_s, x_m, y_m, acc_m)
+        used = judged == verdicts.ACCEPTED
+        if not used.all():
+            jump = device[judged == verdicts.IMPLAUSIBLE]
+            roster.implausible_run[jump] += 1
+            alive = judged == verdicts.INACCURATE
+            presence.keep_alive(zones, roster, device[alive], t_s[alive])
+            verdict[rows] = judged
+            rows, device, t_s = rows[used], device[used], t_s[used]
+            x_m, y_m, acc_m = x_m[used], y_m[used], acc_m[used]
+        verdict[rows], moved = presence.place(zones, roster, device, t_s, x_m, y_m, acc_m)
+        events.append(moved)
+        self._next_expiry_s = -np.inf
+
+    def advance(self, now_s: float) -> Events:
+        """Let everything expire that expired before `now_s`; the events carry the instants themselves."""
+        roster = self._roster
+        events = joined([])
+        if now_s > self._next_expiry_s:
+            expires_s = roster.expires_s[: len(roster)]
+            gone = np.flatnonzero(expires_s < now_s).astype(np.int32)
+            events = presence.expire(self.zones, roster, gone)
+            self._next_expiry_s = float(expires_s.min(initial=np.inf))
+        if now_s // SWEEP_S > self._sweep:
+            self._sweep = now_s // SWEEP_S
+            self._forget(now_s)
+        return events
+
+    def counts(self, now_s: float) -> I4:
+        """The counts at `now_s`: int32 [zones, kinds, numbers]. Call `advance(now_s)` first."""
+        return self._counts.take(now_s)
+
+    def _forget(self, now_s: float) -> None:
+        roster = self._roster
+        taken = roster.taken()
+        never = np.isnan(roster.last_t_s[taken]) & ~roster.offline[taken]
+        self.counts(now_s)  # so that no pair of Counts names a slot that somebody else gets
+        roster.forget(taken[never | verdicts.forgotten(roster, taken, now_s)].tolist())
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes; `restore` makes an engine of it that goes on the same."""
+        keys, columns = self._roster.dump()
+        sets = [sorted(self.zones.sets[i]) for i in range(len(self.zones.sets))]
+        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, sets, b"\n".join(keys), columns, self._sweep)
+        return msgspec.msgpack.encode(saved)
+
+    @classmethod
+    def restore(cls, site: Site, data: bytes, zones: Zones | None = None) -> Engine:
+        """The engine of which `data` is a snapshot.
+
+        Raises:
+            SnapshotError: if it is of another format or of another site.
+        """
+        engine = cls(site, zones)
+        try:
+            saved = msgspec.msgpack.decode(data, type=_Snapshot)
+            if saved.format != SNAPSHOT_FORMAT:
+                raise SnapshotError(site.id, f"has format {saved.format} instead of {SNAPSHOT_FORMAT}")
+            if saved.site != engine._digest:
+                raise SnapshotError(site.id, "was made with another site file")
+            roster = Roster.load(saved.keys.split(b"\n") if saved.keys else [], saved.columns)
+        except msgspec.MsgspecError as error:
+            raise SnapshotError(site.id, f"is damaged: {error}") from error
+        numbers = np.array([engine.zones.sets.number(frozenset(s)) for s in saved.sets], dtype=np.int32)
+        n = len(roster)
+        roster.zones[:n] = numbers[roster.zones[:n]]
+        roster.moved[:n] = True
+        engine._set_roster(roster)
+        engine._sweep = saved.sweep
+        return engine
+
+
+def _rounds(device: I4, rows: I8) -> list[I8]:
+    """Rows cut into rounds: the k-th round has each device's k-th row, in the order of the rows."""
+    if not len(rows):
+        return []
+    slots = device[rows]
+    order = np.argsort(slots, kind="stable")
+    sorted_slots = slots[order]
+    first = np.flatnonzero(np.diff(sorted_slots, prepend=-1))
+    if len(first) == len(rows):
+        return [rows]
+    length = np.diff(first, append=len(rows))
+    rank = np.arange(len(rows)) - np.repeat(first, length)
+    by_rank = np.argsort(rank, kind="stable")
+    cuts = np.cumsum(np.bincount(rank))[:-1]
+    return [rows[part] for part in np.split(order[by_rank], cuts)]
+
+
+def _digest(site: Site) -> bytes:
+    """What of a site decides about states: the same zones and limits, the same digest."""
+    return hashlib.blake2b(msgspec.json.encode(site.geojson, order="deterministic"), digest_size=16).digest()

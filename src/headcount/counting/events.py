@@ -1,0 +1,64 @@
+"""Changes of membership, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headcount.counting.fixes import B1, F8, I4, U1
+from headcount.counting.zonesets import ZoneSets
+
+REASONS = ("moved", "outside", "silent", "removed")
+MOVED, OUTSIDE, SILENT, REMOVED = range(len(REASONS))
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """n events; those of one device stand in the order in which they happened."""
+
+    device: I4  # slot
+    zone: I4  # index into the site's zones
+    enter: B1  # else exit
+    t_s: F8  # Unix seconds
+    reason: U1  # index into REASONS
+
+    def __len__(self) -> int:
+        """How many events there are."""
+        return len(self.device)
+
+
+def changes(sets: ZoneSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1) -> Events:
+    """The events of devices that went from one set of zones to another (rows with no change are fine)."""
+    keys = old.astype(np.int64) << 32 | new
+    distinct, where = np.unique(keys, return_inverse=True)
+    found = [sets.difference(key >> 32, key & 0xFFFFFFFF) for key in distinct.tolist()]
+    length = np.array([len(zones) for zones, _ in found], dtype=np.int64)
+    if not length.sum():
+        return NO_EVENTS
+    start = np.cumsum(length) - length
+    repeat = length[where]
+    row = np.repeat(np.arange(len(device)), repeat)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(repeat) - repeat, repeat) + start[where][row]
+    zone = np.concatenate([zones for zones, _ in found])[place]
+    enter = np.concatenate([enters for _, enters in found])[place]
+    return Events(device[row], zone, enter, t_s[row], reason[row])
+
+
+def joined(parts: list[Events]) -> Events:
+    """All events of some parts, in their order."""
+    parts = [part for part in parts if len(part)]
+    if len(parts) <= 1:
+        return parts[0] if parts else NO_EVENTS
+    return Events(
+        np.concatenate([part.device for part in parts]),
+        np.concatenate([part.zone for part in parts]),
+        np.concatenate([part.enter for part in parts]),
+        np.concatenate([part.t_s for part in parts]),
+        np.concatenate([part.reason for part in parts]),
+    )
+
+
+NO_EVENTS = Events(
+    np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0), np.zeros(0, np.uint8)
+)

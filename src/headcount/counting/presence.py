@@ -1,0 +1,92 @@
+"""Rules 2 and 3: who is where, and until when.
+
+Every function changes the roster for devices that occur at most once in its columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headcount.counting import verdicts
+from headcount.counting.events import MOVED, NO_EVENTS, OUTSIDE, SILENT, Events, changes
+from headcount.counting.fixes import F8, I4, U1
+from headcount.counting.roster import Roster
+from headcount.counting.zones import Zones
+from headcount.counting.zonesets import EMPTY
+
+
+def expire(zones: Zones, roster: Roster, device: I4) -> Events:
+    """Let these devices, whose time has passed, leave all their zones (rule 3)."""
+    if not len(device):
+        return NO_EVENTS
+    old = roster.zones[device]
+    nothing = np.full(len(device), EMPTY, dtype=np.int32)
+    reason = np.full(len(device), SILENT, dtype=np.uint8)
+    events = changes(zones.sets, device, old, nothing, roster.expires_s[device], reason)
+    roster.zones[device] = EMPTY
+    roster.expires_s[device] = np.inf
+    roster.moved[device] = True
+    return events
+
+
+def reset(roster: Roster, device: I4) -> None:
+    """Make these devices as if never heard of (they are in no zone)."""
+    roster.last_t_s[device] = np.nan
+    roster.position_t_s[device] = np.nan
+    roster.x_m[device] = np.nan
+    roster.y_m[device] = np.nan
+    roster.acc_m[device] = 0.0
+    roster.implausible_run[device] = 0
+    roster.offline[device] = False
+
+
+def place(
+    zones: Zones, roster: Roster, device: I4, t_s: F8, x_m: F8, y_m: F8, acc_m: F8
+) -> tuple[U1, Events]:
+    """Use fixes that rule 1 let through: new positions, new memberships.
+
+    Returns:
+        The final verdicts (`accepted` or `outside`), uint8 [n], and the events.
+    """
+    old = roster.zones[device]
+    new = zones.move(old, x_m, y_m)
+    on_site = zones.sets.member[new, 0]
+    new = np.where(on_site, new, np.int32(EMPTY))
+    verdict = np.where(on_site, np.uint8(verdicts.ACCEPTED), np.uint8(verdicts.OUTSIDE))
+    roster.last_t_s[device] = t_s
+    roster.position_t_s[device] = t_s
+    roster.x_m[device] = x_m
+    roster.y_m[device] = y_m
+    roster.acc_m[device] = acc_m
+    roster.implausible_run[device] = 0
+    roster.offline[device] = False
+    roster.zones[device] = new
+    roster.expires_s[device] = _expires(zones, roster, device, new, t_s)
+    roster.moved[device] = True
+    changed = np.flatnonzero(old != new)
+    if not len(changed):
+        return verdict, NO_EVENTS
+    reason = np.where(on_site[changed], np.uint8(MOVED), np.uint8(OUTSIDE))
+    return verdict, changes(zones.sets, device[changed], old[changed], new[changed], t_s[changed], reason)
+
+
+def keep_alive(zones: Zones, roster: Roster, device: I4, t_s: F8) -> None:
+    """Use inaccurate fixes: the devices live, their positions stay."""
+    roster.last_t_s[device] = t_s
+    roster.offline[device] = False
+    roster.expires_s[device] = _expires(zones, roster, device, roster.zones[device], t_s)
+
+
+def hear_status(zones: Zones, roster: Roster, device: I4, offline: U1, received_s: F8) -> None:
+    """Remember last wills (`offline` true) and greetings; end a presence early where the site says so."""
+    roster.offline[device] = offline
+    held_s = _expires(zones, roster, device, roster.zones[device], roster.last_t_s[device])
+    leaves = np.array(zones.site.on_offline_leave)[roster.kind[device]] & (offline != 0)
+    early_s = np.where(leaves, received_s + zones.site.offline_grace_s, np.inf)
+    present = roster.zones[device] != EMPTY
+    roster.expires_s[device] = np.where(present, np.minimum(held_s, early_s), np.inf)
+
+
+def _expires(zones: Zones, roster: Roster, device: I4, sets: I4, t_s: F8) -> F8:
+    """Until when devices in these sets stay, if they fall silent after t_s."""
+    return np.where(sets == EMPTY, np.inf, t_s + zones.sets.hold_s[sets, roster.kind[device]])

@@ -1,0 +1,87 @@
+"""Rule 1: what a fix is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headcount.counting.fixes import B1, F8, I4, U1, Fixes
+from headcount.counting.roster import Roster
+from headcount.counting.site import Site
+from headcount.wire import VERDICTS
+
+(
+    MALFORMED,
+    INVALID,
+    FUTURE,
+    DUPLICATE,
+    OUT_OF_ORDER,
+    LATE,
+    INACCURATE,
+    IMPLAUSIBLE,
+    OUTSIDE,
+    ACCEPTED,
+) = range(len(VERDICTS))
+#: Not judged yet; also the verdict of a status message, which is no fix.
+NONE = 255
+
+FUTURE_S = 60.0
+#: The fix after this many implausible ones in a row is used: the device really is there.
+IMPLAUSIBLE_RUN = 2
+#: A device in no zone whose last used fix is older than this is as if never heard of.
+FORGET_S = 86_400.0
+
+
+def without_state(fixes: Fixes) -> U1:
+    """The verdicts that need no knowledge of the device: uint8 [n], NONE where it is needed."""
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(fixes.t_s + fixes.lat_deg + fixes.lon_deg)
+        verdict = np.full(len(fixes), NONE, dtype=np.uint8)
+        verdict[fixes.t_s > fixes.received_s + FUTURE_S] = FUTURE
+        beyond = (np.abs(fixes.lat_deg) > 90.0) | (np.abs(fixes.lon_deg) > 180.0)
+        verdict[beyond | ((fixes.lat_deg == 0.0) & (fixes.lon_deg == 0.0))] = INVALID
+    if not finite.all():
+        # a sum of finite numbers may overflow: look at each where the sum isn't finite
+        each = np.isfinite(fixes.t_s) & np.isfinite(fixes.lat_deg) & np.isfinite(fixes.lon_deg)
+        verdict[~each] = MALFORMED
+    verdict[fixes.what != 0] = NONE
+    verdict[fixes.device < 0] = MALFORMED
+    return verdict
+
+
+def with_state(
+    site: Site, roster: Roster, device: I4, received_s: F8, t_s: F8, x_m: F8, y_m: F8, acc_m: F8
+) -> U1:
+    """The verdict of each fix, as far as rule 2 isn't needed; `outside` is still `accepted` here.
+
+    Args:
+        site: its limits.
+        roster: the devices' state before the fix.
+        device: slots, int32 [n], each at most once.
+        received_s: the rules' now for each fix, Unix seconds.
+        t_s: event times, Unix seconds.
+        x_m: positions in the site's plane.
+        y_m: the same.
+        acc_m: accuracies, 0 = unknown.
+
+    Returns:
+        uint8 [n].
+    """
+    kind = roster.kind[device]
+    last_t_s = roster.last_t_s[device]
+    distance_m = np.hypot(x_m - roster.x_m[device], y_m - roster.y_m[device])
+    elapsed_s = t_s - roster.position_t_s[device]
+    reach_m = np.array(site.max_speed_mps)[kind] * elapsed_s + acc_m + roster.acc_m[device]
+    verdict = np.full(len(device), ACCEPTED, dtype=np.uint8)
+    # in the reverse order of the rules, so that the first that matches stays; NaN matches nothing
+    verdict[(distance_m > reach_m) & (roster.implausible_run[device] < IMPLAUSIBLE_RUN)] = IMPLAUSIBLE
+    verdict[acc_m > site.max_accuracy_m] = INACCURATE
+    verdict[t_s + np.array(site.hold_s)[kind] < received_s] = LATE
+    verdict[t_s < last_t_s] = OUT_OF_ORDER
+    verdict[t_s == last_t_s] = DUPLICATE
+    return verdict
+
+
+def forgotten(roster: Roster, device: I4, now_s: F8 | float) -> B1:
+    """Which devices are in no zone and were last heard of more than a day before `now_s`."""
+    old: B1 = (roster.last_t_s[device] < now_s - FORGET_S) & (roster.zones[device] == 0)
+    return old

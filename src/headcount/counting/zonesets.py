@@ -1,0 +1,64 @@
+"""Sets of zones as small integers, so that a device's memberships are one number in a column."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headcount.counting.fixes import B1, F8, I4
+from headcount.counting.site import Site
+
+EMPTY = 0
+
+
+class ZoneSets:
+    """Every set of zones that some device has been a member of, numbered as they appear.
+
+    Set 0 is the empty one. There are few sets although there are many devices: where zones lie
+    decides which combinations can occur. `member` and `hold_s` are tables over the set numbers.
+    """
+
+    def __init__(self, site: Site) -> None:
+        """Start with the empty set."""
+        self._zone_hold_s = np.array([zone.hold_s for zone in site.zones], dtype=np.float64)
+        self._ids: dict[frozenset[int], int] = {frozenset(): EMPTY}
+        self._sets: list[frozenset[int]] = [frozenset()]
+        self._differences: dict[tuple[int, int], tuple[I4, B1]] = {}
+        zones = len(site.zones)
+        #: bool [sets, zones]; rows beyond len(self) are room to grow.
+        self.member: B1 = np.zeros((64, zones), dtype=np.bool_)
+        #: float64 [sets, 2 kinds]: how long a silent member of the set stays (rule 3).
+        self.hold_s: F8 = np.full((64, 2), -np.inf)
+
+    def __len__(self) -> int:
+        """How many sets there are."""
+        return len(self._sets)
+
+    def __getitem__(self, number: int) -> frozenset[int]:
+        """The zones (indices) of a set."""
+        return self._sets[number]
+
+    def number(self, zones: frozenset[int]) -> int:
+        """The number of a set of zone indices; new sets get the next one."""
+        known = self._ids.get(zones)
+        if known is not None:
+            return known
+        number = len(self._sets)
+        if number == len(self.member):
+            self.member = np.vstack([self.member, np.zeros_like(self.member)])
+            self.hold_s = np.vstack([self.hold_s, np.full_like(self.hold_s, -np.inf)])
+        self._ids[zones] = number
+        self._sets.append(zones)
+        members = sorted(zones)
+        self.member[number, members] = True
+        self.hold_s[number] = self._zone_hold_s[members].max(axis=0)
+        return number
+
+    def difference(self, old: int, new: int) -> tuple[I4, B1]:
+        """The zones in which two sets differ: indices, and whether `new` is the one that has it."""
+        known = self._differences.get((old, new))
+        if known is None:
+            left, entered = self._sets[old] - self._sets[new], self._sets[new] - self._sets[old]
+            zones = np.array(sorted(left) + sorted(entered), dtype=np.int32)
+            enter = np.arange(len(zones)) >= len(left)
+            known = self._differences[old, new] = (zones, enter)
+        return known
