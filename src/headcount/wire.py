@@ -7,6 +7,7 @@ little-endian bytes with the dtype that the field's comment gives.
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Literal
@@ -48,8 +49,8 @@ EVENT_STREAM = "EVENT"  # event.<site>.<zone>: Event as JSON, republished to hea
 EVENT_SUBJECT = "event.{site}.{zone}"
 HISTORY_STREAM = "HISTORY"  # history.<p>: HistoryBatch, until it is written to a segment
 HISTORY_SUBJECT = "history.{partition}"
-FOREIGN_STREAM = "FOREIGN"  # owntracks.>, car-iotp, mobile-iotp: other formats, until translated
-FOREIGN_SUBJECTS = ("owntracks.*.*", "car-iotp", "mobile-iotp")
+FOREIGN_STREAM = "FOREIGN"  # owntracks, car-iotp, mobile-iotp: other formats, until translated
+FOREIGN_SUBJECTS = ("owntracks.*.*", "owntracks.*.*.event", "car-iotp", "mobile-iotp")
 
 FIX_TOPIC = "headcount/{site}/{kind}/{device}/fix"
 STATUS_TOPIC = "headcount/{site}/{kind}/{device}/status"
@@ -73,6 +74,20 @@ class Fix(msgspec.Struct, gc=False):
     cog: float | None = None
     alt: float | None = None
     batt: float | None = None
+
+
+def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | None) -> bytes:
+    """The payload of a fix; `optional` are the other fields of `Fix`, left out where None.
+
+    `tst` is the whole second, as OwnTracks has it; `t` is there only where there are fractions.
+    """
+    tst: float = math.floor(t_s) if abs(t_s) < 2**53 else t_s
+    fields: dict[str, float | str | None] = {"_type": "location", "tst": tst}
+    if tst != t_s:
+        fields["t"] = t_s
+    fields |= {"lat": lat_deg, "lon": lon_deg}
+    fields |= {name: value for name, value in optional.items() if value is not None}
+    return msgspec.json.encode(fields)
 
 
 class Numbers(msgspec.Struct):

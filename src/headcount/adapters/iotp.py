@@ -1,0 +1,147 @@
+"""`car-iotp` and `mobile-iotp`: the topics of older flows of this project → canonical fixes.
+
+    {"id": "car-7", "lat": 52.67, "lon": -8.57, "t": 1732453200}      plain
+    eyJpZCI6ImNhci03Iiwi…                                             Base64 of that, also in quotes
+    {"id": "car-7", "payload": "eyJsYXQiOjUy…"}                       an object that holds it …
+    {"d": {"id": "car-7", "lat": 52.67, "lon": -8.57}}                … or holds the object itself
+
+The kind comes from the topic. Times are seconds, milliseconds or ISO 8601; without one, the time at
+which the broker received the message stands.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from headcount.adapters.foreign import (
+    MAX_BYTES,
+    Outcome,
+    Rejected,
+    Unreadable,
+    digest,
+    fix,
+    number,
+    read_json,
+)
+from headcount.wire import ID, Kind
+
+KIND_OF_TOPIC: dict[str, Kind] = {"car-iotp": "vehicle", "mobile-iotp": "person"}
+
+NAMES = {
+    "lat": ("lat", "latitude"),
+    "lon": ("lon", "lng", "long", "longitude"),
+    "acc": ("acc", "accuracy"),
+    "vel": ("vel", "speed"),
+    "cog": ("cog", "course", "heading"),
+    "alt": ("alt", "altitude"),
+    "batt": ("batt", "battery"),
+}
+TIMES = ("t", "tst", "timestamp", "ts")
+WRAPPERS = ("payload", "data", "d")
+#: How many wrappers may lie around the object.
+MAX_WRAPPERS = 4
+#: A time above this is in milliseconds: in seconds it would be the year 5138.
+MILLISECONDS_ABOVE = 1e11
+#: Ids that start so are digests, here or of OwnTracks: no sender may choose them.
+RESERVED = ("iotp-", "ot-")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
+
+
+def decode(topic: str, payload: bytes, received_s: float) -> list[Outcome]:
+    """Translate one MQTT message.
+
+    Args:
+        topic: `car-iotp` or `mobile-iotp`.
+        payload: whatever was sent.
+        received_s: Unix seconds, when the broker received it.
+
+    Returns:
+        One outcome, in a list like those of the other decoders.
+    """
+    kind = KIND_OF_TOPIC.get(topic)
+    if kind is None:
+        return [Rejected("topic")]
+    try:
+        fields = _unwrapped(payload)
+        device = device_id(fields.get("id"))
+        return [fix(kind, device, _time_s(fields, received_s), fields, NAMES)]
+    except Unreadable as error:
+        return [Rejected(str(error))]
+
+
+def device_id(value: object) -> str:
+    """The canonical id: the sender's own where it is one, else `iotp-` and a digest of it.
+
+    Raises:
+        Unreadable: `no_id`.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise Unreadable("no_id")
+    name = str(value)
+    if ID.fullmatch(name) and not name.startswith(RESERVED):
+        return name
+    return RESERVED[0] + digest(name)
+
+
+def _unwrapped(payload: bytes) -> dict[str, Any]:
+    """The innermost object, with the fields of the wrappers around it where it lacks them."""
+    if len(payload) > MAX_BYTES:
+        raise Unreadable("too_large")
+    value: Any = _json_or_base64(payload)
+    fields: dict[str, Any] = {}
+    for _ in range(MAX_WRAPPERS + 1):
+        if isinstance(value, str):
+            value = _from_base64(value.encode(errors="replace"))
+        if not isinstance(value, dict):
+            raise Unreadable("not_an_object")
+        wrapper = next((name for name in WRAPPERS if isinstance(value.get(name), dict | str)), None)
+        fields |= {name: inner for name, inner in value.items() if name != wrapper}
+        if wrapper is None or any(name in value for name in NAMES["lat"]):
+            return fields
+        value = value[wrapper]
+    raise Unreadable("too_many_wrappers")
+
+
+def _json_or_base64(payload: bytes) -> Any:
+    try:
+        return read_json(payload)
+    except Unreadable:
+        return _from_base64(payload)
+
+
+def _from_base64(text: bytes) -> Any:
+    """JSON from Base64, standard or for URLs, with or without padding and line breaks."""
+    compact = b"".join(text.split())
+    if not _BASE64.fullmatch(compact):
+        raise Unreadable("not_json")
+    standard = compact.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return read_json(binascii.a2b_base64(standard + b"=" * (-len(standard) % 4)))
+    except binascii.Error as error:
+        raise Unreadable("not_json") from error
+
+
+def _time_s(fields: dict[str, Any], received_s: float) -> float:
+    """The event time: the first field that is a time, `received_s` where there is no such field."""
+    given = [fields[name] for name in TIMES if fields.get(name) is not None]
+    if not given:
+        return received_s
+    for value in given:
+        t = number(value)
+        if t is not None:
+            return t / 1000 if t > MILLISECONDS_ABOVE else t
+        if isinstance(value, str) and (moment := _iso_s(value)) is not None:
+            return moment
+    raise Unreadable("no_time")
+
+
+def _iso_s(text: str) -> float | None:
+    """ISO 8601 as Unix seconds; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text[:40])
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
