@@ -23,7 +23,6 @@ from nats.aio.client import Client
 
 from headcount.broker.config import INTERNAL, BrokerConfig
 from headcount.broker.server import Broker
-from headcount.fixlog.streams import ensure_streams
 
 PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
 
@@ -52,13 +51,9 @@ def config_for(data: Path, **changes: Any) -> BrokerConfig:
 
 
 @asynccontextmanager
-async def open_broker(data: Path, *, streams: bool = True, **changes: Any) -> AsyncIterator[Broker]:
-    """A running broker; with the streams of the log, unless `streams` is False."""
+async def open_broker(data: Path, **changes: Any) -> AsyncIterator[Broker]:
+    """A running broker with the streams of the log; `changes` go into its `BrokerConfig`."""
     async with Broker(config_for(data, **changes)) as broker:
-        if streams:
-            client = await internal_client(broker)
-            await ensure_streams(client, broker.config.partitions, store_bytes=1 << 30)
-            await client.close()
         yield broker
 
 
@@ -68,14 +63,14 @@ async def internal_client(broker: Broker, **options: Any) -> Client:
 
 
 @contextmanager
-def running_broker(data: Path, *, streams: bool = True, **changes: Any) -> Iterator[Broker]:
+def running_broker(data: Path, **changes: Any) -> Iterator[Broker]:
     """The same for code that isn't async: the broker is kept by a thread."""
     opened: list[Broker] = []
     failed: list[BaseException] = []
     ready, end = threading.Event(), threading.Event()
 
     async def keep() -> None:
-        async with open_broker(data, streams=streams, **changes) as broker:
+        async with open_broker(data, **changes) as broker:
             opened.append(broker)
             ready.set()
             await asyncio.to_thread(end.wait)

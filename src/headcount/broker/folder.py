@@ -82,12 +82,21 @@ def write_private(path: Path, text: str) -> None:
 
 
 def disk_budget_bytes(data: Path, most: int) -> int:
-    """How much the streams may take: `most`, or less where the disk is small.
+    """How much the streams may take: what they hold already and a share of what is free, or `most`."""
+    used = sum(map(_size, (data / "jetstream").rglob("*.blk")))
+    return min(most, used + int(DISK_SHARE * shutil.disk_usage(data).free))
 
-    What the streams hold already counts as free, so that the figure stays the same over restarts.
-    """
-    used = sum(file.stat().st_size for file in (data / "jetstream").rglob("*") if file.is_file())
-    return min(most, int(DISK_SHARE * (shutil.disk_usage(data).free + used)))
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # the server removes blocks while we look
+        return 0
+
+
+def has_room(data: Path) -> bool:
+    """True when there is so much free space that the server can work."""
+    return shutil.disk_usage(data).free >= MIN_FREE_BYTES
 
 
 def end_leftover(data: Path, timeout_s: float = 5.0) -> int | None:
@@ -135,8 +144,11 @@ def _command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     # Systems without /proc
     with suppress(OSError):
-        answer = subprocess.run(  # noqa: S607 - where `ps` is differs from system to system
-            ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        answer = subprocess.run(
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)],  # noqa: S607 - its place differs between systems
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return answer.stdout.split()
     return []

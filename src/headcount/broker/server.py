@@ -17,15 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import aiomqtt
-import nats
-import nats.errors
-import nats.js.errors
-
-from headcount.broker import folder
-from headcount.broker.config import INTERNAL, BrokerConfig, render
+from headcount.broker import folder, probe
+from headcount.broker.config import BrokerConfig, render
 from headcount.broker.program import find_program
-from headcount.errors import BrokerError, PortTakenError
+from headcount.errors import BrokerError, HeadcountError, PortTakenError
+from headcount.fixlog.streams import ensure_streams
 
 LOG = logging.getLogger(__name__)
 
@@ -43,26 +39,31 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Broker:
-    """A running NATS server, as an async context manager: inside it, MQTT and JetStream answer.
+    """A running NATS server with the streams of the log, as an async context manager.
 
-    The server dies with this process, also when that is killed. When the server dies by itself it
-    is started again, after 0.2 s at first and 10 s at most; `restarts` counts that.
+    Inside it, MQTT and JetStream answer. The server dies with this process, also when that is killed.
+    When the server dies by itself it is started again, after 0.2 s at first and 10 s at most;
+    `restarts` counts that. When a full disk has made it give up a stream, it is started again as soon
+    as there is room; meanwhile `problem` says what is wrong.
 
     Raises (on entering; nothing is left behind then):
         DataFolderError: the folder can't be written, is full or is in use.
         PortTakenError: somebody listens on one of the ports.
         BrokerVersionError: there is no nats-server, or it is too old.
         BrokerError: it doesn't come up.
+        LogError: the folder's log was made with another number of partitions.
     """
 
-    def __init__(self, config: BrokerConfig, *, program: Path | None = None) -> None:
-        """Run with `config`, and with the nats-server at `program` where one is named."""
+    def __init__(
+        self, config: BrokerConfig, *, program: Path | None = None, check_every_s: float = 5.0
+    ) -> None:
+        """Run with `config`; with the nats-server at `program` where one is named."""
         self.config = config
         self.restarts = 0
+        self.problem: str | None = None
         self.version = ""
-        #: Bytes of disk that the streams may take together, see `fixlog.streams.ensure_streams`.
-        self.store_bytes = STORE_BYTES
         self._program = program
+        self._check_every_s = check_every_s
         self._process: asyncio.subprocess.Process | None = None
         self._opened = contextlib.AsyncExitStack()
 
@@ -95,10 +96,12 @@ class Broker:
                 LOG.warning("ended the NATS server %d that an earlier headcount left in %s", pid, data)
             check_ports(self.config)
             folder.write_private(data / "broker.conf", render(self.config))
-            self.store_bytes = folder.disk_budget_bytes(data, STORE_BYTES)
             try:
                 await self._start(program)
-                async with _background(self._watch(program), "broker watch"):
+                async with (
+                    _background(self._restart(program), "broker restart"),
+                    _background(self._check(), "broker check"),
+                ):
                     yield
             finally:
                 await self._stop()
@@ -107,6 +110,10 @@ class Broker:
         self._process = await _spawn(program, self.config)
         (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
         await _ready(self._process, self.config)
+        # After every start: what was kept in memory went with the last server.
+        async with probe.connected(self.config) as client:
+            store_bytes = folder.disk_budget_bytes(self.config.data, STORE_BYTES)
+            await ensure_streams(client, self.config.partitions, store_bytes=store_bytes)
         LOG.info("nats-server %s runs as %d, MQTT on port %d", self.version, self.pid, self.config.mqtt_port)
 
     async def _stop(self) -> None:
@@ -114,11 +121,11 @@ class Broker:
             await _terminate(self._process)
         (self.config.data / "broker.pid").unlink(missing_ok=True)
 
-    async def _watch(self, program: Path) -> None:
+    async def _restart(self, program: Path) -> None:
         """Start the server again whenever it has died."""
         loop, delay_s = asyncio.get_running_loop(), BACKOFF_FIRST_S
+        since = loop.time()
         while self._process is not None:
-            since = loop.time()
             code = await self._process.wait()
             if loop.time() - since > HEALTHY_S:
                 delay_s = BACKOFF_FIRST_S
@@ -126,11 +133,29 @@ class Broker:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, BACKOFF_MOST_S)
             self.restarts += 1
+            since = loop.time()
             try:
                 await self._start(program)
-            except (BrokerError, OSError) as error:
+            except (HeadcountError, OSError, *probe.NO_ANSWER) as error:
                 LOG.error("the NATS server doesn't start: %s", error)  # noqa: TRY400 - the text says it all
                 await _terminate(self._process)
+
+    async def _check(self) -> None:
+        """Ask the server for its health; end it, to be started again, when that can help."""
+        while True:
+            await asyncio.sleep(self._check_every_s)
+            process = self._process
+            try:
+                problem = await probe.ask_health(self.config)
+            except probe.NO_ANSWER:
+                continue  # it is starting, or has died: `_restart` says so
+            if problem and problem != self.problem:
+                LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
+            self.problem = problem
+            if problem and process and folder.has_room(self.config.data):
+                LOG.warning("there is room in %s: starting the NATS server again", self.config.data)
+                await _terminate(process)
+                self.problem = None
 
 
 def check_ports(config: BrokerConfig) -> None:
@@ -192,55 +217,24 @@ def _dies_with(parent: int) -> Callable[[], None] | None:
 
 async def _ready(process: asyncio.subprocess.Process, config: BrokerConfig) -> None:
     """Wait until JetStream answers and an MQTT client is let in."""
-    problem: Exception = TimeoutError()
+    problem: Exception = TimeoutError("no answer yet")
     try:
         async with asyncio.timeout(READY_S):
             while process.returncode is None:
                 try:
-                    await _ask_jetstream(config)
-                    await _ask_mqtt(config)
-                except (OSError, TimeoutError, nats.errors.Error, aiomqtt.MqttError) as error:
+                    await probe.ask_ready(config)
+                except probe.NO_ANSWER as error:
                     problem = error
                     await asyncio.sleep(0.03)
                 else:
                     return
     except TimeoutError:
-        raise BrokerError(
-            f"nats-server doesn't answer after {READY_S:.0f} s: {problem!r}. "
-            f"Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
-        ) from problem
+        happened = f"doesn't answer after {READY_S:.0f} s ({problem!r})"
+    else:
+        happened = f"ended while it started ({_ending(process.returncode)})"
     raise BrokerError(
-        f"nats-server ended while it started ({_ending(process.returncode or 0)}). "
-        f"Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
-    )
-
-
-async def _ask_jetstream(config: BrokerConfig) -> None:
-    # A bare connection first: nats-py logs every refusal with a trace.
-    _, writer = await asyncio.open_connection("127.0.0.1", config.nats_port)
-    writer.close()
-    client = await nats.connect(
-        f"nats://127.0.0.1:{config.nats_port}",
-        user=INTERNAL,
-        password=config.password,
-        allow_reconnect=False,
-        connect_timeout=5,
-        error_cb=_ignore,
-    )
-    try:
-        await client.jetstream(timeout=5).account_info()
-    finally:
-        await client.close()
-
-
-async def _ask_mqtt(config: BrokerConfig) -> None:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    async with aiomqtt.Client(host, config.mqtt_port, timeout=5):
-        pass
-
-
-async def _ignore(_error: Exception) -> None:
-    """The caller gets the error as an exception."""
+        f"nats-server {happened}. Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
+    ) from problem
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:
@@ -269,7 +263,8 @@ async def _background(loop: Coroutine[None, None, None], name: str) -> AsyncIter
             await task
 
 
-def _ending(code: int) -> str:
+def _ending(code: int | None) -> str:
+    code = code or 0
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 

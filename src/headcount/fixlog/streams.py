@@ -71,7 +71,7 @@ async def ensure_streams(
     Args:
         client: connected as the user with all rights.
         partitions: P, the same that the broker's mapping has.
-        store_bytes: what the streams may take of the disk together (`Broker.store_bytes`).
+        store_bytes: what the streams may take of the disk together.
         memory_counts: keep COUNT in memory; False keeps it on disk.
 
     Raises:
@@ -149,6 +149,8 @@ async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> No
         present = answer["config"]
         wanted = present | config
         wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
+        # A disk that has become smaller is no reason to forget what is stored.
+        wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
         if wanted != present:
             await _ask(client, f"STREAM.UPDATE.{name}", wanted)
         return
