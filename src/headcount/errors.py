@@ -10,7 +10,8 @@
     │   └── PortTakenError         somebody else listens there
     ├── LogError               the fix log can't be read or written
     │   └── ProtocolError          bytes that are not the NATS protocol
-    └── SnapshotError          a saved state can't be used
+    ├── SnapshotError          a saved state can't be used
+    └── QueryError             a question to the history that has no answer: parameter, problem
 
 An error's text says what happened, where, and what to do; its facts are attributes.
 Only the edges (command line, HTTP) turn an error into an exit code or a problem document.
@@ -122,3 +123,13 @@ class SnapshotError(HeadcountError):
         self.name = name
         self.problem = problem
         super().__init__(f"snapshot {name}: {problem}")
+
+
+class QueryError(HeadcountError):
+    """A question to the history can't be answered as it was put."""
+
+    def __init__(self, parameter: str, problem: str) -> None:
+        """Name the parameter (`step`) and what is wrong with it, and how it can be put instead."""
+        self.parameter = parameter
+        self.problem = problem
+        super().__init__(f"{parameter}: {problem}")

@@ -1,0 +1,58 @@
+"""Positions are gone after a day: whole hours are dropped, folder by folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from headcount.errors import DataFolderError
+from headcount.history.segments import HOUR_S, folder
+
+KEEP_S = 24 * HOUR_S
+
+
+def hour_start(name: str) -> float | None:
+    """When the hour of a folder (`hour=2026-11-24T13`) began, Unix seconds; None for other names."""
+    try:
+        return datetime.strptime(name, "hour=%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def expired(names: Iterable[str], now_s: float, keep_s: float = KEEP_S) -> list[str]:
+    """The hour folders of which every row is at least `keep_s` old at `now_s`; other names never are.
+
+    An hour goes as a whole, so its first rows stay for up to `keep_s` and one hour.
+    """
+    starts = {name: hour_start(name) for name in names}
+    return [name for name, start in starts.items() if start is not None and start + HOUR_S + keep_s <= now_s]
+
+
+def drop_expired(data: Path, now_s: float, keep_s: float = KEEP_S) -> list[Path]:
+    """Remove the expired hours of fixes and counts.
+
+    Not to be called while a flush is being written: it might be writing into such an hour.
+
+    Returns:
+        The folders that are gone now.
+
+    Raises:
+        DataFolderError: a folder can't be removed.
+    """
+    dropped = []
+    for kind in ("fixes", "counts"):
+        root = folder(data) / kind
+        try:
+            names = [path.name for path in root.iterdir()] if root.is_dir() else []
+            for name in expired(names, now_s, keep_s):
+                shutil.rmtree(root / name)
+                dropped.append(root / name)
+        except OSError as error:
+            raise DataFolderError(
+                str(root),
+                f"an hour older than {keep_s / HOUR_S:g} h can't be removed: {error.strerror} ({error.filename})",
+                "Make the folder writable for this user: positions must not be kept longer.",
+            ) from error
+    return dropped

@@ -1,0 +1,293 @@
+"""Parquet segments, and how several of them appear together or not at all.
+
+    <data>/history/
+      written.json                                  what the newest flush left: `pending.Written`
+      writer.lock                                   held by the one writer
+      fixes/hour=2026-11-24T13/000000000042.parquet   hour of `received` in UTC; the number is the flush's
+      counts/hour=2026-11-24T13/000000000042.parquet  hour of `at` in UTC
+
+A flush may touch several hours. Its segments are first written in full beside their places
+(`….parquet.tmp`) and synchronised; then `written.json` is replaced, which is the one instant at which
+the flush has happened; then the segments are renamed. After a kill before that instant the
+temporary files are leftovers and are removed; after it they are renamed at the next start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headcount.counting.fixes import F8, I8
+from headcount.errors import DataFolderError
+from headcount.history.pending import CountRows, FixRows, Flush, Written
+from headcount.wire import KINDS, NUMBERS, VERDICTS
+
+HOUR_S = 3600
+RECORD = "written.json"
+PART = ".tmp"
+#: Cells by which fixes are sorted: 0.001 degrees, about 110 m north to south.
+CELL_DEG_E7 = 10_000
+#: Rows that share statistics: a query for a small area reads only the groups that it touches.
+ROW_GROUP_ROWS = 16_384
+#: Positions are kept with 7 decimals (11 mm), as receivers give them; such a value comes back exactly.
+LAT_TYPE, LON_TYPE = pa.decimal32(9, 7), pa.decimal64(10, 7)
+
+
+def folder(data: Path) -> Path:
+    """The history's folder in the data folder."""
+    return data / "history"
+
+
+def hour_name(t_s: float) -> str:
+    """The folder of the hour of `t_s` (Unix seconds): `hour=2026-11-24T13`, in UTC."""
+    return datetime.fromtimestamp(t_s // HOUR_S * HOUR_S, UTC).strftime("hour=%Y-%m-%dT%H")
+
+
+class Segments:
+    """The history's folder in the hands of its one writer; use `opened`."""
+
+    def __init__(self, root: Path, written: Written) -> None:
+        """Write below `root`, going on after `written`."""
+        self.root = root
+        self.written = written
+
+    def commit(self, flush: Flush) -> int:
+        """Write a flush; it is on disk, whole, when this returns.
+
+        Returns:
+            The bytes of the new segments.
+
+        Raises:
+            DataFolderError: the disk is full or refuses; nothing of the flush has happened then, or
+                (when only the renaming failed) it is completed at the next start.
+        """
+        with _disk(self.root):
+            tables = {
+                f"{place}/{flush.written.flush:012d}.parquet": table
+                for place, table in _tables(flush).items()
+            }
+            size = sum(self._prepare(name, table) for name, table in tables.items())
+            written = msgspec.structs.replace(flush.written, segments=list(tables))
+            self._record(written)
+            _rename_all(self.root, written)
+            self.written = written
+        return size
+
+    def _prepare(self, name: str, table: pa.Table) -> int:
+        path = self.root / (name + PART)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
+            _sync(path.parent.parent)
+        with path.open("wb") as file:
+            pq.write_table(table, file, **_encoding(table))
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        _sync(path.parent)
+        return size
+
+    def _record(self, written: Written) -> None:
+        path = self.root / (RECORD + PART)
+        with path.open("wb") as file:
+            file.write(msgspec.json.encode(written))
+            file.flush()
+            os.fsync(file.fileno())
+        path.rename(self.root / RECORD)
+        _sync(self.root)
+
+
+@contextmanager
+def opened(data: Path) -> Iterator[Segments]:
+    """The history in the data folder, brought to the end of its newest flush, for one writer.
+
+    Raises:
+        DataFolderError: the folder can't be written, another writer has it, or its record is damaged.
+    """
+    root = folder(data)
+    with _disk(root):
+        for kind in ("fixes", "counts"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        lock = (root / "writer.lock").open("wb")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataFolderError(
+                str(root), "another history writer has it", "End that program, or use another data folder."
+            ) from error
+        with _disk(root):
+            segments = Segments(root, _recovered(root))
+        yield segments
+
+
+def _recovered(root: Path) -> Written:
+    written = _read_record(root / RECORD)
+    _rename_all(root, written)
+    for leftover in (*root.glob(f"*{PART}"), *root.glob(f"*/hour=*/*{PART}")):
+        leftover.unlink()
+    # Without its record (somebody removed it) the history goes on, but never over a segment.
+    numbers = [int(path.stem) for path in root.glob("*/hour=*/*.parquet") if path.stem.isdecimal()]
+    return msgspec.structs.replace(written, flush=max([written.flush, *numbers]))
+
+
+def _read_record(path: Path) -> Written:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Written)
+    except FileNotFoundError:
+        return Written()
+    except msgspec.DecodeError as error:
+        raise DataFolderError(
+            str(path.parent),
+            f"{path.name} is damaged ({error})",
+            f"Remove {path.name} to go on; rows that are delivered again may then be stored twice.",
+        ) from error
+
+
+def _rename_all(root: Path, written: Written) -> None:
+    """Give the segments of a recorded flush their names; those without temporary file have theirs."""
+    for name in written.segments:
+        part = root / (name + PART)
+        if part.exists():
+            part.rename(root / name)
+            _sync(part.parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _disk(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataFolderError(
+            str(root),
+            f"{error.strerror or error} ({error.filename or 'while writing a segment'})",
+            "Make room on the disk, or make the folder writable for this user.",
+        ) from error
+
+
+# --- rows to tables ----------------------------------------------------------------------------
+
+
+def _tables(flush: Flush) -> dict[str, pa.Table]:
+    """The flush's tables by their folder, `fixes/hour=…` or `counts/hour=…`."""
+    tables: dict[str, pa.Table] = {}
+    if flush.fixes is not None:
+        tables |= _by_hour("fixes", fixes_table(flush.fixes), flush.fixes.received_s)
+    if flush.counts is not None:
+        tables |= _by_hour("counts", counts_table(flush.counts), np.rint(flush.counts.at_s * 1e3) / 1e3)
+    return tables
+
+
+def _by_hour(kind: str, table: pa.Table, t_s: F8) -> dict[str, pa.Table]:
+    hours = (t_s // HOUR_S).astype(np.int64)
+    found = np.unique(hours)
+    if len(found) == 1:
+        return {f"{kind}/{hour_name(float(t_s[0]))}": _sorted(kind, table)}
+    return {
+        f"{kind}/{hour_name(float(hour * HOUR_S))}": _sorted(kind, table.filter(pa.array(hours == hour)))
+        for hour in found
+    }
+
+
+def fixes_table(rows: FixRows) -> pa.Table:
+    """Fixes as the columns of a segment, in the order given.
+
+    `partition` int16, `seq` int64, `t` timestamp (µs, UTC), `received` timestamp (ms, UTC), `device`,
+    `kind` and `verdict` strings (dictionaries in the file), `lat` and `lon` as decimals with 7 places, `acc`
+    float32 (metres, 0 = unknown).
+    """
+    return pa.table(
+        {
+            "partition": pa.array(rows.partition),
+            "seq": pa.array(rows.seq),
+            "t": pa.array(_scaled(rows.t_s, 1e6), pa.timestamp("us", "UTC")),
+            # Down, not to the nearest: the row's hour must stay its folder's hour.
+            "received": pa.array(np.floor(rows.received_s * 1e3).astype(np.int64), pa.timestamp("ms", "UTC")),
+            # Plain here, dictionaries in the file: those are made per row group and hold no name
+            # that the group doesn't (a common one took up to three times the room).
+            "device": pa.array(rows.device, pa.string()),
+            "kind": _named(rows.kind, KINDS),
+            "lat": _decimals(_scaled(rows.lat_deg, 1e7).astype("<i4"), LAT_TYPE),
+            "lon": _decimals(_scaled(rows.lon_deg, 1e7), LON_TYPE),
+            "acc": pa.array(rows.acc_m),
+            "verdict": _named(rows.verdict, VERDICTS),
+        }
+    )
+
+
+def counts_table(rows: CountRows) -> pa.Table:
+    """Counts as the columns of a segment.
+
+    `at` timestamp (ms, UTC), `zone` string (a dictionary in the file), `person_count` … `vehicle_stale` int32,
+    `partitions` in the sum and `partitions_total` int16: the row is complete where they are equal.
+    """
+    numbers = {
+        f"{kind}_{number}": pa.array(np.ascontiguousarray(rows.values[:, k, i]))
+        for k, kind in enumerate(KINDS)
+        for i, number in enumerate(NUMBERS)
+    }
+    return pa.table(
+        {
+            "at": pa.array(_scaled(rows.at_s, 1e3), pa.timestamp("ms", "UTC")),
+            "zone": pa.array(rows.zone, pa.string()),
+            **numbers,
+            "partitions": pa.array(rows.partitions),
+            "partitions_total": pa.array(rows.partitions_total),
+        }
+    )
+
+
+def _sorted(kind: str, table: pa.Table) -> pa.Table:
+    """Fixes by a coarse cell, then t; counts stay by instant, zones in the order of the site file."""
+    if kind == "counts":
+        return table
+    lat, lon = (_integers(table.column(name)) // CELL_DEG_E7 for name in ("lat", "lon"))
+    t = table.column("t").cast(pa.int64()).to_numpy()
+    return table.take(pa.array(np.lexsort((t, lon, lat))))
+
+
+def _encoding(table: pa.Table) -> dict[str, object]:
+    """Small differences between neighbours for numbers, dictionaries for names, zstd over both."""
+    small = {"partition", "device", "kind", "acc", "verdict", "zone", "partitions", "partitions_total"}
+    return {
+        "compression": "zstd",
+        "row_group_size": ROW_GROUP_ROWS,
+        "store_decimal_as_integer": True,
+        "use_dictionary": [name for name in table.column_names if name in small],
+        "column_encoding": {name: "DELTA_BINARY_PACKED" for name in table.column_names if name not in small},
+    }
+
+
+def _scaled(values: F8, scale: float) -> I8:
+    return np.rint(values * scale).astype(np.int64)
+
+
+def _named(codes: np.ndarray[tuple[int], np.dtype[np.uint8]], names: tuple[str, ...]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(names))
+
+
+def _decimals(unscaled: np.ndarray[tuple[int], np.dtype[np.signedinteger]], kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(unscaled), [None, pa.py_buffer(np.ascontiguousarray(unscaled))])
+
+
+def _integers(column: pa.ChunkedArray) -> I8:
+    array = column.combine_chunks()
+    width = "<i4" if array.type.bit_width == 32 else "<i8"
+    values = np.frombuffer(array.buffers()[1], width)[array.offset : array.offset + len(array)]
+    return values.astype(np.int64)
