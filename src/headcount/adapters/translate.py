@@ -1,0 +1,219 @@
+"""The loop of the role `adapters`: foreign messages in, canonical ones out.
+
+    FOREIGN ──pull──▶ decode ──▶ headcount.{site}.{kind}.{device}.{fix,status} ──▶ FIX_<p> ──▶ ack
+
+A batch is acknowledged when the log has acknowledged everything that came of it. Whatever ends the
+program before that, the batch comes again, and the counting rules judge what is then there twice as
+`duplicate`. So nothing is lost, and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.client import JetStreamContext
+
+from headcount import wire
+from headcount.adapters import iotp, owntracks
+from headcount.adapters.foreign import Canonical, Ignored, Outcome
+from headcount.errors import LogError
+
+log = logging.getLogger(__name__)
+
+DURABLE = "adapters"
+METRICS_SUBJECT = "metrics.adapters.{worker}"
+#: Messages of one batch, and of the answers to it that may be under way at once.
+BATCH = 1000
+#: Seconds that a fetch waits for a first message: the longest time until a stop is noticed.
+FETCH_S = 0.5
+#: Seconds until an unacknowledged batch comes again, and until an unanswered publish is sent again.
+ACK_WAIT_S, ANSWER_S = 60.0, 5.0
+RETRY_S = 1.0
+METRICS_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many messages were translated (by format), ignored and rejected (by reason) since the start."""
+
+    translated: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def add(self, format_: str, outcome: Outcome) -> None:
+        """Count one outcome."""
+        if isinstance(outcome, Canonical):
+            self.translated[format_] += 1
+        elif isinstance(outcome, Ignored):
+            self.ignored[outcome.reason] += 1
+        else:
+            self.rejected[outcome.reason] += 1
+
+    def message(self, worker: str) -> bytes:
+        """The metrics as JSON."""
+        translated = {"owntracks": 0, "iotp": 0} | self.translated
+        body = {
+            "worker": worker,
+            "translated": translated,
+            "ignored": self.ignored,
+            "rejected": self.rejected,
+        }
+        return msgspec.json.encode(body)
+
+
+def topic_of(subject: str) -> str:
+    """The MQTT topic that the broker made this subject of.
+
+    Source: nats-server `mqtt.go`: `/` parts the levels as `.`, a `.` is written `//`, and a level
+    without a name is written `/`.
+    """
+    levels = ["" if level == "/" else level.replace("//", ".") for level in subject.split(".")]
+    return "/".join(levels)
+
+
+def translate(
+    subject: str, payload: bytes, received_s: float, vehicles: frozenset[str] = frozenset()
+) -> tuple[str, list[Outcome]]:
+    """The name of a foreign message's format, and what comes of it. Never raises."""
+    topic = topic_of(subject)
+    if topic in iotp.KIND_OF_TOPIC:
+        return "iotp", iotp.decode(topic, payload, received_s)
+    return "owntracks", owntracks.decode(topic, payload, vehicles)
+
+
+async def run(
+    options: Mapping[str, Any],
+    site_id: str,
+    stop: asyncio.Event,
+    *,
+    worker: str = "0",
+    vehicles: frozenset[str] = frozenset(),
+) -> None:
+    """Translate until `stop` is set; at most `FETCH_S` and a batch later this returns.
+
+    Args:
+        options: for `nats.connect`; reconnecting for ever is the default.
+        site_id: whose canonical topics the translations go to.
+        stop: set to end.
+        worker: names this process in its metrics.
+        vehicles: OwnTracks devices that drive, see `owntracks.decode`.
+
+    Raises:
+        LogError: the stream FOREIGN isn't there.
+    """
+    defaults = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "name": f"adapters-{worker}"}
+    connect_options: dict[str, Any] = {**defaults, **options}
+    client = await nats.connect(**connect_options)
+    try:
+        subscription = await _subscribe(client)
+        tally = Tally()
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(_report(client, tally, worker, stop), name="metrics")
+            loops.create_task(_work(client, subscription, site_id, vehicles, tally, stop), name="translate")
+    finally:
+        await client.close()
+
+
+async def _subscribe(client: Client) -> JetStreamContext.PullSubscription:
+    jetstream = client.jetstream()
+    config = ConsumerConfig(
+        durable_name=DURABLE,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.ALL,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=4 * BATCH,
+    )
+    try:
+        await jetstream.add_consumer(wire.FOREIGN_STREAM, config)
+        return await jetstream.pull_subscribe_bind(DURABLE, wire.FOREIGN_STREAM)
+    except nats.js.errors.NotFoundError as error:
+        raise LogError(f"there is no stream {wire.FOREIGN_STREAM}: start headcount's broker first") from error
+
+
+async def _report(client: Client, tally: Tally, worker: str, stop: asyncio.Event) -> None:
+    while True:
+        if client.is_connected:
+            await client.publish(METRICS_SUBJECT.format(worker=worker), tally.message(worker))
+        if stop.is_set():
+            return
+        try:
+            await asyncio.wait_for(stop.wait(), METRICS_EVERY_S)
+        except TimeoutError:
+            continue
+
+
+async def _work(
+    client: Client,
+    subscription: JetStreamContext.PullSubscription,
+    site_id: str,
+    vehicles: frozenset[str],
+    tally: Tally,
+    stop: asyncio.Event,
+) -> None:
+    while not stop.is_set():
+        messages = await _fetch(subscription)
+        if not messages:
+            continue
+        canonical: list[Canonical] = []
+        for message in messages:
+            received_s = message.metadata.timestamp.timestamp()
+            format_, outcomes = translate(message.subject, message.data, received_s, vehicles)
+            for outcome in outcomes:
+                tally.add(format_, outcome)
+            canonical += [outcome for outcome in outcomes if isinstance(outcome, Canonical)]
+        if await _publish_all(client, site_id, canonical, stop):
+            await messages[-1].ack()
+
+
+async def _fetch(subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+    try:
+        return await subscription.fetch(BATCH, timeout=FETCH_S)
+    except TimeoutError:
+        return []
+    except (nats.errors.Error, nats.js.errors.APIError) as error:
+        log.warning("the broker gives no foreign messages, trying again: %r", error)
+        await asyncio.sleep(RETRY_S)
+        return []
+
+
+async def _publish_all(client: Client, site_id: str, canonical: list[Canonical], stop: asyncio.Event) -> bool:
+    """Publish until the log has acknowledged all; False when stopped before."""
+    left = canonical
+    while left:
+        left = await _publish(client, site_id, left)
+        if left:
+            log.warning("the log did not take %d translated messages, trying again", len(left))
+            if stop.is_set():
+                return False
+            await asyncio.sleep(RETRY_S)
+    return True
+
+
+async def _publish(client: Client, site_id: str, canonical: list[Canonical]) -> list[Canonical]:
+    """Send all, then wait for the answers; returns those that the log hasn't acknowledged."""
+    jetstream = client.jetstream()
+
+    async def one(message: Canonical) -> None:
+        subject = f"headcount.{site_id}.{message.kind}.{message.device}.{message.what}"
+        await jetstream.publish(subject, message.payload, timeout=ANSWER_S)
+
+    answers = await asyncio.gather(*(one(message) for message in canonical), return_exceptions=True)
+    failed = []
+    for message, answer in zip(canonical, answers, strict=True):
+        if isinstance(answer, nats.errors.Error | nats.js.errors.Error | TimeoutError):
+            failed.append(message)
+        elif isinstance(answer, BaseException):
+            raise answer
+    return failed

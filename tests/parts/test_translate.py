@@ -1,0 +1,217 @@
+"""The adapters' loop on a real broker: foreign MQTT messages arrive as canonical fixes in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import msgspec
+import nats.errors
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+
+from headcount import wire
+from headcount.adapters import translate
+from headcount.adapters.foreign import Canonical
+from headcount.broker.config import INTERNAL
+from headcount.broker.server import Broker
+from headcount.errors import LogError
+from nats_fixture import internal_client, open_broker
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed"
+)
+
+LOCATION = b'{"_type":"location","lat":52.67,"lon":-8.57,"tst":1700000000,"acc":9}'
+
+
+@asynccontextmanager
+async def adapters(broker: Broker) -> AsyncIterator[None]:
+    """The role's loop beside the test; stopped at the end."""
+    stop = asyncio.Event()
+    options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(translate.run(options, "ul", stop, worker="w1"))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+async def mosquitto(broker: Broker, topic: str, message: bytes, *options: str) -> None:
+    """Send one message with mosquitto_pub; again while the broker isn't there."""
+    command = (
+        "mosquitto_pub",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(broker.config.mqtt_port),
+        "-t",
+        topic,
+        "-s",
+        *options,
+    )
+    async with asyncio.timeout(20):
+        while True:
+            program = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+            await program.communicate(message)
+            if program.returncode == 0:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
+    """The first messages of the log, over all partitions: subject without partition, and payload."""
+    found: list[tuple[str, bytes]] = []
+
+    async def read(partition: int) -> None:
+        jetstream = client.jetstream()
+        stream = wire.FIX_STREAM.format(partition=partition)
+        messages = await jetstream.subscribe(f"fix.{partition}.>", stream=stream, ordered_consumer=True)
+        while len(found) < number:
+            with suppress(nats.errors.TimeoutError):
+                message = await messages.next_msg(timeout=0.1)
+                found.append((message.subject.split(".", 2)[2], message.data))
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as readers:
+        for partition in range(4):
+            readers.create_task(read(partition))
+    return found
+
+
+def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
+    """OwnTracks and iotp messages sent by mosquitto_pub are canonical fixes in the log, bad ones aren't."""
+
+    async def scenario() -> None:
+        async with open_broker(tmp_path) as broker, adapters(broker):
+            client = await internal_client(broker)
+            await mosquitto(broker, "owntracks/jane/phone", LOCATION, "-q", "1")
+            await mosquitto(broker, "owntracks/jane.doe/car1", LOCATION)
+            await mosquitto(
+                broker, "owntracks/jane/phone/event", LOCATION.replace(b"location", b"transition")
+            )
+            await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"lwt","tst":1}')
+            await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"card"}')
+            await mosquitto(broker, "owntracks/jane/phone", b"\xff not json")
+            await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
+            await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
+            found = dict(await next_in_log(client, 6))
+            assert set(found) == {
+                "ul.person.jane-phone",
+                "ul.person.jane-phone.status",
+                f"ul.vehicle.{dotted_id()}",
+                "ul.vehicle.c-7",
+                "ul.person.p",
+            }
+            assert found["ul.person.jane-phone.status"] == b"offline"
+            assert msgspec.json.decode(found["ul.vehicle.c-7"], type=wire.Fix).tst == 5
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def dotted_id() -> str:
+    """The id of the user with a dot in the name."""
+    _, outcomes = translate.translate("owntracks.jane//doe.car1", LOCATION, 0.0)
+    assert isinstance(outcomes[0], Canonical)
+    return outcomes[0].device
+
+
+def test_metrics_tell_what_became_of_messages(tmp_path: Path) -> None:
+    """Once a second the loop reports how many were translated, ignored and rejected, with reasons."""
+
+    async def scenario() -> dict[str, Any]:
+        async with open_broker(tmp_path) as broker, adapters(broker):
+            client = await internal_client(broker)
+            reports = await client.subscribe("metrics.adapters.w1")
+            async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
+                for payload in (LOCATION, LOCATION, b'{"_type":"steps"}', b"{"):
+                    await device.publish("owntracks/a/b", payload, qos=1)
+                await device.publish("car-iotp", b'{"lat":1,"lon":2}', qos=1)
+            async with asyncio.timeout(30):
+                async for message in reports.messages:
+                    report: dict[str, Any] = msgspec.json.decode(message.data)
+                    if report["rejected"].get("no_id"):
+                        await client.close()
+                        return report
+        raise AssertionError
+
+    assert asyncio.run(scenario()) == {
+        "worker": "w1",
+        "translated": {"owntracks": 2, "iotp": 0},
+        "ignored": {"steps": 1},
+        "rejected": {"not_json": 1, "no_id": 1},
+    }
+
+
+def test_what_came_while_nobody_translated_is_translated_later(tmp_path: Path) -> None:
+    """Messages that arrive before the start, and after an end, are translated once, in order."""
+
+    async def scenario() -> None:
+        async with (
+            open_broker(tmp_path) as broker,
+            aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as sender,
+        ):
+            client = await internal_client(broker)
+            for round_ in range(2):
+                for tst in range(50):
+                    payload = LOCATION.replace(b"1700000000", str(100 * round_ + tst).encode())
+                    await sender.publish("owntracks/a/b", payload, qos=1)
+                async with adapters(broker):
+                    found = await next_in_log(client, 50 * (round_ + 1))
+            times = [msgspec.json.decode(payload, type=wire.Fix).tst for _, payload in found]
+            assert times == [*range(50), *range(100, 150)]
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
+    """A killed and restarted broker is found again, and what is sent then is translated."""
+
+    async def scenario() -> list[tuple[str, bytes]]:
+        async with open_broker(tmp_path) as broker, adapters(broker):
+            await mosquitto(broker, "owntracks/a/before", LOCATION, "-q", "1")
+            client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
+            await next_in_log(client, 1)
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGKILL)
+            while broker.restarts == 0:  # noqa: ASYNC110 - the broker counts, it gives no signal
+                await asyncio.sleep(0.05)
+            await mosquitto(broker, "owntracks/a/after", LOCATION, "-q", "1")
+            found = await next_in_log(client, 2)
+            await client.close()
+            return found
+
+    assert {subject for subject, _ in asyncio.run(scenario())} == {"ul.person.a-before", "ul.person.a-after"}
+
+
+def test_without_the_stream_it_says_so(tmp_path: Path) -> None:
+    """A broker without the stream FOREIGN is a LogError, not an endless wait."""
+
+    async def scenario() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            await client.jetstream().delete_stream(wire.FOREIGN_STREAM)
+            options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
+            with pytest.raises(LogError, match="FOREIGN"):
+                await translate.run(options, "ul", asyncio.Event())
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/+#\0 ")), min_size=1, max_size=4))
+def test_topics_come_back_from_subjects(levels: list[str]) -> None:
+    """The broker's writing of a topic as a subject is undone, dots and empty levels included."""
+    subject = ".".join(level.replace(".", "//") or "/" for level in levels)
+    assert translate.topic_of(subject) == "/".join(levels)
