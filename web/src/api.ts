@@ -1,0 +1,259 @@
+/** What the server says: shapes of the HTTP interface, and the requests for them. */
+
+export type Kind = "person" | "vehicle";
+export const KINDS: readonly Kind[] = ["person", "vehicle"];
+
+/** A zone's count of one kind, and what surrounds it. */
+export interface Numbers {
+  count: number;
+  low: number;
+  high: number;
+  stale: number;
+}
+
+export interface ZoneCount {
+  zone: string;
+  person: Numbers;
+  vehicle: Numbers;
+}
+
+/** Counts of some or all zones at an instant; always absolute numbers. */
+export interface Counts {
+  at: number; // Unix milliseconds
+  zones: ZoneCount[];
+  fresh: number; // partitions that are up to date, of `total`
+  total: number;
+}
+
+export interface SiteName {
+  id: string;
+  name: string;
+}
+
+export type Ring = [number, number][];
+export type Polygons = Ring[][];
+
+export interface Zone {
+  id: string;
+  name: string;
+  type: string;
+  capacity: Partial<Record<Kind, number>>;
+  polygons: Polygons; // lon, lat in degrees
+}
+
+export interface Site {
+  id: string;
+  name: string;
+  timezone: string | undefined;
+  freshSeconds: number;
+  attribution: string | undefined;
+  boundary: Zone;
+  zones: Zone[]; // without the boundary
+}
+
+/** A row of the history: the numbers over one step that begins at `at`. */
+export interface HistoryRow {
+  at: number; // Unix milliseconds
+  person: Spread;
+  vehicle: Spread;
+}
+
+export interface Spread {
+  count: number;
+  min: number;
+  max: number;
+  mean: number;
+}
+
+/** The server answered with an error, or with something that isn't what it should be. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+type Json = Record<string, unknown>;
+
+const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+const asObject = (value: unknown): Json => (isObject(value) ? value : {});
+const asArray = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+const asNumber = (value: unknown, otherwise = 0): number =>
+  typeof value === "number" && Number.isFinite(value) ? value : otherwise;
+const asText = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined);
+
+/** RFC 3339 text or Unix seconds → Unix milliseconds; NaN where it is neither. */
+export function parseTime(value: unknown): number {
+  if (typeof value === "number") return value * 1000;
+  return typeof value === "string" ? Date.parse(value) : Number.NaN;
+}
+
+function parseNumbers(value: unknown): Numbers {
+  const from = asObject(value);
+  const count = asNumber(from["count"]);
+  return {
+    count,
+    low: asNumber(from["low"], count),
+    high: asNumber(from["high"], count),
+    stale: asNumber(from["stale"]),
+  };
+}
+
+export function parseCounts(value: unknown): Counts {
+  const from = asObject(value);
+  const at = parseTime(from["at"]);
+  if (Number.isNaN(at)) throw new ApiError(0, "The counts carry no time.");
+  const total = asNumber(from["partitions_total"]);
+  return {
+    at,
+    zones: asArray(from["zones"]).map((entry) => {
+      const zone = asObject(entry);
+      return {
+        zone: asText(zone["zone"]) ?? "",
+        person: parseNumbers(zone["person"]),
+        vehicle: parseNumbers(zone["vehicle"]),
+      };
+    }),
+    fresh: asNumber(from["partitions_fresh"], total),
+    total,
+  };
+}
+
+function parsePolygons(value: unknown): Polygons {
+  const geometry = asObject(value);
+  const coordinates = asArray(geometry["coordinates"]);
+  if (geometry["type"] === "Polygon") return [coordinates as Ring[]];
+  return geometry["type"] === "MultiPolygon" ? (coordinates as Polygons) : [];
+}
+
+function parseZone(feature: Json): Zone {
+  const properties = asObject(feature["properties"]);
+  const id = asText(properties["id"]) ?? "";
+  const capacity: Zone["capacity"] = {};
+  for (const kind of KINDS) {
+    const places = asNumber(asObject(properties["capacity"])[kind]);
+    if (places > 0) capacity[kind] = places;
+  }
+  return {
+    id,
+    name: asText(properties["name"]) ?? id,
+    type: asText(properties["type"]) ?? "area",
+    capacity,
+    polygons: parsePolygons(feature["geometry"]),
+  };
+}
+
+/** The site's FeatureCollection → what the page needs of it. The boundary's zone has the id `site`. */
+export function parseSite(value: unknown): Site {
+  const collection = asObject(value);
+  const features = asArray(collection["features"]).filter(isObject);
+  const role = (feature: Json): unknown => asObject(feature["properties"])["role"];
+  const own = features.find((feature) => role(feature) === "site");
+  if (!own) throw new ApiError(0, "The site file has no boundary (a feature with the role “site”).");
+  const properties = asObject(own["properties"]);
+  const boundary = parseZone(own);
+  return {
+    id: boundary.id,
+    name: boundary.name,
+    timezone: asText(properties["timezone"]),
+    freshSeconds: asNumber(properties["fresh_s"], 120),
+    attribution: asText(properties["attribution"]) ?? asText(collection["attribution"]),
+    boundary: { ...boundary, id: "site", type: "site" },
+    zones: features.filter((feature) => role(feature) === "zone").map(parseZone),
+  };
+}
+
+function parseSpread(value: unknown): Spread {
+  const from = asObject(value);
+  const mean = asNumber(from["mean"], asNumber(from["count"]));
+  return {
+    count: asNumber(from["count"], mean),
+    min: asNumber(from["min"], mean),
+    max: asNumber(from["max"], mean),
+    mean,
+  };
+}
+
+export function parseHistory(value: unknown): HistoryRow[] {
+  return asArray(asObject(value)["rows"])
+    .map((entry) => {
+      const row = asObject(entry);
+      return {
+        at: parseTime(row["at"]),
+        person: parseSpread(row["person"]),
+        vehicle: parseSpread(row["vehicle"]),
+      };
+    })
+    .filter((row) => !Number.isNaN(row.at));
+}
+
+/** The server's interface. Its clock, not the browser's, says how old numbers are. */
+export class Api {
+  #skewMs = 0;
+
+  constructor(private readonly base: string) {}
+
+  /** The server's time in Unix milliseconds, as far as its answers have told (to about a second). */
+  now(): number {
+    return Date.now() + this.#skewMs;
+  }
+
+  async sites(): Promise<SiteName[]> {
+    const answer = asObject(await this.#get("v1/sites"));
+    return asArray(answer["sites"]).map((entry) => {
+      const site = asObject(entry);
+      const id = asText(site["id"]) ?? "";
+      return { id, name: asText(site["name"]) ?? id };
+    });
+  }
+
+  async site(site: string): Promise<Site> {
+    return parseSite(await this.#get(this.#sitePath(site)));
+  }
+
+  /** Rows of a zone's history between two times (Unix milliseconds), one every `stepSeconds`. */
+  async history(site: string, zone: string, from: number, to: number, stepSeconds: number): Promise<HistoryRow[]> {
+    const query = new URLSearchParams({
+      from: new Date(from).toISOString(),
+      to: new Date(to).toISOString(),
+      step: String(stepSeconds),
+    });
+    const path = `${this.#sitePath(site)}/zones/${encodeURIComponent(zone)}/history?${query}`;
+    return parseHistory(await this.#get(path));
+  }
+
+  streamUrl(site: string): string {
+    return new URL(`${this.#sitePath(site)}/stream?every=0.5`, this.base).href;
+  }
+
+  #sitePath(site: string): string {
+    return `v1/sites/${encodeURIComponent(site)}`;
+  }
+
+  async #get(path: string): Promise<unknown> {
+    const response = await fetch(new URL(path, this.base), {
+      headers: { accept: "application/json" },
+      cache: "no-store",
+      signal: AbortSignal.timeout(15_000),
+    });
+    this.#setClock(response.headers.get("date"));
+    const body: unknown = await response.json().catch(() => undefined);
+    if (!response.ok) {
+      const problem = asObject(body);
+      const said = asText(problem["detail"]) ?? asText(problem["title"]);
+      throw new ApiError(response.status, said ?? `The server answered ${response.status}.`);
+    }
+    return body;
+  }
+
+  #setClock(date: string | null): void {
+    const server = date === null ? Number.NaN : Date.parse(date);
+    // The header has whole seconds: a smaller difference than that says nothing.
+    if (Number.isNaN(server)) return;
+    const skew = server + 500 - Date.now();
+    this.#skewMs = Math.abs(skew) < 1500 ? 0 : skew;
+  }
+}

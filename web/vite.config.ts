@@ -1,0 +1,25 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  // Relative addresses: the page also works behind a proxy that adds a path.
+  base: "./",
+  build: {
+    outDir: "../src/headcount/web",
+    emptyOutDir: true,
+    target: "es2022",
+    // Nothing inline, so that the server can send a strict content security policy.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    // The map library is one large file, fetched after the numbers are on the page.
+    chunkSizeWarningLimit: 1300,
+    rolldownOptions: {
+      output: {
+        // Python's `mimetypes` and older proxies know `.js` for sure, `.mjs` not always.
+        assetFileNames: (asset) =>
+          asset.names[0]?.endsWith(".mjs") ? "assets/[name]-[hash].js" : "assets/[name]-[hash][extname]",
+      },
+    },
+  },
+  server: { proxy: { "/v1": "http://127.0.0.1:8080" } },
+  test: { include: ["src/**/*.test.ts"], environment: "node" },
+});
