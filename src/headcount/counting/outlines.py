@@ -36,7 +36,7 @@ def outline(geometry: object) -> BaseGeometry:
         OutlineError: not a polygon, or one that crosses itself, leaves the globe, isn't closed …
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
-    if not isinstance(geometry, dict) or kind not in {"Polygon", "MultiPolygon"}:
+    if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
         found = f"a {kind}" if isinstance(kind, str) else "no geometry"
         raise OutlineError(
             f"has {found} where a Polygon or MultiPolygon is needed",

@@ -152,7 +152,7 @@ class _Feature:
         if value is None:
             return ON_OFFLINE_LEAVE
         each = self._kinds("on_offline", value) if isinstance(value, dict) else (value, value)
-        if any(word not in {None, "leave", "stay"} for word in map(_hashable, each)):
+        if any(word not in (None, "leave", "stay") for word in each):
             self.note(
                 f"has on_offline = {str(value)[:80]!r}", 'Set "on_offline" to "leave" or "stay", or per kind'
             )
@@ -186,10 +186,6 @@ class _Feature:
         if amount != int(amount):
             self.note(f"has {key} = {amount:g}, which is not a whole number", "Write it without fractions")
         return int(amount)
-
-
-def _hashable(value: object) -> object:
-    return value if isinstance(value, str | None) else repr(value)
 
 
 def _read(obj: object, source: str) -> tuple[Site | None, list[SiteError]]:
@@ -240,11 +236,12 @@ def _feature(value: object, where: str, source: str, problems: list[SiteError]) 
     properties = raw.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     role, name = properties.get("role"), properties.get("id")
-    label = f'{role if isinstance(role, str) else "feature"} "{name}"' if isinstance(name, str) else where
+    noun = role if isinstance(role, str) else "feature"
+    label = f'{noun[:80]} "{name[:80]}"' if isinstance(name, str) else where
     feature = _Feature(source, label, str(role), properties, raw, problems)
     if raw.get("type") != "Feature":
         feature.note("is not a GeoJSON Feature", 'It needs "type": "Feature", "properties" and "geometry"')
-    elif role not in {"site", "zone"}:
+    elif role not in ("site", "zone"):  # a tuple: what stands there may not be hashable
         found = "no role" if role is None else f"the unknown role {str(role)[:80]!r}"
         feature.note(
             f"has {found}", 'Set the property "role" to "site" for the boundary, to "zone" for a zone'
