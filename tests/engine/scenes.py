@@ -1,0 +1,179 @@
+"""Random campuses: stars, rectangles, nested, holed, tiny and scattered zones, as site files.
+
+Everything is drawn from the `Random` that is handed in: a plain one from a seed for large cases,
+hypothesis' own for small ones, which it can then make smaller still.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon, mapping
+
+EARTH_RADIUS_M = 6_371_008.8
+CENTRES = ((52.6738, -8.5725), (-33.9173, 151.2313), (0.0, 0.0), (69.6796, 18.9713), (30.27, -97.74))
+XY = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A site file, and the positions worth a visit: vertices, points of edges, beside them."""
+
+    geojson: dict[str, Any]
+    centre: XY  # lat, lon in degrees
+    radius_m: float
+    spots: list[XY]  # lat, lon in degrees, exactly as in the file where they are vertices
+    waits_s: list[float]  # the holds, freshness and grace that somebody could wait for
+
+    def degrees(self, x_m: float, y_m: float) -> XY:
+        """Latitude and longitude of a place so far east and north of the centre."""
+        return degrees(self.centre, x_m, y_m)
+
+
+def degrees(centre: XY, x_m: float, y_m: float) -> XY:
+    """Latitude and longitude of a place so far east and north of the centre."""
+    lat, lon = centre
+    east = math.degrees(x_m / EARTH_RADIUS_M / math.cos(math.radians(lat)))
+    return lat + math.degrees(y_m / EARTH_RADIUS_M), lon + east
+
+
+def scene(rng: Random, most_zones: int = 12) -> Scene:
+    """A campus of about half a kilometre with up to so many zones beside its boundary."""
+    centre = rng.choice(CENTRES)
+    places = rng.choice((None, 7))  # decimal places of the file: as drawn, or as a map has them
+    radius = rng.choice((60.0, 250.0, 500.0))
+    boundary = _boundary(rng, radius)
+    areas: list[Polygon | MultiPolygon] = []
+    for _ in range(rng.randint(0, most_zones)):
+        area = _zone(rng, areas, radius)
+        if area.intersects(boundary) and not area.touches(boundary):
+            areas.append(area)
+    geometries = [_to_degrees(centre, area, places) for area in (boundary, *areas)]
+    kept = [g for i, g in enumerate(geometries) if i == 0 or (g.is_valid and g.intersects(geometries[0]))]
+    rules = [_site_rules(rng), *({"id": f"z{i}", **_zone_rules(rng)} for i in range(1, len(kept)))]
+    features = [
+        {"type": "Feature", "properties": own, "geometry": mapping_of(g)}
+        for own, g in zip(rules, kept, strict=True)
+    ]
+    geojson = {"type": "FeatureCollection", "features": features}
+    return Scene(geojson, centre, radius, _spots(rng, kept), _waits(rules))
+
+
+def mapping_of(geometry: Polygon | MultiPolygon) -> dict[str, Any]:
+    """The GeoJSON geometry: lists of [lon, lat], outer rings counter-clockwise."""
+    raw = mapping(shapely.orient_polygons(geometry))
+    parts = [raw["coordinates"]] if raw["type"] == "Polygon" else raw["coordinates"]
+    lists = [[[list(position) for position in ring] for ring in part] for part in parts]
+    return {"type": raw["type"], "coordinates": lists[0] if raw["type"] == "Polygon" else lists}
+
+
+def _star(rng: Random, x: float, y: float, radius: float) -> Polygon:
+    corners = rng.randint(3, 10)
+    turns = [(i + 0.4 * rng.random()) / corners for i in range(corners)]
+    reach = [radius * (0.3 + 0.7 * rng.random()) for _ in turns]
+    around = [(math.cos(math.tau * a), math.sin(math.tau * a)) for a in turns]
+    return Polygon([(x + r * c, y + r * s) for r, (c, s) in zip(reach, around, strict=True)])
+
+
+def _rectangle(rng: Random, x: float, y: float, radius: float) -> Polygon:
+    return shapely.box(
+        x - radius, y - radius * (0.2 + rng.random()), x + radius, y + radius * (0.2 + rng.random())
+    )
+
+
+def _shrunk(area: Polygon, x: float, y: float, factor: float) -> Polygon:
+    return shapely.affinity.scale(area, factor, factor, origin=(x, y))
+
+
+def _holed(rng: Random, x: float, y: float, radius: float) -> Polygon:
+    star = _star(rng, x, y, radius)
+    return Polygon(star.exterior, [_shrunk(star, x, y, 0.1 + 0.7 * rng.random()).exterior])
+
+
+def _boundary(rng: Random, radius: float) -> Polygon | MultiPolygon:
+    shape = rng.choice(("star", "star", "rectangle", "holed", "two"))
+    if shape == "two":
+        return MultiPolygon([_star(rng, 0, 0, radius), _star(rng, 2.2 * radius, 0, radius)])
+    return {"star": _star, "rectangle": _rectangle, "holed": _holed}[shape](rng, 0, 0, radius)
+
+
+def _zone(rng: Random, before: list[Polygon | MultiPolygon], radius: float) -> Polygon | MultiPolygon:
+    x, y = (rng.uniform(-radius, radius) for _ in "xy")
+    size = radius * rng.choice((0.1, 0.3, 0.8))
+    shape = rng.choice(("star", "rectangle", "holed", "tiny", "scattered", "nested", "again", "beside"))
+    if shape in {"nested", "again", "beside"} and before:
+        model = rng.choice(before)
+        if shape == "again":
+            return model
+        if shape == "beside":
+            west, _, east, _ = model.bounds
+            return shapely.affinity.translate(model, east - west, 0)
+        return _shrunk(model, model.centroid.x, model.centroid.y, 0.2 + 0.7 * rng.random())
+    if shape == "tiny":
+        return _star(rng, x, y, 0.5 + 3 * rng.random())
+    if shape == "scattered":
+        return MultiPolygon([_star(rng, x + 2.5 * size * i, y, size) for i in range(rng.randint(1, 3))])
+    if shape == "holed":
+        return _holed(rng, x, y, size)
+    return _rectangle(rng, x, y, size) if shape == "rectangle" else _star(rng, x, y, size)
+
+
+def _to_degrees(centre: XY, area: Polygon | MultiPolygon, places: int | None) -> Polygon | MultiPolygon:
+    def convert(x: float, y: float) -> XY:
+        lat, lon = degrees(centre, x, y)
+        return (lon, lat) if places is None else (round(lon, places), round(lat, places))
+
+    return shapely.transform(area, lambda xy: [convert(x, y) for x, y in xy])
+
+
+def _site_rules(rng: Random) -> dict[str, Any]:
+    rules: dict[str, Any] = {"role": "site", "id": "campus", "name": "Campus", "timezone": "UTC"}
+    choices: dict[str, tuple[Any, ...]] = {
+        "hold_s": ({"person": 100, "vehicle": 40}, {"vehicle": 60}, 45),
+        "leave_margin_m": (0, 5, 40),
+        "max_accuracy_m": (30, 150),
+        "max_speed_mps": ({"person": 4}, {"person": 10, "vehicle": 30}, 8),
+        "fresh_s": (20, 60),
+        "on_offline": ("leave", {"person": "leave"}, {"vehicle": "leave", "person": "stay"}),
+        "offline_grace_s": (0, 15),
+    }
+    for name, values in choices.items():
+        if rng.random() < 0.5:
+            rules[name] = rng.choice(values)
+    return rules
+
+
+def _zone_rules(rng: Random) -> dict[str, Any]:
+    rules: dict[str, Any] = {"role": "zone", "type": rng.choice(("building", "car_park", "area", "gate"))}
+    if rng.random() < 0.3:
+        rules["hold_s"] = rng.choice(({"vehicle": 43200}, {"person": 10, "vehicle": 2000}, {"person": 1000}))
+    if rng.random() < 0.4:
+        rules["leave_margin_m"] = rng.choice((0, 3, 25))
+    return rules
+
+
+def _waits(rules: list[dict[str, Any]]) -> list[float]:
+    waits = {900.0, 300.0, 120.0, 60.0}
+    for own in rules:
+        for name in ("hold_s", "fresh_s", "offline_grace_s"):
+            value = own.get(name, 60.0)
+            waits.update(value.values() if isinstance(value, dict) else [value])
+    return sorted(waits)
+
+
+def _spots(rng: Random, geometries: list[Polygon | MultiPolygon]) -> list[XY]:
+    spots: list[XY] = []
+    for geometry in geometries:
+        corners = [(lat, lon) for lon, lat in shapely.get_coordinates(geometry).tolist()]
+        spots += corners
+        for (lat, lon), (lat2, lon2) in itertools.pairwise(corners):
+            part = rng.choice((0.5, rng.random()))
+            at = (lat + part * (lat2 - lat), lon + part * (lon2 - lon))
+            nudge = rng.choice((0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-4))
+            spots += [at, (at[0] + nudge, at[1] - nudge), (at[0] - nudge, at[1] + nudge)]
+    return spots

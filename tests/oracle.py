@@ -1,0 +1,296 @@
+"""The counting rules as a brute-force program: what the engine is compared with.
+
+Written straight from the rules, and never importing headcount: one device, one fix, one zone at a
+time, with nothing cached but the projected site. Where code and rules disagree, one is a bug.
+
+What the rules leave open is decided so:
+
+- A device is a pair (kind, id), and no rule mentions another device: its silence is judged when
+  its own rows arrive, by their own `received`, and whenever somebody looks.
+- An accuracy that is missing, not a number, zero or negative is unknown, and counts as 0.
+- `late` goes by the site's hold of the kind, not by a zone's.
+- Whatever a fix outside the site ends, it ends for the reason `outside`.
+- "The last fix" of `low` and `stale` is the last used one: an inaccurate fix keeps a device fresh.
+- `offline_grace_s` counts from the newest offline; a used fix or an online calls it off.
+- A device in no zone whose last used fix is more than a day old is forgotten, as if never heard of.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from shapely import transform
+from shapely.geometry import Point, shape
+from shapely.geometry.base import BaseGeometry
+
+EARTH_RADIUS_M = 6_371_008.8
+KINDS = ("person", "vehicle")
+FORGET_S = 86_400.0
+
+
+class Event(NamedTuple):
+    """One change of membership."""
+
+    type: str  # enter or exit
+    zone: str
+    kind: str
+    device: str
+    t: float
+    reason: str
+
+
+#: count, low, high, stale
+Numbers = tuple[int, int, int, int]
+
+
+class Spot(NamedTuple):
+    """A position in metres, for quick looks at bounding boxes and as a geometry."""
+
+    x: float
+    y: float
+    point: Point
+
+
+@dataclass
+class Zone:
+    """A zone in metres."""
+
+    area: BaseGeometry
+    hold_s: dict[str, float]
+    leave_margin_m: float
+    box: tuple[float, float, float, float]  # around the area, 1 m wider on every side
+
+    def is_near(self, p: Spot, reach: float) -> bool:
+        """Whether p is so near that it may be within reach; only saves the exact look far away."""
+        x0, y0, x1, y1 = self.box
+        return x0 - reach <= p.x <= x1 + reach and y0 - reach <= p.y <= y1 + reach
+
+    def covers(self, p: Spot) -> bool:
+        """Whether p is inside or on the edge."""
+        return self.is_near(p, 0) and bool(self.area.covers(p.point))
+
+    def is_within(self, reach: float, p: Spot) -> bool:
+        """Whether the zone is at most that many metres away from p."""
+        return self.is_near(p, reach) and bool(self.area.distance(p.point) <= reach)
+
+
+@dataclass
+class Device:
+    """What is remembered of a device: the last used fix, the last used position, where it is."""
+
+    last_t: float | None = None
+    position: Spot | None = None
+    position_t: float = math.nan
+    position_acc: float = 0.0
+    implausible: int = 0  # in a row
+    zones: set[str] = field(default_factory=set)
+    offline: float | None = None  # when the offline was received that nothing has called off
+
+
+def per_kind(value: Any, default: dict[str, float]) -> dict[str, float]:
+    """A setting per kind: an object that may leave kinds out, or one number for both."""
+    if value is None:
+        return default
+    if isinstance(value, dict):
+        return {kind: default[kind] if value.get(kind) is None else value[kind] for kind in KINDS}
+    return dict.fromkeys(KINDS, float(value))
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+class Oracle:
+    """Who is where, by the rules, one row after the other."""
+
+    def __init__(self, geojson: dict[str, Any]) -> None:
+        """Take a site file as it was read: a FeatureCollection with one feature of the role `site`."""
+        boundary = next(f for f in geojson["features"] if f["properties"]["role"] == "site")
+        rules = boundary["properties"]
+        self.hold_s = per_kind(rules.get("hold_s"), {"person": 900.0, "vehicle": 300.0})
+        self.leave_margin_m = rules.get("leave_margin_m", 15.0)
+        self.max_accuracy_m = rules.get("max_accuracy_m", 100.0)
+        self.max_speed_mps = per_kind(rules.get("max_speed_mps"), {"person": 70.0, "vehicle": 70.0})
+        self.fresh_s = rules.get("fresh_s", 120.0)
+        leave = rules.get("on_offline") or {}
+        self.on_offline = leave if isinstance(leave, dict) else dict.fromkeys(KINDS, leave)
+        self.offline_grace_s = rules.get("offline_grace_s", 60.0)
+
+        centre = shape(boundary["geometry"]).centroid
+        self.lat0, self.lon0 = centre.y, centre.x
+        self.zones = {"site": self._zone(boundary["geometry"], {})}
+        for feature in geojson["features"]:
+            if feature["properties"]["role"] == "zone":
+                own = feature["properties"]
+                self.zones[own["id"]] = self._zone(feature["geometry"], own)
+        self.devices: dict[tuple[str, str], Device] = {}
+        self.events: list[Event] = []
+
+    def _zone(self, geometry: dict[str, Any], own: dict[str, Any]) -> Zone:
+        area = transform(shape(geometry), lambda lon_lat: [self._project(y, x) for x, y in lon_lat])
+        margin = own.get("leave_margin_m", self.leave_margin_m)
+        x0, y0, x1, y1 = area.bounds
+        hold_s = per_kind(own.get("hold_s"), self.hold_s)
+        return Zone(area, hold_s, margin, (x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+
+    def _project(self, lat: float, lon: float) -> tuple[float, float]:
+        x = EARTH_RADIUS_M * math.radians(lon - self.lon0) * math.cos(math.radians(self.lat0))
+        return x, EARTH_RADIUS_M * math.radians(lat - self.lat0)
+
+    def fix(
+        self, received: float, kind: str, device: str, t: Any, lat: Any, lon: Any, acc: Any = None
+    ) -> str:
+        """Take a fix received then; give its verdict (rule 1)."""
+        key = (kind, device)
+        d = self._device(key, received)
+        acc = acc if isinstance(acc, int | float) and acc > 0 else 0.0
+        if not (is_number(t) and is_number(lat) and is_number(lon)):
+            return "malformed"
+        if abs(lat) > 90 or abs(lon) > 180 or lat == lon == 0:
+            return "invalid"
+        if t > received + 60:
+            return "future"
+        if d.last_t is not None and t == d.last_t:
+            return "duplicate"
+        if d.last_t is not None and t < d.last_t:
+            return "out_of_order"
+        if t + self.hold_s[kind] < received:
+            return "late"
+        if acc > self.max_accuracy_m:
+            d.last_t, d.offline = t, None
+            return "inaccurate"
+        x, y = self._project(lat, lon)
+        p = Spot(x, y, Point(x, y))
+        if d.position is not None and d.implausible < 2:
+            reach = self.max_speed_mps[kind] * (t - d.position_t) + acc + d.position_acc
+            if p.point.distance(d.position.point) > reach:
+                d.implausible += 1
+                return "implausible"
+        d.last_t, d.offline = t, None
+        d.position, d.position_t, d.position_acc, d.implausible = p, t, acc, 0
+        zones = {name for name in self.zones if self._holds(name, p, name in d.zones)}
+        if "site" not in zones:
+            self._move(key, set(), t, "outside")
+            return "outside"
+        self._move(key, zones, t, "moved")
+        return "accepted"
+
+    def _holds(self, name: str, p: Spot, member: bool) -> bool:
+        """Rule 2: whether a device at p, a member until now or not, is one from now on."""
+        zone = self.zones[name]
+        return zone.is_within(zone.leave_margin_m, p) if member else zone.covers(p)
+
+    def _move(self, key: tuple[str, str], zones: set[str], t: float, reason: str) -> None:
+        d = self.devices[key]
+        for name in self.zones:
+            if (name in d.zones) != (name in zones):
+                self.events.append(Event("enter" if name in zones else "exit", name, *key, t, reason))
+        d.zones = zones
+
+    def status(self, received: float, kind: str, device: str, online: bool) -> None:
+        """Take a status message received then."""
+        self._device((kind, device), received).offline = None if online else received
+
+    def _device(self, key: tuple[str, str], now: float) -> Device:
+        """The device as it is now, after whatever expired before."""
+        d = self.devices.setdefault(key, Device())
+        self._expire(key, now)
+        if not d.zones and d.last_t is not None and d.last_t < now - FORGET_S:
+            d = self.devices[key] = Device()
+        return d
+
+    def _expire(self, key: tuple[str, str], now: float) -> None:
+        """Rule 3: a device is present up to its deadline, that instant included."""
+        d = self.devices[key]
+        if not d.zones or d.last_t is None:
+            return
+        deadline = d.last_t + max(self.zones[name].hold_s[key[0]] for name in d.zones)
+        if d.offline is not None and self.on_offline.get(key[0]) == "leave":
+            deadline = min(deadline, d.offline + self.offline_grace_s)
+        if now > deadline:
+            self._move(key, set(), deadline, "silent")
+
+    def advance(self, now: float) -> None:
+        """Let everything expire that is silent for too long now."""
+        for key in self.devices:
+            self._expire(key, now)
+
+    def counts(self, now: float) -> dict[str, dict[str, Numbers]]:
+        """All numbers of all zones now (rule 4)."""
+        self.advance(now)
+        return {
+            name: {kind: self._count(name, zone, kind, now) for kind in KINDS}
+            for name, zone in self.zones.items()
+        }
+
+    def _count(self, name: str, zone: Zone, kind: str, now: float) -> Numbers:
+        count = low = touching = stale = 0
+        for (kind_of_device, _), d in self.devices.items():
+            if kind_of_device != kind or not d.zones or d.position is None or d.last_t is None:
+                continue
+            if name in d.zones:
+                count += 1
+                stale += now - d.last_t > self.fresh_s
+                whole = zone.area.boundary.distance(d.position.point) >= d.position_acc
+                low += whole and zone.covers(d.position) and now - d.last_t < self.fresh_s
+            else:
+                touching += zone.is_within(d.position_acc, d.position)
+        return count, low, count + touching, stale
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """How many members each zone has of each kind, as of the last `advance`."""
+        members = {name: dict.fromkeys(KINDS, 0) for name in self.zones}
+        for (kind, _), d in self.devices.items():
+            for name in d.zones:
+                members[name][kind] += 1
+        return members
+
+
+class Row(NamedTuple):
+    """A row of a recording; one without `received` was received at `t`."""
+
+    t: float
+    device: str
+    kind: str
+    lat: float
+    lon: float
+    acc: float | None = None
+    received: float | None = None
+
+
+def replay(
+    rows: list[Row], geojson: dict[str, Any], every: float
+) -> Iterator[tuple[float, dict[str, dict[str, int]]]]:
+    """The instants and counts of `headcount replay`, by its definition.
+
+    At each multiple of `every`, from the first received on, every row with `received <= at` counts,
+    in the order of the file; up to the tick at which all rows are in and nobody is left, at most one
+    tick after the first one that has all rows. A row that stands before rows counted already makes
+    its device's history new, which is then worked through from scratch.
+    """
+    received = [row.t if row.received is None else row.received for row in rows]
+    waiting = sorted(range(len(rows)), key=lambda i: (received[i], i), reverse=True)
+    oracle, taken = Oracle(geojson), dict[tuple[str, str], list[int]]()
+    tick, last = math.ceil(min(received) / every), math.ceil(max(received) / every)
+    while tick <= last + 1:
+        while waiting and received[waiting[-1]] <= tick * every:
+            i = waiting.pop()
+            key = (rows[i].kind, rows[i].device)
+            before = taken.setdefault(key, [])
+            again = bool(before) and before[-1] > i
+            insort(before, i)
+            if again:
+                oracle.devices.pop(key)
+            for j in before if again else [i]:
+                row = rows[j]
+                oracle.fix(received[j], *key, row.t, row.lat, row.lon, row.acc)
+        oracle.advance(tick * every)
+        yield tick * every, oracle.sizes()
+        if tick >= last and not any(d.zones for d in oracle.devices.values()):
+            return
+        tick += 1
