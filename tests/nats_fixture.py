@@ -22,6 +22,7 @@ import nats
 from nats.aio.client import Client
 
 from headcount.broker.config import INTERNAL, BrokerConfig
+from headcount.broker.program import find_program
 from headcount.broker.server import Broker
 
 PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
@@ -55,6 +56,11 @@ async def open_broker(data: Path, **changes: Any) -> AsyncIterator[Broker]:
     """A running broker with the streams of the log; `changes` go into its `BrokerConfig`."""
     async with Broker(config_for(data, **changes)) as broker:
         yield broker
+
+
+def server_program() -> Path:
+    """The nats-server that the product itself would take."""
+    return asyncio.run(find_program())[0]
 
 
 async def internal_client(broker: Broker, **options: Any) -> Client:

@@ -13,7 +13,7 @@ Nobody gets onto the NATS port or speaks NATS over the WebSocket port without a 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -37,8 +37,7 @@ DEVICE_PUBLISH = (
     "fix.*.*.*.*.status",
     *wire.FOREIGN_SUBJECTS,
 )
-#: What a device may hear. MQTT's `counts/#` also means `counts` itself. `$MQTT.sub.>` is where the
-#: server delivers QoS 1 and 2 to its own MQTT side; MQTT clients can't subscribe to it by name.
+#: What a device may hear. MQTT's `counts/#` also means `counts` itself.
 DEVICE_SUBSCRIBE = (
     "headcount.*.counts",
     "headcount.*.counts.>",
@@ -46,7 +45,6 @@ DEVICE_SUBSCRIBE = (
     "headcount.*.events.>",
     "headcount.*.site",
     "headcount.*.*.*.cmd",
-    "$MQTT.sub.>",
 )
 
 
@@ -90,7 +88,7 @@ class BrokerConfig:
     """
 
     data: Path
-    password: str
+    password: str = field(repr=False)
     host: str = "127.0.0.1"
     mqtt_port: int = 1883
     ws_port: int = 9001
@@ -108,6 +106,8 @@ class BrokerConfig:
         _require(len(set(numbers)) == len(numbers), "--mqtt-port", f"the ports {numbers} must differ")
         _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
         _require(len(self.password) >= 16, "password", "needs at least 16 characters")
+        _require(self.password.isprintable(), "password", "has a character that can't be printed")
+        _require(re.fullmatch(r"[0-9A-Za-z.:%_-]+", self.host) is not None, "--host", "is no address or name")
         _require(re.fullmatch(wire.ID_PATTERN, self.server_name) is not None, "server_name", "is no name")
         _require(self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}")
 
@@ -218,7 +218,7 @@ def _require(condition: bool, name: str, problem: str) -> None:
 
 def _quote(text: str) -> str:
     if any(ord(character) < 32 for character in text):
-        raise SettingsError("broker", f"{text!r} has control characters")
+        raise SettingsError("--data", f"{text!r} has a character that can't be printed")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
