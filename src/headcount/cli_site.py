@@ -104,7 +104,7 @@ def _tell_what_was_taken(geojson: dict[str, Any], left_out: list[str]) -> None:
     boundary, *zones = [feature["properties"] for feature in geojson["features"]]
     kinds = Counter(zone["type"] for zone in zones)
     click.echo(f'Boundary: {boundary["name"]} ({boundary["osm"]}), id "{boundary["id"]}"', err=True)
-    click.echo(f"Kept: {kinds['building']} buildings, {kinds['car_park']} car parks", err=True)
+    click.echo(f"Kept: buildings {kinds['building']}, car parks {kinds['car_park']}", err=True)
     if left_out:
         click.echo("Left out:", err=True)
     for line in left_out:

@@ -136,7 +136,7 @@ def _zones(areas: list[Area], places: list[_Place], campus: _Place) -> tuple[lis
             zones.append(place)
             if area.missing_holes:
                 left_out.append(
-                    f"{place.title}: {area.missing_holes} ways around holes in it, not in the file"
+                    f"{place.title}: ways around holes in it that are not in the file: {area.missing_holes}"
                 )
     return _largest(zones, left_out), left_out
 

@@ -109,7 +109,7 @@ def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) ->
         line = [(node.lon, node.lat) for node in way.nodes if node.location.valid()]
         if len(line) == len(way.nodes):
             found[way.id] = line
-        if way.is_closed() and wanted(ref, tags):
+        if wanted(ref, tags):
             ways.append(Area(ref, tags, [line], missing=len(line) != len(way.nodes)))
     return ways + [_with_members(area, members, found) for area, members in relations]
 
