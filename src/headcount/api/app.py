@@ -1,0 +1,111 @@
+"""The application: all endpoints, and what runs behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from importlib import metadata
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headcount.api import fixes, page, problems, sites, stream, system
+from headcount.api.access import SECURITY_HEADERS, BrowserRules
+from headcount.api.link import Link
+from headcount.api.live import LiveCounts
+from headcount.api.metrics import Metrics
+from headcount.api.parts import Parts
+from headcount.api.queries import Queries
+from headcount.api.sources import Sources
+
+_DESCRIPTION = """How many people and vehicles are in every zone of a campus, now and before.
+
+Counts are absolute numbers, never differences. Times are RFC 3339 in UTC, or Unix seconds where a
+parameter takes one. Every error is a problem document (RFC 9457) whose `type` says what it means.
+Positions of devices are only given to programs on the same machine.
+"""
+
+
+def create_app(sources: Sources) -> FastAPI:
+    """The API over some sources; it connects to the broker while its lifespan lasts."""
+    live = LiveCounts(sources.site, sources.partitions)
+    metrics = Metrics(live, sources.monitor_url)
+    parts = Parts(sources, live, Link(sources, live, metrics.take), metrics, Queries(sources.max_queries))
+    app = FastAPI(
+        title="headcount",
+        description=_DESCRIPTION,
+        version=metadata.version("headcount"),
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.state.parts = parts
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(BrowserRules)
+    problems.install(app, SECURITY_HEADERS)
+    app.include_router(system.router)
+    for resource in (sites, stream, fixes):
+        app.include_router(resource.router, prefix="/v1")
+    page.install(app, sources.web)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    async with parts.link.open():
+        try:
+            yield
+        finally:
+            parts.live.close()
+            parts.queries.close()
+
+
+class Measured:
+    """Counts requests and the time to the start of their answers, by route."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start_s = time.perf_counter()
+
+        async def measuring(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._measure(scope, message["status"], time.perf_counter() - start_s)
+            await send(message)
+
+        await self._app(scope, receive, measuring)
+
+    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if scope["method"] in ("GET", "HEAD", "OPTIONS") else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI with our problem documents instead of FastAPI's own errors."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        shapes = schema.setdefault("components", {}).setdefault("schemas", {})
+        for name in ("HTTPValidationError", "ValidationError"):
+            shapes.pop(name, None)
+        template = "#/components/schemas/{model}"
+        problem = problems.Problem.model_json_schema(ref_template=template)
+        shapes.update(problem.pop("$defs"))
+        shapes["Problem"] = problem
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,48 @@
+"""A total as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from headcount.api.live import Picture
+from headcount.wire import iso
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """The numbers of zones at an instant; `zones` are already JSON."""
+
+    site: str
+    at: str
+    partitions_fresh: int
+    partitions_total: int
+    age_s: float
+    full: bool | msgspec.UnsetType = msgspec.UNSET  # only in streams
+    zones: list[msgspec.Raw]
+
+
+def counts(site: str, picture: Picture, asked_s: float) -> Counts:
+    """All zones of a picture; `asked_s` is the moment that was asked for, Unix seconds."""
+    total = picture.total
+    return Counts(
+        site=site,
+        at=iso(total.at),
+        partitions_fresh=total.partitions_fresh,
+        partitions_total=total.partitions_total,
+        age_s=age_s(total.at, asked_s),
+        zones=picture.fragments,
+    )
+
+
+def update(site: str, picture: Picture, asked_s: float, zones: Sequence[int], *, full: bool) -> Counts:
+    """Some zones of a picture, by their indices, for a stream."""
+    chosen = counts(site, picture, asked_s)
+    chosen.full = full
+    chosen.zones = [picture.fragments[i] for i in zones]
+    return chosen
+
+
+def age_s(at_s: float, asked_s: float) -> float:
+    """Seconds from an instant to the moment that was asked for, not negative, in milliseconds."""
+    return round(max(0.0, asked_s - at_s), 3)

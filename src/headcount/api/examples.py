@@ -1,0 +1,200 @@
+"""Examples of answers and errors, for OpenAPI; the tests hold them against the shapes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from headcount.api import problems
+
+_PERSON = {"count": 412, "low": 390, "high": 420, "stale": 12}
+_VEHICLE = {"count": 3, "low": 1, "high": 4, "stale": 0}
+_ZONE = {"zone": "library", "person": _PERSON, "vehicle": _VEHICLE}
+_WHOLE = {
+    "zone": "site",
+    "person": {"count": 3120, "low": 3004, "high": 3120, "stale": 61},
+    "vehicle": {"count": 840, "low": 610, "high": 840, "stale": 700},
+}
+_FRESH = {
+    "site": "ul",
+    "at": "2026-11-24T13:00:00.100Z",
+    "partitions_fresh": 16,
+    "partitions_total": 16,
+    "age_s": 0.12,
+}
+
+COUNTS: dict[str, Any] = {**_FRESH, "zones": [_WHOLE, _ZONE]}
+ZONE_COUNT: dict[str, Any] = {**_FRESH, **_ZONE}
+STREAM_COUNTS: dict[str, Any] = {**_FRESH, "full": True, "zones": [_WHOLE, _ZONE]}
+STREAM_CHANGES: dict[str, Any] = {
+    **_FRESH,
+    "at": "2026-11-24T13:00:01.100Z",
+    "full": False,
+    "zones": [{**_ZONE, "person": {**_PERSON, "count": 413, "high": 421}}],
+}
+PING: dict[str, Any] = {"at": "2026-11-24T13:00:05.000Z", "age_s": 0.11}
+STREAM_TEXT = (
+    "retry: 2000\n\n"
+    f"event: counts\nid: {STREAM_COUNTS['at']}\ndata: {json.dumps(STREAM_COUNTS)}\n\n"
+    f"event: counts\nid: {STREAM_CHANGES['at']}\ndata: {json.dumps(STREAM_CHANGES)}\n\n"
+    f"event: ping\ndata: {json.dumps(PING)}\n\n"
+)
+HISTORY: dict[str, Any] = {
+    "site": "ul",
+    "zone": "library",
+    "from": "2026-11-24T12:00:00.000Z",
+    "to": "2026-11-24T13:00:00.000Z",
+    "step_s": 1800.0,
+    "points": [
+        {
+            "at": "2026-11-24T12:30:00.000Z",
+            "person": {"count": 398, "min": 371, "max": 405, "mean": 388.2},
+            "vehicle": {"count": 2, "min": 1, "max": 3, "mean": 1.9},
+        },
+        {
+            "at": "2026-11-24T13:00:00.000Z",
+            "person": {"count": 412, "min": 396, "max": 415, "mean": 404.6},
+            "vehicle": {"count": 3, "min": 2, "max": 4, "mean": 2.7},
+        },
+    ],
+}
+SITES: dict[str, Any] = {
+    "sites": [
+        {
+            "id": "ul",
+            "name": "University of Limerick",
+            "timezone": "Europe/Dublin",
+            "zones": 120,
+            "bbox": [-8.589, 52.668, -8.552, 52.681],
+            "links": {
+                "self": "/v1/sites/ul",
+                "counts": "/v1/sites/ul/counts",
+                "stream": "/v1/sites/ul/stream",
+                "websocket": "/v1/sites/ul/ws",
+            },
+        }
+    ]
+}
+_SQUARE = [[[-8.58, 52.67], [-8.56, 52.67], [-8.56, 52.68], [-8.58, 52.68], [-8.58, 52.67]]]
+_ROOM = [[[-8.573, 52.673], [-8.572, 52.673], [-8.572, 52.674], [-8.573, 52.674], [-8.573, 52.673]]]
+SITE: dict[str, Any] = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": _SQUARE},
+            "properties": {
+                "role": "site",
+                "id": "ul",
+                "name": "University of Limerick",
+                "timezone": "Europe/Dublin",
+            },
+        },
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": _ROOM},
+            "properties": {
+                "role": "zone",
+                "id": "library",
+                "name": "Glucksman Library",
+                "type": "building",
+                "capacity": {"person": 1100},
+            },
+        },
+    ],
+}
+FIXES: dict[str, Any] = {
+    "type": "FeatureCollection",
+    "truncated": False,
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [-8.5722, 52.6737]},
+            "properties": {
+                "device": "q3Zk0w9uTtS1",
+                "kind": "person",
+                "t": "2026-11-24T12:59:58.000Z",
+                "acc": 8.5,
+                "verdict": "accepted",
+            },
+        }
+    ],
+}
+DEVICE: dict[str, Any] = {
+    "site": "ul",
+    "kind": "person",
+    "device": "phone-1",
+    "present": True,
+    "zones": ["site", "library"],
+    "last_t": "2026-11-24T12:59:58.000Z",
+    "lat": 52.6737,
+    "lon": -8.5722,
+    "acc": 8.5,
+    "offline": False,
+    "last_verdict": "accepted",
+    "verdicts": {"accepted": 118, "duplicate": 2},
+}
+READY: dict[str, Any] = {"status": "ready", "at": "2026-11-24T13:00:00.100Z", "age_s": 0.12}
+
+_DETAILS = {
+    "positions-only-local": (
+        "/v1/sites/ul/fixes",
+        f"The request comes from another machine. {problems.ONLY_LOCAL.meaning}",
+    ),
+    "unknown-site": ("/v1/sites/moon", "There is no site 'moon'; 'ul' is counted here."),
+    "unknown-zone": (
+        "/v1/sites/ul/zones/moon",
+        "Site 'ul' has no zone 'moon'; GET /v1/sites/ul has all of them.",
+    ),
+    "unknown-device": (
+        "/v1/sites/ul/devices/person/nobody",
+        "Nothing was received from person 'nobody' on site 'ul'.",
+    ),
+    "not-recorded": (
+        "/v1/sites/ul/counts",
+        "Nothing is recorded at or before 2026-11-20T13:00:00.000Z. The history keeps 24 hours.",
+    ),
+    "invalid-parameter": ("/v1/sites/ul/counts", "at: not between 1970 and 2100; Unix times are in seconds"),
+    "upgrade-required": (
+        "/v1/sites/ul/ws",
+        "This address speaks WebSocket. Over HTTP, the same updates are at /stream.",
+    ),
+    "history-unreadable": ("/v1/sites/ul/fixes", problems.UNREADABLE.meaning),
+    "no-counts-yet": ("/v1/sites/ul/counts", problems.NO_COUNTS.meaning),
+    "not-ready": ("/readyz", "The broker is not connected. 3 of 16 partitions are fresh."),
+    "too-many-streams": (
+        "/v1/sites/ul/stream",
+        "1000 live streams are open. Try again later, or poll /counts.",
+    ),
+    "too-many-queries": (
+        "/v1/sites/ul/fixes",
+        "4 history queries are running. Try again in a second.",
+    ),
+    "no-answer": ("/v1/sites/ul/devices/person/phone-1", "no worker has partition 3. Try again in a second."),
+}
+
+
+def answer(description: str, example: Any, media_type: str = "application/json") -> dict[int | str, Any]:
+    """The entry of a good answer in an endpoint's `responses`."""
+    return {200: {"description": description, "content": {media_type: {"example": example}}}}
+
+
+def failures(*names: str) -> dict[int | str, dict[str, Any]]:
+    """The entries of problems in an endpoint's `responses`, each with an example, by status."""
+    entries: dict[int | str, dict[str, Any]] = {}
+    for name in names:
+        kind = problems.TYPES[name]
+        path, detail = _DETAILS[name]
+        errors = None
+        if kind is problems.INVALID:
+            errors = [problems.ParameterProblem(parameter="at", problem=detail.removeprefix("at: "))]
+        example = problems.document(kind, detail, path, errors).model_dump(exclude_none=True)
+        entry = entries.setdefault(kind.status, _empty_entry())
+        entry["description"] = "; ".join(filter(None, (entry["description"], kind.title)))
+        entry["content"][problems.MEDIA_TYPE]["examples"][name] = {"summary": kind.title, "value": example}
+    return entries
+
+
+def _empty_entry() -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": "", "content": {problems.MEDIA_TYPE: {"schema": schema, "examples": {}}}}

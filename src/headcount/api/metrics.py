@@ -1,0 +1,249 @@
+"""What the operator sees: the numbers of all workers and of the API itself, for Prometheus.
+
+Workers say absolute numbers once a second on `metrics.count.<worker>` and
+`metrics.adapters.<worker>`, as JSON. A counter here is the sum of what each worker added since it
+was first heard; a worker whose numbers fall has started again from zero. So a counter never falls,
+whatever workers do, and a message that is lost or comes twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from headcount.api.live import LiveCounts
+from headcount.wire import KINDS, NUMBERS, VERDICTS
+
+#: A worker that wasn't heard of for longer has no part in lag and rate any more.
+FORGET_S = 60.0
+MAX_WORKERS = 1000
+MAX_FORMATS = 32
+_MONITOR_TIMEOUT_S = 1.0
+_KINDS = (*KINDS, "unknown")
+
+_log = logging.getLogger(__name__)
+
+
+class Latency(msgspec.Struct):
+    """Seconds from received to counted: cumulative counts up to each bound `le`."""
+
+    le: list[float | str]
+    counts: list[float]
+    sum: float
+    count: float
+
+
+class CountReport(msgspec.Struct):
+    """What a counting worker says once a second."""
+
+    worker: str
+    verdicts: dict[str, dict[str, float]] = {}
+    lag: float = 0.0
+    latency: Latency | None = None
+    fixes_per_s: float = 0.0
+
+
+class AdapterReport(msgspec.Struct):
+    """What the adapters say once a second."""
+
+    worker: str
+    translated: dict[str, float] = {}
+    rejected: dict[str, float] = {}
+
+
+_count_report = msgspec.json.Decoder(CountReport)
+_adapter_report = msgspec.json.Decoder(AdapterReport)
+Key = tuple[str, ...]
+
+
+class Sums:
+    """Counters that never fall, from workers' absolute numbers."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.totals: dict[Key, float] = {}
+        self._last: dict[str, dict[Key, float]] = {}
+
+    def take(self, worker: str, numbers: dict[Key, float]) -> None:
+        """Take a worker's absolute numbers; where they fell, it counts from zero again."""
+        last = self._last.pop(worker, {})
+        restarted = any(numbers.get(key, 0.0) < value for key, value in last.items())
+        for key, value in numbers.items():
+            added = value if restarted else value - last.get(key, 0.0)
+            self.totals[key] = self.totals.get(key, 0.0) + added
+        self._last[worker] = numbers
+        while len(self._last) > MAX_WORKERS:
+            del self._last[next(iter(self._last))]
+
+
+class Metrics:
+    """Collects what workers say and what the API sees, and says it in Prometheus' words."""
+
+    def __init__(
+        self, live: LiveCounts, monitor_url: str | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`monitor_url` is the broker's monitoring address; `clock` gives seconds."""
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.refused = 0  # messages that are no reports
+        self.broker_connections: int | None = None  # as last asked
+        self._live = live
+        self._monitor_url = monitor_url
+        self._clock = clock
+        self._fixes = Sums()
+        self._latency = Sums()
+        self._adapters = Sums()
+        self._reports: dict[str, tuple[float, CountReport]] = {}
+        self.requests = Counter(
+            "headcount_http_requests",
+            "Answered HTTP requests.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "headcount_http_request_seconds",
+            "Time to the start of an answer.",
+            ("route",),
+            registry=self.registry,
+            buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0),
+        )
+        self.registry.register(self)
+
+    def take(self, subject: str, payload: bytes) -> None:
+        """Take a report of a worker; what isn't one is counted in `refused`."""
+        try:
+            if subject.startswith("metrics.count."):
+                self._take_count(_count_report.decode(payload))
+            elif subject.startswith("metrics.adapters."):
+                self._take_adapters(_adapter_report.decode(payload))
+        except (msgspec.DecodeError, ValueError) as error:
+            self.refused += 1
+            _log.debug("%s: not a report: %s", subject, error)
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything but the API's own requests; Prometheus' library calls it."""
+        yield from self._collect_workers()
+        yield from self._collect_counts()
+        yield _counter(
+            "headcount_refused_messages",
+            "Messages to the API that are no counts or no reports.",
+            ("what",),
+            {("counts",): float(self._live.refused), ("report",): float(self.refused)},
+        )
+
+    def ask_connections(self) -> int | None:
+        """Connections to the broker, of every protocol, as its monitoring says; blocks up to a second."""
+        if self._monitor_url is None:
+            return None
+        address = urlsplit(self._monitor_url)
+        connection = http.client.HTTPConnection(
+            address.hostname or "127.0.0.1", address.port or 8222, timeout=_MONITOR_TIMEOUT_S
+        )
+        try:
+            connection.request("GET", "/varz")
+            return int(json.loads(connection.getresponse().read(1_000_000))["connections"])
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            return None
+        finally:
+            connection.close()
+
+    def _take_count(self, report: CountReport) -> None:
+        self._fixes.take(
+            report.worker,
+            {
+                (verdict, kind): n
+                for kind, verdicts in report.verdicts.items()
+                for verdict, n in verdicts.items()
+                if kind in _KINDS and verdict in VERDICTS
+            },
+        )
+        if report.latency is not None:
+            self._latency.take(report.worker, _buckets(report.latency))
+        self._reports.pop(report.worker, None)
+        self._reports[report.worker] = (self._clock(), report)
+        self._forget()
+
+    def _take_adapters(self, report: AdapterReport) -> None:
+        numbers: dict[Key, float] = {}
+        for what, formats in (("translated", report.translated), ("rejected", report.rejected)):
+            for name, n in sorted(formats.items())[:MAX_FORMATS]:
+                numbers[what, name[:64]] = n
+        self._adapters.take(report.worker, numbers)
+
+    def _forget(self) -> None:
+        now = self._clock()
+        old = [w for w, (heard, _) in self._reports.items() if now - heard > FORGET_S]
+        for worker in old:
+            del self._reports[worker]
+        while len(self._reports) > MAX_WORKERS:
+            del self._reports[next(iter(self._reports))]
+
+    def _collect_workers(self) -> Iterator[Metric]:
+        self._forget()
+        reports = [report for _, report in self._reports.values()]
+        yield _counter(
+            "headcount_fixes", "Fixes by verdict and kind.", ("verdict", "kind"), self._fixes.totals
+        )
+        yield _gauge("headcount_fix_rate", "Fixes counted per second.", sum(r.fixes_per_s for r in reports))
+        yield _gauge(
+            "headcount_lag_messages",
+            "Messages in the log that aren't counted yet.",
+            sum(r.lag for r in reports),
+        )
+        yield _gauge("headcount_workers", "Counting workers heard of in the last minute.", len(reports))
+        yield _histogram("headcount_latency_seconds", "From received to counted.", self._latency.totals)
+        for what in ("translated", "rejected"):
+            values = {key[1:]: n for key, n in self._adapters.totals.items() if key[0] == what}
+            yield _counter(f"headcount_adapter_{what}", f"Foreign messages {what}.", ("format",), values)
+
+    def _collect_counts(self) -> Iterator[Metric]:
+        live = self._live
+        fresh = live.partitions - len(live.silent())
+        yield _gauge("headcount_partitions", "Partitions of the log.", live.partitions)
+        yield _gauge("headcount_partitions_fresh", "Partitions with a report of the last 2 s.", fresh)
+        age_s = live.age_s()
+        yield _gauge("headcount_counts_age_seconds", "Age of the newest total.", age_s)
+        devices = GaugeMetricFamily("headcount_devices_present", "Devices on site.", labels=("kind",))
+        if live.picture is not None:
+            for kind, n in zip(KINDS, live.picture.total.values[0, :, NUMBERS.index("count")], strict=True):
+                devices.add_metric((kind,), float(n))
+        yield devices
+        yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
+
+
+def _buckets(latency: Latency) -> dict[Key, float]:
+    """A histogram as counters: its cumulative buckets by bound, its sum, its count."""
+    if len(latency.le) != len(latency.counts):
+        raise ValueError("le and counts of the latency have different lengths")
+    numbers = {("le", repr(float(le))): n for le, n in zip(latency.le, latency.counts, strict=True)}
+    return numbers | {("le", "inf"): latency.count, ("sum",): latency.sum}
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], values: dict[Key, float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in sorted(values.items()):
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float | None) -> Metric:
+    family = GaugeMetricFamily(name, text)
+    if value is not None:
+        family.add_metric((), value)
+    return family
+
+
+def _histogram(name: str, text: str, values: dict[Key, float]) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    bounds = sorted(float(key[1]) for key in values if key[0] == "le")
+    if bounds:
+        buckets = [("+Inf" if b == float("inf") else repr(b), values["le", repr(b)]) for b in bounds]
+        family.add_metric((), buckets, values[("sum",)])
+    return family

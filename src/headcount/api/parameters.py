@@ -1,0 +1,92 @@
+"""What comes in with a request: moments, spans and numbers, checked before anything is asked."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Path, Query
+from pydantic import BeforeValidator, WithJsonSchema
+
+from headcount.wire import HISTORY_TICK_S, ID_PATTERN
+
+#: 2100-01-01: later moments are mistakes, like milliseconds for seconds.
+MAX_MOMENT_S = 4_102_444_800.0
+#: Points of one history answer.
+MAX_POINTS = 10_000
+
+# RFC 3339, section 5.6; a "+" that wasn't percent-encoded arrives as a space.
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)")
+_OFFSET_AT = -6
+
+
+def moment(value: object) -> float:
+    """Unix seconds of a moment given as RFC 3339 text or as Unix seconds.
+
+    Raises:
+        ValueError: it is neither, or not between 1970 and 2100.
+    """
+    text = str(value)[:64]
+    if _RFC_3339.fullmatch(text):
+        if text[_OFFSET_AT] == " ":
+            text = f"{text[:_OFFSET_AT]}+{text[_OFFSET_AT + 1 :]}"
+        try:
+            t_s = datetime.fromisoformat(text.upper()).timestamp()
+        except (ValueError, OverflowError):
+            raise ValueError("there is no such day or time") from None
+    else:
+        try:
+            t_s = float(text)
+        except ValueError:
+            raise ValueError("expected RFC 3339 with offset, 2026-11-24T13:00:00Z, or Unix seconds") from None
+    if not (math.isfinite(t_s) and 0 <= t_s <= MAX_MOMENT_S):
+        raise ValueError("not between 1970 and 2100; Unix times are in seconds")
+    return t_s
+
+
+Moment = Annotated[
+    float,
+    BeforeValidator(moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "RFC 3339 with offset, or Unix seconds",
+            "examples": ["2026-11-24T13:00:00Z", "1795525200"],
+        }
+    ),
+]
+At = Annotated[Moment | None, Query(description="The moment; without it, now.")]
+From = Annotated[Moment | None, Query(alias="from", description="Start; without it, an hour before `to`.")]
+To = Annotated[Moment | None, Query(description="End, included; without it, now.")]
+Step = Annotated[
+    float,
+    Query(
+        ge=HISTORY_TICK_S,
+        le=86_400,
+        allow_inf_nan=False,
+        description=f"Seconds between the points; counts are kept every {HISTORY_TICK_S:g} s. "
+        f"At most {MAX_POINTS} points are given.",
+    ),
+]
+Every = Annotated[
+    float,
+    Query(
+        ge=0.1, le=60, allow_inf_nan=False, description="The shortest time between two updates, in seconds."
+    ),
+]
+Zones = Annotated[
+    str | None,
+    Query(
+        max_length=10_000, description="Only these zones: ids with commas between.", examples=["site,library"]
+    ),
+]
+# What is not an id can't be the id of anything here: it is looked up, and not found.
+SiteId = Annotated[str, Path(description="The site's id.", examples=["ul"])]
+ZoneId = Annotated[
+    str, Path(description="The zone's id; `site` is the boundary itself.", examples=["library"])
+]
+DeviceId = Annotated[
+    str, Path(pattern=f"^{ID_PATTERN}$", description="The device's id.", examples=["phone-1"])
+]

@@ -1,0 +1,247 @@
+"""Every error as a problem document (RFC 9457), of a type that stays the same.
+
+A problem's `type` is a relative reference, `/problems/<name>`; what it means is told there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+_MAX_INSTANCE = 200
+_MAX_PARAMETERS = 10
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """A kind of problem: its name in the address, status and title, and what to do about it."""
+
+    name: str
+    status: int
+    title: str
+    meaning: str
+
+
+BAD_REQUEST = ProblemType(
+    "bad-request", 400, "The request can't be understood", "Check how the request is put together."
+)
+ONLY_LOCAL = ProblemType(
+    "positions-only-local",
+    403,
+    "Positions are only given to this machine",
+    "Positions of devices are personal data. As long as clients can't sign in, they are given to "
+    "programs on the same machine that ask http://127.0.0.1 or http://localhost directly, not through a proxy.",
+)
+NOT_FOUND = ProblemType("not-found", 404, "Nothing is there", "See /openapi.json for what there is.")
+UNKNOWN_SITE = ProblemType(
+    "unknown-site", 404, "There is no such site", "GET /v1/sites lists the sites that are counted here."
+)
+UNKNOWN_ZONE = ProblemType(
+    "unknown-zone", 404, "There is no such zone", "GET /v1/sites/{site} has all zones of a site."
+)
+UNKNOWN_DEVICE = ProblemType(
+    "unknown-device", 404, "This device was never seen", "Nothing was received from it on this site."
+)
+NOT_RECORDED = ProblemType(
+    "not-recorded",
+    404,
+    "Nothing is recorded of that moment",
+    "The history keeps 24 hours, and only of the time when headcount was running.",
+)
+WRONG_METHOD = ProblemType(
+    "method-not-allowed", 405, "This can't be done here", "The header Allow has the methods that can."
+)
+INVALID = ProblemType(
+    "invalid-parameter",
+    422,
+    "A parameter is not usable",
+    "`errors` names each parameter and what is wrong with it.",
+)
+UPGRADE = ProblemType(
+    "upgrade-required", 426, "A WebSocket is needed here", "Connect with a WebSocket, or use /stream instead."
+)
+INTERNAL = ProblemType(
+    "internal-error", 500, "headcount made a mistake", "The log of the role `api` has the details."
+)
+UNREADABLE = ProblemType(
+    "history-unreadable", 500, "The history can't be read", "The log of the role `api` names the file."
+)
+NO_COUNTS = ProblemType(
+    "no-counts-yet",
+    503,
+    "There are no counts yet",
+    "No partition has reported since the start. GET /readyz says what is missing; try again in a second.",
+)
+NOT_READY = ProblemType(
+    "not-ready",
+    503,
+    "Not ready",
+    "The detail says what is missing. Numbers may still be served, with their age.",
+)
+TOO_MANY_STREAMS = ProblemType(
+    "too-many-streams", 503, "Too many live streams are open", "Try again later, or poll /counts."
+)
+TOO_MANY_QUERIES = ProblemType(
+    "too-many-queries", 503, "Too many history queries at the same time", "Try again in a second."
+)
+NO_ANSWER = ProblemType(
+    "no-answer", 503, "The counting worker doesn't answer", "Try again in a second; GET /readyz says more."
+)
+
+TYPES: Mapping[str, ProblemType] = {
+    problem.name: problem
+    for problem in (
+        BAD_REQUEST, ONLY_LOCAL, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_DEVICE, NOT_RECORDED,
+        WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
+        TOO_MANY_QUERIES, NO_ANSWER,
+    )
+}  # fmt: skip
+_BY_STATUS = {400: BAD_REQUEST, 403: ONLY_LOCAL, 404: NOT_FOUND, 405: WRONG_METHOD, 422: INVALID}
+
+
+class ParameterProblem(BaseModel):
+    """What is wrong with one parameter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameter: str
+    problem: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field(description="Relative reference that names the kind of problem; it stays the same.")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong with this request, and what to do.")
+    instance: str = Field(description="The path that was asked for.")
+    errors: list[ParameterProblem] | None = Field(None, description="For `/problems/invalid-parameter`.")
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem document."""
+
+    def __init__(
+        self,
+        kind: ProblemType,
+        detail: str,
+        *,
+        parameter: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say what is wrong and what to do; `parameter` names the one that is to blame."""
+        self.kind = kind
+        self.detail = detail
+        self.parameter = parameter
+        self.headers = dict(headers or {})
+        super().__init__(f"{kind.name}: {detail}")
+
+
+def invalid(parameter: str, problem: str) -> ProblemError:
+    """A parameter is not usable."""
+    return ProblemError(INVALID, f"{parameter}: {problem}", parameter=parameter)
+
+
+def document(
+    kind: ProblemType, detail: str, path: str, errors: list[ParameterProblem] | None = None
+) -> Problem:
+    """The problem document; `path` is what was asked for, not yet percent-encoded."""
+    instance = quote(path[:_MAX_INSTANCE], safe="/:@!$&'()*+,;=~", errors="replace")
+    return Problem(
+        type=f"/problems/{kind.name}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=instance,
+        errors=errors,
+    )
+
+
+def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that carries a problem document."""
+    body = problem.model_dump_json(exclude_none=True)
+    return Response(body, problem.status, dict(headers or {}), MEDIA_TYPE)
+
+
+def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
+    """Make every error of this application a problem document.
+
+    An unforeseen error is answered outside of all middleware: `crash_headers` go with it.
+    """
+
+    async def from_crash(request: Request, error: Exception) -> Response:
+        _log.error("%s %s failed: %r", request.method, request.url.path, error)
+        return response(document(INTERNAL, INTERNAL.meaning, request.url.path), crash_headers)
+
+    app.add_exception_handler(ProblemError, _from_problem)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+    app.add_exception_handler(HTTPException, _from_http)
+    app.add_exception_handler(Exception, from_crash)
+    app.include_router(router)
+
+
+async def _from_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101  # what it is registered for
+    errors = None
+    if error.parameter is not None:
+        errors = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
+    return response(document(error.kind, error.detail, request.url.path, errors), error.headers)
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors = [
+        ParameterProblem(parameter=".".join(str(part) for part in e["loc"][1:]), problem=e["msg"])
+        for e in error.errors()[:_MAX_PARAMETERS]
+    ]
+    detail = "; ".join(f"{e.parameter}: {e.problem}" for e in errors)
+    return response(document(INVALID, detail, request.url.path, errors))
+
+
+async def _from_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is None:
+        title = HTTPStatus(error.status_code).phrase
+        kind = ProblemType(f"http-{error.status_code}", error.status_code, title, "")
+    detail = f"{request.method} {request.url.path[:_MAX_INSTANCE]}: {kind.title}. {kind.meaning}".strip()
+    return response(document(kind, detail, request.url.path), error.headers)
+
+
+router = APIRouter()
+
+
+class ProblemMeaning(BaseModel):
+    """What a kind of problem means."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    title: str
+    status: int
+    meaning: str
+
+
+@router.get("/problems/{name}", include_in_schema=False)
+async def explain(name: str) -> ProblemMeaning:
+    """What a kind of problem means and what to do about it."""
+    kind = TYPES.get(name)
+    if kind is None:
+        raise ProblemError(NOT_FOUND, f"There is no problem of this name. There are: {', '.join(TYPES)}.")
+    return ProblemMeaning(
+        type=f"/problems/{kind.name}", title=kind.title, status=kind.status, meaning=kind.meaning
+    )

@@ -1,0 +1,101 @@
+"""The role `api`: serve HTTP until told to stop, and then stop within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from headcount.api.app import create_app
+from headcount.api.parts import Parts
+from headcount.api.sources import Sources
+from headcount.errors import PortTakenError, SettingsError
+
+#: Open streams are ended at once; what else is still being answered has this long.
+GRACE_S = 1
+#: Clients' WebSocket messages are thrown away: none needs to be longer.
+_MAX_WEBSOCKET_MESSAGE = 1024
+
+_log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the role decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+async def run(
+    sources: Sources,
+    *,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    on_ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve the API until `stop` is set or this is cancelled.
+
+    Args:
+        sources: what is served.
+        host: the address to listen on.
+        port: the port, 0 = any free one.
+        stop: ends it: streams at once, other answers within `GRACE_S`.
+        on_ready: called with the port when requests are answered.
+
+    Raises:
+        PortTakenError: somebody else listens there.
+        SettingsError: the address can't be listened on.
+    """
+    listener = _listen(host, port)
+    with listener:
+        app = create_app(sources)
+        server = Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,  # who asks is who is connected, see access.py
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+                ws_max_size=_MAX_WEBSOCKET_MESSAGE,
+                ws_max_queue=4,
+            )
+        )
+        parts: Parts = app.state.parts
+        # No task group: cancelled from outside, it would cancel the server instead of stopping it.
+        serving = asyncio.create_task(server.serve([listener]), name="api: serve")
+        stopped = asyncio.create_task(stop.wait(), name="api: stop")
+        try:
+            if await _started(server, serving) and on_ready is not None:
+                on_ready(listener.getsockname()[1])
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            _log.info("the API stops")
+            stopped.cancel()
+            parts.live.close()
+            server.should_exit = True
+            await serving
+
+
+async def _started(server: Server, serving: asyncio.Task[None]) -> bool:
+    while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    return server.started
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError("HTTP", host, port, "--http-port") from None
+        raise SettingsError("--host", f"can't listen on {host}:{port}: {error.strerror or error}") from None

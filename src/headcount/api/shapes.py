@@ -1,0 +1,210 @@
+"""The shapes of all answers, for readers and for OpenAPI; all times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from headcount.wire import Kind
+
+AtText = Annotated[str, Field(description="The instant up to which everything received is counted.")]
+
+
+class Shape(BaseModel):
+    """Nothing but the fields that are named."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class NumbersShape(Shape):
+    """A count of one kind, and what surrounds it."""
+
+    count: int = Field(description="Present devices that are members of the zone.")
+    low: int = Field(description="Those whose whole accuracy circle is inside and whose last fix is fresh.")
+    high: int = Field(description="The count, plus devices outside whose accuracy circle touches the zone.")
+    stale: int = Field(description="Those of the count whose last fix is no longer fresh.")
+
+
+class ZoneShape(Shape):
+    """A zone's numbers."""
+
+    zone: str
+    person: NumbersShape
+    vehicle: NumbersShape
+
+
+class Freshness(Shape):
+    """How far a total can be relied on."""
+
+    site: str
+    at: AtText
+    partitions_fresh: int = Field(description="How many partitions have reported within the last 2 s.")
+    partitions_total: int = Field(description="With fewer fresh ones than these, numbers lag behind.")
+    age_s: float = Field(description="Seconds from `at` to the moment that was asked for (now).")
+
+
+class CountsShape(Freshness):
+    """The numbers of all zones, the site's boundary (`site`) among them."""
+
+    zones: list[ZoneShape]
+
+
+class StreamCountsShape(CountsShape):
+    """An update of a live stream: absolute numbers of all zones, or of those that changed."""
+
+    full: bool = Field(description="Whether all zones are in it: the first update.")
+
+
+class PingShape(Shape):
+    """A sign of life, and how far the counts are."""
+
+    at: str | None
+    age_s: float | None
+
+
+class ZoneCountShape(Freshness):
+    """The numbers of one zone."""
+
+    zone: str
+    person: NumbersShape
+    vehicle: NumbersShape
+
+
+class SummaryShape(Shape):
+    """A zone's count of one kind over one step of time."""
+
+    count: int = Field(description="At the end of the step.")
+    min: int
+    max: int
+    mean: float
+
+
+class PointShape(Shape):
+    """What was counted in the step that ends at `at`."""
+
+    at: str
+    person: SummaryShape
+    vehicle: SummaryShape
+
+
+class HistoryShape(Shape):
+    """A zone's counts over time; steps without a record are left out."""
+
+    site: str
+    zone: str
+    from_: str = Field(alias="from")
+    to: str
+    step_s: float
+    points: list[PointShape]
+
+
+class SiteLinks(Shape):
+    """Where a site's resources are."""
+
+    self: str
+    counts: str
+    stream: str
+    websocket: str
+
+
+class SiteSummary(Shape):
+    """A site in the list."""
+
+    id: str
+    name: str
+    timezone: str
+    zones: int = Field(description="How many zones there are, the boundary among them.")
+    bbox: list[float] = Field(description="West, south, east, north in degrees.")
+    links: SiteLinks
+
+
+class SitesShape(Shape):
+    """The sites that are counted here."""
+
+    sites: list[SiteSummary]
+
+
+class FeatureShape(BaseModel):
+    """A GeoJSON feature (RFC 7946)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["Feature"]
+    geometry: dict[str, Any]
+    properties: dict[str, Any]
+
+
+class SiteShape(BaseModel):
+    """The site file: one feature of role `site`, the others of role `zone`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["FeatureCollection"]
+    features: list[FeatureShape]
+
+
+class PositionShape(Shape):
+    """A GeoJSON point: longitude, latitude."""
+
+    type: Literal["Point"]
+    coordinates: list[float] = Field(min_length=2, max_length=2)
+
+
+class FixProperties(Shape):
+    """What is known of a fix beside its position."""
+
+    device: str = Field(description="A pseudonym of the day.")
+    kind: Kind
+    t: str = Field(description="When the device measured it.")
+    acc: float | None = Field(description="Accuracy in metres; null = unknown.")
+    verdict: str
+
+
+class FixShape(Shape):
+    """A fix as a GeoJSON feature."""
+
+    type: Literal["Feature"]
+    geometry: PositionShape
+    properties: FixProperties
+
+
+class FixesShape(Shape):
+    """Fixes as a GeoJSON FeatureCollection."""
+
+    type: Literal["FeatureCollection"]
+    features: list[FixShape]
+    truncated: bool = Field(description="Whether there are more than `limit`.")
+
+
+class DeviceShape(BaseModel):
+    """What the counting worker knows of a device now."""
+
+    model_config = ConfigDict(extra="allow")
+
+    site: str
+    kind: Kind
+    device: str
+    present: bool
+    zones: list[str]
+    last_t: str | None = Field(description="Event time of the last used fix.")
+    lat: float | None
+    lon: float | None
+    acc: float | None
+    offline: bool = Field(description="Whether its last will came since the last fix.")
+    last_verdict: str | None
+    verdicts: dict[str, int]
+
+
+class HealthShape(Shape):
+    """That the process answers."""
+
+    status: Literal["alive"]
+
+
+class ReadyShape(Shape):
+    """That the numbers are live."""
+
+    status: Literal["ready"]
+    at: str
+    age_s: float

@@ -1,0 +1,205 @@
+"""Sites, their counts now and before, and one zone's history."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+
+from headcount.api import examples, shapes
+from headcount.api.counts import Counts, age_s, counts
+from headcount.api.examples import answer, failures
+from headcount.api.live import Picture
+from headcount.api.parameters import MAX_POINTS, At, From, Moment, SiteId, Step, To, ZoneId
+from headcount.api.parts import Parts, known_site, known_zone, parts_of
+from headcount.api.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
+from headcount.counting.site import Site
+from headcount.history import query
+from headcount.wire import iso
+
+#: Without `from`, a history begins so long before its end.
+DEFAULT_SPAN_S = 3600.0
+#: A moment so far ahead is still now: clocks differ.
+AHEAD_S = 5.0
+GEOJSON = "application/geo+json"
+
+router = APIRouter(tags=["counts"])
+Running = Annotated[Parts, Depends(parts_of)]
+
+
+class GeoJson(Response):
+    """GeoJSON (RFC 7946)."""
+
+    media_type = GEOJSON
+
+
+class Json(Response):
+    """JSON that is already text."""
+
+    media_type = "application/json"
+
+
+@router.get(
+    "/sites",
+    summary="The sites",
+    response_model=shapes.SitesShape,
+    responses=answer("The sites that are counted here", examples.SITES),
+)
+async def sites(parts: Running) -> Response:
+    """All sites, with the addresses of what there is of them."""
+    return Json(msgspec.json.encode({"sites": [_summary(parts.sources.site)]}))
+
+
+@router.get(
+    "/sites/{site}",
+    summary="A site's outline and zones as GeoJSON",
+    response_class=GeoJson,
+    response_model=shapes.SiteShape,
+    responses={**answer("The site file", examples.SITE, GEOJSON), **failures("unknown-site")},
+)
+async def site_geojson(site: SiteId, parts: Running) -> Response:
+    """The site's boundary and its zones, with names, types and capacities, as GeoJSON."""
+    return GeoJson(msgspec.json.encode(known_site(parts, site).geojson))
+
+
+@router.get(
+    "/sites/{site}/counts",
+    summary="The numbers of all zones",
+    response_model=shapes.CountsShape,
+    responses={
+        **answer("The numbers, the boundary's (`site`) first", examples.COUNTS),
+        **failures(
+            "unknown-site",
+            "not-recorded",
+            "invalid-parameter",
+            "history-unreadable",
+            "no-counts-yet",
+            "too-many-queries",
+        ),
+    },
+)
+async def site_counts(site: SiteId, parts: Running, at: At = None) -> Response:
+    """The numbers of all zones now, or at a moment of the last 24 hours.
+
+    `at` in the answer is the instant whose numbers these are: the newest that is known at or before
+    the moment asked for. Of the last five minutes there is one each second, before that one each 10 s.
+    """
+    known_site(parts, site)
+    return Json(msgspec.json.encode(await _counts(parts, at)))
+
+
+@router.get(
+    "/sites/{site}/zones/{zone}",
+    summary="The numbers of one zone",
+    response_model=shapes.ZoneCountShape,
+    responses={
+        **answer("The numbers", examples.ZONE_COUNT),
+        **failures(
+            "unknown-site",
+            "unknown-zone",
+            "not-recorded",
+            "invalid-parameter",
+            "history-unreadable",
+            "no-counts-yet",
+            "too-many-queries",
+        ),
+    },
+)
+async def zone_count(site: SiteId, zone: ZoneId, parts: Running, at: At = None) -> Response:
+    """The numbers of one zone now, or at a moment of the last 24 hours."""
+    known_zone(parts, site, zone)
+    all_zones = msgspec.to_builtins(await _counts(parts, at))
+    numbers = {z["zone"]: z for z in map(msgspec.json.decode, all_zones.pop("zones"))}
+    if zone not in numbers:
+        raise ProblemError(NOT_RECORDED, f"Zone {zone!r} wasn't counted at {all_zones['at']}.")
+    return Json(msgspec.json.encode(all_zones | numbers[zone]))
+
+
+@router.get(
+    "/sites/{site}/zones/{zone}/history",
+    summary="One zone's counts over time",
+    response_model=shapes.HistoryShape,
+    responses={
+        **answer("The counts, oldest first", examples.HISTORY),
+        **failures(
+            "unknown-site", "unknown-zone", "invalid-parameter", "history-unreadable", "too-many-queries"
+        ),
+    },
+)
+async def zone_history(
+    site: SiteId, zone: ZoneId, parts: Running, from_: From = None, to: To = None, step: Step = 60.0
+) -> Response:
+    """The counts of one zone in steps of time: at the step's end, least, most and mean within it.
+
+    Steps end at multiples of `step`. Those without a record are left out. The newest minute may not
+    be written yet: for the present, use the stream.
+    """
+    known_zone(parts, site, zone)
+    to_s = time.time() if to is None else to
+    from_s = max(0.0, to_s - DEFAULT_SPAN_S) if from_ is None else from_
+    if from_s > to_s:
+        raise invalid("from", "is after `to`")
+    if (to_s - from_s) / step > MAX_POINTS:
+        raise invalid("step", f"gives more than {MAX_POINTS} points; take a longer one or a shorter span")
+
+    def ask() -> bytes:
+        points = query.zone_history(parts.sources.data, zone, from_s, to_s, step)
+        head = {"site": site, "zone": zone, "from": iso(from_s), "to": iso(to_s), "step_s": step}
+        rows = [{"at": iso(p.at), "person": p.person, "vehicle": p.vehicle} for p in points]
+        return msgspec.json.encode({**head, "points": rows})
+
+    return Json(await parts.queries.run(ask))
+
+
+async def _counts(parts: Parts, at: Moment | None) -> Counts:
+    """The numbers now, or at a moment: from memory where it reaches so far, else from the history."""
+    site, live, now_s = parts.sources.site.id, parts.live, time.time()
+    if at is not None and at > now_s + AHEAD_S:
+        raise invalid("at", "is in the future")
+    picture = live.picture
+    if at is None:
+        if picture is None:
+            raise ProblemError(NO_COUNTS, NO_COUNTS.meaning, headers={"retry-after": "1"})
+        return counts(site, picture, now_s)
+    if picture is not None and at >= picture.total.at:
+        return counts(site, picture, at)
+    total = live.remembered(at)
+    if total is not None:
+        return counts(site, Picture(0, total, live.zones), at)
+    return await _recorded(parts, at)
+
+
+async def _recorded(parts: Parts, at: float) -> Counts:
+    found = await parts.queries.run(lambda: query.counts_at(parts.sources.data, at))
+    if found is None:
+        detail = f"Nothing is recorded at or before {iso(at)}. {NOT_RECORDED.meaning}"
+        raise ProblemError(NOT_RECORDED, detail)
+    at_s, zones = found
+    return Counts(
+        site=parts.sources.site.id,
+        at=iso(at_s),
+        partitions_fresh=parts.sources.partitions,
+        partitions_total=parts.sources.partitions,
+        age_s=age_s(at_s, at),
+        zones=[msgspec.Raw(msgspec.json.encode(zone)) for zone in zones],
+    )
+
+
+def _summary(site: Site) -> dict[str, Any]:
+    here = f"/v1/sites/{site.id}"
+    return {
+        "id": site.id,
+        "name": site.name,
+        "timezone": site.timezone,
+        "zones": len(site.zones),
+        "bbox": list(site.zones[0].geometry.bounds),
+        "links": {
+            "self": here,
+            "counts": f"{here}/counts",
+            "stream": f"{here}/stream",
+            "websocket": f"{here}/ws",
+        },
+    }

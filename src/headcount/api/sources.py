@@ -1,0 +1,27 @@
+"""Where the API gets what it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headcount.counting.site import Site
+
+#: Where `make web` puts the map.
+WEB = Path(__file__).resolve().parents[1] / "web"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The site, the broker and the data folder behind one API, and the API's limits."""
+
+    site: Site
+    broker_url: str  # nats://host:port
+    data: Path  # the data folder, for the history
+    partitions: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    monitor_url: str | None = None  # the broker's monitoring, http://host:port
+    web: Path = WEB
+    max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
+    max_queries: int = 4  # history queries at the same time; beyond it 503

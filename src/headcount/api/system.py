@@ -1,0 +1,74 @@
+"""For whoever runs it: is it alive, are its numbers live, and its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from headcount.api import examples, shapes
+from headcount.api.examples import answer, failures
+from headcount.api.parts import Parts, parts_of
+from headcount.api.problems import NOT_READY, ProblemError
+from headcount.wire import iso
+
+router = APIRouter(tags=["system"])
+Running = Annotated[Parts, Depends(parts_of)]
+
+
+@router.get(
+    "/healthz",
+    summary="Whether the process answers",
+    responses=answer("It answers", {"status": "alive"}),
+)
+async def healthz() -> shapes.HealthShape:
+    """Always 200: a process that doesn't answer this should be restarted."""
+    return shapes.HealthShape(status="alive")
+
+
+@router.get(
+    "/readyz",
+    summary="Whether the numbers are live",
+    responses={**answer("They are", examples.READY), **failures("not-ready")},
+)
+async def readyz(parts: Running) -> shapes.ReadyShape:
+    """200 when the broker is connected and every partition has reported within 2 s; else why not."""
+    reasons = _missing(parts)
+    if reasons or parts.live.picture is None:
+        raise ProblemError(NOT_READY, " ".join(reasons), headers={"retry-after": "1"})
+    age_s = round(parts.live.age_s() or 0.0, 3)
+    return shapes.ReadyShape(status="ready", at=iso(parts.live.picture.total.at), age_s=age_s)
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses=answer(
+        "Prometheus' text format",
+        'headcount_fixes_total{kind="person",verdict="accepted"} 12345.0\n',
+        "text/plain",
+    ),
+)
+async def metrics(parts: Running) -> Response:
+    """Fixes by verdict, rate, lag, latency, devices present, freshness, and the API's own requests."""
+    parts.metrics.broker_connections = await asyncio.to_thread(parts.metrics.ask_connections)
+    return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _missing(parts: Parts) -> list[str]:
+    live, reasons = parts.live, []
+    if not parts.link.connected:
+        reasons.append("The broker is not connected.")
+    silent = live.silent()
+    if silent:
+        fresh = live.partitions - len(silent)
+        some = ", ".join(map(str, silent[:8])) + (", …" if len(silent) > 8 else "")
+        reasons.append(f"{fresh} of {live.partitions} partitions are fresh; silent: {some}.")
+    age_s = live.age_s()
+    if age_s is None:
+        reasons.append("No partition has reported since the start.")
+    return reasons
