@@ -1,1 +1,1 @@
-"""The fix log: streams by partition, their protocol, their reader."""
+"""The fix log: the partitioned stream of everything that devices said in the last hour."""

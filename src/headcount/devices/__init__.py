@@ -1,0 +1,1 @@
+"""Devices: under which name they may be spoken of."""

@@ -1,0 +1,132 @@
+"""Messages of the log → columns, without I/O and, as long as nothing is broken, without a loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import compress
+
+import msgspec
+import numpy as np
+
+from headcount.counting.fixes import F8, FIX, I8, OFFLINE, ONLINE, U1
+from headcount.wire import Fix
+
+_decode = msgspec.json.Decoder(Fix).decode
+#: What decoding hostile bytes may raise: bad JSON or types, bad UTF-8, nesting without end.
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+_BROKEN = Fix(float("nan"), float("nan"), float("nan"))
+#: The largest payload of a fix that is looked at; more is `malformed`.
+MAX_FIX_BYTES = 16_384
+_STATUS = {b"online": ONLINE, b"offline": OFFLINE}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n messages of one site's devices, in the order of the log.
+
+    `keys` are `b"person.alice"` as the engine wants them. A message that can't be a fix has the
+    key `b""` or `t_s` NaN.
+    """
+
+    keys: list[bytes]
+    what: U1
+    received_s: F8
+    seq: I8
+    t_s: F8
+    lat_deg: F8
+    lon_deg: F8
+    acc_m: F8
+
+    def __len__(self) -> int:
+        """How many messages there are."""
+        return len(self.keys)
+
+    def part(self, start: int, stop: int) -> Rows:
+        """The rows from `start` up to, but not including, `stop`."""
+        cut = slice(start, stop)
+        return Rows(
+            self.keys[cut],
+            self.what[cut],
+            self.received_s[cut],
+            self.seq[cut],
+            self.t_s[cut],
+            self.lat_deg[cut],
+            self.lon_deg[cut],
+            self.acc_m[cut],
+        )
+
+    def pick(self, rows: I8) -> Rows:
+        """Some rows, by their numbers."""
+        return Rows(
+            [self.keys[row] for row in rows.tolist()],
+            self.what[rows],
+            self.received_s[rows],
+            self.seq[rows],
+            self.t_s[rows],
+            self.lat_deg[rows],
+            self.lon_deg[rows],
+            self.acc_m[rows],
+        )
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """All rows of some parts, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    keys: list[bytes] = []
+    for part in parts:
+        keys += part.keys
+    return Rows(
+        keys,
+        np.concatenate([part.what for part in parts]),
+        np.concatenate([part.received_s for part in parts]),
+        np.concatenate([part.seq for part in parts]),
+        np.concatenate([part.t_s for part in parts]),
+        np.concatenate([part.lat_deg for part in parts]),
+        np.concatenate([part.lon_deg for part in parts]),
+        np.concatenate([part.acc_m for part in parts]),
+    )
+
+
+def rows(site: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, received_ns: I8) -> Rows:
+    """Decode messages `fix.<p>.<site>.<kind>.<device>[.status]`, all of length n.
+
+    Nothing raises: what isn't a fix of this site gets columns that the engine calls `malformed`.
+    """
+    fields = [subject.split(b".", 3) for subject in subjects]
+    keys = [field[3] if len(field) == 4 and field[2] == site else b"" for field in fields]
+    what = np.zeros(len(keys), dtype=np.uint8)
+    try:
+        fixes = list(map(_decode, payloads))
+    except _UNDECODABLE:
+        fixes = [_one(row, keys, payload, what) for row, payload in enumerate(payloads)]
+    t_s = np.array([fix.tst for fix in fixes], dtype=np.float64)
+    exact = [fix.t for fix in fixes]
+    if exact.count(None) < len(exact):
+        numbers = [isinstance(t, float) for t in exact]
+        t_s[numbers] = list(compress(exact, numbers))
+    return Rows(
+        keys,
+        what,
+        received_ns / 1e9,
+        seq,
+        t_s,
+        np.array([fix.lat for fix in fixes], dtype=np.float64),
+        np.array([fix.lon for fix in fixes], dtype=np.float64),
+        np.array([fix.acc for fix in fixes], dtype=np.float64),  # None becomes NaN, which is unknown
+    )
+
+
+def _one(row: int, keys: list[bytes], payload: bytes, what: U1) -> Fix:
+    """Decode one payload of a batch that has a broken one, or a status, in it."""
+    key, _, last = keys[row].rpartition(b".")
+    if last == b"status" and b"." in key:
+        keys[row] = key if payload in _STATUS else b""
+        what[row] = _STATUS.get(payload, FIX)
+        return _BROKEN
+    if len(payload) > MAX_FIX_BYTES:
+        return _BROKEN
+    try:
+        return _decode(payload)
+    except _UNDECODABLE:
+        return _BROKEN

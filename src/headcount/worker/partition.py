@@ -1,0 +1,294 @@
+"""One partition being counted: messages of the log in; counts, events and history rows out.
+
+It has no clock either: time is what the log says. Every message carries the instant at which it
+was received, and in a quiet hour the log's ticks do. When a message received at τ is read, every
+message received before it has been read, so the counts at each instant T < τ are known for good.
+They are taken at the multiples of TICK_S; fixes received after T wait until T has been counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from headcount.counting.engine import Engine
+from headcount.counting.events import REASONS, Events
+from headcount.counting.fixes import F8, I8, U1, Fixes
+from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
+from headcount.devices.pseudonyms import Pseudonyms
+from headcount.errors import SnapshotError
+from headcount.fixlog.payloads import Rows, joined, rows
+from headcount.fixlog.reader import Delivery
+from headcount.wire import (
+    HISTORY_TICK_S,
+    ID,
+    KINDS,
+    TICK_S,
+    VERDICTS,
+    CountsAt,
+    Event,
+    FixColumns,
+    HistoryBatch,
+    PartitionCounts,
+    partition_of,
+)
+
+TICK_NS = round(TICK_S * 1e9)
+HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
+#: An instant is over when something was received this much later: float64 seconds resolve 0.24 µs.
+OVER_NS = 1_000
+#: Fixes that wait for their instant are counted in one go when there are so many.
+BATCH_ROWS = 8_192
+#: Up to so many instants in one go are each told; of more (after a stop) only the newest is.
+TOLD_TICKS = 5
+#: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
+GAP_TICKS = round(3600 / TICK_S)
+#: Verdicts whose fixes are kept in the history (rule 1).
+KEPT = np.zeros(256, dtype=np.bool_)
+KEPT[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
+
+
+@dataclass(slots=True)
+class Output:
+    """What a stretch of the log led to."""
+
+    counts: list[PartitionCounts] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    #: int64: fixes by [kind (2 = unknown), verdict]
+    verdicts: I8 = field(default_factory=lambda: np.zeros((3, len(VERDICTS)), dtype=np.int64))
+    #: received times of the fixes, Unix seconds
+    received_s: list[F8] = field(default_factory=list)
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    seq: int
+    tick: int
+    engine: bytes
+
+
+class Partition:
+    """Counts one partition of the log."""
+
+    def __init__(
+        self, number: int, partitions: int, epoch: int, engine: Engine, pseudonyms: Pseudonyms
+    ) -> None:
+        """Start at the beginning of the log, or where `restore` says."""
+        self.number = number
+        self.epoch = epoch
+        self.partitions = partitions
+        self.engine = engine
+        self.seq = 0  # everything up to this is read
+        self.done_seq = 0  # everything up to this is counted
+        self.pending = 0
+        self._site = engine.zones.site
+        self._site_bytes = self._site.id.encode()
+        self._pseudonyms = pseudonyms
+        self._waiting: list[Rows] = []
+        self.waiting_rows = 0
+        self._tick = 0  # the last instant that was counted, in TICK_S
+        self._reached_ns = 0
+        self._kept: list[tuple[Rows, U1, U1]] = []  # rows for the history, verdicts, kinds
+        self.kept_rows = 0
+        self._recorded: list[CountsAt] = []
+        self._tick_subject = b"fix.%d.tick" % number
+
+    # --- where we stopped --------------------------------------------------------------------
+    def save(self) -> bytes:
+        """The state as bytes, with the sequence after which to go on."""
+        return msgspec.msgpack.encode(_Saved(self.done_seq, self._tick, self.engine.snapshot()))
+
+    def restore(self, data: bytes) -> None:
+        """Go on where `save` was called.
+
+        Raises:
+            SnapshotError: if the bytes are damaged or of another site file.
+        """
+        try:
+            saved = msgspec.msgpack.decode(data, type=_Saved)
+        except msgspec.MsgspecError as error:
+            raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
+        self.engine = Engine.restore(self._site, saved.engine, self.engine.zones)
+        self.seq = self.done_seq = saved.seq
+        self._tick = saved.tick
+        self._waiting, self.waiting_rows = [], 0
+        self._kept, self._recorded, self.kept_rows = [], [], 0
+
+    # --- work ----------------------------------------------------------------------------------
+    def take(self, delivery: Delivery) -> None:
+        """Read messages; `work` counts them."""
+        self.pending = delivery.pending
+        self._reached_ns = max(self._reached_ns, int(delivery.received_ns[-1]))
+        if not self._tick:
+            self._tick = (int(delivery.received_ns[0]) - OVER_NS) // TICK_NS
+        subjects, payloads = delivery.subjects, delivery.payloads
+        seq, received_ns = delivery.seq, delivery.received_ns
+        if self._tick_subject in subjects:
+            fix = [row for row, subject in enumerate(subjects) if subject != self._tick_subject]
+            subjects = [subjects[row] for row in fix]
+            payloads = [payloads[row] for row in fix]
+            seq, received_ns = seq[fix], received_ns[fix]
+        if subjects:
+            self._waiting.append(rows(self._site_bytes, subjects, payloads, seq, received_ns))
+            self.waiting_rows += len(subjects)
+        self.seq = int(delivery.seq[-1])
+
+    @property
+    def due(self) -> bool:
+        """Whether an instant is over that hasn't been counted."""
+        return self._reached_tick() > self._tick
+
+    def _reached_tick(self) -> int:
+        return (self._reached_ns - OVER_NS) // TICK_NS
+
+    def work(self, *, tell: bool = True) -> Output:
+        """Count up to the last instant that is over.
+
+        Args:
+            tell: put the counts into the output (those for the history are there in any case).
+        """
+        output = Output()
+        waiting = joined(self._waiting) if self._waiting else None
+        reached = self._reached_tick()
+        for tick in self._ticks(reached, told=tell):
+            at = tick * TICK_NS / 1e9
+            if waiting is not None:
+                cut = int(np.searchsorted(waiting.received_s, at, side="right"))
+                self._step(waiting.part(0, cut), output)
+                waiting = waiting.part(cut, len(waiting))
+            self._tell(self.engine.advance(at), output)
+            record = tick % HISTORY_TICKS == 0
+            if record or tell:
+                values = self.engine.counts(at).astype("<i4").tobytes()
+                if record:
+                    self._recorded.append(CountsAt(at, values))
+                if tell:
+                    output.counts.append(self._counts(at, values, _before(waiting, self.seq)))
+            self._tick = tick
+        if waiting is not None and len(waiting) >= BATCH_ROWS:
+            # many in one instant: they may be counted early, since nothing expires on their account
+            self._step(waiting, output)
+            waiting = None
+        self._waiting = [waiting] if waiting is not None and len(waiting) else []
+        self.waiting_rows = len(waiting) if waiting is not None else 0
+        self.done_seq = _before(waiting, self.seq)
+        return output
+
+    def _ticks(self, reached: int, *, told: bool) -> list[int]:
+        """The instants to count at, up to `reached`, which is always the last."""
+        if reached <= self._tick:
+            return []
+        first = self._tick + 1
+        if told and reached - self._tick <= TOLD_TICKS:
+            return list(range(first, reached + 1))
+        start = max(first, reached - GAP_TICKS)
+        start += -start % HISTORY_TICKS
+        ticks = list(range(start, reached + 1, HISTORY_TICKS))
+        return ticks if ticks and ticks[-1] == reached else [*ticks, reached]
+
+    def _step(self, part: Rows, output: Output) -> None:
+        if not len(part):
+            return
+        device = self.engine.slots(part.keys, self._admit)
+        fixes = Fixes(device, part.what, part.received_s, part.t_s, part.lat_deg, part.lon_deg, part.acc_m)
+        step = self.engine.step(fixes)
+        row = np.flatnonzero(KEPT[step.verdicts])
+        if len(row):
+            kept = part if len(row) == len(part) else part.pick(row)
+            self._kept.append((kept, step.verdicts[row], self.engine.kinds(device[row])))
+            self.kept_rows += len(row)
+        self._tell(step.events, output)
+        fix = step.verdicts != 255
+        kind = np.where(device >= 0, self.engine.kinds(device), 2)[fix]
+        code = kind.astype(np.int64) * len(VERDICTS) + step.verdicts[fix]
+        output.verdicts += np.bincount(code, minlength=3 * len(VERDICTS)).reshape(3, -1)
+        output.received_s.append(part.received_s)
+
+    def _admit(self, key: bytes) -> bool:
+        """Whether a new key is a device that may be in this partition."""
+        kind, _, device = key.decode(errors="replace").partition(".")
+        return (
+            kind in KINDS
+            and ID.fullmatch(device) is not None
+            and partition_of(self._site.id, device, self.partitions) == self.number
+        )
+
+    def _tell(self, events: Events, output: Output) -> None:
+        site, zones, names = self._site.id, self._site.zones, self._pseudonyms
+        columns = zip(
+            events.device.tolist(),
+            events.zone.tolist(),
+            events.enter.tolist(),
+            events.t_s.tolist(),
+            events.reason.tolist(),
+            strict=True,
+        )
+        for slot, index, enter, t_s, reason in columns:
+            key = self.engine.key(slot)
+            zone = zones[index].id
+            change: Literal["enter", "exit"] = "enter" if enter else "exit"
+            kind = KINDS[int(self.engine.kinds(np.array([slot]))[0])]
+            output.events.append(
+                Event(
+                    names.event(key, zone, change, t_s),
+                    site,
+                    zone,
+                    change,
+                    kind,
+                    names.of(key, t_s),
+                    t_s,
+                    REASONS[reason],
+                )
+            )
+
+    def _counts(self, at: float, values: bytes, seq: int) -> PartitionCounts:
+        return PartitionCounts(
+            self._site.id,
+            self.number,
+            self.partitions,
+            self.epoch,
+            seq,
+            at,
+            len(self._site.zones),
+            values,
+        )
+
+    def history(self) -> HistoryBatch | None:
+        """What was counted since the last call, for the history; None if there is nothing."""
+        kept, recorded = self._kept, self._recorded
+        if not kept and not recorded:
+            return None
+        self._kept, self._recorded, self.kept_rows = [], [], 0
+        columns = None
+        if kept:
+            part = joined([rows for rows, _, _ in kept])
+            columns = FixColumns(
+                part.seq.astype("<i8").tobytes(),
+                part.t_s.astype("<f8").tobytes(),
+                part.received_s.astype("<f8").tobytes(),
+                [
+                    self._pseudonyms.of(key, t)
+                    for key, t in zip(part.keys, part.received_s.tolist(), strict=True)
+                ],
+                np.concatenate([kinds for _, _, kinds in kept]).tobytes(),
+                part.lat_deg.astype("<f8").tobytes(),
+                part.lon_deg.astype("<f8").tobytes(),
+                np.nan_to_num(part.acc_m).astype("<f4").tobytes(),
+                np.concatenate([verdicts for _, verdicts, _ in kept]).tobytes(),
+            )
+        return HistoryBatch(
+            self._site.id,
+            self.number,
+            self.partitions,
+            self.epoch,
+            [zone.id for zone in self._site.zones],
+            columns,
+            recorded,
+        )
+
+
+def _before(waiting: Rows | None, last: int) -> int:
+    """The sequence before the first row that still waits, else the last one that was read."""
+    return int(waiting.seq[0]) - 1 if waiting is not None and len(waiting) else last

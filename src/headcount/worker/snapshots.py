@@ -1,0 +1,91 @@
+"""Where each partition stopped, in a key-value bucket of the log.
+
+One key a partition, `p<number>`, written by compare-and-set: whoever wrote last knows the revision,
+and anybody else who comes with an older one is refused.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import pyarrow as pa
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+
+from headcount.errors import LogError, SnapshotError
+from headcount.fixlog.streams import SNAPSHOT_BUCKET
+
+#: More than the largest message of the broker can't be saved; more partitions make smaller ones.
+MAX_BYTES = 8 * 1024 * 1024 - 4096
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    epoch: int
+    raw_bytes: int
+    zstd: bytes
+
+
+class Snapshots:
+    """The newest saved state of each partition."""
+
+    def __init__(self, bucket: KeyValue) -> None:
+        """Use this bucket; see `open_snapshots`."""
+        self._bucket = bucket
+        self._revisions: dict[int, int] = {}
+
+    async def load(self, partition: int) -> tuple[int, bytes | None]:
+        """The epoch and the state of a partition; (0, None) if there is none.
+
+        Raises:
+            SnapshotError: if it can't be read; `save` may replace it.
+            LogError: if the log doesn't answer.
+        """
+        try:
+            entry = await self._bucket.get(f"p{partition}")
+        except nats.js.errors.KeyNotFoundError:
+            self._revisions[partition] = 0
+            return 0, None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogError(f"snapshot of partition {partition}: the log doesn't answer: {error!r}") from error
+        self._revisions[partition] = entry.revision or 0
+        try:
+            stored = msgspec.msgpack.decode(entry.value or b"", type=_Stored)
+            raw = pa.decompress(stored.zstd, stored.raw_bytes, codec="zstd", asbytes=True)
+        except (msgspec.MsgspecError, OSError, ValueError) as error:
+            raise SnapshotError(f"of partition {partition}", f"is damaged: {error}") from error
+        return stored.epoch, raw
+
+    async def save(self, partition: int, epoch: int, state: bytes) -> None:
+        """Replace the state that we loaded or saved last.
+
+        Raises:
+            SnapshotError: if somebody else saved since, or it is too large.
+            LogError: if the log doesn't answer.
+        """
+        zstd = pa.compress(state, codec="zstd", asbytes=True)
+        if len(zstd) > MAX_BYTES:
+            raise SnapshotError(
+                f"of partition {partition}",
+                f"takes {len(zstd)} bytes, more than {MAX_BYTES}; use more partitions",
+            )
+        value = msgspec.msgpack.encode(_Stored(epoch, len(state), zstd))
+        revision = self._revisions.get(partition, 0)
+        try:
+            self._revisions[partition] = await self._bucket.update(f"p{partition}", value, last=revision)
+        except nats.js.errors.KeyWrongLastSequenceError as error:
+            raise SnapshotError(f"of partition {partition}", "somebody else saved a newer one") from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogError(f"snapshot of partition {partition}: not saved: {error!r}") from error
+
+
+async def open_snapshots(js: JetStreamContext) -> Snapshots:
+    """The snapshots of the log that `js` talks to.
+
+    Raises:
+        LogError: if the bucket isn't there.
+    """
+    try:
+        return Snapshots(await js.key_value(SNAPSHOT_BUCKET))
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise LogError(f"the bucket {SNAPSHOT_BUCKET} isn't there: {error!r}") from error
