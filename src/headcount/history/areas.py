@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from headcount.counting.site import EARTH_RADIUS_M
 from headcount.errors import QueryError
 
 MAX_VERTICES = 10_000
-#: The precision of stored positions.
-STEP_DEG = Decimal("0.0000001")
+#: Stored positions are multiples of this part of a degree.
+STEPS_PER_DEG = 10_000_000
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Inside = Callable[[F8, F8], B1]  # lat_deg, lon_deg, of equal length
@@ -159,8 +159,11 @@ def _around(lat_deg: float, lon_deg: float, radius_m: float) -> Box:
 
 def _up(degrees: float) -> Decimal:
     """The first stored position at or above it: the box is exact, not nearly so."""
-    return Decimal(degrees).quantize(STEP_DEG, ROUND_CEILING)
+    steps = math.floor(degrees * STEPS_PER_DEG) - 1
+    while steps / STEPS_PER_DEG < degrees:
+        steps += 1
+    return Decimal(steps) / STEPS_PER_DEG
 
 
 def _down(degrees: float) -> Decimal:
-    return Decimal(degrees).quantize(STEP_DEG, ROUND_FLOOR)
+    return -_up(-degrees)

@@ -94,13 +94,13 @@ def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: floa
     if (to_s - from_s) / step_s > MAX_BUCKETS:
         raise QueryError("step", f"gives more than {MAX_BUCKETS} buckets; take a longer one")
     numbers = ", ".join(
-        f"arg_max({kind}_count, at), min({kind}_count), max({kind}_count), avg({kind}_count)"
+        f'arg_max({kind}_count, "at"), min({kind}_count), max({kind}_count), avg({kind}_count)'
         for kind in KINDS
     )
     sql = f"""
-        SELECT (epoch_us(at) + $step - 1) // $step * $step AS bucket, {numbers}
+        SELECT (epoch_us("at") + $step - 1) // $step * $step AS bucket, {numbers}
         FROM read_parquet($files, hive_partitioning = false)
-        WHERE zone = $zone AND at BETWEEN $start AND $end AND partitions >= partitions_total
+        WHERE zone = $zone AND "at" BETWEEN $start AND $end AND partitions >= partitions_total
         GROUP BY bucket ORDER BY bucket
     """  # noqa: S608  only our own column names are written into it
     values = {"step": round(step_s * 1e6), "zone": zone, "start": start, "end": end}
@@ -123,9 +123,9 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None
     columns = ", ".join(f"{kind}_{number}" for kind in KINDS for number in Numbers.__struct_fields__)
     source = """
         FROM read_parquet($files, hive_partitioning = false)
-        WHERE partitions >= partitions_total AND at
+        WHERE partitions >= partitions_total AND "at"
     """
-    newest = f"SELECT max(epoch_us(at)), max(at) {source} BETWEEN $oldest AND $at"
+    newest = f'SELECT max(epoch_us("at")) {source} BETWEEN $oldest AND $at'
     numbers = f"SELECT zone, {columns} {source} = make_timestamptz($found)"  # our own names only
 
     def ask(con: Any, files: list[str]) -> tuple[float, list[ZoneNumbers]] | None:

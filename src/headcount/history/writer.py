@@ -39,7 +39,7 @@ FLUSH_S = 60.0
 #: Fixes in memory that start a flush early (about 20 MB); at twice as many we stop to fetch.
 FLUSH_ROWS = 200_000
 #: Messages in memory that start a flush early; at twice as many the broker stops to deliver.
-FLUSH_MESSAGES = 5_000
+FLUSH_MESSAGES = 20_000
 FETCH_MESSAGES = 64  # each at most the broker's max_payload
 FETCH_S = 0.5  # also how long a stop may have to wait
 RETENTION_S = 60.0

@@ -1,0 +1,152 @@
+"""Rows and batches for the tests of the history, and what a folder holds as plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headcount.history.pending import Pending
+from headcount.history.segments import opened
+from headcount.wire import KINDS, VERDICTS, CountsAt, FixColumns, HistoryBatch
+
+#: 2026-11-24T13:00:00Z
+T0 = 1_795_525_200.0
+STORED_VERDICTS = ("accepted", "inaccurate", "late", "out_of_order")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored fix, as plain values."""
+
+    seq: int
+    t: float
+    received: float
+    device: str
+    kind: str
+    lat: float
+    lon: float
+    acc: float
+    verdict: str
+
+
+def random_rows(rng: random.Random, n: int, *, start: float = T0, span_s: float = 60.0) -> list[Row]:
+    """So many rows of one partition with rising sequences (some left out) and received times."""
+    received = sorted(start + round(rng.random() * span_s, 3) for _ in range(n))
+    seqs = sorted(rng.sample(range(1, 3 * n + 1), n))
+    return [
+        Row(
+            seq,
+            at - rng.choice([0.0, 0.25, 1.5, 300.0]),
+            at,
+            f"d{rng.randrange(max(2, n // 4))}",
+            rng.choice(KINDS),
+            round(52.67 + rng.random() * 0.02, 7),
+            round(-8.58 + rng.random() * 0.03, 7),
+            rng.choice([0.0, 3.0, 12.5]),
+            rng.choice(STORED_VERDICTS),
+        )
+        for seq, at in zip(seqs, received, strict=True)
+    ]
+
+
+def columns(rows: Sequence[Row]) -> FixColumns:
+    """Rows as they are on the wire."""
+    return FixColumns(
+        seq=np.array([r.seq for r in rows], "<i8").tobytes(),
+        t=np.array([r.t for r in rows], "<f8").tobytes(),
+        received=np.array([r.received for r in rows], "<f8").tobytes(),
+        device=[r.device for r in rows],
+        kind=np.array([KINDS.index(r.kind) for r in rows], np.uint8).tobytes(),  # type: ignore[arg-type]
+        lat=np.array([r.lat for r in rows], "<f8").tobytes(),
+        lon=np.array([r.lon for r in rows], "<f8").tobytes(),
+        acc=np.array([r.acc for r in rows], "<f4").tobytes(),
+        verdict=np.array([VERDICTS.index(r.verdict) for r in rows], np.uint8).tobytes(),
+    )
+
+
+def values(zones: int, first: int) -> bytes:
+    """Counts of so many zones: `first`, `first + 1`, and so on."""
+    return (np.arange(zones * 8, dtype="<i4") + first).tobytes()
+
+
+def batch(
+    partition: int = 0,
+    rows: Sequence[Row] = (),
+    counts: Sequence[tuple[float, bytes]] = (),
+    *,
+    partitions: int = 1,
+    zones: Sequence[str] = ("site", "library"),
+) -> HistoryBatch:
+    """A batch as a worker sends it."""
+    return HistoryBatch(
+        site="ul",
+        partition=partition,
+        partitions=partitions,
+        epoch=1,
+        zones=list(zones),
+        fixes=columns(rows) if rows else None,
+        counts=[CountsAt(at, raw) for at, raw in counts],
+    )
+
+
+def write(data: Path, *batches: HistoryBatch, now_s: float = T0) -> None:
+    """Put batches into the history of a data folder, with one flush for all."""
+    with opened(data) as segments:
+        pending = Pending(segments.written)
+        for one in batches:
+            pending.add(one, now_s)
+        flush = pending.take(now_s)
+        if flush is not None:
+            segments.commit(flush)
+
+
+def segment_files(data: Path, kind: str) -> list[Path]:
+    """The segments of `fixes` or `counts`."""
+    return sorted((data / "history" / kind).glob("hour=*/*.parquet"))
+
+
+def stored_fixes(data: Path) -> list[tuple[int, Row]]:
+    """All stored rows with their partitions, by partition and sequence; repeats show."""
+    found = []
+    for path in segment_files(data, "fixes"):
+        table = pq.ParquetFile(path).read()
+        plain = {name: table.column(name).to_pylist() for name in ("partition", "seq", "device", "kind")}
+        t = table.column("t").cast(pa.int64()).to_pylist()
+        received = table.column("received").cast(pa.int64()).to_pylist()
+        lat, lon = (table.column(name).to_pylist() for name in ("lat", "lon"))
+        acc, verdict = table.column("acc").to_pylist(), table.column("verdict").to_pylist()
+        for i, partition in enumerate(plain["partition"]):
+            row = Row(
+                plain["seq"][i],
+                t[i] / 1e6,
+                received[i] / 1e3,
+                plain["device"][i],
+                plain["kind"][i],
+                float(lat[i]),
+                float(lon[i]),
+                acc[i],
+                verdict[i],
+            )
+            found.append((partition, row))
+    return sorted(found, key=lambda item: (item[0], item[1].seq))
+
+
+def stored_counts(data: Path) -> dict[tuple[float, str], tuple[list[int], int, int]]:
+    """(at, zone) -> the eight numbers, partitions, partitions_total; a row stored twice fails."""
+    found: dict[tuple[float, str], tuple[list[int], int, int]] = {}
+    for path in segment_files(data, "counts"):
+        table = pq.ParquetFile(path).read()
+        at = table.column("at").cast(pa.int64()).to_pylist()
+        rows = table.to_pylist()
+        for ms, row in zip(at, rows, strict=True):
+            key = (ms / 1e3, row["zone"])
+            assert key not in found, f"{key} is stored twice"
+            numbers = [row[name] for name in table.column_names[2:10]]
+            found[key] = (numbers, row["partitions"], row["partitions_total"])
+    return found
