@@ -45,7 +45,7 @@ HISTORY: dict[str, Any] = {
     "from": "2026-11-24T12:00:00.000Z",
     "to": "2026-11-24T13:00:00.000Z",
     "step_s": 1800.0,
-    "points": [
+    "rows": [
         {
             "at": "2026-11-24T12:30:00.000Z",
             "person": {"count": 398, "min": 371, "max": 405, "mean": 388.2},
@@ -174,7 +174,7 @@ _DETAILS = {
 }
 
 
-def answer(description: str, example: Any, media_type: str = "application/json") -> dict[int | str, Any]:
+def success(description: str, example: Any, media_type: str = "application/json") -> dict[int | str, Any]:
     """The entry of a good answer in an endpoint's `responses`."""
     return {200: {"description": description, "content": {media_type: {"example": example}}}}
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query
 
 from headcount.api import examples, shapes
 from headcount.api.access import require_local
-from headcount.api.examples import answer, failures
+from headcount.api.examples import failures, success
 from headcount.api.link import NoAnswerError
 from headcount.api.parameters import At, DeviceId, From, SiteId, To
 from headcount.api.parts import Parts, known_site, parts_of
@@ -34,7 +34,7 @@ Area = Annotated[str | None, Query(max_length=_MAX_TEXT)]
     response_class=GeoJson,
     response_model=shapes.FixesShape,
     responses={
-        **answer("The fixes, newest first", examples.FIXES, GEOJSON),
+        **success("The fixes, newest first", examples.FIXES, GEOJSON),
         **failures(
             "positions-only-local",
             "unknown-site",
@@ -99,7 +99,7 @@ async def fixes(
     summary="What is known of a device",
     response_model=shapes.DeviceShape,
     responses={
-        **answer("Its state now", examples.DEVICE),
+        **success("Its state now", examples.DEVICE),
         **failures(
             "positions-only-local", "unknown-site", "unknown-device", "invalid-parameter", "no-answer"
         ),

@@ -14,8 +14,8 @@ from headcount.wire import HISTORY_TICK_S, ID_PATTERN
 
 #: 2100-01-01: later moments are mistakes, like milliseconds for seconds.
 MAX_MOMENT_S = 4_102_444_800.0
-#: Points of one history answer.
-MAX_POINTS = 10_000
+#: Rows of one history answer.
+MAX_ROWS = 10_000
 
 # RFC 3339, section 5.6; a "+" that wasn't percent-encoded arrives as a space.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)")
@@ -66,8 +66,8 @@ Step = Annotated[
         ge=HISTORY_TICK_S,
         le=86_400,
         allow_inf_nan=False,
-        description=f"Seconds between the points; counts are kept every {HISTORY_TICK_S:g} s. "
-        f"At most {MAX_POINTS} points are given.",
+        description=f"Seconds from row to row; counts are kept every {HISTORY_TICK_S:g} s. "
+        f"At most {MAX_ROWS} rows are given.",
     ),
 ]
 Every = Annotated[

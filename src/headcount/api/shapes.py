@@ -80,7 +80,7 @@ class SummaryShape(Shape):
     mean: float
 
 
-class PointShape(Shape):
+class RowShape(Shape):
     """What was counted in the step that ends at `at`."""
 
     at: str
@@ -96,7 +96,7 @@ class HistoryShape(Shape):
     from_: str = Field(alias="from")
     to: str
     step_s: float
-    points: list[PointShape]
+    rows: list[RowShape]
 
 
 class SiteLinks(Shape):

@@ -11,9 +11,9 @@ from fastapi.responses import Response
 
 from headcount.api import examples, shapes
 from headcount.api.counts import Counts, age_s, counts
-from headcount.api.examples import answer, failures
+from headcount.api.examples import failures, success
 from headcount.api.live import Picture
-from headcount.api.parameters import MAX_POINTS, At, From, Moment, SiteId, Step, To, ZoneId
+from headcount.api.parameters import MAX_ROWS, At, From, Moment, SiteId, Step, To, ZoneId
 from headcount.api.parts import Parts, known_site, known_zone, parts_of
 from headcount.api.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
 from headcount.counting.site import Site
@@ -46,7 +46,7 @@ class Json(Response):
     "/sites",
     summary="The sites",
     response_model=shapes.SitesShape,
-    responses=answer("The sites that are counted here", examples.SITES),
+    responses=success("The sites that are counted here", examples.SITES),
 )
 async def sites(parts: Running) -> Response:
     """All sites, with the addresses of what there is of them."""
@@ -58,7 +58,7 @@ async def sites(parts: Running) -> Response:
     summary="A site's outline and zones as GeoJSON",
     response_class=GeoJson,
     response_model=shapes.SiteShape,
-    responses={**answer("The site file", examples.SITE, GEOJSON), **failures("unknown-site")},
+    responses={**success("The site file", examples.SITE, GEOJSON), **failures("unknown-site")},
 )
 async def site_geojson(site: SiteId, parts: Running) -> Response:
     """The site's boundary and its zones, with names, types and capacities, as GeoJSON."""
@@ -70,7 +70,7 @@ async def site_geojson(site: SiteId, parts: Running) -> Response:
     summary="The numbers of all zones",
     response_model=shapes.CountsShape,
     responses={
-        **answer("The numbers, the boundary's (`site`) first", examples.COUNTS),
+        **success("The numbers, the boundary's (`site`) first", examples.COUNTS),
         **failures(
             "unknown-site",
             "not-recorded",
@@ -96,7 +96,7 @@ async def site_counts(site: SiteId, parts: Running, at: At = None) -> Response:
     summary="The numbers of one zone",
     response_model=shapes.ZoneCountShape,
     responses={
-        **answer("The numbers", examples.ZONE_COUNT),
+        **success("The numbers", examples.ZONE_COUNT),
         **failures(
             "unknown-site",
             "unknown-zone",
@@ -111,11 +111,11 @@ async def site_counts(site: SiteId, parts: Running, at: At = None) -> Response:
 async def zone_count(site: SiteId, zone: ZoneId, parts: Running, at: At = None) -> Response:
     """The numbers of one zone now, or at a moment of the last 24 hours."""
     known_zone(parts, site, zone)
-    all_zones = msgspec.to_builtins(await _counts(parts, at))
-    numbers = {z["zone"]: z for z in map(msgspec.json.decode, all_zones.pop("zones"))}
+    answer = msgspec.json.decode(msgspec.json.encode(await _counts(parts, at)))
+    numbers = {each["zone"]: each for each in answer.pop("zones")}
     if zone not in numbers:
-        raise ProblemError(NOT_RECORDED, f"Zone {zone!r} wasn't counted at {all_zones['at']}.")
-    return Json(msgspec.json.encode(all_zones | numbers[zone]))
+        raise ProblemError(NOT_RECORDED, f"Zone {zone!r} wasn't counted at {answer['at']}.")
+    return Json(msgspec.json.encode(answer | numbers[zone]))
 
 
 @router.get(
@@ -123,7 +123,7 @@ async def zone_count(site: SiteId, zone: ZoneId, parts: Running, at: At = None) 
     summary="One zone's counts over time",
     response_model=shapes.HistoryShape,
     responses={
-        **answer("The counts, oldest first", examples.HISTORY),
+        **success("The counts, oldest first", examples.HISTORY),
         **failures(
             "unknown-site", "unknown-zone", "invalid-parameter", "history-unreadable", "too-many-queries"
         ),
@@ -142,14 +142,14 @@ async def zone_history(
     from_s = max(0.0, to_s - DEFAULT_SPAN_S) if from_ is None else from_
     if from_s > to_s:
         raise invalid("from", "is after `to`")
-    if (to_s - from_s) / step > MAX_POINTS:
-        raise invalid("step", f"gives more than {MAX_POINTS} points; take a longer one or a shorter span")
+    if (to_s - from_s) / step > MAX_ROWS:
+        raise invalid("step", f"gives more than {MAX_ROWS} rows; take a longer one or a shorter span")
 
     def ask() -> bytes:
-        points = query.zone_history(parts.sources.data, zone, from_s, to_s, step)
+        buckets = query.zone_history(parts.sources.data, zone, from_s, to_s, step)
         head = {"site": site, "zone": zone, "from": iso(from_s), "to": iso(to_s), "step_s": step}
-        rows = [{"at": iso(p.at), "person": p.person, "vehicle": p.vehicle} for p in points]
-        return msgspec.json.encode({**head, "points": rows})
+        rows = [{"at": iso(b.at), "person": b.person, "vehicle": b.vehicle} for b in buckets]
+        return msgspec.json.encode({**head, "rows": rows})
 
     return Json(await parts.queries.run(ask))
 

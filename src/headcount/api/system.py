@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headcount.api import examples, shapes
-from headcount.api.examples import answer, failures
+from headcount.api.examples import failures, success
 from headcount.api.parts import Parts, parts_of
 from headcount.api.problems import NOT_READY, ProblemError
 from headcount.wire import iso
@@ -22,7 +22,7 @@ Running = Annotated[Parts, Depends(parts_of)]
 @router.get(
     "/healthz",
     summary="Whether the process answers",
-    responses=answer("It answers", {"status": "alive"}),
+    responses=success("It answers", {"status": "alive"}),
 )
 async def healthz() -> shapes.HealthShape:
     """Always 200: a process that doesn't answer this should be restarted."""
@@ -32,7 +32,7 @@ async def healthz() -> shapes.HealthShape:
 @router.get(
     "/readyz",
     summary="Whether the numbers are live",
-    responses={**answer("They are", examples.READY), **failures("not-ready")},
+    responses={**success("They are", examples.READY), **failures("not-ready")},
 )
 async def readyz(parts: Running) -> shapes.ReadyShape:
     """200 when the broker is connected and every partition has reported within 2 s; else why not."""
@@ -47,7 +47,7 @@ async def readyz(parts: Running) -> shapes.ReadyShape:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses=answer(
+    responses=success(
         "Prometheus' text format",
         'headcount_fixes_total{kind="person",verdict="accepted"} 12345.0\n',
         "text/plain",

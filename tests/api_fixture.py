@@ -1,0 +1,284 @@
+"""A running API for a test: real HTTP on a free port, a real broker, and a hand in a worker's place.
+
+async with open_api(tmp_path) as api:
+    await api.count({"site": (412, 3)})          # all partitions report, now
+    answer = await api.get("/v1/sites/ul/counts")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import nats
+import numpy as np
+from nats.aio.client import Client
+
+from headcount.api.server import run
+from headcount.api.sources import Sources
+from headcount.counting.fixes import I4
+from headcount.counting.site import Site
+from headcount.counting.sitefile import parse_site
+from headcount.wire import COUNT_STREAM, PartitionCounts
+from nats_fixture import free_ports, server_program
+
+PARTITIONS = 2
+
+
+def square(west: float, south: float, side: float) -> dict[str, Any]:
+    """A square as GeoJSON."""
+    east, north = west + side, south + side
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def site_with(zones: int) -> Site:
+    """The site `ul` with the boundary and so many zones: `library`, `z1`, `z2` and so on."""
+    names = ["library", *(f"z{n}" for n in range(1, zones))]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": square(-8.58, 52.66, 0.02),
+            "properties": {"role": "site", "id": "ul", "name": "Campus <UL>", "timezone": "Europe/Dublin"},
+        }
+    ]
+    features += [
+        {
+            "type": "Feature",
+            "geometry": square(-8.573 + 0.0001 * (n % 50), 52.672, 0.001),
+            "properties": {"role": "zone", "id": name, "name": name, "type": "building"},
+        }
+        for n, name in enumerate(names)
+    ]
+    return parse_site({"type": "FeatureCollection", "features": features}, "test")
+
+
+class Server:
+    """A NATS server without passwords, that can be killed and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep its files in a folder."""
+        self.port, self.monitor_port = free_ports(2)
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it, and return when it accepts connections."""
+        program = await asyncio.to_thread(program_path)
+        options = ["-a", "127.0.0.1", "-p", str(self.port), "-m", str(self.monitor_port)]
+        self._process = await asyncio.create_subprocess_exec(
+            program, *options, "-js", "-sd", str(self._folder), stderr=asyncio.subprocess.DEVNULL
+        )
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)
+
+    async def kill(self) -> None:
+        """End it without a chance to say goodbye."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+def program_path() -> str:
+    """The nats-server that the product itself would take."""
+    return str(server_program())
+
+
+@dataclass
+class Api:
+    """A running API, its broker, and what it takes to stand in for a worker."""
+
+    base: str
+    http: httpx.AsyncClient
+    broker: Server
+    nats: Client
+    site: Site
+    sources: Sources
+    stop: asyncio.Event
+    serving: asyncio.Task[None]
+    epoch: int = 1
+    last: float = field(default=0.0)
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        """GET a path."""
+        return await self.http.get(path, **options)
+
+    async def json(self, path: str, **options: Any) -> Any:
+        """The JSON of a path that answers 200."""
+        answer = await self.get(path, **options)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def tick(self) -> float:
+        """The current instant of the grid, later than all before."""
+        self.last = max(self.last + 0.1, int(time.time() * 10) / 10)
+        return round(self.last, 1)
+
+    async def publish(self, partition: int, at: float, values: I4) -> None:
+        """Report for a partition, as its worker does."""
+        counts = PartitionCounts(
+            site=self.site.id,
+            partition=partition,
+            partitions=self.sources.partitions,
+            epoch=self.epoch,
+            seq=1,
+            at=at,
+            zones=len(values),
+            values=values.astype("<i4").tobytes(),
+        )
+        await self.nats.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
+        await self.nats.flush()
+
+    def values(self, numbers: dict[str, tuple[int, int]]) -> I4:
+        """Counts of some zones (people, vehicles), the others empty."""
+        values: I4 = np.zeros((len(self.site.zones), 2, 4), np.int32)
+        for i, zone in enumerate(self.site.zones):
+            people, vehicles = numbers.get(zone.id, (0, 0))
+            values[i] = [[people, max(0, people - 1), people + 1, 0], [vehicles] * 4]
+        return values
+
+    async def count(self, numbers: dict[str, tuple[int, int]]) -> float:
+        """All partitions report the same instant; the first one has everything. Returns the instant."""
+        at, values = self.tick(), self.values(numbers)
+        for partition in range(self.sources.partitions):
+            await self.publish(partition, at, values if partition == 0 else np.zeros_like(values))
+        await self.seen(at)
+        return at
+
+    async def seen(self, at: float) -> None:
+        """Return when the API serves that instant or a later one."""
+
+        async def serves() -> bool:
+            answer = await self.get("/v1/sites/ul/counts")
+            return answer.status_code == 200 and moment(answer.json()["at"]) >= at - 0.001
+
+        await until(serves)
+
+    @asynccontextmanager
+    async def keep_counting(self, numbers: dict[str, tuple[int, int]]) -> AsyncIterator[None]:
+        """Report the same numbers ten times a second meanwhile."""
+
+        async def report() -> None:
+            while True:
+                with suppress(nats.errors.Error, OSError):
+                    at, values = self.tick(), self.values(numbers)
+                    for partition in range(self.sources.partitions):
+                        await self.publish(partition, at, values)
+                await asyncio.sleep(0.1)
+
+        task = asyncio.create_task(report())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+def moment(text: str) -> float:
+    """Unix seconds of an RFC 3339 text."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> None:
+    """Return when a condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110  # the condition is asked over HTTP
+            await asyncio.sleep(0.03)
+
+
+@asynccontextmanager
+async def open_api(
+    folder: Path, *, zones: int = 3, with_stream: bool = True, **limits: Any
+) -> AsyncIterator[Api]:
+    """A broker, and the API on it; `limits` go into `Sources`."""
+    broker = Server(folder / "nats")
+    await broker.start()
+    client = Client()
+    site = site_with(zones)
+    sources = Sources(
+        site=site,
+        broker_url=broker.url,
+        data=folder / "data",
+        partitions=PARTITIONS,
+        monitor_url=f"http://127.0.0.1:{broker.monitor_port}",
+        web=folder / "web",
+    )
+    try:
+        await client.connect(broker.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)  # type: ignore[arg-type]
+        if with_stream:
+            await make_count_stream(client)
+        async with serving(replace(sources, **limits), broker, client) as api:
+            yield api
+    finally:
+        await client.close()
+        await broker.kill()
+
+
+@asynccontextmanager
+async def serving(sources: Sources, broker: Server, client: Client) -> AsyncIterator[Api]:
+    """An API over a broker that runs."""
+    stop, ports = asyncio.Event(), asyncio.Queue[int]()
+    task = asyncio.create_task(run(sources, host="127.0.0.1", port=0, stop=stop, on_ready=ports.put_nowait))
+    waiting = asyncio.create_task(ports.get())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not waiting.done():
+        waiting.cancel()
+        await task
+    base = f"http://127.0.0.1:{waiting.result()}"
+    try:
+        async with httpx.AsyncClient(base_url=base, timeout=20, trust_env=False) as http:
+            yield Api(base, http, broker, client, sources.site, sources, stop, task)
+    finally:
+        stop.set()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+
+async def make_count_stream(client: Client) -> None:
+    """The stream that keeps each partition's newest counts."""
+    log = client.jetstream()
+    await log.add_stream(name=COUNT_STREAM, subjects=["count.*"], max_msgs_per_subject=1)
+
+
+async def _quiet(_: Exception) -> None:
+    """The broker is killed on purpose."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An event of a stream, as a browser sees it."""
+
+    event: str
+    data: Any
+    id: str | None
+
+
+async def events(lines: AsyncIterator[str]) -> AsyncIterator[Sent]:
+    """The events in the lines of a stream."""
+    fields: dict[str, str] = {}
+    async for line in lines:
+        if line == "":
+            if "data" in fields:
+                yield Sent(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id"))
+            fields = {}
+        else:
+            name, _, value = line.partition(": ")
+            fields[name] = value
