@@ -169,13 +169,19 @@ websocket {{
   handshake_timeout: "{limits.connect_timeout_s}s"
 }}
 
+# For last wills only: the server maps their topic while it reads CONNECT, when it doesn't know the
+# client's account yet and looks at the nameless account's mappings.
+mappings {{
+{_indent(mappings(config.partitions), 2)}
+}}
+
 system_account: SYS
 accounts {{
   SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)} }} ] }}
   {ACCOUNT} {{
     jetstream: enabled
     mappings {{
-{_indent(mappings(config.partitions))}
+{_indent(mappings(config.partitions), 6)}
     }}
     users: [
       {{ user: {INTERNAL}, password: {_quote(config.password)} }}
@@ -231,5 +237,5 @@ def _list(subjects: tuple[str, ...]) -> str:
     return ", ".join(_quote(subject) for subject in subjects)
 
 
-def _indent(pairs: dict[str, str]) -> str:
-    return "\n".join(f"      {_quote(source)}: {_quote(target)}" for source, target in pairs.items())
+def _indent(pairs: dict[str, str], spaces: int) -> str:
+    return "\n".join(f"{' ' * spaces}{_quote(source)}: {_quote(target)}" for source, target in pairs.items())

@@ -20,8 +20,8 @@ from typing import Self
 from headcount.broker import folder, probe
 from headcount.broker.config import BrokerConfig, render
 from headcount.broker.program import find_program
-from headcount.errors import BrokerError, HeadcountError, PortTakenError
-from headcount.fixlog.streams import ensure_streams
+from headcount.errors import BrokerError, HeadcountError, LogError, PortTakenError
+from headcount.fixlog.streams import ensure_streams, forget_retained
 
 LOG = logging.getLogger(__name__)
 
@@ -141,13 +141,19 @@ class Broker:
                 await _terminate(self._process)
 
     async def _check(self) -> None:
-        """Ask the server for its health; end it, to be started again, when that can help."""
+        """Ask the server for its health; end it, to be started again, when that can help.
+
+        In passing, what devices have left as retained messages is removed.
+        """
         while True:
             await asyncio.sleep(self._check_every_s)
             process = self._process
             try:
                 problem = await probe.ask_health(self.config)
-            except probe.NO_ANSWER:
+                async with probe.connected(self.config) as client:
+                    await forget_retained(client)
+            except (LogError, *probe.NO_ANSWER) as error:
+                LOG.debug("the NATS server can't be asked now: %r", error)
                 continue  # it is starting, or has died: `_restart` says so
             if problem and problem != self.problem:
                 LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)

@@ -34,7 +34,7 @@ class Counts:
         Returns:
             int32 [zones, kinds, numbers], numbers as in `wire.NUMBERS`.
         """
-        self._refresh()
+        self.refresh()
         roster, sets = self._roster, self._zones.sets
         n, zones = len(roster), len(self._zones.site.zones)
         fresh_s = self._zones.site.fresh_s
@@ -59,7 +59,8 @@ class Counts:
         counts[:, :, 3] = by_zone[:, :, 1]
         return counts
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Compare the circles of devices that moved with the zones; `take` does this first."""
         roster = self._roster
         moved = np.flatnonzero(roster.moved[: len(roster)])
         if not len(moved):

@@ -100,6 +100,10 @@ class Engine:
         """Whose slot this is (until the next `advance`)."""
         return self._roster.key(slot)
 
+    def kinds(self, slots: I4) -> U1:
+        """The kind of each slot's device, uint8 [n], an index into `wire.KINDS`; of slot -1 anything."""
+        return self._roster.kind[slots]
+
     def find(self, key: bytes) -> DeviceState | None:
         """What is known of a device, None if it is unheard of."""
         slot = self._roster.find(key)
@@ -171,15 +175,15 @@ class Engine:
     def advance(self, now_s: float) -> Events:
         """Let everything expire that expired before `now_s`; the events carry the instants themselves."""
         roster = self._roster
+        if now_s // SWEEP_S > self._sweep:
+            self._sweep = now_s // SWEEP_S
+            self._forget(now_s)
         events = joined([])
         if now_s > self._next_expiry_s:
             expires_s = roster.expires_s[: len(roster)]
             gone = np.flatnonzero(expires_s < now_s).astype(np.int32)
             events = presence.expire(self.zones, roster, gone)
             self._next_expiry_s = float(expires_s.min(initial=np.inf))
-        if now_s // SWEEP_S > self._sweep:
-            self._sweep = now_s // SWEEP_S
-            self._forget(now_s)
         return events
 
     def counts(self, now_s: float) -> I4:
@@ -190,8 +194,16 @@ class Engine:
         roster = self._roster
         taken = roster.taken()
         never = np.isnan(roster.last_t_s[taken]) & ~roster.offline[taken]
-        self.counts(now_s)  # so that no pair of Counts names a slot that somebody else gets
+        self._counts.refresh()  # so that it names no slot that somebody else gets
         roster.forget(taken[never | verdicts.forgotten(roster, taken, now_s)].tolist())
+
+    def forget(self, keys: list[bytes]) -> None:
+        """Make devices as if never heard of, without any event; the slots of others stay good."""
+        slots = [slot for slot in map(self._roster.find, keys) if slot >= 0]
+        self._roster.moved[slots] = True
+        self._roster.zones[slots] = 0
+        self._counts.refresh()
+        self._roster.forget(slots)
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` makes an engine of it that goes on the same."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from headcount.counting.fixes import B1, F8, I4, U1
 from headcount.counting.zonesets import ZoneSets
 
-REASONS = ("moved", "outside", "silent", "removed")
+Reason = Literal["moved", "outside", "silent", "removed"]
+REASONS: tuple[Reason, ...] = ("moved", "outside", "silent", "removed")
 MOVED, OUTSIDE, SILENT, REMOVED = range(len(REASONS))
 
 

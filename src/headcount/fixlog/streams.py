@@ -142,6 +142,28 @@ MQTT_LIMITS: dict[str, dict[str, Any]] = {
 }
 
 
+#: What devices publish: nobody needs it retained, and it may hold positions.
+_DEVICE_SUBJECTS = ("fix.>", "headcount.*.*.*.*", *wire.FOREIGN_SUBJECTS)
+
+
+async def forget_retained(client: Client) -> int:
+    """Remove what devices have published as retained; how many messages that were. Call it often.
+
+    OwnTracks asks to retain every position. The server would keep each device's last one for ever;
+    with this it is gone in seconds, and the log's hour is the only place where raw positions are.
+
+    Raises:
+        LogError: the server refuses.
+    """
+    if "$MQTT_rmsgs" not in await _names(client):
+        return 0
+    purged = 0
+    for subject in _DEVICE_SUBJECTS:
+        answer = await _ask(client, "STREAM.PURGE.$MQTT_rmsgs", {"filter": f"$MQTT.rmsgs.{subject}"})
+        purged += answer["purged"]
+    return purged
+
+
 async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> None:
     name = config["name"]
     if exists:

@@ -177,7 +177,7 @@ async def _read_in_order(
     delivered = 0
     while not stop.is_set():
         if not writer.roomy.is_set():
-            await _either(stop, FETCH_S)
+            await _either(stop, FETCH_S, writer.roomy)
             continue
         try:
             messages = await subscription.fetch(FETCH_MESSAGES, timeout=FETCH_S)

@@ -1,0 +1,367 @@
+"""Arguments → settings → role; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import tomllib
+import webbrowser
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from headcount import __version__, roles
+from headcount.cli_site import site as site_group
+from headcount.errors import HeadcountError, SettingsError
+from headcount.ops.lifecycle import stop_on_signals
+from headcount.ops.logs import configure_logging
+from headcount.replay import Replay
+from headcount.settings import DEFAULT_DATA, Settings
+from headcount.simulate.traces import read_trace
+from headcount.sites import bundled_site, load_site
+from headcount.wire import KINDS, iso
+
+CONFIG = Path("headcount.toml")
+
+
+class Main(click.Group):
+    """The command line; our own errors become one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except HeadcountError as error:
+            click.echo(f"headcount: {error}", err=True)
+            ctx.exit(2)
+        except ExceptionGroup as group:
+            ours, others = group.split(HeadcountError)
+            if ours is None or others is not None:
+                raise
+            click.echo(f"headcount: {_first(ours)}", err=True)
+            ctx.exit(2)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of a deployment, for every command that needs them."""
+    ports = (
+        ("mqtt", 1883, "MQTT, for devices"),
+        ("ws", 9001, "MQTT over WebSocket, for browsers"),
+        ("http", 8080, "HTTP: map, API, metrics"),
+        ("nats", 4222, "NATS, inside the machine"),
+        ("monitor", 8222, "the broker's own monitoring, inside the machine"),
+    )
+    options = [
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=DEFAULT_DATA,
+            envvar="HEADCOUNT_DATA",
+            show_default=True,
+            show_envvar=True,
+            help="Folder for everything that is kept.",
+        ),
+        *(
+            click.option(
+                f"--{name}-port",
+                type=click.IntRange(1, 65535),
+                default=default,
+                envvar=f"HEADCOUNT_{name.upper()}_PORT",
+                show_default=True,
+                show_envvar=True,
+                help=f"Port of {what}.",
+            )
+            for name, default, what in ports
+        ),
+        click.option(
+            "--partitions",
+            type=click.IntRange(1, 1024),
+            default=16,
+            envvar="HEADCOUNT_PARTITIONS",
+            show_default=True,
+            show_envvar=True,
+            help="Into how many parts the log is cut; fixed for a data folder.",
+        ),
+        click.option(
+            "--open",
+            is_flag=True,
+            envvar="HEADCOUNT_OPEN",
+            show_envvar=True,
+            help="Listen on all addresses, not just on this machine. Every device is let in.",
+        ),
+        click.option(
+            "--speed",
+            type=float,
+            default=1.0,
+            envvar="HEADCOUNT_SPEED",
+            show_default=True,
+            show_envvar=True,
+            help="Time-lapse: holds are divided by this and speed limits multiplied.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+_site_option = click.option(
+    "--site",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="HEADCOUNT_SITE",
+    show_envvar=True,
+    help="Site file (GeoJSON). Default: site.geojson in this folder.",
+)
+
+
+def _settings(site: Path | None, values: dict[str, Any]) -> Settings:
+    found = roles.site_path(site)
+    if found is None:
+        raise SettingsError(
+            "--site", "no site file. Name one, make one with `headcount site import`, or try `headcount demo`"
+        )
+    return Settings(site=found, **values)
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make a configuration file's values the defaults of every command."""
+    if path is None:
+        if not CONFIG.exists():
+            return
+        path = CONFIG
+    try:
+        values = {name.replace("-", "_"): value for name, value in tomllib.loads(path.read_text()).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"--config {path}", f"can't be read: {error}") from error
+    known = {"site", *Settings.__dataclass_fields__}
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"{path}: {name}", f"no such setting; there are {', '.join(sorted(known))}")
+    ctx.default_map = dict.fromkeys(("up", "demo", "run"), values)
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="headcount")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    envvar="HEADCOUNT_CONFIG",
+    show_envvar=True,
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="Settings as TOML. Default: headcount.toml in this folder, if it is there.",
+)
+def main() -> None:
+    r"""How many people and vehicles are in every zone of a campus, exactly and at once.
+
+    \b
+    headcount demo                      see it: a simulated campus
+    headcount up --site campus.geojson  run it: everything on this machine
+    headcount site import campus.osm    make a site file from OpenStreetMap
+    """
+
+
+main.add_command(site_group)
+
+
+@main.command()
+@_site_option
+@_options
+def up(site: Path | None, **values: Any) -> None:
+    r"""Run everything on this machine: broker, counting, history, API and map.
+
+    \b
+    headcount up --site campus.geojson
+    headcount up --site campus.geojson --data /var/lib/headcount --open
+    mosquitto_pub -t headcount/ul/person/me/fix -m '{"tst":1764000000,"lat":52.67345,"lon":-8.57312}'
+
+    Ctrl-C stops it; started again it goes on where it was.
+    """
+    asyncio.run(_up(_settings(site, values)))
+
+
+async def _up(settings: Settings) -> None:
+    configure_logging("up", "WARNING")
+
+    async def serve() -> None:
+        async with roles.everything(settings):
+            _greet(settings)
+            await asyncio.Event().wait()
+
+    await _until_stopped(serve())
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; Ctrl-C and SIGTERM cancel it, so that it closes what it has opened."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    task = asyncio.create_task(work, name="work")
+    waiting = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if stop.is_set():
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _greet(settings: Settings) -> None:
+    site = load_site(settings.site)
+    click.echo(
+        f"headcount counts {site.name}.\n"
+        f"  map      http://127.0.0.1:{settings.http_port}/\n"
+        f"  counts   http://127.0.0.1:{settings.http_port}/v1/sites/{site.id}/counts\n"
+        f"  devices  mqtt://{'127.0.0.1' if not settings.open else '<this machine>'}:{settings.mqtt_port}"
+        f"  topic headcount/{site.id}/person/<device>/fix\n"
+        f"  data     {settings.data}\n"
+        "Ctrl-C stops it."
+    )
+    sys.stdout.flush()
+
+
+@main.command()
+@click.option("--people", type=click.IntRange(0), default=600, show_default=True, help="How many people.")
+@click.option("--vehicles", type=click.IntRange(0), default=150, show_default=True, help="How many cars.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same day.")
+@click.option("--browser/--no-browser", default=True, help="Open the map in a browser, where there is one.")
+@_site_option
+@_options
+@click.pass_context
+def demo(
+    ctx: click.Context,
+    /,
+    people: int,
+    vehicles: int,
+    seed: int,
+    browser: bool,
+    site: Path | None,
+    **values: Any,
+) -> None:
+    r"""See it: a day of a simulated university, in time-lapse, on the live map.
+
+    \b
+    headcount demo
+    headcount demo --people 2000 --vehicles 500 --speed 60
+
+    One simulated second lasts 1/speed seconds (default 30), and the site's holds and limits are
+    scaled alike, so that nothing honest looks implausible. It listens on this machine only.
+    """
+
+    def given(name: str) -> bool:
+        return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+    for name in ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port"):
+        if not given(name):
+            values[name] = roles.free_port(values[name])
+    if not given("speed"):
+        values["speed"] = 30.0
+    if not given("data"):
+        values["data"] = DEFAULT_DATA / "demo"
+    settings = Settings(site=site or bundled_site("ul"), **values)
+    crowd = ["--people", str(people), "--vehicles", str(vehicles), "--seed", str(seed)]
+    asyncio.run(_demo(settings, crowd, browser=browser))
+
+
+async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
+    configure_logging("demo", "WARNING")
+    arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
+
+    async def work() -> None:
+        async with roles.everything(settings), roles.watched("simulate", arguments, settings):
+            _greet(settings)
+            if browser:
+                _open_browser(f"http://127.0.0.1:{settings.http_port}/")
+            await asyncio.Event().wait()
+
+    await _until_stopped(work())
+
+
+def _open_browser(url: str) -> None:
+    """Open the map where a person sits in front of a screen."""
+    try:
+        controller = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if getattr(controller, "name", "") not in {"www-browser", "lynx", "w3m", "links", "elinks"}:
+        controller.open(url)
+
+
+@main.command()
+@click.argument("role", type=click.Choice(sorted(roles.ROLES)))
+@_site_option
+@_options
+def run(role: str, site: Path | None, **values: Any) -> None:
+    r"""Run one role in this process.
+
+    \b
+    headcount run broker --site campus.geojson
+    headcount run count --site campus.geojson
+    """
+    settings = _settings(site, values)
+    configure_logging(role)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        stop_on_signals(stop)
+        await roles.ROLES[role](settings, stop)
+
+    asyncio.run(work())
+
+
+def _seconds(_: click.Context, parameter: click.Parameter, text: str) -> float:
+    """`60`, `60s`, `5m`, `1h` as seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", text)
+    factor = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+    if match is None or float(match[1]) <= 0:
+        raise click.BadParameter(f"{text!r} is no duration such as 30s, 5m or 1h", param=parameter)
+    return float(match[1]) * factor[match[2]]
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--site", "site_file", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("--every", callback=_seconds, default="60s", show_default=True, help="Count this often.")
+@click.option("--kind", type=click.Choice(KINDS), help="The kind of rows that name none.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def replay(file: Path, site_file: Path, every: float, kind: Any, quiet: bool) -> None:
+    r"""Count a recording offline, by the same engine: NDJSON, a line for each tick and zone.
+
+    \b
+    headcount replay day.csv --site campus.geojson --every 60s > counts.ndjson
+    headcount replay phones.parquet --site campus.geojson --kind person
+
+    FILE is CSV, NDJSON or Parquet (.gz too) with the columns t,device,kind,lat,lon[,acc,received] in
+    the order of arrival. Ticks are the multiples of --every.
+    """
+    site = load_site(site_file)
+    trace = read_trace(file, kind)
+    counting = Replay(trace, site, every)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("ticks", total=counting.ticks)
+        for tick in counting.run():
+            lines = [
+                msgspec.json.encode(
+                    {"at": iso(tick.at_s), "zone": zone.id, "person": person, "vehicle": vehicle}
+                ).decode()
+                for zone, (person, vehicle) in zip(site.zones, tick.counts[:, :, 0].tolist(), strict=True)
+            ]
+            sys.stdout.write("\n".join(lines) + "\n")
+            bar.advance(task)
+    broken = sum(1 for _ in trace.errors())
+    if broken:
+        first = next(iter(trace.errors()))
+        click.echo(f"{broken} rows can't be read and were judged malformed; the first: {first}", err=True)

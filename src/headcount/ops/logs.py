@@ -1,0 +1,18 @@
+"""The operator's log: one line an event on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+
+def configure_logging(role: str, level: str = "INFO") -> None:
+    """Log from here on as `role`, in UTC; `level` is a name of `logging`."""
+    formatter = logging.Formatter(f"%(asctime)sZ {role} %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(
+        level=os.environ.get("HEADCOUNT_LOG_LEVEL", level).upper(), handlers=[handler], force=True
+    )

@@ -1,0 +1,229 @@
+"""The one place where real parts are put together: each role opens, runs until told to stop, closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from headcount.adapters import translate
+from headcount.api import server
+from headcount.api.sources import Sources
+from headcount.broker.config import INTERNAL, BrokerConfig
+from headcount.broker.folder import write_private
+from headcount.broker.server import Broker
+from headcount.counting.site import Site
+from headcount.counting.sitefile import at_speed
+from headcount.errors import DataFolderError, HeadcountError, PortTakenError
+from headcount.fixlog.reader import Endpoint
+from headcount.history import writer
+from headcount.ops.lifecycle import Child
+from headcount.settings import Settings
+from headcount.sites import load_site
+from headcount.worker import loop as counting
+from headcount.worker.publish import MqttAddress
+
+_log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+#: The roles of a machine, in the order in which they are started.
+WORKING_ROLES = ("count", "history", "adapters", "api")
+READY_S = 60.0
+
+
+def site_of(settings: Settings) -> Site:
+    """The site that counts, with its limits and holds scaled for a time-lapse run.
+
+    Raises:
+        SiteError: if the file isn't usable.
+    """
+    site = load_site(settings.site)
+    return site if settings.speed == 1 else at_speed(site, settings.speed)
+
+
+def secret_of(settings: Settings) -> str:
+    """The deployment's secret, made at the first start; it never leaves the data folder.
+
+    Raises:
+        DataFolderError: if the folder can't be read or written.
+    """
+    path = settings.data / "secret"
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32))
+        return path.read_text().strip()
+    except OSError as error:
+        raise DataFolderError(
+            str(settings.data),
+            f"can't be used: {error}",
+            "Choose another one with --data, or mend its rights",
+        ) from error
+
+
+def _endpoint(settings: Settings) -> Endpoint:
+    return Endpoint(LOOPBACK, settings.nats_port, INTERNAL, secret_of(settings))
+
+
+# --- the roles ---------------------------------------------------------------------------------
+async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
+    """The NATS server, started, watched and stopped."""
+    async with _broker(settings):
+        await stop.wait()
+
+
+def _broker(settings: Settings) -> Broker:
+    return Broker(
+        BrokerConfig(
+            data=settings.data,
+            password=secret_of(settings),
+            host=settings.host,
+            mqtt_port=settings.mqtt_port,
+            ws_port=settings.ws_port,
+            nats_port=settings.nats_port,
+            monitor_port=settings.monitor_port,
+            partitions=settings.partitions,
+        )
+    )
+
+
+async def run_count(settings: Settings, stop: asyncio.Event) -> None:
+    """A counting worker."""
+    password = secret_of(settings)
+    mqtt = MqttAddress(LOOPBACK, settings.mqtt_port, INTERNAL, password)
+    worker = counting.WorkerSettings(
+        site_of(settings), _endpoint(settings), mqtt, settings.partitions, password.encode()
+    )
+    await counting.run(worker, stop)
+
+
+async def run_history(settings: Settings, stop: asyncio.Event) -> None:
+    """The writer of the history."""
+    async with counting.connected(_endpoint(settings), "headcount history") as client:
+        await writer.run(client, settings.data, stop=stop)
+
+
+async def run_adapters(settings: Settings, stop: asyncio.Event) -> None:
+    """The translator of other formats."""
+    options = {
+        "servers": f"nats://{LOOPBACK}:{settings.nats_port}",
+        "user": INTERNAL,
+        "password": secret_of(settings),
+    }
+    await translate.run(options, site_of(settings).id, stop, worker=str(os.getpid()))
+
+
+async def run_api(settings: Settings, stop: asyncio.Event) -> None:
+    """HTTP: API, live stream, map, metrics."""
+    sources = Sources(
+        site=site_of(settings),
+        broker_url=f"nats://{LOOPBACK}:{settings.nats_port}",
+        data=settings.data,
+        partitions=settings.partitions,
+        user=INTERNAL,
+        password=secret_of(settings),
+        monitor_url=f"http://{LOOPBACK}:{settings.monitor_port}",
+    )
+    await server.run(sources, host=settings.host, port=settings.http_port, stop=stop)
+
+
+ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]] = {
+    "broker": run_broker,
+    "count": run_count,
+    "history": run_history,
+    "adapters": run_adapters,
+    "api": run_api,
+}
+
+
+# --- all of them on one machine ------------------------------------------------------------------
+@contextlib.asynccontextmanager
+async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
+    """The broker and a process for each role; inside, the API answers that it is ready.
+
+    Raises:
+        HeadcountError: whatever keeps it from starting; nothing is left behind then.
+    """
+    site_of(settings)  # a bad site file is told here, once
+    _check_free(settings.host, settings.http_port)
+    async with _broker(settings), contextlib.AsyncExitStack() as stack:
+        children = {
+            role: await stack.enter_async_context(watched(role, ["run", role], settings))
+            for role in WORKING_ROLES
+        }
+        await _ready(settings)
+        yield children
+
+
+@contextlib.asynccontextmanager
+async def watched(name: str, arguments: list[str], settings: Settings) -> AsyncIterator[Child]:
+    """`headcount <arguments>` in a process of its own, started again whenever it ends."""
+    child = Child(name, [sys.executable, "-m", "headcount", *arguments], settings.environment())
+    task = asyncio.create_task(child.watch(), name=f"watch {name}")
+    try:
+        yield child
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _ready(settings: Settings) -> None:
+    url = f"http://{LOOPBACK}:{settings.http_port}/readyz"
+    reason = "it doesn't answer"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_S):
+            while True:
+                ready, reason = await asyncio.to_thread(_ask, url, reason)
+                if ready:
+                    return
+                await asyncio.sleep(0.1)
+    raise HeadcountError(f"{url}: not ready after {READY_S:.0f} s: {reason}")
+
+
+def _ask(url: str, reason: str) -> tuple[bool, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  our own address
+            return True, ""
+    except urllib.error.HTTPError as error:
+        return False, error.read(1000).decode(errors="replace")
+    except OSError:
+        return False, reason
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            raise PortTakenError("HTTP", host, port, "--http-port") from error
+
+
+def free_port(preferred: int) -> int:
+    """This port if nobody listens there, else any free one."""
+    for port in (preferred, 0):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            number: int = sock.getsockname()[1]
+            return number
+    return preferred
+
+
+def site_path(site: Path | None) -> Path | None:
+    """The site to count: the one named, else `site.geojson` here if it exists."""
+    here = Path("site.geojson")
+    return site or (here if here.exists() else None)
