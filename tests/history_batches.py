@@ -62,7 +62,7 @@ def columns(rows: Sequence[Row]) -> FixColumns:
         t=np.array([r.t for r in rows], "<f8").tobytes(),
         received=np.array([r.received for r in rows], "<f8").tobytes(),
         device=[r.device for r in rows],
-        kind=np.array([KINDS.index(r.kind) for r in rows], np.uint8).tobytes(),  # type: ignore[arg-type]
+        kind=np.array([KINDS.index(r.kind) for r in rows], np.uint8).tobytes(),
         lat=np.array([r.lat for r in rows], "<f8").tobytes(),
         lon=np.array([r.lon for r in rows], "<f8").tobytes(),
         acc=np.array([r.acc for r in rows], "<f4").tobytes(),

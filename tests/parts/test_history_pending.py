@@ -32,7 +32,8 @@ def deliveries(draw: st.DrawFn) -> tuple[int, list[HistoryBatch | str]]:
     instants = [T0 + 10.0 * i for i in range(draw(st.integers(0, 4)))]
     queues = []
     for partition, rows in enumerate(streams):
-        queue, at = [], 0
+        queue: list[HistoryBatch] = []
+        at = 0
         while at < len(rows) or not queue:
             back = rng.randrange(4) if at else 0  # a worker that begins again a bit earlier
             stop = at + rng.randrange(1, 5)

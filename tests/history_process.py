@@ -1,0 +1,26 @@
+"""The history's writer as a process of its own, for tests that kill it: URL, user, password, data, flush_s."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import nats
+
+from headcount.history.writer import run
+
+
+async def main(url: str, user: str, password: str, data: str, flush_s: str) -> None:
+    """Write until SIGTERM; says `ready` once it is connected."""
+    client = await nats.connect(url, user=user, password=password, max_reconnect_attempts=-1)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    print("ready", flush=True)  # noqa: T201
+    await run(client, Path(data), stop=stop, flush_s=float(flush_s))
+    await client.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
