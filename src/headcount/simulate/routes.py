@@ -115,7 +115,7 @@ class _Layer:
         for hours, drive in ((table.car_come, self._drive_in), (table.car_go, self._drive_out)):
             cars = np.flatnonzero(alone & (hours == hour))
             start_s = hour * 3600 + table.car_shift_s[cars] + self.rng.uniform(-1200, 600, len(cars))
-            drive(cars, start_s, [self.people + cars])
+            drive(cars, start_s, None)
 
     def _walk(self, who: I8, start_s: F8, before: I8, after: I8) -> None:
         """On foot from a place to a place; from and to outside by the own gate."""
@@ -128,11 +128,11 @@ class _Layer:
         )
         crosses = (before < 0) | (after < 0)
         via = np.where(crosses, gate, -1)
-        self._go(who, [who], start_s, to_x, to_y, via, WALKING, stay)
+        self._go([(who, stay)], start_s, to_x, to_y, via, WALKING)
 
     def _come_by_car(self, who: I8, start_s: F8, after: I8) -> None:
         cars = self.timetable.car_of[who]
-        self._drive_in(cars, start_s, [self.people + cars, who])
+        self._drive_in(cars, start_s, who)
         self.x_m[who], self.y_m[who] = self.x_m[self.people + cars], self.y_m[self.people + cars]
         parked_s = self.free_s[self.people + cars]
         self.free_s[who] = parked_s
@@ -141,48 +141,49 @@ class _Layer:
     def _go_by_car(self, who: I8, start_s: F8) -> None:
         cars = self.timetable.car_of[who]
         car_x, car_y = self.x_m[self.people + cars], self.y_m[self.people + cars]
-        self._go(who, [who], start_s, car_x, car_y, np.full(len(who), -1), WALKING, OUTDOORS)
-        self._drive_out(cars, self.free_s[who] + BOARDING_S, [self.people + cars, who])
+        self._go([(who, OUTDOORS)], start_s, car_x, car_y, np.full(len(who), -1), WALKING)
+        self._drive_out(cars, self.free_s[who] + BOARDING_S, who)
 
-    def _drive_in(self, cars: I8, start_s: F8, moved: list[I8]) -> None:
+    def _drive_in(self, cars: I8, start_s: F8, drivers: I8 | None) -> None:
         park, spot = self.timetable.park[cars], self.spot[cars]
         to_x, to_y = self.places.x_m[park, spot], self.places.y_m[park, spot]
         devices = self.people + cars
-        self._go(devices, moved, start_s, to_x, to_y, self.gate[devices], DRIVING, PARKED)
+        phones: list[tuple[I8, int | U1]] = [] if drivers is None else [(drivers, OUTDOORS)]
+        self._go([(devices, PARKED), *phones], start_s, to_x, to_y, self.gate[devices], DRIVING)
 
-    def _drive_out(self, cars: I8, start_s: F8, moved: list[I8]) -> None:
+    def _drive_out(self, cars: I8, start_s: F8, drivers: I8 | None) -> None:
         devices = self.people + cars
         gate = self.gate[devices]
-        self._go(
-            devices, moved, start_s, self.places.out_x_m[gate], self.places.out_y_m[gate], gate, DRIVING, AWAY
-        )
+        phones: list[tuple[I8, int | U1]] = [] if drivers is None else [(drivers, AWAY)]
+        to_x, to_y = self.places.out_x_m[gate], self.places.out_y_m[gate]
+        self._go([(devices, AWAY), *phones], start_s, to_x, to_y, gate, DRIVING)
 
     def _go(
-        self,
-        who: I8,
-        moved: list[I8],
-        start_s: F8,
-        to_x: F8,
-        to_y: F8,
-        via: I8,
-        mode: int,
-        stay: int | U1,
+        self, moved: list[tuple[I8, int | U1]], start_s: F8, to_x: F8, to_y: F8, via: I8, mode: int
     ) -> None:
-        """Move `who` at their pace, over two points between; `moved` are all devices that go along.
+        """Move devices over two points between; nobody starts before the last move has ended.
 
-        `via` is a gate that is passed, -1 = none. Nobody starts before the last move has ended.
+        Args:
+            moved: devices that go together, each with its mode after; the first set the pace.
+            start_s: when each would like to start.
+            to_x: where each goes, with `to_y`.
+            to_y: see `to_x`.
+            via: index of a gate that each passes, -1 = none.
+            mode: how all of them go.
         """
+        who = moved[0][0]
         x, y = self.x_m[who], self.y_m[who]
         (x1, y1), (x2, y2) = self._bent(x, y, to_x, to_y, via)
         t = np.maximum(start_s, np.where(self.free_s[who] > 0, self.free_s[who] + PAUSE_S / 2, 0))
-        frames: list[tuple[F8, F8, F8, int | U1]] = [(t, x, y, mode)]
-        for next_x, next_y, after in ((x1, y1, mode), (x2, y2, mode), (to_x, to_y, stay)):
+        frames = [(t, x, y)]
+        for next_x, next_y in ((x1, y1), (x2, y2), (to_x, to_y)):
             t = t + np.hypot(next_x - x, next_y - y) / self.pace_mps[who]
             x, y = next_x, next_y
-            frames.append((t, x, y, after))
-        for devices in moved:
-            for frame in frames:
-                self.frames.add(devices, *frame)
+            frames.append((t, x, y))
+        for devices, after in moved:
+            for frame in frames[:-1]:
+                self.frames.add(devices, *frame, mode)
+            self.frames.add(devices, *frames[-1], after)
             self.x_m[devices], self.y_m[devices], self.free_s[devices] = x, y, t
 
     def _bent(self, x: F8, y: F8, to_x: F8, to_y: F8, via: I8) -> tuple[tuple[F8, F8], tuple[F8, F8]]:
@@ -190,8 +191,9 @@ class _Layer:
         gate_x, gate_y = self.places.gate_x_m[via], self.places.gate_y_m[via]
         outwards = np.hypot(gate_x - x, gate_y - y) > np.hypot(gate_x - to_x, gate_y - to_y)
         first = [self._beside(x, y, to_x, to_y, 1 / 3), self._beside(x, y, to_x, to_y, 2 / 3)]
-        inner = self._beside(np.where(outwards, x, gate_x), np.where(outwards, y, gate_y),
-                             np.where(outwards, gate_x, to_x), np.where(outwards, gate_y, to_y), 1 / 2)  # fmt: skip
+        from_x, from_y = np.where(outwards, x, gate_x), np.where(outwards, y, gate_y)
+        until_x, until_y = np.where(outwards, gate_x, to_x), np.where(outwards, gate_y, to_y)
+        inner = self._beside(from_x, from_y, until_x, until_y, 1 / 2)
         passes = via >= 0
         one_x = np.where(passes, np.where(outwards, inner[0], gate_x), first[0][0])
         one_y = np.where(passes, np.where(outwards, inner[1], gate_y), first[0][1])
