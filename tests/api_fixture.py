@@ -21,8 +21,10 @@ import httpx
 import msgspec
 import nats
 import numpy as np
+from fastapi import FastAPI
 from nats.aio.client import Client
 
+from headcount.api.app import create_app
 from headcount.api.server import run
 from headcount.api.sources import Sources
 from headcount.counting.fixes import I4
@@ -60,6 +62,24 @@ def site_with(zones: int) -> Site:
         for n, name in enumerate(names)
     ]
     return parse_site({"type": "FeatureCollection", "features": features}, "test")
+
+
+def app_without_broker(folder: Path) -> FastAPI:
+    """The application, not started: enough for what needs no broker."""
+    return create_app(Sources(site_with(2), "nats://127.0.0.1:1", folder / "data", 2, web=folder / "web"))
+
+
+def ask(folder: Path, path: str, *, client: str = "127.0.0.1", **options: Any) -> httpx.Response:
+    """The application's answer to a client of any address."""
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(app_without_broker(folder), client=(client, 4711))
+        host = options.pop("base_url", "http://127.0.0.1:8080")
+        method = options.pop("method", "GET")
+        async with httpx.AsyncClient(transport=transport, base_url=host) as http:
+            return await http.request(method, path, **options)
+
+    return asyncio.run(get())
 
 
 class Server:
@@ -108,7 +128,7 @@ class Api:
 
     base: str
     http: httpx.AsyncClient
-    broker: Server
+    broker: Server | None  # None where the test has another one
     nats: Client
     site: Site
     sources: Sources
@@ -203,6 +223,14 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20.
             await asyncio.sleep(0.03)
 
 
+async def status_is(api: Api, path: str, status: int) -> bool:
+    """Whether a path answers so now."""
+    try:
+        return (await api.get(path)).status_code == status
+    except httpx.TransportError:
+        return False
+
+
 @asynccontextmanager
 async def open_api(
     folder: Path, *, zones: int = 3, with_stream: bool = True, **limits: Any
@@ -232,7 +260,7 @@ async def open_api(
 
 
 @asynccontextmanager
-async def serving(sources: Sources, broker: Server, client: Client) -> AsyncIterator[Api]:
+async def serving(sources: Sources, broker: Server | None, client: Client) -> AsyncIterator[Api]:
     """An API over a broker that runs."""
     stop, ports = asyncio.Event(), asyncio.Queue[int]()
     task = asyncio.create_task(run(sources, host="127.0.0.1", port=0, stop=stop, on_ready=ports.put_nowait))

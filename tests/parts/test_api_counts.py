@@ -6,12 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
 import history_batches
-from api_fixture import Api, make_count_stream, moment, open_api, serving, until
+from api_fixture import Api, make_count_stream, moment, open_api, serving, status_is, until
 from headcount.api import shapes
 from headcount.wire import iso
 
@@ -155,6 +154,7 @@ def test_numbers_grow_old_without_broker_and_recover(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_api(tmp_path) as api, api.keep_counting({"site": (4, 2)}):
             await until(lambda: status_is(api, "/readyz", 200))
+            assert api.broker
             await api.broker.kill()
             await until(lambda: status_is(api, "/readyz", 503))
             first = await api.json("/v1/sites/ul/counts")
@@ -194,14 +194,6 @@ def test_readiness_names_the_silent_partition(tmp_path: Path) -> None:
             assert "1 of 2 partitions are fresh; silent: 1." in detail
 
     asyncio.run(check())
-
-
-async def status_is(api: Api, path: str, status: int) -> bool:
-    """Whether a path answers so now."""
-    try:
-        return (await api.get(path)).status_code == status
-    except httpx.TransportError:
-        return False
 
 
 async def age_above(api: Api, seconds: float) -> bool:

@@ -47,9 +47,8 @@ def create_app(sources: Sources) -> FastAPI:
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
-    app.include_router(system.router)
-    for resource in (sites, stream, fixes):
-        app.include_router(resource.router, prefix="/v1")
+    for resource in (system, sites, stream, fixes):
+        app.include_router(resource.router)
     page.install(app, sources.web)
     return app
 
@@ -107,5 +106,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         problem = problems.Problem.model_json_schema(ref_template=template)
         shapes.update(problem.pop("$defs"))
         shapes["Problem"] = problem
+        for operation in (operation for item in schema["paths"].values() for operation in item.values()):
+            # FastAPI promises its own 422 for every path parameter; those without a rule are never refused.
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
         app.openapi_schema = schema
     return app.openapi_schema

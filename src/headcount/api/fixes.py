@@ -23,7 +23,7 @@ from headcount.wire import KINDS, Kind, iso, partition_of
 MAX_LIMIT = 10_000
 _MAX_TEXT = 20_000
 
-router = APIRouter(tags=["positions"], dependencies=[Depends(require_local)])
+router = APIRouter(prefix="/v1", tags=["positions"], dependencies=[Depends(require_local)])
 Running = Annotated[Parts, Depends(parts_of)]
 Area = Annotated[str | None, Query(max_length=_MAX_TEXT)]
 

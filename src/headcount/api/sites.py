@@ -26,7 +26,7 @@ DEFAULT_SPAN_S = 3600.0
 AHEAD_S = 5.0
 GEOJSON = "application/geo+json"
 
-router = APIRouter(tags=["counts"])
+router = APIRouter(prefix="/v1", tags=["counts"])
 Running = Annotated[Parts, Depends(parts_of)]
 
 

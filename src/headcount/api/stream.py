@@ -33,7 +33,7 @@ RETRY_MS = 2000
 #: A reader that takes nothing for so long is given up.
 SEND_TIMEOUT_S = 30.0
 
-router = APIRouter(tags=["live"])
+router = APIRouter(prefix="/v1", tags=["live"])
 
 
 class Ping(msgspec.Struct):
@@ -172,6 +172,7 @@ async def _text(reader: Reader) -> AsyncIterator[bytes]:
     "/sites/{site}/stream",
     summary="Live counts as server-sent events",
     response_class=Events,
+    status_code=200,  # FastAPI looks for it in the class otherwise
     responses={
         200: {
             "description": "`event: counts` with absolute numbers: all zones first, then those that changed. "
