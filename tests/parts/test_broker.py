@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import aiomqtt
 import nats.errors
 import psutil
 import pytest
@@ -369,6 +370,34 @@ def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     asyncio.run(check())
     assert "killed by SIGKILL" in caplog.text
+
+
+def test_what_the_log_has_survives_a_kill(tmp_path: Path) -> None:
+    """Every fix that the log had shown before kill -9 of the server is there after it."""
+
+    async def fixes(broker: Broker) -> int:
+        client = await internal_client(broker)
+        infos = [await client.jetstream().stream_info(f"FIX_{partition}") for partition in range(4)]
+        await client.close()
+        return sum(info.state.messages for info in infos)
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
+                for number in range(500):
+                    await device.publish(f"headcount/ul/person/d{number}/fix", b"x", qos=0)
+            while await fixes(broker) < 500:
+                await asyncio.sleep(0.01)
+            old = broker.pid
+            assert old is not None
+            os.kill(old, signal.SIGKILL)
+            await until(lambda: broker.restarts == 1 and answers(broker.config.nats_port))
+            client = await internal_client(broker)
+            await until_stream(client, "COUNT")
+            await client.close()
+            assert await fixes(broker) == 500
+
+    asyncio.run(check())
 
 
 def test_it_tries_again_until_it_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

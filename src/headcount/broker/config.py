@@ -66,8 +66,9 @@ class Limits:
     #: Seconds that a new connection has for its CONNECT.
     connect_timeout_s: int = 10
     #: Messages and bytes that wait for one stream; above that the server drops ("IPQ len limit").
-    max_buffered_messages: int = 1_000_000
-    max_buffered_bytes: int = 256 * MIB
+    #: Both at once in each of 16 streams is 1 GiB of memory: the worst case.
+    max_buffered_messages: int = 500_000
+    max_buffered_bytes: int = 64 * MIB
     #: Memory and disk that all streams together may reserve.
     max_memory_bytes: int = 1024 * MIB
     max_file_bytes: int = 1024 * 1024 * MIB
