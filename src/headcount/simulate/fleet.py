@@ -1,0 +1,278 @@
+"""MQTT connections of simulated devices: real clients, each with its last will and a buffer.
+
+    Fleet.put(device, payload) ──▶ Link's buffer ──▶ aiomqtt (MQTT 3.1.1) ──▶ broker
+
+Devices share a connection where there are more of them than connections. MQTT allows a connection
+one last will: it is that of the first device that used it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiomqtt
+import msgspec
+import numpy as np
+
+from headcount import wire
+from headcount.counting.site import Site
+from headcount.counting.sitefile import parse_site
+from headcount.errors import BrokerError
+from headcount.wire import Kind
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 300
+#: Messages that wait on one connection while it is broken; above that the oldest are dropped.
+BUFFER = 10_000
+#: Seconds before a connection is tried again: at first, and at most; the real wait is 50 to 100 % of it.
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 15.0
+#: Connections that are being opened at one time.
+OPENING = 50
+#: Seconds that the end waits for what is still buffered.
+FLUSH_S = 1.5
+ANSWER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the fleet connects to."""
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+
+    def client(self, name: str, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
+        """A client that isn't connected yet; `name` gets a random end, so that no two clients share one."""
+        return aiomqtt.Client(
+            self.host,
+            self.port,
+            identifier=f"{name}-{secrets.token_hex(4)}",
+            protocol=aiomqtt.ProtocolVersion.V311,
+            will=will,
+            timeout=ANSWER_S,
+            keepalive=60,
+        )
+
+
+@dataclass(slots=True)
+class Sent:
+    """What has become of the messages so far."""
+
+    put: int = 0
+    sent: int = 0
+    dropped: int = 0  # because a buffer was full, or the end came
+    broken: int = 0  # connections that ended unexpectedly or couldn't be opened
+    connected: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are buffered."""
+        return self.put - self.sent - self.dropped
+
+
+class Link:
+    """One connection and the messages that wait for it, in order."""
+
+    def __init__(self, broker: Broker, status_topic: str, name: str, qos: int, sent: Sent) -> None:
+        """Nothing is opened before the first message."""
+        self._broker, self._status_topic, self._name, self._qos = broker, status_topic, name, qos
+        self._sent = sent
+        self._buffer: deque[tuple[str, bytes]] = deque()
+        self._wake = asyncio.Event()
+        self._ends = False
+
+    def put(self, topic: str, payload: bytes) -> None:
+        """Add a message; the oldest is dropped where `BUFFER` are waiting."""
+        self._sent.put += 1
+        if len(self._buffer) >= BUFFER:
+            self._buffer.popleft()
+            self._sent.dropped += 1
+        self._buffer.append((topic, payload))
+        self._wake.set()
+
+    def end(self) -> None:
+        """Send what is buffered, say `offline`, and be done."""
+        self._ends = True
+        self._wake.set()
+
+    async def run(self, opening: asyncio.Semaphore) -> None:
+        """Keep the connection while there is something to send, and open it again whenever it breaks."""
+        await self._wake.wait()
+        wait_s = RETRY_FIRST_S
+        while self._buffer or not self._ends:
+            will = aiomqtt.Will(self._status_topic, b"offline", qos=self._qos)
+            try:
+                async with self._open(self._broker.client(self._name, will), opening) as client:
+                    wait_s = RETRY_FIRST_S
+                    await self._send_all(client)
+                    return
+            except aiomqtt.MqttError as error:
+                self._sent.broken += 1
+                log.debug("%s: %s", self._name, error)
+            share = 0.5 + secrets.randbelow(1000) / 2000
+            await asyncio.sleep(wait_s * share)
+            wait_s = min(2 * wait_s, RETRY_MOST_S)
+
+    @asynccontextmanager
+    async def _open(
+        self, client: aiomqtt.Client, opening: asyncio.Semaphore
+    ) -> AsyncIterator[aiomqtt.Client]:
+        async with opening:
+            await client.__aenter__()
+        self._sent.connected += 1
+        try:
+            yield client
+        finally:
+            self._sent.connected -= 1
+            await client.__aexit__(None, None, None)
+
+    async def _send_all(self, client: aiomqtt.Client) -> None:
+        await client.publish(self._status_topic, b"online", qos=self._qos)
+        while True:
+            while self._buffer:
+                await self._send(client, *self._buffer.popleft())
+            if self._ends:
+                await client.publish(self._status_topic, b"offline", qos=self._qos)
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _send(self, client: aiomqtt.Client, topic: str, payload: bytes) -> None:
+        """Send one message; whatever goes wrong, it is first in line again."""
+        is_sent = False
+        try:
+            await client.publish(topic, payload, qos=self._qos)
+            is_sent = True
+        finally:
+            if is_sent:
+                self._sent.sent += 1
+            else:
+                self._buffer.appendleft((topic, payload))
+
+
+class Fleet:
+    """The devices of a site and their connections; open it with `open_fleet`."""
+
+    def __init__(
+        self, broker: Broker, site_id: str, devices: Sequence[tuple[Kind, str]], connections: int, qos: int
+    ) -> None:
+        """Make the links; nothing is opened yet."""
+        self.sent = Sent()
+        self._topics = [wire.FIX_TOPIC.format(site=site_id, kind=kind, device=name) for kind, name in devices]
+        self.links = [
+            Link(broker, wire.STATUS_TOPIC.format(site=site_id, kind=kind, device=name), name, qos, self.sent)
+            for kind, name in devices[:connections]
+        ]
+
+    def put(self, device: int, payload: bytes) -> None:
+        """Hand over a fix of a device (its index); it is sent when its connection is there."""
+        self.links[device % len(self.links)].put(self._topics[device], payload)
+
+
+@asynccontextmanager
+async def open_fleet(
+    broker: Broker,
+    site_id: str,
+    devices: Sequence[tuple[Kind, str]],
+    *,
+    connections: int = CONNECTIONS,
+    qos: int = 0,
+) -> AsyncIterator[Fleet]:
+    """Connect devices as they get something to say; at the end, flush for `FLUSH_S` at most.
+
+    Args:
+        broker: where they connect to.
+        site_id: part of their topics.
+        devices: kind and id of each; `Fleet.put` names them by index.
+        connections: each device has its own up to that many; beyond, devices share them.
+        qos: 0 or 1.
+    """
+    fleet = Fleet(broker, site_id, devices, connections, qos)
+    opening = asyncio.Semaphore(OPENING)
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(link.run(opening), name=f"link {i}") for i, link in enumerate(fleet.links)
+        ]
+        try:
+            yield fleet
+        finally:
+            for link in fleet.links:
+                link.end()
+            if running:
+                _, late = await asyncio.wait(running, timeout=FLUSH_S)
+                for task in late:
+                    task.cancel()
+            fleet.sent.dropped += fleet.sent.waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a running system says of itself by the retained message with its site."""
+
+    site: Site
+    speed: float  # seconds of movement in one second; 1 but in a time-lapse
+
+
+async def find_site(broker: Broker, site_id: str | None = None, timeout_s: float = 5.0) -> Running:
+    """The site of the running system, from its retained message `headcount/+/site`.
+
+    Args:
+        broker: the system's MQTT broker.
+        site_id: which one, where a broker has several.
+        timeout_s: how long to wait for the first.
+
+    Raises:
+        BrokerError: nobody answers there, no site is published, or several are.
+        SiteError: what is published is no site.
+    """
+    where = f"MQTT broker {broker.host}:{broker.port}"
+    try:
+        async with broker.client("headcount-site") as client:
+            found = await _retained_sites(client, site_id, timeout_s)
+    except aiomqtt.MqttError as error:
+        raise BrokerError(
+            f"{where}: no connection ({error}). Start the system with `headcount up`, "
+            "or name another broker with --host and --port."
+        ) from error
+    if not found:
+        wanted = f"site {site_id}" if site_id else "site"
+        raise BrokerError(
+            f"{where}: publishes no {wanted} on {wire.SITE_TOPIC.format(site='+')}. Is it headcount?"
+        )
+    if len(found) > 1:
+        raise BrokerError(f"{where}: publishes the sites {', '.join(sorted(found))}. Choose one with --site.")
+    topic, geojson = next(iter(found.items()))
+    return Running(parse_site(geojson, f"{where}, topic {topic}"), _speed(geojson))
+
+
+async def _retained_sites(client: aiomqtt.Client, site_id: str | None, timeout_s: float) -> dict[str, object]:
+    """Topic → GeoJSON of all sites that are there; those after the first get a third of a second."""
+    found: dict[str, object] = {}
+    await client.subscribe(wire.SITE_TOPIC.format(site=site_id or "+"), qos=1)
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            async for message in client.messages:
+                if not found:
+                    limit.reschedule(asyncio.get_running_loop().time() + 0.3)
+                try:
+                    found[str(message.topic)] = msgspec.json.decode(bytes(message.payload))
+                except (msgspec.MsgspecError, ValueError, RecursionError):
+                    found[str(message.topic)] = None  # parse_site says what is wrong
+    except TimeoutError:
+        return found
+    return found
+
+
+def _speed(geojson: object) -> float:
+    """The property `speed` of the site feature, 1 where there is none."""
+    features = geojson["features"] if isinstance(geojson, dict) else []
+    speeds = [f["properties"].get("speed") for f in features if f["properties"].get("role") == "site"]
+    return (
+        float(speeds[0]) if speeds and isinstance(speeds[0], int | float) and np.isfinite(speeds[0]) else 1.0
+    )

@@ -1,0 +1,118 @@
+"""Whole runs: find the running system, make the fleet, send a crowd or a recording, close everything."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from headcount.errors import SettingsError, TraceError
+from headcount.simulate.crowd import Crowd
+from headcount.simulate.fleet import CONNECTIONS, Broker, Sent, find_site, open_fleet
+from headcount.simulate.pace import Tell, chosen_speed, devices_of, schedule, send_crowd, send_schedule
+from headcount.simulate.traces import read_trace
+from headcount.wire import Kind
+
+#: The broker that `headcount up` starts on this machine.
+LOCAL = Broker()
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdRun:
+    """A simulated crowd; the defaults are those of `headcount simulate`."""
+
+    broker: Broker = LOCAL
+    site_id: str | None = None  # None = the only one that the broker has
+    people: int = 1000
+    vehicles: int = 300
+    seed: int = 1
+    start_s: float = 9.5 * 3600  # simulated seconds since midnight
+    speed: float | None = None  # None = the system's own
+    duration_s: float | None = None  # real seconds, None = without end
+    connections: int = CONNECTIONS
+    qos: int = 0
+    truth: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRun:
+    """A recording sent as if live; the defaults are those of `headcount publish`."""
+
+    file: Path
+    kind: Kind | None = None  # of rows that don't name one
+    broker: Broker = LOCAL
+    site_id: str | None = None
+    speed: float = 1.0
+    loop: bool = False
+    connections: int = CONNECTIONS
+    qos: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEnd:
+    """What became of a recording."""
+
+    sent: Sent
+    rows: int
+    broken: int
+    errors: tuple[TraceError, ...]  # of the first broken rows
+    system_speed: float  # where it differs from the run's, honest movement is judged implausible or late
+
+
+#: Broken rows of a recording that are reported one by one.
+ERRORS_SHOWN = 10
+
+
+async def run_crowd(run: CrowdRun, stop: asyncio.Event, tell: Tell) -> Sent:
+    """Simulate until the duration is over or `stop` is set.
+
+    Raises:
+        BrokerError: no running system is found.
+        SettingsError: the speed isn't the system's, or the truth can't be written.
+    """
+    running = await find_site(run.broker, run.site_id)
+    speed = chosen_speed(run.speed, running)
+    crowd = Crowd(running.site, run.people, run.vehicles, run.seed, run.start_s)
+    fleet_of = open_fleet(
+        run.broker, running.site.id, devices_of(crowd), connections=run.connections, qos=run.qos
+    )
+    with ExitStack() as files:
+        truth_file = None
+        if run.truth is not None:
+            try:
+                truth_file = files.enter_context(run.truth.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise SettingsError("--truth", f"{run.truth}: {error.strerror or error}") from error
+        async with fleet_of as fleet:
+            await send_crowd(
+                crowd,
+                fleet,
+                speed=speed,
+                duration_s=run.duration_s,
+                stop=stop,
+                tell=tell,
+                truth_file=truth_file,
+            )
+        return fleet.sent
+
+
+async def run_trace(run: TraceRun, stop: asyncio.Event, tell: Tell) -> TraceEnd:
+    """Send a recording to its end, or until `stop` is set; broken rows are left out and counted.
+
+    Raises:
+        TraceError: the file is no recording, or every row of it is broken.
+        BrokerError: no running system is found.
+    """
+    trace = read_trace(run.file, run.kind)
+    broken = int((trace.problem > 0).sum())
+    errors = tuple(error for error, _ in zip(trace.errors(), range(ERRORS_SHOWN), strict=False))
+    if broken and broken == len(trace):
+        raise errors[0]
+    running = await find_site(run.broker, run.site_id)
+    plan = schedule(trace)
+    async with open_fleet(
+        run.broker, running.site.id, plan.devices, connections=run.connections, qos=run.qos
+    ) as fleet:
+        await send_schedule(plan, fleet, speed=run.speed, loop=run.loop, stop=stop, tell=tell)
+    return TraceEnd(fleet.sent, len(trace), broken, errors, running.speed)
