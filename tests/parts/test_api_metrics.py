@@ -67,9 +67,8 @@ def test_reports_of_workers_are_summed() -> None:
         latency=latency([1, 2, 3], 2.5),
     )
     it.say("w2", verdicts={"person": {"accepted": 7}, "unknown": {"malformed": 2}}, lag=4, fixes_per_s=0.5)
-    it.say(
-        "w2", verdicts={"person": {"accepted": 8}}, lag=1, fixes_per_s=0.5, latency=latency([1, 1, 1], 0.5)
-    )
+    more = {"person": {"accepted": 8}, "unknown": {"malformed": 2}}
+    it.say("w2", verdicts=more, lag=1, fixes_per_s=0.5, latency=latency([1, 1, 1], 0.5))
     found = it.read()
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 13
     assert value(found, "headcount_fixes_total", kind="unknown", verdict="malformed") == 2

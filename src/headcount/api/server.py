@@ -16,8 +16,8 @@ from headcount.api.parts import Parts
 from headcount.api.sources import Sources
 from headcount.errors import PortTakenError, SettingsError
 
-#: Open streams are ended at once; what else is still being answered has this long.
-GRACE_S = 1
+#: Open streams are ended at once; readers that take nothing, and other answers, have this long.
+GRACE_S = 0.5
 #: Clients' WebSocket messages are thrown away: none needs to be longer.
 _MAX_WEBSOCKET_MESSAGE = 1024
 
@@ -64,7 +64,7 @@ async def run(
                 access_log=False,
                 proxy_headers=False,  # who asks is who is connected, see access.py
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
+                timeout_graceful_shutdown=GRACE_S,  # type: ignore[arg-type]  # it only waits that long
                 ws_max_size=_MAX_WEBSOCKET_MESSAGE,
                 ws_max_queue=4,
             )

@@ -25,3 +25,5 @@ class Sources:
     web: Path = WEB
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503
+    ping_s: float = 5.0  # between signs of life in a stream
+    send_timeout_s: float = 30.0  # a stream's reader that takes nothing for so long is given up

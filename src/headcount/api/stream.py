@@ -27,11 +27,8 @@ from headcount.api.parts import Parts, known_site, parts_of
 from headcount.api.problems import ProblemError, invalid
 from headcount.wire import iso
 
-PING_S = 5.0
 #: When a client should connect again.
 RETRY_MS = 2000
-#: A reader that takes nothing for so long is given up.
-SEND_TIMEOUT_S = 30.0
 
 router = APIRouter(prefix="/v1", tags=["live"])
 
@@ -53,13 +50,18 @@ class Update(msgspec.Struct):
 class Reader:
     """What one reader knows, and what it gets next."""
 
-    def __init__(self, live: LiveCounts, zones: list[int], every_s: float) -> None:
-        """Read these zones (indices), at most every `every_s`."""
-        self._live = live
-        self._zones = zones
+    def __init__(self, parts: Parts, zones: str | None, every_s: float) -> None:
+        """Read these zones (ids with commas between), at most every `every_s`.
+
+        Raises:
+            ProblemError: `invalid-parameter`, naming the zone that there isn't.
+        """
+        self._live = parts.live
+        self._ping_s = parts.sources.ping_s
+        self._zones = zone_indices(parts.live, zones)
         self._every_s = every_s
         self._known: Picture | None = None
-        self._ping_due = _now() + PING_S
+        self._ping_due = _now() + self._ping_s
         self._counts_due = 0.0
 
     async def updates(self) -> AsyncIterator[Update]:
@@ -69,7 +71,7 @@ class Reader:
             if (news := self._news()) is not None:
                 yield news
             elif (now := _now()) >= self._ping_due:
-                self._ping_due = now + PING_S
+                self._ping_due = now + self._ping_s
                 yield self._ping()
             elif now < self._counts_due:
                 await live.pause(min(self._counts_due, self._ping_due) - now)
@@ -119,10 +121,10 @@ class Events(StreamingResponse):
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client leaves, or has taken nothing for `SEND_TIMEOUT_S`."""
+        """Send until the client leaves, or has taken nothing for too long."""
 
         async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
+            async with asyncio.timeout(self._parts.sources.send_timeout_s):
                 await send(message)
 
         with seat(self._parts), contextlib.suppress(TimeoutError):
@@ -176,7 +178,7 @@ async def _text(reader: Reader) -> AsyncIterator[bytes]:
     responses={
         200: {
             "description": "`event: counts` with absolute numbers: all zones first, then those that changed. "
-            f"`event: ping` every {PING_S:g} s. A slow reader gets fewer and newer updates.",
+            "`event: ping` every 5 s. A slow reader gets fewer and newer updates.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_TEXT}},
         },
         **failures("unknown-site", "invalid-parameter", "too-many-streams"),
@@ -194,7 +196,7 @@ async def stream(
     are absolute, so a lost update does no harm; after reconnecting, the first event is full again.
     """
     known_site(parts, site)
-    return Events(parts, Reader(parts.live, zone_indices(parts.live, zones), every))
+    return Events(parts, Reader(parts, zones, every))
 
 
 @router.get(
@@ -225,28 +227,28 @@ async def websocket(
     """Send the updates of /stream over a WebSocket."""
     try:
         known_site(parts, site)
-        reader = Reader(parts.live, zone_indices(parts.live, zones), every)
+        reader = Reader(parts, zones, every)
         with seat(parts):
             await socket.accept()
-            await _send_until_gone(socket, reader)
+            await _send_until_gone(socket, reader, parts.sources.send_timeout_s)
     except ProblemError as error:
         problem = problems.document(error.kind, error.detail, socket.url.path)
         await socket.send_denial_response(problems.response(problem, error.headers))
 
 
-async def _send_until_gone(socket: WebSocket, reader: Reader) -> None:
+async def _send_until_gone(socket: WebSocket, reader: Reader, timeout_s: float) -> None:
     async with asyncio.TaskGroup() as group:
-        sender = group.create_task(_send(socket, reader), name="websocket")
+        sender = group.create_task(_send(socket, reader, timeout_s), name="websocket")
         # What clients say is not listened to, but that they leave is.
         while (await socket.receive())["type"] != "websocket.disconnect":
             pass
         sender.cancel()
 
 
-async def _send(socket: WebSocket, reader: Reader) -> None:
+async def _send(socket: WebSocket, reader: Reader, timeout_s: float) -> None:
     with contextlib.suppress(WebSocketDisconnect, TimeoutError, RuntimeError):  # gone while sending
         async for news in reader.updates():
-            async with asyncio.timeout(SEND_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 await socket.send_text(msgspec.json.encode(news).decode())
     with contextlib.suppress(RuntimeError):
         await socket.close(1001)
