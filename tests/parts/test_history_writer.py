@@ -20,8 +20,10 @@ from nats.js.api import RetentionPolicy, StreamConfig
 
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
+from headcount.errors import DataFolderError
 from headcount.history import writer as module
 from headcount.history.retention import KEEP_S
+from headcount.history.segments import hour_name
 from headcount.history.writer import CONSUMER, Stats, run
 from headcount.wire import HISTORY_STREAM, HISTORY_SUBJECT, HistoryBatch
 from history_batches import (
@@ -41,11 +43,12 @@ FAST_S = 0.05
 PROGRAM = Path(__file__).resolve().parents[1] / "history_process.py"
 
 
-async def publish(client: Client, *batches: HistoryBatch) -> None:
+async def publish(client: Client, *batches: HistoryBatch, pause_s: float = 0.0) -> None:
     """Send batches as a worker does; when this returns, the stream has them."""
     jetstream = client.jetstream()
     for one in batches:
         subject = HISTORY_SUBJECT.format(partition=one.partition)
+        await asyncio.sleep(pause_s)
         for _ in range(20):
             # A publish that timed out may have been stored: then it is one more repeat.
             with suppress(nats.errors.Error, TimeoutError):
@@ -210,6 +213,32 @@ def test_full_memory_is_flushed_early(tmp_path: Path, monkeypatch: pytest.Monkey
     asyncio.run(go())
 
 
+def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
+    """Where the disk refuses, the role ends with the reason, and the next one stores every row."""
+    hour = tmp_path / "history" / "fixes" / hour_name(T0)
+
+    rows = random_rows(random.Random(1), 50)
+
+    async def fail(broker: Broker) -> None:
+        async with writing(broker, tmp_path) as (client, _):
+            await publish(client, batch(rows=rows))
+            await asyncio.Event().wait()
+
+    async def go() -> None:
+        async with open_broker(tmp_path / "broker") as broker:
+            hour.parent.mkdir(parents=True)
+            hour.write_text("in the way")
+            with pytest.raises(ExceptionGroup) as caught:
+                await fail(broker)
+            assert caught.group_contains(DataFolderError, match="hour=2026-11-24T13")
+            hour.unlink()
+            async with writing(broker, tmp_path) as (client, _):
+                await until_acknowledged(client)
+        assert [row for _, row in stored_fixes(tmp_path)] == rows
+
+    asyncio.run(go())
+
+
 def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
     """A writer that starts a day later drops what has expired in the meantime."""
 
@@ -298,12 +327,13 @@ def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
         rows, batches = sent(seed)
         async with open_broker(tmp_path / "broker") as broker:
             client = await internal_client(broker)
-            rounds = 8
-            size = len(batches) // rounds + 1
+            size = len(batches) // 8 + 1
             for start in range(0, len(batches), size):
+                part = batches[start : start + size]
                 async with writer_process(broker, tmp_path):
-                    sending = asyncio.create_task(publish(client, *batches[start : start + size]))
-                    await asyncio.sleep(rng.random() * 0.6)
+                    # All the time something is being flushed, so that the kill hits a flush.
+                    sending = asyncio.create_task(publish(client, *part, pause_s=0.5 / size))
+                    await asyncio.sleep(0.1 + rng.random() * 0.6)
                 await sending
             async with writing(broker, tmp_path):
                 await until_acknowledged(client)
