@@ -21,7 +21,7 @@ from headcount.broker import folder, probe
 from headcount.broker.config import BrokerConfig, render
 from headcount.broker.program import find_program
 from headcount.errors import BrokerError, HeadcountError, LogError, PortTakenError
-from headcount.fixlog.streams import ensure_streams, forget_retained
+from headcount.fixlog.streams import STORE_BYTES, ensure_streams, forget_retained
 
 LOG = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ HEALTHY_S = 30.0
 READY_S = 60.0
 #: Seconds between asking to stop and killing.
 STOP_S = 1.5
-#: What the streams of one data folder may take of its disk, at most.
-STORE_BYTES = 16 << 30
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -155,10 +153,11 @@ class Broker:
             except (LogError, *probe.NO_ANSWER) as error:
                 LOG.debug("the NATS server can't be asked now: %r", error)
                 continue  # it is starting, or has died: `_restart` says so
-            if problem and problem != self.problem:
+            lasting = problem is not None and problem == self.problem
+            if problem and not lasting:
                 LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
             self.problem = problem
-            if problem and process and folder.has_room(self.config.data):
+            if lasting and process and folder.has_room(self.config.data):
                 LOG.warning("there is room in %s: starting the NATS server again", self.config.data)
                 await _terminate(process)
                 self.problem = None

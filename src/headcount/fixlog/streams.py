@@ -1,7 +1,7 @@
 """The streams of the log and around it: made once, brought up to date at every start.
 
     FIX_<p>    fix.<p>.>         the fixes of the last hour, on disk
-    COUNT      count.<p>         the newest counts of each partition, in memory
+    COUNT      count.<p>         the newest counts of each partition, in memory: gone when the server dies
     EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
     HISTORY    history.<p>       rows on their way into segments, a day at most, on disk
     FOREIGN    owntracks.*.*, …  other formats, until they are translated
@@ -31,6 +31,9 @@ HOUR_S = 3600
 #: The log's length (DESIGN: an hour; a day is in Parquet).
 LOG_AGE_S = HOUR_S
 HISTORY_AGE_S = 24 * HOUR_S
+#: What all streams may take of a disk that is large enough: at about 125 bytes a fix, the FIX streams
+#: hold 75 million, an hour at 20 000 a second.
+STORE_BYTES = 16 << 30
 #: The largest fix or foreign message that is stored. OwnTracks' largest (waypoints) stay well below.
 MAX_DEVICE_MESSAGE_BYTES = 64 << 10
 SNAPSHOT_BUCKET = "SNAPSHOT"
@@ -63,16 +66,13 @@ class StreamBytes:
         )
 
 
-async def ensure_streams(
-    client: Client, partitions: int, *, store_bytes: int = 16384 * MIB, memory_counts: bool = True
-) -> None:
+async def ensure_streams(client: Client, partitions: int, *, store_bytes: int = STORE_BYTES) -> None:
     """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
 
     Args:
         client: connected as the user with all rights.
         partitions: P, the same that the broker's mapping has.
         store_bytes: what the streams may take of the disk together.
-        memory_counts: keep COUNT in memory; False keeps it on disk.
 
     Raises:
         LogError: the folder holds a log with another number of partitions, or the server refuses.
@@ -80,15 +80,13 @@ async def ensure_streams(
     names = await _names(client)
     await _check_partitions(client, names, partitions)
     sizes = StreamBytes.within(store_bytes)
-    for config in stream_configs(partitions, sizes, count_storage="memory" if memory_counts else "file"):
+    for config in stream_configs(partitions, sizes):
         await _ensure(client, config, exists=config["name"] in names)
     await _limit_mqtt(client, names)
     await _ensure_buckets(client, sizes.snapshots)
 
 
-def stream_configs(
-    partitions: int, sizes: StreamBytes, count_storage: str = "memory"
-) -> list[dict[str, Any]]:
+def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
     """The configuration of each stream, as JetStream's API takes it (ages in nanoseconds)."""
     per_fix_stream = max(sizes.fix // partitions, MIB)
     fixes = [
@@ -107,7 +105,7 @@ def stream_configs(
         _stream(
             wire.COUNT_STREAM,
             ["count.*"],
-            storage=count_storage,
+            storage="memory",
             max_msgs_per_subject=1,
             max_bytes=sizes.count,
             allow_direct=True,
