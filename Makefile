@@ -1,0 +1,69 @@
+# headcount: `make` alone lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WEB := src/headcount/web
+# T picks tests: `make test T=fast`, T=engine, T=parts, T=system, T=docs, or a path
+T ?= all
+tests_all := tests
+tests_fast := tests -m "not slow"
+tests_engine := tests/engine
+tests_parts := tests/parts
+tests_system := tests/system
+tests_docs := tests/docs
+
+.PHONY: help env web demo test test-web lint bench docs lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(VENV)/ready ## the Python environment in .venv, from the lock
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@echo "== making the Python environment in $(VENV) (about half a minute) =="
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "headcount needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+web: $(WEB)/index.html ## the live map, into the package
+
+$(WEB)/index.html: $(shell find web/src web/index.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
+	@command -v npm >/dev/null || { echo "the map needs Node.js and npm: install them, or use the API without the map"; exit 1; }
+	@echo "== building the map (about half a minute) =="
+	cd web && npm ci --no-fund --no-audit --loglevel=error && npm run --silent build
+	@touch $@
+
+demo: env ## a simulated campus on the live map
+	@$(MAKE) --no-print-directory web || echo "== going on without the map =="
+	@exec $(BIN)/headcount demo $(DEMO)
+
+test: env ## all tests; T=fast, engine, parts, system or docs for some
+	@$(MAKE) --no-print-directory web || echo "== going on without the map: its tests will be skipped =="
+	$(BIN)/pytest $(or $(tests_$(T)),$(T)) $(PYTEST)
+
+test-web: web ## the map's own tests
+	cd web && npm test --silent
+
+lint: env ## format, lint, types, directions of imports, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' Makefile)
+
+bench: env ## the figures of the documents, measured on this machine
+	$(BIN)/python bench/run.py $(BENCH)
+
+docs: env ## the documentation as a site, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+lock: ## the locks in requirements/, from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/run.txt
+	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/dev.txt
+
+clean: ## remove what was made
+	rm -rf $(VENV) $(WEB) web/node_modules site bench/out

@@ -1,0 +1,91 @@
+"""Messages of the log → columns."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.counting.fixes import FIX, OFFLINE, ONLINE
+from headcount.fixlog.payloads import Rows, rows
+
+GOOD = b'{"tst":1700000000,"lat":52.5,"lon":-8.5,"acc":5}'
+NESTED = b"[" * 100_000
+BAD = [
+    b"",
+    b"not json",
+    b"\xff\xfe\x00",
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"tst":1,"lat":2}',
+    b'{"tst":"1","lat":2,"lon":3}',
+    b'{"tst":1,"lat":true,"lon":3}',
+    b'{"tst":NaN,"lat":2,"lon":3}',
+    b'{"tst":1e999,"lat":2,"lon":3}',
+    b'{"tst":1,"lat":2,"lon":3,"acc":"far"}',
+    b'{"tst":1,"lat":2,"lon":3},{"tst":1,"lat":2,"lon":3}',
+    b'{"tst":1,"lat":2,"lon":3,"x":' + NESTED,
+    b'{"tst":1,"lat":2,"lon":3,"x":"' + b"y" * 10_000_000 + b'"',
+]
+
+
+def _rows(subjects: list[bytes], payloads: list[bytes]) -> Rows:
+    n = len(subjects)
+    return rows(b"ul", subjects, payloads, np.arange(n), np.full(n, 10**18))
+
+
+@pytest.mark.parametrize("payload", BAD, ids=range(len(BAD)))
+def test_a_broken_payload_hurts_only_itself(payload: bytes) -> None:
+    """What can't be decoded has no time; its neighbours are untouched."""
+    found = _rows([b"fix.1.ul.person.a", b"fix.1.ul.person.b", b"fix.1.ul.person.c"], [GOOD, payload, GOOD])
+    assert np.isnan(found.t_s).tolist() == [False, True, False]
+    assert found.lat_deg[[0, 2]].tolist() == [52.5, 52.5]
+    assert found.keys == [b"person.a", b"person.b", b"person.c"]
+
+
+def test_fields_of_a_fix() -> None:
+    """`t` as a number is the exact time, a letter is OwnTracks' trigger; acc may be missing or null."""
+    payloads = [
+        b'{"tst":5,"lat":1,"lon":2}',
+        b'{"tst":5,"t":5.25,"lat":1,"lon":2,"acc":null}',
+        b'{"_type":"location","tst":5,"t":"u","lat":1,"lon":2,"acc":7,"batt":80,"vel":3,"SSID":"x"}',
+    ]
+    found = _rows([b"fix.0.ul.vehicle.x"] * 3, payloads)
+    assert found.t_s.tolist() == [5.0, 5.25, 5.0]
+    assert [math.isnan(acc) or acc for acc in found.acc_m.tolist()] == [True, True, 7.0]
+    assert found.received_s.tolist() == [1e9] * 3
+
+
+def test_statuses_and_strangers() -> None:
+    """Greetings and last wills are told apart from fixes; other sites' and short subjects have no key."""
+    subjects = [
+        b"fix.1.ul.person.a.status",
+        b"fix.1.ul.person.a.status",
+        b"fix.1.ul.person.a.status",
+        b"fix.1.other.person.a",
+        b"fix.1.ul",
+        b"fix.1.ul.person.a",
+    ]
+    found = _rows(subjects, [b"online", b"offline", b"dancing", GOOD, GOOD, b"offline"])
+    assert found.what.tolist() == [ONLINE, OFFLINE, FIX, FIX, FIX, FIX]
+    assert found.keys == [b"person.a", b"person.a", b"", b"", b"", b"person.a"]
+
+
+@given(st.lists(st.sampled_from([GOOD, *BAD[:12]]), min_size=1, max_size=20))
+def test_a_batch_is_its_rows(payloads: list[bytes]) -> None:
+    """Decoding a batch gives what decoding each message alone gives."""
+    subject = b"fix.1.ul.person.a"
+    together = _rows([subject] * len(payloads), payloads)
+    alone = [_rows([subject], [payload]) for payload in payloads]
+    assert np.array_equal(together.t_s, np.array([one.t_s[0] for one in alone]), equal_nan=True)
+    assert np.array_equal(together.lat_deg, np.array([one.lat_deg[0] for one in alone]), equal_nan=True)
+
+
+def test_good_payload_is_json() -> None:
+    """The example that the other tests stand on is an ordinary fix."""
+    assert json.loads(GOOD)["lat"] == 52.5
