@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,37 +15,10 @@ from headcount.counting.sitefile import parse_site
 from headcount.simulate.crowd import Crowd, Reports
 from headcount.simulate.places import to_degrees
 from headcount.simulate.truth import HEADER, Truth
+from small_site import feature, site_of, small_site, square
 
 READY = Path(__file__).resolve().parents[2] / "sites" / "ul.geojson"
 PEOPLE, VEHICLES = 400, 150
-
-
-def square(x: float, y: float, size: float) -> dict[str, Any]:
-    """A square with this corner, in thousandths of a degree."""
-    corners = [(x, y), (x + size, y), (x + size, y + size), (x, y + size), (x, y)]
-    return {"type": "Polygon", "coordinates": [[[a / 1000, 50 + b / 1000] for a, b in corners]]}
-
-
-def feature(geometry: dict[str, Any], **properties: Any) -> dict[str, Any]:
-    """A GeoJSON feature."""
-    return {"type": "Feature", "properties": properties, "geometry": geometry}
-
-
-def site_of(*zones: dict[str, Any]) -> Site:
-    """A site of about 700 by 1100 metres with these zones."""
-    boundary = feature(square(0, 0, 10), role="site", id="s")
-    return parse_site({"type": "FeatureCollection", "features": [boundary, *zones]}, "test")
-
-
-def small_site() -> Site:
-    """Two buildings, a lawn, a car park for 40 cars, a gate."""
-    return site_of(
-        feature(square(2, 2, 1), role="zone", id="b1", type="building"),
-        feature(square(6, 7, 1.5), role="zone", id="library", name="Library", type="building"),
-        feature(square(4, 4, 1), role="zone", id="lawn", type="area"),
-        feature(square(7, 2, 1), role="zone", id="p1", type="car_park", capacity={"vehicle": 40}),
-        feature(square(9.7, 4, 0.3), role="zone", id="gate", type="gate"),
-    )
 
 
 def day_of(crowd: Crowd, start_s: float, end_s: float, step_s: float = 10.0) -> list[Reports]:

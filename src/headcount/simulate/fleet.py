@@ -37,7 +37,8 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.5, 15.0
 OPENING = 50
 #: Seconds that the end waits for what is still buffered.
 FLUSH_S = 1.5
-ANSWER_S = 10.0
+#: Seconds that the broker has for an answer; a connection that broke meanwhile is noticed then.
+ANSWER_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
