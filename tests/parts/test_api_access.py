@@ -81,7 +81,7 @@ def test_every_route_of_positions_is_private(tmp_path: Path) -> None:
     routes = [route for route in fixes.router.routes if isinstance(route, APIRoute)]
     assert len(routes) == 2
     for route in routes:
-        assert any(d.call is access.require_local for d in route.dependant.dependencies), route.path
+        assert any(d.dependency is access.require_local for d in route.dependencies), route.path
         assert access.PRIVATE.match(route.path)
     schema = app_without_broker(tmp_path).openapi()
     positions = [path for path, item in schema["paths"].items() if "positions" in item["get"].get("tags", [])]

@@ -7,13 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import history_batches
-from api_fixture import Api, make_count_stream, moment, open_api, serving, status_is, until
+from api_fixture import Api, make_count_stream, moment, open_api, serving, site_with, status_is, until
 from headcount.api import shapes
-from headcount.wire import iso
+from headcount.api.live import LiveCounts
+from headcount.counting.fixes import I4
+from headcount.wire import PartitionCounts, iso
 
 
 def test_sites_and_geojson(tmp_path: Path) -> None:
@@ -32,14 +35,13 @@ def test_sites_and_geojson(tmp_path: Path) -> None:
 
 
 def test_counts_are_sums_over_partitions(tmp_path: Path) -> None:
-    """Both partitions' numbers of one instant are added, and an instant that one lacks is not shown."""
+    """Both partitions' numbers of one instant are added."""
 
     async def check() -> None:
         async with open_api(tmp_path) as api:
             at = api.tick()
             await api.publish(0, at, api.values({"site": (3, 1), "library": (2, 0)}))
             await api.publish(1, at, api.values({"site": (4, 0), "library": (1, 0)}))
-            await api.publish(0, api.tick(), api.values({"site": (90, 90)}))
             await api.seen(at)
             counts = await api.json("/v1/sites/ul/counts")
             shapes.CountsShape.model_validate(counts)
@@ -51,6 +53,75 @@ def test_counts_are_sums_over_partitions(tmp_path: Path) -> None:
             assert zone["person"] == {"count": 3, "low": 1, "high": 5, "stale": 0}
 
     asyncio.run(check())
+
+
+class Hand:
+    """Live counts with a clock that is set by hand, fed without a broker."""
+
+    def __init__(self) -> None:
+        """Start at an instant of the grid."""
+        self.now = 1_795_525_200.0
+        self.site = site_with(1)
+        self.live = LiveCounts(self.site, 2, clock=lambda: self.now)
+
+    def report(self, partition: int, number: int, epoch: int = 1) -> None:
+        """A partition reports the present instant."""
+        values: I4 = np.full((len(self.site.zones), 2, 4), number, np.int32)
+        report = PartitionCounts("ul", partition, 2, epoch, 1, self.now, len(values), values.tobytes())
+        self.live.take(msgspec.msgpack.encode(report))
+
+    def shown(self) -> tuple[float, int, int]:
+        """The newest total: how long ago, its number, fresh partitions."""
+        assert self.live.picture
+        total = self.live.picture.total
+        return round(self.now - total.at, 1), int(total.values[0, 0, 0]), total.partitions_fresh
+
+
+def test_an_instant_waits_for_all_partitions() -> None:
+    """What only one partition has reported is shown when the other has too, or when it is overdue."""
+    hand = Hand()
+    hand.report(0, 3)
+    hand.report(1, 4)
+    hand.now += 0.5
+    hand.report(0, 90)
+    hand.live.check_overdue()
+    assert hand.shown() == (0.5, 7, 2)
+    hand.report(1, 1)
+    assert hand.shown() == (0.0, 91, 2)
+    hand.now += 1.5
+    hand.report(0, 5)
+    assert hand.shown() == (1.5, 91, 2)
+    hand.live.check_overdue()
+    assert hand.shown() == (1.5, 6, 2)
+    hand.now += 1.0
+    hand.live.check_overdue()
+    assert hand.shown() == (2.5, 6, 1)
+    assert hand.live.silent() == [1]
+
+
+def test_a_clock_that_is_set_back() -> None:
+    """When the clock is set back, counts go on at once, and nothing of the future is remembered."""
+    hand = Hand()
+    hand.report(0, 3)
+    hand.report(1, 4)
+    hand.now -= 3600
+    hand.report(0, 5)
+    hand.report(1, 6)
+    assert hand.shown() == (0.0, 11, 2)
+    remembered = hand.live.remembered(hand.now + 3600)
+    assert remembered is None
+
+
+def test_memory_has_no_holes() -> None:
+    """A moment in a hole of memory isn't answered with numbers from long before it."""
+    hand = Hand()
+    start = hand.now
+    for later in (0, 1, 2, 60, 61):
+        hand.now = start + later
+        hand.report(0, later)
+        hand.report(1, 0)
+    found = [hand.live.remembered(start + later) for later in (-1, 0.5, 11, 40, 61)]
+    assert [total and int(total.values[0, 0, 0]) for total in found] == [None, 0, 2, None, 61]
 
 
 def test_first_answer_comes_from_the_last_counts(tmp_path: Path) -> None:
@@ -100,8 +171,7 @@ def test_counts_of_the_last_minutes_come_from_memory(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with open_api(tmp_path) as api:
-            api.last = int(time.time()) - 5
-            moments = {}
+            moments = {}  # an instant a second, the later ones ahead of the clock
             for people in (1, 2, 3):
                 moments[people] = await api.count({"site": (people, 0)})
                 api.last += 1
