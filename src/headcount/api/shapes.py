@@ -193,7 +193,9 @@ class DeviceShape(BaseModel):
     acc: float | None
     offline: bool = Field(description="Whether its last will came since the last fix.")
     last_verdict: str | None
-    verdicts: dict[str, int]
+    verdicts: dict[str, int] | None = Field(
+        None, description="How its fixes were judged, where that is kept."
+    )
 
 
 class HealthShape(Shape):
