@@ -24,8 +24,10 @@ U1 = NDArray[np.uint8]
 B1 = NDArray[np.bool_]
 
 DAY_S = 86_400.0
-#: Seconds between two reports, least and most, by mode (AWAY … PARKED): a parked car is silent.
-REPORT_S = np.array([[np.inf, np.inf], [15, 30], [10, 20], [60, 300], [60, 180], [np.inf, np.inf]])
+#: Seconds between two reports, least and most, by mode (AWAY … PARKED).
+REPORT_S = np.array([[np.inf, np.inf], [15, 30], [10, 20], [60, 300], [60, 180], [20, 40]])
+#: Fixes of a car that has parked; then its ignition is off, and it is silent until it drives.
+PARKED_FIXES = 3
 #: Seconds after which a device that moves outside looks again whether it is on site.
 LOOK_S = (5.0, 10.0)
 #: Seconds after which half of a GPS error is forgotten: errors of neighbouring fixes are alike.
@@ -84,6 +86,7 @@ class Crowd:
         n = people + vehicles
         self._silent = np.ones(n, np.bool_)  # the system doesn't know the device, or knows that it is outside
         self._due_s = np.full(n, np.inf)
+        self._parked_fixes = np.zeros(n, np.int64)  # since each parked
         self._error = self._rng.normal(size=(2, n))  # of unit deviation
         self._error_s = np.full(n, start_s)
         self._accuracy_m = self._draw_accuracy()
@@ -98,6 +101,7 @@ class Crowd:
             self._begin_day(t_s)
         changed = self._advance(t_s)
         self._due_s[changed] = t_s
+        self._parked_fixes[changed] = 0
         self.t_s = t_s
         due = np.flatnonzero(self._due_s <= t_s)
         x, y, speed_mps, cog = self._motion(due)
@@ -185,7 +189,9 @@ class Crowd:
         low, high = np.where(looks, LOOK_S[0], low), np.where(looks, LOOK_S[1], high)
         share = self._rng.random(len(due))
         span = np.where(np.isinf(high), 0.0, high - np.where(np.isinf(high), 0.0, low))
-        self._due_s[due] = self.t_s + low + share * span
+        self._parked_fixes[due] += mode == PARKED
+        is_off = self._parked_fixes[due] >= PARKED_FIXES
+        self._due_s[due] = np.where(is_off, np.inf, self.t_s + low + share * span)
 
     def _report(self, device: I8, x: F8, y: F8, speed_mps: F8, cog_deg: F8) -> Reports:
         acc_m, error_x, error_y = self._draw_error(device)
