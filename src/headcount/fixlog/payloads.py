@@ -108,7 +108,8 @@ def rows(site: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, rec
     return Rows(
         keys,
         what,
-        received_ns / 1e9,
+        # a float64 can't hold nanoseconds since 1970, so seconds and their fraction go separate ways
+        received_ns // 10**9 + received_ns % 10**9 / 1e9,
         seq,
         t_s,
         np.array([fix.lat for fix in fixes], dtype=np.float64),

@@ -46,6 +46,8 @@ BATCH_ROWS = 8_192
 TOLD_TICKS = 5
 #: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
 GAP_TICKS = round(3600 / TICK_S)
+#: Larger accuracies mean nothing, and would not fit the history's column.
+MOST_ACC_M = 1e9
 #: Verdicts whose fixes are kept in the history (rule 1).
 KEPT = np.zeros(256, dtype=np.bool_)
 KEPT[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
@@ -275,7 +277,7 @@ class Partition:
                 np.concatenate([kinds for _, _, kinds in kept]).tobytes(),
                 part.lat_deg.astype("<f8").tobytes(),
                 part.lon_deg.astype("<f8").tobytes(),
-                np.nan_to_num(part.acc_m).astype("<f4").tobytes(),
+                np.clip(np.nan_to_num(part.acc_m), 0.0, MOST_ACC_M).astype("<f4").tobytes(),
                 np.concatenate([verdicts for _, verdicts, _ in kept]).tobytes(),
             )
         return HistoryBatch(

@@ -1,0 +1,225 @@
+"""A partition being counted: the log in pieces, stopped and gone on anywhere, equals the oracle."""
+
+from __future__ import annotations
+
+import json
+import math
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.scenes import scene
+from engine.walks import FIX, ONLINE, Message, walk
+from headcount.counting.engine import Engine
+from headcount.counting.sitefile import parse_site
+from headcount.counting.zones import Zones
+from headcount.devices.pseudonyms import Pseudonyms
+from headcount.fixlog.reader import Delivery
+from headcount.wire import TICK_S, VERDICTS, Event
+from headcount.worker.partition import HISTORY_TICKS, Output, Partition
+from oracle import KINDS, Oracle
+
+SEEDS = st.integers(0, 2**63 - 1)
+Entry = tuple[bytes, bytes, int]  # subject, payload, received in ns
+
+
+def _ns(received_s: float) -> int:
+    """Exactly: the walks' times are multiples of an eighth of a second."""
+    return round(received_s * 8) * 125_000_000
+
+
+def _entry(site: str, message: Message) -> Entry:
+    subject = f"fix.0.{site}.{message.kind}.{message.device}"
+    received_ns = _ns(message.received)
+    if message.what != FIX:
+        return f"{subject}.status".encode(), b"online" if message.what == ONLINE else b"offline", received_ns
+    numbers = {"tst": message.t, "lat": message.lat, "lon": message.lon, "acc": message.acc}
+    # JSON has no infinity: a hopeless accuracy is a large one
+    numbers["acc"] = 1e300 if message.acc == math.inf else message.acc
+    body = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return subject.encode(), json.dumps(body).encode(), received_ns
+
+
+def _log(rng: Random, site: str, messages: list[Message]) -> list[Entry]:
+    """The messages with ticks between them, as they'd stand in the log, and a last tick."""
+    entries: list[Entry] = []
+    for message in messages:
+        if rng.random() < 0.3:
+            entries.append((b"fix.0.tick", b"", _ns(message.received)))
+        entries.append(_entry(site, message))
+    entries.append((b"fix.0.tick", b"", entries[-1][2] + 700_000_000))
+    return entries
+
+
+def _deliveries(rng: Random, log: list[Entry], after: int) -> list[Delivery]:
+    found, start = [], after
+    while start < len(log):
+        stop = min(len(log), start + rng.choice((1, 3, 40, 1000)))
+        part = log[start:stop]
+        found.append(
+            Delivery(
+                0,
+                [subject for subject, _, _ in part],
+                [payload for _, payload, _ in part],
+                np.arange(start + 1, stop + 1),
+                np.array([ns for _, _, ns in part]),
+                len(log) - stop,
+            )
+        )
+        start = stop
+    return found
+
+
+class _Heard:
+    """What somebody hears who listens to a partition, restarts included."""
+
+    def __init__(self) -> None:
+        self.counts: dict[float, bytes] = {}
+        self.events: dict[str, Event] = {}
+        self.verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
+        self.rows: dict[int, tuple[float, str, int]] = {}
+        self.recorded: dict[float, bytes] = {}
+
+    def add(self, partition: Partition, output: Output) -> None:
+        for count in output.counts:
+            assert self.counts.setdefault(count.at, count.values) == count.values
+        for event in output.events:
+            assert self.events.setdefault(event.id, event) == event
+        self.verdicts += output.verdicts.sum(axis=0)
+        batch = partition.history()
+        if batch is not None and batch.fixes is not None:
+            seq = np.frombuffer(batch.fixes.seq, "<i8").tolist()
+            t_s = np.frombuffer(batch.fixes.t, "<f8").tolist()
+            verdict = list(batch.fixes.verdict)
+            for row in zip(seq, t_s, batch.fixes.device, verdict, strict=True):
+                assert self.rows.setdefault(row[0], row[1:]) == row[1:]
+        if batch is not None:
+            for recorded in batch.counts:
+                assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values
+
+
+@settings(max_examples=25)
+@given(SEEDS)
+def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
+    """Counts at every instant told, events and verdicts are the oracle's, with stops, kills and replays."""
+    rng = Random(seed)
+    campus = scene(rng)
+    site = parse_site(campus.geojson, "scene")
+    messages = walk(rng, campus, 8, 250)
+    log = _log(rng, site.id, messages)
+    zones, names = Zones(site), Pseudonyms(b"secret")
+    heard = _Heard()
+    partition = Partition(0, 1, 1, Engine(site, zones), names)
+    saved: bytes | None = None
+    kills = 3
+    while True:
+        killed = False
+        for delivery in _deliveries(rng, log, partition.seq):
+            partition.take(delivery)
+            if partition.due:
+                heard.add(partition, partition.work(tell=rng.random() < 0.8))
+            if rng.random() < 0.2:
+                saved = partition.save()
+            if kills and rng.random() < 0.05:
+                killed = True
+                break
+        if not killed:
+            break
+        kills -= 1
+        partition = Partition(0, 1, 2, Engine(site, zones), names)
+        if saved is not None:
+            partition.restore(saved)
+    _compare(rng, campus.geojson, [zone.id for zone in site.zones], messages, heard)
+    if not heard.events:
+        return
+    assert heard.rows.keys() <= {row + 1 for row, entry in enumerate(log) if not entry[0].endswith(b"tick")}
+
+
+def _compare(
+    rng: Random, geojson: dict[str, object], zones: list[str], messages: list[Message], heard: _Heard
+) -> None:
+    instants = sorted(heard.counts.items() | heard.recorded.items())
+    if len(instants) > 80:
+        instants = sorted(rng.sample(instants, 80))
+    last = max(heard.counts | heard.recorded)
+    oracle = Oracle(geojson)
+    wanted = [*instants, (last, b"")]
+    for message in messages:
+        while wanted and wanted[0][0] < message.received:
+            _look(oracle, zones, *wanted.pop(0))
+        if message.what == FIX:
+            oracle.fix(
+                message.received,
+                message.kind,
+                message.device,
+                message.t,
+                message.lat,
+                message.lon,
+                message.acc,
+            )
+        else:
+            oracle.status(message.received, message.kind, message.device, message.what == ONLINE)
+    for at, values in wanted:
+        _look(oracle, zones, at, values)
+    expected = sorted((e.type, e.zone, e.kind, e.t, e.reason) for e in oracle.events if e.t < last)
+    found = sorted((e.type, e.zone, e.kind, e.t, e.reason) for e in heard.events.values() if e.t < last)
+    assert found == expected
+
+
+def _look(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
+    expected = oracle.counts(at)
+    if values:
+        found = np.frombuffer(values, "<i4").reshape(-1, 2, 4).tolist()
+        for zone, numbers in zip(zones, found, strict=True):
+            for kind, own in zip(KINDS, numbers, strict=True):
+                assert tuple(own) == expected[zone][kind], (at, zone, kind)
+
+
+def test_an_instant_is_told_when_something_later_was_received() -> None:
+    """A fix waits for its instant; a tick after it brings the counts that include it, and says when."""
+    rng = Random(1)
+    campus = scene(rng, 0)
+    site = parse_site(campus.geojson, "scene")
+    x, y = campus.degrees(0.0, 0.0)
+    lat, lon = x, y
+    partition = Partition(0, 1, 7, Engine(site, Zones(site)), Pseudonyms(b"secret"))
+    body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
+    base = 1_000_000_000_000
+    subject = f"fix.0.{site.id}.person.a".encode()
+
+    def take(first: int, entries: list[Entry]) -> list[float]:
+        seq = np.arange(first, first + len(entries))
+        ns = np.array([ns for _, _, ns in entries])
+        partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
+        return [count.at for count in partition.work().counts] if partition.due else []
+
+    assert take(1, [(subject, body, base + 20_000_000)]) == []
+    assert partition.done_seq == 1
+    assert take(2, [(b"fix.0.tick", b"", base + 101_000_000)]) == [1000.1]
+    assert partition.done_seq == 2
+    later = [
+        (subject, body.replace(b"1000", b"1001"), base + 150_000_000),
+        (b"fix.0.tick", b"", base + 301_000_000),
+    ]
+    assert take(3, later) == [1000.2, 1000.3]
+    assert HISTORY_TICKS * TICK_S == 10.0
+
+
+def test_a_device_in_a_foreign_partition_is_malformed() -> None:
+    """Who publishes into a partition that isn't its own is counted nowhere."""
+    rng = Random(2)
+    campus = scene(rng, 0)
+    site = parse_site(campus.geojson, "scene")
+    lat, lon = campus.degrees(0.0, 0.0)
+    body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
+    verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
+    for number in range(4):
+        partition = Partition(number, 4, 1, Engine(site, Zones(site)), Pseudonyms(b"secret"))
+        subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
+        ns = np.array([1_000_000_000_000, 1_000_200_000_000])
+        partition.take(Delivery(number, subjects, [body, b""], np.array([1, 2]), ns, 0))
+        verdicts += partition.work().verdicts.sum(axis=0)
+    assert verdicts[VERDICTS.index("malformed")] == 3
+    assert verdicts.sum() == 4
