@@ -65,8 +65,8 @@ def _duration(text: str) -> float:
 @HOST
 @PORT
 @SITE
-@click.option("--people", type=click.IntRange(0, 1_000_000), default=1000, show_default=True)
-@click.option("--vehicles", type=click.IntRange(0, 1_000_000), default=300, show_default=True)
+@click.option("--people", type=click.IntRange(0, 1_000_000), default=1000, show_default=True, help="Phones.")
+@click.option("--vehicles", type=click.IntRange(0, 1_000_000), default=300, show_default=True, help="Cars.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same day.")
 @click.option(
     "--start",
@@ -108,7 +108,7 @@ def simulate(
     qos: int,
     quiet: bool,
 ) -> None:
-    r"""Send a believable campus day over MQTT.
+    """Send a believable campus day over MQTT.
 
     People come and go by timetable, walk between buildings, eat, read; cars come through the gates,
     park and fall silent. Every device is a real MQTT client with a last will; its GPS errs, and says
@@ -119,7 +119,7 @@ def simulate(
       headcount simulate
       headcount simulate --people 5000 --vehicles 1500 --start 08:00 --truth truth.csv
       headcount up --speed 60   and then   headcount simulate --duration 10m
-    """
+    """  # noqa: D301 - click wants the character itself
     run = CrowdRun(
         broker=Broker(host, port),
         site_id=site_id,
@@ -167,7 +167,7 @@ def publish(
     qos: int,
     quiet: bool,
 ) -> None:
-    r"""Send a recording over MQTT as if it happened now.
+    """Send a recording over MQTT as if it happened now.
 
     FILE is .csv, .csv.gz, .ndjson or .parquet with columns t,device,kind,lat,lon and maybe acc, vel
     (m/s), received. Rows go out in the order of the file; a time t becomes now + (t - t0) / speed.
@@ -177,7 +177,7 @@ def publish(
     Examples:
       headcount publish buses.csv.gz --speed 10
       headcount publish walk.ndjson --kind person --loop
-    """
+    """  # noqa: D301
     run = TraceRun(
         file=file,
         kind=kind,

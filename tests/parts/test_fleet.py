@@ -325,6 +325,14 @@ def test_mosquitto_sub_hears_the_status(tmp_path: Path) -> None:
     }
 
 
+def test_help_shows_the_examples_line_by_line() -> None:
+    """`--help` of both commands has its examples on lines of their own."""
+    for command, example in ((simulate, "headcount simulate"), (publish, "headcount publish walk.ndjson")):
+        text = CliRunner().invoke(command, ["--help"]).output
+        assert any(line.strip().startswith(example) for line in text.splitlines())
+        assert "\\b" not in text
+
+
 def test_the_commands_run(tmp_path: Path) -> None:
     """`headcount simulate` and `publish` run against a broker; their errors are one line and exit code 2."""
     trace = tmp_path / "x.ndjson"

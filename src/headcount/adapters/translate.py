@@ -113,7 +113,12 @@ async def run(
     Raises:
         LogError: the stream FOREIGN isn't there.
     """
-    defaults = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "name": f"adapters-{worker}"}
+    defaults = {
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.5,
+        "name": f"adapters-{worker}",
+        "error_cb": _note,
+    }
     connect_options: dict[str, Any] = {**defaults, **options}
     client = await nats.connect(**connect_options)
     try:
@@ -124,6 +129,10 @@ async def run(
             loops.create_task(_work(client, subscription, site_id, vehicles, tally, stop), name="translate")
     finally:
         await client.close()
+
+
+async def _note(error: Exception) -> None:
+    log.warning("connection to the broker: %s", error)
 
 
 async def _subscribe(client: Client) -> JetStreamContext.PullSubscription:
