@@ -22,6 +22,7 @@ import pytest
 from nats.aio.client import Client
 
 from headcount import wire
+from headcount.broker import probe
 from headcount.broker.server import Broker
 from headcount.fixlog.streams import forget_retained
 from nats_fixture import PASSWORD, internal_client, running_broker
@@ -682,5 +683,24 @@ def test_connections_can_be_counted(broker: Broker) -> None:
     async def check() -> None:
         async with internal(broker) as client, device(broker), device(broker):
             assert await number(client) >= 2
+
+    asyncio.run(check())
+
+
+def test_a_question_can_be_cancelled_at_any_moment(broker: Broker) -> None:
+    """A cancelled check ends, wherever it was: otherwise stopping would wait for it for ever."""
+    rng = random.Random(7)
+
+    async def ask_for_ever() -> None:
+        while True:
+            await probe.ask_health(broker.config)
+
+    async def check() -> None:
+        for _ in range(200):
+            task = asyncio.create_task(ask_for_ever())
+            await asyncio.sleep(rng.uniform(0, 0.01))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
     asyncio.run(check())

@@ -29,6 +29,7 @@ async def connected(config: BrokerConfig, user: str = INTERNAL) -> AsyncIterator
     Raises:
         any of NO_ANSWER.
     """
+    _raise_swallowed_cancellation()
     # A bare connection first: nats-py logs every refusal with a trace.
     _, writer = await asyncio.open_connection("127.0.0.1", config.nats_port)
     writer.close()
@@ -44,6 +45,7 @@ async def connected(config: BrokerConfig, user: str = INTERNAL) -> AsyncIterator
         yield client
     finally:
         await client.close()
+        _raise_swallowed_cancellation()
 
 
 async def ask_ready(config: BrokerConfig) -> None:
@@ -74,6 +76,13 @@ async def ask_health(config: BrokerConfig) -> str | None:
         return None
     errors = [str(error.get("error")) for error in health.get("errors") or []]
     return "; ".join(errors) or str(health.get("error") or health.get("status"))
+
+
+def _raise_swallowed_cancellation() -> None:
+    """nats-py catches CancelledError where it flushes (`Client._flush_pending`) and goes on."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _ignore(_error: Exception) -> None:
