@@ -16,6 +16,7 @@ from headcount.counting.events import Events
 from headcount.counting.fixes import Fixes
 from headcount.counting.site import Site
 from headcount.counting.sitefile import parse_site
+from headcount.counting.zones import Zones
 from headcount.wire import VERDICTS
 from oracle import KINDS, Event, Numbers, Oracle
 
@@ -125,9 +126,9 @@ class Runner:
             for zone, row in zip(self.site.zones, values.tolist(), strict=True)
         }
 
-    def restored(self) -> Runner:
-        """The same, with an engine that was saved and read again."""
-        other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot()))
+    def restored(self, zones: Zones | None = None) -> Runner:
+        """The same, with an engine that was saved and read again, into zones of the site where given."""
+        other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot(), zones))
         other.verdicts, other.events = self.verdicts, self.events
         return other
 
@@ -150,8 +151,9 @@ def by_engine(
     at: Sequence[Look],
     cuts: Iterable[int] = (),
     restores: Iterable[int] = (),
+    zones: Zones | None = None,
 ) -> Outcome:
-    """What the engine makes of it, in batches that end at looks, cuts and restores."""
+    """What the engine makes of it, in batches that end at looks, cuts and restores (into these zones)."""
     runner, counts, done = Runner(parse_site(geojson, "test")), list[Counts](), 0
     restores = set(restores)
     for stop in sorted({*cuts, *restores, *(look.after for look in at), len(messages)}):
@@ -159,7 +161,7 @@ def by_engine(
         done = stop
         counts += [runner.counts(look.now) for look in at if look.after == stop]
         if stop in restores:
-            runner = runner.restored()
+            runner = runner.restored(zones)
     return Outcome(runner.verdicts, in_order(runner.events), counts)
 
 

@@ -158,7 +158,7 @@ def _zone_rules(rng: Random) -> dict[str, Any]:
 
 
 def _waits(rules: list[dict[str, Any]]) -> list[float]:
-    waits = {900.0, 300.0, 120.0, 60.0}
+    waits = {900.0, 300.0, 120.0, 60.0, 86_400.0}
     for own in rules:
         for name in ("hold_s", "fresh_s", "offline_grace_s"):
             value = own.get(name, 60.0)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from engine.running import Look, Outcome, Runner, by_engine, by_oracle, compare, in_order, looks
 from engine.scenes import Scene, scene
 from engine.walks import Message, walk
+from headcount.counting.engine import Engine
 from headcount.counting.sitefile import parse_site
+from headcount.counting.zones import Zones
 from oracle import KINDS, Oracle
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -73,6 +75,16 @@ def test_a_crowd_equals_the_oracle(seed: int) -> None:
     compare(crowd.expected(), got, crowd.messages, crowd.looks)
 
 
+@settings(max_examples=4)
+@given(SEEDS)
+def test_many_zones_equal_the_oracle(seed: int) -> None:
+    """Dozens of overlapping zones, so that devices are at many edges at once: all is the oracle's."""
+    rng = Random(seed)
+    dense = case(rng, devices=8, length=200, many_looks=2, most_zones=80)
+    got = by_engine(dense.scene.geojson, dense.messages, dense.looks, dense.cuts(rng, 8), dense.cuts(rng, 2))
+    compare(dense.expected(), got, dense.messages, dense.looks)
+
+
 @settings(max_examples=12)
 @given(SEEDS, st.sampled_from((1, 8, 100)))
 def test_batches_make_no_difference(seed: int, devices: int) -> None:
@@ -103,23 +115,35 @@ def test_a_restored_engine_has_the_same_future(seed: int) -> None:
     """Saved and restored anywhere, any number of times, the engine goes on as if nothing had been."""
     rng = Random(seed)
     saved = case(rng, devices=rng.choice((2, 40)), length=250, many_looks=6)
-    restores = saved.cuts(rng, 5)
-    got = by_engine(saved.scene.geojson, saved.messages, saved.looks, saved.cuts(rng, 5), restores)
-    compare(saved.expected(), got, saved.messages, saved.looks)
+    expected = saved.expected()
+    for zones in (None, _zones_of_others(rng, saved.scene)):
+        cuts, restores = saved.cuts(rng, 5), [*saved.cuts(rng, 5), *(look.after for look in saved.looks)]
+        got = by_engine(saved.scene.geojson, saved.messages, saved.looks, cuts, restores, zones)
+        compare(expected, got, saved.messages, saved.looks)
+
+
+def _zones_of_others(rng: Random, campus: Scene) -> Zones:
+    """The prepared zones of a campus as another engine left them, which has met others first."""
+    zones = Zones(parse_site(campus.geojson, "test"))
+    other = Runner(zones.site, Engine(zones.site, zones))
+    other.feed(walk(rng, campus, 5, 50))
+    return zones
 
 
 @settings(max_examples=8)
 @given(SEEDS)
-def test_a_snapshot_changes_nothing_and_repeats(seed: int) -> None:
-    """A snapshot can be taken twice with the same bytes, and restored to those bytes again."""
+def test_taking_a_snapshot_changes_nothing(seed: int) -> None:
+    """A snapshot can be taken twice, with the same bytes and without any difference to what follows."""
     rng = Random(seed)
     saved = case(rng, devices=10, length=100, many_looks=0)
-    runner = Runner(parse_site(saved.scene.geojson, "test"))
-    assert runner.restored().engine.snapshot() == runner.engine.snapshot()
-    runner.feed(saved.messages)
-    first = runner.engine.snapshot()
-    assert runner.engine.snapshot() == first
-    assert runner.restored().engine.snapshot() == first
+    runner, other = (Runner(parse_site(saved.scene.geojson, "test")) for _ in "ab")
+    for start in range(0, len(saved.messages), 20):
+        for each in (runner, other):
+            each.feed(saved.messages[start : start + 20])
+        assert runner.engine.snapshot() == runner.engine.snapshot()
+    assert runner.verdicts == other.verdicts
+    assert runner.counts(saved.messages[-1].received) == other.counts(saved.messages[-1].received)
+    assert runner.events == other.events
 
 
 @settings(max_examples=8)

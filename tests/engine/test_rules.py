@@ -228,6 +228,22 @@ def test_only_a_used_position_ends_a_run_of_implausible_fixes(by: Maker) -> None
     assert [counter.send(message) for message, _ in sent] == [verdict for _, verdict in sent]
 
 
+def test_an_inaccurate_fix_is_no_end_of_a_run(by: Maker) -> None:
+    """Two jumps, an inaccurate fix and a third jump: the third is used."""
+    counter = by(campus({"max_speed_mps": 3}))
+    sent = [fix(0, 0, 0), fix(1, 400, 0), fix(2, 400, 0), fix(3, 400, 0, acc=200), fix(4, 400, 0)]
+    verdicts = ["accepted", "implausible", "implausible", "inaccurate", "accepted"]
+    assert [counter.send(message) for message in sent] == verdicts
+
+
+def test_the_order_counts_from_the_last_used_fix(by: Maker) -> None:
+    """After an inaccurate fix, one from before it is out of order, and one of its time a duplicate."""
+    counter = by(campus())
+    sent = [fix(0, 0, 0), fix(10, 0, 0, acc=500), fix(11, 0, 0, t=5), fix(11, 0, 0, t=10)]
+    verdicts = ["accepted", "inaccurate", "out_of_order", "duplicate"]
+    assert [counter.send(message) for message in sent] == verdicts
+
+
 def test_the_speed_counts_from_the_last_position(by: Maker) -> None:
     """An inaccurate fix moves the last time, but not the instant from which the speed is reckoned."""
     counter = by(campus({"max_speed_mps": 3}))

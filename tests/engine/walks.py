@@ -52,6 +52,10 @@ def walk(rng: Random, scene: Scene, devices: int, length: int) -> list[Message]:
     now, messages = START_S, list[Message]()
     while len(messages) < length:
         mover = rng.choice(movers)
+        if rng.random() < 0.01:  # one comes that nobody has heard of, instead of another one
+            movers.remove(mover)
+            mover = Mover(mover.kind, f"n{len(messages)}", mover.x, mover.y, now)
+            movers.append(mover)
         now = _later(rng, now, mover, scene)
         for message in _say(rng, now, mover, scene):
             now = max(now, message.received)
