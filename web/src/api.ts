@@ -17,9 +17,14 @@ export interface ZoneCount {
   vehicle: Numbers;
 }
 
-/** Counts of some or all zones at an instant; always absolute numbers. */
-export interface Counts {
+/** The instant that numbers hold at, and how old they were when they were sent. */
+export interface Moment {
   at: number; // Unix milliseconds
+  ageMs: number | undefined;
+}
+
+/** Counts of some or all zones at an instant; always absolute numbers. */
+export interface Counts extends Moment {
   zones: ZoneCount[];
   fresh: number; // partitions that are up to date, of `total`
   total: number;
@@ -51,7 +56,7 @@ export interface Site {
   zones: Zone[]; // without the boundary
 }
 
-/** A row of the history: the numbers over one step that begins at `at`. */
+/** A row of the history: the numbers over one step that ends at `at`. */
 export interface HistoryRow {
   at: number; // Unix milliseconds
   person: Spread;
@@ -102,13 +107,21 @@ function parseNumbers(value: unknown): Numbers {
   };
 }
 
-export function parseCounts(value: unknown): Counts {
+/** `at` and `age_s` of a message; undefined where there are no numbers yet. */
+export function parseMoment(value: unknown): Moment | undefined {
   const from = asObject(value);
   const at = parseTime(from["at"]);
-  if (Number.isNaN(at)) throw new ApiError(0, "The counts carry no time.");
+  const ageS = from["age_s"];
+  return Number.isNaN(at) ? undefined : { at, ageMs: typeof ageS === "number" ? ageS * 1000 : undefined };
+}
+
+export function parseCounts(value: unknown): Counts {
+  const from = asObject(value);
+  const moment = parseMoment(value);
+  if (!moment) throw new ApiError(0, "The counts carry no time.");
   const total = asNumber(from["partitions_total"]);
   return {
-    at,
+    ...moment,
     zones: asArray(from["zones"]).map((entry) => {
       const zone = asObject(entry);
       return {
@@ -196,9 +209,14 @@ export class Api {
 
   constructor(private readonly base: string) {}
 
-  /** The server's time in Unix milliseconds, as far as its answers have told (to about a second). */
+  /** The server's time in Unix milliseconds, as far as it has told. */
   now(): number {
     return Date.now() + this.#skewMs;
+  }
+
+  /** Numbers of the time `at` were `ageMs` old when the server sent them: so its clock says `at + ageMs`. */
+  learnClock({ at, ageMs }: Moment): void {
+    if (ageMs !== undefined) this.#skewMs = at + ageMs - Date.now();
   }
 
   async sites(): Promise<SiteName[]> {
@@ -239,7 +257,6 @@ export class Api {
       cache: "no-store",
       signal: AbortSignal.timeout(15_000),
     });
-    this.#setClock(response.headers.get("date"));
     const body: unknown = await response.json().catch(() => undefined);
     if (!response.ok) {
       const problem = asObject(body);
@@ -247,13 +264,5 @@ export class Api {
       throw new ApiError(response.status, said ?? `The server answered ${response.status}.`);
     }
     return body;
-  }
-
-  #setClock(date: string | null): void {
-    const server = date === null ? Number.NaN : Date.parse(date);
-    // The header has whole seconds: a smaller difference than that says nothing.
-    if (Number.isNaN(server)) return;
-    const skew = server + 500 - Date.now();
-    this.#skewMs = Math.abs(skew) < 1500 ? 0 : skew;
   }
 }

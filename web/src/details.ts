@@ -26,7 +26,7 @@ function makeKindPart(kind: Kind): KindPart {
   return { root, ...part };
 }
 
-/** What a zone is: `Building, room for 600 people, 69 % full`. */
+/** What a zone is: `Building, room for 600 people, 69% full`. */
 export function headline(zone: Zone, counts: ZoneCount | undefined): string {
   const type = typeName(zone.type);
   const parts = [type.charAt(0).toUpperCase() + type.slice(1)];

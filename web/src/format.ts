@@ -30,7 +30,7 @@ export function typePlural(type: string): string {
   return `${name.charAt(0).toUpperCase()}${name.slice(1)}s`;
 }
 
-export const percent = (share: number): string => `${figure(share * 100)} %`;
+export const percent = (share: number): string => `${figure(share * 100)}%`;
 
 /** `12 s`, `3 min`, `2 h`: never negative. */
 export function age(milliseconds: number): string {
@@ -66,7 +66,7 @@ export function clockTime(at: number, timezone: string | undefined): string {
   }
 }
 
-/** What a zone's button says to those who don't see it: `Library, building, 412 people, 3 vehicles, 69 % full`. */
+/** What a zone's button says to those who don't see it: `Library, building, 412 people, 3 vehicles, 69% full`. */
 export function zoneInWords(zone: Zone, counts: ZoneCount | undefined): string {
   const parts = [zone.name, typeName(zone.type)];
   if (!counts) return [...parts, "no numbers yet"].join(", ");

@@ -31,7 +31,8 @@ export class History {
   ) {
     const buttons = REACHES.map((reach) => {
       const label = reach.hours === 1 ? "1 hour" : `${reach.hours} hours`;
-      const button = element("button", { type: "button", class: "chip", "aria-pressed": String(reach === this.#reach) }, label);
+      const pressed = String(reach === this.#reach);
+      const button = element("button", { type: "button", class: "chip", "aria-pressed": pressed, "aria-label": label }, `${reach.hours} h`);
       button.addEventListener("click", () => {
         for (const other of buttons) setAttribute(other, "aria-pressed", String(other === button));
         this.#reach = reach;
@@ -43,7 +44,7 @@ export class History {
       element(
         "div",
         { class: "history-head" },
-        element("h3", { id: "history-title" }, "Lately"),
+        element("h3", { id: "history-title" }, "Last hours"),
         element("div", { class: "filters", role: "group", "aria-label": "How far back" }, ...buttons),
       ),
       this.#charts,

@@ -8,14 +8,15 @@ export interface Candidate {
   room: number; // width of the zone on the screen
   name: number; // width of the name
   numbers: number; // width of the numbers, 0 where there is nothing to say
+  brief: number; // width of the main number alone
   weight: number; // the heavier, the sooner it gets its place
   wanted: boolean; // the chosen zone, and the one under the pointer: always shown, and whole
 }
 
 export type Form = "full" | "brief";
 
-const LINE = 17;
-const PADDING = 12;
+const LINE = 16;
+const PADDING = 4;
 const GAP = 3;
 
 /** Width of a text in pixels, on the safe side, without asking the browser to lay it out. */
@@ -29,9 +30,9 @@ interface Rectangle {
 }
 
 function rectangle(candidate: Candidate, form: Form): Rectangle {
-  const text = form === "full" ? Math.max(candidate.name, candidate.numbers) : candidate.numbers;
+  const text = form === "full" ? Math.max(candidate.name, candidate.numbers) : candidate.brief;
   const lines = form === "full" && candidate.numbers > 0 ? 2 : 1;
-  const [width, height] = [text + PADDING + 2 * GAP, lines * LINE + 6 + 2 * GAP];
+  const [width, height] = [text + PADDING + 2 * GAP, lines * LINE + 2 * GAP];
   const [left, top] = [candidate.x - width / 2, candidate.y - height / 2];
   return { left, top, right: left + width, bottom: top + height };
 }
@@ -43,8 +44,8 @@ const overlap = (a: Rectangle, b: Rectangle): boolean =>
 function formsOf(candidate: Candidate): Form[] {
   if (candidate.wanted) return ["full"];
   const forms: Form[] = [];
-  if (candidate.room * 1.3 >= candidate.name + PADDING) forms.push("full");
-  if (candidate.numbers > 0 && candidate.room * 2.2 >= candidate.numbers) forms.push("brief");
+  if (candidate.room * 1.25 >= candidate.name) forms.push("full");
+  if (candidate.numbers > 0 && candidate.room * 1.8 >= candidate.brief) forms.push("brief");
   return forms;
 }
 

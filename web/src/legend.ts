@@ -8,7 +8,7 @@ const TITLES: Record<Mode, string> = { full: "How full", person: "People", vehic
 
 /** The words under the scale's ends and middle. */
 export function marks(mode: Mode, end: number): [string, string, string] {
-  if (mode === "full") return ["0 %", "50 %", "100 %"];
+  if (mode === "full") return ["0%", "50%", "100%"];
   return ["0", figure(end / 2), figure(end)];
 }
 
@@ -30,8 +30,7 @@ export class Legend {
     for (let step = 1; step < OVER; step += 1) this.#scale.append(element("span", { "data-step": String(step) }));
     root.replaceChildren(
       element("div", { class: "filters", role: "group", "aria-label": "Colours show" }, ...buttons),
-      this.#scale,
-      this.#marks,
+      element("div", { class: "ruler" }, this.#scale, this.#marks),
       this.#extra,
     );
     if (attribution) root.append(element("p", { class: "attribution" }, attribution));

@@ -1,6 +1,6 @@
 /** The page: puts the parts together and passes numbers and choices between them. */
 
-import { Api, type Counts, parseCounts, parseTime, type Site, type SiteName, type Zone, type ZoneCount } from "./api";
+import { Api, type Counts, parseCounts, parseMoment, type Site, type SiteName, type Zone, type ZoneCount } from "./api";
 import { Details } from "./details";
 import { byId, element, setText } from "./element";
 import { pageTitle } from "./format";
@@ -68,6 +68,7 @@ class Page {
     this.#sheet = new Sheet(byId("app"), byId("panel"), byId("handle"), byId("handle-text"), (bottom) => {
       this.#covered = bottom;
       this.#coverMap();
+      this.#map?.fit();
     });
     setText(byId("site-name"), site.name);
     document.addEventListener("keydown", (event) => {
@@ -87,6 +88,7 @@ class Page {
         still: stillness.matches,
       });
       this.#coverMap();
+      this.#map.fit(false);
       this.#map.select(this.#chosen);
       this.#show();
     } catch (error) {
@@ -123,6 +125,7 @@ class Page {
     byId("app").classList.toggle("has-choice", zone !== undefined);
     this.#list.select(zone?.id);
     this.#details.show(zone, zone && this.#counts.get(zone.id));
+    this.#coverMap();
     this.#map?.select(zone?.id);
     if (moveFocus && zone) this.#details.focus();
     else if (moveFocus && before !== undefined) this.#list.focus(before);
@@ -130,6 +133,7 @@ class Page {
   }
 
   #heard(counts: Counts): void {
+    api.learnClock(counts);
     for (const zone of counts.zones) this.#counts.set(zone.zone, zone);
     this.#totals.heard(counts, this.#counts.get("site"));
     this.#entitle();
@@ -138,8 +142,10 @@ class Page {
   }
 
   #beat(data: unknown): void {
-    const at = parseTime((data as { at?: unknown } | undefined)?.at);
-    if (!Number.isNaN(at)) this.#totals.valid(at);
+    const moment = parseMoment(data);
+    if (!moment) return;
+    api.learnClock(moment);
+    this.#totals.valid(moment.at);
   }
 
   #connection(state: StreamState): void {
@@ -163,8 +169,16 @@ class Page {
   }
 
   #coverMap(): void {
+    if (!this.#map) return;
     const legend = byId("legend");
-    this.#map?.cover({ bottom: this.#covered, top: this.#sheet.narrow ? legend.offsetTop + legend.offsetHeight : 0 });
+    const card = byId("details");
+    const narrow = this.#sheet.narrow;
+    this.#map.cover({
+      top: narrow ? legend.offsetTop + legend.offsetHeight : 0,
+      right: 0,
+      bottom: narrow ? this.#covered : legend.offsetHeight + 12,
+      left: narrow || card.hidden ? 0 : card.offsetWidth + 12,
+    });
   }
 }
 

@@ -105,7 +105,8 @@ interface Label {
   extent: Box;
   area: number;
   name: number;
-  figures: number;
+  figures: number; // width of all numbers, and of the main kind's alone
+  brief: number;
   total: number;
 }
 
@@ -129,6 +130,7 @@ function makeLabel(zone: Zone): Label {
     area: areaOf(zone),
     name: widthOf(zone.name, 6.3),
     figures: 0,
+    brief: 0,
     total: 0,
   };
 }
@@ -137,15 +139,28 @@ function makeLabel(zone: Zone): Label {
 function fillLabel(label: Label, counts: ZoneCount | undefined): void {
   label.total = 0;
   label.figures = 0;
+  label.brief = 0;
   for (const kind of ["person", "vehicle"] as const) {
     const count = counts?.[kind].count ?? 0;
     const part = label.numbers[kind];
     part.hidden = count === 0;
     if (count === 0) continue;
     setText(part.lastElementChild as Element, figure(count));
+    const width = widthOf(figure(count), 7.4) + 14;
     label.total += count;
-    label.figures += widthOf(figure(count), 7.2) + 18;
+    label.figures += width + (label.figures > 0 ? 7 : 0);
+    if (label.brief === 0 || kind === mainKind(label.zone)) label.brief = width;
   }
+}
+
+/** From a zone's edge to the middle of a label beside it. */
+const BESIDE_PX = 26;
+
+export interface Covered {
+  top: number;
+  right: number;
+  bottom: number;
+  left: number;
 }
 
 export interface MapOptions {
@@ -166,7 +181,7 @@ export class ZoneMap {
   #chosen: string | undefined;
   #ready = false;
   #frame = 0;
-  #covered = { top: 0, right: 0, bottom: 0, left: 0 };
+  #covered: Covered = { top: 0, right: 0, bottom: 0, left: 0 };
 
   constructor(
     container: HTMLElement,
@@ -212,14 +227,13 @@ export class ZoneMap {
     this.#mark("chosen", this.#chosen, zone);
     this.#chosen = zone;
     const label = this.#labels.find((other) => other.zone.id === zone);
-    if (label && !this.#inView(label)) this.#map.easeTo({ center: label.anchor, ...this.#pace() });
+    if (label && !this.#inView(label)) this.#bring(label);
     this.#layLabels();
   }
 
   /** How much of the map's edges is covered by other things (pixels). */
-  cover(covered: { top?: number; right?: number; bottom?: number; left?: number }): void {
-    this.#covered = { top: 0, right: 0, bottom: 0, left: 0, ...covered };
-    this.fit(false);
+  cover(covered: Covered): void {
+    this.#covered = covered;
   }
 
   fit(moving = true): void {
@@ -302,6 +316,12 @@ export class ZoneMap {
     return x > left + 40 && y > top + 40 && x < clientWidth - right - 40 && y < clientHeight - bottom - 40;
   }
 
+  /** Moves the map so that a zone lies in the middle of what isn't covered. */
+  #bring(label: Label): void {
+    const { top, right, bottom, left } = this.#covered;
+    this.#map.easeTo({ center: label.anchor, offset: [(left - right) / 2, (top - bottom) / 2], ...this.#pace() });
+  }
+
   /** Lays the labels out anew, at most once a frame. */
   #layLabels(): void {
     cancelAnimationFrame(this.#frame);
@@ -323,18 +343,22 @@ export class ZoneMap {
 
   #candidate(label: Label): Candidate {
     const { x, y } = this.#map.project(label.anchor);
-    const [west, , east] = label.extent;
-    const room = this.#map.project([east, label.anchor[1]]).x - this.#map.project([west, label.anchor[1]]).x;
+    const [west, south, east, north] = label.extent;
+    const [left, right] = [this.#map.project([west, north]), this.#map.project([east, south])];
+    const wanted = label.zone.id === this.#chosen || label.zone.id === this.#hovered;
+    const above = left.y - BESIDE_PX;
     return {
       id: label.zone.id,
       x,
-      y,
-      room,
+      // Not on the zone that somebody looks at, but above it, or below where there is no room.
+      y: !wanted ? y : above > this.#covered.top + BESIDE_PX ? above : right.y + BESIDE_PX,
+      room: right.x - left.x,
       name: label.name,
       numbers: label.figures,
+      brief: label.brief,
       // By order of magnitude, then by size: two zones of like numbers don't take turns.
       weight: Math.floor(Math.log2(label.total + 1)) + Math.min(0.9, label.area * 1e6),
-      wanted: label.zone.id === this.#chosen || label.zone.id === this.#hovered,
+      wanted,
     };
   }
 

@@ -32,8 +32,8 @@ export const LIGHT: Palette = {
   boundary: "#8fa3a4",
   edge: "#7d9294",
   chosen: "#c2410c",
-  neutral: "#dcdfdd",
-  steps: ["#f0f4f0", "#cfe8dc", "#93cfc4", "#4fa9b0", "#2a7d9a", "#24527f", "#3b1d5c"],
+  neutral: "#e9edeb",
+  steps: ["#f0f4f0", "#bfe1d2", "#8ccabf", "#4ea7ae", "#2a7b98", "#24507d", "#3b1d5c"],
 };
 
 export const DARK: Palette = {
@@ -42,7 +42,7 @@ export const DARK: Palette = {
   boundary: "#516468",
   edge: "#0d1315",
   chosen: "#ffb066",
-  neutral: "#2c3437",
+  neutral: "#222b2e",
   steps: ["#1d282b", "#204650", "#26687a", "#36909a", "#63b9a4", "#a9dda0", "#fbf3b0"],
 };
 

@@ -51,7 +51,7 @@ export class Sheet {
     const style = getComputedStyle(this.app);
     const whole = this.app.clientHeight;
     const low = Number.parseFloat(style.getPropertyValue("--sheet-low"));
-    return { low, half: Math.round(whole * 0.52), high: whole - 64 };
+    return { low, half: Math.round(whole * 0.5), high: whole - 64 };
   }
 
   #pull(down: PointerEvent): void {

@@ -57,7 +57,7 @@ export class Totals {
 
   /** All numbers shown hold at this instant. */
   valid(at: number): void {
-    this.#validAt = Math.max(at, this.#validAt ?? 0);
+    this.#validAt = at; // not the greatest so far: the server's clock may have been set back
     this.#show();
   }
 

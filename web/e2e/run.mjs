@@ -1,0 +1,258 @@
+// @ts-check
+/**
+ * The page in a real browser against a running server.
+ *
+ *   HEADCOUNT_URL=http://127.0.0.1:8080/ npm run e2e
+ *
+ * HEADCOUNT_URL      a server whose numbers move (a simulation, say)
+ * CHROMIUM           the browser's program, /usr/bin/chromium where it isn't set
+ * HEADCOUNT_SHOTS    a folder for pictures of the page, none where it isn't set
+ *
+ * Ends with 0 when all checks hold, 1 when one doesn't, 77 when there is no browser (skipped).
+ * The server needn't be stopped: the page is served through a relay here that is cut off and
+ * mended, so that for the browser the server really is gone.
+ */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { Relay } from "./relay.mjs";
+
+const SKIPPED = 77;
+const WAIT_MS = 20_000;
+const PHONE = { width: 390, height: 844 };
+const DESK = { width: 1280, height: 800 };
+/** Software rendering for the map, and nothing that looks for other hosts. */
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--use-angle=swiftshader",
+  "--enable-unsafe-swiftshader",
+  "--ignore-gpu-blocklist",
+];
+/** What the browser itself writes to the console when a request fails, as it must while the server is gone. */
+const LOST = /^Failed to load resource|net::ERR_|ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/;
+
+const program = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
+const server = process.env["HEADCOUNT_URL"];
+const shots = process.env["HEADCOUNT_SHOTS"];
+
+/** @typedef {import("playwright-core").Page} Page */
+
+/** @param {Page} page @param {string} testId */
+async function figureOf(page, testId) {
+  const text = (await page.getByTestId(testId).textContent()) ?? "";
+  return Number(text.replaceAll(",", ""));
+}
+
+/** All numbers of the list, to see whether any of them moved. @param {Page} page */
+const allNumbers = (page) => page.locator("#list .row-number b").allTextContents();
+
+/** @param {Page} page @param {string} name */
+async function shoot(page, name) {
+  if (!shots) return;
+  mkdirSync(shots, { recursive: true });
+  await page.screenshot({ path: join(shots, `${name}.png`) });
+}
+
+/** @param {Page} page */
+const isLive = (page) => page.waitForSelector('#status[data-state="live"]', { timeout: WAIT_MS });
+
+/** The checks, in order; each gets the page as the one before left it. */
+const CHECKS = {
+  /** @param {Page} page */
+  async "numbers appear, in the page and in its title"(page) {
+    await isLive(page);
+    await page.waitForFunction(() => document.querySelector("#total-person")?.textContent !== "–");
+    assert.ok((await figureOf(page, "total-person")) >= 0);
+    assert.match(await page.title(), /^[\d,]+ (person|people) · [\d,]+ vehicles? – \S/);
+    assert.match((await page.locator("#range-person").textContent()) ?? "", /^[\d,]+–[\d,]+$|^exactly [\d,]+$/);
+  },
+
+  /** @param {Page} page */
+  async "numbers change by themselves"(page) {
+    const before = JSON.stringify(await allNumbers(page));
+    const changed = (/** @type {string} */ old) => {
+      const now = [...document.querySelectorAll("#list .row-number b")].map((cell) => cell.textContent);
+      return JSON.stringify(now) !== old;
+    };
+    await page.waitForFunction(changed, before, { timeout: WAIT_MS });
+  },
+
+  /** @param {Page} page */
+  async "the list has the busiest zone first"(page) {
+    const sorted = () => {
+      const busy = [...document.querySelectorAll("#list [data-busy]")].map((row) => Number(row.getAttribute("data-busy")));
+      return busy.length > 0 && busy.every((value, i) => i === 0 || value <= /** @type {number} */ (busy[i - 1]));
+    };
+    // Rows swap places every two seconds, numbers change more often: it holds at some moment of each.
+    await page.waitForFunction(sorted, undefined, { timeout: WAIT_MS, polling: 50 });
+  },
+
+  /** @param {Page} page */
+  async "the map is drawn"(page) {
+    await page.waitForSelector("#map canvas", { timeout: WAIT_MS });
+    assert.equal(await page.locator("#no-map").isVisible(), false);
+    await page.waitForSelector(".label:not([hidden])", { timeout: WAIT_MS });
+  },
+
+  /** @param {Page} page */
+  async "filters keep one kind of zone"(page) {
+    const filters = page.getByRole("group", { name: "Show", exact: true }).getByRole("button");
+    if ((await filters.count()) < 3) return;
+    const all = await page.locator("#list [data-zone]").count();
+    await filters.nth(1).click();
+    assert.equal(await filters.nth(1).getAttribute("aria-pressed"), "true");
+    const some = await page.locator("#list [data-zone]").count();
+    assert.ok(some > 0 && some < all, `${some} of ${all} zones`);
+    await filters.first().click();
+    assert.equal(await page.locator("#list [data-zone]").count(), all);
+  },
+
+  /** @param {Page} page */
+  async "keys alone choose a zone and go back"(page) {
+    await page.reload(); // so that Tab begins at the top
+    await isLive(page);
+    await page.keyboard.press("Tab");
+    assert.equal(await page.evaluate(() => document.activeElement?.className), "skip");
+    await page.keyboard.press("Enter");
+    for (let i = 0; i < 40; i += 1) {
+      if (await page.evaluate(() => document.activeElement?.hasAttribute("data-zone") ?? false)) break;
+      await page.keyboard.press("Tab");
+    }
+    const zone = await page.evaluate(() => document.activeElement?.getAttribute("data-zone"));
+    assert.ok(zone, "no zone's button got the focus");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#details:not([hidden])");
+    assert.equal(await page.evaluate(() => document.activeElement?.id), "details-name");
+    assert.equal(await page.locator('#list [aria-pressed="true"]').getAttribute("data-zone"), zone);
+    assert.match(page.url(), new RegExp(`zone=${zone}`));
+    assert.ok(((await page.locator("#details .words").first().textContent()) ?? "").length > 10);
+    await page.waitForSelector("#details .chart svg[aria-label], #details .hint", { timeout: WAIT_MS });
+    await shoot(page, "zone");
+    await page.keyboard.press("Escape");
+    assert.equal(await page.locator("#details").isVisible(), false);
+    assert.equal(await page.evaluate(() => document.activeElement?.getAttribute("data-zone")), zone);
+  },
+
+  /** @param {Page} page */
+  async "everything that can be pressed has a name"(page) {
+    const nameless = await page.evaluate(() =>
+      [...document.querySelectorAll("button, a, input, select, canvas[tabindex], [role=img]")]
+        .filter((node) => {
+          const label = node.getAttribute("aria-label") ?? node.closest("label")?.textContent ?? node.textContent;
+          return (label ?? "").trim() === "" && !node.getAttribute("title");
+        })
+        .map((node) => node.outerHTML.slice(0, 120)),
+    );
+    assert.deepEqual(nameless, []);
+    const row = await page.locator("#list [data-zone]").first().getAttribute("aria-label");
+    assert.match(row ?? "", /, [\d,]+ (person|people), [\d,]+ vehicles?/);
+    assert.equal(await page.getByRole("status").count(), 1);
+    assert.equal(await page.getByRole("heading", { level: 1 }).count(), 1);
+    assert.equal(await page.locator("#list").getByRole("listitem").count(), await page.locator("#list [data-zone]").count());
+  },
+
+  /** @param {Page} page */
+  async "nothing is wider than a phone, and the sheet opens"(page) {
+    await page.setViewportSize(PHONE);
+    await page.waitForTimeout(400);
+    const widths = await page.evaluate(() => [document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]);
+    assert.ok(/** @type {number} */ (widths[0]) <= PHONE.width, `page ${widths[0]} px wide`);
+    assert.ok(/** @type {number} */ (widths[1]) <= PHONE.width, `body ${widths[1]} px wide`);
+    assert.equal(widths[2], PHONE.width);
+    await shoot(page, "phone");
+    const height = async () => (await page.locator("#panel").boundingBox())?.height ?? 0;
+    const before = await height();
+    await page.locator("#handle").press("Enter");
+    await page.waitForTimeout(400);
+    assert.ok((await height()) > before, "the sheet didn't get higher");
+    await page.setViewportSize(DESK);
+  },
+
+  /** @param {Page} page @param {Relay} relay */
+  async "it says so when the server is gone, and comes back by itself"(page, relay) {
+    await relay.cut();
+    await page.waitForSelector('#status[data-state="reconnecting"]', { timeout: WAIT_MS });
+    assert.match((await page.getByRole("status").textContent()) ?? "", /reconnecting/i);
+    assert.match(await page.title(), /^\(reconnecting\)/);
+    assert.match((await page.locator("#age").textContent()) ?? "", /^Numbers from \d+ s ago/);
+    await shoot(page, "reconnecting");
+    await relay.mend();
+    await isLive(page);
+  },
+
+  /** @param {Page} page @param {Relay} relay */
+  async "it notices a connection that is open but dead"(page, relay) {
+    relay.mute();
+    await page.waitForSelector('#status[data-state="reconnecting"]', { timeout: WAIT_MS });
+    relay.unmute();
+    await isLive(page);
+  },
+};
+
+/** @param {Relay} relay */
+async function check(relay) {
+  const browser = await chromium.launch({ executablePath: program, args: FLAGS });
+  try {
+    const context = await browser.newContext({ viewport: DESK, reducedMotion: "reduce" });
+    const page = await context.newPage();
+    const complaints = /** @type {string[]} */ ([]);
+    const strangers = /** @type {string[]} */ ([]);
+    page.on("pageerror", (error) => complaints.push(error.message));
+    page.on("console", (message) => {
+      const heavy = message.type() === "error" || message.type() === "warning";
+      if (heavy && !(relay.troubled && LOST.test(message.text()))) complaints.push(message.text());
+    });
+    page.on("request", (request) => {
+      const url = new URL(request.url());
+      if (!["data:", "blob:"].includes(url.protocol) && url.origin !== new URL(relay.url).origin) strangers.push(url.href);
+    });
+    await page.goto(relay.url);
+    let failed = 0;
+    for (const [name, run] of Object.entries(CHECKS)) failed += await report(name, () => run(page, relay));
+    failed += await report("the console has no complaint", async () => assert.deepEqual(complaints, []));
+    failed += await report("no other host is asked for anything", async () => assert.deepEqual(strangers, []));
+    return failed;
+  } finally {
+    await browser.close();
+  }
+}
+
+/** @param {string} name @param {() => Promise<void>} run */
+async function report(name, run) {
+  try {
+    await run();
+    console.log(`ok    ${name}`);
+    return 0;
+  } catch (error) {
+    console.log(`FAIL  ${name}\n      ${String(error instanceof Error ? error.message : error).replaceAll("\n", "\n      ")}`);
+    return 1;
+  }
+}
+
+async function main() {
+  if (!existsSync(program)) {
+    console.log(`skipped: no browser at ${program} (set CHROMIUM to the program of one)`);
+    return SKIPPED;
+  }
+  if (!server) {
+    console.error("HEADCOUNT_URL isn't set: give it the address of a running server, such as http://127.0.0.1:8080/");
+    return 1;
+  }
+  const relay = new Relay(server);
+  await relay.mend();
+  try {
+    const failed = await check(relay);
+    console.log(failed === 0 ? "all checks hold" : `${failed} failed`);
+    return failed === 0 ? 0 : 1;
+  } finally {
+    await relay.cut();
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,71 @@
+import { describe, expect, it } from "vitest";
+import type { Zone, ZoneCount } from "./api";
+import * as format from "./format";
+
+const library: Zone = { id: "library", name: "Library", type: "building", capacity: { person: 600 }, polygons: [] };
+const counts: ZoneCount = {
+  zone: "library",
+  person: { count: 412, low: 390, high: 420, stale: 12 },
+  vehicle: { count: 1, low: 0, high: 1, stale: 1 },
+};
+
+describe("words", () => {
+  it("count in singular and plural", () => {
+    expect(format.countOf("person", 1)).toBe("1 person");
+    expect(format.countOf("vehicle", 1234)).toBe("1,234 vehicles");
+  });
+
+  it("name a zone with everything that its row shows", () => {
+    expect(format.zoneInWords(library, counts)).toBe("Library, building, 412 people, 1 vehicle, 69% full");
+    expect(format.zoneInWords(library, undefined)).toBe("Library, building, no numbers yet");
+  });
+
+  it("name types, those nobody thought of included", () => {
+    expect(format.typePlural("car_park")).toBe("Car parks");
+    expect(format.typePlural("tram_stop")).toBe("Tram stops");
+  });
+});
+
+describe("age", () => {
+  it("has seconds, minutes and hours, and is never negative", () => {
+    expect([-5_000, 12_000, 180_000, 7_200_000].map(format.age)).toEqual(["0 s", "12 s", "3 min", "2 h"]);
+  });
+});
+
+describe("range", () => {
+  it("has both ends, or one where there is no doubt", () => {
+    expect(format.range(counts.person)).toBe("390–420");
+    expect(format.range({ count: 7, low: 7, high: 7, stale: 0 })).toBe("exactly 7");
+  });
+});
+
+describe("explain", () => {
+  it("says what is sure, what may be, and who is silent", () => {
+    expect(format.explain("person", counts.person, 120)).toEqual([
+      "412 people counted here.",
+      "390 beyond doubt: heard from lately, and well inside.",
+      "At most 420: 8 more so close by that they may be inside.",
+      "12 not heard from for over 2 minutes: still counted for a while.",
+    ]);
+  });
+
+  it("is short where there is nothing to doubt", () => {
+    expect(format.explain("vehicle", { count: 0, low: 0, high: 0, stale: 0 }, 120)).toHaveLength(1);
+    expect(format.explain("person", { count: 2, low: 2, high: 2, stale: 0 }, 120)[1]).toContain("no doubt");
+  });
+});
+
+describe("pageTitle", () => {
+  it("begins with the numbers, and says when they aren't live", () => {
+    expect(format.pageTitle("Limerick", counts, false)).toBe("412 people · 1 vehicle – Limerick");
+    expect(format.pageTitle("Limerick", counts, true)).toMatch(/^\(reconnecting\) 412/);
+    expect(format.pageTitle("Limerick", undefined, false)).toBe("Limerick");
+  });
+});
+
+describe("clockTime", () => {
+  it("is the site's time, or the browser's for a zone that it doesn't know", () => {
+    expect(format.clockTime(Date.UTC(2026, 6, 1, 12), "Europe/Dublin")).toBe("13:00");
+    expect(format.clockTime(0, "Nowhere/Else")).toMatch(/^\d\d:\d\d$/);
+  });
+});
