@@ -9,7 +9,6 @@ from typing import Any
 
 import aiomqtt
 import msgspec
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -22,30 +21,31 @@ _ANSWER_S = 5.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-@asynccontextmanager
-async def connected(config: BrokerConfig, user: str = INTERNAL) -> AsyncIterator[Client]:
-    """A NATS client that doesn't reconnect.
+async def request(config: BrokerConfig, user: str, subject: str, payload: bytes = b"") -> bytes:
+    """The answer to one request, over a connection of its own.
+
+    nats-py isn't used: a task that is cancelled inside of it may go on, or leave tasks behind, and
+    these questions are asked all the time.
 
     Raises:
-        any of NO_ANSWER.
+        OSError, TimeoutError: no answer.
     """
-    _raise_swallowed_cancellation()
-    # A bare connection first: nats-py logs every refusal with a trace.
-    _, writer = await asyncio.open_connection("127.0.0.1", config.nats_port)
-    writer.close()
-    client = await nats.connect(
-        f"nats://127.0.0.1:{config.nats_port}",
-        user=user,
-        password=config.password,
-        allow_reconnect=False,
-        connect_timeout=5,
-        error_cb=_ignore,
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
-        _raise_swallowed_cancellation()
+    login = {"user": user, "pass": config.password, "verbose": False, "pedantic": False}
+    question = b"PUB %b answer %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
+    async with asyncio.timeout(_ANSWER_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", config.nats_port)
+        try:
+            writer.write(b"CONNECT %b\r\nSUB answer 1\r\n%b" % (msgspec.json.encode(login), question))
+            while line := await reader.readline():
+                if line.startswith(b"MSG "):
+                    return await reader.readexactly(int(line.split()[-1]))
+                if line.startswith(b"-ERR"):
+                    raise ConnectionRefusedError(line.decode(errors="replace").strip())
+            raise ConnectionResetError("the NATS server closed the connection")
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionResetError("the NATS server closed the connection") from error
+        finally:
+            writer.close()
 
 
 async def ask_ready(config: BrokerConfig) -> None:
@@ -54,8 +54,9 @@ async def ask_ready(config: BrokerConfig) -> None:
     Raises:
         any of NO_ANSWER: not yet.
     """
-    async with connected(config) as client:
-        await client.jetstream(timeout=_ANSWER_S).account_info()
+    account = msgspec.json.decode(await request(config, INTERNAL, "$JS.API.INFO"))
+    if "error" in account:
+        raise ConnectionRefusedError(account["error"].get("description"))
     async with aiomqtt.Client(_EVERYWHERE.get(config.host, config.host), config.mqtt_port, timeout=_ANSWER_S):
         pass
 
@@ -69,13 +70,34 @@ async def ask_health(config: BrokerConfig) -> str | None:
     Raises:
         any of NO_ANSWER.
     """
-    async with connected(config, SYSTEM) as client:
-        answer = await client.request("$SYS.REQ.SERVER.PING.HEALTHZ", b'{"details":true}', timeout=_ANSWER_S)
-    health: dict[str, Any] = msgspec.json.decode(answer.data).get("data", {})
+    answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.PING.HEALTHZ", b'{"details":true}')
+    health: dict[str, Any] = msgspec.json.decode(answer).get("data", {})
     if health.get("status") == "ok":
         return None
     errors = [str(error.get("error")) for error in health.get("errors") or []]
     return "; ".join(errors) or str(health.get("error") or health.get("status"))
+
+
+@asynccontextmanager
+async def connected(config: BrokerConfig) -> AsyncIterator[Client]:
+    """A NATS client with all rights that doesn't reconnect.
+
+    Raises:
+        any of NO_ANSWER.
+    """
+    client = Client()
+    try:
+        await client.connect(
+            f"nats://127.0.0.1:{config.nats_port}",
+            user=INTERNAL,
+            password=config.password,
+            allow_reconnect=False,
+            error_cb=_ignore,
+        )
+        yield client
+    finally:
+        await client.close()
+        _raise_swallowed_cancellation()
 
 
 def _raise_swallowed_cancellation() -> None:

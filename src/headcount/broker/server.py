@@ -13,12 +13,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from headcount.broker import folder, probe
-from headcount.broker.config import BrokerConfig, render
+from headcount.broker.config import INTERNAL, BrokerConfig, render
 from headcount.broker.program import find_program
 from headcount.errors import BrokerError, HeadcountError, LogError, PortTakenError
 from headcount.fixlog.streams import STORE_BYTES, ensure_streams, forget_retained
@@ -148,8 +149,7 @@ class Broker:
             process = self._process
             try:
                 problem = await probe.ask_health(self.config)
-                async with probe.connected(self.config) as client:
-                    await forget_retained(client)
+                await forget_retained(partial(probe.request, self.config, INTERNAL))
             except (LogError, *probe.NO_ANSWER) as error:
                 LOG.debug("the NATS server can't be asked now: %r", error)
                 continue  # it is starting, or has died: `_restart` says so

@@ -14,6 +14,7 @@ server tells its publisher where that one waits for an answer (MQTT publishers d
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,21 +145,23 @@ MQTT_LIMITS: dict[str, dict[str, Any]] = {
 _DEVICE_SUBJECTS = ("fix.>", "headcount.*.*.*.*", *wire.FOREIGN_SUBJECTS)
 
 
-async def forget_retained(client: Client) -> int:
+async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
     """Remove what devices have published as retained; how many messages that were. Call it often.
 
     OwnTracks asks to retain every position. The server would keep each device's last one for ever;
     with this it is gone in seconds, and the log's hour is the only place where raw positions are.
 
+    Args:
+        request: asks the server as the user with all rights: (subject, payload) to answer.
+
     Raises:
         LogError: the server refuses.
     """
-    if "$MQTT_rmsgs" not in await _names(client):
-        return 0
     purged = 0
     for subject in _DEVICE_SUBJECTS:
-        answer = await _ask(client, "STREAM.PURGE.$MQTT_rmsgs", {"filter": f"$MQTT.rmsgs.{subject}"})
-        purged += answer["purged"]
+        body = msgspec.json.encode({"filter": f"$MQTT.rmsgs.{subject}"})
+        answer = await request("$JS.API.STREAM.PURGE.$MQTT_rmsgs", body)
+        purged += _accepted("STREAM.PURGE", answer)["purged"]
     return purged
 
 
@@ -232,7 +235,11 @@ async def _ask(client: Client, request: str, body: dict[str, Any] | None = None)
         answer = await client.request(f"$JS.API.{request}", payload, timeout=_ANSWER_S)
     except (nats.errors.Error, TimeoutError) as error:
         raise LogError(f"JetStream doesn't answer {request}: {error!r}. Is the broker running?") from error
-    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    return _accepted(request, answer.data)
+
+
+def _accepted(request: str, answer: bytes) -> dict[str, Any]:
+    decoded: dict[str, Any] = msgspec.json.decode(answer)
     if problem := decoded.get("error"):
         raise LogError(f"JetStream refuses {request}: {problem.get('description', problem)}")
     return decoded
