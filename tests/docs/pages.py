@@ -1,0 +1,58 @@
+"""The documents as the tests read them: pages, headings, code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def name(page: Path) -> str:
+    """A page's path from the top of the checkout."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of these languages."""
+    return [code for language, code in _FENCE.findall(page.read_text()) if language in languages]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text())
+
+
+def inline(page: Path) -> list[str]:
+    """What stands in backticks within the text."""
+    return _INLINE.findall(prose(page))
+
+
+def headings(page: Path) -> set[str]:
+    """The texts of all headings."""
+    return {
+        line.lstrip("#").strip().replace("`", "")
+        for line in prose(page).splitlines()
+        if re.match(r"#{1,6} ", line)
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    """What may stand behind `#` in a link to a page; GitHub's rule, and for our headings mkdocs' too."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
+
+
+def commands(page: Path, program: str) -> Iterator[str]:
+    """The calls of a program in shell blocks and in backticks, without what a shell does with them."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    for line in (*lines, *inline(page)):
+        call = re.split(r"\s[>|#]|&&|;| and then ", line.strip())[0].strip().removeprefix(".venv/bin/")
+        if call == program or call.startswith(f"{program} "):
+            yield call

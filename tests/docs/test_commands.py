@@ -1,0 +1,122 @@
+"""What the documents tell to type can be typed; what they show of the code is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from headcount.cli import main
+from headcount.counting.sitefile import check_site
+from headcount.settings import Settings
+
+from .pages import DOCS, PAGES, ROOT, blocks, commands, inline, name
+
+
+def _parse(call: str) -> None:
+    """Look up commands and options; values aren't looked at, since files needn't be there."""
+    command: click.Command = main
+    arguments = shlex.split(call)[1:]
+    context = click.Context(command, info_name="headcount")
+    while True:
+        _, rest, _ = command.make_parser(context).parse_args(args=list(arguments))
+        if not isinstance(command, click.Group) or not rest:
+            return
+        inner = command.get_command(context, rest[0])
+        if inner is None:
+            raise click.UsageError(f"no command {rest[0]}")
+        arguments = rest[1:]
+        command, context = inner, click.Context(inner, context, rest[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_exist(page: Path) -> None:
+    """Each `headcount …` in a document has a command and options that there are."""
+    for call in commands(page, "headcount"):
+        if call.split()[1:2] and call.split()[1].isupper():
+            continue  # a placeholder
+        try:
+            _parse(call)
+        except click.UsageError as error:
+            pytest.fail(f"{call}: {error.format_message()}")
+
+
+def test_there_are_commands_to_look_at() -> None:
+    """The documents show the commands that matter."""
+    shown = {" ".join(call.split()[:2]) for page in PAGES for call in commands(page, "headcount")}
+    assert {
+        "headcount up",
+        "headcount demo",
+        "headcount simulate",
+        "headcount publish",
+        "headcount replay",
+    } <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_exist(page: Path) -> None:
+    """Each `make …` in a document names a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for call in commands(page, "make"):
+        named = [word for word in call.split()[1:] if "=" not in word]
+        assert set(named) <= targets, call
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_of_data_can_be_read(page: Path) -> None:
+    """Each block of JSON and TOML is JSON and TOML, and a TOML block is a configuration file of ours."""
+    for block in blocks(page, "json"):
+        json.loads(block)
+    for block in blocks(page, "toml"):
+        assert set(tomllib.loads(block)) <= set(Settings.__dataclass_fields__)
+
+
+def test_the_smallest_site_file_can_be_used() -> None:
+    """The site file in the guide to drawing zones has no problem."""
+    (block,) = blocks(DOCS / "guides" / "draw-zones.md", "json")
+    assert check_site(json.loads(block), "the guide") == []
+
+
+@pytest.mark.parametrize(
+    ("page", "language", "example"),
+    [
+        ("start/first-application.md", "python", "counts.py"),
+        ("start/first-application.md", "js", "counts.mjs"),
+        ("guides/phones.md", "python", "publish.py"),
+    ],
+)
+def test_shown_examples_are_those_that_are_tested(page: str, language: str, example: str) -> None:
+    """A page shows an example as it stands in examples/, where the tests run it."""
+    assert (ROOT / "examples" / example).read_text() in blocks(DOCS / page, language)
+
+
+def test_examples_are_short() -> None:
+    """An example is at most 25 lines."""
+    examples = [path for path in (ROOT / "examples").iterdir() if path.is_file()]
+    assert examples
+    assert {path.name for path in examples if len(path.read_text().splitlines()) > 25} == set()
+
+
+def test_the_codemap_has_every_module() -> None:
+    """ARCHITECTURE.md names every module of the package, and only modules that there are."""
+    source = ROOT / "src" / "headcount"
+    modules = {
+        path.relative_to(source).as_posix() for path in source.rglob("*.py") if path.name != "__init__.py"
+    }
+    named = {
+        text for text in inline(ROOT / "ARCHITECTURE.md") if re.fullmatch(r"[a-z_]+(/[a-z_]+)*\.py", text)
+    }
+    assert named - {"tests/oracle.py"} == modules
+
+
+def test_named_tests_are_there() -> None:
+    """Each test file that a document names as a proof is there."""
+    for page in PAGES:
+        for text in inline(page):
+            if re.fullmatch(r"tests/[\w/]+\.py", text):
+                assert (ROOT / text).is_file(), f"{name(page)}: {text}"

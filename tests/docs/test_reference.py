@@ -1,0 +1,173 @@
+"""Everything that has a name for users has its heading in the reference, and pages read off the code are fresh."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+from prometheus_client.metrics_core import Metric
+from starlette.routing import Route
+
+from headcount import errors, wire
+from headcount.api.app import create_app
+from headcount.api.problems import TYPES
+from headcount.api.sources import Sources
+from headcount.broker import config
+from headcount.cli import main
+from headcount.counting import events, sitefile
+from headcount.settings import Settings
+from headcount.sites import bundled_site, load_site
+
+from .pages import DOCS, REFERENCE, ROOT, headings
+
+SOURCE = ROOT / "src" / "headcount"
+
+
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    """What an API needs; nothing is connected."""
+    return Sources(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)
+
+
+def _missing(names: set[str], page: Path) -> set[str]:
+    return names - headings(page)
+
+
+def test_generated_pages_are_fresh() -> None:
+    """`docs/generate.py --check` finds each generated page as it would write it."""
+    script = DOCS / "generate.py"
+    answer = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_each_setting_has_its_heading() -> None:
+    """Every field of Settings stands in settings.md."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    assert not _missing(names, REFERENCE / "settings.md")
+
+
+def test_each_variable_is_named() -> None:
+    """Every variable HEADCOUNT_… that the source asks for stands in settings.md."""
+    code = "\n".join(path.read_text() for path in SOURCE.rglob("*.py"))
+    text = (REFERENCE / "settings.md").read_text()
+    asked = set(re.findall(r'"(HEADCOUNT_[A-Z_]+[A-Z])"', code))
+    assert asked
+    assert {variable for variable in asked if f"`{variable}`" not in text} == set()
+
+
+def _commands(command: click.Command, name: str) -> Iterator[str]:
+    yield name
+    if isinstance(command, click.Group):
+        for inner in command.commands:
+            yield from _commands(command.commands[inner], f"{name} {inner}")
+
+
+def test_each_command_has_its_heading() -> None:
+    """Every command, down to the last subcommand, stands in cli.md."""
+    assert not _missing(set(_commands(main, "headcount")), REFERENCE / "cli.md")
+
+
+def test_each_error_has_its_heading() -> None:
+    """Every class of errors.py stands in errors.md, and its attributes are named there."""
+    classes = [
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
+    ]
+    page = REFERENCE / "errors.md"
+    assert not _missing({kind.__name__ for kind in classes}, page)
+    text = page.read_text()
+    attributes = {
+        parameter
+        for kind in classes
+        if "__init__" in vars(kind)
+        for parameter in list(inspect.signature(kind).parameters)
+    }
+    assert {attribute for attribute in attributes if f"`{attribute}`" not in text} == set()
+
+
+def test_each_problem_has_its_heading() -> None:
+    """Every type of problem document stands in http.md."""
+    assert not _missing(set(TYPES), REFERENCE / "http.md")
+
+
+def test_each_route_has_its_heading(sources: Sources) -> None:
+    """Every address of the API stands in http.md."""
+    text = (REFERENCE / "http.md").read_text()
+    paths = set(create_app(sources).openapi()["paths"])
+    assert {path for path in paths if f"## GET {path}\n" not in text} == set()
+    hidden = {
+        route.path
+        for route in create_app(sources).routes
+        if isinstance(route, Route) and route.path not in paths
+    }
+    assert {path for path in hidden - {"/{path:path}"} if f"`GET {path}`" not in text} == set()
+
+
+def test_each_metric_has_its_heading(sources: Sources) -> None:
+    """Every metric that /metrics gives stands in metrics.md, and no other."""
+    registry = create_app(sources).state.parts.metrics.registry
+    given: set[str] = set()
+    for family in registry.collect():
+        assert isinstance(family, Metric)
+        if not family.name.endswith("_created"):
+            given.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    assert given == {heading for heading in headings(REFERENCE / "metrics.md") if heading != "Metrics"}
+
+
+def test_each_topic_has_its_heading() -> None:
+    """Every topic that a device may publish or hear stands in topics.md."""
+    page = REFERENCE / "topics.md"
+    named = headings(page)
+    text = page.read_text()
+    own = (wire.FIX_TOPIC, wire.STATUS_TOPIC, wire.COUNT_TOPIC, wire.EVENT_TOPIC, wire.SITE_TOPIC)
+    assert {topic for topic in own if f"`{topic}`" not in text} == set()
+    for subject in (*config.DEVICE_PUBLISH, *config.DEVICE_SUBSCRIBE):
+        parts = [part for part in subject.split(".") if part not in {"headcount", "*", ">", "event"}]
+        if parts[0] == "fix" and subject.startswith("fix."):
+            continue  # the same topics after mapping
+        assert any(parts[-1] in heading.split() for heading in named), subject
+
+
+def test_each_key_of_a_fix_is_named() -> None:
+    """Every key of a fix's payload stands in topics.md."""
+    text = (REFERENCE / "topics.md").read_text()
+    assert {f.name for f in msgspec.structs.fields(wire.Fix) if f"`{f.name}`" not in text} == set()
+
+
+def test_each_property_of_a_site_has_its_heading() -> None:
+    """Every property that the site file's reader asks for stands in site-file.md."""
+    code = inspect.getsource(sitefile)
+    asked = set(re.findall(r'(?:feature\.(?:number|pair|text)|properties\.get)\("(\w+)"', code))
+    assert {"hold_s", "type", "timezone", "fresh_s"} <= asked
+    assert not _missing(asked, REFERENCE / "site-file.md")
+
+
+def test_the_rules_name_all_verdicts_and_reasons() -> None:
+    """Every verdict and every reason of an event stands in the counting rules."""
+    text = (DOCS / "concepts" / "counting-rules.md").read_text()
+    assert {word for word in (*wire.VERDICTS, *events.REASONS) if f"| `{word}` |" not in text} == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hold_s", sitefile.HOLD_S),
+        ("leave_margin_m", (sitefile.LEAVE_MARGIN_M,)),
+        ("max_accuracy_m", (sitefile.MAX_ACCURACY_M,)),
+        ("max_speed_mps", sitefile.MAX_SPEED_MPS[:1]),
+        ("fresh_s", (sitefile.FRESH_S,)),
+        ("offline_grace_s", (sitefile.OFFLINE_GRACE_S,)),
+    ],
+)
+def test_defaults_of_a_site_are_told(key: str, value: tuple[float, ...]) -> None:
+    """The section of a property tells the default that the code has."""
+    section = (REFERENCE / "site-file.md").read_text().split(f"## {key}\n")[1].split("\n## ")[0]
+    for number in value:
+        assert re.search(rf"\b{number:g}\b", section), section
