@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import struct
@@ -224,6 +225,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"pipeline: {options.fixes:,} fixes of {options.devices:,} devices, {ZONES} zones, seed {options.seed}")
     print(json.dumps(vars(options)))
+    gc.set_threshold(200_000, 20, 100)  # as the role `count` has it
     asyncio.run(measure(options))
 
 

@@ -119,7 +119,7 @@ def simulate(
       headcount simulate
       headcount simulate --people 5000 --vehicles 1500 --start 08:00 --truth truth.csv
       headcount up --speed 60   and then   headcount simulate --duration 10m
-    """  # noqa: D301 - click wants the character itself
+    """
     run = CrowdRun(
         broker=Broker(host, port),
         site_id=site_id,
@@ -177,7 +177,7 @@ def publish(
     Examples:
       headcount publish buses.csv.gz --speed 10
       headcount publish walk.ndjson --kind person --loop
-    """  # noqa: D301
+    """
     run = TraceRun(
         file=file,
         kind=kind,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -98,6 +99,8 @@ def _broker(settings: Settings) -> Broker:
 
 async def run_count(settings: Settings, stop: asyncio.Event) -> None:
     """A counting worker."""
+    # batches are hundreds of thousands of short-lived objects without cycles
+    gc.set_threshold(200_000, 20, 100)
     password = secret_of(settings)
     mqtt = MqttAddress(LOOPBACK, settings.mqtt_port, INTERNAL, password)
     worker = counting.WorkerSettings(

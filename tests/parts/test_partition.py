@@ -63,8 +63,8 @@ def _deliveries(rng: Random, log: list[Entry], after: int) -> list[Delivery]:
                 0,
                 [subject for subject, _, _ in part],
                 [payload for _, payload, _ in part],
-                np.arange(start + 1, stop + 1),
-                np.array([ns for _, _, ns in part]),
+                range(start + 1, stop + 1),
+                [ns for _, _, ns in part],
                 len(log) - stop,
             )
         )
@@ -190,8 +190,8 @@ def test_an_instant_is_told_when_something_later_was_received() -> None:
     subject = f"fix.0.{site.id}.person.a".encode()
 
     def take(first: int, entries: list[Entry]) -> list[float]:
-        seq = np.arange(first, first + len(entries))
-        ns = np.array([ns for _, _, ns in entries])
+        seq = range(first, first + len(entries))
+        ns = [ns for _, _, ns in entries]
         partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
         return [count.at for count in partition.work().counts] if partition.due else []
 
@@ -218,8 +218,8 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     for number in range(4):
         partition = Partition(number, 4, 1, Engine(site, Zones(site)), Pseudonyms(b"secret"))
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
-        ns = np.array([1_000_000_000_000, 1_000_200_000_000])
-        partition.take(Delivery(number, subjects, [body, b""], np.array([1, 2]), ns, 0))
+        ns = [1_000_000_000_000, 1_000_200_000_000]
+        partition.take(Delivery(number, subjects, [body, b""], [1, 2], ns, 0))
         verdicts += partition.work().verdicts.sum(axis=0)
     assert verdicts[VERDICTS.index("malformed")] == 3
     assert verdicts.sum() == 4

@@ -36,7 +36,7 @@ BAD = [
 
 def _rows(subjects: list[bytes], payloads: list[bytes]) -> Rows:
     n = len(subjects)
-    return rows(b"ul", subjects, payloads, np.arange(n), np.full(n, 10**18))
+    return rows(b"fix.1.ul.", subjects, payloads, np.arange(n), np.full(n, 10**18))
 
 
 @pytest.mark.parametrize("payload", BAD, ids=range(len(BAD)))
@@ -55,7 +55,7 @@ def test_fields_of_a_fix() -> None:
         b'{"tst":5,"t":5.25,"lat":1,"lon":2,"acc":null}',
         b'{"_type":"location","tst":5,"t":"u","lat":1,"lon":2,"acc":7,"batt":80,"vel":3,"SSID":"x"}',
     ]
-    found = _rows([b"fix.0.ul.vehicle.x"] * 3, payloads)
+    found = _rows([b"fix.1.ul.vehicle.x"] * 3, payloads)
     assert found.t_s.tolist() == [5.0, 5.25, 5.0]
     assert [math.isnan(acc) or acc for acc in found.acc_m.tolist()] == [True, True, 7.0]
     assert found.received_s.tolist() == [1e9] * 3

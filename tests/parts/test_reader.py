@@ -34,7 +34,7 @@ async def _collect(reader: LogReader, count: int) -> dict[int, list[tuple[int, b
     async with asyncio.timeout(20):
         while total < count:
             for delivery in await reader.read():
-                rows = zip(delivery.seq.tolist(), delivery.subjects, delivery.payloads, strict=True)
+                rows = zip(delivery.seq, delivery.subjects, delivery.payloads, strict=True)
                 found.setdefault(delivery.partition, []).extend(rows)
                 total += len(delivery.subjects)
     return found

@@ -72,11 +72,13 @@ class Roster:
 
         Slots stay good until `forget`.
         """
-        try:
-            return np.fromiter(map(self._slots.__getitem__, keys), dtype=np.int32, count=len(keys))
-        except KeyError:
-            found = [self._slot(key, admit) for key in keys]
+        found = list(map(self._slots.get, keys))
+        if None not in found:
             return np.array(found, dtype=np.int32)
+        slots = [
+            self._slot(key, admit) if slot is None else slot for key, slot in zip(keys, found, strict=True)
+        ]
+        return np.array(slots, dtype=np.int32)
 
     def find(self, key: bytes) -> int:
         """The slot of a key, NOBODY if unknown."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from headcount.counting.fixes import F8
+
 DAY_S = 86_400
 
 
@@ -33,6 +35,17 @@ class Pseudonyms:
             known = hashlib.blake2b(key, key=self._key, digest_size=8).hexdigest()
             self._known[key] = known
         return known
+
+    def many(self, keys: list[bytes], t_s: F8) -> list[str]:
+        """The pseudonyms of n devices at n times that don't decrease."""
+        if not keys:
+            return []
+        if t_s[0] // DAY_S == t_s[-1] // DAY_S:
+            self.of(keys[0], float(t_s[0]))
+            found = list(map(self._known.get, keys))
+            if None not in found:
+                return [name for name in found if name is not None]
+        return [self.of(key, t) for key, t in zip(keys, t_s.tolist(), strict=True)]
 
     def event(self, key: bytes, zone: str, change: str, t_s: float) -> str:
         """The id of an event: the same whenever the log is replayed, and no way back to the device."""

@@ -88,13 +88,14 @@ def joined(parts: list[Rows]) -> Rows:
     )
 
 
-def rows(site: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, received_ns: I8) -> Rows:
+def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, received_ns: I8) -> Rows:
     """Decode messages `fix.<p>.<site>.<kind>.<device>[.status]`, all of length n.
 
-    Nothing raises: what isn't a fix of this site gets columns that the engine calls `malformed`.
+    `prefix` is `b"fix.<p>.<site>."`. Nothing raises: what isn't a fix of this site gets columns that
+    the engine calls `malformed`.
     """
-    fields = [subject.split(b".", 3) for subject in subjects]
-    keys = [field[3] if len(field) == 4 and field[2] == site else b"" for field in fields]
+    length = len(prefix)
+    keys = [subject[length:] if subject.startswith(prefix) else b"" for subject in subjects]
     what = np.zeros(len(keys), dtype=np.uint8)
     try:
         fixes = list(map(_decode, payloads))

@@ -19,7 +19,7 @@ import json
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ import nats.errors
 import numpy as np
 from nats.aio.client import Client
 
-from headcount.counting.fixes import I8
 from headcount.errors import LogError
 from headcount.fixlog.protocol import Batch, Parser, Status
 from headcount.wire import FIX_STREAM
@@ -60,13 +59,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """n messages of one partition as they stand in the log: what was said, and when it was received."""
+    """n messages of one partition as they stand in the log: what was said, and when it was received.
+
+    Plain lists of length n: they are joined with others before anything is computed of them.
+    """
 
     partition: int
     subjects: list[bytes]
     payloads: list[bytes]
-    seq: I8
-    received_ns: I8
+    seq: Sequence[int]
+    received_ns: list[int]
     pending: int  # messages of the partition that the server still has for us
 
 
@@ -226,21 +228,17 @@ def _delivery(
     followed: _Followed, subjects: list[bytes], replies: list[bytes], payloads: list[bytes]
 ) -> Delivery:
     """Read `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`."""
-    fields = [reply.rsplit(b".", 4) for reply in replies]
-    n = len(fields)
-    last = fields[-1]
-    first_delivered = int(fields[0][2])
-    if first_delivered != followed.delivered + 1 or int(last[2]) != followed.delivered + n:
+    n = len(replies)
+    first, last = replies[0].split(b"."), replies[-1].split(b".")
+    if int(first[6]) != followed.delivered + 1 or int(last[6]) != followed.delivered + n:
         raise LogError(f"partition {followed.partition}: messages were lost on the way to us")
     followed.delivered += n
     followed.outstanding -= n
-    first_seq, last_seq = int(fields[0][1]), int(last[1])
-    if last_seq - first_seq == n - 1:
-        seq = np.arange(first_seq, last_seq + 1, dtype=np.int64)
-    else:  # some were removed from the middle of the log
-        seq = np.array([int(field[1]) for field in fields], dtype=np.int64)
-    received_ns = np.array([int(field[3]) for field in fields], dtype=np.int64)
-    return Delivery(followed.partition, subjects, payloads, seq, received_ns, int(last[4]))
+    seq: Sequence[int] = range(int(first[5]), int(last[5]) + 1)
+    if len(seq) != n:  # some were removed from the middle of the log
+        seq = [int(reply.split(b".", 6)[5]) for reply in replies]
+    received_ns = [int(reply.rsplit(b".", 2)[1]) for reply in replies]
+    return Delivery(followed.partition, subjects, payloads, seq, received_ns, int(last[8]))
 
 
 @contextlib.asynccontextmanager

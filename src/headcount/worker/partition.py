@@ -9,6 +9,7 @@ They are taken at the multiples of TICK_S; fixes received after T wait until T h
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Literal
 
 import msgspec
@@ -86,10 +87,10 @@ class Partition:
         self.done_seq = 0  # everything up to this is counted
         self.pending = 0
         self._site = engine.zones.site
-        self._site_bytes = self._site.id.encode()
+        self._prefix = b"fix.%d.%s." % (number, self._site.id.encode())
         self._pseudonyms = pseudonyms
-        self._waiting: list[Rows] = []
-        self.waiting_rows = 0
+        self._waiting: Rows | None = None  # decoded, and received after the last instant counted
+        self._forget_undecoded()
         self._tick = 0  # the last instant that was counted, in TICK_S
         self._reached_ns = 0
         self._kept: list[tuple[Rows, U1, U1]] = []  # rows for the history, verdicts, kinds
@@ -115,27 +116,49 @@ class Partition:
         self.engine = Engine.restore(self._site, saved.engine, self.engine.zones)
         self.seq = self.done_seq = saved.seq
         self._tick = saved.tick
-        self._waiting, self.waiting_rows = [], 0
+        self._waiting = None
+        self._forget_undecoded()
         self._kept, self._recorded, self.kept_rows = [], [], 0
 
     # --- work ----------------------------------------------------------------------------------
     def take(self, delivery: Delivery) -> None:
         """Read messages; `work` counts them."""
-        self.pending = delivery.pending
-        self._reached_ns = max(self._reached_ns, int(delivery.received_ns[-1]))
         if not self._tick:
-            self._tick = (int(delivery.received_ns[0]) - OVER_NS) // TICK_NS
-        subjects, payloads = delivery.subjects, delivery.payloads
-        seq, received_ns = delivery.seq, delivery.received_ns
-        if self._tick_subject in subjects:
-            fix = [row for row, subject in enumerate(subjects) if subject != self._tick_subject]
-            subjects = [subjects[row] for row in fix]
-            payloads = [payloads[row] for row in fix]
-            seq, received_ns = seq[fix], received_ns[fix]
-        if subjects:
-            self._waiting.append(rows(self._site_bytes, subjects, payloads, seq, received_ns))
-            self.waiting_rows += len(subjects)
-        self.seq = int(delivery.seq[-1])
+            self._tick = (delivery.received_ns[0] - OVER_NS) // TICK_NS
+        self.pending = delivery.pending
+        self.seq = delivery.seq[-1]
+        self._reached_ns = max(self._reached_ns, delivery.received_ns[-1])
+        self._subjects += delivery.subjects
+        self._payloads += delivery.payloads
+        self._seqs += delivery.seq
+        self._received_ns += delivery.received_ns
+
+    @property
+    def waiting_rows(self) -> int:
+        """How many messages are read and not yet counted."""
+        return len(self._subjects) + (len(self._waiting) if self._waiting is not None else 0)
+
+    def _decoded(self) -> Rows | None:
+        """All fixes that wait, in the order of the log."""
+        if self._subjects:
+            keep = [subject != self._tick_subject for subject in self._subjects]
+            new = rows(
+                self._prefix,
+                list(compress(self._subjects, keep)),
+                list(compress(self._payloads, keep)),
+                np.array(self._seqs, dtype=np.int64)[keep],
+                np.array(self._received_ns, dtype=np.int64)[keep],
+            )
+            self._forget_undecoded()
+            if len(new):
+                self._waiting = new if self._waiting is None else joined([self._waiting, new])
+        return self._waiting
+
+    def _forget_undecoded(self) -> None:
+        self._subjects: list[bytes] = []
+        self._payloads: list[bytes] = []
+        self._seqs: list[int] = []
+        self._received_ns: list[int] = []
 
     @property
     def due(self) -> bool:
@@ -152,7 +175,7 @@ class Partition:
             tell: put the counts into the output (those for the history are there in any case).
         """
         output = Output()
-        waiting = joined(self._waiting) if self._waiting else None
+        waiting = self._decoded()
         reached = self._reached_tick()
         for tick in self._ticks(reached, told=tell):
             at = tick * TICK_NS / 1e9
@@ -173,8 +196,7 @@ class Partition:
             # many in one instant: they may be counted early, since nothing expires on their account
             self._step(waiting, output)
             waiting = None
-        self._waiting = [waiting] if waiting is not None and len(waiting) else []
-        self.waiting_rows = len(waiting) if waiting is not None else 0
+        self._waiting = waiting if waiting is not None and len(waiting) else None
         self.done_seq = _before(waiting, self.seq)
         return output
 
@@ -270,10 +292,7 @@ class Partition:
                 part.seq.astype("<i8").tobytes(),
                 part.t_s.astype("<f8").tobytes(),
                 part.received_s.astype("<f8").tobytes(),
-                [
-                    self._pseudonyms.of(key, t)
-                    for key, t in zip(part.keys, part.received_s.tolist(), strict=True)
-                ],
+                self._pseudonyms.many(part.keys, part.received_s),
                 np.concatenate([kinds for _, _, kinds in kept]).tobytes(),
                 part.lat_deg.astype("<f8").tobytes(),
                 part.lon_deg.astype("<f8").tobytes(),
