@@ -29,18 +29,17 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine import LAT0, LON0, campus  # noqa: E402
-
-from headcount.broker.config import INTERNAL, BrokerConfig  # noqa: E402
-from headcount.broker.server import Broker  # noqa: E402
-from headcount.counting.engine import Engine  # noqa: E402
-from headcount.counting.zones import Zones  # noqa: E402
-from headcount.devices.pseudonyms import Pseudonyms  # noqa: E402
-from headcount.fixlog.reader import Endpoint, open_reader  # noqa: E402
-from headcount.wire import PartitionCounts  # noqa: E402
-from headcount.worker.loop import WorkerSettings, run  # noqa: E402
-from headcount.worker.partition import BATCH_ROWS, Partition  # noqa: E402
-from headcount.worker.publish import MqttAddress  # noqa: E402
+from engine import LAT0, LON0, campus
+from headcount.broker.config import INTERNAL, BrokerConfig
+from headcount.broker.server import Broker
+from headcount.counting.engine import Engine
+from headcount.counting.zones import Zones
+from headcount.devices.pseudonyms import Pseudonyms
+from headcount.fixlog.reader import Endpoint, open_reader
+from headcount.wire import PartitionCounts
+from headcount.worker.loop import WorkerSettings, run
+from headcount.worker.partition import BATCH_ROWS, Partition
+from headcount.worker.publish import MqttAddress
 
 PASSWORD = "only for this benchmark"  # noqa: S105
 ZONES = 100
@@ -60,7 +59,12 @@ async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Client]]:
     mqtt, ws, port = _free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         config = BrokerConfig(
-            data=Path(folder), password=PASSWORD, mqtt_port=mqtt, ws_port=ws, nats_port=port, partitions=partitions
+            data=Path(folder),
+            password=PASSWORD,
+            mqtt_port=mqtt,
+            ws_port=ws,
+            nats_port=port,
+            partitions=partitions,
         )
         async with Broker(config) as server:
             client = await nats.connect(server.url, user=INTERNAL, password=PASSWORD)
@@ -134,7 +138,9 @@ def _packet(topic: bytes, body: bytes) -> bytes:
     return b"\x30" + size + struct.pack(">H", len(topic)) + topic + body
 
 
-async def latency(config: BrokerConfig, client: Client, rate: int, seconds: int, seed: int) -> tuple[float, float, float]:
+async def latency(
+    config: BrokerConfig, client: Client, rate: int, seconds: int, seed: int
+) -> tuple[float, float, float]:
     """Publish → count latency in seconds, p50 and p99, and the rate reached, in the running system.
 
     Each device enters the site once: the total at an instant then says how many of the fixes
@@ -223,7 +229,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    print(f"pipeline: {options.fixes:,} fixes of {options.devices:,} devices, {ZONES} zones, seed {options.seed}")
+    print(
+        f"pipeline: {options.fixes:,} fixes of {options.devices:,} devices, {ZONES} zones, seed {options.seed}"
+    )
     print(json.dumps(vars(options)))
     gc.set_threshold(200_000, 20, 100)  # as the role `count` has it
     asyncio.run(measure(options))
