@@ -264,8 +264,11 @@ def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None:
             await until_acknowledged(client)
             stolen = await thief.jetstream().pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
             while not stats.reopened:
-                request = asyncio.create_task(stolen.fetch(1, timeout=0.1))
-                await publish(client, batches.pop(0))
+                # Of several messages, the broker gives the first to whoever asked first, the next to the other.
+                request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
+                await asyncio.sleep(0.1)
+                await publish(client, *batches[:3])
+                del batches[:3]
                 with suppress(nats.errors.Error, TimeoutError):
                     await request
             await thief.close()

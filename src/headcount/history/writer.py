@@ -6,7 +6,8 @@ A batch is acknowledged only when all of it is on disk. Batches of a partition m
 the order of the stream, or the mark that tells new rows from old ones would pass over some. The
 broker keeps that order only while nothing is lost on the way: what it has sent and we have not
 acknowledged comes again after `ack_wait`, behind newer messages. So the consumer is made anew, from
-the first message that isn't acknowledged, at the start and whenever its delivery numbers show a gap.
+the first message that isn't acknowledged, at the start, after each reconnection (a killed broker may
+have forgotten deliveries and acknowledgements), and whenever its delivery numbers show a gap.
 """
 
 from __future__ import annotations
@@ -156,10 +157,15 @@ async def run(
 async def _read(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
     jetstream = client.jetstream(timeout=REQUEST_S)
     while not stop.is_set():
+        connection = client.stats["reconnects"]
+
+        def over(connection: int = connection) -> bool:
+            return stop.is_set() or client.stats["reconnects"] != connection
+
         try:
             subscription = await _new_consumer(jetstream, writer)
             try:
-                await _read_in_order(subscription, writer, stop)
+                await _read_in_order(subscription, writer, stop, over)
             finally:
                 await subscription.unsubscribe()
         except nats.errors.ConnectionClosedError:
@@ -171,11 +177,14 @@ async def _read(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
 
 
 async def _read_in_order(
-    subscription: JetStreamContext.PullSubscription, writer: _Writer, stop: asyncio.Event
+    subscription: JetStreamContext.PullSubscription,
+    writer: _Writer,
+    stop: asyncio.Event,
+    over: Callable[[], bool],
 ) -> None:
-    """Take in messages until the first gap in the consumer's delivery numbers, or the stop."""
+    """Take in messages until it is over, or until a gap in the consumer's delivery numbers."""
     delivered = 0
-    while not stop.is_set():
+    while not over():
         if not writer.roomy.is_set():
             await _either(stop, FETCH_S, writer.roomy)
             continue
