@@ -52,8 +52,10 @@ export class Relay {
     this.#muted = true;
   }
 
+  /** Passes on again; the connections that missed something can't be used any more. */
   unmute() {
     this.#muted = false;
+    for (const socket of this.#sockets) socket.destroy();
     this.#troubledUntil = Date.now() + ECHO_MS;
   }
 

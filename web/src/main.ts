@@ -125,6 +125,7 @@ class Page {
     byId("app").classList.toggle("has-choice", zone !== undefined);
     this.#list.select(zone?.id);
     this.#details.show(zone, zone && this.#counts.get(zone.id));
+    if (zone) this.#sheet.raise();
     this.#coverMap();
     this.#map?.select(zone?.id);
     if (moveFocus && zone) this.#details.focus();
@@ -164,7 +165,7 @@ class Page {
     const { end, of } = steps(this.site.zones, this.#counts, this.#mode);
     this.#legend.update(this.#mode, end);
     this.#list.update(this.#counts, of);
-    this.#map?.update(this.#counts, of);
+    this.#map?.update(this.#counts, of, this.#mode);
     if (this.#chosen !== undefined) this.#details.update(this.#counts.get(this.#chosen));
   }
 
@@ -177,7 +178,7 @@ class Page {
       top: narrow ? legend.offsetTop + legend.offsetHeight : 0,
       right: 0,
       bottom: narrow ? this.#covered : legend.offsetHeight + 12,
-      left: narrow || card.hidden ? 0 : card.offsetWidth + 12,
+      left: getComputedStyle(card).position === "fixed" && !card.hidden ? card.offsetWidth + 12 : 0,
     });
   }
 }

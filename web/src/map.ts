@@ -11,12 +11,12 @@ import {
   setWorkerUrl,
 } from "maplibre-gl";
 import workerUrl from "maplibre-gl/dist/maplibre-gl-worker.mjs?url";
-import type { Site, Zone, ZoneCount } from "./api";
+import { KINDS, type Kind, type Site, type Zone, type ZoneCount } from "./api";
 import { element, icon, setText } from "./element";
 import { figure } from "./format";
 import { anchorOf, areaOf, type Box, boxOf, widen } from "./geometry";
 import { type Candidate, place, widthOf } from "./labels";
-import { mainKind, NEUTRAL, type Palette, type Step } from "./scale";
+import { mainKind, type Mode, NEUTRAL, type Palette, type Step } from "./scale";
 
 setWorkerUrl(workerUrl);
 
@@ -107,11 +107,11 @@ interface Label {
   name: number;
   figures: number; // width of all numbers, and of the main kind's alone
   brief: number;
-  total: number;
+  weighs: number;
 }
 
 function makeLabel(zone: Zone): Label {
-  const part = (kind: "person" | "vehicle"): HTMLElement => element("span", {}, icon(kind), element("b"));
+  const part = (kind: Kind): HTMLElement => element("span", { class: kind }, icon(kind), element("b"));
   const numbers = { person: part("person"), vehicle: part("vehicle") };
   const order = mainKind(zone) === "person" ? [numbers.person, numbers.vehicle] : [numbers.vehicle, numbers.person];
   const box = element(
@@ -131,25 +131,34 @@ function makeLabel(zone: Zone): Label {
     name: widthOf(zone.name, 6.3),
     figures: 0,
     brief: 0,
-    total: 0,
+    weighs: 0,
   };
 }
 
-/** Sets a label's numbers: the zone's main kind, the other one only where there is any. */
-function fillLabel(label: Label, counts: ZoneCount | undefined): void {
-  label.total = 0;
+/** The kind that a label is about where there is room for one number only. */
+function leadOf(zone: Zone, counts: ZoneCount | undefined, mode: Mode): Kind {
+  if (mode !== "full") return mode;
+  const main = mainKind(zone);
+  const other: Kind = main === "person" ? "vehicle" : "person";
+  return counts && counts[main].count === 0 && counts[other].count > 0 ? other : main;
+}
+
+/** Sets a label's numbers, those that aren't 0, and how wide they are. */
+function fillLabel(label: Label, counts: ZoneCount | undefined, mode: Mode): void {
+  const lead = leadOf(label.zone, counts, mode);
+  label.box.dataset["lead"] = lead;
   label.figures = 0;
   label.brief = 0;
-  for (const kind of ["person", "vehicle"] as const) {
+  label.weighs = counts?.[lead].count ?? 0;
+  for (const kind of KINDS) {
     const count = counts?.[kind].count ?? 0;
     const part = label.numbers[kind];
     part.hidden = count === 0;
     if (count === 0) continue;
     setText(part.lastElementChild as Element, figure(count));
     const width = widthOf(figure(count), 7.4) + 14;
-    label.total += count;
     label.figures += width + (label.figures > 0 ? 7 : 0);
-    if (label.brief === 0 || kind === mainKind(label.zone)) label.brief = width;
+    if (kind === lead) label.brief = width;
   }
 }
 
@@ -181,6 +190,7 @@ export class ZoneMap {
   #chosen: string | undefined;
   #ready = false;
   #frame = 0;
+  #moved = false; // by somebody: no longer the whole site
   #covered: Covered = { top: 0, right: 0, bottom: 0, left: 0 };
 
   constructor(
@@ -215,9 +225,9 @@ export class ZoneMap {
   }
 
   /** New colours and numbers. */
-  update(counts: ReadonlyMap<string, ZoneCount>, steps: ReadonlyMap<string, Step>): void {
+  update(counts: ReadonlyMap<string, ZoneCount>, steps: ReadonlyMap<string, Step>, mode: Mode): void {
     this.#steps = steps;
-    for (const label of this.#labels) fillLabel(label, counts.get(label.zone.id));
+    for (const label of this.#labels) fillLabel(label, counts.get(label.zone.id), mode);
     this.#colour();
     this.#layLabels();
   }
@@ -236,9 +246,11 @@ export class ZoneMap {
     this.#covered = covered;
   }
 
+  /** Shows the whole site. A card at the side may cover some of it: the site would get too small beside it. */
   fit(moving = true): void {
-    const { top, right, bottom, left } = this.#covered;
-    const padding = { top: top + 24, right: right + 24, bottom: bottom + 24, left: left + 24 };
+    this.#moved = false;
+    const { top, right, bottom } = this.#covered;
+    const padding = { top: top + 24, right: right + 24, bottom: bottom + 24, left: 24 };
     this.#map.fitBounds(this.#extent, { padding, ...(moving ? this.#pace() : { duration: 0 }) });
   }
 
@@ -274,7 +286,10 @@ export class ZoneMap {
       this.#layLabels();
     });
     this.#map.on("move", () => this.#layLabels());
-    this.#map.on("resize", () => this.#layLabels());
+    this.#map.on("movestart", (event) => {
+      if (event.originalEvent) this.#moved = true;
+    });
+    this.#map.on("resize", () => (this.#moved ? this.#layLabels() : this.fit(false)));
     this.#map.on("click", (event) => this.options.choose(this.#zoneAt(event.point)));
     this.#map.on("mousemove", (event) => this.#hover(this.#zoneAt(event.point)));
     this.#map.on("mouseout", () => this.#hover(undefined));
@@ -318,6 +333,7 @@ export class ZoneMap {
 
   /** Moves the map so that a zone lies in the middle of what isn't covered. */
   #bring(label: Label): void {
+    this.#moved = true;
     const { top, right, bottom, left } = this.#covered;
     this.#map.easeTo({ center: label.anchor, offset: [(left - right) / 2, (top - bottom) / 2], ...this.#pace() });
   }
@@ -347,9 +363,10 @@ export class ZoneMap {
     const [left, right] = [this.#map.project([west, north]), this.#map.project([east, south])];
     const wanted = label.zone.id === this.#chosen || label.zone.id === this.#hovered;
     const above = left.y - BESIDE_PX;
+    const half = Math.max(label.name, label.figures) / 2 + BESIDE_PX;
     return {
       id: label.zone.id,
-      x,
+      x: wanted ? Math.min(Math.max(x, this.#covered.left + half), this.#map.getContainer().clientWidth - half) : x,
       // Not on the zone that somebody looks at, but above it, or below where there is no room.
       y: !wanted ? y : above > this.#covered.top + BESIDE_PX ? above : right.y + BESIDE_PX,
       room: right.x - left.x,
@@ -357,7 +374,7 @@ export class ZoneMap {
       numbers: label.figures,
       brief: label.brief,
       // By order of magnitude, then by size: two zones of like numbers don't take turns.
-      weight: Math.floor(Math.log2(label.total + 1)) + Math.min(0.9, label.area * 1e6),
+      weight: Math.floor(Math.log2(label.weighs + 1)) + Math.min(0.9, label.area * 1e6),
       wanted,
     };
   }

@@ -4,6 +4,7 @@ import { setAttribute, setText } from "./element";
 
 export type Rest = "low" | "half" | "high";
 const RESTS: readonly Rest[] = ["low", "half", "high"];
+const LOW_PX = 140; // as in style.css, without what a phone keeps for itself
 const NARROW = "(max-width: 759px)";
 
 /** The resting height nearest to where the sheet was let go; a clear pull goes to the next one. */
@@ -29,12 +30,17 @@ export class Sheet {
       if (!this.#pulled) this.to(this.#rest === "high" ? "low" : this.#rest === "half" ? "high" : "half");
     });
     handle.addEventListener("pointerdown", (event) => this.#pull(event));
-    this.#narrow.addEventListener("change", () => this.to(this.#rest));
+    this.#narrow.addEventListener("change", () => this.to("half"));
     this.to("half");
   }
 
   get narrow(): boolean {
     return this.#narrow.matches;
+  }
+
+  /** Lets what is in the sheet be seen. */
+  raise(): void {
+    if (this.narrow && this.#rest === "low") this.to("half");
   }
 
   to(rest: Rest): void {
@@ -48,10 +54,8 @@ export class Sheet {
   }
 
   #heights(): Record<Rest, number> {
-    const style = getComputedStyle(this.app);
     const whole = this.app.clientHeight;
-    const low = Number.parseFloat(style.getPropertyValue("--sheet-low"));
-    return { low, half: Math.round(whole * 0.5), high: whole - 64 };
+    return { low: LOW_PX, half: Math.round(whole * 0.5), high: whole - 64 };
   }
 
   #pull(down: PointerEvent): void {

@@ -11,7 +11,7 @@ describe("how new the numbers are", () => {
 
   it("is told when parts of them lag behind", () => {
     const behind = { ...good, now: 112_000, fresh: 14 };
-    expect(stateInWords(behind).text).toBe("Numbers are delayed");
+    expect(stateInWords(behind).text).toBe("Delayed");
     expect(ageInWords(behind)).toBe("Numbers from 12 s ago, 14 of 16 parts up to date");
   });
 

@@ -23,7 +23,7 @@ export const delayed = ({ validAt, now, fresh, total }: Freshness): boolean =>
 export function stateInWords(freshness: Freshness): { state: string; text: string } {
   if (freshness.state === "reconnecting") return { state: "reconnecting", text: "Reconnecting" };
   if (freshness.state === "connecting") return { state: "connecting", text: "Connecting" };
-  return delayed(freshness) ? { state: "delayed", text: "Numbers are delayed" } : { state: "live", text: "Live" };
+  return delayed(freshness) ? { state: "delayed", text: "Delayed" } : { state: "live", text: "Live" };
 }
 
 export function ageInWords(freshness: Freshness): string {
