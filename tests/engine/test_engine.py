@@ -78,6 +78,16 @@ def test_a_key_has_one_slot(site: Site) -> None:
     assert engine.slots([b"person.c", b"person.a"], lambda _: False).tolist() == [-1, slots[0]]
 
 
+@pytest.mark.parametrize("what", [FIX, ONLINE, OFFLINE])
+def test_a_silent_device_is_no_burden_for_ever(site: Site, what: int) -> None:
+    """Two days after its last word nothing is remembered of a device, whatever it said."""
+    engine = Engine(site)
+    engine.step(at_centre(site, engine.slots([b"person.a"]).tolist(), [what]))
+    for hours in range(1, 50):
+        engine.advance(START_S + 3600 * hours)
+    assert engine.devices == 0
+
+
 def test_a_snapshot_of_another_site_is_refused(site: Site) -> None:
     """A state is worth nothing on another site."""
     other = parse_site(scene(Random(4), 8).geojson, "test")
