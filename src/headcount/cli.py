@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headcount import __version__, roles
+from headcount.cli_simulate import publish, simulate
 from headcount.cli_site import site as site_group
 from headcount.errors import HeadcountError, SettingsError
 from headcount.ops.lifecycle import stop_on_signals
@@ -164,7 +165,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     help="Settings as TOML. Default: headcount.toml in this folder, if it is there.",
 )
 def main() -> None:
-    r"""How many people and vehicles are in every zone of a campus, exactly and at once.
+    """How many people and vehicles are in every zone of a campus, exactly and at once.
 
     \b
     headcount demo                      see it: a simulated campus
@@ -174,13 +175,15 @@ def main() -> None:
 
 
 main.add_command(site_group)
+main.add_command(simulate)
+main.add_command(publish)
 
 
 @main.command()
 @_site_option
 @_options
 def up(site: Path | None, **values: Any) -> None:
-    r"""Run everything on this machine: broker, counting, history, API and map.
+    """Run everything on this machine: broker, counting, history, API and map.
 
     \b
     headcount up --site campus.geojson
@@ -249,7 +252,7 @@ def demo(
     site: Path | None,
     **values: Any,
 ) -> None:
-    r"""See it: a day of a simulated university, in time-lapse, on the live map.
+    """See it: a day of a simulated university, in time-lapse, on the live map.
 
     \b
     headcount demo
@@ -303,7 +306,7 @@ def _open_browser(url: str) -> None:
 @_site_option
 @_options
 def run(role: str, site: Path | None, **values: Any) -> None:
-    r"""Run one role in this process.
+    """Run one role in this process.
 
     \b
     headcount run broker --site campus.geojson
@@ -336,7 +339,7 @@ def _seconds(_: click.Context, parameter: click.Parameter, text: str) -> float:
 @click.option("--kind", type=click.Choice(KINDS), help="The kind of rows that name none.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def replay(file: Path, site_file: Path, every: float, kind: Any, quiet: bool) -> None:
-    r"""Count a recording offline, by the same engine: NDJSON, a line for each tick and zone.
+    """Count a recording offline, by the same engine: NDJSON, a line for each tick and zone.
 
     \b
     headcount replay day.csv --site campus.geojson --every 60s > counts.ndjson

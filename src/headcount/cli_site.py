@@ -34,7 +34,7 @@ def site() -> None:
 @site.command()
 @click.argument("file", type=FILE)
 def check(file: Path) -> None:
-    r"""Say what is wrong with a site FILE and how to mend it, or what is in it.
+    """Say what is wrong with a site FILE and how to mend it, or what is in it.
 
     \b
     Example:
@@ -64,7 +64,7 @@ def check(file: Path) -> None:
 def import_(
     file: Path, output: Path | None, boundary: str | None, site_id: str | None, timezone: str | None
 ) -> None:
-    r"""Make a site file from OpenStreetMap data.
+    """Make a site file from OpenStreetMap data.
 
     FILE is .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json: an answer of the Overpass API to
     `out geom;`. The boundary is the largest area tagged amenity=university or amenity=college, or

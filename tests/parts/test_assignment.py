@@ -1,0 +1,54 @@
+"""Which worker counts which partition."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.worker.assignment import assign
+
+WORKERS = st.sets(st.text("abcdef0123", min_size=1, max_size=8), min_size=1, max_size=20)
+PARTITIONS = st.sampled_from([1, 2, 16, 64, 100])
+
+
+@given(PARTITIONS, WORKERS, st.randoms(use_true_random=False))
+def test_everything_has_an_owner_and_loads_differ_by_one(
+    partitions: int, workers: set[str], rng: object
+) -> None:
+    """From nothing, or from any owners there were, every partition has a living worker, evenly."""
+    names = [*sorted(workers), "gone"]
+    owners = {p: names[hash((p, rng.__class__, len(names))) % len(names)] for p in range(0, partitions, 2)}
+    for before in ({}, owners):
+        wanted = assign(partitions, workers, before)
+        assert set(wanted) == set(range(partitions))
+        loads = [list(wanted.values()).count(worker) for worker in workers]
+        assert max(loads) - min(loads) <= 1
+        assert assign(partitions, sorted(workers, reverse=True), before) == wanted
+        assert assign(partitions, workers, wanted) == wanted
+
+
+@given(PARTITIONS, WORKERS)
+def test_who_joins_takes_its_share_and_nothing_else_moves(partitions: int, workers: set[str]) -> None:
+    """A new worker gets at most the rounded-up share, and every partition that moves goes to it."""
+    before = assign(partitions, workers, {})
+    after = assign(partitions, {*workers, "new!"}, before)
+    moved = {partition for partition in range(partitions) if after[partition] != before[partition]}
+    assert {after[partition] for partition in moved} <= {"new!"}
+    assert len(moved) <= math.ceil(partitions / (len(workers) + 1))
+    assert len(moved) >= partitions // (len(workers) + 1)
+
+
+@given(PARTITIONS, WORKERS)
+def test_of_who_leaves_only_its_own_move(partitions: int, workers: set[str]) -> None:
+    """Partitions of the workers that stay keep their owners, while shares allow; nobody has too many."""
+    before = assign(partitions, workers, {})
+    leaver = min(workers)
+    rest = workers - {leaver}
+    after = assign(partitions, rest, before)
+    if not rest:
+        assert after == {}
+        return
+    moved = {partition for partition in range(partitions) if after[partition] != before[partition]}
+    assert moved == {partition for partition, worker in before.items() if worker == leaver}
