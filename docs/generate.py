@@ -41,8 +41,9 @@ def cli() -> str:
             "that says what is wrong, where, and what to do; the exit code is then 2."
         ),
     ]
-    for name, command, context in commands(main, click.Context(main, info_name="headcount")):
-        parts += [f"## {name}", f"```text\n{command.get_help(context).rstrip()}\n```"]
+    context = click.Context(main, info_name="headcount", **main.context_settings)
+    for name, command, inner in commands(main, context):
+        parts += [f"## {name}", f"```text\n{command.get_help(inner).rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

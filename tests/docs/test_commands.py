@@ -63,7 +63,7 @@ def test_make_targets_exist(page: Path) -> None:
     """Each `make …` in a document names a target of the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for call in commands(page, "make"):
-        named = [word for word in call.split()[1:] if "=" not in word]
+        named = [word for word in shlex.split(call)[1:] if "=" not in word]
         assert set(named) <= targets, call
 
 
