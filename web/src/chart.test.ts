@@ -5,7 +5,7 @@ const point = (at: number, value: number, max = value): Point => ({ at, value, m
 
 describe("stretches", () => {
   it("has a gap where steps are missing", () => {
-    const parts = stretches([point(0, 1), point(10, 2), point(20, 3), point(60, 4)], 10);
+    const parts = stretches([point(0, 1), point(10, 2), point(20, 3), point(60, 4)], 25);
     expect(parts.map((part) => part.length)).toEqual([3, 1]);
   });
 });

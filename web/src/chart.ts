@@ -27,12 +27,15 @@ export function pointsOf(rows: readonly HistoryRow[], kind: Kind): Point[] {
     .sort((a, b) => a.at - b.at);
 }
 
+/** A longer time without a point is a gap. The newest rows reach the history a minute or two late. */
+const gapOf = (stepMs: number): number => Math.max(2.5 * stepMs, 150_000);
+
 /** Points in stretches: where the system was off, the line has a gap. */
-export function stretches(points: readonly Point[], stepMs: number): Point[][] {
+export function stretches(points: readonly Point[], gapMs: number): Point[][] {
   const found: Point[][] = [];
   let last: Point | undefined;
   for (const point of points) {
-    if (last && point.at - last.at <= 2.5 * stepMs) found.at(-1)?.push(point);
+    if (last && point.at - last.at <= gapMs) found.at(-1)?.push(point);
     else found.push([point]);
     last = point;
   }
@@ -86,7 +89,7 @@ export function chart(kind: Kind, points: readonly Point[], asked: Span, timezon
   const span = spanOf(points, asked);
   const most = points.reduce((top, point) => Math.max(top, point.max), 0);
   const frame = frameOf(span, Math.max(most, 1));
-  const parts = stretches(points, span.stepMs).flatMap((stretch) => [
+  const parts = stretches(points, gapOf(span.stepMs)).flatMap((stretch) => [
     drawing("path", { class: "band", d: bandPath(stretch, frame) }),
     drawing("path", { class: "line", d: linePath(stretch, frame) }),
   ]);

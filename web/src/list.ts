@@ -95,6 +95,7 @@ export class ZoneList {
   readonly #filter: Filter = { type: undefined, words: "" };
   #counts: CountsByZone = new Map();
   #sortedAt = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #pointerAt = 0;
 
   constructor(
@@ -123,8 +124,7 @@ export class ZoneList {
       const row = this.#rows.get(zone.id);
       if (row) this.#fill(row, zone, counts.get(zone.id), steps.get(zone.id));
     }
-    const now = Date.now();
-    if (now - this.#sortedAt >= SORT_EVERY_MS && now - this.#pointerAt >= SORT_EVERY_MS) this.#sort();
+    this.#sortSoon();
   }
 
   select(zone: string | undefined): void {
@@ -151,8 +151,16 @@ export class ZoneList {
     }
   }
 
+  /** Sorts as soon as rows may swap places: at once at the first numbers, later by itself if not now. */
+  #sortSoon(): void {
+    clearTimeout(this.#timer);
+    const wait = Math.max(this.#sortedAt, this.#pointerAt) + SORT_EVERY_MS - Date.now();
+    if (wait <= 0) this.#sort();
+    else this.#timer = setTimeout(() => this.#sortSoon(), wait);
+  }
+
   #sort(): void {
-    this.#sortedAt = Date.now();
+    if (this.#counts.size > 0) this.#sortedAt = Date.now();
     const shown = busiestFirst(this.zones, this.#counts, this.#filter);
     arrange(this.parts.list, shown.flatMap((zone) => this.#rows.get(zone.id)?.item ?? []));
     this.parts.nothing.hidden = shown.length > 0;
