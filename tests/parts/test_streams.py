@@ -23,7 +23,6 @@ from headcount.fixlog.streams import (
     MAX_DEVICE_MESSAGE_BYTES,
     MQTT_LIMITS,
     SNAPSHOT_BUCKET,
-    SNAPSHOTS_BUCKET,
     StreamBytes,
     _ask,
     ensure_streams,
@@ -61,12 +60,13 @@ def test_all_streams_are_there(tmp_path: Path) -> None:
         async with log_of(tmp_path, partitions=3) as (_, client):
             names = set((await _ask(client, "STREAM.NAMES"))["streams"])
             assert {"FIX_0", "FIX_1", "FIX_2", "COUNT", "EVENT", "HISTORY", "FOREIGN"} <= names
+            assert {"KV_SNAPSHOT", "KV_LEASE"} <= names
             assert "FIX_3" not in names
             for partition in range(3):
                 fix = await config(client, f"FIX_{partition}")
                 assert fix["subjects"] == [f"fix.{partition}.>"]
                 assert fix["max_age"] == LOG_AGE_S * 10**9
-            for name in names - {"KV_SNAPSHOT", "OBJ_SNAPSHOTS"}:
+            for name in names:
                 stream = await config(client, name)
                 assert stream["max_bytes"] > 0, f"{name} has no limit"
             assert (await config(client, "COUNT"))["storage"] == "memory"
@@ -240,21 +240,19 @@ async def until_acknowledged(client: Client, subject: str, header: dict[str, str
 
 
 def test_snapshots_can_be_kept(tmp_path: Path) -> None:
-    """The pointer can be set with compare-and-set, and a state of some megabytes be stored and read."""
+    """A state of some megabytes can be stored and read, by compare-and-set."""
 
     async def check() -> None:
         async with log_of(tmp_path) as (_, client):
             jetstream = client.jetstream()
-            states = await jetstream.object_store(SNAPSHOTS_BUCKET)
+            states = await jetstream.key_value(SNAPSHOT_BUCKET)
             state = os.urandom(5_000_000)
-            await states.put("0-1", state)
-            assert (await states.get("0-1")).data == state
-            pointers = await jetstream.key_value(SNAPSHOT_BUCKET)
-            revision = await pointers.create("0", b"0-1")
-            newer = await pointers.update("0", b"0-2", last=revision)
+            revision = await states.create("p0", b"first")
+            newer = await states.update("p0", state, last=revision)
             with pytest.raises(APIError):
-                await pointers.update("0", b"0-1", last=revision)
-            assert (await pointers.get("0")).revision == newer
+                await states.update("p0", b"other", last=revision)
+            found = await states.get("p0")
+            assert (found.revision, found.value) == (newer, state)
 
     asyncio.run(check())
 

@@ -92,6 +92,7 @@ class LogReader:
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._followed: dict[bytes, _Followed] = {}
         self._sids = 0
+        self._sending = asyncio.Lock()
 
     async def follow(self, partition: int, after: int) -> None:
         """Read a partition from the message after stream sequence `after` (0 = from its start).
@@ -204,7 +205,8 @@ class LogReader:
 
     async def _send(self, data: bytes) -> None:
         try:
-            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+            async with self._sending:  # `follow` may be called while `read` asks for more
+                await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError as error:
             raise LogError(f"connection to the log lost: {error}") from error
 

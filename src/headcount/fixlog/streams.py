@@ -5,8 +5,8 @@
     EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
     HISTORY    history.<p>       rows on their way into segments, a day at most, on disk
     FOREIGN    owntracks.*.*, …  other formats, until they are translated
-    SNAPSHOT   (key-value)       where each partition's newest saved state is
-    SNAPSHOTS  (objects)         the saved states
+    KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket
+    KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
 
 What is full drops its oldest messages. A message above a stream's largest size is not stored: the
 server tells its publisher where that one waits for an answer (MQTT publishers don't), and goes on.
@@ -21,8 +21,6 @@ from typing import Any
 import msgspec
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
-from nats.js.errors import BucketNotFoundError
 
 from headcount import wire
 from headcount.errors import LogError
@@ -38,7 +36,7 @@ STORE_BYTES = 16 << 30
 #: The largest fix or foreign message that is stored. OwnTracks' largest (waypoints) stay well below.
 MAX_DEVICE_MESSAGE_BYTES = 64 << 10
 SNAPSHOT_BUCKET = "SNAPSHOT"
-SNAPSHOTS_BUCKET = "SNAPSHOTS"
+LEASE_BUCKET = "LEASE"
 #: Says with which number of partitions a FIX stream was made.
 PARTITIONS_KEY = "headcount-partitions"
 _ANSWER_S = 10.0
@@ -84,7 +82,6 @@ async def ensure_streams(client: Client, partitions: int, *, store_bytes: int = 
     for config in stream_configs(partitions, sizes):
         await _ensure(client, config, exists=config["name"] in names)
     await _limit_mqtt(client, names)
-    await _ensure_buckets(client, sizes.snapshots)
 
 
 def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
@@ -127,6 +124,8 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
             max_bytes=sizes.foreign,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
         ),
+        _bucket(SNAPSHOT_BUCKET, sizes.snapshots),
+        _bucket(LEASE_BUCKET, MIB),
     ]
 
 
@@ -202,23 +201,6 @@ async def _check_partitions(client: Client, names: set[str], partitions: int) ->
             )
 
 
-async def _ensure_buckets(client: Client, snapshot_bytes: int) -> None:
-    """A pointer for each partition, and the states that the pointers name."""
-    jetstream = client.jetstream(timeout=_ANSWER_S)
-    try:
-        await jetstream.key_value(SNAPSHOT_BUCKET)
-    except BucketNotFoundError:
-        await jetstream.create_key_value(
-            KeyValueConfig(bucket=SNAPSHOT_BUCKET, history=1, storage=StorageType.FILE, max_bytes=64 * MIB)
-        )
-    try:
-        await jetstream.object_store(SNAPSHOTS_BUCKET)
-    except BucketNotFoundError:
-        await jetstream.create_object_store(
-            SNAPSHOTS_BUCKET, ObjectStoreConfig(storage=StorageType.FILE, max_bytes=snapshot_bytes)
-        )
-
-
 async def _names(client: Client) -> set[str]:
     names: list[str] = []
     while True:
@@ -248,6 +230,21 @@ def _accepted(request: str, answer: bytes) -> dict[str, Any]:
 def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
     common = {"retention": "limits", "storage": "file", "discard": "old", "num_replicas": 1}
     return {"name": name, "subjects": subjects, **common, **fields}
+
+
+def _bucket(name: str, max_bytes: int) -> dict[str, Any]:
+    """The stream under a key-value bucket with the newest value of each key."""
+    return _stream(
+        f"KV_{name}",
+        [f"$KV.{name}.>"],
+        discard="new",
+        max_msgs_per_subject=1,
+        max_bytes=max_bytes,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        allow_msg_ttl=True,
+        deny_delete=True,
+    )
 
 
 def _ns(seconds: int) -> int:

@@ -1,4 +1,4 @@
-"""The counting worker: its loops, and how it starts and stops."""
+"""The counting worker: its loops, and how it takes, keeps and gives back partitions."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import nats
-import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from headcount.counting.engine import Engine
-from headcount.counting.fixes import F8, I8
 from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotError
 from headcount.fixlog.reader import Endpoint, LogReader, open_reader
-from headcount.wire import KINDS, TICK_S, TICK_SUBJECT, VERDICTS
+from headcount.ops.lifecycle import end
+from headcount.wire import TICK_S, TICK_SUBJECT, VERDICTS
+from headcount.worker.assignment import assign
+from headcount.worker.figures import Figures
+from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
 from headcount.worker.partition import BATCH_ROWS, Partition
 from headcount.worker.publish import MqttAddress, Publisher, RetainedCounts
 from headcount.worker.snapshots import Snapshots, open_snapshots
@@ -35,13 +38,16 @@ _log = logging.getLogger(__name__)
 FLUSH_S = 1.0
 SNAPSHOT_S = 5.0
 RETRY_S = 0.5
+#: How often a worker looks who lives and has what; more often while it waits for a partition.
+LOOK_S = 0.5
+LOOK_SOON_S = 0.1
 #: With more than this still to come a partition is catching up: counts are told once in TELL_S.
 BEHIND = 2_000
 TELL_S = 0.5
 #: Rows for the history that wait in one partition before they are stored at once.
 HISTORY_ROWS = 10_000
-#: Upper bounds in seconds of the histogram of received → counted.
-LATENCY_LE = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+#: How long a worker that stops may take to give back what it has.
+STOP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +62,24 @@ class WorkerSettings:
 
 
 @dataclass(slots=True)
-class _Numbers:
-    """What the worker tells about itself."""
+class _Held:
+    """A partition that we count."""
 
-    verdicts: I8 = field(default_factory=lambda: np.zeros((3, len(VERDICTS)), dtype=np.int64))
-    latency: I8 = field(default_factory=lambda: np.zeros(len(LATENCY_LE) + 1, dtype=np.int64))
-    latency_sum_s: float = 0.0
-    told_fixes: int = 0
-
-    def counted(self, verdicts: I8, received_s: list[F8], now_s: float) -> None:
-        self.verdicts += verdicts
-        for part in received_s:
-            age_s = now_s - part
-            self.latency += np.bincount(np.searchsorted(LATENCY_LE, age_s), minlength=len(LATENCY_LE) + 1)
-            self.latency_sum_s += float(age_s.sum())
+    partition: Partition
+    lease: Lease
+    asked: Subscription
+    saved_seq: int = -1
+    told_s: float = -math.inf
 
 
 class Worker:
-    """Counts partitions of the log until it is stopped."""
+    """Counts its share of the partitions of the log until it is stopped.
+
+    What it may do follows from the leases alone. A worker that couldn't renew its word for TTL_S,
+    since it was paused or cut off, drops everything unsaved and joins anew under another name: its
+    partitions are with others by then, and its counts, events and rows either carried an older
+    epoch or were the same as theirs.
+    """
 
     def __init__(
         self, settings: WorkerSettings, nc: Client, js: JetStreamContext, snapshots: Snapshots
@@ -82,83 +88,69 @@ class Worker:
         self._settings = settings
         self._nc = nc
         self._snapshots = snapshots
+        self._leases = Leases(nc, js)
         self._publisher = Publisher(nc, js)
         self._zones = Zones(settings.site)
         self._pseudonyms = Pseudonyms(settings.secret)
-        self._partitions: dict[int, Partition] = {}
-        self._saved_seq: dict[int, int] = {}
-        self._told_s: dict[int, float] = {}
-        self._numbers = _Numbers()
-        self._name = f"w{secrets.token_hex(4)}"
+        self._held: dict[int, _Held] = {}
+        self._reader: LogReader | None = None
+        self._figures = Figures()
+        self._process = f"w{secrets.token_hex(4)}"
+        self._name = self._process
+        self._spoken_s = -math.inf  # monotonic: when our last word was certainly not yet said
         self._storing = asyncio.Lock()
 
-    async def take_all(self) -> None:
-        """Take every partition, each where it stopped."""
-        for number in range(self._settings.partitions):
-            await self._take(number)
-
-    async def _take(self, number: int) -> None:
-        state: bytes | None = None
-        epoch = 0
-        try:
-            epoch, state = await self._snapshots.load(number)
-        except SnapshotError as error:
-            _log.warning("%s; counting the partition from the start of the log", error)
-        engine = Engine(self._settings.site, self._zones)
-        partition = Partition(number, self._settings.partitions, epoch + 1, engine, self._pseudonyms)
-        if state is not None:
-            try:
-                partition.restore(state)
-            except SnapshotError as error:
-                _log.warning("%s; counting the partition from the start of the log", error)
-        self._partitions[number] = partition
-        self._saved_seq[number] = -1
-        self._told_s[number] = -math.inf
-
+    # --- reading and counting ------------------------------------------------------------------
     async def count(self) -> None:
         """Read and count; a lost connection is made again, from where we are."""
         while True:
             try:
                 async with open_reader(self._settings.log, self._nc) as reader:
-                    for partition in self._partitions.values():
-                        await reader.follow(partition.number, partition.seq)
+                    for held in list(self._held.values()):
+                        await reader.follow(held.partition.number, held.partition.seq)
+                    self._reader = reader
                     await self._read(reader)
             except LogError as error:
                 _log.warning("%s; trying again", error)
                 await asyncio.sleep(RETRY_S)
+            finally:
+                self._reader = None
 
     async def _read(self, reader: LogReader) -> None:
         while True:
             for delivery in await reader.read():
-                partition = self._partitions[delivery.partition]
-                partition.take(delivery)
-                await self._work(partition)
+                held = self._held.get(delivery.partition)
+                if held is not None:
+                    held.partition.take(delivery)
+                    await self._work(held)
             # data that is there already is read without a pause: let the other loops have a turn
             await asyncio.sleep(0)
 
-    async def _work(self, partition: Partition) -> None:
+    async def _work(self, held: _Held) -> None:
         """Count what is due; while catching up, in large steps that are told now and then."""
+        partition = held.partition
         behind = partition.pending > BEHIND
-        tell = not behind or time.monotonic() - self._told_s[partition.number] > TELL_S
+        tell = not behind or time.monotonic() - held.told_s > TELL_S
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
             return
         output = partition.work(tell=tell)
         self._publisher.remember(output.events, None)
+        if output.counts:
+            held.told_s = time.monotonic()
+            await self._publisher.counts(output.counts)
+        self._figures.counted(output.verdicts, output.received_s, time.time())
         if partition.kept_rows >= HISTORY_ROWS:
             await self._store()
-        if output.counts:
-            self._told_s[partition.number] = time.monotonic()
-            await self._publisher.counts(output.counts)
-        self._numbers.counted(output.verdicts, output.received_s, time.time())
 
     async def keep_time(self) -> None:
         """Write the log's clock into each partition that we count."""
         while True:
             await asyncio.sleep(TICK_S - time.time() % TICK_S + 0.001)
             if self._nc.is_connected:
-                for number in self._partitions:
+                for number in list(self._held):
                     await self._nc.publish(TICK_SUBJECT.format(partition=number))
 
+    # --- storing -----------------------------------------------------------------------------------
     async def keep_stored(self) -> None:
         """Store events and history rows every second, snapshots every few."""
         saved_s = time.monotonic()
@@ -167,60 +159,184 @@ class Worker:
             try:
                 await self._store()
                 if time.monotonic() - saved_s > SNAPSHOT_S:
-                    await self.save()
                     saved_s = time.monotonic()
+                    for held in list(self._held.values()):
+                        await self._save(held)
             except LogError as error:
                 _log.warning("%s; trying again", error)
 
     async def _store(self) -> None:
         async with self._storing:
-            for partition in self._partitions.values():
-                self._publisher.remember([], partition.history())
+            for held in self._held.values():
+                self._publisher.remember([], held.partition.history())
             await self._publisher.flush()
 
-    async def save(self) -> None:
-        """Save every partition's state, after what it led to is stored."""
-        for partition in self._partitions.values():
-            if partition.done_seq == self._saved_seq[partition.number]:
-                continue
-            seq, state = partition.done_seq, partition.save()
-            await self._store()  # more than the state led to may be stored, but not less
+    async def _save(self, held: _Held) -> None:
+        """Save a partition's state, after what it led to is stored."""
+        partition = held.partition
+        if partition.done_seq == held.saved_seq:
+            return
+        seq, state = partition.done_seq, partition.save()
+        self._publisher.remember([], partition.history())
+        await self._store()  # more than the state led to may be stored, but not less
+        try:
             await self._snapshots.save(partition.number, partition.epoch, state)
-            self._saved_seq[partition.number] = seq
+        except SnapshotError as error:
+            # somebody else counts it by now
+            _log.warning("%s; giving up partition %d", error, partition.number)
+            await self._drop(partition.number)
+            return
+        held.saved_seq = seq
 
-    async def tell_numbers(self) -> None:
+    # --- having partitions ---------------------------------------------------------------------------
+    async def keep_alive(self) -> None:
+        """Say every second that we live; after a silence that cost us our rights, begin anew."""
+        while True:
+            await self._speak()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _speak(self) -> None:
+        began_s = time.monotonic()
+        if self._held and began_s - self._spoken_s > TTL_S:
+            _log.warning(
+                "%s was silent for %.1f s and has lost its partitions; joining anew",
+                self._name,
+                began_s - self._spoken_s,
+            )
+            await self._begin_anew()
+        try:
+            await self._leases.speak(self._name)
+            self._spoken_s = began_s
+        except LogError as error:
+            _log.warning("%s; trying again", error)
+
+    async def _begin_anew(self) -> None:
+        for number in list(self._held):
+            await self._drop(number)
+        self._publisher.forget()
+        self._name = f"{self._process}-{secrets.token_hex(2)}"
+
+    async def keep_share(self) -> None:
+        """Take what should be ours and is free; give back what should be others'."""
+        while True:
+            soon = False
+            try:
+                soon = await self._adjust()
+            except (LogError, SnapshotError) as error:
+                _log.warning("%s; trying again", error)
+            await asyncio.sleep(LOOK_SOON_S if soon else LOOK_S)
+
+    async def _adjust(self) -> bool:
+        """One look at the table; whether a partition that should be ours isn't yet."""
+        table = await self._leases.table()
+        spoken_s = table.members.get(self._name)
+        if spoken_s is None:  # not heard of yet
+            return True
+        # our own last word, as the server received it, is our idea of the server's time
+        alive = table.alive(spoken_s) | {self._name}
+        owners = {number: lease.owner for number, lease in table.leases.items() if lease.owner in alive}
+        wanted = assign(self._settings.partitions, alive, owners)
+        missing = False
+        for number in range(self._settings.partitions):
+            held, lease = self._held.get(number), table.leases.get(number, FREE)
+            if held is not None and held.lease.epoch < lease.epoch:
+                _log.warning("partition %d is with %s now", number, lease.owner)
+                await self._drop(number)
+            elif held is not None and wanted[number] != self._name:
+                await self._give_back(held)
+            elif held is None and wanted[number] == self._name:
+                missing |= lease.owner in alive and lease.owner != self._name
+                if lease.owner not in alive or lease.owner == self._name:
+                    await self._take(number, lease)
+        return missing
+
+    async def _take(self, number: int, before: Lease) -> None:
+        """Take a partition and go on where it stopped."""
+        try:
+            epoch, state = await self._snapshots.load(number)
+        except SnapshotError as error:
+            _log.warning("%s; counting the partition from the start of the log", error)
+            epoch, state = 0, None
+        lease = await self._leases.take(number, self._name, before, max(epoch, before.epoch) + 1)
+        if lease is None:
+            return  # somebody was faster
+        # a former owner may have saved once more before it lost the lease
+        with contextlib.suppress(SnapshotError):
+            _, state = await self._snapshots.load(number)
+        partition = Partition(
+            number,
+            self._settings.partitions,
+            lease.epoch,
+            Engine(self._settings.site, self._zones),
+            self._pseudonyms,
+        )
+        if state is not None:
+            try:
+                partition.restore(state)
+            except SnapshotError as error:
+                _log.warning("%s; counting the partition from the start of the log", error)
+        # from here on a former owner's compare-and-set fails
+        await self._snapshots.save(number, lease.epoch, partition.save())
+        asked = await self._nc.subscribe(f"ask.{number}", cb=self.answer)
+        self._held[number] = _Held(partition, lease, asked)
+        if self._reader is not None:
+            await self._reader.follow(number, partition.seq)
+        _log.info(
+            "%s counts partition %d (epoch %d) after %d", self._name, number, lease.epoch, partition.seq
+        )
+
+    async def _give_back(self, held: _Held) -> None:
+        """Clean hand-over: stop reading, save, free."""
+        number = held.partition.number
+        await self._stop_reading(number)
+        await self._save(held)
+        if number in self._held:
+            del self._held[number]
+            await self._leases.give_back(number, held.lease)
+            _log.info("%s gave back partition %d", self._name, number)
+
+    async def _drop(self, number: int) -> None:
+        """Forget a partition that is somebody else's: nothing of it is saved."""
+        held = self._held.get(number)
+        if held is not None:
+            await self._stop_reading(number)
+            self._held.pop(number, None)
+
+    async def _stop_reading(self, number: int) -> None:
+        held = self._held[number]
+        if self._nc.is_connected:
+            with contextlib.suppress(nats.errors.Error):
+                await held.asked.unsubscribe()
+        if self._reader is not None:
+            await self._reader.leave(number)
+
+    async def keep_retained(self) -> None:
+        """Keep the retained counts while we have partition 0: one worker does, and nobody is elected."""
+        settings = self._settings
+        while True:
+            if 0 in self._held:
+                await RetainedCounts(
+                    self._nc, settings.mqtt, settings.site, settings.partitions, lambda: 0 in self._held
+                ).run()
+            await asyncio.sleep(LOOK_S)
+
+    # --- telling -----------------------------------------------------------------------------------
+    async def tell_figures(self) -> None:
         """Publish our metrics every second."""
-        before, then = 0, time.monotonic()
         while True:
             await asyncio.sleep(FLUSH_S)
-            numbers, now = self._numbers, time.monotonic()
-            fixes = int(numbers.verdicts.sum())
-            body = {
-                "worker": self._name,
-                "verdicts": {
-                    kind: dict(zip(VERDICTS, numbers.verdicts[row].tolist(), strict=True))
-                    for row, kind in enumerate((*KINDS, "unknown"))
-                },
-                "lag": sum(partition.pending for partition in self._partitions.values()),
-                "latency": {
-                    "le": list(LATENCY_LE),
-                    "counts": np.cumsum(numbers.latency)[:-1].tolist(),
-                    "sum": numbers.latency_sum_s,
-                    "count": int(numbers.latency.sum()),
-                },
-                "fixes_per_s": (fixes - before) / (now - then),
-            }
-            before, then = fixes, now
+            lag = sum(held.partition.pending for held in self._held.values())
+            report = self._figures.report(self._process, lag, len(self._held))
             if self._nc.is_connected:
-                await self._nc.publish(f"metrics.count.{self._name}", msgspec.json.encode(body))
+                await self._nc.publish(f"metrics.count.{self._process}", msgspec.json.encode(report))
 
     async def answer(self, message: Msg) -> None:
         """Answer `ask.<p>` {"kind", "device"}: what is known of a device, `{}` if nothing is."""
         number = int(message.subject.rpartition(".")[2])
         question = msgspec.json.decode(message.data, type=dict[str, str])
         key = f"{question.get('kind')}.{question.get('device')}".encode()
-        partition = self._partitions.get(number)
-        state = partition.engine.find(key) if partition is not None else None
+        held = self._held.get(number)
+        state = held.partition.engine.find(key) if held is not None else None
         body: dict[str, object] = {}
         if state is not None:
             lat, lon = _unproject(self._settings.site, state.x_m, state.y_m)
@@ -236,26 +352,27 @@ class Worker:
             }
         await message.respond(msgspec.json.encode(body))
 
+    # --- start and stop ------------------------------------------------------------------------------
     async def run(self, stop: asyncio.Event) -> None:
-        """All loops of a worker, until `stop` is set; then everything is stored and saved."""
-        settings = self._settings
-        await self.take_all()
-        retained = RetainedCounts(self._nc, settings.mqtt, settings.site, settings.partitions)
-        for number in self._partitions:
-            await self._nc.subscribe(f"ask.{number}", cb=self.answer)
+        """All loops of a worker, until `stop` is set; then everything is stored, saved and given back."""
         async with asyncio.TaskGroup() as group:
             loops = [
+                group.create_task(self.keep_alive(), name="alive"),
+                group.create_task(self.keep_share(), name="share"),
                 group.create_task(self.count(), name="count"),
                 group.create_task(self.keep_time(), name="tick"),
                 group.create_task(self.keep_stored(), name="store"),
-                group.create_task(self.tell_numbers(), name="metrics"),
-                group.create_task(retained.run(), name="retained"),
+                group.create_task(self.keep_retained(), name="retained"),
+                group.create_task(self.tell_figures(), name="metrics"),
             ]
             await stop.wait()
-            for loop in loops:
-                loop.cancel()
-        with contextlib.suppress(LogError):  # the next start counts the end of the log again
-            await self.save()
+            await end(loops)
+        # what can't be given back now is counted again from the last snapshot by the next owner
+        with contextlib.suppress(LogError, TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                for held in list(self._held.values()):
+                    await self._give_back(held)
+                await self._leases.retire(self._name)
 
 
 def _unproject(site: Site, x_m: float | None, y_m: float | None) -> tuple[float | None, float | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiomqtt
@@ -64,6 +65,10 @@ class Publisher:
         if history is not None:
             self._batches.append(history)
 
+    def forget(self) -> None:
+        """Drop what isn't stored: whoever has the partitions now will come to the same."""
+        self._events, self._batches = [], []
+
     async def flush(self) -> None:
         """Store all remembered events and rows; they are kept for the next call if this one fails.
 
@@ -74,7 +79,10 @@ class Publisher:
         batches, self._batches = self._batches, []
         try:
             await self._store_events(events)
-            await asyncio.gather(*map(self._store_batch, batches))
+            by_partition: dict[int, list[HistoryBatch]] = {}
+            for batch in batches:
+                by_partition.setdefault(batch.partition, []).append(batch)
+            await asyncio.gather(*map(self._store_batches, by_partition.values()))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             # what was stored already is recognised when it comes again
             self._events = events + self._events
@@ -92,9 +100,11 @@ class Publisher:
                 subject, msgspec.json.encode(event), ACK_TIMEOUT_S, headers={"Nats-Msg-Id": event.id}
             )
 
-    async def _store_batch(self, batch: HistoryBatch) -> None:
-        subject = HISTORY_SUBJECT.format(partition=batch.partition)
-        await self._js.publish(subject, msgspec.msgpack.encode(batch), ACK_TIMEOUT_S)
+    async def _store_batches(self, batches: list[HistoryBatch]) -> None:
+        """One partition's rows: in order, since a reader takes older ones after newer for a repetition."""
+        for batch in batches:
+            subject = HISTORY_SUBJECT.format(partition=batch.partition)
+            await self._js.publish(subject, msgspec.msgpack.encode(batch), ACK_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +124,29 @@ class MqttAddress:
 class RetainedCounts:
     """Keeps the retained MQTT messages of a site up to date; one worker at a time does this."""
 
-    def __init__(self, nc: Client, address: MqttAddress, site: Site, partitions: int) -> None:
-        """Sum what arrives on `count.*` and publish it at `address`."""
+    def __init__(
+        self, nc: Client, address: MqttAddress, site: Site, partitions: int, still: Callable[[], bool]
+    ) -> None:
+        """Sum what arrives on `count.*` and publish it at `address` for as long as `still` says."""
         self._nc = nc
         self._address = address
         self._site = site
+        self._still = still
         self._totals = Totals(partitions, len(site.zones))
         self._newest: Total | None = None
-        self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Publish until cancelled; a lost connection is made again."""
+        """Publish; a lost connection is made again."""
         subscription = await self._nc.subscribe("count.*", cb=self._add)
         try:
-            while True:
+            while self._still():
                 try:
                     async with aiomqtt.Client(
                         self._address.host,
                         self._address.port,
                         username=self._address.user,
                         password=self._address.password,
-                        identifier=f"headcount-counts-{random.getrandbits(32):08x}",
+                        identifier=f"headcount-counts-{secrets.token_hex(4)}",
                     ) as client:
                         await self._publish(client)
                 except aiomqtt.MqttError as error:
@@ -151,15 +163,12 @@ class RetainedCounts:
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
         for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
             self._newest = total
-            self._changed.set()
 
     async def _publish(self, client: aiomqtt.Client) -> None:
         topic = SITE_TOPIC.format(site=self._site.id)
         await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
         sent: I4 | None = None
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
+        while self._still():
             total = self._newest
             if total is not None:
                 for index in _different(sent, total.values):
