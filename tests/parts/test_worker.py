@@ -162,7 +162,7 @@ def _deployment(tmp_path: Path, seed: int, scenario: Callable[[_Deployment], Any
             await scenario(deployment)
             fixes, instants = await deployment.check()
             print(f"{fixes} fixes and {instants} instants compared, 0 differences")
-            assert fixes > 500
+            assert fixes > 200
             assert instants > 20
             for index in reversed(range(len(deployment.workers))):
                 await deployment.stop(index)
