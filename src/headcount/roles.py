@@ -28,6 +28,7 @@ from headcount.errors import DataFolderError, HeadcountError, PortTakenError
 from headcount.fixlog.reader import Endpoint
 from headcount.history import writer
 from headcount.ops.lifecycle import Child
+from headcount.ops.logs import LOG_LEVEL
 from headcount.settings import Settings
 from headcount.sites import load_site
 from headcount.worker import loop as counting
@@ -170,7 +171,9 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
 @contextlib.asynccontextmanager
 async def watched(name: str, arguments: list[str], settings: Settings) -> AsyncIterator[Child]:
     """`headcount <arguments>` in a process of its own, started again whenever it ends."""
-    child = Child(name, [sys.executable, "-m", "headcount", *arguments], settings.environment())
+    # on one screen with the others only what matters; a role run by itself says more
+    environment = {LOG_LEVEL: "WARNING", **settings.environment()}
+    child = Child(name, [sys.executable, "-m", "headcount", *arguments], environment)
     task = asyncio.create_task(child.watch(), name=f"watch {name}")
     try:
         yield child

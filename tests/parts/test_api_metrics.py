@@ -161,7 +161,7 @@ def test_metrics_of_a_running_api(tmp_path: Path) -> None:
             assert value(found, "headcount_devices_present", kind="person") == 5
             assert value(found, "headcount_devices_present", kind="vehicle") == 2
             assert value(found, "headcount_adapter_translated_total", format="owntracks") == 4
-            assert value(found, "headcount_adapter_rejected_total", format="iotp") == 1
+            assert value(found, "headcount_adapter_rejected_total", reason="iotp") == 1
             assert value(found, "headcount_partitions") == 2
             assert value(found, "headcount_counts_age_seconds") >= 0
             assert value(found, "headcount_broker_connections") >= 2

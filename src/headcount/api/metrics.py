@@ -57,8 +57,11 @@ class AdapterReport(msgspec.Struct):
     worker: str
     translated: dict[str, float] = {}
     rejected: dict[str, float] = {}
+    ignored: dict[str, float] = {}
 
 
+#: What the adapters count, and by what.
+ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _count_report = msgspec.json.Decoder(CountReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
 Key = tuple[str, ...]
@@ -172,8 +175,8 @@ class Metrics:
 
     def _take_adapters(self, report: AdapterReport) -> None:
         numbers: dict[Key, float] = {}
-        for what, formats in (("translated", report.translated), ("rejected", report.rejected)):
-            for name, n in sorted(formats.items())[:MAX_FORMATS]:
+        for what in ADAPTER_COUNTERS:
+            for name, n in sorted(getattr(report, what).items())[:MAX_FORMATS]:
                 numbers[what, name[:64]] = n
         self._adapters.take(report.worker, numbers)
 
@@ -199,9 +202,9 @@ class Metrics:
         )
         yield _gauge("headcount_workers", "Counting workers heard of in the last minute.", len(reports))
         yield _histogram("headcount_latency_seconds", "From received to counted.", self._latency.totals)
-        for what in ("translated", "rejected"):
+        for what, label in ADAPTER_COUNTERS.items():
             values = {key[1:]: n for key, n in self._adapters.totals.items() if key[0] == what}
-            yield _counter(f"headcount_adapter_{what}", f"Foreign messages {what}.", ("format",), values)
+            yield _counter(f"headcount_adapter_{what}", f"Foreign messages {what}.", (label,), values)
 
     def _collect_counts(self) -> Iterator[Metric]:
         live = self._live

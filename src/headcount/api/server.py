@@ -98,4 +98,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTakenError("HTTP", host, port, "--http-port") from None
-        raise SettingsError("--host", f"can't listen on {host}:{port}: {error.strerror or error}") from None
+        raise SettingsError(
+            "listen address", f"can't listen on {host}:{port}: {error.strerror or error}"
+        ) from None

@@ -108,7 +108,11 @@ class BrokerConfig:
         _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
         _require(len(self.password) >= 16, "password", "needs at least 16 characters")
         _require(self.password.isprintable(), "password", "has a character that can't be printed")
-        _require(re.fullmatch(r"[0-9A-Za-z.:%_-]+", self.host) is not None, "--host", "is no address or name")
+        _require(
+            re.fullmatch(r"[0-9A-Za-z.:%_-]+", self.host) is not None,
+            "listen address",
+            "is no address or name",
+        )
         _require(re.fullmatch(wire.ID_PATTERN, self.server_name) is not None, "server_name", "is no name")
         _require(self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}")
 

@@ -6,6 +6,9 @@ import logging
 import os
 import time
 
+#: The environment variable that says how much is logged.
+LOG_LEVEL = "HEADCOUNT_LOG_LEVEL"
+
 
 def configure_logging(role: str, level: str = "INFO") -> None:
     """Log from here on as `role`, in UTC; `level` is a name of `logging`."""
@@ -13,6 +16,4 @@ def configure_logging(role: str, level: str = "INFO") -> None:
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(
-        level=os.environ.get("HEADCOUNT_LOG_LEVEL", level).upper(), handlers=[handler], force=True
-    )
+    logging.basicConfig(level=os.environ.get(LOG_LEVEL, level).upper(), handlers=[handler], force=True)
