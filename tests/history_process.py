@@ -17,7 +17,7 @@ async def main(url: str, user: str, password: str, data: str, flush_s: str) -> N
     client = await nats.connect(url, user=user, password=password, max_reconnect_attempts=-1)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     await run(client, Path(data), stop=stop, flush_s=float(flush_s))
     await client.close()
 

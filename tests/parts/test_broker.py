@@ -94,7 +94,7 @@ def test_it_runs(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with open_broker(tmp_path / "new" / "data") as broker:
-            print("nats-server", broker.version)  # noqa: T201 - for the record
+            print("nats-server", broker.version)
             pid = broker.pid
             assert pid is not None
             assert (broker.config.data / "broker.pid").read_text() == f"{pid}\n"

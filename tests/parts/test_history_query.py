@@ -29,7 +29,7 @@ SEED = random.SystemRandom().randrange(2**32)
 @pytest.fixture(scope="module")
 def seed() -> int:
     """The seed of the module's history; shown where a test fails."""
-    print(f"history of seed {SEED}")  # noqa: T201
+    print(f"history of seed {SEED}")
     return SEED
 
 

@@ -323,7 +323,7 @@ async def writer_process(broker: Broker, data: Path) -> AsyncIterator[asyncio.su
 def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
     """The writer is killed (-9) at random moments and started again: each row is stored exactly once."""
     seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     rng = random.Random(seed)
 
     async def go() -> None:
