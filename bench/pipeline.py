@@ -28,8 +28,7 @@ import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-sys.path.insert(0, str(Path(__file__).parent))
-from engine import LAT0, LON0, campus
+from campus import LAT0, LON0, campus
 from headcount.broker.config import INTERNAL, BrokerConfig
 from headcount.broker.server import Broker
 from headcount.counting.engine import Engine

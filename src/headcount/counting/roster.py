@@ -118,7 +118,7 @@ class Roster:
         else:
             slot = len(self._keys)
             if slot == self._room:
-                self._grow(2 * self._room)
+                self._grow(self._room + max(256, self._room // 8))
             self._keys.append(key)
         self.kind[slot] = KINDS.index(kind)
         self._slots[key] = slot

@@ -114,27 +114,25 @@ class Zones:
         place = np.searchsorted(self._keys, keys)
         unknown = self._keys[place] != keys
         if unknown.any():
-            for key in np.unique(keys[unknown]).tolist():
-                self._learn(key)
+            new = np.unique(keys[unknown])
+            outcomes = np.array([self._learn(key) for key in new.tolist()], dtype=np.int32)
+            at = np.searchsorted(self._keys, new)
+            self._keys = np.insert(self._keys, at, new)
+            self._outcomes = np.insert(self._outcomes, at, outcomes)
             place = np.searchsorted(self._keys, keys)
         return self._outcomes[place]
 
-    def _learn(self, key: int) -> None:
+    def _learn(self, key: int) -> int:
+        """The outcome for one class and old set: a set where it is certain, else the ~number of a recipe."""
         cell, before = self._raster.classes[key >> 32], self.sets[key & 0xFFFFFFFF]
         certain = cell.inside | (before & cell.near)
         by_margin = (before & (cell.inside_maybe | cell.near_maybe)) - certain
         by_cover = cell.inside_maybe - certain - by_margin
-        if by_margin or by_cover:
-            zones = sorted(by_cover) + sorted(by_margin)
-            outcome = ~len(self._recipes)
-            self._recipes.append(
-                _Recipe(certain, np.array(zones, dtype=np.int32), np.arange(len(zones)) >= len(by_cover))
-            )
-        else:
-            outcome = self.sets.number(certain)
-        place = int(np.searchsorted(self._keys, key))
-        self._keys = np.insert(self._keys, place, key)
-        self._outcomes = np.insert(self._outcomes, place, outcome)
+        if not by_margin and not by_cover:
+            return self.sets.number(certain)
+        zones = np.array(sorted(by_cover) + sorted(by_margin), dtype=np.int32)
+        self._recipes.append(_Recipe(certain, zones, np.arange(len(zones)) >= len(by_cover)))
+        return ~(len(self._recipes) - 1)
 
     def _exact(self, recipe: I4, x_m: F8, y_m: F8) -> I4:
         """Test the zones that each row's recipe names."""
