@@ -20,7 +20,7 @@ from headcount.counting.zones import Zones
 
 BATCH = 10_000
 #: Not measured: the zones learn their transitions.
-WARM_FIXES = 2_000_000
+WARM_FIXES = 4_000_000
 
 
 def measure(zones: int, devices: int, seed: int, seconds: float) -> tuple[float, float]:

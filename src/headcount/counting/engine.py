@@ -243,11 +243,15 @@ def _rounds(device: I4, rows: I8) -> list[I8]:
     if not len(rows):
         return []
     slots = device[rows]
+    # each slot remembers the last row that named it: if that is every row, no slot was named twice
+    named = np.empty(int(slots.max()) + 1, dtype=np.int32)
+    number = np.arange(len(rows), dtype=np.int32)
+    named[slots] = number
+    if np.array_equal(named[slots], number):
+        return [rows]
     order = np.argsort(slots, kind="stable")
     sorted_slots = slots[order]
     first = np.flatnonzero(np.diff(sorted_slots, prepend=-1))
-    if len(first) == len(rows):
-        return [rows]
     length = np.diff(first, append=len(rows))
     rank = np.arange(len(rows)) - np.repeat(first, length)
     by_rank = np.argsort(rank, kind="stable")
