@@ -17,8 +17,8 @@ from headcount.counting.fixes import Fixes
 from headcount.counting.site import Site
 from headcount.counting.sitefile import parse_site
 from headcount.counting.zones import Zones
+from headcount.prove.oracle import KINDS, Event, Numbers, Oracle
 from headcount.wire import VERDICTS
-from oracle import KINDS, Event, Numbers, Oracle
 
 REASONS = ("moved", "outside", "silent", "removed")
 NO_VERDICT = 255

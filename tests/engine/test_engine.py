@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from engine.running import NO_VERDICT, Runner
-from engine.scenes import scene
 from engine.walks import FIX, OFFLINE, ONLINE, START_S, walk
 from headcount.counting.engine import Engine
 from headcount.counting.fixes import Fixes
 from headcount.counting.site import Site
 from headcount.counting.sitefile import parse_site
 from headcount.errors import SnapshotError
+from headcount.prove.scenes import scene
 from headcount.wire import VERDICTS
 
 

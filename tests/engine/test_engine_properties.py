@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.running import Look, Outcome, Runner, by_engine, by_oracle, compare, in_order, looks
-from engine.scenes import Scene, scene
 from engine.walks import Message, walk
 from headcount.counting.engine import Engine
 from headcount.counting.sitefile import parse_site
 from headcount.counting.zones import Zones
-from oracle import KINDS, Oracle
+from headcount.prove.oracle import KINDS, Oracle
+from headcount.prove.scenes import Scene, scene
 
 SEEDS = st.integers(0, 2**63 - 1)
 

@@ -16,7 +16,7 @@ import pytest
 from engine.running import Look, Runner, by_engine, by_oracle, compare
 from engine.walks import FIX, Message
 from headcount.counting.sitefile import parse_site
-from oracle import Row, replay
+from headcount.prove.oracle import Row, replay
 from shared import shared
 
 BUSES = ("capmetro_2015-03-08.csv.gz", "capmetro_2017-03-21.csv.gz", "liverpool_bus14.csv")

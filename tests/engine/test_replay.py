@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scenes import scene
 from engine.test_engine_traces import campus_rows, read, town
 from engine.walks import FIX, Message, walk
 from headcount.counting.sitefile import parse_site
+from headcount.prove.oracle import KINDS, Row, replay
+from headcount.prove.scenes import scene
 from headcount.replay import Replay
 from headcount.simulate.traces import read_trace
-from oracle import KINDS, Row, replay
 from shared import shared
 
 Ticks = list[tuple[float, dict[str, dict[str, int]]]]

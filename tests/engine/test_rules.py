@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import pytest
 
 from engine.running import Counts, Runner
-from engine.scenes import degrees
 from engine.walks import FIX, OFFLINE, ONLINE, Message
 from headcount.counting.sitefile import parse_site
-from oracle import Event, Oracle
+from headcount.prove.oracle import Event, Oracle
+from headcount.prove.scenes import degrees
 
 CENTRE = (52.6738, -8.5725)
 T = 1_790_000_000.0

@@ -10,16 +10,16 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scenes import scene
 from engine.walks import FIX, ONLINE, Message, walk
 from headcount.counting.engine import Engine
 from headcount.counting.sitefile import parse_site
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.fixlog.reader import Delivery
+from headcount.prove.oracle import KINDS, Oracle
+from headcount.prove.scenes import scene
 from headcount.wire import TICK_S, VERDICTS, Event
 from headcount.worker.partition import HISTORY_TICKS, Output, Partition
-from oracle import KINDS, Oracle
 
 SEEDS = st.integers(0, 2**63 - 1)
 Entry = tuple[bytes, bytes, int]  # subject, payload, received in ns

@@ -18,16 +18,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 import nats_fixture
-from engine.scenes import scene
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
 from headcount.counting.sitefile import parse_site
 from headcount.fixlog.reader import Endpoint, open_reader
+from headcount.prove.oracle import Oracle
+from headcount.prove.scenes import scene
 from headcount.wire import PartitionCounts
 from headcount.worker.leases import TTL_S
 from headcount.worker.loop import WorkerSettings, run
 from headcount.worker.publish import MqttAddress
-from oracle import Oracle
 
 PARTITIONS = 4
 

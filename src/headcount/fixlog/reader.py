@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 PULL = 4_000
 PULL_EXPIRES_S = 60
 CHUNK_BYTES = 1 << 20
+#: Of nanoseconds since 1970, from 2001 to 2286.
+NS_DIGITS = 19
 #: A consumer that nobody pulls from for so long is removed by the server.
 CONSUMER_IDLE_S = 120
 CONNECT_TIMEOUT_S = 5.0
@@ -239,8 +241,21 @@ def _delivery(
     seq: Sequence[int] = range(int(first[5]), int(last[5]) + 1)
     if len(seq) != n:  # some were removed from the middle of the log
         seq = [int(reply.split(b".", 6)[5]) for reply in replies]
-    received_ns = [int(reply.rsplit(b".", 2)[1]) for reply in replies]
+    received_ns = _received(replies, len(last[8]))
     return Delivery(followed.partition, subjects, payloads, seq, received_ns, int(last[8]))
+
+
+def _received(replies: list[bytes], pending_digits: int) -> list[int]:
+    """The nanoseconds of each reply: 19 digits before the last dot and what is pending.
+
+    Nearly always all of a chunk have as many digits pending. Where one has not, its cut has a dot in
+    it and is no number.
+    """
+    stop = -1 - pending_digits
+    try:
+        return [int(reply[stop - NS_DIGITS : stop]) for reply in replies]
+    except ValueError:
+        return [int(reply.rsplit(b".", 2)[1]) for reply in replies]
 
 
 @contextlib.asynccontextmanager

@@ -141,16 +141,16 @@ class Partition:
     def _decoded(self) -> Rows | None:
         """All fixes that wait, in the order of the log."""
         if self._subjects:
-            keep = [subject != self._tick_subject for subject in self._subjects]
-            new = rows(
-                self._prefix,
-                list(compress(self._subjects, keep)),
-                list(compress(self._payloads, keep)),
-                np.array(self._seqs, dtype=np.int64)[keep],
-                np.array(self._received_ns, dtype=np.int64)[keep],
-            )
+            subjects, payloads = self._subjects, self._payloads
+            seq = np.array(self._seqs, dtype=np.int64)
+            received_ns = np.array(self._received_ns, dtype=np.int64)
             self._forget_undecoded()
-            if len(new):
+            if b"" in payloads:  # ticks say nothing, and so does any other empty message to us
+                keep = [subject != self._tick_subject for subject in subjects]
+                subjects, payloads = list(compress(subjects, keep)), list(compress(payloads, keep))
+                seq, received_ns = seq[keep], received_ns[keep]
+            if subjects:
+                new = rows(self._prefix, subjects, payloads, seq, received_ns)
                 self._waiting = new if self._waiting is None else joined([self._waiting, new])
         return self._waiting
 

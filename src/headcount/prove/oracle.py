@@ -1,7 +1,8 @@
 """The counting rules as a brute-force program: what the engine is compared with.
 
 Written straight from the rules, and never importing headcount: one device, one fix, one zone at a
-time, with nothing cached but the projected site. Where code and rules disagree, one is a bug.
+time, with nothing cached but the projected site and how a device's accuracy circle lies in it. Where
+code and rules disagree, one is a bug.
 
 What the rules leave open is decided so:
 
@@ -89,6 +90,7 @@ class Device:
     implausible: int = 0  # in a row
     zones: set[str] = field(default_factory=set)
     offline: float | None = None  # when the offline was received that nothing has called off
+    circle: tuple[set[str], set[str]] | None = None  # zones that hold all of it; others that it touches
 
 
 def per_kind(value: Any, default: dict[str, float]) -> dict[str, float]:
@@ -190,7 +192,7 @@ class Oracle:
         for name in self.zones:
             if (name in d.zones) != (name in zones):
                 self.events.append(Event("enter" if name in zones else "exit", name, *key, t, reason))
-        d.zones = zones
+        d.zones, d.circle = zones, None
 
     def status(self, received: float, kind: str, device: str, online: bool) -> None:
         """Take a status message received then."""
@@ -223,24 +225,36 @@ class Oracle:
     def counts(self, now: float) -> dict[str, dict[str, Numbers]]:
         """All numbers of all zones now (rule 4)."""
         self.advance(now)
+        found = {name: {kind: [0, 0, 0, 0] for kind in KINDS} for name in self.zones}
+        for (kind, _), d in self.devices.items():
+            if not d.zones or d.position is None or d.last_t is None:
+                continue
+            age = now - d.last_t
+            d.circle = d.circle or self._circle(d, d.position)
+            whole, touched = d.circle
+            for name in d.zones:
+                numbers = found[name][kind]
+                numbers[0] += 1
+                numbers[1] += name in whole and age < self.fresh_s
+                numbers[2] += 1
+                numbers[3] += age > self.fresh_s
+            for name in touched:
+                found[name][kind][2] += 1
         return {
-            name: {kind: self._count(name, zone, kind, now) for kind in KINDS}
-            for name, zone in self.zones.items()
+            name: {kind: (n[0], n[1], n[2], n[3]) for kind, n in kinds.items()}
+            for name, kinds in found.items()
         }
 
-    def _count(self, name: str, zone: Zone, kind: str, now: float) -> Numbers:
-        count = low = touching = stale = 0
-        for (kind_of_device, _), d in self.devices.items():
-            if kind_of_device != kind or not d.zones or d.position is None or d.last_t is None:
-                continue
+    def _circle(self, d: Device, p: Spot) -> tuple[set[str], set[str]]:
+        """The zones of the device that hold its whole accuracy circle, and the others that it touches."""
+        whole, touched = set(), set()
+        for name, zone in self.zones.items():
             if name in d.zones:
-                count += 1
-                stale += now - d.last_t > self.fresh_s
-                whole = zone.area.boundary.distance(d.position.point) >= d.position_acc
-                low += whole and zone.covers(d.position) and now - d.last_t < self.fresh_s
-            else:
-                touching += zone.is_within(d.position_acc, d.position)
-        return count, low, count + touching, stale
+                if zone.covers(p) and zone.area.boundary.distance(p.point) >= d.position_acc:
+                    whole.add(name)
+            elif zone.is_within(d.position_acc, p):
+                touched.add(name)
+        return whole, touched
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """How many members each zone has of each kind, as of the last `advance`."""
