@@ -1,0 +1,1 @@
+"""`headcount prove`: the system under fire, compared with the rules."""

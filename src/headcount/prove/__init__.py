@@ -1,0 +1,1 @@
+"""The proof: a real system under fire, compared with the rules by brute force."""
