@@ -46,7 +46,7 @@ def case(rng: Random, devices: int, length: int, many_looks: int, most_zones: in
     return Case(campus, messages, [*at, Look(len(messages), messages[-1].received + 5e4)])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.randoms(use_true_random=False), st.integers(1, 25))
 def test_few_messages_equal_the_oracle(rng: Random, length: int) -> None:
     """A few messages of few devices: verdicts, events and all four numbers are the oracle's."""
