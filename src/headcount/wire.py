@@ -47,6 +47,7 @@ COUNT_STREAM = "COUNT"  # count.<p>: PartitionCounts, the newest only
 COUNT_SUBJECT = "count.{partition}"
 EVENT_STREAM = "EVENT"  # event.<site>.<zone>: Event as JSON, republished to headcount.<site>.events.<zone>
 EVENT_SUBJECT = "event.{site}.{zone}"
+EPOCH_HEADER = "Headcount-Epoch"  # of the worker that sent an event; the event itself is the same from any
 HISTORY_STREAM = "HISTORY"  # history.<p>: HistoryBatch, until it is written to a segment
 HISTORY_SUBJECT = "history.{partition}"
 FOREIGN_STREAM = "FOREIGN"  # owntracks, car-iotp, mobile-iotp: other formats, until translated

@@ -134,7 +134,7 @@ class Worker:
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
             return
         output = partition.work(tell=tell)
-        self._publisher.remember(output.events, None)
+        self._publisher.remember(output.events, partition.epoch, None)
         if output.counts:
             held.told_s = time.monotonic()
             await self._publisher.counts(output.counts)
@@ -168,7 +168,7 @@ class Worker:
     async def _store(self) -> None:
         async with self._storing:
             for held in self._held.values():
-                self._publisher.remember([], held.partition.history())
+                self._publisher.remember([], 0, held.partition.history())
             await self._publisher.flush()
 
     async def _save(self, held: _Held) -> None:
@@ -177,7 +177,7 @@ class Worker:
         if partition.done_seq == held.saved_seq:
             return
         seq, state = partition.done_seq, partition.save()
-        self._publisher.remember([], partition.history())
+        self._publisher.remember([], 0, partition.history())
         await self._store()  # more than the state led to may be stored, but not less
         try:
             await self._snapshots.save(partition.number, partition.epoch, state)

@@ -24,6 +24,7 @@ from headcount.errors import LogError
 from headcount.wire import (
     COUNT_SUBJECT,
     COUNT_TOPIC,
+    EPOCH_HEADER,
     EVENT_SUBJECT,
     HISTORY_SUBJECT,
     SITE_TOPIC,
@@ -50,7 +51,7 @@ class Publisher:
         """Publish over this connection."""
         self._nc = nc
         self._js = js
-        self._events: list[Event] = []
+        self._events: list[tuple[Event, int]] = []
         self._batches: list[HistoryBatch] = []
 
     async def counts(self, counts: list[PartitionCounts]) -> None:
@@ -59,9 +60,9 @@ class Publisher:
             subject = COUNT_SUBJECT.format(partition=count.partition)
             await self._nc.publish(subject, msgspec.msgpack.encode(count))
 
-    def remember(self, events: list[Event], history: HistoryBatch | None) -> None:
-        """Keep these until `flush` has stored them."""
-        self._events += events
+    def remember(self, events: list[Event], epoch: int, history: HistoryBatch | None) -> None:
+        """Keep these until `flush` has stored them; `epoch` is that of the events' partition."""
+        self._events += [(event, epoch) for event in events]
         if history is not None:
             self._batches.append(history)
 
@@ -89,16 +90,15 @@ class Publisher:
             self._batches = batches + self._batches
             raise LogError(f"the log takes nothing: {error!r}") from error
 
-    async def _store_events(self, events: list[Event]) -> None:
+    async def _store_events(self, events: list[tuple[Event, int]]) -> None:
         """The server stores them in order, so when the last is acknowledged, all are stored."""
-        for event in events[:-1]:
+        for number, (event, epoch) in enumerate(events, 1):
             subject = EVENT_SUBJECT.format(site=event.site, zone=event.zone)
-            await self._nc.publish(subject, msgspec.json.encode(event), headers={"Nats-Msg-Id": event.id})
-        for event in events[-1:]:
-            subject = EVENT_SUBJECT.format(site=event.site, zone=event.zone)
-            await self._js.publish(
-                subject, msgspec.json.encode(event), ACK_TIMEOUT_S, headers={"Nats-Msg-Id": event.id}
-            )
+            headers = {"Nats-Msg-Id": event.id, EPOCH_HEADER: str(epoch)}
+            if number < len(events):
+                await self._nc.publish(subject, msgspec.json.encode(event), headers=headers)
+            else:
+                await self._js.publish(subject, msgspec.json.encode(event), ACK_TIMEOUT_S, headers=headers)
 
     async def _store_batches(self, batches: list[HistoryBatch]) -> None:
         """One partition's rows: in order, since a reader takes older ones after newer for a repetition."""
