@@ -136,7 +136,8 @@ class Engine:
         x_m, y_m = self.zones.site.project(fixes.lat_deg, fixes.lon_deg)
         acc_m = np.where(fixes.acc_m > 0.0, fixes.acc_m, 0.0)
         events: list[Events] = []
-        for rows in _rounds(fixes.device, np.flatnonzero(verdict == verdicts.NONE)):
+        judged = np.flatnonzero((verdict == verdicts.NONE) & (fixes.device >= 0))
+        for rows in _rounds(fixes.device, judged):
             self._round(fixes, x_m, y_m, acc_m, rows, verdict, events)
         known = np.flatnonzero((fixes.device >= 0) & (fixes.what == 0))
         self._roster.verdict[fixes.device[known]] = verdict[known]
@@ -193,7 +194,7 @@ class Engine:
     def _forget(self, now_s: float) -> None:
         roster = self._roster
         taken = roster.taken()
-        never = np.isnan(roster.last_t_s[taken]) & ~roster.offline[taken]
+        never = np.isnan(roster.last_t_s[taken])
         self._counts.refresh()  # so that it names no slot that somebody else gets
         roster.forget(taken[never | verdicts.forgotten(roster, taken, now_s)].tolist())
 

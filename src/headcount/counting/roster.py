@@ -30,6 +30,9 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "moved": (np.bool_, False),
 }
 
+#: What a snapshot has of them; who restores it computes low and high anew.
+SAVED = tuple(name for name in COLUMNS if name != "moved")
+
 
 class Roster:
     """The state of every device, as columns over slots (about 60 bytes, and the id beside them).
@@ -140,7 +143,7 @@ class Roster:
         """Keys and columns of the known devices, in the order of their slots."""
         slots = self.taken()
         keys = [self.key(slot) for slot in slots.tolist()]
-        return keys, {name: getattr(self, name)[slots].tobytes() for name in COLUMNS}
+        return keys, {name: getattr(self, name)[slots].tobytes() for name in SAVED}
 
     @classmethod
     def load(cls, keys: list[bytes], columns: dict[str, bytes]) -> Roster:
@@ -154,7 +157,8 @@ class Roster:
         roster._grow(max(256, n))
         roster._keys = list(keys)
         roster._slots = {key: slot for slot, key in enumerate(keys)}
-        for name, (dtype, _) in COLUMNS.items():
+        for name in SAVED:
+            dtype = COLUMNS[name][0]
             column: NDArray[Any] = np.frombuffer(columns.get(name, b""), dtype=dtype)
             if len(column) != n:
                 raise msgspec.ValidationError(f"column {name} has {len(column)} rows instead of {n}")

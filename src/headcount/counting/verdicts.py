@@ -43,8 +43,8 @@ def without_state(fixes: Fixes) -> U1:
         # a sum of finite numbers may overflow: look at each where the sum isn't finite
         each = np.isfinite(fixes.t_s) & np.isfinite(fixes.lat_deg) & np.isfinite(fixes.lon_deg)
         verdict[~each] = MALFORMED
-    verdict[fixes.what != 0] = NONE
     verdict[fixes.device < 0] = MALFORMED
+    verdict[fixes.what != 0] = NONE
     return verdict
 
 

@@ -17,15 +17,16 @@ import asyncio
 import contextlib
 import json
 import logging
+import operator
 import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import compress, islice, pairwise
 from typing import Any
 
 import msgspec
 import nats.errors
-import numpy as np
 from nats.aio.client import Client
 
 from headcount.errors import LogError
@@ -159,27 +160,22 @@ class LogReader:
                 return await self._deliver(batch)
 
     async def _deliver(self, batch: Batch) -> list[Delivery]:
-        sids = set(batch.sids)
-        rows: dict[bytes, list[int] | None]
-        if len(sids) == 1:
-            rows = {batch.sids[0]: None}
-        else:
-            # a group's rows, in order
-            place = np.array([int(sid) for sid in batch.sids])
-            rows = {
-                str(sid).encode(): np.flatnonzero(place == sid).tolist() for sid in np.unique(place).tolist()
-            }
+        sids = batch.sids
+        # the server sends a partition's messages in runs
+        turns = compress(range(1, len(sids)), map(operator.ne, sids, islice(sids, 1, None)))
+        edges = [0, *turns, len(sids)]
+        parts: dict[bytes, Batch] = {}
+        for start, stop in pairwise(edges):
+            part = parts.setdefault(sids[start], Batch())
+            part.subjects += batch.subjects[start:stop]
+            part.replies += batch.replies[start:stop]
+            part.payloads += batch.payloads[start:stop]
         deliveries = []
-        for sid, picked in rows.items():
+        for sid, part in parts.items():
             followed = self._followed.get(sid)
             if followed is None:
                 continue
-            subjects, replies, payloads = batch.subjects, batch.replies, batch.payloads
-            if picked is not None:
-                subjects = [subjects[row] for row in picked]
-                replies = [replies[row] for row in picked]
-                payloads = [payloads[row] for row in picked]
-            deliveries.append(_delivery(followed, subjects, replies, payloads))
+            deliveries.append(_delivery(followed, part))
             if followed.outstanding <= PULL // 2:
                 await self._pull(followed)
         return deliveries
@@ -228,10 +224,9 @@ class LogReader:
             await self._request(f"CONSUMER.DELETE.{stream}.{followed.consumer}", {}, stream)
 
 
-def _delivery(
-    followed: _Followed, subjects: list[bytes], replies: list[bytes], payloads: list[bytes]
-) -> Delivery:
+def _delivery(followed: _Followed, part: Batch) -> Delivery:
     """Read `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`."""
+    replies = part.replies
     n = len(replies)
     first, last = replies[0].split(b"."), replies[-1].split(b".")
     if int(first[6]) != followed.delivered + 1 or int(last[6]) != followed.delivered + n:
@@ -242,7 +237,7 @@ def _delivery(
     if len(seq) != n:  # some were removed from the middle of the log
         seq = [int(reply.split(b".", 6)[5]) for reply in replies]
     received_ns = _received(replies, len(last[8]))
-    return Delivery(followed.partition, subjects, payloads, seq, received_ns, int(last[8]))
+    return Delivery(followed.partition, part.subjects, part.payloads, seq, received_ns, int(last[8]))
 
 
 def _received(replies: list[bytes], pending_digits: int) -> list[int]:
