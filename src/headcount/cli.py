@@ -235,8 +235,8 @@ def _greet(settings: Settings) -> None:
 
 
 @main.command()
-@click.option("--people", type=click.IntRange(0), default=3000, show_default=True, help="How many people.")
-@click.option("--vehicles", type=click.IntRange(0), default=600, show_default=True, help="How many cars.")
+@click.option("--people", type=click.IntRange(0), default=6000, show_default=True, help="How many people.")
+@click.option("--vehicles", type=click.IntRange(0), default=800, show_default=True, help="How many cars.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same day.")
 @click.option("--browser/--no-browser", default=True, help="Open the map in a browser, where there is one.")
 @_site_option
@@ -256,7 +256,7 @@ def demo(
 
     \b
     headcount demo
-    headcount demo --people 6000 --vehicles 800 --speed 60
+    headcount demo --people 500 --vehicles 100 --speed 60
 
     One simulated second lasts 1/speed seconds (default 30), and the site's holds and limits are
     scaled alike, so that nothing honest looks implausible. It listens on this machine only.
