@@ -14,7 +14,7 @@ import numpy as np
 
 from campus import campus, degrees, side
 from headcount.counting.engine import Engine
-from headcount.counting.fixes import F8, Fixes
+from headcount.counting.fixes import F8, I4, I8, Fixes
 from headcount.counting.site import Site
 from headcount.counting.zones import Zones
 
@@ -23,8 +23,8 @@ BATCH = 10_000
 WARM_FIXES = 4_000_000
 
 
-def measure(zones: int, devices: int, seed: int, seconds: float) -> tuple[float, float]:
-    """Fixes per second of `step` and `advance`, and of `counts` taken once per 10 batches."""
+def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: int | None) -> float:
+    """Fixes per second of `step` and `advance`, and of `counts` after every so many batches."""
     rng = np.random.default_rng(seed)
     side_m = side(zones)
     site = campus(zones, seed)
@@ -32,38 +32,33 @@ def measure(zones: int, devices: int, seed: int, seconds: float) -> tuple[float,
     slots = engine.slots([b"person.d%d" % i for i in range(devices)])
     x_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
     y_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
-    now_s, moved, steps_s, counts_s = 1.8e9, 0, 0.0, 0.0
-    rounds = 0
-    while steps_s < seconds:
+    now_s = 1.8e9
+    everybody = np.arange(devices)
+    engine.step(_fixes(slots, everybody, x_m, y_m, now_s, rng))
+    moved, took_s, rounds = 0, 0.0, 0
+    while took_s < seconds:
+        now_s += 2.0
+        rounds += 1
         pick = rng.integers(0, devices, BATCH) if devices < BATCH else rng.permutation(devices)[:BATCH]
         x_m[pick] += rng.normal(0, 3, len(pick))
         y_m[pick] += rng.normal(0, 3, len(pick))
-        lat_deg, lon_deg = degrees(x_m[pick], y_m[pick])
-        t_s = np.asarray(now_s + np.arange(len(pick)) * 1e-4, dtype=np.float64)
-        fixes = Fixes(
-            slots[pick],
-            np.zeros(len(pick), np.uint8),
-            t_s,
-            t_s,
-            lat_deg,
-            lon_deg,
-            rng.uniform(3, 15, len(pick)),
-        )
+        fixes = _fixes(slots, pick, x_m, y_m, now_s, rng)
         began = time.process_time()
         engine.step(fixes)
         engine.advance(now_s)
-        stepped = time.process_time()
-        if rounds % 10 == 9:
+        if counts_every is not None and rounds % counts_every == 0:
             engine.counts(now_s)
-        counted = time.process_time()
-        # the first rounds let every device in, and the zones learn their transitions
-        if rounds >= WARM_FIXES // BATCH + devices // BATCH:
-            steps_s += stepped - began
-            counts_s += counted - stepped
+        if rounds * BATCH > WARM_FIXES:
+            took_s += time.process_time() - began
             moved += len(pick)
-        now_s += 2.0
-        rounds += 1
-    return moved / steps_s, moved / (steps_s + counts_s)
+    return moved / took_s
+
+
+def _fixes(slots: I4, pick: I8, x_m: F8, y_m: F8, now_s: float, rng: np.random.Generator) -> Fixes:
+    lat_deg, lon_deg = degrees(x_m[pick], y_m[pick])
+    t_s = np.asarray(now_s + np.arange(len(pick)) * 1e-6, dtype=np.float64)
+    acc_m: F8 = rng.uniform(3, 15, len(pick))
+    return Fixes(slots[pick], np.zeros(len(pick), np.uint8), t_s, t_s, lat_deg, lon_deg, acc_m)
 
 
 def bytes_per_device(site: Site, devices: int) -> float:
@@ -90,7 +85,8 @@ def main() -> None:
     sizes = [1_000, 10_000, 100_000] + ([1_000_000] if options.million else [])
     cases = [(100, devices) for devices in sizes] + [(zones, 100_000) for zones in (10, 1_000)]
     for zones, devices in cases:
-        alone, counted = measure(zones, devices, options.seed, options.seconds)
+        alone = measure(zones, devices, options.seed, options.seconds, None)
+        counted = measure(zones, devices, options.seed, options.seconds, 10)
         print(f"{zones:>6} {devices:>9} {alone:>12,.0f} {counted:>24,.0f}")
     site = campus(10, options.seed)
     print(

@@ -16,6 +16,7 @@ PAGE = HERE.parent / "docs" / "reference" / "figures.md"
 BENCHES = {
     "Engine": ["engine_cost.py", "--million"],
     "Pipeline": ["pipeline.py"],
+    "Stopping anywhere": ["handover.py"],
     "History": ["history.py"],
 }
 

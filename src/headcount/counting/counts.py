@@ -9,8 +9,6 @@ from headcount.counting.roster import Roster
 from headcount.counting.zones import Zones
 
 KINDS = 2
-#: Rows times zones looked at in one go when circles are compared with zones.
-CHUNK = 4_000_000
 
 
 class Counts:
@@ -71,13 +69,10 @@ class Counts:
         high = [(self._high[0][keep], self._high[1][keep])]
         roster.moved[moved] = False
         present = moved[roster.zones[moved] != 0]
-        step = max(1, CHUNK // len(self._zones.site.zones))
-        for start in range(0, len(present), step):
-            device = present[start : start + step]
-            low_row, low_zone, high_row, high_zone = self._zones.certainty(
-                roster.zones[device], roster.x_m[device], roster.y_m[device], roster.acc_m[device]
-            )
-            low.append((device[low_row], low_zone))
-            high.append((device[high_row], high_zone))
+        low_row, low_zone, high_row, high_zone = self._zones.certainty(
+            roster.zones[present], roster.x_m[present], roster.y_m[present], roster.acc_m[present]
+        )
+        low.append((present[low_row], low_zone))
+        high.append((present[high_row], high_zone))
         self._low = (np.concatenate([d for d, _ in low]), np.concatenate([z for _, z in low]))
         self._high = (np.concatenate([d for d, _ in high]), np.concatenate([z for _, z in high]))

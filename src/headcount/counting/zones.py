@@ -40,7 +40,6 @@ class Zones:
         self._margin_m = np.array([zone.leave_margin_m for zone in site.zones])
         self._outlines = shapely.boundary(self._planes)
         self._tree = shapely.STRtree(self._planes)
-        self._outline_tree = shapely.STRtree(self._outlines)
         # Where neither edges nor margins matter, the cell's class alone decides.
         classes = self._raster.classes
         self._plain_set: I4 = np.array(
@@ -94,19 +93,13 @@ class Zones:
             pairs of (row, zone) of zones that the circle touches and that aren't in the set.
         """
         points = shapely.points(x_m, y_m)
-        member = self.sets.member[sets]  # [n, zones]
-        row, zone = np.nonzero(member)
+        row, zone = self.sets.members(sets)
         inside = shapely.intersects_xy(self._planes[zone], x_m[row], y_m[row])
-        sure = np.zeros_like(member)
-        sure[row, zone] = inside
-        # an edge nearer than acc; `dwithin` means <=, so ask for the next smaller number
-        smaller = np.nextafter(acc_m, -np.inf)
-        cut_row, cut_zone = self._outline_tree.query(points, predicate="dwithin", distance=smaller)
-        sure[cut_row, cut_zone] = False
-        low_row, low_zone = np.nonzero(sure)
+        row, zone = row[inside], zone[inside]
+        sure = shapely.distance(self._outlines[zone], points[row]) >= acc_m[row]
         high_row, high_zone = self._tree.query(points, predicate="dwithin", distance=acc_m)
-        other = ~member[high_row, high_zone]
-        return low_row, low_zone, high_row[other], high_zone[other]
+        other = ~self.sets.member[sets[high_row], high_zone]
+        return row[sure], zone[sure], high_row[other], high_zone[other]
 
     def _outcome(self, cell_class: I4, old: I4) -> I4:
         """What follows from class and old set: a new set, or ~recipe."""

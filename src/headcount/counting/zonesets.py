@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.fixes import B1, F8, I4
+from headcount.counting.fixes import B1, F8, I4, I8
 from headcount.counting.site import Site
 
 EMPTY = 0
@@ -23,6 +23,11 @@ class ZoneSets:
         self._ids: dict[frozenset[int], int] = {frozenset(): EMPTY}
         self._sets: list[frozenset[int]] = [frozenset()]
         self._differences: dict[tuple[int, int], tuple[I4, B1]] = {}
+        # the zones of all sets in one column, for `members`
+        self._listed = 0
+        self._flat: I8 = np.zeros(0, dtype=np.int64)
+        self._start: I8 = self._flat
+        self._length: I8 = self._flat
         zones = len(site.zones)
         #: bool [sets, zones]; rows beyond len(self) are room to grow.
         self.member: B1 = np.zeros((64, zones), dtype=np.bool_)
@@ -52,6 +57,18 @@ class ZoneSets:
         self.member[number, members] = True
         self.hold_s[number] = self._zone_hold_s[members].max(axis=0)
         return number
+
+    def members(self, sets: I4) -> tuple[I8, I8]:
+        """Pairs of (row, zone) for each zone of each row's set; rows in order."""
+        if self._listed != len(self._sets):
+            in_set, self._flat = np.nonzero(self.member[: len(self._sets)])
+            self._length = np.bincount(in_set, minlength=len(self._sets))
+            self._start = np.cumsum(self._length) - self._length
+            self._listed = len(self._sets)
+        length = self._length[sets]
+        row = np.repeat(np.arange(len(sets)), length)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
+        return row, self._flat[self._start[sets][row] + place]
 
     def difference(self, old: int, new: int) -> tuple[I4, B1]:
         """The zones in which two sets differ: indices, and whether `new` is the one that has it."""
