@@ -149,6 +149,7 @@ class Engine:
         """One row for each of some devices."""
         roster, zones = self._roster, self.zones
         device, received_s = fixes.device[rows], fixes.received_s[rows]
+        everybody = device
         events.append(presence.expire(zones, roster, device[roster.expires_s[device] < received_s]))
         old = verdicts.forgotten(roster, device, received_s)
         if old.any():
@@ -171,7 +172,7 @@ class Engine:
             x_m, y_m, acc_m = x_m[used], y_m[used], acc_m[used]
         verdict[rows], moved = presence.place(zones, roster, device, t_s, x_m, y_m, acc_m)
         events.append(moved)
-        self._next_expiry_s = -np.inf
+        self._next_expiry_s = min(self._next_expiry_s, float(roster.expires_s[everybody].min()))
 
     def advance(self, now_s: float) -> Events:
         """Let everything expire that expired before `now_s`; the events carry the instants themselves."""
