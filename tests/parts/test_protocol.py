@@ -50,8 +50,7 @@ def test_any_cut_of_the_stream_gives_the_same_messages(
             pings += item == b"PING\r\n"
             continue
         data += _plain(item) if len(item) == 4 else _with_headers(item)
-        if len(item) == 4 or item[3]:
-            expected.append((item[0], str(item[1]).encode(), item[2] or b"", item[3]))
+        expected.append((item[0], str(item[1]).encode(), item[2] or b"", item[3]))
     parser, found, heard = Parser(), [], 0
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for start, stop in pairwise(edges):
@@ -60,6 +59,14 @@ def test_any_cut_of_the_stream_gives_the_same_messages(
         heard += batch.pings
     assert found == expected
     assert heard == pings
+
+
+def test_an_empty_message_with_headers_is_a_message() -> None:
+    """An empty payload that has headers, as MQTT's QoS 1 gives it, is a message and no status."""
+    head = b"NATS/1.0\r\nNmqtt-Pub: 1\r\n\r\n"
+    batch = Parser().feed(b"HMSG fix.0.s.person.a 4 reply %d %d\r\n%s\r\n" % (len(head), len(head), head))
+    assert (batch.subjects, batch.replies, batch.payloads) == ([b"fix.0.s.person.a"], [b"reply"], [b""])
+    assert not batch.statuses
 
 
 def test_a_status_tells_what_will_not_come() -> None:

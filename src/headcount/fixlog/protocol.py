@@ -123,8 +123,10 @@ class Parser:
         if data[body + size : body + size + 2] != CRLF:
             raise ProtocolError("a payload that doesn't end where it should", data[body : body + size])
         sid = tokens[2]
-        if headed and size == head:
-            batch.statuses.append(_status(sid, data[body : body + head]))
+        # an empty payload alone doesn't make a status: with MQTT's QoS 1 a fix has headers too
+        status = _status(sid, data[body : body + head]) if headed and size == head else None
+        if status is not None and status.code:
+            batch.statuses.append(status)
         else:
             batch.sids.append(sid)
             batch.subjects.append(tokens[1])
