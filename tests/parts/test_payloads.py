@@ -31,6 +31,7 @@ BAD = [
     b'{"tst":1,"lat":2,"lon":3},{"tst":1,"lat":2,"lon":3}',
     b'{"tst":1,"lat":2,"lon":3,"x":' + NESTED,
     b'{"tst":1,"lat":2,"lon":3,"x":"' + b"y" * 10_000_000 + b'"',
+    b'{"tst":1,"lat":2,"lon":3,"x":"' + b"y" * 20_000 + b'"}',  # whole, but too large
 ]
 
 

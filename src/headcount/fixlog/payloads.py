@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
 
@@ -97,9 +98,11 @@ def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, r
     length = len(prefix)
     keys = [subject[length:] if subject.startswith(prefix) else b"" for subject in subjects]
     what = np.zeros(len(keys), dtype=np.uint8)
-    try:
-        fixes = list(map(_decode, payloads))
-    except _UNDECODABLE:
+    fixes: list[Fix] | None = None
+    if max(map(len, payloads), default=0) <= MAX_FIX_BYTES:
+        with suppress(*_UNDECODABLE):
+            fixes = list(map(_decode, payloads))
+    if fixes is None:
         fixes = [_one(row, keys, payload, what) for row, payload in enumerate(payloads)]
     t_s = np.array([fix.tst for fix in fixes], dtype=np.float64)
     exact = [fix.t for fix in fixes]
@@ -120,7 +123,7 @@ def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, r
 
 
 def _one(row: int, keys: list[bytes], payload: bytes, what: U1) -> Fix:
-    """Decode one payload of a batch that has a broken one, or a status, in it."""
+    """Decode one payload of a batch that has a broken or large one, or a status, in it."""
     key, _, last = keys[row].rpartition(b".")
     if last == b"status" and b"." in key:
         keys[row] = key if payload in _STATUS else b""
