@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import sys
 from pathlib import Path
+from typing import Self
 
 import click
 from rich.console import Console
@@ -94,7 +95,7 @@ class _Shown:
         )
         self._task = self._bar.add_task("", total=1.0)
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -146,7 +147,8 @@ def _report(proof: Proof, screen: Console) -> None:
     if found.different > SHOWN:
         screen.print(f"… and {found.different - SHOWN} more differences")
     if found.lost:
-        screen.print(f"[bold red]acknowledged but lost[/]: fixes number {found.lost[:20]}")
+        where = ", ".join(f"{number} after {fault}" for fault, number in proof.lost_after().items())
+        screen.print(f"[bold red]acknowledged but lost[/]: {where}", highlight=False)
     if proof.is_exact:
         screen.print("[bold green]exact[/]: 0 differences")
 

@@ -1,4 +1,4 @@
-"""Everything that the system says while it runs: counts of all epochs, leases, figures."""
+"""Everything that the system says while it runs: counts of all epochs, and figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.fixlog.streams import LEASE_BUCKET
 from headcount.wire import PartitionCounts
 
 
@@ -26,16 +25,6 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """A partition has a new owner ("" = nobody)."""
-
-    heard_s: float
-    partition: int
-    owner: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
 class Lag:
     """How many messages a worker had still to read."""
 
@@ -49,7 +38,6 @@ class Heard:
     """All of it, in the order in which it came."""
 
     reports: list[Report] = field(default_factory=list)
-    owners: list[Owner] = field(default_factory=list)
     lags: list[Lag] = field(default_factory=list)
     #: partition → the newest instant that was told, Unix seconds
     newest: dict[int, float] = field(default_factory=dict)
@@ -68,18 +56,11 @@ async def listen(client: Client) -> Heard:
         heard.reports.append(Report(time.time(), told.partition, told.epoch, told.seq, told.at, told.values))
         heard.newest[told.partition] = max(told.at, heard.newest.get(told.partition, 0.0))
 
-    async def lease(message: Msg) -> None:
-        if message.data:
-            entry = msgspec.json.decode(message.data)
-            number = int(message.subject.rpartition(".")[2])
-            heard.owners.append(Owner(time.time(), number, entry["owner"], entry["epoch"]))
-
     async def figures(message: Msg) -> None:
         told = msgspec.json.decode(message.data)
         heard.lags.append(Lag(time.time(), told["worker"], told["lag"]))
 
     await client.subscribe("count.*", cb=counts)
-    await client.subscribe(f"$KV.{LEASE_BUCKET}.p.*", cb=lease)
     await client.subscribe("metrics.count.*", cb=figures)
     await client.flush()
     return heard

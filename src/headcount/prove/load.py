@@ -87,7 +87,7 @@ class _Plan:
         rng = self.rng
         kind = rng.choice(("person", "person", "vehicle"))
         mover = _Mover(kind, f"d{i // 2}", rng.randrange(CONNECTIONS), rng.random() < 0.4)
-        mover.x, mover.y = (rng.uniform(-0.8, 0.8) * self.campus.radius_m for _ in "xy")
+        mover.x, mover.y = (rng.uniform(-0.4, 0.4) * self.campus.radius_m for _ in "xy")
         mover.silent_from_s = rng.uniform(3, 40)
         return mover
 
@@ -135,8 +135,10 @@ class _Plan:
     def _odd_time(self, mover: _Mover, now_s: float) -> float:
         """Before the last one, at the very end of a hold, too late, in the future."""
         rng, hold_s = self.rng, self.hold_s[mover.kind]
+        if rng.random() < 0.02:  # after these it has to wait until its clock has caught up
+            return rng.choice((mover.t_s + hold_s, now_s + 59.9))
         early_s = (mover.t_s - rng.uniform(0, 5), mover.t_s - hold_s, now_s - hold_s - rng.uniform(-1, 3))
-        return rng.choice((*early_s, mover.t_s + hold_s, now_s + 60 + rng.uniform(-2, 20)))
+        return rng.choice((*early_s, now_s + 60 + rng.uniform(0.5, 20)))
 
     def _place(self, mover: _Mover) -> dict[str, Any]:
         """Some metres on, somewhere on the campus, or exactly at a special spot."""
@@ -145,10 +147,11 @@ class _Plan:
         if roll < 0.15:
             lat, lon = rng.choice(campus.spots)
         else:
-            if roll < 0.25:
+            if roll < 0.20:
                 mover.x, mover.y = (rng.uniform(-1.1, 1.1) * campus.radius_m for _ in "xy")
             else:
-                mover.x, mover.y = mover.x + rng.uniform(-12, 12), mover.y + rng.uniform(-12, 12)
+                # back to the middle, slowly, so that most of the life is on the campus
+                mover.x, mover.y = (0.97 * at + rng.uniform(-12, 12) for at in (mover.x, mover.y))
             lat, lon = campus.degrees(mover.x, mover.y)
         body: dict[str, Any] = {"lat": lat, "lon": lon}
         acc = rng.choice((None, 0, 3, 8, 8, 20, 20, 45.5, 150, 3000))

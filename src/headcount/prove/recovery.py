@@ -15,6 +15,8 @@ FRESH_S = 1.0
 GAP_S = 1.0
 #: A gap that begins so long after a fault, or a little before it, is the fault's.
 WITHIN_S = 6.0
+#: The newest count before a kill was told so long before it, at most.
+BEFORE_S = 0.3
 
 
 class Gap(NamedTuple):
@@ -47,7 +49,6 @@ def recovery_s(fault: Fault, applied_s: float, next_s: float, found: Sequence[Ga
         next_s: when the next fault came: what begins after it isn't ours.
         found: all gaps.
     """
-    until_s = min(next_s, applied_s + WITHIN_S + fault.lasts_s)
-    # the newest count before a kill was told up to a tick before it
-    ours = [gap for gap in found if applied_s - 0.5 <= gap.from_s < until_s]
+    until_s = min(next_s - BEFORE_S, applied_s + WITHIN_S + fault.lasts_s)
+    ours = [gap for gap in found if applied_s - BEFORE_S <= gap.from_s < until_s]
     return max((gap.to_s for gap in ours), default=applied_s) - applied_s

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 import statistics
 import tempfile
 import time
@@ -73,7 +74,7 @@ class Proof:
     heard: Heard
     gaps: list[Gap]
     log: list[Partition]
-    names: dict[str, str]  # a worker's name in leases → which one it is
+    owners: dict[tuple[int, int], int]  # (partition, epoch) → the worker that counted it
     sent: Sent
     hours_dropped: bool
     ended: dict[str, list[int]] = field(default_factory=dict)  # role → exit codes nobody had asked for
@@ -83,6 +84,17 @@ class Proof:
     def is_exact(self) -> bool:
         """Whether nothing differed and nothing that was acknowledged is lost."""
         return not self.comparison.different and not self.comparison.lost and self.hours_dropped
+
+    def lost_after(self) -> dict[str, int]:
+        """How many acknowledged fixes are lost, by the last fault before their PUBACK."""
+        found: dict[str, int] = {}
+        for number in self.comparison.lost:
+            acked_s = self.sent.acknowledged[number]
+            before = [one for one in self.faults if one.from_s - 1 <= acked_s and not one.skipped]
+            last = before[-1] if before else None
+            name = f"{last.fault.kind} at {last.fault.at_s:g} s" if last else "no fault"
+            found[name] = found.get(name, 0) + 1
+        return found
 
     def recoveries(self) -> dict[str, list[float]]:
         """Kind of fault → seconds until all partitions told fresh counts again, for each that happened."""
@@ -278,7 +290,7 @@ class _Run:
             heard,
             gaps(heard.reports, self._partitions, self._start_s, end_s),
             log,
-            _names(system),
+            _owners(system),
             self._sent,
             dropped,
             {role.name: role.ended for role in system.roles() if role.ended},
@@ -321,13 +333,11 @@ class _Run:
         await asyncio.sleep(1)
 
 
-def _names(system: System) -> dict[str, str]:
-    """Which process used which name in the leases: it says so in its log."""
-    found: dict[str, str] = {}
+def _owners(system: System) -> dict[tuple[int, int], int]:
+    """Which worker counted which partition under which epoch: it says so in its log."""
+    found: dict[tuple[int, int], int] = {}
     for number, role in system.workers.items():
         text = role.log.read_text(errors="replace") if role.log.exists() else ""
-        for line in text.splitlines():
-            words = line.split()
-            if len(words) > 5 and words[4:6] == ["counts", "partition"]:
-                found[words[3]] = f"worker {number}"
+        for partition, epoch in re.findall(r" counts partition (\d+) \(epoch (\d+)\)", text):
+            found[int(partition), int(epoch)] = number
     return found

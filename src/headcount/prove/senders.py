@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,11 @@ async def send(
     while waiting:
         try:
             async with aiomqtt.Client(
-                "127.0.0.1", port, identifier=f"prove-{connection}", timeout=ACK_S
+                "127.0.0.1",
+                port,
+                identifier=f"prove-{connection}",
+                timeout=ACK_S,
+                socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             ) as client:
                 await _send_all(client, waiting, site, start_s, sent)
         except (aiomqtt.MqttError, OSError):

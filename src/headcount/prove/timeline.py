@@ -1,0 +1,61 @@
+"""A run over time, as the picture shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from headcount.prove.hearing import Lag, Report
+from headcount.prove.log import Partition
+from headcount.prove.recovery import GAP_S
+
+
+class Bar(NamedTuple):
+    """A worker told a partition's counts from then to then (seconds since the start)."""
+
+    partition: int
+    worker: int  # 0 = unknown
+    from_s: float
+    to_s: float
+
+
+def bars(reports: Iterable[Report], owners: Mapping[tuple[int, int], int], start_s: float) -> list[Bar]:
+    """Who told which partition's counts when.
+
+    Args:
+        reports: in the order in which they were heard.
+        owners: (partition, epoch) → worker.
+        start_s: where time begins, Unix seconds.
+    """
+    found: list[Bar] = []
+    current: dict[int, Bar] = {}
+    for report in reports:
+        at_s = report.heard_s - start_s
+        worker = owners.get((report.partition, report.epoch), 0)
+        bar = current.get(report.partition)
+        if bar is None or bar.worker != worker or at_s - bar.to_s > GAP_S:
+            found += [bar] if bar else []
+            bar = Bar(report.partition, worker, at_s, at_s)
+        current[report.partition] = bar._replace(to_s=at_s)
+    return [bar for bar in (*found, *current.values()) if bar.to_s > 0]
+
+
+def received(log: Sequence[Partition], start_s: float, seconds: int) -> list[int]:
+    """Fixes and statuses that the log received in each second."""
+    found = [0] * seconds
+    for partition in log:
+        for row in partition.rows:
+            second = int(row.received - start_s)
+            if 0 <= second < seconds:
+                found[second] += 1
+    return found
+
+
+def lag(lags: Iterable[Lag], start_s: float, seconds: int) -> list[int]:
+    """Messages that were still to be read, over all workers, in each second."""
+    found: list[dict[str, int]] = [{} for _ in range(seconds)]
+    for one in lags:
+        second = int(one.heard_s - start_s)
+        if 0 <= second < seconds:
+            found[second][one.worker] = max(one.messages, found[second].get(one.worker, 0))
+    return [sum(workers.values()) for workers in found]

@@ -1,0 +1,184 @@
+"""A comparison that can't fail proves nothing: each kind of lie is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headcount.devices.pseudonyms import Pseudonyms
+from headcount.prove.campus import campus
+from headcount.prove.compare import KEPT, Comparison, Evidence, compare
+from headcount.prove.hearing import Report
+from headcount.prove.load import load
+from headcount.prove.log import Partition, Recorded, Row, Stored, Told, decoded
+from headcount.prove.truth import Truth
+from headcount.wire import partition_of
+
+SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000
+SECRET = b"a secret for tests"
+
+
+def _log() -> list[Partition]:
+    rows: list[list[Row]] = [[] for _ in range(PARTITIONS)]
+    for say in load(SEED, campus(SEED), SECONDS, [20.0]):
+        number = partition_of("campus", say.device, PARTITIONS)
+        payload, seq = say.payload(START_S), len(rows[number]) + 1
+        fix, name = decoded(payload)
+        rows[number].append(
+            Row(START_S + say.at_s + 0.01, number, seq, say.kind, say.device, say.status, fix, name)
+        )
+    return [Partition(START_S, own, 0) for own in rows]
+
+
+@pytest.fixture(scope="module")
+def honest() -> Evidence:
+    """What a system leaves that has told nothing but the truth."""
+    geojson, log = campus(SEED).geojson, _log()
+    truths = [Truth(geojson, own) for own in log]
+    zones = list(truths[0].zones)
+    reports, recorded = [], []
+    for tick in range(1, int(SECONDS) * 10 + 20):
+        at = (START_S * 10 + tick) / 10
+        values = [truth.at(at).values for truth in truths]
+        for number, truth in enumerate(truths):
+            done = [row.seq for row in truth.log.rows if row.received <= at]
+            reports.append(
+                Report(
+                    at + 0.1, number, 1, done[-1] if done else 0, at, values[number].astype("<i4").tobytes()
+                )
+            )
+        if tick % 100 == 0:
+            total = sum(values, np.zeros_like(values[0])).tolist()
+            recorded += [
+                Recorded(at, zone, tuple(map(tuple, numbers)), PARTITIONS, PARTITIONS)
+                for zone, numbers in zip(zones, total, strict=True)
+            ]
+    names = Pseudonyms(SECRET)
+    events = [
+        Told(
+            f"id{number}-{i}",
+            e.zone,
+            e.type,
+            e.kind,
+            names.of(f"{e.kind}.{e.device}".encode(), e.t),
+            e.t,
+            e.reason,
+        )
+        for number, truth in enumerate(truths)
+        for i, e in enumerate(truth.events)
+    ]
+    fixes = [
+        Stored(
+            number,
+            seq,
+            row.kind,
+            verdict,
+            row.fix.lat,
+            row.fix.lon,
+            float(np.float32(row.fix.acc or 0)),
+        )
+        for number, truth in enumerate(truths)
+        for seq, (row, verdict) in truth.verdicts.items()
+        if verdict in KEPT
+    ]
+    acknowledged = {row.number: row.received for own in log for row in own.rows if row.number % 2}
+    return Evidence(geojson, SECRET, at, log, reports, events, fixes, recorded, acknowledged)
+
+
+def test_the_truth_does_not_differ(honest: Evidence) -> None:
+    """Nothing differs from an honest system, and all of it was looked at."""
+    found = compare(honest)
+    assert found.differences == []
+    assert found.lost == []
+    assert found.counts == len(honest.reports) > 600
+    assert found.totals == found.ticks == len(honest.reports) // PARTITIONS
+    assert found.events == len(honest.events) > 100
+    assert found.rows == len(honest.fixes) > 100
+    assert found.recorded == len(honest.recorded) > 0
+    assert found.acknowledged > 100
+    assert found.fixes > 2000
+
+
+def _wrong_count(honest: Evidence) -> Evidence:
+    values = np.frombuffer(honest.reports[300].values, "<i4").copy()
+    values[0] += 1
+    reports = list(honest.reports)
+    reports[300] = replace(reports[300], values=values.tobytes())
+    return replace(honest, reports=reports)
+
+
+def _zombie(honest: Evidence) -> Evidence:
+    old = honest.reports[200]
+    stale = replace(old, at=honest.reports[500].at, partition=old.partition, epoch=0)
+    return replace(honest, reports=[*honest.reports, stale])
+
+
+def _later_sequence(honest: Evidence) -> Evidence:
+    reports = list(honest.reports)
+    reports[300] = replace(reports[300], seq=reports[300].seq + 1)
+    return replace(honest, reports=reports)
+
+
+def _swapped_verdict(honest: Evidence) -> Evidence:
+    index = next(i for i, row in enumerate(honest.fixes) if row.verdict == "late")
+    fixes = list(honest.fixes)
+    fixes[index] = fixes[index]._replace(verdict="accepted")
+    return replace(honest, fixes=fixes)
+
+
+LIES: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
+    "a wrong count": ("count", _wrong_count),
+    "an old count of an older epoch": ("count", _zombie),
+    "a count that claims more": ("count", _later_sequence),
+    "a missing event": ("event", lambda e: replace(e, events=e.events[:50] + e.events[51:])),
+    "an event twice": ("event", lambda e: replace(e, events=[*e.events, e.events[7]])),
+    "an event of nobody": (
+        "event",
+        lambda e: replace(e, events=[*e.events, e.events[7]._replace(id="x", t=1.0)]),
+    ),
+    "another reason": (
+        "event",
+        lambda e: replace(e, events=[e.events[0]._replace(reason="removed"), *e.events[1:]]),
+    ),
+    "a missing row": ("history fix", lambda e: replace(e, fixes=e.fixes[1:])),
+    "a row twice": ("history fix", lambda e: replace(e, fixes=[*e.fixes, e.fixes[3]])),
+    "a row of nobody": (
+        "history fix",
+        lambda e: replace(e, fixes=[*e.fixes, e.fixes[3]._replace(seq=10**9)]),
+    ),
+    "a row elsewhere": (
+        "history fix",
+        lambda e: replace(e, fixes=[e.fixes[0]._replace(lat=e.fixes[0].lat + 2e-7), *e.fixes[1:]]),
+    ),
+    "another verdict": ("history fix", _swapped_verdict),
+    "a missing history count": ("history count", lambda e: replace(e, recorded=e.recorded[1:])),
+    "a history count twice": ("history count", lambda e: replace(e, recorded=[*e.recorded, e.recorded[0]])),
+    "a wrong history count": (
+        "history count",
+        lambda e: replace(e, recorded=[e.recorded[0]._replace(numbers=((9, 9, 9, 9),) * 2), *e.recorded[1:]]),
+    ),
+    "an incomplete history count": (
+        "history count",
+        lambda e: replace(e, recorded=[e.recorded[0]._replace(partitions=1), *e.recorded[1:]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_each_lie_is_found(honest: Evidence, name: str) -> None:
+    """One injected lie is reported as what it is."""
+    what, lie = LIES[name]
+    found = compare(lie(honest))
+    assert found.different >= 1
+    assert {difference.what for difference in found.differences} <= {what, "total"}
+    assert any(difference.what == what for difference in found.differences)
+
+
+def test_what_was_acknowledged_and_is_nowhere_is_lost(honest: Evidence) -> None:
+    """A fix with a PUBACK that isn't in the log is named, beside the differences."""
+    found: Comparison = compare(replace(honest, acknowledged=honest.acknowledged | {10**7: 0.0}))
+    assert found.lost == [10**7]
+    assert not found.different
