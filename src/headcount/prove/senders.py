@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ import aiomqtt
 
 from headcount.prove.load import Say
 from headcount.wire import FIX_TOPIC, STATUS_TOPIC
+
+# the broker is killed on purpose: what the MQTT library says about that is of no interest
+_unheard = logging.Logger("headcount.prove.senders", logging.CRITICAL)
 
 ACK_S = 5.0
 RETRY_S = 0.2
@@ -43,6 +47,7 @@ async def send(
                 port,
                 identifier=f"prove-{connection}",
                 timeout=ACK_S,
+                logger=_unheard,
                 socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             ) as client:
                 await _send_all(client, waiting, site, start_s, sent)
