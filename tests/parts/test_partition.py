@@ -20,6 +20,7 @@ from headcount.prove.oracle import KINDS, Oracle
 from headcount.prove.scenes import scene
 from headcount.wire import TICK_S, VERDICTS, Event
 from headcount.worker.partition import HISTORY_TICKS, Output, Partition
+from small_site import small_site
 
 SEEDS = st.integers(0, 2**63 - 1)
 Entry = tuple[bytes, bytes, int]  # subject, payload, received in ns
@@ -223,3 +224,28 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
         verdicts += partition.work().verdicts.sum(axis=0)
     assert verdicts[VERDICTS.index("malformed")] == 3
     assert verdicts.sum() == 4
+
+
+def test_two_exits_at_one_moment_are_two_events() -> None:
+    """Who was taken for silent, came back with older fixes and left by moving at that very moment left twice."""
+    site = small_site()
+    partition = Partition(0, 1, 1, Engine(site, Zones(site)), Pseudonyms(b"secret"))
+    hold_s = 900
+    said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
+    entries = [
+        (json.dumps({"tst": t, "lat": 50.005 + away, "lon": 0.001}).encode(), round(received * 1e9))
+        for t, away, received in said
+    ]
+    subjects = [b"fix.0.s.person.a"] * 3 + [b"fix.0.tick"]
+    payloads = [*(payload for payload, _ in entries), b""]
+    partition.take(
+        Delivery(0, subjects, payloads, range(1, 5), [*(ns for _, ns in entries), 1_903 * 10**9], 0)
+    )
+    events = partition.work().events
+    assert [(e.type, e.t, e.reason) for e in events if e.zone == "site"] == [
+        ("enter", 1000, "moved"),
+        ("exit", 1900, "silent"),
+        ("enter", 1500, "moved"),
+        ("exit", 1900, "outside"),
+    ]
+    assert len({event.id for event in events}) == len(events)

@@ -47,8 +47,12 @@ class Pseudonyms:
                 return [name for name in found if name is not None]
         return [self.of(key, t) for key, t in zip(keys, t_s.tolist(), strict=True)]
 
-    def event(self, key: bytes, zone: str, change: str, t_s: float) -> str:
-        """The id of an event: the same whenever the log is replayed, and no way back to the device."""
+    def event(self, key: bytes, zone: str, change: str, t_s: float, reason: str) -> str:
+        """The id of an event: the same whenever the log is replayed, and no way back to the device.
+
+        The reason is part of it: who fell silent at some moment, came back with older fixes and left
+        by moving at that same moment has left twice.
+        """
         self.of(key, t_s)
-        text = b"%s|%s|%s|%r" % (key, zone.encode(), change.encode(), t_s)
+        text = b"%s|%s|%s|%r|%s" % (key, zone.encode(), change.encode(), t_s, reason.encode())
         return hashlib.blake2b(text, key=self._key, digest_size=12).hexdigest()

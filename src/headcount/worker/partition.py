@@ -256,7 +256,7 @@ class Partition:
             kind = KINDS[int(self.engine.kinds(np.array([slot]))[0])]
             output.events.append(
                 Event(
-                    names.event(key, zone, change, t_s),
+                    names.event(key, zone, change, t_s, REASONS[reason]),
                     site,
                     zone,
                     change,
