@@ -29,7 +29,7 @@ from headcount.prove.load import CONNECTIONS, Say, load
 from headcount.prove.log import Partition, read_events, read_history, read_log
 from headcount.prove.recovery import Gap, gaps, recovery_s
 from headcount.prove.schedule import Fault, schedule
-from headcount.prove.senders import Sent, send
+from headcount.prove.senders import Sent, overlook_breaks, send
 from headcount.prove.system import System
 from headcount.roles import secret_of
 from headcount.wire import HISTORY_STREAM
@@ -118,6 +118,7 @@ async def prove(plan: Plan, tell: Callable[[Stage], None]) -> Proof:
     Raises:
         HeadcountError: the system doesn't start, or doesn't answer any more at the end.
     """
+    asyncio.get_running_loop().set_exception_handler(overlook_breaks)
     scene = campus(plan.seed)
     partitions = Random(f"partitions {plan.seed}").choice(PARTITIONS)
     faults = schedule(plan.seed, plan.seconds, plan.workers, TTL_S)

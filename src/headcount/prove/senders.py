@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiomqtt
 
@@ -15,7 +16,8 @@ from headcount.prove.load import Say
 from headcount.wire import FIX_TOPIC, STATUS_TOPIC
 
 # the broker is killed on purpose: what the MQTT library says about that is of no interest
-_unheard = logging.Logger("headcount.prove.senders", logging.CRITICAL)
+_unheard = logging.getLogger(__name__)
+_unheard.setLevel(logging.CRITICAL)
 
 ACK_S = 5.0
 RETRY_S = 0.2
@@ -56,6 +58,12 @@ async def send(
             if waiting and waiting[-1].qos:
                 sent.again += 1
             await asyncio.sleep(RETRY_S)
+
+
+def overlook_breaks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """For the event loop: aiomqtt leaves futures behind when a connection breaks while it is made."""
+    if not isinstance(context.get("exception"), aiomqtt.MqttError):
+        loop.default_exception_handler(context)
 
 
 async def _send_all(client: aiomqtt.Client, waiting: list[Say], site: str, start_s: int, sent: Sent) -> None:
