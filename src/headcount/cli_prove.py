@@ -15,7 +15,7 @@ from rich.table import Table
 
 from headcount.prove.picture import picture
 from headcount.prove.run import Plan, Proof, Stage, median, prove
-from headcount.prove.schedule import MEANING, Fault
+from headcount.prove.schedule import Fault, in_words
 from headcount.wire import iso
 
 #: How many differences are shown in full.
@@ -73,7 +73,7 @@ def prove_command(
     seed = secrets.randbelow(2**32) if seed is None else seed
     screen = Console(stderr=True)
     plan = Plan(seed, minutes * 60, workers, keep)
-    screen.print(f"seed {seed}: {minutes:g} minutes, {workers} workers at the start", highlight=False)
+    screen.print(f"seed {seed}: {minutes:g} minutes, workers at the start: {workers}", highlight=False)
     with _Shown(screen, quiet) as shown:
         proof = asyncio.run(prove(plan, shown.tell))
     file = file or Path(f"headcount-proof-{seed}.html")
@@ -105,14 +105,15 @@ class _Shown:
     def tell(self, stage: Stage) -> None:
         """Show how far the proof is."""
         if stage.fault is not None and not self._quiet:
-            self._screen.print(f"  {stage.fault.at_s:6.1f} s  {_words(stage.fault)}", highlight=False)
+            self._screen.print(
+                f"  {stage.fault.at_s:6.1f} s  {_words(stage.fault)}", highlight=False, soft_wrap=True
+            )
         self._bar.update(self._task, completed=stage.share, description=stage.text)
 
 
 def _words(fault: Fault) -> str:
-    which = f" (worker {fault.worker})" if fault.worker else ""
     lasts = f", {fault.lasts_s:g} s" if fault.lasts_s else ""
-    return f"{MEANING[fault.kind]}{which}{lasts}"
+    return f"{in_words(fault)}{lasts}"
 
 
 def _report(proof: Proof, screen: Console) -> None:

@@ -7,14 +7,14 @@ from xml.etree import ElementTree as ET
 
 from headcount.prove.compare import Comparison
 from headcount.prove.faults import Applied
-from headcount.prove.hearing import Heard, Lag, Report
+from headcount.prove.hearing import Heard, Report
 from headcount.prove.log import Fix, Partition, Row
 from headcount.prove.picture import picture
 from headcount.prove.recovery import Gap, gaps, recovery_s
 from headcount.prove.run import Plan, Proof
 from headcount.prove.schedule import Fault
 from headcount.prove.senders import Sent
-from headcount.prove.timeline import bars, lag, received
+from headcount.prove.timeline import ages, bars, received
 
 START_S = 1_790_000_000
 
@@ -53,12 +53,18 @@ def test_bars_end_with_the_owner_and_with_silence() -> None:
     assert [(bar.partition, bar.worker) for bar in found] == [(0, 1), (0, 3), (1, 2)]
 
 
-def test_load_and_lag_by_the_second() -> None:
-    """Messages count in the second in which the log received them; lags add up over workers."""
+def test_load_by_the_second() -> None:
+    """Messages count in the second in which the log received them."""
     rows = [Row(START_S + at_s, 0, 1, "person", "a", None, Fix(), 1) for at_s in (0.1, 0.9, 2.5, 99)]
     assert received([Partition(START_S, rows, 0)], START_S, 4) == [2, 0, 1, 0]
-    lags = [Lag(START_S + 1.2, "a", 5), Lag(START_S + 1.7, "a", 3), Lag(START_S + 1.5, "b", 4)]
-    assert lag(lags, START_S, 3) == [0, 9, 0]
+
+
+def test_ages_grow_while_a_partition_is_silent() -> None:
+    """The age is small while all tell, grows while one is silent, and falls when it has caught up."""
+    found = [round(age_s, 1) for age_s in ages(_reports(), 2, START_S, 12)]
+    assert max(found[:4]) < 0.5
+    assert found[4:9] == [1.0, 2.0, 3.0, 4.0, 4.1]
+    assert max(found[9:]) < 0.5
 
 
 def _proof(different: bool = False) -> Proof:
@@ -78,7 +84,7 @@ def _proof(different: bool = False) -> Proof:
         end_s=START_S + 20.0,
         faults=faults,
         comparison=comparison,
-        heard=Heard(reports, [Lag(START_S + 1.2, "a", 5)]),
+        heard=Heard(reports),
         gaps=gaps(reports, 2, START_S, START_S + 20),
         log=[Partition(START_S, rows, 0), Partition(START_S, [], 0)],
         owners={(0, 1): 1, (1, 1): 2},

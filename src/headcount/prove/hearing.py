@@ -1,4 +1,4 @@
-"""Everything that the system says while it runs: counts of all epochs, and figures."""
+"""The counts that the system tells while it runs, of all epochs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,11 @@ class Report:
     values: bytes  # int32 [Z, 2, 4]
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How many messages a worker had still to read."""
-
-    heard_s: float
-    worker: str
-    messages: int
-
-
 @dataclass(slots=True)
 class Heard:
-    """All of it, in the order in which it came."""
+    """Counts in the order in which it came."""
 
     reports: list[Report] = field(default_factory=list)
-    lags: list[Lag] = field(default_factory=list)
     #: partition → the newest instant that was told, Unix seconds
     newest: dict[int, float] = field(default_factory=dict)
 
@@ -56,11 +46,6 @@ async def listen(client: Client) -> Heard:
         heard.reports.append(Report(time.time(), told.partition, told.epoch, told.seq, told.at, told.values))
         heard.newest[told.partition] = max(told.at, heard.newest.get(told.partition, 0.0))
 
-    async def figures(message: Msg) -> None:
-        told = msgspec.json.decode(message.data)
-        heard.lags.append(Lag(time.time(), told["worker"], told["lag"]))
-
     await client.subscribe("count.*", cb=counts)
-    await client.subscribe("metrics.count.*", cb=figures)
     await client.flush()
     return heard

@@ -21,7 +21,7 @@ CONNECTIONS = 6
 #: Fixes a second, drawn anew every so many seconds.
 RATES, RATE_LASTS_S = (40.0, 120.0, 250.0), 10.0
 #: A flood repeats so many of the newest messages within this time.
-FLOOD, FLOOD_LASTS_S = 1_500, 1.0
+FLOOD, FLOOD_LASTS_S = 1_000, 2.0
 QOS1_SHARE = 0.4
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from headcount.prove.recovery import Gap, recovery_s
 from headcount.prove.run import Proof
-from headcount.prove.schedule import MEANING
-from headcount.prove.timeline import Bar, bars, lag, received
+from headcount.prove.schedule import in_words
+from headcount.prove.timeline import Bar, ages, bars, received
 
 WIDTH, LEFT, RIGHT = 1160.0, 76.0, 16.0
 PANEL, SPACE, ROW = 96.0, 46.0, 20.0
@@ -103,8 +103,10 @@ def _svg(proof: Proof) -> str:
     load = received(proof.log, proof.start_s, seconds)
     parts.append(_panel("load: messages received a second", load, "load", y, scale))
     y += PANEL + SPACE
-    behind = lag(proof.heard.lags, proof.start_s, seconds)
-    parts.append(_panel("lag: messages not yet counted", behind, "lag", y, scale))
+    old = ages(proof.heard.reports, proof.partitions, proof.start_s, seconds)
+    parts.append(
+        _panel("lag: seconds since the newest count of the partition furthest behind", old, "lag", y, scale)
+    )
     y += PANEL + SPACE
     told = bars(proof.heard.reports, proof.owners, proof.start_s)
     parts.append(_owners(proof, told, proof.gaps, y, scale))
@@ -151,7 +153,7 @@ def _marks(proof: Proof, scale: _Scale, top: float, bottom: float) -> str:
     return "".join(parts)
 
 
-def _panel(title: str, values: Sequence[int], colour: str, y: float, scale: _Scale) -> str:
+def _panel(title: str, values: Sequence[float], colour: str, y: float, scale: _Scale) -> str:
     """An area with its own axis, from 0 to a round number above the largest value."""
     most = _round_up(max(values, default=1))
     points = [f"{scale.x(0):.1f},{y + PANEL:g}"]
@@ -178,7 +180,7 @@ def _round_up(value: float) -> float:
 
 def _owners(proof: Proof, told: Sequence[Bar], found: Sequence[Gap], y: float, scale: _Scale) -> str:
     parts = [f'<text class="title label" x="{LEFT:g}" y="{y - 9:g}">who told each partition\'s counts</text>']
-    x = LEFT + 214
+    x = LEFT + 250
     for worker in sorted({bar.worker for bar in told}):
         name = f"worker {worker}" if worker else "unknown"
         parts.append(
@@ -229,7 +231,7 @@ def _table(proof: Proof) -> str:
     happened = [one for one in proof.faults if not one.skipped]
     rows = []
     for number, one in enumerate(proof.faults, 1):
-        words = MEANING[one.fault.kind] + (f": worker {one.fault.worker}" if one.fault.worker else "")
+        words = in_words(one.fault)
         cost = one.skipped
         if not one.skipped:
             after = [other.from_s for other in happened if other.from_s > one.from_s]

@@ -63,6 +63,12 @@ class Fault(NamedTuple):
     lasts_s: float = 0.0
 
 
+def in_words(fault: Fault) -> str:
+    """What happens, and to whom."""
+    text = MEANING[fault.kind]
+    return text.replace("a worker", f"worker {fault.worker}", 1) if fault.worker else text
+
+
 def schedule(seed: int, seconds: float, workers: int, lease_s: float) -> list[Fault]:
     """The faults of a run, in order of time.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from headcount.prove.hearing import Lag, Report
+from headcount.prove.hearing import Report
 from headcount.prove.log import Partition
 from headcount.prove.recovery import GAP_S
 
@@ -51,11 +52,20 @@ def received(log: Sequence[Partition], start_s: float, seconds: int) -> list[int
     return found
 
 
-def lag(lags: Iterable[Lag], start_s: float, seconds: int) -> list[int]:
-    """Messages that were still to be read, over all workers, in each second."""
-    found: list[dict[str, int]] = [{} for _ in range(seconds)]
-    for one in lags:
-        second = int(one.heard_s - start_s)
-        if 0 <= second < seconds:
-            found[second][one.worker] = max(one.messages, found[second].get(one.worker, 0))
-    return [sum(workers.values()) for workers in found]
+def ages(reports: Iterable[Report], partitions: int, start_s: float, seconds: int) -> list[float]:
+    """How old, at most within each second, the newest count of the partition that lagged most was."""
+    moments: list[list[tuple[float, float]]] = [[] for _ in range(partitions)]
+    for report in reports:
+        moments[report.partition].append((report.heard_s - start_s, report.at - start_s))
+    found = [0.0] * seconds
+    for told in moments:
+        newest, position = -math.inf, 0
+        for second in range(seconds):
+            oldest_in_it = -math.inf
+            while position < len(told) and told[position][0] < second + 1:
+                oldest_in_it = max(oldest_in_it, told[position][0] - newest)
+                newest = max(newest, told[position][1])
+                position += 1
+            age_s = max(oldest_in_it, second + 1 - newest)
+            found[second] = max(found[second], age_s if math.isfinite(age_s) else 0.0)
+    return found
