@@ -1,7 +1,7 @@
 """What the system must have published, by the oracle over its log; and what it has published.
 
 The log (streams FIX_<p>) is read with nats-py, not with our own reader; payloads are decoded with
-Python's own JSON; the rules are those of `tests/oracle.py`. Only names and shapes on the wire and
+Python's own JSON; the rules are those of `headcount.prove.oracle`. Only names and shapes on the wire and
 the pseudonyms come from headcount.
 """
 
@@ -26,8 +26,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from headcount.devices.pseudonyms import Pseudonyms
+from headcount.prove.oracle import Numbers, Oracle, Row
 from headcount.wire import KINDS, PartitionCounts, partition_of
-from oracle import Numbers, Oracle, Row
 from system.running import Up
 
 KEPT = {"accepted", "inaccurate", "late", "out_of_order"}
