@@ -148,7 +148,10 @@ def _report(proof: Proof, screen: Console) -> None:
     if found.different > SHOWN:
         screen.print(f"… and {found.different - SHOWN} more differences")
     if found.lost:
-        where = ", ".join(f"{number} after {fault}" for fault, number in proof.lost_after().items())
+        where = ", ".join(
+            f"{len(after_s)} with a PUBACK {min(after_s):.1f} to {max(after_s):.1f} s after {fault}"
+            for fault, after_s in proof.lost_after().items()
+        )
         screen.print(f"[bold red]acknowledged but lost[/]: {where}", highlight=False)
     if proof.is_exact:
         screen.print("[bold green]exact[/]: 0 differences")

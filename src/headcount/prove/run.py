@@ -85,15 +85,15 @@ class Proof:
         """Whether nothing differed and nothing that was acknowledged is lost."""
         return not self.comparison.different and not self.comparison.lost and self.hours_dropped
 
-    def lost_after(self) -> dict[str, int]:
-        """How many acknowledged fixes are lost, by the last fault before their PUBACK."""
-        found: dict[str, int] = {}
+    def lost_after(self) -> dict[str, list[float]]:
+        """Last fault before the PUBACK of a fix that is lost → how many seconds after it that came."""
+        found: dict[str, list[float]] = {}
         for number in self.comparison.lost:
             acked_s = self.sent.acknowledged[number]
             before = [one for one in self.faults if one.from_s - 1 <= acked_s and not one.skipped]
-            last = before[-1] if before else None
-            name = f"{last.fault.kind} at {last.fault.at_s:g} s" if last else "no fault"
-            found[name] = found.get(name, 0) + 1
+            name = f"{before[-1].fault.kind} at {before[-1].fault.at_s:g} s" if before else "the start"
+            from_s = before[-1].from_s if before else self.start_s
+            found.setdefault(name, []).append(acked_s - from_s)
         return found
 
     def recoveries(self) -> dict[str, list[float]]:
