@@ -90,7 +90,7 @@ class Proof:
         found: dict[str, list[float]] = {}
         for number in self.comparison.lost:
             acked_s = self.sent.acknowledged[number]
-            before = [one for one in self.faults if one.from_s - 1 <= acked_s and not one.skipped]
+            before = [one for one in self.faults if one.from_s <= acked_s and not one.skipped]
             name = f"{before[-1].fault.kind} at {before[-1].fault.at_s:g} s" if before else "the start"
             from_s = before[-1].from_s if before else self.start_s
             found.setdefault(name, []).append(acked_s - from_s)
