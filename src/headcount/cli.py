@@ -35,6 +35,14 @@ CONFIG = Path("headcount.toml")
 class Main(click.Group):
     """The command line; our own errors become one line and exit code 2."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments, and with them the configuration file."""
+        try:
+            return super().make_context(*args, **extra)
+        except HeadcountError as error:
+            click.echo(f"headcount: {error}", err=True)
+            raise click.exceptions.Exit(2) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:

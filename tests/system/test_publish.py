@@ -1,0 +1,55 @@
+"""A recording sent as if live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from system.running import Up, headcount, until
+from system.senders import spot
+
+WALKERS = {"p1": "glucksman-library", "p2": "glucksman-library", "p3": "schuman-building"}
+CAR_PARK = "car-park-milford"
+
+
+def write_recording(path: Path) -> int:
+    """Three people and a car from last year, a fix every second, with two broken rows; how many are whole."""
+    rows = ["t,device,kind,lat,lon,acc"]
+    for second in range(4):
+        for device, zone in WALKERS.items():
+            lat, lon = spot(zone)
+            rows.append(f"{1_760_000_000 + second},{device},person,{lat:.7f},{lon:.7f},6")
+        lat, lon = spot(CAR_PARK)
+        rows.append(f"{1_760_000_000.5 + second},c1,vehicle,{lat:.7f},{lon:.7f},")
+    rows.insert(3, "soon,p1,person,52,-8,5")
+    rows.insert(7, "1760000001,p 1,person,52,-8,5")
+    path.write_text("\n".join(rows) + "\n")
+    return len(rows) - 3
+
+
+def test_a_recording_is_counted_as_if_it_happened_now(tmp_path: Path) -> None:
+    """Everybody of the recording is counted where they were; broken rows are named, the others all accepted."""
+    recording = tmp_path / "walk.csv"
+    whole = write_recording(recording)
+    with Up(tmp_path) as up:
+        port = str(up.mqtt_port)
+        run = headcount("publish", recording, "--port", port, "--qos", "1", "--quiet", cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert f"{whole} fixes sent" in run.stderr
+        assert "2 of 18 rows are broken" in run.stderr
+        until(lambda: up.counts()["site"] == (3, 1), "everybody is counted")
+        counts = up.counts()
+        assert counts["glucksman-library"] == (2, 0)
+        assert counts["schuman-building"] == (1, 0)
+        assert counts[CAR_PARK] == (0, 1)
+        until(lambda: up.metric("headcount_fixes_total") == whole, "verdicts")
+        assert up.metric("headcount_fixes_total", verdict="accepted") == whole
+
+
+def test_without_a_system_it_says_so(tmp_path: Path) -> None:
+    """Where nothing runs, `publish` and `simulate` end with 2 and say where they looked."""
+    write_recording(tmp_path / "walk.csv")
+    for command in (["publish", str(tmp_path / "walk.csv")], ["simulate"]):
+        run = headcount(*command, "--port", "1", "--quiet", cwd=tmp_path)
+        assert run.returncode == 2, run.stderr
+        assert "127.0.0.1:1" in run.stderr
+        assert "Traceback" not in run.stderr
