@@ -40,6 +40,7 @@ ID = re.compile(ID_PATTERN)
 #: One stream per partition p: `FIX_<p>` on `fix.<p>.>`. Subjects in it:
 #:   fix.<p>.<site>.<kind>.<device>          a fix
 #:   fix.<p>.<site>.<kind>.<device>.status   "online" or "offline"
+#:   $MQTT.msgs.fix.<p>.…                    the same, once more, before its PUBACK (fixlog/acknowledged.py)
 #:   fix.<p>.tick                            the log's own clock, written by the partition's worker
 FIX_STREAM = "FIX_{partition}"
 TICK_SUBJECT = "fix.{partition}.tick"

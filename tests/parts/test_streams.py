@@ -64,7 +64,7 @@ def test_all_streams_are_there(tmp_path: Path) -> None:
             assert "FIX_3" not in names
             for partition in range(3):
                 fix = await config(client, f"FIX_{partition}")
-                assert fix["subjects"] == [f"fix.{partition}.>"]
+                assert fix["subjects"] == [f"fix.{partition}.>", f"$MQTT.msgs.fix.{partition}.>"]
                 assert fix["max_age"] == LOG_AGE_S * 10**9
             for name in names:
                 stream = await config(client, name)

@@ -114,10 +114,10 @@ class _Deployment:
             for number in range(PARTITIONS):
                 info = await self.client.jetstream().stream_info(f"FIX_{number}")
                 await reader.follow(number, 0)
-                left = info.state.messages
-                while left > 0:
+                seq = 0
+                while seq < info.state.last_seq:
                     for delivery in await reader.read():
-                        left -= len(delivery.subjects)
+                        seq = delivery.seq[-1]
                         for subject, payload, ns in zip(
                             delivery.subjects, delivery.payloads, delivery.received_ns, strict=True
                         ):

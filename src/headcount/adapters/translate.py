@@ -29,6 +29,8 @@ from headcount import wire
 from headcount.adapters import iotp, owntracks
 from headcount.adapters.foreign import Canonical, Ignored, Outcome
 from headcount.errors import LogError
+from headcount.fixlog import acknowledged
+from headcount.fixlog.acknowledged import QOS_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +179,13 @@ async def _work(
             continue
         canonical: list[Canonical] = []
         for message in messages:
+            subject, qos = message.subject.encode(), (message.headers or {}).get(QOS_HEADER, "")
+            if not acknowledged.counts(subject, qos.encode()):
+                continue  # it comes again when it has been acknowledged
             received_s = message.metadata.timestamp.timestamp()
-            format_, outcomes = translate(message.subject, message.data, received_s, vehicles)
+            format_, outcomes = translate(
+                acknowledged.plain(subject).decode(), message.data, received_s, vehicles
+            )
             for outcome in outcomes:
                 tally.add(format_, outcome)
             canonical += [outcome for outcome in outcomes if isinstance(outcome, Canonical)]

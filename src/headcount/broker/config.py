@@ -133,8 +133,11 @@ class BrokerConfig:
         return ports
 
 
-def render(config: BrokerConfig) -> str:
-    """The configuration file of the NATS server. It holds the password: write it for the owner only."""
+def render(config: BrokerConfig, *, devices: bool = True) -> str:
+    """The configuration file of the NATS server. It holds the password: write it for the owner only.
+
+    Without `devices` nobody is let in but our own roles.
+    """
     limits = config.limits
     monitor = "" if config.monitor_port is None else f"http: {_quote(f'127.0.0.1:{config.monitor_port}')}\n"
     return f"""\
@@ -159,21 +162,7 @@ jetstream {{
   max_buffered_size: {limits.max_buffered_bytes}
 }}
 
-mqtt {{
-  listen: {_quote(f"{_bracket(config.host)}:{config.mqtt_port}")}
-  no_auth_user: {DEVICE}
-  authorization {{ timeout: {limits.connect_timeout_s} }}
-  ack_wait: "{limits.ack_wait_s}s"
-  max_ack_pending: {limits.max_ack_pending}
-}}
-
-# Browsers speak MQTT here, at the path /mqtt.
-websocket {{
-  listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
-  no_tls: true
-  handshake_timeout: "{limits.connect_timeout_s}s"
-}}
-
+{_device_ports(config) if devices else ""}
 # For last wills only: the server maps their topic while it reads CONNECT, when it doesn't know the
 # client's account yet and looks at the nameless account's mappings.
 mappings {{
@@ -201,6 +190,26 @@ accounts {{
       }}
     ]
   }}
+}}
+"""
+
+
+def _device_ports(config: BrokerConfig) -> str:
+    limits = config.limits
+    return f"""\
+mqtt {{
+  listen: {_quote(f"{_bracket(config.host)}:{config.mqtt_port}")}
+  no_auth_user: {DEVICE}
+  authorization {{ timeout: {limits.connect_timeout_s} }}
+  ack_wait: "{limits.ack_wait_s}s"
+  max_ack_pending: {limits.max_ack_pending}
+}}
+
+# Browsers speak MQTT here, at the path /mqtt.
+websocket {{
+  listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
+  no_tls: true
+  handshake_timeout: "{limits.connect_timeout_s}s"
 }}
 """
 

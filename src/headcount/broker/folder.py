@@ -94,6 +94,11 @@ def _size(file: Path) -> int:
         return 0
 
 
+def has_log(data: Path, account: str, stream: str) -> bool:
+    """True when a stream has been made in the folder."""
+    return (data / "jetstream" / account / "streams" / stream).exists()
+
+
 def has_room(data: Path) -> bool:
     """True when there is so much free space that the server can work."""
     return shutil.disk_usage(data).free >= MIN_FREE_BYTES

@@ -48,8 +48,8 @@ async def request(config: BrokerConfig, user: str, subject: str, payload: bytes 
             writer.close()
 
 
-async def ask_ready(config: BrokerConfig) -> None:
-    """Return when JetStream answers and an MQTT client is let in.
+async def ask_ready(config: BrokerConfig, *, devices: bool = True) -> None:
+    """Return when JetStream answers and, with `devices`, an MQTT client is let in.
 
     Raises:
         any of NO_ANSWER: not yet.
@@ -57,6 +57,8 @@ async def ask_ready(config: BrokerConfig) -> None:
     account = msgspec.json.decode(await request(config, INTERNAL, "$JS.API.INFO"))
     if "error" in account:
         raise ConnectionRefusedError(account["error"].get("description"))
+    if not devices:
+        return
     async with aiomqtt.Client(_EVERYWHERE.get(config.host, config.host), config.mqtt_port, timeout=_ANSWER_S):
         pass
 

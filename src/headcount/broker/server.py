@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Self
 
 from headcount.broker import folder, probe
-from headcount.broker.config import INTERNAL, BrokerConfig, render
+from headcount.broker.config import ACCOUNT, INTERNAL, BrokerConfig, render
 from headcount.broker.program import find_program
 from headcount.errors import BrokerError, HeadcountError, LogError, PortTakenError
 from headcount.fixlog.streams import STORE_BYTES, ensure_streams, forget_retained
+from headcount.wire import FIX_STREAM
 
 LOG = logging.getLogger(__name__)
 
@@ -94,8 +95,12 @@ class Broker:
             if pid := await asyncio.to_thread(folder.end_leftover, data):
                 LOG.warning("ended the NATS server %d that an earlier headcount left in %s", pid, data)
             check_ports(self.config)
-            folder.write_private(data / "broker.conf", render(self.config))
             try:
+                # A PUBACK is only worth something once our streams are there: nobody gets one before.
+                last = FIX_STREAM.format(partition=self.config.partitions - 1)
+                if not folder.has_log(data, ACCOUNT, last):
+                    await self._start(program, devices=False)
+                    await self._stop()
                 await self._start(program)
                 async with (
                     _background(self._restart(program), "broker restart"),
@@ -105,15 +110,18 @@ class Broker:
             finally:
                 await self._stop()
 
-    async def _start(self, program: Path) -> None:
+    async def _start(self, program: Path, *, devices: bool = True) -> None:
+        folder.write_private(self.config.data / "broker.conf", render(self.config, devices=devices))
         self._process = await _spawn(program, self.config)
         (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
-        await _ready(self._process, self.config)
+        await _ready(self._process, self.config, devices=devices)
         # After every start: what was kept in memory went with the last server.
         async with probe.connected(self.config) as client:
             store_bytes = folder.disk_budget_bytes(self.config.data, STORE_BYTES)
             await ensure_streams(client, self.config.partitions, store_bytes=store_bytes)
-        LOG.info("nats-server %s runs as %d, MQTT on port %d", self.version, self.pid, self.config.mqtt_port)
+        if devices:
+            port = self.config.mqtt_port
+            LOG.info("nats-server %s runs as %d, MQTT on port %d", self.version, self.pid, port)
 
     async def _stop(self) -> None:
         if self._process is not None:
@@ -220,14 +228,14 @@ def _dies_with(parent: int) -> Callable[[], None] | None:
     return ask
 
 
-async def _ready(process: asyncio.subprocess.Process, config: BrokerConfig) -> None:
-    """Wait until JetStream answers and an MQTT client is let in."""
+async def _ready(process: asyncio.subprocess.Process, config: BrokerConfig, *, devices: bool) -> None:
+    """Wait until JetStream answers and, with `devices`, an MQTT client is let in."""
     problem: Exception = TimeoutError("no answer yet")
     try:
         async with asyncio.timeout(READY_S):
             while process.returncode is None:
                 try:
-                    await probe.ask_ready(config)
+                    await probe.ask_ready(config, devices=devices)
                 except probe.NO_ANSWER as error:
                     problem = error
                     await asyncio.sleep(0.03)

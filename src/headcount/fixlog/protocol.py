@@ -1,17 +1,20 @@
 """Bytes from a NATS server → batches of messages, without I/O.
 
-A message is `MSG <subject> <sid> [reply] <size>` CRLF payload CRLF, or `HMSG` with headers before
-the payload. In the stream that a consumer delivers nearly everything is the same kind of `MSG`, so
-a chunk is split on CRLF in one go: headers and payloads alternate if no payload holds a CRLF. That
-is verified by the sizes: the first line is a header; if its size equals the length of the next
-line, that line is the whole payload and the line after it is a header again, and so on. On any
-mismatch the chunk is parsed step by step.
+A message is `MSG <subject> <sid> [reply] <size>` CRLF payload CRLF, or
+`HMSG <subject> <sid> [reply] <size of headers> <size>` CRLF headers payload CRLF. Nearly everything
+that a consumer delivers has either no headers or, from MQTT, the same 25 bytes of them. Those are
+made a word of the line before, and then a chunk is split on CRLF in one go: lines and payloads
+alternate if no payload holds a CRLF. That is verified by the sizes: the first is a line; if its size
+equals the length of what comes next, that is the whole payload and a line follows again, and so on.
+(A payload in which headers were taken for ours has a CRLF, so what comes next is too short.) On any
+mismatch the chunk is parsed step by step, and so is its last message, which may not be whole.
 
 Protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 
 from headcount.errors import ProtocolError
@@ -20,6 +23,11 @@ CRLF = b"\r\n"
 #: No line and no payload that we ask for is longer; more means that we have lost the thread.
 MAX_LINE = 65_536
 MAX_PAYLOAD = 64 * 1024 * 1024
+#: The headers of a message that came over MQTT with this quality of service.
+_MQTT_HEAD = b"NATS/1.0\r\nNmqtt-Pub:%d\r\n\r\n"
+_MQTT_BYTES = len(_MQTT_HEAD % 0)
+#: Where a chunk's last message is looked for.
+_TAIL = 16_384
 
 
 @dataclass(slots=True)
@@ -33,12 +41,13 @@ class Status:
 
 @dataclass(slots=True)
 class Batch:
-    """What a chunk of bytes held; the four lists have one entry a message."""
+    """What a chunk of bytes held; the five lists have one entry a message."""
 
     sids: list[bytes] = field(default_factory=list)
     subjects: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
+    qos: list[bytes] = field(default_factory=list)  # of MQTT: b"0", b"1", b"2"; b"" came another way
     statuses: list[Status] = field(default_factory=list)
     pings: int = 0
 
@@ -61,30 +70,12 @@ class Parser:
             ProtocolError: if the bytes aren't the protocol, or the server says `-ERR`.
         """
         data = self._rest + chunk if self._rest else chunk
-        batch = self._fast(data)
-        return self._careful(data) if batch is None else batch
+        start = max(0, len(data) - _TAIL)
+        last = max(data.rfind(b"\r\nHMSG ", start), data.rfind(b"\r\nMSG ", start)) + len(CRLF)
+        batch = _fast(data[:last]) if last > 1 else None
+        return self._careful(data, Batch()) if batch is None else self._careful(data[last:], batch)
 
-    def _fast(self, data: bytes) -> Batch | None:
-        lines = data.split(CRLF)
-        rest = lines.pop()
-        if len(lines) % 2:
-            rest = lines.pop() + CRLF + rest
-        if not lines:
-            return None
-        headers, payloads = lines[0::2], lines[1::2]
-        tokens = b" ".join(headers).split(b" ")
-        if len(tokens) != 5 * len(headers) or tokens[0::5].count(b"MSG") != len(headers):
-            return None
-        try:
-            if list(map(int, tokens[4::5])) != list(map(len, payloads)):
-                return None
-        except ValueError:
-            return None
-        self._rest = rest
-        return Batch(tokens[2::5], tokens[1::5], tokens[3::5], payloads)
-
-    def _careful(self, data: bytes) -> Batch:
-        batch = Batch()
+    def _careful(self, data: bytes, batch: Batch) -> Batch:
         start = 0
         while (end := data.find(CRLF, start)) >= 0:
             tokens = data[start:end].split(b" ")
@@ -132,7 +123,47 @@ class Parser:
             batch.subjects.append(tokens[1])
             batch.replies.append(tokens[3] if len(tokens) == expected + 1 else b"")
             batch.payloads.append(data[body + head : body + size])
+            batch.qos.append(_qos(data[body : body + head]))
         return body + size + 2
+
+
+def _fast(data: bytes) -> Batch | None:
+    """Whole messages at once; None if there may be others than the usual among them."""
+    for qos in range(2):
+        data = data.replace(CRLF + _MQTT_HEAD % qos, b" %d\r\n" % qos)
+    lines = data.split(CRLF)
+    if len(lines) % 2 == 0:
+        return None
+    heads, payloads = lines[0:-1:2], lines[1::2]
+    if not all(head.startswith(b"HMSG ") for head in heads):
+        heads = [head if head.startswith(b"HMSG ") else _as_headed(head) for head in heads]
+    tokens = b" ".join(heads).split(b" ")
+    heading = tokens[4::7]
+    if len(tokens) != 7 * len(heads) or tokens[0::7].count(b"HMSG") != len(heads):
+        return None
+    if heading.count(b"%d" % _MQTT_BYTES) + heading.count(b"0") != len(heads):
+        return None
+    try:
+        sizes = map(operator.sub, map(int, tokens[5::7]), map(int, heading))
+        if list(sizes) != list(map(len, payloads)):
+            return None
+    except ValueError:
+        return None
+    return Batch(tokens[2::7], tokens[1::7], tokens[3::7], payloads, tokens[6::7])
+
+
+def _as_headed(line: bytes) -> bytes:
+    """`MSG a 1 reply 5` as a line of a message with headers of no length; anything else as it is."""
+    words = line.split(b" ")
+    if len(words) != 5 or words[0] != b"MSG":
+        return line
+    return b"H" + b" ".join(words[:4]) + b" 0 " + words[4] + b" "
+
+
+def _qos(head: bytes) -> bytes:
+    """What the headers say of MQTT's quality of service."""
+    _, found, value = head.partition(b"\r\nNmqtt-Pub:")
+    return value.strip()[:1] if found else b""
 
 
 def _status(sid: bytes, head: bytes) -> Status:

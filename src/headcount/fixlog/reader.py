@@ -1,7 +1,8 @@
 """Reads partitions of the fix log: fast, in order, with back-pressure.
 
 Resume contract: `follow(p, after)` delivers every message of partition p with a stream sequence
-greater than `after`, in order and each once, as long as the log still holds it. Nothing is
+greater than `after`, in order and each once, as long as the log still holds it; what is there twice
+since a PUBACK waited for it (see `acknowledged`) comes once. Nothing is
 acknowledged: where to resume is in the caller's snapshots. After any LogError the reader is to be
 closed; a new one resumes from what was processed.
 
@@ -17,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import operator
 import secrets
 import socket
@@ -30,6 +32,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from headcount.errors import LogError
+from headcount.fixlog import acknowledged
 from headcount.fixlog.protocol import Batch, Parser, Status
 from headcount.wire import FIX_STREAM
 
@@ -97,8 +100,11 @@ class LogReader:
         self._sids = 0
         self._sending = asyncio.Lock()
 
-    async def follow(self, partition: int, after: int) -> None:
+    async def follow(self, partition: int, after: int) -> int:
         """Read a partition from the message after stream sequence `after` (0 = from its start).
+
+        Returns:
+            The sequence after which it really reads: less than `after` if the log has lost its end.
 
         Raises:
             LogError: if the partition's stream isn't there or the server doesn't answer.
@@ -129,6 +135,7 @@ class LogReader:
         self._followed[followed.sid] = followed
         await self._send(f"SUB {self._inbox}.{self._sids} {self._sids}\r\n".encode())
         await self._pull(followed)
+        return after
 
     async def leave(self, partition: int) -> None:
         """Stop reading a partition; messages still on the way are dropped."""
@@ -138,15 +145,20 @@ class LogReader:
                 await self._send(b"UNSUB " + sid + b"\r\n")
                 await self._remove(followed)
 
-    async def read(self) -> list[Delivery]:
-        """Wait for messages and return what has come, grouped by partition.
+    async def read(self, within_s: float = math.inf) -> list[Delivery]:
+        """Wait for messages and return what has come, grouped by partition; empty if nothing did in time.
 
         Raises:
             LogError: if the connection is lost or messages are missing.
         """
+        loop = asyncio.get_running_loop()
+        until_s = None if within_s == math.inf else loop.time() + within_s
         while True:
             try:
-                chunk = await asyncio.get_running_loop().sock_recv(self._socket, CHUNK_BYTES)
+                async with asyncio.timeout_at(until_s):
+                    chunk = await loop.sock_recv(self._socket, CHUNK_BYTES)
+            except TimeoutError:
+                return []
             except OSError as error:
                 raise LogError(f"connection to the log lost: {error}") from error
             if not chunk:
@@ -156,8 +168,8 @@ class LogReader:
                 await self._send(b"PONG\r\n" * batch.pings)
             for status in batch.statuses:
                 await self._settle(status)
-            if len(batch):
-                return await self._deliver(batch)
+            if len(batch) and (deliveries := await self._deliver(batch)):
+                return deliveries
 
     async def _deliver(self, batch: Batch) -> list[Delivery]:
         sids = batch.sids
@@ -170,12 +182,15 @@ class LogReader:
             part.subjects += batch.subjects[start:stop]
             part.replies += batch.replies[start:stop]
             part.payloads += batch.payloads[start:stop]
+            part.qos += batch.qos[start:stop]
         deliveries = []
         for sid, part in parts.items():
             followed = self._followed.get(sid)
             if followed is None:
                 continue
-            deliveries.append(_delivery(followed, part))
+            delivery = _delivery(followed, part)
+            if delivery.seq:
+                deliveries.append(delivery)
             if followed.outstanding <= PULL // 2:
                 await self._pull(followed)
         return deliveries
@@ -185,9 +200,9 @@ class LogReader:
         followed = self._followed.get(status.sid)
         if followed is None or status.code == 100:
             return
-        if status.code == 409 and not status.pending:
+        if status.code != 408 and not status.pending:
             # the consumer is gone, or the server is shutting down
-            raise LogError(f"partition {followed.partition}: the server ended our consumer")
+            raise LogError(f"partition {followed.partition}: the server ended our consumer ({status.code})")
         followed.outstanding = max(0, followed.outstanding - max(status.pending, 1))
         if followed.outstanding <= PULL // 2:
             await self._pull(followed)
@@ -219,9 +234,11 @@ class LogReader:
         return reply
 
     async def _remove(self, followed: _Followed) -> None:
+        """Ask for the consumer's removal and don't wait: the server removes it itself after a while."""
         stream = FIX_STREAM.format(partition=followed.partition)
-        with contextlib.suppress(LogError):  # the server removes it itself after a while
-            await self._request(f"CONSUMER.DELETE.{stream}.{followed.consumer}", {}, stream)
+        with contextlib.suppress(nats.errors.Error, OSError):
+            if self._nc.is_connected:
+                await self._nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{followed.consumer}")
 
 
 def _delivery(followed: _Followed, part: Batch) -> Delivery:
@@ -237,7 +254,21 @@ def _delivery(followed: _Followed, part: Batch) -> Delivery:
     if len(seq) != n:  # some were removed from the middle of the log
         seq = [int(reply.split(b".", 6)[5]) for reply in replies]
     received_ns = _received(replies, len(last[8]))
-    return Delivery(followed.partition, part.subjects, part.payloads, seq, received_ns, int(last[8]))
+    delivery = Delivery(followed.partition, part.subjects, part.payloads, seq, received_ns, int(last[8]))
+    return delivery if part.qos.count(b"0") + part.qos.count(b"") == n else _settled(delivery, part.qos)
+
+
+def _settled(delivery: Delivery, qos: list[bytes]) -> Delivery:
+    """The delivery without what came early, before it was acknowledged."""
+    keep = list(map(acknowledged.counts, delivery.subjects, qos))
+    return Delivery(
+        delivery.partition,
+        list(map(acknowledged.plain, compress(delivery.subjects, keep))),
+        list(compress(delivery.payloads, keep)),
+        list(compress(delivery.seq, keep)),
+        list(compress(delivery.received_ns, keep)),
+        delivery.pending,
+    )
 
 
 def _received(replies: list[bytes], pending_digits: int) -> list[int]:

@@ -8,8 +8,12 @@
     KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket
     KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
 
+FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: what is there has been
+acknowledged to a device, see `acknowledged`.
+
 What is full drops its oldest messages. A message above a stream's largest size is not stored: the
-server tells its publisher where that one waits for an answer (MQTT publishers don't), and goes on.
+server tells a publisher who waits for an answer, closes the connection of an MQTT client that waits
+for a PUBACK, and goes on.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from nats.aio.client import Client
 
 from headcount import wire
 from headcount.errors import LogError
+from headcount.fixlog.acknowledged import STORED, with_stored
 
 MIB = 1 << 20
 HOUR_S = 3600
@@ -78,6 +83,8 @@ async def ensure_streams(client: Client, partitions: int, *, store_bytes: int = 
     """
     names = await _names(client)
     await _check_partitions(client, names, partitions)
+    # first, so that what our streams take is free
+    await _ensure(client, MQTT_MESSAGES, exists=MQTT_MESSAGES["name"] in names)
     sizes = StreamBytes.within(store_bytes)
     for config in stream_configs(partitions, sizes):
         await _ensure(client, config, exists=config["name"] in names)
@@ -90,7 +97,7 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
     fixes = [
         _stream(
             wire.FIX_STREAM.format(partition=partition),
-            [f"fix.{partition}.>"],
+            with_stored([f"fix.{partition}.>"]),
             max_age=_ns(LOG_AGE_S),
             max_bytes=per_fix_stream,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
@@ -119,7 +126,7 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
         _stream(wire.HISTORY_STREAM, ["history.*"], max_age=_ns(HISTORY_AGE_S), max_bytes=sizes.history),
         _stream(
             wire.FOREIGN_STREAM,
-            list(wire.FOREIGN_SUBJECTS),
+            with_stored(wire.FOREIGN_SUBJECTS),
             max_age=_ns(LOG_AGE_S),
             max_bytes=sizes.foreign,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
@@ -129,10 +136,20 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
     ]
 
 
-#: Limits for the streams in which the server's MQTT side keeps its own things; it sets none itself.
+#: What the server's MQTT side keeps before a PUBACK, for subscribers with QoS 1: without what our
+#: streams keep. The server takes it as it finds it; without us it would be for all subjects.
+MQTT_MESSAGES: dict[str, Any] = {
+    "name": "$MQTT_msgs",
+    "subjects": [f"{STORED}headcount.>"],
+    "retention": "interest",
+    "storage": "file",
+    "num_replicas": 1,
+    "max_bytes": 256 * MIB,
+    "max_age": HOUR_S * 10**9,
+}
+#: Limits for the other streams in which the server's MQTT side keeps its own things; it sets none itself.
 #: Retained messages and sessions have no age: a count that doesn't change stays retained.
 MQTT_LIMITS: dict[str, dict[str, Any]] = {
-    "$MQTT_msgs": {"max_bytes": 256 * MIB, "max_age": HOUR_S * 10**9},
     "$MQTT_out": {"max_bytes": 64 * MIB, "max_age": HOUR_S * 10**9},
     "$MQTT_qos2in": {"max_bytes": 64 * MIB, "max_age": HOUR_S * 10**9},
     "$MQTT_rmsgs": {"max_bytes": 64 * MIB},
