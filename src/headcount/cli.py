@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headcount import __version__, roles
+from headcount.cli_prove import prove_command
 from headcount.cli_simulate import publish, simulate
 from headcount.cli_site import site as site_group
 from headcount.errors import HeadcountError, SettingsError
@@ -96,7 +97,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--partitions",
-            type=click.IntRange(1, 1024),
+            type=click.IntRange(1, 512),
             default=16,
             envvar="HEADCOUNT_PARTITIONS",
             show_default=True,
@@ -185,6 +186,7 @@ def main() -> None:
 main.add_command(site_group)
 main.add_command(simulate)
 main.add_command(publish)
+main.add_command(prove_command)
 
 
 @main.command()
@@ -290,7 +292,7 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
     arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
 
     async def work() -> None:
-        async with roles.everything(settings), roles.watched("simulate", arguments, settings):
+        async with roles.everything(settings), roles.watched({"simulate": arguments}, settings):
             _greet(settings)
             if browser:
                 _open_browser(f"http://127.0.0.1:{settings.http_port}/")

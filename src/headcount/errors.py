@@ -133,3 +133,7 @@ class QueryError(HeadcountError):
         self.parameter = parameter
         self.problem = problem
         super().__init__(f"{parameter}: {problem}")
+
+
+class SnapshotConflictError(SnapshotError):
+    """Somebody else has saved a newer state: a compare-and-set was refused."""

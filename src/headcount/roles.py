@@ -159,28 +159,28 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     """
     site_of(settings)  # a bad site file is told here, once
     _check_free(settings.host, settings.http_port)
-    async with _broker(settings), contextlib.AsyncExitStack() as stack:
-        children = {
-            role: await stack.enter_async_context(watched(role, ["run", role], settings))
-            for role in WORKING_ROLES
-        }
+    async with _broker(settings), watched({role: ["run", role] for role in WORKING_ROLES}, settings) as roles:
         await _ready(settings)
-        yield children
+        yield roles
 
 
 @contextlib.asynccontextmanager
-async def watched(name: str, arguments: list[str], settings: Settings) -> AsyncIterator[Child]:
-    """`headcount <arguments>` in a process of its own, started again whenever it ends."""
+async def watched(commands: dict[str, list[str]], settings: Settings) -> AsyncIterator[dict[str, Child]]:
+    """`headcount <arguments>` in a process of its own for each name, started again whenever it ends."""
     # on one screen with the others only what matters; a role run by itself says more
     environment = {LOG_LEVEL: "WARNING", **settings.environment()}
-    child = Child(name, [sys.executable, "-m", "headcount", *arguments], environment)
-    task = asyncio.create_task(child.watch(), name=f"watch {name}")
+    children = {
+        name: Child(name, [sys.executable, "-m", "headcount", *arguments], environment)
+        for name, arguments in commands.items()
+    }
+    tasks = [asyncio.create_task(child.watch(), name=f"watch {name}") for name, child in children.items()]
     try:
-        yield child
+        yield children
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # all at once: each may take its time
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ready(settings: Settings) -> None:

@@ -35,8 +35,8 @@ class Settings:
         """
         if not 0.01 <= self.speed <= 10_000:
             raise SettingsError("--speed", f"{self.speed:g} is not within 0.01 to 10000")
-        if self.partitions < 1 or self.partitions > 1024:
-            raise SettingsError("--partitions", f"{self.partitions} is not within 1 to 1024")
+        if self.partitions < 1 or self.partitions > 512:
+            raise SettingsError("--partitions", f"{self.partitions} is not within 1 to 512")
         ports = {
             "--mqtt-port": self.mqtt_port,
             "--ws-port": self.ws_port,

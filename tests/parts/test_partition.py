@@ -18,7 +18,7 @@ from headcount.devices.pseudonyms import Pseudonyms
 from headcount.fixlog.reader import Delivery
 from headcount.prove.oracle import KINDS, Oracle
 from headcount.prove.scenes import scene
-from headcount.wire import TICK_S, VERDICTS, Event
+from headcount.wire import TICK_S, VERDICTS, Event, HistoryBatch
 from headcount.worker.partition import HISTORY_TICKS, Output, Partition
 from small_site import small_site
 
@@ -89,16 +89,18 @@ class _Heard:
         for event in output.events:
             assert self.events.setdefault(event.id, event) == event
         self.verdicts += output.verdicts.sum(axis=0)
-        batch = partition.history()
-        if batch is not None and batch.fixes is not None:
+        for batch in partition.history():
+            self._record(batch)
+
+    def _record(self, batch: HistoryBatch) -> None:
+        if batch.fixes is not None:
             seq = np.frombuffer(batch.fixes.seq, "<i8").tolist()
             t_s = np.frombuffer(batch.fixes.t, "<f8").tolist()
             verdict = list(batch.fixes.verdict)
             for row in zip(seq, t_s, batch.fixes.device, verdict, strict=True):
                 assert self.rows.setdefault(row[0], row[1:]) == row[1:]
-        if batch is not None:
-            for recorded in batch.counts:
-                assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values
+        for recorded in batch.counts:
+            assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values
 
 
 @settings(max_examples=25)

@@ -42,9 +42,7 @@ class Counts:
         by_set = np.stack(
             [np.bincount(code, minlength=size), np.bincount(code[age_s > fresh_s], minlength=size)], axis=1
         ).reshape(len(sets), KINDS * 2)
-        # float64 holds these integers exactly
-        member = sets.member[: len(sets)].astype(np.float64)
-        by_zone = (member.T @ by_set).reshape(zones, KINDS, 2)
+        by_zone = sets.by_zone(by_set).reshape(zones, KINDS, 2)
         device, zone = self._low
         fresh = age_s[device] < fresh_s
         low = np.bincount(zone[fresh] * KINDS + roster.kind[device[fresh]], minlength=zones * KINDS)

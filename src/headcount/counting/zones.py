@@ -13,6 +13,9 @@ from headcount.counting.raster import Raster
 from headcount.counting.site import Site
 from headcount.counting.zonesets import ZoneSets
 
+#: So many transitions are remembered before all are forgotten and learnt again.
+MOST_KEYS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
@@ -51,7 +54,10 @@ class Zones:
             ],
             dtype=np.int32,
         )
-        # Elsewhere class and old set decide: a new set, or, below 0, ~number of a recipe.
+        self._unlearn()
+
+    def _unlearn(self) -> None:
+        # Where edges or margins matter, class and old set decide: a new set, or, below 0, ~number of a recipe.
         self._keys: I8 = np.array([np.iinfo(np.int64).max])
         self._outcomes: I4 = np.zeros(1, dtype=np.int32)
         self._recipes: list[_Recipe] = []
@@ -107,6 +113,9 @@ class Zones:
         place = np.searchsorted(self._keys, keys)
         unknown = self._keys[place] != keys
         if unknown.any():
+            if len(self._keys) > MOST_KEYS:
+                self._unlearn()
+                unknown[:] = True
             new = np.unique(keys[unknown])
             outcomes = np.array([self._learn(key) for key in new.tolist()], dtype=np.int32)
             at = np.searchsorted(self._keys, new)

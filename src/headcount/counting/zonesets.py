@@ -26,6 +26,7 @@ class ZoneSets:
         # the zones of all sets in one column, for `members`
         self._listed = 0
         self._flat: I8 = np.zeros(0, dtype=np.int64)
+        self._in_set: I8 = self._flat
         self._start: I8 = self._flat
         self._length: I8 = self._flat
         zones = len(site.zones)
@@ -60,15 +61,27 @@ class ZoneSets:
 
     def members(self, sets: I4) -> tuple[I8, I8]:
         """Pairs of (row, zone) for each zone of each row's set; rows in order."""
-        if self._listed != len(self._sets):
-            in_set, self._flat = np.nonzero(self.member[: len(self._sets)])
-            self._length = np.bincount(in_set, minlength=len(self._sets))
-            self._start = np.cumsum(self._length) - self._length
-            self._listed = len(self._sets)
+        self._list()
         length = self._length[sets]
         row = np.repeat(np.arange(len(sets)), length)
         place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
         return row, self._flat[self._start[sets][row] + place]
+
+    def by_zone(self, by_set: I8) -> I8:
+        """Sums over the sets that have each zone: [sets, m] to [zones, m]."""
+        self._list()
+        zones = self.member.shape[1]
+        columns = by_set.T.astype(np.float64)  # exact for all counts there can be
+        sums = [np.bincount(self._flat, weights=column[self._in_set], minlength=zones) for column in columns]
+        return np.stack(sums, axis=1).astype(np.int64)
+
+    def _list(self) -> None:
+        """Bring the column of all sets' zones up to date."""
+        if self._listed != len(self._sets):
+            self._in_set, self._flat = np.nonzero(self.member[: len(self._sets)])
+            self._length = np.bincount(self._in_set, minlength=len(self._sets))
+            self._start = np.cumsum(self._length) - self._length
+            self._listed = len(self._sets)
 
     def difference(self, old: int, new: int) -> tuple[I4, B1]:
         """The zones in which two sets differ: indices, and whether `new` is the one that has it."""

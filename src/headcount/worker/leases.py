@@ -31,7 +31,7 @@ HEARTBEAT_S = 1.0
 MEMBER_TTL_S = 60
 NOBODY = ""
 _PREFIX = f"$KV.{LEASE_BUCKET}."
-_ANSWER_S = 2.0
+_ANSWER_S = 1.0
 
 
 class _Lease(msgspec.Struct):

@@ -22,7 +22,7 @@ from headcount.counting.engine import Engine
 from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.errors import LogError, SnapshotError
+from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.fixlog.reader import Endpoint, LogReader, open_reader
 from headcount.ops.lifecycle import end
 from headcount.wire import TICK_S, TICK_SUBJECT, VERDICTS
@@ -47,7 +47,12 @@ TELL_S = 0.5
 #: Rows for the history that wait in one partition before they are stored at once.
 HISTORY_ROWS = 10_000
 #: How long a worker that stops may take to give back what it has.
-STOP_S = 1.0
+STOP_S = 0.8
+RETIRE_S = 0.2
+#: So many events and messages of rows may wait to be stored.
+MOST_WAITING = 20_000
+#: The log ticks ten times a second; a reader that hears nothing of a partition for so long is not connected.
+SILENT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,10 @@ class _Held:
     partition: Partition
     lease: Lease
     asked: Subscription
+    revision: int  # of its newest snapshot
     saved_seq: int = -1
     told_s: float = -math.inf
+    heard_s: float = math.inf  # monotonic: when the reader last had something of it
 
 
 class Worker:
@@ -93,7 +100,6 @@ class Worker:
         self._zones = Zones(settings.site)
         self._pseudonyms = Pseudonyms(settings.secret)
         self._held: dict[int, _Held] = {}
-        self._reader: LogReader | None = None
         self._figures = Figures()
         self._process = f"w{secrets.token_hex(4)}"
         self._name = self._process
@@ -106,25 +112,39 @@ class Worker:
         while True:
             try:
                 async with open_reader(self._settings.log, self._nc) as reader:
-                    for held in list(self._held.values()):
-                        await reader.follow(held.partition.number, held.partition.seq)
-                    self._reader = reader
                     await self._read(reader)
             except LogError as error:
                 _log.warning("%s; trying again", error)
-                await asyncio.sleep(RETRY_S)
-            finally:
-                self._reader = None
+            await asyncio.sleep(RETRY_S)
 
     async def _read(self, reader: LogReader) -> None:
+        """Read what we hold. Only this loop follows and leaves, so the reader is where its partition is."""
+        following: dict[int, _Held] = {}
         while True:
-            for delivery in await reader.read():
-                held = self._held.get(delivery.partition)
-                if held is not None:
-                    held.partition.take(delivery)
+            for number, held in list(following.items()):
+                if self._held.get(number) is not held:
+                    del following[number]
+                    await reader.leave(number)
+            for number, held in list(self._held.items()):
+                if number not in following:
+                    following[number] = held
+                    held.partition.seq = await reader.follow(number, held.partition.seq)
+                    held.heard_s = time.monotonic()
+            for delivery in await reader.read(LOOK_SOON_S):
+                held = following[delivery.partition]
+                held.heard_s = time.monotonic()
+                held.partition.take(delivery)
+                if self._held.get(delivery.partition) is held:
                     await self._work(held)
+            self._check_heard(following)
             # data that is there already is read without a pause: let the other loops have a turn
             await asyncio.sleep(0)
+
+    def _check_heard(self, following: dict[int, _Held]) -> None:
+        """The log's ticks are its heartbeat: without them our connection leads nowhere."""
+        oldest_s = min((held.heard_s for held in following.values()), default=math.inf)
+        if time.monotonic() - oldest_s > SILENT_S and self._nc.is_connected:
+            raise LogError(f"nothing was heard of a partition for {SILENT_S:g} s")
 
     async def _work(self, held: _Held) -> None:
         """Count what is due; while catching up, in large steps that are told now and then."""
@@ -134,12 +154,13 @@ class Worker:
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
             return
         output = partition.work(tell=tell)
-        self._publisher.remember(output.events, partition.epoch, None)
+        self._publisher.remember(output.events, partition.epoch)
         if output.counts:
             held.told_s = time.monotonic()
             await self._publisher.counts(output.counts)
         self._figures.counted(output.verdicts, output.received_s, time.time())
-        if partition.kept_rows >= HISTORY_ROWS:
+        # what can't be stored must not pile up: nothing more is read until it is
+        if partition.kept_rows >= HISTORY_ROWS or self._publisher.waiting > MOST_WAITING:
             await self._store()
 
     async def keep_time(self) -> None:
@@ -168,7 +189,7 @@ class Worker:
     async def _store(self) -> None:
         async with self._storing:
             for held in self._held.values():
-                self._publisher.remember([], 0, held.partition.history())
+                self._publisher.record(held.partition.history())
             await self._publisher.flush()
 
     async def _save(self, held: _Held) -> None:
@@ -177,14 +198,25 @@ class Worker:
         if partition.done_seq == held.saved_seq:
             return
         seq, state = partition.done_seq, partition.save()
-        self._publisher.remember([], 0, partition.history())
+        self._publisher.record(partition.history())
+        name = self._name
         await self._store()  # more than the state led to may be stored, but not less
+        if self._name != name:
+            return  # we began anew meanwhile, and what wasn't stored is forgotten
         try:
-            await self._snapshots.save(partition.number, partition.epoch, state)
-        except SnapshotError as error:
-            # somebody else counts it by now
+            held.revision = await self._snapshots.save(
+                partition.number, partition.epoch, state, held.revision
+            )
+        except SnapshotConflictError as error:
+            newest = await self._snapshots.load(partition.number)
+            if newest.epoch == partition.epoch:  # our own, whose acknowledgement we missed
+                held.revision = newest.revision
+                return
             _log.warning("%s; giving up partition %d", error, partition.number)
             await self._drop(partition.number)
+            return
+        except SnapshotError as error:
+            _log.error("%s; a restart would count the partition from an older state", error)
             return
         held.saved_seq = seq
 
@@ -197,7 +229,7 @@ class Worker:
 
     async def _speak(self) -> None:
         began_s = time.monotonic()
-        if self._held and began_s - self._spoken_s > TTL_S:
+        if self._held and not self._entitled():
             _log.warning(
                 "%s was silent for %.1f s and has lost its partitions; joining anew",
                 self._name,
@@ -210,11 +242,15 @@ class Worker:
         except LogError as error:
             _log.warning("%s; trying again", error)
 
+    def _entitled(self) -> bool:
+        """Whether our last word is young enough for what we hold to be ours."""
+        return time.monotonic() - self._spoken_s <= TTL_S
+
     async def _begin_anew(self) -> None:
+        self._name = f"{self._process}-{secrets.token_hex(2)}"
         for number in list(self._held):
             await self._drop(number)
         self._publisher.forget()
-        self._name = f"{self._process}-{secrets.token_hex(2)}"
 
     async def keep_share(self) -> None:
         """Take what should be ours and is free; give back what should be others'."""
@@ -252,17 +288,13 @@ class Worker:
 
     async def _take(self, number: int, before: Lease) -> None:
         """Take a partition and go on where it stopped."""
-        try:
-            epoch, state = await self._snapshots.load(number)
-        except SnapshotError as error:
-            _log.warning("%s; counting the partition from the start of the log", error)
-            epoch, state = 0, None
-        lease = await self._leases.take(number, self._name, before, max(epoch, before.epoch) + 1)
+        name = self._name
+        saved = await self._snapshots.load(number)
+        lease = await self._leases.take(number, name, before, max(saved.epoch, before.epoch) + 1)
         if lease is None:
             return  # somebody was faster
         # a former owner may have saved once more before it lost the lease
-        with contextlib.suppress(SnapshotError):
-            _, state = await self._snapshots.load(number)
+        saved = await self._snapshots.load(number)
         partition = Partition(
             number,
             self._settings.partitions,
@@ -270,45 +302,33 @@ class Worker:
             Engine(self._settings.site, self._zones),
             self._pseudonyms,
         )
-        if state is not None:
+        if saved.state is not None:
             try:
-                partition.restore(state)
+                partition.restore(saved.state)
             except SnapshotError as error:
                 _log.warning("%s; counting the partition from the start of the log", error)
         # from here on a former owner's compare-and-set fails
-        await self._snapshots.save(number, lease.epoch, partition.save())
+        revision = await self._snapshots.save(number, lease.epoch, partition.save(), saved.revision)
+        if self._name != name:
+            return
         asked = await self._nc.subscribe(f"ask.{number}", cb=self.answer)
-        self._held[number] = _Held(partition, lease, asked)
-        if self._reader is not None:
-            await self._reader.follow(number, partition.seq)
-        _log.info(
-            "%s counts partition %d (epoch %d) after %d", self._name, number, lease.epoch, partition.seq
-        )
+        self._held[number] = _Held(partition, lease, asked, revision)
+        _log.info("%s counts partition %d (epoch %d) after %d", name, number, lease.epoch, partition.seq)
 
     async def _give_back(self, held: _Held) -> None:
-        """Clean hand-over: stop reading, save, free."""
+        """Clean hand-over: stop counting, save, free."""
         number = held.partition.number
-        await self._stop_reading(number)
+        await self._drop(number)
         await self._save(held)
-        if number in self._held:
-            del self._held[number]
-            await self._leases.give_back(number, held.lease)
-            _log.info("%s gave back partition %d", self._name, number)
+        await self._leases.give_back(number, held.lease)
+        _log.info("%s gave back partition %d", self._name, number)
 
     async def _drop(self, number: int) -> None:
-        """Forget a partition that is somebody else's: nothing of it is saved."""
-        held = self._held.get(number)
-        if held is not None:
-            await self._stop_reading(number)
-            self._held.pop(number, None)
-
-    async def _stop_reading(self, number: int) -> None:
-        held = self._held[number]
-        if self._nc.is_connected:
-            with contextlib.suppress(nats.errors.Error):
+        """Hold a partition no longer; the reading loop leaves it when it sees that."""
+        held = self._held.pop(number, None)
+        if held is not None and self._nc.is_connected:
+            with contextlib.suppress(nats.errors.Error, OSError):
                 await held.asked.unsubscribe()
-        if self._reader is not None:
-            await self._reader.leave(number)
 
     async def keep_retained(self) -> None:
         """Keep the retained counts while we have partition 0: one worker does, and nobody is elected."""
@@ -316,7 +336,11 @@ class Worker:
         while True:
             if 0 in self._held:
                 await RetainedCounts(
-                    self._nc, settings.mqtt, settings.site, settings.partitions, lambda: 0 in self._held
+                    self._nc,
+                    settings.mqtt,
+                    settings.site,
+                    settings.partitions,
+                    lambda: 0 in self._held and self._entitled(),
                 ).run()
             await asyncio.sleep(LOOK_S)
 
@@ -370,8 +394,9 @@ class Worker:
         # what can't be given back now is counted again from the last snapshot by the next owner
         with contextlib.suppress(LogError, TimeoutError):
             async with asyncio.timeout(STOP_S):
-                for held in list(self._held.values()):
-                    await self._give_back(held)
+                await asyncio.gather(*map(self._give_back, list(self._held.values())))
+        with contextlib.suppress(LogError, TimeoutError):
+            async with asyncio.timeout(RETIRE_S):
                 await self._leases.retire(self._name)
 
 

@@ -20,7 +20,7 @@ from headcount.counting.events import REASONS, Events
 from headcount.counting.fixes import F8, I8, U1, Fixes
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.errors import SnapshotError
+from headcount.errors import LogError, SnapshotError
 from headcount.fixlog.payloads import Rows, joined, rows
 from headcount.fixlog.reader import Delivery
 from headcount.wire import (
@@ -47,6 +47,9 @@ BATCH_ROWS = 8_192
 TOLD_TICKS = 5
 #: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
 GAP_TICKS = round(3600 / TICK_S)
+#: The most rows, and bytes of counts, in one message to the history; the broker takes 8 MiB.
+MESSAGE_ROWS = 10_000
+MESSAGE_BYTES = 2 << 20
 #: Larger accuracies mean nothing, and would not fit the history's column.
 MOST_ACC_M = 1e9
 #: Verdicts whose fixes are kept in the history (rule 1).
@@ -122,7 +125,13 @@ class Partition:
 
     # --- work ----------------------------------------------------------------------------------
     def take(self, delivery: Delivery) -> None:
-        """Read messages; `work` counts them."""
+        """Read messages; `work` counts them.
+
+        Raises:
+            LogError: if they are not newer than what was read: the reader isn't where we are.
+        """
+        if delivery.seq[0] <= self.seq:
+            raise LogError(f"partition {self.number}: got message {delivery.seq[0]} after {self.seq}")
         if not self._tick:
             self._tick = (delivery.received_ns[0] - OVER_NS) // TICK_NS
         self.pending = delivery.pending
@@ -279,26 +288,40 @@ class Partition:
             values,
         )
 
-    def history(self) -> HistoryBatch | None:
-        """What was counted since the last call, for the history; None if there is nothing."""
+    def history(self) -> list[HistoryBatch]:
+        """What was counted since the last call, for the history, in messages of a bounded size."""
         kept, recorded = self._kept, self._recorded
-        if not kept and not recorded:
-            return None
         self._kept, self._recorded, self.kept_rows = [], [], 0
-        columns = None
+        batches: list[HistoryBatch] = []
         if kept:
             part = joined([rows for rows, _, _ in kept])
-            columns = FixColumns(
-                part.seq.astype("<i8").tobytes(),
-                part.t_s.astype("<f8").tobytes(),
-                part.received_s.astype("<f8").tobytes(),
-                self._pseudonyms.many(part.keys, part.received_s),
-                np.concatenate([kinds for _, _, kinds in kept]).tobytes(),
-                part.lat_deg.astype("<f8").tobytes(),
-                part.lon_deg.astype("<f8").tobytes(),
-                np.clip(np.nan_to_num(part.acc_m), 0.0, MOST_ACC_M).astype("<f4").tobytes(),
-                np.concatenate([verdicts for _, verdicts, _ in kept]).tobytes(),
-            )
+            verdicts = np.concatenate([verdicts for _, verdicts, _ in kept])
+            kinds = np.concatenate([kinds for _, _, kinds in kept])
+            for start in range(0, len(part), MESSAGE_ROWS):
+                stop = start + MESSAGE_ROWS
+                columns = self._columns(part.part(start, stop), verdicts[start:stop], kinds[start:stop])
+                batches.append(self._batch(columns, []))
+        instants = max(1, MESSAGE_BYTES // (32 * len(self._site.zones)))
+        batches += [
+            self._batch(None, recorded[start : start + instants])
+            for start in range(0, len(recorded), instants)
+        ]
+        return batches
+
+    def _columns(self, part: Rows, verdicts: U1, kinds: U1) -> FixColumns:
+        return FixColumns(
+            part.seq.astype("<i8").tobytes(),
+            part.t_s.astype("<f8").tobytes(),
+            part.received_s.astype("<f8").tobytes(),
+            self._pseudonyms.many(part.keys, part.received_s),
+            kinds.tobytes(),
+            part.lat_deg.astype("<f8").tobytes(),
+            part.lon_deg.astype("<f8").tobytes(),
+            np.clip(np.nan_to_num(part.acc_m), 0.0, MOST_ACC_M).astype("<f4").tobytes(),
+            verdicts.tobytes(),
+        )
+
+    def _batch(self, columns: FixColumns | None, recorded: list[CountsAt]) -> HistoryBatch:
         return HistoryBatch(
             self._site.id,
             self.number,

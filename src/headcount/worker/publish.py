@@ -6,8 +6,11 @@ import asyncio
 import json
 import logging
 import secrets
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import aiomqtt
 import msgspec
@@ -40,19 +43,31 @@ _log = logging.getLogger(__name__)
 
 #: Retained counts are sent once in so many seconds, those that changed.
 RETAINED_EVERY_S = 1.0
+#: All of them are sent so often, whatever a worker that lost its rights has sent in between.
+RETAINED_ALL_S = 30.0
+EVENTS_AT_ONCE = 256
 ACK_TIMEOUT_S = 5.0
 RECONNECT_S = 1.0
 
 
 class Publisher:
-    """Publishes what partitions put out, and knows when all of it is stored."""
+    """Publishes what partitions put out, and knows when all of it is stored.
+
+    What isn't acknowledged stays remembered, also when storing fails or is cancelled half-way; what
+    was stored all the same is recognised when it comes again, by an event's id or a row's sequence.
+    """
 
     def __init__(self, nc: Client, js: JetStreamContext) -> None:
         """Publish over this connection."""
         self._nc = nc
         self._js = js
-        self._events: list[tuple[Event, int]] = []
-        self._batches: list[HistoryBatch] = []
+        self._events: deque[tuple[Event, int]] = deque()
+        self._batches: dict[int, deque[HistoryBatch]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many events and messages of rows aren't stored yet."""
+        return len(self._events) + sum(map(len, self._batches.values()))
 
     async def counts(self, counts: list[PartitionCounts]) -> None:
         """Tell counts; a newer one will come in any case, so nobody waits for an answer."""
@@ -60,51 +75,54 @@ class Publisher:
             subject = COUNT_SUBJECT.format(partition=count.partition)
             await self._nc.publish(subject, msgspec.msgpack.encode(count))
 
-    def remember(self, events: list[Event], epoch: int, history: HistoryBatch | None) -> None:
-        """Keep these until `flush` has stored them; `epoch` is that of the events' partition."""
+    def remember(self, events: list[Event], epoch: int) -> None:
+        """Keep events of a partition of this epoch until `flush` has stored them."""
         self._events += [(event, epoch) for event in events]
-        if history is not None:
-            self._batches.append(history)
+
+    def record(self, batches: list[HistoryBatch]) -> None:
+        """Keep rows for the history until `flush` has stored them."""
+        for batch in batches:
+            self._batches.setdefault(batch.partition, deque()).append(batch)
 
     def forget(self) -> None:
         """Drop what isn't stored: whoever has the partitions now will come to the same."""
-        self._events, self._batches = [], []
+        self._events.clear()
+        self._batches.clear()
 
     async def flush(self) -> None:
-        """Store all remembered events and rows; they are kept for the next call if this one fails.
+        """Store all remembered events and rows. One call at a time.
 
         Raises:
-            LogError: if the log doesn't take them.
+            LogError: if the log doesn't take them; what it hasn't taken stays remembered.
         """
-        events, self._events = self._events, []
-        batches, self._batches = self._batches, []
         try:
-            await self._store_events(events)
-            by_partition: dict[int, list[HistoryBatch]] = {}
-            for batch in batches:
-                by_partition.setdefault(batch.partition, []).append(batch)
-            await asyncio.gather(*map(self._store_batches, by_partition.values()))
+            await self._store_events()
+            await asyncio.gather(*map(self._store_batches, list(self._batches.values())))
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            # what was stored already is recognised when it comes again
-            self._events = events + self._events
-            self._batches = batches + self._batches
             raise LogError(f"the log takes nothing: {error!r}") from error
 
-    async def _store_events(self, events: list[tuple[Event, int]]) -> None:
-        """The server stores them in order, so when the last is acknowledged, all are stored."""
-        for number, (event, epoch) in enumerate(events, 1):
-            subject = EVENT_SUBJECT.format(site=event.site, zone=event.zone)
-            headers = {"Nats-Msg-Id": event.id, EPOCH_HEADER: str(epoch)}
-            if number < len(events):
-                await self._nc.publish(subject, msgspec.json.encode(event), headers=headers)
-            else:
-                await self._js.publish(subject, msgspec.json.encode(event), ACK_TIMEOUT_S, headers=headers)
+    async def _store_events(self) -> None:
+        """Many at once, each acknowledged: a broker that dies in between may have any part of them."""
+        while self._events:
+            some = list(islice(self._events, EVENTS_AT_ONCE))
+            await asyncio.gather(*(self._store_event(event, epoch) for event, epoch in some))
+            for one in some:
+                if self._events and self._events[0] is one:  # else `forget` was faster
+                    self._events.popleft()
 
-    async def _store_batches(self, batches: list[HistoryBatch]) -> None:
+    async def _store_event(self, event: Event, epoch: int) -> None:
+        subject = EVENT_SUBJECT.format(site=event.site, zone=event.zone)
+        headers = {"Nats-Msg-Id": event.id, EPOCH_HEADER: str(epoch)}
+        await self._js.publish(subject, msgspec.json.encode(event), ACK_TIMEOUT_S, headers=headers)
+
+    async def _store_batches(self, batches: deque[HistoryBatch]) -> None:
         """One partition's rows: in order, since a reader takes older ones after newer for a repetition."""
-        for batch in batches:
+        while batches:
+            batch = batches[0]
             subject = HISTORY_SUBJECT.format(partition=batch.partition)
             await self._js.publish(subject, msgspec.msgpack.encode(batch), ACK_TIMEOUT_S)
+            if batches and batches[0] is batch:
+                batches.popleft()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +186,11 @@ class RetainedCounts:
         topic = SITE_TOPIC.format(site=self._site.id)
         await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
         sent: I4 | None = None
+        all_s = time.monotonic()
         while self._still():
             total = self._newest
+            if time.monotonic() - all_s > RETAINED_ALL_S:
+                sent, all_s = None, time.monotonic()
             if total is not None:
                 for index in _different(sent, total.values):
                     count = zone_count(self._site, index, total)

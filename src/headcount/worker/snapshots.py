@@ -6,6 +6,9 @@ and anybody else who comes with an older one is refused.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+
 import msgspec
 import nats.errors
 import nats.js.errors
@@ -13,8 +16,10 @@ import pyarrow as pa
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from headcount.errors import LogError, SnapshotError
+from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.fixlog.streams import SNAPSHOT_BUCKET
+
+_log = logging.getLogger(__name__)
 
 #: More than the largest message of the broker can't be saved; more partitions make smaller ones.
 MAX_BYTES = 8 * 1024 * 1024 - 4096
@@ -26,41 +31,52 @@ class _Stored(msgspec.Struct, array_like=True):
     zstd: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A saved state: whose epoch, the state itself (None: there is none), and the revision to replace."""
+
+    epoch: int
+    state: bytes | None
+    revision: int
+
+
 class Snapshots:
     """The newest saved state of each partition."""
 
     def __init__(self, bucket: KeyValue) -> None:
         """Use this bucket; see `open_snapshots`."""
         self._bucket = bucket
-        self._revisions: dict[int, int] = {}
 
-    async def load(self, partition: int) -> tuple[int, bytes | None]:
-        """The epoch and the state of a partition; (0, None) if there is none.
+    async def load(self, partition: int) -> Snapshot:
+        """The newest state of a partition; one that is damaged counts as none.
 
         Raises:
-            SnapshotError: if it can't be read; `save` may replace it.
             LogError: if the log doesn't answer.
         """
         try:
             entry = await self._bucket.get(f"p{partition}")
         except nats.js.errors.KeyNotFoundError:
-            self._revisions[partition] = 0
-            return 0, None
+            return Snapshot(0, None, 0)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogError(f"snapshot of partition {partition}: the log doesn't answer: {error!r}") from error
-        self._revisions[partition] = entry.revision or 0
+        revision = entry.revision or 0
         try:
             stored = msgspec.msgpack.decode(entry.value or b"", type=_Stored)
             raw = pa.decompress(stored.zstd, stored.raw_bytes, codec="zstd", asbytes=True)
         except (msgspec.MsgspecError, OSError, ValueError) as error:
-            raise SnapshotError(f"of partition {partition}", f"is damaged: {error}") from error
-        return stored.epoch, raw
+            _log.warning("snapshot of partition %d is damaged (%s): counting from the log", partition, error)
+            return Snapshot(0, None, revision)
+        return Snapshot(stored.epoch, raw, revision)
 
-    async def save(self, partition: int, epoch: int, state: bytes) -> None:
-        """Replace the state that we loaded or saved last.
+    async def save(self, partition: int, epoch: int, state: bytes, revision: int) -> int:
+        """Replace the state that has `revision`.
+
+        Returns:
+            The new revision.
 
         Raises:
-            SnapshotError: if somebody else saved since, or it is too large.
+            SnapshotConflictError: if somebody saved since.
+            SnapshotError: if it is too large.
             LogError: if the log doesn't answer.
         """
         zstd = pa.compress(state, codec="zstd", asbytes=True)
@@ -70,11 +86,10 @@ class Snapshots:
                 f"takes {len(zstd)} bytes, more than {MAX_BYTES}; use more partitions",
             )
         value = msgspec.msgpack.encode(_Stored(epoch, len(state), zstd))
-        revision = self._revisions.get(partition, 0)
         try:
-            self._revisions[partition] = await self._bucket.update(f"p{partition}", value, last=revision)
+            return await self._bucket.update(f"p{partition}", value, last=revision)
         except nats.js.errors.KeyWrongLastSequenceError as error:
-            raise SnapshotError(f"of partition {partition}", "somebody else saved a newer one") from error
+            raise SnapshotConflictError(f"of partition {partition}", "somebody saved a newer one") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogError(f"snapshot of partition {partition}: not saved: {error!r}") from error
 
