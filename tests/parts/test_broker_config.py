@@ -108,7 +108,7 @@ def test_every_way_into_the_log_is_mapped() -> None:
         ({"password": "line\nbreak and more characters"}, "password"),
         ({"server_name": "two words"}, "server_name"),
         ({"sync_interval": "sometimes"}, "sync_interval"),
-        ({"host": 'x" port: 1'}, "--host"),
+        ({"host": 'x" port: 1'}, "listen address"),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], name: str) -> None:

@@ -62,7 +62,7 @@ class StreamBytes:
     def within(cls, store_bytes: int) -> StreamBytes:
         """Shares of the disk that the streams may take together."""
         return cls(
-            fix=int(0.55 * store_bytes),
+            fix=int(0.54 * store_bytes),
             event=int(0.08 * store_bytes),
             history=int(0.20 * store_bytes),
             foreign=int(0.07 * store_bytes),
