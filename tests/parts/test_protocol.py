@@ -16,10 +16,20 @@ TOKEN = st.text("abcXYZ019._-$", min_size=1, max_size=20).map(str.encode)
 PAYLOAD = st.one_of(
     st.binary(max_size=60),
     st.sampled_from([b"", b"\r\n", b"a\r\nb", b"MSG a 1 b 3\r\nxyz", b"PING\r\n", b'{"tst":1}']),
+    st.sampled_from(
+        [
+            b"NATS/1.0\r\nNmqtt-Pub:0\r\n\r\n",
+            b"NATS/1.0\r\nNmqtt-Pub:1\r\n\r\nabc",
+            b"x\r\nNATS/1.0\r\nNmqtt-Pub:1\r\n\r\n",
+            b"x\r\nHMSG a 1 b 25 28\r\nNATS/1.0\r\nNmqtt-Pub:1\r\n\r\nabc\r\nMSG ",
+        ]
+    ),
 )
 MESSAGE = st.tuples(TOKEN, st.integers(1, 30), st.none() | TOKEN, PAYLOAD)
 OTHER = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b'INFO {"a":1}\r\n'])
-HEADED = st.tuples(TOKEN, st.integers(1, 30), TOKEN, PAYLOAD, st.just(b"NATS/1.0\r\nA: b\r\n\r\n"))
+MQTT = [b"NATS/1.0\r\nNmqtt-Pub:%d\r\n\r\n" % qos for qos in range(3)]
+HEADS = st.sampled_from([b"NATS/1.0\r\nA: b\r\n\r\n", *MQTT])
+HEADED = st.tuples(TOKEN, st.integers(1, 30), TOKEN, PAYLOAD, HEADS)
 
 
 def _plain(message: tuple[bytes, int, bytes | None, bytes]) -> bytes:
@@ -50,12 +60,13 @@ def test_any_cut_of_the_stream_gives_the_same_messages(
             pings += item == b"PING\r\n"
             continue
         data += _plain(item) if len(item) == 4 else _with_headers(item)
-        expected.append((item[0], str(item[1]).encode(), item[2] or b"", item[3]))
+        qos = b"%d" % MQTT.index(item[4]) if len(item) == 5 and item[4] in MQTT else b""
+        expected.append((item[0], str(item[1]).encode(), item[2] or b"", item[3], qos))
     parser, found, heard = Parser(), [], 0
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for start, stop in pairwise(edges):
         batch = parser.feed(data[start:stop])
-        found += list(zip(batch.subjects, batch.sids, batch.replies, batch.payloads, strict=True))
+        found += list(zip(batch.subjects, batch.sids, batch.replies, batch.payloads, batch.qos, strict=True))
         heard += batch.pings
     assert found == expected
     assert heard == pings

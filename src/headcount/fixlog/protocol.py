@@ -135,21 +135,32 @@ def _fast(data: bytes) -> Batch | None:
     if len(lines) % 2 == 0:
         return None
     heads, payloads = lines[0:-1:2], lines[1::2]
-    if not all(head.startswith(b"HMSG ") for head in heads):
-        heads = [head if head.startswith(b"HMSG ") else _as_headed(head) for head in heads]
     tokens = b" ".join(heads).split(b" ")
+    if len(tokens) == 5 * len(heads) and tokens[0::5].count(b"MSG") == len(heads):
+        qos_of = [b""] * len(heads)
+        return _verified(Batch(tokens[2::5], tokens[1::5], tokens[3::5], payloads, qos_of), tokens[4::5])
+    if tokens[0::7].count(b"HMSG") != len(heads):
+        heads = [head if head.startswith(b"HMSG ") else _as_headed(head) for head in heads]
+        tokens = b" ".join(heads).split(b" ")
     heading = tokens[4::7]
     if len(tokens) != 7 * len(heads) or tokens[0::7].count(b"HMSG") != len(heads):
         return None
     if heading.count(b"%d" % _MQTT_BYTES) + heading.count(b"0") != len(heads):
         return None
+    return _verified(
+        Batch(tokens[2::7], tokens[1::7], tokens[3::7], payloads, tokens[6::7]), tokens[5::7], heading
+    )
+
+
+def _verified(batch: Batch, sizes: list[bytes], heading: list[bytes] | None = None) -> Batch | None:
+    """The batch if its payloads are as long as the lines say; `heading` is what is headers of each size."""
     try:
-        sizes = map(operator.sub, map(int, tokens[5::7]), map(int, heading))
-        if list(sizes) != list(map(len, payloads)):
-            return None
+        wanted = map(int, sizes)
+        if heading is not None:
+            wanted = map(operator.sub, wanted, map(int, heading))
+        return batch if list(wanted) == list(map(len, batch.payloads)) else None
     except ValueError:
         return None
-    return Batch(tokens[2::7], tokens[1::7], tokens[3::7], payloads, tokens[6::7])
 
 
 def _as_headed(line: bytes) -> bytes:
