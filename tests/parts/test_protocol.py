@@ -6,7 +6,7 @@ import contextlib
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headcount.errors import ProtocolError
@@ -48,6 +48,7 @@ def _with_headers(message: tuple[bytes, int, bytes, bytes, bytes]) -> bytes:
     st.lists(st.one_of(MESSAGE, HEADED, OTHER), max_size=30),
     st.lists(st.integers(0, 2000), max_size=20),
 )
+@example([(b"a", 1, None, MQTT[0]), (b"b", 1, None, b"")], [])
 def test_any_cut_of_the_stream_gives_the_same_messages(
     items: list[tuple[bytes, int, bytes | None, bytes] | tuple[bytes, int, bytes, bytes, bytes] | bytes],
     cuts: list[int],

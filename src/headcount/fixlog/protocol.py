@@ -26,6 +26,8 @@ MAX_PAYLOAD = 64 * 1024 * 1024
 #: The headers of a message that came over MQTT with this quality of service.
 _MQTT_HEAD = b"NATS/1.0\r\nNmqtt-Pub:%d\r\n\r\n"
 _MQTT_BYTES = len(_MQTT_HEAD % 0)
+#: The word that is made of them, which can't be taken for a size; none for a message without headers.
+_QOS = {b"qos0": b"0", b"qos1": b"1", b"": b""}
 #: Where a chunk's last message is looked for.
 _TAIL = 16_384
 
@@ -130,7 +132,7 @@ class Parser:
 def _fast(data: bytes) -> Batch | None:
     """Whole messages at once; None if there may be others than the usual among them."""
     for qos in range(2):
-        data = data.replace(CRLF + _MQTT_HEAD % qos, b" %d\r\n" % qos)
+        data = data.replace(CRLF + _MQTT_HEAD % qos, b" qos%d\r\n" % qos)
     lines = data.split(CRLF)
     if len(lines) % 2 == 0:
         return None
@@ -147,9 +149,11 @@ def _fast(data: bytes) -> Batch | None:
         return None
     if heading.count(b"%d" % _MQTT_BYTES) + heading.count(b"0") != len(heads):
         return None
-    return _verified(
-        Batch(tokens[2::7], tokens[1::7], tokens[3::7], payloads, tokens[6::7]), tokens[5::7], heading
-    )
+    try:
+        qos_of = [_QOS[word] for word in tokens[6::7]]
+    except KeyError:
+        return None
+    return _verified(Batch(tokens[2::7], tokens[1::7], tokens[3::7], payloads, qos_of), tokens[5::7], heading)
 
 
 def _verified(batch: Batch, sizes: list[bytes], heading: list[bytes] | None = None) -> Batch | None:
