@@ -18,6 +18,7 @@ BENCHES = {
     "Pipeline": ["pipeline.py"],
     "Stopping anywhere": ["handover.py"],
     "History": ["history.py"],
+    "QoS 1": ["qos1.py", "plain", "acked", "--kills", "3"],
 }
 
 
