@@ -73,15 +73,19 @@ async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Client]]:
                 await client.close()
 
 
-async def fill(client: Client, site: str, fixes: int, devices: int, rng: np.random.Generator) -> None:
-    """Put fixes of walking people into the log, through the subject mapping."""
+async def fill(
+    config: BrokerConfig, client: Client, site: str, fixes: int, devices: int, rng: np.random.Generator
+) -> int:
+    """Put fixes of walking people into the log as devices do: over MQTT, QoS 0. How many are there."""
     lat = LAT0 + rng.uniform(-0.006, 0.006, devices)
     lon = LON0 + rng.uniform(-0.01, 0.01, devices)
-    for start in range(0, fixes, 20_000):
-        who = rng.integers(0, devices, 20_000)
-        lat[who] += rng.normal(0, 3e-5, 20_000)
-        lon[who] += rng.normal(0, 5e-5, 20_000)
+    _, writer = await _mqtt(config, b"fill01")
+    for start in range(0, fixes, 5_000):
+        who = rng.integers(0, devices, 5_000)
+        lat[who] += rng.normal(0, 3e-5, 5_000)
+        lon[who] += rng.normal(0, 5e-5, 5_000)
         now = time.time()
+        batch = []
         for row, device in enumerate(who.tolist()):
             body = b'{"_type":"location","tst":%.3f,"lat":%.6f,"lon":%.6f,"acc":%d}' % (
                 now + row * 1e-6,
@@ -89,11 +93,31 @@ async def fill(client: Client, site: str, fixes: int, devices: int, rng: np.rand
                 lon[device],
                 5 + device % 10,
             )
-            await client.publish(f"headcount.{site}.person.d{device}.fix", body)
-        await client.flush()
+            batch.append(_packet(b"headcount/%s/person/d%d/fix" % (site.encode(), device), body))
+        writer.write(b"".join(batch))
+        await writer.drain()
         if start % 200_000 == 0:
             print(f"\rfilling the log: {start:,} of {fixes:,}", end="", file=sys.stderr, flush=True)
     print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    stored = -1
+    while stored != (stored := await _stored(client, config.partitions)):  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(1)
+    writer.close()
+    return stored
+
+
+async def _stored(client: Client, partitions: int) -> int:
+    jetstream = client.jetstream(timeout=20)
+    infos = [await jetstream.stream_info(f"FIX_{number}") for number in range(partitions)]
+    return sum(info.state.messages for info in infos)
+
+
+async def _mqtt(config: BrokerConfig, name: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An MQTT 3.1.1 connection; `name` has six characters."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", config.mqtt_port)
+    writer.write(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x3c\x00\x06" + name)
+    await reader.readexactly(4)
+    return reader, writer
 
 
 async def read_only(endpoint: Endpoint, client: Client, partitions: int, fixes: int) -> float:
@@ -191,9 +215,7 @@ async def latency(
 
     await client.subscribe("count.*", cb=hear)
     await asyncio.sleep(2)
-    reader, writer = await asyncio.open_connection("127.0.0.1", config.mqtt_port)
-    writer.write(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x3c\x00\x06bench1")
-    await reader.readexactly(4)
+    _, writer = await _mqtt(config, b"bench1")
     sent: list[float] = []
     began, number = time.time(), 0
     while (now := time.time()) < began + seconds:
@@ -231,7 +253,7 @@ async def measure(options: argparse.Namespace) -> None:
     async with broker(options.partitions) as (config, client):
         endpoint = Endpoint("127.0.0.1", config.nats_port, INTERNAL, PASSWORD)
         site = campus(ZONES, options.seed)
-        await fill(client, site.id, options.fixes, options.devices, rng)
+        options.fixes = await fill(config, client, site.id, options.fixes, options.devices, rng)
         ratios = []
         for _ in range(options.repeat):
             alone = await read_only(endpoint, client, options.partitions, options.fixes)
