@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,9 @@ async def run(
             loops.create_task(_report(client, tally, worker, stop), name="metrics")
             loops.create_task(_work(client, subscription, site_id, vehicles, tally, stop), name="translate")
     finally:
-        await client.close()
+        # nats-py raises what the lost connection did, when the broker is away just now
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            await client.close()
 
 
 async def _note(error: Exception) -> None:
