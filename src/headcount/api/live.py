@@ -103,6 +103,7 @@ class LiveCounts:
             return
         for total in totals:
             self._publish(total)
+            self._remember(total)
 
     def check_overdue(self) -> None:
         """Publish what is known when partitions are overdue; to be called every `CHECK_S`."""
@@ -160,10 +161,13 @@ class LiveCounts:
         self._memory.clear()
         self.picture = None
 
+    def _remember(self, total: Total) -> None:
+        """Keep a total for questions about the past: only exact ones, of one instant in all partitions."""
+        if not self._memory or total.at - self._memory[-1].at >= MEMORY_STEP_S - 0.001:
+            self._memory.append(total)
+
     def _publish(self, total: Total) -> None:
         self._number += 1
         self.picture = Picture(self._number, total, self.zones)
-        if not self._memory or total.at - self._memory[-1].at >= MEMORY_STEP_S - 0.001:
-            self._memory.append(total)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
