@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import logging
-import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ from headcount.broker.config import ACCOUNT, INTERNAL, BrokerConfig, render
 from headcount.broker.program import find_program
 from headcount.errors import BrokerError, HeadcountError, LogError, PortTakenError
 from headcount.fixlog.streams import STORE_BYTES, ensure_streams, forget_retained
+from headcount.ops.lifecycle import dies_with_parent
 from headcount.wire import FIX_STREAM
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +33,6 @@ HEALTHY_S = 30.0
 READY_S = 60.0
 #: Seconds between asking to stop and killing.
 STOP_S = 1.5
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Broker:
@@ -207,25 +204,10 @@ async def _spawn(program: Path, config: BrokerConfig) -> asyncio.subprocess.Proc
                 stdout=log,
                 stderr=log,
                 process_group=0,
-                preexec_fn=_dies_with(os.getpid()),
+                preexec_fn=dies_with_parent(),
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise BrokerError(f"{program} can't be started: {error}") from error
-
-
-def _dies_with(parent: int) -> Callable[[], None] | None:
-    """What the child does before it becomes the server: ask Linux to end it when we end."""
-    if sys.platform != "linux":
-        return None
-    # Loaded here, so that the child between fork and exec only makes two system calls.
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
 
 
 async def _ready(process: asyncio.subprocess.Process, config: BrokerConfig, *, devices: bool) -> None:
