@@ -88,7 +88,7 @@ class _Followed:
 
 
 class LogReader:
-    """Reads any number of partitions over one connection; use `open_reader`."""
+    """Reads any number of partitions over one connection, for one task; use `open_reader`."""
 
     def __init__(self, sock: socket.socket, parser: Parser, nc: Client) -> None:
         """Take over a connected socket. `nc` is used to make and remove consumers."""
@@ -98,7 +98,6 @@ class LogReader:
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._followed: dict[bytes, _Followed] = {}
         self._sids = 0
-        self._sending = asyncio.Lock()
 
     async def follow(self, partition: int, after: int) -> int:
         """Read a partition from the message after stream sequence `after` (0 = from its start).
@@ -218,8 +217,7 @@ class LogReader:
 
     async def _send(self, data: bytes) -> None:
         try:
-            async with self._sending:  # `follow` may be called while `read` asks for more
-                await asyncio.get_running_loop().sock_sendall(self._socket, data)
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError as error:
             raise LogError(f"connection to the log lost: {error}") from error
 

@@ -68,7 +68,6 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Run `command` as `name`; see `watch`."""
         self.name = name
-        self.starts = 0
         self._command = command
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
@@ -88,7 +87,6 @@ class Child:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command, env=self._environment, process_group=0, preexec_fn=dies_with_parent()
                 )
-                self.starts += 1
                 code = await self._process.wait()
                 ran_s = time.monotonic() - started_s
                 pause_s = FIRST_PAUSE_S if ran_s > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
