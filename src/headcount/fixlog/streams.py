@@ -7,6 +7,7 @@
     FOREIGN    owntracks.*.*, …  other formats, until they are translated
     KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket
     KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
+    KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
 
 FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: what is there has been
 acknowledged to a device, see `acknowledged`.
@@ -42,6 +43,7 @@ STORE_BYTES = 16 << 30
 MAX_DEVICE_MESSAGE_BYTES = 64 << 10
 SNAPSHOT_BUCKET = "SNAPSHOT"
 LEASE_BUCKET = "LEASE"
+UNIT_BUCKET = "UNIT"
 #: Says with which number of partitions a FIX stream was made.
 PARTITIONS_KEY = "headcount-partitions"
 _ANSWER_S = 10.0
@@ -133,6 +135,7 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
         ),
         _bucket(SNAPSHOT_BUCKET, sizes.snapshots),
         _bucket(LEASE_BUCKET, MIB),
+        _bucket(UNIT_BUCKET, MIB),
     ]
 
 

@@ -11,17 +11,13 @@ paused and comes back finds a larger one, and whatever it still says carries the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import datetime
 
 import msgspec
-import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from headcount.errors import LogError
+from headcount.fixlog.bucket import Bucket
 from headcount.fixlog.streams import LEASE_BUCKET
 
 #: A worker that says nothing for so long has lost its partitions.
@@ -30,8 +26,6 @@ HEARTBEAT_S = 1.0
 #: A member's key is removed by the server after this.
 MEMBER_TTL_S = 60
 NOBODY = ""
-_PREFIX = f"$KV.{LEASE_BUCKET}."
-_ANSWER_S = 1.0
 
 
 class _Lease(msgspec.Struct):
@@ -68,16 +62,15 @@ class Leases:
 
     def __init__(self, nc: Client, js: JetStreamContext) -> None:
         """Talk over this connection."""
-        self._nc = nc
-        self._js = js
+        self._bucket = Bucket(nc, js, LEASE_BUCKET)
 
     async def speak(self, worker: str) -> None:
         """Say that a worker lives."""
-        await self._put(f"member.{worker}", b"{}", {"Nats-TTL": f"{MEMBER_TTL_S}s"})
+        await self._bucket.put(f"member.{worker}", b"{}", ttl_s=MEMBER_TTL_S)
 
     async def retire(self, worker: str) -> None:
         """Say that a worker has ended: others needn't wait for its silence."""
-        await self._put(f"member.{worker}", b"", {"KV-Operation": "DEL", "Nats-TTL": f"{MEMBER_TTL_S}s"})
+        await self._bucket.delete(f"member.{worker}", ttl_s=MEMBER_TTL_S)
 
     async def take(self, partition: int, worker: str, before: Lease, epoch: int) -> Lease | None:
         """Take a partition whose entry is still `before`; None if somebody was faster."""
@@ -89,54 +82,17 @@ class Leases:
 
     async def table(self) -> Table:
         """Everything in the bucket."""
-        inbox = self._nc.new_inbox()
         members: dict[str, float] = {}
         leases: dict[int, Lease] = {}
-        try:
-            subscription = await self._nc.subscribe(inbox)
-            try:
-                ask = json.dumps({"multi_last": [f"{_PREFIX}>"]}).encode()
-                await self._nc.publish(f"$JS.API.DIRECT.GET.KV_{LEASE_BUCKET}", ask, reply=inbox)
-                while True:
-                    message = await subscription.next_msg(timeout=_ANSWER_S)
-                    headers = message.headers or {}
-                    if headers.get("Status"):
-                        if headers["Status"] in {"204", "404"}:  # end of the batch, or nothing there
-                            return Table(members, leases)
-                        raise LogError(f"the bucket {LEASE_BUCKET}: {headers}")
-                    _, _, key = headers["Nats-Subject"].partition(_PREFIX)
-                    kind, _, name = key.partition(".")
-                    if kind == "member" and message.data:
-                        members[name] = _unix(headers["Nats-Time-Stamp"])
-                    elif kind == "p" and message.data:
-                        lease = msgspec.json.decode(message.data, type=_Lease)
-                        leases[int(name)] = Lease(lease.owner, lease.epoch, int(headers["Nats-Sequence"]))
-            finally:
-                await subscription.unsubscribe()
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"the bucket {LEASE_BUCKET} doesn't answer: {error!r}") from error
+        for key, entry in (await self._bucket.newest()).items():
+            kind, _, name = key.partition(".")
+            if kind == "member":
+                members[name] = entry.stored_s
+            elif kind == "p":
+                lease = msgspec.json.decode(entry.value, type=_Lease)
+                leases[int(name)] = Lease(lease.owner, lease.epoch, entry.revision)
+        return Table(members, leases)
 
     async def _change(self, partition: int, value: _Lease, before: Lease) -> Lease | None:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(before.revision)}
-        try:
-            revision = await self._put(f"p.{partition}", msgspec.json.encode(value), headers)
-        except nats.js.errors.BadRequestError as error:
-            if error.err_code == 10071:  # wrong last sequence
-                return None
-            raise LogError(f"the bucket {LEASE_BUCKET}: {error}") from error
-        return Lease(value.owner, value.epoch, revision)
-
-    async def _put(self, key: str, value: bytes, headers: dict[str, str]) -> int:
-        try:
-            ack = await self._js.publish(_PREFIX + key, value, _ANSWER_S, headers=headers)
-        except nats.js.errors.BadRequestError:
-            raise
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"the bucket {LEASE_BUCKET} takes nothing: {error!r}") from error
-        return ack.seq
-
-
-def _unix(stamp: str) -> float:
-    """RFC 3339 with nanoseconds as Unix seconds."""
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
+        revision = await self._bucket.replace(f"p.{partition}", msgspec.json.encode(value), before.revision)
+        return None if revision is None else Lease(value.owner, value.epoch, revision)

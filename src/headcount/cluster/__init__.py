@@ -1,0 +1,1 @@
+"""What the units of a deployment of many know of each other."""

@@ -1,0 +1,117 @@
+"""A key-value bucket of the log: all its newest values at once, and writing by compare-and-set.
+
+nats-py's own key-value calls read one key at a time and know no time to live of a single key.
+All times are the server's, so clocks needn't agree.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from headcount.errors import LogError
+
+_ANSWER_S = 1.0
+#: Of what is stored, and (three replicas) of what is about to be.
+_WRONG_REVISION = (10071, 10164)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's newest value, the revision to compare with, and when the server received it (Unix seconds)."""
+
+    value: bytes
+    revision: int
+    stored_s: float
+
+
+class Bucket:
+    """One bucket over one connection; every call raises LogError if the log doesn't answer."""
+
+    def __init__(self, nc: Client, js: JetStreamContext, name: str) -> None:
+        """Use the bucket `name`, which `streams` has made."""
+        self._nc = nc
+        self._js = js
+        self._name = name
+        self._prefix = f"$KV.{name}."
+
+    async def newest(self, keys: str = ">") -> dict[str, Entry]:
+        """The newest value of each key that `keys` matches and that isn't deleted.
+
+        With three replicas any of them answers, so what has just been written may be missing:
+        whoever acts on what he reads writes by compare-and-set.
+        """
+        inbox = self._nc.new_inbox()
+        entries: dict[str, Entry] = {}
+        try:
+            subscription = await self._nc.subscribe(inbox)
+            try:
+                ask = json.dumps({"multi_last": [f"{self._prefix}{keys}"]}).encode()
+                await self._nc.publish(f"$JS.API.DIRECT.GET.KV_{self._name}", ask, reply=inbox)
+                while True:
+                    message = await subscription.next_msg(timeout=_ANSWER_S)
+                    headers = message.headers or {}
+                    if headers.get("Status"):
+                        if headers["Status"] in {"204", "404"}:  # end of the batch, or nothing there
+                            return entries
+                        raise LogError(f"the bucket {self._name}: {headers}")
+                    if not message.data:  # a deleted key
+                        continue
+                    _, _, key = headers["Nats-Subject"].partition(self._prefix)
+                    stored_s = _unix(headers["Nats-Time-Stamp"])
+                    entries[key] = Entry(message.data, int(headers["Nats-Sequence"]), stored_s)
+            finally:
+                await subscription.unsubscribe()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogError(f"the bucket {self._name} doesn't answer: {error!r}") from error
+
+    async def now_s(self) -> float:
+        """The server's time, by the clock that stamps this bucket's values (Unix seconds)."""
+        try:
+            answer = await self._nc.request(f"$JS.API.STREAM.INFO.KV_{self._name}", timeout=_ANSWER_S)
+            return _unix(msgspec.json.decode(answer.data)["ts"])
+        except (nats.errors.Error, OSError, TimeoutError, KeyError) as error:
+            raise LogError(f"the bucket {self._name} doesn't answer: {error!r}") from error
+
+    async def put(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
+        """Write a key, whatever is there; with `ttl_s` the server removes it after that. The new revision."""
+        return await self._put(key, value, {} if ttl_s is None else {"Nats-TTL": f"{ttl_s}s"})
+
+    async def replace(self, key: str, value: bytes, revision: int) -> int | None:
+        """Write a key whose revision is still this one (0: there is none). None: it isn't."""
+        try:
+            return await self._put(key, value, {"Nats-Expected-Last-Subject-Sequence": str(revision)})
+        except _WrongRevisionError:
+            return None
+
+    async def delete(self, key: str, *, ttl_s: int) -> None:
+        """Remove a key; the mark of that is removed after `ttl_s`."""
+        await self._put(key, b"", {"KV-Operation": "DEL", "Nats-TTL": f"{ttl_s}s"})
+
+    async def _put(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+        try:
+            ack = await self._js.publish(self._prefix + key, value, _ANSWER_S, headers=headers)
+        except nats.js.errors.APIError as error:
+            if error.err_code in _WRONG_REVISION:
+                raise _WrongRevisionError(f"the bucket {self._name}: {key} has changed") from error
+            raise LogError(f"the bucket {self._name}: {error}") from error
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogError(f"the bucket {self._name} takes nothing: {error!r}") from error
+        return ack.seq
+
+
+class _WrongRevisionError(LogError):
+    """Somebody has written the key since."""
+
+
+def _unix(stamp: str) -> float:
+    """RFC 3339 with nanoseconds as Unix seconds."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
