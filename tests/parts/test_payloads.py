@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.counting.fixes import FIX, OFFLINE, ONLINE
-from headcount.fixlog.payloads import Rows, rows
+from headcount.fixlog.payloads import TOGETHER, Rows, rows
 
 GOOD = b'{"tst":1700000000,"lat":52.5,"lon":-8.5,"acc":5}'
 NESTED = b"[" * 100_000
@@ -46,7 +46,7 @@ def test_a_broken_payload_hurts_only_itself(payload: bytes) -> None:
     found = _rows([b"fix.1.ul.person.a", b"fix.1.ul.person.b", b"fix.1.ul.person.c"], [GOOD, payload, GOOD])
     assert np.isnan(found.t_s).tolist() == [False, True, False]
     assert found.lat_deg[[0, 2]].tolist() == [52.5, 52.5]
-    assert found.keys == [b"person.a", b"person.b", b"person.c"]
+    assert found.names == [b"fix.1.ul.person.a", b"fix.1.ul.person.b", b"fix.1.ul.person.c"]
 
 
 def test_fields_of_a_fix() -> None:
@@ -63,7 +63,7 @@ def test_fields_of_a_fix() -> None:
 
 
 def test_statuses_and_strangers() -> None:
-    """Greetings and last wills are told apart from fixes; other sites' and short subjects have no key."""
+    """Greetings and last wills are told apart from fixes; other sites' and short subjects stay as they are."""
     subjects = [
         b"fix.1.ul.person.a.status",
         b"fix.1.ul.person.a.status",
@@ -74,7 +74,8 @@ def test_statuses_and_strangers() -> None:
     ]
     found = _rows(subjects, [b"online", b"offline", b"dancing", GOOD, GOOD, b"offline"])
     assert found.what.tolist() == [ONLINE, OFFLINE, FIX, FIX, FIX, FIX]
-    assert found.keys == [b"person.a", b"person.a", b"", b"", b"", b"person.a"]
+    device = b"fix.1.ul.person.a"
+    assert found.names == [device, device, b"", *subjects[3:5], device]
 
 
 @given(st.lists(st.sampled_from([GOOD, *BAD[:12]]), min_size=1, max_size=20))
@@ -90,3 +91,22 @@ def test_a_batch_is_its_rows(payloads: list[bytes]) -> None:
 def test_good_payload_is_json() -> None:
     """The example that the other tests stand on is an ordinary fix."""
     assert json.loads(GOOD)["lat"] == 52.5
+
+
+def test_a_long_batch_is_its_rows() -> None:
+    """Broken messages, greetings and exact times anywhere in a long batch stand in their own rows."""
+    n = 3 * TOGETHER + 5
+    payloads = [b'{"tst":%d,"lat":1,"lon":2,"acc":%d}' % (row, row % 50) for row in range(n)]
+    subjects = [b"fix.1.ul.person.d%d" % row for row in range(n)]
+    payloads[TOGETHER + 3] = b"broken"
+    subjects[2 * TOGETHER - 1], payloads[2 * TOGETHER - 1] = b"fix.1.ul.person.x.status", b"offline"
+    payloads[-1] = b'{"tst":1,"t":1.5,"lat":1,"lon":2}'
+    found = _rows(list(subjects), payloads)
+    expected = np.arange(n, dtype=np.float64)
+    expected[[TOGETHER + 3, 2 * TOGETHER - 1]] = np.nan
+    expected[-1] = 1.5
+    assert np.array_equal(found.t_s, expected, equal_nan=True)
+    assert np.flatnonzero(found.what).tolist() == [2 * TOGETHER - 1]
+    subjects[2 * TOGETHER - 1] = b"fix.1.ul.person.x"
+    assert found.names == subjects
+    assert found.acc_m[:TOGETHER].tolist() == [row % 50 for row in range(TOGETHER)]

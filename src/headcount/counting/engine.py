@@ -18,7 +18,7 @@ import numpy as np
 from headcount.counting import presence, verdicts
 from headcount.counting.counts import Counts
 from headcount.counting.events import Events, joined
-from headcount.counting.fixes import F8, I4, I8, OFFLINE, U1, Fixes
+from headcount.counting.fixes import F8, I4, I8, OFFLINE, U1, U8, Fixes
 from headcount.counting.roster import Roster
 from headcount.counting.site import Site
 from headcount.counting.zones import Zones
@@ -86,15 +86,19 @@ class Engine:
         """How many devices are remembered, present or not."""
         return self._roster.devices
 
-    def slots(self, keys: list[bytes], admit: Callable[[bytes], bool] = lambda _: True) -> I4:
+    def called(self, prefix: bytes) -> None:
+        """From now on the names given to `slots` are this prefix and then the key."""
+        self._roster.prefix = prefix
+
+    def slots(self, names: list[bytes], admit: Callable[[bytes], bool] = lambda _: True) -> I4:
         """The slots of devices, int32 [n], good until the next `advance`.
 
         Args:
-            keys: `b"person.alice"`: kind, dot, id.
-            admit: asked about each key that isn't known yet; one refused gets the slot -1, and its
+            names: `b"person.alice"`: kind, dot, id; before it the prefix that `called` named.
+            admit: asked about the key of each name that isn't known yet; one refused gets the slot -1, and its
                 fixes the verdict `malformed`.
         """
-        return self._roster.slots(keys, admit)
+        return self._roster.slots(names, admit)
 
     def key(self, slot: int) -> bytes:
         """Whose slot this is (until the next `advance`)."""
@@ -103,6 +107,14 @@ class Engine:
     def kinds(self, slots: I4) -> U1:
         """The kind of each slot's device, uint8 [n], an index into `wire.KINDS`; of slot -1 anything."""
         return self._roster.kind[slots]
+
+    def labels(self) -> U8:
+        """A number for each slot that its user may write, and keep as long as the slot is the device's.
+
+        uint64, 0 for a device that is new to its slot; in no snapshot. The column itself, good until
+        the next call of `slots`.
+        """
+        return self._roster.label
 
     def find(self, key: bytes) -> DeviceState | None:
         """What is known of a device, None if it is unheard of."""

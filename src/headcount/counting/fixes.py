@@ -11,6 +11,7 @@ F8 = NDArray[np.float64]
 I4 = NDArray[np.int32]
 I8 = NDArray[np.int64]
 U1 = NDArray[np.uint8]
+U8 = NDArray[np.uint64]
 B1 = NDArray[np.bool_]
 
 #: Values of `Fixes.what`.

@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fixes import B1, F8, I4, U1
+from headcount.counting.fixes import B1, F8, I4, I8, U1, U8
+from headcount.counting.index import NOTHING, Index
 from headcount.wire import KINDS
 
-NOBODY = -1
+NOBODY = NOTHING
 
 #: The columns of a roster, and what a slot holds before its device's first used fix.
 COLUMNS: dict[str, tuple[type, float]] = {
@@ -28,16 +29,23 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "offline": (np.bool_, False),
     "verdict": (np.uint8, 255),
     "moved": (np.bool_, False),
+    "label": (np.uint64, 0),
 }
 
-#: What a snapshot has of them; who restores it computes low and high anew.
-SAVED = tuple(name for name in COLUMNS if name != "moved")
+#: What a snapshot has of them; who restores it computes the rest anew.
+SAVED = tuple(name for name in COLUMNS if name not in {"moved", "label"})
 
 
 class Roster:
-    """The state of every device, as columns over slots (about 60 bytes, and the id beside them).
+    """The state of every device, as columns over slots (about 70 bytes, and the id beside them).
 
-    A key is `b"person.alice"`: kind and id together are who a device is.
+    A key is `b"person.alice"`: kind and id together are who a device is. Messages call a device by a
+    name, `prefix` and then the key, so that nothing need be cut off where a name is known already.
+
+    Devices are told apart by the 64-bit hashes of their names alone; comparing the names too would
+    cost more than everything else here. Of a million devices two have the same hash, and are counted
+    as one, with a probability of 3 in 100 million. Nobody can bring that about: Python's hash has a
+    key that is drawn for each process.
     """
 
     kind: U1  # index into KINDS
@@ -52,10 +60,12 @@ class Roster:
     offline: B1  # its last word was a last will
     verdict: U1  # of its last fix, 255 = none
     moved: B1  # position or zones changed since low and high were computed
+    label: U8  # whatever the engine's user wants to remember of a device; 0 = nothing
 
     def __init__(self) -> None:
         """An empty roster."""
-        self._slots: dict[bytes, int] = {}
+        self._prefix = b""
+        self._index = Index()
         self._keys: list[bytes | None] = []
         self._free: list[int] = []
         self._room = 0
@@ -68,24 +78,44 @@ class Roster:
     @property
     def devices(self) -> int:
         """How many devices are known."""
-        return len(self._slots)
+        return len(self._index)
 
-    def slots(self, keys: list[bytes], admit: Callable[[bytes], bool]) -> I4:
-        """The slot of each key, int32 [n]; unknown keys get one where `admit` says so, else NOBODY.
+    @property
+    def prefix(self) -> bytes:
+        """What stands before the key in a name."""
+        return self._prefix
+
+    @prefix.setter
+    def prefix(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        slots = self.taken()
+        self._index = Index()
+        self._index.add(_hashes([prefix + self.key(slot) for slot in slots.tolist()]), slots)
+
+    def slots(self, names: list[bytes], admit: Callable[[bytes], bool]) -> I4:
+        """The slot of each name, int32 [n]; unknown ones get one where `admit` allows their key, else NOBODY.
 
         Slots stay good until `forget`.
         """
-        found = list(map(self._slots.get, keys))
-        if None not in found:
-            return np.array(found, dtype=np.int32)
-        slots = [
-            self._slot(key, admit) if slot is None else slot for key, slot in zip(keys, found, strict=True)
-        ]
-        return np.array(slots, dtype=np.int32)
+        hashes = _hashes(names)
+        slots = self._index.find(hashes)
+        unknown = np.flatnonzero(slots == NOBODY)
+        if len(unknown):
+            met: dict[bytes, int] = {}
+            for row in unknown.tolist():
+                name = names[row]
+                slot = met.get(name)
+                if slot is None:
+                    slot = met[name] = self._enter(name, admit)
+                slots[row] = slot
+            entered = [name for name, slot in met.items() if slot != NOBODY]
+            self._index.add(_hashes(entered), np.array([met[name] for name in entered], dtype=np.int32))
+        return slots
 
     def find(self, key: bytes) -> int:
         """The slot of a key, NOBODY if unknown."""
-        return self._slots.get(key, NOBODY)
+        slot = int(self._index.find(_hashes([self._prefix + key]))[0])
+        return slot if slot != NOBODY and self._keys[slot] == key else NOBODY
 
     def key(self, slot: int) -> bytes:
         """Whose slot this is."""
@@ -96,24 +126,24 @@ class Roster:
 
     def forget(self, slots: Iterable[int]) -> None:
         """Make these devices unheard of; their slots will be given to others."""
-        for slot in slots:
-            key = self._keys[slot]
-            if key is not None:
-                del self._slots[key]
-                self._keys[slot] = None
-                self._free.append(slot)
-                self._clear(slot)
+        gone = [slot for slot in slots if self._keys[slot] is not None]
+        if not gone:
+            return
+        self._index.remove(np.array(gone, dtype=np.int32))
+        for slot in gone:
+            self._keys[slot] = None
+            self._free.append(slot)
+            self._clear(slot)
 
     def taken(self) -> I4:
-        """The slots that have a device."""
-        return np.array(sorted(self._slots.values()), dtype=np.int32)
+        """The slots that have a device, in order."""
+        return np.array([slot for slot, key in enumerate(self._keys) if key is not None], dtype=np.int32)
 
-    def _slot(self, key: bytes, admit: Callable[[bytes], bool]) -> int:
-        slot = self._slots.get(key)
-        if slot is not None:
-            return slot
+    def _enter(self, name: bytes, admit: Callable[[bytes], bool]) -> int:
+        """A slot for a name that is new; the caller adds it to the index."""
+        key = name[len(self._prefix) :]
         kind = key.partition(b".")[0].decode(errors="replace")
-        if kind not in KINDS or not admit(key):
+        if not name.startswith(self._prefix) or kind not in KINDS or not admit(key):
             return NOBODY
         if self._free:
             slot = self._free.pop()
@@ -124,7 +154,6 @@ class Roster:
                 self._grow(self._room + max(256, self._room // 8))
             self._keys.append(key)
         self.kind[slot] = KINDS.index(kind)
-        self._slots[key] = slot
         return slot
 
     def _clear(self, slot: int) -> None:
@@ -156,7 +185,7 @@ class Roster:
         n = len(keys)
         roster._grow(max(256, n))
         roster._keys = list(keys)
-        roster._slots = {key: slot for slot, key in enumerate(keys)}
+        roster._index.add(_hashes(keys), np.arange(n, dtype=np.int32))
         for name in SAVED:
             dtype = COLUMNS[name][0]
             column: NDArray[Any] = np.frombuffer(columns.get(name, b""), dtype=dtype)
@@ -164,3 +193,7 @@ class Roster:
                 raise msgspec.ValidationError(f"column {name} has {len(column)} rows instead of {n}")
             getattr(roster, name)[:n] = column
         return roster
+
+
+def _hashes(names: list[bytes]) -> I8:
+    return np.fromiter(map(hash, names), dtype=np.int64, count=len(names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
 
@@ -18,6 +17,8 @@ _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _BROKEN = Fix(float("nan"), float("nan"), float("nan"))
 #: The largest payload of a fix that is looked at; more is `malformed`.
 MAX_FIX_BYTES = 16_384
+#: So many are decoded in one go, and all of them one by one if one of them is no fix.
+TOGETHER = 512
 _STATUS = {b"online": ONLINE, b"offline": OFFLINE}
 
 
@@ -25,11 +26,11 @@ _STATUS = {b"online": ONLINE, b"offline": OFFLINE}
 class Rows:
     """n messages of one site's devices, in the order of the log.
 
-    `keys` are `b"person.alice"` as the engine wants them. A message that can't be a fix has the
-    key `b""` or `t_s` NaN.
+    `names` are `b"fix.<p>.<site>.person.alice"`, in a status message too. A message that can't be a
+    fix has `t_s` NaN, and one that can't be a status the name `b""`.
     """
 
-    keys: list[bytes]
+    names: list[bytes]
     what: U1
     received_s: F8
     seq: I8
@@ -40,13 +41,13 @@ class Rows:
 
     def __len__(self) -> int:
         """How many messages there are."""
-        return len(self.keys)
+        return len(self.names)
 
     def part(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to, but not including, `stop`."""
         cut = slice(start, stop)
         return Rows(
-            self.keys[cut],
+            self.names[cut],
             self.what[cut],
             self.received_s[cut],
             self.seq[cut],
@@ -59,7 +60,7 @@ class Rows:
     def pick(self, rows: I8) -> Rows:
         """Some rows, by their numbers."""
         return Rows(
-            [self.keys[row] for row in rows.tolist()],
+            [self.names[row] for row in rows.tolist()],
             self.what[rows],
             self.received_s[rows],
             self.seq[rows],
@@ -74,11 +75,11 @@ def joined(parts: list[Rows]) -> Rows:
     """All rows of some parts, in their order."""
     if len(parts) == 1:
         return parts[0]
-    keys: list[bytes] = []
+    names: list[bytes] = []
     for part in parts:
-        keys += part.keys
+        names += part.names
     return Rows(
-        keys,
+        names,
         np.concatenate([part.what for part in parts]),
         np.concatenate([part.received_s for part in parts]),
         np.concatenate([part.seq for part in parts]),
@@ -92,41 +93,45 @@ def joined(parts: list[Rows]) -> Rows:
 def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, received_ns: I8) -> Rows:
     """Decode messages `fix.<p>.<site>.<kind>.<device>[.status]`, all of length n.
 
-    `prefix` is `b"fix.<p>.<site>."`. Nothing raises: what isn't a fix of this site gets columns that
-    the engine calls `malformed`.
+    `prefix` is `b"fix.<p>.<site>."`. Nothing raises: what can't be decoded gets columns that the engine
+    calls `malformed`, and who isn't a device of this site has no slot there.
     """
-    length = len(prefix)
-    keys = [subject[length:] if subject.startswith(prefix) else b"" for subject in subjects]
-    what = np.zeros(len(keys), dtype=np.uint8)
-    fixes: list[Fix] | None = None
-    if max(map(len, payloads), default=0) <= MAX_FIX_BYTES:
-        with suppress(*_UNDECODABLE):
-            fixes = list(map(_decode, payloads))
-    if fixes is None:
-        fixes = [_one(row, keys, payload, what) for row, payload in enumerate(payloads)]
-    t_s = np.array([fix.tst for fix in fixes], dtype=np.float64)
-    exact = [fix.t for fix in fixes]
-    if exact.count(None) < len(exact):
-        numbers = [isinstance(t, float) for t in exact]
-        t_s[numbers] = list(compress(exact, numbers))
-    return Rows(
-        keys,
-        what,
-        # a float64 can't hold nanoseconds since 1970, so seconds and their fraction go separate ways
-        received_ns // 10**9 + received_ns % 10**9 / 1e9,
-        seq,
-        t_s,
-        np.array([fix.lat for fix in fixes], dtype=np.float64),
-        np.array([fix.lon for fix in fixes], dtype=np.float64),
-        np.array([fix.acc for fix in fixes], dtype=np.float64),  # None becomes NaN, which is unknown
-    )
+    n = len(subjects)
+    names, what, columns = list(subjects), np.zeros(n, dtype=np.uint8), np.empty((4, n))
+    for start in range(0, n, TOGETHER):
+        part = payloads[start : start + TOGETHER]
+        fixes = _together(part)
+        if fixes is None:
+            fixes = [_one(row, prefix, names, payload, what) for row, payload in enumerate(part, start)]
+        t_s, lat_deg, lon_deg, acc_m = columns[:, start : start + TOGETHER]
+        t_s[:] = [fix.tst for fix in fixes]
+        exact = [fix.t for fix in fixes]
+        if exact.count(None) < len(exact):
+            numbers = [isinstance(t, float) for t in exact]
+            t_s[numbers] = list(compress(exact, numbers))
+        lat_deg[:] = [fix.lat for fix in fixes]
+        lon_deg[:] = [fix.lon for fix in fixes]
+        acc_m[:] = [fix.acc for fix in fixes]  # None becomes NaN, which is unknown
+    # a float64 can't hold nanoseconds since 1970, so seconds and their fraction go separate ways
+    received_s = received_ns // 10**9
+    return Rows(names, what, received_s + (received_ns - received_s * 10**9) / 1e9, seq, *columns)
 
 
-def _one(row: int, keys: list[bytes], payload: bytes, what: U1) -> Fix:
+def _together(payloads: list[bytes]) -> list[Fix] | None:
+    """The fixes, None if one of the payloads isn't one."""
+    if max(map(len, payloads)) > MAX_FIX_BYTES:
+        return None
+    try:
+        return list(map(_decode, payloads))
+    except _UNDECODABLE:
+        return None
+
+
+def _one(row: int, prefix: bytes, names: list[bytes], payload: bytes, what: U1) -> Fix:
     """Decode one payload of a batch that has a broken or large one, or a status, in it."""
-    key, _, last = keys[row].rpartition(b".")
-    if last == b"status" and b"." in key:
-        keys[row] = key if payload in _STATUS else b""
+    name, _, last = names[row].rpartition(b".")
+    if last == b"status" and name.startswith(prefix) and b"." in name[len(prefix) :]:
+        names[row] = name if payload in _STATUS else b""
         what[row] = _STATUS.get(payload, FIX)
         return _BROKEN
     if len(payload) > MAX_FIX_BYTES:

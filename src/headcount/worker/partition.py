@@ -91,6 +91,7 @@ class Partition:
         self.pending = 0
         self._site = engine.zones.site
         self._prefix = b"fix.%d.%s." % (number, self._site.id.encode())
+        engine.called(self._prefix)
         self._pseudonyms = pseudonyms
         self._waiting: Rows | None = None  # decoded, and received after the last instant counted
         self._forget_undecoded()
@@ -117,6 +118,7 @@ class Partition:
         except msgspec.MsgspecError as error:
             raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
         self.engine = Engine.restore(self._site, saved.engine, self.engine.zones)
+        self.engine.called(self._prefix)
         self.seq = self.done_seq = saved.seq
         self._tick = saved.tick
         self._waiting = None
@@ -224,7 +226,7 @@ class Partition:
     def _step(self, part: Rows, output: Output) -> None:
         if not len(part):
             return
-        device = self.engine.slots(part.keys, self._admit)
+        device = self.engine.slots(part.names, self._admit)
         fixes = Fixes(device, part.what, part.received_s, part.t_s, part.lat_deg, part.lon_deg, part.acc_m)
         step = self.engine.step(fixes)
         row = np.flatnonzero(KEPT[step.verdicts])
@@ -313,7 +315,7 @@ class Partition:
             part.seq.astype("<i8").tobytes(),
             part.t_s.astype("<f8").tobytes(),
             part.received_s.astype("<f8").tobytes(),
-            self._pseudonyms.many(part.keys, part.received_s),
+            self._pseudonyms.many([name[len(self._prefix) :] for name in part.names], part.received_s),
             kinds.tobytes(),
             part.lat_deg.astype("<f8").tobytes(),
             part.lon_deg.astype("<f8").tobytes(),
