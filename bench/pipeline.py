@@ -199,8 +199,8 @@ async def latency(
     site = campus(ZONES, seed)
     settings = WorkerSettings(
         site,
-        Endpoint("127.0.0.1", config.nats_port, INTERNAL, PASSWORD),
-        MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, PASSWORD),
+        Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD),
+        [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, PASSWORD)],
         config.partitions,
         b"bench",
     )
@@ -251,7 +251,7 @@ async def measure(options: argparse.Namespace) -> None:
     """All three, each on a fresh broker."""
     rng = np.random.default_rng(options.seed)
     async with broker(options.partitions) as (config, client):
-        endpoint = Endpoint("127.0.0.1", config.nats_port, INTERNAL, PASSWORD)
+        endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD)
         site = campus(ZONES, options.seed)
         options.fixes = await fill(config, client, site.id, options.fixes, options.devices, rng)
         ratios = []

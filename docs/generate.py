@@ -61,7 +61,7 @@ def commands(
 
 def settings() -> str:
     """The page of settings."""
-    options = {parameter.name: parameter for parameter in main.commands["up"].params}
+    options = {parameter.name: parameter for parameter in main.commands["run"].params}
     parts = [
         "# Settings",
         NOTE,
@@ -95,14 +95,17 @@ def setting(name: str, option: click.Parameter, default: object) -> list[str]:
     """The paragraphs about one setting."""
     if not isinstance(option, click.Option):
         raise TypeError(name)
-    shown = (
-        "none" if default is dataclasses.MISSING else json.dumps(str(default) if name == "data" else default)
-    )
+    if name == "site":
+        shown = "`site.geojson` in this folder"
+    elif isinstance(option.show_default, str):
+        shown = option.show_default
+    else:
+        shown = f"`{json.dumps(str(default) if name == 'data' else default)}`"
     rows = [
-        ("flag", f"`{option.opts[0]}`"),
+        ("flag", " / ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))),
         ("variable", f"`{option.envvar}`"),
         ("in the file", f"`{name}`"),
-        ("default", f"`{shown}`" if shown != "none" else "`site.geojson` in this folder"),
+        ("default", shown),
         ("values", values_of(option)),
     ]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
@@ -116,7 +119,9 @@ def values_of(option: click.Option) -> str:
         return "on or off"
     if isinstance(kind, click.IntRange):
         return f"{kind.min} to {kind.max}"
-    return {"float": "0.01 to 10000"}.get(kind.name, "a path")
+    if kind.name == "float":
+        return {"drain_s": "0 to 3600"}.get(str(option.name), "0.01 to 10000")
+    return "text" if kind.name == "text" else "a path"
 
 
 def http() -> str:

@@ -25,7 +25,7 @@ from headcount.errors import HeadcountError, SettingsError
 from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
 from headcount.replay import Replay
-from headcount.settings import DEFAULT_DATA, Settings
+from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings, machine_name
 from headcount.simulate.traces import read_trace
 from headcount.sites import bundled_site, load_site
 from headcount.wire import KINDS, iso
@@ -119,6 +119,68 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             show_envvar=True,
             help="Time-lapse: holds are divided by this and speed limits multiplied.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _cluster_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of a deployment of more than one machine."""
+
+    def text(name: str, default: Any, shown: str | bool, about: str) -> Callable[..., Any]:
+        return click.option(
+            f"--{name}",
+            default=default,
+            envvar=f"HEADCOUNT_{name.upper().replace('-', '_')}",
+            show_default=shown,
+            show_envvar=True,
+            help=about,
+        )
+
+    def port(name: str, default: int, about: str) -> Callable[..., Any]:
+        return click.option(
+            f"--{name}-port",
+            type=click.IntRange(1, 65535),
+            default=default,
+            envvar=f"HEADCOUNT_{name.upper()}_PORT",
+            show_default=True,
+            show_envvar=True,
+            help=about,
+        )
+
+    options = [
+        text("name", machine_name, "this machine's name", "Name of this unit; no two have the same."),
+        text("inside-host", LOOPBACK, True, "Address on which the units of a cluster reach this one."),
+        text("advertise", "", "inside-host, or this machine's name", "Host that is told to other units."),
+        text("core", "", "127.0.0.1 and the NATS port", "NATS addresses of the core: HOST:PORT,HOST:PORT."),
+        text("core-mqtt", "", "the core's hosts and the MQTT port", "MQTT addresses of the core."),
+        text(
+            "peers",
+            "",
+            "the core is one node",
+            "The three nodes of the core: HOST:PORT of their cluster ports.",
+        ),
+        click.option(
+            "--devices/--no-devices",
+            default=True,
+            envvar="HEADCOUNT_DEVICES",
+            show_default=True,
+            show_envvar=True,
+            help="Whether the core itself lets in devices, or only brokers do.",
+        ),
+        port("leaf", 7422, "Port of the core for brokers."),
+        port("cluster", 6222, "Port of the core for its other nodes."),
+        port("health", 8081, "HTTP port of a broker's health and metrics."),
+        text("drain-s", 20.0, True, "Seconds over which a broker that ends sends its devices away."),
+        click.option(
+            "--secret-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            envvar="HEADCOUNT_SECRET_FILE",
+            show_default="secret in the data folder",
+            show_envvar=True,
+            help="File with the secret that all units share.",
         ),
     ]
     for option in reversed(options):
@@ -315,14 +377,19 @@ def _open_browser(url: str) -> None:
 @click.argument("role", type=click.Choice(sorted(roles.ROLES)))
 @_site_option
 @_options
+@_cluster_options
 def run(role: str, site: Path | None, **values: Any) -> None:
     """Run one role in this process.
 
     \b
-    headcount run broker --site campus.geojson
-    headcount run count --site campus.geojson
+    headcount run core
+    headcount run broker --core core-0:4222
+    headcount run count --site campus.geojson --core core-0:4222
     """
-    settings = _settings(site, values)
+    if role in roles.WITHOUT_SITE:
+        settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **values)
+    else:
+        settings = _settings(site, values)
     configure_logging(role)
 
     async def work() -> None:

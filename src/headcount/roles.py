@@ -24,19 +24,19 @@ from headcount.broker.folder import write_private
 from headcount.broker.server import Broker
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
-from headcount.errors import DataFolderError, HeadcountError, PortTakenError
+from headcount.errors import DataFolderError, HeadcountError, PortTakenError, SettingsError
 from headcount.fixlog.reader import Endpoint
 from headcount.history import writer
 from headcount.ops.lifecycle import Child
 from headcount.ops.logs import LOG_LEVEL
-from headcount.settings import Settings
+from headcount.settings import LOOPBACK, Settings
 from headcount.sites import load_site
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
 
 _log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
+MIN_SECRET = 16
 #: The roles of a machine, in the order in which they are started.
 WORKING_ROLES = ("count", "history", "adapters", "api")
 READY_S = 60.0
@@ -58,6 +58,8 @@ def secret_of(settings: Settings) -> str:
     Raises:
         DataFolderError: if the folder can't be read or written.
     """
+    if settings.secret_file is not None:
+        return _given_secret(settings.secret_file)
     path = settings.data / "secret"
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
@@ -72,8 +74,18 @@ def secret_of(settings: Settings) -> str:
         ) from error
 
 
+def _given_secret(path: Path) -> str:
+    try:
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("--secret-file", f"{path} can't be read: {error}") from error
+    if len(secret) < MIN_SECRET:
+        raise SettingsError("--secret-file", f"{path} holds less than {MIN_SECRET} characters")
+    return secret
+
+
 def _endpoint(settings: Settings) -> Endpoint:
-    return Endpoint(LOOPBACK, settings.nats_port, INTERNAL, secret_of(settings))
+    return Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
 
 
 # --- the roles ---------------------------------------------------------------------------------
@@ -103,7 +115,7 @@ async def run_count(settings: Settings, stop: asyncio.Event) -> None:
     # batches are hundreds of thousands of short-lived objects without cycles
     gc.set_threshold(200_000, 20, 100)
     password = secret_of(settings)
-    mqtt = MqttAddress(LOOPBACK, settings.mqtt_port, INTERNAL, password)
+    mqtt = [MqttAddress(host, port, INTERNAL, password) for host, port in settings.core_mqtt_addresses]
     worker = counting.WorkerSettings(
         site_of(settings), _endpoint(settings), mqtt, settings.partitions, password.encode()
     )
@@ -119,7 +131,7 @@ async def run_history(settings: Settings, stop: asyncio.Event) -> None:
 async def run_adapters(settings: Settings, stop: asyncio.Event) -> None:
     """The translator of other formats."""
     options = {
-        "servers": f"nats://{LOOPBACK}:{settings.nats_port}",
+        "servers": _endpoint(settings).urls,
         "user": INTERNAL,
         "password": secret_of(settings),
     }
@@ -130,16 +142,18 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
     """HTTP: API, live stream, map, metrics."""
     sources = Sources(
         site=site_of(settings),
-        broker_url=f"nats://{LOOPBACK}:{settings.nats_port}",
+        broker_url=",".join(_endpoint(settings).urls),
         data=settings.data,
         partitions=settings.partitions,
         user=INTERNAL,
         password=secret_of(settings),
-        monitor_url=f"http://{LOOPBACK}:{settings.monitor_port}",
+        monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",
     )
     await server.run(sources, host=settings.host, port=settings.http_port, stop=stop)
 
 
+#: Roles that count nothing, and so need no site file.
+WITHOUT_SITE = frozenset({"core", "broker", "history", "proxy", "scale"})
 ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]] = {
     "broker": run_broker,
     "count": run_count,

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from dataclasses import dataclass, fields
+import re
+import socket
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from headcount.errors import SettingsError
+from headcount.wire import ID
 
 DEFAULT_DATA = Path("headcount-data")
+#: The site file where none is named.
+DEFAULT_SITE = Path("site.geojson")
 ENVIRONMENT = "HEADCOUNT_"
+LOOPBACK = "127.0.0.1"
+#: Addresses that mean "all of this machine's".
+ANY = ("0.0.0.0", "::")
+
+Address = tuple[str, int]
+
+
+def machine_name() -> str:
+    """This machine's name, cut to what names may hold."""
+    name = socket.gethostname().partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:64] or "headcount"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One deployment on one machine; every role gets the same."""
+    """One deployment; every role of it gets the same, but for its name and its own ports."""
 
     site: Path
     data: Path = DEFAULT_DATA
@@ -26,6 +43,19 @@ class Settings:
     partitions: int = 16
     open: bool = False
     speed: float = 1.0
+    # --- more than one machine
+    name: str = field(default_factory=machine_name)
+    inside_host: str = LOOPBACK
+    advertise: str = ""
+    core: str = ""
+    core_mqtt: str = ""
+    peers: str = ""
+    devices: bool = True
+    leaf_port: int = 7422
+    cluster_port: int = 6222
+    health_port: int = 8081
+    drain_s: float = 20.0
+    secret_file: Path | None = None
 
     def __post_init__(self) -> None:
         """Check what one value can't show by itself.
@@ -37,6 +67,24 @@ class Settings:
             raise SettingsError("--speed", f"{self.speed:g} is not within 0.01 to 10000")
         if self.partitions < 1 or self.partitions > 512:
             raise SettingsError("--partitions", f"{self.partitions} is not within 1 to 512")
+        if ID.fullmatch(self.name) is None:
+            raise SettingsError("--name", f"{self.name!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
+        if not 0 <= self.drain_s <= 3600:
+            raise SettingsError("--drain-s", f"{self.drain_s:g} is not within 0 to 3600")
+        for host, option in ((self.inside_host, "--inside-host"), (self.advertise, "--advertise")):
+            if host and re.fullmatch(r"[0-9A-Za-z.:_-]+", host) is None:
+                raise SettingsError(option, f"{host!r} is no address or name of a machine")
+        self._check_ports()
+        addresses("--core", self.core, self.nats_port)
+        addresses("--core-mqtt", self.core_mqtt, self.mqtt_port)
+        if len(addresses("--peers", self.peers, self.cluster_port)) not in (0, 1, 3):
+            raise SettingsError("--peers", f"{self.peers!r}: a core is 1 node or 3")
+        if self.replicas > 1 and self.devices:
+            raise SettingsError(
+                "--devices", "devices reach a core of three nodes through brokers: --no-devices"
+            )
+
+    def _check_ports(self) -> None:
         ports = {
             "--mqtt-port": self.mqtt_port,
             "--ws-port": self.ws_port,
@@ -53,13 +101,64 @@ class Settings:
     @property
     def host(self) -> str:
         """Where devices and browsers reach us: this machine only, unless `open`."""
-        return "0.0.0.0" if self.open else "127.0.0.1"
+        return "0.0.0.0" if self.open else LOOPBACK
+
+    @property
+    def advertised(self) -> str:
+        """Under which other units reach this one."""
+        return self.advertise or (socket.gethostname() if self.inside_host in ANY else self.inside_host)
+
+    @property
+    def core_addresses(self) -> tuple[Address, ...]:
+        """Where the nodes of the core are, for NATS clients."""
+        return addresses("--core", self.core, self.nats_port) or ((LOOPBACK, self.nats_port),)
+
+    @property
+    def core_mqtt_addresses(self) -> tuple[Address, ...]:
+        """Where the nodes of the core take retained counts over MQTT."""
+        return addresses("--core-mqtt", self.core_mqtt, self.mqtt_port) or tuple(
+            (host, self.mqtt_port) for host, _ in self.core_addresses
+        )
+
+    @property
+    def peer_addresses(self) -> tuple[Address, ...]:
+        """The nodes of the core as they reach each other; none where there is one."""
+        peers = addresses("--peers", self.peers, self.cluster_port)
+        return peers if len(peers) > 1 else ()
+
+    @property
+    def replicas(self) -> int:
+        """On how many nodes of the core each stream is."""
+        return len(self.peer_addresses) or 1
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a role in a process of its own."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["data"], values["site"] = self.data.resolve(), self.site.resolve()
-        return {
-            **os.environ,
-            **{f"{ENVIRONMENT}{name.upper()}": str(value) for name, value in values.items()},
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("data", "site", "secret_file"):
+            values[name] = values[name] and values[name].resolve()
+        ours = {
+            f"{ENVIRONMENT}{name.upper()}": str(value) for name, value in values.items() if value is not None
         }
+        return {**os.environ, **ours}
+
+
+def addresses(option: str, text: str, port: int) -> tuple[Address, ...]:
+    """`host:port,host` as addresses; `port` is for those that name none.
+
+    Raises:
+        SettingsError: if one can't be read.
+    """
+    return tuple(_address(option, part.strip(), port) for part in text.split(",") if part.strip())
+
+
+def _address(option: str, text: str, port: int) -> Address:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(\d{1,5}))?", text)
+    if match is None or not 1 <= int(match[2] or port) <= 65535:
+        raise SettingsError(option, f"{text!r}: use HOST:PORT, several with commas between")
+    host = match[1].strip("[]")
+    if match[1].startswith("["):
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError as error:
+            raise SettingsError(option, f"{text!r}: {error}") from error
+    return host, int(match[2] or port)

@@ -90,7 +90,7 @@ def numbered(device: str) -> Callable[[int], tuple[str, bytes]]:
 
 def endpoint(broker: Broker) -> Endpoint:
     """Where the log of a broker is."""
-    return Endpoint("127.0.0.1", broker.config.nats_port, INTERNAL, broker.config.password)
+    return Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, broker.config.password)
 
 
 async def fixes(broker: Broker, client: Client) -> dict[str, list[int]]:

@@ -170,7 +170,7 @@ async def in_log(server: Server) -> dict[str, list[int]]:
     """Device → what its fixes say, in the order of the log."""
     client = await internal_client(server)
     stored: dict[str, list[int]] = {}
-    endpoint = Endpoint("127.0.0.1", server.config.nats_port, "headcount", server.config.password)
+    endpoint = Endpoint((("127.0.0.1", server.config.nats_port),), "headcount", server.config.password)
     async with open_reader(endpoint, client) as reader:
         for partition in range(server.config.partitions):
             # a last message that comes out in any case

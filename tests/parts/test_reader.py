@@ -18,7 +18,7 @@ from headcount.fixlog.reader import PULL, Endpoint, LogReader, open_reader
 
 
 def _endpoint(broker: Broker, password: str | None = None) -> Endpoint:
-    return Endpoint("127.0.0.1", broker.config.nats_port, INTERNAL, password or broker.config.password)
+    return Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, password or broker.config.password)
 
 
 async def _fill(client: Client, partition: int, start: int, count: int, payload: bytes = b"x") -> None:

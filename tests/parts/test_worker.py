@@ -44,8 +44,8 @@ class _Deployment:
         self.client = client
         self.broker = broker
         config = broker.config
-        self.endpoint = Endpoint("127.0.0.1", config.nats_port, INTERNAL, config.password)
-        mqtt = MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, config.password)
+        self.endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, config.password)
+        mqtt = [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, config.password)]
         self.settings = WorkerSettings(self.site, self.endpoint, mqtt, config.partitions, b"secret")
         self.heard: dict[float, dict[int, bytes]] = {}
         self.epochs: dict[int, int] = {}

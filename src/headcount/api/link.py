@@ -103,7 +103,7 @@ class Link:
 
         self._client = Client()
         await self._client.connect(
-            self._sources.broker_url,
+            self._sources.broker_url.split(","),
             user=self._sources.user,
             password=self._sources.password,
             name="headcount api",

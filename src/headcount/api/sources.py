@@ -16,7 +16,7 @@ class Sources:
     """The site, the broker and the data folder behind one API, and the API's limits."""
 
     site: Site
-    broker_url: str  # nats://host:port
+    broker_url: str  # nats://host:port, several with commas between
     data: Path  # the data folder, for the history
     partitions: int
     user: str | None = None

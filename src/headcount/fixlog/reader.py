@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import operator
+import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -51,16 +52,20 @@ CONNECT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the NATS server is, and who we are there."""
+    """Where the NATS servers of the core are, any of which will do, and who we are there."""
 
-    host: str
-    port: int
+    addresses: tuple[tuple[str, int], ...]
     user: str
     password: str
 
+    @property
+    def urls(self) -> list[str]:
+        """The addresses as NATS clients take them."""
+        return [f"nats://{f'[{host}]' if ':' in host else host}:{port}" for host, port in self.addresses]
+
     def __repr__(self) -> str:
         """Without the password: representations end up in logs."""
-        return f"Endpoint({self.user}@{self.host}:{self.port})"
+        return f"Endpoint({self.user}@{','.join(f'{host}:{port}' for host, port in self.addresses)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,20 +294,7 @@ async def open_reader(endpoint: Endpoint, nc: Client) -> AsyncIterator[LogReader
     Raises:
         LogError: if the server can't be reached or refuses us.
     """
-    loop = asyncio.get_running_loop()
-    sock = socket.socket()
-    sock.setblocking(False)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await loop.sock_connect(sock, (endpoint.host, endpoint.port))
-            rest = await _greet(sock, endpoint)
-    except (OSError, TimeoutError) as error:
-        sock.close()
-        raise LogError(f"{endpoint}: can't connect: {error!r}") from error
-    except BaseException:
-        sock.close()
-        raise
+    sock, rest = await _connect(endpoint)
     parser = Parser()
     parser.feed(rest)
     reader = LogReader(sock, parser, nc)
@@ -312,6 +304,37 @@ async def open_reader(endpoint: Endpoint, nc: Client) -> AsyncIterator[LogReader
         sock.close()
         if nc.is_connected:
             await asyncio.gather(*map(reader._remove, reader._followed.values()))  # noqa: SLF001
+
+
+async def _connect(endpoint: Endpoint) -> tuple[socket.socket, bytes]:
+    """A connection to one of the servers, tried in any order, and what came after the greeting."""
+    addresses = list(endpoint.addresses)
+    random.shuffle(addresses)
+    problem: Exception | None = None
+    for host, port in addresses:
+        try:
+            return await _connect_to(host, port, endpoint)
+        except (OSError, TimeoutError, LogError) as error:
+            problem = error
+    if isinstance(problem, LogError):
+        raise problem
+    raise LogError(f"{endpoint}: can't connect: {problem!r}") from problem
+
+
+async def _connect_to(host: str, port: int, endpoint: Endpoint) -> tuple[socket.socket, bytes]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(CONNECT_TIMEOUT_S / len(endpoint.addresses)):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(sock, address)
+            return sock, await _greet(sock, endpoint)
+        except BaseException:
+            sock.close()
+            raise
 
 
 async def _greet(sock: socket.socket, endpoint: Endpoint) -> bytes:

@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -61,7 +61,7 @@ class WorkerSettings:
 
     site: Site
     log: Endpoint
-    mqtt: MqttAddress
+    mqtt: Sequence[MqttAddress]  # of the core's nodes, any of which will do
     partitions: int
     secret: bytes
 
@@ -417,7 +417,7 @@ async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
     """
     try:
         nc = await nats.connect(
-            f"nats://{log.host}:{log.port}",
+            log.urls,
             user=log.user,
             password=log.password,
             name=name,

@@ -8,9 +8,9 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 
 import aiomqtt
 import msgspec
@@ -143,11 +143,16 @@ class RetainedCounts:
     """Keeps the retained MQTT messages of a site up to date; one worker at a time does this."""
 
     def __init__(
-        self, nc: Client, address: MqttAddress, site: Site, partitions: int, still: Callable[[], bool]
+        self,
+        nc: Client,
+        addresses: Sequence[MqttAddress],
+        site: Site,
+        partitions: int,
+        still: Callable[[], bool],
     ) -> None:
-        """Sum what arrives on `count.*` and publish it at `address` for as long as `still` says."""
+        """Sum what arrives on `count.*` and publish it at one of the addresses for as long as `still` says."""
         self._nc = nc
-        self._address = address
+        self._addresses = addresses
         self._site = site
         self._still = still
         self._totals = Totals(partitions, len(site.zones))
@@ -157,18 +162,20 @@ class RetainedCounts:
         """Publish; a lost connection is made again."""
         subscription = await self._nc.subscribe("count.*", cb=self._add)
         try:
-            while self._still():
+            for address in cycle(self._addresses):
+                if not self._still():
+                    return
                 try:
                     async with aiomqtt.Client(
-                        self._address.host,
-                        self._address.port,
-                        username=self._address.user,
-                        password=self._address.password,
+                        address.host,
+                        address.port,
+                        username=address.user,
+                        password=address.password,
                         identifier=f"headcount-counts-{secrets.token_hex(4)}",
                     ) as client:
                         await self._publish(client)
                 except aiomqtt.MqttError as error:
-                    _log.warning("retained counts: connection lost (%s), trying again", error)
+                    _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
                     await asyncio.sleep(RECONNECT_S)
         finally:
             if self._nc.is_connected:
