@@ -1,0 +1,1 @@
+"""How many brokers and workers there should be: watching, deciding, adding and removing."""
