@@ -44,7 +44,7 @@ def random_rows(rng: random.Random, n: int, *, start: float = T0, span_s: float 
             seq,
             at - rng.choice([0.0, 0.25, 1.5, 300.0]),
             at,
-            f"d{rng.randrange(max(2, n // 4))}",
+            pseudonym(rng.randrange(max(2, n // 4))),
             rng.choice(KINDS),
             round(52.67 + rng.random() * 0.02, 7),
             round(-8.58 + rng.random() * 0.03, 7),
@@ -55,13 +55,18 @@ def random_rows(rng: random.Random, n: int, *, start: float = T0, span_s: float 
     ]
 
 
+def pseudonym(number: int) -> str:
+    """A made-up one: 16 hexadecimal digits."""
+    return f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+
+
 def columns(rows: Sequence[Row]) -> FixColumns:
     """Rows as they are on the wire."""
     return FixColumns(
         seq=np.array([r.seq for r in rows], "<i8").tobytes(),
         t=np.array([r.t for r in rows], "<f8").tobytes(),
         received=np.array([r.received for r in rows], "<f8").tobytes(),
-        device=[r.device for r in rows],
+        device=b"".join(bytes.fromhex(r.device) for r in rows),
         kind=np.array([KINDS.index(r.kind) for r in rows], np.uint8).tobytes(),
         lat=np.array([r.lat for r in rows], "<f8").tobytes(),
         lon=np.array([r.lon for r in rows], "<f8").tobytes(),

@@ -147,7 +147,7 @@ class FixColumns(msgspec.Struct):
     seq: bytes  # int64 stream sequence
     t: bytes  # float64
     received: bytes  # float64
-    device: list[str]  # pseudonyms, n of them
+    device: bytes  # pseudonyms, 8 bytes each
     kind: bytes  # uint8 index into KINDS
     lat: bytes  # float64 degrees
     lon: bytes  # float64 degrees

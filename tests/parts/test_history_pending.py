@@ -206,7 +206,7 @@ def bad_batches() -> list[HistoryBatch]:
     return [
         changed(seq=good.fixes.seq[:-8]),
         changed(seq=good.fixes.seq[:-1]),
-        changed(device=["only one"]),
+        changed(device=b"only one"),
         changed(verdict=b"\xff\xff\xff"),
         changed(received=np.array([np.nan] * 3).tobytes()),
         batch(rows=[replace(row, lat=91.0)]),

@@ -97,7 +97,9 @@ class _Heard:
             seq = np.frombuffer(batch.fixes.seq, "<i8").tolist()
             t_s = np.frombuffer(batch.fixes.t, "<f8").tolist()
             verdict = list(batch.fixes.verdict)
-            for row in zip(seq, t_s, batch.fixes.device, verdict, strict=True):
+            names = batch.fixes.device.hex()
+            device = [names[start : start + 16] for start in range(0, len(names), 16)]
+            for row in zip(seq, t_s, device, verdict, strict=True):
                 assert self.rows.setdefault(row[0], row[1:]) == row[1:]
         for recorded in batch.counts:
             assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values

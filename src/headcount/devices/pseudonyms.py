@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-from headcount.counting.fixes import F8
+import numpy as np
+
+from headcount.counting.fixes import U8
 
 DAY_S = 86_400
+#: Eight bytes, told as 16 hexadecimal digits.
+PSEUDONYM_BYTES = 8
 
 
 class Pseudonyms:
@@ -21,31 +25,17 @@ class Pseudonyms:
         self._secret = secret
         self._day = -1
         self._key = b""
-        self._known: dict[bytes, str] = {}
 
     def of(self, key: bytes, t_s: float) -> str:
         """The pseudonym of a device (`b"person.alice"`) at a time in Unix seconds: 16 characters."""
-        day = int(t_s // DAY_S)
-        if day != self._day:
-            self._day = day
-            self._key = hashlib.blake2b(b"pseudonym %d" % day, key=self._secret[:64], digest_size=32).digest()
-            self._known = {}
-        known = self._known.get(key)
-        if known is None:
-            known = hashlib.blake2b(key, key=self._key, digest_size=8).hexdigest()
-            self._known[key] = known
-        return known
+        return self._bytes(key, int(t_s // DAY_S)).hex()
 
-    def many(self, keys: list[bytes], t_s: F8) -> list[str]:
-        """The pseudonyms of n devices at n times that don't decrease."""
-        if not keys:
-            return []
-        if t_s[0] // DAY_S == t_s[-1] // DAY_S:
-            self.of(keys[0], float(t_s[0]))
-            found = list(map(self._known.get, keys))
-            if None not in found:
-                return [name for name in found if name is not None]
-        return [self.of(key, t) for key, t in zip(keys, t_s.tolist(), strict=True)]
+    def many(self, keys: list[bytes], day: int) -> U8:
+        """The pseudonyms of n devices on a day (its number since 1970), as numbers.
+
+        The memory of the column, `tobytes()`, is their bytes one after the other on any machine.
+        """
+        return np.frombuffer(b"".join([self._bytes(key, day) for key in keys]), dtype=np.uint64)
 
     def event(self, key: bytes, zone: str, change: str, t_s: float, reason: str) -> str:
         """The id of an event: the same whenever the log is replayed, and no way back to the device.
@@ -53,6 +43,14 @@ class Pseudonyms:
         The reason is part of it: who fell silent at some moment, came back with older fixes and left
         by moving at that same moment has left twice.
         """
-        self.of(key, t_s)
         text = b"%s|%s|%s|%r|%s" % (key, zone.encode(), change.encode(), t_s, reason.encode())
-        return hashlib.blake2b(text, key=self._key, digest_size=12).hexdigest()
+        return hashlib.blake2b(text, key=self._of_day(int(t_s // DAY_S)), digest_size=12).hexdigest()
+
+    def _bytes(self, key: bytes, day: int) -> bytes:
+        return hashlib.blake2b(key, key=self._of_day(day), digest_size=PSEUDONYM_BYTES).digest()
+
+    def _of_day(self, day: int) -> bytes:
+        if day != self._day:
+            self._day = day
+            self._key = hashlib.blake2b(b"pseudonym %d" % day, key=self._secret[:64], digest_size=32).digest()
+        return self._key

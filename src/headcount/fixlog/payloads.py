@@ -57,19 +57,6 @@ class Rows:
             self.acc_m[cut],
         )
 
-    def pick(self, rows: I8) -> Rows:
-        """Some rows, by their numbers."""
-        return Rows(
-            [self.names[row] for row in rows.tolist()],
-            self.what[rows],
-            self.received_s[rows],
-            self.seq[rows],
-            self.t_s[rows],
-            self.lat_deg[rows],
-            self.lon_deg[rows],
-            self.acc_m[rows],
-        )
-
 
 def joined(parts: list[Rows]) -> Rows:
     """All rows of some parts, in their order."""

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fixes import F8, I4, I8, U1
+from headcount.counting.fixes import F8, I4, I8, U1, U8
 from headcount.errors import LogError
 from headcount.wire import KINDS, NUMBERS, VERDICTS, CountsAt, FixColumns, HistoryBatch
 
@@ -42,7 +42,7 @@ class FixRows:
     seq: I8
     t_s: F8
     received_s: F8
-    device: list[str]  # pseudonyms
+    device: U8  # pseudonyms: the memory of each is its bytes
     kind: U1  # index into wire.KINDS
     lat_deg: F8
     lon_deg: F8
@@ -218,11 +218,11 @@ def _first_of_each(seq: I8) -> NDArray[np.bool_]:
 def _fix_rows(partition: int, columns: FixColumns) -> FixRows:
     try:
         rows = FixRows(
-            partition=np.full(len(columns.device), partition, np.int16),
+            partition=np.full(len(columns.verdict), partition, np.int16),
             seq=np.frombuffer(columns.seq, "<i8"),
             t_s=np.frombuffer(columns.t, "<f8").clip(T_MIN_S, T_MAX_S),
             received_s=np.frombuffer(columns.received, "<f8"),
-            device=columns.device,
+            device=np.frombuffer(columns.device, np.uint64),
             kind=np.frombuffer(columns.kind, np.uint8),
             lat_deg=np.frombuffer(columns.lat, "<f8"),
             lon_deg=np.frombuffer(columns.lon, "<f8"),
@@ -238,9 +238,18 @@ def _fix_rows(partition: int, columns: FixColumns) -> FixRows:
 
 
 def _problem(rows: FixRows) -> str | None:
-    n = len(rows.device)
-    columns = (rows.seq, rows.t_s, rows.received_s, rows.kind, rows.lat_deg, rows.lon_deg, rows.acc_m)
-    if any(len(column) != n for column in (*columns, rows.verdict)):
+    n = len(rows.verdict)
+    columns = (
+        rows.device,
+        rows.seq,
+        rows.t_s,
+        rows.received_s,
+        rows.kind,
+        rows.lat_deg,
+        rows.lon_deg,
+        rows.acc_m,
+    )
+    if any(len(column) != n for column in columns):
         return "its columns differ in length"
     if not ((rows.received_s >= T_MIN_S) & (rows.received_s <= T_MAX_S)).all() or np.isnan(rows.t_s).any():
         return "a time is not a number of seconds between 1970 and 9999"
@@ -266,7 +275,7 @@ def _chosen(rows: FixRows, mask: NDArray[np.bool_]) -> FixRows:
         seq=rows.seq[mask],
         t_s=rows.t_s[mask],
         received_s=rows.received_s[mask],
-        device=[name for name, kept in zip(rows.device, mask.tolist(), strict=True) if kept],
+        device=rows.device[mask],
         kind=rows.kind[mask],
         lat_deg=rows.lat_deg[mask],
         lon_deg=rows.lon_deg[mask],
@@ -284,7 +293,7 @@ def _joined(parts: list[FixRows]) -> FixRows:
         seq=column("seq"),
         t_s=column("t_s"),
         received_s=column("received_s"),
-        device=[name for part in parts for name in part.device],
+        device=column("device"),
         kind=column("kind"),
         lat_deg=column("lat_deg"),
         lon_deg=column("lon_deg"),

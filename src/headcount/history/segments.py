@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headcount.counting.fixes import F8, I8
+from headcount.counting.fixes import F8, I8, U8
 from headcount.errors import DataFolderError
 from headcount.history.pending import CountRows, FixRows, Flush, Written
 from headcount.wire import KINDS, NUMBERS, VERDICTS
@@ -221,7 +221,7 @@ def fixes_table(rows: FixRows) -> pa.Table:
             "received": pa.array(np.floor(rows.received_s * 1e3).astype(np.int64), pa.timestamp("ms", "UTC")),
             # Plain here, dictionaries in the file: those are made per row group and hold no name
             # that the group doesn't (a common one took up to three times the room).
-            "device": pa.array(rows.device, pa.string()),
+            "device": _hexadecimal(rows.device),
             "kind": _named(rows.kind, KINDS),
             "lat": _decimals(_scaled(rows.lat_deg, 1e7).astype("<i4"), LAT_TYPE),
             "lon": _decimals(_scaled(rows.lon_deg, 1e7), LON_TYPE),
@@ -276,6 +276,13 @@ def _encoding(table: pa.Table) -> dict[str, object]:
 
 def _scaled(values: F8, scale: float) -> I8:
     return np.rint(values * scale).astype(np.int64)
+
+
+def _hexadecimal(values: U8) -> pa.Array:
+    """The bytes of each value as 16 digits."""
+    ends = np.arange(len(values) + 1, dtype=np.int32) * (2 * values.itemsize)
+    digits = values.tobytes().hex().encode()
+    return pa.Array.from_buffers(pa.string(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(digits)])
 
 
 def _named(codes: np.ndarray[tuple[int], np.dtype[np.uint8]], names: tuple[str, ...]) -> pa.Array:

@@ -17,9 +17,9 @@ import numpy as np
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, Events
-from headcount.counting.fixes import F8, I8, U1, Fixes
+from headcount.counting.fixes import F8, I4, I8, U8, Fixes
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
-from headcount.devices.pseudonyms import Pseudonyms
+from headcount.devices.pseudonyms import DAY_S, Pseudonyms
 from headcount.errors import LogError, SnapshotError
 from headcount.fixlog.payloads import Rows, joined, rows
 from headcount.fixlog.reader import Delivery
@@ -36,6 +36,7 @@ from headcount.wire import (
     PartitionCounts,
     partition_of,
 )
+from headcount.worker.kept import Kept
 
 TICK_NS = round(TICK_S * 1e9)
 HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
@@ -47,11 +48,8 @@ BATCH_ROWS = 8_192
 TOLD_TICKS = 5
 #: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
 GAP_TICKS = round(3600 / TICK_S)
-#: The most rows, and bytes of counts, in one message to the history; the broker takes 8 MiB.
-MESSAGE_ROWS = 10_000
+#: The most bytes of counts in one message to the history; the broker takes 8 MiB.
 MESSAGE_BYTES = 2 << 20
-#: Larger accuracies mean nothing, and would not fit the history's column.
-MOST_ACC_M = 1e9
 #: Verdicts whose fixes are kept in the history (rule 1).
 KEPT = np.zeros(256, dtype=np.bool_)
 KEPT[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
@@ -97,8 +95,8 @@ class Partition:
         self._forget_undecoded()
         self._tick = 0  # the last instant that was counted, in TICK_S
         self._reached_ns = 0
-        self._kept: list[tuple[Rows, U1, U1]] = []  # rows for the history, verdicts, kinds
-        self.kept_rows = 0
+        self._kept = Kept()  # for the history
+        self._day = -1  # for which the engine's labels are pseudonyms
         self._recorded: list[CountsAt] = []
         self._tick_subject = b"fix.%d.tick" % number
 
@@ -123,7 +121,7 @@ class Partition:
         self._tick = saved.tick
         self._waiting = None
         self._forget_undecoded()
-        self._kept, self._recorded, self.kept_rows = [], [], 0
+        self._kept, self._recorded, self._day = Kept(), [], -1
 
     # --- work ----------------------------------------------------------------------------------
     def take(self, delivery: Delivery) -> None:
@@ -148,6 +146,11 @@ class Partition:
     def waiting_rows(self) -> int:
         """How many messages are read and not yet counted."""
         return len(self._subjects) + (len(self._waiting) if self._waiting is not None else 0)
+
+    @property
+    def kept_rows(self) -> int:
+        """How many rows wait for `history`."""
+        return len(self._kept)
 
     def _decoded(self) -> Rows | None:
         """All fixes that wait, in the order of the log."""
@@ -229,11 +232,11 @@ class Partition:
         device = self.engine.slots(part.names, self._admit)
         fixes = Fixes(device, part.what, part.received_s, part.t_s, part.lat_deg, part.lon_deg, part.acc_m)
         step = self.engine.step(fixes)
-        row = np.flatnonzero(KEPT[step.verdicts])
-        if len(row):
-            kept = part if len(row) == len(part) else part.pick(row)
-            self._kept.append((kept, step.verdicts[row], self.engine.kinds(device[row])))
-            self.kept_rows += len(row)
+        kept = KEPT[step.verdicts]
+        who, received_s = device[kept], part.received_s[kept]
+        if len(who):
+            names = self._pseudonyms_of(who, received_s)
+            self._kept.add(part, kept, names, self.engine.kinds(who), step.verdicts[kept])
         self._tell(step.events, output)
         fix = step.verdicts != 255
         kind = np.where(device >= 0, self.engine.kinds(device), 2)[fix]
@@ -249,6 +252,28 @@ class Partition:
             and ID.fullmatch(device) is not None
             and partition_of(self._site.id, device, self.partitions) == self.number
         )
+
+    def _pseudonyms_of(self, slots: I4, received_s: F8) -> U8:
+        """The pseudonym of each slot's device on the day when it was heard; looked up where known."""
+        first, last = int(received_s.min() // DAY_S), int(received_s.max() // DAY_S)
+        if first == last:
+            return self._pseudonyms_on(first, slots)
+        found, days = np.empty(len(slots), dtype=np.uint64), received_s // DAY_S
+        for day in np.unique(days).tolist():
+            found[days == day] = self._pseudonyms_on(int(day), slots[days == day])
+        return found
+
+    def _pseudonyms_on(self, day: int, slots: I4) -> U8:
+        labels = self.engine.labels()
+        if day != self._day:
+            labels[:] = 0
+            self._day = day
+        found = labels[slots]
+        if not found.all():
+            new = np.unique(slots[found == 0])
+            labels[new] = self._pseudonyms.many([self.engine.key(slot) for slot in new.tolist()], day)
+            found = labels[slots]
+        return found
 
     def _tell(self, events: Events, output: Output) -> None:
         site, zones, names = self._site.id, self._site.zones, self._pseudonyms
@@ -292,36 +317,14 @@ class Partition:
 
     def history(self) -> list[HistoryBatch]:
         """What was counted since the last call, for the history, in messages of a bounded size."""
-        kept, recorded = self._kept, self._recorded
-        self._kept, self._recorded, self.kept_rows = [], [], 0
-        batches: list[HistoryBatch] = []
-        if kept:
-            part = joined([rows for rows, _, _ in kept])
-            verdicts = np.concatenate([verdicts for _, verdicts, _ in kept])
-            kinds = np.concatenate([kinds for _, _, kinds in kept])
-            for start in range(0, len(part), MESSAGE_ROWS):
-                stop = start + MESSAGE_ROWS
-                columns = self._columns(part.part(start, stop), verdicts[start:stop], kinds[start:stop])
-                batches.append(self._batch(columns, []))
+        recorded, self._recorded = self._recorded, []
+        batches = [self._batch(columns, []) for columns in self._kept.take()]
         instants = max(1, MESSAGE_BYTES // (32 * len(self._site.zones)))
         batches += [
             self._batch(None, recorded[start : start + instants])
             for start in range(0, len(recorded), instants)
         ]
         return batches
-
-    def _columns(self, part: Rows, verdicts: U1, kinds: U1) -> FixColumns:
-        return FixColumns(
-            part.seq.astype("<i8").tobytes(),
-            part.t_s.astype("<f8").tobytes(),
-            part.received_s.astype("<f8").tobytes(),
-            self._pseudonyms.many([name[len(self._prefix) :] for name in part.names], part.received_s),
-            kinds.tobytes(),
-            part.lat_deg.astype("<f8").tobytes(),
-            part.lon_deg.astype("<f8").tobytes(),
-            np.clip(np.nan_to_num(part.acc_m), 0.0, MOST_ACC_M).astype("<f4").tobytes(),
-            verdicts.tobytes(),
-        )
 
     def _batch(self, columns: FixColumns | None, recorded: list[CountsAt]) -> HistoryBatch:
         return HistoryBatch(
