@@ -11,6 +11,7 @@
     ├── ProxyError             HAProxy can't be run, or refuses
     │   └── ProxyVersionError      too old, or not found
     ├── LogError               the fix log can't be read or written
+    │   ├── LogUnavailableError    it doesn't answer now: starting, or too few nodes of the core are up
     │   └── ProtocolError          bytes that are not the NATS protocol
     ├── SnapshotError          a saved state can't be used
     └── QueryError             a question to the history that has no answer: parameter, problem
@@ -123,6 +124,10 @@ class ProxyVersionError(ProxyError):
 
 class LogError(HeadcountError):
     """The fix log can't be read or written."""
+
+
+class LogUnavailableError(LogError):
+    """The fix log doesn't answer now: it starts, or too few nodes of the core are up."""
 
 
 class ProtocolError(LogError):

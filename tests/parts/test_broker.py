@@ -22,7 +22,8 @@ from nats.aio.client import Client
 
 from headcount.broker.config import BrokerConfig, render
 from headcount.broker.program import find_program
-from headcount.broker.server import Broker, check_ports
+from headcount.broker.server import Broker
+from headcount.broker.watched import check_ports
 from headcount.errors import (
     BrokerError,
     BrokerVersionError,
@@ -180,7 +181,7 @@ def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     async def check() -> None:
         async with refused(BrokerError, config_for(tmp_path, host="192.0.2.1")) as info:
             assert "192.0.2.1" in str(info.value)
-            assert "--host" in str(info.value)
+            assert "--mqtt-port" in str(info.value)
 
     asyncio.run(check())
 

@@ -1,4 +1,7 @@
-"""The NATS server's configuration as text.
+"""The NATS server's configuration as text: of the core, which has the streams, and of a leaf, which hasn't.
+
+A core is one server or three that hold each stream three times. A leaf takes devices in and passes
+on: its MQTT side keeps sessions and what a PUBACK waits for in the core, over the link between them.
 
 Who may do what, and what can therefore not happen:
 
@@ -7,7 +10,8 @@ Who may do what, and what can therefore not happen:
     headcount  our own roles, with the password. Everything in the account.
     system     our own roles, with the same password. The server's own account ($SYS): connection counts.
 
-Nobody gets onto the NATS port or speaks NATS over the WebSocket port without a password.
+Nobody gets onto the NATS, leaf and cluster ports or speaks NATS over the WebSocket port without a
+password. Where the core lets in no devices, its MQTT port asks for one too.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import quote
 
 from headcount import wire
 from headcount.errors import SettingsError
@@ -24,7 +29,12 @@ from headcount.errors import SettingsError
 INTERNAL, DEVICE, SYSTEM = "headcount", "device", "system"
 #: The account that devices and roles share.
 ACCOUNT = "HEADCOUNT"
+#: The name under which leaves find the core's JetStream.
+DOMAIN = "hub"
 
+Address = tuple[str, int]
+#: Where a server that listens everywhere is reached from its own machine.
+LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 MIB = 1 << 20
 Sync = Literal["always", "1s", "10s", "2m"]
 
@@ -82,7 +92,11 @@ class BrokerConfig:
     """Everything that decides how the NATS server runs.
 
     Ports are 1 to 65535; `monitor_port` None leaves the HTTP monitor off. `host` is where devices
-    reach the MQTT and WebSocket ports; NATS and monitor listen on 127.0.0.1 only.
+    reach the MQTT and WebSocket ports; all other ports are on `inside_host`. Without `devices` the MQTT
+    port is there too, for our own user only, and there is no WebSocket port.
+
+    With `leaf_port` it is a core that leaves can join; with `peers` one node of several, all of which
+    are named there with their cluster ports. With `hub`, the leaf ports of a core, it is a leaf.
 
     Raises:
         SettingsError: a value can't be used.
@@ -96,6 +110,14 @@ class BrokerConfig:
     nats_port: int = 4222
     monitor_port: int | None = None
     partitions: int = 16
+    inside_host: str = "127.0.0.1"
+    devices: bool = True
+    leaf_port: int | None = None
+    cluster_port: int | None = None
+    peers: tuple[Address, ...] = ()
+    hub: tuple[Address, ...] = ()
+    #: On how many nodes of the core each stream is.
+    replicas: int = 1
     server_name: str = "headcount"
     sync_interval: Sync = "1s"
     limits: Limits = Limits()
@@ -108,11 +130,11 @@ class BrokerConfig:
         _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
         _require(len(self.password) >= 16, "password", "needs at least 16 characters")
         _require(self.password.isprintable(), "password", "has a character that can't be printed")
-        _require(
-            re.fullmatch(r"[0-9A-Za-z.:%_-]+", self.host) is not None,
-            "listen address",
-            "is no address or name",
-        )
+        for host in (self.host, self.inside_host, *(host for host, _ in (*self.peers, *self.hub))):
+            known = re.fullmatch(r"[0-9A-Za-z.:%_-]+", host) is not None
+            _require(known, "listen address", f"{host!r} is no address or name")
+        _require(not (self.hub and self.peers), "peers", "a leaf has none")
+        _require(not self.peers or self.cluster_port is not None, "peers", "need a cluster port")
         _require(re.fullmatch(wire.ID_PATTERN, self.server_name) is not None, "server_name", "is no name")
         _require(self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}")
 
@@ -121,30 +143,44 @@ class BrokerConfig:
         """Where the NATS server writes its log."""
         return self.data / "broker.log"
 
+    @property
+    def mqtt_host(self) -> str:
+        """Where the MQTT port listens."""
+        return self.host if self.devices else self.inside_host
+
+    @property
+    def local_host(self) -> str:
+        """Where we reach the inside ports from this machine."""
+        return LOCAL.get(self.inside_host, self.inside_host)
+
     def ports(self) -> dict[str, tuple[str, int]]:
         """Purpose → (the option that changes it, the port)."""
         ports = {
             "MQTT": ("--mqtt-port", self.mqtt_port),
-            "WebSocket": ("--ws-port", self.ws_port),
+            "WebSocket": ("--ws-port", self.ws_port if self.devices else None),
             "NATS": ("--nats-port", self.nats_port),
+            "monitor": ("--monitor-port", self.monitor_port),
+            "leaf": ("--leaf-port", self.leaf_port),
+            "cluster": ("--cluster-port", self.cluster_port if self.peers else None),
         }
-        if self.monitor_port is not None:
-            ports["monitor"] = ("--monitor-port", self.monitor_port)
-        return ports
+        return {purpose: (option, port) for purpose, (option, port) in ports.items() if port is not None}
+
+    def listens_on(self, purpose: str) -> str:
+        """The address of one of `ports`."""
+        return {"MQTT": self.mqtt_host, "WebSocket": self.host}.get(purpose, self.inside_host)
 
 
-def render(config: BrokerConfig, *, devices: bool = True) -> str:
+def render(config: BrokerConfig, *, closed: bool = False) -> str:
     """The configuration file of the NATS server. It holds the password: write it for the owner only.
 
-    Without `devices` nobody is let in but our own roles.
+    While `closed`, nobody is let in but our own roles over NATS.
     """
     limits = config.limits
-    monitor = "" if config.monitor_port is None else f"http: {_quote(f'127.0.0.1:{config.monitor_port}')}\n"
     return f"""\
 # Written by headcount at every start: changes here are lost.
 server_name: {_quote(config.server_name)}
-listen: {_quote(f"127.0.0.1:{config.nats_port}")}
-{monitor}log_file: {_quote(str(config.log_file))}
+listen: {_inside(config, config.nats_port)}
+{_line("http", config, config.monitor_port)}log_file: {_quote(str(config.log_file))}
 logfile_size_limit: {limits.max_log_bytes}
 logfile_max_num: {limits.max_logs}
 max_connections: {limits.max_connections}
@@ -153,16 +189,8 @@ max_pending: {limits.max_pending_bytes}
 max_subscriptions: {limits.max_subscriptions}
 authorization {{ timeout: {limits.connect_timeout_s} }}
 
-jetstream {{
-  store_dir: {_quote(str(config.data))}
-  sync_interval: {config.sync_interval}
-  max_memory_store: {limits.max_memory_bytes}
-  max_file_store: {limits.max_file_bytes}
-  max_buffered_msgs: {limits.max_buffered_messages}
-  max_buffered_size: {limits.max_buffered_bytes}
-}}
-
-{_device_ports(config) if devices else ""}
+{_uplink(config) if config.hub else _storage(config)}
+{_client_ports(config) if not closed else ""}
 # For last wills only: the server maps their topic while it reads CONNECT, when it doesn't know the
 # client's account yet and looks at the nameless account's mappings.
 mappings {{
@@ -173,7 +201,7 @@ system_account: SYS
 accounts {{
   SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)} }} ] }}
   {ACCOUNT} {{
-    jetstream: enabled
+    {"" if config.hub else "jetstream: enabled"}
     mappings {{
 {_indent(mappings(config.partitions), 6)}
     }}
@@ -194,22 +222,75 @@ accounts {{
 """
 
 
-def _device_ports(config: BrokerConfig) -> str:
+def _storage(config: BrokerConfig) -> str:
+    """What a core has: streams, a port for leaves, links to its other nodes."""
     limits = config.limits
+    domain = f"  domain: {DOMAIN}\n" if config.leaf_port is not None else ""
+    # Nobody is told other addresses than those that he was given: behind a container's network the
+    # server doesn't know its own.
+    leaves = (
+        f"leafnodes {{ listen: {_inside(config, config.leaf_port)}, no_advertise: true }}\n"
+        if config.leaf_port is not None
+        else ""
+    )
+    return f"""\
+jetstream {{
+{domain}  store_dir: {_quote(str(config.data))}
+  sync_interval: {config.sync_interval}
+  max_memory_store: {limits.max_memory_bytes}
+  max_file_store: {limits.max_file_bytes}
+  max_buffered_msgs: {limits.max_buffered_messages}
+  max_buffered_size: {limits.max_buffered_bytes}
+}}
+{leaves}{_links(config) if config.peers else ""}"""
+
+
+def _links(config: BrokerConfig) -> str:
+    routes = ", ".join(_quote(_url("nats-route", config, peer)) for peer in config.peers)
+    return f"""\
+cluster {{
+  name: headcount
+  listen: {_inside(config, config.cluster_port)}
+  authorization {{ user: {INTERNAL}, password: {_quote(config.password)} }}
+  no_advertise: true
+  routes: [{routes}]
+}}
+"""
+
+
+def _uplink(config: BrokerConfig) -> str:
+    """What a leaf has instead of streams: the way to the core, whichever of its nodes answers."""
+    urls = ", ".join(_quote(_url("nats-leaf", config, address)) for address in config.hub)
+    return f"""\
+leafnodes {{
+  reconnect: 1
+  remotes: [ {{ urls: [{urls}], account: {ACCOUNT} }} ]
+}}
+"""
+
+
+def _client_ports(config: BrokerConfig) -> str:
+    limits = config.limits
+    anybody = f"  no_auth_user: {DEVICE}\n" if config.devices else ""
+    domain = f"  js_domain: {DOMAIN}\n" if config.hub else ""
     return f"""\
 mqtt {{
-  listen: {_quote(f"{_bracket(config.host)}:{config.mqtt_port}")}
-  no_auth_user: {DEVICE}
+  listen: {_quote(f"{_bracket(config.mqtt_host)}:{config.mqtt_port}")}
+{anybody}{domain}  stream_replicas: {config.replicas}
   authorization {{ timeout: {limits.connect_timeout_s} }}
   ack_wait: "{limits.ack_wait_s}s"
   max_ack_pending: {limits.max_ack_pending}
 }}
+{_websocket(config) if config.devices else ""}"""
 
+
+def _websocket(config: BrokerConfig) -> str:
+    return f"""
 # Browsers speak MQTT here, at the path /mqtt.
 websocket {{
   listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
   no_tls: true
-  handshake_timeout: "{limits.connect_timeout_s}s"
+  handshake_timeout: "{config.limits.connect_timeout_s}s"
 }}
 """
 
@@ -241,6 +322,19 @@ def _quote(text: str) -> str:
         raise SettingsError("--data", f"{text!r} has a character that can't be printed")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _url(scheme: str, config: BrokerConfig, address: Address) -> str:
+    host, port = address
+    return f"{scheme}://{INTERNAL}:{quote(config.password, safe='')}@{_bracket(host)}:{port}"
+
+
+def _inside(config: BrokerConfig, port: int | None) -> str:
+    return _quote(f"{_bracket(config.inside_host)}:{port}")
+
+
+def _line(name: str, config: BrokerConfig, port: int | None) -> str:
+    return "" if port is None else f"{name}: {_inside(config, port)}\n"
 
 
 def _bracket(host: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,16 +14,23 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from headcount.broker.config import INTERNAL, SYSTEM, BrokerConfig
+from headcount.broker.config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
 NO_ANSWER = (OSError, TimeoutError, nats.errors.Error, aiomqtt.MqttError)
 _ANSWER_S = 5.0
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+#: How the client ids of our own MQTT probes begin.
+PROBE_CLIENT = "headcount-probe-"
+
+
+def url(config: BrokerConfig) -> str:
+    """The address of a server's NATS port, from its own machine."""
+    host = config.local_host
+    return f"nats://{f'[{host}]' if ':' in host else host}:{config.nats_port}"
 
 
 async def request(config: BrokerConfig, user: str, subject: str, payload: bytes = b"") -> bytes:
-    """The answer to one request, over a connection of its own.
+    """The answer to one request, over a connection of its own. `{id}` in the subject is the server's own id.
 
     nats-py isn't used: a task that is cancelled inside of it may go on, or leave tasks behind, and
     these questions are asked all the time.
@@ -31,10 +39,12 @@ async def request(config: BrokerConfig, user: str, subject: str, payload: bytes 
         OSError, TimeoutError: no answer.
     """
     login = {"user": user, "pass": config.password, "verbose": False, "pedantic": False}
-    question = b"PUB %b answer %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
     async with asyncio.timeout(_ANSWER_S):
-        reader, writer = await asyncio.open_connection("127.0.0.1", config.nats_port)
+        reader, writer = await asyncio.open_connection(config.local_host, config.nats_port)
         try:
+            info = msgspec.json.decode((await reader.readline()).removeprefix(b"INFO ") or b"{}")
+            to = subject.replace("{id}", info.get("server_id", ""))
+            question = b"PUB %b answer %d\r\n%b\r\n" % (to.encode(), len(payload), payload)
             writer.write(b"CONNECT %b\r\nSUB answer 1\r\n%b" % (msgspec.json.encode(login), question))
             while line := await reader.readline():
                 if line.startswith(b"MSG "):
@@ -42,24 +52,38 @@ async def request(config: BrokerConfig, user: str, subject: str, payload: bytes 
                 if line.startswith(b"-ERR"):
                     raise ConnectionRefusedError(line.decode(errors="replace").strip())
             raise ConnectionResetError("the NATS server closed the connection")
-        except asyncio.IncompleteReadError as error:
+        except (asyncio.IncompleteReadError, msgspec.DecodeError) as error:
             raise ConnectionResetError("the NATS server closed the connection") from error
         finally:
             writer.close()
 
 
-async def ask_ready(config: BrokerConfig, *, devices: bool = True) -> None:
-    """Return when JetStream answers and, with `devices`, an MQTT client is let in.
+async def ask_ready(config: BrokerConfig, *, closed: bool = False) -> None:
+    """Return when JetStream answers and, unless `closed`, an MQTT client is let in.
 
     Raises:
         any of NO_ANSWER: not yet.
     """
-    account = msgspec.json.decode(await request(config, INTERNAL, "$JS.API.INFO"))
+    api = f"$JS.{DOMAIN}.API" if config.hub else "$JS.API"
+    account = msgspec.json.decode(await request(config, INTERNAL, f"{api}.INFO"))
     if "error" in account:
         raise ConnectionRefusedError(account["error"].get("description"))
-    if not devices:
-        return
-    async with aiomqtt.Client(_EVERYWHERE.get(config.host, config.host), config.mqtt_port, timeout=_ANSWER_S):
+    if not closed:
+        await ask_mqtt(config)
+
+
+async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
+    """Return when an MQTT client has been let in: what a device needs of us, the core's streams included.
+
+    Raises:
+        any of NO_ANSWER: it hasn't.
+    """
+    user, password = (None, None) if config.devices else (INTERNAL, config.password)
+    name = f"{PROBE_CLIENT}{secrets.token_hex(4)}"
+    host = LOCAL.get(config.mqtt_host, config.mqtt_host)
+    async with aiomqtt.Client(
+        host, config.mqtt_port, username=user, password=password, identifier=name, timeout=within_s
+    ):
         pass
 
 
@@ -72,7 +96,7 @@ async def ask_health(config: BrokerConfig) -> str | None:
     Raises:
         any of NO_ANSWER.
     """
-    answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.PING.HEALTHZ", b'{"details":true}')
+    answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.{id}.HEALTHZ", b'{"details":true}')
     health: dict[str, Any] = msgspec.json.decode(answer).get("data", {})
     if health.get("status") == "ok":
         return None
@@ -80,9 +104,34 @@ async def ask_health(config: BrokerConfig) -> str | None:
     return "; ".join(errors) or str(health.get("error") or health.get("status"))
 
 
+class Load(msgspec.Struct):
+    """What a server says of itself; the names are its own."""
+
+    connections: int  # of clients of every protocol, this question's own included
+    leafnodes: int = 0  # links to and from leaves
+    in_client_msgs: int = 0  # from clients since its start
+
+
+class _Answer(msgspec.Struct):
+    data: Load
+
+
+async def ask_load(config: BrokerConfig) -> Load:
+    """How much a server carries.
+
+    Raises:
+        any of NO_ANSWER.
+    """
+    answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.{id}.VARZ")
+    try:
+        return msgspec.json.decode(answer, type=_Answer).data
+    except msgspec.DecodeError as error:
+        raise ConnectionRefusedError(f"the NATS server says {answer[:200]!r}") from error
+
+
 @asynccontextmanager
-async def connected(config: BrokerConfig) -> AsyncIterator[Client]:
-    """A NATS client with all rights that doesn't reconnect.
+async def connected(config: BrokerConfig, user: str = INTERNAL) -> AsyncIterator[Client]:
+    """A NATS client with all rights, in the account or (SYSTEM) over the server, that doesn't reconnect.
 
     Raises:
         any of NO_ANSWER.
@@ -90,8 +139,8 @@ async def connected(config: BrokerConfig) -> AsyncIterator[Client]:
     client = Client()
     try:
         await client.connect(
-            f"nats://127.0.0.1:{config.nats_port}",
-            user=INTERNAL,
+            url(config),
+            user=user,
             password=config.password,
             allow_reconnect=False,
             error_cb=_ignore,

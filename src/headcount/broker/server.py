@@ -1,53 +1,33 @@
-"""One NATS server: started, watched, started again when it dies, stopped."""
+"""The core: a NATS server with the streams of the log."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
 import logging
-import signal
-import socket
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+import math
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from headcount.broker import folder, probe
-from headcount.broker.config import ACCOUNT, INTERNAL, BrokerConfig, render
-from headcount.broker.program import find_program
-from headcount.errors import BrokerError, HeadcountError, LogError, PortTakenError
+from headcount.broker.config import ACCOUNT, INTERNAL, BrokerConfig
+from headcount.broker.watched import READY_S, WatchedServer, terminate
 from headcount.fixlog.streams import STORE_BYTES, ensure_streams, forget_retained
-from headcount.ops.lifecycle import dies_with_parent
 from headcount.wire import FIX_STREAM
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds until a dead server is started again: the first time, and at most.
-BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.2, 10.0
-#: A server that has lived this long has recovered: the next back-off begins small again.
-HEALTHY_S = 30.0
-#: Seconds that a server has to come up; a large log is read through before.
-READY_S = 60.0
-#: Seconds between asking to stop and killing.
-STOP_S = 1.5
+#: How the server's words about a stream that could not be written for want of room contain it.
+NO_ROOM = "no space"
 
 
-class Broker:
+class Broker(WatchedServer):
     """A running NATS server with the streams of the log, as an async context manager.
 
-    Inside it, MQTT and JetStream answer. The server dies with this process, also when that is killed.
-    When the server dies by itself it is started again, after 0.2 s at first and 10 s at most;
-    `restarts` counts that. When a full disk has made it give up a stream, it is started again as soon
+    Inside it, MQTT and JetStream answer. With `peers` it is one node of three: until two of them are
+    up, entering waits. When a full disk has made it give up a stream, it is started again as soon
     as there is room; meanwhile `problem` says what is wrong.
 
     Raises (on entering; nothing is left behind then):
-        DataFolderError: the folder can't be written, is full or is in use.
-        PortTakenError: somebody listens on one of the ports.
-        BrokerVersionError: there is no nats-server, or it is too old.
-        BrokerError: it doesn't come up.
+        DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see WatchedServer.
         LogError: the folder's log was made with another number of partitions.
     """
 
@@ -55,217 +35,44 @@ class Broker:
         self, config: BrokerConfig, *, program: Path | None = None, check_every_s: float = 5.0
     ) -> None:
         """Run with `config`; with the nats-server at `program` where one is named."""
-        self.config = config
-        self.restarts = 0
-        self.problem: str | None = None
-        self.version = ""
-        self._program = program
-        self._check_every_s = check_every_s
-        self._process: asyncio.subprocess.Process | None = None
-        self._opened = contextlib.AsyncExitStack()
+        super().__init__(config, program=program, check_every_s=check_every_s)
+        # a node that has no majority yet does no harm; started again and again it would
+        self.ready_s = math.inf if config.peers else READY_S
 
-    @property
-    def url(self) -> str:
-        """The address of the NATS port, on loopback."""
-        return f"nats://127.0.0.1:{self.config.nats_port}"
+    async def _start_first(self, program: Path) -> None:
+        # A PUBACK is only worth something once our streams are there: no device gets one before.
+        last = FIX_STREAM.format(partition=self.config.partitions - 1)
+        if self.config.devices and not folder.has_log(self.config.data, ACCOUNT, last):
+            await self._start(program, closed=True)
+            await self._stop()
+        await self._start(program)
 
-    @property
-    def pid(self) -> int | None:
-        """The server's process id; None while there is none."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
-
-    async def __aenter__(self) -> Self:
-        await self._opened.enter_async_context(self._running())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._opened.aclose()
-
-    @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        data = self.config.data
-        program, self.version = await find_program(self._program)
-        with folder.held(data):
-            if pid := await asyncio.to_thread(folder.end_leftover, data):
-                LOG.warning("ended the NATS server %d that an earlier headcount left in %s", pid, data)
-            check_ports(self.config)
-            try:
-                # A PUBACK is only worth something once our streams are there: nobody gets one before.
-                last = FIX_STREAM.format(partition=self.config.partitions - 1)
-                if not folder.has_log(data, ACCOUNT, last):
-                    await self._start(program, devices=False)
-                    await self._stop()
-                await self._start(program)
-                async with (
-                    _background(self._restart(program), "broker restart"),
-                    _background(self._check(), "broker check"),
-                ):
-                    yield
-            finally:
-                await self._stop()
-
-    async def _start(self, program: Path, *, devices: bool = True) -> None:
-        folder.write_private(self.config.data / "broker.conf", render(self.config, devices=devices))
-        self._process = await _spawn(program, self.config)
-        (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
-        await _ready(self._process, self.config, devices=devices)
+    async def _started(self) -> None:
         # After every start: what was kept in memory went with the last server.
+        await self._until(self._make_streams)
+
+    async def _make_streams(self) -> None:
         async with probe.connected(self.config) as client:
             store_bytes = folder.disk_budget_bytes(self.config.data, STORE_BYTES)
-            await ensure_streams(client, self.config.partitions, store_bytes=store_bytes)
-        if devices:
-            port = self.config.mqtt_port
-            LOG.info("nats-server %s runs as %d, MQTT on port %d", self.version, self.pid, port)
+            await ensure_streams(
+                client, self.config.partitions, store_bytes=store_bytes, replicas=self.config.replicas
+            )
 
-    async def _stop(self) -> None:
-        if self._process is not None:
-            await _terminate(self._process)
-        (self.config.data / "broker.pid").unlink(missing_ok=True)
-
-    async def _restart(self, program: Path) -> None:
-        """Start the server again whenever it has died."""
-        loop, delay_s = asyncio.get_running_loop(), BACKOFF_FIRST_S
-        since = loop.time()
-        while self._process is not None:
-            code = await self._process.wait()
-            if loop.time() - since > HEALTHY_S:
-                delay_s = BACKOFF_FIRST_S
-            LOG.error("the NATS server ended (%s); starting it again in %.1f s", _ending(code), delay_s)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, BACKOFF_MOST_S)
-            self.restarts += 1
-            since = loop.time()
-            try:
-                await self._start(program)
-            except (HeadcountError, OSError, *probe.NO_ANSWER) as error:
-                LOG.error("the NATS server doesn't start: %s", error)  # noqa: TRY400 - the text says it all
-                await _terminate(self._process)
-
-    async def _check(self) -> None:
+    async def _look(self) -> None:
         """Ask the server for its health; end it, to be started again, when that can help.
 
         In passing, what devices have left as retained messages is removed.
         """
-        while True:
-            await asyncio.sleep(self._check_every_s)
-            process = self._process
-            try:
-                problem = await probe.ask_health(self.config)
-                await forget_retained(partial(probe.request, self.config, INTERNAL))
-            except (LogError, *probe.NO_ANSWER) as error:
-                LOG.debug("the NATS server can't be asked now: %r", error)
-                continue  # it is starting, or has died: `_restart` says so
-            lasting = problem is not None and problem == self.problem
-            if problem and not lasting:
-                LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
-            self.problem = problem
-            if lasting and process and folder.has_room(self.config.data):
-                LOG.warning("there is room in %s: starting the NATS server again", self.config.data)
-                await _terminate(process)
-                self.problem = None
-
-
-def check_ports(config: BrokerConfig) -> None:
-    """See that nobody listens on our ports.
-
-    Raises:
-        PortTakenError: somebody does.
-        BrokerError: the address isn't ours, or the port needs more rights.
-    """
-    for purpose, (option, port) in config.ports().items():
-        host = config.host if purpose in {"MQTT", "WebSocket"} else "127.0.0.1"
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                probe.listen(1)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise PortTakenError(purpose, host, port, option) from error
-                raise BrokerError(
-                    f"can't listen on {host}:{port} for {purpose}: {error.strerror or error}. "
-                    f"Choose another address with --host, or another port with {option}."
-                ) from error
-
-
-async def _spawn(program: Path, config: BrokerConfig) -> asyncio.subprocess.Process:
-    """Start the server in a process group of its own: Ctrl-C in the terminal is ours to handle."""
-    with config.log_file.open("ab") as log:
-        try:
-            return await asyncio.create_subprocess_exec(
-                program,
-                "-c",
-                (config.data / "broker.conf").absolute(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                process_group=0,
-                preexec_fn=dies_with_parent(),
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BrokerError(f"{program} can't be started: {error}") from error
-
-
-async def _ready(process: asyncio.subprocess.Process, config: BrokerConfig, *, devices: bool) -> None:
-    """Wait until JetStream answers and, with `devices`, an MQTT client is let in."""
-    problem: Exception = TimeoutError("no answer yet")
-    try:
-        async with asyncio.timeout(READY_S):
-            while process.returncode is None:
-                try:
-                    await probe.ask_ready(config, devices=devices)
-                except probe.NO_ANSWER as error:
-                    problem = error
-                    await asyncio.sleep(0.03)
-                else:
-                    return
-    except TimeoutError:
-        happened = f"doesn't answer after {READY_S:.0f} s ({problem!r})"
-    else:
-        happened = f"ended while it started ({_ending(process.returncode)})"
-    raise BrokerError(
-        f"nats-server {happened}. Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
-    ) from problem
-
-
-async def _terminate(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            LOG.warning("the NATS server doesn't end within %.1f s: killing it", STOP_S)
-            process.kill()
-    await process.wait()
-
-
-@asynccontextmanager
-async def _background(loop: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Run a loop beside the body. No task group: that would wrap the body's own errors."""
-    task = asyncio.create_task(loop, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-def _ending(code: int | None) -> str:
-    code = code or 0
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _tail(log: Path, lines: int = 8) -> str:
-    try:
-        text = log.read_bytes()[-8192:].decode(errors="replace")
-    except OSError:
-        return "(nothing)"
-    return "\n".join(text.splitlines()[-lines:])
+        process = self._process
+        problem = await probe.ask_health(self.config)
+        await forget_retained(partial(probe.request, self.config, INTERNAL))
+        lasting = problem is not None and problem == self.problem
+        if problem and not lasting:
+            LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
+        self.problem = problem
+        # a node that only lags behind the others catches up by itself
+        helps = not self.config.peers or NO_ROOM in (problem or "")
+        if lasting and helps and process and folder.has_room(self.config.data):
+            LOG.warning("there is room in %s: starting the NATS server again", self.config.data)
+            await terminate(process)
+            self.problem = None

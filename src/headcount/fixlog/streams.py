@@ -28,7 +28,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from headcount import wire
-from headcount.errors import LogError
+from headcount.errors import LogError, LogUnavailableError
 from headcount.fixlog.acknowledged import STORED, with_stored
 
 MIB = 1 << 20
@@ -72,24 +72,30 @@ class StreamBytes:
         )
 
 
-async def ensure_streams(client: Client, partitions: int, *, store_bytes: int = STORE_BYTES) -> None:
+async def ensure_streams(
+    client: Client, partitions: int, *, store_bytes: int = STORE_BYTES, replicas: int = 1
+) -> None:
     """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
+
+    All nodes of a core may do so at the same time: what one of them was faster with is there.
 
     Args:
         client: connected as the user with all rights.
         partitions: P, the same that the broker's mapping has.
         store_bytes: what the streams may take of the disk together.
+        replicas: on how many nodes each stream is.
 
     Raises:
+        LogUnavailableError: the core has no leader yet, too few of its nodes are up.
         LogError: the folder holds a log with another number of partitions, or the server refuses.
     """
     names = await _names(client)
     await _check_partitions(client, names, partitions)
     # first, so that what our streams take is free
-    await _ensure(client, MQTT_MESSAGES, exists=MQTT_MESSAGES["name"] in names)
-    sizes = StreamBytes.within(store_bytes)
-    for config in stream_configs(partitions, sizes):
-        await _ensure(client, config, exists=config["name"] in names)
+    configs = [MQTT_MESSAGES, *stream_configs(partitions, StreamBytes.within(store_bytes))]
+    for config in configs:
+        wanted = config | {"num_replicas": replicas}
+        await _ensure(client, wanted, exists=config["name"] in names)
     await _limit_mqtt(client, names)
 
 
@@ -186,17 +192,22 @@ async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> 
 
 async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> None:
     name = config["name"]
+    if not exists:
+        try:
+            await _ask(client, f"STREAM.CREATE.{name}", config)
+        except _ExistsError:  # another node was faster, whose disk may be larger or smaller
+            exists = True
     if exists:
         answer = await _ask(client, f"STREAM.INFO.{name}")
         present = answer["config"]
         wanted = present | config
         wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
+        if present["num_replicas"] > 1:  # nodes with different disks would change it to and fro
+            wanted["max_bytes"] = present["max_bytes"]
         # A disk that has become smaller is no reason to forget what is stored.
         wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
         if wanted != present:
             await _ask(client, f"STREAM.UPDATE.{name}", wanted)
-        return
-    await _ask(client, f"STREAM.CREATE.{name}", config)
 
 
 async def _limit_mqtt(client: Client, names: set[str]) -> None:
@@ -236,15 +247,32 @@ async def _ask(client: Client, request: str, body: dict[str, Any] | None = None)
     try:
         answer = await client.request(f"$JS.API.{request}", payload, timeout=_ANSWER_S)
     except (nats.errors.Error, TimeoutError) as error:
-        raise LogError(f"JetStream doesn't answer {request}: {error!r}. Is the broker running?") from error
+        problem = f"JetStream doesn't answer {request}: {error!r}. Is the broker running?"
+        raise LogUnavailableError(problem) from error
     return _accepted(request, answer.data)
 
 
 def _accepted(request: str, answer: bytes) -> dict[str, Any]:
     decoded: dict[str, Any] = msgspec.json.decode(answer)
     if problem := decoded.get("error"):
-        raise LogError(f"JetStream refuses {request}: {problem.get('description', problem)}")
+        kind = _KINDS.get(problem.get("err_code"), LogError)
+        raise kind(f"JetStream refuses {request}: {problem.get('description', problem)}")
     return decoded
+
+
+class _ExistsError(LogError):
+    """A stream of that name is there already, with another configuration."""
+
+
+#: JetStream's error codes that mean something to us.
+_KINDS: dict[int | None, type[LogError]] = {
+    10058: _ExistsError,
+    10005: LogUnavailableError,  # too few nodes for the replicas
+    10008: LogUnavailableError,  # no leader
+    10009: LogUnavailableError,  # no leader of the cluster
+    10023: LogUnavailableError,  # too few resources, while a node is still missing
+    10118: LogUnavailableError,  # the stream has no leader
+}
 
 
 def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""A leaf: a NATS server that lets devices in and keeps nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from headcount.broker import probe
+from headcount.broker.watched import WatchedServer
+
+LOG = logging.getLogger(__name__)
+
+#: How long a device would wait at most before we say that none is served.
+SERVED_S = 2.0
+
+
+class Leaf(WatchedServer):
+    """A running leaf of the core, as an async context manager. `problem` says why no device is served, if so.
+
+    Raises (on entering; nothing is left behind then):
+        DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see WatchedServer.
+    """
+
+    #: It is ready when the core is.
+    ready_s = math.inf
+
+    async def _look(self) -> None:
+        """Connect as a device does: an answer needs the server, the link to the core and its streams."""
+        try:
+            await probe.ask_mqtt(self.config, SERVED_S)
+        except probe.NO_ANSWER as error:
+            problem = f"MQTT lets no device in: {str(error) or repr(error)}"
+            if not await self._linked():
+                problem = "there is no link to the core"
+            if self.pid is None:
+                problem = "the NATS server doesn't run"
+            if problem != self.problem:
+                LOG.error("no device is served: %s", problem)  # noqa: TRY400 - the text says it all
+            self.problem = problem
+        else:
+            if self.problem is not None:
+                LOG.info("devices are served again")
+            self.problem = None
+
+    async def _linked(self) -> bool:
+        try:
+            return (await probe.ask_load(self.config)).leafnodes > 0
+        except probe.NO_ANSWER:
+            return False
