@@ -25,7 +25,7 @@ from headcount.broker.server import Broker
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
 from headcount.errors import DataFolderError, HeadcountError, PortTakenError, SettingsError
-from headcount.fixlog.reader import Endpoint
+from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
 from headcount.ops.lifecycle import Child
 from headcount.ops.logs import LOG_LEVEL
@@ -124,7 +124,7 @@ async def run_count(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_history(settings: Settings, stop: asyncio.Event) -> None:
     """The writer of the history."""
-    async with counting.connected(_endpoint(settings), "headcount history") as client:
+    async with connected(_endpoint(settings), "headcount history") as client:
         await writer.run(client, settings.data, stop=stop)
 
 

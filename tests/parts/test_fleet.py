@@ -26,7 +26,8 @@ from headcount.broker.server import Broker as Server
 from headcount.cli_simulate import publish, simulate
 from headcount.counting.sitefile import at_speed
 from headcount.errors import BrokerError, SettingsError, SiteError
-from headcount.fixlog.reader import Endpoint, open_reader
+from headcount.fixlog.connection import Endpoint
+from headcount.fixlog.reader import open_reader
 from headcount.simulate.fleet import BUFFER, Broker, Link, Sent, find_site, open_fleet
 from headcount.simulate.pace import Progress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace

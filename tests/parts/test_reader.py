@@ -14,7 +14,8 @@ import nats_fixture
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
 from headcount.errors import LogError
-from headcount.fixlog.reader import PULL, Endpoint, LogReader, open_reader
+from headcount.fixlog.connection import Endpoint
+from headcount.fixlog.reader import PULL, LogReader, open_reader
 
 
 def _endpoint(broker: Broker, password: str | None = None) -> Endpoint:

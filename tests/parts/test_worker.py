@@ -21,7 +21,8 @@ import nats_fixture
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
 from headcount.counting.sitefile import parse_site
-from headcount.fixlog.reader import Endpoint, open_reader
+from headcount.fixlog.connection import Endpoint
+from headcount.fixlog.reader import open_reader
 from headcount.prove.oracle import Oracle
 from headcount.prove.scenes import scene
 from headcount.wire import PartitionCounts

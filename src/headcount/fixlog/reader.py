@@ -34,6 +34,7 @@ from nats.aio.client import Client
 
 from headcount.errors import LogError
 from headcount.fixlog import acknowledged
+from headcount.fixlog.connection import Endpoint
 from headcount.fixlog.protocol import Batch, Parser, Status
 from headcount.wire import FIX_STREAM
 
@@ -48,24 +49,6 @@ NS_DIGITS = 19
 #: A consumer that nobody pulls from for so long is removed by the server.
 CONSUMER_IDLE_S = 120
 CONNECT_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the NATS servers of the core are, any of which will do, and who we are there."""
-
-    addresses: tuple[tuple[str, int], ...]
-    user: str
-    password: str
-
-    @property
-    def urls(self) -> list[str]:
-        """The addresses as NATS clients take them."""
-        return [f"nats://{f'[{host}]' if ':' in host else host}:{port}" for host, port in self.addresses]
-
-    def __repr__(self) -> str:
-        """Without the password: representations end up in logs."""
-        return f"Endpoint({self.user}@{','.join(f'{host}:{port}' for host, port in self.addresses)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-import nats
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -23,7 +23,8 @@ from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
-from headcount.fixlog.reader import Endpoint, LogReader, open_reader
+from headcount.fixlog.connection import Endpoint, connected
+from headcount.fixlog.reader import LogReader, open_reader
 from headcount.ops.lifecycle import end
 from headcount.wire import TICK_S, TICK_SUBJECT, VERDICTS
 from headcount.worker.assignment import assign
@@ -406,38 +407,6 @@ def _unproject(site: Site, x_m: float | None, y_m: float | None) -> tuple[float 
         return None, None
     lat = site.lat0_deg + math.degrees(y_m / EARTH_RADIUS_M)
     return lat, site.lon0_deg + math.degrees(x_m / (EARTH_RADIUS_M * math.cos(math.radians(site.lat0_deg))))
-
-
-@contextlib.asynccontextmanager
-async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
-    """A connection to the NATS server that is made again whenever it is lost.
-
-    Raises:
-        LogError: if the server isn't there at first.
-    """
-    try:
-        nc = await nats.connect(
-            log.urls,
-            user=log.user,
-            password=log.password,
-            name=name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RETRY_S,
-            connect_timeout=2,
-            allow_reconnect=True,
-            error_cb=_complain,
-        )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise LogError(f"{log}: can't connect: {error!r}") from error
-    try:
-        yield nc
-    finally:
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-            await nc.close()
-
-
-async def _complain(error: Exception) -> None:
-    _log.info("connection to the log: %r", error)
 
 
 async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
