@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headcount import __version__, roles
+from headcount.cli_bench import bench_group
 from headcount.cli_prove import prove_command
 from headcount.cli_simulate import publish, simulate
 from headcount.cli_site import site as site_group
@@ -250,6 +251,7 @@ main.add_command(site_group)
 main.add_command(simulate)
 main.add_command(publish)
 main.add_command(prove_command)
+main.add_command(bench_group)
 
 
 @main.command()

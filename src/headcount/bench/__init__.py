@@ -1,0 +1,1 @@
+"""`headcount bench`: a system that grows and shrinks, under the load of a day."""

@@ -1,0 +1,152 @@
+"""What a day's run left, against the rules: nothing acknowledged is lost, nothing that was said is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from headcount.adapters.translate import DURABLE
+from headcount.bench.system import System
+from headcount.bench.usage import all_processes, parts
+from headcount.errors import HeadcountError
+from headcount.history.writer import CONSUMER
+from headcount.prove.compare import Comparison, Evidence, compare
+from headcount.prove.hearing import Heard
+from headcount.prove.log import Partition, read_events, read_history, read_log
+from headcount.wire import FOREIGN_STREAM, HISTORY_STREAM
+
+SETTLE_S = 60.0
+#: What was told is stored within a second; some more for a busy machine.
+STORED_S = 3.0
+
+Name = tuple[str, str, int]  # kind, device, event time in milliseconds
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What came of the comparison."""
+
+    comparison: Comparison
+    acknowledged: int
+    lost: list[Name]  # acknowledged, but not in the log
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is lost and nothing wrong."""
+        return not self.lost and not self.comparison.different
+
+
+def names_in(files: Iterable[Path]) -> set[Name]:
+    """The fixes that senders wrote down as acknowledged."""
+    found: set[Name] = set()
+    for file in files:
+        for line in file.read_text(encoding="ascii").splitlines():
+            kind, device, t_ms = line.split()
+            found.add((kind, device, int(t_ms)))
+    return found
+
+
+def lost(acknowledged: set[Name], log: Iterable[Partition]) -> list[Name]:
+    """What was acknowledged and isn't in the log."""
+    there = {
+        (row.kind, row.device, round(row.fix.t * 1000))
+        for partition in log
+        for row in partition.rows
+        if isinstance(row.fix.t, int | float)
+    }
+    return sorted(acknowledged - there)
+
+
+async def judge(
+    system: System,
+    client: Client,
+    heard: Heard,
+    geojson: dict[str, Any],
+    acknowledged: set[Name],
+    tell: Callable[[str], None],
+) -> Judgement:
+    """Wait until all is counted and stored, read log, events and history, and compare; nobody sends any more.
+
+    Raises:
+        HeadcountError: the system doesn't come to rest.
+    """
+    tell("settling")
+    await _drained(client, FOREIGN_STREAM, DURABLE)
+    until_s = time.time() + 0.5
+    await _until(lambda: heard.oldest(system.partitions) > until_s, "fresh counts at the end")
+    settled_s = min(heard.newest.values())
+    await asyncio.sleep(STORED_S)
+    tell("reading the log")
+    await _drained(client, HISTORY_STREAM, CONSUMER, unwritten=True)
+    await _history_written(system.pid)
+    log = await read_log(client, system.partitions)
+    events = await read_events(client)
+    fixes, recorded = await asyncio.to_thread(read_history, system.data)
+    reports = [report for report in heard.reports if report.at <= settled_s]
+    recorded = [row for row in recorded if row.at <= settled_s]
+    evidence = Evidence(geojson, system.secret.encode(), settled_s, log, reports, events, fixes, recorded, {})
+    tell("comparing")
+    comparison = await asyncio.to_thread(compare, evidence)
+    return Judgement(comparison, len(acknowledged), lost(acknowledged, log))
+
+
+async def _drained(client: Client, stream: str, consumer: str, *, unwritten: bool = False) -> None:
+    """Wait until a consumer has fetched all that is there and, unless `unwritten`, acknowledged it."""
+    jetstream = client.jetstream(timeout=5)
+
+    async def left() -> int:
+        try:
+            info = await jetstream.consumer_info(stream, consumer)
+        except (nats.errors.Error, OSError, TimeoutError):
+            return 1
+        return (info.num_pending or 0) + (0 if unwritten else info.num_ack_pending or 0)
+
+    with contextlib.suppress(TimeoutError):  # what is missing will be a difference
+        async with asyncio.timeout(SETTLE_S):
+            while await left():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.2)
+
+
+async def _history_written(pid: int) -> None:
+    """Let the writer of the history end, which writes what it has in memory; `up` starts it again."""
+    writers = [process.pid for process, part in parts(all_processes(), [pid]) if part == "history"]
+    for writer in writers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(writer, signal.SIGTERM)
+    await _until(lambda: not any(Path(f"/proc/{writer}").exists() for writer in writers), "a written history")
+
+
+async def _until(condition: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(SETTLE_S):
+            while not condition():  # noqa: ASYNC110 - others fill what we look at
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise HeadcountError(f"{what}: not within {SETTLE_S:.0f} s") from None
+
+
+def written(judgement: Judgement) -> str:
+    """The judgement as JSON, for a folder that is kept."""
+    found = judgement.comparison
+    return json.dumps(
+        {
+            "fixes": found.fixes,
+            "counts": found.counts,
+            "events": found.events,
+            "differences": [tuple(one) for one in found.differences],
+            "different": found.different,
+            "acknowledged": judgement.acknowledged,
+            "lost": judgement.lost[:1000],
+        }
+    )
