@@ -22,8 +22,10 @@ RUN python -m venv --without-pip /opt/headcount && \
     if [ -n "$(find wheels -name '*.whl')" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi && \
     python -m pip --python /opt/headcount/bin/python install --disable-pip-version-check --no-cache-dir \
       --require-hashes --only-binary :all: --no-compile -r wheels/image.txt && \
-    rm -rf /opt/headcount/lib/python*/site-packages/pyarrow/include && \
-    find /opt/headcount/lib -type d -name tests -prune -exec rm -rf '{}' +
+    cd /opt/headcount/lib/python*/site-packages && \
+    # what pyarrow brings for other programs, and servers that we don't use
+    rm -rf pyarrow/include pyarrow/*flight* pyarrow/*substrait* && \
+    find . -type d -name tests -prune -exec rm -rf '{}' +
 COPY pyproject.toml README.md LICENSE ./
 COPY --from=map /build/src src
 RUN if [ -n "$(find wheels -name '*.whl')" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi && \

@@ -3,7 +3,7 @@
 It holds what the Dockerfile needs of an official slim Python image: Python with pip, a shell, some
 programs, the libraries that wheels expect. It is for tests on the machine on which it was made.
 
-    python tests/docker/base_image.py NAME
+    python tests/containers/base_image.py NAME
 """
 
 from __future__ import annotations
