@@ -34,7 +34,8 @@ from headcount.broker.server import Broker
 from headcount.counting.engine import Engine
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.fixlog.reader import Endpoint, open_reader
+from headcount.fixlog.connection import Endpoint
+from headcount.fixlog.reader import open_reader
 from headcount.wire import PartitionCounts
 from headcount.worker.loop import WorkerSettings, run
 from headcount.worker.partition import BATCH_ROWS, Partition

@@ -28,7 +28,8 @@ from headcount import wire
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
 from headcount.errors import LogError
-from headcount.fixlog.reader import Endpoint, open_reader
+from headcount.fixlog.connection import Endpoint
+from headcount.fixlog.reader import open_reader
 from headcount.fixlog.streams import _ask
 from headcount.prove.disk import fill, release, small_disk
 from headcount.settings import Settings
