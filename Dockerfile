@@ -24,7 +24,7 @@ RUN python -m venv --without-pip /opt/headcount && \
       --require-hashes --only-binary :all: --no-compile -r wheels/image.txt && \
     cd /opt/headcount/lib/python*/site-packages && \
     # what pyarrow brings for other programs, and servers that we don't use
-    rm -rf pyarrow/include pyarrow/*flight* pyarrow/*substrait* && \
+    rm -rf pyarrow/include pyarrow/*flight* && \
     find . -type d -name tests -prune -exec rm -rf '{}' +
 COPY pyproject.toml README.md LICENSE ./
 COPY --from=map /build/src src

@@ -19,7 +19,10 @@ from pathlib import Path
 
 PROGRAMS = ("sh", "cat", "chmod", "chown", "cp", "find", "id", "ls", "mkdir", "mv", "rm", "sleep")
 #: What manylinux wheels expect of a system.
-LIBRARIES = ("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libexpat.so.1")
+LIBRARIES = (
+    *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6", "libutil.so.1"),
+    *("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libexpat.so.1"),
+)
 LEFT_OUT = frozenset({"__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3"})
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
