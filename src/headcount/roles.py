@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import Any
 from headcount.adapters import translate
 from headcount.api import server
 from headcount.api.sources import Sources
+from headcount.broker import agent
 from headcount.broker.config import INTERNAL, BrokerConfig
 from headcount.broker.folder import write_private
 from headcount.broker.server import Broker
@@ -37,6 +39,8 @@ from headcount.worker.publish import MqttAddress
 _log = logging.getLogger(__name__)
 
 MIN_SECRET = 16
+#: In the data folder: what broker units need while they run.
+UNITS = "units"
 #: The roles of a machine, in the order in which they are started.
 WORKING_ROLES = ("count", "history", "adapters", "api")
 READY_S = 60.0
@@ -89,25 +93,62 @@ def _endpoint(settings: Settings) -> Endpoint:
 
 
 # --- the roles ---------------------------------------------------------------------------------
-async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
-    """The NATS server, started, watched and stopped."""
-    async with _broker(settings):
+async def run_core(settings: Settings, stop: asyncio.Event) -> None:
+    """A node of the core: a NATS server with the streams, started, watched and stopped."""
+    async with Broker(core_config(settings)):
         await stop.wait()
 
 
-def _broker(settings: Settings) -> Broker:
-    return Broker(
-        BrokerConfig(
-            data=settings.data,
-            password=secret_of(settings),
-            host=settings.host,
-            mqtt_port=settings.mqtt_port,
-            ws_port=settings.ws_port,
-            nats_port=settings.nats_port,
-            monitor_port=settings.monitor_port,
-            partitions=settings.partitions,
-        )
+def core_config(settings: Settings) -> BrokerConfig:
+    """A node of the core that brokers and other nodes can join."""
+    config = _alone(settings)
+    return dataclasses.replace(
+        config,
+        inside_host=settings.inside_host,
+        devices=settings.devices,
+        leaf_port=settings.leaf_port,
+        cluster_port=settings.cluster_port,
+        peers=settings.peer_addresses,
+        replicas=settings.replicas,
+        server_name=settings.name if settings.peer_addresses else config.server_name,
     )
+
+
+def _alone(settings: Settings) -> BrokerConfig:
+    """One NATS server that is everything."""
+    return BrokerConfig(
+        data=settings.data,
+        password=secret_of(settings),
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        ws_port=settings.ws_port,
+        nats_port=settings.nats_port,
+        monitor_port=settings.monitor_port,
+        partitions=settings.partitions,
+    )
+
+
+async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
+    """A broker unit: a leaf of the core that lets devices in, and its agent."""
+    core = settings.core_addresses
+    config = dataclasses.replace(
+        _alone(settings),
+        data=settings.data / UNITS / settings.name,
+        inside_host=settings.inside_host,
+        monitor_port=None,
+        hub=settings.core_leaf_addresses,
+        replicas=3 if len(core) == 3 else 1,
+        server_name=settings.name,
+    )
+    unit = agent.AgentSettings(
+        name=settings.name,
+        config=config,
+        core=_endpoint(settings),
+        host=settings.advertised,
+        health_port=settings.health_port,
+        drain_s=settings.drain_s,
+    )
+    await agent.run(unit, stop)
 
 
 async def run_count(settings: Settings, stop: asyncio.Event) -> None:
@@ -155,6 +196,7 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
 #: Roles that count nothing, and so need no site file.
 WITHOUT_SITE = frozenset({"core", "broker", "history", "proxy", "scale"})
 ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]] = {
+    "core": run_core,
     "broker": run_broker,
     "count": run_count,
     "history": run_history,
@@ -179,7 +221,10 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     """
     site_of(settings)  # a bad site file is told here, once
     _check_free(settings.host, settings.http_port)
-    async with _broker(settings), watched({role: ["run", role] for role in WORKING_ROLES}, settings) as roles:
+    async with (
+        Broker(_alone(settings)),
+        watched({role: ["run", role] for role in WORKING_ROLES}, settings) as roles,
+    ):
         await _ready(settings)
         yield roles
 

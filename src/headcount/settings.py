@@ -114,6 +114,11 @@ class Settings:
         return addresses("--core", self.core, self.nats_port) or ((LOOPBACK, self.nats_port),)
 
     @property
+    def core_leaf_addresses(self) -> tuple[Address, ...]:
+        """Where the nodes of the core take brokers."""
+        return tuple((host, self.leaf_port) for host, _ in self.core_addresses)
+
+    @property
     def core_mqtt_addresses(self) -> tuple[Address, ...]:
         """Where the nodes of the core take retained counts over MQTT."""
         return addresses("--core-mqtt", self.core_mqtt, self.mqtt_port) or tuple(

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import uvicorn
 
 from headcount.api.app import create_app
 from headcount.api.parts import Parts
 from headcount.api.sources import Sources
-from headcount.errors import PortTakenError, SettingsError
+from headcount.ops.http import GRACE_S, Server, listen
 
-#: Open streams are ended at once; readers that take nothing, and other answers, have this long.
-GRACE_S = 0.5
 #: Clients' WebSocket messages are thrown away: none needs to be longer.
 _MAX_WEBSOCKET_MESSAGE = 1024
 
 _log = logging.getLogger(__name__)
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the role decides when to stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
 
 
 async def run(
@@ -47,14 +33,14 @@ async def run(
         sources: what is served.
         host: the address to listen on.
         port: the port, 0 = any free one.
-        stop: ends it: streams at once, other answers within `GRACE_S`.
+        stop: ends it: streams at once; readers that take nothing, and other answers, within `GRACE_S`.
         on_ready: called with the port when requests are answered.
 
     Raises:
         PortTakenError: somebody else listens there.
         SettingsError: the address can't be listened on.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port, "--http-port")
     with listener:
         app = create_app(sources)
         server = Server(
@@ -89,15 +75,3 @@ async def _started(server: Server, serving: asyncio.Task[None]) -> bool:
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.01)
     return server.started
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTakenError("HTTP", host, port, "--http-port") from None
-        raise SettingsError(
-            "listen address", f"can't listen on {host}:{port}: {error.strerror or error}"
-        ) from None

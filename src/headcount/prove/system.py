@@ -104,7 +104,7 @@ class System:
 
     def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
         """Run in `folder` with the data in `data`, at first with so many workers, numbered from 1."""
-        mqtt, ws, http, nats_port, monitor = free_ports(5)
+        mqtt, ws, http, nats_port, monitor, leaf = free_ports(6)
         self.folder, self.data = folder, data
         self.settings = Settings(
             site=site,
@@ -114,12 +114,13 @@ class System:
             http_port=http,
             nats_port=nats_port,
             monitor_port=monitor,
+            leaf_port=leaf,
             partitions=partitions,
         )
         ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
         own = {k: v for k, v in self.settings.environment().items() if k not in os.environ or k not in ours}
         self._environment = ours | own | {LOG_LEVEL: "INFO"}
-        self.broker = Role("broker", "broker", folder, self._environment)
+        self.broker = Role("broker", "core", folder, self._environment)
         self.history = Role("history", "history", folder, self._environment)
         self.workers: dict[int, Role] = {}
         self._first = workers

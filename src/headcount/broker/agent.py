@@ -1,0 +1,309 @@
+"""The role `broker`: a leaf of the core, and beside it the agent that speaks for it.
+
+The agent says once a second what the leaf carries (bucket UNIT), answers HTTP about its health, sends
+devices away when it is asked to, and takes the leaf out of service in order:
+
+    1. it says that it drains: in UNIT, and by 503 on /healthz
+    2. the balancer, which looks twice a second, gives it no new connections
+    3. its devices are sent away, slowly, and come back through the balancer to the others
+    4. the server ends, and its key in UNIT goes
+
+Who may come in is decided by the server itself, where anybody may. A responder for the server's
+authorization callout belongs beside this agent: callouts aren't passed on over the link to the core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headcount import __version__, wire
+from headcount.broker import devices, probe
+from headcount.broker.config import BrokerConfig
+from headcount.broker.health import health_app
+from headcount.broker.leaf import Leaf
+from headcount.cluster.units import SPEAK_S, Units
+from headcount.errors import LogError
+from headcount.fixlog.connection import RETRY_S, Endpoint, connected
+from headcount.ops.http import serving
+from headcount.ops.lifecycle import cpu_s_of, end
+
+_log = logging.getLogger(__name__)
+
+#: The leaf is asked for its health this often.
+CHECK_S = 1.0
+#: Until the balancer has certainly noticed that we drain: it looks each 0.5 s.
+NOTICED_S = 1.5
+#: A drain is no slower than this, however long it may take.
+KICKS_PER_S = 100.0
+#: So often a drain looks whether somebody came or stayed.
+DRAIN_ROUNDS = 3
+#: The longest time that a request may spread its kicks over.
+MOST_WITHIN_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What a broker unit needs to know."""
+
+    name: str
+    config: BrokerConfig  # of the leaf
+    core: Endpoint
+    host: str  # under which others reach this unit
+    health_port: int
+    drain_s: float
+
+
+class Agent:
+    """Speaks for one leaf, which may not run yet."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        """Speak for a leaf that `run` starts."""
+        self.settings = settings
+        self.draining = False
+        self.connections = 0  # of devices
+        self.messages = 0  # from devices, since the start
+        self.messages_per_s = 0.0
+        self.kicked = 0
+        self._leaf: Leaf | None = None
+        self._units: Units | None = None
+        self._started_s = time.time()
+        self._counted: tuple[float, int] | None = None  # when, and what the server had counted then
+        self._silent = False
+        self._kicks: set[asyncio.Task[None]] = set()
+        self._drained: asyncio.Task[None] | None = None
+
+    # --- what it says ----------------------------------------------------------------------------------
+    @property
+    def problem(self) -> str | None:
+        """Why a device would not be served now; None: it would."""
+        if self.draining:
+            return "it drains"
+        if self._leaf is None:
+            return "it waits for the core"
+        if self._leaf.pid is None:
+            return "the NATS server doesn't run"
+        return self._leaf.problem
+
+    @property
+    def running(self) -> bool:
+        """Whether the leaf has been started."""
+        return self._leaf is not None
+
+    @property
+    def restarts(self) -> int:
+        """How often the server had to be started again."""
+        return 0 if self._leaf is None else self._leaf.restarts
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the agent and its servers since the start, in seconds."""
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        pid = None if self._leaf is None else self._leaf.pid
+        running = 0.0 if pid is None else cpu_s_of(pid)
+        return time.process_time() + ended.ru_utime + ended.ru_stime + running
+
+    def unit(self) -> wire.BrokerUnit:
+        """What is said about it in UNIT."""
+        settings = self.settings
+        return wire.BrokerUnit(
+            name=settings.name,
+            version=__version__,
+            server="" if self._leaf is None else self._leaf.version,
+            host=settings.host,
+            mqtt_port=settings.config.mqtt_port,
+            ws_port=settings.config.ws_port,
+            health_port=settings.health_port,
+            state="draining" if self.draining else "up",
+            connections=self.connections,
+            messages_per_s=round(self.messages_per_s, 1),
+            cpu_s=round(self.cpu_s, 3),
+            started_s=self._started_s,
+        )
+
+    # --- its loops ---------------------------------------------------------------------------------------
+    async def keep_counting(self) -> None:
+        """Ask the server every second how much it carries, and say so."""
+        while True:
+            await self._count()
+            await self._speak()
+            await asyncio.sleep(SPEAK_S)
+
+    async def _count(self) -> None:
+        now_s = time.monotonic()
+        try:
+            load = await probe.ask_load(self.settings.config)
+        except probe.NO_ANSWER:
+            self._counted, self.connections, self.messages_per_s = None, 0, 0.0
+            return
+        self.connections = max(load.connections - 1, 0)  # one is ours, that asks
+        if self._counted is not None:
+            since_s, before = self._counted
+            new = max(load.in_client_msgs - before - 1, 0)  # one is our last question
+            self.messages += new
+            self.messages_per_s = new / max(now_s - since_s, 1e-9)
+        self._counted = now_s, load.in_client_msgs
+
+    async def _speak(self) -> None:
+        if self._units is None:
+            return
+        try:
+            await self._units.speak(self.unit())
+            self._silent = False
+        except LogError as error:
+            if not self._silent:
+                _log.warning("%s; trying again", error)
+            self._silent = True
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """The leaf, once the core has its streams, and the loops beside it.
+
+        Raises:
+            HeadcountError: the leaf can't be started.
+        """
+        settings = self.settings
+        async with _core(settings.core, settings.name) as client:
+            units = Units(client, client.jetstream(timeout=2))
+            # A PUBACK is only worth something once the log is there: nobody gets one before.
+            await _until_there(units)
+            async with Leaf(settings.config, check_every_s=CHECK_S) as self._leaf:
+                self._units = units
+                await self._answer_requests(client)
+                counting = asyncio.create_task(self.keep_counting(), name="count")
+                try:
+                    yield
+                finally:
+                    tasks = {counting, *self._kicks} | ({self._drained} if self._drained else set())
+                    await end(tasks)
+            # only now nobody can be connected any more
+            with contextlib.suppress(LogError):
+                await units.retire(settings.name)
+
+    # --- what it is asked for ------------------------------------------------------------------------------
+    async def _answer_requests(self, client: Client) -> None:
+        name = self.settings.name
+        await client.subscribe(wire.KICK_SUBJECT.format(name=name), cb=self._on_kick)
+        await client.subscribe(wire.DRAIN_SUBJECT.format(name=name), cb=self._on_drain)
+
+    async def _on_kick(self, message: Msg) -> None:
+        try:
+            ask = msgspec.json.decode(message.data, type=wire.KickRequest)
+        except msgspec.MsgspecError as error:
+            _log.warning("a request to kick can't be read: %s", error)
+            return
+        accepted = 0 if self.draining else min(max(ask.connections, 0), self.connections)
+        if accepted:
+            within_s = min(max(ask.within_s, 0.0), MOST_WITHIN_S)
+            task = asyncio.create_task(self._kick(accepted, within_s), name="kick")
+            self._kicks.add(task)
+            task.add_done_callback(self._kicks.discard)
+        if message.reply:
+            await message.respond(msgspec.json.encode(wire.KickAnswer(accepted)))
+
+    async def _on_drain(self, message: Msg) -> None:
+        self.drain()
+        if message.reply:
+            await message.respond(b"{}")
+
+    async def _kick(self, most: int | None, within_s: float) -> None:
+        try:
+            kicked = await devices.kick(self.settings.config, most, within_s)
+        except probe.NO_ANSWER as error:
+            _log.warning("devices can't be sent away now: %r", error)
+            return
+        self.kicked += kicked
+        if kicked:
+            _log.info("%d devices were sent away within %.1f s", kicked, within_s)
+
+    # --- going out of service ------------------------------------------------------------------------------
+    def drain(self) -> asyncio.Task[None]:
+        """Go out of service, once; the task ends when no device is left, or `drain_s` is over."""
+        if self._drained is None:
+            self._drained = asyncio.create_task(self._drain(), name="drain")
+        return self._drained
+
+    async def _drain(self) -> None:
+        self.draining = True
+        await self._speak()
+        if self._leaf is None or self._leaf.pid is None:
+            return
+        await asyncio.sleep(NOTICED_S)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self.settings.drain_s
+        for left in range(DRAIN_ROUNDS, 0, -1):
+            await self._count()
+            if not self.connections:
+                return
+            # most of the time is for the first round: those that stay or come are few
+            within_s = min(self.connections / KICKS_PER_S, (until_s - loop.time()) * (1 - 0.1 * (left > 1)))
+            await self._kick(None, max(within_s, 0.0))
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def _core(core: Endpoint, name: str) -> AsyncIterator[Client]:
+    """A connection to the core, waited for."""
+    said = False
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            try:
+                client = await stack.enter_async_context(connected(core, f"headcount broker {name}"))
+                break
+            except LogError as error:
+                if not said:
+                    _log.warning("%s; trying again", error)
+                said = True
+            await asyncio.sleep(RETRY_S)
+        yield client
+
+
+async def _until_there(units: Units) -> None:
+    """Wait until the log has its streams: the bucket of the units is made last."""
+    while True:
+        try:
+            await units.table()
+        except (LogError, nats.errors.Error):
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
+    """The role `broker`, until `stop` is set; then it drains and ends.
+
+    Raises:
+        HeadcountError: it can't be started.
+    """
+    agent = Agent(settings)
+    async with serving(health_app(agent), settings.config.inside_host, settings.health_port, "--health-port"):
+        work = asyncio.create_task(_serve(agent, stop), name="leaf")
+        waiting = asyncio.create_task(_stopped_early(agent, stop, work), name="stop")
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            await end({waiting, work})
+
+
+async def _stopped_early(agent: Agent, stop: asyncio.Event, work: asyncio.Task[None]) -> None:
+    """Stopped while it waits for the core, there is nothing to drain."""
+    await stop.wait()
+    if not agent.running:
+        work.cancel()
+
+
+async def _serve(agent: Agent, stop: asyncio.Event) -> None:
+    async with agent.opened():
+        await stop.wait()
+        await agent.drain()
