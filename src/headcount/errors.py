@@ -13,6 +13,7 @@
     ├── LogError               the fix log can't be read or written
     │   ├── LogUnavailableError    it doesn't answer now: starting, or too few nodes of the core are up
     │   └── ProtocolError          bytes that are not the NATS protocol
+    ├── ScalingError           units can't be started or stopped: action, problem, remedy
     ├── SnapshotError          a saved state can't be used
     └── QueryError             a question to the history that has no answer: parameter, problem
 
@@ -138,6 +139,17 @@ class ProtocolError(LogError):
         self.problem = problem
         self.near = near[:80]
         super().__init__(f"{problem}, near {self.near!r}")
+
+
+class ScalingError(HeadcountError):
+    """Units can't be started or stopped."""
+
+    def __init__(self, action: str, problem: str, remedy: str) -> None:
+        """Name what was tried (`start broker-2`), what is wrong with it and what to do."""
+        self.action = action
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{action}: {problem}. {remedy}")
 
 
 class SnapshotError(HeadcountError):
