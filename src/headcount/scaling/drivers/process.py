@@ -1,0 +1,265 @@
+"""Units as processes of this machine, children of the scaler.
+
+A child that ends by itself is started again under its name, after a growing pause. Told to leave,
+it gets SIGTERM and as long as a drain may take. All of them end with the scaler, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from headcount.errors import ScalingError
+from headcount.ops.lifecycle import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, dies_with_parent
+from headcount.scaling.drivers import Role, Unit, free_name
+
+_log = logging.getLogger(__name__)
+
+#: Beyond the time for draining, until a unit that doesn't end is killed.
+GRACE_S = 10.0
+#: At the scaler's own end nobody is left to drain to: brokers get a second SIGTERM after this.
+HURRY_S = 1.0
+END_S = 5.0
+#: A log that is larger at a start is put aside as <name>.log.1.
+LOG_BYTES = 16 << 20
+#: The ports that a broker of its own needs; all on this machine.
+_BROKER_PORTS = ("MQTT_PORT", "WS_PORT", "NATS_PORT", "MONITOR_PORT", "HEALTH_PORT")
+
+
+class ProcessDriver:
+    """`headcount run broker` and `headcount run count` as children."""
+
+    kind = "process"
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        drain_s: float,
+        command: tuple[str, ...] = (sys.executable, "-m", "headcount", "run"),
+    ) -> None:
+        """Run `<command> broker` and `<command> count`.
+
+        Args:
+            folder: for their logs, <name>.log.
+            environment: the deployment's; name and ports are put into it for each unit.
+            drain_s: how long a broker may take to send its devices away.
+            command: before the role.
+        """
+        self._folder = folder
+        self._environment = environment
+        self._drain_s = drain_s
+        self._command = command
+        self._children: dict[str, _Child] = {}
+        self._used_cpu_s: dict[str, float] = {}  # of processes that have ended, by unit
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Begin without any."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all of them."""
+        children = list(self._children.values())
+        await asyncio.gather(*(child.end(HURRY_S, END_S) for child in children))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def units(self, role: Role) -> list[Unit]:
+        """The children of a role; one that is between two lives is there too."""
+        return [
+            Unit(child.name, role, leaving=child.leaving)
+            for child in self._children.values()
+            if child.role == role
+        ]
+
+    async def add(self, role: Role) -> str:
+        """Start one more."""
+        name = free_name(role, set(self._children))
+        child = _Child(
+            name, role, [*self._command, role], self._environment_of(role, name), self._folder / f"{name}.log"
+        )
+        try:
+            await child.start()
+        except OSError as error:
+            raise ScalingError(f"start {name}", str(error), "Mend what it says") from error
+        self._children[name] = child
+        self._spawn(self._keep(child), f"keep {name}")
+        return name
+
+    async def remove(self, role: Role, name: str) -> None:
+        """SIGTERM; killed when it takes longer than draining may."""
+        child = self._children.get(name)
+        if child is None or child.role != role or child.leaving:
+            return
+        child.leaving = True
+        self._spawn(child.end(self._drain_s + GRACE_S, GRACE_S), f"end {name}")
+
+    async def cpu_seconds(self) -> dict[str, float]:
+        """By name; a process that has ended counts as it was last seen."""
+        table = await asyncio.to_thread(_processes)
+        used = dict(self._used_cpu_s)
+        for name, child in self._children.items():
+            child.cpu_s = max(_of_tree(table, child.pid), child.cpu_s)
+            used[name] = used.get(name, 0.0) + child.cpu_s
+        return used
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, of those that run now."""
+        return {name: child.pid for name, child in self._children.items() if child.pid}
+
+    def environment(self, name: str) -> Mapping[str, str]:
+        """What a unit was started with."""
+        return self._children[name].environment
+
+    def _environment_of(self, role: Role, name: str) -> dict[str, str]:
+        own = {"HEADCOUNT_NAME": name}
+        if role == "broker":
+            ports = free_ports(len(_BROKER_PORTS))
+            own |= {f"HEADCOUNT_{key}": str(port) for key, port in zip(_BROKER_PORTS, ports, strict=True)}
+        return {**self._environment, **own}
+
+    async def _keep(self, child: _Child) -> None:
+        """Start it again whenever it ends by itself; forget it when it has left."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began_s = time.monotonic()
+            code = await child.wait()
+            self._used_cpu_s[child.name] = self._used_cpu_s.get(child.name, 0.0) + child.cpu_s
+            child.cpu_s = 0.0
+            if child.leaving:
+                self._children.pop(child.name, None)
+                _log.info("%s has ended", child.name)
+                return
+            ran_s = time.monotonic() - began_s
+            pause_s = FIRST_PAUSE_S if ran_s > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            _log.warning(
+                "%s ended with %d after %.1f s; again in %.1f s; see %s",
+                child.name,
+                code,
+                ran_s,
+                pause_s,
+                child.log,
+            )
+            await asyncio.sleep(pause_s)
+            if child.leaving:
+                self._children.pop(child.name, None)
+                return
+            try:
+                await child.start()
+            except OSError as error:
+                _log.error("%s can't be started: %s", child.name, error)
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Child:
+    """One unit, over as many processes as it takes."""
+
+    def __init__(
+        self, name: str, role: Role, command: list[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self.role = role
+        self.log = log
+        self.environment = environment
+        self.leaving = False
+        self.cpu_s = 0.0
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it, in a process group of its own, its words in its log."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > LOG_BYTES:
+                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                preexec_fn=dies_with_parent(),
+            )
+
+    async def wait(self) -> int:
+        """Its exit code, when it has one."""
+        return -1 if self._process is None else await self._process.wait()
+
+    async def end(self, first_s: float, then_s: float) -> None:
+        """SIGTERM; after `first_s` once more, which means at once; after `then_s` more it is killed."""
+        self.leaving = True
+        for number, patience_s in ((signal.SIGTERM, first_s), (signal.SIGTERM, then_s), (signal.SIGKILL, 5)):
+            process = self._process
+            if process is None or process.returncode is not None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await process.wait()
+                    return
+            _log.warning("%s hasn't ended within %.0f s", self.name, patience_s)
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens now, below those of outgoing connections."""
+    found: set[int] = set()
+    while len(found) < number:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                probe.listen(1)
+                found.add(port)
+    return list(found)
+
+
+def _processes() -> dict[int, tuple[int, float]]:
+    """Parent and CPU seconds of each process, where there is /proc: proc(5), fields 4, 14 to 17 of `stat`."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    table: dict[int, tuple[int, float]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            _, _, rest = (folder / "stat").read_text().rpartition(")")
+        except OSError:  # it has ended meanwhile
+            continue
+        values = rest.split()
+        table[int(folder.name)] = int(values[1]), sum(map(int, values[11:15])) / ticks
+    return table
+
+
+def _of_tree(table: dict[int, tuple[int, float]], pid: int | None) -> float:
+    """CPU seconds of a process and all below it."""
+    wanted: Collection[int] = {pid} if pid in table else set()
+    total = 0.0
+    while wanted:
+        total += sum(table[process][1] for process in wanted)
+        wanted = [process for process, (parent, _) in table.items() if parent in wanted]
+    return total
