@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headcount import __version__, roles
 from headcount.cli_bench import bench_group
 from headcount.cli_prove import prove_command
+from headcount.cli_scale import scale_options, taken
 from headcount.cli_simulate import publish, simulate
 from headcount.cli_site import site as site_group
 from headcount.errors import HeadcountError, SettingsError
@@ -222,7 +223,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     for name in values:
         if name not in known:
             raise SettingsError(f"{path}: {name}", f"no such setting; there are {', '.join(sorted(known))}")
-    ctx.default_map = dict.fromkeys(("up", "demo", "run"), values)
+    ctx.default_map = dict.fromkeys(("up", "demo", "run", "scale"), values)
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -400,6 +401,33 @@ def run(role: str, site: Path | None, **values: Any) -> None:
         stop_on_signals(stop)
         async with beating(roles.health_url(role, settings)):
             await roles.ROLES[role](settings, stop)
+
+    asyncio.run(work())
+
+
+@main.command()
+@_site_option
+@scale_options
+@_options
+def scale(site: Path | None, **values: Any) -> None:
+    """Add and remove brokers and counting workers as the traffic needs them.
+
+    \b
+    headcount scale --dry-run
+    headcount scale --workers-most 8 --brokers-most 4
+    headcount scale --driver docker --image headcount --network headcount --secret-file secret
+
+    It is the role `scale` with its settings as flags; `headcount run scale` takes them from variables.
+    GET /v1/system/scaling has what it sees and why it did what.
+    """
+    chosen = taken(values)
+    settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **values)
+    configure_logging("scale")
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        stop_on_signals(stop)
+        await roles.scale(settings, chosen, stop)
 
     asyncio.run(work())
 

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from headcount.adapters import translate
 from headcount.api import server
@@ -31,7 +32,9 @@ from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
 from headcount.ops.lifecycle import Child
 from headcount.ops.logs import LOG_LEVEL
-from headcount.settings import LOOPBACK, Settings
+from headcount.scaling import role as scaling
+from headcount.scaling.settings import ScaleSettings
+from headcount.settings import ENVIRONMENT, LOOPBACK, Settings
 from headcount.sites import load_site
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
@@ -193,6 +196,41 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
     await server.run(sources, host=settings.host, port=settings.http_port, stop=stop)
 
 
+async def run_scale(settings: Settings, stop: asyncio.Event) -> None:
+    """As many brokers and workers as the traffic needs."""
+    await scale(settings, ScaleSettings.from_environment(os.environ), stop)
+
+
+async def scale(settings: Settings, chosen: ScaleSettings, stop: asyncio.Event) -> None:
+    """The same, with the scaler's settings from elsewhere.
+
+    Raises:
+        SettingsError: the driver can't work with these settings.
+    """
+    if chosen.driver == "docker" and settings.secret_file is None:
+        raise SettingsError(
+            "--secret-file", "containers need the deployment's secret: name the file to mount"
+        )
+    core = {"CORE": settings.core_addresses, "CORE_MQTT": settings.core_mqtt_addresses}
+    own = {
+        f"{ENVIRONMENT}{name}": ",".join(
+            f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in addresses
+        )
+        for name, addresses in core.items()
+    }
+    # days begin at midnight where the site is; a scaler that has no site file takes UTC
+    zone = ZoneInfo(site_of(settings).timezone if settings.site.exists() else "UTC")
+    deployment = scaling.Deployment(
+        name=settings.name,
+        log=_endpoint(settings),
+        data=settings.data,
+        environment={**settings.environment(), **own},
+        drain_s=settings.drain_s,
+        zone=zone,
+    )
+    await scaling.run(chosen, deployment, stop)
+
+
 #: Roles that count nothing, and so need no site file.
 WITHOUT_SITE = frozenset({"core", "broker", "history", "proxy", "scale"})
 ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]] = {
@@ -202,6 +240,7 @@ ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]]
     "history": run_history,
     "adapters": run_adapters,
     "api": run_api,
+    "scale": run_scale,
 }
 
 
