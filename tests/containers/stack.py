@@ -1,0 +1,204 @@
+"""The stack of deploy/compose.yaml as real containers, and what may happen to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sysconfig
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import docker
+import pytest
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.models.containers import Container
+
+from headcount.prove.system import free_ports
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = os.environ.get("HEADCOUNT_IMAGE", "headcount")
+START_S, STOP_S = 90.0, 60.0
+
+
+def engine() -> docker.DockerClient:
+    """A client of the engine, which has our image; the test is skipped where that can't be."""
+    try:
+        client = docker.from_env(timeout=60)
+        client.ping()
+    except DockerException as error:
+        pytest.skip(f"no Docker engine answers (tests/containers/engine.sh start): {error}")
+    try:
+        client.images.get(IMAGE)
+    except ImageNotFound:
+        pytest.skip(f"the engine has no image {IMAGE} (tests/containers/engine.sh image)")
+    return client
+
+
+class Stack:
+    """A cluster of its own name, networks, volumes and ports, as a context manager."""
+
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        site: Path,
+        *,
+        partitions: int,
+        scale: dict[str, int],
+        profiles: Sequence[str] = (),
+    ) -> None:
+        """Count `site` with so many containers of each service in `scale`."""
+        self.project = f"headcount-test-{secrets.token_hex(3)}"
+        self.mqtt_port, self.ws_port, self.http_port = free_ports(3)
+        self._client = client
+        self._scale = [word for name, n in scale.items() for word in ("--scale", f"{name}={n}")]
+        self._profiles = [word for name in profiles for word in ("--profile", name)]
+        self._environment = {
+            **os.environ,
+            "HEADCOUNT_IMAGE": IMAGE,
+            "HEADCOUNT_SITE_FILE": str(site),
+            "PARTITIONS": str(partitions),
+            "DRAIN_S": "3",
+            "MQTT_PORT": str(self.mqtt_port),
+            "WS_PORT": str(self.ws_port),
+            "HTTP_PORT": str(self.http_port),
+        }
+
+    def compose(self, *arguments: str) -> str:
+        """Run `docker compose` on the stack; what it says.
+
+        Raises:
+            AssertionError: it fails.
+        """
+        program = Path(sysconfig.get_path("scripts")) / "docker-compose"
+        file = ROOT / "deploy" / "compose.yaml"
+        done = subprocess.run(
+            [program, "--file", file, "--project-name", self.project, *self._profiles, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"docker compose {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def __enter__(self) -> Self:
+        began_s = time.monotonic()
+        try:
+            self.compose("up", "--detach", "--no-build", "--quiet-pull", *self._scale)
+            print(f"{len(self.all())} containers started in {time.monotonic() - began_s:.1f} s")
+        except BaseException:
+            self._end(failed=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(failed=kind is not None)
+
+    def _end(self, *, failed: bool) -> None:
+        if failed:
+            with contextlib.suppress(AssertionError):
+                print(self.compose("ps", "--all"))
+                print(self.compose("logs", "--no-color", "--tail", "40"))
+        began_s = time.monotonic()
+        for container in self.all():  # a paused one can't be stopped
+            with contextlib.suppress(APIError):
+                container.unpause()
+        self.compose("--profile", "*", "down", "--volumes", "--timeout", "10", "--remove-orphans")
+        print(f"all down in {time.monotonic() - began_s:.1f} s")
+
+    # --- what is there -----------------------------------------------------------------------------
+    def all(self, service: str | None = None) -> list[Container]:
+        """The containers of a service, or all, in the order of their numbers."""
+        labels = [f"com.docker.compose.project={self.project}"]
+        if service is not None:
+            labels.append(f"com.docker.compose.service={service}")
+        found = self._client.containers.list(all=True, filters={"label": labels})
+        return sorted(found, key=lambda one: int(one.labels.get("com.docker.compose.container-number", 0)))
+
+    def one(self, service: str, number: int = 1) -> Container:
+        """One container of a service."""
+        return self.all(service)[number - 1]
+
+    def address(self, container: Container) -> str:
+        """Where the network of the inside has it; "" while it isn't there."""
+        container.reload()
+        network = container.attrs["NetworkSettings"]["Networks"].get(self.inside, {})
+        return str(network.get("IPAddress", ""))
+
+    @property
+    def inside(self) -> str:
+        """The name of the inner network."""
+        return f"{self.project}_inside"
+
+    def secret(self) -> str:
+        """The secret that its parts share."""
+        code, output = self.one("core").exec_run(["cat", "/secret/secret"])
+        assert code == 0, output
+        assert isinstance(output, bytes)
+        return output.decode().strip()
+
+    def fetch(self, container: Container, path: str, folder: Path) -> None:
+        """Copy a folder of a container to here."""
+        chunks, _ = container.get_archive(path)
+        with tempfile.TemporaryFile() as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.seek(0)
+            with tarfile.open(fileobj=file) as tar:
+                tar.extractall(folder, filter="data")
+
+    # --- what may happen -----------------------------------------------------------------------------
+    def kill(self, container: Container) -> None:
+        """End its first process at once, as a crash does: the engine starts it again.
+
+        (`docker kill` would tell the engine that it is meant to stay away.)
+        """
+        container.reload()
+        os.kill(int(container.attrs["State"]["Pid"]), 9)
+
+    @contextlib.contextmanager
+    def paused(self, container: Container) -> Iterator[None]:
+        """Inside, none of its processes runs."""
+        container.pause()
+        try:
+            yield
+        finally:
+            container.unpause()
+
+    @contextlib.contextmanager
+    def cut_off(self, container: Container) -> Iterator[None]:
+        """Inside, nobody in the cluster reaches it, nor it them; it comes back with another address."""
+        network: Any = self._client.networks.get(self.inside)
+        service = container.labels["com.docker.compose.service"]
+        network.disconnect(container)
+        try:
+            yield
+        finally:
+            network.connect(container, aliases=[service])
+
+    def stopped(self, container: Container, grace_s: int = 30) -> int:
+        """Ask it to end, as an update does; its exit code."""
+        container.stop(timeout=grace_s)
+        return int(container.wait()["StatusCode"])
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float, every_s: float = 0.2) -> float:
+    """Wait for it; the seconds that it took.
+
+    Raises:
+        AssertionError: not within `seconds`.
+    """
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began_s < seconds, f"{what}: not within {seconds:.0f} s"
+        time.sleep(every_s)
+    return time.monotonic() - began_s
