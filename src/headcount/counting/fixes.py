@@ -51,3 +51,34 @@ class Fixes:
             self.lon_deg[part],
             self.acc_m[part],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """n fixes, and what can be said of each before the state of its device is looked at."""
+
+    device: I8  # slot
+    kind: U1  # index into KINDS
+    what: U1  # FIX, ONLINE, OFFLINE
+    received_s: F8
+    t_s: F8
+    x_m: F8  # in the site's plane
+    y_m: F8
+    acc_m: F8  # 0 = unknown
+    verdict: U1  # `inaccurate`, `late` or `accepted`, as far as the fix alone decides
+    cell: I4  # class of the raster's cell
+
+    def pick(self, rows: I8 | B1) -> Prepared:
+        """Some rows, by number or by mask."""
+        return Prepared(
+            self.device[rows],
+            self.kind[rows],
+            self.what[rows],
+            self.received_s[rows],
+            self.t_s[rows],
+            self.x_m[rows],
+            self.y_m[rows],
+            self.acc_m[rows],
+            self.verdict[rows],
+            self.cell[rows],
+        )

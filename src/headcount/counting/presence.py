@@ -9,27 +9,27 @@ import numpy as np
 
 from headcount.counting import verdicts
 from headcount.counting.events import MOVED, NO_EVENTS, OUTSIDE, SILENT, Events, changes
-from headcount.counting.fixes import F8, I4, U1
+from headcount.counting.fixes import F8, I4, I8, U1, Prepared
 from headcount.counting.roster import Roster
 from headcount.counting.zones import Zones
 from headcount.counting.zonesets import EMPTY
 
 
-def expire(zones: Zones, roster: Roster, device: I4) -> Events:
+def expire(zones: Zones, roster: Roster, device: I4 | I8) -> Events:
     """Let these devices, whose time has passed, leave all their zones (rule 3)."""
     if not len(device):
         return NO_EVENTS
     old = roster.zones[device]
     nothing = np.full(len(device), EMPTY, dtype=np.int32)
     reason = np.full(len(device), SILENT, dtype=np.uint8)
-    events = changes(zones.sets, device, old, nothing, roster.expires_s[device], reason)
+    events = changes(zones.sets, device.astype(np.int32), old, nothing, roster.expires_s[device], reason)
     roster.zones[device] = EMPTY
     roster.expires_s[device] = np.inf
     roster.moved[device] = True
     return events
 
 
-def reset(roster: Roster, device: I4) -> None:
+def reset(roster: Roster, device: I8) -> None:
     """Make these devices as if never heard of (they are in no zone)."""
     roster.last_t_s[device] = np.nan
     roster.position_t_s[device] = np.nan
@@ -40,44 +40,46 @@ def reset(roster: Roster, device: I4) -> None:
     roster.offline[device] = False
 
 
-def place(
-    zones: Zones, roster: Roster, device: I4, t_s: F8, x_m: F8, y_m: F8, acc_m: F8
-) -> tuple[U1, Events]:
+def place(zones: Zones, roster: Roster, fixes: Prepared) -> tuple[U1, Events]:
     """Use fixes that rule 1 let through: new positions, new memberships.
 
     Returns:
         The final verdicts (`accepted` or `outside`), uint8 [n], and the events.
     """
+    device, t_s = fixes.device, fixes.t_s
     old = roster.zones[device]
-    new = zones.move(old, x_m, y_m)
+    new = zones.move(old, fixes.cell, fixes.x_m, fixes.y_m)
     on_site = zones.sets.member[new, 0]
-    new = np.where(on_site, new, np.int32(EMPTY))
     verdict = np.where(on_site, np.uint8(verdicts.ACCEPTED), np.uint8(verdicts.OUTSIDE))
+    new[~on_site] = EMPTY
     roster.last_t_s[device] = t_s
     roster.position_t_s[device] = t_s
-    roster.x_m[device] = x_m
-    roster.y_m[device] = y_m
-    roster.acc_m[device] = acc_m
+    roster.x_m[device] = fixes.x_m
+    roster.y_m[device] = fixes.y_m
+    roster.acc_m[device] = fixes.acc_m
     roster.implausible_run[device] = 0
     roster.offline[device] = False
     roster.zones[device] = new
-    roster.expires_s[device] = _expires(zones, roster, device, new, t_s)
+    expires_s = t_s + zones.sets.hold_s[new, fixes.kind]
+    expires_s[new == EMPTY] = np.inf
+    roster.expires_s[device] = expires_s
     roster.moved[device] = True
     changed = np.flatnonzero(old != new)
     if not len(changed):
         return verdict, NO_EVENTS
     reason = np.where(on_site[changed], np.uint8(MOVED), np.uint8(OUTSIDE))
-    return verdict, changes(zones.sets, device[changed], old[changed], new[changed], t_s[changed], reason)
+    who = device[changed].astype(np.int32)
+    return verdict, changes(zones.sets, who, old[changed], new[changed], t_s[changed], reason)
 
 
-def keep_alive(zones: Zones, roster: Roster, device: I4, t_s: F8) -> None:
+def keep_alive(zones: Zones, roster: Roster, device: I8, t_s: F8) -> None:
     """Use inaccurate fixes: the devices live, their positions stay."""
     roster.last_t_s[device] = t_s
     roster.offline[device] = False
     roster.expires_s[device] = _expires(zones, roster, device, roster.zones[device], t_s)
 
 
-def hear_status(zones: Zones, roster: Roster, device: I4, offline: U1, received_s: F8) -> None:
+def hear_status(zones: Zones, roster: Roster, device: I8, offline: U1, received_s: F8) -> None:
     """Remember last wills (`offline` true) and greetings; end a presence early where the site says so."""
     roster.offline[device] = offline
     held_s = _expires(zones, roster, device, roster.zones[device], roster.last_t_s[device])
@@ -87,6 +89,6 @@ def hear_status(zones: Zones, roster: Roster, device: I4, offline: U1, received_
     roster.expires_s[device] = np.where(present, np.minimum(held_s, early_s), np.inf)
 
 
-def _expires(zones: Zones, roster: Roster, device: I4, sets: I4, t_s: F8) -> F8:
+def _expires(zones: Zones, roster: Roster, device: I8, sets: I4, t_s: F8) -> F8:
     """Until when devices in these sets stay, if they fall silent after t_s."""
     return np.where(sets == EMPTY, np.inf, t_s + zones.sets.hold_s[sets, roster.kind[device]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.fixes import B1, F8, I4, U1, Fixes
+from headcount.counting.fixes import B1, F8, I4, I8, U1, Fixes, Prepared
 from headcount.counting.roster import Roster
 from headcount.counting.site import Site
 from headcount.wire import VERDICTS
@@ -48,40 +48,45 @@ def without_state(fixes: Fixes) -> U1:
     return verdict
 
 
-def with_state(
-    site: Site, roster: Roster, device: I4, received_s: F8, t_s: F8, x_m: F8, y_m: F8, acc_m: F8
-) -> U1:
+def of_the_fix_alone(site: Site, kind: U1, received_s: F8, t_s: F8, acc_m: F8) -> U1:
+    """What a fix is at best, whatever its device has said before: `late`, `inaccurate` or `accepted`."""
+    verdict = np.full(len(kind), ACCEPTED, dtype=np.uint8)
+    # in the reverse order of the rules, so that the first that matches stays; NaN matches nothing
+    verdict[acc_m > site.max_accuracy_m] = INACCURATE
+    verdict[t_s + np.array(site.hold_s)[kind] < received_s] = LATE
+    return verdict
+
+
+def with_state(site: Site, roster: Roster, fixes: Prepared) -> U1:
     """The verdict of each fix, as far as rule 2 isn't needed; `outside` is still `accepted` here.
 
     Args:
         site: its limits.
         roster: the devices' state before the fix.
-        device: slots, int32 [n], each at most once.
-        received_s: the rules' now for each fix, Unix seconds.
-        t_s: event times, Unix seconds.
-        x_m: positions in the site's plane.
-        y_m: the same.
-        acc_m: accuracies, 0 = unknown.
+        fixes: of each device at most one.
 
     Returns:
         uint8 [n].
     """
-    kind = roster.kind[device]
+    device, t_s = fixes.device, fixes.t_s
     last_t_s = roster.last_t_s[device]
-    distance_m = np.hypot(x_m - roster.x_m[device], y_m - roster.y_m[device])
+    distance_m = np.hypot(fixes.x_m - roster.x_m[device], fixes.y_m - roster.y_m[device])
     elapsed_s = t_s - roster.position_t_s[device]
-    reach_m = np.array(site.max_speed_mps)[kind] * elapsed_s + acc_m + roster.acc_m[device]
-    verdict = np.full(len(device), ACCEPTED, dtype=np.uint8)
-    # in the reverse order of the rules, so that the first that matches stays; NaN matches nothing
-    verdict[(distance_m > reach_m) & (roster.implausible_run[device] < IMPLAUSIBLE_RUN)] = IMPLAUSIBLE
-    verdict[acc_m > site.max_accuracy_m] = INACCURATE
-    verdict[t_s + np.array(site.hold_s)[kind] < received_s] = LATE
+    reach_m = np.array(site.max_speed_mps)[fixes.kind] * elapsed_s + fixes.acc_m + roster.acc_m[device]
+    verdict = fixes.verdict.copy()
+    # in the reverse order of the rules again; `late` and `inaccurate` come before `implausible`
+    jump = distance_m > reach_m
+    if jump.any():
+        jump &= (verdict == ACCEPTED) & (roster.implausible_run[device] < IMPLAUSIBLE_RUN)
+        verdict[jump] = IMPLAUSIBLE
     verdict[t_s < last_t_s] = OUT_OF_ORDER
     verdict[t_s == last_t_s] = DUPLICATE
     return verdict
 
 
-def forgotten(roster: Roster, device: I4, now_s: F8 | float) -> B1:
+def forgotten(roster: Roster, device: I4 | I8, now_s: F8 | float) -> B1:
     """Which devices are in no zone and were last heard of more than a day before `now_s`."""
-    old: B1 = (roster.last_t_s[device] < now_s - FORGET_S) & (roster.zones[device] == 0)
+    old: B1 = roster.last_t_s[device] < now_s - FORGET_S
+    if old.any():
+        old &= roster.zones[device] == 0
     return old

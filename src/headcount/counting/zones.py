@@ -63,22 +63,26 @@ class Zones:
         self._recipes: list[_Recipe] = []
         self._results: dict[tuple[int, bytes], int] = {}
 
-    def move(self, old: I4, x_m: F8, y_m: F8) -> I4:
+    def cells(self, x_m: F8, y_m: F8) -> I4:
+        """The class of each position's cell, for `move`: positions in the site's plane, length n."""
+        return self._raster.lookup(x_m, y_m)
+
+    def move(self, old: I4, cell: I4, x_m: F8, y_m: F8) -> I4:
         """The set of zones after a fix (rule 2).
 
         Args:
             old: the sets of zones before, int32 [n].
+            cell: what `cells` says of the positions, int32 [n].
             x_m: positions in the site's plane, float64 [n].
             y_m: the same.
 
         Returns:
-            The sets after, int32 [n]. Whether the device is on site at all is `0 in set`.
+            The sets after, int32 [n], the caller's own. Whether the device is on site at all is `0 in set`.
         """
-        cell_class = self._raster.lookup(x_m, y_m)
-        new = self._plain_set[cell_class]
+        new = self._plain_set[cell]
         rest = np.flatnonzero(new < 0)
         if len(rest):
-            outcome = self._outcome(cell_class[rest], old[rest])
+            outcome = self._outcome(cell[rest], old[rest])
             new[rest] = outcome
             open_ = rest[outcome < 0]
             if len(open_):

@@ -8,6 +8,7 @@ They are taken at the multiples of TICK_S; fixes received after T wait until T h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Literal
@@ -139,8 +140,8 @@ class Partition:
         self._reached_ns = max(self._reached_ns, delivery.received_ns[-1])
         self._subjects += delivery.subjects
         self._payloads += delivery.payloads
-        self._seqs += delivery.seq
-        self._received_ns += delivery.received_ns
+        self._seqs.append(_integers(delivery.seq))
+        self._received_ns.append(_integers(delivery.received_ns))
 
     @property
     def waiting_rows(self) -> int:
@@ -156,8 +157,7 @@ class Partition:
         """All fixes that wait, in the order of the log."""
         if self._subjects:
             subjects, payloads = self._subjects, self._payloads
-            seq = np.array(self._seqs, dtype=np.int64)
-            received_ns = np.array(self._received_ns, dtype=np.int64)
+            seq, received_ns = np.concatenate(self._seqs), np.concatenate(self._received_ns)
             self._forget_undecoded()
             if b"" in payloads:  # ticks say nothing, and so does any other empty message to us
                 keep = [subject != self._tick_subject for subject in subjects]
@@ -171,8 +171,8 @@ class Partition:
     def _forget_undecoded(self) -> None:
         self._subjects: list[bytes] = []
         self._payloads: list[bytes] = []
-        self._seqs: list[int] = []
-        self._received_ns: list[int] = []
+        self._seqs: list[I8] = []
+        self._received_ns: list[I8] = []
 
     @property
     def due(self) -> bool:
@@ -336,6 +336,12 @@ class Partition:
             columns,
             recorded,
         )
+
+
+def _integers(values: Sequence[int]) -> I8:
+    if isinstance(values, range):
+        return np.arange(values.start, values.stop, values.step, dtype=np.int64)
+    return np.fromiter(values, dtype=np.int64, count=len(values))
 
 
 def _before(waiting: Rows | None, last: int) -> int:
