@@ -69,8 +69,8 @@ class Bench:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         """Balance on free ports; `changes` go into the `ProxyConfig`."""
-        mqtt, ws, http, health = free_ports(4)
-        ports = {"mqtt_port": mqtt, "ws_port": ws, "http_port": http, "health_port": health}
+        mqtt, self.ws_port, http, health = free_ports(4)
+        ports = {"mqtt_port": mqtt, "ws_port": self.ws_port, "http_port": http, "health_port": health}
         self.config = ProxyConfig(**(ports | changes))
         self.folder = folder / "proxy"
         self.apis: tuple[str, ...] = ()
@@ -203,13 +203,15 @@ class Device:
     async def open(cls, port: int, keepalive_s: int = 60) -> Self:
         """Connect; raises OSError or EOFError when it isn't let in."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(connect_packet(f"d{next(_ids)}", keepalive_s))
+        answer = b""
         try:
-            writer.write(connect_packet(f"d{next(_ids)}", keepalive_s))
-            if await reader.readexactly(4) != CONNECTED:
-                raise ConnectionRefusedError
-        except BaseException:
-            writer.close()
-            raise
+            answer = await reader.readexactly(4)
+        finally:
+            if answer != CONNECTED:
+                writer.close()
+        if answer != CONNECTED:
+            raise ConnectionRefusedError(answer)
         return cls(reader, writer)
 
     async def alive(self) -> bool:

@@ -282,7 +282,7 @@ def test_silent_devices_live_within_their_keepalive(tmp_path: Path) -> None:
             device, silent = [await bench.device() for _ in range(2)]
             async with aiomqtt.Client(
                 "127.0.0.1",
-                bench.config.ws_port,
+                bench.ws_port,
                 transport="websockets",
                 websocket_path="/mqtt",
                 keepalive=2,
@@ -308,7 +308,7 @@ def test_mqtt_over_websocket_passes_and_nothing_else_there(tmp_path: Path) -> No
             await bench.unit("b1", one.config.mqtt_port, one.config.ws_port)
             await role.step()
             async with aiomqtt.Client(
-                "127.0.0.1", bench.config.ws_port, transport="websockets", websocket_path="/mqtt"
+                "127.0.0.1", bench.ws_port, transport="websockets", websocket_path="/mqtt"
             ) as client:
                 await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
             assert await asyncio.to_thread(_get, bench.config.ws_port, "/") == 404
@@ -406,8 +406,10 @@ def test_the_role_stops_and_reloads_when_told(tmp_path: Path) -> None:
                 device = await bench.try_device()
             before = await bench.pid()
             os.kill(os.getpid(), signal.SIGHUP)
-            while await bench.pid() in {before, 0}:
+            after = before
+            while after in {before, 0}:
                 await asyncio.sleep(0.05)
+                after = await bench.pid()
             assert await device.alive()
             stop.set()
             await running
@@ -451,9 +453,8 @@ def test_what_haproxy_refuses_is_an_error(tmp_path: Path) -> None:
 
 
 def _get(port: int | None, path: str, forwarded_for: str = "") -> int:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", headers={"X-Forwarded-For": forwarded_for}
-    )  # noqa: S310
+    address = f"http://127.0.0.1:{port}{path}"
+    request = urllib.request.Request(address, headers={"X-Forwarded-For": forwarded_for})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
             status: int = answer.status
