@@ -86,6 +86,7 @@ class LogReader:
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._followed: dict[bytes, _Followed] = {}
         self._sids = 0
+        self._receiving: asyncio.Future[bytes] | None = None
 
     async def follow(self, partition: int, after: int) -> int:
         """Read a partition from the message after stream sequence `after` (0 = from its start).
@@ -139,15 +140,11 @@ class LogReader:
             LogError: if the connection is lost or messages are missing.
         """
         loop = asyncio.get_running_loop()
-        until_s = None if within_s == math.inf else loop.time() + within_s
+        until_s = loop.time() + within_s
         while True:
-            try:
-                async with asyncio.timeout_at(until_s):
-                    chunk = await loop.sock_recv(self._socket, CHUNK_BYTES)
-            except TimeoutError:
+            chunk = await self._receive(None if within_s == math.inf else until_s - loop.time())
+            if chunk is None:
                 return []
-            except OSError as error:
-                raise LogError(f"connection to the log lost: {error}") from error
             if not chunk:
                 raise LogError("connection to the log closed by the server")
             batch = self._parser.feed(chunk)
@@ -157,6 +154,31 @@ class LogReader:
                 await self._settle(status)
             if len(batch) and (deliveries := await self._deliver(batch)):
                 return deliveries
+
+    async def _receive(self, within_s: float | None) -> bytes | None:
+        """What the server has sent; None if nothing came in time.
+
+        Receiving goes on when the time is over: cancelled, it could have taken bytes from the socket already.
+        """
+        if self._receiving is None:
+            receive = asyncio.get_running_loop().sock_recv(self._socket, CHUNK_BYTES)
+            self._receiving = asyncio.ensure_future(receive)
+        done, _ = await asyncio.wait(
+            {self._receiving}, timeout=None if within_s is None else max(within_s, 0.0)
+        )
+        if not done:
+            return None
+        receiving, self._receiving = self._receiving, None
+        try:
+            return receiving.result()
+        except OSError as error:
+            raise LogError(f"connection to the log lost: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+        self._socket.close()
 
     async def _deliver(self, batch: Batch) -> list[Delivery]:
         sids = batch.sids
@@ -284,7 +306,7 @@ async def open_reader(endpoint: Endpoint, nc: Client) -> AsyncIterator[LogReader
     try:
         yield reader
     finally:
-        sock.close()
+        reader.close()
         if nc.is_connected:
             await asyncio.gather(*map(reader._remove, reader._followed.values()))  # noqa: SLF001
 
