@@ -8,11 +8,9 @@ they counted and what their lag grew by: fixes that come, not only those that ar
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgspec
 
@@ -22,12 +20,13 @@ from headcount.wire import BrokerUnit
 WINDOW_S = 10.0
 #: Who has said nothing for so long is silent (it speaks every second).
 STALE_S = 6.0
+#: A mean over less says nothing.
+LEAST_S = 1.5
+LARGEST = 1e15
 #: More than there can be; whoever sends under ever new names doesn't fill our memory.
 MOST_HEARD = 1000
 
 _log = logging.getLogger(__name__)
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class _Latency(msgspec.Struct):
@@ -44,7 +43,6 @@ class CountReport(msgspec.Struct):
     verdicts: dict[str, dict[str, float]] = {}
     lag: float = 0.0
     latency: _Latency | None = None
-    fixes_per_s: float = 0.0
     cpu_s: float | None = None
 
 
@@ -62,11 +60,9 @@ _adapter_report = msgspec.json.Decoder(AdapterReport)
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at_s: float
-    fixes: float
     lag: float
-    cpu_s: float | None
+    cpu_known: bool
     latency: _Latency | None
-    told_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +88,45 @@ class BrokerSignals:
     cores: float | None
 
 
+class Rate:
+    """What all units did per second, from each one's absolute numbers.
+
+    Added up first and divided by the time afterwards: work that goes from one unit to another is
+    never counted with both. A unit's first number is where it begins.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._last: dict[Hashable, float] = {}
+        self._total = 0.0
+        self._series: deque[tuple[float, float]] = deque()
+
+    def take(self, unit: Hashable, value: float, at_s: float) -> None:
+        """A unit's number; where it fell, it counts from zero again."""
+        last = self._last.pop(unit, value)
+        self._total += value - last if value >= last else value
+        self._last[unit] = value
+        while len(self._last) > MOST_HEARD:
+            del self._last[next(iter(self._last))]
+        self.note(at_s)
+
+    def note(self, at_s: float, total: float | None = None) -> None:
+        """That the total is this, or still what it was."""
+        self._total = self._total if total is None else total
+        if self._series and self._series[-1][0] >= at_s:
+            self._series.pop()
+        self._series.append((at_s, self._total))
+        while len(self._series) > 2 and at_s - self._series[1][0] >= WINDOW_S:
+            self._series.popleft()
+
+    def per_s(self, at_s: float) -> float | None:
+        """The mean over the window; None before two moments are known, or when the last is too old."""
+        if not self._series or at_s - self._series[-1][0] > STALE_S:
+            return None
+        over_s = self._series[-1][0] - self._series[0][0]
+        return (self._series[-1][1] - self._series[0][1]) / over_s if over_s >= LEAST_S else None
+
+
 class Heard:
     """The last words of workers and adapters, and of brokers."""
 
@@ -99,8 +134,8 @@ class Heard:
         """Nothing yet."""
         self.refused = 0
         self._workers: dict[str, deque[_Sample]] = {}
-        self._adapters: dict[str, deque[tuple[float, float]]] = {}
-        self._brokers: dict[tuple[str, float], deque[tuple[float, float]]] = {}
+        self._counted, self._lag, self._cores = Rate(), Rate(), Rate()
+        self._translated, self._broker_cores = Rate(), Rate()
 
     def take(self, subject: str, payload: bytes, at_s: float) -> None:
         """Take a message of `metrics.>`; one that is no report is counted in `refused`."""
@@ -109,21 +144,21 @@ class Heard:
                 self._take_count(_count_report.decode(payload), at_s)
             elif subject.startswith("metrics.adapters."):
                 report = _adapter_report.decode(payload)
-                series = _series(self._adapters, report.worker)
-                series.append((at_s, sum(report.translated.values())))
-                _trim(series, at_s)
+                self._translated.take(report.worker, _sane(sum(report.translated.values())), at_s)
         except (msgspec.DecodeError, ValueError) as error:
             self.refused += 1
             _log.debug("%s: not a report: %s", subject, error)
 
     def _take_count(self, report: CountReport, at_s: float) -> None:
-        fixes = sum(n for by_verdict in report.verdicts.values() for n in by_verdict.values())
-        if not all(math.isfinite(value) and value >= 0 for value in (fixes, report.lag, report.cpu_s or 0.0)):
-            raise ValueError("a number that can't be")
-        series = _series(self._workers, report.worker)
-        if series and fixes < series[-1].fixes:  # it counts from zero again
-            series.clear()
-        series.append(_Sample(at_s, fixes, report.lag, report.cpu_s, report.latency, report.fixes_per_s))
+        fixes = _sane(sum(n for by_verdict in report.verdicts.values() for n in by_verdict.values()))
+        lag, cpu_s = _sane(report.lag), _sane(report.cpu_s or 0.0)
+        self._counted.take(report.worker, fixes, at_s)
+        if report.cpu_s is not None:
+            self._cores.take(report.worker, cpu_s, at_s)
+        while report.worker not in self._workers and len(self._workers) >= MOST_HEARD:
+            del self._workers[next(iter(self._workers))]
+        series = self._workers.setdefault(report.worker, deque(maxlen=64))
+        series.append(_Sample(at_s, lag, report.cpu_s is not None, report.latency))
         while len(series) > 2 and at_s - series[1].at_s >= WINDOW_S:
             series.popleft()
 
@@ -135,46 +170,36 @@ class Heard:
         all_series = list(self._workers.values())
         if not all_series:
             return WorkerSignals(0, None, None, None, None, None, None)
-        counted = sum(map(_counted, all_series))
-        grown = sum(_slope([(s.at_s, s.lag) for s in series]) for series in all_series)
         # a lag that was there for one report only is a partition changing hands
         lag = sum(min(sample.lag for sample in list(series)[-2:]) for series in all_series)
-        cpu = [[(s.at_s, s.cpu_s) for s in series if s.cpu_s is not None] for series in all_series]
+        self._lag.note(at_s, lag)
+        counted = self._counted.per_s(at_s)
+        cpu_known = all(series[-1].cpu_known for series in all_series)
         return WorkerSignals(
             heard=len(all_series),
             age_s=max(at_s - series[-1].at_s for series in all_series),
-            fixes_per_s=max(counted + grown, 0.0),
+            fixes_per_s=None if counted is None else max(counted + (self._lag.per_s(at_s) or 0.0), 0.0),
             counted_per_s=counted,
             lag=lag,
-            cores=sum(map(_slope, cpu)) if all(len(points) > 1 for points in cpu) else None,
+            cores=self._cores.per_s(at_s) if cpu_known else None,
             latency_p99_s=quantile(0.99, all_series),
         )
 
     def adapters_per_s(self, at_s: float) -> float | None:
         """Messages of other formats that became fixes, per second."""
-        self._adapters = {
-            name: series for name, series in self._adapters.items() if at_s - series[-1][0] <= STALE_S
-        }
-        rates = [_slope(list(series)) for series in self._adapters.values() if len(series) > 1]
-        return sum(rates) if rates else None
+        return self._translated.per_s(at_s)
 
     def brokers(self, at_s: float, units: dict[str, BrokerUnit]) -> BrokerSignals:
         """The brokers now; `units` are those that live, as just read."""
-        for unit in units.values():
-            series = _series(self._brokers, (unit.name, unit.started_s))
-            if not series or series[-1][1] != unit.cpu_s:
-                series.append((at_s, unit.cpu_s))
-            _trim(series, at_s)
-        alive = {(unit.name, unit.started_s) for unit in units.values()}
-        self._brokers = {key: series for key, series in self._brokers.items() if key in alive}
         if not units:
             return BrokerSignals(frozenset(), None, None, None)
-        rates = [_slope(list(series)) for series in self._brokers.values() if len(series) > 1]
+        for unit in units.values():
+            self._broker_cores.take((unit.name, unit.started_s), unit.cpu_s, at_s)
         return BrokerSignals(
             heard=frozenset(units),
             connections=sum(unit.connections for unit in units.values()),
             messages_per_s=sum(unit.messages_per_s for unit in units.values()),
-            cores=sum(rates) if len(rates) == len(units) else None,
+            cores=self._broker_cores.per_s(at_s),
         )
 
 
@@ -205,28 +230,12 @@ def quantile(q: float, all_series: list[deque[_Sample]]) -> float | None:
     return lower
 
 
-def _counted(series: deque[_Sample]) -> float:
-    """Fixes per second of one worker; after its first report, what it says itself."""
-    if len(series) < 2:
-        return max(series[-1].told_per_s, 0.0)
-    return _slope([(s.at_s, s.fixes) for s in series])
+def _sane(value: float) -> float:
+    """The number.
 
-
-def _slope(points: Sequence[tuple[float, float]]) -> float:
-    """Per second, from the first to the last."""
-    if len(points) < 2 or points[-1][0] <= points[0][0]:
-        return 0.0
-    return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
-
-
-def _series(table: dict[K, deque[V]], key: K) -> deque[V]:
-    if key not in table:
-        while len(table) >= MOST_HEARD:
-            del table[next(iter(table))]
-        table[key] = deque(maxlen=64)
-    return table[key]
-
-
-def _trim(series: deque[tuple[float, float]], at_s: float) -> None:
-    while len(series) > 2 and at_s - series[1][0] >= WINDOW_S:
-        series.popleft()
+    Raises:
+        ValueError: it can't be one of a unit.
+    """
+    if not 0 <= value <= LARGEST:
+        raise ValueError(f"{value} can't be")
+    return value
