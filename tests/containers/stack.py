@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.client
 import os
 import secrets
 import subprocess
@@ -24,7 +26,8 @@ from headcount.prove.system import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("HEADCOUNT_IMAGE", "headcount")
-START_S, STOP_S = 90.0, 60.0
+#: Where a service's container says whether it is healthy; of the others Docker knows.
+HEALTH_PORTS = {"core": 8222, "broker": 8081, "api": 8080}
 
 
 def engine() -> docker.DockerClient:
@@ -139,12 +142,30 @@ class Stack:
         """The name of the inner network."""
         return f"{self.project}_inside"
 
+    @functools.cached_property
     def secret(self) -> str:
         """The secret that its parts share."""
         code, output = self.one("core").exec_run(["cat", "/secret/secret"])
         assert code == 0, output
         assert isinstance(output, bytes)
         return output.decode().strip()
+
+    def is_well(self, container: Container) -> bool:
+        """Whether it runs and says itself that it is healthy."""
+        container.reload()
+        state = container.attrs["State"]
+        if not state["Running"] or state["Paused"]:
+            return False
+        service = container.labels["com.docker.compose.service"]
+        port = HEALTH_PORTS.get(service)
+        if port is None:
+            return bool(state["Health"]["Status"] == "healthy")
+        return _answers(self.address(container), port, "/readyz" if service == "api" else "/healthz")
+
+    def started(self, container: Container) -> str:
+        """When it was started last, as the engine writes it."""
+        container.reload()
+        return str(container.attrs["State"]["StartedAt"])
 
     def fetch(self, container: Container, path: str, folder: Path) -> None:
         """Copy a folder of a container to here."""
@@ -202,3 +223,14 @@ def until(condition: Callable[[], bool], what: str, seconds: float, every_s: flo
         assert time.monotonic() - began_s < seconds, f"{what}: not within {seconds:.0f} s"
         time.sleep(every_s)
     return time.monotonic() - began_s
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

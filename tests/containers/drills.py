@@ -1,0 +1,110 @@
+"""What happens to the containers of a cluster, one after the other, and what each of it cost."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import time
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from containers.stack import Stack, until
+from headcount.prove.hearing import Report
+from headcount.prove.load import Say
+from headcount.prove.recovery import gaps
+
+HEAL_S = 60.0
+
+
+class Drill(NamedTuple):
+    """Something that happens to one container."""
+
+    service: str
+    number: int
+    what: str  # kill, pause, cut off, stop
+    lasts_s: float = 0.0
+
+
+class Done(NamedTuple):
+    """A drill as it happened (Unix seconds)."""
+
+    drill: Drill
+    from_s: float
+    to_s: float  # it was over: unpaused, connected again
+    well_s: float  # the container was healthy again
+
+
+def drill(stack: Stack, one: Drill) -> Done:
+    """Let it happen, and wait until the container is well again."""
+    container = stack.one(one.service, one.number)
+    before, from_s = stack.started(container), time.time()
+    match one.what:
+        case "kill":
+            stack.kill(container)
+        case "pause":
+            with stack.paused(container):
+                time.sleep(one.lasts_s)
+        case "cut off":
+            with stack.cut_off(container):
+                time.sleep(one.lasts_s)
+        case "stop":
+            assert stack.stopped(container) == 0, f"{container.name} didn't end in order"
+            container.start()
+    to_s = time.time()
+    if one.what == "kill":  # the engine notices it a moment later
+        until(lambda: stack.started(container) > before, f"{container.name} is started again", HEAL_S, 0.05)
+    until(lambda: stack.is_well(container), f"{container.name} is well again", HEAL_S)
+    return Done(one, from_s, to_s, time.time())
+
+
+def api_answers(stack: Stack) -> bool:
+    """Whether the API answers through the proxy, with live numbers."""
+    url = f"http://127.0.0.1:{stack.http_port}/readyz"
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def counts(stack: Stack, site_id: str) -> dict[str, Any]:
+    """What the API says through the proxy."""
+    url = f"http://127.0.0.1:{stack.http_port}/v1/sites/{site_id}/counts"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        body: dict[str, Any] = json.load(answer)
+    return body
+
+
+def costs(
+    done: Sequence[Done],
+    reports: Sequence[Report],
+    partitions: int,
+    says: Sequence[Say],
+    acked: dict[int, float],
+) -> list[str]:
+    """A line for each drill: how long counts stood still, and no device's message was acknowledged."""
+    ends = [one.from_s for one in done[1:]] + [time.time()]
+    still = gaps(reports, partitions, done[0].from_s, ends[-1])
+    connection = {say.number: say.connection for say in says if say.number}
+    times: dict[int, list[float]] = {}
+    for number, at_s in acked.items():
+        times.setdefault(connection[number], []).append(at_s)
+    lines = []
+    for one, end_s in zip(done, ends, strict=True):
+        counts_s = max(
+            (g.to_s - one.from_s for g in still if one.from_s - 0.5 <= g.from_s < end_s - 0.5), default=0
+        )
+        longest_s = max((_longest(sorted(at), one.from_s, end_s) for at in times.values()), default=0.0)
+        name = f"{one.drill.what} {one.drill.service}-{one.drill.number}"
+        lasts = f" for {one.drill.lasts_s:g} s" if one.drill.lasts_s else ""
+        lines.append(
+            f"{name + lasts:<28} counts live again after {counts_s:4.1f} s, longest wait for a PUBACK "
+            f"{longest_s:4.1f} s, well again {one.well_s - one.to_s:4.1f} s after it was over"
+        )
+    return lines
+
+
+def _longest(moments: list[float], from_s: float, to_s: float) -> float:
+    """The longest time without one that touches the window, in seconds."""
+    touching = [b - a for a, b in itertools.pairwise(moments) if b >= from_s and a <= to_s]
+    return max(touching, default=0.0)

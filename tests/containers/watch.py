@@ -1,0 +1,193 @@
+"""What a cluster under test is sent and says, while its containers break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from containers.stack import Stack, until
+from headcount.broker.config import INTERNAL
+from headcount.history.writer import CONSUMER
+from headcount.prove.compare import Comparison, Evidence, compare
+from headcount.prove.hearing import Heard, Report, listen
+from headcount.prove.load import CONNECTIONS, Say
+from headcount.prove.log import read_events, read_history, read_log
+from headcount.prove.senders import Sent, overlook_breaks, send
+from headcount.wire import HISTORY_STREAM
+
+RETRY_S = 0.2
+LINK_S = 3.0
+SETTLE_S, STORED_S = 60.0, 3.0
+
+
+async def connect(stack: Stack) -> Client:
+    """A client of the core, where it is now; it doesn't come back after a break.
+
+    Raises:
+        OSError, nats.errors.Error: the core can't be reached.
+    """
+    address = await asyncio.to_thread(lambda: stack.address(stack.one("core")))
+    return await nats.connect(
+        f"nats://{address}:4222",
+        user=INTERNAL,
+        password=await asyncio.to_thread(lambda: stack.secret),
+        name="headcount test",
+        connect_timeout=2,
+        allow_reconnect=False,
+        ping_interval=1,
+        max_outstanding_pings=2,
+        error_cb=_ignore,
+    )
+
+
+async def _ignore(_: Exception) -> None:
+    """The core is killed on purpose."""
+
+
+class Watch:
+    """Load on the cluster and an ear to its counts, in a thread of their own, as a context manager."""
+
+    def __init__(self, stack: Stack, says: list[Say], site_id: str) -> None:
+        """Send what `says` through the proxy from `start_s` on."""
+        self.sent = Sent()
+        self.start_s = 0
+        self._stack, self._says, self._site = stack, says, site_id
+        self._heard: list[Heard] = []
+        self._problem: BaseException | None = None
+        self._ready, self._end, self._loaded = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._ready.set()
+        self._thread.join()
+        if self._problem is not None and kind is None:
+            raise self._problem
+
+    def begin(self) -> None:
+        """Start the load now."""
+        self.start_s = math.ceil(time.time())
+        self._ready.set()
+
+    def finish(self, seconds: float) -> None:
+        """Wait until all of the load has been sent.
+
+        Raises:
+            AssertionError: not within `seconds`.
+        """
+        assert self._loaded.wait(seconds), f"{self.sent.messages} of {len(self._says)} sent"
+
+    @property
+    def reports(self) -> list[Report]:
+        """All counts so far, in the order in which they came."""
+        return [report for heard in list(self._heard) for report in list(heard.reports)]
+
+    def oldest(self, partitions: int) -> float:
+        """Up to here all partitions have told their counts."""
+        newest: dict[int, float] = {}
+        for heard in list(self._heard):
+            for partition, at in list(heard.newest.items()):
+                newest[partition] = max(at, newest.get(partition, 0.0))
+        return min((newest.get(number, 0.0) for number in range(partitions)), default=0.0)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._watch())
+        except BaseException as error:  # noqa: BLE001 - raised by __exit__
+            self._problem = error
+        finally:
+            self._loaded.set()
+
+    async def _watch(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(overlook_breaks)
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(self._listen(), name="listen")
+            await asyncio.to_thread(self._ready.wait)
+            if not self._end.is_set():
+                sending = [group.create_task(self._send(n), name=f"send {n}") for n in range(CONNECTIONS)]
+                while not self._end.is_set() and not all(task.done() for task in sending):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+                self._loaded.set()
+                await asyncio.to_thread(self._end.wait)
+                for task in sending:
+                    task.cancel()
+            listening.cancel()
+
+    async def _send(self, number: int) -> None:
+        says = [say for say in self._says if say.connection == number]
+        await send(says, self._site, self._stack.mqtt_port, self.start_s, self.sent, number)
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, nats.errors.Error):
+                client = await connect(self._stack)
+                try:
+                    self._heard.append(await listen(client))
+                    while client.is_connected:  # noqa: ASYNC110
+                        await asyncio.sleep(RETRY_S)
+                finally:
+                    await client.close()
+            await asyncio.sleep(RETRY_S)
+
+
+def judge(stack: Stack, watch: Watch, geojson: dict[str, Any], partitions: int, folder: Path) -> Comparison:
+    """Let it settle, stop what writes, and compare everything that was said with the oracle over the log."""
+    until_s = time.time() + 0.5
+    took_s = until(lambda: watch.oldest(partitions) > until_s, "fresh counts at the end", SETTLE_S)
+    print(f"counts were live {took_s:.1f} s after the last message")
+    settled_s = watch.oldest(partitions)
+    time.sleep(STORED_S)
+    for worker in stack.all("count"):
+        stack.stopped(worker)
+    evidence = asyncio.run(_evidence(stack, watch, geojson, partitions, settled_s, folder))
+    began_s = time.monotonic()
+    comparison = compare(evidence)
+    print(f"compared in {time.monotonic() - began_s:.1f} s")
+    return comparison
+
+
+async def _evidence(
+    stack: Stack, watch: Watch, geojson: dict[str, Any], partitions: int, settled_s: float, folder: Path
+) -> Evidence:
+    client = await connect(stack)
+    try:
+        jetstream = client.jetstream(timeout=5)
+        with contextlib.suppress(TimeoutError):  # what is missing will be a difference
+            async with asyncio.timeout(SETTLE_S):
+                while (await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)).num_pending:  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
+        writer = stack.one("history")
+        await asyncio.to_thread(stack.stopped, writer)
+        await asyncio.to_thread(stack.fetch, writer, "/data/history", folder)
+        fixes, recorded = await asyncio.to_thread(read_history, folder)
+        log, events = await read_log(client, partitions), await read_events(client)
+    finally:
+        await client.close()
+    return Evidence(
+        geojson,
+        stack.secret.encode(),
+        settled_s,
+        log,
+        watch.reports,
+        events,
+        fixes,
+        recorded,
+        watch.sent.acknowledged,
+    )
