@@ -178,3 +178,55 @@ def test_metrics_of_a_running_api(tmp_path: Path) -> None:
 async def has(api: Api, name: str) -> bool:
     """Whether a metric has a sample."""
     return any(found == name for found, _ in samples((await api.get("/metrics")).text))
+
+
+def scaling_state(at: float, *decisions: tuple[float, int, int], dry: bool = False) -> bytes:
+    """What a scaler says, with decisions (at, before, after)."""
+    target = {"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}
+    made = [
+        {"at": when, "role": "count", "before": before, "after": after, "reason": "why", "dry": dry}
+        for when, before, after in decisions
+    ]
+    state = {"name": "s", "at": at, "driver": "none", "dry_run": dry, "targets": [target]}
+    return json.dumps({**state, "signals": {"lag": 5.0, "unknown": None}, "decisions": made}).encode()
+
+
+def test_what_the_scaler_says_is_told() -> None:
+    """Targets and signals are told as they are, each decision is counted once, silence makes them absent."""
+    worker = Worker()
+    worker.metrics.take("metrics.scale.s", scaling_state(1.0, (0.5, 1, 2)))
+    worker.metrics.take("metrics.scale.s", scaling_state(3.0, (0.5, 1, 2), (2.0, 2, 3)))
+    worker.metrics.take("metrics.scale.s", scaling_state(5.0, (0.5, 1, 2), (2.0, 2, 3), (4.0, 3, 2)))
+    found = worker.read()
+    assert value(found, "headcount_scale_wanted", role="count") == 3
+    assert value(found, "headcount_scale_most", role="count") == 8
+    assert value(found, "headcount_scale_signal", signal="lag") == 5
+    assert ("headcount_scale_signal", (("signal", "unknown"),)) not in found
+    assert value(found, "headcount_scale_decisions_total", role="count", direction="up") == 1
+    assert value(found, "headcount_scale_decisions_total", role="count", direction="down") == 1
+    worker.now += 16
+    assert ("headcount_scale_wanted", (("role", "count"),)) not in worker.read()
+
+
+def test_scaling_is_served(tmp_path: Path) -> None:
+    """GET /v1/system/scaling is 404 `no-scaler` until a scaler is heard, then what it said."""
+
+    async def check() -> None:
+        async with open_api(tmp_path) as api:
+            answer = await api.get("/v1/system/scaling")
+            assert answer.status_code == 404
+            assert answer.json()["type"] == "/problems/no-scaler"
+            await api.nats.publish("metrics.scale.s", scaling_state(1764000000.0, (1764000000.0, 2, 3)))
+
+            async def served() -> bool:
+                return (await api.get("/v1/system/scaling")).status_code == 200
+
+            await until(served)
+            body = await api.json("/v1/system/scaling")
+            assert body["targets"] == [{"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}]
+            assert body["decisions"][0]["at"] == "2025-11-24T16:00:00.000Z"
+            assert body["decisions"][0]["reason"] == "why"
+            assert body["signals"] == {"lag": 5.0, "unknown": None}
+            assert 0 <= body["age_s"] < 5
+
+    asyncio.run(check())

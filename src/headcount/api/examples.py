@@ -135,6 +135,28 @@ DEVICE: dict[str, Any] = {
     "verdicts": {"accepted": 118, "duplicate": 2},
 }
 READY: dict[str, Any] = {"status": "ready", "at": "2026-11-24T13:00:00.100Z", "age_s": 0.12}
+SCALING: dict[str, Any] = {
+    "name": "core-4f02aa",
+    "at": "2026-11-24T10:00:02.000Z",
+    "age_s": 0.4,
+    "driver": "docker",
+    "dry_run": False,
+    "targets": [
+        {"role": "broker", "wanted": 2, "actual": 2, "least": 1, "most": 4},
+        {"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8},
+    ],
+    "signals": {"fixes_per_s": 41200.0, "lag": 12.0, "latency_p99_s": 0.148, "connections": 6100.0},
+    "decisions": [
+        {
+            "at": "2026-11-24T10:00:00.000Z",
+            "role": "count",
+            "before": 2,
+            "after": 3,
+            "reason": "41200 fixes/s need 2.35 of 17500 each",
+            "dry": False,
+        }
+    ],
+}
 
 _DETAILS = {
     "positions-only-local": (
@@ -169,6 +191,10 @@ _DETAILS = {
     "too-many-queries": (
         "/v1/sites/ul/fixes",
         "4 history queries are running. Try again in a second.",
+    ),
+    "no-scaler": (
+        "/v1/system/scaling",
+        "No scaler was heard within the last 15 s.",
     ),
     "no-answer": ("/v1/sites/ul/devices/person/phone-1", "no worker has partition 3. Try again in a second."),
 }

@@ -1,5 +1,7 @@
 """What the operator sees: the numbers of all workers and of the API itself, for Prometheus.
 
+The scaler says its whole state on `metrics.scale.<name>` at each look; it is told as it is.
+
 Workers say absolute numbers once a second on `metrics.count.<worker>` and
 `metrics.adapters.<worker>`, as JSON. A counter here is the sum of what each worker added since it
 was first heard; a worker whose numbers fall has started again from zero. So a counter never falls,
@@ -20,11 +22,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from headcount.api.live import LiveCounts
-from headcount.wire import KINDS, NUMBERS, VERDICTS
+from headcount.wire import KINDS, NUMBERS, VERDICTS, ScalingState
 
 #: A worker that wasn't heard of for longer has no part in lag and rate any more.
 FORGET_S = 60.0
 MAX_WORKERS = 1000
+#: A scaler speaks at each look, every two seconds where nothing else is set; after this it is away.
+SCALER_AWAY_S = 15.0
+MAX_SIGNALS = 64
 MAX_FORMATS = 32
 _MONITOR_TIMEOUT_S = 1.0
 _KINDS = (*KINDS, "unknown")
@@ -64,6 +69,7 @@ class AdapterReport(msgspec.Struct):
 ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _count_report = msgspec.json.Decoder(CountReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
+_scaling_state = msgspec.json.Decoder(ScalingState)
 Key = tuple[str, ...]
 
 
@@ -104,6 +110,8 @@ class Metrics:
         self._latency = Sums()
         self._adapters = Sums()
         self._reports: dict[str, tuple[float, CountReport]] = {}
+        self._scaling: tuple[float, ScalingState] | None = None
+        self._decided: dict[Key, float] = {}
         self.requests = Counter(
             "headcount_http_requests",
             "Answered HTTP requests.",
@@ -126,14 +134,23 @@ class Metrics:
                 self._take_count(_count_report.decode(payload))
             elif subject.startswith("metrics.adapters."):
                 self._take_adapters(_adapter_report.decode(payload))
+            elif subject.startswith("metrics.scale."):
+                self._take_scaling(_scaling_state.decode(payload))
         except (msgspec.DecodeError, ValueError) as error:
             self.refused += 1
             _log.debug("%s: not a report: %s", subject, error)
+
+    def scaling(self) -> tuple[ScalingState, float] | None:
+        """What the scaler said last and how many seconds ago; None if none has spoken lately."""
+        if self._scaling is None or (age_s := self._clock() - self._scaling[0]) > SCALER_AWAY_S:
+            return None
+        return self._scaling[1], age_s
 
     def collect(self) -> Iterator[Metric]:
         """Everything but the API's own requests; Prometheus' library calls it."""
         yield from self._collect_workers()
         yield from self._collect_counts()
+        yield from self._collect_scaling()
         yield _counter(
             "headcount_refused_messages",
             "Messages to the API that are no counts or no reports.",
@@ -180,6 +197,16 @@ class Metrics:
                 numbers[what, name[:64]] = n
         self._adapters.take(report.worker, numbers)
 
+    def _take_scaling(self, state: ScalingState) -> None:
+        """Keep the state, and count the decisions that are new in it."""
+        if self._scaling is not None:
+            newest = max((decision.at for decision in self._scaling[1].decisions), default=0.0)
+            for decision in state.decisions:
+                if decision.at > newest and not decision.dry:
+                    key = (decision.role, "up" if decision.after > decision.before else "down")
+                    self._decided[key] = self._decided.get(key, 0.0) + 1.0
+        self._scaling = self._clock(), state
+
     def _forget(self) -> None:
         now = self._clock()
         old = [w for w, (heard, _) in self._reports.items() if now - heard > FORGET_S]
@@ -219,6 +246,32 @@ class Metrics:
                 devices.add_metric((kind,), float(n))
         yield devices
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
+
+    def _collect_scaling(self) -> Iterator[Metric]:
+        told = self.scaling()
+        state = None if told is None else told[0]
+        texts = {
+            "wanted": "Units that the scaler wants.",
+            "actual": "Units that there are and that aren't leaving.",
+            "least": "Units that there are at least, as set.",
+            "most": "Units that there are at most, as set.",
+        }
+        for field, text in texts.items():
+            family = GaugeMetricFamily(f"headcount_scale_{field}", text, labels=("role",))
+            for target in state.targets if state else []:
+                family.add_metric((target.role,), float(getattr(target, field)))
+            yield family
+        signals = GaugeMetricFamily("headcount_scale_signal", "What the scaler sees.", labels=("signal",))
+        for name, value in sorted(state.signals.items())[:MAX_SIGNALS] if state else []:
+            if value is not None:
+                signals.add_metric((name[:64],), value)
+        yield signals
+        yield _counter(
+            "headcount_scale_decisions",
+            "Changes that the scaler decided on.",
+            ("role", "direction"),
+            self._decided,
+        )
 
 
 def _buckets(latency: Latency) -> dict[Key, float]:

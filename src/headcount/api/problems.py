@@ -59,6 +59,12 @@ NOT_RECORDED = ProblemType(
     "Nothing is recorded of that moment",
     "The history keeps 24 hours, and only of the time when headcount was running.",
 )
+NO_SCALER = ProblemType(
+    "no-scaler",
+    404,
+    "No scaler runs",
+    "The fleet is as large as it was started. `headcount run scale`, or `headcount up --elastic`, starts a scaler.",
+)
 WRONG_METHOD = ProblemType(
     "method-not-allowed", 405, "This can't be done here", "The header Allow has the methods that can."
 )
@@ -103,7 +109,7 @@ TYPES: Mapping[str, ProblemType] = {
     problem.name: problem
     for problem in (
         BAD_REQUEST, ONLY_LOCAL, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_DEVICE, NOT_RECORDED,
-        WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
+        NO_SCALER, WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
         TOO_MANY_QUERIES, NO_ANSWER,
     )
 }  # fmt: skip

@@ -210,3 +210,37 @@ class ReadyShape(Shape):
     status: Literal["ready"]
     at: str
     age_s: float
+
+
+class ScalingTargetShape(Shape):
+    """One role of the fleet."""
+
+    role: Literal["broker", "count"]
+    wanted: int = Field(description="How many there should be.")
+    actual: int = Field(description="How many there are, without those that are leaving.")
+    least: int
+    most: int
+
+
+class ScalingDecisionShape(Shape):
+    """One change, and why."""
+
+    at: str
+    role: Literal["broker", "count"]
+    before: int
+    after: int
+    reason: str = Field(description="In words, with the numbers.")
+    dry: bool = Field(description="Only said, not done.")
+
+
+class ScalingShape(Shape):
+    """What the scaler sees, wants and has done."""
+
+    name: str = Field(description="Which scaler decides.")
+    at: str = Field(description="When it looked, by its own clock.")
+    age_s: float = Field(description="Seconds since it was heard.")
+    driver: str = Field(description="What starts and stops units: `process`, `docker` or `none`.")
+    dry_run: bool
+    targets: list[ScalingTargetShape]
+    signals: dict[str, float | None] = Field(description="By name; null = not known now.")
+    decisions: list[ScalingDecisionShape] = Field(description="The last 50, newest last.")

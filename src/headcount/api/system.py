@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headcount.api import examples, shapes
 from headcount.api.examples import failures, success
+from headcount.api.metrics import SCALER_AWAY_S
 from headcount.api.parts import Parts, parts_of
-from headcount.api.problems import NOT_READY, ProblemError
+from headcount.api.problems import NO_SCALER, NOT_READY, ProblemError
 from headcount.wire import iso
 
 router = APIRouter(tags=["system"])
@@ -54,9 +56,35 @@ async def readyz(parts: Running) -> shapes.ReadyShape:
     ),
 )
 async def metrics(parts: Running) -> Response:
-    """Fixes by verdict, rate, lag, latency, devices present, freshness, and the API's own requests."""
+    """Fixes by verdict, rate, lag, latency, devices present, freshness, scaling, and the API's own requests."""
     parts.metrics.broker_connections = await asyncio.to_thread(parts.metrics.ask_connections)
     return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get(
+    "/v1/system/scaling",
+    summary="How large the fleet is, and why",
+    responses={**success("What the scaler says", examples.SCALING), **failures("no-scaler")},
+)
+async def scaling(parts: Running) -> shapes.ScalingShape:
+    """What the scaler sees, how many brokers and workers it wants, and its last decisions with their reasons."""
+    told = parts.metrics.scaling()
+    if told is None:
+        raise ProblemError(NO_SCALER, f"No scaler was heard within the last {SCALER_AWAY_S:.0f} s.")
+    state, age_s = told
+    return shapes.ScalingShape(
+        name=state.name,
+        at=iso(state.at),
+        age_s=round(age_s, 3),
+        driver=state.driver,
+        dry_run=state.dry_run,
+        targets=[shapes.ScalingTargetShape(**msgspec.structs.asdict(target)) for target in state.targets],
+        signals=state.signals,
+        decisions=[
+            shapes.ScalingDecisionShape(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})
+            for decision in state.decisions
+        ],
+    )
 
 
 def _missing(parts: Parts) -> list[str]:
