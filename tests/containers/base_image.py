@@ -58,6 +58,9 @@ def contents() -> Iterator[tuple[Path, Path]]:
     pip = Path(sysconfig.get_path("purelib")) / "pip"
     for path in sorted(pip.rglob("*.py")) + sorted(pip.rglob("*.pem")):
         yield path, site / path.relative_to(pip.parent)
+    for path in sorted(Path("/usr/share/zoneinfo").rglob("*")):
+        if path.is_file() and "right" not in path.parts and "posix" not in path.parts:
+            yield path.resolve(), path
     for library in sorted(libraries(binaries)):
         yield library.resolve(), library
 

@@ -115,6 +115,8 @@ class Stack:
         for container in self.all():  # a paused one can't be stopped
             with contextlib.suppress(APIError):
                 container.unpause()
+        for container in self.scaled():
+            container.remove(force=True, v=True)
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "10", "--remove-orphans")
         print(f"all down in {time.monotonic() - began_s:.1f} s")
 
@@ -126,6 +128,11 @@ class Stack:
             labels.append(f"com.docker.compose.service={service}")
         found = self._client.containers.list(all=True, filters={"label": labels})
         return sorted(found, key=lambda one: int(one.labels.get("com.docker.compose.container-number", 0)))
+
+    def scaled(self) -> list[Container]:
+        """The containers that the stack's own scaler has made."""
+        label = f"headcount.deployment={self.project}"
+        return list(self._client.containers.list(all=True, filters={"label": label}))
 
     def one(self, service: str, number: int = 1) -> Container:
         """One container of a service."""
@@ -145,7 +152,7 @@ class Stack:
     @functools.cached_property
     def secret(self) -> str:
         """The secret that its parts share."""
-        code, output = self.one("core").exec_run(["cat", "/secret/secret"])
+        code, output = self.one("core").exec_run(["cat", "/shared/secret"])
         assert code == 0, output
         assert isinstance(output, bytes)
         return output.decode().strip()
