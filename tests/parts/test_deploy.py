@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from headcount import roles
-from headcount.scaling.settings import ScaleSettings, variable
+from headcount.proxy import options as proxy
+from headcount.scaling import settings as scaling
 from headcount.settings import ENVIRONMENT, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,8 @@ def environment(container: dict[str, Any]) -> dict[str, Any]:
 def test_everything_set_is_a_setting() -> None:
     """Manifests and Compose start roles that there are, and set nothing that headcount doesn't know."""
     known = {f"{ENVIRONMENT}{name.upper()}" for name in [*Settings.__dataclass_fields__, *MORE_VARIABLES]}
-    known |= {variable(name) for name in ScaleSettings.__dataclass_fields__}
+    known |= {scaling.variable(name) for name in scaling.ScaleSettings.__dataclass_fields__}
+    known |= {proxy.variable(name) for name in proxy.ProxyOptions.__dataclass_fields__}
     base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
     literals = next(one for one in base["configMapGenerator"] if one["name"] == "settings")["literals"]
     named = {literal.split("=")[0] for literal in literals}
