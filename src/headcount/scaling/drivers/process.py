@@ -79,6 +79,8 @@ class ProcessDriver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # one may just have been started again
+        await asyncio.gather(*(child.end(HURRY_S, END_S) for child in children))
 
     async def units(self, role: Role) -> list[Unit]:
         """The children of a role; one that is between two lives is there too."""
