@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from headcount import __version__
-from headcount.bench import drawing
+from headcount.bench import balance, drawing
 from headcount.bench.day import Driver, Plan, Run, run_day
 from headcount.bench.figures import Figures, by_hour, compared, figures, per_thousand
 
@@ -119,6 +119,31 @@ def day_command(
             click.echo(f"{run.fleet}: lost: {kind} {device} at {t_ms / 1000:.3f}")
     click.echo(f"figures, picture and logs: {out}")
     sys.exit(0 if all(run.judgement.is_good for run in runs) else 1)
+
+
+@bench_group.command("balance")
+@click.option(
+    "--connections", type=click.IntRange(20, 10_000), default=600, show_default=True, help="How many devices."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of their addresses.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def balance_command(connections: int, seed: int, quiet: bool) -> None:
+    """Compare HAProxy's ways to choose a broker for connections that last.
+
+    \b
+    headcount bench balance
+    headcount bench balance --connections 2000
+
+    For leastconn, roundrobin and source: devices connect to two brokers, a third one comes, the
+    rebalancer works, a broker is killed and comes back, the rebalancer works again. Each device has an
+    address of its own in 127.0.0.0/8, so that `source` has something to choose by.
+    """
+    screen = Console(stderr=True)
+    with _Shown(screen, quiet) as shown:
+        found = asyncio.run(balance.measure(connections, seed, lambda text: shown.tell(text, 0.0)))
+    click.echo(f"headcount {__version__}, {machine()}, {datetime.now(UTC).date().isoformat()}")
+    click.echo(f"{connections} connections, seed {seed}\n")
+    click.echo(balance.table(found))
 
 
 def _text(plan: Plan, elastic: Run, fixed: Run | None) -> str:

@@ -110,7 +110,7 @@ async def run_day(plan: Plan, fleet: Fleet, tell: Tell) -> Run:
         site.write_text(json.dumps(geojson))
         tell(f"{fleet}: starting", 0.0)
         environment = scaler_environment(
-            plan.driver, plan.most, plan.devices, plan.peak_per_s, fixed=fleet == "fixed"
+            plan.driver, plan.most, plan.devices, plan.peak_per_s, plan.seconds, fixed=fleet == "fixed"
         )
         system = System(folder, site, PARTITIONS, arguments(), environment)
         async with system:
@@ -163,7 +163,7 @@ class _Day:
         await probes.listen(self.client)
         self.start_s = time.time() + BEFORE_S
         end_s = self.start_s + plan.seconds
-        watch = Watch(lambda: [system.pid, *containers(plan.driver, system.data)])
+        watch = Watch(lambda: [system.pid, *containers(plan.driver, system.deployment)])
         files = [
             system.folder / f"acknowledged-{part}.txt"
             for part in range(math.ceil(plan.devices / DEVICES_OF_PROCESS))

@@ -22,7 +22,8 @@ from headcount.broker.config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.ops.lifecycle import dies_with_parent
 from headcount.ops.logs import LOG_LEVEL
-from headcount.prove.system import free_ports
+from headcount.ops.ports import free_ports
+from headcount.scaling.settings import variable
 from headcount.settings import ENVIRONMENT
 
 READY_S, STOP_S = 90.0, 60.0
@@ -52,8 +53,11 @@ class System:
         self.folder, self.data, self.partitions = folder, folder / "data", partitions
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.log = folder / "up.log"
+        #: What Docker's containers of this system are labelled with.
+        self.deployment = f"bench-{self.ports['http']}"
         ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
-        self._environment = ours | {LOG_LEVEL: "INFO"} | dict(environment or {})
+        ours |= {LOG_LEVEL: "INFO", variable("deployment"): self.deployment}
+        self._environment = ours | dict(environment or {})
         ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
         self._command = [sys.executable, "-m", "headcount", "up", "--site", str(site)]
         self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]
