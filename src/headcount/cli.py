@@ -17,8 +17,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from headcount import __version__, roles
+from headcount import __version__, machine, roles
 from headcount.cli_bench import bench_group
+from headcount.cli_cluster import cluster_options
 from headcount.cli_prove import prove_command
 from headcount.cli_scale import scale_options, taken
 from headcount.cli_simulate import publish, simulate
@@ -28,7 +29,7 @@ from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
 from headcount.ops.pulse import beating
 from headcount.replay import Replay
-from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings, machine_name
+from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, Settings
 from headcount.simulate.traces import read_trace
 from headcount.sites import bundled_site, load_site
 from headcount.wire import KINDS, iso
@@ -129,68 +130,6 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _cluster_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of a deployment of more than one machine."""
-
-    def text(name: str, default: Any, shown: str | bool, about: str) -> Callable[..., Any]:
-        return click.option(
-            f"--{name}",
-            default=default,
-            envvar=f"HEADCOUNT_{name.upper().replace('-', '_')}",
-            show_default=shown,
-            show_envvar=True,
-            help=about,
-        )
-
-    def port(name: str, default: int, about: str) -> Callable[..., Any]:
-        return click.option(
-            f"--{name}-port",
-            type=click.IntRange(1, 65535),
-            default=default,
-            envvar=f"HEADCOUNT_{name.upper()}_PORT",
-            show_default=True,
-            show_envvar=True,
-            help=about,
-        )
-
-    options = [
-        text("name", machine_name, "this machine's name", "Name of this unit; no two have the same."),
-        text("inside-host", LOOPBACK, True, "Address on which the units of a cluster reach this one."),
-        text("advertise", "", "inside-host, or this machine's name", "Host that is told to other units."),
-        text("core", "", "127.0.0.1 and the NATS port", "NATS addresses of the core: HOST:PORT,HOST:PORT."),
-        text("core-mqtt", "", "the core's hosts and the MQTT port", "MQTT addresses of the core."),
-        text(
-            "peers",
-            "",
-            "the core is one node",
-            "The three nodes of the core: HOST:PORT of their cluster ports.",
-        ),
-        click.option(
-            "--devices/--no-devices",
-            default=True,
-            envvar="HEADCOUNT_DEVICES",
-            show_default=True,
-            show_envvar=True,
-            help="Whether the core itself lets in devices, or only brokers do.",
-        ),
-        port("leaf", 7422, "Port of the core for brokers."),
-        port("cluster", 6222, "Port of the core for its other nodes."),
-        port("health", 8081, "HTTP port of a broker's health and metrics."),
-        text("drain-s", 20.0, True, "Seconds over which a broker that ends sends its devices away."),
-        click.option(
-            "--secret-file",
-            type=click.Path(path_type=Path, dir_okay=False),
-            envvar="HEADCOUNT_SECRET_FILE",
-            show_default="secret in the data folder",
-            show_envvar=True,
-            help="File with the secret that all units share.",
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 _site_option = click.option(
     "--site",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -256,9 +195,13 @@ main.add_command(bench_group)
 
 
 @main.command()
+@click.option("--elastic", is_flag=True, help="As many brokers and workers as the traffic needs.")
 @_site_option
 @_options
-def up(site: Path | None, **values: Any) -> None:
+@cluster_options(
+    "inside_host", "advertise", "leaf_port", "health_port", "drain_s", "secret_file", hidden=True
+)
+def up(elastic: bool, site: Path | None, **values: Any) -> None:
     """Run everything on this machine: broker, counting, history, API and map.
 
     \b
@@ -266,16 +209,17 @@ def up(site: Path | None, **values: Any) -> None:
     headcount up --site campus.geojson --data /var/lib/headcount --open
     mosquitto_pub -t headcount/ul/person/me/fix -m '{"tst":1764000000,"lat":52.67345,"lon":-8.57312}'
 
-    Ctrl-C stops it; started again it goes on where it was.
+    Ctrl-C stops it; started again it goes on where it was. With --elastic there is a balancer (HAProxy)
+    before a changing number of brokers, and a changing number of workers; see headcount scale --help.
     """
-    asyncio.run(_up(_settings(site, values)))
+    asyncio.run(_up(_settings(site, values), elastic=elastic))
 
 
-async def _up(settings: Settings) -> None:
+async def _up(settings: Settings, *, elastic: bool) -> None:
     configure_logging("up", "WARNING")
 
     async def serve() -> None:
-        async with roles.everything(settings):
+        async with (machine.elastic if elastic else machine.everything)(settings):
             _greet(settings)
             await asyncio.Event().wait()
 
@@ -343,7 +287,7 @@ def demo(
 
     for name in ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port"):
         if not given(name):
-            values[name] = roles.free_port(values[name])
+            values[name] = machine.free_port(values[name])
     if not given("speed"):
         values["speed"] = 30.0
     if not given("data"):
@@ -358,7 +302,10 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
     arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
 
     async def work() -> None:
-        async with roles.everything(settings), roles.watched({"simulate": arguments}, settings):
+        async with (
+            machine.everything(settings),
+            machine.watched({"simulate": machine.Part(arguments, settings)}),
+        ):
             _greet(settings)
             if browser:
                 _open_browser(f"http://127.0.0.1:{settings.http_port}/")
@@ -381,7 +328,7 @@ def _open_browser(url: str) -> None:
 @click.argument("role", type=click.Choice(sorted(roles.ROLES)))
 @_site_option
 @_options
-@_cluster_options
+@cluster_options()
 def run(role: str, site: Path | None, **values: Any) -> None:
     """Run one role in this process.
 
@@ -409,6 +356,7 @@ def run(role: str, site: Path | None, **values: Any) -> None:
 @_site_option
 @scale_options
 @_options
+@cluster_options()
 def scale(site: Path | None, **values: Any) -> None:
     """Add and remove brokers and counting workers as the traffic needs them.
 

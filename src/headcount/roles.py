@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import gc
 import logging
 import os
 import secrets
-import socket
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -25,16 +20,18 @@ from headcount.broker import agent
 from headcount.broker.config import INTERNAL, BrokerConfig
 from headcount.broker.folder import write_private
 from headcount.broker.server import Broker
+from headcount.cluster.watching import watching
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
-from headcount.errors import DataFolderError, HeadcountError, PortTakenError, SettingsError
+from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
-from headcount.ops.lifecycle import Child
-from headcount.ops.logs import LOG_LEVEL
+from headcount.proxy import role as balancing
+from headcount.proxy.config import ProxyConfig
+from headcount.proxy.role import ProxySettings
 from headcount.scaling import role as scaling
 from headcount.scaling.settings import ScaleSettings
-from headcount.settings import ENVIRONMENT, LOOPBACK, Settings
+from headcount.settings import ENVIRONMENT, LOOPBACK, Settings, joined
 from headcount.sites import load_site
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
@@ -44,9 +41,6 @@ _log = logging.getLogger(__name__)
 MIN_SECRET = 16
 #: In the data folder: what broker units need while they run.
 UNITS = "units"
-#: The roles of a machine, in the order in which they are started.
-WORKING_ROLES = ("count", "history", "adapters", "api")
-READY_S = 60.0
 
 
 def site_of(settings: Settings) -> Site:
@@ -104,7 +98,7 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> None:
 
 def core_config(settings: Settings) -> BrokerConfig:
     """A node of the core that brokers and other nodes can join."""
-    config = _alone(settings)
+    config = alone(settings)
     return dataclasses.replace(
         config,
         inside_host=settings.inside_host,
@@ -117,7 +111,7 @@ def core_config(settings: Settings) -> BrokerConfig:
     )
 
 
-def _alone(settings: Settings) -> BrokerConfig:
+def alone(settings: Settings) -> BrokerConfig:
     """One NATS server that is everything."""
     return BrokerConfig(
         data=settings.data,
@@ -135,7 +129,7 @@ async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
     """A broker unit: a leaf of the core that lets devices in, and its agent."""
     core = settings.core_addresses
     config = dataclasses.replace(
-        _alone(settings),
+        alone(settings),
         data=settings.data / UNITS / settings.name,
         inside_host=settings.inside_host,
         monitor_port=None,
@@ -196,6 +190,21 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
     await server.run(sources, host=settings.host, port=settings.http_port, stop=stop)
 
 
+async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
+    """The balancer before brokers and API."""
+    config = ProxyConfig(
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        ws_port=settings.ws_port,
+        http_port=settings.http_port,
+        health_port=settings.health_port,
+        inside_host=settings.inside_host,
+    )
+    apis = tuple(joined(address) for address in settings.api_addresses)
+    async with watching(_endpoint(settings), "headcount proxy") as units:
+        await balancing.run(ProxySettings(config, settings.data / "proxy", units, apis), stop)
+
+
 async def run_scale(settings: Settings, stop: asyncio.Event) -> None:
     """As many brokers and workers as the traffic needs."""
     await scale(settings, ScaleSettings.from_environment(os.environ), stop)
@@ -211,12 +220,10 @@ async def scale(settings: Settings, chosen: ScaleSettings, stop: asyncio.Event) 
         raise SettingsError(
             "--secret-file", "containers need the deployment's secret: name the file to mount"
         )
-    core = {"CORE": settings.core_addresses, "CORE_MQTT": settings.core_mqtt_addresses}
+    # their own ports are other ones
     own = {
-        f"{ENVIRONMENT}{name}": ",".join(
-            f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in addresses
-        )
-        for name, addresses in core.items()
+        f"{ENVIRONMENT}CORE": joined(*settings.core_addresses),
+        f"{ENVIRONMENT}CORE_MQTT": joined(*settings.core_mqtt_addresses),
     }
     # days begin at midnight where the site is; a scaler that has no site file takes UTC
     zone = ZoneInfo(site_of(settings).timezone if settings.site.exists() else "UTC")
@@ -240,6 +247,7 @@ ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]]
     "history": run_history,
     "adapters": run_adapters,
     "api": run_api,
+    "proxy": run_proxy,
     "scale": run_scale,
 }
 
@@ -248,89 +256,6 @@ def health_url(role: str, settings: Settings) -> str:
     """Where a role says on this machine whether it is healthy; "" for those that have no such address."""
     ports = {"core": settings.monitor_port, "broker": settings.health_port, "api": settings.http_port}
     return f"http://{LOOPBACK}:{ports[role]}/healthz" if role in ports else ""
-
-
-# --- all of them on one machine ------------------------------------------------------------------
-@contextlib.asynccontextmanager
-async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
-    """The broker and a process for each role; inside, the API answers that it is ready.
-
-    Raises:
-        HeadcountError: whatever keeps it from starting; nothing is left behind then.
-    """
-    site_of(settings)  # a bad site file is told here, once
-    _check_free(settings.host, settings.http_port)
-    async with (
-        Broker(_alone(settings)),
-        watched({role: ["run", role] for role in WORKING_ROLES}, settings) as roles,
-    ):
-        await _ready(settings)
-        yield roles
-
-
-@contextlib.asynccontextmanager
-async def watched(commands: dict[str, list[str]], settings: Settings) -> AsyncIterator[dict[str, Child]]:
-    """`headcount <arguments>` in a process of its own for each name, started again whenever it ends."""
-    # on one screen with the others only what matters; a role run by itself says more
-    environment = {LOG_LEVEL: "WARNING", **settings.environment()}
-    children = {
-        name: Child(name, [sys.executable, "-m", "headcount", *arguments], environment)
-        for name, arguments in commands.items()
-    }
-    tasks = [asyncio.create_task(child.watch(), name=f"watch {name}") for name, child in children.items()]
-    try:
-        yield children
-    finally:
-        # all at once: each may take its time
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _ready(settings: Settings) -> None:
-    url = f"http://{LOOPBACK}:{settings.http_port}/readyz"
-    reason = "it doesn't answer"
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(READY_S):
-            while True:
-                ready, reason = await asyncio.to_thread(_ask, url, reason)
-                if ready:
-                    return
-                await asyncio.sleep(0.1)
-    raise HeadcountError(f"{url}: not ready after {READY_S:.0f} s: {reason}")
-
-
-def _ask(url: str, reason: str) -> tuple[bool, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  our own address
-            return True, ""
-    except urllib.error.HTTPError as error:
-        return False, error.read(1000).decode(errors="replace")
-    except OSError:
-        return False, reason
-
-
-def _check_free(host: str, port: int) -> None:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            raise PortTakenError("HTTP", host, port, "--http-port") from error
-
-
-def free_port(preferred: int) -> int:
-    """This port if nobody listens there, else any free one."""
-    for port in (preferred, 0):
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            number: int = sock.getsockname()[1]
-            return number
-    return preferred
 
 
 def site_path(site: Path | None) -> Path | None:

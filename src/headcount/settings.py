@@ -54,6 +54,7 @@ class Settings:
     leaf_port: int = 7422
     cluster_port: int = 6222
     health_port: int = 8081
+    api: str = "api:8080"
     drain_s: float = 20.0
     secret_file: Path | None = None
 
@@ -76,6 +77,7 @@ class Settings:
                 raise SettingsError(option, f"{host!r} is no address or name of a machine")
         self._check_ports()
         addresses("--core", self.core, self.nats_port)
+        addresses("--api", self.api, self.http_port)
         addresses("--core-mqtt", self.core_mqtt, self.mqtt_port)
         if len(addresses("--peers", self.peers, self.cluster_port)) not in (0, 1, 3):
             raise SettingsError("--peers", f"{self.peers!r}: a core is 1 node or 3")
@@ -126,6 +128,11 @@ class Settings:
         )
 
     @property
+    def api_addresses(self) -> tuple[Address, ...]:
+        """Where the balancer finds the API."""
+        return addresses("--api", self.api, self.http_port)
+
+    @property
     def peer_addresses(self) -> tuple[Address, ...]:
         """The nodes of the core as they reach each other; none where there is one."""
         peers = addresses("--peers", self.peers, self.cluster_port)
@@ -145,6 +152,11 @@ class Settings:
             f"{ENVIRONMENT}{name.upper()}": str(value) for name, value in values.items() if value is not None
         }
         return {**os.environ, **ours}
+
+
+def joined(*found: Address) -> str:
+    """Addresses as a setting has them."""
+    return ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in found)
 
 
 def addresses(option: str, text: str, port: int) -> tuple[Address, ...]:

@@ -50,7 +50,7 @@ async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
             password=log.password,
             name=name,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # it only sleeps that long
+            reconnect_time_wait=RETRY_S,
             connect_timeout=2,
             allow_reconnect=True,
             error_cb=_complain,

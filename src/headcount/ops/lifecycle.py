@@ -76,9 +76,12 @@ async def end(tasks: Collection[asyncio.Task[None]]) -> None:
 class Child:
     """A program that is started again, with growing pauses, whenever it ends by itself."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Run `command` as `name`; see `watch`."""
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], stop_s: float = STOP_S
+    ) -> None:
+        """Run `command` as `name`, see `watch`; told to end, it is killed after `stop_s`."""
         self.name = name
+        self._stop_s = stop_s
         self._command = command
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
@@ -115,9 +118,9 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
             try:
-                async with asyncio.timeout(STOP_S):
+                async with asyncio.timeout(self._stop_s):
                     await process.wait()
             except TimeoutError:
-                _log.warning("%s didn't stop in %.1f s and is killed", self.name, STOP_S)
+                _log.warning("%s didn't stop in %.1f s and is killed", self.name, self._stop_s)
                 process.kill()
                 await process.wait()

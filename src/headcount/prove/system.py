@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from headcount.broker.config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.ops.lifecycle import dies_with_parent
 from headcount.ops.logs import LOG_LEVEL
+from headcount.ops.ports import free_ports
 from headcount.roles import secret_of
 from headcount.settings import ENVIRONMENT, Settings
 
@@ -208,21 +207,3 @@ class System:
 
 async def _ignore(_: Exception) -> None:
     """The broker is killed on purpose."""
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now.
-
-    They lie below those that systems give to outgoing connections (32768 and up): while a killed
-    server is down, another connection could take its port.
-    """
-    found: set[int] = set()
-    while len(found) < number:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                probe.listen(1)
-                found.add(port)
-    return list(found)

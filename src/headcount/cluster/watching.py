@@ -1,0 +1,42 @@
+"""The table of units for those who must go on while the core is away, from their start on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from headcount.cluster.units import Units, UnitTable
+from headcount.errors import LogError
+from headcount.fixlog.connection import RETRY_S, Endpoint, connected
+from headcount.ops.lifecycle import end
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def watching(core: Endpoint, name: str) -> AsyncIterator[Callable[[], Awaitable[UnitTable]]]:
+    """A function that asks for the table now; it raises LogError while the core is away."""
+    found: list[Units] = []
+
+    async def ask() -> UnitTable:
+        if not found:
+            raise LogError(f"{core}: not connected yet")
+        return await found[0].table()
+
+    async def connect() -> None:
+        while True:
+            try:
+                async with connected(core, name) as client:
+                    found.append(Units(client, client.jetstream(timeout=2)))
+                    await asyncio.Event().wait()
+            except LogError as error:
+                _log.debug("%s; trying again", error)
+            await asyncio.sleep(RETRY_S)
+
+    task = asyncio.create_task(connect(), name="units")
+    try:
+        yield ask
+    finally:
+        await end({task})

@@ -1,0 +1,25 @@
+"""Ports of this machine that nobody uses now."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens now.
+
+    They lie below those that systems give to outgoing connections (32768 and up): while a killed
+    server is down, another connection could take its port.
+    """
+    found: set[int] = set()
+    while len(found) < number:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                probe.listen(1)
+                found.add(port)
+    return list(found)
