@@ -1,0 +1,234 @@
+"""The driver for Docker Engine: against a real engine, with a stand-in for `headcount run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+
+from headcount.errors import ScalingError
+from headcount.scaling.drivers.docker import LABEL_DEPLOYMENT, ContainerOptions, DockerDriver
+
+#: A machine's own Python and nothing else: tests/containers/base_image.py.
+IMAGE = os.environ.get("HEADCOUNT_BASE_IMAGE", "headcount-base")
+STAND_IN = """
+import os, signal, sys, time
+def leave(*_):
+    time.sleep(0.3)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+if os.environ.get("FAILS"):
+    sys.exit("no such luck")
+end = time.process_time() + 0.1
+while time.process_time() < end:
+    pass
+while True:
+    time.sleep(0.1)
+"""
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    """The engine itself; skips where there is none, or no image."""
+    engine: Any = docker.APIClient(version="1.41")
+    try:
+        engine.ping()
+        engine.inspect_image(IMAGE)
+    except docker.errors.ImageNotFound:
+        engine.close()
+        pytest.skip(f"the engine has no image {IMAGE} (tests/containers/engine.sh image)")
+    except docker.errors.DockerException as error:
+        engine.close()
+        pytest.skip(f"no Docker engine answers (tests/containers/engine.sh start): {error}")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def deployment(client: Any) -> Iterator[str]:
+    """A name of this test's own; what carries it is gone afterwards."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield name
+    for container in _ours(client, name):
+        client.remove_container(container["Id"], force=True)
+
+
+def _ours(client: Any, deployment: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.containers(
+        all=True, filters={"label": f"{LABEL_DEPLOYMENT}={deployment}"}
+    )
+    return found
+
+
+def _options(deployment: str, **more: Any) -> ContainerOptions:
+    return ContainerOptions(
+        deployment=deployment,
+        image=more.pop("image", IMAGE),
+        environment={"HEADCOUNT_PARTITIONS": "4", **more.pop("environment", {})},
+        cores={"broker": 0.5, "count": 1.0},
+        memory_bytes=64 << 20,
+        pids=32,
+        drain_s=2.0,
+        command=("python3", "-c", STAND_IN),
+        **more,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _driver(deployment: str, **more: Any) -> AsyncIterator[DockerDriver]:
+    async with DockerDriver(_options(deployment, **more)) as driver:
+        yield driver
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110  # the engine changes what is asked
+            await asyncio.sleep(0.1)
+
+
+async def _names(driver: DockerDriver) -> list[str]:
+    return sorted(unit.name for unit in await driver.units("count") if not unit.leaving)
+
+
+def test_containers_are_made_as_they_should(client: Any, deployment: str) -> None:
+    """Labels, limits, rights, time to stop and environment of a container are what was asked for."""
+
+    async def check() -> None:
+        async with _driver(deployment, user="10001:10001") as driver:
+            assert await driver.add("broker") == "broker-1"
+            assert await driver.add("count") == "count-1"
+
+    asyncio.run(check())
+    by_role = {
+        c["Labels"]["headcount.role"]: client.inspect_container(c["Id"]) for c in _ours(client, deployment)
+    }
+    broker = by_role["broker"]
+    host, config = broker["HostConfig"], broker["Config"]
+    assert broker["Name"] == f"/{deployment}-broker-1"
+    assert config["Labels"] == {
+        "headcount.role": "broker",
+        "headcount.deployment": deployment,
+        "headcount.unit": "broker-1",
+    }
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 500_000_000, 32)
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert host["Privileged"] is False
+    assert set(host["Tmpfs"]) == {"/tmp", "/data"}  # noqa: S108  # inside the container
+    assert config["User"] == "10001:10001"
+    assert config["StopTimeout"] >= 2
+    environment = dict(line.split("=", 1) for line in config["Env"])
+    assert environment["HEADCOUNT_NAME"] == "broker-1"
+    assert environment["HEADCOUNT_ADVERTISE"] == config["Hostname"] == f"{deployment}-broker-1"
+    assert environment["HEADCOUNT_PARTITIONS"] == "4"
+    assert by_role["count"]["HostConfig"]["NanoCpus"] == 1_000_000_000
+
+
+def test_a_later_scaler_takes_over(client: Any, deployment: str) -> None:
+    """Containers outlive a scaler, and the next one finds, counts and removes them."""
+
+    async def check() -> None:
+        async with _driver(deployment) as driver:
+            await driver.add("count")
+            await driver.add("count")
+        async with _driver(deployment) as driver:
+            assert await _names(driver) == ["count-1", "count-2"]
+            assert await driver.add("count") == "count-3"
+            began_s = time.monotonic()
+            await driver.remove("count", "count-2")
+            assert time.monotonic() - began_s < 2  # it goes on by itself
+            assert await _names(driver) == ["count-1", "count-3"]
+            await _until(lambda: _gone(client, deployment, "count-2"))
+            assert await driver.add("count") == "count-2"
+
+    asyncio.run(check())
+
+
+async def _gone(client: Any, deployment: str, name: str) -> bool:
+    return all(container["Labels"]["headcount.unit"] != name for container in _ours(client, deployment))
+
+
+def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, deployment: str) -> None:
+    """A killed one is no longer there at the next look; another deployment's isn't touched, dead or not."""
+
+    async def check() -> None:
+        async with _driver(deployment) as ours, _driver(f"{deployment}-b") as theirs:
+            await ours.add("count")
+            await theirs.add("count")
+            for container in (*_ours(client, deployment), *_ours(client, f"{deployment}-b")):
+                client.kill(container["Id"])
+            await _until(lambda: _empty(ours))
+            assert len(_ours(client, deployment)) == 0
+            assert len(_ours(client, f"{deployment}-b")) == 1
+            assert await ours.add("count") == "count-1"
+
+    try:
+        asyncio.run(check())
+    finally:
+        for container in _ours(client, f"{deployment}-b"):
+            client.remove_container(container["Id"], force=True)
+
+
+async def _empty(driver: DockerDriver) -> bool:
+    return await _names(driver) == []
+
+
+def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
+    """CPU seconds of running containers come in well under the second that the engine's own statistics take each."""
+
+    async def check() -> None:
+        async with _driver(deployment) as driver:
+            for _ in range(3):
+                await driver.add("count")
+
+            async def busy() -> bool:
+                used = await driver.cpu_seconds()
+                return len(used) == 3 and min(used.values()) >= 0.1
+
+            await _until(busy)
+            before = await driver.cpu_seconds()
+            began_s = time.monotonic()
+            again = await driver.cpu_seconds()
+            print(f"3 containers: {time.monotonic() - began_s:.3f} s")
+            await driver.remove("count", "count-3")
+            await _until(lambda: _gone(client, deployment, "count-3"))
+            after = await driver.cpu_seconds()
+            assert all(after[name] >= again[name] >= before[name] > 0 for name in before)
+
+    asyncio.run(check())
+
+
+def test_what_the_engine_refuses_is_said(client: Any, deployment: str) -> None:
+    """An image that isn't there, and an engine that isn't there, are ScalingErrors that name them."""
+
+    async def check() -> None:
+        async with _driver(deployment, image="headcount-not-there") as driver:
+            with pytest.raises(ScalingError, match="headcount-not-there"):
+                await driver.add("count")
+
+    asyncio.run(check())
+    assert _ours(client, deployment) == []
+
+
+def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing answers, opening the driver says so."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+
+    async def check() -> None:
+        with pytest.raises(ScalingError, match="reach the engine"):
+            async with _driver("test-nothing"):
+                pass
+
+    asyncio.run(check())
