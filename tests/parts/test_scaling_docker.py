@@ -210,6 +210,21 @@ def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
     asyncio.run(check())
 
 
+@pytest.mark.usefixtures("client")
+def test_containers_that_die_at_once_are_not_started_without_a_pause(deployment: str) -> None:
+    """After the second death in a row, one more is refused for a while, and then started."""
+
+    async def check() -> None:
+        async with _driver(deployment, environment={"FAILS": "1"}) as driver:
+            for _ in range(2):
+                await driver.add("count")
+                await _until(lambda: _empty(driver))
+            with pytest.raises(ScalingError, match="died"):
+                await driver.add("count")
+
+    asyncio.run(check())
+
+
 def test_what_the_engine_refuses_is_said(client: Any, deployment: str) -> None:
     """An image that isn't there, and an engine that isn't there, are ScalingErrors that name them."""
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import docker.errors
 import requests.exceptions
 
 from headcount.errors import ScalingError
+from headcount.ops.lifecycle import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from headcount.scaling.drivers import ROLES, Role, Unit, free_name
 
 _log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class DockerDriver:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._cpu_s: dict[str, float] = {}  # of each container, by id
         self._names: dict[str, str] = {}  # id → unit
+        self._deaths: dict[Role, tuple[int, float]] = {}  # how many in a row, and when the last was found
 
     async def __aenter__(self) -> Self:
         """Reach the engine."""
@@ -99,13 +102,20 @@ class DockerDriver:
             if not name.rpartition("-")[2].isdecimal():
                 continue
             if state in {"exited", "dead"} and name not in self._leaving:
+                deaths, last_s = self._deaths.get(role, (0, 0.0))
+                steady = time.monotonic() - last_s > STEADY_S
+                self._deaths[role] = (1 if steady else deaths + 1), time.monotonic()
                 await self._bury(name, container["Id"], container["Status"])
                 continue
             units.append(Unit(name, role, leaving=name in self._leaving or state == "removing"))
         return units
 
     async def add(self, role: Role) -> str:
-        """Create and start one more."""
+        """Create and start one more; after containers that died, with growing pauses."""
+        deaths, last_s = self._deaths.get(role, (0, 0.0))
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(deaths, 10), LONGEST_PAUSE_S) if deaths > 1 else 0.0
+        if time.monotonic() - last_s < pause_s:
+            raise ScalingError(f"start a {role}", f"the last {deaths} died", f"It waits {pause_s:.1f} s")
         taken = {c["Labels"].get(LABEL_UNIT, "") for c in await self._containers(role)}
         name = free_name(role, taken | set(self._leaving))
         await self._ask(f"start {name}", lambda: self._run(role, name))
