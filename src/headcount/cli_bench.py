@@ -19,6 +19,7 @@ from headcount import __version__
 from headcount.bench import balance, drawing
 from headcount.bench.day import Driver, Plan, Run, run_day
 from headcount.bench.figures import Figures, by_hour, compared, figures, per_thousand
+from headcount.ops.logs import configure_logging
 
 #: How many differences are shown.
 SHOWN = 5
@@ -138,6 +139,7 @@ def balance_command(connections: int, seed: int, quiet: bool) -> None:
     rebalancer works, a broker is killed and comes back, the rebalancer works again. Each device has an
     address of its own in 127.0.0.0/8, so that `source` has something to choose by.
     """
+    configure_logging("bench", "ERROR")  # that brokers are killed here is no news
     screen = Console(stderr=True)
     with _Shown(screen, quiet) as shown:
         found = asyncio.run(balance.measure(connections, seed, lambda text: shown.tell(text, 0.0)))

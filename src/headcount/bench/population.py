@@ -118,7 +118,8 @@ def probe_place(geojson: dict[str, Any]) -> tuple[float, float]:
 def population(geojson: dict[str, Any], number: int, seed: int) -> list[Device]:
     """The devices of a day; the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
-    site = parse_site(geojson, "bench")
+    # the last zone is that of the probes: nobody else goes there
+    site = parse_site(geojson | {"features": geojson["features"][:-1]}, "bench")
     places = survey(site, rng)
     lat, lon = to_degrees(site, places.x_m, places.y_m)
     indoors = np.concatenate([places.works, places.lawns]) if len(places.lawns) else places.works
