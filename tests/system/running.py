@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -77,14 +77,16 @@ class Up:
         command: str = "up",
         partitions: int = 4,
         arguments: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Run in `folder`, with the data in `folder/data`."""
+        """Run in `folder`, with the data in `folder/data` and these variables in the environment."""
         self.folder, self.data = folder, folder / "data"
         self.site_id, self.partitions = site_id, partitions
         self.ports: dict[str, int] = {}
         self.ready_s = 0.0  # how long the last start took
         self._arguments = [command, "--site", str(site), "--data", str(self.data)]
         self._arguments += ["--partitions", str(partitions), *arguments]
+        self._environment = environment() | dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: set[psutil.Process] = set()
         self._http = httpx.Client(trust_env=False, timeout=10)
@@ -117,7 +119,7 @@ class Up:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "headcount", *self._arguments, *self.port_options()],
                     cwd=self.folder,
-                    env=environment(),
+                    env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
