@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Collection, Coroutine, Mapping
@@ -22,6 +20,7 @@ from typing import Self
 
 from headcount.errors import ScalingError
 from headcount.ops.lifecycle import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, dies_with_parent
+from headcount.ops.ports import free_ports
 from headcount.scaling.drivers import Role, Unit, free_name
 
 _log = logging.getLogger(__name__)
@@ -227,20 +226,6 @@ class _Child:
                     await process.wait()
                     return
             _log.warning("%s hasn't ended within %.0f s", self.name, patience_s)
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now, below those of outgoing connections."""
-    found: set[int] = set()
-    while len(found) < number:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                probe.listen(1)
-                found.add(port)
-    return list(found)
 
 
 def _processes() -> dict[int, tuple[int, float]]:
