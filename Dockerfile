@@ -58,7 +58,7 @@ ENV PATH=/opt/headcount/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 USER 10001:10001
 WORKDIR /data
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-m", "headcount.ops.health"]
 ENTRYPOINT ["headcount"]
 CMD ["--help"]

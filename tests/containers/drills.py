@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import time
 import urllib.request
@@ -11,11 +10,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from containers.stack import Stack, until
-from headcount.prove.hearing import Report
-from headcount.prove.load import Say
+from containers.watch import Watch
 from headcount.prove.recovery import gaps
 
 HEAL_S = 60.0
+#: A message waits for its PUBACK this long before we speak of it.
+MIN_WAIT_S = 0.5
+#: What began so shortly before a drill was seen is the drill's.
+BEFORE_S = 0.3
 
 
 class Drill(NamedTuple):
@@ -75,36 +77,23 @@ def counts(stack: Stack, site_id: str) -> dict[str, Any]:
     return body
 
 
-def costs(
-    done: Sequence[Done],
-    reports: Sequence[Report],
-    partitions: int,
-    says: Sequence[Say],
-    acked: dict[int, float],
-) -> list[str]:
-    """A line for each drill: how long counts stood still, and no device's message was acknowledged."""
-    ends = [one.from_s for one in done[1:]] + [time.time()]
-    still = gaps(reports, partitions, done[0].from_s, ends[-1])
-    connection = {say.number: say.connection for say in says if say.number}
-    times: dict[int, list[float]] = {}
-    for number, at_s in acked.items():
-        times.setdefault(connection[number], []).append(at_s)
+def costs(done: Sequence[Done], watch: Watch, partitions: int, end_s: float) -> list[str]:
+    """A line for each drill: how long counts stood still, and no message of a device was acknowledged.
+
+    What began to wait after one drill and before the next is that one's.
+    """
+    until_s = [one.from_s for one in done[1:]] + [end_s]
+    counts = gaps(watch.reports, partitions, done[0].from_s, end_s)
+    waits = watch.waits(MIN_WAIT_S)
     lines = []
-    for one, end_s in zip(done, ends, strict=True):
-        counts_s = max(
-            (g.to_s - one.from_s for g in still if one.from_s - 0.5 <= g.from_s < end_s - 0.5), default=0
-        )
-        longest_s = max((_longest(sorted(at), one.from_s, end_s) for at in times.values()), default=0.0)
+    for one, next_s in zip(done, until_s, strict=True):
+        from_s, to_s = one.from_s - BEFORE_S, next_s - BEFORE_S
+        live_s = max((gap.to_s - one.from_s for gap in counts if from_s <= gap.from_s < to_s), default=0.0)
+        wait_s = max((b - a for a, b in waits if from_s <= a < to_s), default=0.0)
         name = f"{one.drill.what} {one.drill.service}-{one.drill.number}"
         lasts = f" for {one.drill.lasts_s:g} s" if one.drill.lasts_s else ""
         lines.append(
-            f"{name + lasts:<28} counts live again after {counts_s:4.1f} s, longest wait for a PUBACK "
-            f"{longest_s:4.1f} s, well again {one.well_s - one.to_s:4.1f} s after it was over"
+            f"{name + lasts:<26}: counts live after {live_s:4.1f} s, longest wait for a PUBACK {wait_s:4.1f} s, "
+            f"well {one.well_s - one.to_s:4.1f} s after its end"
         )
     return lines
-
-
-def _longest(moments: list[float], from_s: float, to_s: float) -> float:
-    """The longest time without one that touches the window, in seconds."""
-    touching = [b - a for a, b in itertools.pairwise(moments) if b >= from_s and a <= to_s]
-    return max(touching, default=0.0)

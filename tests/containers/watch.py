@@ -106,6 +106,21 @@ class Watch:
                 newest[partition] = max(at, newest.get(partition, 0.0))
         return min((newest.get(number, 0.0) for number in range(partitions)), default=0.0)
 
+    def waits(self, least_s: float) -> list[tuple[float, float]]:
+        """When a connection's message was due and when it was acknowledged, where that took so long."""
+        acked = self.sent.acknowledged
+        found: list[tuple[float, float]] = []
+        for connection in range(CONNECTIONS):
+            free_s = float(self.start_s)  # the message before it has been acknowledged
+            for say in self._says:
+                if say.connection != connection or say.number not in acked or not say.qos:
+                    continue
+                due_s = max(self.start_s + say.at_s, free_s)
+                free_s = max(acked[say.number], due_s)
+                if free_s - due_s >= least_s:
+                    found.append((due_s, free_s))
+        return found
+
     def _run(self) -> None:
         try:
             asyncio.run(self._watch())
