@@ -1,0 +1,33 @@
+"""The shortcut for accuracy circles far from every outline."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headcount.counting.clearance import MOST_M, Clearance
+from headcount.counting.sitefile import parse_site
+from headcount.prove.scenes import scene
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**63 - 1))
+def test_no_outline_is_nearer_than_told(seed: int) -> None:
+    """Wherever one asks, and however often, the nearest outline is at least as far as was said."""
+    site = parse_site(scene(Random(seed)).geojson, "scene")
+    clearance = Clearance(site)
+    rng = np.random.default_rng(seed)
+    min_x, min_y, max_x, max_y = site.zones[0].plane.bounds
+    x_m, y_m = rng.uniform(min_x - 20, max_x + 20, 400), rng.uniform(min_y - 20, max_y + 20, 400)
+    x_m[:2], y_m[:2] = (1e300, np.inf), (-1e300, np.nan)
+    outlines = shapely.union_all([zone.plane.boundary for zone in site.zones])
+    for count in (100, 400):
+        told = clearance.at_least_m(x_m[:count], y_m[:count])
+        true = shapely.distance(outlines, shapely.points(x_m[2:count], y_m[2:count]))
+        assert np.isneginf(told[:2]).all()
+        assert (told[2:] <= true).all()
+        assert (told <= MOST_M).all()
