@@ -219,8 +219,9 @@ defaults
   timeout connect 5s
   timeout check 2s
   timeout queue 5s
-  timeout client-fin 30s
-  timeout server-fin 30s
+  # half a connection is of no use to MQTT, and keeps its server from being deleted
+  timeout client-fin 5s
+  timeout server-fin 5s
   timeout http-request {_ms(limits.first_packet_s)}
   timeout http-keep-alive 30s
   load-server-state-from-file global

@@ -1,0 +1,161 @@
+"""The balancer in a real cluster: core and brokers are processes, devices come in through HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from headcount.broker.config import INTERNAL
+from headcount.fixlog.connection import Endpoint
+from headcount.prove.system import Role
+from headcount.proxy.options import ProxyOptions
+from headcount.proxy.role import config_of, run_with
+from headcount.proxy.runtime import Runtime
+from headcount.roles import secret_of
+from headcount.settings import Settings
+from headcount.sites import bundled_site
+from nats_fixture import free_ports
+from proxy_fixture import Device, haproxy
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+class Cluster:
+    """A core, a balancer, and brokers that the test starts and ends."""
+
+    def __init__(self, folder: Path, opened: AsyncExitStack) -> None:
+        """Use `cluster`."""
+        self.folder = folder
+        self.opened = opened
+        nats, leaf, mqtt, ws, http, monitor, spare, self.port = free_ports(8)
+        self.settings = Settings(
+            site=bundled_site("ul"),
+            data=folder / "data",
+            nats_port=nats,
+            leaf_port=leaf,
+            mqtt_port=mqtt,
+            ws_port=ws,
+            http_port=http,
+            monitor_port=monitor,
+            cluster_port=spare,
+            partitions=2,
+            devices=False,
+            core=f"127.0.0.1:{nats}",
+            drain_s=2,
+        )
+
+    async def core(self) -> Role:
+        """The core, started."""
+        return await self._role("core", "core", self.settings)
+
+    async def broker(self, name: str) -> Role:
+        """A broker unit, started."""
+        mqtt, ws, health, nats = free_ports(4)
+        own = replace(self.settings, name=name, mqtt_port=mqtt, ws_port=ws)
+        own = replace(own, health_port=health, nats_port=nats)
+        return await self._role(name, "broker", own)
+
+    async def _role(self, name: str, role: str, settings: Settings) -> Role:
+        process = Role(name, role, self.folder, settings.environment())
+        self.opened.push_async_callback(process.stop)
+        await process.start()
+        return process
+
+    async def balanced(self, *names: str) -> None:
+        """Return when HAProxy has these brokers up, and no other."""
+        while True:
+            await asyncio.sleep(0.1)
+            try:
+                standing = (await Runtime(self.folder / "proxy").standing()).get("mqtt", {})
+            except Exception:  # noqa: BLE001, S112 - not yet
+                continue
+            if all(s.status == "UP" and s.weight for s in standing.values()):
+                found = sorted(name.split("-127")[0] for name in standing)
+                if found == sorted(names):
+                    return
+
+    async def devices(self, number: int) -> list[Device]:
+        """Devices behind the balancer, gone at the end."""
+        devices = [await Device.open(self.port) for _ in range(number)]
+        for device in devices:
+            self.opened.callback(device.close)
+        return devices
+
+    async def load(self) -> dict[str, int]:
+        """Connections of each broker through HAProxy."""
+        standing = (await Runtime(self.folder / "proxy").standing())["mqtt"]
+        return {name.split("-127")[0]: status.sessions for name, status in standing.items()}
+
+
+@asynccontextmanager
+async def cluster(folder: Path) -> AsyncIterator[Cluster]:
+    """A balancer without a core, at first."""
+    async with AsyncExitStack() as opened:
+        made = Cluster(folder, opened)
+        core = Endpoint(made.settings.core_addresses, INTERNAL, secret_of(made.settings))
+        config = config_of(ProxyOptions(), "127.0.0.1", "127.0.0.1", (made.port, None, None), None)
+        stop = asyncio.Event()
+        role = asyncio.create_task(run_with(ProxyOptions(), config, folder / "proxy", core, stop))
+        try:
+            yield made
+        finally:
+            stop.set()
+            await role
+
+
+def test_brokers_of_a_cluster_come_and_go_behind_the_balancer(tmp_path: Path) -> None:
+    """Brokers appear by themselves, a drained one sends its devices to others, a core outage cuts nobody."""
+    haproxy()
+
+    async def scenario() -> None:
+        async with cluster(tmp_path) as made:
+            core = await made.core()
+            await made.broker("b1")
+            await made.balanced("b1")
+            devices = await made.devices(6)
+            second = await made.broker("b2")
+            await made.balanced("b1", "b2")
+            devices += await made.devices(6)
+            assert await made.load() == {"b1": 6, "b2": 6}
+
+            core.send(signal.SIGKILL)  # it is started again
+            assert all([await device.alive() for device in devices])
+            await made.balanced("b1", "b2")
+            assert all([await device.alive() for device in devices])
+
+            await second.stop()
+            await made.balanced("b1")
+            stayed = [device for device in devices if await device.alive()]
+            assert len(stayed) == 6
+            async with aiomqtt.Client("127.0.0.1", made.port) as client:
+                await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
+            await made.devices(6)
+            assert await made.load() == {"b1": 12}
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_brokers_devices_come_back_to_others(tmp_path: Path) -> None:
+    """After kill -9 of a broker its devices' connections end at once, and the balancer lets them in elsewhere."""
+    haproxy()
+
+    async def scenario() -> None:
+        async with cluster(tmp_path) as made:
+            await made.core()
+            first, _ = await made.broker("b1"), await made.broker("b2")
+            await made.balanced("b1", "b2")
+            devices = await made.devices(8)
+            await first.stop(signal.SIGKILL)
+            cut = [device for device in devices if not await device.alive()]
+            assert len(cut) == 4
+            back = await made.devices(4)  # at once: the refused go to the other
+            assert all([await device.alive() for device in back])
+
+    asyncio.run(scenario())
