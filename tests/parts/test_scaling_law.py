@@ -212,31 +212,28 @@ def test_properties(
         current, memory = verdict.wanted, after
 
 
+_garbage = st.one_of(st.none(), st.floats(allow_nan=True), st.floats(0, 1e6))
+
+
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.one_of(st.none(), st.floats(allow_nan=True), st.floats(0, 1e6)),
-            st.one_of(st.none(), st.floats(allow_nan=True), st.floats(0, 10)),
-            st.one_of(st.floats(0, 100), st.floats(allow_nan=True)),
-        )
-    )
-)
-def test_capacity_stays_believable(samples: list[tuple[float | None, float | None, float]]) -> None:
+@given(st.lists(st.tuples(_garbage, _garbage, st.integers(0, 9), st.floats(allow_nan=True))))
+def test_capacity_stays_believable(samples: list[tuple[float | None, float | None, int, float]]) -> None:
     """Whatever is measured, what a CPU second is good for stays within its bounds."""
     capacity = Capacity()
-    for fixes, cpu_s, over_s in samples:
-        capacity = capacity.learn(fixes, cpu_s, over_s)
+    for per_s, cores, workers, over_s in samples:
+        capacity = capacity.learn(per_s, cores, workers, over_s)
         assert LEAST_PER_CPU_S <= capacity.per_cpu_s <= MOST_PER_CPU_S
 
 
-def test_capacity_is_learned_within_minutes() -> None:
-    """From a guess far off, a busy worker's own figure is reached to 5 % in ten minutes; a second says little."""
+def test_capacity_is_learned_from_busy_workers() -> None:
+    """A busy worker's own figure is reached to 5 % in ten minutes; one second and idleness say little and nothing."""
     capacity = Capacity()
     assert capacity.per_cpu_s == GUESS_PER_CPU_S
-    assert capacity.learn(10.0, 1.0, 2.0).per_cpu_s > 0.8 * GUESS_PER_CPU_S
+    assert capacity.learn(100.0, 0.08, 1, 600.0) == capacity
+    assert capacity.learn(10_000.0, 0.4, 2, 600.0) == capacity
+    assert capacity.learn(10.0, 1.0, 1, 1.0).per_cpu_s > 0.8 * GUESS_PER_CPU_S
     for _ in range(300):
-        capacity = capacity.learn(2 * 0.7 * 20_000, 2 * 0.7, 2.0)
+        capacity = capacity.learn(0.7 * 20_000, 0.7, 1, 2.0)
     assert capacity.per_cpu_s == pytest.approx(20_000, rel=0.05)
 
 

@@ -244,10 +244,7 @@ class Scaler:
     def _signals(self, alive: dict[str, BrokerUnit], now_s: float, at_s: float) -> Signals:
         workers = self._heard.workers(at_s)
         over_s, self._learned_s = at_s - self._learned_s, at_s
-        if workers.counted_per_s is not None and workers.cores is not None:
-            self._capacity = self._capacity.learn(
-                workers.counted_per_s * over_s, workers.cores * over_s, over_s
-            )
+        self._capacity = self._capacity.learn(workers.counted_per_s, workers.cores, workers.heard, over_s)
         return Signals(
             workers=workers,
             brokers=self._heard.brokers(at_s, alive),
