@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from headcount.broker.config import INTERNAL
 from headcount.cluster.units import Units
 from headcount.errors import LogError, SettingsError
 from headcount.fixlog.connection import Endpoint
-from headcount.proxy.options import ProxyOptions
+from headcount.proxy.options import ProxyOptions, variable
 from headcount.proxy.source import CoreUnits
 from headcount.wire import BrokerUnit
 from nats_fixture import config_for, internal_client, open_broker
@@ -36,6 +37,13 @@ def test_options_come_from_variables() -> None:
     assert limits.device_idle_s == 60.5
     assert limits.max_connections is None
     assert options.program_path() is None
+
+
+def test_each_option_is_told_to_operators() -> None:
+    """Every variable stands in the guide to operating."""
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "operate.md").read_text()
+    names = {variable(field.name) for field in dataclasses.fields(ProxyOptions)}
+    assert {name for name in names if f"`{name}`" not in guide} == set()
 
 
 @pytest.mark.parametrize(
