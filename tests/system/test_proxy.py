@@ -12,13 +12,8 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from headcount.broker.config import INTERNAL
-from headcount.fixlog.connection import Endpoint
 from headcount.prove.system import Role
-from headcount.proxy.options import ProxyOptions
-from headcount.proxy.role import config_of, run_with
 from headcount.proxy.runtime import Runtime
-from headcount.roles import secret_of
 from headcount.settings import Settings
 from headcount.sites import bundled_site
 from nats_fixture import free_ports
@@ -62,6 +57,12 @@ class Cluster:
         own = replace(own, health_port=health, nats_port=nats)
         return await self._role(name, "broker", own)
 
+    async def balancer(self) -> Role:
+        """The balancer, started."""
+        ws, http, health = free_ports(3)
+        own = replace(self.settings, name="proxy", mqtt_port=self.port, ws_port=ws)
+        return await self._role("proxy", "proxy", replace(own, http_port=http, health_port=health))
+
     async def _role(self, name: str, role: str, settings: Settings) -> Role:
         process = Role(name, role, self.folder, settings.environment())
         self.opened.push_async_callback(process.stop)
@@ -73,7 +74,7 @@ class Cluster:
         while True:
             await asyncio.sleep(0.1)
             try:
-                standing = (await Runtime(self.folder / "proxy").standing()).get("mqtt", {})
+                standing = (await Runtime(self.settings.data / "proxy").standing()).get("mqtt", {})
             except Exception:  # noqa: BLE001, S112 - not yet
                 continue
             if all(s.status == "UP" and s.weight for s in standing.values()):
@@ -90,7 +91,7 @@ class Cluster:
 
     async def load(self) -> dict[str, int]:
         """Connections of each broker through HAProxy."""
-        standing = (await Runtime(self.folder / "proxy").standing())["mqtt"]
+        standing = (await Runtime(self.settings.data / "proxy").standing())["mqtt"]
         return {name.split("-127")[0]: status.sessions for name, status in standing.items()}
 
 
@@ -99,15 +100,8 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
     """A balancer without a core, at first."""
     async with AsyncExitStack() as opened:
         made = Cluster(folder, opened)
-        core = Endpoint(made.settings.core_addresses, INTERNAL, secret_of(made.settings))
-        config = config_of(ProxyOptions(), "127.0.0.1", "127.0.0.1", (made.port, None, None), None)
-        stop = asyncio.Event()
-        role = asyncio.create_task(run_with(ProxyOptions(), config, folder / "proxy", core, stop))
-        try:
-            yield made
-        finally:
-            stop.set()
-            await role
+        await made.balancer()
+        yield made
 
 
 def test_brokers_of_a_cluster_come_and_go_behind_the_balancer(tmp_path: Path) -> None:

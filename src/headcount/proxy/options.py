@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from headcount.errors import SettingsError
-from headcount.proxy.config import Balance, ProxyLimits
+from headcount.proxy.config import Balance, ProxyConfig, ProxyLimits
 
 ENVIRONMENT = "HEADCOUNT_PROXY_"
 _DEFAULT = ProxyLimits()
@@ -19,7 +19,6 @@ _DEFAULT = ProxyLimits()
 class ProxyOptions:
     """Everything of the balancer but its ports and addresses, which it has from the deployment."""
 
-    apis: Annotated[str, "Where the APIs are: HOST:PORT,…; each address of a name is one."] = ""
     balance: Annotated[Balance, "Which broker gets a new connection."] = "leastconn"
     mqtts_port: Annotated[int, "Port of MQTT over TLS, passed through to the brokers; 0 = none."] = 0
     broker_mqtts_port: Annotated[int, "Where brokers speak MQTT over TLS."] = 8883
@@ -51,9 +50,30 @@ class ProxyOptions:
         return ProxyLimits(
             new_per_address_10s=self.new_per_address_10s,
             open_per_address=self.open_per_address,
-            unlimited=split(self.unlimited),
+            unlimited=tuple(part.strip() for part in self.unlimited.split(",") if part.strip()),
             max_connections=self.max_connections or None,
             device_idle_s=self.device_idle_s,
+        )
+
+    def config(
+        self, host: str, ports: tuple[int, int | None, int | None], inside_host: str, health_port: int | None
+    ) -> ProxyConfig:
+        """With the deployment's `ports`: MQTT, WebSocket, HTTP.
+
+        Raises:
+            SettingsError: a value can't be used.
+        """
+        mqtt_port, ws_port, http_port = ports
+        return ProxyConfig(
+            host=host,
+            mqtt_port=mqtt_port,
+            mqtts_port=self.mqtts_port or None,
+            ws_port=ws_port,
+            http_port=http_port,
+            health_port=health_port,
+            inside_host=inside_host,
+            balance=self.balance,
+            limits=self.limits(),
         )
 
     def program_path(self) -> Path | None:
@@ -74,11 +94,6 @@ class ProxyOptions:
 def variable(name: str) -> str:
     """The environment variable of a field."""
     return f"{ENVIRONMENT}{name.upper()}"
-
-
-def split(text: str) -> tuple[str, ...]:
-    """The parts of a list with commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _read(name: str, text: str) -> Any:

@@ -17,17 +17,14 @@ from pathlib import Path
 
 from headcount.cluster.units import UnitTable
 from headcount.errors import DataFolderError, LogError, ProxyError, SettingsError
-from headcount.fixlog.connection import Endpoint
 from headcount.proxy import folder
 from headcount.proxy.config import Pools, ProxyConfig
 from headcount.proxy.haproxy import Haproxy
 from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
 from headcount.proxy.names import Names
-from headcount.proxy.options import ProxyOptions, split
 from headcount.proxy.plan import Plan
 from headcount.proxy.pools import pools_of
 from headcount.proxy.runtime import Standing
-from headcount.proxy.source import CoreUnits
 
 _log = logging.getLogger(__name__)
 
@@ -202,49 +199,3 @@ def _on_hangup(reload: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-
-
-def config_of(
-    options: ProxyOptions,
-    host: str,
-    inside_host: str,
-    ports: tuple[int, int | None, int | None],
-    health_port: int | None,
-) -> ProxyConfig:
-    """The configuration from an operator's options and the deployment's `ports`: MQTT, WebSocket, HTTP.
-
-    Raises:
-        SettingsError: a value can't be used.
-    """
-    mqtt_port, ws_port, http_port = ports
-    return ProxyConfig(
-        host=host,
-        mqtt_port=mqtt_port,
-        mqtts_port=options.mqtts_port or None,
-        ws_port=ws_port,
-        http_port=http_port,
-        health_port=health_port,
-        inside_host=inside_host,
-        balance=options.balance,
-        limits=options.limits(),
-    )
-
-
-async def run_with(
-    options: ProxyOptions, config: ProxyConfig, home: Path, core: Endpoint, stop: asyncio.Event
-) -> None:
-    """The role in a deployment: units from the core, APIs and program from the options.
-
-    Raises:
-        HeadcountError: it can't be started. That the core is away is no reason.
-    """
-    async with CoreUnits(core) as units:
-        settings = ProxySettings(
-            config,
-            home,
-            units.table,
-            apis=split(options.apis),
-            broker_mqtts_port=options.broker_mqtts_port,
-            program=options.program_path(),
-        )
-        await run(settings, stop)
