@@ -66,8 +66,8 @@ class NotingDriver:
         """Nothing to close."""
 
     async def units(self, role: Role) -> list[Unit]:
-        """What is in the list."""
-        return [Unit(name, role) for name in self.here[role]]
+        """What is in the list, unless somebody else starts and stops them."""
+        return [] if self.kind == "none" else [Unit(name, role) for name in self.here[role]]
 
     async def add(self, role: Role) -> str:
         """One more in the list."""
@@ -96,6 +96,7 @@ class Stage:
     driver: NotingDriver
     rate: float = 100.0  # fixes per second, of all workers
     connections: dict[str, int] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)  # brokers that say nothing
     states: list[ScalingState] = field(default_factory=list)
     _fixes: float = 0.0
 
@@ -109,7 +110,7 @@ class Stage:
                     told = {"worker": name, "lag": 0, "cpu_s": 0.0}
                     told["verdicts"] = {"person": {"accepted": self._fixes / len(workers)}}
                     await self.client.publish(f"metrics.count.{name}", json.dumps(told).encode())
-                for name in list(self.driver.here["broker"]):
+                for name in [name for name in self.driver.here["broker"] if name not in self.silent]:
                     here = self.connections.get(name, 0)
                     unit = BrokerUnit(name, "1", "2", "h", 1, 2, 3, "up", here, 1.0, 0.0, 1.0)
                     await self.units.speak(unit)
@@ -292,5 +293,37 @@ def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
             told = await s.units.scaling()
             assert told is not None
             assert any("forecast" in decision.reason for decision in told[0].decisions)
+
+    asyncio.run(check())
+
+
+def test_a_silent_broker_is_replaced(tmp_path: Path) -> None:
+    """A broker that runs and says nothing goes, and there is one again that speaks."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.here["broker"] = ["broker-7"]
+            s.silent = {"broker-7"}
+            async with s.scaler(dataclasses.replace(FAST, silent_s=1.0)):
+                await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
+
+    asyncio.run(check())
+
+
+def test_without_a_driver_it_only_says(tmp_path: Path) -> None:
+    """With somebody else's units the wanted number follows the load, the actual one is what was heard."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.kind = "none"
+            s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
+            s.rate = 2500.0
+            async with s.scaler():
+                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+                assert s.states[-1].targets[1].actual == 2
+                s.driver.here["count"].append("pod-c")
+                s.rate = 100.0
+                await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+            assert s.driver.here["count"] == ["pod-a", "pod-b", "pod-c"]
 
     asyncio.run(check())

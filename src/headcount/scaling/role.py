@@ -179,12 +179,13 @@ class Scaler:
         self._decisions: deque[Decision] = deque(maxlen=MOST_DECISIONS)
         self._deciding = False
         self._complaints: dict[str, str] = {}
+        self._heard_s: dict[str, float] = {}  # when each broker of ours was last heard
 
     async def run(self) -> None:
         """Until cancelled; then another may decide at once."""
         await self._nc.subscribe(METRICS_SUBJECT, cb=self._take)
         try:
-            while True:
+            while not self._nc.is_closed:
                 began_s = time.monotonic()
                 await self._try_look()
                 await asyncio.sleep(max(self._settings.period_s - (time.monotonic() - began_s), 0.1))
@@ -232,6 +233,7 @@ class Scaler:
             for role in ROLES:
                 self._decide(role, signals, now_s, at_s)
             if self._chair.fresh and not self._settings.dry_run and self._driver.kind != "none":
+                await self._replace_silent(alive, at_s)
                 for role in ROLES:
                     await self._act(role, alive)
             if self._settings.rebalance and self._chair.fresh:
@@ -302,6 +304,16 @@ class Scaler:
             await self._driver.remove(role, unit.name)
             _log.info("%s was told to leave", unit.name)
 
+    async def _replace_silent(self, alive: dict[str, BrokerUnit], at_s: float) -> None:
+        """Let a broker go that runs but says nothing; another comes at the next look."""
+        running = {unit.name for unit in self._fleets["broker"].running}
+        self._heard_s = {name: at_s if name in alive else self._heard_s.get(name, at_s) for name in running}
+        for name, heard_s in self._heard_s.items():
+            if at_s - heard_s > self._settings.silent_s:
+                _log.warning("%s runs and has said nothing for %.0f s: it is replaced", name, at_s - heard_s)
+                await self._driver.remove("broker", name)
+                return  # one at a time
+
     async def _even_out(self, alive: dict[str, BrokerUnit], at_s: float) -> None:
         """Let full brokers send devices away, as the plan says."""
         leaving = {unit.name for unit in self._fleets["broker"].units if unit.leaving}
@@ -317,14 +329,14 @@ class Scaler:
             _log.info("rebalance %s: %s", "begins" if self._balance.active else "ends", kicks.reason)
         if self._settings.dry_run:
             return
-        for name, devices in kicks.by_broker.items():
-            request = KickRequest(devices, self._settings.period_s)
-            try:
-                await self._nc.request(
-                    KICK_SUBJECT.format(name=name), msgspec.json.encode(request), timeout=KICK_ANSWER_S
-                )
-            except (nats.errors.Error, TimeoutError) as error:
-                _log.warning("%s wasn't told to send %d devices away: %r", name, devices, error)
+        await asyncio.gather(*(self._kick(name, devices) for name, devices in kicks.by_broker.items()))
+
+    async def _kick(self, name: str, devices: int) -> None:
+        request = msgspec.json.encode(KickRequest(devices, self._settings.period_s))
+        try:
+            await self._nc.request(KICK_SUBJECT.format(name=name), request, timeout=KICK_ANSWER_S)
+        except (nats.errors.Error, TimeoutError) as error:
+            _log.warning("%s wasn't told to send %d devices away: %r", name, devices, error)
 
     # --- telling and remembering -------------------------------------------------------------------------
     async def _tell(self, signals: Signals, now_s: float) -> None:

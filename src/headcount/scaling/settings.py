@@ -49,6 +49,7 @@ class ScaleSettings:
     down_step: Annotated[int, "So many units go at most within the down period."] = 1
     down_period_s: Annotated[float, "Seconds of the down period."] = 60.0
     cooldown_s: Annotated[float, "Seconds between a change and one in the other direction."] = 30.0
+    silent_s: Annotated[float, "A broker that runs and says nothing for so long is replaced."] = 60.0
     forecast: Annotated[bool, "Let the last days raise the floor."] = True
     forecast_lead_s: Annotated[float, "Be ready so long before the load comes."] = 600.0
     day_s: Annotated[float, "Length of a day, for time-lapse runs."] = 86_400.0
