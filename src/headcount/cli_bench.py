@@ -20,6 +20,7 @@ from headcount.bench import balance, drawing
 from headcount.bench.day import Driver, Plan, Run, run_day
 from headcount.bench.figures import Figures, by_hour, compared, figures, per_thousand
 from headcount.ops.logs import configure_logging
+from headcount.proxy.config import Balance
 
 #: How many differences are shown.
 SHOWN = 5
@@ -127,8 +128,15 @@ def day_command(
     "--connections", type=click.IntRange(20, 10_000), default=600, show_default=True, help="How many devices."
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of their addresses.")
+@click.option(
+    "--way",
+    "ways",
+    type=click.Choice(balance.WAYS),
+    multiple=True,
+    help="Only this way to choose; may be given more than once. Default: all.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def balance_command(connections: int, seed: int, quiet: bool) -> None:
+def balance_command(connections: int, seed: int, ways: tuple[Balance, ...], quiet: bool) -> None:
     """Compare HAProxy's ways to choose a broker for connections that last.
 
     \b
@@ -142,7 +150,10 @@ def balance_command(connections: int, seed: int, quiet: bool) -> None:
     configure_logging("bench", "ERROR")  # that brokers are killed here is no news
     screen = Console(stderr=True)
     with _Shown(screen, quiet) as shown:
-        found = asyncio.run(balance.measure(connections, seed, lambda text: shown.tell(text, 0.0)))
+        measured = balance.measure(
+            connections, seed, lambda text: shown.tell(text, 0.0), ways or balance.WAYS
+        )
+        found = asyncio.run(measured)
     click.echo(f"headcount {__version__}, {machine()}, {datetime.now(UTC).date().isoformat()}")
     click.echo(f"{connections} connections, seed {seed}\n")
     click.echo(balance.table(found))

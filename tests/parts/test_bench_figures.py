@@ -27,7 +27,7 @@ from headcount.bench.figures import (
     settled_samples,
     turns,
 )
-from headcount.bench.judge import Judgement, lost
+from headcount.bench.judge import Judgement, Stored, lost
 from headcount.bench.sending import Said
 from headcount.bench.usage import Meter, Process, Usage, parts, role_of
 from headcount.bench.watch import Sample, spread
@@ -73,7 +73,7 @@ def _day() -> list[Sample]:
 def _run(samples: list[Sample]) -> Run:
     said = Said(60.0, 0, 0, 3000, 3010, 1200, 10, 0, 2, 7, 0, 100, 0, [5, 90, 5], done=True)
     delays = [(float(at), 0.05 if at % 10 else 0.4) for at in range(60)]
-    judgement = Judgement(Comparison(), 1200, [])
+    judgement = Judgement(Comparison(), 1200, [], Stored(3000, 375_000, 36_000))
     return Run("elastic", samples, delays, 0, [said], judgement, [])
 
 
@@ -116,7 +116,7 @@ def test_the_figures_of_a_run() -> None:
 
 def test_a_run_without_samples_has_figures_too() -> None:
     """A system that was never seen gives zeros and unknowns, no error."""
-    run = Run("fixed", [], [], 0, [], Judgement(Comparison(), 0, []), [])
+    run = Run("fixed", [], [], 0, [], Judgement(Comparison(), 0, [], Stored(0, 0, 0)), [])
     found = figures(run, PLAN)
     assert found.cpu_s == found.unit_s == 0
     assert math.isnan(found.p99_s)
@@ -134,7 +134,9 @@ def test_the_text_says_what_was_saved() -> None:
     hours = by_hour(_run(_day()), PLAN).splitlines()
     assert [line[:5] for line in hours[1:3]] == ["00-02", "02-04"]
     assert len(hours) == 13
-    assert "count" in per_thousand(_run(_day()), PLAN)
+    costs = per_thousand(_run(_day()), PLAN)
+    assert "count" in costs
+    assert "125 bytes in the log, 12 in the history" in costs
 
 
 def test_the_picture_is_valid_and_has_every_broker() -> None:
@@ -180,9 +182,10 @@ def test_a_role_is_read_off_the_command_line() -> None:
     up = Process(1, 0, 1, 1.0, 1, ("python", "-m", "headcount", "up"))
     broker = Process(2, 1, 2, 1.0, 1, ("python", "-m", "headcount", "run", "broker"))
     server = Process(3, 2, 3, 1.0, 1, ("nats-server",))
+    core = Process(5, 1, 5, 1.0, 1, ("/x/bin/nats-server", "-c", "core.conf"))
     other = Process(4, 0, 4, 1.0, 1, ("python", "-m", "headcount", "run", "count"))
-    found = {process.pid: part for process, part in parts([up, broker, server, other], [1])}
-    assert found == {1: "up", 2: "broker", 3: "broker"}
+    found = {process.pid: part for process, part in parts([up, broker, server, core, other], [1])}
+    assert found == {1: "up", 2: "broker", 3: "broker", 5: "core"}
 
 
 def test_the_time_of_a_process_that_has_ended_is_kept() -> None:

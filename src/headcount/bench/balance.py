@@ -9,7 +9,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -70,19 +70,20 @@ class Spread(NamedTuple):
 Tell = Callable[[str], None]
 
 
-async def measure(connections: int, seed: int, tell: Tell) -> list[Spread]:
-    """Every way to choose, from two brokers through a third one to a broker that was killed.
+async def measure(connections: int, seed: int, tell: Tell, ways: Sequence[Balance] = WAYS) -> list[Spread]:
+    """Each way to choose, from two brokers through a third one to a broker that was killed.
 
     Args:
         connections: of devices, each from an address of its own, as far as 127.0.0.0/8 goes.
         seed: of the devices' waits and addresses.
         tell: hears what happens.
+        ways: of HAProxy.
 
     Raises:
         HeadcountError: something doesn't start.
     """
     found: list[Spread] = []
-    for way in WAYS:
+    for way in ways:
         with tempfile.TemporaryDirectory(prefix="headcount-balance-", ignore_cleanup_errors=True) as name:
             async with _stand(Path(name), way) as stand:
                 found += await _Course(stand, way, connections, seed, tell).run()

@@ -310,6 +310,12 @@ def per_thousand(run: Run, plan: Plan) -> str:
         f"{memory.get(role, 0) / 2**20:>12.0f}"
         for role in sorted(cpu, key=lambda name: -cpu[name])
     ]
+    stored = run.judgement.stored
+    if stored.fixes:
+        lines.append(
+            f"a fix takes {stored.log_bytes / stored.fixes:.0f} bytes in the log, "
+            f"{stored.history_bytes / stored.fixes:.0f} in the history"
+        )
     return "\n".join(lines)
 
 

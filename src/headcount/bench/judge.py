@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -24,13 +23,21 @@ from headcount.history.writer import CONSUMER
 from headcount.prove.compare import Comparison, Evidence, compare
 from headcount.prove.hearing import Heard
 from headcount.prove.log import Partition, read_events, read_history, read_log
-from headcount.wire import FOREIGN_STREAM, HISTORY_STREAM
+from headcount.wire import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
 
 SETTLE_S = 60.0
 #: What was told is stored within a second; some more for a busy machine.
 STORED_S = 3.0
 
 Name = tuple[str, str, int]  # kind, device, event time in milliseconds
+
+
+class Stored(NamedTuple):
+    """What a run left on disk."""
+
+    fixes: int
+    log_bytes: int
+    history_bytes: int
 
 
 @dataclass(slots=True)
@@ -40,6 +47,7 @@ class Judgement:
     comparison: Comparison
     acknowledged: int
     lost: list[Name]  # acknowledged, but not in the log
+    stored: Stored
 
     @property
     def is_good(self) -> bool:
@@ -98,7 +106,21 @@ async def judge(
     evidence = Evidence(geojson, system.secret.encode(), settled_s, log, reports, events, fixes, recorded, {})
     tell("comparing")
     comparison = await asyncio.to_thread(compare, evidence)
-    return Judgement(comparison, len(acknowledged), lost(acknowledged, log))
+    stored = await _stored(client, system, sum(len(partition.rows) for partition in log))
+    return Judgement(comparison, len(acknowledged), lost(acknowledged, log), stored)
+
+
+async def _stored(client: Client, system: System, fixes: int) -> Stored:
+    """Bytes of the log, the workers' ticks included, and of the history."""
+    jetstream = client.jetstream(timeout=5)
+    streams = [
+        await jetstream.stream_info(FIX_STREAM.format(partition=number))
+        for number in range(system.partitions)
+    ]
+    files = (system.data / "history").rglob("*.parquet")
+    return Stored(
+        fixes, sum(info.state.bytes for info in streams), sum(file.stat().st_size for file in files)
+    )
 
 
 async def _drained(client: Client, stream: str, consumer: str, *, unwritten: bool = False) -> None:
@@ -134,19 +156,3 @@ async def _until(condition: Callable[[], bool], what: str) -> None:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise HeadcountError(f"{what}: not within {SETTLE_S:.0f} s") from None
-
-
-def written(judgement: Judgement) -> str:
-    """The judgement as JSON, for a folder that is kept."""
-    found = judgement.comparison
-    return json.dumps(
-        {
-            "fixes": found.fixes,
-            "counts": found.counts,
-            "events": found.events,
-            "differences": [tuple(one) for one in found.differences],
-            "different": found.different,
-            "acknowledged": judgement.acknowledged,
-            "lost": judgement.lost[:1000],
-        }
-    )

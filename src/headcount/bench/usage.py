@@ -86,7 +86,7 @@ def _process(folder: Path) -> Process:
 def parts(processes: Iterable[Process], roots: Iterable[int]) -> Iterator[tuple[Process, str]]:
     """Each process of the trees, with the part of the system to which it belongs.
 
-    A program that a role starts (nats-server, haproxy) belongs to the role.
+    A program that a role starts (nats-server, haproxy) belongs to the role; that of `up` is the core.
     """
     below: dict[int, list[Process]] = {}
     known: dict[int, Process] = {}
@@ -97,6 +97,8 @@ def parts(processes: Iterable[Process], roots: Iterable[int]) -> Iterator[tuple[
     while waiting:
         process, part = waiting.pop()
         part = role_of(process.command) or part
+        if part == "up" and process.command and Path(process.command[0]).name == "nats-server":
+            part = "core"
         yield process, part
         waiting += [(child, part) for child in below.get(process.pid, ())]
 
