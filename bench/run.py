@@ -15,6 +15,7 @@ PAGE = HERE.parent / "docs" / "reference" / "figures.md"
 #: What is run, and what its figures say.
 BENCHES = {
     "Engine": ["engine_cost.py", "--million"],
+    "Messages to history rows": ["path.py"],
     "Pipeline": ["pipeline.py"],
     "Stopping anywhere": ["handover.py"],
     "History": ["history.py"],
