@@ -27,6 +27,8 @@ def leave(*_):
 signal.signal(signal.SIGTERM, leave)
 if os.environ.get("FAILS"):
     sys.exit("no such luck")
+open("/data/mine", "w").close()
+open("/tmp/mine", "w").close()
 end = time.process_time() + 0.1
 while time.process_time() < end:
     pass
@@ -126,7 +128,7 @@ def test_containers_are_made_as_they_should(client: Any, deployment: str) -> Non
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["RestartPolicy"]["Name"] == "no"
     assert host["Privileged"] is False
-    assert set(host["Tmpfs"]) == {"/tmp", "/data"}  # noqa: S108  # inside the container
+    assert "uid=10001,gid=10001" in host["Tmpfs"]["/data"]
     assert config["User"] == "10001:10001"
     assert config["StopTimeout"] >= 2
     environment = dict(line.split("=", 1) for line in config["Env"])
@@ -134,6 +136,23 @@ def test_containers_are_made_as_they_should(client: Any, deployment: str) -> Non
     assert environment["HEADCOUNT_ADVERTISE"] == config["Hostname"] == f"{deployment}-broker-1"
     assert environment["HEADCOUNT_PARTITIONS"] == "4"
     assert by_role["count"]["HostConfig"]["NanoCpus"] == 1_000_000_000
+
+
+def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> None:
+    """A container of somebody who isn't root writes into /data and /tmp, and lives."""
+
+    async def check() -> None:
+        async with _driver(deployment, user="10001:10001") as driver:
+            await driver.add("count")
+
+            async def works() -> bool:
+                return (await driver.cpu_seconds()).get("count-1", 0.0) >= 0.1
+
+            await _until(works)
+
+    asyncio.run(check())
+    (container,) = _ours(client, deployment)
+    assert container["State"] == "running"
 
 
 def test_a_later_scaler_takes_over(client: Any, deployment: str) -> None:

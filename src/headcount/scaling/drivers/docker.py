@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,8 @@ GRACE_S = 10.0
 #: So many calls at the same time, most of them waiting for a container to stop.
 THREADS = 16
 ANSWER_S = 30
-TMPFS = {"/tmp": "size=64m,mode=1777", "/data": "size=64m,mode=1777"}  # noqa: S108  # inside the container
+#: Memory as disk: for temporary files; for data more than the room that a broker wants to see free.
+TMP, DATA_MIB = "size=64m,mode=1777", 128
 LAST_LINES = 5
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -156,7 +158,7 @@ class DockerDriver:
             nano_cpus=int(cores * 1e9) or None,
             pids_limit=options.pids,
             read_only=True,
-            tmpfs=TMPFS,
+            tmpfs={"/tmp": TMP, "/data": self._data()},  # noqa: S108  # inside the container
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             network_mode=options.network or None,
@@ -186,6 +188,18 @@ class DockerDriver:
         except docker.errors.APIError:
             client.remove_container(container["Id"], force=True)
             raise
+
+    def _data(self) -> str:
+        """The options of /data, which belongs to whom the container runs as.
+
+        `mode` alone isn't enough: runc gives a tmpfs the mode of the folder that it covers.
+        """
+        user = self._options.user
+        if not user:
+            user = self._client.inspect_image(self._options.image)["Config"].get("User") or ""
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", user)
+        owner = f",uid={match[1]},gid={match[2] or match[1]}" if match else ""
+        return f"size={DATA_MIB}m,mode=0700{owner}"
 
     async def _stop(self, name: str, identity: str) -> None:
         patience_s = math.ceil(self._options.drain_s + GRACE_S)
