@@ -6,8 +6,10 @@ import contextlib
 import json
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from docker.models.containers import Container
 
 from containers.stack import Stack, until
 from containers.watch import Watch
@@ -38,9 +40,8 @@ class Done(NamedTuple):
     well_s: float  # the container was healthy again
 
 
-def drill(stack: Stack, one: Drill) -> Done:
-    """Let it happen, and wait until the container is well again."""
-    container = stack.one(one.service, one.number)
+def drill(stack: Stack, container: Container, one: Drill, is_well: Callable[[], bool] | None = None) -> Done:
+    """Let it happen, and wait until the container is well again, or what `is_well` says."""
     before, from_s = stack.started(container), time.time()
     match one.what:
         case "kill":
@@ -55,9 +56,14 @@ def drill(stack: Stack, one: Drill) -> Done:
             assert stack.stopped(container) == 0, f"{container.name} didn't end in order"
             container.start()
     to_s = time.time()
-    if one.what == "kill":  # the engine notices it a moment later
-        until(lambda: stack.started(container) > before, f"{container.name} is started again", HEAL_S, 0.05)
-    until(lambda: stack.is_well(container), f"{container.name} is well again", HEAL_S)
+
+    def well() -> bool:
+        # the engine, or the scaler, notices a kill a moment later
+        return (one.what != "kill" or stack.has_changed(container, before)) and (
+            is_well() if is_well is not None else stack.is_well(container)
+        )
+
+    until(well, f"{container.name} is well again", HEAL_S)
     return Done(one, from_s, to_s, time.time())
 
 
@@ -70,8 +76,17 @@ def api_answers(stack: Stack) -> bool:
 
 
 def counts(stack: Stack, site_id: str) -> dict[str, Any]:
-    """What the API says through the proxy."""
-    url = f"http://127.0.0.1:{stack.http_port}/v1/sites/{site_id}/counts"
+    """What the API says is counted, through the proxy."""
+    return _asked(stack, f"/v1/sites/{site_id}/counts")
+
+
+def scaling(stack: Stack) -> dict[str, Any]:
+    """What the scaler has seen and done, through the proxy."""
+    return _asked(stack, "/v1/system/scaling")
+
+
+def _asked(stack: Stack, path: str) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{stack.http_port}{path}"
     with urllib.request.urlopen(url, timeout=5) as answer:
         body: dict[str, Any] = json.load(answer)
     return body

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import docker
 import pytest
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from headcount.ops.ports import free_ports
@@ -55,8 +55,9 @@ class Stack:
         partitions: int,
         scale: dict[str, int],
         profiles: Sequence[str] = (),
+        **variables: str,
     ) -> None:
-        """Count `site` with so many containers of each service in `scale`."""
+        """Count `site` with so many containers of each service in `scale`; `variables` are the file's."""
         self.project = f"headcount-test-{secrets.token_hex(3)}"
         self.mqtt_port, self.ws_port, self.http_port = free_ports(3)
         self._client = client
@@ -71,6 +72,7 @@ class Stack:
             "MQTT_PORT": str(self.mqtt_port),
             "WS_PORT": str(self.ws_port),
             "HTTP_PORT": str(self.http_port),
+            **variables,
         }
 
     def compose(self, *arguments: str) -> str:
@@ -129,10 +131,13 @@ class Stack:
         found = self._client.containers.list(all=True, filters={"label": labels})
         return sorted(found, key=lambda one: int(one.labels.get("com.docker.compose.container-number", 0)))
 
-    def scaled(self) -> list[Container]:
-        """The containers that the stack's own scaler has made."""
-        label = f"headcount.deployment={self.project}"
-        return list(self._client.containers.list(all=True, filters={"label": label}))
+    def scaled(self, role: str | None = None) -> list[Container]:
+        """The containers that the stack's own scaler has made, of one role or all."""
+        labels = [f"headcount.deployment={self.project}"]
+        if role is not None:
+            labels.append(f"headcount.role={role}")
+        found = self._client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
+        return sorted(found, key=lambda one: str(one.name))
 
     def one(self, service: str, number: int = 1) -> Container:
         """One container of a service."""
@@ -163,7 +168,7 @@ class Stack:
         state = container.attrs["State"]
         if not state["Running"] or state["Paused"]:
             return False
-        service = container.labels["com.docker.compose.service"]
+        service = kind_of(container)
         port = HEALTH_PORTS.get(service)
         if port is not None:
             return _answers(self.address(container), port, "/readyz" if service == "api" else "/healthz")
@@ -175,6 +180,13 @@ class Stack:
         """When it was started last, as the engine writes it."""
         container.reload()
         return str(container.attrs["State"]["StartedAt"])
+
+    def has_changed(self, container: Container, started: str) -> bool:
+        """Whether it has been started since, or is gone for good."""
+        try:
+            return self.started(container) != started
+        except NotFound:
+            return True
 
     def fetch(self, container: Container, path: str, folder: Path) -> None:
         """Copy a folder of a container to here."""
@@ -208,17 +220,22 @@ class Stack:
     def cut_off(self, container: Container) -> Iterator[None]:
         """Inside, nobody in the cluster reaches it, nor it them; it comes back with another address."""
         network: Any = self._client.networks.get(self.inside)
-        service = container.labels["com.docker.compose.service"]
         network.disconnect(container)
         try:
             yield
         finally:
-            network.connect(container, aliases=[service])
+            network.connect(container, aliases=[kind_of(container)])
 
     def stopped(self, container: Container, grace_s: int = 30) -> int:
         """Ask it to end, as an update does; its exit code."""
         container.stop(timeout=grace_s)
         return int(container.wait()["StatusCode"])
+
+
+def kind_of(container: Container) -> str:
+    """Its service, or its role if the scaler made it."""
+    labels = container.labels
+    return str(labels.get("com.docker.compose.service") or labels["headcount.role"])
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float, every_s: float = 0.2) -> float:

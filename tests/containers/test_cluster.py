@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from docker.errors import NotFound
 
-from containers.drills import Done, Drill, api_answers, costs, counts, drill
+from containers.drills import Done, Drill, api_answers, costs, counts, drill, scaling
 from containers.stack import Stack, engine, until
 from containers.watch import Watch, judge
 from headcount.prove.campus import campus
@@ -40,50 +41,104 @@ DRILLS = (
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_whichever_container_breaks(tmp_path: Path) -> None:
-    """Containers of every kind are killed, paused and cut off under load: all acknowledged is counted, as by the rules."""
-    seed = SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    scene = campus(seed)
-    site = tmp_path / "site.geojson"
-    site.write_text(json.dumps(scene.geojson))
-    site.chmod(0o644)
-    site_id = scene.geojson["features"][0]["properties"]["id"]
-    says = load(seed, scene, LOAD_S, [])
+    """Each kind of container is killed, paused and cut off under load: what was acknowledged is counted, and right."""
+    run = Run(tmp_path, LOAD_S)
+    with run.stack(scale={"broker": 3, "count": 3}) as stack, run.watch(stack) as watch:
+        run.begin(stack, watch)
+        done = []
+        for one in DRILLS:
+            done.append(drill(stack, stack.one(one.service, one.number), one))
+            time.sleep(1)
+        run.judge(stack, watch, done)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_scaler_mends_its_fleet(tmp_path: Path) -> None:
+    """The scaler's own containers, and the scaler, break under load: it has the fleet whole again, exact all the time."""
+    run = Run(tmp_path, 40)
+    limits = {"BROKERS_LEAST": "2", "BROKERS_MOST": "3", "WORKERS_LEAST": "2", "WORKERS_MOST": "3"}
     with (
-        Stack(engine(), site, partitions=PARTITIONS, scale={"broker": 3, "count": 3}) as stack,
-        Watch(stack, says, site_id) as watch,
+        run.stack(scale={"broker": 0, "count": 0}, profiles=["elastic"], **limits) as stack,
+        run.watch(stack) as watch,
     ):
-        print(
-            f"counts after {until(lambda: watch.oldest(PARTITIONS) > 0, 'the first counts', 60):.1f} s more"
-        )
-        print(f"ready after {until(lambda: api_answers(stack), 'the API through the proxy', 60):.1f} s more")
+        until(lambda: is_whole(stack), "the fleet", 60)
+        run.begin(stack, watch)
+        done = []
+        for role, what in (("broker", "kill"), ("count", "kill"), ("scale", "kill"), ("count", "cut off")):
+            victim = (stack.scaled(role) or stack.all(role))[0]
+            one = Drill(role, 1, what, LONG_S if what == "cut off" else 0)
+            done.append(drill(stack, victim, one, lambda: is_whole(stack)))
+        state = scaling(stack)
+        print(f"decisions: {[decision['reason'] for decision in state['decisions']]}")
+        run.judge(stack, watch, done)
+    assert state["driver"] == "docker"
+    assert {target["role"] for target in state["targets"]} == {"broker", "count"}
+
+
+def is_whole(stack: Stack) -> bool:
+    """Whether the scaler has as many brokers and workers as there must be, all of them well, and no more."""
+    try:
+        fleet = {role: stack.scaled(role) for role in ("broker", "count")}
+        return all(2 <= len(units) <= 3 and all(map(stack.is_well, units)) for units in fleet.values())
+    except NotFound:  # one went while we looked
+        return False
+
+
+class Run:
+    """A campus, what devices say there, and the judgement."""
+
+    def __init__(self, folder: Path, load_s: float) -> None:
+        """Draw all from a seed that nobody has chosen; `load_s` seconds of load."""
+        seed = SystemRandom().randrange(10**6)
+        print(f"seed {seed}")
+        self._folder = folder
+        self._geojson = campus(seed).geojson
+        self._says = load(seed, campus(seed), load_s, [])
+        self._site_id = self._geojson["features"][0]["properties"]["id"]
+        self._site = folder / "site.geojson"
+        self._site.write_text(json.dumps(self._geojson))
+        self._site.chmod(0o644)
+
+    def stack(self, **options: Any) -> Stack:
+        """The cluster that counts it."""
+        return Stack(engine(), self._site, partitions=PARTITIONS, **options)
+
+    def watch(self, stack: Stack) -> Watch:
+        """Devices and an ear."""
+        return Watch(stack, self._says, self._site_id)
+
+    def begin(self, stack: Stack, watch: Watch) -> None:
+        """Wait for the cluster, and let devices speak."""
+        counting_s = until(lambda: watch.oldest(PARTITIONS) > 0, "the first counts", 90)
+        ready_s = until(lambda: api_answers(stack), "the API through the proxy", 60)
+        print(f"counts after {counting_s:.1f} s more, the API through the proxy after {ready_s:.1f} s more")
         watch.begin()
         time.sleep(2)
-        done: list[Done] = []
-        for one in DRILLS:
-            done.append(drill(stack, one))
-            time.sleep(1)
+
+    def judge(self, stack: Stack, watch: Watch, done: list[Done]) -> None:
+        """All that was acknowledged is there, and all that was said is right."""
         watch.finish(120)
-        until(lambda: api_answers(stack), "the API answers at the end", 30)
+        until(lambda: api_answers(stack), "the API answers at the end", 60)
         end_s = time.time()
-        said = counts(stack, site_id)
-        comparison = judge(stack, watch, scene.geojson, PARTITIONS, tmp_path)
-        reports = watch.reports
-    sent = watch.sent
-    print(*costs(done, watch, PARTITIONS, end_s), sep="\n")
-    print(
-        f"{sent.messages} messages sent, {len(sent.acknowledged)} fixes acknowledged, {sent.again} sent again, "
-        f"{sent.dropped} of QoS 0 dropped by the sender; {sent.broken} connections broke"
-    )
-    print(
-        f"{comparison.fixes} fixes in the log, {comparison.counts} counts, {comparison.totals} totals, "
-        f"{comparison.events} events, {comparison.rows} rows and {comparison.recorded} counts in the history"
-    )
-    assert comparison.lost == []
-    assert comparison.differences == []
-    assert comparison.acknowledged > len(says) / 10
-    assert comparison.totals > 100
-    assert numbers(said) == told(reports, said["at"]), said["at"]
+        said = counts(stack, self._site_id)
+        comparison = judge(stack, watch, self._geojson, PARTITIONS, self._folder)
+        print(*costs(done, watch, PARTITIONS, end_s), sep="\n")
+        sent = watch.sent
+        print(
+            f"{sent.messages} messages sent, {len(sent.acknowledged)} fixes acknowledged, {sent.again} sent again, "
+            f"{sent.dropped} of QoS 0 dropped by the sender; {sent.broken} connections broke"
+        )
+        print(
+            f"{comparison.fixes} fixes in the log, {comparison.counts} counts, {comparison.totals} totals, "
+            f"{comparison.events} events, {comparison.rows} rows and {comparison.recorded} counts in the history"
+        )
+        assert comparison.lost == []
+        assert comparison.differences == []
+        assert comparison.acknowledged > len(self._says) / 10
+        assert comparison.totals > 50
+        assert numbers(said) == told(watch.reports, said["at"]), said["at"]
 
 
 def numbers(said: dict[str, Any]) -> list[list[int]]:

@@ -168,8 +168,8 @@ def judge(stack: Stack, watch: Watch, geojson: dict[str, Any], partitions: int, 
     print(f"counts were live {took_s:.1f} s after the last message")
     settled_s = watch.oldest(partitions)
     time.sleep(STORED_S)
-    for worker in stack.all("count"):
-        stack.stopped(worker)
+    for container in [*stack.all("scale"), *stack.all("count"), *stack.scaled("count")]:
+        stack.stopped(container)
     evidence = asyncio.run(_evidence(stack, watch, geojson, partitions, settled_s, folder))
     began_s = time.monotonic()
     comparison = compare(evidence)
