@@ -91,7 +91,7 @@ class Agent:
             return "it drains"
         if self._leaf is None:
             return "it waits for the core"
-        if self._leaf.pid is None:
+        if not self._leaf.ready:
             return "the NATS server doesn't run"
         return self._leaf.problem
 
@@ -146,7 +146,8 @@ class Agent:
         except probe.NO_ANSWER:
             self._counted, self.connections, self.messages_per_s = None, 0, 0.0
             return
-        self.connections = max(load.connections - 1, 0)  # one is ours, that asks
+        ours = 1 + (self._leaf is not None and self._leaf.probing)  # one asks, one may knock
+        self.connections = max(load.connections - ours, 0)
         if self._counted is not None:
             since_s, before = self._counted
             new = max(load.in_client_msgs - before - 1, 0)  # one is our last question

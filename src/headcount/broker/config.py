@@ -263,7 +263,7 @@ def _uplink(config: BrokerConfig) -> str:
     urls = ", ".join(_quote(_url("nats-leaf", config, address)) for address in config.hub)
     return f"""\
 leafnodes {{
-  reconnect: 1
+  reconnect: "1s"
   remotes: [ {{ urls: [{urls}], account: {ACCOUNT} }} ]
 }}
 """

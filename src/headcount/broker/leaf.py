@@ -24,16 +24,20 @@ class Leaf(WatchedServer):
     #: It is ready when the core is.
     ready_s = math.inf
 
+    #: Whether a connection of ours stands among those of devices now.
+    probing = False
+
     async def _look(self) -> None:
         """Connect as a device does: an answer needs the server, the link to the core and its streams."""
+        self.probing = True
         try:
             await probe.ask_mqtt(self.config, SERVED_S)
         except probe.NO_ANSWER as error:
             problem = f"MQTT lets no device in: {str(error) or repr(error)}"
             if not await self._linked():
                 problem = "there is no link to the core"
-            if self.pid is None:
-                problem = "the NATS server doesn't run"
+            if not self.ready:
+                return  # it is being started: that says enough
             if problem != self.problem:
                 LOG.error("no device is served: %s", problem)  # noqa: TRY400 - the text says it all
             self.problem = problem
@@ -41,6 +45,8 @@ class Leaf(WatchedServer):
             if self.problem is not None:
                 LOG.info("devices are served again")
             self.problem = None
+        finally:
+            self.probing = False
 
     async def _linked(self) -> bool:
         try:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiomqtt
 import msgspec
 import nats.errors
 import nats.js.errors
@@ -17,8 +16,10 @@ from nats.aio.client import Client
 from headcount.broker.config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
-NO_ANSWER = (OSError, TimeoutError, nats.errors.Error, aiomqtt.MqttError)
+NO_ANSWER = (OSError, TimeoutError, nats.errors.Error)
 _ANSWER_S = 5.0
+#: While a core has no leader nobody answers: it is asked again after this.
+_SOON_S = 1.0
 #: How the client ids of our own MQTT probes begin.
 PROBE_CLIENT = "headcount-probe-"
 
@@ -29,7 +30,9 @@ def url(config: BrokerConfig) -> str:
     return f"nats://{f'[{host}]' if ':' in host else host}:{config.nats_port}"
 
 
-async def request(config: BrokerConfig, user: str, subject: str, payload: bytes = b"") -> bytes:
+async def request(
+    config: BrokerConfig, user: str, subject: str, payload: bytes = b"", *, within_s: float = _ANSWER_S
+) -> bytes:
     """The answer to one request, over a connection of its own. `{id}` in the subject is the server's own id.
 
     nats-py isn't used: a task that is cancelled inside of it may go on, or leave tasks behind, and
@@ -39,7 +42,7 @@ async def request(config: BrokerConfig, user: str, subject: str, payload: bytes 
         OSError, TimeoutError: no answer.
     """
     login = {"user": user, "pass": config.password, "verbose": False, "pedantic": False}
-    async with asyncio.timeout(_ANSWER_S):
+    async with asyncio.timeout(within_s):
         reader, writer = await asyncio.open_connection(config.local_host, config.nats_port)
         try:
             info = msgspec.json.decode((await reader.readline()).removeprefix(b"INFO ") or b"{}")
@@ -65,7 +68,7 @@ async def ask_ready(config: BrokerConfig, *, closed: bool = False) -> None:
         any of NO_ANSWER: not yet.
     """
     api = f"$JS.{DOMAIN}.API" if config.hub else "$JS.API"
-    account = msgspec.json.decode(await request(config, INTERNAL, f"{api}.INFO"))
+    account = msgspec.json.decode(await request(config, INTERNAL, f"{api}.INFO", within_s=_SOON_S))
     if "error" in account:
         raise ConnectionRefusedError(account["error"].get("description"))
     if not closed:
@@ -75,16 +78,42 @@ async def ask_ready(config: BrokerConfig, *, closed: bool = False) -> None:
 async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
     """Return when an MQTT client has been let in: what a device needs of us, the core's streams included.
 
+    aiomqtt isn't used: it leaves futures behind when a connection breaks while it is made.
+
     Raises:
         any of NO_ANSWER: it hasn't.
     """
-    user, password = (None, None) if config.devices else (INTERNAL, config.password)
     name = f"{PROBE_CLIENT}{secrets.token_hex(4)}"
+    login = () if config.devices else (INTERNAL, config.password)
+    flags = 0x02 if config.devices else 0xC2  # a clean session; user and password
+    fields = b"".join(
+        len(text).to_bytes(2, "big") + text for text in (part.encode() for part in (name, *login))
+    )
+    connect = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x3c" + fields
     host = LOCAL.get(config.mqtt_host, config.mqtt_host)
-    async with aiomqtt.Client(
-        host, config.mqtt_port, username=user, password=password, identifier=name, timeout=within_s
-    ):
-        pass
+    async with asyncio.timeout(within_s):
+        reader, writer = await asyncio.open_connection(host, config.mqtt_port)
+        try:
+            writer.write(b"\x10" + _length(len(connect)) + connect)
+            answer = await reader.readexactly(4)
+            if answer[:1] + answer[3:] != b"\x20\x00":
+                raise ConnectionRefusedError(f"MQTT answers {answer.hex()}")
+            writer.write(b"\xe0\x00")  # DISCONNECT
+            await reader.read()  # the server hangs up: it doesn't count us any more
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionResetError("the NATS server closed the MQTT connection") from error
+        finally:
+            writer.close()
+
+
+def _length(number: int) -> bytes:
+    """A length as MQTT writes it: 7 bits a byte, the lowest first."""
+    digits = b""
+    while True:
+        number, digit = divmod(number, 128)
+        digits += bytes([digit | (128 if number else 0)])
+        if not number:
+            return digits
 
 
 async def ask_health(config: BrokerConfig) -> str | None:

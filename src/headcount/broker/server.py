@@ -67,11 +67,13 @@ class Broker(WatchedServer):
         problem = await probe.ask_health(self.config)
         await forget_retained(partial(probe.request, self.config, INTERNAL))
         lasting = problem is not None and problem == self.problem
-        if problem and not lasting:
-            LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
-        self.problem = problem
         # a node that only lags behind the others catches up by itself
         helps = not self.config.peers or NO_ROOM in (problem or "")
+        if problem and not lasting and helps:
+            LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
+        elif problem and not lasting:
+            LOG.warning("this node isn't in step with the others: %s", problem)
+        self.problem = problem
         if lasting and helps and process and folder.has_room(self.config.data):
             LOG.warning("there is room in %s: starting the NATS server again", self.config.data)
             await terminate(process)

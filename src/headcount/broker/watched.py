@@ -40,7 +40,8 @@ class WatchedServer:
     """A running NATS server, as an async context manager; what it is for is in its subclasses.
 
     The server dies with this process, also when that is killed. When the server dies by itself it is
-    started again, after 0.2 s at first and 10 s at most; `restarts` counts that.
+    started again, after 0.2 s at first and 10 s at most; `restarts` counts that, and until the new one
+    answers it isn't `ready`.
 
     Raises (on entering; nothing is left behind then):
         DataFolderError: the folder can't be written, is full or is in use.
@@ -60,6 +61,7 @@ class WatchedServer:
         self.restarts = 0
         self.problem: str | None = None
         self.version = ""
+        self.ready = False
         self._program = program
         self._check_every_s = check_every_s
         self._process: asyncio.subprocess.Process | None = None
@@ -116,11 +118,13 @@ class WatchedServer:
 
     # --- starting, watching, stopping ------------------------------------------------------------------
     async def _start(self, program: Path, *, closed: bool = False) -> None:
+        self.ready = False
         folder.write_private(self.config.data / "broker.conf", render(self.config, closed=closed))
         self._process = await _spawn(program, self.config)
         (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
         await self._until(partial(probe.ask_ready, self.config, closed=closed))
         await self._started()
+        self.ready = True
         if not closed:
             port = self.config.mqtt_port
             LOG.info("nats-server %s runs as %d, MQTT on port %d", self.version, self.pid, port)
@@ -141,7 +145,7 @@ class WatchedServer:
                 problem = error
             if loop.time() > say_s:
                 say_s = loop.time() + SAY_S
-                LOG.warning("the NATS server isn't ready yet: %s", problem)
+                LOG.warning("the NATS server isn't ready yet: %s", str(problem) or repr(problem))
             await asyncio.sleep(0.03)
         happened = (
             f"doesn't answer after {self.ready_s:.0f} s ({problem!r})"
@@ -163,6 +167,7 @@ class WatchedServer:
         since = loop.time()
         while self._process is not None:
             code = await self._process.wait()
+            self.ready = False
             if loop.time() - since > HEALTHY_S:
                 delay_s = BACKOFF_FIRST_S
             LOG.error("the NATS server ended (%s); starting it again in %.1f s", _ending(code), delay_s)

@@ -49,6 +49,10 @@ NS_DIGITS = 19
 #: A consumer that nobody pulls from for so long is removed by the server.
 CONSUMER_IDLE_S = 120
 CONNECT_TIMEOUT_S = 5.0
+#: A stream without a leader doesn't answer; while we wait, nothing else is read.
+ANSWER_S = 2.0
+#: So often, after so many seconds each time, a new consumer is asked again that isn't known yet.
+EARLY, EARLY_S = 20, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class _Followed:
     consumer: str
     sid: bytes
     outstanding: int = 0  # messages asked for and not yet delivered
+    early: int = 0  # requests that came before the consumer was known
     delivered: int = 0  # consumer sequence of the last message: a gap means that something was lost
 
 
@@ -209,6 +214,13 @@ class LogReader:
         followed = self._followed.get(status.sid)
         if followed is None or status.code == 100:
             return
+        if status.code == 503 and not followed.delivered and followed.early < EARLY:
+            # a core of several nodes: not all of them know of a new consumer at once
+            followed.early += 1
+            await asyncio.sleep(EARLY_S)
+            followed.outstanding = 0
+            await self._pull(followed)
+            return
         if status.code != 408 and not status.pending:
             # the consumer is gone, or the server is shutting down
             raise LogError(f"partition {followed.partition}: the server ended our consumer ({status.code})")
@@ -233,7 +245,7 @@ class LogReader:
 
     async def _request(self, call: str, body: dict[str, Any], what: str) -> dict[str, Any]:
         try:
-            answer = await self._nc.request(f"$JS.API.{call}", json.dumps(body).encode(), timeout=5)
+            answer = await self._nc.request(f"$JS.API.{call}", json.dumps(body).encode(), timeout=ANSWER_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogError(f"{what}: the log doesn't answer: {error!r}") from error
         reply: dict[str, Any] = msgspec.json.decode(answer.data)

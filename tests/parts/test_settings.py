@@ -1,0 +1,120 @@
+"""Settings of a deployment of more than one machine: read, checked, handed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from headcount import cli, roles
+from headcount.errors import SettingsError
+from headcount.settings import ENVIRONMENT, Settings, addresses, machine_name
+
+
+def settings(**changes: Any) -> Settings:
+    """Settings with some things changed."""
+    return Settings(site=Path("site.geojson"), **changes)
+
+
+def test_addresses_are_read() -> None:
+    """Names, IPv4 and IPv6 addresses with or without ports; several with commas between."""
+    assert addresses("--core", " core-0:4222, 10.0.0.1 ,[::1]:5,", 7) == (
+        ("core-0", 4222),
+        ("10.0.0.1", 7),
+        ("::1", 5),
+    )
+    for text in ("a b", "core:99999", "[nonsense]:1", "core:x", "::1"):
+        with pytest.raises(SettingsError, match="--core"):
+            addresses("--core", text, 7)
+
+
+def test_a_machine_is_a_cluster_of_one() -> None:
+    """Where nothing else is said, the core is this machine, one node that lets in devices."""
+    alone = settings(nats_port=5222, mqtt_port=2883)
+    assert alone.core_addresses == (("127.0.0.1", 5222),)
+    assert alone.core_mqtt_addresses == (("127.0.0.1", 2883),)
+    assert alone.core_leaf_addresses == (("127.0.0.1", 7422),)
+    assert alone.replicas == 1
+    assert alone.name == machine_name()
+
+
+def test_three_nodes_keep_three_replicas() -> None:
+    """Three peers are three replicas; their MQTT and leaf ports are on the hosts of the core."""
+    three = settings(core="a,b:5222,c", peers="a,b,c", devices=False)
+    assert three.replicas == 3
+    assert three.peer_addresses == (("a", 6222), ("b", 6222), ("c", 6222))
+    assert three.core_addresses == (("a", 4222), ("b", 5222), ("c", 4222))
+    assert three.core_mqtt_addresses == (("a", 1883), ("b", 1883), ("c", 1883))
+    assert three.core_leaf_addresses == (("a", 7422), ("b", 7422), ("c", 7422))
+
+
+def test_where_others_reach_a_unit() -> None:
+    """What is told to others: what was said, else the address that it listens on, else its host's name."""
+    assert settings().advertised == "127.0.0.1"
+    assert settings(inside_host="10.1.2.3").advertised == "10.1.2.3"
+    assert settings(inside_host="0.0.0.0").advertised not in {"0.0.0.0", ""}
+    assert settings(inside_host="0.0.0.0", advertise="broker-1").advertised == "broker-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"name": "two words"}, "--name"),
+        ({"drain_s": -1}, "--drain-s"),
+        ({"peers": "a,b", "devices": False}, "--peers"),
+        ({"peers": "a,b,c"}, "--devices"),
+        ({"core": "a b"}, "--core"),
+        ({"core_mqtt": ":1"}, "--core-mqtt"),
+        ({"api": "a:b:c"}, "--api"),
+        ({"inside_host": 'x" port'}, "--inside-host"),
+        ({"advertise": "a b"}, "--advertise"),
+    ],
+)
+def test_impossible_settings_are_refused(changes: dict[str, Any], name: str) -> None:
+    """What can't work is refused at once, by the name of the option."""
+    with pytest.raises(SettingsError) as refused:
+        settings(**changes)
+    assert refused.value.name == name
+
+
+def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A role in a process of its own gets exactly the settings of whoever started it."""
+    given = settings(
+        data=tmp_path,
+        core="a,b,c",
+        peers="a,b,c",
+        devices=False,
+        name="core-1",
+        drain_s=3.5,
+        open=True,
+        secret_file=tmp_path / "secret",
+    )
+    for variable, value in given.environment().items():
+        if variable.startswith(ENVIRONMENT):
+            monkeypatch.setenv(variable, value)
+    found: list[Settings] = []
+
+    async def role(taken: Settings, _: object) -> None:
+        found.append(taken)
+
+    monkeypatch.setitem(roles.ROLES, "core", role)
+    result = CliRunner().invoke(cli.main, ["run", "core"], catch_exceptions=False)
+    assert result.exit_code == 0
+    names = [name for name in Settings.__dataclass_fields__ if name != "site"]
+    assert [getattr(found[0], name) for name in names] == [getattr(given, name) for name in names]
+
+
+def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
+    """A secret file must be there and long enough; nothing is made in its place."""
+    file = tmp_path / "secret"
+    given = settings(data=tmp_path / "data", secret_file=file)
+    with pytest.raises(SettingsError, match="--secret-file"):
+        roles.secret_of(given)
+    file.write_text("short\n")
+    with pytest.raises(SettingsError, match="16"):
+        roles.secret_of(given)
+    file.write_text("long enough for anybody\n")
+    assert roles.secret_of(given) == "long enough for anybody"
+    assert not given.data.exists()
