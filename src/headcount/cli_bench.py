@@ -97,6 +97,9 @@ def day_command(
     few at night, most in the morning and in the afternoon; brokers and workers come and go. Then the
     same day again with as many brokers and workers as the peak needs, all day long.
 
+    With `--driver docker` it is the stack of deploy/compose.yaml with its scaler, so run it in a checkout;
+    the image `headcount` must be there.
+
     Ends with 1 if a fix that was acknowledged is lost, or anything that was said is wrong.
     """
     seed = secrets.randbelow(2**32) if seed is None else seed

@@ -17,15 +17,17 @@ from typing import Any, Literal
 import msgspec
 from nats.aio.client import Client
 
-from headcount.bench.elastic import arguments, containers, scaler_environment
+from headcount.bench.elastic import arguments, scaler_environment
 from headcount.bench.judge import Judgement, Name, judge, names_in
 from headcount.bench.link import ACK_CLASS_S, Broker
 from headcount.bench.population import bench_site, probe_place
 from headcount.bench.probes import Probes
 from headcount.bench.sending import Orders, Said
+from headcount.bench.stack import Stack
 from headcount.bench.system import System
 from headcount.bench.watch import Sample, Watch
-from headcount.errors import HeadcountError
+from headcount.cluster.units import Units
+from headcount.errors import HeadcountError, LogError
 from headcount.ops.lifecycle import dies_with_parent
 from headcount.sites import bundled_site
 
@@ -37,6 +39,8 @@ PARTITIONS = 16
 DEVICES_OF_PROCESS = 4000
 #: Seconds before the day in which the night's devices connect, and after it in which the last units go.
 BEFORE_S, AFTER_S = 6.0, 15.0
+#: Until the first brokers are there.
+READY_S = 60.0
 #: The longest line of a process of senders, bytes.
 LINE = 1 << 20
 
@@ -112,7 +116,11 @@ async def run_day(plan: Plan, fleet: Fleet, tell: Tell) -> Run:
         environment = scaler_environment(
             plan.driver, plan.most, plan.devices, plan.peak_per_s, plan.seconds, fixed=fleet == "fixed"
         )
-        system = System(folder, site, PARTITIONS, arguments(), environment)
+        system: System | Stack
+        if plan.driver == "docker":
+            system = Stack(folder, site, PARTITIONS, environment)
+        else:
+            system = System(folder, site, PARTITIONS, arguments(), environment)
         async with system:
             client = await system.connect()
             try:
@@ -138,7 +146,7 @@ class _Day:
 
     plan: Plan
     fleet: Fleet
-    system: System
+    system: System | Stack
     client: Client
     geojson: dict[str, Any]
     tell: Tell
@@ -151,7 +159,7 @@ class _Day:
         hold_s = self.geojson["features"][0]["properties"]["hold_s"]["person"]
         site = self.geojson["features"][0]["properties"]["id"]
         probes = Probes(
-            Broker("127.0.0.1", system.ports["mqtt"]),
+            Broker("127.0.0.1", system.mqtt_port),
             site,
             probe_place(self.geojson),
             len(self.geojson["features"]) - 1,
@@ -160,10 +168,11 @@ class _Day:
             plan.seed,
             lambda message: self.probed.add((message.kind, message.device, message.t_ms)),
         )
+        await self._brokers()
         await probes.listen(self.client)
         self.start_s = time.time() + BEFORE_S
         end_s = self.start_s + plan.seconds
-        watch = Watch(lambda: [system.pid, *containers(plan.driver, system.deployment)])
+        watch = Watch(system.roots)
         files = [
             system.folder / f"acknowledged-{part}.txt"
             for part in range(math.ceil(plan.devices / DEVICES_OF_PROCESS))
@@ -189,6 +198,20 @@ class _Day:
         senders = [self.last[part] for part in sorted(self.last)]
         return Run(self.fleet, watch.samples, delays, probes.uncounted(), senders, judgement, decisions)
 
+    async def _brokers(self) -> None:
+        """Wait until as many brokers are there as the day begins with."""
+        wanted = self.plan.most if self.fleet == "fixed" else 1
+        units = Units(self.client, self.client.jetstream(timeout=2))
+        try:
+            async with asyncio.timeout(READY_S):
+                while True:
+                    with contextlib.suppress(LogError):
+                        if len((await units.table()).alive()) >= wanted:
+                            return
+                    await asyncio.sleep(0.3)
+        except TimeoutError:
+            raise HeadcountError(f"there are no {wanted} brokers after {READY_S:.0f} s") from None
+
     async def _show(self, watch: Watch) -> None:
         while (passed_s := time.time() - self.start_s) < self.plan.seconds:
             if watch.samples:
@@ -202,7 +225,7 @@ class _Day:
         orders = Orders(
             self.geojson,
             "127.0.0.1",
-            self.system.ports["mqtt"],
+            self.system.mqtt_port,
             plan.devices,
             plan.seed,
             part,

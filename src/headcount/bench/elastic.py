@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-
-from headcount.errors import HeadcountError
 from headcount.scaling.settings import variable
 from headcount.settings import ENVIRONMENT
 
@@ -57,31 +53,3 @@ def scaler_environment(
     }
     ours = {f"{ENVIRONMENT}DRAIN_S": str(DRAIN_S)}
     return ours | {variable(name): str(value) for name, value in values.items()}
-
-
-def containers(driver: str, deployment: str) -> list[int]:
-    """The main processes of the units that don't run below `up`: those of Docker's containers.
-
-    Raises:
-        HeadcountError: Docker doesn't answer.
-    """
-    if driver != "docker":
-        return []
-    listed = _docker("ps", "-q", "--filter", f"label=headcount.deployment={deployment}")
-    if not listed:
-        return []
-    states = json.loads(_docker("inspect", *listed.split()))
-    return [state["State"]["Pid"] for state in states if state["State"]["Pid"]]
-
-
-def _docker(*arguments: str) -> str:
-    try:
-        return subprocess.run(
-            ["docker", *arguments],  # noqa: S607 - wherever it is installed
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise HeadcountError(f"docker {arguments[0]}: {error}") from error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ import nats.errors
 from nats.aio.client import Client
 
 from headcount.adapters.translate import DURABLE
+from headcount.bench.stack import Stack
 from headcount.bench.system import System
-from headcount.bench.usage import all_processes, parts
 from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
 from headcount.prove.compare import Comparison, Evidence, compare
@@ -77,7 +75,7 @@ def lost(acknowledged: set[Name], log: Iterable[Partition]) -> list[Name]:
 
 
 async def judge(
-    system: System,
+    system: System | Stack,
     client: Client,
     heard: Heard,
     geojson: dict[str, Any],
@@ -97,27 +95,26 @@ async def judge(
     await asyncio.sleep(STORED_S)
     tell("reading the log")
     await _drained(client, HISTORY_STREAM, CONSUMER, unwritten=True)
-    await _history_written(system.pid)
+    data = await system.written_history()
     log = await read_log(client, system.partitions)
     events = await read_events(client)
-    fixes, recorded = await asyncio.to_thread(read_history, system.data)
+    fixes, recorded = await asyncio.to_thread(read_history, data)
     reports = [report for report in heard.reports if report.at <= settled_s]
     recorded = [row for row in recorded if row.at <= settled_s]
     evidence = Evidence(geojson, system.secret.encode(), settled_s, log, reports, events, fixes, recorded, {})
     tell("comparing")
     comparison = await asyncio.to_thread(compare, evidence)
-    stored = await _stored(client, system, sum(len(partition.rows) for partition in log))
+    stored = await _stored(client, system.partitions, data, sum(len(partition.rows) for partition in log))
     return Judgement(comparison, len(acknowledged), lost(acknowledged, log), stored)
 
 
-async def _stored(client: Client, system: System, fixes: int) -> Stored:
+async def _stored(client: Client, partitions: int, data: Path, fixes: int) -> Stored:
     """Bytes of the log, the workers' ticks included, and of the history."""
     jetstream = client.jetstream(timeout=5)
     streams = [
-        await jetstream.stream_info(FIX_STREAM.format(partition=number))
-        for number in range(system.partitions)
+        await jetstream.stream_info(FIX_STREAM.format(partition=number)) for number in range(partitions)
     ]
-    files = (system.data / "history").rglob("*.parquet")
+    files = (data / "history").rglob("*.parquet")
     return Stored(
         fixes, sum(info.state.bytes for info in streams), sum(file.stat().st_size for file in files)
     )
@@ -138,15 +135,6 @@ async def _drained(client: Client, stream: str, consumer: str, *, unwritten: boo
         async with asyncio.timeout(SETTLE_S):
             while await left():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.2)
-
-
-async def _history_written(pid: int) -> None:
-    """Let the writer of the history end, which writes what it has in memory; `up` starts it again."""
-    writers = [process.pid for process, part in parts(all_processes(), [pid]) if part == "history"]
-    for writer in writers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(writer, signal.SIGTERM)
-    await _until(lambda: not any(Path(f"/proc/{writer}").exists() for writer in writers), "a written history")
 
 
 async def _until(condition: Callable[[], bool], what: str) -> None:

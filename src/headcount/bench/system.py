@@ -18,12 +18,12 @@ from typing import Any, Self
 import nats
 from nats.aio.client import Client
 
+from headcount.bench.usage import all_processes, parts
 from headcount.broker.config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.ops.lifecycle import dies_with_parent
 from headcount.ops.logs import LOG_LEVEL
 from headcount.ops.ports import free_ports
-from headcount.scaling.settings import variable
 from headcount.settings import ENVIRONMENT
 
 READY_S, STOP_S = 90.0, 60.0
@@ -53,11 +53,8 @@ class System:
         self.folder, self.data, self.partitions = folder, folder / "data", partitions
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.log = folder / "up.log"
-        #: What Docker's containers of this system are labelled with.
-        self.deployment = f"bench-{self.ports['http']}"
         ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
-        ours |= {LOG_LEVEL: "INFO", variable("deployment"): self.deployment}
-        self._environment = ours | dict(environment or {})
+        self._environment = ours | {LOG_LEVEL: "INFO"} | dict(environment or {})
         ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
         self._command = [sys.executable, "-m", "headcount", "up", "--site", str(site)]
         self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]
@@ -86,11 +83,6 @@ class System:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-
-    @property
-    def pid(self) -> int:
-        """The process id of `up`."""
-        return self._process.pid if self._process else 0
 
     async def stop(self) -> None:
         """End it as a user does; it is killed when it takes longer than `STOP_S`."""
@@ -121,7 +113,27 @@ class System:
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of a path of the API; (0, None) when it doesn't answer."""
-        return await asyncio.to_thread(_get, f"http://127.0.0.1:{self.ports['http']}{path}")
+        return await asyncio.to_thread(get, f"http://127.0.0.1:{self.ports['http']}{path}")
+
+    @property
+    def mqtt_port(self) -> int:
+        """Where devices connect to."""
+        return self.ports["mqtt"]
+
+    def roots(self) -> list[int]:
+        """The processes of the system, without those below them."""
+        return [self._process.pid] if self._process else []
+
+    async def written_history(self) -> Path:
+        """End the writer, which writes what it has in memory (`up` starts it again); where it wrote."""
+        writers = [process.pid for process, part in parts(all_processes(), self.roots()) if part == "history"]
+        for writer in writers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(writer, signal.SIGTERM)
+        async with asyncio.timeout(STOP_S):
+            while _some_run(writers):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        return self.data
 
     @property
     def secret(self) -> str:
@@ -130,18 +142,28 @@ class System:
 
     async def connect(self) -> Client:
         """A NATS client with all rights that comes back after every break."""
-        return await nats.connect(
-            f"nats://127.0.0.1:{self.ports['nats']}",
-            user=INTERNAL,
-            password=self.secret,
-            name="headcount bench",
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.2,
-            pending_size=64 * 2**20,
-        )
+        return await connect("127.0.0.1", self.ports["nats"], self.secret)
 
 
-def _get(url: str) -> tuple[int, Any]:
+def _some_run(pids: Sequence[int]) -> bool:
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+async def connect(host: str, port: int, secret: str) -> Client:
+    """A NATS client with all rights that comes back after every break."""
+    return await nats.connect(
+        f"nats://{host}:{port}",
+        user=INTERNAL,
+        password=secret,
+        name="headcount bench",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.2,
+        pending_size=64 * 2**20,
+    )
+
+
+def get(url: str) -> tuple[int, Any]:
+    """Status and JSON of a URL; (0, None) when nobody answers."""
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310  our own address
             return answer.status, json.loads(answer.read())
