@@ -87,6 +87,10 @@ def settings() -> str:
             "`HEADCOUNT_LOG_LEVEL`: what the operator's log says: `DEBUG`, `INFO`, `WARNING` or `ERROR`. "
             "Without it `headcount up` and `headcount demo` say warnings, and each role on its own says more."
         ),
+        (
+            "`HEADCOUNT_PULSE`: a file that `headcount run` touches each second, for the health check of a "
+            "container (`python -m headcount.ops.health`). The image sets it; without it there is none."
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
