@@ -254,7 +254,12 @@ ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]]
 
 def health_url(role: str, settings: Settings) -> str:
     """Where a role says on this machine whether it is healthy; "" for those that have no such address."""
-    ports = {"core": settings.monitor_port, "broker": settings.health_port, "api": settings.http_port}
+    ports = {
+        "core": settings.monitor_port,
+        "broker": settings.health_port,
+        "proxy": settings.health_port,
+        "api": settings.http_port,
+    }
     return f"http://{LOOPBACK}:{ports[role]}/healthz" if role in ports else ""
 
 

@@ -27,7 +27,7 @@ from headcount.ops.ports import free_ports
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("HEADCOUNT_IMAGE", "headcount")
 #: Where a service's container says whether it is healthy; the others are asked as Docker asks.
-HEALTH_PORTS = {"core": 8222, "broker": 8081, "api": 8080}
+HEALTH_PORTS = {"core": 8222, "broker": 8081, "proxy": 8081, "api": 8080}
 
 
 def engine() -> docker.DockerClient:
@@ -171,7 +171,9 @@ class Stack:
         service = kind_of(container)
         port = HEALTH_PORTS.get(service)
         if port is not None:
-            return _answers(self.address(container), port, "/readyz" if service == "api" else "/healthz")
+            return _answers(
+                self.address(container), port, "/readyz" if service in {"api", "proxy"} else "/healthz"
+            )
         with contextlib.suppress(APIError):  # it may just be ending
             return bool(container.exec_run(["python", "-m", "headcount.ops.health"]).exit_code == 0)
         return False

@@ -22,7 +22,7 @@ from headcount.wire import KINDS, NUMBERS, iso
 
 PARTITIONS = 8
 #: The drills take about as long.
-LOAD_S = 110.0
+LOAD_S = 100.0
 #: Longer than a worker's lease and than a unit's sign of life.
 LONG_S = 6.0
 DRILLS = (
