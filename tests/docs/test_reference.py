@@ -21,8 +21,11 @@ from headcount.api.app import create_app
 from headcount.api.problems import TYPES
 from headcount.api.sources import Sources
 from headcount.broker import config
+from headcount.broker.agent import Agent, AgentSettings
+from headcount.broker.health import Figures
 from headcount.cli import main
 from headcount.counting import events, sitefile
+from headcount.fixlog.connection import Endpoint
 from headcount.settings import Settings
 from headcount.sites import bundled_site, load_site
 
@@ -110,11 +113,16 @@ def test_each_route_has_its_heading(sources: Sources) -> None:
     assert {path for path in hidden - {"/{path:path}"} if f"`GET {path}`" not in text} == set()
 
 
+def _broker_config() -> config.BrokerConfig:
+    return config.BrokerConfig(Path(), "a password for tests only")
+
+
 def test_each_metric_has_its_heading(sources: Sources) -> None:
-    """Every metric that /metrics gives stands in metrics.md, and no other."""
+    """Every metric that the API's or a broker's /metrics gives stands in metrics.md, and no other."""
     registry = create_app(sources).state.parts.metrics.registry
+    unit = Agent(AgentSettings("b", _broker_config(), Endpoint((), "", ""), "127.0.0.1", 8081, 20.0))
     given: set[str] = set()
-    for family in registry.collect():
+    for family in (*registry.collect(), *Figures(unit).collect()):
         assert isinstance(family, Metric)
         if not family.name.endswith("_created"):
             given.add(f"{family.name}_total" if family.type == "counter" else family.name)
