@@ -94,13 +94,13 @@ class Site:
     ],
 )
 def test_new_brokers_get_their_share(seed: int, connections: dict[str, int]) -> None:
-    """Within three minutes the spread is at most 1.2, nobody falls far below the mean, and few were sent twice."""
+    """Within four minutes the spread is at most 1.15, nobody falls far below the mean, and few were sent twice."""
     print("seed", seed)
     site = Site(seed, dict(connections))
     mean = sum(connections.values()) / len(connections)
     excess = sum(max(n - mean, 0) for n in connections.values())
     site.run(240)
-    assert site.spread <= 1.2
+    assert site.spread <= 1.15
     assert min(site.connections.values()) >= 0.75 * mean  # no overshoot
     assert site.kicked <= 1.2 * excess + len(connections)
     assert max(site.highest) <= max(RULES.share_per_s * 1.1, 1 / PERIOD_S / (0.5 * mean))

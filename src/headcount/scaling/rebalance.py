@@ -86,6 +86,9 @@ def plan(
         balance = _perhaps_begun(rules, balance, at_s, here, mean, ratio)
         if not balance.active:
             return Kicks({}, spread), balance
+    if ratio <= rules.stop and balance.sent:
+        # some of those on their way are in the reports already, so it may look better than it is
+        return Kicks({}, f"waiting for those on their way: {spread}"), balance
     if ratio <= rules.stop:
         return Kicks({}, f"even again: {spread}"), replace(balance, uneven_since_s=None, budget=None)
     budget = balance.budget or 0
