@@ -19,6 +19,16 @@ from headcount.broker.config import (
 from headcount.errors import SettingsError
 from nats_fixture import PASSWORD, server_program
 
+#: One node of three.
+NODE: dict[str, Any] = {
+    "leaf_port": 7422,
+    "cluster_port": 6222,
+    "peers": (("core-0", 6222), ("core-1", 6222), ("core-2", 6222)),
+    "replicas": 3,
+    "devices": False,
+    "server_name": "core-0",
+}
+
 
 def config(data: Path, **changes: Any) -> BrokerConfig:
     """A configuration with one thing changed."""
@@ -35,6 +45,12 @@ def config(data: Path, **changes: Any) -> BrokerConfig:
         ("ipv6", {"host": "::1"}),
         ("monitored", {"host": "0.0.0.0", "monitor_port": 8222, "partitions": 64}),
         ("safe", {"sync_interval": "always", "limits": Limits(max_connections=10)}),
+        ("core", {"leaf_port": 7422, "inside_host": "0.0.0.0", "devices": False}),
+        ("node", NODE),
+        (
+            "leaf",
+            {"hub": (("core-0", 7422), ("::1", 7422)), "password": 'a/b@c:d "e" 1234', "server_name": "b1"},
+        ),
     ],
 )
 def test_the_server_takes_it(tmp_path: Path, folder: str, changes: dict[str, Any]) -> None:
@@ -62,6 +78,37 @@ def test_nats_and_monitor_listen_on_loopback_only(tmp_path: Path) -> None:
         'listen: "0.0.0.0:1883"',
         'listen: "0.0.0.0:9001"',
     ]
+
+
+def test_a_core_for_brokers_lets_in_no_device(tmp_path: Path) -> None:
+    """Without devices, MQTT is inside and asks for a password, and there is no WebSocket."""
+    text = render(config(tmp_path, devices=False, host="0.0.0.0", leaf_port=7422))
+    assert "no_auth_user" not in text
+    assert "websocket" not in text
+    assert "0.0.0.0" not in text
+
+
+def test_a_leaf_keeps_nothing(tmp_path: Path) -> None:
+    """A leaf has no streams of its own: it uses those of the core, over the link."""
+    text = render(config(tmp_path, hub=(("core-0", 7422),)))
+    assert "jetstream" not in text
+    assert "store_dir" not in text
+    assert "js_domain: hub" in text
+    assert "no_auth_user: device" in text
+
+
+def test_a_node_tells_nobody_its_addresses(tmp_path: Path) -> None:
+    """Streams are three times there, and clients go on with the addresses that they were given."""
+    text = render(config(tmp_path, **NODE))
+    assert "stream_replicas: 3" in text
+    assert text.count("no_advertise: true") == 2
+
+
+def test_while_closed_no_device_gets_in(tmp_path: Path) -> None:
+    """Until the streams are there, there is no MQTT port."""
+    text = render(config(tmp_path), closed=True)
+    assert "mqtt {" not in text
+    assert "websocket {" not in text
 
 
 def test_a_device_may_hear_no_position() -> None:
@@ -109,6 +156,11 @@ def test_every_way_into_the_log_is_mapped() -> None:
         ({"server_name": "two words"}, "server_name"),
         ({"sync_interval": "sometimes"}, "sync_interval"),
         ({"host": 'x" port: 1'}, "listen address"),
+        ({"inside_host": "a b"}, "listen address"),
+        ({"hub": (('x"', 1),)}, "listen address"),
+        ({"hub": (("core", 1),), "peers": (("core", 1),)}, "peers"),
+        ({"peers": (("core", 1),)}, "peers"),
+        ({"leaf_port": 4222}, "--mqtt-port"),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], name: str) -> None:

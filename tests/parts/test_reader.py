@@ -129,3 +129,25 @@ def test_a_wrong_password_and_a_missing_stream_are_clear_errors(tmp_path: Path) 
             await client.close()
 
     asyncio.run(check())
+
+
+def test_what_comes_when_waiting_ends_is_not_lost(tmp_path: Path) -> None:
+    """Messages that arrive just as the time of a read is over come with a later one."""
+
+    async def check() -> None:
+        async with nats_fixture.open_broker(tmp_path) as broker:
+            client = await nats_fixture.internal_client(broker)
+            async with open_reader(_endpoint(broker), client) as reader:
+                await reader.follow(0, 0)
+                found = 0
+                for number in range(1500):
+                    await client.publish(f"fix.0.test.d{number}", b"x")
+                    await client.flush()
+                    found += sum(len(delivery.seq) for delivery in await reader.read(0.0002 * (number % 5)))
+                async with asyncio.timeout(20):
+                    while found < 1500:
+                        found += sum(len(delivery.seq) for delivery in await reader.read())
+            assert found == 1500
+            await client.close()
+
+    asyncio.run(check())

@@ -1,0 +1,92 @@
+"""`headcount up --elastic`: one machine with a balancer, brokers and workers that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from headcount.errors import ProxyVersionError
+from headcount.proxy.program import find_program
+from nats_fixture import free_ports
+from system.running import START_S, UL, environment, until
+from system.senders import fix, publish
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_an_elastic_machine(tmp_path: Path) -> None:
+    """A fix with QoS 1 over the public port is counted; a killed broker is replaced; Ctrl-C leaves nothing."""
+    try:
+        asyncio.run(find_program())
+    except ProxyVersionError as error:
+        pytest.skip(str(error))
+    names = ("mqtt", "ws", "http", "nats", "monitor")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    command = [sys.executable, "-m", "headcount", "up", "--elastic", "--site", str(UL), "--partitions", "4"]
+    log = tmp_path / "up.log"
+    with log.open("wb") as output:
+        up = subprocess.Popen(
+            [*command, "--data", str(tmp_path / "data"), *options],
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    seen: list[psutil.Process] = []
+    try:
+        until(lambda: up.poll() is not None or b"Ctrl-C" in log.read_bytes(), "start", START_S)
+        assert up.poll() is None, log.read_text()
+        seen = psutil.Process(up.pid).children(recursive=True)
+        _count_one(ports, "before", 1)
+        broker = next(one for one in seen if one.cmdline()[-2:] == ["run", "broker"])
+        for process in (*broker.children(), broker):
+            process.kill()
+        _count_one(ports, "after", 2)
+        seen += psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(30) == 0, log.read_text()
+        until(lambda: not [one for one in seen if _runs(one)], "all have ended", 5)
+    finally:
+        for process in seen:
+            if _runs(process):
+                process.kill()
+        if up.poll() is None:
+            up.kill()
+            up.wait()
+
+
+def _count_one(ports: dict[str, int], device: str, people: int) -> None:
+    """A person comes, through the balancer, as soon as it lets somebody in; and is counted."""
+
+    def sent() -> bool:
+        try:
+            publish(ports["mqtt"], f"headcount/ul/person/{device}/fix", fix("main-building"))
+        except (OSError, RuntimeError, ValueError):
+            return False
+        return True
+
+    until(sent, "a device is let in", 30, 0.5)
+    url = f"http://127.0.0.1:{ports['http']}/v1/sites/ul/counts"
+
+    def counted() -> bool:
+        answer = httpx.get(url, trust_env=False, timeout=10)
+        zones = answer.json()["zones"] if answer.status_code == httpx.codes.OK else []
+        return any(zone["zone"] == "site" and zone["person"]["count"] == people for zone in zones)
+
+    until(counted, f"{people} counted", 30)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
