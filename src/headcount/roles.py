@@ -150,6 +150,11 @@ async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_count(settings: Settings, stop: asyncio.Event) -> None:
     """A counting worker."""
+    if not sys.flags.hash_randomization:
+        raise SettingsError(
+            "PYTHONHASHSEED",
+            "is fixed, so that devices could choose names that the index of devices takes for one; unset it",
+        )
     # batches are hundreds of thousands of short-lived objects without cycles
     gc.set_threshold(200_000, 20, 100)
     password = secret_of(settings)

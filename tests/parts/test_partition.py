@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -210,6 +211,32 @@ def test_an_instant_is_told_when_something_later_was_received() -> None:
     ]
     assert take(3, later) == [1000.2, 1000.3]
     assert HISTORY_TICKS * TICK_S == 10.0
+
+
+@settings(max_examples=10)
+@given(SEEDS)
+def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
+    """What was received while the machine's clock was behind counts as received when it was set back."""
+    rng = Random(seed)
+    campus = scene(rng)
+    site = parse_site(campus.geojson, "scene")
+    log = _log(rng, site.id, walk(rng, campus, 5, 120))
+    back = rng.randrange(1, len(log))
+    broken = log[:back] + [(subject, body, ns - 2_500_000_000) for subject, body, ns in log[back:]]
+    times = list(accumulate((ns for _, _, ns in broken), max))
+    mended = [(subject, body, ns) for (subject, body, _), ns in zip(broken, times, strict=True)]
+    zones, names = Zones(site), Pseudonyms(b"secret")
+    heard = []
+    for entries in (broken, mended):
+        heard.append(_Heard())
+        partition = Partition(0, 1, 1, Engine(site, zones), names)
+        for delivery in _deliveries(Random(seed), entries, 0):
+            partition.take(delivery)
+            heard[-1].add(partition, partition.work())
+            fresh = Partition(0, 1, 1, Engine(site, zones), names)
+            fresh.restore(partition.save())
+    for name in ("counts", "events", "rows", "recorded"):
+        assert getattr(heard[0], name) == getattr(heard[1], name)
 
 
 def test_a_device_in_a_foreign_partition_is_malformed() -> None:

@@ -17,7 +17,8 @@ class Index:
     """Open addressing with linear probing, at most half full.
 
     The hashes are those of `hash(bytes)`: 64 bits, of a function whose key Python draws at random
-    for each process, so that nobody outside can choose names that meet.
+    for each process, so that nobody outside can choose names that meet
+    (the role `count` doesn't start where that key is fixed).
     """
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,8 +63,10 @@ async def read_log(client: Client, partitions: int) -> list[Partition]:
     for number in range(partitions):
         messages = await read_stream(client, FIX_STREAM.format(partition=number))
         messages = [message for message in messages if not _is_early(message)]
-        rows = [row for row in (_row(number, message) for message in messages) if row is not None]
-        began = _received(messages[0]) if messages else math.inf
+        # the clock of the machine may be set back, the log's never goes back
+        received = list(accumulate(map(_received, messages), max))
+        rows = [row for row in map(_row, repeat(number), messages, received) if row is not None]
+        began = received[0] if received else math.inf
         found.append(Partition(began, rows, len(messages) - len(rows)))
     return found
 
@@ -104,11 +107,11 @@ def _is_early(message: Msg) -> bool:
     return qos in {"1", "2"} and message.subject.startswith("fix.")
 
 
-def _row(partition: int, message: Msg) -> Row | None:
+def _row(partition: int, message: Msg, received: float) -> Row | None:
     words = message.subject.removeprefix("$MQTT.msgs.").split(".")
     if len(words) < 5:
         return None
-    received, seq = _received(message), int(message.reply.split(".")[5])
+    seq = int(message.reply.split(".")[5])
     kind, device = words[3], words[4]
     if len(words) == 6 and message.data in (b"online", b"offline"):
         return Row(received, partition, seq, kind, device, message.data.decode(), Fix(), 0)

@@ -71,6 +71,7 @@ class Output:
 class _Saved(msgspec.Struct, array_like=True):
     seq: int
     tick: int
+    clock_ns: int
     engine: bytes
 
 
@@ -95,7 +96,8 @@ class Partition:
         self._waiting: Rows | None = None  # decoded, and received after the last instant counted
         self._forget_undecoded()
         self._tick = 0  # the last instant that was counted, in TICK_S
-        self._reached_ns = 0
+        self._reached_ns = 0  # the log's clock at the last message that was read
+        self._done_ns = 0  # and at the last that is counted
         self._kept = Kept()  # for the history
         self._day = -1  # for which the engine's labels are pseudonyms
         self._recorded: list[CountsAt] = []
@@ -104,7 +106,9 @@ class Partition:
     # --- where we stopped --------------------------------------------------------------------
     def save(self) -> bytes:
         """The state as bytes, with the sequence after which to go on."""
-        return msgspec.msgpack.encode(_Saved(self.done_seq, self._tick, self.engine.snapshot()))
+        return msgspec.msgpack.encode(
+            _Saved(self.done_seq, self._tick, self._done_ns, self.engine.snapshot())
+        )
 
     def restore(self, data: bytes) -> None:
         """Go on where `save` was called.
@@ -120,6 +124,7 @@ class Partition:
         self.engine.called(self._prefix)
         self.seq = self.done_seq = saved.seq
         self._tick = saved.tick
+        self._reached_ns = self._done_ns = saved.clock_ns
         self._waiting = None
         self._forget_undecoded()
         self._kept, self._recorded, self._day = Kept(), [], -1
@@ -135,13 +140,17 @@ class Partition:
             raise LogError(f"partition {self.number}: got message {delivery.seq[0]} after {self.seq}")
         if not self._tick:
             self._tick = (delivery.received_ns[0] - OVER_NS) // TICK_NS
+        received_ns = np.fromiter(delivery.received_ns, dtype=np.int64, count=len(delivery.received_ns))
+        # a machine's clock may be set back; the log's stands still until it is reached again
+        np.maximum.accumulate(received_ns, out=received_ns)
+        np.maximum(received_ns, self._reached_ns, out=received_ns)
         self.pending = delivery.pending
         self.seq = delivery.seq[-1]
-        self._reached_ns = max(self._reached_ns, delivery.received_ns[-1])
+        self._reached_ns = int(received_ns[-1])
         self._subjects += delivery.subjects
         self._payloads += delivery.payloads
         self._seqs.append(_integers(delivery.seq))
-        self._received_ns.append(_integers(delivery.received_ns))
+        self._received_ns.append(received_ns)
 
     @property
     def waiting_rows(self) -> int:
@@ -212,6 +221,8 @@ class Partition:
             waiting = None
         self._waiting = waiting if waiting is not None and len(waiting) else None
         self.done_seq = _before(waiting, self.seq)
+        # of what waits, everything was received after the last instant that was counted
+        self._done_ns = self._reached_ns if self._waiting is None else self._tick * TICK_NS
         return output
 
     def _ticks(self, reached: int, *, told: bool) -> list[int]:
