@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import math
 import secrets
 import time
 from collections import deque
@@ -30,6 +29,7 @@ from headcount.ops.lifecycle import end
 from headcount.scaling import forecast, rebalance
 from headcount.scaling.capacity import Capacity
 from headcount.scaling.chair import Chair
+from headcount.scaling.days import Days
 from headcount.scaling.drivers import ROLES, Driver, Role, Unit
 from headcount.scaling.drivers.none import NoDriver
 from headcount.scaling.drivers.process import ProcessDriver
@@ -54,8 +54,6 @@ TOLD_SUBJECT = "metrics.scale.{name}"
 MOST_DECISIONS = 50
 RETRY_S = 0.5
 KICK_ANSWER_S = 1.0
-#: A profile is stored when a slot ends, but in time-lapse not more often than this.
-STORE_S = 30.0
 LEAVE_S = 1.0
 
 
@@ -175,7 +173,7 @@ class Scaler:
         self._balance = rebalance.Balance()
         self._capacity = Capacity()
         self._learned_s = time.monotonic()
-        self._days = _Days(settings, deployment.zone)
+        self._days = Days(settings, deployment.zone)
         self._decisions: deque[Decision] = deque(maxlen=MOST_DECISIONS)
         self._deciding = False
         self._complaints: dict[str, str] = {}
@@ -387,39 +385,3 @@ def _first_to_go(running: list[Unit], alive: dict[str, BrokerUnit]) -> list[Unit
         return known.connections if known is not None else 0, -unit.number
 
     return sorted(running, key=cost)
-
-
-class _Days:
-    """The profile, and the slot that is going on."""
-
-    def __init__(self, settings: ScaleSettings, zone: tzinfo) -> None:
-        self.profile = forecast.Profile()
-        self._zone = zone
-        self._day_s = settings.day_s
-        self._lead = max(math.ceil(settings.forecast_lead_s / (settings.day_s / forecast.SLOTS)), 1)
-        self._place: forecast.Place | None = None
-        self._sums: dict[str, tuple[float, int]] = {}
-        self._stored_s = 0.0
-
-    def ahead(self, now_s: float) -> dict[str, float | None]:
-        """The loads to be ready for."""
-        where = forecast.place(now_s, self._zone, self._day_s)
-        lead = min(self._lead, forecast.SLOTS - 1)
-        return {load: forecast.forecast(self.profile, load, where, lead) for load in self.profile.days}
-
-    def note(self, loads: dict[str, float], now_s: float) -> bool:
-        """Add what is now; whether the profile should be stored."""
-        where = forecast.place(now_s, self._zone, self._day_s)
-        before, self._place = self._place, where
-        changed = before is not None and where != before and bool(self._sums)
-        if changed and before is not None:
-            means = {load: total / count for load, (total, count) in self._sums.items()}
-            self.profile = forecast.with_slot(self.profile, before, means)
-            self._sums = {}
-        for load, value in loads.items():
-            total, count = self._sums.get(load, (0.0, 0))
-            self._sums[load] = total + value, count + 1
-        if not changed or now_s - self._stored_s < STORE_S:
-            return False
-        self._stored_s = now_s
-        return True
