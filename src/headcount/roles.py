@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
