@@ -227,7 +227,7 @@ def compared(elastic: Figures, fixed: Figures | None) -> str:
     def row(name: str, show: str, value: str) -> None:
         """`value` names the field, `show` is its format."""
         one, other = (
-            "" if figures is None else format(getattr(figures, value), show) for figures in (elastic, fixed)
+            "" if figures is None else _shown(getattr(figures, value), show) for figures in (elastic, fixed)
         )
         rows.append((name, one, other))
 
@@ -273,6 +273,10 @@ def compared(elastic: Figures, fixed: Figures | None) -> str:
             f"unit-seconds {_ratio(elastic.unit_s, fixed.unit_s)}"
         )
     return "\n".join(lines)
+
+
+def _shown(value: float, show: str) -> str:
+    return "-" if math.isnan(value) else format(value, show)
 
 
 def _ratio(one: float, other: float) -> str:

@@ -54,7 +54,6 @@ class Device:
     id: str
     flow: Flow
     qos: int
-    rank: float  # it is there while the day's presence is above this
     tour: list[tuple[float, float]]  # degrees
     acc_m: int
     said: int = 0
@@ -132,5 +131,5 @@ def population(geojson: dict[str, Any], number: int, seed: int) -> list[Device]:
         tour = [(float(lat[s, p]), float(lon[s, p])) for s, p in zip(stops, points, strict=True)]
         qos = int(rng.random() < QOS1_SHARE)
         name = f"{'car' if kind == 'vehicle' else 'phone'}-{index:05d}"
-        devices.append(Device(kind, name, flow, qos, float(rng.random()), tour, int(rng.integers(3, 25))))
+        devices.append(Device(kind, name, flow, qos, tour, int(rng.integers(3, 25))))
     return devices

@@ -88,6 +88,8 @@ class Sending:
         site = orders.site["features"][0]["properties"]["id"]
         devices = population(orders.site, orders.devices, orders.seed)
         self._senders = [self._sender(site, device) for device in devices[orders.part :: orders.parts]]
+        self._here: list[int] = []
+        self._away = list(range(len(self._senders)))
         self._due: list[tuple[float, int]] = []
 
     def _sender(self, site: str, device: Device) -> Sender:
@@ -120,19 +122,32 @@ class Sending:
         await self._end(stop)
 
     def _come_and_go(self, at_s: float, now_s: float) -> None:
-        """Whoever's rank is below the day's presence is there."""
-        share = presence(self._day.hour(at_s)) if at_s >= 0 else presence(0)
-        for index, sender in enumerate(self._senders):
-            here = sender.device.rank < share
-            if here == sender.here:
-                continue
-            sender.here = here
-            if here:
-                sender.link.open()
-                sender.due_s = now_s + self._rng.random() * self._orders.every_s
-                heapq.heappush(self._due, (sender.due_s, index))
-            else:
-                sender.link.close()
+        """As many as the day wants are there; who comes and who goes next is drawn.
+
+        Who came last doesn't go first: where a device sits says nothing about how long it stays.
+        """
+        wanted = round(presence(self._day.hour(at_s)) * len(self._senders))
+        while len(self._here) < wanted:
+            self._here.append(self._drawn(self._away))
+            self._come(self._here[-1], now_s)
+        while len(self._here) > wanted:
+            self._away.append(self._drawn(self._here))
+            sender = self._senders[self._away[-1]]
+            sender.here = False
+            sender.link.close()
+
+    def _drawn(self, among: list[int]) -> int:
+        """Take one out; the order of the others doesn't matter."""
+        place = self._rng.randrange(len(among))
+        among[place], among[-1] = among[-1], among[place]
+        return among.pop()
+
+    def _come(self, index: int, now_s: float) -> None:
+        sender = self._senders[index]
+        sender.here = True
+        sender.link.open()
+        sender.due_s = now_s + self._rng.random() * self._orders.every_s
+        heapq.heappush(self._due, (sender.due_s, index))
 
     def _speak(self, at_s: float, now_s: float) -> None:
         """Everybody whose time has come says a fix; nobody does before the day begins."""
@@ -158,10 +173,9 @@ class Sending:
         classes = tally.ack_s[:]
         while classes and not classes[-1]:
             classes.pop()
-        wanted = sum(1 for sender in self._senders if sender.here)
         said = Said(
             now_s,
-            wanted,
+            0 if done else len(self._here),
             tally.connected,
             tally.said,
             tally.sent,
