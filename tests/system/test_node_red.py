@@ -72,7 +72,7 @@ def running(folder: Path, mqtt_port: int) -> Iterator[Path]:
 
 def test_every_car_and_phone_of_the_flows_is_counted(tmp_path: Path, node_red: Path) -> None:
     """As many people and vehicles are on site as the flows say they send, and nothing is rejected."""
-    with Up(tmp_path, arguments=()) as up, running(node_red, up.ports["mqtt"]) as said:
+    with Up(tmp_path, arguments=["--elastic"]) as up, running(node_red, up.ports["mqtt"]) as said:
         try:
             until(lambda: up.counts()["site"] == (PHONES, CARS), "all of them on site", 60)
             before = up.metric("headcount_adapter_translated_total", format="iotp")
