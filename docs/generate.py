@@ -91,6 +91,10 @@ def settings() -> str:
             "`HEADCOUNT_PULSE`: a file that `headcount run` touches each second, for the health check of a "
             "container (`python -m headcount.ops.health`). The image sets it; without it there is none."
         ),
+        (
+            "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_IMAGE`: read by `deploy/compose.yaml`, see "
+            "[run a cluster](../guides/deploy.md)."
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
