@@ -28,7 +28,7 @@ from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
 from headcount.proxy import role as balancing
-from headcount.proxy.config import ProxyConfig
+from headcount.proxy.options import ProxyOptions
 from headcount.proxy.role import ProxySettings
 from headcount.scaling import role as scaling
 from headcount.scaling.settings import ScaleSettings
@@ -198,17 +198,15 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
     """The balancer before brokers and API."""
-    config = ProxyConfig(
-        host=settings.host,
-        mqtt_port=settings.mqtt_port,
-        ws_port=settings.ws_port,
-        http_port=settings.http_port,
-        health_port=settings.health_port,
-        inside_host=settings.inside_host,
-    )
+    options = ProxyOptions.from_environment(os.environ)
+    ports = (settings.mqtt_port, settings.ws_port, settings.http_port)
+    config = options.config(settings.host, ports, settings.inside_host, settings.health_port)
     apis = tuple(joined(address) for address in settings.api_addresses)
     async with watching(_endpoint(settings), "headcount proxy") as units:
-        await balancing.run(ProxySettings(config, settings.data / "proxy", units, apis), stop)
+        proxy = ProxySettings(
+            config, settings.data / "proxy", units, apis, options.broker_mqtts_port, options.program_path()
+        )
+        await balancing.run(proxy, stop)
 
 
 async def run_scale(settings: Settings, stop: asyncio.Event) -> None:
