@@ -64,7 +64,8 @@ class Cluster:
         return await self._role("proxy", "proxy", replace(own, http_port=http, health_port=health))
 
     async def _role(self, name: str, role: str, settings: Settings) -> Role:
-        process = Role(name, role, self.folder, settings.environment())
+        variables = settings.environment() | {"HEADCOUNT_PROXY_OPEN_PER_ADDRESS": "4321"}
+        process = Role(name, role, self.folder, variables)
         self.opened.push_async_callback(process.stop)
         await process.start()
         return process
@@ -74,6 +75,8 @@ class Cluster:
         while True:
             await asyncio.sleep(0.1)
             try:
+                # the role has its options from the variables
+                assert "4321" in (self.settings.data / "proxy" / "haproxy.cfg").read_text()
                 standing = (await Runtime(self.settings.data / "proxy").standing()).get("mqtt", {})
             except Exception:  # noqa: BLE001, S112 - not yet
                 continue
