@@ -27,6 +27,7 @@ from nats.aio.msg import Msg
 from headcount import wire
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
+from headcount.devices.pseudonyms import PSEUDONYM_BYTES
 from headcount.errors import LogError
 from headcount.fixlog.connection import Endpoint
 from headcount.fixlog.reader import open_reader
@@ -256,9 +257,9 @@ async def history_rows(client: Client) -> list[tuple[int, int, str]]:
         message = await client.jetstream().get_msg(wire.HISTORY_STREAM, seq)
         batch = msgspec.msgpack.decode(message.data or b"", type=wire.HistoryBatch)
         if batch.fixes is not None:
-            for fix, device in zip(
-                np.frombuffer(batch.fixes.seq, "<i8").tolist(), batch.fixes.device, strict=True
-            ):
+            names = batch.fixes.device
+            devices = [names[at : at + PSEUDONYM_BYTES].hex() for at in range(0, len(names), PSEUDONYM_BYTES)]
+            for fix, device in zip(np.frombuffer(batch.fixes.seq, "<i8").tolist(), devices, strict=True):
                 rows.append((batch.partition, fix, device))
     return rows
 
