@@ -26,9 +26,10 @@ from headcount.fixlog.reader import open_reader
 from headcount.prove.oracle import Oracle
 from headcount.prove.scenes import scene
 from headcount.wire import PartitionCounts
-from headcount.worker.leases import TTL_S
-from headcount.worker.loop import WorkerSettings, run
+from headcount.worker.leases import TTL_S, Leases
+from headcount.worker.loop import Worker, WorkerSettings, run
 from headcount.worker.publish import MqttAddress
+from headcount.worker.snapshots import open_snapshots
 
 PARTITIONS = 4
 
@@ -218,6 +219,27 @@ def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
         await d.complete(max(d.heard))
 
     _deployment(tmp_path, Random().randrange(2**32), scenario)
+
+
+def test_who_joins_anew_is_nobody_else_any_more(tmp_path: Path) -> None:
+    """Words under a worker's former name that arrive late leave no member that others would wait for."""
+
+    async def check() -> None:
+        async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
+            client = await nats_fixture.internal_client(broker)
+            js = client.jetstream(timeout=5)
+            worker = Worker(_Deployment(broker, client, 1).settings, client, js, await open_snapshots(js))
+            await worker._speak()
+            former = worker._name
+            await worker._begin_anew()
+            leases = Leases(client, js)
+            await leases.speak(former)
+            assert set((await leases.table()).members) == {former}
+            await worker._speak()
+            assert set((await leases.table()).members) == {worker._name} != {former}
+            await client.close()
+
+    asyncio.run(check())
 
 
 @pytest.mark.slow

@@ -202,7 +202,7 @@ async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> No
         present = answer["config"]
         wanted = present | config
         wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
-        # nodes with different disks would change it to and fro
+        # nodes with different disks would change it again and again
         if present["num_replicas"] > 1 and present["max_bytes"] > 0:
             wanted["max_bytes"] = present["max_bytes"]
         # A disk that has become smaller is no reason to forget what is stored.

@@ -104,6 +104,7 @@ class Worker:
         self._figures = Figures()
         self._process = f"w{secrets.token_hex(4)}"
         self._name = self._process
+        self._former: list[str] = []  # names that we had and that nobody should wait for
         self._spoken_s = -math.inf  # monotonic: when our last word was certainly not yet said
         self._storing = asyncio.Lock()
 
@@ -240,6 +241,10 @@ class Worker:
         try:
             await self._leases.speak(self._name)
             self._spoken_s = began_s
+            # words under the old name may have waited for the connection and arrived just now
+            while self._former:
+                await self._leases.retire(self._former[-1])
+                self._former.pop()
         except LogError as error:
             _log.warning("%s; trying again", error)
 
@@ -248,6 +253,7 @@ class Worker:
         return time.monotonic() - self._spoken_s <= TTL_S
 
     async def _begin_anew(self) -> None:
+        self._former.append(self._name)
         self._name = f"{self._process}-{secrets.token_hex(2)}"
         for number in list(self._held):
             await self._drop(number)
