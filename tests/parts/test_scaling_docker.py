@@ -102,6 +102,26 @@ async def _names(driver: DockerDriver) -> list[str]:
     return sorted(unit.name for unit in await driver.units("count") if not unit.leaving)
 
 
+def test_all_units_of_a_role_have_its_name_in_their_network(client: Any, deployment: str) -> None:
+    """Whoever asks the network for `count` gets every worker: monitoring finds them like that."""
+    network = client.create_network(deployment)["Id"]
+
+    async def check() -> None:
+        async with _driver(deployment, network=deployment) as driver:
+            names = [await driver.add("count") for _ in range(2)]
+            assert names == ["count-1", "count-2"]
+            for container in _ours(client, deployment):
+                inside = client.inspect_container(container["Id"])["NetworkSettings"]["Networks"]
+                assert "count" in inside[deployment]["Aliases"]
+
+    try:
+        asyncio.run(check())
+    finally:
+        for container in _ours(client, deployment):
+            client.remove_container(container["Id"], force=True)
+        client.remove_network(network)
+
+
 def test_containers_are_made_as_they_should(client: Any, deployment: str) -> None:
     """Labels, limits, rights, time to stop and environment of a container are what was asked for."""
 

@@ -181,6 +181,7 @@ class DockerDriver:
             environment={**options.environment, **own},
             labels={LABEL_ROLE: role, LABEL_DEPLOYMENT: options.deployment, LABEL_UNIT: name},
             host_config=host,
+            networking_config=self._networking(role),
             stop_timeout=math.ceil(options.drain_s + GRACE_S),
         )
         try:
@@ -188,6 +189,13 @@ class DockerDriver:
         except docker.errors.APIError:
             client.remove_container(container["Id"], force=True)
             raise
+
+    def _networking(self, role: Role) -> Any:
+        """In a network of its own names, all units of a role share the role's name: monitoring finds them by it."""
+        network, client = self._options.network, self._client
+        if network in {"", "bridge", "host", "none"}:
+            return None
+        return client.create_networking_config({network: client.create_endpoint_config(aliases=[role])})
 
     def _data(self) -> str:
         """The options of /data, which belongs to whom the container runs as.
