@@ -8,8 +8,6 @@ the pseudonyms come from headcount.
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -23,19 +21,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from headcount.devices.pseudonyms import Pseudonyms
+from headcount.prove.log import Told, decoded, read_stream
+from headcount.prove.log import read_events as every_event
 from headcount.prove.oracle import Numbers, Oracle, Row
 from headcount.wire import KINDS, PartitionCounts, partition_of
 from system.running import Up
 
 KEPT = {"accepted", "inaccurate", "late", "out_of_order"}
-#: Larger payloads of fixes are malformed, whatever is in them.
-MAX_FIX_BYTES = 16_384
 #: Before the subject of what a PUBACK has waited for.
 STORED = "$MQTT.msgs."
-NO_FIX = (None, None, None, None)
 Counts = dict[str, dict[str, Numbers]]
 
 
@@ -47,18 +43,6 @@ class LogRow(NamedTuple):
     seq: int
     subject: str
     payload: bytes
-
-
-class Told(NamedTuple):
-    """An event as it was published."""
-
-    id: str
-    zone: str
-    type: str
-    kind: str
-    device: str
-    t: float
-    reason: str
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -106,38 +90,15 @@ def read_log(up: Up) -> list[LogRow]:
     return asyncio.run(read())
 
 
-async def read_stream(client: Client, stream: str) -> list[Msg]:
-    """All messages that a stream holds now, in order."""
-    jetstream = client.jetstream()
-    last = (await jetstream.stream_info(stream)).state.last_seq
-    config = ConsumerConfig(
-        name=f"test-{id(object()):x}",
-        ack_policy=AckPolicy.NONE,
-        deliver_policy=DeliverPolicy.ALL,
-        mem_storage=True,
-        inactive_threshold=30,
-    )
-    consumer = await jetstream.add_consumer(stream, config)
-    subscription = await jetstream.pull_subscribe_bind(consumer.name, stream)
-    found: list[Msg] = []
-    pending = consumer.num_pending or 0
-    while pending and (not found or found[-1].metadata.sequence.stream < last):
-        found += await subscription.fetch(min(5000, pending - len(found)) or 1, timeout=10)
-    await subscription.unsubscribe()
-    await jetstream.delete_consumer(stream, consumer.name)
-    return found
-
-
 def read_events(up: Up) -> list[Told]:
     """Everything in the stream of events."""
 
     async def read() -> list[Told]:
         client = await connect(up)
         try:
-            bodies = [json.loads(message.data) for message in await read_stream(client, "EVENT")]
+            return await every_event(client)
         finally:
             await client.close()
-        return [Told(*(body[name] for name in Told._fields)) for body in bodies]
 
     return asyncio.run(read())
 
@@ -183,7 +144,7 @@ class Expected:
         elif row.payload in (b"online", b"offline") and row.subject.endswith(".status"):
             self.oracle.status(row.received, *device, online=row.payload == b"online")
         else:
-            verdict = self.oracle.fix(row.received, *device, *decoded(row.payload))
+            verdict = self.oracle.fix(row.received, *device, *decoded(row.payload)[0])
             self.verdicts[name] = (device[0], verdict)
 
     def tally(self) -> Counter[tuple[str, str]]:
@@ -205,38 +166,12 @@ def device_of(row: LogRow, site_id: str, partitions: int) -> tuple[str, str] | N
     return words[3], device
 
 
-def decoded(payload: bytes) -> tuple[Any, Any, Any, Any]:
-    """t, lat, lon, acc of a payload; all None where it is no fix."""
-    if len(payload) > MAX_FIX_BYTES:
-        return NO_FIX
-    try:
-        body = json.loads(payload.decode(), parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return NO_FIX
-    if not isinstance(body, dict) or not all(_is_number(body.get(name)) for name in ("tst", "lat", "lon")):
-        return NO_FIX
-    optional = [body.get(name) for name in ("acc", "vel", "cog", "alt", "batt")]
-    if not all(value is None or _is_number(value) for value in optional):
-        return NO_FIX
-    t = body.get("t")
-    if not (t is None or isinstance(t, str) or _is_number(t)):
-        return NO_FIX
-    return t if _is_number(t) else body["tst"], body["lat"], body["lon"], body.get("acc")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
-
-
 def replay_rows(log: list[LogRow], site_id: str, partitions: int) -> list[Row]:
     """The readable fixes of a log, as rows of a recording."""
     rows = []
     for row in log:
-        device, (t, lat, lon, acc) = device_of(row, site_id, partitions), decoded(row.payload)
+        device, (fix, _) = device_of(row, site_id, partitions), decoded(row.payload)
+        t, lat, lon, acc = fix
         if device is not None and t is not None:
             rows.append(Row(t, device[1], device[0], lat, lon, acc, row.received))
     return rows

@@ -132,7 +132,12 @@ def decoded(payload: bytes) -> tuple[Fix, int]:
     number = body.get("n", 0)
     if not all(_is_number(body.get(name)) for name in ("tst", "lat", "lon")):
         return Fix(), number
+    optional = [body.get(name) for name in ("acc", "vel", "cog", "alt", "batt")]
     t = body.get("t")
+    if not all(value is None or _is_number(value) for value in optional):
+        return Fix(), number
+    if not (t is None or isinstance(t, str) or _is_number(t)):
+        return Fix(), number
     return Fix(t if _is_number(t) else body["tst"], body["lat"], body["lon"], body.get("acc")), number
 
 
