@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import stat
 import sys
 import urllib.error
@@ -16,7 +17,7 @@ import pytest
 
 from headcount.errors import DataFolderError, PortTakenError, ProxyError, ProxyVersionError
 from headcount.proxy.config import SOCKET_FILE
-from headcount.proxy.haproxy import Haproxy
+from headcount.proxy.haproxy import BACKOFF_FIRST_S, Haproxy
 from headcount.proxy.program import find_program
 from headcount.proxy.role import run
 from nats_fixture import open_broker
@@ -93,6 +94,45 @@ def test_a_reload_keeps_connections_and_states(tmp_path: Path) -> None:
             assert await newer.alive()
             device.close()
             await until(lambda: not _runs(before))  # its last connection has ended
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_without_connections_leaves_one_process(tmp_path: Path) -> None:
+    """An idle HAProxy ends as soon as it is replaced, and is not taken for one that died."""
+
+    async def scenario() -> None:
+        async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer() as role:
+            for _ in range(4):
+                before = role.haproxy.pid
+                await role.haproxy.reload()
+                after = role.haproxy.pid
+                await until(lambda pid=before: not _runs(pid))  # type: ignore[misc]
+                await asyncio.sleep(2 * BACKOFF_FIRST_S)
+                assert role.haproxy.pid == after
+            assert role.haproxy.restarts == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_is_away_for_a_moment_is_tried_again(tmp_path: Path) -> None:
+    """While its program can't be run, as during an update, a dead HAProxy is tried again and again."""
+    program = tmp_path / "haproxy"
+    program.symlink_to(haproxy().path)
+
+    async def scenario() -> None:
+        async with (
+            Bench(tmp_path) as bench,
+            Haproxy(bench.config, bench.folder, program=program) as running,
+        ):
+            killed = running.pid
+            assert killed is not None
+            target = program.readlink()
+            program.unlink()
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: running.restarts > 1)
+            program.symlink_to(target)
+            await until(lambda: running.pid not in {None, killed})
 
     asyncio.run(scenario())
 
@@ -334,6 +374,31 @@ def test_the_api_is_told_for_whom_a_request_is(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: Path) -> None:
+    """From another address /metrics of the API isn't there, percent-encoded either."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            pytest.skip("this machine has no address but its loopback")
+        address = sock.getsockname()[0]
+
+    async def scenario() -> None:
+        async with Bench(tmp_path, host="0.0.0.0", limits=scaled()) as bench:
+            bench.apis = (f"127.0.0.1:{(await bench.agent()).port}",)
+            async with bench.balancer():
+                for path, status in (
+                    ("/v1", 200),
+                    ("/metrics", 404),
+                    ("/%6detric%73", 404),
+                    ("/metrics?a", 404),
+                ):
+                    assert await asyncio.to_thread(_get, bench.config.http_port, path, host=address) == status
+                assert await asyncio.to_thread(_get, bench.config.http_port, "/metrics") == 200
+
+    asyncio.run(scenario())
+
+
 def test_tls_is_passed_through(tmp_path: Path) -> None:
     """The port for TLS takes what begins like TLS, and hands it on untouched."""
 
@@ -452,8 +517,8 @@ def test_what_haproxy_refuses_is_an_error(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def _get(port: int | None, path: str, forwarded_for: str = "") -> int:
-    address = f"http://127.0.0.1:{port}{path}"
+def _get(port: int | None, path: str, forwarded_for: str = "", host: str = "127.0.0.1") -> int:
+    address = f"http://{host}:{port}{path}"
     request = urllib.request.Request(address, headers={"X-Forwarded-For": forwarded_for})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address

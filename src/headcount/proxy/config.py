@@ -317,7 +317,7 @@ def _http(config: ProxyConfig) -> str:
     return f"""\
 {_front("http", "http", config.host, config.http_port, config.limits.http_idle_s)}\
 {_limited(config.limits)}\
-  http-request deny deny_status 404 if {{ path /metrics }} !{{ src 127.0.0.0/8 ::1 }}
+  http-request deny deny_status 404 if {{ path,url_dec -m str /metrics }} !{{ src 127.0.0.0/8 ::1 }}
   http-request set-header X-Forwarded-For %[src]
   use_backend api_alive if {{ nbsrv(api) eq 0 }}
   default_backend api

@@ -65,6 +65,7 @@ class Haproxy:
         self._process: asyncio.subprocess.Process | None = None
         self._watchers: set[asyncio.Task[None]] = set()
         self._alive: list[asyncio.subprocess.Process] = []
+        self._reloading = asyncio.Lock()
         self._opened = contextlib.ExitStack()
 
     @property
@@ -110,27 +111,31 @@ class Haproxy:
         Raises:
             ProxyError: the new one doesn't come up. The old one goes on then.
         """
-        before = self._process
-        if before is None or before.returncode is not None:
-            return  # it is being started anyway
-        folder.replace(self._home / STATE_FILE, (await self.runtime.servers_state()).encode())
-        try:
-            await self._start("-x", SOCKET_FILE, "-sf", str(before.pid))
-        finally:
-            (self._home / STATE_FILE).unlink(missing_ok=True)
+        async with self._reloading:
+            before = self._process
+            if before is None or before.returncode is not None:
+                return  # it is being started anyway
+            folder.replace(self._home / STATE_FILE, (await self.runtime.servers_state()).encode())
+            try:
+                await self._start("-x", SOCKET_FILE, "-sf", str(before.pid))
+            finally:
+                (self._home / STATE_FILE).unlink(missing_ok=True)
         _log.info("HAProxy runs as %s; %d keeps its connections until they end", self.pid, before.pid)
 
     async def _start(self, *arguments: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            self._program,
-            *("-db", "-f", CONFIG_FILE, *arguments),
-            cwd=self._home,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            process_group=0,
-            preexec_fn=dies_with_parent(),
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._program,
+                *("-db", "-f", CONFIG_FILE, *arguments),
+                cwd=self._home,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                process_group=0,
+                preexec_fn=dies_with_parent(),
+            )
+        except OSError as error:
+            raise ProxyError(f"{self._program} can't be started: {error}") from error
         self._alive.append(process)
         self._begin(self._listen(process), f"haproxy {process.pid} says")
         await self._ready(process)
@@ -155,6 +160,8 @@ class Haproxy:
                 await asyncio.sleep(0.05)  # its last words are still being read
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
+        self._alive.remove(process)
         raise ProxyError(f"HAProxy {happened}. It says:\n" + "\n".join(self._words))
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
@@ -172,7 +179,9 @@ class Haproxy:
         since = loop.time()
         code = await process.wait()
         self._alive.remove(process)
-        if process is not self._process:
+        async with self._reloading:  # an idle one has ended before its successor is known here
+            replaced = process is not self._process
+        if replaced:
             _log.info("HAProxy %d, replaced by a reload, has ended", process.pid)
             return
         self._failures = 0 if loop.time() - since > HEALTHY_S else self._failures
