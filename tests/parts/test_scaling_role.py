@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
-from headcount.cluster.units import Units
+from headcount.cluster.units import ALIVE_S, Units
 from headcount.errors import ScalingError
 from headcount.fixlog.bucket import Bucket
 from headcount.fixlog.connection import Endpoint
@@ -55,6 +55,7 @@ class NotingDriver:
     kind: str = "noting"
     here: dict[Role, list[str]] = field(default_factory=lambda: {"broker": [], "count": []})
     refuses: bool = False
+    added: list[str] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         """Nothing to open."""
@@ -75,6 +76,7 @@ class NotingDriver:
             raise ScalingError(f"start a {role}", "no room", "Make room")
         name = free_name(role, set(self.here[role]))
         self.here[role].append(name)
+        self.added.append(name)
         return name
 
     async def remove(self, role: Role, name: str) -> None:
@@ -306,6 +308,30 @@ def test_a_silent_broker_is_replaced(tmp_path: Path) -> None:
             s.silent = {"broker-7"}
             async with s.scaler(dataclasses.replace(FAST, silent_s=1.0)):
                 await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
+
+    asyncio.run(check())
+
+
+def test_a_core_that_was_away_makes_no_broker_silent(tmp_path: Path) -> None:
+    """While nobody can speak nobody is silent: the first looks after an outage replace no broker."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, silent_s=3.0)):
+            await s.until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
+            began = list(s.driver.here["broker"])
+            s.driver.added.clear()
+            pid = s.broker.pid
+            assert pid is not None
+            s.silent = set(began)
+            await asyncio.sleep(0.5)  # what it is saying now
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(ALIVE_S + 4.0)
+            heard = len(s.states)
+            os.kill(pid, signal.SIGCONT)
+            await s.until(lambda: len(s.states) > heard + 2)  # looks that found an old word of it
+            s.silent = set()
+            assert not s.driver.added
+            assert s.driver.here["broker"] == began
 
     asyncio.run(check())
 

@@ -200,6 +200,7 @@ class Scaler:
         try:
             await self._look()
         except LogError as error:
+            self._heard_s.clear()  # nobody can be heard now: silence begins anew when the core is back
             self._complain("core", f"the core is away, so nothing is changed: {error}")
         except ScalingError as error:
             self._complain("driver", f"{error}; trying again")
@@ -217,6 +218,7 @@ class Scaler:
         if not await self._chair.held():
             if self._deciding:
                 self._fleets = {role: _Fleet() for role in ROLES}
+            self._heard_s.clear()
             self._deciding = False
             return
         if not self._deciding:
