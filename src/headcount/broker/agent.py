@@ -174,7 +174,7 @@ class Agent:
             HeadcountError: the leaf can't be started.
         """
         settings = self.settings
-        async with _core(settings.core, settings.name) as client:
+        async with connected(settings.core, f"headcount broker {settings.name}") as client:
             units = Units(client, client.jetstream(timeout=2))
             # A PUBACK is only worth something once the log is there: nobody gets one before.
             await _until_there(units)
@@ -250,23 +250,6 @@ class Agent:
             within_s = min(self.connections / KICKS_PER_S, (until_s - loop.time()) * (1 - 0.1 * (left > 1)))
             await self._kick(None, max(within_s, 0.0))
             await asyncio.sleep(0.05)
-
-
-@contextlib.asynccontextmanager
-async def _core(core: Endpoint, name: str) -> AsyncIterator[Client]:
-    """A connection to the core, waited for."""
-    said = False
-    async with contextlib.AsyncExitStack() as stack:
-        while True:
-            try:
-                client = await stack.enter_async_context(connected(core, f"headcount broker {name}"))
-                break
-            except LogError as error:
-                if not said:
-                    _log.warning("%s; trying again", error)
-                said = True
-            await asyncio.sleep(RETRY_S)
-        yield client
 
 
 async def _until_there(units: Units) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from headcount.cluster.units import Units, UnitTable
 from headcount.errors import LogError
-from headcount.fixlog.connection import RETRY_S, Endpoint, connected
+from headcount.fixlog.connection import Endpoint, connected
 from headcount.ops.lifecycle import end
-
-_log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -26,14 +23,9 @@ async def watching(core: Endpoint, name: str) -> AsyncIterator[Callable[[], Awai
         return await found[0].table()
 
     async def connect() -> None:
-        while True:
-            try:
-                async with connected(core, name) as client:
-                    found.append(Units(client, client.jetstream(timeout=2)))
-                    await asyncio.Event().wait()
-            except LogError as error:
-                _log.debug("%s; trying again", error)
-            await asyncio.sleep(RETRY_S)
+        async with connected(core, name) as client:
+            found.append(Units(client, client.jetstream(timeout=2)))
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(connect(), name="units")
     try:

@@ -11,8 +11,6 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from headcount.errors import LogError
-
 _log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
@@ -38,31 +36,33 @@ class Endpoint:
 
 @contextlib.asynccontextmanager
 async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
-    """A connection to one of the core's servers, and to another whenever it is lost.
+    """A connection to one of the core's servers: waited for, and made to another whenever it is lost."""
+    said: set[str] = set()
 
-    Raises:
-        LogError: if none is there at first.
-    """
-    try:
-        nc = await nats.connect(
-            log.urls,
-            user=log.user,
-            password=log.password,
-            name=name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RETRY_S,
-            connect_timeout=2,
-            allow_reconnect=True,
-            error_cb=_complain,
-        )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise LogError(f"{log}: can't connect: {error!r}") from error
+    async def complain(error: Exception) -> None:
+        if repr(error) not in said:  # each attempt fails, twice a second
+            said.add(repr(error))
+            _log.info("%s: connection to the log: %r", log, error)
+
+    async def reconnected() -> None:
+        said.clear()
+
+    # it is tried without end at the start as well: nats-py tells `complain` only
+    nc = await nats.connect(
+        log.urls,
+        user=log.user,
+        password=log.password,
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RETRY_S,
+        connect_timeout=2,
+        allow_reconnect=True,
+        error_cb=complain,
+        reconnected_cb=reconnected,
+    )
+    said.clear()
     try:
         yield nc
     finally:
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await nc.close()
-
-
-async def _complain(error: Exception) -> None:
-    _log.info("connection to the log: %r", error)

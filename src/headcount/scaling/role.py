@@ -127,16 +127,10 @@ async def run_with(
 
 
 async def _keep_scaling(settings: ScaleSettings, deployment: Deployment, driver: Driver) -> None:
-    said = ""
     while True:
-        try:
-            async with connected(deployment.log, "headcount scale") as nc:
-                scaler = Scaler(settings, deployment, driver, nc)
-                await scaler.run()
-        except LogError as error:
-            if str(error) != said:
-                said = str(error)
-                _log.warning("%s; trying again", error)
+        async with connected(deployment.log, "headcount scale") as nc:
+            await Scaler(settings, deployment, driver, nc).run()
+        # the server has closed it for good
         await asyncio.sleep(RETRY_S)
 
 
@@ -180,7 +174,7 @@ class Scaler:
         self._heard_s: dict[str, float] = {}  # when each broker of ours was last heard
 
     async def run(self) -> None:
-        """Until cancelled; then another may decide at once."""
+        """Until cancelled, or the connection is closed; then another may decide at once."""
         await self._nc.subscribe(METRICS_SUBJECT, cb=self._take)
         try:
             while not self._nc.is_closed:

@@ -419,7 +419,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """The role `count`: count until `stop` is set.
 
     Raises:
-        LogError: if the log isn't there at the start.
+        LogError: if the log has no bucket for snapshots.
     """
     async with connected(settings.log, "headcount count") as nc:
         js = nc.jetstream(timeout=5)
