@@ -15,7 +15,13 @@ import docker.errors
 import pytest
 
 from headcount.errors import ScalingError
-from headcount.scaling.drivers.docker import LABEL_DEPLOYMENT, ContainerOptions, DockerDriver
+from headcount.scaling.drivers.docker import (
+    LABEL_DEPLOYMENT,
+    LABEL_ROLE,
+    LABEL_UNIT,
+    ContainerOptions,
+    DockerDriver,
+)
 
 #: A machine's own Python and nothing else: tests/containers/base_image.py.
 IMAGE = os.environ.get("HEADCOUNT_BASE_IMAGE", "headcount-base")
@@ -218,6 +224,20 @@ def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, depl
     finally:
         for container in _ours(client, f"{deployment}-b"):
             client.remove_container(container["Id"], force=True)
+
+
+def test_a_container_that_was_never_started_is_no_unit(client: Any, deployment: str) -> None:
+    """One that was made and not started, because the engine was cut off between, makes room for another."""
+    labels = {LABEL_DEPLOYMENT: deployment, LABEL_ROLE: "count", LABEL_UNIT: "count-1"}
+    name = f"{deployment}-count-1"
+    client.create_container(IMAGE, ["true"], name=name, labels=labels)
+
+    async def check() -> None:
+        async with _driver(deployment) as driver:
+            assert await _names(driver) == []
+            assert await driver.add("count") == "count-1"
+
+    asyncio.run(check())
 
 
 async def _empty(driver: DockerDriver) -> bool:

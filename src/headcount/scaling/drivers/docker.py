@@ -103,7 +103,8 @@ class DockerDriver:
             name, state = container["Labels"].get(LABEL_UNIT, ""), container["State"]
             if not name.rpartition("-")[2].isdecimal():
                 continue
-            if state in {"exited", "dead"} and name not in self._leaving:
+            # `created` is one whose start failed, or was cut off
+            if state in {"created", "exited", "dead"} and name not in self._leaving:
                 deaths, last_s = self._deaths.get(role, (0, 0.0))
                 steady = time.monotonic() - last_s > STEADY_S
                 self._deaths[role] = (1 if steady else deaths + 1), time.monotonic()

@@ -165,6 +165,8 @@ class ProcessDriver:
                 await child.start()
             except OSError as error:
                 _log.error("%s can't be started: %s", child.name, error)
+            if child.leaving:  # told so meanwhile, when there was nobody to tell
+                self._spawn(child.end(self._drain_s + GRACE_S, GRACE_S), f"end {child.name}")
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
