@@ -83,6 +83,16 @@ def test_kustomizations_name_every_file(folder: Path) -> None:
     assert all((folder / name).exists() for name in resources)
 
 
+def test_rules_of_the_adapter_are_where_it_reads_them() -> None:
+    """Kustomize's `namespace` would move the rules out of theirs, and a suffix would hide them from the chart."""
+    kustomization = yaml.safe_load((HPA / "kustomization.yaml").read_text())
+    (rules,) = kustomization["configMapGenerator"]
+    assert (rules["name"], rules["namespace"]) == ("headcount-adapter-rules", "monitoring")
+    assert kustomization["generatorOptions"] == {"disableNameSuffixHash": True}
+    assert "namespace" not in kustomization
+    assert {one["metadata"]["namespace"] for one in objects(HPA)} == {"headcount"}
+
+
 def test_pods_are_restricted() -> None:
     """No pod runs as root, can gain rights, can write where it needn't, or talks to Kubernetes."""
     for workload in workloads():
