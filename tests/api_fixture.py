@@ -30,8 +30,9 @@ from headcount.api.sources import Sources
 from headcount.counting.fixes import I4
 from headcount.counting.site import Site
 from headcount.counting.sitefile import parse_site
+from headcount.ops.ports import free_ports
 from headcount.wire import COUNT_STREAM, PartitionCounts
-from nats_fixture import free_ports, server_program
+from nats_fixture import server_program
 
 PARTITIONS = 2
 

@@ -39,9 +39,10 @@ from headcount.counting.site import Site
 from headcount.counting.totals import Totals
 from headcount.fixlog.connection import Endpoint
 from headcount.fixlog.reader import open_reader
+from headcount.ops.ports import free_ports
 from headcount.worker.loop import WorkerSettings, run
 from headcount.worker.publish import MqttAddress
-from nats_fixture import PASSWORD, free_ports
+from nats_fixture import PASSWORD
 from small_site import small_site
 
 PARTITIONS = 4

@@ -11,11 +11,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +23,9 @@ from nats.aio.client import Client
 from headcount.broker.config import INTERNAL, BrokerConfig
 from headcount.broker.program import find_program
 from headcount.broker.server import Broker
+from headcount.ops.ports import free_ports
 
 PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now.
-
-    They lie below those that systems give to outgoing connections (32768 and up): while a killed
-    server is down, another connection, even a client's own attempt to reach it, could take its port.
-    """
-    found: set[int] = set()
-    while len(found) < number:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                probe.listen(1)
-                found.add(port)
-    return list(found)
 
 
 def config_for(data: Path, **changes: Any) -> BrokerConfig:

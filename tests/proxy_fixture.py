@@ -21,12 +21,12 @@ import pytest
 
 from headcount.cluster.units import UnitTable
 from headcount.errors import LogError, ProxyError, ProxyVersionError
+from headcount.ops.ports import free_ports
 from headcount.proxy.config import ProxyConfig, ProxyLimits
 from headcount.proxy.program import Program, find_program
 from headcount.proxy.role import ProxySettings, Role, opened
 from headcount.proxy.runtime import Runtime
 from headcount.wire import BrokerUnit
-from nats_fixture import free_ports
 
 
 def haproxy() -> Program:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from nats_fixture import free_ports
+from headcount.ops.ports import free_ports
 
 from .pages import ROOT
 

@@ -14,7 +14,8 @@ from headcount.api.server import run
 from headcount.api.sources import Sources
 from headcount.broker.config import INTERNAL
 from headcount.errors import PortTakenError, SettingsError
-from nats_fixture import free_ports, internal_client, open_broker
+from headcount.ops.ports import free_ports
+from nats_fixture import internal_client, open_broker
 
 PASSWORD = "a secret of tests"  # noqa: S105  # that is what it says
 

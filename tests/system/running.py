@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 
-from nats_fixture import free_ports
+from headcount.ops.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 UL = ROOT / "sites" / "ul.geojson"

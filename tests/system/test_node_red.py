@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nats_fixture import free_ports
+from headcount.ops.ports import free_ports
 from system.running import ROOT, Up, until
 
 EXAMPLE = ROOT / "examples" / "node-red"

@@ -12,11 +12,11 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
+from headcount.ops.ports import free_ports
 from headcount.prove.system import Role
 from headcount.proxy.runtime import Runtime
 from headcount.settings import Settings
 from headcount.sites import bundled_site
-from nats_fixture import free_ports
 from proxy_fixture import Device, haproxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
