@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 import tomllib
@@ -29,6 +30,7 @@ from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
 from headcount.ops.pulse import beating
 from headcount.replay import Replay
+from headcount.scaling.settings import ScaleSettings
 from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, Settings
 from headcount.simulate.traces import read_trace
 from headcount.sites import bundled_site, load_site
@@ -209,8 +211,13 @@ def up(elastic: bool, site: Path | None, **values: Any) -> None:
     headcount up --site campus.geojson --data /var/lib/headcount --open
     mosquitto_pub -t headcount/ul/person/me/fix -m '{"tst":1764000000,"lat":52.67345,"lon":-8.57312}'
 
-    Ctrl-C stops it; started again it goes on where it was. With --elastic there is a balancer (HAProxy)
-    before a changing number of brokers, and a changing number of workers; see headcount scale --help.
+    Ctrl-C stops it; started again it goes on where it was.
+
+    \b
+    HEADCOUNT_SCALE_WORKERS_MOST=8 headcount up --elastic --site campus.geojson
+
+    With --elastic there is a balancer (HAProxy) before a changing number of brokers, and a changing
+    number of workers. The options of headcount scale are variables here.
     """
     asyncio.run(_up(_settings(site, values), elastic=elastic))
 
@@ -220,7 +227,7 @@ async def _up(settings: Settings, *, elastic: bool) -> None:
 
     async def serve() -> None:
         async with (machine.elastic if elastic else machine.everything)(settings):
-            _greet(settings)
+            _greet(settings, _fleet(settings) if elastic else "")
             await asyncio.Event().wait()
 
     await _until_stopped(serve())
@@ -240,7 +247,17 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
         await task
 
 
-def _greet(settings: Settings) -> None:
+def _fleet(settings: Settings) -> str:
+    """How many there may be, and where it says how many there are and why."""
+    chosen = ScaleSettings.from_environment(os.environ)
+    return (
+        f"  fleet    http://127.0.0.1:{settings.http_port}/v1/system/scaling"
+        f"  {chosen.brokers_least} to {chosen.brokers_most} brokers,"
+        f" {chosen.workers_least} to {chosen.workers_most} workers\n"
+    )
+
+
+def _greet(settings: Settings, more: str = "") -> None:
     site = load_site(settings.site)
     click.echo(
         f"headcount counts {site.name}.\n"
@@ -249,6 +266,7 @@ def _greet(settings: Settings) -> None:
         f"  devices  mqtt://{'127.0.0.1' if not settings.open else '<this machine>'}:{settings.mqtt_port}"
         f"  topic headcount/{site.id}/person/<device>/fix\n"
         f"  data     {settings.data}\n"
+        f"{more}"
         "Ctrl-C stops it."
     )
     sys.stdout.flush()
@@ -336,6 +354,16 @@ def run(role: str, site: Path | None, **values: Any) -> None:
     headcount run core
     headcount run broker --core core-0:4222
     headcount run count --site campus.geojson --core core-0:4222
+
+    \b
+    core      the log, and all that the others agree on: one node, or three
+    broker    takes devices' messages and hands them to the core
+    count     counts its share of the partitions
+    history   writes the last 24 hours
+    adapters  translates other formats
+    api       HTTP: map, API, metrics
+    proxy     the balancer before brokers and API (HAProxy); more in variables HEADCOUNT_PROXY_…
+    scale     adds and removes brokers and workers; more in variables HEADCOUNT_SCALE_…
     """
     if role in roles.WITHOUT_SITE:
         settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **values)

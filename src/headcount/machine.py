@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from headcount import roles
 from headcount.broker import probe
 from headcount.broker.server import Broker
-from headcount.errors import HeadcountError, PortTakenError
+from headcount.errors import HeadcountError, PortTakenError, SettingsError
 from headcount.ops.lifecycle import STOP_S, Child
 from headcount.ops.logs import LOG_LEVEL
 from headcount.ops.ports import free_ports
-from headcount.scaling.settings import ScaleSettings
+from headcount.proxy.options import ProxyOptions
+from headcount.proxy.program import find_program
+from headcount.scaling.settings import ScaleSettings, variable
 from headcount.settings import LOOPBACK, Settings, joined
 
 #: The roles of a machine, in the order in which they are started.
@@ -55,7 +57,13 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
         HeadcountError: whatever keeps it from starting; nothing is left behind then.
     """
     roles.site_of(settings)
-    ScaleSettings.from_environment(os.environ)  # told here, once
+    # what its parts would stumble over again and again is told here, once
+    chosen = ScaleSettings.from_environment(os.environ)
+    if chosen.driver != "process":
+        raise SettingsError(variable("driver"), f"here it is always process, not {chosen.driver}: unset it")
+    if chosen.dry_run:
+        raise SettingsError(variable("dry_run"), "nobody would count: unset it")
+    await find_program(ProxyOptions.from_environment(os.environ).program_path())
     public = (("HTTP", "http"), ("MQTT", "mqtt"), ("WebSocket", "ws"))
     for purpose, name in public:
         _check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")

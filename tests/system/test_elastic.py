@@ -45,6 +45,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
     try:
         until(lambda: up.poll() is not None or b"Ctrl-C" in log.read_bytes(), "start", START_S)
         assert up.poll() is None, log.read_text()
+        assert f":{ports['http']}/v1/system/scaling  1 to 4 brokers, 1 to 4 workers" in log.read_text()
         seen = psutil.Process(up.pid).children(recursive=True)
         _count_one(ports, "before", 1)
         broker = next(one for one in seen if one.cmdline()[-2:] == ["run", "broker"])
@@ -62,6 +63,39 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
         if up.poll() is None:
             up.kill()
             up.wait()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEADCOUNT_PROXY_PROGRAM", "/nowhere/haproxy"),
+        ("HEADCOUNT_PROXY_BALANCE", "fair"),
+        ("HEADCOUNT_SCALE_BROKERS_MOST", "0"),
+        ("HEADCOUNT_SCALE_DRIVER", "docker"),
+        ("HEADCOUNT_SCALE_DRY_RUN", "true"),
+    ],
+)
+def test_what_can_not_work_is_said_at_once(tmp_path: Path, name: str, value: str) -> None:
+    """A part that would end again and again isn't started: one line says what is wrong, the exit code is 2."""
+    command = [sys.executable, "-m", "headcount", "up", "--elastic", "--site", str(UL)]
+    ports = [
+        word
+        for port, number in zip(("mqtt", "ws", "http"), free_ports(3), strict=True)
+        for word in (f"--{port}-port", str(number))
+    ]
+    run = subprocess.run(
+        [*command, *ports, "--data", str(tmp_path / "data")],
+        cwd=tmp_path,
+        env={**environment(), name: value},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("headcount: ")
+    assert value in line or name in line
 
 
 def _count_one(ports: dict[str, int], device: str, people: int) -> None:
