@@ -108,6 +108,25 @@ def test_devices_are_sent_away_slowly(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
+def test_who_sends_devices_away_is_no_device(tmp_path: Path) -> None:
+    """While devices are being sent away, over a connection of the unit's own, only devices are counted."""
+
+    async def check() -> None:
+        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+            client = await core.client()
+            await unit.until_status(200)
+            await crowd(unit, 4)
+            assert await ask_to_kick(client, 2, 8.0) == 2  # the second one goes after four seconds
+            seen = set()
+            while (left := (await unit.health())[1]["connections"]) != 2:
+                seen.add(left)
+                await asyncio.sleep(0.2)
+            assert seen == {4, 3}
+            await client.close()
+
+    asyncio.run(check())
+
+
 def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server tells of its connections in pages: all of them are read."""
     monkeypatch.setattr(devices, "PAGE", 2)

@@ -80,6 +80,7 @@ class Agent:
         self._started_s = time.time()
         self._counted: tuple[float, int] | None = None  # when, and what the server had counted then
         self._silent = False
+        self._kicking = 0  # connections of ours that send devices away
         self._kicks: set[asyncio.Task[None]] = set()
         self._drained: asyncio.Task[None] | None = None
 
@@ -146,7 +147,8 @@ class Agent:
         except probe.NO_ANSWER:
             self._counted, self.connections, self.messages_per_s = None, 0, 0.0
             return
-        ours = 1 + (self._leaf is not None and self._leaf.probing)  # one asks, one may knock
+        # one asks, one may knock, others may be sending devices away
+        ours = 1 + (self._leaf is not None and self._leaf.probing) + self._kicking
         self.connections = max(load.connections - ours, 0)
         if self._counted is not None:
             since_s, before = self._counted
@@ -218,11 +220,14 @@ class Agent:
             await message.respond(b"{}")
 
     async def _kick(self, most: int | None, within_s: float) -> None:
+        self._kicking += 1
         try:
             kicked = await devices.kick(self.settings.config, most, within_s)
         except probe.NO_ANSWER as error:
             _log.warning("devices can't be sent away now: %r", error)
             return
+        finally:
+            self._kicking -= 1
         self.kicked += kicked
         if kicked:
             _log.info("%d devices were sent away within %.1f s", kicked, within_s)
