@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 import numpy as np
@@ -9,7 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headcount.counting.clearance import MOST_M, Clearance
+from headcount.counting.clearance import MOST_M, SQUARE_M, Clearance
 from headcount.counting.sitefile import parse_site
 from headcount.prove.scenes import scene
 
@@ -24,6 +25,13 @@ def test_no_outline_is_nearer_than_told(seed: int) -> None:
     min_x, min_y, max_x, max_y = site.zones[0].plane.bounds
     x_m, y_m = rng.uniform(min_x - 20, max_x + 20, 400), rng.uniform(min_y - 20, max_y + 20, 400)
     x_m[:2], y_m[:2] = (1e300, np.inf), (-1e300, np.nan)
+    # where squares meet, and one line of squares beyond the site
+    x_m[50:150] = min_x + np.round((x_m[50:150] - min_x) / SQUARE_M) * SQUARE_M
+    y_m[100:200] = min_y + np.round((y_m[100:200] - min_y) / SQUARE_M) * SQUARE_M
+    x_m[100:110], y_m[110:120] = (
+        min_x + math.ceil((max_x - min_x) / SQUARE_M) * SQUARE_M,
+        min_y + math.ceil((max_y - min_y) / SQUARE_M) * SQUARE_M,
+    )
     outlines = shapely.union_all([zone.plane.boundary for zone in site.zones])
     for count in (100, 400):
         told = clearance.at_least_m(x_m[:count], y_m[:count])
