@@ -100,17 +100,17 @@ class Stage:
     connections: dict[str, int] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)  # brokers that say nothing
     states: list[ScalingState] = field(default_factory=list)
-    _fixes: float = 0.0
+    _fixes: dict[str, float] = field(default_factory=dict)  # counted so far, by worker
 
     async def speak(self) -> None:
         """What workers and brokers say, five times a second."""
         while True:
             with contextlib.suppress(Exception):
                 workers = list(self.driver.here["count"])
-                self._fixes += self.rate * 0.2
                 for name in workers:
+                    self._fixes[name] = self._fixes.get(name, 0.0) + self.rate * 0.2 / len(workers)
                     told = {"worker": name, "lag": 0, "cpu_s": 0.0}
-                    told["verdicts"] = {"person": {"accepted": self._fixes / len(workers)}}
+                    told["verdicts"] = {"person": {"accepted": self._fixes[name]}}
                     await self.client.publish(f"metrics.count.{name}", json.dumps(told).encode())
                 for name in [name for name in self.driver.here["broker"] if name not in self.silent]:
                     here = self.connections.get(name, 0)
