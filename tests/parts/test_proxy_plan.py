@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from headcount.cluster.units import UnitTable
-from headcount.proxy.config import Server, server_name
+from headcount.proxy.config import Pools, ProxyConfig, Server, server_name
 from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
+from headcount.proxy.names import Names
 from headcount.proxy.plan import LINGER_S, Plan
+from headcount.proxy.pools import pools_of
 from headcount.proxy.runtime import Status
 from headcount.wire import BrokerUnit
 
@@ -144,3 +148,30 @@ def test_one_that_comes_back_is_made_ready() -> None:
     name = server().name
     told = Plan(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: Status("MAINT", 2, 1)}}, (), 0.0)
     assert told == [f"enable health mqtt/{name}", f"set server mqtt/{name} state ready"]
+
+
+class _SlowNames(Names):
+    """A resolver that answers nobody before it was asked for `together` names."""
+
+    def __init__(self, together: int) -> None:
+        """Count."""
+        super().__init__(lambda: 0.0)
+        self._asked = asyncio.Barrier(together)
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """An address that has the host's number."""
+        await self._asked.wait()
+        return (f"10.0.0.{host[1:]}",)
+
+
+def test_names_are_asked_for_all_at_once() -> None:
+    """A resolver that takes its time is waited for once, whatever the number of units and APIs."""
+    units = {f"b{i}": Unit(f"b{i}", f"h{i}", 1883, 9001, 8081) for i in (1, 2)}
+
+    async def check() -> Pools:
+        async with asyncio.timeout(10):
+            return await pools_of(ProxyConfig(), units, [("h3", 8080)], None, _SlowNames(3))
+
+    pools = asyncio.run(check())
+    assert [server.address for server in pools["mqtt"]] == ["10.0.0.1", "10.0.0.2"]
+    assert [server.address for server in pools["api"]] == ["10.0.0.3"]

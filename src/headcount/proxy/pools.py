@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,10 @@ async def pools_of(
     A unit is reached under the first address of its host, an API under each. Who has no address, or a
     name that can't stand in a configuration, is left out.
     """
+    # all at once: a resolver that doesn't answer costs its time once, not for each of them
+    hosts = sorted({unit.host for unit in units.values()} | {host for host, _ in apis})
+    found = await asyncio.gather(*(names.addresses(host) for host in hosts))
+    addresses = dict(zip(hosts, found, strict=True))
     pools: dict[Backend, list[Server]] = {"mqtt": []}
     if config.mqtts_port is not None:
         pools["mqtts"] = []
@@ -32,7 +37,7 @@ async def pools_of(
         pools["ws"] = []
     for _, unit in sorted(units.items()):
         ports = {"mqtt": unit.mqtt_port, "mqtts": broker_mqtts_port, "ws": unit.ws_port}
-        for address in (await names.addresses(unit.host))[:1]:
+        for address in addresses[unit.host][:1]:
             try:
                 name = server_name(unit.name, address, unit.mqtt_port)
             except SettingsError as error:
@@ -46,6 +51,6 @@ async def pools_of(
         pools["api"] = pools["api_alive"] = [
             Server(f"{address}-{port}", address, port, port)
             for host, port in apis
-            for address in await names.addresses(host)
+            for address in addresses[host]
         ]
     return pools
