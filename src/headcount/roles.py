@@ -18,7 +18,7 @@ from headcount.adapters import translate
 from headcount.api import server
 from headcount.api.sources import Sources
 from headcount.broker import agent
-from headcount.broker.config import INTERNAL, BrokerConfig
+from headcount.broker.config import INTERNAL, LOCAL, BrokerConfig
 from headcount.broker.folder import write_private
 from headcount.broker.server import Broker
 from headcount.cluster.watching import watching
@@ -32,7 +32,7 @@ from headcount.proxy.options import ProxyOptions
 from headcount.proxy.role import ProxySettings
 from headcount.scaling import role as scaling
 from headcount.scaling.settings import ScaleSettings
-from headcount.settings import ENVIRONMENT, LOOPBACK, Settings, joined
+from headcount.settings import ENVIRONMENT, Settings, joined
 from headcount.sites import load_site
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
@@ -258,13 +258,16 @@ ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]]
 
 def health_url(role: str, settings: Settings) -> str:
     """Where a role says on this machine whether it is healthy; "" for those that have no such address."""
-    ports = {
-        "core": settings.monitor_port,
-        "broker": settings.health_port,
-        "proxy": settings.health_port,
-        "api": settings.http_port,
+    addresses = {
+        "core": (settings.inside_host, settings.monitor_port),
+        "broker": (settings.inside_host, settings.health_port),
+        "proxy": (settings.inside_host, settings.health_port),
+        "api": (settings.host, settings.http_port),
     }
-    return f"http://{LOOPBACK}:{ports[role]}/healthz" if role in ports else ""
+    if role not in addresses:
+        return ""
+    host, port = addresses[role]
+    return f"http://{joined((LOCAL.get(host, host), port))}/healthz"
 
 
 def site_path(site: Path | None) -> Path | None:

@@ -58,6 +58,18 @@ def test_where_others_reach_a_unit() -> None:
     assert settings(inside_host="0.0.0.0", advertise="broker-1").advertised == "broker-1"
 
 
+def test_health_is_asked_where_a_role_listens() -> None:
+    """Each role is asked on its own address; where it listens on all, on the loopback one."""
+    assert roles.health_url("broker", settings()) == "http://127.0.0.1:8081/healthz"
+    assert roles.health_url("core", settings(inside_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
+    assert roles.health_url("proxy", settings(inside_host="::")) == "http://[::1]:8081/healthz"
+    assert (
+        roles.health_url("api", settings(inside_host="10.1.2.3", open=True))
+        == "http://127.0.0.1:8080/healthz"
+    )
+    assert roles.health_url("count", settings()) == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
