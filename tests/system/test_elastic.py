@@ -46,6 +46,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
         until(lambda: up.poll() is not None or b"Ctrl-C" in log.read_bytes(), "start", START_S)
         assert up.poll() is None, log.read_text()
         assert f":{ports['http']}/v1/system/scaling  1 to 4 brokers, 1 to 4 workers" in log.read_text()
+        assert "has no server" not in log.read_text()  # while it starts that is no news
         seen = psutil.Process(up.pid).children(recursive=True)
         _count_one(ports, "before", 1)
         broker = next(one for one in seen if one.cmdline()[-2:] == ["run", "broker"])

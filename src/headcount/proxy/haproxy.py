@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import resource
 import signal
 import socket
@@ -32,8 +33,10 @@ HEALTHY_S = 30.0
 READY_S = 15.0
 STOP_S = 1.2
 #: How HAProxy's own words about its state are heard by the operator: that a server goes is no alarm
-#: here, that nobody is left is one.
+#: here, that nobody is left is one, unless nobody was there yet.
 _LEVELS = {"[ALERT]": logging.WARNING, "[WARNING]": logging.INFO}
+_UP = re.compile(r"Server (\w+)/\S+ is UP")
+_EMPTY = re.compile(r"backend '(\w+)' has no server available")
 _LAST_WORDS = 12
 
 
@@ -58,6 +61,7 @@ class Haproxy:
         self._home = home
         self._pools = pools or {}
         self._named = program
+        self._served: set[str] = set()  # the backends that have had a server
         self._program = Path("haproxy")
         self._prometheus = False
         self._failures = 0
@@ -171,7 +175,11 @@ class Haproxy:
         while line := await process.stderr.readline():
             text = line.decode(errors="replace").rstrip()
             self._words = [*self._words[1 - _LAST_WORDS :], text]
-            _log.log(_LEVELS.get(text.split(" ")[0], logging.DEBUG), "haproxy: %s", text)
+            if up := _UP.search(text):
+                self._served.add(up[1])
+            early = (empty := _EMPTY.search(text)) and empty[1] not in self._served
+            level = logging.INFO if early else _LEVELS.get(text.split(" ")[0], logging.DEBUG)
+            _log.log(level, "haproxy: %s", text)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Start it again when it has died, unless a reload has replaced it."""
