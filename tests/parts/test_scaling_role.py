@@ -353,3 +353,19 @@ def test_without_a_driver_it_only_says(tmp_path: Path) -> None:
             assert s.driver.here["count"] == ["pod-a", "pod-b", "pod-c"]
 
     asyncio.run(check())
+
+
+def test_fewer_units_than_wanted_are_no_silent_ones(tmp_path: Path) -> None:
+    """Where somebody else starts fewer units than are wanted, the wanted number goes down with the load all the same."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.kind = "none"
+            s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
+            s.rate = 2500.0
+            async with s.scaler():
+                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+                s.rate = 100.0
+                await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+
+    asyncio.run(check())

@@ -141,6 +141,14 @@ class _Fleet:
     wanted: int | None = None  # None = nothing was decided yet
     memory: Memory = field(default_factory=Memory)
     units: list[Unit] = field(default_factory=list)
+    heard: deque[tuple[float, int]] = field(default_factory=deque)  # (at, how many spoke)
+
+    def most_heard(self, now: int, at_s: float, within_s: float) -> int:
+        """How many have spoken at the same time, lately; `now` speak now."""
+        self.heard.append((at_s, now))
+        while at_s - self.heard[0][0] > within_s:
+            self.heard.popleft()
+        return max(number for _, number in self.heard)
 
     @property
     def running(self) -> list[Unit]:
@@ -256,7 +264,9 @@ class Scaler:
         if fleet.wanted is None:
             here = heard if self._driver.kind == "none" or self._settings.dry_run else len(fleet.running)
             fleet.wanted = here
-        expected = fleet.wanted if self._driver.kind == "none" else len(fleet.running)
+        expected = len(fleet.running)
+        if self._driver.kind == "none":  # somebody else may start fewer than are wanted
+            expected = min(fleet.wanted, fleet.most_heard(heard, at_s, policy.down_window_s))
         complete = heard >= expected
         if role == "broker" and self._driver.kind != "none":
             complete = {unit.name for unit in fleet.running} <= signals.brokers.heard
