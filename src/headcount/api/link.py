@@ -158,6 +158,8 @@ class Link:
             _log.warning("broker at %s: %s", self._sources.broker_url, error or repr(error))
 
     async def _on_disconnect(self) -> None:
+        if self._client.is_closed:  # by us: the API stops
+            return
         _log.warning("the broker is gone; serving the last numbers until it is back")
 
     async def _on_reconnect(self) -> None:

@@ -227,7 +227,9 @@ class _Child:
                 async with asyncio.timeout(patience_s):
                     await process.wait()
                     return
-            _log.warning("%s hasn't ended within %.0f s", self.name, patience_s)
+            # in a hurry a broker isn't expected to have sent its devices away
+            level = logging.WARNING if patience_s > HURRY_S else logging.INFO
+            _log.log(level, "%s hasn't ended within %.0f s", self.name, patience_s)
 
 
 def _processes() -> dict[int, tuple[int, float]]:
