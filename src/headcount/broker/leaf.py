@@ -12,6 +12,8 @@ LOG = logging.getLogger(__name__)
 
 #: How long a device would wait at most before we say that none is served.
 SERVED_S = 2.0
+#: So many in a row that wait longer are a problem: one may be late in a rush of others.
+MOST_LATE = 2
 
 
 class Leaf(WatchedServer):
@@ -26,6 +28,7 @@ class Leaf(WatchedServer):
 
     #: Whether a connection of ours stands among those of devices now.
     probing = False
+    _late = 0
 
     async def _look(self) -> None:
         """Connect as a device does: an answer needs the server, the link to the core and its streams."""
@@ -34,17 +37,19 @@ class Leaf(WatchedServer):
             await probe.ask_mqtt(self.config, SERVED_S)
         except probe.NO_ANSWER as error:
             problem = f"MQTT lets no device in: {str(error) or repr(error)}"
-            if not await self._linked():
+            linked = await self._linked()
+            if not linked:
                 problem = "there is no link to the core"
-            if not self.ready:
-                return  # it is being started: that says enough
+            self._late += 1
+            if not self.ready or (linked and self._late < MOST_LATE):
+                return  # it is being started, which says enough; or it may be in a rush
             if problem != self.problem:
                 LOG.error("no device is served: %s", problem)  # noqa: TRY400 - the text says it all
             self.problem = problem
         else:
             if self.problem is not None:
                 LOG.info("devices are served again")
-            self.problem = None
+            self.problem, self._late = None, 0
         finally:
             self.probing = False
 

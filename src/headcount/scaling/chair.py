@@ -60,7 +60,7 @@ class Chair:
         if entry is None:
             self._revision = await self._write(0)
         else:
-            holder = msgspec.json.decode(entry.value, type=_Chair).name
+            holder = _holder(entry.value)
             if self._other is None or self._other[0] != entry.revision:
                 self._other = entry.revision, began_s
             stands = holder not in {NOBODY, self._name} and began_s - self._other[1] <= self._ttl_s
@@ -78,3 +78,11 @@ class Chair:
 
     async def _write(self, revision: int) -> int | None:
         return await self._bucket.replace(KEY, msgspec.json.encode(_Chair(self._name)), revision)
+
+
+def _holder(value: bytes) -> str:
+    """Who sits there; NOBODY where it can't be read."""
+    try:
+        return msgspec.json.decode(value, type=_Chair).name
+    except msgspec.MsgspecError:
+        return NOBODY

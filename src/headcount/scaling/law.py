@@ -110,7 +110,8 @@ def decide(policy: Policy, memory: Memory, current: int, seen: Seen) -> tuple[Ve
     now_s = seen.at_s
     if not policy.least <= current <= policy.most:
         wanted = min(max(current, policy.least), policy.most)
-        reason = f"{current} is not within {policy.least} to {policy.most}"
+        limit = f"at least {policy.least}" if current < policy.least else f"at most {policy.most}"
+        reason = f"there are {current}, and {limit} may be"
         return Verdict(wanted, wanted, reason), _remember(policy, memory, now_s, wanted, wanted - current)
     memory = _begin(memory, now_s, current)
     memory = _watch_latency(policy, memory, seen)

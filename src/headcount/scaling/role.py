@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import logging
 import secrets
@@ -229,6 +230,12 @@ class Scaler:
         for role, fleet in self._fleets.items():
             fleet.units = await self._driver.units(role)
         alive = (await self._units.table()).alive()
+        # an earlier scaler may have told it
+        draining = {name for name, unit in alive.items() if unit.state == "draining"}
+        self._fleets["broker"].units = [
+            dataclasses.replace(unit, leaving=unit.leaving or unit.name in draining)
+            for unit in self._fleets["broker"].units
+        ]
         now_s, at_s = time.time(), time.monotonic()
         signals = self._signals(alive, now_s, at_s)
         try:
