@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -116,12 +117,15 @@ def test_who_sends_devices_away_is_no_device(tmp_path: Path) -> None:
             client = await core.client()
             await unit.until_status(200)
             await crowd(unit, 4)
-            assert await ask_to_kick(client, 2, 8.0) == 2  # the second one goes after four seconds
-            seen = set()
-            while (left := (await unit.health())[1]["connections"]) != 2:
-                seen.add(left)
+            while (await unit.health())[1]["connections"] != 4:  # noqa: ASYNC110  the unit changes it
                 await asyncio.sleep(0.2)
-            assert seen == {4, 3}
+            assert await ask_to_kick(client, 2, 8.0) == 2  # the second one goes after four seconds
+            seen: Counter[int] = Counter()
+            while (left := (await unit.health())[1]["connections"]) != 2:
+                seen[left] += 1
+                await asyncio.sleep(0.2)
+            # for a moment, while a connection of ours comes or goes, it may be one off
+            assert seen.most_common(1)[0][0] == 3, seen
             await client.close()
 
     asyncio.run(check())
