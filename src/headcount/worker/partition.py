@@ -44,7 +44,7 @@ HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
 #: An instant is over when something was received this much later: float64 seconds resolve 0.24 µs.
 OVER_NS = 1_000
 #: Fixes that wait for their instant are counted in one go when there are so many.
-BATCH_ROWS = 8_192
+BATCH_ROWS = 16_384
 #: Up to so many instants in one go are each told; of more (after a stop) only the newest is.
 TOLD_TICKS = 5
 #: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
