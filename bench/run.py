@@ -16,7 +16,7 @@ PAGE = HERE.parent / "docs" / "reference" / "figures.md"
 BENCHES = {
     "Engine": ["engine_cost.py", "--million"],
     "Messages to history rows": ["path.py"],
-    "Pipeline": ["pipeline.py"],
+    "Pipeline": ["pipeline.py", "--seconds", "3", "--repeat", "5"],
     "Stopping anywhere": ["handover.py"],
     "History": ["history.py"],
     "QoS 1": ["qos1.py", "plain", "acked", "--kills", "3"],
