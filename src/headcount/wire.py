@@ -187,7 +187,6 @@ BROKER_UNIT_KEY = "broker.{name}"
 SCALING_KEY = "scaling.state"
 #: Requests to a broker unit, answered by its agent.
 KICK_SUBJECT = "unit.broker.{name}.kick"  # KickRequest → KickAnswer
-DRAIN_SUBJECT = "unit.broker.{name}.drain"  # {} → {}: as SIGTERM, but it stays until told to stop
 
 
 class BrokerUnit(msgspec.Struct):

@@ -69,15 +69,19 @@ def test_a_unit_tells_what_it_carries(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(1.5)  # its own questions would add to them
             assert await unit.metric("headcount_unit_messages_total") == 10
-            assert await unit.metric("headcount_unit_devices") == 3
+            # while its own probe comes or goes the figure may be one off for a second
+            while await unit.metric("headcount_unit_devices") != 3:  # noqa: ASYNC110 - over HTTP
+                await asyncio.sleep(0.05)
             assert await unit.metric("headcount_unit_cpu_seconds_total") > 0
-            said = await told(client)
-            assert said is not None
-            assert (said.name, said.state, said.connections) == ("b1", "up", 3)
+            while (said := await told(client)) is None or said.connections != 3:  # noqa: ASYNC110 - the unit speaks
+                await asyncio.sleep(0.05)
+            assert (said.name, said.state) == ("b1", "up")
             assert (said.version, said.host) == (__version__, "127.0.0.1")
             assert said.server.startswith("2.")
             assert (said.mqtt_port, said.health_port) == (unit.port, unit.settings.health_port)
-            assert await unit.health() == (200, {"status": "up", "reason": None, "connections": 3})
+            while (health := await unit.health())[1]["connections"] != 3:  # noqa: ASYNC110 - over HTTP
+                await asyncio.sleep(0.05)
+            assert health == (200, {"status": "up", "reason": None, "connections": 3})
             await client.close()
 
     asyncio.run(check())
@@ -168,29 +172,6 @@ def test_the_order_of_a_drain(tmp_path: Path) -> None:
             assert not (unit.settings.config.data / "broker.pid").exists()
             with socket.socket() as nobody:
                 assert nobody.connect_ex(("127.0.0.1", unit.port)) != 0
-            await client.close()
-
-    asyncio.run(check())
-
-
-def test_a_drain_on_request_keeps_the_unit(tmp_path: Path) -> None:
-    """Asked over NATS to drain, a unit sends its devices away and stays, as draining, until it is stopped."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            client = await core.client()
-            await unit.until_status(200)
-            found = await crowd(unit, 2)
-            await client.request(wire.DRAIN_SUBJECT.format(name="b1"), b"{}", timeout=5)
-            await asyncio.gather(*(device.closed() for device in found))
-            await asyncio.sleep(1.2)
-            said = await told(client)
-            assert said is not None
-            assert (said.state, said.connections) == ("draining", 0)
-            assert await ask_to_kick(client, 5, 0.0) == 0
-            assert not unit.task.done()
-            unit.stop.set()
-            await unit.task
             await client.close()
 
     asyncio.run(check())

@@ -197,7 +197,6 @@ class Agent:
     async def _answer_requests(self, client: Client) -> None:
         name = self.settings.name
         await client.subscribe(wire.KICK_SUBJECT.format(name=name), cb=self._on_kick)
-        await client.subscribe(wire.DRAIN_SUBJECT.format(name=name), cb=self._on_drain)
 
     async def _on_kick(self, message: Msg) -> None:
         try:
@@ -213,11 +212,6 @@ class Agent:
             task.add_done_callback(self._kicks.discard)
         if message.reply:
             await message.respond(msgspec.json.encode(wire.KickAnswer(accepted)))
-
-    async def _on_drain(self, message: Msg) -> None:
-        self.drain()
-        if message.reply:
-            await message.respond(b"{}")
 
     async def _kick(self, most: int | None, within_s: float) -> None:
         self._kicking += 1
