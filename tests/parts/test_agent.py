@@ -163,7 +163,8 @@ def test_the_order_of_a_drain(tmp_path: Path) -> None:
             assert (status, said["status"]) == (503, "draining")
             last = await told(client)
             assert last is not None
-            assert (last.state, last.connections) == ("draining", 5)
+            assert last.state == "draining"
+            assert abs(last.connections - 5) <= 1  # its own probe may just come or go
             await found[0].publish()  # who is connected is served
             await unit.device("late")  # and who comes, until the balancer knows
             await asyncio.gather(*(device.closed() for device in found))
