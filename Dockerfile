@@ -51,7 +51,7 @@ ENV PATH=/opt/headcount/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HEADCOUNT_DATA=/data \
-    HEADCOUNT_OPEN=true \
+    HEADCOUNT_HOST=0.0.0.0 \
     HEADCOUNT_INSIDE_HOST=0.0.0.0 \
     HEADCOUNT_PULSE=/tmp/pulse
 # a number: Kubernetes can see then that it isn't root

@@ -36,6 +36,7 @@ def config(folder: Path, name: str) -> BrokerConfig:
     """A server on free ports with a folder of its own."""
     mqtt, ws, port = free_ports(3)
     return BrokerConfig(
+        anonymous=True,
         data=folder / name,
         password=PASSWORD,
         mqtt_port=mqtt,

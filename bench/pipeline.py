@@ -59,6 +59,7 @@ async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Client]]:
     mqtt, ws, port = _free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         config = BrokerConfig(
+            anonymous=True,
             data=Path(folder),
             password=PASSWORD,
             mqtt_port=mqtt,

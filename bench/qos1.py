@@ -163,6 +163,7 @@ async def broker() -> Any:
     mqtt, ws, port = free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         config = BrokerConfig(
+            anonymous=True,
             data=Path(folder),
             password=PASSWORD,
             mqtt_port=mqtt,

@@ -121,6 +121,7 @@ async def open_core(folder: Path, nodes: int = 1, **changes: Any) -> AsyncIterat
             "leaf_port": leaf,
             "partitions": PARTITIONS,
             "devices": False,
+            "anonymous": True,
         }
         if nodes > 1:
             options |= {
@@ -212,6 +213,7 @@ async def open_unit(
         hub=core.leaf_addresses,
         replicas=len(core.configs),
         server_name=name,
+        anonymous=True,
     )
     settings = agent.AgentSettings(name, config, core.endpoint, LOOPBACK, health_port or health, drain_s)
     stop = asyncio.Event()

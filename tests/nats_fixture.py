@@ -38,6 +38,7 @@ def config_for(data: Path, **changes: Any) -> BrokerConfig:
         "ws_port": ws_port,
         "nats_port": nats_port,
         "partitions": 4,
+        "anonymous": True,
     }
     return BrokerConfig(**(settings | changes))
 

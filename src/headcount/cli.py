@@ -27,10 +27,15 @@ from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
 from headcount.ops.pulse import beating
 from headcount.scaling.settings import ScaleSettings
-from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, Settings
+from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings
 from headcount.sites import bundled_site, load_site
 
 CONFIG = Path("headcount.toml")
+#: Said at every start where nobody is asked who they are.
+OPEN = (
+    "  open     devices need no account, and programs on this machine may see everything: "
+    "for trying out only\n"
+)
 
 
 class Main(click.Group):
@@ -105,11 +110,51 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             help="Into how many parts the log is cut; fixed for a data folder.",
         ),
         click.option(
+            "--host",
+            default=LOOPBACK,
+            envvar="HEADCOUNT_HOST",
+            show_default=True,
+            show_envvar=True,
+            help="Address on which devices and browsers reach it; 0.0.0.0 for all.",
+        ),
+        click.option(
             "--open",
             is_flag=True,
             envvar="HEADCOUNT_OPEN",
             show_envvar=True,
-            help="Listen on all addresses, not just on this machine. Every device is let in.",
+            help="For trying out: devices need no account, programs on this machine may see "
+            "everything, and small counts are shown.",
+        ),
+        click.option(
+            "--suppress-below",
+            type=click.IntRange(1, 1000),
+            envvar="HEADCOUNT_SUPPRESS_BELOW",
+            show_default="5, with --open 1",
+            show_envvar=True,
+            help="The public sees no count below this.",
+        ),
+        click.option(
+            "--tls",
+            type=click.Choice(["auto", "on", "off"]),
+            default="auto",
+            envvar="HEADCOUNT_TLS",
+            show_default=True,
+            show_envvar=True,
+            help="TLS for devices and browsers; auto: unless --host is this machine only.",
+        ),
+        *(
+            click.option(
+                f"--{name}",
+                type=click.Path(path_type=Path, dir_okay=False),
+                envvar=f"HEADCOUNT_{name.upper().replace('-', '_')}",
+                show_envvar=True,
+                help=about,
+            )
+            for name, about in (
+                ("tls-cert", "Certificate (PEM). Default: a self-made one in the data folder."),
+                ("tls-key", "The certificate's private key (PEM)."),
+                ("client-ca", "Devices must show a certificate of this CA (PEM)."),
+            )
         ),
         click.option(
             "--speed",
@@ -203,7 +248,8 @@ def up(elastic: bool, site: Path | None, **values: Any) -> None:
 
     \b
     headcount up --site campus.geojson
-    headcount up --site campus.geojson --data /var/lib/headcount --open
+    headcount up --site campus.geojson --data /var/lib/headcount --host 0.0.0.0
+    headcount up --site campus.geojson --open
     mosquitto_pub -t headcount/ul/person/me/fix -m '{"tst":1764000000,"lat":52.67345,"lon":-8.57312}'
 
     Ctrl-C stops it; started again it goes on where it was.
@@ -258,10 +304,11 @@ def _greet(settings: Settings, more: str = "") -> None:
         f"headcount counts {site.name}.\n"
         f"  map      http://127.0.0.1:{settings.http_port}/\n"
         f"  counts   http://127.0.0.1:{settings.http_port}/v1/sites/{site.id}/counts\n"
-        f"  devices  mqtt://{'127.0.0.1' if not settings.open else '<this machine>'}:{settings.mqtt_port}"
+        f"  devices  mqtt://{'127.0.0.1' if settings.host == LOOPBACK else '<this machine>'}:{settings.mqtt_port}"
         f"  topic headcount/{site.id}/person/<device>/fix\n"
         f"  data     {settings.data}\n"
         f"{more}"
+        f"{OPEN if settings.open else ''}"
         "Ctrl-C stops it."
     )
     sys.stdout.flush()
@@ -305,6 +352,7 @@ def demo(
         values["speed"] = 30.0
     if not given("data"):
         values["data"] = DEFAULT_DATA / "demo"
+    values["open"] = True  # the crowd has no accounts
     settings = Settings(site=site or bundled_site("ul"), **values)
     crowd = ["--people", str(people), "--vehicles", str(vehicles), "--seed", str(seed)]
     asyncio.run(_demo(settings, crowd, browser=browser))

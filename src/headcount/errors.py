@@ -14,6 +14,10 @@
     │   ├── LogUnavailableError    it doesn't answer now: starting, or too few nodes of the core are up
     │   └── ProtocolError          bytes that are not the NATS protocol
     ├── ScalingError           units can't be started or stopped: action, problem, remedy
+    ├── DeviceError            the registry of devices refuses: device, problem, remedy
+    ├── AccessError            a token, role or scope can't be used: what, problem
+    ├── AuditError             the audit log doesn't fit together: entry, problem
+    ├── CertificateError       a certificate or key can't be used: file, problem, remedy
     ├── SnapshotError          a saved state can't be used
     └── QueryError             a question to the history that has no answer: parameter, problem
 
@@ -150,6 +154,48 @@ class ScalingError(HeadcountError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{action}: {problem}. {remedy}")
+
+
+class DeviceError(HeadcountError):
+    """The registry of devices refuses what it is asked for."""
+
+    def __init__(self, device: str, problem: str, remedy: str) -> None:
+        """Name the device (or the row, the link), what is wrong and what to do."""
+        self.device = device
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{device}: {problem}. {remedy}")
+
+
+class AccessError(HeadcountError):
+    """A token, role or scope can't be used."""
+
+    def __init__(self, what: str, problem: str) -> None:
+        """Name what it is about (`role`, `token k3…`) and what is wrong with it."""
+        self.what = what
+        self.problem = problem
+        super().__init__(f"{what}: {problem}")
+
+
+class AuditError(HeadcountError):
+    """The audit log doesn't fit together: somebody has changed it, or it is damaged."""
+
+    def __init__(self, entry: int, problem: str) -> None:
+        """Name the entry (its number in the log) and what is wrong with it."""
+        self.entry = entry
+        self.problem = problem
+        super().__init__(f"audit entry {entry}: {problem}")
+
+
+class CertificateError(HeadcountError):
+    """A certificate or its key can't be used."""
+
+    def __init__(self, file: str, problem: str, remedy: str) -> None:
+        """Name the file, what is wrong with it and what to do."""
+        self.file = file
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{file}: {problem}. {remedy}")
 
 
 class SnapshotError(HeadcountError):

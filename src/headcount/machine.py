@@ -81,7 +81,8 @@ def _inside(settings: Settings) -> tuple[Settings, Settings]:
     mqtt, http, spare = free_ports(3)
     inside = dataclasses.replace(
         settings,
-        open=False,
+        host=LOOPBACK,
+        tls="off",
         devices=False,
         mqtt_port=mqtt,
         http_port=http,
@@ -93,7 +94,8 @@ def _inside(settings: Settings) -> tuple[Settings, Settings]:
     )
     proxy = dataclasses.replace(
         inside,
-        open=settings.open,
+        host=settings.host,
+        tls=settings.tls,
         mqtt_port=settings.mqtt_port,
         http_port=settings.http_port,
         ws_port=settings.ws_port,

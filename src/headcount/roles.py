@@ -123,6 +123,7 @@ def alone(settings: Settings) -> BrokerConfig:
         nats_port=settings.nats_port,
         monitor_port=settings.monitor_port,
         partitions=settings.partitions,
+        anonymous=settings.open,
     )
 
 

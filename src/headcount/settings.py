@@ -8,6 +8,7 @@ import re
 import socket
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from headcount.errors import SettingsError
 from headcount.wire import ID
@@ -19,6 +20,8 @@ ENVIRONMENT = "HEADCOUNT_"
 LOOPBACK = "127.0.0.1"
 #: Addresses that mean "all of this machine's".
 ANY = ("0.0.0.0", "::")
+#: Counts below this aren't told to the public.
+SMALLEST_SHOWN = 5
 
 Address = tuple[str, int]
 
@@ -41,7 +44,13 @@ class Settings:
     nats_port: int = 4222
     monitor_port: int = 8222
     partitions: int = 16
+    host: str = LOOPBACK
     open: bool = False
+    suppress_below: int | None = None
+    tls: Literal["auto", "on", "off"] = "auto"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
     speed: float = 1.0
     # --- more than one machine
     name: str = field(default_factory=machine_name)
@@ -72,7 +81,12 @@ class Settings:
             raise SettingsError("--name", f"{self.name!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
         if not 0 <= self.drain_s <= 3600:
             raise SettingsError("--drain-s", f"{self.drain_s:g} is not within 0 to 3600")
-        for host, option in ((self.inside_host, "--inside-host"), (self.advertise, "--advertise")):
+        if self.suppress_below is not None and not 1 <= self.suppress_below <= 1000:
+            raise SettingsError("--suppress-below", f"{self.suppress_below} is not within 1 to 1000")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise SettingsError("--tls-cert", "a certificate and its key (--tls-key) go together")
+        hosts = {"--host": self.host, "--inside-host": self.inside_host, "--advertise": self.advertise}
+        for option, host in hosts.items():
             if host and re.fullmatch(r"[0-9A-Za-z.:_-]+", host) is None:
                 raise SettingsError(option, f"{host!r} is no address or name of a machine")
         self._check_ports()
@@ -101,9 +115,16 @@ class Settings:
             taken[port] = option
 
     @property
-    def host(self) -> str:
-        """Where devices and browsers reach us: this machine only, unless `open`."""
-        return "0.0.0.0" if self.open else LOOPBACK
+    def smallest_shown(self) -> int:
+        """The smallest count that the public is told (k); 1 = all, as where everything is open."""
+        return (
+            self.suppress_below if self.suppress_below is not None else (1 if self.open else SMALLEST_SHOWN)
+        )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether devices and browsers speak TLS: by default where they come from other machines."""
+        return self.tls == "on" or (self.tls == "auto" and self.host not in (LOOPBACK, "localhost", "::1"))
 
     @property
     def advertised(self) -> str:
@@ -146,7 +167,7 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a role in a process of its own."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in ("data", "site", "secret_file"):
+        for name in ("data", "site", "secret_file", "tls_cert", "tls_key", "client_ca"):
             values[name] = values[name] and values[name].resolve()
         ours = {
             f"{ENVIRONMENT}{name.upper()}": str(value) for name, value in values.items() if value is not None

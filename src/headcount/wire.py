@@ -252,6 +252,163 @@ class ScalingState(msgspec.Struct):
     decisions: list[Decision]
 
 
+# --- who may send, who may look ----------------------------------------------------------------------
+#: What registration gives as a device's id: 100 random bits, told as 20 characters of base 32.
+HANDLE_PATTERN = r"[a-z2-7]{20}"
+HANDLE = re.compile(HANDLE_PATTERN)
+#: Buckets; each key holds JSON. Names of people are in DEVICE and nowhere else.
+#:   DEVICE   device.<id>             Device
+#:            alias.<digest>          AliasOf: how a name of another format leads to a device
+#:            link.<digest>           Link: a one-time link or a claim code, gone when used or over
+#:   SEEN     <id>                    Seen, in memory
+#:   COMMAND  <device>.<id>           Command
+#:   ACCESS   token.<id>              Token
+#:            session.<digest>        Session of the web page
+#:   BAN      device.<id>, address.<hex of the address's text>   Ban, gone when it is over
+#:   DAYKEY   day.<days since 1970>   32 random bytes: the key of that day's pseudonyms
+DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest}"
+TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
+#: The audit log: one stream, each entry chained to the one before.
+AUDIT_STREAM = "AUDIT"
+AUDIT_SUBJECT = "audit.{action}"
+COMMAND_TOPIC = "headcount/{site}/{kind}/{device}/cmd"
+ACK_TOPIC = "headcount/{site}/{kind}/{device}/ack"
+#: The count as it is, retained, for those who may see it; COUNT_TOPIC is the public's.
+EXACT_TOPIC = "headcount/{site}/exact/{zone}"
+#: In the log: who is to be forgotten at this moment (`Forget` as JSON); see docs/concepts/privacy.md.
+FORGET_SUBJECT = "fix.{partition}.forget"
+
+DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
+Role = Literal["public", "viewer", "operator", "admin"]
+ROLES: tuple[Role, Role, Role, Role] = ("public", "viewer", "operator", "admin")
+
+
+class Device(msgspec.Struct, kw_only=True):
+    """A device of the registry."""
+
+    id: str  # HANDLE_PATTERN
+    site: str
+    kind: Kind
+    status: DeviceStatus = "active"
+    label: str = ""  # a name that people know it by; personal
+    groups: list[str] = []
+    aliases: list[str] = []  # "owntracks/<user>/<device>", "iotp/<id>": names in other formats; personal
+    secret: str = ""  # hash of its password, see devices/credentials.py; "" = none
+    certificate: str = ""  # SHA-256 of its client certificate in hex; "" = any of our CA with its id as CN
+    valid_from: float = 0.0  # signed tokens made before this are refused
+    gateway: bool = False  # may publish the older flows' topics for others
+    firmware: str = ""
+    app: str = ""
+    created: float = 0.0
+    changed: float = 0.0
+    resume: float | None = None  # when a pause ends by itself
+
+
+class AliasOf(msgspec.Struct):
+    """To which device a name of another format leads."""
+
+    device: str
+
+
+class Link(msgspec.Struct, kw_only=True):
+    """A one-time link or a claim code: whoever shows its secret gets a device's credentials, once."""
+
+    site: str
+    kind: Kind
+    expires: float
+    device: str = ""  # for this device; "" = a new one
+    label: str = ""
+    groups: list[str] = []
+    left: int = 1  # how often it can still be used
+
+
+class Seen(msgspec.Struct):
+    """When a device was last connected, as its broker unit says."""
+
+    at: float
+    connected: bool
+    unit: str
+
+
+class Ban(msgspec.Struct):
+    """Who is kept out until when, and why."""
+
+    until: float
+    reason: str
+
+
+class Token(msgspec.Struct, kw_only=True):
+    """An API token; its secret is known to its owner only."""
+
+    id: str
+    name: str
+    role: Role
+    sites: list[str] = []  # [] = all
+    scopes: list[str] = []  # [] = all of the role's
+    secret: str  # SHA-256 of 256 random bits, in hex
+    created: float
+    expires: float | None = None
+
+
+class Session(msgspec.Struct, kw_only=True):
+    """Somebody who has logged in on the web page."""
+
+    subject: str  # as the identity provider calls them
+    name: str
+    role: Role
+    sites: list[str] = []
+    csrf: str
+    expires: float
+
+
+CommandKind = Literal["interval", "report", "pause", "message"]
+
+
+class Command(msgspec.Struct, kw_only=True):
+    """A command to a device, as it is kept; what is sent is `CommandSent`."""
+
+    id: str
+    device: str
+    kind: Kind
+    site: str
+    command: CommandKind
+    created: float
+    expires: float
+    interval_s: float | None = None
+    until: float | None = None
+    text: str | None = None
+    state: Literal["queued", "sent", "acknowledged", "refused", "expired"] = "queued"
+    sent: float | None = None
+    answered: float | None = None
+    answer: str = ""
+
+
+class CommandSent(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The message on `headcount/{site}/{kind}/{device}/cmd`. The same id may come more than once."""
+
+    id: str
+    command: CommandKind
+    expires: float
+    interval_s: float | None = None
+    until: float | None = None
+    text: str | None = None
+
+
+class Ack(msgspec.Struct):
+    """The message on `headcount/{site}/{kind}/{device}/ack`."""
+
+    id: str
+    ok: bool = True
+    text: str = ""
+
+
+class Forget(msgspec.Struct):
+    """Who is to be forgotten: leaves every zone (reason `removed`) and is as if never heard of."""
+
+    kind: Kind
+    pseudonyms: dict[str, str]  # day (since 1970) to the pseudonym of that day, 16 hexadecimal digits
+
+
 #: Counts are taken at multiples of this; it bounds how far behind a published count can be.
 TICK_S = 0.1
 #: Counts go into the history at multiples of this.

@@ -67,6 +67,7 @@ class Stack:
             **os.environ,
             "HEADCOUNT_IMAGE": IMAGE,
             "HEADCOUNT_SITE_FILE": str(site),
+            "HEADCOUNT_OPEN": "true",
             "PARTITIONS": str(partitions),
             "DRAIN_S": "3",
             "MQTT_PORT": str(self.mqtt_port),

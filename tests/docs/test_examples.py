@@ -43,7 +43,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("up")
     names = ("mqtt", "ws", "http", "nats", "monitor")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [sys.executable, "-m", "headcount", "up", "--site", str(ROOT / "sites" / "ul.geojson")]
+    command = [
+        sys.executable,
+        "-m",
+        "headcount",
+        "up",
+        "--open",
+        "--site",
+        str(ROOT / "sites" / "ul.geojson"),
+    ]
     command += ["--data", str(folder / "data"), "--partitions", "4"]
     for name, port in ports.items():
         command += [f"--{name}-port", str(port)]

@@ -233,6 +233,7 @@ def settings_of(broker: Broker, site: Path) -> Settings:
         ws_port=config.ws_port,
         nats_port=config.nats_port,
         partitions=config.partitions,
+        open=True,
     )
 
 

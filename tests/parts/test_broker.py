@@ -442,7 +442,7 @@ from pathlib import Path
 
 async def hold():
     mqtt, ws, nats = map(int, sys.argv[2:5])
-    config = BrokerConfig(Path(sys.argv[1]), sys.argv[5], mqtt_port=mqtt, ws_port=ws, nats_port=nats, partitions=4)
+    config = BrokerConfig(Path(sys.argv[1]), sys.argv[5], mqtt_port=mqtt, ws_port=ws, nats_port=nats, partitions=4, anonymous=True)
     async with Broker(config) as broker:
         print(broker.pid, flush=True)
         await asyncio.sleep(600)

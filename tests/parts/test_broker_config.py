@@ -32,7 +32,7 @@ NODE: dict[str, Any] = {
 
 def config(data: Path, **changes: Any) -> BrokerConfig:
     """A configuration with one thing changed."""
-    settings: dict[str, Any] = {"data": data, "password": PASSWORD}
+    settings: dict[str, Any] = {"data": data, "password": PASSWORD, "anonymous": True}
     return BrokerConfig(**(settings | changes))
 
 

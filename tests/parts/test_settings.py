@@ -64,7 +64,7 @@ def test_health_is_asked_where_a_role_listens() -> None:
     assert roles.health_url("core", settings(inside_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
     assert roles.health_url("proxy", settings(inside_host="::")) == "http://[::1]:8081/healthz"
     assert (
-        roles.health_url("api", settings(inside_host="10.1.2.3", open=True))
+        roles.health_url("api", settings(inside_host="10.1.2.3", host="0.0.0.0"))
         == "http://127.0.0.1:8080/healthz"
     )
     assert roles.health_url("count", settings()) == ""

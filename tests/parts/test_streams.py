@@ -101,7 +101,7 @@ async def _store_bytes(client: Client) -> int:
     """The disk budget with which the streams were made, from one of its shares."""
     wanted = (await config(client, "HISTORY"))["max_bytes"]
     budget = int(wanted / 0.2)
-    while StreamBytes.within(budget).history < wanted:
+    while StreamBytes.within(budget).history < wanted or StreamBytes.within(budget).fix % 4:
         budget += 1
     return budget
 

@@ -77,6 +77,7 @@ class Up:
         command: str = "up",
         partitions: int = 4,
         arguments: Sequence[str] = (),
+        open: bool = True,  # noqa: A002  # as the option is called
         variables: Mapping[str, str] | None = None,
     ) -> None:
         """Run in `folder`, with the data in `folder/data` and these variables in the environment."""
@@ -85,7 +86,7 @@ class Up:
         self.ports: dict[str, int] = {}
         self.ready_s = 0.0  # how long the last start took
         self._arguments = [command, "--site", str(site), "--data", str(self.data)]
-        self._arguments += ["--partitions", str(partitions), *arguments]
+        self._arguments += ["--partitions", str(partitions), *(["--open"] if open else []), *arguments]
         self._environment = environment() | dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: set[psutil.Process] = set()

@@ -30,7 +30,18 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
     names = ("mqtt", "ws", "http", "nats", "monitor")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
-    command = [sys.executable, "-m", "headcount", "up", "--elastic", "--site", str(UL), "--partitions", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "headcount",
+        "up",
+        "--open",
+        "--elastic",
+        "--site",
+        str(UL),
+        "--partitions",
+        "4",
+    ]
     log = tmp_path / "up.log"
     with log.open("wb") as output:
         up = subprocess.Popen(
@@ -78,7 +89,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
 )
 def test_what_can_not_work_is_said_at_once(tmp_path: Path, name: str, value: str) -> None:
     """A part that would end again and again isn't started: one line says what is wrong, the exit code is 2."""
-    command = [sys.executable, "-m", "headcount", "up", "--elastic", "--site", str(UL)]
+    command = [sys.executable, "-m", "headcount", "up", "--open", "--elastic", "--site", str(UL)]
     ports = [
         word
         for port, number in zip(("mqtt", "ws", "http"), free_ports(3), strict=True)

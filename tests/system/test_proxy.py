@@ -42,6 +42,7 @@ class Cluster:
             cluster_port=spare,
             partitions=2,
             devices=False,
+            open=True,
             core=f"127.0.0.1:{nats}",
             drain_s=2,
         )

@@ -146,6 +146,7 @@ def _settings(folder: Path) -> Settings:
         partitions=4,
         core=f"127.0.0.1:{nats}",
         devices=False,
+        open=True,
         drain_s=DRAIN_S,
     )
 

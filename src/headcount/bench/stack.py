@@ -44,6 +44,7 @@ class Stack:
         self._environment = {
             **os.environ,
             "HEADCOUNT_SITE_FILE": str(site.resolve()),
+            "HEADCOUNT_OPEN": "true",
             "PARTITIONS": str(partitions),
             "DRAIN_S": environment["HEADCOUNT_DRAIN_S"],
             "MQTT_PORT": str(self.mqtt_port),

@@ -56,7 +56,7 @@ class System:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
         self._environment = ours | {LOG_LEVEL: "INFO"} | dict(environment or {})
         ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
-        self._command = [sys.executable, "-m", "headcount", "up", "--site", str(site)]
+        self._command = [sys.executable, "-m", "headcount", "up", "--open", "--site", str(site)]
         self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]
         self._process: asyncio.subprocess.Process | None = None
 

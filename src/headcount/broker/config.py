@@ -5,7 +5,7 @@ on: its MQTT side keeps sessions and what a PUBACK waits for in the core, over t
 
 Who may do what, and what can therefore not happen:
 
-    device     anybody on the MQTT and WebSocket ports. Publishes fixes, status, answers and foreign
+    device     anybody on the MQTT and WebSocket ports, where `anonymous` says so. Publishes fixes, status, answers and foreign
                formats; hears counts, events, sites and commands; nothing else.
     headcount  our own roles, with the password. Everything in the account.
     system     our own roles, with the same password. The server's own account ($SYS): connection counts.
@@ -112,6 +112,8 @@ class BrokerConfig:
     partitions: int = 16
     inside_host: str = "127.0.0.1"
     devices: bool = True
+    #: Whether devices need no account.
+    anonymous: bool = False
     leaf_port: int | None = None
     cluster_port: int | None = None
     peers: tuple[Address, ...] = ()
@@ -271,7 +273,7 @@ leafnodes {{
 
 def _client_ports(config: BrokerConfig) -> str:
     limits = config.limits
-    anybody = f"  no_auth_user: {DEVICE}\n" if config.devices else ""
+    anybody = f"  no_auth_user: {DEVICE}\n" if config.devices and config.anonymous else ""
     domain = f"  js_domain: {DOMAIN}\n" if config.hub else ""
     return f"""\
 mqtt {{

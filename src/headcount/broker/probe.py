@@ -84,8 +84,8 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
         any of NO_ANSWER: it hasn't.
     """
     name = f"{PROBE_CLIENT}{secrets.token_hex(4)}"
-    login = () if config.devices else (INTERNAL, config.password)
-    flags = 0x02 if config.devices else 0xC2  # a clean session; user and password
+    login = (INTERNAL, config.password)
+    flags = 0xC2  # a clean session; user and password
     fields = b"".join(
         len(text).to_bytes(2, "big") + text for text in (part.encode() for part in (name, *login))
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import nats.errors
@@ -21,6 +22,7 @@ from headcount.errors import LogError
 _ANSWER_S = 1.0
 #: Of what is stored, and (three replicas) of what is about to be.
 _WRONG_REVISION = (10071, 10164)
+_NO_MESSAGE = (10037, 10043, 10057)  # none found; none of that sequence; deleted by somebody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,44 @@ class Bucket:
     async def delete(self, key: str, *, ttl_s: int) -> None:
         """Remove a key; the mark of that is removed after `ttl_s`."""
         await self._put(key, b"", {"KV-Operation": "DEL", "Nats-TTL": f"{ttl_s}s"})
+
+    async def rewrite(self, key: str, value: bytes, revision: int) -> int | None:
+        """As `replace`, and what stood there is overwritten on disk. For buckets that keep what is replaced."""
+        new = await self.replace(key, value, revision)
+        if new is not None and revision:
+            await self._overwrite(revision)
+        return new
+
+    async def erase(self, key: str) -> int:
+        """Overwrite everything that was ever stored under a key, and its name; how many values that were.
+
+        Nobody who watches the bucket is told: what they must know is written before.
+        """
+        erased = 0
+        while (last := await self._last(key)) is not None:
+            await self._overwrite(last)
+            erased += 1
+        return erased
+
+    async def _last(self, key: str) -> int | None:
+        answer = await self._ask("MSG.GET", {"last_by_subj": self._prefix + key})
+        return None if "error" in answer else int(answer["message"]["seq"])
+
+    async def _overwrite(self, sequence: int) -> None:
+        await self._ask("MSG.DELETE", {"seq": sequence, "no_erase": False})
+
+    async def _ask(self, question: str, body: dict[str, Any]) -> dict[str, Any]:
+        """An answer of JetStream's API; "no message found" is one too."""
+        subject = f"$JS.API.STREAM.{question}.KV_{self._name}"
+        try:
+            message = await self._nc.request(subject, json.dumps(body).encode(), timeout=_ANSWER_S)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise LogError(f"the bucket {self._name} doesn't answer: {error!r}") from error
+        answer: dict[str, Any] = msgspec.json.decode(message.data)
+        problem = answer.get("error", {})
+        if problem and problem.get("err_code") not in _NO_MESSAGE:
+            raise LogError(f"the bucket {self._name} refuses {question}: {problem.get('description')}")
+        return answer
 
     async def _put(self, key: str, value: bytes, headers: dict[str, str]) -> int:
         try:

@@ -8,6 +8,14 @@
     KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket
     KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
     KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
+    KV_DEVICE    $KV.DEVICE.>    the registry of devices, a key-value bucket; keeps what is replaced
+                                 until it is erased by overwriting (`Bucket.put`, `erase`)
+    KV_COMMAND   $KV.COMMAND.>   commands to devices, the same
+    KV_DAYKEY    $KV.DAYKEY.>    the keys of the days' pseudonyms, the same
+    KV_ACCESS    $KV.ACCESS.>    tokens and sessions of the API, a key-value bucket
+    KV_BAN       $KV.BAN.>       who is kept out, a key-value bucket
+    KV_SEEN      $KV.SEEN.>      when devices were last connected, a key-value bucket in memory
+    AUDIT        audit.>         who has done what; nothing in it can be removed by request
 
 FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: what is there has been
 acknowledged to a device, see `acknowledged`.
@@ -44,6 +52,17 @@ MAX_DEVICE_MESSAGE_BYTES = 64 << 10
 SNAPSHOT_BUCKET = "SNAPSHOT"
 LEASE_BUCKET = "LEASE"
 UNIT_BUCKET = "UNIT"
+DEVICE_BUCKET = "DEVICE"
+COMMAND_BUCKET = "COMMAND"
+DAYKEY_BUCKET = "DAYKEY"
+ACCESS_BUCKET = "ACCESS"
+BAN_BUCKET = "BAN"
+SEEN_BUCKET = "SEEN"
+#: How long entries of the audit log are kept.
+AUDIT_AGE_S = 90 * 24 * HOUR_S
+#: A replaced value stays until it is overwritten on disk; this many may wait for that.
+KEPT_VALUES = 8
+_ERASABLE = {"max_msgs_per_subject": KEPT_VALUES, "deny_delete": False}
 #: Says with which number of partitions a FIX stream was made.
 PARTITIONS_KEY = "headcount-partitions"
 _ANSWER_S = 10.0
@@ -58,17 +77,23 @@ class StreamBytes:
     history: int
     foreign: int
     snapshots: int
+    devices: int
+    commands: int
+    audit: int
     count: int = 64 * MIB
 
     @classmethod
     def within(cls, store_bytes: int) -> StreamBytes:
         """Shares of the disk that the streams may take together."""
         return cls(
-            fix=int(0.54 * store_bytes),
+            fix=int(0.50 * store_bytes),
             event=int(0.08 * store_bytes),
             history=int(0.20 * store_bytes),
             foreign=int(0.07 * store_bytes),
-            snapshots=int(0.10 * store_bytes),
+            snapshots=int(0.08 * store_bytes),
+            devices=int(0.03 * store_bytes),
+            commands=int(0.01 * store_bytes),
+            audit=int(0.02 * store_bytes),
         )
 
 
@@ -142,6 +167,21 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
         _bucket(SNAPSHOT_BUCKET, sizes.snapshots),
         _bucket(LEASE_BUCKET, MIB),
         _bucket(UNIT_BUCKET, MIB),
+        _bucket(DEVICE_BUCKET, sizes.devices, **_ERASABLE),
+        _bucket(COMMAND_BUCKET, sizes.commands, **_ERASABLE),
+        _bucket(DAYKEY_BUCKET, MIB, **_ERASABLE),
+        _bucket(ACCESS_BUCKET, 4 * MIB),
+        _bucket(BAN_BUCKET, 2 * MIB),
+        _bucket(SEEN_BUCKET, 64 * MIB, storage="memory"),
+        _stream(
+            wire.AUDIT_STREAM,
+            ["audit.>"],
+            max_age=_ns(AUDIT_AGE_S),
+            max_bytes=sizes.audit,
+            deny_delete=True,
+            deny_purge=True,
+            allow_direct=True,
+        ),
     ]
 
 
@@ -281,18 +321,17 @@ def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
     return {"name": name, "subjects": subjects, **common, **fields}
 
 
-def _bucket(name: str, max_bytes: int) -> dict[str, Any]:
+def _bucket(name: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
     """The stream under a key-value bucket with the newest value of each key."""
     return _stream(
         f"KV_{name}",
         [f"$KV.{name}.>"],
         discard="new",
-        max_msgs_per_subject=1,
         max_bytes=max_bytes,
         allow_direct=True,
         allow_rollup_hdrs=True,
         allow_msg_ttl=True,
-        deny_delete=True,
+        **{"max_msgs_per_subject": 1, "deny_delete": True, **fields},
     )
 
 

@@ -115,6 +115,7 @@ class System:
             monitor_port=monitor,
             leaf_port=leaf,
             partitions=partitions,
+            open=True,
         )
         ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
         own = {k: v for k, v in self.settings.environment().items() if k not in os.environ or k not in ours}

@@ -170,7 +170,7 @@ class DockerDriver:
             "HEADCOUNT_ADVERTISE": hostname,
             "HEADCOUNT_INSIDE_HOST": "0.0.0.0",
             "HEADCOUNT_DATA": "/data",
-            "HEADCOUNT_OPEN": "true",
+            "HEADCOUNT_HOST": "0.0.0.0",  # inside the container
             "HEADCOUNT_DRAIN_S": f"{options.drain_s:g}",
         }
         container = client.create_container(
