@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from nats.aio.client import Client
+
 from headcount.adapters import translate
 from headcount.api import server
 from headcount.api.sources import Sources
@@ -192,9 +194,26 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         partitions=settings.partitions,
         user=INTERNAL,
         password=secret_of(settings),
+        open=settings.open,
+        smallest_shown=settings.smallest_shown,
         monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",
     )
     await server.run(sources, host=settings.host, port=settings.http_port, stop=stop)
+
+
+async def run_devices(settings: Settings, stop: asyncio.Event) -> None:
+    """What looks after devices and their data: loops that each do one thing, until told to stop."""
+    async with connected(_endpoint(settings), "headcount devices") as client, asyncio.TaskGroup() as loops:
+        for name, loop in _keepers(settings, client).items():
+            loops.create_task(loop(stop), name=f"devices: {name}")
+
+
+def _keepers(
+    settings: Settings, client: Client
+) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
+    """The loops of the role `devices`; each ends when the event is set."""
+    del settings, client
+    return {}
 
 
 async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
@@ -244,13 +263,14 @@ async def scale(settings: Settings, chosen: ScaleSettings, stop: asyncio.Event) 
 
 
 #: Roles that count nothing, and so need no site file.
-WITHOUT_SITE = frozenset({"core", "broker", "history", "proxy", "scale"})
+WITHOUT_SITE = frozenset({"core", "broker", "history", "devices", "proxy", "scale"})
 ROLES: dict[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]] = {
     "core": run_core,
     "broker": run_broker,
     "count": run_count,
     "history": run_history,
     "adapters": run_adapters,
+    "devices": run_devices,
     "api": run_api,
     "proxy": run_proxy,
     "scale": run_scale,

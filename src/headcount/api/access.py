@@ -8,10 +8,14 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
 
-from headcount.api.problems import ONLY_LOCAL, ProblemError
+from headcount.access.roles import PUBLIC, Caller, Scope, caller
+from headcount.api.parts import parts_of
+from headcount.api.problems import NOT_ALLOWED, ONLY_LOCAL, SIGN_IN, ProblemError
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -80,6 +84,36 @@ def _hostname(url: str) -> str:
         return ""
 
 
+async def caller_of(connection: HTTPConnection) -> Caller:
+    """Who asks. Where everything is open, anybody is a viewer, and a program on this machine an operator."""
+    parts = parts_of(connection)
+    if not parts.sources.open:
+        return PUBLIC
+    here = _why_not_local(connection.client.host if connection.client else "", connection.headers) is None
+    return caller("operator", "this machine") if here else caller("viewer", "anybody")
+
+
+class Require:
+    """A dependency: the caller, who has this scope on the site that the path names."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Ask for one scope."""
+        self.scope = scope
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """The caller.
+
+        Raises:
+            ProblemError: `sign-in` to anybody, `not-allowed` to somebody.
+        """
+        who = await caller_of(connection)
+        if who.may(self.scope, connection.path_params.get("site")):
+            return who
+        if who.role == "public":
+            raise ProblemError(SIGN_IN, SIGN_IN.meaning, headers={"www-authenticate": "Bearer"})
+        raise ProblemError(NOT_ALLOWED, f"{who.subject} has no scope {self.scope!r} here.")
+
+
 class BrowserRules:
     """Adds the headers that tell browsers what pages may do, and opens public paths to all origins."""
 
@@ -87,7 +121,7 @@ class BrowserRules:
         """Wrap an application."""
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)

@@ -43,6 +43,18 @@ ONLY_LOCAL = ProblemType(
     "Positions of devices are personal data. As long as clients can't sign in, they are given to "
     "programs on the same machine that ask http://127.0.0.1 or http://localhost directly, not through a proxy.",
 )
+SIGN_IN = ProblemType(
+    "sign-in",
+    401,
+    "This isn't for everybody",
+    "Send a token that may see it: `Authorization: Bearer …`, made by `headcount token add`; or log in.",
+)
+NOT_ALLOWED = ProblemType(
+    "not-allowed",
+    403,
+    "You may not do this",
+    "The detail names the scope that is missing. Whoever made your token or account can give it to you.",
+)
 NOT_FOUND = ProblemType("not-found", 404, "Nothing is there", "See /openapi.json for what there is.")
 UNKNOWN_SITE = ProblemType(
     "unknown-site", 404, "There is no such site", "GET /v1/sites lists the sites that are counted here."
@@ -108,7 +120,7 @@ NO_ANSWER = ProblemType(
 TYPES: Mapping[str, ProblemType] = {
     problem.name: problem
     for problem in (
-        BAD_REQUEST, ONLY_LOCAL, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_DEVICE, NOT_RECORDED,
+        BAD_REQUEST, ONLY_LOCAL, SIGN_IN, NOT_ALLOWED, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_DEVICE, NOT_RECORDED,
         NO_SCALER, WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
         TOO_MANY_QUERIES, NO_ANSWER,
     )

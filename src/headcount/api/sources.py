@@ -23,6 +23,8 @@ class Sources:
     password: str | None = field(default=None, repr=False)
     monitor_url: str | None = None  # the broker's monitoring, http://host:port
     web: Path = WEB
+    open: bool = False  # anybody may see what a viewer may, this machine what an operator may
+    smallest_shown: int = 5  # the public sees no count below it
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503
     ping_s: float = 5.0  # between signs of life in a stream
