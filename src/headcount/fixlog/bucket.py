@@ -15,6 +15,7 @@ import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from headcount.errors import LogError
@@ -23,6 +24,10 @@ _ANSWER_S = 1.0
 #: Of what is stored, and (three replicas) of what is about to be.
 _WRONG_REVISION = (10071, 10164)
 _NO_MESSAGE = (10037, 10043, 10057)  # none found; none of that sequence; deleted by somebody else
+#: What the server says when more than 1024 keys would have to be told at once.
+_TOO_MANY = "413"
+#: Values told for one question where there are more.
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +55,47 @@ class Bucket:
         With three replicas any of them answers, so what has just been written may be missing:
         whoever acts on what he reads writes by compare-and-set.
         """
-        inbox = self._nc.new_inbox()
+        pattern = self._prefix + keys
+        status, messages, _ = await self._told({"multi_last": [pattern]})
+        start = 1
+        while status == _TOO_MANY:  # page by page instead, in the order in which they were written
+            _, page, pending = await self._told({"next_by_subj": pattern, "seq": start, "batch": _PAGE})
+            messages += page
+            if not page or not pending:
+                break
+            start = int((page[-1].headers or {})["Nats-Sequence"]) + 1
+        return self._entries(messages)
+
+    def _entries(self, messages: list[Msg]) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
+        for message in messages:  # of a key with more than one, the newest comes last
+            headers = message.headers or {}
+            _, _, key = headers["Nats-Subject"].partition(self._prefix)
+            if message.data:
+                stored_s = _unix(headers["Nats-Time-Stamp"])
+                entries[key] = Entry(message.data, int(headers["Nats-Sequence"]), stored_s)
+            else:  # deleted
+                entries.pop(key, None)
+        return entries
+
+    async def _told(self, question: dict[str, Any]) -> tuple[str, list[Msg], int]:
+        """The messages that answer a question, the status at their end, and how many more there are."""
+        inbox, messages = self._nc.new_inbox(), list[Msg]()
         try:
             subscription = await self._nc.subscribe(inbox)
             try:
-                ask = json.dumps({"multi_last": [f"{self._prefix}{keys}"]}).encode()
+                ask = json.dumps(question).encode()
                 await self._nc.publish(f"$JS.API.DIRECT.GET.KV_{self._name}", ask, reply=inbox)
                 while True:
                     message = await subscription.next_msg(timeout=_ANSWER_S)
                     headers = message.headers or {}
-                    if headers.get("Status"):
-                        if headers["Status"] in {"204", "404"}:  # end of the batch, or nothing there
-                            return entries
+                    status = headers.get("Status")
+                    if not status:
+                        messages.append(message)
+                    elif status in {"204", "404", _TOO_MANY}:  # the end, or nothing there
+                        return status, messages, int(headers.get("Nats-Num-Pending", 0))
+                    else:
                         raise LogError(f"the bucket {self._name}: {headers}")
-                    if not message.data:  # a deleted key
-                        continue
-                    _, _, key = headers["Nats-Subject"].partition(self._prefix)
-                    stored_s = _unix(headers["Nats-Time-Stamp"])
-                    entries[key] = Entry(message.data, int(headers["Nats-Sequence"]), stored_s)
             finally:
                 await subscription.unsubscribe()
         except (nats.errors.Error, OSError, TimeoutError) as error:
@@ -84,12 +111,13 @@ class Bucket:
 
     async def put(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Write a key, whatever is there; with `ttl_s` the server removes it after that. The new revision."""
-        return await self._put(key, value, {} if ttl_s is None else {"Nats-TTL": f"{ttl_s}s"})
+        return await self._put(key, value, _living(ttl_s))
 
-    async def replace(self, key: str, value: bytes, revision: int) -> int | None:
+    async def replace(self, key: str, value: bytes, revision: int, *, ttl_s: int | None = None) -> int | None:
         """Write a key whose revision is still this one (0: there is none). None: it isn't."""
+        expected = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         try:
-            return await self._put(key, value, {"Nats-Expected-Last-Subject-Sequence": str(revision)})
+            return await self._put(key, value, expected | _living(ttl_s))
         except _WrongRevisionError:
             return None
 
@@ -97,9 +125,9 @@ class Bucket:
         """Remove a key; the mark of that is removed after `ttl_s`."""
         await self._put(key, b"", {"KV-Operation": "DEL", "Nats-TTL": f"{ttl_s}s"})
 
-    async def rewrite(self, key: str, value: bytes, revision: int) -> int | None:
+    async def rewrite(self, key: str, value: bytes, revision: int, *, ttl_s: int | None = None) -> int | None:
         """As `replace`, and what stood there is overwritten on disk. For buckets that keep what is replaced."""
-        new = await self.replace(key, value, revision)
+        new = await self.replace(key, value, revision, ttl_s=ttl_s)
         if new is not None and revision:
             await self._overwrite(revision)
         return new
@@ -149,6 +177,10 @@ class Bucket:
 
 class _WrongRevisionError(LogError):
     """Somebody has written the key since."""
+
+
+def _living(ttl_s: int | None) -> dict[str, str]:
+    return {} if ttl_s is None else {"Nats-TTL": f"{ttl_s}s"}
 
 
 def _unix(stamp: str) -> float:
