@@ -194,6 +194,7 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         partitions=settings.partitions,
         user=INTERNAL,
         password=secret_of(settings),
+        secret=secret_of(settings),
         open=settings.open,
         smallest_shown=settings.smallest_shown,
         monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",

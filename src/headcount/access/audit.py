@@ -92,7 +92,7 @@ class Audit:
 
     def __init__(self, nc: Client, js: JetStreamContext, secret: str) -> None:
         """Use the stream AUDIT, which `streams` has made, with the deployment's secret."""
-        self._nc = nc
+        self.client = nc
         self._js = js
         self._key = audit_key(secret)
         self._turn = asyncio.Lock()
@@ -216,14 +216,14 @@ class Audit:
 
     async def _read(self, first: int, last: int) -> AsyncIterator[tuple[int, bytes]]:
         """All messages from one sequence to another, in their order."""
-        inbox = self._nc.new_inbox()
+        inbox = self.client.new_inbox()
         try:
-            subscription = await self._nc.subscribe(inbox)
+            subscription = await self.client.subscribe(inbox)
             try:
                 while first <= last:
                     ask = {"seq": first, "batch": min(_BATCH, last - first + 1), "next_by_subj": "audit.>"}
                     subject = f"$JS.API.DIRECT.GET.{AUDIT_STREAM}"
-                    await self._nc.publish(subject, json.dumps(ask).encode(), reply=inbox)
+                    await self.client.publish(subject, json.dumps(ask).encode(), reply=inbox)
                     while True:
                         message = await subscription.next_msg(timeout=_ANSWER_S)
                         headers = message.headers or {}
@@ -245,7 +245,7 @@ class Audit:
 
     async def _ask(self, question: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            message = await self._nc.request(
+            message = await self.client.request(
                 f"$JS.API.{question}.{AUDIT_STREAM}", json.dumps(body).encode(), timeout=_ANSWER_S
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -44,6 +44,11 @@ class Link:
         self._last_error = ""
 
     @property
+    def client(self) -> Client:
+        """The connection itself; another one after it was given up for good."""
+        return self._client
+
+    @property
     def connected(self) -> bool:
         """Whether the broker is there now."""
         return self._client.is_connected

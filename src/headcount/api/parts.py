@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from nats.aio.client import Client
 from starlette.requests import HTTPConnection
 
+from headcount.access.audit import Audit
 from headcount.api.link import Link
 from headcount.api.live import LiveCounts
 from headcount.api.metrics import Metrics
@@ -26,6 +28,19 @@ class Parts:
     metrics: Metrics
     queries: Queries
     streams: int = 0  # open now
+    _audit: Audit | None = None
+
+    @property
+    def nats(self) -> Client:
+        """The connection to the core, for buckets and requests; it may be lost at the moment."""
+        return self.link.client
+
+    @property
+    def audit(self) -> Audit:
+        """Where it is written down who has done what."""
+        if self._audit is None or self._audit.client is not self.nats:
+            self._audit = Audit(self.nats, self.nats.jetstream(), self.sources.secret)
+        return self._audit
 
 
 def parts_of(connection: HTTPConnection) -> Parts:

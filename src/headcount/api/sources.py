@@ -21,6 +21,7 @@ class Sources:
     partitions: int
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    secret: str = field(default="", repr=False)  # the deployment's, for the keys that are derived from it
     monitor_url: str | None = None  # the broker's monitoring, http://host:port
     web: Path = WEB
     open: bool = False  # anybody may see what a viewer may, this machine what an operator may
