@@ -1,0 +1,339 @@
+"""The registry: who may send, under which id, and which person or car that is.
+
+It is the only place where names of people are. A device's id is a handle, random and given here.
+Everything is written by compare-and-set, and what is replaced or removed is overwritten on disk, so any
+number of commands, APIs and loops may work on it at the same time.
+
+A name of another format (an alias) leads to one device at most. Its key is a keyed digest, so the key
+says nothing. An alias counts where the device names it, too: whatever ends half-way leaves at worst a
+key that leads nowhere, and that is taken over.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from headcount.devices import credentials
+from headcount.devices.pages import DEFAULT_ROWS, Page, page
+from headcount.errors import DeviceError
+from headcount.fixlog.bucket import Bucket, Entry
+from headcount.wire import ALIAS_KEY, DEVICE_KEY, HANDLE, ID, KINDS, AliasOf, Device, DeviceStatus, Kind, Seen
+
+MOST_LABEL = 100
+MOST_GROUPS, MOST_ALIASES = 20, 10
+#: Of an alias, a firmware's or an app's name.
+MOST_TEXT = 128
+#: Between two attempts of somebody who was overtaken; then an error.
+_ATTEMPTS = 8
+#: An alias that leads nowhere is being given to a device, or somebody was killed while he did that.
+UNFINISHED_S = 60.0
+#: What may be changed; the rest follows from it, or never changes.
+CHANGEABLE = ("label", "groups", "aliases", "gateway", "firmware", "app", "certificate", "status", "resume")
+
+
+def new_handle() -> str:
+    """A device's id: 100 random bits as 20 characters of base 32."""
+    return base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20]
+
+
+def alias_key(secret: str) -> bytes:
+    """The key of the aliases' digests, derived from the deployment's secret."""
+    return hashlib.blake2b(b"device aliases", key=secret.encode()[:64], digest_size=32).digest()
+
+
+class Registry:
+    """All devices of a deployment, in the bucket DEVICE.
+
+    Every call raises LogError if the log doesn't answer.
+    """
+
+    def __init__(self, bucket: Bucket, secret: str, seen: Bucket | None = None) -> None:
+        """Work on the bucket DEVICE of a deployment with this secret; `seen` is the bucket SEEN."""
+        self._bucket = bucket
+        self._seen = seen
+        self._key = alias_key(secret)
+        self.unfinished_s = UNFINISHED_S
+
+    # --- reading -------------------------------------------------------------------------------
+    async def get(self, id_: str) -> Device | None:
+        """The device with this id."""
+        return (await self._entry(id_))[0]
+
+    async def all(self) -> dict[str, Device]:
+        """Every device by its id. Whoever asks often has a `Directory`."""
+        entries = await self._bucket.newest(DEVICE_KEY.format(id="*"))
+        return {device.id: device for device in (decoded(entry.value) for entry in entries.values())}
+
+    async def list(
+        self,
+        site: str,
+        *,
+        kind: Kind | None = None,
+        status: DeviceStatus | None = None,
+        group: str | None = None,
+        text: str | None = None,
+        after: str = "",
+        limit: int = DEFAULT_ROWS,
+    ) -> Page:
+        """The devices of a site in the order of their ids, those after `after`; see `pages.page`."""
+        devices = await self.all()
+        chosen = page(
+            devices.values(),
+            site,
+            kind=kind,
+            status=status,
+            group=group,
+            text=text,
+            after=after,
+            limit=limit,
+        )
+        return chosen.with_seen(await self.seen())
+
+    async def seen(self) -> dict[str, Seen]:
+        """When devices were last connected, by id."""
+        if self._seen is None:
+            return {}
+        entries = await self._seen.newest()
+        return {id_: msgspec.json.decode(entry.value, type=Seen) for id_, entry in entries.items()}
+
+    async def by_alias(self, alias: str) -> str | None:
+        """The id of the device that a name of another format (`owntracks/alice/phone`) leads to."""
+        found = await self._alias(alias)
+        if found is None or not found[0]:
+            return None
+        device = await self.get(found[0])
+        return device.id if device is not None and alias in device.aliases else None
+
+    def digest(self, alias: str) -> str:
+        """The digest that stands for an alias in its key."""
+        return hashlib.blake2b(alias.encode(), key=self._key, digest_size=16).hexdigest()
+
+    # --- writing -------------------------------------------------------------------------------
+    async def add(self, site: str, kind: Kind, **fields: Any) -> tuple[Device, str]:
+        """Register a device; its secret is told here and never again.
+
+        Args:
+            site: the site's id.
+            kind: what it is.
+            fields: any of `CHANGEABLE`, as `Device` has them.
+
+        Raises:
+            DeviceError: a field isn't usable, or an alias is another device's.
+        """
+        now_s = time.time()
+        secret = credentials.new_secret()
+        device = Device(id=new_handle(), site=site, kind=kind, created=now_s, changed=now_s)
+        device = _with(device, fields)
+        device.secret = credentials.hashed(secret)
+        await self._claim(device, device.aliases)
+        if await self._bucket.replace(DEVICE_KEY.format(id=device.id), encoded(device), 0) is None:
+            raise DeviceError(device.id, "is a device already", "Try again")  # as likely as 1 in 10^24
+        return device, secret
+
+    async def change(self, id_: str, **fields: Any) -> Device:
+        """Change some of `CHANGEABLE`; aliases and groups are replaced as a whole.
+
+        Raises:
+            DeviceError: there is no such device, a field isn't usable, or an alias is another device's.
+        """
+        return await self._update(id_, lambda device: _with(device, fields))
+
+    async def rotate(self, id_: str) -> tuple[Device, str]:
+        """A new secret in place of the old one, which is refused from now on, as are signed tokens.
+
+        Raises:
+            DeviceError: there is no such device.
+        """
+        secret = credentials.new_secret()
+        hash_, now_s = credentials.hashed(secret), time.time()
+        device = await self._update(id_, lambda device: _replaced(device, secret=hash_, valid_from=now_s))
+        return device, secret
+
+    async def disable(self, id_: str) -> Device:
+        """Let it in no more; its connection is cut."""
+        return await self.change(id_, status="disabled", resume=None)
+
+    async def enable(self, id_: str) -> Device:
+        """Let it in again, whether it was disabled or paused."""
+        return await self.change(id_, status="active", resume=None)
+
+    async def pause(self, id_: str, until: float | None = None) -> Device:
+        """Count it no more until it is enabled, or until a moment (Unix seconds)."""
+        return await self.change(id_, status="paused", resume=until)
+
+    async def remove(self, id_: str) -> Device:
+        """Let it in no more, and have everything about it erased: names at once, the rest by the erasure."""
+
+        def removed(device: Device) -> Device:
+            return _replaced(
+                device, status="erasing", secret="", certificate="", label="", groups=[], resume=None
+            )
+
+        return await self._update(id_, removed, also_erasing=True)
+
+    async def forget(self, id_: str) -> None:
+        """Overwrite a device and its aliases on disk; the last step of erasing it."""
+        device, _ = await self._entry(id_)
+        for alias in device.aliases if device is not None else ():
+            await self._release(alias, id_)
+        await self._bucket.erase(DEVICE_KEY.format(id=id_))
+
+    # --- inside --------------------------------------------------------------------------------
+    async def _entry(self, id_: str) -> tuple[Device | None, int]:
+        if ID.fullmatch(id_) is None:  # keys may hold wildcards
+            return None, 0
+        key = DEVICE_KEY.format(id=id_)
+        entry = (await self._bucket.newest(key)).get(key)
+        return (None, 0) if entry is None else (decoded(entry.value), entry.revision)
+
+    async def _update(
+        self, id_: str, changed: Callable[[Device], Device], *, also_erasing: bool = False
+    ) -> Device:
+        for _ in range(_ATTEMPTS):
+            device, revision = await self._entry(id_)
+            if device is None or (device.status == "erasing" and not also_erasing):
+                raise unknown(id_)
+            after = changed(device)
+            if after == device:
+                return device
+            after.changed = time.time()
+            await self._claim(after, [alias for alias in after.aliases if alias not in device.aliases])
+            if await self._bucket.rewrite(DEVICE_KEY.format(id=id_), encoded(after), revision):
+                for alias in device.aliases:
+                    if alias not in after.aliases:
+                        await self._release(alias, id_)
+                return after
+        raise DeviceError(id_, "is being changed by somebody else all the time", "Try again")
+
+    async def _alias(self, alias: str) -> tuple[str, Entry] | None:
+        key = ALIAS_KEY.format(digest=self.digest(alias))
+        entry = (await self._bucket.newest(key)).get(key)
+        return None if entry is None else (msgspec.json.decode(entry.value, type=AliasOf).device, entry)
+
+    async def _claim(self, device: Device, aliases: Sequence[str]) -> None:
+        """Make aliases lead to a device that is about to be written, or none of them."""
+        claimed: list[str] = []
+        try:
+            for alias in aliases:
+                await self._claim_one(alias, device.id)
+                claimed.append(alias)
+        except DeviceError:
+            for alias in claimed:
+                await self._release(alias, device.id)
+            raise
+
+    async def _claim_one(self, alias: str, id_: str) -> None:
+        value = msgspec.json.encode(AliasOf(id_))
+        key = ALIAS_KEY.format(digest=self.digest(alias))
+        for _ in range(_ATTEMPTS):
+            found = await self._alias(alias)
+            if found is not None and found[0] == id_:
+                return
+            if found is not None and await self._taken(alias, *found):
+                raise DeviceError(f"alias {alias!r}", "leads to another device", "Remove it there first")
+            if await self._bucket.rewrite(key, value, found[1].revision if found else 0):
+                return
+        raise DeviceError(f"alias {alias!r}", "is being given away by others all the time", "Try again")
+
+    async def _taken(self, alias: str, owner: str, entry: Entry) -> bool:
+        if not owner:
+            return False
+        device = await self.get(owner)
+        if device is not None and alias in device.aliases:
+            return True
+        return await self._bucket.now_s() - entry.stored_s < self.unfinished_s
+
+    async def _release(self, alias: str, id_: str) -> None:
+        """Erase an alias that leads to a device; those who watch are told first."""
+        found = await self._alias(alias)
+        if found is None or found[0] not in {id_, ""}:
+            return
+        key = ALIAS_KEY.format(digest=self.digest(alias))
+        if await self._bucket.rewrite(key, msgspec.json.encode(AliasOf("")), found[1].revision):
+            await self._bucket.erase(key)
+
+
+def decoded(value: bytes) -> Device:
+    """A device as it is kept."""
+    return msgspec.json.decode(value, type=Device)
+
+
+def encoded(device: Device) -> bytes:
+    """The same, to be kept."""
+    return msgspec.json.encode(device)
+
+
+def unknown(id_: str) -> DeviceError:
+    """There is no such device."""
+    return DeviceError(f"device {id_[:64]!r}", "isn't registered", "`headcount device list` has all of them")
+
+
+def _replaced(device: Device, **fields: Any) -> Device:
+    return msgspec.structs.replace(device, **fields)
+
+
+def _with(device: Device, fields: dict[str, Any]) -> Device:
+    for name in fields:
+        if name not in CHANGEABLE:
+            raise DeviceError(f"field {name!r}", "can't be changed", f"There are {', '.join(CHANGEABLE)}")
+    if fields.get("status") == "erasing":
+        raise DeviceError("status", "isn't set to `erasing`", "Remove the device instead")
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    try:  # with types checked as from outside
+        device = msgspec.convert(msgspec.to_builtins(device) | fields, Device)
+    except msgspec.ValidationError as error:
+        raise DeviceError(f"device {device.id}", str(error), "See docs/guides/devices.md") from error
+    check(device)
+    return device
+
+
+def check(device: Device) -> None:
+    """Refuse what can't be a device.
+
+    Raises:
+        DeviceError: with the field, and what it may be.
+    """
+    if device.kind not in KINDS or ID.fullmatch(device.site) is None or HANDLE.fullmatch(device.id) is None:
+        raise DeviceError(f"device {device.id[:64]!r}", "has no site, kind or id", "Name them")
+    _text("label", device.label, MOST_LABEL)
+    for name in ("firmware", "app"):
+        _text(name, getattr(device, name), MOST_TEXT)
+    for name, most in (("groups", MOST_GROUPS), ("aliases", MOST_ALIASES)):
+        _several(name, getattr(device, name), most)
+    if any(ID.fullmatch(group) is None for group in device.groups):
+        raise DeviceError("groups", "use 1 to 64 of A-Z a-z 0-9 _ - for each", "Choose other names")
+    if device.certificate and not _is_digest(device.certificate):
+        raise DeviceError("certificate", "is no SHA-256 in 64 hexadecimal digits", "Use `headcount ca`")
+
+
+def _several(name: str, values: Sequence[str], most: int) -> None:
+    if len(values) > most:
+        raise DeviceError(name, f"are {len(values)}, but {most} are the most", "Use fewer")
+    if len(set(values)) < len(values):
+        raise DeviceError(name, "has one twice", "Name each once")
+    for value in values:
+        if not value:
+            raise DeviceError(name, "has an empty one", "Leave it out")
+        _text(name, value, MOST_TEXT)
+
+
+def _text(name: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise DeviceError(name, f"is {len(text)} characters long, but {most} are the most", "Shorten it")
+    if not text.isprintable():
+        raise DeviceError(
+            name, "holds characters that can't be printed", "Use letters, digits, signs, spaces"
+        )
+    if text != text.strip():
+        raise DeviceError(name, "begins or ends with a space", "Remove it")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
