@@ -1,0 +1,318 @@
+"""Why a device is counted or not: each of its messages, the rule that decided, and the numbers; pure.
+
+The verdicts and the memberships are the engine's own: a fresh one is given the device's messages, one
+after the other. What is computed here beside it is what the rules look at (docs/concepts/counting-rules.md):
+times, distances and limits, up to the line of rule 1 that matched first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import shapely
+
+from headcount.counting.engine import Engine
+from headcount.counting.events import REASONS, Events, Reason
+from headcount.counting.fixes import FIX, OFFLINE, Fixes
+from headcount.counting.site import Site
+from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
+from headcount.counting.zones import Zones
+from headcount.wire import KINDS, VERDICTS, Kind
+
+#: Zones so near are told of although the device is not a member of them, and so many of them at most.
+NEAR_M = 50.0
+MOST_NEAR = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message of one device as the log has it; times in Unix seconds, missing or broken numbers NaN."""
+
+    received_s: float
+    what: int = FIX  # FIX, ONLINE, OFFLINE
+    t_s: float = math.nan
+    lat_deg: float = math.nan
+    lon_deg: float = math.nan
+    acc_m: float = math.nan  # 0 or NaN = unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A line of rule 1 that was looked at: whether it matched, and the two numbers it compares."""
+
+    line: int  # in the table of rule 1, from 1
+    verdict: str
+    matched: bool
+    value: float | None  # None: there was nothing to compare
+    limit: float | None
+    unit: str  # of both: s, m, or "" for those without numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A zone near a fix (rule 2)."""
+
+    zone: str
+    edge_m: float  # to its edge: positive outside, 0 or negative inside
+    margin_m: float  # so far outside a member may be
+    member_before: bool
+    member: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of membership (rules 2 and 3)."""
+
+    zone: str
+    enter: bool  # else exit
+    t_s: float
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What became of one message."""
+
+    heard: Heard
+    verdict: str | None  # None: a status message, which is no fix
+    rule: str  # "1.8": line 8 of rule 1; "3": a status message
+    why: str  # one sentence, with the numbers
+    checks: list[Check]
+    edges: list[Edge]
+    changes: list[Change]
+    zones: list[str]  # of which it is a member afterwards
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the rules remember of the device."""
+
+    last_t_s: float = math.nan
+    position_t_s: float = math.nan
+    x_m: float = math.nan
+    y_m: float = math.nan
+    acc_m: float = 0.0
+    run: int = 0  # implausible fixes in a row
+    zones: frozenset[str] = field(default_factory=frozenset)
+
+
+class Explainer:
+    """Follows one device from nothing, and explains each of its messages."""
+
+    def __init__(self, zones: Zones, kind: Kind, device: str) -> None:
+        """Know nothing of the device yet; `zones` are those of the site, and are asked by nobody else meanwhile."""
+        self._site = zones.site
+        self._kind = KINDS.index(kind)
+        self._key = f"{kind}.{device}".encode()
+        self._engine = Engine(zones.site, zones)
+        self._planes = np.array([zone.plane for zone in self._site.zones], dtype=object)
+        self._known = _Known()
+
+    @property
+    def zones(self) -> list[str]:
+        """Of which zones the device is a member now."""
+        return [zone.id for zone in self._site.zones if zone.id in self._known.zones]
+
+    def explain(self, messages: Iterable[Heard], *, last: int | None = None) -> Iterator[Explained]:
+        """Each message's explanation, in order; with `last`, only those of the last so many messages."""
+        messages = list(messages)
+        first = 0 if last is None else len(messages) - last
+        for number, heard in enumerate(messages):
+            explained = self._explain(heard, told=number >= first)
+            if explained is not None:
+                yield explained
+
+    def advance(self, now_s: float) -> list[Change]:
+        """The device's leaving by silence before `now_s` (rule 3)."""
+        changes = self._changes(self._engine.advance(now_s))
+        if changes:
+            self._known.zones = frozenset()
+        return changes
+
+    def _explain(self, heard: Heard, *, told: bool) -> Explained | None:
+        changes = self.advance(heard.received_s)
+        step = self._engine.step(_columns(self._engine.slots([self._key]), heard))
+        changes += self._changes(step.events)
+        before = self._known
+        if not before.zones and before.last_t_s < heard.received_s - FORGET_S:
+            before = self._known = _Known()
+        state = self._engine.find(self._key)
+        zones = frozenset(state.zones if state is not None else ())
+        code = int(step.verdicts[0])
+        verdict = VERDICTS[code] if heard.what == FIX else None
+        explained = self._told(heard, verdict, zones, changes) if told else None
+        self._remember(heard, verdict, zones)
+        return explained
+
+    def _told(
+        self, heard: Heard, verdict: str | None, zones: frozenset[str], changes: list[Change]
+    ) -> Explained:
+        order = [zone.id for zone in self._site.zones if zone.id in zones]
+        if verdict is None:
+            why = _status_words(self._site, self._kind, heard, bool(zones))
+            return Explained(heard, None, "3", why, [], [], changes, order)
+        measured = _Measured(self._site, self._kind, self._known, heard)
+        checks = measured.checks(verdict)
+        edges = self._edges(measured, zones) if verdict in ("accepted", "outside") else []
+        why = measured.words(verdict, edges)
+        rule = f"1.{VERDICTS.index(verdict) + 1}"
+        return Explained(heard, verdict, rule, why, checks, edges, changes, order)
+
+    def _edges(self, measured: _Measured, zones: frozenset[str]) -> list[Edge]:
+        """The boundary, the zones that the device was or is a member of, and the nearest of the others."""
+        point = shapely.points(measured.x_m, measured.y_m)
+        outside_m = shapely.distance(self._planes, point)
+        covers = shapely.intersects_xy(self._planes, measured.x_m, measured.y_m)
+        concerned = self._known.zones | zones
+        site = self._site.zones
+        others = [int(i) for i in np.argsort(outside_m) if site[i].id not in concerned and i != 0]
+        near = [i for i in others if outside_m[i] <= NEAR_M][:MOST_NEAR]
+        chosen = [i for i in range(len(site)) if i == 0 or site[i].id in concerned]
+        return [
+            Edge(
+                site[i].id,
+                0.0 - float(shapely.distance(shapely.boundary(self._planes[i]), point))
+                if covers[i]
+                else float(outside_m[i]),
+                site[i].leave_margin_m,
+                site[i].id in self._known.zones,
+                site[i].id in zones,
+            )
+            for i in chosen + near
+        ]
+
+    def _remember(self, heard: Heard, verdict: str | None, zones: frozenset[str]) -> None:
+        known = self._known
+        known.zones = zones
+        if verdict == "implausible":
+            known.run += 1
+        if verdict in ("inaccurate", "outside", "accepted"):
+            known.last_t_s = heard.t_s
+        if verdict in ("outside", "accepted"):
+            known.x_m, known.y_m = _projected(self._site, heard)
+            known.position_t_s, known.acc_m, known.run = heard.t_s, _accuracy(heard), 0
+
+    def _changes(self, events: Events) -> list[Change]:
+        columns = (events.zone, events.enter, events.t_s, events.reason)
+        return [
+            Change(self._site.zones[zone].id, enter, t_s, REASONS[reason])
+            for zone, enter, t_s, reason in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
+
+class _Measured:
+    """The numbers that rule 1 compares for one fix."""
+
+    def __init__(self, site: Site, kind: int, known: _Known, heard: Heard) -> None:
+        self.site, self.kind, self.known, self.heard = site, kind, known, heard
+        self.x_m, self.y_m = _projected(site, heard)
+        self.acc_m = _accuracy(heard)
+        self.ahead_s = heard.t_s - heard.received_s
+        self.since_s = heard.t_s - known.last_t_s
+        self.elapsed_s = heard.t_s - known.position_t_s
+        self.distance_m = float(np.hypot(self.x_m - known.x_m, self.y_m - known.y_m))
+        self.allowed_m = site.max_speed_mps[kind] * self.elapsed_s + self.acc_m + known.acc_m
+
+    def checks(self, verdict: str) -> list[Check]:
+        """The lines of rule 1 up to the one that matched."""
+        site, heard = self.site, self.heard
+        lines: tuple[tuple[float, float, str], ...] = (
+            (math.nan, math.nan, ""),
+            (math.nan, math.nan, ""),
+            (self.ahead_s, FUTURE_S, "s"),
+            (self.since_s, 0.0, "s"),
+            (self.since_s, 0.0, "s"),
+            (heard.received_s - heard.t_s, site.hold_s[self.kind], "s"),
+            (self.acc_m, site.max_accuracy_m, "m"),
+            (self.distance_m, self.allowed_m, "m"),
+            (math.nan, math.nan, ""),
+            (math.nan, math.nan, ""),
+        )
+        decided = VERDICTS.index(verdict)
+        return [
+            Check(n + 1, VERDICTS[n], n == decided, _finite(value), _finite(limit), unit)
+            for n, (value, limit, unit) in enumerate(lines[: decided + 1])
+        ]
+
+    def words(self, verdict: str, edges: Sequence[Edge]) -> str:
+        """One sentence."""
+        site, heard, known = self.site, self.heard, self.known
+        match verdict:
+            case "malformed":
+                return "It isn't JSON with the finite numbers tst, lat and lon."
+            case "invalid":
+                return f"{heard.lat_deg:g}°, {heard.lon_deg:g}° is no place, or the one of receivers that know none."
+            case "future":
+                return f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
+            case "duplicate":
+                return "Its time is that of the last used fix."
+            case "out_of_order":
+                return f"Its time is {-self.since_s:.1f} s before that of the last used fix."
+            case "late":
+                held_s = site.hold_s[self.kind]
+                return f"It was {-self.ahead_s:.1f} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s."
+            case "inaccurate":
+                return f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. The device lives on."
+            case "implausible":
+                return (
+                    f"It is {self.distance_m:.1f} m from the last used position, {self.elapsed_s:.1f} s before: "
+                    f"{site.max_speed_mps[self.kind]:g} m/s, and {self.acc_m + known.acc_m:.0f} m of both accuracies, "
+                    f"allow {self.allowed_m:.1f} m. It is number {known.run + 1} in a row; the next after "
+                    f"{IMPLAUSIBLE_RUN} is used."
+                )
+        return self._place(edges)
+
+    def _place(self, edges: Sequence[Edge]) -> str:
+        boundary = edges[0]
+        far = self.distance_m > self.allowed_m
+        jump = (
+            f" Too far from the last position, but the {IMPLAUSIBLE_RUN} before were so too." if far else ""
+        )
+        if not boundary.member:
+            if boundary.member_before:
+                return f"It is {boundary.edge_m:.1f} m outside the boundary; the margin is {boundary.margin_m:g} m.{jump}"
+            return f"It is {boundary.edge_m:.1f} m outside the boundary, and wasn't on site.{jump}"
+        kept = [f"{e.zone} ({e.edge_m:.1f} m outside)" for e in edges if e.member and e.edge_m > 0]
+        inside = [e.zone for e in edges if e.member and e.edge_m <= 0]
+        parts = [f"inside {', '.join(inside)}"] if inside else []
+        parts += [f"still within the margin of {', '.join(kept)}"] if kept else []
+        return f"It is {' and '.join(parts)}.{jump}"
+
+
+def _status_words(site: Site, kind: int, heard: Heard, present: bool) -> str:
+    if heard.what != OFFLINE:
+        return "The device says that it is there. That moves and holds nothing."
+    if site.on_offline_leave[kind] and present:
+        return f"The device is gone; unless a fix comes, it leaves after {site.offline_grace_s:g} s."
+    return "The device is gone. That is shown, and ends nothing: it is held as if it were only silent."
+
+
+def _columns(slots: np.ndarray[tuple[int], np.dtype[np.int32]], heard: Heard) -> Fixes:
+    def one(value: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.array([value], dtype=np.float64)
+
+    return Fixes(
+        slots,
+        np.array([heard.what], dtype=np.uint8),
+        one(heard.received_s),
+        one(heard.t_s),
+        one(heard.lat_deg),
+        one(heard.lon_deg),
+        one(heard.acc_m),
+    )
+
+
+def _projected(site: Site, heard: Heard) -> tuple[float, float]:
+    x_m, y_m = site.project(np.array([heard.lat_deg]), np.array([heard.lon_deg]))
+    return float(x_m[0]), float(y_m[0])
+
+
+def _accuracy(heard: Heard) -> float:
+    return max(0.0, heard.acc_m)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
