@@ -1,0 +1,69 @@
+"""Certificates that change while a server runs: seen by their content, loaded when they fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from headcount.errors import CertificateError
+from headcount.tls.certificates import refreshed
+from headcount.tls.files import TlsFiles
+
+_log = logging.getLogger(__name__)
+
+#: The files are looked at this often: whoever renews a certificate waits no longer for it to be shown.
+LOOK_S = 2.0
+#: Whether what we made ourselves ends soon is asked this often.
+RENEW_S = 3600.0
+
+
+async def reloading(files: TlsFiles, act: Callable[[], None], *, look_s: float = LOOK_S) -> None:
+    """Call `act` whenever the files hold something else that can be used; never ends.
+
+    A certificate and its key are replaced one after the other: what doesn't fit together is looked at
+    again, and said once when it stays so. Until it fits, the server shows what it had.
+    """
+    seen = await asyncio.to_thread(_content, files.watched)
+    complained: bytes | None = None
+    loop = asyncio.get_running_loop()
+    renew_s = loop.time() + RENEW_S
+    while True:
+        await asyncio.sleep(look_s)
+        if loop.time() > renew_s:
+            renew_s = loop.time() + RENEW_S
+            await _renew(files)
+        now = await asyncio.to_thread(_content, files.watched)
+        if now in {seen, complained}:
+            continue
+        try:
+            await asyncio.to_thread(refreshed, files)
+            act()
+        except CertificateError as error:
+            await asyncio.sleep(look_s)  # the other file may be on its way
+            if await asyncio.to_thread(_content, files.watched) == now:
+                complained = now
+                _log.error("the new certificate isn't taken: %s", error)
+            continue
+        seen, complained = now, None
+        _log.info("the certificate in %s has changed: new connections see the new one", files.certificate)
+
+
+async def _renew(files: TlsFiles) -> None:
+    try:
+        await asyncio.to_thread(refreshed, files)
+    except CertificateError as error:
+        _log.warning("%s", error)
+
+
+def _content(paths: tuple[Path, ...]) -> bytes:
+    """A digest of the files; who replaces a link or a folder (Kubernetes, certbot) changes it too."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:
+            digest.update(b"nothing")
+    return digest.digest()
