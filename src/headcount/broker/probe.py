@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,8 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from headcount.broker.config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
+from headcount.errors import CertificateError
+from headcount.tls.certificates import pinned_context
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
 NO_ANSWER = (OSError, TimeoutError, nats.errors.Error)
@@ -92,7 +95,7 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
     connect = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x3c" + fields
     host = LOCAL.get(config.mqtt_host, config.mqtt_host)
     async with asyncio.timeout(within_s):
-        reader, writer = await asyncio.open_connection(host, config.mqtt_port)
+        reader, writer = await asyncio.open_connection(host, config.mqtt_port, ssl=_context(config))
         try:
             writer.write(b"\x10" + _length(len(connect)) + connect)
             answer = await reader.readexactly(4)
@@ -104,6 +107,13 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
             raise ConnectionResetError("the NATS server closed the MQTT connection") from error
         finally:
             writer.close()
+
+
+def _context(config: BrokerConfig) -> ssl.SSLContext | None:
+    try:
+        return pinned_context(config.mqtt_tls) if config.mqtt_tls else None
+    except CertificateError as error:
+        raise ConnectionRefusedError(str(error)) from error
 
 
 def _length(number: int) -> bytes:

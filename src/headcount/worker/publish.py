@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from nats.js import JetStreamContext
 from headcount.counting.fixes import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
-from headcount.errors import LogError
+from headcount.errors import CertificateError, LogError
 from headcount.wire import (
     COUNT_SUBJECT,
     COUNT_TOPIC,
@@ -133,10 +134,27 @@ class MqttAddress:
     port: int
     user: str
     password: str
+    #: Where its port is encrypted: makes a context for one connection. Raises CertificateError.
+    tls: Callable[[], ssl.SSLContext] | None = None
 
     def __repr__(self) -> str:
         """Without the password: representations end up in logs."""
         return f"MqttAddress({self.user}@{self.host}:{self.port})"
+
+    def client(self, name: str) -> aiomqtt.Client:
+        """A client that isn't connected yet; `name` gets a random end, so that no two clients share one.
+
+        Raises:
+            CertificateError: the server's certificate can't be read.
+        """
+        return aiomqtt.Client(
+            self.host,
+            self.port,
+            username=self.user,
+            password=self.password,
+            identifier=f"{name}-{secrets.token_hex(4)}",
+            tls_context=self.tls() if self.tls else None,
+        )
 
 
 class RetainedCounts:
@@ -166,15 +184,9 @@ class RetainedCounts:
                 if not self._still():
                     return
                 try:
-                    async with aiomqtt.Client(
-                        address.host,
-                        address.port,
-                        username=address.user,
-                        password=address.password,
-                        identifier=f"headcount-counts-{secrets.token_hex(4)}",
-                    ) as client:
+                    async with address.client("headcount-counts") as client:
                         await self._publish(client)
-                except aiomqtt.MqttError as error:
+                except (aiomqtt.MqttError, CertificateError) as error:
                     _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
                     await asyncio.sleep(RECONNECT_S)
         finally:
