@@ -1,0 +1,126 @@
+"""Everything that reads bytes from outside, as functions of bytes that must never raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from headcount import wire
+from headcount.adapters import iotp, owntracks
+from headcount.adapters.foreign import Canonical, Ignored, Rejected
+from headcount.counting.engine import Engine
+from headcount.counting.fixes import Fixes
+from headcount.counting.zones import Zones
+from headcount.errors import ProtocolError
+from headcount.fixlog import payloads
+from headcount.fixlog.protocol import Parser
+from small_site import small_site
+
+OUTCOMES = (Canonical, Ignored, Rejected)
+SECOND_NS = 10**9
+NOW_S = 1_800_000_000
+_SITE = small_site()
+_ZONES = Zones(_SITE)
+
+
+def fix(data: bytes) -> None:
+    """Payloads of fixes, through the engine: each gets a verdict, counts stay within the number of devices."""
+    parts = data.split(b"\xff")[:8]
+    n = len(parts)
+    prefix = b"fix.0.%b." % _SITE.id.encode()
+    subjects = [prefix + b"person.p%d" % (number % 3) for number in range(n)]
+    received = np.arange(n, dtype=np.int64) * SECOND_NS + NOW_S * SECOND_NS
+    read = payloads.rows(prefix, subjects, parts, np.arange(1, n + 1, dtype=np.int64), received)
+    engine = Engine(_SITE, _ZONES)
+    engine.called(prefix)
+    slots = engine.slots(read.names, lambda _: True)
+    step = engine.step(
+        Fixes(slots, read.what, read.received_s, read.t_s, read.lat_deg, read.lon_deg, read.acc_m)
+    )
+    _require(bool((step.verdicts < len(wire.VERDICTS)).all()), "a fix without a verdict")
+    counts = engine.counts(float(NOW_S + n))
+    _require(counts.min() >= 0 and counts.max() <= 3, "more are counted than there are")
+
+
+def status(data: bytes) -> None:
+    """Last wills and whatever else stands on a status topic."""
+    prefix = b"fix.0.s."
+    subjects = [prefix + b"person.a.status", prefix + b"person.a"]
+    received = np.full(2, NOW_S * SECOND_NS, dtype=np.int64)
+    read = payloads.rows(prefix, subjects, [data, data], np.arange(1, 3, dtype=np.int64), received)
+    _require(len(read) == 2, "a row is missing")
+
+
+def protocol(data: bytes) -> None:
+    """What the NATS server might send: parsed, or refused as a protocol error; never more than was sent."""
+    parser = Parser()
+    size = 1 + data[0] if data else 1
+    try:
+        for start in range(0, len(data), size):
+            parser.feed(data[start : start + size])
+    except ProtocolError:
+        return
+
+
+def owntracks_message(data: bytes) -> None:
+    """OwnTracks messages of any topic."""
+    topic, _, payload = data.partition(b"\n")
+    outcomes = owntracks.decode(topic.decode(errors="replace"), payload)
+    _require(all(isinstance(each, OUTCOMES) for each in outcomes), "no outcome")
+
+
+def iotp_message(data: bytes) -> None:
+    """The older flows' messages, plain and wrapped."""
+    for topic in iotp.KIND_OF_TOPIC:
+        outcomes = iotp.decode(topic, data, float(NOW_S))
+        _require(len(outcomes) == 1 and isinstance(outcomes[0], OUTCOMES), "no outcome")
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise AssertionError(problem)
+
+
+Target = Callable[[bytes], None]
+TARGETS: dict[str, Target] = {
+    "fix": fix,
+    "status": status,
+    "protocol": protocol,
+    "owntracks": owntracks_message,
+    "iotp": iotp_message,
+}
+#: Beginnings that get the fuzzer past the first brace.
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    "fix": (
+        b'{"_type":"location","tst":1800000000,"lat":52.67,"lon":-8.57,"acc":5,"t":1800000000.5}',
+        b'{"tst":1800000001,"lat":52.67,"lon":-8.57}\xff{"tst":1e99,"lat":1e400,"lon":null}',
+    ),
+    "status": (b"online", b"offline"),
+    "protocol": (
+        b"\x40MSG fix.0.s.person.a 1 $JS.ACK.FIX_0.c.1.5.5.1800000000000000000.0 2\r\n{}\r\n",
+        b"\x08HMSG fix.0.s.person.a 1 $JS.ACK.FIX_0.c.1.5.5.1800000000000000000.0 12 14\r\nNATS/1.0\r\n\r\n{}\r\n",
+    ),
+    "owntracks": (b'owntracks/a/b\n{"_type":"location","tst":1,"lat":1,"lon":2,"tid":"ab","acc":3}',),
+    "iotp": (b'{"id":"car-7","lat":52.67,"lon":-8.57,"t":1732453200}', b"eyJpZCI6ImEifQ=="),
+}
+
+
+#: Words that random bytes hardly ever hit upon: JSON, the fields, numbers at the edge, NATS' verbs.
+DICTIONARY = (
+    *(b'"%s":' % name for name in (b"tst", b"t", b"lat", b"lon", b"acc", b"id", b"payload", b"d", b"_type")),
+    *(
+        b"null",
+        b"true",
+        b"1e400",
+        b"-0.0",
+        b"1e-400",
+        b"NaN",
+        b"Infinity",
+        b"9007199254740993",
+        b"[[[[",
+        b"}}",
+    ),
+    *(b'"\\\\ud800"', b'"location"', b'"lwt"', b'"transition"', b'"2026-11-24T13:00:00Z"', b"1800000000"),
+    *(b"MSG ", b"HMSG ", b"PING\\x0d\\x0a", b"\\x0d\\x0a", b"NATS/1.0", b"$JS.ACK.", b"Nmqtt-Pub: 1"),
+)
