@@ -11,8 +11,10 @@ key that leads nowhere, and that is taken over.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -30,8 +32,8 @@ MOST_LABEL = 100
 MOST_GROUPS, MOST_ALIASES = 20, 10
 #: Of an alias, a firmware's or an app's name.
 MOST_TEXT = 128
-#: Between two attempts of somebody who was overtaken; then an error.
-_ATTEMPTS = 8
+#: Of somebody who is overtaken again and again; then an error.
+_ATTEMPTS = 20
 #: An alias that leads nowhere is being given to a device, or somebody was killed while he did that.
 UNFINISHED_S = 60.0
 #: What may be changed; the rest follows from it, or never changes.
@@ -67,9 +69,10 @@ class Registry:
         return (await self._entry(id_))[0]
 
     async def all(self) -> dict[str, Device]:
-        """Every device by its id. Whoever asks often has a `Directory`."""
+        """Every device by its id, in their order. Whoever asks often has a `Directory`."""
         entries = await self._bucket.newest(DEVICE_KEY.format(id="*"))
-        return {device.id: device for device in (decoded(entry.value) for entry in entries.values())}
+        devices = (decoded(entries[key].value) for key in sorted(entries))
+        return {device.id: device for device in devices}
 
     async def list(
         self,
@@ -196,20 +199,26 @@ class Registry:
     async def _update(
         self, id_: str, changed: Callable[[Device], Device], *, also_erasing: bool = False
     ) -> Device:
-        for _ in range(_ATTEMPTS):
+        key = DEVICE_KEY.format(id=id_)
+        for attempt in range(_ATTEMPTS):
             device, revision = await self._entry(id_)
-            if device is None or (device.status == "erasing" and not also_erasing):
+            if device is None:
+                raise unknown(id_)
+            if device.status == "erasing" and not also_erasing:
+                if attempt:  # who watches has heard what was refused: say once more what is true
+                    await self._bucket.rewrite(key, encoded(device), revision)
                 raise unknown(id_)
             after = changed(device)
             if after == device:
                 return device
             after.changed = time.time()
             await self._claim(after, [alias for alias in after.aliases if alias not in device.aliases])
-            if await self._bucket.rewrite(DEVICE_KEY.format(id=id_), encoded(after), revision):
+            if await self._bucket.rewrite(key, encoded(after), revision):
                 for alias in device.aliases:
                     if alias not in after.aliases:
                         await self._release(alias, id_)
                 return after
+            await asyncio.sleep(random.uniform(0, 0.01 * (attempt + 1)))  # noqa: S311  # no secret
         raise DeviceError(id_, "is being changed by somebody else all the time", "Try again")
 
     async def _alias(self, alias: str) -> tuple[str, Entry] | None:
