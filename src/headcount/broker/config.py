@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from headcount import wire
 from headcount.errors import SettingsError
+from headcount.tls.files import TlsFiles
 
 #: Users of the server; `DEVICE` has no password.
 INTERNAL, DEVICE, SYSTEM = "headcount", "device", "system"
@@ -33,9 +34,17 @@ ACCOUNT = "HEADCOUNT"
 DOMAIN = "hub"
 
 Address = tuple[str, int]
+#: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
+CIPHERS = tuple(
+    f"TLS_ECDHE_{key}_WITH_{cipher}"
+    for key in ("ECDSA", "RSA")
+    for cipher in ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
+)
 #: Where a server that listens everywhere is reached from its own machine.
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 MIB = 1 << 20
+#: Seconds that a handshake may take; phones far away need some.
+_HANDSHAKE_S = 5
 Sync = Literal["always", "1s", "10s", "2m"]
 
 #: What a device may publish. Rights are checked on the subject after mapping: hence `fix.…` as well.
@@ -114,6 +123,10 @@ class BrokerConfig:
     devices: bool = True
     #: Whether devices need no account.
     anonymous: bool = False
+    #: With it devices speak TLS, 1.2 at least; without `devices` nothing is encrypted here.
+    tls: TlsFiles | None = None
+    #: Whether WebSocket is encrypted too, or by a balancer ahead.
+    ws_tls: bool = True
     leaf_port: int | None = None
     cluster_port: int | None = None
     peers: tuple[Address, ...] = ()
@@ -149,6 +162,11 @@ class BrokerConfig:
     def mqtt_host(self) -> str:
         """Where the MQTT port listens."""
         return self.host if self.devices else self.inside_host
+
+    @property
+    def mqtt_tls(self) -> TlsFiles | None:
+        """What the MQTT port encrypts with; our own user alone reaches it from inside without."""
+        return self.tls if self.devices else None
 
     @property
     def local_host(self) -> str:
@@ -291,7 +309,7 @@ def _websocket(config: BrokerConfig) -> str:
 # Browsers speak MQTT here, at the path /mqtt.
 websocket {{
   listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
-  no_tls: true
+{_encrypted(config.tls if config.ws_tls else None) or "  no_tls: true" + chr(10)}\
   handshake_timeout: "{config.limits.connect_timeout_s}s"
 }}
 """
@@ -303,6 +321,22 @@ def mappings(partitions: int) -> dict[str, str]:
     `fix.…` itself is mapped too: a sender who names a partition gets the right one all the same,
     otherwise one device could be counted twice.
     """
+def _encrypted(tls: TlsFiles | None) -> str:
+    """The files, which the server reads again at SIGHUP. It asks either everybody for a certificate or nobody."""
+    if tls is None:
+        return ""
+    clients = f"    ca_file: {_quote(str(tls.clients))}\n    verify: true\n" if tls.clients else ""
+    return f"""\
+  tls {{
+    cert_file: {_quote(str(tls.certificate))}
+    key_file: {_quote(str(tls.key))}
+{clients}    min_version: "1.2"
+    cipher_suites: [{_list(CIPHERS)}]
+    timeout: {_HANDSHAKE_S}
+  }}
+"""
+
+
     by_topic, by_subject = f"{{{{partition({partitions},1,3)}}}}", f"{{{{partition({partitions},2,4)}}}}"
     parts = "{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
     shifted = "{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"

@@ -21,6 +21,7 @@ from headcount.broker.config import BrokerConfig, render
 from headcount.broker.program import find_program
 from headcount.errors import BrokerError, HeadcountError, LogError, LogUnavailableError, PortTakenError
 from headcount.ops.lifecycle import dies_with_parent
+from headcount.tls.reload import reloading
 
 LOG = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class WatchedServer:
             try:
                 await self._start_first(program)
                 async with (
+                    _background(self._reload(), "broker certificates"),
                     _background(self._restart(program), "broker restart"),
                     _background(self._check(), "broker check"),
                 ):
@@ -183,6 +185,15 @@ class WatchedServer:
 
     async def _check(self) -> None:
         while True:
+    async def _reload(self) -> None:
+        """Have the server read its certificate again when it has changed; connections stay."""
+        if self.config.tls is not None:
+            await reloading(self.config.tls, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
             await asyncio.sleep(self._check_every_s)
             try:
                 await self._look()
