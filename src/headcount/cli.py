@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from headcount import __version__, machine, roles
+from headcount.broker.config import LOCAL
 from headcount.cli_bench import bench_group
 from headcount.cli_cluster import cluster_options
 from headcount.cli_prove import prove_command
@@ -27,8 +28,17 @@ from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
 from headcount.ops.pulse import beating
 from headcount.scaling.settings import ScaleSettings
-from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings
+from headcount.settings import (
+    DEFAULT_DATA,
+    DEFAULT_SITE,
+    LOOPBACK,
+    PUBLIC_PORTS,
+    Settings,
+    joined,
+    with_ports,
+)
 from headcount.sites import bundled_site, load_site
+from headcount.tls.certificates import fingerprint, first_certificate, spoken
 
 CONFIG = Path("headcount.toml")
 #: Said at every start where nobody is asked who they are.
@@ -71,10 +81,10 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 def _options(function: Callable[..., None]) -> Callable[..., None]:
     """The options of a deployment, for every command that needs them."""
-    ports = (
-        ("mqtt", 1883, "MQTT, for devices"),
-        ("ws", 9001, "MQTT over WebSocket, for browsers"),
-        ("http", 8080, "HTTP: map, API, metrics"),
+    ports: tuple[tuple[str, int | None, str], ...] = (
+        ("mqtt", None, "MQTT, for devices"),
+        ("ws", None, "MQTT over WebSocket, for browsers"),
+        ("http", None, "HTTP: map, API, metrics"),
         ("nats", 4222, "NATS, inside the machine"),
         ("monitor", 8222, "the broker's own monitoring, inside the machine"),
     )
@@ -94,7 +104,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
                 type=click.IntRange(1, 65535),
                 default=default,
                 envvar=f"HEADCOUNT_{name.upper()}_PORT",
-                show_default=True,
+                show_default=True if default else "{}, with TLS {}".format(*PUBLIC_PORTS[f"{name}_port"]),
                 show_envvar=True,
                 help=f"Port of {what}.",
             )
@@ -135,12 +145,13 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--tls",
-            type=click.Choice(["auto", "on", "off"]),
+            type=click.Choice(["auto", "on", "off", "proxy"]),
             default="auto",
             envvar="HEADCOUNT_TLS",
             show_default=True,
             show_envvar=True,
-            help="TLS for devices and browsers; auto: unless --host is this machine only.",
+            help="TLS for devices and browsers; auto: unless --host is this machine only; proxy: over MQTT "
+            "here, and for browsers at the balancer ahead.",
         ),
         *(
             click.option(
@@ -186,7 +197,7 @@ def _settings(site: Path | None, values: dict[str, Any]) -> Settings:
         raise SettingsError(
             "--site", "no site file. Name one, make one with `headcount site import`, or try `headcount demo`"
         )
-    return Settings(site=found, **values)
+    return Settings(site=found, **with_ports(values))
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -288,11 +299,27 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
         await task
 
 
+def _url(settings: Settings, path: str) -> str:
+    """An address of the API, for a person in front of this machine."""
+    host = joined((LOCAL.get(settings.host, settings.host), settings.http_port))
+    return f"{'https' if settings.encrypted else 'http'}://{host}{path}"
+
+
+def _certificate(settings: Settings) -> str:
+    """What browsers and devices are shown: how to tell ours from another's."""
+    tls = roles.tls_of(settings)
+    if tls is None:
+        return ""
+    shown = first_certificate(tls.certificate)
+    made = "self-made, unknown to everybody; see docs/guides/secure.md" if tls.self_made else tls.certificate
+    return f"  tls      {made}\n           SHA-256 {spoken(fingerprint(shown))}\n"
+
+
 def _fleet(settings: Settings) -> str:
     """How many there may be, and where it says how many there are and why."""
     chosen = ScaleSettings.from_environment(os.environ)
     return (
-        f"  fleet    http://127.0.0.1:{settings.http_port}/v1/system/scaling"
+        f"  fleet    {_url(settings, '/v1/system/scaling')}"
         f"  {chosen.brokers_least} to {chosen.brokers_most} brokers,"
         f" {chosen.workers_least} to {chosen.workers_most} workers\n"
     )
@@ -302,11 +329,12 @@ def _greet(settings: Settings, more: str = "") -> None:
     site = load_site(settings.site)
     click.echo(
         f"headcount counts {site.name}.\n"
-        f"  map      http://127.0.0.1:{settings.http_port}/\n"
-        f"  counts   http://127.0.0.1:{settings.http_port}/v1/sites/{site.id}/counts\n"
-        f"  devices  mqtt://{'127.0.0.1' if settings.host == LOOPBACK else '<this machine>'}:{settings.mqtt_port}"
+        f"  map      {_url(settings, '/')}\n"
+        f"  counts   {_url(settings, f'/v1/sites/{site.id}/counts')}\n"
+        f"  devices  {'mqtts' if settings.encrypted else 'mqtt'}://{'127.0.0.1' if settings.host == LOOPBACK else '<this machine>'}:{settings.mqtt_port}"
         f"  topic headcount/{site.id}/person/<device>/fix\n"
         f"  data     {settings.data}\n"
+        f"{_certificate(settings)}"
         f"{more}"
         f"{OPEN if settings.open else ''}"
         "Ctrl-C stops it."
@@ -345,6 +373,7 @@ def demo(
     def given(name: str) -> bool:
         return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
+    values = with_ports(values)
     for name in ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port"):
         if not given(name):
             values[name] = machine.free_port(values[name])
@@ -369,7 +398,7 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
         ):
             _greet(settings)
             if browser:
-                _open_browser(f"http://127.0.0.1:{settings.http_port}/")
+                _open_browser(_url(settings, "/"))
             await asyncio.Event().wait()
 
     await _until_stopped(work())
@@ -409,7 +438,7 @@ def run(role: str, site: Path | None, **values: Any) -> None:
     scale     adds and removes brokers and workers; more in variables HEADCOUNT_SCALE_…
     """
     if role in roles.WITHOUT_SITE:
-        settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **values)
+        settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **with_ports(values))
     else:
         settings = _settings(site, values)
     configure_logging(role)
@@ -440,7 +469,7 @@ def scale(site: Path | None, **values: Any) -> None:
     GET /v1/system/scaling has what it sees and why it did what.
     """
     chosen = taken(values)
-    settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **values)
+    settings = Settings(site=roles.site_path(site) or DEFAULT_SITE, **with_ports(values))
     configure_logging("scale")
 
     async def work() -> None:

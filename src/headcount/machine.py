@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from headcount import roles
 from headcount.broker import probe
+from headcount.broker.config import LOCAL
 from headcount.broker.server import Broker
-from headcount.errors import HeadcountError, PortTakenError, SettingsError
+from headcount.errors import CertificateError, HeadcountError, PortTakenError, SettingsError
 from headcount.ops.lifecycle import STOP_S, Child
 from headcount.ops.logs import LOG_LEVEL
 from headcount.ops.ports import free_ports
@@ -24,6 +25,8 @@ from headcount.proxy.options import ProxyOptions
 from headcount.proxy.program import find_program
 from headcount.scaling.settings import ScaleSettings, variable
 from headcount.settings import LOOPBACK, Settings, joined
+from headcount.tls.certificates import pinned_context
+from headcount.tls.files import TlsFiles
 
 #: The roles of a machine, in the order in which they are started.
 WORKING_ROLES = ("count", "history", "adapters", "api")
@@ -39,13 +42,14 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     Raises:
         HeadcountError: whatever keeps it from starting; nothing is left behind then.
     """
-    roles.site_of(settings)  # a bad site file is told here, once
+    roles.site_of(settings)  # a bad site file is told here, once; and a bad certificate
+    tls = roles.tls_of(settings)
     _check_free("HTTP", settings.host, settings.http_port, "--http-port")
     async with (
         Broker(roles.alone(settings)),
         watched({role: Part(["run", role], settings) for role in WORKING_ROLES}) as children,
     ):
-        await _ready(settings)
+        await _ready(settings, tls)
         yield children
 
 
@@ -57,6 +61,7 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
         HeadcountError: whatever keeps it from starting; nothing is left behind then.
     """
     roles.site_of(settings)
+    tls = roles.tls_of(settings)
     # what its parts would stumble over again and again is told here, once
     chosen = ScaleSettings.from_environment(os.environ)
     if chosen.driver != "process":
@@ -72,7 +77,7 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     parts["proxy"] = Part(["run", "proxy"], proxy, ELASTIC_STOP_S)
     parts["scale"] = Part(["run", "scale"], inside, SCALE_STOP_S)
     async with Broker(roles.core_config(inside)), watched(parts) as children:
-        await _ready(settings, devices=True)
+        await _ready(settings, tls, devices=True)
         yield children
 
 
@@ -82,7 +87,7 @@ def _inside(settings: Settings) -> tuple[Settings, Settings]:
     inside = dataclasses.replace(
         settings,
         host=LOOPBACK,
-        tls="off",
+        tls="proxy" if settings.encrypted else "off",
         devices=False,
         mqtt_port=mqtt,
         http_port=http,
@@ -95,7 +100,7 @@ def _inside(settings: Settings) -> tuple[Settings, Settings]:
     proxy = dataclasses.replace(
         inside,
         host=settings.host,
-        tls=settings.tls,
+        tls="on" if settings.encrypted else "off",
         mqtt_port=settings.mqtt_port,
         http_port=settings.http_port,
         ws_port=settings.ws_port,
@@ -136,14 +141,15 @@ async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Child]]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ready(settings: Settings, *, devices: bool = False) -> None:
+async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = False) -> None:
     """Wait until the API says so and, with `devices`, one is let in."""
-    url = f"http://{LOOPBACK}:{settings.http_port}/readyz"
+    where = joined((LOCAL.get(settings.host, settings.host), settings.http_port))
+    url = f"{'https' if tls else 'http'}://{where}/readyz"
     reason = "it doesn't answer"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_S):
             while True:
-                ready, reason = await asyncio.to_thread(_ask, url, reason)
+                ready, reason = await asyncio.to_thread(_ask, url, reason, tls)
                 if ready and devices:
                     ready, reason = await _let_in(settings)
                 if ready:
@@ -160,13 +166,14 @@ async def _let_in(settings: Settings) -> tuple[bool, str]:
     return True, ""
 
 
-def _ask(url: str, reason: str) -> tuple[bool, str]:
+def _ask(url: str, reason: str, tls: TlsFiles | None) -> tuple[bool, str]:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  our own address
+        context = pinned_context(tls) if tls else None
+        with urllib.request.urlopen(url, timeout=2, context=context):  # noqa: S310  our own address
             return True, ""
     except urllib.error.HTTPError as error:
         return False, error.read(1000).decode(errors="replace")
-    except OSError:
+    except (OSError, CertificateError):
         return False, reason
 
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -34,8 +35,17 @@ from headcount.proxy.options import ProxyOptions
 from headcount.proxy.role import ProxySettings
 from headcount.scaling import role as scaling
 from headcount.scaling.settings import ScaleSettings
-from headcount.settings import ENVIRONMENT, Settings, joined
+from headcount.settings import ENVIRONMENT, LOOPBACK, Settings, joined
 from headcount.sites import load_site
+from headcount.tls.certificates import (
+    FOLDER,
+    check_pair,
+    ensure_client_rules,
+    ensure_server_certificate,
+    machine_names,
+    pinned_context,
+)
+from headcount.tls.files import TlsFiles
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
 
@@ -100,7 +110,16 @@ async def run_core(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def core_config(settings: Settings) -> BrokerConfig:
-    """A node of the core that brokers and other nodes can join."""
+    """A node of the core that brokers and other nodes can join.
+
+    Raises:
+        SettingsError: it would take devices over TLS, and so be of no use to other machines' workers.
+        CertificateError: see `tls_of`.
+    """
+    if settings.devices and settings.encrypted and settings.inside_host != LOOPBACK:
+        raise SettingsError(
+            "--devices", "with TLS devices reach a core of several machines through brokers: --no-devices"
+        )
     config = alone(settings)
     return dataclasses.replace(
         config,
@@ -114,8 +133,50 @@ def core_config(settings: Settings) -> BrokerConfig:
     )
 
 
+def tls_of(settings: Settings) -> TlsFiles | None:
+    """The certificate of this machine's servers, made if none is named; None where nothing is encrypted.
+
+    Raises:
+        CertificateError: a file can't be used.
+    """
+    if not settings.encrypted:
+        return None
+    folder = settings.data.absolute() / FOLDER
+    client_ca = settings.client_ca and settings.client_ca.absolute()
+    if settings.tls_cert is None or settings.tls_key is None:
+        certificate, key = ensure_server_certificate(folder, machine_names(*_own_hosts(settings)))
+        files = TlsFiles(certificate, key, self_made=True, client_ca=client_ca)
+    else:
+        files = TlsFiles(settings.tls_cert.absolute(), settings.tls_key.absolute(), client_ca=client_ca)
+        check_pair(files.certificate, files.key)
+    return ensure_client_rules(files, folder)
+
+
+def _own_hosts(settings: Settings) -> tuple[str, ...]:
+    return settings.host, settings.advertise
+
+
+def mqtt_addresses(settings: Settings) -> list[MqttAddress]:
+    """Where our own MQTT clients find the core, and who they are there.
+
+    Raises:
+        CertificateError: see `tls_of`.
+    """
+    tls = tls_of(settings) if settings.core_takes_tls else None
+    context = None if tls is None else partial(pinned_context, tls)
+    password = secret_of(settings)
+    return [
+        MqttAddress(LOCAL.get(host, host), port, INTERNAL, password, context)
+        for host, port in settings.core_mqtt_addresses
+    ]
+
+
 def alone(settings: Settings) -> BrokerConfig:
-    """One NATS server that is everything."""
+    """One NATS server that is everything.
+
+    Raises:
+        CertificateError: see `tls_of`.
+    """
     return BrokerConfig(
         data=settings.data,
         password=secret_of(settings),
@@ -126,6 +187,8 @@ def alone(settings: Settings) -> BrokerConfig:
         monitor_port=settings.monitor_port,
         partitions=settings.partitions,
         anonymous=settings.open,
+        tls=tls_of(settings),
+        ws_tls=settings.encrypts_http,
     )
 
 
@@ -162,9 +225,12 @@ async def run_count(settings: Settings, stop: asyncio.Event) -> None:
     # batches are hundreds of thousands of short-lived objects without cycles
     gc.set_threshold(200_000, 20, 100)
     password = secret_of(settings)
-    mqtt = [MqttAddress(host, port, INTERNAL, password) for host, port in settings.core_mqtt_addresses]
     worker = counting.WorkerSettings(
-        site_of(settings), _endpoint(settings), mqtt, settings.partitions, password.encode()
+        site_of(settings),
+        _endpoint(settings),
+        mqtt_addresses(settings),
+        settings.partitions,
+        password.encode(),
     )
     await counting.run(worker, stop)
 
@@ -198,8 +264,10 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         open=settings.open,
         smallest_shown=settings.smallest_shown,
         monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",
+        https=settings.encrypted,
     )
-    await server.run(sources, host=settings.host, port=settings.http_port, stop=stop)
+    tls = tls_of(settings) if settings.encrypts_http else None
+    await server.run(sources, host=settings.host, port=settings.http_port, stop=stop, tls=tls)
 
 
 async def run_devices(settings: Settings, stop: asyncio.Event) -> None:
@@ -289,7 +357,8 @@ def health_url(role: str, settings: Settings) -> str:
     if role not in addresses:
         return ""
     host, port = addresses[role]
-    return f"http://{joined((LOCAL.get(host, host), port))}/healthz"
+    scheme = "https" if role == "api" and settings.encrypts_http else "http"
+    return f"{scheme}://{joined((LOCAL.get(host, host), port))}/healthz"
 
 
 def site_path(site: Path | None) -> Path | None:

@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headcount.errors import SettingsError
 from headcount.wire import ID
@@ -24,6 +24,25 @@ ANY = ("0.0.0.0", "::")
 SMALLEST_SHOWN = 5
 
 Address = tuple[str, int]
+
+
+#: The ports of devices and browsers: plain, and with TLS (8883 is MQTT's own by IANA).
+PUBLIC_PORTS = {"mqtt_port": (1883, 8883), "ws_port": (9001, 9443), "http_port": (8080, 8443)}
+
+
+def wants_tls(tls: str, host: str) -> bool:
+    """Whether a setting of `--tls` means it, where we listen on `host`."""
+    return tls in ("on", "proxy") or (tls == "auto" and host not in (LOOPBACK, "localhost", "::1"))
+
+
+def with_ports(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a command line with those ports that weren't given: the usual ones, with TLS or without."""
+    encrypted = wants_tls(values["tls"], values["host"])
+    usual = {
+        name: ports[encrypted and (values["tls"] != "proxy" or name == "mqtt_port")]
+        for name, ports in PUBLIC_PORTS.items()
+    }
+    return values | {name: values.get(name) or port for name, port in usual.items()}
 
 
 def machine_name() -> str:
@@ -47,7 +66,7 @@ class Settings:
     host: str = LOOPBACK
     open: bool = False
     suppress_below: int | None = None
-    tls: Literal["auto", "on", "off"] = "auto"
+    tls: Literal["auto", "on", "off", "proxy"] = "auto"
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
@@ -85,6 +104,8 @@ class Settings:
             raise SettingsError("--suppress-below", f"{self.suppress_below} is not within 1 to 1000")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsError("--tls-cert", "a certificate and its key (--tls-key) go together")
+        if self.client_ca is not None and not self.encrypted:
+            raise SettingsError("--client-ca", "devices can only show a certificate over TLS: --tls on")
         hosts = {"--host": self.host, "--inside-host": self.inside_host, "--advertise": self.advertise}
         for option, host in hosts.items():
             if host and re.fullmatch(r"[0-9A-Za-z.:_-]+", host) is None:
@@ -124,7 +145,17 @@ class Settings:
     @property
     def encrypted(self) -> bool:
         """Whether devices and browsers speak TLS: by default where they come from other machines."""
-        return self.tls == "on" or (self.tls == "auto" and self.host not in (LOOPBACK, "localhost", "::1"))
+        return wants_tls(self.tls, self.host)
+
+    @property
+    def encrypts_http(self) -> bool:
+        """Whether the API itself speaks TLS, and not a balancer ahead of it."""
+        return self.encrypted and self.tls != "proxy"
+
+    @property
+    def core_takes_tls(self) -> bool:
+        """Whether our own MQTT clients meet TLS: where devices come to the same port of this machine."""
+        return self.encrypted and self.devices and not self.core and not self.core_mqtt
 
     @property
     def advertised(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 
@@ -12,6 +14,9 @@ from headcount.api.app import create_app
 from headcount.api.parts import Parts
 from headcount.api.sources import Sources
 from headcount.ops.http import GRACE_S, Server, listen
+from headcount.tls.certificates import load, server_context
+from headcount.tls.files import TlsFiles
+from headcount.tls.reload import reloading
 
 #: Clients' WebSocket messages are thrown away: none needs to be longer.
 _MAX_WEBSOCKET_MESSAGE = 1024
@@ -26,6 +31,7 @@ async def run(
     port: int,
     stop: asyncio.Event,
     on_ready: Callable[[int], None] | None = None,
+    tls: TlsFiles | None = None,
 ) -> None:
     """Serve the API until `stop` is set or this is cancelled.
 
@@ -35,11 +41,14 @@ async def run(
         port: the port, 0 = any free one.
         stop: ends it: streams at once; readers that take nothing, and other answers, within `GRACE_S`.
         on_ready: called with the port when requests are answered.
+        tls: serve HTTPS with this certificate, which is loaded again when it changes.
 
     Raises:
+        CertificateError: the certificate can't be used.
         PortTakenError: somebody else listens there.
         SettingsError: the address can't be listened on.
     """
+    context = None if tls is None else server_context(tls.certificate, tls.key)
     listener = listen(host, port, "--http-port")
     with listener:
         app = create_app(sources)
@@ -53,12 +62,14 @@ async def run(
                 timeout_graceful_shutdown=GRACE_S,  # type: ignore[arg-type]  # it only waits that long
                 ws_max_size=_MAX_WEBSOCKET_MESSAGE,
                 ws_max_queue=4,
+                ssl_context_factory=None if context is None else lambda *_: context,
             )
         )
         parts: Parts = app.state.parts
         # No task group: cancelled from outside, it would cancel the server instead of stopping it.
         serving = asyncio.create_task(server.serve([listener]), name="api: serve")
         stopped = asyncio.create_task(stop.wait(), name="api: stop")
+        renewing = asyncio.create_task(_renewing(tls, context), name="api: certificate")
         try:
             if await _started(server, serving) and on_ready is not None:
                 on_ready(listener.getsockname()[1])
@@ -66,9 +77,15 @@ async def run(
         finally:
             _log.info("the API stops")
             stopped.cancel()
+            renewing.cancel()
             parts.live.close()
             server.should_exit = True
             await serving
+
+
+async def _renewing(tls: TlsFiles | None, context: ssl.SSLContext | None) -> None:
+    if tls is not None and context is not None:
+        await reloading(tls, partial(load, context, tls.certificate, tls.key))
 
 
 async def _started(server: Server, serving: asyncio.Task[None]) -> bool:

@@ -25,6 +25,7 @@ class Sources:
     monitor_url: str | None = None  # the broker's monitoring, http://host:port
     web: Path = WEB
     open: bool = False  # anybody may see what a viewer may, this machine what an operator may
+    https: bool = False  # browsers come over TLS, to us or to a balancer ahead of us
     smallest_shown: int = 5  # the public sees no count below it
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503

@@ -43,6 +43,12 @@ def problem(path: Path, now_s: float, *, alive: bool = False) -> str:
 def _asked(url: str) -> str:
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=ANSWER_S)
+    if address.scheme == "https":
+        import ssl  # noqa: PLC0415  # costs a hundredth of a second, and most roles don't need it
+
+        # our own machine's loopback address, where the certificate's name says nothing
+        context = ssl._create_unverified_context()  # noqa: S323, SLF001
+        connection = http.client.HTTPSConnection(address.netloc, timeout=ANSWER_S, context=context)
     try:
         connection.request("GET", address.path + (f"?{address.query}" if address.query else ""))
         answer = connection.getresponse()
