@@ -1,0 +1,210 @@
+"""The NATS server's authorization callout: its question to bytes that we understand, our answer to its bytes.
+
+    server ──▶ $SYS.REQ.USER.AUTH  a JWT: who connects from where, with which password, certificate, client id
+    server ◀── reply               a JWT, signed by the account's key: a user's JWT with its rights, or an error
+
+The answer is bound to the question by the key that the server has made for this one connection. The
+account's key is derived from the deployment's secret, so every unit has the same without being told.
+
+Source: nats-server `auth_callout.go`, nats-io/jwt v2 `authorization_claims.go`, `user_claims.go`.
+Questions hold passwords: nothing of them is ever logged.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import hashlib
+import math
+
+import msgspec
+import nkeys
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from headcount.devices.permissions import Rights
+
+SUBJECT = "$SYS.REQ.USER.AUTH"
+#: The longest question that is read: a password of 1 KiB and a chain of certificates fit.
+MOST_BYTES = 64 << 10
+#: What is written into the server's log of somebody who isn't let in: no more than this.
+REFUSED = "refused"
+_CONNECTION_TYPES = ("MQTT", "MQTT_WS")
+#: Of nats-io/jwt.
+_VERSION = 2
+_HEADER = b'{"typ":"JWT","alg":"ed25519-nkey"}'
+
+
+class _Server(msgspec.Struct):
+    id: str = ""
+
+
+class _Client(msgspec.Struct):
+    host: str = ""
+    type: str = ""
+    mqtt_id: str = ""
+    id: int = 0
+
+
+class _Connect(msgspec.Struct):
+    user: str = ""
+    password: str = msgspec.field(default="", name="pass")
+    auth_token: str = ""
+
+
+class _Tls(msgspec.Struct):
+    verified_chains: list[list[str]] = []
+
+
+class _Question(msgspec.Struct):
+    user_nkey: str
+    server_id: _Server
+    client_info: _Client = msgspec.field(default_factory=_Client)
+    connect_opts: _Connect = msgspec.field(default_factory=_Connect)
+    client_tls: _Tls | None = None
+
+
+class _Claims(msgspec.Struct):
+    nats: _Question
+
+
+_DECODER = msgspec.json.Decoder(_Claims)
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """A client's certificate that the server has verified: its common name and its SHA-256 in hex."""
+
+    name: str
+    sha256: str
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Somebody who wants in."""
+
+    key: str = msgspec.field(default="")  # the public key that the server has made for this connection
+    server: str = msgspec.field(default="")  # the server's own public key
+    user: str = ""
+    password: str = ""
+    client_id: str = ""  # of MQTT
+    address: str = ""  # from where the server sees them come
+    type: str = ""  # `mqtt`, `mqtt_ws`, `nats`, …
+    certificate: Certificate | None = None
+
+    def __repr__(self) -> str:
+        """Without anything of a person: representations end up in logs."""
+        return "Request(…)"
+
+
+def read_request(data: bytes) -> Request | None:
+    """A question of the server's; None if it can't be read.
+
+    Its signature isn't looked at: nobody but the server itself may publish on that subject.
+    """
+    parts = data.split(b".") if len(data) <= MOST_BYTES else []
+    if len(parts) != 3:
+        return None
+    try:
+        asked = _DECODER.decode(base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))).nats
+    except (msgspec.MsgspecError, binascii.Error, ValueError):
+        return None
+    tls, client, connect = asked.client_tls, asked.client_info, asked.connect_opts
+    chain = tls.verified_chains[0] if tls and tls.verified_chains else []
+    return Request(
+        key=asked.user_nkey,
+        server=asked.server_id.id,
+        user=connect.user,
+        password=connect.password,
+        client_id=client.mqtt_id,
+        address=client.host,
+        type=client.type,
+        certificate=_certificate(chain[0]) if chain else None,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _certificate(pem: str) -> Certificate | None:
+    try:
+        found = x509.load_pem_x509_certificate(pem.encode())
+        names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        return None
+    return Certificate(str(names[0].value) if names else "", found.fingerprint(SHA256()).hex())
+
+
+class Signer:
+    """Signs answers with the account's key."""
+
+    def __init__(self, secret: str, account: str) -> None:
+        """Derive the key from the deployment's secret; who is let in is put into `account`."""
+        raw = hashlib.blake2b(b"callout", key=secret.encode()[:64], digest_size=32).digest()
+        self._pair = nkeys.from_seed(nkeys.encode_seed(raw, nkeys.PREFIX_BYTE_ACCOUNT))
+        self._account = account
+        #: The public key, as the server's configuration names it.
+        self.public: str = self._pair.public_key.decode()
+
+    def accept(
+        self, request: Request, name: str, rights: Rights, now_s: float, expires_s: float | None
+    ) -> bytes:
+        """Let somebody in under a name, with these rights, until a time (Unix seconds; None = for good)."""
+        claims: dict[str, object] = {
+            "iat": int(now_s),
+            "iss": self.public,
+            "sub": request.key,
+            "name": name,
+            "aud": self._account,
+            "nats": _rights(rights),
+        }
+        if expires_s is not None:
+            claims["exp"] = math.ceil(expires_s)
+        return self._answer(request, now_s, {"jwt": self._signed(msgspec.json.encode(claims)).decode()})
+
+    def refuse(self, request: Request, now_s: float) -> bytes:
+        """Let nobody in; the reason stays with us."""
+        return self._answer(request, now_s, {"error": REFUSED})
+
+    def _answer(self, request: Request, now_s: float, what: dict[str, object]) -> bytes:
+        claims = {
+            "iat": int(now_s),
+            "iss": self.public,
+            "sub": request.key,
+            "aud": request.server,
+            "nats": what | {"type": "authorization_response", "version": _VERSION},
+        }
+        return self._signed(msgspec.json.encode(claims))
+
+    def _signed(self, claims: bytes) -> bytes:
+        text = _ENCODED_HEADER + b"." + _base64(claims)
+        return text + b"." + _base64(self._pair.sign(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _rights(rights: Rights) -> msgspec.Raw:
+    """The part of a user's claims that is the same at each connection."""
+    return msgspec.Raw(
+        msgspec.json.encode(
+            {
+                "pub": _allowed(rights.publish),
+                "sub": _allowed(rights.subscribe),
+                "subs": rights.subscriptions,
+                "data": -1,
+                "payload": rights.payload_bytes,
+                "allowed_connection_types": _CONNECTION_TYPES,
+                "type": "user",
+                "version": _VERSION,
+            }
+        )
+    )
+
+
+def _allowed(subjects: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """An empty list of what is allowed would allow everything."""
+    return {"allow": subjects} if subjects else {"deny": (">",)}
+
+
+def _base64(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+_ENCODED_HEADER = _base64(_HEADER)

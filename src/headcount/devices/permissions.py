@@ -1,0 +1,73 @@
+"""What each may publish and hear: devices their own and the public's, programs by their role; pure.
+
+The server checks rights on the subject after its mapping, so a device's fix is named twice: as it is
+published and as it stands in the log. No right of a device has a wildcard where another device's id, or
+another kind's or site's name, could stand: it can neither speak as another nor hear that there is one.
+What QoS 1 needs inside of the server ($MQTT.…) the server does itself, and MQTT clients can't name it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headcount.wire import Device, Role
+
+#: The largest message of a device; the streams take no larger ones.
+PAYLOAD_BYTES = 64 << 10
+#: Subscriptions of one connection.
+SUBSCRIPTIONS = 50
+#: The user name of programs; their password is their token.
+PROGRAM = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Subjects (NATS) that somebody may publish to and subscribe to."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    subscriptions: int = SUBSCRIPTIONS
+    payload_bytes: int = PAYLOAD_BYTES
+
+
+def of_device(device: Device) -> Rights | None:
+    """A device's rights; None: it isn't let in."""
+    if device.status not in {"active", "paused"}:
+        return None
+    own = f"headcount.{device.site}.{device.kind}.{device.id}"
+    public = (f"headcount.{device.site}.counts", f"headcount.{device.site}.counts.>")
+    subscribe = (*public, f"headcount.{device.site}.site", f"{own}.cmd")
+    if device.status == "paused":
+        return Rights((f"{own}.ack",), subscribe)
+    logged = f"fix.*.{device.site}.{device.kind}.{device.id}"
+    owntracks = f"owntracks.{device.id}.*"
+    publish = (
+        f"{own}.fix",
+        f"{own}.status",
+        f"{own}.ack",
+        logged,
+        f"{logged}.status",
+        owntracks,
+        f"{owntracks}.event",
+    )
+    if device.gateway:
+        publish += ("car-iotp", "mobile-iotp")
+    return Rights(publish, subscribe)
+
+
+def of_program(role: Role, sites: tuple[str, ...] = ()) -> Rights:
+    """A program's rights on these sites (none named: on all): it publishes nothing."""
+    below = {"public": ("counts", "site"), "viewer": ("counts", "site", "exact")}
+    names = below.get(role, ("counts", "site", "exact", "events"))
+    subscribe = tuple(
+        subject
+        for site in sites or ("*",)
+        for name in names
+        for subject in _heard(f"headcount.{site}.{name}")
+    )
+    return Rights((), subscribe, max(SUBSCRIPTIONS, len(subscribe)))
+
+
+def _heard(subject: str) -> tuple[str, ...]:
+    """MQTT's `counts/#` also means `counts` itself; `site` has nothing below it."""
+    return (subject,) if subject.endswith(".site") else (subject, f"{subject}.>")
