@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import nats.errors
 import pytest
 from nats.aio.client import Client
@@ -22,7 +23,7 @@ from headcount.fixlog.acknowledged import with_stored
 from headcount.fixlog.streams import (
     LOG_AGE_S,
     MAX_DEVICE_MESSAGE_BYTES,
-    MQTT_LIMITS,
+    MQTT_STREAMS,
     SNAPSHOT_BUCKET,
     StreamBytes,
     _ask,
@@ -258,15 +259,59 @@ def test_snapshots_can_be_kept(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_the_servers_own_streams_are_limited(tmp_path: Path) -> None:
-    """What the server keeps for MQTT has limits, also after it was started again."""
+def test_what_the_server_keeps_for_mqtt_is_not_on_disk(tmp_path: Path) -> None:
+    """Its streams have limits and are in memory, also where clients hurry in while it is started again."""
+
+    async def hurry(broker: Broker) -> None:
+        while True:
+            with suppress(aiomqtt.MqttError):
+                async with aiomqtt.Client(
+                    "127.0.0.1", broker.config.mqtt_port, identifier="Zaphod", clean_session=False
+                ) as client:
+                    await client.subscribe("headcount/ul/person/Zaphod/cmd", qos=1)
+                    await client.publish("headcount/ul/person/Zaphod/ack", b"ok", qos=2)
+            await asyncio.sleep(0.005)
 
     async def check() -> None:
-        for _ in range(2):
-            async with log_of(tmp_path) as (_, client):
-                for name, limits in MQTT_LIMITS.items():
-                    present = await config(client, name)
-                    assert {key: present[key] for key in limits} == limits
+        async with log_of(tmp_path) as (broker, client):
+            await _mqtt_is_in_memory(client)
+            hurrying = asyncio.create_task(hurry(broker))
+            await asyncio.sleep(0.5)
+            old = broker.pid
+            assert old is not None
+            os.kill(old, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while not (broker.restarts and broker.ready):  # noqa: ASYNC110 - it gives no signal
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
+            hurrying.cancel()
+        async with log_of(tmp_path) as (_, client):
+            await _mqtt_is_in_memory(client)
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "broker.log"]
+        assert not [path for path in files if "MQTT" in str(path) or b"Zaphod" in path.read_bytes()]
+
+    asyncio.run(check())
+
+
+async def _mqtt_is_in_memory(client: Client) -> None:
+    for wanted in MQTT_STREAMS:
+        present = await config(client, wanted["name"])
+        assert {key: present[key] for key in wanted} == wanted
+
+
+def test_what_an_earlier_release_kept_for_mqtt_is_removed(tmp_path: Path) -> None:
+    """Sessions on the disk, with the ids of clients, are gone after the next start."""
+
+    async def check() -> None:
+        async with log_of(tmp_path) as (_, client):
+            for wanted in MQTT_STREAMS:
+                await _ask(client, f"STREAM.DELETE.{wanted['name']}")
+                await _ask(client, f"STREAM.CREATE.{wanted['name']}", wanted | {"storage": "file"})
+            await client.jetstream().publish("$MQTT.sess.x", b"Zaphod")
+        async with log_of(tmp_path) as (_, client):
+            await _mqtt_is_in_memory(client)
+            files = [path for path in tmp_path.rglob("*") if path.is_file()]
+            assert not [path for path in files if "MQTT" in str(path) or b"Zaphod" in path.read_bytes()]
 
     asyncio.run(check())
 

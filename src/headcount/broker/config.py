@@ -221,7 +221,7 @@ system_account: SYS
 accounts {{
   SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)} }} ] }}
   {ACCOUNT} {{
-    {"" if config.hub else "jetstream: enabled"}
+    {"" if config.hub else _ACCOUNT_STREAMS}
     mappings {{
 {_indent(mappings(config.partitions), 6)}
     }}
@@ -240,6 +240,11 @@ accounts {{
   }}
 }}
 """
+
+
+#: Streams need a limit. So the server can make none of those that its MQTT side wants, which would be on
+#: disk with the ids of clients: until `fixlog.streams` has made them, it closes the connections of MQTT clients.
+_ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
 
 
 def _storage(config: BrokerConfig) -> str:
@@ -300,7 +305,8 @@ mqtt {{
   authorization {{ timeout: {limits.connect_timeout_s} }}
   ack_wait: "{limits.ack_wait_s}s"
   max_ack_pending: {limits.max_ack_pending}
-}}
+  consumer_memory_storage: true
+{_encrypted(config.mqtt_tls)}}}
 {_websocket(config) if config.devices else ""}"""
 
 
@@ -315,12 +321,6 @@ websocket {{
 """
 
 
-def mappings(partitions: int) -> dict[str, str]:
-    """Subject as published → subject in the log.
-
-    `fix.…` itself is mapped too: a sender who names a partition gets the right one all the same,
-    otherwise one device could be counted twice.
-    """
 def _encrypted(tls: TlsFiles | None) -> str:
     """The files, which the server reads again at SIGHUP. It asks either everybody for a certificate or nobody."""
     if tls is None:
@@ -337,6 +337,12 @@ def _encrypted(tls: TlsFiles | None) -> str:
 """
 
 
+def mappings(partitions: int) -> dict[str, str]:
+    """Subject as published → subject in the log.
+
+    `fix.…` itself is mapped too: a sender who names a partition gets the right one all the same,
+    otherwise one device could be counted twice.
+    """
     by_topic, by_subject = f"{{{{partition({partitions},1,3)}}}}", f"{{{{partition({partitions},2,4)}}}}"
     parts = "{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
     shifted = "{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"

@@ -10,8 +10,7 @@ from pathlib import Path
 from headcount.broker import folder, probe
 from headcount.broker.config import ACCOUNT, INTERNAL, BrokerConfig
 from headcount.broker.watched import READY_S, WatchedServer, terminate
-from headcount.fixlog.streams import STORE_BYTES, ensure_streams, forget_retained
-from headcount.wire import FIX_STREAM
+from headcount.fixlog.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, forget_retained
 
 LOG = logging.getLogger(__name__)
 
@@ -40,15 +39,15 @@ class Broker(WatchedServer):
         self.ready_s = math.inf if config.peers else READY_S
 
     async def _start_first(self, program: Path) -> None:
-        # A PUBACK is only worth something once our streams are there: no device gets one before.
-        last = FIX_STREAM.format(partition=self.config.partitions - 1)
-        if self.config.devices and not folder.has_log(self.config.data, ACCOUNT, last):
+        # Streams of an earlier release that hold clients' ids on the disk: nobody may get in by them.
+        if folder.has_log(self.config.data, ACCOUNT, MQTT_SESSIONS):
             await self._start(program, closed=True)
             await self._stop()
         await self._start(program)
 
     async def _started(self) -> None:
-        # After every start: what was kept in memory went with the last server.
+        # After every start: what was kept in memory went with the last server. Until this is done it lets
+        # no MQTT client in, so a PUBACK always means that our streams are there.
         await self._until(self._make_streams)
 
     async def _make_streams(self) -> None:

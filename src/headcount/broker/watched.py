@@ -124,8 +124,10 @@ class WatchedServer:
         folder.write_private(self.config.data / "broker.conf", render(self.config, closed=closed))
         self._process = await _spawn(program, self.config)
         (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
-        await self._until(partial(probe.ask_ready, self.config, closed=closed))
+        await self._until(partial(probe.ask_ready, self.config, closed=True))
         await self._started()
+        if not closed:
+            await self._until(partial(probe.ask_mqtt, self.config))
         self.ready = True
         if not closed:
             port = self.config.mqtt_port
@@ -183,8 +185,6 @@ class WatchedServer:
                 LOG.error("the NATS server doesn't start: %s", error)  # noqa: TRY400 - the text says it all
                 await terminate(self._process)
 
-    async def _check(self) -> None:
-        while True:
     async def _reload(self) -> None:
         """Have the server read its certificate again when it has changed; connections stay."""
         if self.config.tls is not None:
@@ -194,6 +194,8 @@ class WatchedServer:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGHUP)
 
+    async def _check(self) -> None:
+        while True:
             await asyncio.sleep(self._check_every_s)
             try:
                 await self._look()

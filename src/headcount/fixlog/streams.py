@@ -3,8 +3,8 @@
     FIX_<p>    fix.<p>.>         the fixes of the last hour, on disk
     COUNT      count.<p>         the newest counts of each partition, in memory: gone when the server dies
     EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
-    HISTORY    history.<p>       rows on their way into segments, a day at most, on disk
-    FOREIGN    owntracks.*.*, …  other formats, until they are translated
+    HISTORY    history.<p>       rows on their way into segments, overwritten once they are there
+    FOREIGN    owntracks.*.*, …  other formats, overwritten once they are translated
     KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket
     KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
     KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
@@ -16,6 +16,9 @@
     KV_BAN       $KV.BAN.>       who is kept out, a key-value bucket
     KV_SEEN      $KV.SEEN.>      when devices were last connected, a key-value bucket in memory
     AUDIT        audit.>         who has done what; nothing in it can be removed by request
+
+The server's MQTT side keeps five streams of its own, `MQTT_STREAMS`. They hold client ids and topics of
+devices, so they are in memory, and the account lets the server make none (see `config`): it finds ours.
 
 FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: what is there has been
 acknowledged to a device, see `acknowledged`.
@@ -116,12 +119,13 @@ async def ensure_streams(
     """
     names = await _names(client)
     await _check_partitions(client, names, partitions)
-    # first, so that what our streams take is free
-    configs = [MQTT_MESSAGES, *stream_configs(partitions, StreamBytes.within(store_bytes))]
-    for config in configs:
+    for config in MQTT_STREAMS:
+        if config["name"] in names:  # first: in an earlier release they had subjects of ours
+            await _ensure(client, config | {"num_replicas": replicas}, exists=True)
+    # last, as MQTT clients are let in when they are there
+    for config in (*stream_configs(partitions, StreamBytes.within(store_bytes)), *MQTT_STREAMS):
         wanted = config | {"num_replicas": replicas}
         await _ensure(client, wanted, exists=config["name"] in names)
-    await _limit_mqtt(client, names)
 
 
 def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
@@ -185,25 +189,35 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
     ]
 
 
-#: What the server's MQTT side keeps before a PUBACK, for subscribers with QoS 1: without what our
-#: streams keep. The server takes it as it finds it; without us it would be for all subjects.
-MQTT_MESSAGES: dict[str, Any] = {
-    "name": "$MQTT_msgs",
-    "subjects": [f"{STORED}headcount.>"],
-    "retention": "interest",
-    "storage": "file",
-    "num_replicas": 1,
-    "max_bytes": 256 * MIB,
-    "max_age": HOUR_S * 10**9,
-}
-#: Limits for the other streams in which the server's MQTT side keeps its own things; it sets none itself.
+def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
+    common = {"retention": "limits", "storage": "memory", "discard": "old", "num_replicas": 1}
+    return {"name": name, "subjects": [subject], "max_bytes": max_bytes, **common, **fields}
+
+
+#: In what the server's MQTT side keeps its own things, as it would make them itself, but with limits and
+#: in memory: a server that starts again has no sessions and nothing retained. It takes them as it finds
+#: them; until they are there, MQTT clients are turned away.
+#: `$MQTT_msgs` is what it keeps before a PUBACK, for subscribers with QoS 1, without what our streams keep.
 #: Retained messages and sessions have no age: a count that doesn't change stays retained.
-MQTT_LIMITS: dict[str, dict[str, Any]] = {
-    "$MQTT_out": {"max_bytes": 64 * MIB, "max_age": HOUR_S * 10**9},
-    "$MQTT_qos2in": {"max_bytes": 64 * MIB, "max_age": HOUR_S * 10**9},
-    "$MQTT_rmsgs": {"max_bytes": 64 * MIB},
-    "$MQTT_sess": {"max_bytes": 64 * MIB},
-}
+#: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
+MQTT_SESSIONS = "$MQTT_sess"
+MQTT_STREAMS: tuple[dict[str, Any], ...] = (
+    _in_memory(
+        "$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=HOUR_S * 10**9
+    ),
+    _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, retention="interest", max_age=HOUR_S * 10**9),
+    _in_memory(
+        "$MQTT_qos2in",
+        "$MQTT.qos2.in.>",
+        32 * MIB,
+        max_age=HOUR_S * 10**9,
+        max_msgs_per_subject=1,
+        discard="new",
+        discard_new_per_subject=True,
+    ),
+    _in_memory("$MQTT_rmsgs", "$MQTT.rmsgs.>", 64 * MIB, max_msgs_per_subject=1),
+    _in_memory(MQTT_SESSIONS, "$MQTT.sess.>", 64 * MIB, max_msgs_per_subject=1),
+)
 
 
 #: What devices publish: nobody needs it retained, and it may hold positions.
@@ -240,6 +254,11 @@ async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> No
     if exists:
         answer = await _ask(client, f"STREAM.INFO.{name}")
         present = answer["config"]
+        if present["storage"] != config["storage"]:
+            # of an earlier release; its MQTT streams held what may not be on the disk
+            await _ask(client, f"STREAM.DELETE.{name}")
+            await _ask(client, f"STREAM.CREATE.{name}", config)
+            return
         wanted = present | config
         wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
         # nodes with different disks would change it again and again
@@ -249,12 +268,6 @@ async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> No
         wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
         if wanted != present:
             await _ask(client, f"STREAM.UPDATE.{name}", wanted)
-
-
-async def _limit_mqtt(client: Client, names: set[str]) -> None:
-    """The server makes these streams when the first MQTT client connects; until then there is nothing to limit."""
-    for name in names & MQTT_LIMITS.keys():
-        await _ensure(client, {"name": name, **MQTT_LIMITS[name]}, exists=True)
 
 
 async def _check_partitions(client: Client, names: set[str], partitions: int) -> None:
