@@ -27,6 +27,7 @@ from headcount.broker.server import Broker
 from headcount.cluster.watching import watching
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
+from headcount.devices import delivery
 from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
@@ -248,7 +249,8 @@ async def run_adapters(settings: Settings, stop: asyncio.Event) -> None:
         "user": INTERNAL,
         "password": secret_of(settings),
     }
-    await translate.run(options, site_of(settings).id, stop, worker=str(os.getpid()))
+    site_id, secret = site_of(settings).id, secret_of(settings)
+    await translate.run(options, site_id, stop, secret=secret, worker=str(os.getpid()))
 
 
 async def run_api(settings: Settings, stop: asyncio.Event) -> None:
@@ -281,8 +283,9 @@ def _keepers(
     settings: Settings, client: Client
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role `devices`; each ends when the event is set."""
-    del settings, client
-    return {}
+    return {
+        "commands": partial(delivery.run, client, mqtt_addresses(settings)),
+    }
 
 
 async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
