@@ -21,7 +21,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web demo test test-web lint bench docs image image-offline wheels cluster lock clean
+.PHONY: help env web demo test test-web lint secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,12 @@ lint: env ## format, lint, types, directions of imports, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' Makefile)
+
+secrets: env ## whether a secret has got into the repository (known false alarms: .secrets.baseline)
+	$(BIN)/detect-secrets-hook --baseline .secrets.baseline $$(git ls-files | grep -vE '^requirements/|package-lock.json$$')
+
+audit: env ## known weaknesses of what is locked, as far as the advisories can be reached
+	$(BIN)/python .ci/audit.py
 
 bench: env ## the figures of the documents, measured on this machine
 	$(BIN)/python bench/run.py $(BENCH)
