@@ -221,7 +221,7 @@ system_account: SYS
 accounts {{
   SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)} }} ] }}
   {ACCOUNT} {{
-    {"" if config.hub else "jetstream: enabled"}
+    {"" if config.hub else _ACCOUNT_STREAMS}
     mappings {{
 {_indent(mappings(config.partitions), 6)}
     }}
@@ -240,6 +240,11 @@ accounts {{
   }}
 }}
 """
+
+
+#: Streams need a limit. So the server can make none of those that its MQTT side wants, which would be on
+#: disk with the ids of clients: until `fixlog.streams` has made them, it closes the connections of MQTT clients.
+_ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
 
 
 def _storage(config: BrokerConfig) -> str:
@@ -300,6 +305,7 @@ mqtt {{
   authorization {{ timeout: {limits.connect_timeout_s} }}
   ack_wait: "{limits.ack_wait_s}s"
   max_ack_pending: {limits.max_ack_pending}
+  consumer_memory_storage: true
 {_encrypted(config.mqtt_tls)}}}
 {_websocket(config) if config.devices else ""}"""
 

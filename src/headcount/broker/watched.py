@@ -124,8 +124,10 @@ class WatchedServer:
         folder.write_private(self.config.data / "broker.conf", render(self.config, closed=closed))
         self._process = await _spawn(program, self.config)
         (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
-        await self._until(partial(probe.ask_ready, self.config, closed=closed))
+        await self._until(partial(probe.ask_ready, self.config, closed=True))
         await self._started()
+        if not closed:
+            await self._until(partial(probe.ask_mqtt, self.config))
         self.ready = True
         if not closed:
             port = self.config.mqtt_port
