@@ -26,7 +26,20 @@ from headcount.devices import credentials
 from headcount.devices.pages import DEFAULT_ROWS, Page, page
 from headcount.errors import DeviceError
 from headcount.fixlog.bucket import Bucket, Entry
-from headcount.wire import ALIAS_KEY, DEVICE_KEY, HANDLE, ID, KINDS, AliasOf, Device, DeviceStatus, Kind, Seen
+from headcount.wire import (
+    ALIAS_KEY,
+    DEVICE_KEY,
+    HANDLE,
+    ID,
+    KINDS,
+    LINK_KEY,
+    AliasOf,
+    Device,
+    DeviceStatus,
+    Kind,
+    Link,
+    Seen,
+)
 
 MOST_LABEL = 100
 MOST_GROUPS, MOST_ALIASES = 20, 10
@@ -36,6 +49,8 @@ MOST_TEXT = 128
 _ATTEMPTS = 20
 #: An alias that leads nowhere is being given to a device, or somebody was killed while he did that.
 UNFINISHED_S = 60.0
+#: A used link outlives what it replaced, should that ever be left behind.
+_LONGER_S = 60
 #: What may be changed; the rest follows from it, or never changes.
 CHANGEABLE = ("label", "groups", "aliases", "gateway", "firmware", "app", "certificate", "status", "resume")
 
@@ -133,7 +148,7 @@ class Registry:
         now_s = time.time()
         secret = credentials.new_secret()
         device = Device(id=new_handle(), site=site, kind=kind, created=now_s, changed=now_s)
-        device = _with(device, fields)
+        device = with_fields(device, fields)
         device.secret = credentials.hashed(secret)
         await self._claim(device, device.aliases)
         if await self._bucket.replace(DEVICE_KEY.format(id=device.id), encoded(device), 0) is None:
@@ -146,10 +161,10 @@ class Registry:
         Raises:
             DeviceError: there is no such device, a field isn't usable, or an alias is another device's.
         """
-        return await self._update(id_, lambda device: _with(device, fields))
+        return await self._update(id_, lambda device: with_fields(device, fields))
 
     async def rotate(self, id_: str) -> tuple[Device, str]:
-        """A new secret in place of the old one, which is refused from now on, as are signed tokens.
+        """A new secret in place of the old one, which is refused from now on, as are signed tokens and links.
 
         Raises:
             DeviceError: there is no such device.
@@ -157,11 +172,14 @@ class Registry:
         secret = credentials.new_secret()
         hash_, now_s = credentials.hashed(secret), time.time()
         device = await self._update(id_, lambda device: _replaced(device, secret=hash_, valid_from=now_s))
+        await self.end_links(id_)
         return device, secret
 
     async def disable(self, id_: str) -> Device:
-        """Let it in no more; its connection is cut."""
-        return await self.change(id_, status="disabled", resume=None)
+        """Let it in no more; its connection is cut, and links to it end."""
+        device = await self.change(id_, status="disabled", resume=None)
+        await self.end_links(id_)
+        return device
 
     async def enable(self, id_: str) -> Device:
         """Let it in again, whether it was disabled or paused."""
@@ -179,14 +197,27 @@ class Registry:
                 device, status="erasing", secret="", certificate="", label="", groups=[], resume=None
             )
 
-        return await self._update(id_, removed, also_erasing=True)
+        device = await self._update(id_, removed, also_erasing=True)
+        await self.end_links(id_)
+        return device
 
     async def forget(self, id_: str) -> None:
-        """Overwrite a device and its aliases on disk; the last step of erasing it."""
+        """Overwrite a device, its aliases and links on disk; the last step of erasing it."""
+        await self.end_links(id_)
         device, _ = await self._entry(id_)
         for alias in device.aliases if device is not None else ():
             await self._release(alias, id_)
         await self._bucket.erase(DEVICE_KEY.format(id=id_))
+
+    async def end_links(self, id_: str) -> int:
+        """End all links of a device that nobody has used; how many those were."""
+        entries = await self._bucket.newest(LINK_KEY.format(digest="*"))
+        ended = 0
+        for key, entry in entries.items():
+            link = msgspec.json.decode(entry.value, type=Link)
+            if link.device == id_ and await spend(self._bucket, key, link, entry.revision):
+                ended += link.left > 0
+        return ended
 
     # --- inside --------------------------------------------------------------------------------
     async def _entry(self, id_: str) -> tuple[Device | None, int]:
@@ -269,6 +300,16 @@ class Registry:
             await self._bucket.erase(key)
 
 
+async def spend(bucket: Bucket, key: str, link: Link, revision: int) -> bool:
+    """Use a link up and overwrite it; False: it has been used since."""
+    used = msgspec.structs.replace(link, left=0)
+    left_s = max(1, int(link.expires - time.time()) + _LONGER_S)
+    if await bucket.rewrite(key, msgspec.json.encode(used), revision, ttl_s=left_s) is None:
+        return False
+    await bucket.erase(key)
+    return True
+
+
 def decoded(value: bytes) -> Device:
     """A device as it is kept."""
     return msgspec.json.decode(value, type=Device)
@@ -288,7 +329,12 @@ def _replaced(device: Device, **fields: Any) -> Device:
     return msgspec.structs.replace(device, **fields)
 
 
-def _with(device: Device, fields: dict[str, Any]) -> Device:
+def with_fields(device: Device, fields: dict[str, Any]) -> Device:
+    """The device with other values of some of `CHANGEABLE`.
+
+    Raises:
+        DeviceError: one of them isn't usable.
+    """
     for name in fields:
         if name not in CHANGEABLE:
             raise DeviceError(f"field {name!r}", "can't be changed", f"There are {', '.join(CHANGEABLE)}")
