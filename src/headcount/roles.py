@@ -28,6 +28,7 @@ from headcount.cluster.watching import watching
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
 from headcount.devices import delivery
+from headcount.devices.daykeys import DayKeys
 from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
@@ -225,13 +226,8 @@ async def run_count(settings: Settings, stop: asyncio.Event) -> None:
         )
     # batches are hundreds of thousands of short-lived objects without cycles
     gc.set_threshold(200_000, 20, 100)
-    password = secret_of(settings)
     worker = counting.WorkerSettings(
-        site_of(settings),
-        _endpoint(settings),
-        mqtt_addresses(settings),
-        settings.partitions,
-        password.encode(),
+        site_of(settings), _endpoint(settings), mqtt_addresses(settings), settings.partitions
     )
     await counting.run(worker, stop)
 
@@ -283,7 +279,9 @@ def _keepers(
     settings: Settings, client: Client
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role `devices`; each ends when the event is set."""
+    js = client.jetstream(timeout=5)
     return {
+        "day keys": DayKeys(client, js).keep,
         "commands": partial(delivery.run, client, mqtt_addresses(settings)),
     }
 

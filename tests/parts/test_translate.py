@@ -21,10 +21,14 @@ from nats.aio.client import Client
 
 from headcount import wire
 from headcount.adapters import translate
-from headcount.adapters.foreign import Canonical
+from headcount.adapters.names import Names
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
+from headcount.devices.directory import Directory
+from headcount.devices.registry import Registry
 from headcount.errors import LogError
+from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.streams import DEVICE_BUCKET
 from nats_fixture import internal_client, open_broker
 
 pytestmark = pytest.mark.skipif(
@@ -40,7 +44,8 @@ async def adapters(broker: Broker) -> AsyncIterator[None]:
     stop = asyncio.Event()
     options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(translate.run(options, "ul", stop, worker="w1"))
+        secret = broker.config.password
+        tasks.create_task(translate.run(options, "ul", stop, secret=secret, worker="w1"))
         try:
             yield
         finally:
@@ -105,25 +110,60 @@ def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
             await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
             await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
             found = dict(await next_in_log(client, 6))
+            names = Names(broker.config.password, Directory())
+            _, phone = names.owntracks("jane", "phone", "person")
+            _, car = names.owntracks("jane.doe", "car1", "vehicle")
+            _, c7 = names.iotp("c-7", "vehicle")
             assert set(found) == {
-                "ul.person.jane-phone",
-                "ul.person.jane-phone.status",
-                f"ul.vehicle.{dotted_id()}",
-                "ul.vehicle.c-7",
-                "ul.person.p",
+                f"ul.person.{phone}",
+                f"ul.person.{phone}.status",
+                f"ul.vehicle.{car}",
+                f"ul.vehicle.{c7}",
+                f"ul.person.{names.iotp('p', 'person')[1]}",
             }
-            assert found["ul.person.jane-phone.status"] == b"offline"
-            assert msgspec.json.decode(found["ul.vehicle.c-7"], type=wire.Fix).tst == 5
+            assert found[f"ul.person.{phone}.status"] == b"offline"
+            assert msgspec.json.decode(found[f"ul.vehicle.{c7}"], type=wire.Fix).tst == 5
             await client.close()
 
     asyncio.run(scenario())
 
 
-def dotted_id() -> str:
-    """The id of the user with a dot in the name."""
-    _, outcomes = translate.translate("owntracks.jane//doe.car1", LOCATION, 0.0)
-    assert isinstance(outcomes[0], Canonical)
-    return outcomes[0].device
+def test_names_are_not_on_the_disk_any_more(tmp_path: Path) -> None:
+    """What has been translated, of any quality of service, retained or rubbish, is overwritten; fixes stay."""
+    needles = (b"Zaphod", b"Trillian", b"tid-Ford", b"Slartibartfast")
+
+    async def scenario() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            jetstream = client.jetstream()
+            registry = Registry(Bucket(client, jetstream, DEVICE_BUCKET), broker.config.password)
+            device, _ = await registry.add("ul", "person")
+            location = LOCATION.replace(b"}", b',"tid":"tid-Ford","topic":"owntracks/Zaphod/x"}')
+            for topic in ("owntracks/Zaphod/Trillian", f"owntracks/{device.id}/Trillian"):
+                for options in (("-q", "0"), ("-q", "1"), ("-q", "2"), ("-q", "1", "-r")):
+                    await mosquitto(broker, topic, location, *options)
+            await mosquitto(broker, "car-iotp", b'{"id":"Slartibartfast","lat":1,"lon":2}', "-q", "1")
+            await mosquitto(broker, "mobile-iotp", b'{"id":"Slartibartfast"}')
+            await asyncio.sleep(1.2)
+            assert found_in(tmp_path, needles) == set(needles)
+            async with adapters(broker):
+                found = await next_in_log(client, 9)
+                assert f"ul.person.{device.id}" in {subject for subject, _ in found}
+                async with asyncio.timeout(20):
+                    while (await jetstream.stream_info(wire.FOREIGN_STREAM)).state.messages:  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+            await asyncio.sleep(1.5)  # index and blocks are synchronised once a second
+            assert found_in(tmp_path, needles) == set()
+            await client.close()
+        assert found_in(tmp_path, needles) == set()
+
+    asyncio.run(scenario())
+
+
+def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:
+    """Which of these are in any file; not the server's own log, which names clients."""
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "broker.log"]
+    return {needle for needle in needles if any(needle in data for data in files)}
 
 
 def test_metrics_tell_what_became_of_messages(tmp_path: Path) -> None:
@@ -192,7 +232,7 @@ def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
             await client.close()
             return found
 
-    assert {subject for subject, _ in asyncio.run(scenario())} == {"ul.person.a-before", "ul.person.a-after"}
+    assert len({subject for subject, _ in asyncio.run(scenario())}) == 2
 
 
 def test_without_the_stream_it_says_so(tmp_path: Path) -> None:
@@ -204,7 +244,7 @@ def test_without_the_stream_it_says_so(tmp_path: Path) -> None:
             await client.jetstream().delete_stream(wire.FOREIGN_STREAM)
             options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
             with pytest.raises(LogError, match="FOREIGN"):
-                await translate.run(options, "ul", asyncio.Event())
+                await translate.run(options, "ul", asyncio.Event(), secret=broker.config.password)
             await client.close()
 
     asyncio.run(scenario())

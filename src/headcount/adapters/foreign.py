@@ -5,7 +5,6 @@ Nothing here raises on any input: a message becomes `Canonical`, `Ignored` or `R
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,9 +101,3 @@ def fix(
     if optional["acc"] is not None and optional["acc"] < 0:
         optional["acc"] = None
     return Canonical(kind, device, "fix", wire.encode_fix(t_s, lat_deg, lon_deg, **optional))
-
-
-def digest(*parts: str) -> str:
-    """32 hexadecimal digits that stand for these texts (BLAKE2b, 128 bit, parted by NUL)."""
-    text = "\0".join(parts).encode(errors="surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()

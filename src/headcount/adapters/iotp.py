@@ -5,7 +5,7 @@
     {"id": "car-7", "payload": "eyJsYXQiOjUy…"}                       an object that holds it …
     {"d": {"id": "car-7", "lat": 52.67, "lon": -8.57}}                … or holds the object itself
 
-The kind comes from the topic. Times are seconds, milliseconds or ISO 8601; without one, the time at
+The kind comes from the topic, or from the registry where the id is a device's alias. Times are seconds, milliseconds or ISO 8601; without one, the time at
 which the broker received the message stands.
 """
 
@@ -18,15 +18,16 @@ from typing import Any
 
 from headcount.adapters.foreign import (
     MAX_BYTES,
+    Ignored,
     Outcome,
     Rejected,
     Unreadable,
-    digest,
     fix,
     number,
     read_json,
 )
-from headcount.wire import ID, Kind
+from headcount.adapters.names import Absent, Names
+from headcount.wire import Kind
 
 KIND_OF_TOPIC: dict[str, Kind] = {"car-iotp": "vehicle", "mobile-iotp": "person"}
 
@@ -45,18 +46,19 @@ WRAPPERS = ("payload", "data", "d")
 MAX_WRAPPERS = 4
 #: A time above this is in milliseconds: in seconds it would be the year 5138.
 MILLISECONDS_ABOVE = 1e11
-#: Ids that start so are digests, here or of OwnTracks: no sender may choose them.
-RESERVED = ("iotp-", "ot-")
+#: Characters of the longest id that is taken: the registry's aliases are shorter.
+MAX_ID_CHARS = 1000
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 
 
-def decode(topic: str, payload: bytes, received_s: float) -> list[Outcome]:
+def decode(topic: str, payload: bytes, received_s: float, names: Names) -> list[Outcome]:
     """Translate one MQTT message.
 
     Args:
         topic: `car-iotp` or `mobile-iotp`.
         payload: whatever was sent.
         received_s: Unix seconds, when the broker received it.
+        names: says which device an id means.
 
     Returns:
         One outcome, in a list like those of the other decoders.
@@ -66,24 +68,22 @@ def decode(topic: str, payload: bytes, received_s: float) -> list[Outcome]:
         return [Rejected("topic")]
     try:
         fields = _unwrapped(payload)
-        device = device_id(fields.get("id"))
-        return [fix(kind, device, _time_s(fields, received_s), fields, NAMES)]
+        name = _name(fields.get("id"))
+        fix_kind, device = names.iotp(name, kind)
+        return [fix(fix_kind, device, _time_s(fields, received_s), fields, NAMES)]
     except Unreadable as error:
         return [Rejected(str(error))]
+    except Absent as status:
+        return [Ignored(str(status))]
 
 
-def device_id(value: object) -> str:
-    """The canonical id: the sender's own where it is one, else `iotp-` and a digest of it.
-
-    Raises:
-        Unreadable: `no_id`.
-    """
+def _name(value: object) -> str:
+    """The sender's id as a text: a number is one, too."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise Unreadable("no_id")
-    name = str(value)
-    if ID.fullmatch(name) and not name.startswith(RESERVED):
-        return name
-    return RESERVED[0] + digest(name)
+    if isinstance(value, str) and len(value) > MAX_ID_CHARS:
+        raise Unreadable("long_id")
+    return str(value)
 
 
 def _unwrapped(payload: bytes) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from headcount.adapters.foreign import (
     Outcome,
     Rejected,
     Unreadable,
-    digest,
     first_number,
     fix,
     read_json,
 )
+from headcount.adapters.names import Absent, Names
 from headcount.wire import Kind
 
 #: Objects of the longest array that is looked at.
@@ -32,10 +32,6 @@ MAX_OBJECTS = 100
 EVENT = "event"
 #: A device of this name drives: `car`, `car7`, `Car_2`, `car-red`; not `carol`.
 VEHICLE = re.compile(r"car([0-9_-].*)?", re.IGNORECASE | re.DOTALL)
-#: Names that can be joined by `-` and still be told apart.
-READABLE = re.compile(r"[A-Za-z0-9_]+")
-#: Ids that start so are digests; no readable pair does (see `device_id`).
-DIGEST_PREFIX = "ot-"
 
 TYPES_WITHOUT_POSITION = frozenset(
     [
@@ -54,14 +50,15 @@ TYPES_WITHOUT_POSITION = frozenset(
 )
 
 
-def decode(topic: str, payload: bytes, vehicles: frozenset[str] = frozenset()) -> list[Outcome]:
+def decode(topic: str, payload: bytes, names: Names, vehicles: frozenset[str] = frozenset()) -> list[Outcome]:
     """Translate one MQTT message.
 
     Args:
         topic: `owntracks/{user}/{device}`, with or without one part more.
         payload: whatever was sent.
+        names: says which device the topic means.
         vehicles: devices that are vehicles, as `{user}/{device}` or `{device}`; others are when
-            their name matches `VEHICLE`, and persons otherwise.
+            their name matches `VEHICLE`, and persons otherwise. Of a registered one the registry says it.
 
     Returns:
         At least one outcome; more than one only for an array.
@@ -71,30 +68,18 @@ def decode(topic: str, payload: bytes, vehicles: frozenset[str] = frozenset()) -
         return [Rejected("topic")]
     if below not in ("", EVENT):
         return [Ignored("subtopic")]
-    kind = kind_of(user, device, vehicles)
-    name = device_id(user, device)
     try:
+        kind, id_ = names.owntracks(user, device, kind_of(user, device, vehicles))
         value = read_json(payload)
     except Unreadable as error:
         return [Rejected(str(error))]
+    except Absent as status:
+        return [Ignored(str(status))]
     if isinstance(value, list) and value:
         if len(value) > MAX_OBJECTS:
             return [Rejected("too_large")]
-        return [_outcome(kind, name, item) for item in value]
-    return [_outcome(kind, name, value)]
-
-
-def device_id(user: str, device: str) -> str:
-    """The canonical id of a pair of names; different pairs never share one.
-
-    `user-device` where both are letters, digits and `_` only and the whole has at most 64
-    characters, else `ot-` and a digest. The user `ot` always gets a digest, so that no readable
-    pair can look like one.
-    """
-    readable = READABLE.fullmatch(user) and READABLE.fullmatch(device) and f"{user}-" != DIGEST_PREFIX
-    if readable and len(user) + len(device) < 64:
-        return f"{user}-{device}"
-    return DIGEST_PREFIX + digest(user, device)
+        return [_outcome(kind, id_, item) for item in value]
+    return [_outcome(kind, id_, value)]
 
 
 def kind_of(user: str, device: str, vehicles: frozenset[str] = frozenset()) -> Kind:

@@ -1,10 +1,11 @@
 """The loop of the role `adapters`: foreign messages in, canonical ones out.
 
-    FOREIGN ──pull──▶ decode ──▶ headcount.{site}.{kind}.{device}.{fix,status} ──▶ FIX_<p> ──▶ ack
+    FOREIGN ──pull──▶ decode ──▶ headcount.{site}.{kind}.{device}.{fix,status} ──▶ FIX_<p> ──▶ erase, ack
 
-A batch is acknowledged when the log has acknowledged everything that came of it. Whatever ends the
-program before that, the batch comes again, and the counting rules judge what is then there twice as
-`duplicate`. So nothing is lost, and nothing is counted twice.
+A batch is overwritten on disk and acknowledged when the log has acknowledged everything that came of it:
+its topics and payloads hold names of people. Whatever ends the program before that, the batch comes
+again, and the counting rules judge what is then there twice as `duplicate`. So nothing is lost, and
+nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ from nats.js.client import JetStreamContext
 from headcount import wire
 from headcount.adapters import iotp, owntracks
 from headcount.adapters.foreign import Canonical, Ignored, Outcome
+from headcount.adapters.names import Names
+from headcount.devices.directory import Directory
 from headcount.errors import LogError
 from headcount.fixlog import acknowledged
 from headcount.fixlog.acknowledged import QOS_HEADER
+from headcount.fixlog.erasing import erase
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +91,13 @@ def topic_of(subject: str) -> str:
 
 
 def translate(
-    subject: str, payload: bytes, received_s: float, vehicles: frozenset[str] = frozenset()
+    subject: str, payload: bytes, received_s: float, names: Names, vehicles: frozenset[str] = frozenset()
 ) -> tuple[str, list[Outcome]]:
     """The name of a foreign message's format, and what comes of it. Never raises."""
     topic = topic_of(subject)
     if topic in iotp.KIND_OF_TOPIC:
-        return "iotp", iotp.decode(topic, payload, received_s)
-    return "owntracks", owntracks.decode(topic, payload, vehicles)
+        return "iotp", iotp.decode(topic, payload, received_s, names)
+    return "owntracks", owntracks.decode(topic, payload, names, vehicles)
 
 
 async def run(
@@ -101,6 +105,7 @@ async def run(
     site_id: str,
     stop: asyncio.Event,
     *,
+    secret: str,
     worker: str = "0",
     vehicles: frozenset[str] = frozenset(),
 ) -> None:
@@ -110,6 +115,7 @@ async def run(
         options: for `nats.connect`; reconnecting for ever is the default.
         site_id: whose canonical topics the translations go to.
         stop: set to end.
+        secret: the deployment's, from which handles of unregistered names are derived.
         worker: names this process in its metrics.
         vehicles: OwnTracks devices that drive, see `owntracks.decode`.
 
@@ -126,10 +132,16 @@ async def run(
     client = await nats.connect(**connect_options)
     try:
         subscription = await _subscribe(client)
-        tally = Tally()
+        tally, directory = Tally(), Directory()
+        adapter = _Adapter(client, site_id, Names(secret, directory), vehicles, tally)
         async with asyncio.TaskGroup() as loops:
+            keeping = loops.create_task(directory.keep(lambda: client), name="registry")
             loops.create_task(_report(client, tally, worker, stop), name="metrics")
-            loops.create_task(_work(client, subscription, site_id, vehicles, tally, stop), name="translate")
+            # before the registry is known, a registered device would get another name
+            ready = loops.create_task(_either(directory.ready, stop))
+            await ready
+            await adapter.work(subscription, stop)
+            keeping.cancel()
     finally:
         # nats-py raises what the lost connection did, when the broker is away just now
         with suppress(nats.errors.Error, OSError, TimeoutError):
@@ -168,32 +180,51 @@ async def _report(client: Client, tally: Tally, worker: str, stop: asyncio.Event
             continue
 
 
-async def _work(
-    client: Client,
-    subscription: JetStreamContext.PullSubscription,
-    site_id: str,
-    vehicles: frozenset[str],
-    tally: Tally,
-    stop: asyncio.Event,
-) -> None:
-    while not stop.is_set():
-        messages = await _fetch(subscription)
-        if not messages:
-            continue
-        canonical: list[Canonical] = []
-        for message in messages:
-            subject, qos = message.subject.encode(), (message.headers or {}).get(QOS_HEADER, "")
-            if not acknowledged.counts(subject, qos.encode()):
-                continue  # it comes again when it has been acknowledged
-            received_s = message.metadata.timestamp.timestamp()
-            format_, outcomes = translate(
-                acknowledged.plain(subject).decode(), message.data, received_s, vehicles
-            )
-            for outcome in outcomes:
-                tally.add(format_, outcome)
-            canonical += [outcome for outcome in outcomes if isinstance(outcome, Canonical)]
-        if await _publish_all(client, site_id, canonical, stop):
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    client: Client
+    site_id: str
+    names: Names
+    vehicles: frozenset[str]
+    tally: Tally
+
+    async def work(self, subscription: JetStreamContext.PullSubscription, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            messages = await _fetch(subscription)
+            if not messages:
+                continue
+            canonical = [found for message in messages for found in self._translated(message)]
+            if await _publish_all(self.client, self.site_id, canonical, stop):
+                await self._done(messages)
+
+    def _translated(self, message: Msg) -> list[Canonical]:
+        subject, qos = message.subject.encode(), (message.headers or {}).get(QOS_HEADER, "")
+        if not acknowledged.counts(subject, qos.encode()):
+            return []  # it comes again when it has been acknowledged
+        received_s = message.metadata.timestamp.timestamp()
+        plain = acknowledged.plain(subject).decode()
+        format_, outcomes = translate(plain, message.data, received_s, self.names, self.vehicles)
+        for outcome in outcomes:
+            self.tally.add(format_, outcome)
+        return [outcome for outcome in outcomes if isinstance(outcome, Canonical)]
+
+    async def _done(self, messages: list[Msg]) -> None:
+        """The log has it all. What can't be erased now comes again, and is erased then."""
+        try:
+            sequences = [message.metadata.sequence.stream for message in messages]
+            await erase(self.client, wire.FOREIGN_STREAM, sequences)
             await messages[-1].ack()
+        except (LogError, nats.errors.Error) as error:
+            log.warning("translated messages can't be erased now, trying again later: %s", error)
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 async def _fetch(subscription: JetStreamContext.PullSubscription) -> list[Msg]:

@@ -202,9 +202,7 @@ def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[s
 #: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
 MQTT_SESSIONS = "$MQTT_sess"
 MQTT_STREAMS: tuple[dict[str, Any], ...] = (
-    _in_memory(
-        "$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=HOUR_S * 10**9
-    ),
+    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=HOUR_S * 10**9),
     _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, retention="interest", max_age=HOUR_S * 10**9),
     _in_memory(
         "$MQTT_qos2in",
