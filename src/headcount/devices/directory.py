@@ -1,8 +1,7 @@
 """A copy of the registry in memory, for those who look often: read once, and then kept up to date.
 
-It hears what is written to the buckets DEVICE and SEEN, and after each new connection reads all of it
-again. It lags behind the registry by milliseconds; whoever must be sure asks the registry itself. Secrets'
-hashes aren't in it.
+It follows the buckets DEVICE and SEEN, and lags behind them by milliseconds; whoever must be sure asks the
+registry itself. Secrets' hashes aren't in it.
 """
 
 from __future__ import annotations
@@ -14,24 +13,22 @@ from collections.abc import Callable, Iterator
 from sys import intern
 
 import msgspec
-import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.devices.pages import DEFAULT_ROWS, Page, page
 from headcount.devices.registry import decoded
 from headcount.errors import LogError
 from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.following import follow
 from headcount.fixlog.streams import DEVICE_BUCKET, SEEN_BUCKET
 from headcount.wire import DEVICE_KEY, Device, DeviceStatus, Kind, Seen
 
-#: Between looks at the connection, and attempts to read.
+#: Between looks at the connection.
 CHECK_S = 0.5
 #: Erasing tells nobody its end: those who are being erased are looked up every so often, so many at once.
 _ERASED_CHECK_S = 5.0
 _ERASED_AT_ONCE = 500
-_DEVICES = f"$KV.{DEVICE_BUCKET}.{DEVICE_KEY.format(id='')}"
-_SEEN = f"$KV.{SEEN_BUCKET}."
+_DEVICES = DEVICE_KEY.format(id="")
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +43,6 @@ class Directory:
         self._devices: dict[str, Device] = {}
         self._ids: list[str] = []  # sorted
         self._aliases: dict[str, str] = {}
-        self._heard: set[str] | None = None  # ids of which something was heard while all are read
 
     def __len__(self) -> int:
         return len(self._devices)
@@ -105,74 +101,72 @@ class Directory:
 
     async def keep(self, client: Callable[[], Client]) -> None:
         """Fill it and keep it up to date until cancelled; `client` says over which connection now."""
-        following: tuple[Client, int] | None = None
-        next_check_s = 0.0
-        loop = asyncio.get_running_loop()
         while True:
             now = client()
-            state = (now, now.stats["reconnects"])
-            try:
-                if now.is_connected and state != following:
-                    if following is None or following[0] is not now:
-                        await self._subscribe(now)
-                    await self._read(now)
-                    following = state
-                    self.ready.set()
-                elif now.is_connected and loop.time() >= next_check_s:
-                    next_check_s = loop.time() + _ERASED_CHECK_S
-                    await self._drop_erased(Bucket(now, now.jetstream(), DEVICE_BUCKET))
-            except (LogError, nats.errors.Error, OSError, TimeoutError) as error:
-                _log.debug("the registry can't be read yet: %s", error)
+            if now.is_connected:
+                await self._follow(now, client)
             await asyncio.sleep(CHECK_S)
 
-    async def _subscribe(self, client: Client) -> None:
-        await client.subscribe(f"{_DEVICES}*", cb=self._hear_device)
-        await client.subscribe(f"{_SEEN}*", cb=self._hear_seen)
-        await client.flush()
+    async def _follow(self, now: Client, client: Callable[[], Client]) -> None:
+        """Follow both buckets over one connection until there is another."""
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as loops:
+            devices = follow(
+                now, DEVICE_BUCKET, f"{_DEVICES}*", on_all=self._take_all, on_change=self._take, until=over
+            )
+            seen = follow(
+                now, SEEN_BUCKET, "*", on_all=self._take_all_seen, on_change=self._take_seen, until=over
+            )
+            loops.create_task(devices, name="directory: devices")
+            loops.create_task(seen, name="directory: last seen")
+            erased_s = 0.0
+            try:
+                while client() is now and not now.is_closed:
+                    await asyncio.sleep(CHECK_S)
+                    erased_s += CHECK_S
+                    if erased_s >= _ERASED_CHECK_S:
+                        erased_s = 0.0
+                        await self._drop_erased(Bucket(now, now.jetstream(), DEVICE_BUCKET))
+            finally:
+                over.set()
 
-    async def _read(self, client: Client) -> None:
-        """Take everything that is there, but nothing older than what is heard meanwhile."""
-        log = client.jetstream()
-        self._heard = heard = set[str]()
-        try:
-            entries = await Bucket(client, log, DEVICE_BUCKET).newest(DEVICE_KEY.format(id="*"))
-            seen = await Bucket(client, log, SEEN_BUCKET).newest()
-        finally:
-            self._heard = None
-        found = {key.partition(".")[2] for key in entries}
-        for id_ in [id_ for id_ in self._devices if id_ not in found and id_ not in heard]:
+    def _take_all(self, found: dict[str, bytes]) -> None:
+        """Everything there is: what isn't in it is gone."""
+        there = {key.removeprefix(_DEVICES) for key in found}
+        for id_ in [id_ for id_ in self._devices if id_ not in there]:
             self.drop(id_)
-        for key, entry in entries.items():
-            if key.partition(".")[2] not in heard:
-                self.put(decoded(entry.value))
-        for id_, entry in seen.items():
-            self._take_seen(id_, entry.value)
+        for key, value in found.items():
+            self._take(key, value)
+        self.ready.set()
 
-    async def _hear_device(self, message: Msg) -> None:
-        id_ = message.subject.removeprefix(_DEVICES)
-        if self._heard is not None:
-            self._heard.add(id_)
+    def _take(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self.drop(key.removeprefix(_DEVICES))
+            return
         try:
-            self.put(decoded(message.data))
+            self.put(decoded(value))
         except msgspec.MsgspecError:
             _log.warning("what was written to the registry is no device")
 
-    async def _hear_seen(self, message: Msg) -> None:
-        self._take_seen(message.subject.removeprefix(_SEEN), message.data)
+    def _take_all_seen(self, found: dict[str, bytes]) -> None:
+        self.seen.clear()
+        for id_, value in found.items():
+            self._take_seen(id_, value)
 
-    def _take_seen(self, id_: str, value: bytes) -> None:
-        if id_ not in self._devices:  # where everything is open, anybody may be connected
-            return
+    def _take_seen(self, id_: str, value: bytes | None) -> None:
         try:
-            self.seen[id_] = msgspec.json.decode(value, type=Seen)
+            self.seen[id_] = msgspec.json.decode(value or b"", type=Seen)
         except msgspec.MsgspecError:
             self.seen.pop(id_, None)
 
     async def _drop_erased(self, bucket: Bucket) -> None:
         erasing = [device.id for device in self._devices.values() if device.status == "erasing"]
-        for id_ in erasing[:_ERASED_AT_ONCE]:
-            if not await bucket.newest(DEVICE_KEY.format(id=id_)):
-                self.drop(id_)
+        try:
+            for id_ in erasing[:_ERASED_AT_ONCE]:
+                if not await bucket.newest(DEVICE_KEY.format(id=id_)):
+                    self.drop(id_)
+        except LogError as error:
+            _log.debug("the registry doesn't say who is erased: %s", error)
 
     def _unname(self, device: Device) -> None:
         for alias in device.aliases:
