@@ -22,6 +22,8 @@ from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
 from headcount.counting.zones import Zones
 from headcount.wire import KINDS, VERDICTS, Kind
 
+#: A value of `Heard.what` beside those of `Fixes`: the device was to be forgotten at that moment.
+FORGOTTEN = 255
 #: Zones so near are told of although the device is not a member of them, and so many of them at most.
 NEAR_M = 50.0
 MOST_NEAR = 5
@@ -32,7 +34,7 @@ class Heard:
     """A message of one device as the log has it; times in Unix seconds, missing or broken numbers NaN."""
 
     received_s: float
-    what: int = FIX  # FIX, ONLINE, OFFLINE
+    what: int = FIX  # FIX, ONLINE, OFFLINE, FORGOTTEN
     t_s: float = math.nan
     lat_deg: float = math.nan
     lon_deg: float = math.nan
@@ -77,8 +79,8 @@ class Explained:
     """What became of one message."""
 
     heard: Heard
-    verdict: str | None  # None: a status message, which is no fix
-    rule: str  # "1.8": line 8 of rule 1; "3": a status message
+    verdict: str | None  # None: it is no fix
+    rule: str  # "1.8": line 8 of rule 1; "3": a status message; "forgotten"
     why: str  # one sentence, with the numbers
     checks: list[Check]
     edges: list[Edge]
@@ -134,6 +136,8 @@ class Explainer:
 
     def _explain(self, heard: Heard, *, told: bool) -> Explained | None:
         changes = self.advance(heard.received_s)
+        if heard.what == FORGOTTEN:
+            return self._forgotten(heard, changes)
         step = self._engine.step(_columns(self._engine.slots([self._key]), heard))
         changes += self._changes(step.events)
         before = self._known
@@ -146,6 +150,12 @@ class Explainer:
         explained = self._told(heard, verdict, zones, changes) if told else None
         self._remember(heard, verdict, zones)
         return explained
+
+    def _forgotten(self, heard: Heard, changes: list[Change]) -> Explained:
+        changes += [Change(zone, enter=False, t_s=heard.received_s, reason="removed") for zone in self.zones]
+        self._engine, self._known = Engine(self._site, self._engine.zones), _Known()
+        why = "Its pause began, or it was erased: from here on it is as if never heard of."
+        return Explained(heard, None, "forgotten", why, [], [], changes, [])
 
     def _told(
         self, heard: Heard, verdict: str | None, zones: frozenset[str], changes: list[Change]

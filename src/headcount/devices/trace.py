@@ -1,0 +1,231 @@
+"""Why is it (not) counted: a device's messages of the last hour, judged once more and explained.
+
+Nothing is kept for it. What the log has of the device is read and given to an engine of its own. That one
+begins with nothing, so what the device did before its oldest message here isn't known to it; what the
+counting worker knows is told beside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import nats.errors
+import numpy as np
+from nats.aio.client import Client
+
+from headcount.counting.explain import FORGOTTEN, Change, Explained, Explainer, Heard
+from headcount.counting.fixes import FIX, OFFLINE
+from headcount.counting.site import Site
+from headcount.counting.zones import Zones
+from headcount.fixlog.messages import LOG_S, Messages, messages_of
+from headcount.fixlog.payloads import rows
+from headcount.wire import FORGET_SUBJECT, KINDS, Forget, Kind, iso, partition_of
+
+DEFAULT_LIMIT, MOST_LIMIT = 20, 500
+ASK_SUBJECT = "ask.{partition}"
+_ANSWER_S = 1.0
+#: Traces that are computed at the same time: each is a second of a core at most.
+_AT_ONCE = 1
+
+
+class Line(msgspec.Struct, kw_only=True):
+    """One message of the device, oldest first in a trace; times are RFC 3339 in UTC."""
+
+    received: str
+    what: str  # fix, online, offline, forgotten
+    t: str | None
+    lat: float | None
+    lon: float | None
+    acc: float | None
+    verdict: str | None
+    rule: str
+    why: str
+    checks: list[dict[str, Any]]
+    edges: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+    zones: list[str]
+
+
+class Trace(msgspec.Struct, kw_only=True):
+    """What became of a device's messages, and what is known of it now."""
+
+    site: str
+    kind: Kind
+    device: str
+    since: str  # the replay begins there, from nothing
+    truncated: bool  # the log has older messages of the hour, too many to read
+    messages: int
+    lines: list[Line]
+    left: list[dict[str, Any]]  # changes since the last message: it fell silent
+    zones: list[str]  # where the replay ends
+    live: dict[str, Any] | None  # what the counting worker knows; None = it doesn't answer
+    agrees: bool | None  # whether both are in the same zones
+
+
+class Tracer:
+    """Traces devices of one site; the site's zones are prepared when the first one is asked for."""
+
+    def __init__(self, site: Site, partitions: int) -> None:
+        """Trace on this site, whose log is cut into so many partitions."""
+        self._site = site
+        self._partitions = partitions
+        self._zones: Zones | None = None
+        self._lock = threading.Lock()
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def trace(
+        self,
+        nc: Client,
+        kind: Kind,
+        device: str,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        names: Mapping[int, str] | None = None,
+    ) -> Trace:
+        """The last `limit` messages of a device, explained.
+
+        Args:
+            nc: connected with all rights.
+            kind: the device's.
+            device: its id.
+            limit: so many lines, the newest.
+            names: the device's pseudonyms by day, so that it is seen where it was to be forgotten.
+
+        Raises:
+            LogError: the log doesn't answer.
+        """
+        partition = partition_of(self._site.id, device, self._partitions)
+        now_s = time.time()
+        messages = await messages_of(nc, partition, self._site.id, kind, device, now_s)
+        live = await _live(nc, partition, kind, device)
+        async with self._turn:
+            many, lines, left, zones = await asyncio.to_thread(
+                self._explained, messages, partition, kind, device, limit, dict(names or {}), now_s
+            )
+        return Trace(
+            site=self._site.id,
+            kind=kind,
+            device=device,
+            since=iso(messages.since_s),
+            truncated=messages.since_s > now_s - LOG_S,
+            messages=many,
+            lines=lines,
+            left=left,
+            zones=zones,
+            live=live,
+            agrees=None if live is None else sorted(live.get("zones", [])) == sorted(zones),
+        )
+
+    def _explained(
+        self,
+        messages: Messages,
+        partition: int,
+        kind: Kind,
+        device: str,
+        limit: int,
+        names: dict[int, str],
+        now_s: float,
+    ) -> tuple[int, list[Line], list[dict[str, Any]], list[str]]:
+        with self._lock:
+            self._zones = self._zones or Zones(self._site)
+            explainer = Explainer(self._zones, kind, device)
+            found = heard(messages, partition, self._site.id, kind, names)
+            lines = [_line(explained) for explained in explainer.explain(found, last=limit)]
+            left = [_change(change) for change in explainer.advance(now_s)]
+            return len(found), lines, left, explainer.zones
+
+
+async def kinds_heard(nc: Client, site: str, device: str, partitions: int) -> list[Kind]:
+    """Of which kinds the log's last hour has messages of a device with this id; the one with most first."""
+    partition, now_s = partition_of(site, device, partitions), time.time()
+    found = {kind: await messages_of(nc, partition, site, kind, device, now_s) for kind in KINDS}
+    own = f"fix.{partition}.{site}.".encode()
+    many = {kind: sum(subject.startswith(own) for subject in each.subjects) for kind, each in found.items()}
+    return sorted((kind for kind in KINDS if many[kind]), key=lambda kind: -many[kind])
+
+
+def heard(messages: Messages, partition: int, site: str, kind: Kind, names: Mapping[int, str]) -> list[Heard]:
+    """The messages as the explainer takes them; marks that mean other devices are left out."""
+    forget = FORGET_SUBJECT.format(partition=partition).encode()
+    own = [n for n, subject in enumerate(messages.subjects) if subject != forget]
+    seq = np.array([messages.seq[n] for n in own], dtype=np.int64)
+    received_ns = np.array([messages.received_ns[n] for n in own], dtype=np.int64)
+    prefix = f"fix.{partition}.{site}.".encode()
+    decoded = rows(
+        prefix, [messages.subjects[n] for n in own], [messages.payloads[n] for n in own], seq, received_ns
+    )
+    columns = (decoded.received_s, decoded.what, decoded.t_s, decoded.lat_deg, decoded.lon_deg, decoded.acc_m)
+    found = dict(
+        zip(own, (Heard(*row) for row in zip(*(c.tolist() for c in columns), strict=True)), strict=True)
+    )
+    for n, subject in enumerate(messages.subjects):
+        if subject == forget and _means(messages.payloads[n], kind, names):
+            found[n] = Heard(messages.received_ns[n] / 1e9, FORGOTTEN)
+    return [found[n] for n in sorted(found)]
+
+
+def _means(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
+    try:
+        mark = msgspec.json.decode(payload, type=Forget)
+    except msgspec.MsgspecError:
+        return False
+    return mark.kind == kind and any(names.get(int(day)) == name for day, name in mark.pseudonyms.items())
+
+
+async def _live(nc: Client, partition: int, kind: Kind, device: str) -> dict[str, Any] | None:
+    """What the counting worker says; {} = it has never heard of the device."""
+    question = msgspec.json.encode({"kind": kind, "device": device})
+    try:
+        answer = await nc.request(ASK_SUBJECT.format(partition=partition), question, timeout=_ANSWER_S)
+    except (nats.errors.Error, OSError, TimeoutError):
+        return None
+    live = msgspec.json.decode(answer.data, type=dict[str, Any])
+    if isinstance(live.get("last_t"), int | float):
+        live["last_t"] = iso(live["last_t"])
+    return live
+
+
+def _line(explained: Explained) -> Line:
+    said = explained.heard
+    what = {FIX: "fix", OFFLINE: "offline", FORGOTTEN: "forgotten"}.get(said.what, "online")
+    return Line(
+        received=iso(said.received_s),
+        what=what,
+        t=_moment(said.t_s),
+        lat=_number(said.lat_deg),
+        lon=_number(said.lon_deg),
+        acc=_number(said.acc_m) or None,
+        verdict=explained.verdict,
+        rule=explained.rule,
+        why=explained.why,
+        checks=[msgspec.to_builtins(check) for check in explained.checks],
+        edges=[msgspec.to_builtins(edge) for edge in explained.edges],
+        changes=[_change(change) for change in explained.changes],
+        zones=explained.zones,
+    )
+
+
+def _change(change: Change) -> dict[str, Any]:
+    kind = "enter" if change.enter else "exit"
+    return {"zone": change.zone, "type": kind, "t": _moment(change.t_s), "reason": change.reason}
+
+
+def _moment(t_s: float) -> str | None:
+    try:
+        return iso(t_s)
+    except (ValueError, OverflowError, OSError):  # not a number, or not of this calendar
+        return None
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def known_nothing(trace: Trace) -> bool:
+    """Whether neither the log's hour nor the worker has heard of the device."""
+    return not trace.messages and not trace.live
