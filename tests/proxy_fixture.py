@@ -26,6 +26,7 @@ from headcount.proxy.config import ProxyConfig, ProxyLimits
 from headcount.proxy.program import Program, find_program
 from headcount.proxy.role import ProxySettings, Role, opened
 from headcount.proxy.runtime import Runtime
+from headcount.tls.files import TlsFiles
 from headcount.wire import BrokerUnit
 
 
@@ -74,7 +75,7 @@ class Bench:
         self.config = ProxyConfig(**(ports | changes))
         self.folder = folder / "proxy"
         self.apis: tuple[str, ...] = ()
-        self.broker_mqtts_port: int | None = None
+        self.tls: TlsFiles | None = None
         self.core_away = False
         self.now_s = 1000.0
         self.spoke_s: dict[str, float] = {}
@@ -133,16 +134,14 @@ class Bench:
             {name: (unit, self.spoke_s.get(name, self.now_s)) for name, unit in self.units.items()},
         )
 
-    def with_tls(self, broker_port: int) -> None:
-        """Listen for TLS as well, and pass it to this port of every unit."""
-        self.config = replace(self.config, mqtts_port=free_ports(1)[0])
-        self.broker_mqtts_port = broker_port
+    def with_tls(self, files: TlsFiles) -> None:
+        """Listen for TLS, with this certificate."""
+        self.config = replace(self.config, tls=True, client_certificates=files.clients is not None)
+        self.tls = files
 
     def settings(self) -> ProxySettings:
         """What the role is started with."""
-        return ProxySettings(
-            self.config, self.folder, self.table, apis=self.apis, broker_mqtts_port=self.broker_mqtts_port
-        )
+        return ProxySettings(self.config, self.folder, self.table, apis=self.apis, tls=self.tls)
 
     async def pid(self) -> int:
         """The HAProxy that answers in the folder; 0 while there is none."""

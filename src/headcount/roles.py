@@ -290,11 +290,12 @@ async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
     """The balancer before brokers and API."""
     options = ProxyOptions.from_environment(os.environ)
     ports = (settings.mqtt_port, settings.ws_port, settings.http_port)
-    config = options.config(settings.host, ports, settings.inside_host, settings.health_port)
+    tls = tls_of(settings)
+    config = options.config(settings.host, ports, settings.inside_host, settings.health_port, tls)
     apis = tuple(joined(address) for address in settings.api_addresses)
     async with watching(_endpoint(settings), "headcount proxy") as units:
         proxy = ProxySettings(
-            config, settings.data / "proxy", units, apis, options.broker_mqtts_port, options.program_path()
+            config, settings.data / "proxy", units, apis, tls, options.program_path()
         )
         await balancing.run(proxy, stop)
 

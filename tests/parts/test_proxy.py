@@ -20,6 +20,8 @@ from headcount.proxy.config import SOCKET_FILE
 from headcount.proxy.haproxy import BACKOFF_FIRST_S, Haproxy
 from headcount.proxy.program import find_program
 from headcount.proxy.role import run
+from headcount.tls.certificates import ensure_server_certificate
+from headcount.tls.files import TlsFiles
 from nats_fixture import open_broker
 from proxy_fixture import Bench, connect_packet, haproxy, scaled, states, stepping_until, until
 
@@ -400,7 +402,7 @@ def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: Path) -
 
 
 def test_tls_is_passed_through(tmp_path: Path) -> None:
-    """The port for TLS takes what begins like TLS, and hands it on untouched."""
+    """With TLS the MQTT port takes what begins like TLS, and hands it on untouched."""
 
     async def scenario() -> None:
         hello = (
@@ -415,11 +417,12 @@ def test_tls_is_passed_through(tmp_path: Path) -> None:
 
         server = await asyncio.start_server(broker, "127.0.0.1", 0)
         async with Bench(tmp_path, limits=scaled(first_packet_s=0.5)) as bench, server:
-            await bench.unit("b1", 1)
-            bench.with_tls(server.sockets[0].getsockname()[1])
+            await bench.unit("b1", server.sockets[0].getsockname()[1])
+            pair = ensure_server_certificate(tmp_path / "tls", ["localhost"])
+            bench.with_tls(TlsFiles(*pair))
             async with bench.balancer():
                 for first in (b"\x10\x04abcd", hello):
-                    reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtts_port)
+                    reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtt_port)
                     writer.write(first)
                     said = await reader.read(100)
                     writer.close()

@@ -10,7 +10,9 @@ import pytest
 
 from headcount.errors import HeadcountError, SettingsError
 from headcount.proxy.config import (
+    CLIENTS_FILE,
     MOST_CONNECTIONS,
+    PEM_FILE,
     Balance,
     Pools,
     ProxyConfig,
@@ -20,18 +22,20 @@ from headcount.proxy.config import (
     render,
     server_name,
 )
+from headcount.tls.certificates import ensure_server_certificate
 from proxy_fixture import haproxy
 
 V4 = Server("b1-10.0.0.1-1883", "10.0.0.1", 1883, 8081, "b1")
 V6 = Server(server_name("b2", "fd00::1", 1883), "fd00::1", 1883, 8081, "b2", draining=True)
-POOLS: Pools = {"mqtt": [V4, V6], "mqtts": [V4], "ws": [V6], "api": [V4], "api_alive": [V4]}
+POOLS: Pools = {"mqtt": [V4, V6], "ws": [V6], "api": [V4], "api_alive": [V4]}
 
 
 @pytest.mark.parametrize(
     "config",
     [
         ProxyConfig(),
-        ProxyConfig(mqtts_port=8883, health_port=8404),
+        ProxyConfig(tls=True, health_port=8404),
+        ProxyConfig(tls=True, client_certificates=True),
         ProxyConfig(host="::", inside_host="::1", health_port=8404),
         ProxyConfig(ws_port=None, http_port=None),
         ProxyConfig(limits=ProxyLimits(unlimited=("10.0.0.0/8", "fd00::/8"))),
@@ -45,6 +49,9 @@ def test_haproxy_takes_it(config: ProxyConfig, pools: Pools, tmp_path: Path) -> 
     text = render(config, pools, files=20_000, prometheus=program.prometheus)
     (tmp_path / "haproxy.cfg").write_text(text)
     (tmp_path / "servers.state").write_text("1\n")
+    certificate, key = ensure_server_certificate(tmp_path, ["localhost"])
+    (tmp_path / PEM_FILE).write_bytes(certificate.read_bytes() + key.read_bytes())
+    (tmp_path / CLIENTS_FILE).write_bytes(certificate.read_bytes())
     answer = subprocess.run(
         [program.path, "-c", "-f", "haproxy.cfg"], cwd=tmp_path, capture_output=True, text=True, check=False
     )

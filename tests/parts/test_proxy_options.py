@@ -29,7 +29,7 @@ def test_options_come_from_variables() -> None:
     assert limits.max_connections is None
     assert options.program_path() is None
     config = options.config("0.0.0.0", (1883, None, None), "127.0.0.1", 8081)
-    assert (config.balance, config.limits, config.mqtts_port) == ("source", limits, None)
+    assert (config.balance, config.limits, config.tls) == ("source", limits, False)
 
 
 def test_each_option_is_told_to_operators() -> None:

@@ -170,7 +170,7 @@ def test_names_are_asked_for_all_at_once() -> None:
 
     async def check() -> Pools:
         async with asyncio.timeout(10):
-            return await pools_of(ProxyConfig(), units, [("h3", 8080)], None, _SlowNames(3))
+            return await pools_of(ProxyConfig(), units, [("h3", 8080)], _SlowNames(3))
 
     pools = asyncio.run(check())
     assert [server.address for server in pools["mqtt"]] == ["10.0.0.1", "10.0.0.2"]

@@ -1,14 +1,15 @@
 """HAProxy's configuration as text.
 
     frontend   backend    mode   checked by                    what passes
-    mqtt       mqtt       tcp    GET /healthz, health port     connections that begin with an MQTT CONNECT
-    mqtts      mqtts      tcp    the same                      TLS, untouched: the brokers hold the keys
+    mqtt       mqtt       tcp    GET /healthz, health port     connections that begin with an MQTT CONNECT;
+                                                               with `tls` TLS, untouched: brokers have the key
     ws         ws         http   the same                      WebSocket on /mqtt and nothing else
     http       api        http   GET /readyz, the API's port   everything but /metrics
                api_alive  http   GET /healthz, the API's port  the same, while no API is ready
     inside     -          http   -                             /healthz, /readyz, /metrics of the balancer
 
-All paths in it are relative to the folder in which HAProxy runs: the path of a Unix socket has 107
+With `tls` the frontends ws and http end TLS here, for their rules look at requests; behind them it is
+plain. All paths in it are relative to the folder in which HAProxy runs: the path of a Unix socket has 107
 bytes at most, and nobody promises that for a data folder.
 """
 
@@ -25,22 +26,25 @@ from headcount.wire import ID_PATTERN
 
 #: Files in the balancer's folder.
 CONFIG_FILE, SOCKET_FILE, STATE_FILE = "haproxy.cfg", "runtime.sock", "servers.state"
+#: The certificate with its key, and whose certificates WebSockets must show.
+PEM_FILE, CLIENTS_FILE = "server.pem", "clients.pem"
+#: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: The table of addresses that all public frontends share.
 ADDRESSES = "addresses"
 #: Where MQTT over WebSocket is; the same port of a broker speaks NATS on other paths.
 WS_PATH = "/mqtt"
 
 Balance = Literal["leastconn", "roundrobin", "source"]
-Backend = Literal["mqtt", "mqtts", "ws", "api", "api_alive"]
+Backend = Literal["mqtt", "ws", "api", "api_alive"]
 #: Backend → the path that its servers are checked at.
 CHECKS: Mapping[Backend, str] = {
     "mqtt": "/healthz",
-    "mqtts": "/healthz",
     "ws": "/healthz",
     "api": "/readyz",
     "api_alive": "/healthz",
 }
-DEVICE_BACKENDS: tuple[Backend, ...] = ("mqtt", "mqtts", "ws")
+DEVICE_BACKENDS: tuple[Backend, ...] = ("mqtt", "ws")
 
 #: A proxied connection is two open files. HAProxy itself needs some: listeners, checks, threads.
 FILES_OWN = 500
@@ -87,12 +91,15 @@ class ProxyConfig:
 
     host: str = "127.0.0.1"
     mqtt_port: int = 1883
-    mqtts_port: int | None = None
     ws_port: int | None = 9001
     http_port: int | None = 8080
     #: Health and metrics of the balancer itself, on `inside_host`.
     health_port: int | None = None
     inside_host: str = "127.0.0.1"
+    #: Whether devices and browsers speak TLS; with `PEM_FILE` in the folder.
+    tls: bool = False
+    #: Whether WebSockets must show a certificate of `CLIENTS_FILE`. Over MQTT the brokers ask for it.
+    client_certificates: bool = False
     balance: Balance = "leastconn"
     limits: ProxyLimits = ProxyLimits()
 
@@ -111,7 +118,6 @@ class ProxyConfig:
         """Purpose, the option that changes it, host and port of everything that is listened on."""
         every = (
             ("MQTT", "--mqtt-port", self.host, self.mqtt_port),
-            ("MQTT over TLS", "--mqtts-port", self.host, self.mqtts_port),
             ("WebSocket", "--ws-port", self.host, self.ws_port),
             ("HTTP", "--http-port", self.host, self.http_port),
             ("health", "--health-port", self.inside_host, self.health_port),
@@ -186,7 +192,6 @@ def render(config: ProxyConfig, pools: Pools, *, files: int, prometheus: bool) -
     """
     frontends = [
         _mqtt(config),
-        _mqtts(config),
         _websocket(config),
         _http(config),
         _inside(config, prometheus=prometheus),
@@ -201,7 +206,7 @@ def render(config: ProxyConfig, pools: Pools, *, files: int, prometheus: bool) -
 
 
 def _used(config: ProxyConfig, backend: Backend) -> bool:
-    port = {"mqtt": config.mqtt_port, "mqtts": config.mqtts_port, "ws": config.ws_port}
+    port = {"mqtt": config.mqtt_port, "ws": config.ws_port}
     return port.get(backend, config.http_port) is not None
 
 
@@ -214,7 +219,7 @@ global
   stats timeout 30s
   server-state-file {STATE_FILE}
   hard-stop-after {_ms(limits.hard_stop_s)}
-
+{_TLS if config.tls else ""}
 defaults
   timeout connect 5s
   timeout check 2s
@@ -235,8 +240,14 @@ backend {ADDRESSES}
 """
 
 
-def _front(name: str, mode: str, host: str, port: int, idle_s: float) -> str:
-    return f"frontend {name}\n  mode {mode}\n  bind {_bind(host, port)}\n  timeout client {_ms(idle_s)}\n"
+_TLS = f"""\
+  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
+  ssl-default-bind-ciphers {CIPHERS}
+"""
+
+
+def _front(name: str, mode: str, bind: str, idle_s: float) -> str:
+    return f"frontend {name}\n  mode {mode}\n  bind {bind}\n  timeout client {_ms(idle_s)}\n"
 
 
 def _limited(limits: ProxyLimits) -> str:
@@ -272,29 +283,22 @@ _BROKER_ALIVE = """\
 """
 
 
+#: What a connection must begin with. The first byte tells a stranger at once; the rest may come in pieces.
+_CONNECT = """\
+  tcp-request content reject unless { req.payload(0,1) -m bin 10 }
+  tcp-request content reject unless { req.payload(0,0),mqtt_is_valid }
+"""
+_HELLO = "  tcp-request content reject unless { req.ssl_hello_type 1 }\n"
+
+
 def _mqtt(config: ProxyConfig) -> str:
     limits = config.limits
     return f"""\
-{_front("mqtt", "tcp", config.host, config.mqtt_port, limits.device_idle_s)}\
+{_front("mqtt", "tcp", _bind(config.host, config.mqtt_port), limits.device_idle_s)}\
 {_DEVICE_ALIVE}{_limited(limits)}\
   tcp-request inspect-delay {_ms(limits.first_packet_s)}
-  # the first byte tells a stranger at once; the rest may come in pieces
-  tcp-request content reject unless {{ req.payload(0,1) -m bin 10 }}
-  tcp-request content reject unless {{ req.payload(0,0),mqtt_is_valid }}
+{_HELLO if config.tls else _CONNECT}\
   default_backend mqtt
-"""
-
-
-def _mqtts(config: ProxyConfig) -> str:
-    if config.mqtts_port is None:
-        return ""
-    limits = config.limits
-    return f"""\
-{_front("mqtts", "tcp", config.host, config.mqtts_port, limits.device_idle_s)}\
-{_DEVICE_ALIVE}{_limited(limits)}\
-  tcp-request inspect-delay {_ms(limits.first_packet_s)}
-  tcp-request content reject unless {{ req.ssl_hello_type 1 }}
-  default_backend mqtts
 """
 
 
@@ -302,7 +306,7 @@ def _websocket(config: ProxyConfig) -> str:
     if config.ws_port is None:
         return ""
     return f"""\
-{_front("ws", "http", config.host, config.ws_port, config.limits.http_idle_s)}\
+{_front("ws", "http", _secure(config, config.ws_port, devices=True), config.limits.http_idle_s)}\
 {_DEVICE_ALIVE}{_limited(config.limits)}\
   http-request deny deny_status 404 unless {{ path {WS_PATH} }}
   http-request set-header X-Forwarded-For %[src]
@@ -315,10 +319,11 @@ def _http(config: ProxyConfig) -> str:
     if config.http_port is None:
         return ""
     return f"""\
-{_front("http", "http", config.host, config.http_port, config.limits.http_idle_s)}\
+{_front("http", "http", _secure(config, config.http_port), config.limits.http_idle_s)}\
 {_limited(config.limits)}\
   http-request deny deny_status 404 if {{ path,url_dec -m str /metrics }} !{{ src 127.0.0.0/8 ::1 }}
   http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto {"https" if config.tls else "http"}
   use_backend api_alive if {{ nbsrv(api) eq 0 }}
   default_backend api
 """
@@ -330,7 +335,7 @@ def _inside(config: ProxyConfig, *, prometheus: bool) -> str:
     figures = "  http-request use-service prometheus-exporter if { path /metrics }\n" if prometheus else ""
     no_broker = 'content-type text/plain string "no broker takes connections"'
     return f"""\
-{_front("inside", "http", config.inside_host, config.health_port, 10)}\
+{_front("inside", "http", _bind(config.inside_host, config.health_port), 10)}\
 {figures}\
   http-request return status 200 if {{ path /healthz }}
   http-request return status 503 {no_broker} if {{ path /readyz }} {{ nbsrv(mqtt) eq 0 }}
@@ -365,6 +370,14 @@ backend {backend}
 
 def _bind(host: str, port: int) -> str:
     return f"ipv6@[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _secure(config: ProxyConfig, port: int, *, devices: bool = False) -> str:
+    """Where to listen, and with which certificate; Upgrade exists in HTTP/1.1 only."""
+    if not config.tls:
+        return _bind(config.host, port)
+    asked = f" ca-file {CLIENTS_FILE} verify required" if devices and config.client_certificates else ""
+    return f"{_bind(config.host, port)} ssl crt {PEM_FILE} alpn {'' if devices else 'h2,'}http/1.1{asked}"
 
 
 def _ms(seconds: float) -> str:

@@ -18,12 +18,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from headcount.errors import PortTakenError, ProxyError
+from headcount.errors import CertificateError, PortTakenError, ProxyError
 from headcount.ops.lifecycle import dies_with_parent, end
 from headcount.proxy import folder
-from headcount.proxy.config import CONFIG_FILE, SOCKET_FILE, STATE_FILE, Pools, ProxyConfig, render
+from headcount.proxy.config import (
+    CLIENTS_FILE,
+    CONFIG_FILE,
+    PEM_FILE,
+    SOCKET_FILE,
+    STATE_FILE,
+    Pools,
+    ProxyConfig,
+    render,
+)
 from headcount.proxy.program import find_program
 from headcount.proxy.runtime import Runtime
+from headcount.tls.certificates import write_file
+from headcount.tls.files import TlsFiles
 
 _log = logging.getLogger(__name__)
 
@@ -51,15 +62,25 @@ class Haproxy:
     """
 
     def __init__(
-        self, config: ProxyConfig, home: Path, *, pools: Pools | None = None, program: Path | None = None
+        self,
+        config: ProxyConfig,
+        home: Path,
+        *,
+        pools: Pools | None = None,
+        tls: TlsFiles | None = None,
+        program: Path | None = None,
     ) -> None:
-        """Run in the folder `home`, from the start with `pools`; with the haproxy at `program` if named."""
+        """Run in the folder `home`, from the start with `pools`; with the haproxy at `program` if named.
+
+        `tls` is the certificate where `config.tls` is set.
+        """
         self.runtime = Runtime(home)
         self.restarts = 0
         self.version = ""
         self._config = config
         self._home = home
         self._pools = pools or {}
+        self._tls = tls
         self._named = program
         self._served: set[str] = set()  # the backends that have had a server
         self._program = Path("haproxy")
@@ -86,6 +107,7 @@ class Haproxy:
             check_ports(self._config)
             (self._home / STATE_FILE).unlink(missing_ok=True)  # only a reload knows it to be fresh
             self.write(self._pools)
+            self._write_certificate()
             try:
                 await self._start()
             except BaseException:
@@ -109,6 +131,18 @@ class Haproxy:
         text = render(self._config, pools, files=files, prometheus=self._prometheus)
         folder.replace(self._home / CONFIG_FILE, text.encode())
 
+    def _write_certificate(self) -> None:
+        """HAProxy wants certificate and key in one file, and reads it at each start."""
+        if self._tls is None:
+            return
+        try:
+            parts = (self._tls.certificate, self._tls.key)
+            write_file(self._home / PEM_FILE, b"\n".join(part.read_bytes() for part in parts))
+            if self._tls.clients is not None:
+                write_file(self._home / CLIENTS_FILE, self._tls.clients.read_bytes())
+        except (OSError, CertificateError) as error:
+            raise ProxyError(f"HAProxy can't be given its certificate: {error}") from error
+
     async def reload(self) -> None:
         """Start a new process from the file beside the old one, which keeps its connections.
 
@@ -119,6 +153,7 @@ class Haproxy:
             before = self._process
             if before is None or before.returncode is not None:
                 return  # it is being started anyway
+            self._write_certificate()
             folder.replace(self._home / STATE_FILE, (await self.runtime.servers_state()).encode())
             try:
                 await self._start("-x", SOCKET_FILE, "-sf", str(before.pid))

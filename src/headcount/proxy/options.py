@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args
 
 from headcount.errors import SettingsError
 from headcount.proxy.config import Balance, ProxyConfig, ProxyLimits
+from headcount.tls.files import TlsFiles
 
 ENVIRONMENT = "HEADCOUNT_PROXY_"
 _DEFAULT = ProxyLimits()
@@ -20,8 +21,6 @@ class ProxyOptions:
     """Everything of the balancer but its ports and addresses, which it has from the deployment."""
 
     balance: Annotated[Balance, "Which broker gets a new connection."] = "leastconn"
-    mqtts_port: Annotated[int, "Port of MQTT over TLS, passed through to the brokers; 0 = none."] = 0
-    broker_mqtts_port: Annotated[int, "Where brokers speak MQTT over TLS."] = 8883
     new_per_address_10s: Annotated[int, "New connections of one address within 10 s."] = (
         _DEFAULT.new_per_address_10s
     )
@@ -42,7 +41,7 @@ class ProxyOptions:
         for name in ("new_per_address_10s", "open_per_address", "device_idle_s"):
             if not 1 <= getattr(self, name) <= 1e9:
                 raise SettingsError(variable(name), "must be at least 1")
-        if self.max_connections < 0 or not 0 <= self.mqtts_port <= 65535:
+        if self.max_connections < 0:
             raise SettingsError(variable("max_connections"), "must not be below 0")
 
     def limits(self) -> ProxyLimits:
@@ -56,9 +55,14 @@ class ProxyOptions:
         )
 
     def config(
-        self, host: str, ports: tuple[int, int | None, int | None], inside_host: str, health_port: int | None
+        self,
+        host: str,
+        ports: tuple[int, int | None, int | None],
+        inside_host: str,
+        health_port: int | None,
+        tls: TlsFiles | None = None,
     ) -> ProxyConfig:
-        """With the deployment's `ports`: MQTT, WebSocket, HTTP.
+        """With the deployment's `ports`: MQTT, WebSocket, HTTP; and its certificate, if it has one.
 
         Raises:
             SettingsError: a value can't be used.
@@ -67,11 +71,12 @@ class ProxyOptions:
         return ProxyConfig(
             host=host,
             mqtt_port=mqtt_port,
-            mqtts_port=self.mqtts_port or None,
             ws_port=ws_port,
             http_port=http_port,
             health_port=health_port,
             inside_host=inside_host,
+            tls=tls is not None,
+            client_certificates=tls is not None and tls.clients is not None,
             balance=self.balance,
             limits=self.limits(),
         )

@@ -18,7 +18,6 @@ async def pools_of(
     config: ProxyConfig,
     units: Mapping[str, Unit],
     apis: Sequence[tuple[str, int]],
-    broker_mqtts_port: int | None,
     names: Names,
 ) -> Pools:
     """The servers of each backend that has a frontend.
@@ -31,12 +30,10 @@ async def pools_of(
     found = await asyncio.gather(*(names.addresses(host) for host in hosts))
     addresses = dict(zip(hosts, found, strict=True))
     pools: dict[Backend, list[Server]] = {"mqtt": []}
-    if config.mqtts_port is not None:
-        pools["mqtts"] = []
     if config.ws_port is not None:
         pools["ws"] = []
     for _, unit in sorted(units.items()):
-        ports = {"mqtt": unit.mqtt_port, "mqtts": broker_mqtts_port, "ws": unit.ws_port}
+        ports = {"mqtt": unit.mqtt_port, "ws": unit.ws_port}
         for address in addresses[unit.host][:1]:
             try:
                 name = server_name(unit.name, address, unit.mqtt_port)
@@ -44,9 +41,8 @@ async def pools_of(
                 _log.warning("a unit is left out: %s", error)
                 continue
             for backend, servers in pools.items():
-                if (port := ports[backend]) is not None:
-                    check_port = unit.health_port
-                    servers.append(Server(name, address, port, check_port, unit.name, unit.draining))
+                check_port = unit.health_port
+                servers.append(Server(name, address, ports[backend], check_port, unit.name, unit.draining))
     if config.http_port is not None:
         pools["api"] = pools["api_alive"] = [
             Server(f"{address}-{port}", address, port, port)

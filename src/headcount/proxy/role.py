@@ -25,6 +25,8 @@ from headcount.proxy.names import Names
 from headcount.proxy.plan import Plan
 from headcount.proxy.pools import pools_of
 from headcount.proxy.runtime import Standing
+from headcount.tls.files import TlsFiles
+from headcount.tls.reload import renewing
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ UnitSource = Callable[[], Awaitable[UnitTable]]
 class ProxySettings:
     """What the role needs.
 
-    `folder` is the balancer's own; `apis` are `host:port`, each address of a name is one API;
-    `broker_mqtts_port` is where brokers speak TLS, if `config.mqtts_port` is set.
+    `folder` is the balancer's own; `apis` are `host:port`, each address of a name is one API; `tls` is
+    its certificate, if `config.tls` is set.
 
     Raises:
         SettingsError: a value can't be used.
@@ -50,13 +52,13 @@ class ProxySettings:
     folder: Path
     units: UnitSource
     apis: tuple[str, ...] = ()
-    broker_mqtts_port: int | None = None
+    tls: TlsFiles | None = None
     program: Path | None = None
 
     def __post_init__(self) -> None:
         self.api_addresses()
-        if self.config.mqtts_port is not None and self.broker_mqtts_port is None:
-            raise SettingsError("--mqtts-port", "needs the port on which brokers speak TLS")
+        if self.config.tls and self.tls is None:
+            raise SettingsError("--tls", "needs a certificate")
 
     def api_addresses(self) -> list[tuple[str, int]]:
         """`apis` as hosts and ports."""
@@ -69,7 +71,7 @@ async def run(settings: ProxySettings, stop: asyncio.Event) -> None:
     Raises:
         HeadcountError: it can't be started.
     """
-    async with opened(settings) as role:
+    async with opened(settings) as role, renewing(settings.tls, role.reload_soon):
         with _on_hangup(role.reload_soon):
             while not stop.is_set():
                 await role.step()
@@ -83,10 +85,11 @@ async def opened(settings: ProxySettings) -> AsyncIterator[Role]:
     """The role with a running HAProxy; `step` is for the caller to call."""
     membership = Membership(_known(settings.folder))
     names = Names(asyncio.get_running_loop().time)
-    pools = await pools_of(
-        settings.config, membership.units, settings.api_addresses(), settings.broker_mqtts_port, names
+    pools = await pools_of(settings.config, membership.units, settings.api_addresses(), names)
+    haproxy = Haproxy(
+        settings.config, settings.folder, pools=pools, tls=settings.tls, program=settings.program
     )
-    async with Haproxy(settings.config, settings.folder, pools=pools, program=settings.program) as haproxy:
+    async with haproxy:
         yield Role(settings, haproxy, membership, names)
 
 
@@ -167,7 +170,6 @@ class Role:
             settings.config,
             self._membership.units,
             settings.api_addresses(),
-            settings.broker_mqtts_port,
             self._names,
         )
 

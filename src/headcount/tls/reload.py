@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from headcount.errors import CertificateError
@@ -49,6 +50,21 @@ async def reloading(files: TlsFiles, act: Callable[[], None], *, look_s: float =
             continue
         seen, complained = now, None
         _log.info("the certificate in %s has changed: new connections see the new one", files.certificate)
+
+
+@contextlib.asynccontextmanager
+async def renewing(files: TlsFiles | None, act: Callable[[], None]) -> AsyncIterator[None]:
+    """The same for as long as the body runs; nothing where there are no files."""
+    if files is None:
+        yield
+        return
+    task = asyncio.create_task(reloading(files, act), name="certificates")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _renew(files: TlsFiles) -> None:
