@@ -1,11 +1,13 @@
 """The loop of the role `adapters`: foreign messages in, canonical ones out.
 
-    FOREIGN ──pull──▶ decode ──▶ headcount.{site}.{kind}.{device}.{fix,status} ──▶ FIX_<p> ──▶ erase, ack
+    FOREIGN ──pull──▶ decode ──▶ headcount.{site}.{kind}.{device}.{fix,status} ──▶ FIX_<p> ──▶ ack ──▶ purge
 
-A batch is overwritten on disk and acknowledged when the log has acknowledged everything that came of it:
-its topics and payloads hold names of people. Whatever ends the program before that, the batch comes
-again, and the counting rules judge what is then there twice as `duplicate`. So nothing is lost, and
-nothing is counted twice.
+A batch is acknowledged when the log has acknowledged everything that came of it. Whatever ends the
+program before that, the batch comes again, and the counting rules judge what is then there twice as
+`duplicate`. So nothing is lost, and nothing is counted twice.
+
+Topics and payloads hold names of people, so what is translated is removed from the disk, a moment later:
+everything up to the first message that isn't acknowledged.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from headcount.devices.directory import Directory
 from headcount.errors import LogError
 from headcount.fixlog import acknowledged
 from headcount.fixlog.acknowledged import QOS_HEADER
-from headcount.fixlog.erasing import erase
+from headcount.fixlog.erasing import purge
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ FETCH_S = 0.5
 ACK_WAIT_S, ANSWER_S = 60.0, 5.0
 RETRY_S = 1.0
 METRICS_EVERY_S = 1.0
+#: How often what is translated is removed from the disk.
+PURGE_EVERY_S = 0.2
 
 
 @dataclass(slots=True)
@@ -140,8 +144,10 @@ async def run(
             # before the registry is known, a registered device would get another name
             ready = loops.create_task(_either(directory.ready, stop))
             await ready
+            purging = loops.create_task(_purge(client), name="purge")
             await adapter.work(subscription, stop)
             keeping.cancel()
+            purging.cancel()
     finally:
         # nats-py raises what the lost connection did, when the broker is away just now
         with suppress(nats.errors.Error, OSError, TimeoutError):
@@ -157,11 +163,15 @@ async def _subscribe(client: Client) -> JetStreamContext.PullSubscription:
     config = ConsumerConfig(
         durable_name=DURABLE,
         deliver_policy=DeliverPolicy.ALL,
-        ack_policy=AckPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
         max_ack_pending=4 * BATCH,
     )
     try:
+        with suppress(nats.js.errors.NotFoundError):
+            present = await jetstream.consumer_info(wire.FOREIGN_STREAM, DURABLE)
+            if present.config.ack_policy != config.ack_policy:  # of an earlier release
+                await jetstream.delete_consumer(wire.FOREIGN_STREAM, DURABLE)
         await jetstream.add_consumer(wire.FOREIGN_STREAM, config)
         return await jetstream.pull_subscribe_bind(DURABLE, wire.FOREIGN_STREAM)
     except nats.js.errors.NotFoundError as error:
@@ -195,7 +205,8 @@ class _Adapter:
                 continue
             canonical = [found for message in messages for found in self._translated(message)]
             if await _publish_all(self.client, self.site_id, canonical, stop):
-                await self._done(messages)
+                for message in messages:
+                    await _ack(message)
 
     def _translated(self, message: Msg) -> list[Canonical]:
         subject, qos = message.subject.encode(), (message.headers or {}).get(QOS_HEADER, "")
@@ -208,14 +219,29 @@ class _Adapter:
             self.tally.add(format_, outcome)
         return [outcome for outcome in outcomes if isinstance(outcome, Canonical)]
 
-    async def _done(self, messages: list[Msg]) -> None:
-        """The log has it all. What can't be erased now comes again, and is erased then."""
+
+async def _ack(message: Msg) -> None:
+    try:
+        await message.ack()
+    except nats.errors.Error as error:
+        log.debug("not acknowledged, it comes again: %s", error)
+
+
+async def _purge(client: Client) -> None:
+    """Remove from the disk what is acknowledged without a gap, as soon as it is."""
+    jetstream = client.jetstream(timeout=ANSWER_S)
+    done = 0
+    while True:
+        await asyncio.sleep(PURGE_EVERY_S)
         try:
-            sequences = [message.metadata.sequence.stream for message in messages]
-            await erase(self.client, wire.FOREIGN_STREAM, sequences)
-            await messages[-1].ack()
-        except (LogError, nats.errors.Error) as error:
-            log.warning("translated messages can't be erased now, trying again later: %s", error)
+            info = await jetstream.consumer_info(wire.FOREIGN_STREAM, DURABLE)
+            floor = info.ack_floor.stream_seq if info.ack_floor else 0
+            if floor != done:
+                await purge(client, wire.FOREIGN_STREAM, floor)
+                # while more comes, some of what is dead stays in the newest file
+                done = floor if not info.num_ack_pending and not info.num_pending else 0
+        except (LogError, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+            log.debug("what is translated can't be removed now, trying again: %r", error)
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event) -> None:

@@ -1,4 +1,9 @@
-"""Messages of a stream overwritten on disk, not only marked as deleted."""
+"""Messages of a stream gone from the disk, not only marked as deleted.
+
+`erase` overwrites single messages: about a millisecond each. `purge` drops all up to one of them, at once,
+by removing files: completely where nothing newer has come, and otherwise but for at most `LEFT_BYTES`, which
+go with the next purge that finds nothing newer or more than that.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ from headcount.errors import LogError
 
 #: Requests under way at once: the server queues some thousands for everybody together.
 AT_ONCE = 200
+#: The server rewrites a file of messages when it is larger than this and more than half of it is dead.
+#: Source: nats-server 2.15.1, `filestore.go`: `compact`, `compactMinimum`.
+LEFT_BYTES = 2 << 20
 _ANSWER_S = 10.0
 _GONE = (10037, 10043, 10057)  # no message found; none of that sequence; deleted by somebody else
 
@@ -46,3 +54,20 @@ async def erase(client: Client, stream: str, sequences: Sequence[int]) -> int:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogError(f"{stream}: messages can't be erased now: {error!r}") from error
     return erased
+
+
+async def purge(client: Client, stream: str, last: int) -> int:
+    """Remove the messages up to sequence `last`, that one included; how many there were.
+
+    Raises:
+        LogError: the server doesn't answer or refuses. Asking again is harmless.
+    """
+    question = msgspec.json.encode({"seq": last + 1})
+    try:
+        answer = await client.request(f"$JS.API.STREAM.PURGE.{stream}", question, timeout=_ANSWER_S)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise LogError(f"{stream} can't be purged now: {error!r}") from error
+    body = msgspec.json.decode(answer.data)
+    if problem := body.get("error"):
+        raise LogError(f"{stream} refuses to be purged: {problem.get('description')}")
+    return int(body["purged"])
