@@ -83,10 +83,18 @@ def address_of(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) 
     connected = _ip(peer)
     if connected is None:
         return peer[:_MAX_ADDRESS]
-    if forwarded and (connected.is_loopback or any(connected in network for network in trusted)):
+    if forwarded and is_balancer(peer, trusted):
         told = _ip(forwarded[-1].rpartition(",")[2].strip())
         connected = told or connected
     return key_of(connected)
+
+
+def is_balancer(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether a peer is this machine or one of our balancers."""
+    connected = _ip(peer)
+    return connected is not None and (
+        connected.is_loopback or any(connected in network for network in trusted)
+    )
 
 
 def key_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

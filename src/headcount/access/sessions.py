@@ -65,6 +65,10 @@ class Sessions:
             return None
         return session
 
+    def known(self, value: str) -> bool:
+        """Whether a cookie's session hasn't ended, as far as is known without asking."""
+        return _VALUE.fullmatch(value) is not None and self._kept.has(_key(value))
+
     async def close(self, value: str) -> None:
         """End a session."""
         if _VALUE.fullmatch(value) is not None:

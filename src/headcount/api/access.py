@@ -1,21 +1,24 @@
-"""Who may see what: positions stay on this machine; the headers that browsers keep to."""
+"""Who may see what, and the headers that browsers keep to."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Depends, Header, Query
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
-from headcount.access.roles import PUBLIC, Caller, Scope, caller
-from headcount.api.parts import parts_of
-from headcount.api.problems import NOT_ALLOWED, ONLY_LOCAL, SIGN_IN, ProblemError
+from headcount.access.roles import PUBLIC, Caller, Scope
+from headcount.api.problems import NOT_ALLOWED, SIGN_IN, ProblemError
+from headcount.wire import Session
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -31,26 +34,23 @@ SECURITY_HEADERS = {
 }
 #: Whoever sends one of these speaks for somebody else: that it runs on this machine proves nothing.
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-#: Paths of positions; no other origin's scripts may read them.
-PRIVATE = re.compile(r"/v1/sites/[^/]+/(fixes|devices)(/|$)")
-_PUBLIC_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz")
+#: What isn't for everybody; no other origin's scripts may read it by what a browser shows by itself.
+PRIVATE = re.compile(
+    r"/v1/(sites/[^/]+/(fixes|devices|commands)|tokens|sessions|audit|whoami|system|me|provision)(/|$)"
+)
+_API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/problems/")
+EXPOSED = "retry-after, ratelimit, ratelimit-policy, www-authenticate"
+#: Browsers that came over TLS once don't come without it for half a year.
+HSTS_S = 182 * 86_400
+MIN_REASON, MAX_REASON = 3, 200
 
 
-def require_local(request: Request) -> None:
-    """Let a request pass that a program on this machine sent directly.
+def why_not_local(client: str, headers: Headers) -> str | None:
+    """What speaks against that a program on this machine sent a request directly; None: nothing.
 
     A page of another origin in a browser on this machine isn't one: neither with its own name
     resolved to the loopback address (DNS rebinding shows in Host), nor across origins (Origin).
-
-    Raises:
-        ProblemError: `positions-only-local`, with what speaks against it.
     """
-    reason = _why_not_local(request.client.host if request.client else "", request.headers)
-    if reason is not None:
-        raise ProblemError(ONLY_LOCAL, f"{reason}. {ONLY_LOCAL.meaning}")
-
-
-def _why_not_local(client: str, headers: Headers) -> str | None:
     if not is_loopback(client):
         return "The request comes from another machine"
     for name in PROXY_HEADERS:
@@ -84,21 +84,35 @@ def _hostname(url: str) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Who sends a request, and by what they are known."""
+
+    caller: Caller
+    #: For rate limits: a token, a person or an address.
+    key: str
+    by: Literal["token", "session", "machine", "nobody"]
+    session: Session | None = None
+    holds: Callable[[], bool] | None = None  # whether token or session still is one
+
+
+def signed_in(connection: HTTPConnection) -> SignedIn:
+    """Who sends a request, as `SignIn` has found out; nobody where nobody has looked."""
+    found = connection.scope.get("state", {}).get("signed_in")
+    return found if isinstance(found, SignedIn) else SignedIn(PUBLIC, "", "nobody")
+
+
 async def caller_of(connection: HTTPConnection) -> Caller:
     """Who asks. Where everything is open, anybody is a viewer, and a program on this machine an operator."""
-    parts = parts_of(connection)
-    if not parts.sources.open:
-        return PUBLIC
-    here = _why_not_local(connection.client.host if connection.client else "", connection.headers) is None
-    return caller("operator", "this machine") if here else caller("viewer", "anybody")
+    return signed_in(connection).caller
 
 
-class Require:
-    """A dependency: the caller, who has this scope on the site that the path names."""
+class RequireAny:
+    """A dependency: the caller, who has one of these scopes on the site that the path names."""
 
-    def __init__(self, scope: Scope) -> None:
-        """Ask for one scope."""
-        self.scope = scope
+    def __init__(self, *scopes: Scope) -> None:
+        """Ask for one of some scopes."""
+        self.scopes = scopes
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """The caller.
@@ -107,11 +121,45 @@ class Require:
             ProblemError: `sign-in` to anybody, `not-allowed` to somebody.
         """
         who = await caller_of(connection)
-        if who.may(self.scope, connection.path_params.get("site")):
+        site = connection.path_params.get("site")
+        if any(who.may(scope, site) for scope in self.scopes):
             return who
         if who.role == "public":
             raise ProblemError(SIGN_IN, SIGN_IN.meaning, headers={"www-authenticate": "Bearer"})
-        raise ProblemError(NOT_ALLOWED, f"{who.subject} has no scope {self.scope!r} here.")
+        wanted = " or ".join(repr(scope) for scope in self.scopes)
+        raise ProblemError(NOT_ALLOWED, f"{who.subject} has no scope {wanted} here.")
+
+
+class Require(RequireAny):
+    """A dependency: the caller, who has this scope on the site that the path names."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Ask for one scope."""
+        super().__init__(scope)
+        self.scope = scope
+
+
+def _reason(
+    header: Annotated[
+        str | None,
+        Header(
+            alias="Headcount-Reason",
+            max_length=MAX_REASON,
+            description="Why exact positions are asked for; it goes into the audit log.",
+            examples=["search for a missing person, case 12"],
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None, Query(max_length=MAX_REASON, description="The same, where headers can't be set.")
+    ] = None,
+) -> str | None:
+    """Why somebody asks; None where they don't say, or next to nothing."""
+    text = " ".join((header or reason or "").split())
+    return text if len(text) >= MIN_REASON else None
+
+
+#: In an endpoint's parameters: `reason: Reason = None`.
+Reason = Annotated[str | None, Depends(_reason)]
 
 
 class BrowserRules:
@@ -126,11 +174,10 @@ class BrowserRules:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        public = scope["path"].startswith(_PUBLIC_PREFIXES) and not PRIVATE.match(scope["path"])
-        if public and scope["method"] == "OPTIONS":
-            await _preflight()(scope, receive, _adding(send, public=True))
+        if scope["path"].startswith(_API_PREFIXES) and scope["method"] == "OPTIONS":
+            await _preflight()(scope, receive, _adding(send, scope))
             return
-        await self._app(scope, receive, _adding(send, public=public))
+        await self._app(scope, receive, _adding(send, scope))
 
 
 def _preflight() -> Response:
@@ -138,24 +185,42 @@ def _preflight() -> Response:
         status_code=204,
         headers={
             "allow": "GET, OPTIONS",
-            "access-control-allow-methods": "GET",
-            "access-control-allow-headers": "last-event-id, cache-control",
+            "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE",
+            "access-control-allow-headers": "authorization, content-type, headcount-reason, last-event-id, cache-control",
             "access-control-max-age": "86400",
         },
     )
 
 
-def _adding(send: Send, *, public: bool) -> Send:
+def _adding(send: Send, scope: Connection) -> Send:
     async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
-            headers.setdefault("cache-control", "no-store")
-            if public:
+            if scope["scheme"] == "https":
+                headers.setdefault("strict-transport-security", f"max-age={HSTS_S}")
+            by = signed_in(HTTPConnection(scope)).by
+            secret = by in ("token", "session", "machine") or "set-cookie" in headers
+            headers.setdefault("cache-control", "private, no-store" if secret else "no-store")
+            if not scope["path"].startswith(_API_PREFIXES):
+                headers.setdefault("cross-origin-resource-policy", "same-origin")
+                await send(message)
+                return
+            headers.add_vary_header("Authorization, Cookie, Origin")
+            if _any_origin(scope, by):
                 headers["access-control-allow-origin"] = "*"
+                headers["access-control-expose-headers"] = EXPOSED
             else:
                 headers.setdefault("cross-origin-resource-policy", "same-origin")
         await send(message)
 
     return with_headers
+
+
+def _any_origin(scope: Connection, by: str) -> bool:
+    """Whether pages of all origins may read an answer: those that anybody gets, or whoever shows a token.
+
+    Never where a browser would have shown a right by itself, a cookie or that it is on this machine.
+    """
+    return by == "token" or (by in ("nobody", "machine") and not PRIVATE.match(scope["path"]))

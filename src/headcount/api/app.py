@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -19,13 +20,17 @@ from headcount.api.live import LiveCounts
 from headcount.api.metrics import Metrics
 from headcount.api.parts import Parts
 from headcount.api.queries import Queries
+from headcount.api.sign_in import SignIn
 from headcount.api.sources import Sources
 
 _DESCRIPTION = """How many people and vehicles are in every zone of a campus, now and before.
 
 Counts are absolute numbers, never differences. Times are RFC 3339 in UTC, or Unix seconds where a
 parameter takes one. Every error is a problem document (RFC 9457) whose `type` says what it means.
-Positions of devices are only given to programs on the same machine.
+
+Counts and sites are for everybody, small numbers hidden. What else there is needs a token
+(`Authorization: Bearer hc_…`) or a login on the web page; each endpoint names the scope that it asks for.
+A token that is wrong, revoked or over is refused with 401 everywhere, also where none is needed.
 """
 
 
@@ -44,6 +49,7 @@ def create_app(sources: Sources) -> FastAPI:
     )
     app.state.parts = parts
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.add_middleware(SignIn, parts=parts)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
@@ -57,9 +63,11 @@ def create_app(sources: Sources) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     async with parts.link.open():
+        following = asyncio.create_task(parts.follow(), name="api: who is known")
         try:
             yield
         finally:
+            following.cancel()
             parts.live.close()
             parts.queries.close()
 

@@ -105,6 +105,7 @@ SITE: dict[str, Any] = {
 }
 FIXES: dict[str, Any] = {
     "type": "FeatureCollection",
+    "precision": "exact",
     "truncated": False,
     "features": [
         {
@@ -116,6 +117,23 @@ FIXES: dict[str, Any] = {
                 "t": "2026-11-24T12:59:58.000Z",
                 "acc": 8.5,
                 "verdict": "accepted",
+            },
+        }
+    ],
+}
+CELLS: dict[str, Any] = {
+    "type": "FeatureCollection",
+    "precision": "coarse",
+    "truncated": False,
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": _ROOM},
+            "properties": {
+                "kind": "person",
+                "from": "2026-11-24T12:50:00.000Z",
+                "to": "2026-11-24T12:55:00.000Z",
+                "devices": 23,
             },
         }
     ],
@@ -159,10 +177,19 @@ SCALING: dict[str, Any] = {
 }
 
 _DETAILS = {
-    "positions-only-local": (
-        "/v1/sites/ul/fixes",
-        f"The request comes from another machine. {problems.ONLY_LOCAL.meaning}",
+    "sign-in": ("/v1/sites/ul/fixes", problems.SIGN_IN.meaning),
+    "not-allowed": ("/v1/tokens", "token k3vq2hbw5yxa has no scope 'tokens:write' here."),
+    "token-in-url": ("/v1/sites/ul/counts", problems.TOKEN_IN_URL.meaning),
+    "cross-site": (
+        "/v1/tokens",
+        f"The header Headcount-CSRF is missing or wrong. {problems.CROSS_SITE.meaning}",
     ),
+    "login-failed": ("/login/callback", "The state isn't the one that this browser began with."),
+    "no-login": ("/login", problems.NO_LOGIN.meaning),
+    "too-long": ("/v1/tokens", "At most 1048576 bytes are taken here."),
+    "too-many-requests": ("/v1/sites/ul/counts", "Anybody asks too often. Try again in 1 s."),
+    "log-away": ("/v1/sites/ul/fixes", problems.LOG_AWAY.meaning),
+    "unknown-token": ("/v1/tokens/k3vq2hbw5yxa", "There is no token 'k3vq2hbw5yxa'."),
     "unknown-site": ("/v1/sites/moon", "There is no site 'moon'; 'ul' is counted here."),
     "unknown-zone": (
         "/v1/sites/ul/zones/moon",

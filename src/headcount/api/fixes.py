@@ -1,4 +1,4 @@
-"""Positions: stored fixes and single devices. Only for programs on this machine."""
+"""Positions: where people were, coarsely; with a reason that is written down, exactly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Query
 
+from headcount.access.audit import Value
+from headcount.access.roles import Caller
 from headcount.api import examples, shapes
-from headcount.api.access import require_local
+from headcount.api.access import Reason, Require, RequireAny
 from headcount.api.examples import failures, success
 from headcount.api.link import NoAnswerError
 from headcount.api.parameters import At, DeviceId, From, SiteId, To
@@ -18,35 +20,41 @@ from headcount.api.parts import Parts, known_site, parts_of
 from headcount.api.problems import NO_ANSWER, UNKNOWN_DEVICE, ProblemError, invalid
 from headcount.api.sites import DEFAULT_SPAN_S, GEOJSON, GeoJson, Json
 from headcount.history import query
+from headcount.settings import SMALLEST_SHOWN
 from headcount.wire import KINDS, Kind, iso, partition_of
 
 MAX_LIMIT = 10_000
 _MAX_TEXT = 20_000
+#: Rows come into the history within about a minute: a slot is told when no more are to be expected.
+_WRITTEN_S = 120.0
 
-router = APIRouter(prefix="/v1", tags=["positions"], dependencies=[Depends(require_local)])
+router = APIRouter(prefix="/v1", tags=["positions"])
 Running = Annotated[Parts, Depends(parts_of)]
-Area = Annotated[str | None, Query(max_length=_MAX_TEXT)]
+Asking = Annotated[Caller, Depends(RequireAny("positions:coarse", "positions:read"))]
 
 
 @router.get(
     "/sites/{site}/fixes",
-    summary="Stored fixes in an area",
+    summary="Stored positions in an area",
     response_class=GeoJson,
-    response_model=shapes.FixesShape,
+    response_model=shapes.FixesShape | shapes.CellsShape,
     responses={
-        **success("The fixes, newest first", examples.FIXES, GEOJSON),
-        **failures(
-            "positions-only-local",
-            "unknown-site",
-            "invalid-parameter",
-            "history-unreadable",
-            "too-many-queries",
-        ),
+        200: {
+            "description": "With a reason and the right to it, fixes, newest first; else cells of a grid.",
+            "content": {
+                GEOJSON: {
+                    "examples": {"exact": {"value": examples.FIXES}, "coarse": {"value": examples.CELLS}}
+                }
+            },
+        },
+        **failures("unknown-site", "invalid-parameter", "history-unreadable", "too-many-queries", "log-away"),
     },
 )
 async def fixes(
     site: SiteId,
     parts: Running,
+    who: Asking,
+    reason: Reason = None,
     bbox: Annotated[
         str | None,
         Query(
@@ -69,10 +77,15 @@ async def fixes(
     kind: Annotated[Kind | None, Query(description="Only this kind.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Fixes at most, the newest.")] = 1000,
 ) -> GeoJson:
-    """Fixes of the last 24 hours with the day's pseudonyms; at most one of bbox, within and near.
+    """Positions of the last 24 hours; at most one of bbox, within and near.
 
-    With `at`, each device's last position at or before that moment; else all fixes from `from` to `to`.
-    Positions are personal data: only programs on this machine get them.
+    With the scope `positions:read` and a reason (header `Headcount-Reason`, or `reason`), which goes into the
+    audit log: fixes with the day's pseudonyms. With `at`, each device's last position at or before that
+    moment; else all fixes from `from` to `to`.
+
+    Otherwise, with `positions:coarse`: how many different devices were in each cell of 0.001 degrees
+    (about 110 m) within each 5 minutes, where those are 5 or more (or as many as `--suppress-below` says). An
+    area chooses cells by their middle, a span whole 5 minutes; with `at`, the last 5 minutes that were over.
     """
     known_site(parts, site)
     if at is not None and (from_ is not None or to is not None):
@@ -84,14 +97,27 @@ async def fixes(
         "limit": limit + 1,
         "kinds": KINDS if kind is None else (kind,),
     }
-    if at is not None:
-        question["at_s"] = at
-    else:
-        question["to_s"] = time.time() if to is None else to
-        question["from_s"] = max(0.0, question["to_s"] - DEFAULT_SPAN_S) if from_ is None else from_
-        if question["from_s"] > question["to_s"]:
-            raise invalid("from", "is after `to`")
-    return GeoJson(await parts.queries.run(lambda: _collection(parts, question, limit)))
+    to_s = time.time() if to is None else to
+    from_s = max(0.0, to_s - DEFAULT_SPAN_S) if from_ is None else from_
+    if from_s > to_s:
+        raise invalid("from", "is after `to`")
+    if reason is None or not who.may("positions:read", site):
+        question |= _slots(at, from_s, to_s) | {"k": smallest_cell(parts)}
+        return GeoJson(await parts.queries.run(lambda: _cells(parts, question, limit)))
+    question |= {"at_s": at} if at is not None else {"from_s": from_s, "to_s": to_s}
+    answer, rows = await parts.queries.run(lambda: _collection(parts, question, limit))
+    detail: dict[str, Value] = {
+        "reason": reason,
+        "site": site,
+        "rows": rows,
+        "kind": kind or "any",
+        "limit": limit,
+    }
+    area = {"bbox": bbox, "within": within, "near": near}
+    span = {"at": iso(at)} if at is not None else {"from": iso(from_s), "to": iso(to_s)}
+    detail |= {name: value for name, value in area.items() if value is not None} | span
+    await parts.audit.record("positions.read", who.subject, "", detail)
+    return GeoJson(answer)
 
 
 @router.get(
@@ -100,17 +126,24 @@ async def fixes(
     response_model=shapes.DeviceShape,
     responses={
         **success("Its state now", examples.DEVICE),
-        **failures(
-            "positions-only-local", "unknown-site", "unknown-device", "invalid-parameter", "no-answer"
-        ),
+        **failures("unknown-site", "unknown-device", "invalid-parameter", "no-answer", "log-away"),
     },
 )
-async def device(site: SiteId, kind: Literal["person", "vehicle"], device: DeviceId, parts: Running) -> Json:
+async def device(
+    site: SiteId,
+    kind: Literal["person", "vehicle"],
+    device: DeviceId,
+    parts: Running,
+    who: Annotated[Caller, Depends(Require("positions:read"))],
+    reason: Reason = None,
+) -> Json:
     """Why a device is counted or not: its zones, its last position, and how its fixes were judged.
 
-    Positions are personal data: only programs on this machine get them.
+    It needs a reason (header `Headcount-Reason`, or `reason`), which goes into the audit log.
     """
     known_site(parts, site)
+    if reason is None:
+        raise invalid("reason", "a single device's position needs one; it goes into the audit log")
     partition = partition_of(site, device, parts.sources.partitions)
     question = msgspec.json.encode({"kind": kind, "device": device})
     try:
@@ -121,17 +154,66 @@ async def device(site: SiteId, kind: Literal["person", "vehicle"], device: Devic
         ) from error
     if not state:
         raise ProblemError(UNKNOWN_DEVICE, f"Nothing was received from {kind} {device!r} on site {site!r}.")
+    detail: dict[str, Value] = {"reason": reason, "site": site, "kind": kind, "rows": 1}
+    await parts.audit.record("positions.device", who.subject, "", detail)
     last_t = state.get("last_t")
     state["last_t"] = iso(last_t) if isinstance(last_t, int | float) else last_t
     return Json(msgspec.json.encode({"site": site, "kind": kind, "device": device, **state}))
 
 
-def _collection(parts: Parts, question: dict[str, Any], limit: int) -> bytes:
-    """The GeoJSON of a question's answer; blocks."""
+def smallest_cell(parts: Parts) -> int:
+    """How many devices a cell must have to be told; also where everything is open, more than one."""
+    return parts.sources.smallest_shown if parts.sources.smallest_shown > 1 else SMALLEST_SHOWN
+
+
+def _slots(at: float | None, from_s: float, to_s: float) -> dict[str, float]:
+    """Whole slots that are over, so that nothing is learnt from one that grows."""
+    over_s = math.floor((time.time() - _WRITTEN_S) / query.SLOT_S) * query.SLOT_S
+    if at is not None:
+        end_s = min(math.floor(at / query.SLOT_S) * query.SLOT_S, over_s)
+        return {"from_s": max(0, end_s - query.SLOT_S), "to_s": max(0, end_s)}
+    return {"from_s": from_s, "to_s": max(from_s, min(to_s, over_s))}
+
+
+def _cells(parts: Parts, question: dict[str, Any], limit: int) -> bytes:
+    """The GeoJSON of a question to the grid; blocks."""
+    found = query.cells(parts.sources.data, **question)
+    collection = {
+        "type": "FeatureCollection",
+        "precision": "coarse",
+        "truncated": len(found) > limit,
+        "features": [_square(cell) for cell in found[:limit]],
+    }
+    return msgspec.json.encode(collection)
+
+
+def _square(cell: query.Cell) -> dict[str, Any]:
+    south, west = cell.south, cell.west
+    north, east = (round(edge + 1 / query.CELLS_PER_DEG, 3) for edge in (south, west))
+    ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "kind": cell.kind,
+            "from": iso(cell.t),
+            "to": iso(cell.t + query.SLOT_S),
+            "devices": cell.devices,
+        },
+    }
+
+
+def _collection(parts: Parts, question: dict[str, Any], limit: int) -> tuple[bytes, int]:
+    """The GeoJSON of a question's answer, and how many fixes are in it; blocks."""
     found = query.fixes(parts.sources.data, **question)
     features = [_feature(fix) for fix in found[:limit]]
-    collection = {"type": "FeatureCollection", "truncated": len(found) > limit, "features": features}
-    return msgspec.json.encode(collection)
+    collection = {
+        "type": "FeatureCollection",
+        "precision": "exact",
+        "truncated": len(found) > limit,
+        "features": features,
+    }
+    return msgspec.json.encode(collection), len(features)
 
 
 def _feature(fix: query.StoredFix) -> dict[str, Any]:

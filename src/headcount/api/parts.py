@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +11,10 @@ from nats.aio.client import Client
 from starlette.requests import HTTPConnection
 
 from headcount.access.audit import Audit
+from headcount.access.kept import POLL_S, Kept
+from headcount.access.limits import Limiter
+from headcount.access.sessions import Sessions
+from headcount.access.tokens import Tokens
 from headcount.api.link import Link
 from headcount.api.live import LiveCounts
 from headcount.api.metrics import Metrics
@@ -16,6 +22,22 @@ from headcount.api.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.api.queries import Queries
 from headcount.api.sources import Sources
 from headcount.counting.site import Site
+from headcount.errors import LogError
+
+#: At once, a page with its map and lists asks for some dozens of things.
+BURST_S = 5.0
+
+
+class Limits:
+    """The limits of one API."""
+
+    def __init__(self, requests_per_s: float) -> None:
+        """Let each token and address have so many requests a second, and five seconds' at once."""
+        self.requests = Limiter(requests_per_s, max(1, round(BURST_S * requests_per_s)))
+        #: Of an address. A secret can't be guessed anyhow; this is against noise and load.
+        self.failures = Limiter(0.2, 20)
+        #: Beginnings of a login, of an address: each asks the identity provider.
+        self.logins = Limiter(0.5, 20)
 
 
 @dataclass(slots=True)
@@ -29,11 +51,49 @@ class Parts:
     queries: Queries
     streams: int = 0  # open now
     _audit: Audit | None = None
+    _kept: Kept | None = None
+    _sessions: Sessions | None = None
+    _limits: Limits | None = None
 
     @property
     def nats(self) -> Client:
         """The connection to the core, for buckets and requests; it may be lost at the moment."""
         return self.link.client
+
+    @property
+    def kept(self) -> Kept:
+        """The copy of tokens and sessions."""
+        if self._kept is None or self._kept.client is not self.nats:
+            self._kept = Kept(self.nats)
+            self._sessions = Sessions(self._kept)
+        return self._kept
+
+    async def follow(self) -> None:
+        """Keep that copy up to date until cancelled."""
+        while True:
+            with contextlib.suppress(LogError):
+                await self.kept.look()
+            await asyncio.sleep(POLL_S)
+
+    @property
+    def tokens(self) -> Tokens:
+        """API tokens."""
+        return Tokens(self.kept)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Who has logged in."""
+        kept = self.kept
+        if self._sessions is None:
+            self._sessions = Sessions(kept)
+        return self._sessions
+
+    @property
+    def limits(self) -> Limits:
+        """How often somebody may ask, and fail to sign in."""
+        if self._limits is None:
+            self._limits = Limits(self.sources.requests_per_s)
+        return self._limits
 
     @property
     def audit(self) -> Audit:

@@ -17,6 +17,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from headcount.errors import LogError
+
 MEDIA_TYPE = "application/problem+json"
 _MAX_INSTANCE = 200
 _MAX_PARAMETERS = 10
@@ -36,13 +38,6 @@ class ProblemType:
 BAD_REQUEST = ProblemType(
     "bad-request", 400, "The request can't be understood", "Check how the request is put together."
 )
-ONLY_LOCAL = ProblemType(
-    "positions-only-local",
-    403,
-    "Positions are only given to this machine",
-    "Positions of devices are personal data. As long as clients can't sign in, they are given to "
-    "programs on the same machine that ask http://127.0.0.1 or http://localhost directly, not through a proxy.",
-)
 SIGN_IN = ProblemType(
     "sign-in",
     401,
@@ -55,12 +50,41 @@ NOT_ALLOWED = ProblemType(
     "You may not do this",
     "The detail names the scope that is missing. Whoever made your token or account can give it to you.",
 )
+TOKEN_IN_URL = ProblemType(
+    "token-in-url",
+    400,
+    "A token doesn't belong into an address",
+    "Addresses end up in logs and histories. Send it as `Authorization: Bearer …`, and revoke this one: "
+    "`headcount token revoke`.",
+)
+CROSS_SITE = ProblemType(
+    "cross-site",
+    403,
+    "Another site's page may not do this for you",
+    "With a session's cookie, what changes something needs the header `Headcount-CSRF` with the `csrf` of "
+    "GET /v1/whoami, and comes from a page of this address. Programs use a token instead.",
+)
+LOGIN_FAILED = ProblemType(
+    "login-failed",
+    403,
+    "You couldn't be logged in",
+    "The detail says why. Begin again at /login; if it stays so, ask whoever runs this.",
+)
+NO_LOGIN = ProblemType(
+    "no-login",
+    404,
+    "Nobody can log in here",
+    "No identity provider is set (`--oidc-issuer`). Programs sign in with a token.",
+)
 NOT_FOUND = ProblemType("not-found", 404, "Nothing is there", "See /openapi.json for what there is.")
 UNKNOWN_SITE = ProblemType(
     "unknown-site", 404, "There is no such site", "GET /v1/sites lists the sites that are counted here."
 )
 UNKNOWN_ZONE = ProblemType(
     "unknown-zone", 404, "There is no such zone", "GET /v1/sites/{site} has all zones of a site."
+)
+UNKNOWN_TOKEN = ProblemType(
+    "unknown-token", 404, "There is no such token", "GET /v1/tokens has those that you may see."
 )
 UNKNOWN_DEVICE = ProblemType(
     "unknown-device", 404, "This device was never seen", "Nothing was received from it on this site."
@@ -80,6 +104,9 @@ NO_SCALER = ProblemType(
 WRONG_METHOD = ProblemType(
     "method-not-allowed", 405, "This can't be done here", "The header Allow has the methods that can."
 )
+TOO_LONG = ProblemType(
+    "too-long", 413, "The request is too long", "The detail says how long it may be; send it in parts."
+)
 INVALID = ProblemType(
     "invalid-parameter",
     422,
@@ -88,6 +115,12 @@ INVALID = ProblemType(
 )
 UPGRADE = ProblemType(
     "upgrade-required", 426, "A WebSocket is needed here", "Connect with a WebSocket, or use /stream instead."
+)
+TOO_OFTEN = ProblemType(
+    "too-many-requests",
+    429,
+    "Too many requests",
+    "Wait as the header Retry-After says. Each token has its own limit; without one, it is your address's.",
 )
 INTERNAL = ProblemType(
     "internal-error", 500, "headcount made a mistake", "The log of the role `api` has the details."
@@ -116,16 +149,22 @@ TOO_MANY_QUERIES = ProblemType(
 NO_ANSWER = ProblemType(
     "no-answer", 503, "The counting worker doesn't answer", "Try again in a second; GET /readyz says more."
 )
+LOG_AWAY = ProblemType(
+    "log-away",
+    503,
+    "The core doesn't answer",
+    "What is kept there can't be read or changed now. Try again in a second; GET /readyz says more.",
+)
 
 TYPES: Mapping[str, ProblemType] = {
     problem.name: problem
     for problem in (
-        BAD_REQUEST, ONLY_LOCAL, SIGN_IN, NOT_ALLOWED, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_DEVICE, NOT_RECORDED,
+        BAD_REQUEST, TOKEN_IN_URL, SIGN_IN, NOT_ALLOWED, CROSS_SITE, LOGIN_FAILED, NO_LOGIN, TOO_LONG, TOO_OFTEN, LOG_AWAY, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_TOKEN, UNKNOWN_DEVICE, NOT_RECORDED,
         NO_SCALER, WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
         TOO_MANY_QUERIES, NO_ANSWER,
     )
 }  # fmt: skip
-_BY_STATUS = {400: BAD_REQUEST, 403: ONLY_LOCAL, 404: NOT_FOUND, 405: WRONG_METHOD, 422: INVALID}
+_BY_STATUS = {400: BAD_REQUEST, 403: NOT_ALLOWED, 404: NOT_FOUND, 405: WRONG_METHOD, 422: INVALID}
 
 
 class ParameterProblem(BaseModel):
@@ -206,6 +245,7 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
         return response(document(INTERNAL, INTERNAL.meaning, request.url.path), crash_headers)
 
     app.add_exception_handler(ProblemError, _from_problem)
+    app.add_exception_handler(LogError, _from_log)
     app.add_exception_handler(RequestValidationError, _from_validation)
     app.add_exception_handler(HTTPException, _from_http)
     app.add_exception_handler(Exception, from_crash)
@@ -218,6 +258,11 @@ async def _from_problem(request: Request, error: Exception) -> Response:
     if error.parameter is not None:
         errors = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
     return response(document(error.kind, error.detail, request.url.path, errors), error.headers)
+
+
+async def _from_log(request: Request, error: Exception) -> Response:
+    _log.warning("%s %s: %s", request.method, request.url.path, error)
+    return response(document(LOG_AWAY, LOG_AWAY.meaning, request.url.path), {"retry-after": "1"})
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:

@@ -173,7 +173,41 @@ class FixesShape(Shape):
     """Fixes as a GeoJSON FeatureCollection."""
 
     type: Literal["FeatureCollection"]
+    precision: Literal["exact"]
     features: list[FixShape]
+    truncated: bool = Field(description="Whether there are more than `limit`.")
+
+
+class SquareShape(Shape):
+    """A GeoJSON polygon: the outline of a cell."""
+
+    type: Literal["Polygon"]
+    coordinates: list[list[list[float]]]
+
+
+class CellProperties(Shape):
+    """How many were in a cell."""
+
+    kind: Kind
+    from_: str = Field(alias="from", description="The beginning of the 5 minutes.")
+    to: str
+    devices: int = Field(description="Different devices whose accepted fixes were there meanwhile.")
+
+
+class CellShape(Shape):
+    """A cell of the grid as a GeoJSON feature."""
+
+    type: Literal["Feature"]
+    geometry: SquareShape
+    properties: CellProperties
+
+
+class CellsShape(Shape):
+    """Where devices were, coarsely, as a GeoJSON FeatureCollection."""
+
+    type: Literal["FeatureCollection"]
+    precision: Literal["coarse"]
+    features: list[CellShape]
     truncated: bool = Field(description="Whether there are more than `limit`.")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headcount.access.limits import Network
+from headcount.access.oidc import Provider
 from headcount.counting.site import Site
 
 #: Where `make web` puts the map.
@@ -27,6 +29,10 @@ class Sources:
     open: bool = False  # anybody may see what a viewer may, this machine what an operator may
     https: bool = False  # browsers come over TLS, to us or to a balancer ahead of us
     smallest_shown: int = 5  # the public sees no count below it
+    public_url: str = ""  # under which browsers reach it; "" = as they ask
+    trusted: tuple[Network, ...] = ()  # where our balancers are, beside this machine
+    oidc: Provider | None = None  # who knows the people that log in
+    requests_per_s: float = 100.0  # of each token and address
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503
     ping_s: float = 5.0  # between signs of life in a stream

@@ -7,6 +7,7 @@ Functions here block for up to TIMEOUT_S: call them in a thread. A missing folde
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ MAX_ROWS = 100_000
 MAX_BUCKETS = 10_000
 #: With `at`, a device's last position counts for this long.
 LAST_POSITION_S = 900.0
+#: Positions for those who may see them coarsely: to 0.001 degrees (110 m), and 5 minutes.
+CELLS_PER_DEG = 1000
+SLOT_S = 300
 #: A fix is judged `future` when its `t` is later than its `received` by more than this.
 FUTURE_S = 60.0
 #: How often a question is put again because an hour was dropped under it.
@@ -74,6 +78,16 @@ class StoredFix(msgspec.Struct, frozen=True):
     lon: float
     acc: float  # metres, 0 = unknown
     verdict: str
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A cell of the grid within a slot of time."""
+
+    kind: Kind
+    t: float  # Unix seconds, the slot's beginning
+    south: float  # degrees, the cell's edges; the others are 1 / CELLS_PER_DEG further
+    west: float
+    devices: int  # different ones
 
 
 def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: float) -> list[Bucket]:
@@ -202,6 +216,69 @@ def fixes(
 
     rows = _asked(data, "fixes", hours, ask)
     return [StoredFix(r[0], r[1], r[2] / 1e6, *r[3:7]) for r in rows or []]
+
+
+def cells(
+    data: Path,
+    *,
+    k: int,
+    bbox: tuple[float, float, float, float] | None = None,
+    within: Any = None,
+    near: tuple[float, float, float] | None = None,
+    from_s: float,
+    to_s: float,
+    limit: int = 1000,
+    kinds: Sequence[Kind] = KINDS,
+) -> list[Cell]:
+    """In how many devices' accepted fixes each cell and slot of time has its part, where those are k or more.
+
+    Nobody gets below the cell by asking for parts of it: an area chooses whole cells, those with their
+    middle in it, and a span whole slots, those that begin in it.
+
+    Args:
+        data: the data folder.
+        k: cells with fewer different devices of a kind within a slot are left out.
+        bbox: as for `fixes`.
+        within: the same.
+        near: the same.
+        from_s: Unix seconds, inclusive.
+        to_s: the end, exclusive.
+        limit: cells at most, the newest.
+        kinds: the kinds wanted.
+
+    Raises:
+        QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
+        DataFolderError: a segment can't be read.
+    """
+    area = area_of(bbox, within, near)
+    if not 1 <= limit <= MAX_ROWS:
+        raise QueryError("limit", f"{limit} is not between 1 and {MAX_ROWS}")
+    first, last = math.ceil(from_s / SLOT_S), math.ceil(to_s / SLOT_S)
+    start, end = _moment("from", max(first * SLOT_S, 0)), _moment("to", last * SLOT_S)
+    where, bounds = area.condition()
+    sql = f"""
+        WITH counted AS (
+            SELECT kind, epoch_us(t) // {SLOT_S * 10**6} AS slot,
+                floor(lat::DOUBLE * {CELLS_PER_DEG})::INTEGER AS north,
+                floor(lon::DOUBLE * {CELLS_PER_DEG})::INTEGER AS east, count(DISTINCT device) AS devices
+            FROM read_parquet($files, hive_partitioning = false)
+            WHERE t >= $start AND t < $end AND list_contains($kinds, kind) AND verdict = 'accepted'
+            GROUP BY ALL HAVING count(DISTINCT device) >= $k
+        ), middles AS (
+            SELECT *, (north + 0.5) / {CELLS_PER_DEG} AS lat, (east + 0.5) / {CELLS_PER_DEG} AS lon
+            FROM counted
+        )
+        SELECT kind, slot, north, east, devices FROM middles
+        WHERE {where} ORDER BY slot DESC, devices DESC, north, east, kind LIMIT $limit
+    """  # noqa: S608  numbers of ours, and one of the area's fixed texts
+    values = {"start": start, "end": end, "kinds": list(kinds), "k": k, "limit": limit}
+
+    def ask(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
+        area.register(con)
+        return _rows(con, sql, files, values | bounds)
+
+    rows = _asked(data, "fixes", (first * SLOT_S - FUTURE_S, None), ask)
+    return [Cell(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows or []]
 
 
 # --- asking ------------------------------------------------------------------------------------
