@@ -13,7 +13,6 @@ import time
 import numpy as np
 
 from campus import campus, degrees, side
-from headcount.counting.engine import Engine
 from headcount.counting.fixes import F8
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
@@ -70,8 +69,8 @@ class Log:
 def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
     """Nanoseconds a fix, counts once a second of the log and partition included."""
     site = campus(zones, seed)
-    shared, names = Zones(site), Pseudonyms(b"bench")
-    parts = [Partition(p, PARTITIONS, 1, Engine(site, shared), names) for p in range(PARTITIONS)]
+    shared, names = Zones(site), Pseudonyms({})
+    parts = [Partition(p, PARTITIONS, 1, site, shared, names) for p in range(PARTITIONS)]
     log = Log(site.id, side(zones), devices, np.random.default_rng(seed))
     warm, timed, took_s = max(WARM_FIXES, 3 * devices), 0, 0.0
     while timed < fixes:

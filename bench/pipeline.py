@@ -31,7 +31,6 @@ from nats.aio.msg import Msg
 from campus import LAT0, LON0, campus
 from headcount.broker.config import INTERNAL, BrokerConfig
 from headcount.broker.server import Broker
-from headcount.counting.engine import Engine
 from headcount.counting.zones import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.fixlog.connection import Endpoint
@@ -177,8 +176,8 @@ async def counting(
     Measured over the second half: in the first every device is met for the first time.
     """
     site = campus(ZONES, seed)
-    zones, names = Zones(site), Pseudonyms(b"bench")
-    parts = [Partition(n, partitions, 1, Engine(site, zones), names) for n in range(partitions)]
+    zones, names = Zones(site), Pseudonyms({})
+    parts = [Partition(n, partitions, 1, site, zones, names) for n in range(partitions)]
     async with open_reader(endpoint, client) as reader:
         for partition in parts:
             await reader.follow(partition.number, 0)
@@ -228,7 +227,6 @@ async def latency(
         Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD),
         [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, PASSWORD)],
         config.partitions,
-        b"bench",
     )
     stop = asyncio.Event()
     worker = asyncio.create_task(run(settings, stop))

@@ -254,7 +254,7 @@ async def counting(core: Core) -> AsyncIterator[Counting]:
     """A worker that counts the small site, until the end of the block."""
     heard = Counting(small_site())
     mqtt = [MqttAddress(LOOPBACK, config.mqtt_port, INTERNAL, PASSWORD) for config in core.configs]
-    settings = WorkerSettings(heard.site, core.endpoint, mqtt, PARTITIONS, b"secret")
+    settings = WorkerSettings(heard.site, core.endpoint, mqtt, PARTITIONS)
     stop = asyncio.Event()
     client = await core.client()
     await client.subscribe("count.*", cb=heard.hear)

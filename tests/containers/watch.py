@@ -21,7 +21,7 @@ from headcount.history.writer import CONSUMER
 from headcount.prove.compare import Comparison, Evidence, compare
 from headcount.prove.hearing import Heard, Report, listen
 from headcount.prove.load import CONNECTIONS, Say
-from headcount.prove.log import read_events, read_history, read_log
+from headcount.prove.log import read_day_keys, read_events, read_history, read_log
 from headcount.prove.senders import Sent, overlook_breaks, send
 from headcount.wire import HISTORY_STREAM
 
@@ -193,11 +193,12 @@ async def _evidence(
         await asyncio.to_thread(stack.fetch, writer, "/data/history", folder)
         fixes, recorded = await asyncio.to_thread(read_history, folder)
         log, events = await read_log(client, partitions), await read_events(client)
+        keys = await read_day_keys(client)
     finally:
         await client.close()
     return Evidence(
         geojson,
-        stack.secret.encode(),
+        keys,
         settled_s,
         log,
         watch.reports,

@@ -10,18 +10,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.walks import FIX, ONLINE, Message, steps
+from engine.walks import FIX, FORGET, ONLINE, Message, steps
 from headcount.counting.engine import Engine
 from headcount.counting.events import Events
 from headcount.counting.fixes import Fixes
+from headcount.counting.names import DAY_S
 from headcount.counting.site import Site
 from headcount.counting.sitefile import parse_site
 from headcount.counting.zones import Zones
+from headcount.devices.pseudonyms import Pseudonyms
 from headcount.prove.oracle import KINDS, Event, Numbers, Oracle
 from headcount.wire import VERDICTS
 
 REASONS = ("moved", "outside", "silent", "removed")
 NO_VERDICT = 255
+#: Some day of the walks, which last weeks.
+FIRST_DAY = 1_790_000_000 // DAY_S
+NAMES = Pseudonyms({FIRST_DAY - 2 + i: bytes([i]) * 32 for i in range(200)})
 Counts = dict[str, dict[str, Numbers]]
 
 
@@ -72,6 +77,9 @@ def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence
     for done, m in enumerate(messages, 1):
         if m.what == FIX:
             verdicts.append(oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc))
+        elif m.what == FORGET:
+            oracle.forget(m.received, m.kind, m.device)
+            verdicts.append(None)
         else:
             oracle.status(m.received, m.kind, m.device, m.what == ONLINE)
             verdicts.append(None)
@@ -86,12 +94,35 @@ class Runner:
     def __init__(self, site: Site, engine: Engine | None = None) -> None:
         """Start with an empty engine, or with the one given."""
         self.site = site
-        self.engine = engine or Engine(site)
+        self.engine = engine or Engine(site, names=NAMES)
         self.verdicts: list[str | None] = []
         self.events: list[Event] = []
+        self.met: dict[tuple[str, int], tuple[str, str]] = {}  # name and day → who that is
 
     def feed(self, messages: Sequence[Message]) -> None:
-        """Take the messages as one batch."""
+        """Take the messages as one batch, or as several with somebody to be forgotten between them."""
+        start = 0
+        for row, message in enumerate(messages):
+            if message.what == FORGET:
+                if row > start:
+                    self._step(messages[start:row])
+                self._forget(message)
+                start = row + 1
+        if start < len(messages):
+            self._step(messages[start:])
+
+    def _forget(self, m: Message) -> None:
+        """By the names of all the days that may be kept, as whoever erases a device does it."""
+        today = int(m.received // DAY_S)
+        key = f"{m.kind}.{m.device}".encode()
+        labels = {day: int(NAMES.many([key], day)[0]) for day in range(today - 2, today + 2)}
+        removed = self.engine.remove(KINDS.index(m.kind), labels, m.received)
+        self._note(removed)
+        assert self.engine.find(key) is None
+        self.verdicts.append(None)
+
+    def _step(self, messages: Sequence[Message]) -> None:
+        self._meet(messages)
         step = self.engine.step(self.fixes(messages))
         codes = step.verdicts.tolist()
         assert len(codes) == len(messages)
@@ -128,16 +159,24 @@ class Runner:
 
     def restored(self, zones: Zones | None = None) -> Runner:
         """The same, with an engine that was saved and read again, into zones of the site where given."""
-        other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot(), zones))
-        other.verdicts, other.events = self.verdicts, self.events
+        other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot(), zones, NAMES))
+        other.verdicts, other.events, other.met = self.verdicts, self.events, self.met
         return other
 
     def _note(self, events: Events) -> None:
-        columns = (events.device, events.zone, events.enter, events.t_s, events.reason)
-        for slot, zone, enter, t, reason in zip(*(c.tolist() for c in columns), strict=True):
-            kind, device = self.engine.key(slot).decode().split(".")
+        columns = (events.device, events.zone, events.enter, events.t_s, events.reason, events.day)
+        for slot, zone, enter, t, reason, day in zip(*(c.tolist() for c in columns), strict=True):
+            name = self.engine.names(np.array([slot], np.int32), day).tobytes().hex()
             change = "enter" if enter else "exit"
-            self.events.append(Event(change, self.site.zones[zone].id, kind, device, t, REASONS[reason]))
+            self.events.append(
+                Event(change, self.site.zones[zone].id, *self.met[name, day], t, REASONS[reason], day)
+            )
+
+    def _meet(self, messages: Sequence[Message]) -> None:
+        """Remember under which names these devices may be told of."""
+        for m in messages:
+            day = int(m.received // DAY_S)
+            self.met[NAMES.of(f"{m.kind}.{m.device}".encode(), day), day] = m.key
 
 
 def _numbers(four: list[int]) -> Numbers:

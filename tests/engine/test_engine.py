@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from engine.running import NO_VERDICT, Runner
+from engine.running import NAMES, NO_VERDICT, Runner
 from engine.walks import FIX, OFFLINE, ONLINE, START_S, walk
 from headcount.counting.engine import Engine
 from headcount.counting.fixes import Fixes
@@ -40,7 +40,7 @@ def at_centre(site: Site, device: list[int], what: list[int]) -> Fixes:
 
 def test_nothing_comes_of_nothing(site: Site) -> None:
     """A new engine takes an empty batch, has no events, counts nobody and can be saved."""
-    engine = Engine(site)
+    engine = Engine(site, names=NAMES)
     step = engine.step(at_centre(site, [], []))
     assert (len(step.verdicts), len(step.events), len(engine.advance(START_S))) == (0, 0, 0)
     assert not engine.counts(START_S).any()
@@ -49,7 +49,7 @@ def test_nothing_comes_of_nothing(site: Site) -> None:
 
 def test_a_sender_without_a_slot_is_malformed(site: Site) -> None:
     """A fix of slot -1 is malformed and counted nowhere, also beside good ones."""
-    engine = Engine(site)
+    engine = Engine(site, names=NAMES)
     slot = int(engine.slots([b"person.a"])[0])
     verdicts = engine.step(at_centre(site, [-1, slot, -1], [FIX] * 3)).verdicts
     assert [VERDICTS[code] for code in verdicts.tolist()][::2] == ["malformed"] * 2
@@ -60,7 +60,7 @@ def test_a_sender_without_a_slot_is_malformed(site: Site) -> None:
 
 def test_a_status_has_no_verdict(site: Site) -> None:
     """Status rows have the code 255, of known devices and of others."""
-    engine = Engine(site)
+    engine = Engine(site, names=NAMES)
     slot = int(engine.slots([b"vehicle.a"])[0])
     verdicts = engine.step(at_centre(site, [slot, slot, -1], [ONLINE, OFFLINE, OFFLINE])).verdicts
     assert verdicts.tolist() == [NO_VERDICT] * 3
@@ -68,7 +68,7 @@ def test_a_status_has_no_verdict(site: Site) -> None:
 
 def test_a_key_has_one_slot(site: Site) -> None:
     """The same key has the same slot, within a call and later; kinds apart, and refused ones -1."""
-    engine = Engine(site)
+    engine = Engine(site, names=NAMES)
     slots = engine.slots([b"person.a", b"vehicle.a", b"person.a", b"person.b"])
     assert slots.dtype == np.int32
     assert slots[0] == slots[2]
@@ -81,7 +81,7 @@ def test_a_key_has_one_slot(site: Site) -> None:
 @pytest.mark.parametrize("what", [FIX, ONLINE, OFFLINE])
 def test_a_silent_device_is_no_burden_for_ever(site: Site, what: int) -> None:
     """Two days after its last word nothing is remembered of a device, whatever it said."""
-    engine = Engine(site)
+    engine = Engine(site, names=NAMES)
     engine.step(at_centre(site, engine.slots([b"person.a"]).tolist(), [what]))
     for hours in range(1, 50):
         engine.advance(START_S + 3600 * hours)
@@ -92,7 +92,7 @@ def test_a_snapshot_of_another_site_is_refused(site: Site) -> None:
     """A state is worth nothing on another site."""
     other = parse_site(scene(Random(4), 8).geojson, "test")
     with pytest.raises(SnapshotError):
-        Engine.restore(other, Engine(site).snapshot())
+        Engine.restore(other, Engine(site, names=NAMES).snapshot())
 
 
 def test_a_damaged_snapshot_is_refused(site: Site) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -10,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.running import Look, Outcome, Runner, by_engine, by_oracle, compare, in_order, looks
+from engine.running import NAMES, Look, Outcome, Runner, by_engine, by_oracle, compare, in_order, looks
 from engine.walks import Message, walk
 from headcount.counting.engine import Engine
+from headcount.counting.names import DAY_S
 from headcount.counting.sitefile import parse_site
 from headcount.counting.zones import Zones
-from headcount.prove.oracle import KINDS, Oracle
+from headcount.prove.oracle import KINDS
 from headcount.prove.scenes import Scene, scene
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -125,7 +125,7 @@ def test_a_restored_engine_has_the_same_future(seed: int) -> None:
 def _zones_of_others(rng: Random, campus: Scene) -> Zones:
     """The prepared zones of a campus as another engine left them, which has met others first."""
     zones = Zones(parse_site(campus.geojson, "test"))
-    other = Runner(zones.site, Engine(zones.site, zones))
+    other = Runner(zones.site, Engine(zones.site, zones, NAMES))
     other.feed(walk(rng, campus, 5, 50))
     return zones
 
@@ -213,17 +213,16 @@ def test_many_random_cases_equal_the_oracle(size: tuple[int, int]) -> None:
 
 def test_the_walks_reach_every_verdict_and_reason() -> None:
     """The random cases are worth something: they meet every verdict and every way to enter and leave."""
-    verdicts, reasons = set[str | None](), set[tuple[str, str]]()
-    for seed in range(6):
+    verdicts, reasons, days = set[str | None](), set[tuple[str, str]](), set[tuple[str, int]]()
+    for seed in range(12):
         rng = Random(seed)
         any_case = case(rng, devices=6, length=500, many_looks=0)
-        oracle = Oracle(any_case.scene.geojson)
-        verdicts |= set(_verdicts(oracle, any_case.messages))
-        reasons |= {(event.type, event.reason) for event in oracle.events}
-    assert len(verdicts) == 10
-    assert reasons == {("enter", "moved"), ("exit", "moved"), ("exit", "outside"), ("exit", "silent")}
-
-
-def _verdicts(oracle: Oracle, messages: Sequence[Message]) -> list[str]:
-    fixes = (m for m in messages if m.what == 0)
-    return [oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc) for m in fixes]
+        outcome = any_case.expected()
+        verdicts |= set(outcome.verdicts)
+        events = [event for own in outcome.events.values() for moment in own for event in moment]
+        reasons |= {(event.type, event.reason) for event in events}
+        days |= {(event.reason, event.day - int(event.t // DAY_S)) for event in events}
+    assert len(verdicts) == 10 + 1
+    exits = {("exit", reason) for reason in ("moved", "outside", "silent", "removed")}
+    assert reasons == {("enter", "moved"), *exits}
+    assert ("silent", -1) in days, "somebody falls silent after midnight"

@@ -16,6 +16,7 @@ from headcount.prove.scenes import degrees
 
 CENTRE = (52.6738, -8.5725)
 T = 1_790_000_000.0
+TODAY = int(T // 86_400)
 
 
 def square(x: float, y: float, half: float, hole: float = 0.0) -> dict[str, Any]:
@@ -398,7 +399,7 @@ def test_offline_leaves_after_the_grace_where_the_site_says_so(
         counter.send(message)
     assert members(counter, last) == {"site"}
     assert members(counter, last + 0.125) == set()
-    assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + last, "silent")
+    assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + last, "silent", TODAY)
 
 
 def test_offline_never_prolongs(by: Maker) -> None:
@@ -490,4 +491,4 @@ def test_a_look_after_more_than_a_day_still_names_those_who_left(by: Maker) -> N
     counter = by(campus())
     counter.send(fix(0, 0, 0))
     assert members(counter, 1_000_000) == set()
-    assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + 900, "silent")
+    assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + 900, "silent", TODAY)

@@ -12,11 +12,11 @@ from headcount.prove.scenes import Scene
 START_S = 1_790_000_000.0
 #: All times are multiples of it, so that sums are exact and "at that very instant" can be met.
 STEP_S = 0.125
-FIX, ONLINE, OFFLINE = 0, 1, 2
+FIX, ONLINE, OFFLINE, FORGET = 0, 1, 2, 3
 
 
 class Message(NamedTuple):
-    """A fix or status message as it was received; a missing number is NaN."""
+    """A fix or status message as it was received, or a marker to forget; a missing number is NaN."""
 
     received: float
     kind: str
@@ -84,6 +84,8 @@ def _later(rng: Random, now: float, mover: Mover, scene: Scene) -> float:
 
 def _say(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
     roll = rng.random()
+    if roll < 0.015:
+        return _forgotten(rng, now, mover)
     if roll < 0.06:
         return [Message(now, mover.kind, mover.id, rng.choice((ONLINE, OFFLINE, OFFLINE)))]
     if roll < 0.12 and mover.sent:
@@ -97,6 +99,13 @@ def _say(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
     lag = rng.choice((0.0, 0.0, 0.0, steps(rng, 30), rng.choice(scene.waits_s[:5]) + STEP_S))
     mover.t = max(min(mover.t, now) + STEP_S, now - lag)
     return [_fix(rng, now, mover, mover.t, _move(rng, mover, scene))]
+
+
+def _forgotten(rng: Random, now: float, mover: Mover) -> list[Message]:
+    """Somebody is to be forgotten, twice now and then, or one who has never been here; some say the same again."""
+    marker = Message(now, mover.kind, rng.choice((mover.id, mover.id, mover.id, "stranger")), FORGET)
+    again = [said._replace(received=now) for said in mover.sent[-1:] if said.what == FIX]
+    return [marker, *rng.choice(([], [], [marker], again, [*again, marker], [*again, marker, *again]))]
 
 
 def _fix(rng: Random, now: float, mover: Mover, t: float, at: tuple[float, float]) -> Message:

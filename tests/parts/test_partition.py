@@ -11,11 +11,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.walks import FIX, ONLINE, Message, walk
-from headcount.counting.engine import Engine
+from engine.running import NAMES
+from engine.walks import FIX, FORGET, ONLINE, Message, walk
+from headcount.counting.names import DAY_S
 from headcount.counting.sitefile import parse_site
 from headcount.counting.zones import Zones
-from headcount.devices.pseudonyms import Pseudonyms
 from headcount.fixlog.reader import Delivery
 from headcount.prove.oracle import KINDS, Oracle
 from headcount.prove.scenes import scene
@@ -35,6 +35,10 @@ def _ns(received_s: float) -> int:
 def _entry(site: str, message: Message) -> Entry:
     subject = f"fix.0.{site}.{message.kind}.{message.device}"
     received_ns = _ns(message.received)
+    if message.what == FORGET:
+        today, key = int(message.received // DAY_S), f"{message.kind}.{message.device}".encode()
+        names = {str(day): NAMES.of(key, day) for day in range(today - 2, today + 2)}
+        return b"fix.0.forget", json.dumps({"kind": message.kind, "pseudonyms": names}).encode(), received_ns
     if message.what != FIX:
         return f"{subject}.status".encode(), b"online" if message.what == ONLINE else b"offline", received_ns
     numbers = {"tst": message.t, "lat": message.lat, "lon": message.lon, "acc": message.acc}
@@ -115,9 +119,9 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     site = parse_site(campus.geojson, "scene")
     messages = walk(rng, campus, 8, 250)
     log = _log(rng, site.id, messages)
-    zones, names = Zones(site), Pseudonyms(b"secret")
+    zones, names = Zones(site), NAMES
     heard = _Heard()
-    partition = Partition(0, 1, 1, Engine(site, zones), names)
+    partition = Partition(0, 1, 1, site, zones, names)
     saved: bytes | None = None
     kills = 3
     while True:
@@ -134,7 +138,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
         if not killed:
             break
         kills -= 1
-        partition = Partition(0, 1, 2, Engine(site, zones), names)
+        partition = Partition(0, 1, 2, site, zones, names)
         if saved is not None:
             partition.restore(saved)
     _compare(rng, campus.geojson, [zone.id for zone in site.zones], messages, heard)
@@ -165,12 +169,20 @@ def _compare(
                 message.lon,
                 message.acc,
             )
+        elif message.what == FORGET:
+            oracle.forget(message.received, message.kind, message.device)
         else:
             oracle.status(message.received, message.kind, message.device, message.what == ONLINE)
     for at, values in wanted:
         _look(oracle, zones, at, values)
-    expected = sorted((e.type, e.zone, e.kind, e.t, e.reason) for e in oracle.events if e.t < last)
-    found = sorted((e.type, e.zone, e.kind, e.t, e.reason) for e in heard.events.values() if e.t < last)
+    expected = sorted(
+        (e.type, e.zone, e.kind, NAMES.of(f"{e.kind}.{e.device}".encode(), e.day), e.t, e.reason)
+        for e in oracle.events
+        if e.t < last
+    )
+    found = sorted(
+        (e.type, e.zone, e.kind, e.device, e.t, e.reason) for e in heard.events.values() if e.t < last
+    )
     assert found == expected
 
 
@@ -190,7 +202,7 @@ def test_an_instant_is_told_when_something_later_was_received() -> None:
     site = parse_site(campus.geojson, "scene")
     x, y = campus.degrees(0.0, 0.0)
     lat, lon = x, y
-    partition = Partition(0, 1, 7, Engine(site, Zones(site)), Pseudonyms(b"secret"))
+    partition = Partition(0, 1, 7, site, Zones(site), NAMES)
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     base = 1_000_000_000_000
     subject = f"fix.0.{site.id}.person.a".encode()
@@ -225,15 +237,15 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     broken = log[:back] + [(subject, body, ns - 2_500_000_000) for subject, body, ns in log[back:]]
     times = list(accumulate((ns for _, _, ns in broken), max))
     mended = [(subject, body, ns) for (subject, body, _), ns in zip(broken, times, strict=True)]
-    zones, names = Zones(site), Pseudonyms(b"secret")
+    zones, names = Zones(site), NAMES
     heard = []
     for entries in (broken, mended):
         heard.append(_Heard())
-        partition = Partition(0, 1, 1, Engine(site, zones), names)
+        partition = Partition(0, 1, 1, site, zones, names)
         for delivery in _deliveries(Random(seed), entries, 0):
             partition.take(delivery)
             heard[-1].add(partition, partition.work())
-            fresh = Partition(0, 1, 1, Engine(site, zones), names)
+            fresh = Partition(0, 1, 1, site, zones, names)
             fresh.restore(partition.save())
     for name in ("counts", "events", "rows", "recorded"):
         assert getattr(heard[0], name) == getattr(heard[1], name)
@@ -248,7 +260,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
     for number in range(4):
-        partition = Partition(number, 4, 1, Engine(site, Zones(site)), Pseudonyms(b"secret"))
+        partition = Partition(number, 4, 1, site, Zones(site), NAMES)
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
         ns = [1_000_000_000_000, 1_000_200_000_000]
         partition.take(Delivery(number, subjects, [body, b""], [1, 2], ns, 0))
@@ -260,7 +272,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
 def test_two_exits_at_one_moment_are_two_events() -> None:
     """Who was taken for silent, came back with older fixes and left by moving at that very moment left twice."""
     site = small_site()
-    partition = Partition(0, 1, 1, Engine(site, Zones(site)), Pseudonyms(b"secret"))
+    partition = Partition(0, 1, 1, site, Zones(site), NAMES)
     hold_s = 900
     said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
     entries = [

@@ -8,17 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headcount.devices.pseudonyms import Pseudonyms
 from headcount.prove.campus import campus
 from headcount.prove.compare import KEPT, Comparison, Evidence, compare
 from headcount.prove.hearing import Report
 from headcount.prove.load import load
-from headcount.prove.log import Partition, Recorded, Row, Stored, Told, decoded
-from headcount.prove.truth import Truth
+from headcount.prove.log import Fix, Partition, Recorded, Row, Stored, Told, decoded
+from headcount.prove.truth import Truth, name_of
 from headcount.wire import partition_of
 
 SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000
-SECRET = b"a secret for tests"
+TODAY = START_S // 86_400
+KEYS = {TODAY: b"a key for tests", TODAY + 1: b"another"}
+#: Who is forgotten ten and twenty seconds after the start.
+FORGOTTEN = (("person", "d1", 10.0), ("person", "d2", 20.0), ("vehicle", "d4", 20.0))
 
 
 def _log() -> list[Partition]:
@@ -30,14 +32,22 @@ def _log() -> list[Partition]:
         rows[number].append(
             Row(START_S + say.at_s + 0.01, number, seq, say.kind, say.device, say.status, fix, name)
         )
-    return [Partition(START_S, own, 0) for own in rows]
+    for kind, device, at_s in FORGOTTEN:
+        own = rows[partition_of("campus", device, PARTITIONS)]
+        names = {day: name_of(kind, device, key) for day, key in KEYS.items()}
+        marker = Row(START_S + at_s, own[0].partition, 0, kind, "", None, Fix(), 0, names)
+        own.append(marker)
+    ordered = [sorted(own, key=lambda row: row.received) for own in rows]
+    return [
+        Partition(START_S, [row._replace(seq=seq) for seq, row in enumerate(own, 1)], 0) for own in ordered
+    ]
 
 
 @pytest.fixture(scope="module")
 def honest() -> Evidence:
     """What a system leaves that has told nothing but the truth."""
     geojson, log = campus(SEED).geojson, _log()
-    truths = [Truth(geojson, own) for own in log]
+    truths = [Truth(geojson, own, KEYS) for own in log]
     zones = list(truths[0].zones)
     reports, recorded = [], []
     for tick in range(1, int(SECONDS) * 10 + 20):
@@ -56,14 +66,13 @@ def honest() -> Evidence:
                 Recorded(at, zone, tuple(map(tuple, numbers)), PARTITIONS, PARTITIONS)
                 for zone, numbers in zip(zones, total, strict=True)
             ]
-    names = Pseudonyms(SECRET)
     events = [
         Told(
             f"id{number}-{i}",
             e.zone,
             e.type,
             e.kind,
-            names.of(f"{e.kind}.{e.device}".encode(), e.t),
+            name_of(e.kind, e.device, KEYS[e.day]),
             e.t,
             e.reason,
         )
@@ -85,7 +94,7 @@ def honest() -> Evidence:
         if verdict in KEPT
     ]
     acknowledged = {row.number: row.received for own in log for row in own.rows if row.number % 2}
-    return Evidence(geojson, SECRET, at, log, reports, events, fixes, recorded, acknowledged)
+    return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged)
 
 
 def test_the_truth_does_not_differ(honest: Evidence) -> None:
@@ -100,6 +109,7 @@ def test_the_truth_does_not_differ(honest: Evidence) -> None:
     assert found.recorded == len(honest.recorded) > 0
     assert found.acknowledged > 100
     assert found.fixes > 2000
+    assert found.forgotten == len(FORGOTTEN)
 
 
 def _wrong_count(honest: Evidence) -> Evidence:

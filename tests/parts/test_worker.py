@@ -48,7 +48,7 @@ class _Deployment:
         config = broker.config
         self.endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, config.password)
         mqtt = [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, config.password)]
-        self.settings = WorkerSettings(self.site, self.endpoint, mqtt, config.partitions, b"secret")
+        self.settings = WorkerSettings(self.site, self.endpoint, mqtt, config.partitions)
         self.heard: dict[float, dict[int, bytes]] = {}
         self.epochs: dict[int, int] = {}
         self.workers: list[tuple[asyncio.Task[None], asyncio.Event]] = []

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.devices.pseudonyms import Pseudonyms
-from headcount.prove.log import Told, decoded, read_stream
+from headcount.prove.log import Told, decoded, read_day_keys, read_stream
 from headcount.prove.log import read_events as every_event
 from headcount.prove.oracle import Numbers, Oracle, Row
+from headcount.prove.truth import name_of
 from headcount.wire import KINDS, PartitionCounts, partition_of
 from system.running import Up
 
@@ -97,6 +97,19 @@ def read_events(up: Up) -> list[Told]:
         client = await connect(up)
         try:
             return await every_event(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(read())
+
+
+def day_keys(up: Up) -> dict[int, bytes]:
+    """The keys of the days' pseudonyms."""
+
+    async def read() -> dict[int, bytes]:
+        client = await connect(up)
+        try:
+            return await read_day_keys(client)
         finally:
             await client.close()
 
@@ -268,11 +281,10 @@ def compare_totals(expected: Expected, reports: Reports, extra: Iterable[float] 
     return found
 
 
-def compare_events(expected: Expected, events: list[Told], secret: str) -> None:
+def compare_events(expected: Expected, events: list[Told], keys: dict[int, bytes]) -> None:
     """Each event of the oracle must have been published exactly once, and no other."""
-    names = Pseudonyms(secret.encode())
     want: Counter[tuple[object, ...]] = Counter(
-        (e.zone, e.type, e.kind, names.of(f"{e.kind}.{e.device}".encode(), e.t), e.t, e.reason)
+        (e.zone, e.type, e.kind, name_of(e.kind, e.device, keys[e.day]), e.t, e.reason)
         for e in expected.oracle.events
     )
     got: Counter[tuple[object, ...]] = Counter(tuple(e[1:]) for e in events)

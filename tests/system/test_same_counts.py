@@ -20,6 +20,7 @@ from system.judging import (
     LogRow,
     compare_events,
     compare_totals,
+    day_keys,
     missing_rows,
     numbers_of,
     read_events,
@@ -95,7 +96,7 @@ def history_after_stop(
     judge = Expected(campus(), log, SITE_ID, PARTITIONS)
     judge.advance(log[-1].received + 60)
     until(lambda: len(read_events(up)) >= len(judge.oracle.events), "all events are stored", 15, 0.5)
-    compare_events(judge, read_events(up), up.password)
+    compare_events(judge, read_events(up), day_keys(up))
     tally = judge.tally()
     until(lambda: up.metric("headcount_fixes_total") == tally.total(), "metrics", 10, 0.5)
     for (kind, verdict), n in tally.items():

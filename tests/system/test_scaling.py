@@ -22,6 +22,7 @@ from system.judging import (
     Listener,
     compare_events,
     compare_totals,
+    day_keys,
     read_events,
     read_log,
 )
@@ -91,7 +92,7 @@ def test_grows_and_shrinks_and_counts_exactly(tmp_path: Path) -> None:
         expected = Expected(campus(), log, SITE_ID, PARTITIONS)
         expected.advance(log[-1].received + 60)
         until(lambda: len(read_events(up)) >= len(expected.oracle.events), "all events are stored", 20, 1)
-        compare_events(expected, read_events(up), up.password)
+        compare_events(expected, read_events(up), day_keys(up))
         compare_totals(Expected(campus(), log, SITE_ID, PARTITIONS), reports)
         up.stop()
         assert not up.left()

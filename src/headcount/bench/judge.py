@@ -20,7 +20,7 @@ from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
 from headcount.prove.compare import Comparison, Evidence, compare
 from headcount.prove.hearing import Heard
-from headcount.prove.log import Partition, read_events, read_history, read_log
+from headcount.prove.log import Partition, read_day_keys, read_events, read_history, read_log
 from headcount.wire import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
 
 SETTLE_S = 60.0
@@ -101,7 +101,8 @@ async def judge(
     fixes, recorded = await asyncio.to_thread(read_history, data)
     reports = [report for report in heard.reports if report.at <= settled_s]
     recorded = [row for row in recorded if row.at <= settled_s]
-    evidence = Evidence(geojson, system.secret.encode(), settled_s, log, reports, events, fixes, recorded, {})
+    keys = await read_day_keys(client)
+    evidence = Evidence(geojson, keys, settled_s, log, reports, events, fixes, recorded, {})
     tell("comparing")
     comparison = await asyncio.to_thread(compare, evidence)
     stored = await _stored(client, system.partitions, data, sum(len(partition.rows) for partition in log))

@@ -9,7 +9,7 @@ device, by that fix's own instant.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -19,6 +19,7 @@ from headcount.counting import presence, verdicts
 from headcount.counting.counts import Counts
 from headcount.counting.events import Events, joined
 from headcount.counting.fixes import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
+from headcount.counting.names import Names
 from headcount.counting.roster import Roster
 from headcount.counting.site import Site
 from headcount.counting.zones import Zones
@@ -26,7 +27,7 @@ from headcount.errors import SnapshotError
 
 #: Devices that are forgotten anyway are removed from memory once in so many seconds.
 SWEEP_S = 3600.0
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 #: After so many rounds of a batch what is left is sorted: one device's flood must not take time squared.
 PEELED_ROUNDS = 8
 
@@ -57,7 +58,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     format: int
     site: bytes
     sets: list[list[int]]
-    keys: bytes
+    devices: int
     columns: dict[str, bytes]
     sweep: float
 
@@ -65,21 +66,25 @@ class _Snapshot(msgspec.Struct, array_like=True):
 class Engine:
     """Counts the devices of one partition on one site."""
 
-    def __init__(self, site: Site, zones: Zones | None = None) -> None:
+    def __init__(self, site: Site, zones: Zones | None = None, names: Names | None = None) -> None:
         """Start with nobody.
 
         Args:
             site: the campus.
             zones: its zones, if they were prepared already (several engines may share them).
+            names: gives devices the names under which they are told of, saved and removed. Who wants
+                none of these needs none.
         """
         self.zones = Zones(site) if zones is None else zones
         self._digest = _digest(site)
-        self._set_roster(Roster())
+        self._names = names
+        self._set_roster(Roster(names))
         self._sweep = -np.inf
 
     def _set_roster(self, roster: Roster) -> None:
         self._roster = roster
         self._counts = Counts(self.zones, roster)
+        self._removed: list[int] = []  # slots that are free as soon as nobody asks for them any more
         #: No device expires before this; a lower bound, so that most calls needn't look at all.
         self._next_expiry_s = -np.inf
 
@@ -100,28 +105,28 @@ class Engine:
             admit: asked about the key of each name that isn't known yet; one refused gets the slot -1, and its
                 fixes the verdict `malformed`.
         """
+        self._free_removed()
         return self._roster.slots(names, admit)
 
     def key(self, slot: int) -> bytes:
-        """Whose slot this is (until the next `advance`)."""
+        """Whose slot this is (until the next `advance`); b"" after `restore`, until the device is heard from."""
         return self._roster.key(slot)
 
     def kinds(self, slots: I4) -> U1:
         """The kind of each slot's device, uint8 [n], an index into `wire.KINDS`; of slot -1 anything."""
         return self._roster.kind[slots]
 
-    def labels(self) -> U8:
-        """A number for each slot that its user may write, and keep as long as the slot is the device's.
+    def names(self, slots: I4, day: int) -> U8:
+        """The names of slots' devices on a day, uint64 [n]; of restored ones that which was saved.
 
-        uint64, 0 for a device that is new to its slot; in no snapshot. The column itself, good until
-        the next call of `slots`.
+        Names are remembered: asking for those of one day is an array's look-up.
         """
-        return self._roster.label
+        return self._roster.names(slots, day)
 
     def find(self, key: bytes) -> DeviceState | None:
         """What is known of a device, None if it is unheard of."""
         slot = self._roster.find(key)
-        if slot < 0:
+        if slot < 0 or slot in self._removed:
             return None
         roster = self._roster
         zones = sorted(self.zones.sets[int(roster.zones[slot])])
@@ -198,16 +203,17 @@ class Engine:
         if not used.all():
             roster.implausible_run[fixes.device[judged == verdicts.IMPLAUSIBLE]] += 1
             alive = judged == verdicts.INACCURATE
-            presence.keep_alive(zones, roster, fixes.device[alive], fixes.t_s[alive])
+            presence.keep_alive(zones, roster, fixes.device[alive], fixes.t_s[alive], fixes.received_s[alive])
             verdict[rows] = judged
             rows, fixes = rows[used], fixes.pick(used)
-        verdict[rows], moved = presence.place(zones, roster, fixes)
+        verdict[rows], moved = presence.place(zones, roster, fixes, rows)
         events.append(moved)
         self._next_expiry_s = min(self._next_expiry_s, float(roster.expires_s[everybody].min()))
 
     def advance(self, now_s: float) -> Events:
         """Let everything expire that expired before `now_s`; the events carry the instants themselves."""
         roster = self._roster
+        self._free_removed()
         if now_s // SWEEP_S > self._sweep:
             self._sweep = now_s // SWEEP_S
             self._forget(now_s)
@@ -238,28 +244,62 @@ class Engine:
         self._counts.refresh()
         self._roster.forget(slots)
 
+    def remove(self, kind: int, labels: Mapping[int, int], now_s: float) -> Events:
+        """Let a device leave every zone now, and be as if never heard of; one that isn't known changes nothing.
+
+        Args:
+            kind: index into `wire.KINDS`.
+            labels: day → its name on that day, of all days whose names may still be in use.
+            now_s: Unix seconds; what expired before has expired.
+
+        Returns:
+            The changes of membership. Slots stay good until `slots` or `advance` is called.
+        """
+        self._free_removed()
+        roster = self._roster
+        slots = roster.called(kind, labels)
+        expired = presence.expire(self.zones, roster, slots[roster.expires_s[slots] < now_s])
+        removed = presence.remove(self.zones, roster, slots, now_s)
+        self._removed = slots.tolist()
+        return joined([expired, removed])
+
+    def _free_removed(self) -> None:
+        if self._removed:
+            self._counts.refresh()
+            self._roster.forget(self._removed)
+            self._removed = []
+
     def snapshot(self) -> bytes:
-        """The whole state as bytes; `restore` makes an engine of it that goes on the same."""
-        keys, columns = self._roster.dump()
+        """The whole state as bytes; `restore` makes an engine of it that goes on the same.
+
+        It holds no keys: of each device the name of the day on which its last used fix was received.
+
+        Raises:
+            ValueError: if the engine was made without names.
+        """
+        self._free_removed()
+        devices, columns = self._roster.dump()
         sets = [sorted(self.zones.sets[i]) for i in range(len(self.zones.sets))]
-        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, sets, b"\n".join(keys), columns, self._sweep)
+        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, sets, devices, columns, self._sweep)
         return msgspec.msgpack.encode(saved)
 
     @classmethod
-    def restore(cls, site: Site, data: bytes, zones: Zones | None = None) -> Engine:
-        """The engine of which `data` is a snapshot.
+    def restore(
+        cls, site: Site, data: bytes, zones: Zones | None = None, names: Names | None = None
+    ) -> Engine:
+        """The engine of which `data` is a snapshot; `names` must be as those of the engine that was saved.
 
         Raises:
             SnapshotError: if it is of another format or of another site.
         """
-        engine = cls(site, zones)
+        engine = cls(site, zones, names)
         try:
             saved = msgspec.msgpack.decode(data, type=_Snapshot)
             if saved.format != SNAPSHOT_FORMAT:
                 raise SnapshotError(site.id, f"has format {saved.format} instead of {SNAPSHOT_FORMAT}")
             if saved.site != engine._digest:
                 raise SnapshotError(site.id, "was made with another site file")
-            roster = Roster.load(saved.keys.split(b"\n") if saved.keys else [], saved.columns)
+            roster = Roster.load(saved.devices, saved.columns, names)
         except msgspec.MsgspecError as error:
             raise SnapshotError(site.id, f"is damaged: {error}") from error
         numbers = np.array([engine.zones.sets.number(frozenset(s)) for s in saved.sets], dtype=np.int32)

@@ -13,6 +13,7 @@ from headcount.counting.zonesets import ZoneSets
 Reason = Literal["moved", "outside", "silent", "removed"]
 REASONS: tuple[Reason, ...] = ("moved", "outside", "silent", "removed")
 MOVED, OUTSIDE, SILENT, REMOVED = range(len(REASONS))
+NO_ROW = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,17 @@ class Events:
     enter: B1  # else exit
     t_s: F8  # Unix seconds
     reason: U1  # index into REASONS
+    day: I4  # on which the device's last used fix was received: the day of the name to tell it by
+    row: I4  # of the batch, whose fix led to it; NO_ROW for silence
 
     def __len__(self) -> int:
         """How many events there are."""
         return len(self.device)
 
 
-def changes(sets: ZoneSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1) -> Events:
+def changes(
+    sets: ZoneSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1, day: I4, batch_row: I4
+) -> Events:
     """The events of devices that went from one set of zones to another (rows with no change are fine)."""
     keys = old.astype(np.int64) << 32 | new
     distinct, where = np.unique(keys, return_inverse=True)
@@ -44,7 +49,7 @@ def changes(sets: ZoneSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1) -
     place = np.arange(len(row)) - np.repeat(np.cumsum(repeat) - repeat, repeat) + start[where][row]
     zone = np.concatenate([zones for zones, _ in found])[place]
     enter = np.concatenate([enters for _, enters in found])[place]
-    return Events(device[row], zone, enter, t_s[row], reason[row])
+    return Events(device[row], zone, enter, t_s[row], reason[row], day[row], batch_row[row])
 
 
 def joined(parts: list[Events]) -> Events:
@@ -58,9 +63,12 @@ def joined(parts: list[Events]) -> Events:
         np.concatenate([part.enter for part in parts]),
         np.concatenate([part.t_s for part in parts]),
         np.concatenate([part.reason for part in parts]),
+        np.concatenate([part.day for part in parts]),
+        np.concatenate([part.row for part in parts]),
     )
 
 
+_NOTHING = np.zeros(0, np.int32)
 NO_EVENTS = Events(
-    np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0), np.zeros(0, np.uint8)
+    _NOTHING, _NOTHING, np.zeros(0, np.bool_), np.zeros(0), np.zeros(0, np.uint8), _NOTHING, _NOTHING
 )

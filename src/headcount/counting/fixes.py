@@ -16,6 +16,8 @@ B1 = NDArray[np.bool_]
 
 #: Values of `Fixes.what`.
 FIX, ONLINE, OFFLINE = 0, 1, 2
+#: What the log holds beside them: somebody is to be forgotten. No engine is given a row of these.
+FORGET = 3
 
 
 @dataclass(frozen=True, slots=True)

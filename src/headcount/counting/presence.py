@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting import verdicts
-from headcount.counting.events import MOVED, NO_EVENTS, OUTSIDE, SILENT, Events, changes
+from headcount.counting.events import MOVED, NO_EVENTS, NO_ROW, OUTSIDE, REMOVED, SILENT, Events, changes
 from headcount.counting.fixes import F8, I4, I8, U1, Prepared
+from headcount.counting.names import days
 from headcount.counting.roster import Roster
 from headcount.counting.zones import Zones
 from headcount.counting.zonesets import EMPTY
@@ -17,21 +18,40 @@ from headcount.counting.zonesets import EMPTY
 
 def expire(zones: Zones, roster: Roster, device: I4 | I8) -> Events:
     """Let these devices, whose time has passed, leave all their zones (rule 3)."""
-    if not len(device):
+    return _leave(zones, roster, device, roster.expires_s[device], SILENT)
+
+
+def remove(zones: Zones, roster: Roster, device: I4, now_s: float) -> Events:
+    """Let these devices leave all their zones now, and be as if never heard of."""
+    events = _leave(zones, roster, device, np.full(len(device), now_s), REMOVED)
+    reset(roster, device)
+    return events
+
+
+def _leave(zones: Zones, roster: Roster, device: I4 | I8, t_s: F8, why: int) -> Events:
+    n = len(device)
+    if not n:
         return NO_EVENTS
-    old = roster.zones[device]
-    nothing = np.full(len(device), EMPTY, dtype=np.int32)
-    reason = np.full(len(device), SILENT, dtype=np.uint8)
-    events = changes(zones.sets, device.astype(np.int32), old, nothing, roster.expires_s[device], reason)
+    events = changes(
+        zones.sets,
+        device.astype(np.int32),
+        roster.zones[device],
+        np.full(n, EMPTY, dtype=np.int32),
+        t_s,
+        np.full(n, why, dtype=np.uint8),
+        days(roster.used_s[device]),
+        np.full(n, NO_ROW, dtype=np.int32),
+    )
     roster.zones[device] = EMPTY
     roster.expires_s[device] = np.inf
     roster.moved[device] = True
     return events
 
 
-def reset(roster: Roster, device: I8) -> None:
+def reset(roster: Roster, device: I4 | I8) -> None:
     """Make these devices as if never heard of (they are in no zone)."""
     roster.last_t_s[device] = np.nan
+    roster.used_s[device] = np.nan
     roster.position_t_s[device] = np.nan
     roster.x_m[device] = np.nan
     roster.y_m[device] = np.nan
@@ -40,8 +60,8 @@ def reset(roster: Roster, device: I8) -> None:
     roster.offline[device] = False
 
 
-def place(zones: Zones, roster: Roster, fixes: Prepared) -> tuple[U1, Events]:
-    """Use fixes that rule 1 let through: new positions, new memberships.
+def place(zones: Zones, roster: Roster, fixes: Prepared, rows: I8) -> tuple[U1, Events]:
+    """Use fixes that rule 1 let through, which are these rows of the batch: new positions, new memberships.
 
     Returns:
         The final verdicts (`accepted` or `outside`), uint8 [n], and the events.
@@ -53,6 +73,7 @@ def place(zones: Zones, roster: Roster, fixes: Prepared) -> tuple[U1, Events]:
     verdict = np.where(on_site, np.uint8(verdicts.ACCEPTED), np.uint8(verdicts.OUTSIDE))
     new[~on_site] = EMPTY
     roster.last_t_s[device] = t_s
+    roster.used_s[device] = fixes.received_s
     roster.position_t_s[device] = t_s
     roster.x_m[device] = fixes.x_m
     roster.y_m[device] = fixes.y_m
@@ -68,13 +89,22 @@ def place(zones: Zones, roster: Roster, fixes: Prepared) -> tuple[U1, Events]:
     if not len(changed):
         return verdict, NO_EVENTS
     reason = np.where(on_site[changed], np.uint8(MOVED), np.uint8(OUTSIDE))
-    who = device[changed].astype(np.int32)
-    return verdict, changes(zones.sets, who, old[changed], new[changed], t_s[changed], reason)
+    return verdict, changes(
+        zones.sets,
+        device[changed].astype(np.int32),
+        old[changed],
+        new[changed],
+        t_s[changed],
+        reason,
+        days(fixes.received_s[changed]),
+        rows[changed].astype(np.int32),
+    )
 
 
-def keep_alive(zones: Zones, roster: Roster, device: I8, t_s: F8) -> None:
+def keep_alive(zones: Zones, roster: Roster, device: I8, t_s: F8, received_s: F8) -> None:
     """Use inaccurate fixes: the devices live, their positions stay."""
     roster.last_t_s[device] = t_s
+    roster.used_s[device] = received_s
     roster.offline[device] = False
     roster.expires_s[device] = _expires(zones, roster, device, roster.zones[device], t_s)
 

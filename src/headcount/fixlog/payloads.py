@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import compress
 
 import msgspec
 import numpy as np
 
-from headcount.counting.fixes import F8, FIX, I8, OFFLINE, ONLINE, U1
-from headcount.wire import Fix
+from headcount.counting.fixes import F8, FIX, FORGET, I8, OFFLINE, ONLINE, U1
+from headcount.wire import KINDS, Fix, Forget
 
 _decode = msgspec.json.Decoder(Fix).decode
+_decode_forget = msgspec.json.Decoder(Forget).decode
 #: What decoding hostile bytes may raise: bad JSON or types, bad UTF-8, nesting without end.
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _BROKEN = Fix(float("nan"), float("nan"), float("nan"))
@@ -20,6 +24,15 @@ MAX_FIX_BYTES = 16_384
 #: So many are decoded in one go, and all of them one by one if one of them is no fix.
 TOGETHER = 512
 _STATUS = {b"online": ONLINE, b"offline": OFFLINE}
+_DAY, _NAME = re.compile(r"\d{1,6}"), re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Who is to be forgotten: the kind, and the device's name on each day (as `Names.many` has it)."""
+
+    kind: int  # index into KINDS
+    labels: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +40,8 @@ class Rows:
     """n messages of one site's devices, in the order of the log.
 
     `names` are `b"fix.<p>.<site>.person.alice"`, in a status message too. A message that can't be a
-    fix has `t_s` NaN, and one that can't be a status the name `b""`.
+    fix has `t_s` NaN, and one that can't be a status the name `b""`. Where `what` is FORGET, the marker is
+    in `markers` under the row's sequence; one that can't be read is in none.
     """
 
     names: list[bytes]
@@ -38,6 +52,7 @@ class Rows:
     lat_deg: F8
     lon_deg: F8
     acc_m: F8
+    markers: dict[int, Marker] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many messages there are."""
@@ -55,7 +70,12 @@ class Rows:
             self.lat_deg[cut],
             self.lon_deg[cut],
             self.acc_m[cut],
+            self._markers(cut) if self.markers else self.markers,
         )
+
+    def _markers(self, cut: slice) -> dict[int, Marker]:
+        there = self.seq[cut][self.what[cut] == FORGET].tolist()
+        return {seq: self.markers[seq] for seq in there if seq in self.markers}
 
 
 def joined(parts: list[Rows]) -> Rows:
@@ -74,11 +94,12 @@ def joined(parts: list[Rows]) -> Rows:
         np.concatenate([part.lat_deg for part in parts]),
         np.concatenate([part.lon_deg for part in parts]),
         np.concatenate([part.acc_m for part in parts]),
+        {seq: marker for part in parts for seq, marker in part.markers.items()},
     )
 
 
 def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, received_ns: I8) -> Rows:
-    """Decode messages `fix.<p>.<site>.<kind>.<device>[.status]`, all of length n.
+    """Decode messages `fix.<p>.<site>.<kind>.<device>[.status]` and `fix.<p>.forget`, all of length n.
 
     `prefix` is `b"fix.<p>.<site>."`. Nothing raises: what can't be decoded gets columns that the engine
     calls `malformed`, and who isn't a device of this site has no slot there.
@@ -100,8 +121,31 @@ def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, r
         lon_deg[:] = [fix.lon for fix in fixes]
         acc_m[:] = [fix.acc for fix in fixes]  # None becomes NaN, which is unknown
     # a float64 can't hold nanoseconds since 1970, so seconds and their fraction go separate ways
-    received_s = received_ns // 10**9
-    return Rows(names, what, received_s + (received_ns - received_s * 10**9) / 1e9, seq, *columns)
+    seconds = received_ns // 10**9
+    markers = _markers(np.flatnonzero(what == FORGET).tolist(), payloads, seq) if what.any() else {}
+    received_s = seconds + (received_ns - seconds * 10**9) / 1e9
+    t_s, lat_deg, lon_deg, acc_m = columns
+    return Rows(names, what, received_s, seq, t_s, lat_deg, lon_deg, acc_m, markers)
+
+
+def _markers(found: Iterable[int], payloads: list[bytes], seq: I8) -> dict[int, Marker]:
+    markers = {int(seq[row]): _marker(payloads[row]) for row in found}
+    return {number: marker for number, marker in markers.items() if marker is not None}
+
+
+def _marker(payload: bytes) -> Marker | None:
+    try:
+        said = _decode_forget(payload) if len(payload) <= MAX_FIX_BYTES else None
+    except _UNDECODABLE:
+        return None
+    if said is None or not all(map(_DAY.fullmatch, said.pseudonyms)):
+        return None
+    if not all(map(_NAME.fullmatch, said.pseudonyms.values())):
+        return None
+    labels = {
+        int(day): int.from_bytes(bytes.fromhex(name), sys.byteorder) for day, name in said.pseudonyms.items()
+    }
+    return Marker(KINDS.index(said.kind), labels)
 
 
 def _together(payloads: list[bytes]) -> list[Fix] | None:
@@ -115,8 +159,11 @@ def _together(payloads: list[bytes]) -> list[Fix] | None:
 
 
 def _one(row: int, prefix: bytes, names: list[bytes], payload: bytes, what: U1) -> Fix:
-    """Decode one payload of a batch that has a broken or large one, or a status, in it."""
+    """Decode one payload of a batch that has a broken or large one, a status or a marker in it."""
     name, _, last = names[row].rpartition(b".")
+    if last == b"forget" and prefix.startswith(name + b".") and name.count(b".") == 1:
+        names[row], what[row] = b"", FORGET
+        return _BROKEN
     if last == b"status" and name.startswith(prefix) and b"." in name[len(prefix) :]:
         names[row] = name if payload in _STATUS else b""
         what[row] = _STATUS.get(payload, FIX)

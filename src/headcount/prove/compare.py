@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headcount.counting.totals import Totals
-from headcount.devices.pseudonyms import Pseudonyms
 from headcount.prove.hearing import Report
 from headcount.prove.log import Partition, Recorded, Stored, Told
 from headcount.prove.oracle import Event
-from headcount.prove.truth import I4, At, Truth
+from headcount.prove.truth import I4, At, Truth, name_of
 from headcount.wire import HISTORY_TICK_S, KINDS
 
 #: Verdicts whose fixes are kept in the history.
@@ -31,7 +30,7 @@ class Evidence:
     """What a run left."""
 
     geojson: dict[str, Any]
-    secret: bytes
+    keys: dict[int, bytes]  # of the days' names
     settled_s: float  # everything up to here must have been told and stored
     log: list[Partition]
     reports: list[Report]
@@ -62,6 +61,7 @@ class Comparison:
     rows: int = 0  # fixes in the history
     recorded: int = 0  # counts in the history
     acknowledged: int = 0
+    forgotten: int = 0  # markers that somebody is to be forgotten
     lost: list[int] = field(default_factory=list)  # acknowledged, but not in the log
     differences: list[Difference] = field(default_factory=list)
     different: int = 0
@@ -76,7 +76,7 @@ class Comparison:
 def compare(evidence: Evidence, tell: Callable[[float], None] = lambda _: None) -> Comparison:
     """Compare everything; `tell` hears the share that is done."""
     found = Comparison()
-    truths = [Truth(evidence.geojson, log) for log in evidence.log]
+    truths = [Truth(evidence.geojson, log, evidence.keys) for log in evidence.log]
     zones = list(truths[0].zones)
     known: dict[float, dict[int, I4]] = {}
     due: list[list[Event]] = []
@@ -99,6 +99,7 @@ def compare(evidence: Evidence, tell: Callable[[float], None] = lambda _: None) 
         found.verdicts.update(verdict for _, verdict in truth.verdicts.values())
         tell((number + 1) / len(truths))
     found.fixes = found.verdicts.total()
+    found.forgotten = sum(truth.forgotten for truth in truths)
     found.ticks = len({report.at for report in evidence.reports})
     _compare_totals(found, evidence, known, zones)
     _compare_events(found, evidence, due, possible)
@@ -180,9 +181,8 @@ def _compare_events(
 
     After the end some partitions went on counting for a moment: what falls silent then may be there.
     """
-    names = Pseudonyms(evidence.secret)
-    must = Counter(_public(names, event) for events in due for event in events)
-    may = Counter(_public(names, event) for events in possible for event in events)
+    must = Counter(_public(evidence.keys, event) for events in due for event in events)
+    may = Counter(_public(evidence.keys, event) for events in possible for event in events)
     got = Counter((e.zone, e.type, e.kind, e.device, e.t, e.reason) for e in evidence.events)
     found.events = len(evidence.events)
     for event in must - got:
@@ -195,8 +195,8 @@ def _compare_events(
             found.differs("event", 0, f"{times} events have the id {name}")
 
 
-def _public(names: Pseudonyms, event: Event) -> tuple[str, str, str, str, float, str]:
-    device = names.of(f"{event.kind}.{event.device}".encode(), event.t)
+def _public(keys: dict[int, bytes], event: Event) -> tuple[str, str, str, str, float, str]:
+    device = name_of(event.kind, event.device, keys[event.day])
     return event.zone, event.type, event.kind, device, event.t, event.reason
 
 
@@ -274,7 +274,7 @@ def _check_senders(found: Comparison, logs: list[Partition]) -> None:
     for number, log in enumerate(logs):
         before = -math.inf
         for row in log.rows:
-            if where.setdefault(row.device, number) != number:
+            if row.forget is None and where.setdefault(row.device, number) != number:
                 found.differs(
                     "log", row.received, f"{row.device} is in partitions {where[row.device]}, {number}"
                 )

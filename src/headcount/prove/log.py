@@ -47,10 +47,11 @@ class Row(NamedTuple):
     status: str | None
     fix: Fix
     number: int  # as the load gave it; 0 = none
+    forget: dict[int, str] | None = None  # a marker: the device's names, by day; nothing else is said
 
 
 class Partition(NamedTuple):
-    """The log of one partition: when its first message was received, and its fixes and statuses."""
+    """The log of one partition: when its first message was received; its fixes, statuses and markers."""
 
     began: float
     rows: list[Row]
@@ -109,14 +110,26 @@ def _is_early(message: Msg) -> bool:
 
 def _row(partition: int, message: Msg, received: float) -> Row | None:
     words = message.subject.removeprefix("$MQTT.msgs.").split(".")
+    seq = int(message.reply.split(".")[5])
+    if len(words) == 3 and words[2] == "forget":
+        said = json.loads(message.data)
+        names = {int(day): name for day, name in said["pseudonyms"].items()}
+        return Row(received, partition, seq, said["kind"], "", None, Fix(), 0, names)
     if len(words) < 5:
         return None
-    seq = int(message.reply.split(".")[5])
     kind, device = words[3], words[4]
     if len(words) == 6 and message.data in (b"online", b"offline"):
         return Row(received, partition, seq, kind, device, message.data.decode(), Fix(), 0)
     fix, number = decoded(message.data)
     return Row(received, partition, seq, kind, device, None, fix, number)
+
+
+async def read_day_keys(client: Client) -> dict[int, bytes]:
+    """The key of each day's pseudonyms, which are keyed hashes (BLAKE2b, 8 bytes) of `<kind>.<device>`."""
+    return {
+        int(message.subject.rpartition(".")[2]): message.data
+        for message in await read_stream(client, "KV_DAYKEY")
+    }
 
 
 def decoded(payload: bytes) -> tuple[Fix, int]:

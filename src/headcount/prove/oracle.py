@@ -14,6 +14,8 @@ What the rules leave open is decided so:
 - "The last fix" of `low` and `stale` is the last used one: an inaccurate fix keeps a device fresh.
 - `offline_grace_s` counts from the newest offline; a used fix or an online calls it off.
 - A device in no zone whose last used fix is more than a day old is forgotten, as if never heard of.
+- An event is told under the device's name of the day on which its last used fix was received; the fix
+  that leads to the event is one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from shapely.geometry.base import BaseGeometry
 
 EARTH_RADIUS_M = 6_371_008.8
 KINDS = ("person", "vehicle")
-FORGET_S = 86_400.0
+FORGET_S = DAY_S = 86_400.0
 
 
 class Event(NamedTuple):
@@ -42,6 +44,7 @@ class Event(NamedTuple):
     device: str
     t: float
     reason: str
+    day: int = -1  # of whose names the device is told by; since 1970
 
 
 #: count, low, high, stale
@@ -84,6 +87,7 @@ class Device:
     """What is remembered of a device: the last used fix, the last used position, where it is."""
 
     last_t: float | None = None
+    used: float = math.nan  # when the last used fix was received
     position: Spot | None = None
     position_t: float = math.nan
     position_acc: float = 0.0
@@ -164,7 +168,7 @@ class Oracle:
         if t + self.hold_s[kind] < received:
             return "late"
         if acc > self.max_accuracy_m:
-            d.last_t, d.offline = t, None
+            d.last_t, d.used, d.offline = t, received, None
             return "inaccurate"
         x, y = self._project(lat, lon)
         p = Spot(x, y, Point(x, y))
@@ -173,7 +177,7 @@ class Oracle:
             if p.point.distance(d.position.point) > reach:
                 d.implausible += 1
                 return "implausible"
-        d.last_t, d.offline = t, None
+        d.last_t, d.used, d.offline = t, received, None
         d.position, d.position_t, d.position_acc, d.implausible = p, t, acc, 0
         zones = {name for name in self.zones if self._holds(name, p, name in d.zones)}
         if "site" not in zones:
@@ -191,12 +195,21 @@ class Oracle:
         d = self.devices[key]
         for name in self.zones:
             if (name in d.zones) != (name in zones):
-                self.events.append(Event("enter" if name in zones else "exit", name, *key, t, reason))
+                change = "enter" if name in zones else "exit"
+                self.events.append(Event(change, name, *key, t, reason, int(d.used // DAY_S)))
         d.zones, d.circle = zones, None
 
     def status(self, received: float, kind: str, device: str, online: bool) -> None:
         """Take a status message received then."""
         self._device((kind, device), received).offline = None if online else received
+
+    def forget(self, received: float, kind: str, device: str) -> None:
+        """Take a marker received then: the device leaves all its zones and is as if never heard of."""
+        key = (kind, device)
+        if key in self.devices:
+            self._expire(key, received)
+            self._move(key, set(), received, "removed")
+            del self.devices[key]
 
     def _device(self, key: tuple[str, str], now: float) -> Device:
         """The device as it is now, after whatever expired before."""

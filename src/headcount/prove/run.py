@@ -24,14 +24,14 @@ from headcount.prove.campus import campus
 from headcount.prove.compare import Comparison, Evidence, compare
 from headcount.prove.disk import small_disk
 from headcount.prove.faults import Applied, apply_all, old_hours
+from headcount.prove.forgetting import forget_all, plan
 from headcount.prove.hearing import Heard, listen
 from headcount.prove.load import CONNECTIONS, Say, load
-from headcount.prove.log import Partition, read_events, read_history, read_log
+from headcount.prove.log import Partition, read_day_keys, read_events, read_history, read_log
 from headcount.prove.recovery import Gap, gaps, recovery_s
 from headcount.prove.schedule import Fault, schedule
 from headcount.prove.senders import Sent, overlook_breaks, send
 from headcount.prove.system import System
-from headcount.roles import secret_of
 from headcount.wire import HISTORY_STREAM
 from headcount.worker.leases import TTL_S
 
@@ -174,7 +174,7 @@ class _Run:
             heard = await listen(client)
             await self._wait(lambda: heard.oldest(self._partitions) > 0, "the first counts", SETTLE_S)
             self._start_s = math.ceil(time.time())
-            applied = await self._under_fire(no_disk)
+            applied = await self._under_fire(client, no_disk)
             settled_s = await self._settle(heard)
             end_s = time.time()
             return await self._judge(client, heard, applied, settled_s, end_s)
@@ -188,7 +188,7 @@ class _Run:
     def _say(self, text: str, share: float, fault: Fault | None = None) -> None:
         self._tell(Stage(text, min(share, 1.0), fault))
 
-    async def _under_fire(self, no_disk: str) -> list[Applied]:
+    async def _under_fire(self, client: Client, no_disk: str) -> list[Applied]:
         async with asyncio.TaskGroup() as group:
             happening = group.create_task(
                 apply_all(
@@ -201,8 +201,15 @@ class _Run:
                 name="faults",
             )
             showing = group.create_task(self._show(), name="show")
+            forgetting = forget_all(
+                client,
+                plan(self._plan.seed, self._plan.seconds),
+                self._site,
+                self._partitions,
+                self._start_s,
+            )
             async with asyncio.timeout(self._plan.seconds + DRAIN_S):
-                await asyncio.gather(*self._senders())
+                await asyncio.gather(*self._senders(), forgetting)
             await happening
             showing.cancel()
         return happening.result()
@@ -267,7 +274,7 @@ class _Run:
         fixes, recorded = await asyncio.to_thread(read_history, system.data)
         evidence = Evidence(
             self._geojson,
-            secret_of(system.settings).encode(),
+            await read_day_keys(client),
             settled_s,
             log,
             heard.reports,

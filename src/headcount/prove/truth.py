@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +25,11 @@ class At(NamedTuple):
 class Truth:
     """The oracle over one partition; ask for later and later instants."""
 
-    def __init__(self, geojson: dict[str, Any], log: Partition) -> None:
-        """Begin before the first message."""
+    def __init__(self, geojson: dict[str, Any], log: Partition, keys: Mapping[int, bytes]) -> None:
+        """Begin before the first message; `keys` are those of the days' names, by which markers call devices."""
         self.log = log
+        self.forgotten = 0  # markers so far
+        self._keys = keys
         self.verdicts: dict[int, tuple[Row, str]] = {}  # sequence → what it said, and its verdict
         self._oracle = Oracle(geojson)
         self._next = 0
@@ -58,7 +61,29 @@ class Truth:
         return self._oracle.zones
 
     def _take(self, row: Row) -> None:
+        if row.forget is not None:
+            self._forget(row, row.forget)
+            return
         if row.status is not None:
             self._oracle.status(row.received, row.kind, row.device, online=row.status == "online")
             return
         self.verdicts[row.seq] = (row, self._oracle.fix(row.received, row.kind, row.device, *row.fix))
+
+    def _forget(self, row: Row, names: dict[int, str]) -> None:
+        self.forgotten += 1
+        meant = [
+            device
+            for kind, device in self._oracle.devices
+            if kind == row.kind
+            and any(
+                day in self._keys and name_of(kind, device, self._keys[day]) == name
+                for day, name in names.items()
+            )
+        ]
+        for device in meant:
+            self._oracle.forget(row.received, row.kind, device)
+
+
+def name_of(kind: str, device: str, key: bytes) -> str:
+    """A device's name on the day whose key this is."""
+    return hashlib.blake2b(f"{kind}.{device}".encode(), key=key, digest_size=8).hexdigest()

@@ -35,7 +35,7 @@ class Kept:
         Args:
             rows: n messages.
             which: bool [n], m of them true: those to keep.
-            device: pseudonyms of the m, as `Pseudonyms.number` has them.
+            device: pseudonyms of the m, as `Pseudonyms.many` has them.
             kind: of the m, an index into KINDS.
             verdict: of the m, an index into VERDICTS.
         """

@@ -18,9 +18,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
-from headcount.counting.engine import Engine
 from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.counting.zones import Zones
+from headcount.devices.daykeys import DayKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.fixlog.connection import Endpoint, connected
@@ -64,7 +64,6 @@ class WorkerSettings:
     log: Endpoint
     mqtt: Sequence[MqttAddress]  # of the core's nodes, any of which will do
     partitions: int
-    secret: bytes
 
 
 @dataclass(slots=True)
@@ -99,7 +98,8 @@ class Worker:
         self._leases = Leases(nc, js)
         self._publisher = Publisher(nc, js)
         self._zones = Zones(settings.site)
-        self._pseudonyms = Pseudonyms(settings.secret)
+        self._days = DayKeys(nc, js)
+        self._pseudonyms = Pseudonyms(self._days.keys)
         self._held: dict[int, _Held] = {}
         self._figures = Figures()
         self._process = f"w{secrets.token_hex(4)}"
@@ -154,6 +154,9 @@ class Worker:
         behind = partition.pending > BEHIND
         tell = not behind or time.monotonic() - held.told_s > TELL_S
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
+            return
+        await self._days.need(partition.days)
+        if self._held.get(partition.number) is not held:
             return
         output = partition.work(tell=tell)
         self._publisher.remember(output.events, partition.epoch)
@@ -296,6 +299,7 @@ class Worker:
     async def _take(self, number: int, before: Lease) -> None:
         """Take a partition and go on where it stopped."""
         name = self._name
+        await self._days.load()  # by which restored devices are recognised
         saved = await self._snapshots.load(number)
         lease = await self._leases.take(number, name, before, max(saved.epoch, before.epoch) + 1)
         if lease is None:
@@ -306,7 +310,8 @@ class Worker:
             number,
             self._settings.partitions,
             lease.epoch,
-            Engine(self._settings.site, self._zones),
+            self._settings.site,
+            self._zones,
             self._pseudonyms,
         )
         if saved.state is not None:
@@ -394,6 +399,7 @@ class Worker:
                 group.create_task(self.keep_time(), name="tick"),
                 group.create_task(self.keep_stored(), name="store"),
                 group.create_task(self.keep_retained(), name="retained"),
+                group.create_task(self._days.follow(), name="days"),
                 group.create_task(self.tell_figures(), name="metrics"),
             ]
             await stop.wait()

@@ -17,10 +17,13 @@ import msgspec
 import numpy as np
 
 from headcount.counting.engine import Engine
-from headcount.counting.events import REASONS, Events
-from headcount.counting.fixes import F8, I4, I8, U8, Fixes
+from headcount.counting.events import REASONS, SILENT, Events
+from headcount.counting.fixes import F8, FORGET, I4, I8, U8, Fixes
+from headcount.counting.names import DAY_S
+from headcount.counting.site import Site
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
-from headcount.devices.pseudonyms import DAY_S, Pseudonyms
+from headcount.counting.zones import Zones
+from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
 from headcount.fixlog.payloads import Rows, joined, rows
 from headcount.fixlog.reader import Delivery
@@ -40,6 +43,7 @@ from headcount.wire import (
 from headcount.worker.kept import Kept
 
 TICK_NS = round(TICK_S * 1e9)
+DAY_NS = DAY_S * 10**9
 HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
 #: An instant is over when something was received this much later: float64 seconds resolve 0.24 µs.
 OVER_NS = 1_000
@@ -51,6 +55,8 @@ TOLD_TICKS = 5
 GAP_TICKS = round(3600 / TICK_S)
 #: The most bytes of counts in one message to the history; the broker takes 8 MiB.
 MESSAGE_BYTES = 2 << 20
+#: The sequences of what led to silence.
+NOBODYS: I8 = np.zeros(0, dtype=np.int64)
 #: Verdicts whose fixes are kept in the history (rule 1).
 KEPT = np.zeros(256, dtype=np.bool_)
 KEPT[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
@@ -79,19 +85,28 @@ class Partition:
     """Counts one partition of the log."""
 
     def __init__(
-        self, number: int, partitions: int, epoch: int, engine: Engine, pseudonyms: Pseudonyms
+        self, number: int, partitions: int, epoch: int, site: Site, zones: Zones, pseudonyms: Pseudonyms
     ) -> None:
-        """Start at the beginning of the log, or where `restore` says."""
+        """Start at the beginning of the log, or where `restore` says.
+
+        Args:
+            number: which one.
+            partitions: of how many.
+            epoch: under which its counts are told.
+            site: what is counted.
+            zones: its zones; the partitions of a worker share them.
+            pseudonyms: of the days that `days` tells of, others are named at random.
+        """
         self.number = number
         self.epoch = epoch
         self.partitions = partitions
-        self.engine = engine
+        self.engine = Engine(site, zones, pseudonyms)
         self.seq = 0  # everything up to this is read
         self.done_seq = 0  # everything up to this is counted
         self.pending = 0
-        self._site = engine.zones.site
-        self._prefix = b"fix.%d.%s." % (number, self._site.id.encode())
-        engine.called(self._prefix)
+        self._site = site
+        self._prefix = b"fix.%d.%s." % (number, site.id.encode())
+        self.engine.called(self._prefix)
         self._pseudonyms = pseudonyms
         self._waiting: Rows | None = None  # decoded, and received after the last instant counted
         self._forget_undecoded()
@@ -99,7 +114,6 @@ class Partition:
         self._reached_ns = 0  # the log's clock at the last message that was read
         self._done_ns = 0  # and at the last that is counted
         self._kept = Kept()  # for the history
-        self._day = -1  # for which the engine's labels are pseudonyms
         self._recorded: list[CountsAt] = []
         self._tick_subject = b"fix.%d.tick" % number
 
@@ -120,14 +134,14 @@ class Partition:
             saved = msgspec.msgpack.decode(data, type=_Saved)
         except msgspec.MsgspecError as error:
             raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
-        self.engine = Engine.restore(self._site, saved.engine, self.engine.zones)
+        self.engine = Engine.restore(self._site, saved.engine, self.engine.zones, self._pseudonyms)
         self.engine.called(self._prefix)
         self.seq = self.done_seq = saved.seq
         self._tick = saved.tick
         self._reached_ns = self._done_ns = saved.clock_ns
         self._waiting = None
         self._forget_undecoded()
-        self._kept, self._recorded, self._day = Kept(), [], -1
+        self._kept, self._recorded = Kept(), []
 
     # --- work ----------------------------------------------------------------------------------
     def take(self, delivery: Delivery) -> None:
@@ -184,6 +198,14 @@ class Partition:
         self._received_ns: list[I8] = []
 
     @property
+    def days(self) -> range:
+        """The days (their numbers since 1970) on which what waits was received; `work` needs their keys."""
+        first_ns = min((int(part[0]) for part in self._received_ns), default=self._reached_ns)
+        if self._waiting is not None:
+            first_ns = min(first_ns, int(self._waiting.received_s[0]) * 10**9)
+        return range(first_ns // DAY_NS, self._reached_ns // DAY_NS + 1)
+
+    @property
     def due(self) -> bool:
         """Whether an instant is over that hasn't been counted."""
         return self._reached_tick() > self._tick
@@ -206,7 +228,7 @@ class Partition:
                 cut = int(np.searchsorted(waiting.received_s, at, side="right"))
                 self._step(waiting.part(0, cut), output)
                 waiting = waiting.part(cut, len(waiting))
-            self._tell(self.engine.advance(at), output)
+            self._tell(self.engine.advance(at), NOBODYS, output)
             record = tick % HISTORY_TICKS == 0
             if record or tell:
                 values = self.engine.counts(at).astype("<i4").tobytes()
@@ -238,6 +260,22 @@ class Partition:
         return ticks if ticks and ticks[-1] == reached else [*ticks, reached]
 
     def _step(self, part: Rows, output: Output) -> None:
+        """Count rows in their order; before somebody is forgotten, what was received before."""
+        start = 0
+        for row in np.flatnonzero(part.what == FORGET).tolist() if FORGET in part.what else ():
+            self._count(part.part(start, row), output)
+            self._forget(part.part(row, row + 1), output)
+            start = row + 1
+        self._count(part.part(start, len(part)) if start else part, output)
+
+    def _forget(self, one: Rows, output: Output) -> None:
+        seq = int(one.seq[0])
+        marker = one.markers.get(seq)
+        if marker is not None:
+            removed = self.engine.remove(marker.kind, marker.labels, float(one.received_s[0]))
+            self._tell(removed, one.seq, output)
+
+    def _count(self, part: Rows, output: Output) -> None:
         if not len(part):
             return
         device = self.engine.slots(part.names, self._admit)
@@ -248,7 +286,7 @@ class Partition:
         if len(who):
             names = self._pseudonyms_of(who, received_s)
             self._kept.add(part, kept, names, self.engine.kinds(who), step.verdicts[kept])
-        self._tell(step.events, output)
+        self._tell(step.events, part.seq, output)
         fix = step.verdicts != 255
         kind = np.where(device >= 0, self.engine.kinds(device), 2)[fix]
         code = kind.astype(np.int64) * len(VERDICTS) + step.verdicts[fix]
@@ -265,54 +303,45 @@ class Partition:
         )
 
     def _pseudonyms_of(self, slots: I4, received_s: F8) -> U8:
-        """The pseudonym of each slot's device on the day when it was heard; looked up where known."""
+        """The pseudonym of each slot's device on the day when it was heard."""
         first, last = int(received_s.min() // DAY_S), int(received_s.max() // DAY_S)
         if first == last:
-            return self._pseudonyms_on(first, slots)
-        found, days = np.empty(len(slots), dtype=np.uint64), received_s // DAY_S
+            return self.engine.names(slots, first)
+        return self._pseudonyms_on(slots, (received_s // DAY_S).astype(np.int32))
+
+    def _pseudonyms_on(self, slots: I4, days: I4) -> U8:
+        found = np.empty(len(slots), dtype=np.uint64)
         for day in np.unique(days).tolist():
-            found[days == day] = self._pseudonyms_on(int(day), slots[days == day])
+            found[days == day] = self.engine.names(slots[days == day], day)
         return found
 
-    def _pseudonyms_on(self, day: int, slots: I4) -> U8:
-        labels = self.engine.labels()
-        if day != self._day:
-            labels[:] = 0
-            self._day = day
-        found = labels[slots]
-        if not found.all():
-            new = np.unique(slots[found == 0])
-            labels[new] = self._pseudonyms.many([self.engine.key(slot) for slot in new.tolist()], day)
-            found = labels[slots]
-        return found
-
-    def _tell(self, events: Events, output: Output) -> None:
-        site, zones, names = self._site.id, self._site.zones, self._pseudonyms
+    def _tell(self, events: Events, seqs: I8, output: Output) -> None:
+        """Put events out; `seqs` are the sequences of the rows that led to them."""
+        if not len(events):
+            return
+        site, zones = self._site.id, self._site.zones
         columns = zip(
-            events.device.tolist(),
+            self._pseudonyms_on(events.device, events.day).tobytes().hex(" ", 8).split(),
+            self.engine.kinds(events.device).tolist(),
             events.zone.tolist(),
             events.enter.tolist(),
             events.t_s.tolist(),
             events.reason.tolist(),
+            self._led_to(events, seqs),
             strict=True,
         )
-        for slot, index, enter, t_s, reason in columns:
-            key = self.engine.key(slot)
-            zone = zones[index].id
+        for name, kind, index, enter, t_s, reason, seq in columns:
             change: Literal["enter", "exit"] = "enter" if enter else "exit"
-            kind = KINDS[int(self.engine.kinds(np.array([slot]))[0])]
-            output.events.append(
-                Event(
-                    names.event(key, zone, change, t_s, REASONS[reason]),
-                    site,
-                    zone,
-                    change,
-                    kind,
-                    names.of(key, t_s),
-                    t_s,
-                    REASONS[reason],
-                )
-            )
+            zone, why = zones[index].id, REASONS[reason]
+            name_of_it = event_id(name, zone, change, t_s, why, seq)
+            output.events.append(Event(name_of_it, site, zone, change, KINDS[kind], name, t_s, why))
+
+    def _led_to(self, events: Events, seqs: I8) -> list[int]:
+        """The sequence of the message that led to each event, 0 for silence, which none leads to."""
+        if not len(seqs):
+            return [0] * len(events)
+        led: list[int] = np.where(events.reason == SILENT, 0, seqs[np.maximum(events.row, 0)]).tolist()
+        return led
 
     def _counts(self, at: float, values: bytes, seq: int) -> PartitionCounts:
         return PartitionCounts(
