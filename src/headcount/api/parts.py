@@ -22,7 +22,13 @@ from headcount.api.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.api.queries import Queries
 from headcount.api.sources import Sources
 from headcount.counting.site import Site
+from headcount.devices.commands import Commands
+from headcount.devices.daykeys import DayKeys
+from headcount.devices.registry import Registry
+from headcount.devices.trace import Tracer
 from headcount.errors import LogError
+from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 
 #: At once, a page with its map and lists asks for some dozens of things.
 BURST_S = 5.0
@@ -54,6 +60,7 @@ class Parts:
     _kept: Kept | None = None
     _sessions: Sessions | None = None
     _limits: Limits | None = None
+    _tracer: Tracer | None = None
 
     @property
     def nats(self) -> Client:
@@ -101,6 +108,31 @@ class Parts:
         if self._audit is None or self._audit.client is not self.nats:
             self._audit = Audit(self.nats, self.nats.jetstream(), self.sources.secret)
         return self._audit
+
+    @property
+    def registry(self) -> Registry:
+        """The registry of devices."""
+        return Registry(self._bucket(DEVICE_BUCKET), self.sources.secret, self._bucket(SEEN_BUCKET))
+
+    @property
+    def commands(self) -> Commands:
+        """Commands to devices."""
+        return Commands(self._bucket(COMMAND_BUCKET))
+
+    @property
+    def day_keys(self) -> DayKeys:
+        """The keys of the days' pseudonyms; load them before use."""
+        return DayKeys(self.nats, self.nats.jetstream())
+
+    @property
+    def tracer(self) -> Tracer:
+        """Says why a device is (not) counted."""
+        if self._tracer is None:
+            self._tracer = Tracer(self.sources.site, self.sources.partitions)
+        return self._tracer
+
+    def _bucket(self, name: str) -> Bucket:
+        return Bucket(self.nats, self.nats.jetstream(), name)
 
 
 def parts_of(connection: HTTPConnection) -> Parts:

@@ -16,14 +16,12 @@ import shapely
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, Events, Reason
-from headcount.counting.fixes import FIX, OFFLINE, Fixes
+from headcount.counting.fixes import FIX, FORGET, OFFLINE, Fixes
 from headcount.counting.site import Site
 from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
 from headcount.counting.zones import Zones
 from headcount.wire import KINDS, VERDICTS, Kind
 
-#: A value of `Heard.what` beside those of `Fixes`: the device was to be forgotten at that moment.
-FORGOTTEN = 255
 #: Zones so near are told of although the device is not a member of them, and so many of them at most.
 NEAR_M = 50.0
 MOST_NEAR = 5
@@ -34,7 +32,7 @@ class Heard:
     """A message of one device as the log has it; times in Unix seconds, missing or broken numbers NaN."""
 
     received_s: float
-    what: int = FIX  # FIX, ONLINE, OFFLINE, FORGOTTEN
+    what: int = FIX  # FIX, ONLINE, OFFLINE, FORGET
     t_s: float = math.nan
     lat_deg: float = math.nan
     lon_deg: float = math.nan
@@ -58,7 +56,8 @@ class Edge:
     """A zone near a fix (rule 2)."""
 
     zone: str
-    edge_m: float  # to its edge: positive outside, 0 or negative inside
+    inside: bool  # whether the zone covers the position, its edge included
+    edge_m: float  # to its edge: negative inside
     margin_m: float  # so far outside a member may be
     member_before: bool
     member: bool
@@ -136,7 +135,7 @@ class Explainer:
 
     def _explain(self, heard: Heard, *, told: bool) -> Explained | None:
         changes = self.advance(heard.received_s)
-        if heard.what == FORGOTTEN:
+        if heard.what == FORGET:
             return self._forgotten(heard, changes)
         step = self._engine.step(_columns(self._engine.slots([self._key]), heard))
         changes += self._changes(step.events)
@@ -184,6 +183,7 @@ class Explainer:
         return [
             Edge(
                 site[i].id,
+                bool(covers[i]),
                 0.0 - float(shapely.distance(shapely.boundary(self._planes[i]), point))
                 if covers[i]
                 else float(outside_m[i]),
@@ -285,8 +285,8 @@ class _Measured:
             if boundary.member_before:
                 return f"It is {boundary.edge_m:.1f} m outside the boundary; the margin is {boundary.margin_m:g} m.{jump}"
             return f"It is {boundary.edge_m:.1f} m outside the boundary, and wasn't on site.{jump}"
-        kept = [f"{e.zone} ({e.edge_m:.1f} m outside)" for e in edges if e.member and e.edge_m > 0]
-        inside = [e.zone for e in edges if e.member and e.edge_m <= 0]
+        kept = [f"{e.zone} ({e.edge_m:.1f} m outside)" for e in edges if e.member and not e.inside]
+        inside = [e.zone for e in edges if e.member and e.inside]
         parts = [f"inside {', '.join(inside)}"] if inside else []
         parts += [f"still within the margin of {', '.join(kept)}"] if kept else []
         return f"It is {' and '.join(parts)}.{jump}"

@@ -18,8 +18,8 @@ import nats.errors
 import numpy as np
 from nats.aio.client import Client
 
-from headcount.counting.explain import FORGOTTEN, Change, Explained, Explainer, Heard
-from headcount.counting.fixes import FIX, OFFLINE
+from headcount.counting.explain import Change, Explained, Explainer, Heard
+from headcount.counting.fixes import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
 from headcount.counting.zones import Zones
 from headcount.fixlog.messages import LOG_S, Messages, messages_of
@@ -165,7 +165,7 @@ def heard(messages: Messages, partition: int, site: str, kind: Kind, names: Mapp
     )
     for n, subject in enumerate(messages.subjects):
         if subject == forget and _means(messages.payloads[n], kind, names):
-            found[n] = Heard(messages.received_ns[n] / 1e9, FORGOTTEN)
+            found[n] = Heard(messages.received_ns[n] / 1e9, FORGET)
     return [found[n] for n in sorted(found)]
 
 
@@ -192,7 +192,7 @@ async def _live(nc: Client, partition: int, kind: Kind, device: str) -> dict[str
 
 def _line(explained: Explained) -> Line:
     said = explained.heard
-    what = {FIX: "fix", OFFLINE: "offline", FORGOTTEN: "forgotten"}.get(said.what, "online")
+    what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten"}.get(said.what, "online")
     return Line(
         received=iso(said.received_s),
         what=what,
