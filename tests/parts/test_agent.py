@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from cluster_fixture import Core, Device, Unit, open_core, open_unit, until
 from headcount import __version__, wire
-from headcount.broker import devices, probe
+from headcount.broker import connections, devices, probe
 from headcount.broker.config import SYSTEM
 from headcount.cluster.units import Units
 from headcount.errors import PortTakenError
@@ -137,7 +137,7 @@ def test_who_sends_devices_away_is_no_device(tmp_path: Path) -> None:
 
 def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server tells of its connections in pages: all of them are read."""
-    monkeypatch.setattr(devices, "PAGE", 2)
+    monkeypatch.setattr(connections, "PAGE", 2)
 
     async def check() -> None:
         async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:

@@ -5,13 +5,17 @@ on: its MQTT side keeps sessions and what a PUBACK waits for in the core, over t
 
 Who may do what, and what can therefore not happen:
 
-    device     anybody on the MQTT and WebSocket ports, where `anonymous` says so. Publishes fixes, status, answers and foreign
-               formats; hears counts, events, sites and commands; nothing else.
+    <id>       a device that has an account, by the gate's word (broker/gate.py); what it may is in
+               devices/permissions.py
+    token.<id> a program with an API token, the same way: it hears, and publishes nothing
+    device     anybody on the MQTT and WebSocket ports, where `anonymous` says so. Publishes fixes, status,
+               answers and foreign formats; hears counts, events, sites and commands; nothing else.
     headcount  our own roles, with the password. Everything in the account.
     system     our own roles, with the same password. The server's own account ($SYS): connection counts.
 
 Nobody gets onto the NATS, leaf and cluster ports or speaks NATS over the WebSocket port without a
-password. Where the core lets in no devices, its MQTT port asks for one too.
+password. Where the core lets in no devices, its MQTT port asks for one too. Without a gate that answers
+nobody is let in but our own roles and, where there are such, those who need no account.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from headcount import wire
+from headcount.devices.callout import Signer
 from headcount.errors import SettingsError
 from headcount.tls.files import TlsFiles
 
@@ -207,7 +212,9 @@ max_connections: {limits.max_connections}
 max_payload: {limits.max_payload_bytes}
 max_pending: {limits.max_pending_bytes}
 max_subscriptions: {limits.max_subscriptions}
-authorization {{ timeout: {limits.connect_timeout_s} }}
+authorization {{
+  timeout: {limits.connect_timeout_s}
+{_callout(config) if config.devices else ""}}}
 
 {_uplink(config) if config.hub else _storage(config)}
 {_client_ports(config) if not closed else ""}
@@ -227,6 +234,29 @@ accounts {{
     }}
     users: [
       {{ user: {INTERNAL}, password: {_quote(config.password)} }}
+{_anybody(config)}    ]
+  }}
+}}
+"""
+
+
+#: Streams need a limit. So the server can make none of those that its MQTT side wants, which would be on
+#: disk with the ids of clients: until `fixlog.streams` has made them, it closes the connections of MQTT clients.
+_ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
+
+
+def _callout(config: BrokerConfig) -> str:
+    """Whoever isn't one of our own users is let in by the gate beside the server, or, without it, not at all."""
+    users = ", ".join([INTERNAL, SYSTEM, *([DEVICE] if config.anonymous else [])])
+    issuer = Signer(config.password, ACCOUNT).public
+    return f"  auth_callout {{ issuer: {issuer}, account: {ACCOUNT}, auth_users: [{users}] }}\n"
+
+
+def _anybody(config: BrokerConfig) -> str:
+    """The user of those who need no account, where there are such."""
+    if not config.anonymous:
+        return ""
+    return f"""\
       {{
         user: {DEVICE}
         password: {_quote(config.password)}
@@ -236,15 +266,7 @@ accounts {{
           subscribe: [{_list(DEVICE_SUBSCRIBE)}]
         }}
       }}
-    ]
-  }}
-}}
 """
-
-
-#: Streams need a limit. So the server can make none of those that its MQTT side wants, which would be on
-#: disk with the ids of clients: until `fixlog.streams` has made them, it closes the connections of MQTT clients.
-_ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
 
 
 def _storage(config: BrokerConfig) -> str:

@@ -68,6 +68,7 @@ class _Question(msgspec.Struct):
 
 class _Claims(msgspec.Struct):
     nats: _Question
+    exp: float = math.inf
 
 
 _DECODER = msgspec.json.Decoder(_Claims)
@@ -83,14 +84,15 @@ class Certificate(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """Somebody who wants in."""
 
-    key: str = msgspec.field(default="")  # the public key that the server has made for this connection
-    server: str = msgspec.field(default="")  # the server's own public key
+    key: str  # the public key that the server has made for this connection
+    server: str  # the server's own public key
     user: str = ""
     password: str = ""
     client_id: str = ""  # of MQTT
     address: str = ""  # from where the server sees them come
     type: str = ""  # `mqtt`, `mqtt_ws`, `nats`, …
     certificate: Certificate | None = None
+    until_s: float = math.inf  # Unix seconds; after that the server doesn't wait for the answer any more
 
     def __repr__(self) -> str:
         """Without anything of a person: representations end up in logs."""
@@ -106,9 +108,10 @@ def read_request(data: bytes) -> Request | None:
     if len(parts) != 3:
         return None
     try:
-        asked = _DECODER.decode(base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))).nats
+        claims = _DECODER.decode(base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4)))
     except (msgspec.MsgspecError, binascii.Error, ValueError):
         return None
+    asked = claims.nats
     tls, client, connect = asked.client_tls, asked.client_info, asked.connect_opts
     chain = tls.verified_chains[0] if tls and tls.verified_chains else []
     return Request(
@@ -120,6 +123,7 @@ def read_request(data: bytes) -> Request | None:
         address=client.host,
         type=client.type,
         certificate=_certificate(chain[0]) if chain else None,
+        until_s=claims.exp,
     )
 
 

@@ -9,8 +9,9 @@ What QoS 1 needs inside of the server ($MQTT.…) the server does itself, and MQ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from headcount.wire import Device, Role
+from headcount.wire import DeviceStatus, Kind, Role
 
 #: The largest message of a device; the streams take no larger ones.
 PAYLOAD_BYTES = 64 << 10
@@ -30,7 +31,17 @@ class Rights:
     payload_bytes: int = PAYLOAD_BYTES
 
 
-def of_device(device: Device) -> Rights | None:
+class Sender(Protocol):
+    """Of a device, what its rights depend on."""
+
+    id: str
+    site: str
+    kind: Kind
+    status: DeviceStatus
+    gateway: bool
+
+
+def of_device(device: Sender) -> Rights | None:
     """A device's rights; None: it isn't let in."""
     if device.status not in {"active", "paused"}:
         return None
@@ -41,7 +52,7 @@ def of_device(device: Device) -> Rights | None:
         return Rights((f"{own}.ack",), subscribe)
     logged = f"fix.*.{device.site}.{device.kind}.{device.id}"
     owntracks = f"owntracks.{device.id}.*"
-    publish = (
+    publish: tuple[str, ...] = (
         f"{own}.fix",
         f"{own}.status",
         f"{own}.ack",

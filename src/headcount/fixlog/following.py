@@ -17,10 +17,10 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from headcount.errors import LogError
 from headcount.fixlog.connection import RETRY_S
+from headcount.ops.lifecycle import end
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +36,15 @@ OnAll = Callable[[dict[str, bytes]], None]
 
 
 async def follow(
-    client: Client, bucket: str, keys: str, *, on_all: OnAll, on_change: OnChange, until: asyncio.Event
+    client: Client,
+    bucket: str,
+    keys: str,
+    *,
+    on_all: OnAll,
+    on_change: OnChange,
+    until: asyncio.Event | None = None,
 ) -> None:
-    """Tell what a bucket holds, and then each change, until `until` is set.
+    """Tell what a bucket holds, and then each change, until cancelled or `until` is set.
 
     `on_all` is called whenever everything had to be read (again): what isn't in it is gone. What
     `Bucket.erase` overwrites is told to nobody.
@@ -51,56 +57,97 @@ async def follow(
         on_change: gets one that has changed.
         until: ends it.
     """
-    stopping = asyncio.create_task(until.wait(), name=f"stop following {bucket}")
+    work = asyncio.create_task(
+        _follow_again(client, bucket, keys, on_all, on_change), name=f"follow {bucket}"
+    )
+    over = asyncio.create_task(_set(until or asyncio.Event()), name=f"follow {bucket} until")
     try:
-        while not until.is_set():
-            work = asyncio.create_task(_follow(client, bucket, keys, on_all, on_change))
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                await _ended(work)
-                return
-            problem = work.exception()
-            if not isinstance(problem, LogError | nats.errors.Error | OSError | TimeoutError):
-                await work
-            _log.debug("the bucket %s can't be followed now: %r", bucket, problem)
-            await asyncio.wait({stopping}, timeout=RETRY_S)
+        await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work  # what ended it is an error of ours
     finally:
-        await _ended(stopping)
+        await end({work, over})
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Cancel until it has ended: nats-py swallows a cancellation that comes while it writes."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _follow_again(client: Client, bucket: str, keys: str, on_all: OnAll, on_change: OnChange) -> None:
+    while True:
+        try:
+            await _follow(client, bucket, keys, on_all, on_change)
+        except (LogError, nats.errors.Error, OSError, TimeoutError) as error:
+            _log.debug("the bucket %s can't be followed now: %r", bucket, error)
+        await asyncio.sleep(RETRY_S)
 
 
 async def _follow(client: Client, bucket: str, keys: str, on_all: OnAll, on_change: OnChange) -> None:
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    heard = _Heard()
+    # unlimited here: what doesn't fit is missed, and everything is read again for nothing
+    subscription = await client.subscribe(inbox, cb=heard.take, pending_msgs_limit=-1, pending_bytes_limit=-1)
     consumer = ""
     try:
         made = await _ask(client, f"CONSUMER.CREATE.{stream}", _consumer(stream, prefix + keys, inbox))
         consumer = made["name"]
         found: dict[str, bytes] = {}
-        left, expected = int(made["num_pending"]), 1
+        left = int(made["num_pending"])
         while left:
-            message, number, left = await _next(subscription, expected)
-            expected = number + 1
+            message, left = await heard.next()
             value = _value(message)
             if value is not None:
                 found[message.subject.removeprefix(prefix)] = value
         on_all(found)
         while True:
-            message, number, _ = await _next(subscription, expected)
-            expected = number + 1
+            message, _ = await heard.next()
             on_change(message.subject.removeprefix(prefix), _value(message))
     finally:
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, LogError):
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await subscription.unsubscribe()
             if consumer:
                 await client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}", b"", reply=inbox)
+
+
+class _Heard:
+    """What a consumer has delivered, without a gap."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._expected = 1
+
+    async def take(self, message: Msg) -> None:
+        self._queue.put_nowait(message)
+
+    async def next(self) -> tuple[Msg, int]:
+        """The next message, and how many are still to come.
+
+        Raises:
+            LogError: one is missing, or the server says nothing any more.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(_LOST_S):
+                    message = await self._queue.get()
+            except TimeoutError as error:
+                raise LogError("a consumer says nothing any more") from error
+            headers = message.headers or {}
+            status = headers.get("Status")
+            if status == "100":  # a heartbeat
+                if int(headers.get("Nats-Last-Consumer", 0)) >= self._expected:
+                    raise LogError("a message of a consumer is missing")
+                continue
+            if status is not None:
+                raise LogError(f"a consumer ends: {status} {headers.get('Description', '')}")
+            # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<number>.<time>.<pending>, or with a domain
+            # and an account before the stream, and a random word at the end
+            parts = message.reply.split(".")
+            at = 6 if len(parts) == 9 else 8
+            if int(parts[at]) != self._expected:
+                raise LogError("a message of a consumer is missing")
+            self._expected += 1
+            return message, int(parts[at + 2])
 
 
 def _consumer(stream: str, subject: str, inbox: str) -> dict[str, Any]:
@@ -119,35 +166,6 @@ def _consumer(stream: str, subject: str, inbox: str) -> dict[str, Any]:
             "inactive_threshold": 30 * _NS,
         },
     }
-
-
-async def _next(subscription: Subscription, expected: int) -> tuple[Msg, int, int]:
-    """The next message, its number in this delivery, and how many are still to come.
-
-    Raises:
-        LogError: one is missing, or the server says nothing any more.
-    """
-    while True:
-        try:
-            message = await subscription.next_msg(timeout=_LOST_S)
-        except TimeoutError as error:
-            raise LogError("a consumer says nothing any more") from error
-        headers = message.headers or {}
-        status = headers.get("Status")
-        if status == "100":  # a heartbeat
-            if int(headers.get("Nats-Last-Consumer", expected - 1)) >= expected:
-                raise LogError("a message of a consumer is missing")
-            continue
-        if status is not None:
-            raise LogError(f"a consumer ends: {status} {headers.get('Description', '')}")
-        # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<number>.<time>.<pending>, or with a domain
-        # and an account before the stream, and a random word at the end
-        parts = message.reply.split(".")
-        at = 6 if len(parts) == 9 else 8
-        number, pending = int(parts[at]), int(parts[at + 2])
-        if number != expected:
-            raise LogError("a message of a consumer is missing")
-        return message, number, pending
 
 
 def _value(message: Msg) -> bytes | None:

@@ -1,0 +1,80 @@
+"""The connections of a server, as it tells of them itself (CONNZ), and how one is closed (KICK)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+#: Connections that the server tells of in one answer.
+PAGE = 1024
+_ANSWER_S = 5.0
+
+
+class Connection(msgspec.Struct):
+    """One of the server's connections; of what the server says only this is read."""
+
+    cid: int
+    ip: str = ""
+    authorized_user: str = ""
+    mqtt_client: str | None = None
+    in_msgs: int = 0
+    in_bytes: int = 0
+
+
+class _Connections(msgspec.Struct):
+    total: int
+    connections: list[Connection] = []
+
+
+class _Server(msgspec.Struct):
+    id: str
+
+
+class _Answer(msgspec.Struct):
+    server: _Server
+    data: _Connections
+
+
+_DECODER = msgspec.json.Decoder(_Answer)
+
+
+async def pages(client: Client, user: str | None = None) -> AsyncIterator[tuple[str, list[Connection]]]:
+    """The server's id with some of its connections, again and again until all were there.
+
+    Args:
+        client: connected as the system's user.
+        user: only those that came in under this name.
+
+    Raises:
+        any of probe.NO_ANSWER.
+    """
+    seen = 0
+    ask: dict[str, object] = {"limit": PAGE, "auth": True}
+    if user is not None:
+        ask["user"] = user
+    while True:
+        # a leaf shares no system account: nobody but itself answers
+        question = msgspec.json.encode(ask | {"offset": seen})
+        message = await client.request("$SYS.REQ.SERVER.PING.CONNZ", question, timeout=_ANSWER_S)
+        try:
+            answer = _DECODER.decode(message.data)
+        except msgspec.DecodeError as error:
+            raise nats.errors.Error("the NATS server tells of its connections in an unknown way") from error
+        page = answer.data.connections
+        yield answer.server.id, page
+        seen += len(page)
+        if not page or seen >= answer.data.total or len(page) < PAGE:
+            return
+
+
+async def close(client: Client, server: str, cid: int) -> None:
+    """Have a server close one of its connections.
+
+    Raises:
+        any of probe.NO_ANSWER.
+    """
+    # without an address for its answer the server doesn't look at a request
+    await client.publish(f"$SYS.REQ.SERVER.{server}.KICK", msgspec.json.encode({"cid": cid}), reply="kicked")
