@@ -15,6 +15,9 @@
     │   └── ProtocolError          bytes that are not the NATS protocol
     ├── ScalingError           units can't be started or stopped: action, problem, remedy
     ├── DeviceError            the registry of devices refuses: device, problem, remedy
+    │   ├── UnknownDeviceError     there is no such device
+    │   ├── AliasTakenError        a name of another format leads to another device already
+    │   └── LinkRefusedError       a one-time link or claim code is unknown, used or over
     ├── AccessError            a token, role or scope can't be used: what, problem
     ├── AuditError             the audit log doesn't fit together: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
@@ -165,6 +168,18 @@ class DeviceError(HeadcountError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{device}: {problem}. {remedy}")
+
+
+class UnknownDeviceError(DeviceError):
+    """There is no device with this id, or it is being erased."""
+
+
+class AliasTakenError(DeviceError):
+    """A name of another format leads to another device already."""
+
+
+class LinkRefusedError(DeviceError):
+    """A one-time link or claim code was never made, is used, or is over."""
 
 
 class AccessError(HeadcountError):

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import msgspec
 
 from headcount.devices.registry import Registry, spend, unknown, with_fields
-from headcount.errors import DeviceError
+from headcount.errors import DeviceError, LinkRefusedError
 from headcount.fixlog.bucket import Bucket
 from headcount.wire import LINK_KEY, Device, Kind, Link
 
@@ -89,7 +89,7 @@ class Links:
         """Use up a code: the device, and its new secret.
 
         Raises:
-            DeviceError: it was never made, was used, or is over; which of these isn't told.
+            LinkRefusedError: it was never made, was used, or is over; which of these isn't told.
         """
         code = text.strip().lower().translate(_MISREAD) if len(text) <= MOST_CODE else ""
         if _CODE.fullmatch(code) is None:
@@ -133,5 +133,5 @@ def _end(within_s: int) -> float:
     return time.time() + within_s
 
 
-def _refused() -> DeviceError:
-    return DeviceError("this link or code", "is unknown, used or over", "Ask for a new one")
+def _refused() -> LinkRefusedError:
+    return LinkRefusedError("this link or code", "is unknown, used or over", "Ask for a new one")

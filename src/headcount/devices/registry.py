@@ -24,7 +24,7 @@ import msgspec
 
 from headcount.devices import credentials
 from headcount.devices.pages import DEFAULT_ROWS, Page, page
-from headcount.errors import DeviceError
+from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.fixlog.bucket import Bucket, Entry
 from headcount.wire import (
     ALIAS_KEY,
@@ -143,7 +143,8 @@ class Registry:
             fields: any of `CHANGEABLE`, as `Device` has them.
 
         Raises:
-            DeviceError: a field isn't usable, or an alias is another device's.
+            AliasTakenError: an alias is another device's.
+            DeviceError: a field isn't usable.
         """
         now_s = time.time()
         secret = credentials.new_secret()
@@ -159,15 +160,20 @@ class Registry:
         """Change some of `CHANGEABLE`; aliases and groups are replaced as a whole.
 
         Raises:
-            DeviceError: there is no such device, a field isn't usable, or an alias is another device's.
+            UnknownDeviceError: there is no such device.
+            AliasTakenError: an alias is another device's.
+            DeviceError: a field isn't usable.
         """
-        return await self._update(id_, lambda device: with_fields(device, fields))
+        device = await self._update(id_, lambda device: with_fields(device, fields))
+        if device.status == "disabled":
+            await self.end_links(id_)
+        return device
 
     async def rotate(self, id_: str) -> tuple[Device, str]:
         """A new secret in place of the old one, which is refused from now on, as are signed tokens and links.
 
         Raises:
-            DeviceError: there is no such device.
+            UnknownDeviceError: there is no such device.
         """
         secret = credentials.new_secret()
         hash_, now_s = credentials.hashed(secret), time.time()
@@ -177,9 +183,7 @@ class Registry:
 
     async def disable(self, id_: str) -> Device:
         """Let it in no more; its connection is cut, and links to it end."""
-        device = await self.change(id_, status="disabled", resume=None)
-        await self.end_links(id_)
-        return device
+        return await self.change(id_, status="disabled", resume=None)
 
     async def enable(self, id_: str) -> Device:
         """Let it in again, whether it was disabled or paused."""
@@ -277,7 +281,7 @@ class Registry:
             if found is not None and found[0] == id_:
                 return
             if found is not None and await self._taken(alias, *found):
-                raise DeviceError(f"alias {alias!r}", "leads to another device", "Remove it there first")
+                raise AliasTakenError(f"alias {alias!r}", "leads to another device", "Remove it there first")
             if await self._bucket.rewrite(key, value, found[1].revision if found else 0):
                 return
         raise DeviceError(f"alias {alias!r}", "is being given away by others all the time", "Try again")
@@ -320,9 +324,11 @@ def encoded(device: Device) -> bytes:
     return msgspec.json.encode(device)
 
 
-def unknown(id_: str) -> DeviceError:
+def unknown(id_: str) -> UnknownDeviceError:
     """There is no such device."""
-    return DeviceError(f"device {id_[:64]!r}", "isn't registered", "`headcount device list` has all of them")
+    return UnknownDeviceError(
+        f"device {id_[:64]!r}", "isn't registered", "`headcount device list` has all of them"
+    )
 
 
 def _replaced(device: Device, **fields: Any) -> Device:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headcount.devices.registry import Registry, new_handle, with_fields
-from headcount.errors import DeviceError, LogError
+from headcount.errors import AliasTakenError, DeviceError, LogError
 from headcount.wire import KINDS, Device, Kind, Seen, iso
 
 #: Devices of one import.
@@ -157,7 +157,9 @@ async def _check_aliases(registry: Registry, rows: list[Row]) -> None:
     for row in rows:
         for alias in row.fields.get("aliases", ()):
             if alias in taken:
-                problem = DeviceError(f"alias {alias!r}", "leads to another device", "Remove it there first")
+                problem = AliasTakenError(
+                    f"alias {alias!r}", "leads to another device", "Remove it there first"
+                )
                 raise _refused(row, problem)
 
 
