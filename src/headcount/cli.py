@@ -17,6 +17,7 @@ import click
 from headcount import __version__, machine, roles
 from headcount.broker.config import LOCAL
 from headcount.cli_bench import bench_group
+from headcount.cli_ca import ca
 from headcount.cli_cluster import cluster_options
 from headcount.cli_prove import prove_command
 from headcount.cli_replay import replay
@@ -240,6 +241,7 @@ def main() -> None:
 
 
 main.add_command(site_group)
+main.add_command(ca)
 main.add_command(simulate)
 main.add_command(publish)
 main.add_command(prove_command)
@@ -433,6 +435,7 @@ def run(role: str, site: Path | None, **values: Any) -> None:
     count     counts its share of the partitions
     history   writes the last 24 hours
     adapters  translates other formats
+    devices   looks after devices and their data; on one machine, lets devices in
     api       HTTP: map, API, metrics
     proxy     the balancer before brokers and API (HAProxy); more in variables HEADCOUNT_PROXY_…
     scale     adds and removes brokers and workers; more in variables HEADCOUNT_SCALE_…

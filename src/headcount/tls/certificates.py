@@ -58,7 +58,7 @@ def ensure_server_certificate(
     """
     certificate, key = folder / "server.crt", folder / "server.key"
     now = now or datetime.now(UTC)
-    with _held(folder):
+    with held_folder(folder):
         if certificate.exists() and key.exists():
             old = first_certificate(certificate)
             if old.not_valid_after_utc - now > RENEWED_BEFORE:
@@ -86,7 +86,7 @@ def ensure_client_rules(files: TlsFiles, folder: Path, *, now: datetime | None =
             raise CertificateError(str(files.client_ca), "holds a certificate that is no CA's", _NEVER)
     own, key, clients = folder / "own.crt", folder / "own.key", folder / "clients.pem"
     now = now or datetime.now(UTC)
-    with _held(folder):
+    with held_folder(folder):
         if not (own.exists() and key.exists()) or (
             first_certificate(own).not_valid_after_utc - now < RENEWED_BEFORE
         ):
@@ -136,22 +136,23 @@ def check_pair(certificate: Path, key: Path, *, now: datetime | None = None) -> 
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def private_key(path: Path) -> PrivateKeyTypes:
-    """A private key that nobody else can read.
+def private_key(path: Path, password: bytes | None = None) -> PrivateKeyTypes:
+    """A private key that not everybody can read.
 
     Raises:
-        CertificateError: it is none, has a password, or everybody can read it.
+        CertificateError: it is none, has another password, or everybody can read it.
     """
     text = _read(path)
     if path.stat().st_mode & 0o007:
         raise CertificateError(str(path), "can be read by everybody on this machine", f"Run chmod o= {path}")
     try:
-        return serialization.load_pem_private_key(text, None)
+        return serialization.load_pem_private_key(text, password)
     except TypeError:
-        remedy = "Take its password off: `openssl pkey -in … -out …`"
-        raise CertificateError(str(path), "has a password", remedy) from None
+        problem = "has a password" if password is None else "has no password"
+        raise CertificateError(str(path), problem, "See `openssl pkey -in … -out …`") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(str(path), "is no private key in PEM", _NEVER) from None
+        problem = "is no private key in PEM" if password is None else "isn't opened by this password"
+        raise CertificateError(str(path), problem, "Name another") from None
 
 
 def certificates_in(path: Path) -> list[x509.Certificate]:
@@ -189,21 +190,6 @@ def common_name(certificate: x509.Certificate) -> str:
     """The name in a certificate's subject; "" where there is none, or more than one."""
     found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if len(found) == 1 else ""
-
-
-def identity(chain: Sequence[str]) -> tuple[str, str] | None:
-    """Name and fingerprint of who showed a chain of certificates (PEM, the owner's first); None: no chain.
-
-    It says who it claims to be: that the chain leads to a CA that we trust is checked by the server
-    that received it, in the handshake.
-    """
-    if not chain:
-        return None
-    try:
-        first = x509.load_pem_x509_certificate(chain[0].encode())
-    except ValueError:
-        return None
-    return common_name(first), fingerprint(first)
 
 
 # --- contexts --------------------------------------------------------------------------------------
@@ -358,11 +344,12 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def key_pem(key: PrivateKeyTypes) -> bytes:
-    """A private key as text, without a password."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def key_pem(key: PrivateKeyTypes, password: bytes | None = None) -> bytes:
+    """A private key as text, encrypted where there is a password."""
+    hidden: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        hidden = serialization.BestAvailableEncryption(password)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)
 
 
 def write_file(path: Path, text: bytes) -> None:
@@ -390,7 +377,7 @@ def _write_pair(certificate: Path, key: Path, made: x509.Certificate, private: P
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def held_folder(folder: Path) -> Iterator[None]:
     """The folder, made, and nobody else writes in it: several roles may start at once."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
