@@ -25,11 +25,11 @@ from headcount.proxy.options import ProxyOptions
 from headcount.proxy.program import find_program
 from headcount.scaling.settings import ScaleSettings, variable
 from headcount.settings import LOOPBACK, Settings, joined
-from headcount.tls.certificates import pinned_context
+from headcount.tls.contexts import pinned_context
 from headcount.tls.files import TlsFiles
 
 #: The roles of a machine, in the order in which they are started.
-WORKING_ROLES = ("count", "history", "adapters", "api")
+WORKING_ROLES = ("devices", "count", "history", "adapters", "api")
 READY_S = 60.0
 #: Where many end at once; the scaler ends its brokers and workers first.
 ELASTIC_STOP_S, SCALE_STOP_S = 4.0, 8.0
@@ -73,7 +73,7 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     for purpose, name in public:
         _check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
     inside, proxy = _inside(settings)
-    parts = {role: Part(["run", role], inside, ELASTIC_STOP_S) for role in ("history", "adapters", "api")}
+    parts = {role: Part(["run", role], inside, ELASTIC_STOP_S) for role in ("devices", "history", "adapters", "api")}
     parts["proxy"] = Part(["run", "proxy"], proxy, ELASTIC_STOP_S)
     parts["scale"] = Part(["run", "scale"], inside, SCALE_STOP_S)
     async with Broker(roles.core_config(inside)), watched(parts) as children:

@@ -21,14 +21,17 @@ from headcount.adapters import translate
 from headcount.api import server
 from headcount.api.sources import Sources
 from headcount.broker import agent
+from headcount.broker import gate as keeping
 from headcount.broker.config import INTERNAL, LOCAL, BrokerConfig
 from headcount.broker.folder import write_private
+from headcount.broker.gate import GateSettings
 from headcount.broker.server import Broker
 from headcount.cluster.watching import watching
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
 from headcount.devices import delivery
 from headcount.devices.daykeys import DayKeys
+from headcount.devices.limits import Limits
 from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
@@ -45,8 +48,8 @@ from headcount.tls.certificates import (
     ensure_client_rules,
     ensure_server_certificate,
     machine_names,
-    pinned_context,
 )
+from headcount.tls.contexts import pinned_context
 from headcount.tls.files import TlsFiles
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
@@ -213,6 +216,7 @@ async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
         host=settings.advertised,
         health_port=settings.health_port,
         drain_s=settings.drain_s,
+        limits=limits_of(settings),
     )
     await agent.run(unit, stop)
 
@@ -280,10 +284,20 @@ def _keepers(
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role `devices`; each ends when the event is set."""
     js = client.jetstream(timeout=5)
-    return {
+    gate = GateSettings(
+        settings.name, settings.core_addresses, secret_of(settings), direct=True, limits=limits_of(settings)
+    )
+    # beside a core that lets no devices in there is nothing to guard: its brokers have gates of their own
+    guard = {"gate": partial(keeping.run, gate, client)} if settings.devices else {}
+    return guard | {
         "day keys": DayKeys(client, js).keep,
         "commands": partial(delivery.run, client, mqtt_addresses(settings)),
     }
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one device may send."""
+    return Limits(messages_per_s=settings.device_fixes_per_s, bytes_per_s=settings.device_bytes_per_s)
 
 
 async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:

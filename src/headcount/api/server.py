@@ -14,7 +14,7 @@ from headcount.api.app import create_app
 from headcount.api.parts import Parts
 from headcount.api.sources import Sources
 from headcount.ops.http import GRACE_S, Server, listen
-from headcount.tls.certificates import load, server_context
+from headcount.tls.contexts import load, server_context
 from headcount.tls.files import TlsFiles
 from headcount.tls.reload import reloading
 

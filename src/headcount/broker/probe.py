@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from headcount.broker.config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
 from headcount.errors import CertificateError
-from headcount.tls.certificates import pinned_context
+from headcount.tls.contexts import pinned_context
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
 NO_ANSWER = (OSError, TimeoutError, nats.errors.Error)

@@ -3,9 +3,6 @@
 <data>/tls/server.crt, server.key    the one that we make: P-256, a year, signed by itself
 <data>/tls/own.crt, own.key          what our own MQTT clients show where devices must show one
 <data>/tls/clients.pem               whom the NATS server lets in then: the devices' CA, and our own
-
-Our own clients speak to the server of the same machine, whose certificate may be for any name: they
-trust this one certificate and nothing else (`pinned_context`).
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import fcntl
 import ipaddress
 import os
 import socket
-import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,8 +33,6 @@ FOLDER = "tls"
 LIVES, RENEWED_BEFORE = timedelta(days=365), timedelta(days=30)
 #: Clocks of devices are not exact: valid since yesterday.
 SINCE = timedelta(days=1)
-#: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 MOST_BYTES = 1 << 20
 _NEVER = "Name other files, or none: then one is made"
 
@@ -190,66 +184,6 @@ def common_name(certificate: x509.Certificate) -> str:
     """The name in a certificate's subject; "" where there is none, or more than one."""
     found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if len(found) == 1 else ""
-
-
-# --- contexts --------------------------------------------------------------------------------------
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """For a server: 1.2 at least. `load` it again when the files have changed.
-
-    Raises:
-        CertificateError: they can't be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols(["http/1.1"])
-    load(context, certificate, key)
-    return context
-
-
-def load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Have new connections see what the files hold now; those that are there stay.
-
-    Raises:
-        CertificateError: they can't be used.
-    """
-    check_pair(certificate, key)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (ssl.SSLError, OSError) as error:
-        raise CertificateError(str(certificate), f"can't be used: {error}", _NEVER) from error
-
-
-def pinned_context(files: TlsFiles) -> ssl.SSLContext:
-    """For our own clients: trusts the one certificate that the server shows, whatever name it has.
-
-    Make one for each connection: the certificate may have been renewed.
-
-    Raises:
-        CertificateError: the files can't be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False  # it is this very certificate, which says more than a name
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cadata=pem(first_certificate(files.certificate)).decode())
-    if files.own_certificate is not None and files.own_key is not None:
-        context.load_cert_chain(files.own_certificate, files.own_key)
-    return context
-
-
-def client_context(ca: Path | None = None) -> ssl.SSLContext:
-    """For a client that is anywhere: the system's authorities, or those in a file.
-
-    Raises:
-        CertificateError: the file holds no certificate.
-    """
-    if ca is not None:
-        certificates_in(ca)
-    context = ssl.create_default_context(cafile=ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 # --- making ------------------------------------------------------------------------------------------
