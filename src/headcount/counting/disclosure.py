@@ -19,10 +19,12 @@ Pure: the same key, instant and counts give the same answer, in any process, how
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headcount.counting.fixes import I4
 from headcount.counting.relations import I8, UNBOUNDED, Relations, relations
@@ -36,6 +38,10 @@ DAY_S = 86_400
 LEAST_POSSIBLE = 3
 #: In place of a number: below k; not told at all.
 SUPPRESSED, WITHHELD = -1, -2
+DAY_KEY_BYTES = 32
+
+#: Of each variable, whether too little is open about it.
+Pins = NDArray[np.bool_]
 
 
 def disclosure_key(secret: bytes) -> bytes:
@@ -70,8 +76,6 @@ class Disclosure:
         self._zones = tuple(zone.id for zone in site.zones)
         self._key = key
         self._relations: Relations | None = relations(site) if smallest > 1 else None
-        self._day = -1
-        self._day_key = b""
         # with k of 2 or 3, two small counts that make up a larger one are known by that alone
         self._least = min(LEAST_POSSIBLE, smallest - 1)
 
@@ -87,10 +91,14 @@ class Disclosure:
         """
         if self._relations is None:
             return counts
-        self._begin_day(int(at_s // DAY_S))
-        public: I4 = np.stack(
-            [self._publish_kind(self._relations, kind, counts[:, i]) for i, kind in enumerate(KINDS)], axis=1
-        )
+        day_key = hashlib.blake2b(
+            b"coins of day %d" % (at_s // DAY_S), key=self._key, digest_size=DAY_KEY_BYTES
+        ).digest()
+        kinds = [
+            self._publish_kind(self._relations, counts[:, i], self._rounded(day_key, kind, counts[:, i]))
+            for i, kind in enumerate(KINDS)
+        ]
+        public: I4 = np.stack(kinds, axis=1)
         return public
 
     def bounds(self, public: I4) -> tuple[I8, I8]:
@@ -101,33 +109,47 @@ class Disclosure:
         high[public == WITHHELD] = UNBOUNDED
         return low, high
 
-    def _publish_kind(self, known: Relations, kind: str, counts: I4) -> I4:
-        small = counts < self.smallest
-        down = counts - counts % self.smallest
-        rounded = np.array(
-            [
-                SUPPRESSED if hidden else self._round(zone, kind, count)
-                for zone, count, hidden in zip(self._zones, counts.tolist(), small.tolist(), strict=True)
-            ],
-            dtype=np.int32,
-        )
+    def _publish_kind(self, known: Relations, counts: I4, rounded: I4) -> I4:
+        """Rounded numbers of one kind, with those changed that would say too much.
+
+        Zones are settled one after the other, so that each decision follows from what is public by
+        then. More that is public never leaves more possible, so the first number that says too much
+        is found by halving.
+        """
         if not self._pinned(known, rounded).any():
             return rounded
-        # one after the other, so that each decision follows from what is public before it
-        public = np.where(small, SUPPRESSED, WITHHELD).astype(np.int32)
+        public = np.where(rounded == SUPPRESSED, SUPPRESSED, WITHHELD).astype(np.int32)
+        # what small and large say by themselves is said in any case
         given = self._pinned(known, public)
-        for zone in known.order:
-            if small[zone]:
-                continue
-            up = down[zone] + (self.smallest if counts[zone] % self.smallest else 0)
-            other = up if rounded[zone] == down[zone] else down[zone]
-            for choice in dict.fromkeys((rounded[zone], other, WITHHELD)):
-                public[zone] = choice
-                if not (self._pinned(known, public) & ~given).any():
-                    break
+        waiting = [zone for zone in known.order if rounded[zone] != SUPPRESSED]
+        while waiting:
+            harmless = self._harmless(known, public, rounded, waiting, given)
+            public[waiting[:harmless]] = rounded[waiting[:harmless]]
+            if harmless < len(waiting):
+                zone = waiting[harmless]
+                public[zone] = self._other_way(int(counts[zone]), int(rounded[zone]))
+                if (self._pinned(known, public) & ~given).any():
+                    public[zone] = WITHHELD
+            waiting = waiting[harmless + 1 :]
         return public
 
-    def _pinned(self, known: Relations, public: I4) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _harmless(self, known: Relations, public: I4, rounded: I4, waiting: list[int], given: Pins) -> int:
+        """How many of those waiting can be told as rounded, in their order."""
+
+        def say_too_much(many: int) -> bool:
+            trial = public.copy()
+            trial[waiting[:many]] = rounded[waiting[:many]]
+            return bool((self._pinned(known, trial) & ~given).any())
+
+        return bisect.bisect_left(range(1, len(waiting) + 1), 1, key=lambda many: int(say_too_much(many)))
+
+    def _other_way(self, count: int, rounded: int) -> int:
+        down = count - count % self.smallest
+        if rounded == down and count != down:
+            return down + self.smallest
+        return down
+
+    def _pinned(self, known: Relations, public: I4) -> Pins:
         """Which small counts, told as such or never told at all, have too few values left."""
         low: I8 = np.zeros(len(known.names), np.int64)
         high: I8 = np.full(len(known.names), UNBOUNDED, np.int64)
@@ -135,16 +157,21 @@ class Disclosure:
         low, high = known.narrow(low, high)
         hidden = high < self.smallest
         hidden[: known.zones] &= public == SUPPRESSED
-        return hidden & (high - low + 1 < self._least)
+        pins: Pins = hidden & (high - low + 1 < self._least)
+        return pins
 
-    def _round(self, zone: str, kind: str, count: int) -> int:
+    def _rounded(self, day_key: bytes, kind: str, counts: I4) -> I4:
+        """`SUPPRESSED`, or a multiple of k beside the count, as its coin says."""
+        return np.array(
+            [
+                SUPPRESSED if count < self.smallest else self._round(day_key, zone, kind, count)
+                for zone, count in zip(self._zones, counts.tolist(), strict=True)
+            ],
+            dtype=np.int32,
+        )
+
+    def _round(self, day_key: bytes, zone: str, kind: str, count: int) -> int:
         over = count % self.smallest
         text = f"{self._site}|{zone}|{kind}|{count}".encode()
-        coin = int.from_bytes(hashlib.blake2b(text, key=self._day_key, digest_size=8).digest(), "big")
+        coin = int.from_bytes(hashlib.blake2b(text, key=day_key, digest_size=8).digest(), "big")
         return count - over + (self.smallest if coin * self.smallest < over << 64 else 0)
-
-    def _begin_day(self, day: int) -> None:
-        if day != self._day:
-            self._day = day
-            text = b"coins of day %d" % day
-            self._day_key = hashlib.blake2b(text, key=self._key, digest_size=32).digest()
