@@ -101,14 +101,33 @@ class Numbers(msgspec.Struct):
     stale: int
 
 
+class PublicNumbers(msgspec.Struct):
+    """What the public is told of a count (counting/disclosure.py), in the same shape."""
+
+    count: int | str | None  # a multiple of k; "<5" where it is below k = 5; None: not told
+    low: None = None
+    high: None = None
+    stale: None = None
+
+
 class ZoneCount(msgspec.Struct):
-    """The retained message on `headcount/{site}/counts/{zone}`."""
+    """The retained message on `headcount/{site}/counts/{zone}` where all is told (k = 1); else on EXACT_TOPIC."""
 
     site: str
     zone: str
     at: str
     person: Numbers
     vehicle: Numbers
+
+
+class PublicZoneCount(msgspec.Struct):
+    """The retained message on `headcount/{site}/counts/{zone}` where small counts are hidden."""
+
+    site: str
+    zone: str
+    at: str
+    person: PublicNumbers
+    vehicle: PublicNumbers
 
 
 class Event(msgspec.Struct):
