@@ -30,11 +30,15 @@ from headcount.api.sources import Sources
 from headcount.counting.fixes import I4
 from headcount.counting.site import Site
 from headcount.counting.sitefile import parse_site
+from headcount.fixlog.streams import StreamBytes, stream_configs
 from headcount.ops.ports import free_ports
-from headcount.wire import COUNT_STREAM, PartitionCounts
+from headcount.wire import AUDIT_STREAM, COUNT_STREAM, PartitionCounts
 from nats_fixture import server_program
 
 PARTITIONS = 2
+SECRET = "a deployment's secret, of tests"  # noqa: S105  # that is what it says
+#: Anybody sees what a viewer does, and all counts.
+OPEN: dict[str, Any] = {"open": True, "smallest_shown": 1}
 
 
 def square(west: float, south: float, side: float) -> dict[str, Any]:
@@ -65,16 +69,24 @@ def site_with(zones: int) -> Site:
     return parse_site({"type": "FeatureCollection", "features": features}, "test")
 
 
-def app_without_broker(folder: Path) -> FastAPI:
-    """The application, not started: enough for what needs no broker."""
-    return create_app(Sources(site_with(2), "nats://127.0.0.1:1", folder / "data", 2, web=folder / "web"))
+def app_without_broker(folder: Path, **changes: Any) -> FastAPI:
+    """The application, not started: enough for what needs no broker. Open, where nothing else is asked for."""
+    sources = Sources(site_with(2), "nats://127.0.0.1:1", folder / "data", 2, web=folder / "web")
+    return create_app(replace(sources, **{**OPEN, **changes}))
 
 
-def ask(folder: Path, path: str, *, client: str = "127.0.0.1", **options: Any) -> httpx.Response:
-    """The application's answer to a client of any address."""
+def ask(
+    folder: Path,
+    path: str,
+    *,
+    client: str = "127.0.0.1",
+    changes: dict[str, Any] | None = None,
+    **options: Any,
+) -> httpx.Response:
+    """The application's answer to a client of any address; `changes` go into its `Sources`."""
 
     async def get() -> httpx.Response:
-        transport = httpx.ASGITransport(app_without_broker(folder), client=(client, 4711))
+        transport = httpx.ASGITransport(app_without_broker(folder, **(changes or {})), client=(client, 4711))
         host = options.pop("base_url", "http://127.0.0.1:8080")
         method = options.pop("method", "GET")
         async with httpx.AsyncClient(transport=transport, base_url=host) as http:
@@ -236,7 +248,7 @@ async def status_is(api: Api, path: str, status: int) -> bool:
 async def open_api(
     folder: Path, *, zones: int = 3, with_stream: bool = True, **limits: Any
 ) -> AsyncIterator[Api]:
-    """A broker, and the API on it; `limits` go into `Sources`."""
+    """A broker, and the API on it, open to all; `limits` go into `Sources`."""
     broker = Server(folder / "nats")
     await broker.start()
     client = Client()
@@ -248,12 +260,14 @@ async def open_api(
         partitions=PARTITIONS,
         monitor_url=f"http://127.0.0.1:{broker.monitor_port}",
         web=folder / "web",
+        secret=SECRET,
     )
     try:
         await client.connect(broker.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)  # type: ignore[arg-type]
         if with_stream:
             await make_count_stream(client)
-        async with serving(replace(sources, **limits), broker, client) as api:
+            await make_access_streams(client)
+        async with serving(replace(sources, **{**OPEN, **limits}), broker, client) as api:
             yield api
     finally:
         await client.close()
@@ -285,6 +299,16 @@ async def make_count_stream(client: Client) -> None:
     """The stream that keeps each partition's newest counts."""
     log = client.jetstream()
     await log.add_stream(name=COUNT_STREAM, subjects=["count.*"], max_msgs_per_subject=1)
+
+
+async def make_access_streams(client: Client) -> None:
+    """The streams of tokens and sessions, and of the audit log."""
+    for config in stream_configs(PARTITIONS, StreamBytes.within(1 << 30)):
+        if config["name"] in ("KV_ACCESS", AUDIT_STREAM):
+            answer = await client.request(
+                f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config), timeout=5
+            )
+            assert b'"error"' not in answer.data, answer.data
 
 
 async def _quiet(_: Exception) -> None:

@@ -42,6 +42,8 @@ ACTION = re.compile(r"[a-z][a-z0-9-]{0,31}(\.[a-z][a-z0-9-]{0,31}){0,3}")
 MAX_TEXT = 500
 MAX_VALUES = 16
 _MAX_NAME = 40
+#: A head as `verify` gives it.
+HEAD_PATTERN = r"\d{1,15}:[0-9a-f]{64}"
 #: Writers who came second try again; with so many in a row something else is wrong.
 _TRIES = 200
 _ANSWER_S = 2.0
@@ -224,6 +226,7 @@ class Audit:
                     ask = {"seq": first, "batch": min(_BATCH, last - first + 1), "next_by_subj": "audit.>"}
                     subject = f"$JS.API.DIRECT.GET.{AUDIT_STREAM}"
                     await self.client.publish(subject, json.dumps(ask).encode(), reply=inbox)
+                    await asyncio.sleep(0)  # others have their turn, too
                     while True:
                         message = await subscription.next_msg(timeout=_ANSWER_S)
                         headers = message.headers or {}
@@ -339,10 +342,10 @@ def _base64(text: str) -> bytes:
 
 
 def _parsed(head: str) -> tuple[int, str]:
-    match = re.fullmatch(r"(\d{1,15}):([0-9a-f]{64})", head.strip())
-    if match is None:
+    if re.fullmatch(HEAD_PATTERN, head.strip()) is None:
         raise AuditError(0, "a remembered head is `<number>:<hash>`, as `headcount audit verify` prints it")
-    return int(match[1]), match[2]
+    number, _, hash_ = head.strip().partition(":")
+    return int(number), hash_
 
 
 def _of(action: str, wanted: str) -> bool:

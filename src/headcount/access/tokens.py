@@ -34,6 +34,10 @@ _MARK_S = 3600
 _NO_SUCH = hashlib.sha256(b"").hexdigest()
 
 
+class RightsError(AccessError):
+    """Somebody gives, or takes back, more than they have."""
+
+
 class Tokens:
     """All tokens; each call that reads or writes the core raises LogError if that doesn't answer."""
 
@@ -144,13 +148,13 @@ def check_within(wanted: Caller, by: Caller) -> None:
     """Refuse rights that whoever gives them doesn't have.
 
     Raises:
-        AccessError: naming the scopes or sites that are too much.
+        RightsError: naming the scopes or sites that are too much.
     """
     more = wanted.scopes - by.scopes
     if more:
-        raise AccessError("scopes", f"{by.subject} has no {', '.join(sorted(more))} to give")
+        raise RightsError("scopes", f"{by.subject} has no {', '.join(sorted(more))} to give")
     if by.sites and (not wanted.sites or wanted.sites - by.sites):
-        raise AccessError("sites", f"{by.subject} has only {', '.join(sorted(by.sites))} to give")
+        raise RightsError("sites", f"{by.subject} has only {', '.join(sorted(by.sites))} to give")
 
 
 def _theirs(token: Token, by: Caller) -> bool:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from headcount.access.roles import PUBLIC, Caller, Scope
+from headcount.api.parts import parts_of
 from headcount.api.problems import NOT_ALLOWED, SIGN_IN, ProblemError
 from headcount.wire import Session
 
@@ -121,7 +122,8 @@ class RequireAny:
             ProblemError: `sign-in` to anybody, `not-allowed` to somebody.
         """
         who = await caller_of(connection)
-        site = connection.path_params.get("site")
+        # what is about no site in particular is about the one that is counted here
+        site = connection.path_params.get("site") or parts_of(connection).sources.site.id
         if any(who.may(scope, site) for scope in self.scopes):
             return who
         if who.role == "public":

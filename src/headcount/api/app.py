@@ -7,13 +7,11 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from importlib import metadata
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headcount.api import fixes, page, problems, sites, stream, system
+from headcount.api import audit, fixes, login, openapi, page, problems, sites, stream, system, tokens
 from headcount.api.access import SECURITY_HEADERS, BrowserRules
 from headcount.api.link import Link
 from headcount.api.live import LiveCounts
@@ -48,12 +46,12 @@ def create_app(sources: Sources) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.parts = parts
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.add_middleware(SignIn, parts=parts)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
-    for resource in (system, sites, stream, fixes):
+    for resource in (system, sites, stream, fixes, login, tokens, audit):
         app.include_router(resource.router)
     page.install(app, sources.web)
     return app
@@ -99,24 +97,3 @@ class Measured:
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "OPTIONS") else "other"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI with our problem documents instead of FastAPI's own errors."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        shapes = schema.setdefault("components", {}).setdefault("schemas", {})
-        for name in ("HTTPValidationError", "ValidationError"):
-            shapes.pop(name, None)
-        template = "#/components/schemas/{model}"
-        problem = problems.Problem.model_json_schema(ref_template=template)
-        shapes.update(problem.pop("$defs"))
-        shapes["Problem"] = problem
-        for operation in (operation for item in schema["paths"].values() for operation in item.values()):
-            # FastAPI promises its own 422 for every path parameter; those without a rule are never refused.
-            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                del operation["responses"]["422"]
-        app.openapi_schema = schema
-    return app.openapi_schema

@@ -138,6 +138,50 @@ CELLS: dict[str, Any] = {
         }
     ],
 }
+WHOAMI: dict[str, Any] = {
+    "subject": "person alice (248289761001)",
+    "role": "operator",
+    "scopes": ["counts:exact", "positions:coarse", "positions:read", "system:read"],
+    "sites": [],
+    "name": "alice",
+    "csrf": "ZjQ5uJ1h0rC8bqYkVn5x2mD7sWtE3oLgA6iKpR4yXcU",
+    "expires": "2026-11-24T21:00:00.000Z",
+    "login": True,
+}
+_TOKEN: dict[str, Any] = {
+    "id": "k3vq2hbw5yxa",
+    "name": "Prometheus",
+    "role": "viewer",
+    "sites": [],
+    "scopes": ["system:read"],
+    "created": "2026-11-24T13:00:00.000Z",
+    "expires": "2027-11-24T13:00:00.000Z",
+}
+TOKENS: dict[str, Any] = {"tokens": [_TOKEN]}
+NEW_TOKEN: dict[str, Any] = {**_TOKEN, "token": "hc_k3vq2hbw5yxa_…"}
+_ENTRY_HASHES = ("5f1c…", "b07a…")
+AUDIT: dict[str, Any] = {
+    "entries": [
+        {
+            "n": 42,
+            "at": "2026-11-24T13:00:00.000Z",
+            "actor": "person alice (248289761001)",
+            "action": "positions.read",
+            "subject": "",
+            "detail": {"reason": "search for a missing person, case 12", "rows": 17, "within": "library"},
+            "prev": _ENTRY_HASHES[0],
+            "hash": _ENTRY_HASHES[1],
+        }
+    ],
+    "before": 42,
+}
+VERIFIED: dict[str, Any] = {
+    "intact": True,
+    "entries": 42,
+    "first": 1,
+    "head": f"42:{_ENTRY_HASHES[1]}",
+    "problems": [],
+}
 DEVICE: dict[str, Any] = {
     "site": "ul",
     "kind": "person",

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from headcount.access.audit import Audit
 from headcount.access.kept import POLL_S, Kept
 from headcount.access.limits import Limiter
+from headcount.access.oidc import Login
 from headcount.access.sessions import Sessions
 from headcount.access.tokens import Tokens
 from headcount.api.link import Link
@@ -60,6 +61,7 @@ class Parts:
     _kept: Kept | None = None
     _sessions: Sessions | None = None
     _limits: Limits | None = None
+    _login: Login | None = None
     _tracer: Tracer | None = None
 
     @property
@@ -94,6 +96,13 @@ class Parts:
         if self._sessions is None:
             self._sessions = Sessions(kept)
         return self._sessions
+
+    @property
+    def login(self) -> Login | None:
+        """Logins with the identity provider; None where there is none."""
+        if self._login is None and self.sources.oidc is not None:
+            self._login = Login(self.sources.oidc, self.sources.secret)
+        return self._login
 
     @property
     def limits(self) -> Limits:

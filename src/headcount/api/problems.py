@@ -138,7 +138,7 @@ NOT_READY = ProblemType(
     "not-ready",
     503,
     "Not ready",
-    "The detail says what is missing. Numbers may still be served, with their age.",
+    "Numbers may still be served, with their age. Whoever has the scope `system:read` is told what is missing.",
 )
 TOO_MANY_STREAMS = ProblemType(
     "too-many-streams", 503, "Too many live streams are open", "Try again later, or poll /counts."

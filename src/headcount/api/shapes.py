@@ -278,3 +278,86 @@ class ScalingShape(Shape):
     targets: list[ScalingTargetShape]
     signals: dict[str, float | None] = Field(description="By name; null = not known now.")
     decisions: list[ScalingDecisionShape] = Field(description="The last 50, newest last.")
+
+
+TokenRole = Literal["viewer", "operator", "admin"]
+
+
+class WhoShape(Shape):
+    """Who asks, and what they may."""
+
+    subject: str = Field(description="As the audit log has it.")
+    role: Literal["public", "viewer", "operator", "admin"]
+    scopes: list[str]
+    sites: list[str] = Field(description="All that is about these; none = all.")
+    name: str | None = Field(description="Of somebody who has logged in.")
+    csrf: str | None = Field(description="For the header Headcount-CSRF, with a session.")
+    expires: str | None = Field(description="When the session ends.")
+    login: bool = Field(description="Whether people can log in, at /login.")
+
+
+class TokenShape(Shape):
+    """A token, without its secret."""
+
+    id: str
+    name: str
+    role: Literal["public", "viewer", "operator", "admin"]
+    sites: list[str] = Field(description="None = all.")
+    scopes: list[str] = Field(description="None = all of the role's.")
+    created: str
+    expires: str | None
+
+
+class TokensShape(Shape):
+    """Tokens, oldest first."""
+
+    tokens: list[TokenShape]
+
+
+class MadeTokenShape(TokenShape):
+    """A new token."""
+
+    token: str = Field(description="What to send as `Authorization: Bearer …`; it isn't told again.")
+
+
+class EndedShape(Shape):
+    """How many sessions were ended."""
+
+    ended: int
+
+
+class AuditEntryShape(Shape):
+    """Who has done what."""
+
+    n: int
+    at: str
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, str | int | float | bool | None]
+    prev: str = Field(description="The hash of the entry before.")
+    hash: str
+
+
+class AuditShape(Shape):
+    """Entries, newest first."""
+
+    entries: list[AuditEntryShape]
+    before: int | None = Field(description="Ask with this for the next ones; null = there are none.")
+
+
+class AuditProblem(Shape):
+    """Where the log doesn't fit together."""
+
+    entry: int
+    problem: str
+
+
+class VerifiedShape(Shape):
+    """What a walk over the log found."""
+
+    intact: bool
+    entries: int
+    first: int = Field(description="The number of the oldest entry that is kept; 0 = there is none.")
+    head: str = Field(description="Number and hash of the newest entry.")
+    problems: list[AuditProblem] = Field(description="The first hundred.")

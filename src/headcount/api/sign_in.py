@@ -67,10 +67,17 @@ def base_url(connection: HTTPConnection, public_url: str) -> str:
     return f"{scheme}://{connection.headers.get('host', '')}"
 
 
-def clearing(scope: Scope, public_url: str) -> str:
-    """The header `Set-Cookie` that ends a session in the browser."""
+def session_cookie(scope: Scope, public_url: str, value: str, age_s: int) -> str:
+    """The header `Set-Cookie` of a session."""
     secure = "; Secure" if is_secure(scope, public_url) else ""
-    return f"{cookie_name(scope, public_url)}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}"
+    return (
+        f"{cookie_name(scope, public_url)}={value}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Lax{secure}"
+    )
+
+
+def clearing(scope: Scope, public_url: str) -> str:
+    """The same, to end a session in the browser."""
+    return session_cookie(scope, public_url, "", 0)
 
 
 class SignIn:
@@ -86,6 +93,7 @@ class SignIn:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        self._through_tls(scope)
         connection = HTTPConnection(scope)
         try:
             who = await self._who(connection)
@@ -102,6 +110,13 @@ class SignIn:
             await self._while_it_holds(who, scope, bounded, told)
         else:
             await self._app(scope, bounded, told)
+
+    def _through_tls(self, scope: Scope) -> None:
+        """Where our balancer ends TLS, the browser came over TLS all the same."""
+        headers, client = Headers(scope=scope), scope.get("client")
+        ours = client is not None and is_balancer(client[0], self._parts.sources.trusted)
+        if ours and headers.get("x-forwarded-proto") == "https":
+            scope["scheme"] = "https" if scope["type"] == "http" else "wss"
 
     async def _who(self, connection: HTTPConnection) -> SignedIn:
         headers, sources = connection.headers, self._parts.sources

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from headcount.access.roles import Caller
 from headcount.api import examples, shapes
+from headcount.api.access import Require, caller_of
 from headcount.api.examples import failures, success
 from headcount.api.metrics import SCALER_AWAY_S
 from headcount.api.parts import Parts, parts_of
@@ -36,17 +38,22 @@ async def healthz() -> shapes.HealthShape:
     summary="Whether the numbers are live",
     responses={**success("They are", examples.READY), **failures("not-ready")},
 )
-async def readyz(parts: Running) -> shapes.ReadyShape:
-    """200 when the broker is connected and every partition has reported within 2 s; else why not."""
+async def readyz(parts: Running, who: Annotated[Caller, Depends(caller_of)]) -> shapes.ReadyShape:
+    """200 when the broker is connected and every partition has reported within 2 s.
+
+    Else what is missing, for those with the scope `system:read`.
+    """
     reasons = _missing(parts)
     if reasons or parts.live.picture is None:
-        raise ProblemError(NOT_READY, " ".join(reasons), headers={"retry-after": "1"})
+        told = " ".join(reasons) if who.may("system:read") else NOT_READY.meaning
+        raise ProblemError(NOT_READY, told, headers={"retry-after": "1"})
     age_s = round(parts.live.age_s() or 0.0, 3)
     return shapes.ReadyShape(status="ready", at=iso(parts.live.picture.total.at), age_s=age_s)
 
 
 @router.get(
     "/metrics",
+    dependencies=[Depends(Require("system:read"))],
     summary="Metrics for Prometheus",
     response_class=Response,
     responses=success(
@@ -63,6 +70,7 @@ async def metrics(parts: Running) -> Response:
 
 @router.get(
     "/v1/system/scaling",
+    dependencies=[Depends(Require("system:read"))],
     summary="How large the fleet is, and why",
     responses={**success("What the scaler says", examples.SCALING), **failures("no-scaler")},
 )
