@@ -169,6 +169,24 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             )
         ),
         click.option(
+            "--device-fixes-per-s",
+            type=float,
+            default=5.0,
+            envvar="HEADCOUNT_DEVICE_FIXES_PER_S",
+            show_default=True,
+            show_envvar=True,
+            help="A device with an account that goes on sending more is kept out for a while.",
+        ),
+        click.option(
+            "--device-bytes-per-s",
+            type=int,
+            default=64 << 10,
+            envvar="HEADCOUNT_DEVICE_BYTES_PER_S",
+            show_default=True,
+            show_envvar=True,
+            help="The same by size.",
+        ),
+        click.option(
             "--speed",
             type=float,
             default=1.0,
@@ -392,6 +410,8 @@ def demo(
 async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
     configure_logging("demo", "WARNING")
     arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
+    if tls := roles.tls_of(settings):
+        arguments += ["--ca", str(tls.certificate)]
 
     async def work() -> None:
         async with (

@@ -18,12 +18,26 @@ from headcount.errors import HeadcountError
 from headcount.simulate.fleet import CONNECTIONS, Broker, Sent
 from headcount.simulate.pace import Progress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
+from headcount.tls.contexts import client_context
 from headcount.wire import KINDS, Kind
 
 Result = TypeVar("Result")
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Where the system's MQTT port is.")
 PORT = click.option(
-    "--port", type=click.IntRange(1, 65535), default=1883, show_default=True, help="The MQTT port."
+    "--port", type=click.IntRange(1, 65535), show_default="1883, with TLS 8883", help="The MQTT port."
+)
+TLS = click.option("--tls", is_flag=True, help="Speak TLS.")
+CA = click.option(
+    "--ca",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    show_default="the system's own",
+    help="Certificates that are trusted (PEM); means --tls.",
+)
+USER = click.option("--user", default="", help="Id of the registered device that sends.")
+PASSWORD = click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File with its secret.",
 )
 SITE = click.option("--site", "site_id", help="Id of the site, where the broker has several.")
 QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -64,6 +78,8 @@ def _duration(text: str) -> float:
 @click.command()
 @HOST
 @PORT
+@TLS
+@CA
 @SITE
 @click.option("--people", type=click.IntRange(0, 1_000_000), default=1000, show_default=True, help="Phones.")
 @click.option("--vehicles", type=click.IntRange(0, 1_000_000), default=300, show_default=True, help="Cars.")
@@ -95,7 +111,9 @@ def _duration(text: str) -> float:
 @QUIET
 def simulate(
     host: str,
-    port: int,
+    port: int | None,
+    tls: bool,
+    ca: Path | None,
     site_id: str | None,
     people: int,
     vehicles: int,
@@ -121,7 +139,7 @@ def simulate(
       headcount up --speed 60   and then   headcount simulate --duration 10m
     """
     run = CrowdRun(
-        broker=Broker(host, port),
+        broker=_broker(host, port, tls=tls, ca=ca),
         site_id=site_id,
         people=people,
         vehicles=vehicles,
@@ -142,6 +160,10 @@ def simulate(
 @click.argument("file", type=click.Path(path_type=Path))
 @HOST
 @PORT
+@TLS
+@CA
+@USER
+@PASSWORD
 @SITE
 @click.option(
     "--speed",
@@ -158,7 +180,11 @@ def simulate(
 def publish(
     file: Path,
     host: str,
-    port: int,
+    port: int | None,
+    tls: bool,
+    ca: Path | None,
+    user: str,
+    password_file: Path | None,
     site_id: str | None,
     speed: float,
     kind: Kind | None,
@@ -177,11 +203,14 @@ def publish(
     Examples:
       headcount publish buses.csv.gz --speed 10
       headcount publish walk.ndjson --kind person --loop
+      headcount publish walk.ndjson --ca server.crt --user 4dh2m7qk3x5vtbn6zwcy --password-file secret
+
+    Where devices need accounts a recording is of one device, and is sent as that of the account.
     """
     run = TraceRun(
         file=file,
         kind=kind,
-        broker=Broker(host, port),
+        broker=_broker(host, port, tls=tls, ca=ca, user=user, password=_secret(password_file)),
         site_id=site_id,
         speed=speed,
         loop=loop,
@@ -202,6 +231,24 @@ def publish(
             err=True,
         )
     click.echo(_summary(end.sent), err=True)
+
+
+def _broker(
+    host: str, port: int | None, *, tls: bool, ca: Path | None, user: str = "", password: str = ""
+) -> Broker:
+    encrypted = tls or ca is not None
+    try:
+        context = client_context(ca) if encrypted else None
+    except HeadcountError as error:
+        raise _UnusableError(str(error)) from error
+    return Broker(host, port or (8883 if encrypted else 1883), context, user, password)
+
+
+def _secret(file: Path | None) -> str:
+    try:
+        return "" if file is None else file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _UnusableError(f"--password-file {file} can't be read: {error}") from error
 
 
 def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:

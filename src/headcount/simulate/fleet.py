@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiomqtt
 import msgspec
@@ -47,13 +48,20 @@ class Broker:
 
     host: str = "127.0.0.1"
     port: int = 1883
+    tls: ssl.SSLContext | None = None
+    #: The account of a device, which sends its own positions only; "" where none is needed.
+    user: str = ""
+    password: str = field(default="", repr=False)
 
     def client(self, name: str, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
         """A client that isn't connected yet; `name` gets a random end, so that no two clients share one."""
         return aiomqtt.Client(
             self.host,
             self.port,
-            identifier=f"{name}-{secrets.token_hex(4)}",
+            username=self.user or None,
+            password=self.password or None,
+            tls_context=self.tls,
+            identifier=f"{self.user or name}-{secrets.token_hex(4)}",
             protocol=aiomqtt.ProtocolVersion.V311,
             will=will,
             timeout=ANSWER_S,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headcount.errors import SettingsError, TraceError
@@ -103,14 +103,20 @@ async def run_trace(run: TraceRun, stop: asyncio.Event, tell: Tell) -> TraceEnd:
     Raises:
         TraceError: the file is no recording, or every row of it is broken.
         BrokerError: no running system is found.
+        SettingsError: there is an account, and the recording is of several devices.
     """
     trace = read_trace(run.file, run.kind)
     broken = int((trace.problem > 0).sum())
     errors = tuple(error for error, _ in zip(trace.errors(), range(ERRORS_SHOWN), strict=False))
     if broken and broken == len(trace):
         raise errors[0]
-    running = await find_site(run.broker, run.site_id)
     plan = schedule(trace)
+    if run.broker.user:
+        if len(plan.devices) > 1:
+            problem = f"the recording has {len(plan.devices)} devices, an account sends the positions of one"
+            raise SettingsError("--user", problem)
+        plan = replace(plan, devices=[(kind, run.broker.user) for kind, _ in plan.devices])
+    running = await find_site(run.broker, run.site_id)
     async with open_fleet(
         run.broker, running.site.id, plan.devices, connections=run.connections, qos=run.qos
     ) as fleet:
