@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from headcount import roles
 from headcount.broker import probe
-from headcount.broker.config import LOCAL
+from headcount.broker.config import INTERNAL, LOCAL
+from headcount.broker.gate import READY_SUBJECT as GATE_SUBJECT
 from headcount.broker.server import Broker
 from headcount.errors import CertificateError, HeadcountError, PortTakenError, SettingsError
 from headcount.ops.lifecycle import STOP_S, Child
@@ -31,6 +32,7 @@ from headcount.tls.files import TlsFiles
 #: The roles of a machine, in the order in which they are started.
 WORKING_ROLES = ("devices", "count", "history", "adapters", "api")
 READY_S = 60.0
+GATE_ANSWER_S = 1.0
 #: Where many end at once; the scaler ends its brokers and workers first.
 ELASTIC_STOP_S, SCALE_STOP_S = 4.0, 8.0
 
@@ -73,7 +75,10 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     for purpose, name in public:
         _check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
     inside, proxy = _inside(settings)
-    parts = {role: Part(["run", role], inside, ELASTIC_STOP_S) for role in ("devices", "history", "adapters", "api")}
+    parts = {
+        role: Part(["run", role], inside, ELASTIC_STOP_S)
+        for role in ("devices", "history", "adapters", "api")
+    }
     parts["proxy"] = Part(["run", "proxy"], proxy, ELASTIC_STOP_S)
     parts["scale"] = Part(["run", "scale"], inside, SCALE_STOP_S)
     async with Broker(roles.core_config(inside)), watched(parts) as children:
@@ -152,6 +157,8 @@ async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = Fa
                 ready, reason = await asyncio.to_thread(_ask, url, reason, tls)
                 if ready and devices:
                     ready, reason = await _let_in(settings)
+                elif ready and not settings.open:
+                    ready, reason = await _guarded(settings)
                 if ready:
                     return
                 await asyncio.sleep(0.1)
@@ -164,6 +171,15 @@ async def _let_in(settings: Settings) -> tuple[bool, str]:
     except probe.NO_ANSWER as error:
         return False, f"MQTT on port {settings.mqtt_port}: {str(error) or repr(error)}"
     return True, ""
+
+
+async def _guarded(settings: Settings) -> tuple[bool, str]:
+    """Whether the gate beside the core lets devices in."""
+    try:
+        answer = await probe.request(roles.alone(settings), INTERNAL, GATE_SUBJECT, within_s=GATE_ANSWER_S)
+    except probe.NO_ANSWER:
+        return False, "no device is let in yet"
+    return not answer, answer.decode()
 
 
 def _ask(url: str, reason: str, tls: TlsFiles | None) -> tuple[bool, str]:

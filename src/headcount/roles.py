@@ -296,8 +296,11 @@ def _keepers(
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What one device may send."""
-    return Limits(messages_per_s=settings.device_fixes_per_s, bytes_per_s=settings.device_bytes_per_s)
+    """What one device may send; in a time-lapse as much of its own time."""
+    faster = max(settings.speed, 1.0)
+    return Limits(
+        messages_per_s=settings.device_fixes_per_s * faster, bytes_per_s=settings.device_bytes_per_s * faster
+    )
 
 
 async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:

@@ -70,6 +70,8 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    device_fixes_per_s: float = 5.0
+    device_bytes_per_s: int = 64 << 10
     speed: float = 1.0
     # --- more than one machine
     name: str = field(default_factory=machine_name)
@@ -92,14 +94,19 @@ class Settings:
         Raises:
             SettingsError: if values are out of range or don't go together.
         """
-        if not 0.01 <= self.speed <= 10_000:
-            raise SettingsError("--speed", f"{self.speed:g} is not within 0.01 to 10000")
+        ranges = (
+            ("--speed", self.speed, 0.01, 10_000),
+            ("--device-fixes-per-s", self.device_fixes_per_s, 0.01, 100_000),
+            ("--device-bytes-per-s", self.device_bytes_per_s, 1_000, 10**9),
+            ("--drain-s", self.drain_s, 0, 3600),
+        )
+        for option, value, least, most in ranges:
+            if not least <= value <= most:
+                raise SettingsError(option, f"{value:g} is not within {least:g} to {most:.0f}")
         if self.partitions < 1 or self.partitions > 512:
             raise SettingsError("--partitions", f"{self.partitions} is not within 1 to 512")
         if ID.fullmatch(self.name) is None:
             raise SettingsError("--name", f"{self.name!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
-        if not 0 <= self.drain_s <= 3600:
-            raise SettingsError("--drain-s", f"{self.drain_s:g} is not within 0 to 3600")
         if self.suppress_below is not None and not 1 <= self.suppress_below <= 1000:
             raise SettingsError("--suppress-below", f"{self.suppress_below} is not within 1 to 1000")
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -28,7 +28,7 @@ from headcount.ops.ports import free_ports
 ROOT = Path(__file__).resolve().parents[2]
 UL = ROOT / "sites" / "ul.geojson"
 #: The processes under `up`.
-ROLES = ("broker", "count", "history", "adapters", "api")
+ROLES = ("broker", "devices", "count", "history", "adapters", "api")
 #: So long a start may take where eight others use the machine too.
 START_S = 60.0
 PORTS = ("mqtt", "ws", "http", "nats", "monitor")

@@ -8,8 +8,8 @@ devices away when it is asked to, and takes the leaf out of service in order:
     3. its devices are sent away, slowly, and come back through the balancer to the others
     4. the server ends, and its key in UNIT goes
 
-Who may come in is decided by the server itself, where anybody may. A responder for the server's
-authorization callout belongs beside this agent: callouts aren't passed on over the link to the core.
+Who may come in is decided by the gate beside it: the server's callouts aren't passed on over the link to
+the core. Until the gate can decide, the balancer gives the leaf no connections.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import logging
 import resource
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import nats.errors
@@ -30,9 +30,11 @@ from nats.aio.msg import Msg
 from headcount import __version__, wire
 from headcount.broker import devices, probe
 from headcount.broker.config import BrokerConfig
+from headcount.broker.gate import Figures, Gate, GateSettings
 from headcount.broker.health import health_app
 from headcount.broker.leaf import Leaf
 from headcount.cluster.units import SPEAK_S, Units
+from headcount.devices.limits import Limits
 from headcount.errors import LogError
 from headcount.fixlog.connection import RETRY_S, Endpoint, connected
 from headcount.ops.http import serving
@@ -62,6 +64,7 @@ class AgentSettings:
     host: str  # under which others reach this unit
     health_port: int
     drain_s: float
+    limits: Limits = field(default_factory=Limits)
 
 
 class Agent:
@@ -75,10 +78,21 @@ class Agent:
         self.messages = 0  # from devices, since the start
         self.messages_per_s = 0.0
         self.kicked = 0
+        config = settings.config
+        self.gate = Gate(
+            GateSettings(
+                unit=settings.name,
+                server=((config.local_host, config.nats_port),),
+                secret=config.password,
+                direct=False,
+                limits=settings.limits,
+            )
+        )
         self._leaf: Leaf | None = None
         self._units: Units | None = None
         self._started_s = time.time()
         self._counted: tuple[float, int] | None = None  # when, and what the server had counted then
+        self._gate_sent = 0  # what the gate had sent to the server then
         self._silent = False
         self._kicking = 0  # connections of ours that send devices away
         self._kicks: set[asyncio.Task[None]] = set()
@@ -94,6 +108,8 @@ class Agent:
             return "it waits for the core"
         if not self._leaf.ready:
             return "the NATS server doesn't run"
+        if self._leaf.problem is None and not self.settings.config.anonymous:
+            return self.gate.problem
         return self._leaf.problem
 
     @property
@@ -113,6 +129,11 @@ class Agent:
         pid = None if self._leaf is None else self._leaf.pid
         running = 0.0 if pid is None else cpu_s_of(pid)
         return time.process_time() + ended.ru_utime + ended.ru_stime + running
+
+    @property
+    def figures(self) -> Figures:
+        """What its gate has done since the start."""
+        return self.gate.figures
 
     def unit(self) -> wire.BrokerUnit:
         """What is said about it in UNIT."""
@@ -147,12 +168,13 @@ class Agent:
         except probe.NO_ANSWER:
             self._counted, self.connections, self.messages_per_s = None, 0, 0.0
             return
-        # one asks, one may knock, others may be sending devices away
-        ours = 1 + (self._leaf is not None and self._leaf.probing) + self._kicking
+        # one asks, one may knock, others may be sending devices away; the gate has its own
+        ours = 1 + (self._leaf is not None and self._leaf.probing) + self._kicking + self.gate.connections
         self.connections = max(load.connections - ours, 0)
+        sent, self._gate_sent = self.gate.sent - self._gate_sent, self.gate.sent
         if self._counted is not None:
             since_s, before = self._counted
-            new = max(load.in_client_msgs - before - 1, 0)  # one is our last question
+            new = max(load.in_client_msgs - before - 1 - sent, 0)  # one is our last question
             self.messages += new
             self.messages_per_s = new / max(now_s - since_s, 1e-9)
         self._counted = now_s, load.in_client_msgs
@@ -180,7 +202,10 @@ class Agent:
             units = Units(client, client.jetstream(timeout=2))
             # A PUBACK is only worth something once the log is there: nobody gets one before.
             await _until_there(units)
-            async with Leaf(settings.config, check_every_s=CHECK_S) as self._leaf:
+            async with (
+                Leaf(settings.config, check_every_s=CHECK_S) as self._leaf,
+                self.gate.opened(client),
+            ):
                 self._units = units
                 await self._answer_requests(client)
                 counting = asyncio.create_task(self.keep_counting(), name="count")

@@ -46,6 +46,8 @@ from headcount.wire import Seen, Token
 
 _log = logging.getLogger(__name__)
 
+#: Asked by whoever has started it: what keeps devices out, or nothing.
+READY_SUBJECT = "gate.ready"
 #: All connections are looked at this often, or so seldom that looking takes at most this share of the time.
 LOOK_S, LOOK_SHARE = 2.0, 0.05
 #: After connections were cut they are looked at again: somebody may have been in the middle of signing in.
@@ -130,6 +132,8 @@ class Gate:
             connected(system, f"headcount gate {settings.unit}") as over,
         ):
             await server.subscribe(callout.SUBJECT, cb=partial(self._answer, server))
+            if settings.direct:
+                await server.subscribe(READY_SUBJECT, cb=self._say_ready)
             await server.flush()
             self.connections = 2
             loops = {
@@ -162,6 +166,10 @@ class Gate:
         if not task.cancelled() and not self._stopping:
             _log.error("%s has ended: %r", task.get_name(), task.exception())
             self.admission.ready = False
+
+    async def _say_ready(self, message: Msg) -> None:
+        if message.reply:
+            await message.respond((self.problem or "").encode())
 
     # --- the callout ------------------------------------------------------------------------------------
     async def _answer(self, server: Client, message: Msg) -> None:

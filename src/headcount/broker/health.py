@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,6 +14,17 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from headcount.devices.admission import REASONS, Reason
+
+
+class GateFigures(Protocol):
+    """What is told of a gate."""
+
+    admitted: int
+    refused: Counter[Reason]
+    cut: int
+    bans: Counter[str]
 
 
 class Unit(Protocol):
@@ -34,6 +46,10 @@ class Unit(Protocol):
     @property
     def cpu_s(self) -> float:
         """Processor time since the start, in seconds."""
+
+    @property
+    def figures(self) -> GateFigures:
+        """What its gate has done since the start."""
 
 
 class Figures(Collector):
@@ -61,6 +77,23 @@ class Figures(Collector):
         }
         for name, (about, total) in counters.items():
             yield CounterMetricFamily(name, about, value=float(total))
+        yield from _gate(unit.figures)
+
+
+def _gate(figures: GateFigures) -> Iterator[Metric]:
+    admitted, cut = float(figures.admitted), float(figures.cut)
+    yield CounterMetricFamily("headcount_gate_admitted", "Sign-ins that were let in.", value=admitted)
+    yield CounterMetricFamily("headcount_gate_cut", "Connections that were closed.", value=cut)
+    refused = CounterMetricFamily(
+        "headcount_gate_refused", "Sign-ins that weren't let in.", labels=["reason"]
+    )
+    for reason in REASONS:
+        refused.add_metric([reason], figures.refused[reason])
+    yield refused
+    bans = CounterMetricFamily("headcount_gate_bans", "Who was banned for a while.", labels=["kind"])
+    for kind in ("device", "address"):
+        bans.add_metric([kind], figures.bans[kind])
+    yield bans
 
 
 def health_app(unit: Unit) -> Starlette:
