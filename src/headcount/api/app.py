@@ -17,6 +17,7 @@ from headcount.api.link import Link
 from headcount.api.live import LiveCounts
 from headcount.api.metrics import Metrics
 from headcount.api.parts import Parts
+from headcount.api.public import public_counts
 from headcount.api.queries import Queries
 from headcount.api.sign_in import SignIn
 from headcount.api.sources import Sources
@@ -34,9 +35,12 @@ A token that is wrong, revoked or over is refused with 401 everywhere, also wher
 
 def create_app(sources: Sources) -> FastAPI:
     """The API over some sources; it connects to the broker while its lifespan lasts."""
-    live = LiveCounts(sources.site, sources.partitions)
+    public = public_counts(sources)
+    live = LiveCounts(sources.site, sources.partitions, on_total=public.take if public else lambda _: None)
     metrics = Metrics(live, sources.monitor_url)
-    parts = Parts(sources, live, Link(sources, live, metrics.take), metrics, Queries(sources.max_queries))
+    parts = Parts(
+        sources, live, Link(sources, live, metrics.take), metrics, Queries(sources.max_queries), public
+    )
     app = FastAPI(
         title="headcount",
         description=_DESCRIPTION,
@@ -67,6 +71,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         finally:
             following.cancel()
             parts.live.close()
+            if parts.public is not None:
+                parts.public.close()
             parts.queries.close()
 
 

@@ -1,4 +1,4 @@
-"""A total as JSON."""
+"""A total as JSON, and which one a caller may see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headcount.api.live import Picture
+from headcount.access.roles import Caller
+from headcount.api.live import Picture, Pictures
+from headcount.api.parts import Parts
 from headcount.wire import iso
 
 
@@ -20,6 +22,13 @@ class Counts(msgspec.Struct, kw_only=True):
     age_s: float
     full: bool | msgspec.UnsetType = msgspec.UNSET  # only in streams
     zones: list[msgspec.Raw]
+
+
+def pictures_for(parts: Parts, caller: Caller) -> Pictures:
+    """The counts as they are, or what the public is told of them."""
+    if parts.public is None or caller.may("counts:exact", parts.sources.site.id):
+        return parts.live
+    return parts.public
 
 
 def counts(site: str, picture: Picture, asked_s: float) -> Counts:

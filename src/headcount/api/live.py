@@ -63,31 +63,69 @@ def fragments(zones: tuple[str, ...], values: I4) -> list[msgspec.Raw]:
     ]
 
 
-def _same(a: Total, b: Total) -> bool:
-    return (a.at, a.partitions_fresh) == (b.at, b.partitions_fresh) and np.array_equal(a.values, b.values)
+class Pictures:
+    """The newest picture, and who waits for the next. A reader never has a queue."""
 
-
-class LiveCounts:
-    """Keeps the newest total and those of the last `MEMORY_S` seconds, and wakes who waits.
-
-    It holds no connection: `take` gets what the broker delivers, so that without a broker the last
-    numbers stay, and get older. A reader never has a queue; it takes the newest picture when it can.
-    """
-
-    def __init__(self, site: Site, partitions: int, clock: Callable[[], float] = time.time) -> None:
-        """Start without numbers; `clock` gives Unix seconds."""
+    def __init__(self, site: Site, partitions: int) -> None:
+        """Start without a picture."""
         self.site = site
         self.partitions = partitions
         self.zones = tuple(zone.id for zone in site.zones)
         self.index = {zone: i for i, zone in enumerate(self.zones)}
         self.picture: Picture | None = None
-        self._number = 0
-        self.refused = 0  # reports of another site or layout, or undecodable
         self.closed = asyncio.Event()
+        self._number = 0
+        self._changed = asyncio.Event()
+
+    async def newer(self, number: int, timeout_s: float) -> None:
+        """Return when there is a picture after `number`, when closed, or after `timeout_s`."""
+        changed = self._changed
+        if self.closed.is_set() or (self.picture is not None and self.picture.number > number):
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), timeout_s)
+
+    async def pause(self, timeout_s: float) -> None:
+        """Return after `timeout_s`, or at once when closed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.closed.wait(), timeout_s)
+
+    def close(self) -> None:
+        """Wake and end all readers."""
+        self.closed.set()
+        self._changed.set()
+
+    def _show(self, picture: Picture) -> None:
+        self.picture = picture
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _same(a: Total, b: Total) -> bool:
+    return (a.at, a.partitions_fresh) == (b.at, b.partitions_fresh) and np.array_equal(a.values, b.values)
+
+
+class LiveCounts(Pictures):
+    """Keeps the newest total and those of the last `MEMORY_S` seconds, and wakes who waits.
+
+    It holds no connection: `take` gets what the broker delivers, so that without a broker the last
+    numbers stay, and get older. `on_total` hears each total that is exact.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        partitions: int,
+        clock: Callable[[], float] = time.time,
+        on_total: Callable[[Total], None] = lambda _: None,
+    ) -> None:
+        """Start without numbers; `clock` gives Unix seconds."""
+        super().__init__(site, partitions)
+        self.refused = 0  # reports of another site or layout, or undecodable
         self._clock = clock
+        self._on_total = on_total
         self._totals = Totals(partitions, len(self.zones))
         self._memory: deque[Total] = deque(maxlen=round(MEMORY_S / MEMORY_STEP_S))
-        self._changed = asyncio.Event()
 
     def take(self, payload: bytes) -> None:
         """Take a `PartitionCounts` message; what can't be used is counted in `refused` and logged."""
@@ -104,6 +142,7 @@ class LiveCounts:
         for total in totals:
             self._publish(total)
             self._remember(total)
+            self._on_total(total)
 
     def check_overdue(self) -> None:
         """Publish what is known when partitions are overdue; to be called every `CHECK_S`."""
@@ -128,24 +167,6 @@ class LiveCounts:
                 return total if at - total.at <= HISTORY_TICK_S else None
         return None
 
-    async def newer(self, number: int, timeout_s: float) -> None:
-        """Return when there is a picture after `number`, when closed, or after `timeout_s`."""
-        changed = self._changed
-        if self.closed.is_set() or (self.picture is not None and self.picture.number > number):
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), timeout_s)
-
-    async def pause(self, timeout_s: float) -> None:
-        """Return after `timeout_s`, or at once when closed."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.closed.wait(), timeout_s)
-
-    def close(self) -> None:
-        """Wake and end all readers."""
-        self.closed.set()
-        self._changed.set()
-
     def _values(self, counts: PartitionCounts) -> I4:
         if counts.site != self.site.id or counts.partitions != self.partitions:
             raise ValueError(f"site {counts.site!r} with {counts.partitions} partitions")
@@ -168,6 +189,4 @@ class LiveCounts:
 
     def _publish(self, total: Total) -> None:
         self._number += 1
-        self.picture = Picture(self._number, total, self.zones)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self._show(Picture(self._number, total, self.zones))

@@ -20,6 +20,7 @@ from headcount.api.link import Link
 from headcount.api.live import LiveCounts
 from headcount.api.metrics import Metrics
 from headcount.api.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
+from headcount.api.public import PublicCounts
 from headcount.api.queries import Queries
 from headcount.api.sources import Sources
 from headcount.counting.site import Site
@@ -56,6 +57,7 @@ class Parts:
     link: Link
     metrics: Metrics
     queries: Queries
+    public: PublicCounts | None = None  # what the public is told; None where that is everything
     streams: int = 0  # open now
     _audit: Audit | None = None
     _kept: Kept | None = None

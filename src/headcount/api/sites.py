@@ -9,13 +9,17 @@ import msgspec
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
+from headcount.access.roles import Caller
 from headcount.api import examples, shapes
-from headcount.api.counts import Counts, age_s, counts
+from headcount.api.access import caller_of
+from headcount.api.counts import Counts, age_s, counts, pictures_for
 from headcount.api.examples import failures, success
 from headcount.api.live import Picture
 from headcount.api.parameters import MAX_ROWS, At, From, Moment, SiteId, Step, To, ZoneId
 from headcount.api.parts import Parts, known_site, known_zone, parts_of
 from headcount.api.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
+from headcount.api.public import PublicCounts
+from headcount.counting.disclosure import GRID_S
 from headcount.counting.site import Site
 from headcount.history import query
 from headcount.wire import iso
@@ -28,6 +32,7 @@ GEOJSON = "application/geo+json"
 
 router = APIRouter(prefix="/v1", tags=["counts"])
 Running = Annotated[Parts, Depends(parts_of)]
+Asking = Annotated[Caller, Depends(caller_of)]
 
 
 class GeoJson(Response):
@@ -81,14 +86,17 @@ async def site_geojson(site: SiteId, parts: Running) -> Response:
         ),
     },
 )
-async def site_counts(site: SiteId, parts: Running, at: At = None) -> Response:
+async def site_counts(site: SiteId, parts: Running, asking: Asking, at: At = None) -> Response:
     """The numbers of all zones now, or at a moment of the last 24 hours.
 
     `at` in the answer is the instant whose numbers these are: the newest that is known at or before
     the moment asked for. Of the last five minutes there is one each second, before that one each 10 s.
+
+    Without the scope `counts:exact`, where small counts are hidden: there is one each minute, small
+    counts are `"<5"`, the others are rounded to multiples of 5, and what surrounds a count is null.
     """
     known_site(parts, site)
-    return Json(msgspec.json.encode(await _counts(parts, at)))
+    return Json(msgspec.json.encode(await _counts(parts, asking, at)))
 
 
 @router.get(
@@ -108,10 +116,10 @@ async def site_counts(site: SiteId, parts: Running, at: At = None) -> Response:
         ),
     },
 )
-async def zone_count(site: SiteId, zone: ZoneId, parts: Running, at: At = None) -> Response:
-    """The numbers of one zone now, or at a moment of the last 24 hours."""
+async def zone_count(site: SiteId, zone: ZoneId, parts: Running, asking: Asking, at: At = None) -> Response:
+    """The numbers of one zone now, or at a moment of the last 24 hours; what is told is as in /counts."""
     known_zone(parts, site, zone)
-    answer = msgspec.json.decode(msgspec.json.encode(await _counts(parts, at)))
+    answer = msgspec.json.decode(msgspec.json.encode(await _counts(parts, asking, at)))
     numbers = {each["zone"]: each for each in answer.pop("zones")}
     if zone not in numbers:
         raise ProblemError(NOT_RECORDED, f"Zone {zone!r} wasn't counted at {answer['at']}.")
@@ -130,12 +138,21 @@ async def zone_count(site: SiteId, zone: ZoneId, parts: Running, at: At = None) 
     },
 )
 async def zone_history(
-    site: SiteId, zone: ZoneId, parts: Running, from_: From = None, to: To = None, step: Step = 60.0
+    site: SiteId,
+    zone: ZoneId,
+    parts: Running,
+    asking: Asking,
+    from_: From = None,
+    to: To = None,
+    step: Step = 60.0,
 ) -> Response:
     """The counts of one zone in steps of time: at the step's end, least, most and mean within it.
 
     Steps end at multiples of `step`. Those without a record are left out. The newest minute may not
     be written yet: for the present, use the stream.
+
+    Without the scope `counts:exact`, where small counts are hidden: `step` is a multiple of 60, `count`
+    is as in /counts, and least, most and mean are null.
     """
     known_zone(parts, site, zone)
     to_s = time.time() if to is None else to
@@ -145,20 +162,48 @@ async def zone_history(
     if (to_s - from_s) / step > MAX_ROWS:
         raise invalid("step", f"gives more than {MAX_ROWS} rows; take a longer one or a shorter span")
 
+    data, seen = parts.sources.data, pictures_for(parts, asking)
+    if isinstance(seen, PublicCounts) and step % GRID_S:
+        raise invalid("step", f"without the scope counts:exact, use a multiple of {GRID_S:g} s")
+
     def ask() -> bytes:
-        buckets = query.zone_history(parts.sources.data, zone, from_s, to_s, step)
         head = {"site": site, "zone": zone, "from": iso(from_s), "to": iso(to_s), "step_s": step}
+        if isinstance(seen, PublicCounts):
+            public = seen.history(data, zone, (from_s, to_s), step)
+            return msgspec.json.encode({**head, "rows": [{"at": iso(at_s), **row} for at_s, row in public]})
+        buckets = query.zone_history(data, zone, from_s, to_s, step)
         rows = [{"at": iso(b.at), "person": b.person, "vehicle": b.vehicle} for b in buckets]
         return msgspec.json.encode({**head, "rows": rows})
 
     return Json(await parts.queries.run(ask))
 
 
-async def _counts(parts: Parts, at: Moment | None) -> Counts:
+async def _counts(parts: Parts, asking: Caller, at: Moment | None) -> Counts:
     """The numbers now, or at a moment: from memory where it reaches so far, else from the history."""
-    site, live, now_s = parts.sources.site.id, parts.live, time.time()
+    now_s = time.time()
     if at is not None and at > now_s + AHEAD_S:
         raise invalid("at", "is in the future")
+    seen = pictures_for(parts, asking)
+    if isinstance(seen, PublicCounts):
+        return await _public_counts(parts, seen, at, now_s)
+    return await _exact_counts(parts, at, now_s)
+
+
+async def _public_counts(parts: Parts, seen: PublicCounts, at: float | None, now_s: float) -> Counts:
+    picture, asked_s = seen.picture, now_s if at is None else at
+    # just started: what was told before is in the history
+    if picture is None or asked_s < picture.total.at:
+        picture = await parts.queries.run(lambda: seen.at(parts.sources.data, asked_s))
+    if picture is not None:
+        return counts(parts.sources.site.id, picture, asked_s)
+    if at is None:
+        retry = {"retry-after": str(seen.seconds_to_next(now_s))}
+        raise ProblemError(NO_COUNTS, NO_COUNTS.meaning, headers=retry)
+    raise _nothing_recorded(at)
+
+
+async def _exact_counts(parts: Parts, at: float | None, now_s: float) -> Counts:
+    site, live = parts.sources.site.id, parts.live
     picture = live.picture
     if at is None:
         if picture is None:
@@ -175,8 +220,7 @@ async def _counts(parts: Parts, at: Moment | None) -> Counts:
 async def _recorded(parts: Parts, at: float) -> Counts:
     found = await parts.queries.run(lambda: query.counts_at(parts.sources.data, at))
     if found is None:
-        detail = f"Nothing is recorded at or before {iso(at)}. {NOT_RECORDED.meaning}"
-        raise ProblemError(NOT_RECORDED, detail)
+        raise _nothing_recorded(at)
     at_s, zones = found
     return Counts(
         site=parts.sources.site.id,
@@ -186,6 +230,10 @@ async def _recorded(parts: Parts, at: float) -> Counts:
         age_s=age_s(at_s, at),
         zones=[msgspec.Raw(msgspec.json.encode(zone)) for zone in zones],
     )
+
+
+def _nothing_recorded(at: float) -> ProblemError:
+    return ProblemError(NOT_RECORDED, f"Nothing is recorded at or before {iso(at)}. {NOT_RECORDED.meaning}")
 
 
 def _summary(site: Site) -> dict[str, Any]:

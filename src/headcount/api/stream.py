@@ -14,14 +14,16 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
+from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from headcount.api import problems
-from headcount.api.counts import Counts, age_s, update
+from headcount.api.access import signed_in
+from headcount.api.counts import Counts, age_s, pictures_for, update
 from headcount.api.examples import STREAM_TEXT, failures
-from headcount.api.live import LiveCounts, Picture
+from headcount.api.live import Picture, Pictures
 from headcount.api.parameters import Every, SiteId, Zones
 from headcount.api.parts import Parts, known_site, parts_of
 from headcount.api.problems import ProblemError, invalid
@@ -50,15 +52,15 @@ class Update(msgspec.Struct):
 class Reader:
     """What one reader knows, and what it gets next."""
 
-    def __init__(self, parts: Parts, zones: str | None, every_s: float) -> None:
-        """Read these zones (ids with commas between), at most every `every_s`.
+    def __init__(self, parts: Parts, connection: HTTPConnection, zones: str | None, every_s: float) -> None:
+        """Read these zones (ids with commas between), at most every `every_s`, as whoever has connected.
 
         Raises:
             ProblemError: `invalid-parameter`, naming the zone that there isn't.
         """
-        self._live = parts.live
+        self._live = pictures_for(parts, signed_in(connection).caller)
         self._ping_s = parts.sources.ping_s
-        self._zones = zone_indices(parts.live, zones)
+        self._zones = zone_indices(self._live, zones)
         self._every_s = every_s
         self._known: Picture | None = None
         self._ping_due = _now() + self._ping_s
@@ -149,7 +151,7 @@ def seat(parts: Parts) -> Iterator[None]:
         parts.streams -= 1
 
 
-def zone_indices(live: LiveCounts, zones: str | None) -> list[int]:
+def zone_indices(live: Pictures, zones: str | None) -> list[int]:
     """The indices of a list of zone ids with commas between; of all zones without one.
 
     Raises:
@@ -186,6 +188,7 @@ async def _text(reader: Reader) -> AsyncIterator[bytes]:
 )
 async def stream(
     site: SiteId,
+    request: Request,
     parts: Annotated[Parts, Depends(parts_of)],
     every: Every = 1.0,
     zones: Zones = None,
@@ -194,9 +197,12 @@ async def stream(
 
     The first event has all zones (`full: true`), later ones only the zones that changed. Numbers
     are absolute, so a lost update does no harm; after reconnecting, the first event is full again.
+
+    Without the scope `counts:exact`, where small counts are hidden: numbers are as in /counts, and
+    change once a minute.
     """
     known_site(parts, site)
-    return Events(parts, Reader(parts, zones, every))
+    return Events(parts, Reader(parts, request, zones, every))
 
 
 @router.get(
@@ -227,7 +233,7 @@ async def websocket(
     """Send the updates of /stream over a WebSocket."""
     try:
         known_site(parts, site)
-        reader = Reader(parts, zones, every)
+        reader = Reader(parts, socket, zones, every)
         with seat(parts):
             await socket.accept()
             await _send_until_gone(socket, reader, parts.sources.send_timeout_s)

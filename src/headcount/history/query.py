@@ -153,6 +153,34 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None
     return _asked(data, "counts", (at_s - KEEP_S, at_s), ask)
 
 
+def counts_on_grid(
+    data: Path, from_s: float, to_s: float, step_s: float
+) -> dict[float, dict[str, tuple[int, int]]]:
+    """All zones' counts (people, vehicles) at the stored multiples of `step_s` with from <= at <= to.
+
+    Instants that some partition never reported are left out.
+
+    Raises:
+        QueryError: the times make no sense, or would give more than MAX_BUCKETS instants.
+        DataFolderError: a segment can't be read.
+    """
+    start, end = _moment("from", from_s), _moment("to", to_s)
+    if (to_s - from_s) / step_s > MAX_BUCKETS:
+        raise QueryError("step", f"gives more than {MAX_BUCKETS} instants; take a longer one")
+    numbers = ", ".join(f"{kind}_count" for kind in KINDS)
+    sql = f"""
+        SELECT epoch_us("at"), zone, {numbers} FROM read_parquet($files, hive_partitioning = false)
+        WHERE "at" BETWEEN $start AND $end AND epoch_us("at") % $step = 0
+            AND partitions >= partitions_total
+    """  # noqa: S608  only our own column names are written into it
+    values = {"step": round(step_s * 1e6), "start": start, "end": end}
+    rows = _asked(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
+    found: dict[float, dict[str, tuple[int, int]]] = {}
+    for at_us, zone, person, vehicle in rows or []:
+        found.setdefault(at_us / 1e6, {})[zone] = (person, vehicle)
+    return found
+
+
 def fixes(
     data: Path,
     *,
