@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -219,11 +220,18 @@ def alternative_names(names: Iterable[str]) -> x509.SubjectAlternativeName:
         try:
             found.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            try:
-                found.append(x509.DNSName(name.encode("idna").decode()))
-            except (ValueError, UnicodeError):
-                raise CertificateError(repr(name), "is no host name or address", "Use another") from None
+            found.append(x509.DNSName(_host_name(name)))
     return x509.SubjectAlternativeName(found)
+
+
+def _host_name(name: str) -> str:
+    try:
+        ascii_name = name.encode("idna").decode()
+    except UnicodeError:
+        ascii_name = ""
+    if re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", ascii_name) is None:
+        raise CertificateError(repr(name), "is no host name or address", "Use another")
+    return ascii_name
 
 
 def self_signed(

@@ -21,7 +21,7 @@ LOOK_S = 2.0
 RENEW_S = 3600.0
 
 
-async def reloading(files: TlsFiles, act: Callable[[], None], *, look_s: float = LOOK_S) -> None:
+async def reloading(files: TlsFiles, act: Callable[[], None]) -> None:
     """Call `act` whenever the files hold something else that can be used; never ends.
 
     A certificate and its key are replaced one after the other: what doesn't fit together is looked at
@@ -32,7 +32,7 @@ async def reloading(files: TlsFiles, act: Callable[[], None], *, look_s: float =
     loop = asyncio.get_running_loop()
     renew_s = loop.time() + RENEW_S
     while True:
-        await asyncio.sleep(look_s)
+        await asyncio.sleep(LOOK_S)
         if loop.time() > renew_s:
             renew_s = loop.time() + RENEW_S
             await _renew(files)
@@ -43,7 +43,7 @@ async def reloading(files: TlsFiles, act: Callable[[], None], *, look_s: float =
             await asyncio.to_thread(refreshed, files)
             act()
         except CertificateError as error:
-            await asyncio.sleep(look_s)  # the other file may be on its way
+            await asyncio.sleep(LOOK_S)  # the other file may be on its way
             if await asyncio.to_thread(_content, files.watched) == now:
                 complained = now
                 _log.error("the new certificate isn't taken: %s", error)
