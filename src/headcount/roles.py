@@ -27,6 +27,7 @@ from headcount.broker.folder import write_private
 from headcount.broker.gate import GateSettings
 from headcount.broker.server import Broker
 from headcount.cluster.watching import watching
+from headcount.counting.disclosure import disclosure_key
 from headcount.counting.site import Site
 from headcount.counting.sitefile import at_speed
 from headcount.devices import delivery
@@ -231,7 +232,12 @@ async def run_count(settings: Settings, stop: asyncio.Event) -> None:
     # batches are hundreds of thousands of short-lived objects without cycles
     gc.set_threshold(200_000, 20, 100)
     worker = counting.WorkerSettings(
-        site_of(settings), _endpoint(settings), mqtt_addresses(settings), settings.partitions
+        site_of(settings),
+        _endpoint(settings),
+        mqtt_addresses(settings),
+        settings.partitions,
+        settings.smallest_shown,
+        disclosure_key(secret_of(settings).encode()),
     )
     await counting.run(worker, stop)
 

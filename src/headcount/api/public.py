@@ -110,7 +110,7 @@ class PublicCounts(Pictures):
 
     def _span_s(self) -> float:
         """The time of which the history is asked at once."""
-        return GRID_S * max(1, ROWS_AT_ONCE // len(self.zones))
+        return min(float(KEEP_S), GRID_S * max(1, ROWS_AT_ONCE // len(self.zones)))
 
     def _steps_back(self, newest_s: float) -> Iterator[float]:
         """Where to look for the newest: in the last minutes, then further and further back."""

@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import nats.errors
@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
+from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.counting.zones import Zones
 from headcount.devices.daykeys import DayKeys
@@ -64,6 +65,8 @@ class WorkerSettings:
     log: Endpoint
     mqtt: Sequence[MqttAddress]  # of the core's nodes, any of which will do
     partitions: int
+    smallest_shown: int = 1  # the public is told no count below it; 1 = it is told all
+    public_key: bytes = field(default=b"", repr=False)  # see counting/disclosure.py
 
 
 @dataclass(slots=True)
@@ -100,6 +103,11 @@ class Worker:
         self._zones = Zones(settings.site)
         self._days = DayKeys(nc, js)
         self._pseudonyms = Pseudonyms(self._days.keys)
+        self._disclosure = (
+            Disclosure(settings.site, settings.smallest_shown, settings.public_key)
+            if settings.smallest_shown > 1
+            else None
+        )
         self._held: dict[int, _Held] = {}
         self._figures = Figures()
         self._process = f"w{secrets.token_hex(4)}"
@@ -353,6 +361,7 @@ class Worker:
                     settings.site,
                     settings.partitions,
                     lambda: 0 in self._held and self._entitled(),
+                    self._disclosure,
                 ).run()
             await asyncio.sleep(LOOK_S)
 

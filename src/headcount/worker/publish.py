@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import secrets
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 
 import aiomqtt
@@ -21,6 +23,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from headcount.counting.disclosure import Disclosure, as_public, on_grid
 from headcount.counting.fixes import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
@@ -30,12 +33,15 @@ from headcount.wire import (
     COUNT_TOPIC,
     EPOCH_HEADER,
     EVENT_SUBJECT,
+    EXACT_TOPIC,
     HISTORY_SUBJECT,
     SITE_TOPIC,
     Event,
     HistoryBatch,
     Numbers,
     PartitionCounts,
+    PublicNumbers,
+    PublicZoneCount,
     ZoneCount,
     iso,
 )
@@ -167,14 +173,21 @@ class RetainedCounts:
         site: Site,
         partitions: int,
         still: Callable[[], bool],
+        disclosure: Disclosure | None = None,
     ) -> None:
-        """Sum what arrives on `count.*` and publish it at one of the addresses for as long as `still` says."""
+        """Sum what arrives on `count.*` and publish it at one of the addresses for as long as `still` says.
+
+        With a `disclosure` the public's topics get what it makes of the counts, once a minute, and
+        those of exact counts get the counts; without, the public's get the counts.
+        """
         self._nc = nc
         self._addresses = addresses
         self._site = site
         self._still = still
         self._totals = Totals(partitions, len(site.zones))
+        self._disclosure = disclosure
         self._newest: Total | None = None
+        self._public: Total | None = None
 
     async def run(self) -> None:
         """Publish; a lost connection is made again."""
@@ -200,29 +213,48 @@ class RetainedCounts:
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
         for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
             self._newest = total
+            if self._disclosure is not None and on_grid(total.at):
+                public = self._disclosure.publish(total.at, total.values[:, :, 0])
+                self._public = dataclasses.replace(total, values=public[:, :, np.newaxis])
 
     async def _publish(self, client: aiomqtt.Client) -> None:
         topic = SITE_TOPIC.format(site=self._site.id)
         await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
-        sent: I4 | None = None
+        sent: dict[str, I4 | None] = {}
         all_s = time.monotonic()
         while self._still():
-            total = self._newest
             if time.monotonic() - all_s > RETAINED_ALL_S:
-                sent, all_s = None, time.monotonic()
-            if total is not None:
-                for index in _different(sent, total.values):
-                    count = zone_count(self._site, index, total)
-                    topic = COUNT_TOPIC.format(site=self._site.id, zone=count.zone)
-                    await client.publish(topic, msgspec.json.encode(count), retain=True)
-                sent = total.values
+                sent, all_s = {}, time.monotonic()
+            for topic, total, message in self._told():
+                if total is None:
+                    continue
+                for index in _different(sent.get(topic), total.values):
+                    zone = self._site.zones[index].id
+                    payload = msgspec.json.encode(message(self._site, index, total))
+                    await client.publish(topic.format(site=self._site.id, zone=zone), payload, retain=True)
+                sent[topic] = total.values
             await asyncio.sleep(RETAINED_EVERY_S)
+
+    def _told(self) -> list[tuple[str, Total | None, Callable[[Site, int, Total], msgspec.Struct]]]:
+        """Which topics tell what."""
+        if self._disclosure is None:
+            return [(COUNT_TOPIC, self._newest, zone_count)]
+        public = partial(public_zone_count, smallest=self._disclosure.smallest)
+        return [(COUNT_TOPIC, self._public, public), (EXACT_TOPIC, self._newest, zone_count)]
 
 
 def zone_count(site: Site, index: int, total: Total) -> ZoneCount:
     """The message about one zone."""
     person, vehicle = (Numbers(*numbers) for numbers in total.values[index].tolist())
     return ZoneCount(site.id, site.zones[index].id, iso(total.at), person, vehicle)
+
+
+def public_zone_count(site: Site, index: int, total: Total, *, smallest: int) -> PublicZoneCount:
+    """What the public is told of one zone; the total's values are those of `Disclosure.publish`, [Z, 2, 1]."""
+    person, vehicle = (
+        PublicNumbers(as_public(number, smallest)) for number in total.values[index, :, 0].tolist()
+    )
+    return PublicZoneCount(site.id, site.zones[index].id, iso(total.at), person, vehicle)
 
 
 def _different(old: I4 | None, new: I4) -> list[int]:
