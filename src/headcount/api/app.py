@@ -11,7 +11,20 @@ from importlib import metadata
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headcount.api import audit, fixes, login, openapi, page, problems, sites, stream, system, tokens
+from headcount.api import (
+    audit,
+    commands,
+    fixes,
+    login,
+    openapi,
+    page,
+    problems,
+    sites,
+    stream,
+    system,
+    tokens,
+    trace,
+)
 from headcount.api.access import SECURITY_HEADERS, BrowserRules
 from headcount.api.link import Link
 from headcount.api.live import LiveCounts
@@ -55,7 +68,8 @@ def create_app(sources: Sources) -> FastAPI:
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
-    for resource in (system, sites, stream, fixes, login, tokens, audit):
+    # what is about one device comes before the older path with its kind, which would match too
+    for resource in (trace, commands, system, sites, stream, fixes, login, tokens, audit):
         app.include_router(resource.router)
     page.install(app, sources.web)
     return app

@@ -243,6 +243,15 @@ _DETAILS = {
         "/v1/sites/ul/devices/person/nobody",
         "Nothing was received from person 'nobody' on site 'ul'.",
     ),
+    "unknown-command": (
+        "/v1/sites/ul/devices/k3vq2hbw5yxam7p4n6ts/commands/5f0c2b9a7d13e486",
+        problems.UNKNOWN_COMMAND.meaning,
+    ),
+    "too-many-commands": (
+        "/v1/sites/ul/devices/k3vq2hbw5yxam7p4n6ts/commands",
+        "20 wait for this device already. Withdraw some, or wait for its answers.",
+    ),
+    "device-sign-in": ("/v1/me", problems.DEVICE_SIGN_IN.meaning),
     "not-recorded": (
         "/v1/sites/ul/counts",
         "Nothing is recorded at or before 2026-11-20T13:00:00.000Z. The history keeps 24 hours.",

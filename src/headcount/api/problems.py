@@ -44,6 +44,13 @@ SIGN_IN = ProblemType(
     "This isn't for everybody",
     "Send a token that may see it: `Authorization: Bearer …`, made by `headcount token add`; or log in.",
 )
+DEVICE_SIGN_IN = ProblemType(
+    "device-sign-in",
+    401,
+    "This is for the device itself",
+    "Sign in with the device's id as user, and its secret or a signed token as password (HTTP Basic). "
+    "Whoever runs this gives you a one-time link if the secret is lost.",
+)
 NOT_ALLOWED = ProblemType(
     "not-allowed",
     403,
@@ -89,6 +96,12 @@ UNKNOWN_TOKEN = ProblemType(
 UNKNOWN_DEVICE = ProblemType(
     "unknown-device", 404, "This device was never seen", "Nothing was received from it on this site."
 )
+UNKNOWN_COMMAND = ProblemType(
+    "unknown-command",
+    404,
+    "There is no such command",
+    "It was never given, was withdrawn, or was finished more than a day ago.",
+)
 NOT_RECORDED = ProblemType(
     "not-recorded",
     404,
@@ -103,6 +116,12 @@ NO_SCALER = ProblemType(
 )
 WRONG_METHOD = ProblemType(
     "method-not-allowed", 405, "This can't be done here", "The header Allow has the methods that can."
+)
+TOO_MANY_COMMANDS = ProblemType(
+    "too-many-commands",
+    409,
+    "Too many commands wait for this device",
+    "Withdraw some, or wait until it answers or they expire.",
 )
 TOO_LONG = ProblemType(
     "too-long", 413, "The request is too long", "The detail says how long it may be; send it in parts."
@@ -159,7 +178,7 @@ LOG_AWAY = ProblemType(
 TYPES: Mapping[str, ProblemType] = {
     problem.name: problem
     for problem in (
-        BAD_REQUEST, TOKEN_IN_URL, SIGN_IN, NOT_ALLOWED, CROSS_SITE, LOGIN_FAILED, NO_LOGIN, TOO_LONG, TOO_OFTEN, LOG_AWAY, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_TOKEN, UNKNOWN_DEVICE, NOT_RECORDED,
+        BAD_REQUEST, TOKEN_IN_URL, SIGN_IN, DEVICE_SIGN_IN, UNKNOWN_COMMAND, TOO_MANY_COMMANDS, NOT_ALLOWED, CROSS_SITE, LOGIN_FAILED, NO_LOGIN, TOO_LONG, TOO_OFTEN, LOG_AWAY, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_TOKEN, UNKNOWN_DEVICE, NOT_RECORDED,
         NO_SCALER, WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
         TOO_MANY_QUERIES, NO_ANSWER,
     )
