@@ -19,10 +19,14 @@ import pytest
 from api_fixture import site_with
 from headcount.api import server
 from headcount.api.sources import Sources
+from headcount.broker.gate import Gate, GateSettings
+from headcount.devices.registry import Registry
+from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.streams import DEVICE_BUCKET
 from headcount.ops import health
 from headcount.ops.ports import free_ports
 from headcount.tls import reload
-from headcount.tls.authority import Authority
+from headcount.tls.authority import Authority, Issued
 from headcount.tls.certificates import (
     ensure_client_rules,
     ensure_server_certificate,
@@ -31,7 +35,7 @@ from headcount.tls.certificates import (
 )
 from headcount.tls.contexts import client_context
 from headcount.tls.files import TlsFiles
-from nats_fixture import config_for, open_broker
+from nats_fixture import PASSWORD, config_for, internal_client, open_broker
 from proxy_fixture import Bench, haproxy, scaled, states, stepping_until, until
 
 LOOPBACK = "127.0.0.1"
@@ -242,6 +246,69 @@ def test_devices_must_show_a_certificate(tmp_path: Path, way: str) -> None:
                     # in TLS 1.3 the server refuses when the client has done all that it has to
                     with pytest.raises((ssl.SSLError, ConnectionError)):
                         await knock(port, context)
+
+    asyncio.run(scenario())
+
+
+def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
+    """Its id in a certificate of our CA is enough; another's isn't, nor one that the registry doesn't name.
+
+    When the server's certificate is renewed it cuts off those whom the gate let in: they come back.
+    """
+
+    async def scenario() -> None:
+        ca = Authority.init(tmp_path / "ca", "Ours")
+        files = ensure_client_rules(
+            TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
+            tmp_path,
+        )
+
+        def context(issued: Issued, name: str) -> ssl.SSLContext:
+            pair = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
+            issued.write(*pair)
+            made = client_context(files.certificate)
+            made.load_cert_chain(*pair)
+            return made
+
+        async with open_broker(tmp_path / "data", tls=files, anonymous=False) as broker:
+            port = broker.config.mqtt_port
+            core = await internal_client(broker)
+            registry = Registry(Bucket(core, core.jetstream(), DEVICE_BUCKET), PASSWORD)
+            gate = Gate(GateSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
+            one, _ = await registry.add("ul", "person")
+            other, _ = await registry.add("ul", "person")
+            issued, again = ca.issue_device(one.id), ca.issue_device(one.id)
+            await registry.change(one.id, certificate=fingerprint(issued.certificate))
+            contexts = {
+                "its own": context(issued, "mine"),
+                "another of its own": context(again, "again"),
+                "another's": context(ca.issue_device(other.id), "other"),
+            }
+            topic = f"headcount/ul/person/{one.id}/status"
+            async with gate.opened(core):
+                await until(lambda: gate.problem is None)
+                for name, tls in contexts.items():
+                    device = mqtt(port, tls, identifier=one.id, username=one.id)
+                    if name == "its own":
+                        async with device:
+                            await device.publish(topic, b"online", qos=1)
+                    else:
+                        with pytest.raises(aiomqtt.MqttError):
+                            await device.__aenter__()
+                async with contextlib.AsyncExitStack() as going:
+                    device = mqtt(port, contexts["its own"], identifier=one.id, username=one.id)
+                    await going.enter_async_context(device)
+                    wanted = renew(files, tmp_path / "new")
+                    with pytest.raises(aiomqtt.MqttError):
+                        await anext(device.messages)
+                    assert await asyncio.to_thread(shown, port) == wanted
+                    with contextlib.suppress(aiomqtt.MqttError):
+                        await going.aclose()
+                trusting = client_context(files.certificate)
+                trusting.load_cert_chain(tmp_path / "mine.crt", tmp_path / "mine.key")
+                async with mqtt(port, trusting, identifier=one.id, username=one.id) as back:
+                    await back.publish(topic, b"online", qos=1)
+            await core.close()
 
     asyncio.run(scenario())
 

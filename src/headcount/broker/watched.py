@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import math
+import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -35,6 +36,8 @@ READY_S = 60.0
 SAY_S = 10.0
 #: Seconds between asking to stop and killing.
 STOP_S = 1.5
+#: Over this leaves spread reading a new certificate.
+SPREAD_S = 60.0
 
 
 class WatchedServer:
@@ -186,9 +189,18 @@ class WatchedServer:
                 await terminate(self._process)
 
     async def _reload(self) -> None:
-        """Have the server read its certificate again when it has changed; connections stay."""
+        """Have the server read its certificate again when it has changed.
+
+        It then also looks whether its configuration still has each connection's user. Devices that the
+        gate let in have none there, and are cut off; they come back. So the leaves of a core do this at
+        different moments. Our own roles stay, and where everything is open everybody does.
+        """
         if self.config.tls is not None:
-            await reloading(self.config.tls, self._hang_up)
+            await reloading(self.config.tls, self._hang_up_soon)
+
+    def _hang_up_soon(self) -> None:
+        wait_s = secrets.randbelow(1000) / 1000 * SPREAD_S if self.config.hub else 0
+        asyncio.get_running_loop().call_later(wait_s, self._hang_up)
 
     def _hang_up(self) -> None:
         if self._process is not None and self._process.returncode is None:
