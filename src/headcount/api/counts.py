@@ -26,7 +26,9 @@ class Counts(msgspec.Struct, kw_only=True):
 
 def pictures_for(parts: Parts, caller: Caller) -> Pictures:
     """The counts as they are, or what the public is told of them."""
-    if parts.public is None or caller.may("counts:exact", parts.sources.site.id):
+    # where everything is open, small counts are hidden only if somebody has asked for it: then from anybody
+    anybody = parts.sources.open and caller.subject == "anybody"
+    if parts.public is None or (caller.may("counts:exact", parts.sources.site.id) and not anybody):
         return parts.live
     return parts.public
 

@@ -23,8 +23,23 @@ _FRESH = {
     "age_s": 0.12,
 }
 
+_HIDDEN = {"low": None, "high": None, "stale": None}
+#: What the public is told where small counts are hidden.
+PUBLIC_COUNTS: dict[str, Any] = {
+    **_FRESH,
+    "at": "2026-11-24T13:00:00.000Z",
+    "age_s": 21.3,
+    "zones": [
+        {"zone": "site", "person": {"count": 3120, **_HIDDEN}, "vehicle": {"count": 840, **_HIDDEN}},
+        {"zone": "library", "person": {"count": 410, **_HIDDEN}, "vehicle": {"count": "<5", **_HIDDEN}},
+    ],
+}
 COUNTS: dict[str, Any] = {**_FRESH, "zones": [_WHOLE, _ZONE]}
 ZONE_COUNT: dict[str, Any] = {**_FRESH, **_ZONE}
+PUBLIC_ZONE_COUNT: dict[str, Any] = {
+    **{name: value for name, value in PUBLIC_COUNTS.items() if name != "zones"},
+    **PUBLIC_COUNTS["zones"][1],
+}
 STREAM_COUNTS: dict[str, Any] = {**_FRESH, "full": True, "zones": [_WHOLE, _ZONE]}
 STREAM_CHANGES: dict[str, Any] = {
     **_FRESH,
@@ -55,6 +70,22 @@ HISTORY: dict[str, Any] = {
             "at": "2026-11-24T13:00:00.000Z",
             "person": {"count": 412, "min": 396, "max": 415, "mean": 404.6},
             "vehicle": {"count": 3, "min": 2, "max": 4, "mean": 2.7},
+        },
+    ],
+}
+_ROUNDED = {"min": None, "max": None, "mean": None}
+PUBLIC_HISTORY: dict[str, Any] = {
+    **HISTORY,
+    "rows": [
+        {
+            "at": "2026-11-24T12:30:00.000Z",
+            "person": {"count": 400, **_ROUNDED},
+            "vehicle": {"count": "<5", **_ROUNDED},
+        },
+        {
+            "at": "2026-11-24T13:00:00.000Z",
+            "person": {"count": 410, **_ROUNDED},
+            "vehicle": {"count": "<5", **_ROUNDED},
         },
     ],
 }
@@ -283,6 +314,15 @@ _DETAILS = {
 def success(description: str, example: Any, media_type: str = "application/json") -> dict[int | str, Any]:
     """The entry of a good answer in an endpoint's `responses`."""
     return {200: {"description": description, "content": {media_type: {"example": example}}}}
+
+
+def told(description: str, exact: Any, public: Any) -> dict[int | str, Any]:
+    """The same where the public is told less."""
+    each = {
+        "exact": {"summary": "With the scope counts:exact", "value": exact},
+        "public": {"summary": "Without it, where small counts are hidden", "value": public},
+    }
+    return {200: {"description": description, "content": {"application/json": {"examples": each}}}}
 
 
 def failures(*names: str) -> dict[int | str, dict[str, Any]]:

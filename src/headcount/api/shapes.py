@@ -17,13 +17,25 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
+HiddenText = Annotated[str, Field(pattern=r"^<[1-9][0-9]*$", description="Below this.", examples=["<5"])]
+#: Numbers for those who have the scope `counts:exact`; for others where nothing is hidden, too.
+_HIDDEN = " Null where the public's counts are told."
+
+
 class NumbersShape(Shape):
     """A count of one kind, and what surrounds it."""
 
-    count: int = Field(description="Present devices that are members of the zone.")
-    low: int = Field(description="Those whose whole accuracy circle is inside and whose last fix is fresh.")
-    high: int = Field(description="The count, plus devices outside whose accuracy circle touches the zone.")
-    stale: int = Field(description="Those of the count whose last fix is no longer fresh.")
+    count: int | HiddenText | None = Field(
+        description="Present devices that are members of the zone. Without the scope `counts:exact`, where "
+        'small counts are hidden: `"<5"`, else a multiple of 5; null where that would give away too much.'
+    )
+    low: int | None = Field(
+        description="Those whose whole accuracy circle is inside and whose last fix is fresh." + _HIDDEN
+    )
+    high: int | None = Field(
+        description="The count, plus devices outside whose accuracy circle touches the zone." + _HIDDEN
+    )
+    stale: int | None = Field(description="Those of the count whose last fix is no longer fresh." + _HIDDEN)
 
 
 class ZoneShape(Shape):
@@ -74,10 +86,10 @@ class ZoneCountShape(Freshness):
 class SummaryShape(Shape):
     """A zone's count of one kind over one step of time."""
 
-    count: int = Field(description="At the end of the step.")
-    min: int
-    max: int
-    mean: float
+    count: int | HiddenText | None = Field(description="At the end of the step; as in /counts.")
+    min: int | None
+    max: int | None
+    mean: float | None = Field(description="As min and max, null where the public's counts are told.")
 
 
 class RowShape(Shape):

@@ -13,7 +13,7 @@ from headcount.access.roles import Caller
 from headcount.api import examples, shapes
 from headcount.api.access import caller_of
 from headcount.api.counts import Counts, age_s, counts, pictures_for
-from headcount.api.examples import failures, success
+from headcount.api.examples import failures, success, told
 from headcount.api.live import Picture
 from headcount.api.parameters import MAX_ROWS, At, From, Moment, SiteId, Step, To, ZoneId
 from headcount.api.parts import Parts, known_site, known_zone, parts_of
@@ -75,7 +75,7 @@ async def site_geojson(site: SiteId, parts: Running) -> Response:
     summary="The numbers of all zones",
     response_model=shapes.CountsShape,
     responses={
-        **success("The numbers, the boundary's (`site`) first", examples.COUNTS),
+        **told("The numbers, the boundary's (`site`) first", examples.COUNTS, examples.PUBLIC_COUNTS),
         **failures(
             "unknown-site",
             "not-recorded",
@@ -104,7 +104,7 @@ async def site_counts(site: SiteId, parts: Running, asking: Asking, at: At = Non
     summary="The numbers of one zone",
     response_model=shapes.ZoneCountShape,
     responses={
-        **success("The numbers", examples.ZONE_COUNT),
+        **told("The numbers", examples.ZONE_COUNT, examples.PUBLIC_ZONE_COUNT),
         **failures(
             "unknown-site",
             "unknown-zone",
@@ -131,7 +131,7 @@ async def zone_count(site: SiteId, zone: ZoneId, parts: Running, asking: Asking,
     summary="One zone's counts over time",
     response_model=shapes.HistoryShape,
     responses={
-        **success("The counts, oldest first", examples.HISTORY),
+        **told("The counts, oldest first", examples.HISTORY, examples.PUBLIC_HISTORY),
         **failures(
             "unknown-site", "unknown-zone", "invalid-parameter", "history-unreadable", "too-many-queries"
         ),
