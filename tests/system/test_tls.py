@@ -1,0 +1,128 @@
+"""`headcount up` with TLS: what it says, who gets in with what, and that everything inside still works."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import pytest
+from cryptography import x509
+
+from headcount.broker.config import INTERNAL
+from headcount.devices.registry import Registry
+from headcount.errors import ProxyVersionError
+from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.streams import DEVICE_BUCKET
+from headcount.proxy.program import find_program
+from headcount.tls.certificates import fingerprint, first_certificate, spoken
+from headcount.tls.contexts import client_context
+from system.running import Up, headcount, until
+from system.senders import fix, mosquitto_pub, spot
+
+LIBRARY = "glucksman-library"
+
+
+class Encrypted(Up):
+    """The same over HTTPS, trusting the self-made certificate."""
+
+    @property
+    def certificate(self) -> Path:
+        """What it has made for itself."""
+        return self.data / "tls" / "server.crt"
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        """GET a path."""
+        url = f"https://localhost:{self.ports['http']}{path}"
+        with httpx.Client(verify=client_context(self.certificate), trust_env=False, timeout=10) as client:
+            return client.get(url, params=parameters)
+
+
+def recording(path: Path) -> Path:
+    """One person in the library, a fix a second."""
+    lat, lon = spot(LIBRARY)
+    rows = [f"{1_760_000_000 + second},p1,person,{lat:.7f},{lon:.7f},6" for second in range(2)]
+    path.write_text("\n".join(["t,device,kind,lat,lon,acc", *rows]) + "\n")
+    return path
+
+
+def test_everything_encrypted(tmp_path: Path) -> None:
+    """With --tls on it shows a certificate of its own and says which; devices, publish and the API use it."""
+    with Encrypted(tmp_path, arguments=["--tls", "on"]) as up:
+        assert spoken(fingerprint(first_certificate(up.certificate))) in up.said()
+        assert f"https://127.0.0.1:{up.ports['http']}/" in up.said()
+        assert f"mqtts://127.0.0.1:{up.mqtt_port}" in up.said()
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://localhost:{up.ports['http']}/healthz", trust_env=False)
+        trust = ["--cafile", str(up.certificate)]
+        mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)
+        until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
+        file = recording(tmp_path / "walk.csv")
+        more = ["--port", str(up.mqtt_port), "--ca", str(up.certificate), "--quiet"]
+        run = headcount("publish", file, *more, cwd=tmp_path)  # asks for the retained site first
+        assert run.returncode == 0, run.stderr
+        until(lambda: up.counts()[LIBRARY] == (2, 0), "the recording is counted")
+
+
+async def _register(up: Up) -> tuple[str, str]:
+    """A device's id and secret."""
+    client = await nats.connect(f"nats://127.0.0.1:{up.ports['nats']}", user=INTERNAL, password=up.password)
+    try:
+        registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), up.password)
+        device, secret = await registry.add("ul", "person")
+        return device.id, secret
+    finally:
+        await client.close()
+
+
+@pytest.mark.slow
+def test_devices_with_certificates(tmp_path: Path) -> None:
+    """With --client-ca the server and our own roles agree, and a device needs a certificate of the CA."""
+    data = tmp_path / "data"
+    for command in (["ca", "init"], ["ca", "server", "localhost", "127.0.0.1", "--into", str(tmp_path)]):
+        made = headcount(*command, "--data", data, cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+    ca = data / "ca" / "ca.crt"
+    options = ["--tls", "on", "--client-ca", str(ca), "--suppress-below", "1"]
+    options += ["--tls-cert", str(tmp_path / "server.crt"), "--tls-key", str(tmp_path / "server.key")]
+    with Up(tmp_path, open=False, arguments=options) as up:
+        device, secret = asyncio.run(_register(up))
+        made = headcount("ca", "issue", device, "--data", data, "--into", tmp_path, cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        pair = ["--cert", str(tmp_path / f"{device}.crt"), "--key", str(tmp_path / f"{device}.key")]
+        who = ["-q", "1", "-i", device, "-u", device]
+        topic = f"headcount/ul/person/{device}/fix"
+        trust = ["--cafile", str(ca)]
+        with pytest.raises(Exception, match="non-zero exit status"):
+            mosquitto_pub(up.mqtt_port, topic, fix(LIBRARY), *trust, *who, "-P", secret)
+        mosquitto_pub(up.mqtt_port, topic, fix(LIBRARY), *trust, *who, *pair)
+        with httpx.Client(verify=client_context(ca), trust_env=False) as client:
+            url = f"https://localhost:{up.ports['http']}"
+            until(lambda: client.get(f"{url}/readyz").status_code == 200, "ready over HTTPS")
+
+            def in_library() -> list[int]:
+                zones = client.get(f"{url}/v1/sites/ul/counts").json().get("zones", [])
+                return [zone["person"]["count"] for zone in zones if zone["zone"] == LIBRARY]
+
+            until(lambda: in_library() == [1], "the fix is counted")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_elastic_and_everywhere(tmp_path: Path) -> None:
+    """`up --elastic --host 0.0.0.0` is encrypted without being asked, through the balancer, both ways."""
+    try:
+        asyncio.run(find_program())
+    except ProxyVersionError as error:
+        pytest.skip(str(error))
+    with Encrypted(tmp_path, arguments=["--elastic", "--host", "0.0.0.0"]) as up:
+        trust = ["--cafile", str(up.certificate)]
+        mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)
+        until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
+        wanted = first_certificate(up.certificate)
+        for name in ("http", "ws", "mqtt"):
+            shown = ssl.get_server_certificate(("127.0.0.1", up.ports[name]))
+            assert x509.load_pem_x509_certificate(shown.encode()) == wanted
