@@ -153,6 +153,15 @@ def test_spans_and_kinds_are_exact(
     assert plain(found) == expected(rows, lambda r: start <= r.t <= end and r.kind in kinds)
 
 
+def test_devices_are_exact(history: tuple[Path, list[Row]]) -> None:
+    """Only rows of the named pseudonyms come, of all of them; of none, none."""
+    data, rows = history
+    names = sorted({row.device for row in rows})[:3]
+    found = fixes(data, devices=[*names, "0" * 16, "' OR 1"], limit=5000)
+    assert plain(found) == expected(rows, lambda r: r.device in names)
+    assert fixes(data, devices=[], limit=5000) == []
+
+
 @given(st.floats(0, 4 * 3600), st.one_of(st.none(), st.floats(50, 2000)))
 def test_at_gives_each_device_once_where_it_was_last(
     history: tuple[Path, list[Row]], offset: float, radius_m: float | None

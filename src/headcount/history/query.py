@@ -192,6 +192,7 @@ def fixes(
     at_s: float | None = None,
     limit: int = 1000,
     kinds: Sequence[Kind] = KINDS,
+    devices: Sequence[str] | None = None,
 ) -> list[StoredFix]:
     """Stored fixes in an area and a span of event time, newest first; edges count as inside.
 
@@ -206,6 +207,7 @@ def fixes(
             LAST_POSITION_S; the area then chooses among those positions.
         limit: rows at most (1 to MAX_ROWS), the newest ones.
         kinds: the kinds wanted.
+        devices: only these pseudonyms.
 
     Raises:
         QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
@@ -221,6 +223,8 @@ def fixes(
     start = _moment("from", from_s) if from_s is not None else datetime.fromtimestamp(0, UTC)
     end = _moment("to", to_s) if to_s is not None else datetime.max.replace(tzinfo=UTC)
     values = {"start": start, "end": end, "kinds": list(kinds), "limit": limit}
+    if devices is not None:
+        values["devices"] = list(devices)
     last = """
         QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq DESC) = 1
     """
@@ -230,6 +234,7 @@ def fixes(
             SELECT device, kind, t, lat, lon, acc, verdict, partition, seq
             FROM read_parquet($files, hive_partitioning = false)
             WHERE t BETWEEN $start AND $end AND list_contains($kinds, kind)
+            {"" if devices is None else "AND list_contains($devices, device)"}
             {"" if at_s is None else last}
         )
         SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict FROM spanned
