@@ -25,6 +25,11 @@ from fastapi import FastAPI
 from nats.aio.client import Client
 
 from headcount.api.app import create_app
+from headcount.api.link import Link
+from headcount.api.live import LiveCounts
+from headcount.api.metrics import Metrics
+from headcount.api.parts import Parts
+from headcount.api.queries import Queries
 from headcount.api.server import run
 from headcount.api.sources import Sources
 from headcount.counting.fixes import I4
@@ -149,6 +154,18 @@ class Api:
     serving: asyncio.Task[None]
     epoch: int = 1
     last: float = field(default=0.0)
+    _parts: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """Tokens, sessions and the audit log, by the test's own hand on the broker."""
+        if self._parts is None:
+            live = LiveCounts(self.site, self.sources.partitions)
+            metrics = Metrics(live, None)
+            link = Link(self.sources, live, metrics.take)
+            link._client = self.nats  # the test's own connection
+            self._parts = Parts(self.sources, live, link, metrics, Queries(1))
+        return self._parts
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """GET a path."""

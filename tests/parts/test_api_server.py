@@ -75,6 +75,8 @@ def test_with_the_products_own_broker(tmp_path: Path) -> None:
                 user=INTERNAL,
                 password=broker.config.password,
                 monitor_url=f"http://127.0.0.1:{monitor_port}",
+                open=True,
+                smallest_shown=1,
             )
             async with serving(real, None, client) as api:
                 await api.count({"site": (8, 1)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -92,14 +93,19 @@ def _scopes(app: FastAPI) -> dict[tuple[str, str], tuple[str, ...]]:
     """The scopes that each endpoint asks for, one of which is enough."""
     return {
         (route.path, method): scopes
-        for route in _routes(app)
+        for route in routes(app)
         for method in route.methods or ()
         if (scopes := _of(route.dependant))
     }
 
 
-def _routes(app: FastAPI) -> list[APIRoute]:
-    return [route for route in app.routes if isinstance(route, APIRoute)]
+def routes(app: FastAPI) -> Iterator[APIRoute]:
+    """All endpoints of an application, those of its routers among them."""
+    for route in app.routes:
+        included: Any = getattr(route, "original_router", None)
+        for each in [route] if included is None else included.routes:
+            if isinstance(each, APIRoute):
+                yield each
 
 
 def _of(dependant: Dependant) -> tuple[str, ...]:

@@ -91,7 +91,11 @@ async def add(wanted: NewToken, parts: Running, who: Maker) -> shapes.MadeTokenS
     responses=failures("not-allowed", "unknown-token", "invalid-parameter"),
 )
 async def revoke(
-    id_: Annotated[str, Path(alias="id", pattern=f"^{TOKEN_ID_PATTERN}$")], parts: Running, who: Maker
+    id_: Annotated[
+        str, Path(alias="id", pattern=f"^{TOKEN_ID_PATTERN}$", description="As GET /v1/tokens has it.")
+    ],
+    parts: Running,
+    who: Maker,
 ) -> Response:
     """Take a token back: it is refused within 2 s, and streams that it opened end."""
     try:
