@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from headcount import cli, roles
 from headcount.errors import SettingsError
-from headcount.settings import ENVIRONMENT, Settings, addresses, machine_name
+from headcount.settings import ENVIRONMENT, Settings, addresses, machine_name, with_ports
 
 
 def settings(**changes: Any) -> Settings:
@@ -58,21 +59,54 @@ def test_where_others_reach_a_unit() -> None:
     assert settings(inside_host="0.0.0.0", advertise="broker-1").advertised == "broker-1"
 
 
+@pytest.mark.parametrize(
+    ("tls", "host", "encrypted", "http", "ports"),
+    [
+        ("auto", "127.0.0.1", False, False, (1883, 9001, 8080)),
+        ("auto", "localhost", False, False, (1883, 9001, 8080)),
+        ("auto", "0.0.0.0", True, True, (8883, 9443, 8443)),
+        ("on", "127.0.0.1", True, True, (8883, 9443, 8443)),
+        ("off", "0.0.0.0", False, False, (1883, 9001, 8080)),
+        ("proxy", "127.0.0.1", True, False, (8883, 9001, 8080)),
+    ],
+)
+def test_tls_decides_the_ports(
+    tls: str, host: str, encrypted: bool, http: bool, ports: tuple[int, ...]
+) -> None:
+    """It is encrypted where asked for, or where other machines come; ports that aren't given follow."""
+    values = with_ports({"tls": tls, "host": host, "mqtt_port": None})
+    chosen = settings(**values)
+    assert (chosen.encrypted, chosen.encrypts_http) == (encrypted, http)
+    assert (chosen.mqtt_port, chosen.ws_port, chosen.http_port) == ports
+    assert with_ports({"tls": tls, "host": host, "mqtt_port": 7})["mqtt_port"] == 7
+
+
+def test_our_own_clients_meet_tls_where_devices_do() -> None:
+    """On one machine they use the devices' port; a core of its own takes them unencrypted, inside."""
+    assert settings(tls="on").core_takes_tls
+    assert not settings(tls="off").core_takes_tls
+    for elsewhere in ({"core": "core:4222"}, {"core_mqtt": "core:1883"}, {"devices": False}):
+        assert not settings(tls="on", **elsewhere).core_takes_tls
+    with pytest.raises(SettingsError, match="--no-devices"):
+        roles.core_config(settings(tls="on", inside_host="0.0.0.0"))
+
+
 def test_health_is_asked_where_a_role_listens() -> None:
     """Each role is asked on its own address; where it listens on all, on the loopback one."""
     assert roles.health_url("broker", settings()) == "http://127.0.0.1:8081/healthz"
     assert roles.health_url("core", settings(inside_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
     assert roles.health_url("proxy", settings(inside_host="::")) == "http://[::1]:8081/healthz"
-    assert (
-        roles.health_url("api", settings(inside_host="10.1.2.3", host="0.0.0.0"))
-        == "http://127.0.0.1:8080/healthz"
-    )
+    public = settings(inside_host="10.1.2.3", host="0.0.0.0")
+    assert roles.health_url("api", public) == "https://127.0.0.1:8080/healthz"
+    assert roles.health_url("api", replace(public, tls="proxy")) == "http://127.0.0.1:8080/healthz"
     assert roles.health_url("count", settings()) == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
+        ({"client_ca": Path("ca.crt")}, "--client-ca"),
+        ({"tls_cert": Path("server.crt")}, "--tls-cert"),
         ({"name": "two words"}, "--name"),
         ({"drain_s": -1}, "--drain-s"),
         ({"peers": "a,b", "devices": False}, "--peers"),
