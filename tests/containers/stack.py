@@ -68,6 +68,7 @@ class Stack:
             "HEADCOUNT_IMAGE": IMAGE,
             "HEADCOUNT_SITE_FILE": str(site),
             "HEADCOUNT_OPEN": "true",
+            "HEADCOUNT_TLS": "off",
             "PARTITIONS": str(partitions),
             "DRAIN_S": "3",
             "MQTT_PORT": str(self.mqtt_port),

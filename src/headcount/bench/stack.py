@@ -45,6 +45,7 @@ class Stack:
             **os.environ,
             "HEADCOUNT_SITE_FILE": str(site.resolve()),
             "HEADCOUNT_OPEN": "true",
+            "HEADCOUNT_TLS": "off",
             "PARTITIONS": str(partitions),
             "DRAIN_S": environment["HEADCOUNT_DRAIN_S"],
             "MQTT_PORT": str(self.mqtt_port),
