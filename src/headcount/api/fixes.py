@@ -19,6 +19,7 @@ from headcount.api.parameters import At, DeviceId, From, SiteId, To
 from headcount.api.parts import Parts, known_site, parts_of
 from headcount.api.problems import NO_ANSWER, UNKNOWN_DEVICE, ProblemError, invalid
 from headcount.api.sites import DEFAULT_SPAN_S, GEOJSON, GeoJson, Json
+from headcount.devices.subjects import subject_of
 from headcount.history import query
 from headcount.settings import SMALLEST_SHOWN
 from headcount.wire import KINDS, Kind, iso, partition_of
@@ -155,7 +156,8 @@ async def device(
     if not state:
         raise ProblemError(UNKNOWN_DEVICE, f"Nothing was received from {kind} {device!r} on site {site!r}.")
     detail: dict[str, Value] = {"reason": reason, "site": site, "kind": kind, "rows": 1}
-    await parts.audit.record("positions.device", who.subject, "", detail)
+    subject = await subject_of(parts.nats, kind, device)
+    await parts.audit.record("positions.device", who.subject, subject, detail)
     last_t = state.get("last_t")
     state["last_t"] = iso(last_t) if isinstance(last_t, int | float) else last_t
     return Json(msgspec.json.encode({"site": site, "kind": kind, "device": device, **state}))

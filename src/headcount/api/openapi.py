@@ -21,6 +21,11 @@ SCHEMES: dict[str, Any] = {
         "bearerFormat": "hc_<id>_<secret>",
         "description": "A token, made with `headcount token add` or POST /v1/tokens. Never in an address.",
     },
+    "device": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The device itself: its id, and its secret or a signed token. For /v1/me only.",
+    },
     "session": {
         "type": "apiKey",
         "in": "cookie",
@@ -44,10 +49,12 @@ def document(app: FastAPI) -> dict[str, Any]:
         components = schema.setdefault("components", {})
         components["securitySchemes"] = SCHEMES
         _our_problems(components.setdefault("schemas", {}))
-        wanted = _scopes(app)
-        for path, item in schema["paths"].items():
-            for method, operation in item.items():
-                _complete(operation, method, wanted.get((path, method.upper()), ()))
+        for route in routes(app):
+            for method in route.methods or ():
+                operation = schema["paths"].get(route.path, {}).get(method.lower())
+                if operation is not None:
+                    _whole_examples(operation, route)
+                    _complete(operation, method, scopes_of(route.dependant))
         app.openapi_schema = schema
     return app.openapi_schema
 
@@ -60,16 +67,25 @@ def _our_problems(shapes: dict[str, Any]) -> None:
     shapes["Problem"] = problem
 
 
+def _whole_examples(operation: dict[str, Any], route: APIRoute) -> None:
+    """Put examples back as they are: FastAPI leaves out what is null in them."""
+    for status, answer in route.responses.items():
+        for media, content in answer.get("content", {}).items():
+            told = operation["responses"].get(str(status), {}).get("content", {}).get(media)
+            if told is not None:
+                told |= {key: content[key] for key in ("example", "examples") if key in content}
+
+
 def _complete(operation: dict[str, Any], method: str, scopes: tuple[str, ...]) -> None:
     responses = operation["responses"]
     # FastAPI promises its own 422 for every path parameter; those without a rule are never refused.
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
-    names = _ANYWHERE + (_WITH_SCOPE if scopes else ()) + (() if method == "get" else _CHANGING)
+    names = _ANYWHERE + (_WITH_SCOPE if scopes else ()) + (() if method == "GET" else _CHANGING)
     for status, entry in failures(*names).items():
         _merge(responses.setdefault(str(status), {"description": "", "content": {}}), entry)
     ways = [{"token": list(scopes)}, {"session": list(scopes)}]
-    operation["security"] = ways if scopes else [{}, *ways]
+    operation.setdefault("security", ways if scopes else [{}, *ways])
     if scopes:
         needs = " or ".join(f"`{scope}`" for scope in scopes)
         operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope {needs}.".strip()
@@ -89,16 +105,6 @@ def _merge(entry: dict[str, Any], more: dict[str, Any]) -> None:
             entry["description"] = "; ".join(filter(None, (entry["description"], example["summary"])))
 
 
-def _scopes(app: FastAPI) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The scopes that each endpoint asks for, one of which is enough."""
-    return {
-        (route.path, method): scopes
-        for route in routes(app)
-        for method in route.methods or ()
-        if (scopes := _of(route.dependant))
-    }
-
-
 def routes(app: FastAPI) -> Iterator[APIRoute]:
     """All endpoints of an application, those of its routers among them."""
     for route in app.routes:
@@ -108,10 +114,11 @@ def routes(app: FastAPI) -> Iterator[APIRoute]:
                 yield each
 
 
-def _of(dependant: Dependant) -> tuple[str, ...]:
+def scopes_of(dependant: Dependant) -> tuple[str, ...]:
+    """The scopes that an endpoint asks for, one of which is enough."""
     for inner in dependant.dependencies:
         if isinstance(inner.call, RequireAny):
             return inner.call.scopes
-        if found := _of(inner):
+        if found := scopes_of(inner):
             return found
     return ()
