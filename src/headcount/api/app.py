@@ -16,6 +16,7 @@ from headcount.api import (
     commands,
     fixes,
     login,
+    me,
     openapi,
     page,
     problems,
@@ -69,7 +70,7 @@ def create_app(sources: Sources) -> FastAPI:
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
     # what is about one device comes before the older path with its kind, which would match too
-    for resource in (trace, commands, system, sites, stream, fixes, login, tokens, audit):
+    for resource in (trace, commands, me, system, sites, stream, fixes, login, tokens, audit):
         app.include_router(resource.router)
     page.install(app, sources.web)
     return app

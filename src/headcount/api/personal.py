@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -209,8 +209,10 @@ class MeShape(Shape):
 class PauseAsked(Shape):
     """For how long nothing is to be counted; with neither, until it is resumed."""
 
-    until: str | None = Field(None, description="RFC 3339.")
-    for_s: float | None = Field(None, gt=0, le=366 * 86_400, allow_inf_nan=False, description="Seconds.")
+    until: Annotated[str | None, Field(max_length=64, description="RFC 3339.")] = None
+    for_s: Annotated[
+        float | None, Field(gt=0, le=366 * 86_400, allow_inf_nan=False, description="Seconds.")
+    ] = None
 
 
 class StatusShape(Shape):
@@ -261,4 +263,45 @@ PAUSED: dict[str, Any] = {"status": "paused", "resume": "2026-11-24T14:00:00.000
 ERASING: dict[str, Any] = {
     "status": "erasing",
     "detail": "Names are gone now, everything else within a few minutes.",
+}
+EXPORT: dict[str, Any] = {
+    "exported": "2026-11-24T13:00:00.000Z",
+    "registry": {
+        "id": ME["device"],
+        "site": "ul",
+        "kind": "person",
+        "status": "active",
+        "label": "Ada's phone",
+        "groups": ["staff"],
+        "aliases": [],
+        "certificate": "",
+        "valid_from": None,
+        "gateway": False,
+        "firmware": "",
+        "app": "",
+        "created": ME["created"],
+        "changed": ME["created"],
+        "resume": None,
+    },
+    "seen": {"at": "2026-11-24T12:59:00.000Z", "connected": True},
+    "names": {"20781": "fbb3da864ed0a60a"},
+    "log": {
+        "since": "2026-11-24T12:00:00.000Z",
+        "messages": [
+            {
+                "received": "2026-11-24T12:59:58.400Z",
+                "what": "fix",
+                "payload": {"tst": 1795525198, "lat": 52.6737, "lon": -8.5722, "acc": 8.0},
+            }
+        ],
+    },
+    "memberships": [
+        {"zone": "site", "type": "enter", "t": "2026-11-24T12:59:58.000Z", "reason": "moved"},
+    ],
+    "history": [
+        {"t": "2026-11-24T12:59:58.000Z", "lat": 52.6737, "lon": -8.5722, "acc": 8.0, "verdict": "accepted"}
+    ],
+    "now": TRACE["live"],
+    "commands": [COMMAND],
+    "looks": ME["looks"],
 }

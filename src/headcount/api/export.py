@@ -1,0 +1,108 @@
+"""Everything that is kept of one device, gathered for whom it is about."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from headcount.api.commands import told
+from headcount.api.parts import Parts
+from headcount.devices.registry import Registry
+from headcount.devices.trace import MOST_LIMIT
+from headcount.fixlog.messages import messages_of
+from headcount.history import query
+from headcount.wire import Device, iso, partition_of
+
+#: Entries of the audit log that are looked at, newest first.
+MOST_ENTRIES, PAGE = 2_000, 500
+#: Payloads that are no JSON are told as text, at most so long.
+MOST_PAYLOAD = 16_384
+_STATUS = b".status"
+
+
+async def export(parts: Parts, device: Device) -> dict[str, Any]:
+    """All of it; what carries pseudonyms is found by those of the days that are still known.
+
+    Raises:
+        LogError: the log doesn't answer.
+        ProblemError: the history can't be asked now.
+    """
+    names = await parts.day_keys.pseudonyms_of(device.kind, device.id)
+    trace = await parts.tracer.trace(parts.nats, device.kind, device.id, limit=MOST_LIMIT, names=names)
+    stored = await parts.queries.run(
+        lambda: query.fixes(
+            parts.sources.data, devices=list(names.values()), kinds=[device.kind], limit=query.MAX_ROWS
+        )
+    )
+    return {
+        "exported": iso(time.time()),
+        "registry": entry(device),
+        "seen": await seen(parts.registry, device),
+        "names": {str(day): name for day, name in names.items()},
+        "log": await _log(parts, device),
+        "memberships": [change for line in trace.lines for change in line.changes] + trace.left,
+        "history": [
+            {"t": iso(fix.t), "lat": fix.lat, "lon": fix.lon, "acc": fix.acc or None, "verdict": fix.verdict}
+            for fix in stored
+        ],
+        "now": trace.live,
+        "commands": [told(command) for command in await parts.commands.of(device.id)],
+        "looks": await looks(parts, names),
+    }
+
+
+def entry(device: Device) -> dict[str, Any]:
+    """The registry's entry without what proves who somebody is."""
+    told_: dict[str, Any] = msgspec.to_builtins(device)
+    told_.pop("secret")
+    for name in ("created", "changed", "valid_from", "resume"):
+        told_[name] = iso(told_[name]) if told_[name] else None
+    return told_
+
+
+async def seen(registry: Registry, device: Device) -> dict[str, Any] | None:
+    """When it was last connected, as far as that is known since the broker's start."""
+    found = (await registry.seen()).get(device.id)
+    return None if found is None else {"at": iso(found.at), "connected": found.connected}
+
+
+async def looks(parts: Parts, names: dict[int, str]) -> list[dict[str, Any]]:
+    """Who has looked at this device by itself, newest first: by the names of the days still known."""
+    ours, before, found, read = set(names.values()), None, [], 0
+    while read < MOST_ENTRIES:
+        entries, before = await parts.audit.entries(before=before, limit=PAGE, action="positions")
+        found += [
+            {"at": e.at, "actor": e.actor, "action": e.action, "reason": e.detail.get("reason")}
+            for e in entries
+            if e.subject in ours
+        ]
+        read += len(entries)
+        if before is None:
+            break
+    return found
+
+
+async def _log(parts: Parts, device: Device) -> dict[str, Any]:
+    site = parts.sources.site.id
+    partition = partition_of(site, device.id, parts.sources.partitions)
+    read = await messages_of(parts.nats, partition, site, device.kind, device.id, time.time())
+    own = f"fix.{partition}.{site}.{device.kind}.{device.id}".encode()
+    messages = [
+        {
+            "received": iso(received_ns / 1e9),
+            "what": "status" if subject.endswith(_STATUS) else "fix",
+            "payload": _payload(payload),
+        }
+        for subject, payload, received_ns in zip(read.subjects, read.payloads, read.received_ns, strict=True)
+        if subject.startswith(own)
+    ]
+    return {"since": iso(read.since_s), "messages": messages}
+
+
+def _payload(payload: bytes) -> Any:
+    try:
+        return msgspec.json.decode(payload[: MOST_PAYLOAD + 1])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return payload[:MOST_PAYLOAD].decode(errors="replace")
