@@ -67,7 +67,7 @@ def test_everything_is_described(schema: dict[str, Any]) -> None:
 
 def test_it_says_who_may_what(schema: dict[str, Any], routes: dict[tuple[str, str], APIRoute]) -> None:
     """An endpoint that asks for a scope says which, and that others get 401 or 403; all say how to sign in."""
-    assert {"token", "session"} <= set(schema["components"]["securitySchemes"])
+    assert {"token", "session", "device"} <= set(schema["components"]["securitySchemes"])
     for path, method, operation in operations(schema):
         asked = [
             inner.call.scopes
@@ -79,6 +79,8 @@ def test_it_says_who_may_what(schema: dict[str, Any], routes: dict[tuple[str, st
             assert operation["security"] == [{"token": list(asked[0])}, {"session": list(asked[0])}]
             assert f"`{asked[0][0]}`" in operation["description"]
             assert "403" in operation["responses"], path
+        elif path.startswith("/v1/me"):
+            assert operation["security"] == [{"device": []}], path
         else:
             assert {} in operation["security"], path
 

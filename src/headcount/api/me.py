@@ -129,7 +129,7 @@ async def pause(device: Owner, parts: Running, asked: personal.PauseAsked | None
     },
 )
 async def resume(device: Owner, parts: Running) -> Json:
-    """End a pause."""
+    """End a pause: the device is counted again from its next fix on. Nothing happens where there is none."""
     resumed = device if device.status == "active" else await parts.registry.enable(device.id)
     await _record(parts, "person.resume", device)
     return _status(resumed)
