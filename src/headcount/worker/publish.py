@@ -198,7 +198,7 @@ class RetainedCounts:
                     return
                 try:
                     async with address.client("headcount-counts") as client:
-                        await self._publish(client)
+                        await self._keep_published(client)
                 except (aiomqtt.MqttError, CertificateError) as error:
                     _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
                     await asyncio.sleep(RECONNECT_S)
@@ -217,23 +217,37 @@ class RetainedCounts:
                 public = self._disclosure.publish(total.at, total.values[:, :, 0])
                 self._public = dataclasses.replace(total, values=public[:, :, np.newaxis])
 
-    async def _publish(self, client: aiomqtt.Client) -> None:
-        topic = SITE_TOPIC.format(site=self._site.id)
-        await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
-        sent: dict[str, I4 | None] = {}
-        all_s = time.monotonic()
-        while self._still():
-            if time.monotonic() - all_s > RETAINED_ALL_S:
-                sent, all_s = {}, time.monotonic()
-            for topic, total, message in self._told():
-                if total is None:
-                    continue
-                for index in _different(sent.get(topic), total.values):
-                    zone = self._site.zones[index].id
-                    payload = msgspec.json.encode(message(self._site, index, total))
-                    await client.publish(topic.format(site=self._site.id, zone=zone), payload, retain=True)
-                sent[topic] = total.values
-            await asyncio.sleep(RETAINED_EVERY_S)
+    async def _keep_published(self, client: aiomqtt.Client) -> None:
+        """Publish over one connection; raises MqttError as soon as it is lost, though there be no news."""
+        gone = asyncio.create_task(_until_gone(client), name="retained: connection")
+        try:
+            topic = SITE_TOPIC.format(site=self._site.id)
+            await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
+            sent: dict[str, I4 | None] = {}
+            all_s = time.monotonic()
+            while self._still() and not gone.done():
+                if time.monotonic() - all_s > RETAINED_ALL_S:
+                    sent, all_s = {}, time.monotonic()
+                await self._publish(client, sent)
+                await asyncio.wait([gone], timeout=RETAINED_EVERY_S)
+            if gone.done():
+                gone.result()
+        finally:
+            gone.cancel()
+            await asyncio.wait([gone])
+            if not gone.cancelled():
+                gone.exception()  # it is the one that was raised, or another one's consequence
+
+    async def _publish(self, client: aiomqtt.Client, sent: dict[str, I4 | None]) -> None:
+        """Publish what differs from what was sent."""
+        for topic, total, message in self._told():
+            if total is None:
+                continue
+            for index in _different(sent.get(topic), total.values):
+                zone = self._site.zones[index].id
+                payload = msgspec.json.encode(message(self._site, index, total))
+                await client.publish(topic.format(site=self._site.id, zone=zone), payload, retain=True)
+            sent[topic] = total.values
 
     def _told(self) -> list[tuple[str, Total | None, Callable[[Site, int, Total], msgspec.Struct]]]:
         """Which topics tell what."""
@@ -241,6 +255,12 @@ class RetainedCounts:
             return [(COUNT_TOPIC, self._newest, zone_count)]
         public = partial(public_zone_count, smallest=self._disclosure.smallest)
         return [(COUNT_TOPIC, self._public, public), (EXACT_TOPIC, self._newest, zone_count)]
+
+
+async def _until_gone(client: aiomqtt.Client) -> None:
+    """Nothing is subscribed, so nothing comes but the end."""
+    async for _ in client.messages:
+        pass
 
 
 def zone_count(site: Site, index: int, total: Total) -> ZoneCount:
