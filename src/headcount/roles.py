@@ -273,6 +273,8 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         smallest_shown=settings.smallest_shown,
         monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",
         https=settings.encrypted,
+        mqtt_port=settings.mqtt_port,
+        ws_port=settings.ws_port,
     )
     tls = tls_of(settings) if settings.encrypts_http else None
     await server.run(sources, host=settings.host, port=settings.http_port, stop=stop, tls=tls)

@@ -14,12 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headcount.api import (
     audit,
     commands,
+    devices,
     fixes,
     login,
     me,
     openapi,
     page,
     problems,
+    provision,
     sites,
     stream,
     system,
@@ -70,7 +72,7 @@ def create_app(sources: Sources) -> FastAPI:
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
     # what is about one device comes before the older path with its kind, which would match too
-    for resource in (trace, commands, me, system, sites, stream, fixes, login, tokens, audit):
+    for resource in (trace, commands, devices, provision, me, system, sites, stream, fixes, login, tokens, audit):
         app.include_router(resource.router)
     page.install(app, sources.web)
     return app
@@ -81,10 +83,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     async with parts.link.open():
         following = asyncio.create_task(parts.follow(), name="api: who is known")
+        copying = asyncio.create_task(parts.directory.keep(lambda: parts.nats), name="api: devices")
         try:
             yield
         finally:
             following.cancel()
+            copying.cancel()
             parts.live.close()
             if parts.public is not None:
                 parts.public.close()

@@ -283,6 +283,11 @@ _DETAILS = {
         "20 wait for this device already. Withdraw some, or wait for its answers.",
     ),
     "device-sign-in": ("/v1/me", problems.DEVICE_SIGN_IN.meaning),
+    "alias-taken": (
+        "/v1/sites/ul/devices",
+        "alias 'owntracks/ada/phone': leads to another device. Remove it there first.",
+    ),
+    "link-refused": ("/v1/provision", problems.LINK_REFUSED.meaning),
     "not-recorded": (
         "/v1/sites/ul/counts",
         "Nothing is recorded at or before 2026-11-20T13:00:00.000Z. The history keeps 24 hours.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from nats.aio.client import Client
@@ -26,6 +26,8 @@ from headcount.api.sources import Sources
 from headcount.counting.site import Site
 from headcount.devices.commands import Commands
 from headcount.devices.daykeys import DayKeys
+from headcount.devices.directory import Directory
+from headcount.devices.links import Links
 from headcount.devices.registry import Registry
 from headcount.devices.trace import Tracer
 from headcount.errors import LogError
@@ -65,6 +67,7 @@ class Parts:
     _limits: Limits | None = None
     _login: Login | None = None
     _tracer: Tracer | None = None
+    directory: Directory = field(default_factory=Directory)
 
     @property
     def nats(self) -> Client:
@@ -124,6 +127,11 @@ class Parts:
     def registry(self) -> Registry:
         """The registry of devices."""
         return Registry(self._bucket(DEVICE_BUCKET), self.sources.secret, self._bucket(SEEN_BUCKET))
+
+    @property
+    def links(self) -> Links:
+        """One-time links and claim codes."""
+        return Links(self._bucket(DEVICE_BUCKET), self.registry, self.sources.secret)
 
     @property
     def commands(self) -> Commands:

@@ -94,13 +94,29 @@ UNKNOWN_TOKEN = ProblemType(
     "unknown-token", 404, "There is no such token", "GET /v1/tokens has those that you may see."
 )
 UNKNOWN_DEVICE = ProblemType(
-    "unknown-device", 404, "This device was never seen", "Nothing was received from it on this site."
+    "unknown-device",
+    404,
+    "There is no such device",
+    "It isn't registered on this site, or nothing was received from it.",
 )
 UNKNOWN_COMMAND = ProblemType(
     "unknown-command",
     404,
     "There is no such command",
     "It was never given, was withdrawn, or was finished more than a day ago.",
+)
+ALIAS_TAKEN = ProblemType(
+    "alias-taken",
+    409,
+    "This name leads to another device",
+    "A name of another format can lead to one device only. Remove it there first.",
+)
+LINK_REFUSED = ProblemType(
+    "link-refused",
+    404,
+    "This link or code doesn't work",
+    "It is unknown, was used already, or is over: each works once. Ask whoever gave it to you for a new one. If "
+    "it worked for somebody else, tell them so: a new one makes the other's useless.",
 )
 NOT_RECORDED = ProblemType(
     "not-recorded",
@@ -178,7 +194,7 @@ LOG_AWAY = ProblemType(
 TYPES: Mapping[str, ProblemType] = {
     problem.name: problem
     for problem in (
-        BAD_REQUEST, TOKEN_IN_URL, SIGN_IN, DEVICE_SIGN_IN, UNKNOWN_COMMAND, TOO_MANY_COMMANDS, NOT_ALLOWED, CROSS_SITE, LOGIN_FAILED, NO_LOGIN, TOO_LONG, TOO_OFTEN, LOG_AWAY, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_TOKEN, UNKNOWN_DEVICE, NOT_RECORDED,
+        BAD_REQUEST, TOKEN_IN_URL, SIGN_IN, DEVICE_SIGN_IN, UNKNOWN_COMMAND, TOO_MANY_COMMANDS, NOT_ALLOWED, CROSS_SITE, LOGIN_FAILED, NO_LOGIN, TOO_LONG, TOO_OFTEN, LOG_AWAY, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_TOKEN, UNKNOWN_DEVICE, ALIAS_TAKEN, LINK_REFUSED, NOT_RECORDED,
         NO_SCALER, WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
         TOO_MANY_QUERIES, NO_ANSWER,
     )
@@ -260,7 +276,7 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
     """
 
     async def from_crash(request: Request, error: Exception) -> Response:
-        _log.error("%s %s failed: %r", request.method, request.url.path, error)
+        _log.error("%s %s failed: %r", request.method, _route(request), error)
         return response(document(INTERNAL, INTERNAL.meaning, request.url.path), crash_headers)
 
     app.add_exception_handler(ProblemError, _from_problem)
@@ -269,6 +285,11 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
     app.add_exception_handler(HTTPException, _from_http)
     app.add_exception_handler(Exception, from_crash)
     app.include_router(router)
+
+
+def _route(request: Request) -> str:
+    """The address without what stands for its names: a device's id or a link's secret belong in no log."""
+    return getattr(request.scope.get("route"), "path", "(no route)")
 
 
 async def _from_problem(request: Request, error: Exception) -> Response:
@@ -280,7 +301,7 @@ async def _from_problem(request: Request, error: Exception) -> Response:
 
 
 async def _from_log(request: Request, error: Exception) -> Response:
-    _log.warning("%s %s: %s", request.method, request.url.path, error)
+    _log.warning("%s %s: %s", request.method, _route(request), error)
     return response(document(LOG_AWAY, LOG_AWAY.meaning, request.url.path), {"retry-after": "1"})
 
 

@@ -293,7 +293,7 @@ def _same_origin(connection: HTTPConnection, who: SignedIn, public_url: str) -> 
 
 
 def _most(path: str) -> int:
-    return _MAX_IMPORT if path.endswith("/import") else _MAX_BODY
+    return _MAX_IMPORT if path.endswith("/devices.csv") else _MAX_BODY
 
 
 def _short_enough(connection: HTTPConnection) -> None:

@@ -30,6 +30,8 @@ class Sources:
     https: bool = False  # browsers come over TLS, to us or to a balancer ahead of us
     smallest_shown: int = 5  # the public sees no count below it
     public_url: str = ""  # under which browsers reach it; "" = as they ask
+    mqtt_port: int = 1883  # on which devices reach the broker, on the same host as us
+    ws_port: int = 9001  # the same over WebSocket
     trusted: tuple[Network, ...] = ()  # where our balancers are, beside this machine
     oidc: Provider | None = None  # who knows the people that log in
     requests_per_s: float = 100.0  # of each token and address

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headcount.devices.handout import handout
 from headcount.devices.registry import Registry, new_handle, with_fields
 from headcount.errors import AliasTakenError, DeviceError, LogError
 from headcount.wire import KINDS, Device, Kind, Seen, iso
@@ -29,6 +30,7 @@ GIVEN = ("kind", "label", "groups", "aliases", "gateway", "firmware", "app")
 TOLD = ("id", "site", "status", "created", "last_seen")
 EXPORTED = ("id", "site", "kind", "label", "groups", "aliases", "gateway", "firmware", "app", "status", "created", "last_seen")  # fmt: skip
 SECRETS = ("id", "secret", "label")
+CODES = ("code", "expires", "owntracks", "page")
 _FORMULA = "=+-@＝＋－＠'"  # noqa: RUF001  # spreadsheets take the wide ones, too
 _PROBLEMS = 20
 _AT_ONCE = 50
@@ -75,7 +77,16 @@ def line(cells: Iterable[str]) -> str:
     return out.getvalue()
 
 
-def parsed(text: str, site: str) -> list[Row]:
+def codes(made: Iterable[str], base: str, expires: float) -> str:
+    """The table of claim codes with their links, under which address phones reach the API."""
+    lines = [line(CODES)]
+    for code in made:
+        links = handout(base, code)
+        lines.append(line((code, iso(expires), links.owntracks, links.page)))
+    return "".join(lines)
+
+
+def parsed(text: str, site: str, most: int = MOST_ROWS) -> list[Row]:
     """The devices that a table wants registered on a site; all rows are usable, or none is taken.
 
     Raises:
@@ -93,8 +104,8 @@ def parsed(text: str, site: str) -> list[Row]:
         for cells in reader:
             if not any(cells):
                 continue
-            if len(rows) >= MOST_ROWS:
-                raise DeviceError("the table", f"has more than {MOST_ROWS} devices", "Cut it into several")
+            if len(rows) >= most:
+                raise DeviceError("the table", f"has more than {most} devices", "Cut it into several")
             try:
                 row = _row(header, cells, reader.line_num, site)
                 _check_twice(row, named)
