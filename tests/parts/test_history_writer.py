@@ -183,7 +183,10 @@ def test_it_waits_for_its_stream(tmp_path: Path) -> None:
                 async with writing(broker, tmp_path):
                     await asyncio.sleep(0.2)
                     work_queue = StreamConfig(
-                        name=HISTORY_STREAM, subjects=["history.*"], retention=RetentionPolicy.WORK_QUEUE
+                        name=HISTORY_STREAM,
+                        subjects=["history.*"],
+                        retention=RetentionPolicy.WORK_QUEUE,
+                        max_bytes=1 << 24,
                     )
                     await client.jetstream().add_stream(work_queue)
                     await publish(client, *batches)

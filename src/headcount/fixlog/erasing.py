@@ -1,8 +1,8 @@
 """Messages of a stream gone from the disk, not only marked as deleted.
 
-`erase` overwrites single messages: about a millisecond each. `purge` drops all up to one of them, at once,
-by removing files: completely where nothing newer has come, and otherwise but for at most `LEFT_BYTES`, which
-go with the next purge that finds nothing newer or more than that.
+`erase` overwrites single messages: about two milliseconds each. `purge` drops all up to one of them, at
+once, by removing files: completely where nothing newer has come. Otherwise the newest file stays as it is until
+a purge finds nothing newer in it, or it has its 8 MiB and is mostly dead: then the server rewrites it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 import msgspec
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 
 from headcount.errors import LogError
 
 #: Requests under way at once: the server queues some thousands for everybody together.
 AT_ONCE = 200
-#: The server rewrites a file of messages when it is larger than this and more than half of it is dead.
-#: Source: nats-server 2.15.1, `filestore.go`: `compact`, `compactMinimum`.
-LEFT_BYTES = 2 << 20
+#: Of acknowledged messages so many are overwritten one by one, before that they are purged.
+MOST_SINGLE = 2000
 _ANSWER_S = 10.0
 _GONE = (10037, 10043, 10057)  # no message found; none of that sequence; deleted by somebody else
 
@@ -71,3 +71,21 @@ async def purge(client: Client, stream: str, last: int) -> int:
     if problem := body.get("error"):
         raise LogError(f"{stream} refuses to be purged: {problem.get('description')}")
     return int(body["purged"])
+
+
+async def erase_acknowledged(client: Client, stream: str, consumer: str) -> int:
+    """Overwrite what a consumer has acknowledged without a gap; how many messages that were.
+
+    Raises:
+        LogError: the server doesn't answer or refuses; some may be erased then. Asking again is harmless.
+    """
+    jetstream = client.jetstream(timeout=_ANSWER_S)
+    try:
+        state = (await jetstream.stream_info(stream)).state
+        floor = (await jetstream.consumer_info(stream, consumer)).ack_floor
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise LogError(f"{stream}: messages can't be erased now: {error!r}") from error
+    last = min(floor.stream_seq if floor else 0, state.last_seq)
+    if last - state.first_seq >= MOST_SINGLE:  # so much fills its files fast, and those are removed
+        await purge(client, stream, last - MOST_SINGLE)
+    return await erase(client, stream, range(max(state.first_seq, last - MOST_SINGLE + 1), last + 1))

@@ -5,15 +5,16 @@
     EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
     HISTORY    history.<p>       rows on their way into segments, overwritten once they are there
     FOREIGN    owntracks.*.*, …  other formats, overwritten once they are translated
-    KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket
+    KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket; older ones are
+                                 overwritten
     KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
     KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
     KV_DEVICE    $KV.DEVICE.>    the registry of devices, a key-value bucket; keeps what is replaced
-                                 until it is erased by overwriting (`Bucket.put`, `erase`)
+                                 until it is erased by overwriting (`Bucket.rewrite`, `erase`)
     KV_COMMAND   $KV.COMMAND.>   commands to devices, the same
     KV_DAYKEY    $KV.DAYKEY.>    the keys of the days' pseudonyms, the same
     KV_ACCESS    $KV.ACCESS.>    tokens and sessions of the API, a key-value bucket
-    KV_BAN       $KV.BAN.>       who is kept out, a key-value bucket
+    KV_BAN       $KV.BAN.>       who is kept out, a key-value bucket in memory: ids of devices are its keys
     KV_SEEN      $KV.SEEN.>      when devices were last connected, a key-value bucket in memory
     AUDIT        audit.>         who has done what; nothing in it can be removed by request
 
@@ -168,14 +169,14 @@ def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
             max_bytes=sizes.foreign,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
         ),
-        _bucket(SNAPSHOT_BUCKET, sizes.snapshots),
+        _bucket(SNAPSHOT_BUCKET, sizes.snapshots, **_ERASABLE),
         _bucket(LEASE_BUCKET, MIB),
         _bucket(UNIT_BUCKET, MIB),
         _bucket(DEVICE_BUCKET, sizes.devices, **_ERASABLE),
         _bucket(COMMAND_BUCKET, sizes.commands, **_ERASABLE),
         _bucket(DAYKEY_BUCKET, MIB, **_ERASABLE),
         _bucket(ACCESS_BUCKET, 4 * MIB),
-        _bucket(BAN_BUCKET, 2 * MIB),
+        _bucket(BAN_BUCKET, 2 * MIB, storage="memory"),
         _bucket(SEEN_BUCKET, 64 * MIB, storage="memory"),
         _stream(
             wire.AUDIT_STREAM,
@@ -252,8 +253,11 @@ async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> No
     if exists:
         answer = await _ask(client, f"STREAM.INFO.{name}")
         present = answer["config"]
-        if present["storage"] != config["storage"]:
-            # of an earlier release; its MQTT streams held what may not be on the disk
+        if present["storage"] != config["storage"] or (
+            present["deny_delete"] and not config.get("deny_delete")
+        ):
+            # Of an earlier release, and nothing that can be changed. What was there held what may not be on
+            # the disk; what it was for is made again.
             await _ask(client, f"STREAM.DELETE.{name}")
             await _ask(client, f"STREAM.CREATE.{name}", config)
             return

@@ -1,8 +1,9 @@
 """The history role: from the HISTORY stream into segments.
 
-    HISTORY ──fetch──▶ Pending (memory) ──every flush_s, or when full──▶ Segments (disk) ──▶ ack
+    HISTORY ──fetch──▶ Pending (memory) ──every flush_s, or when full──▶ Segments (disk) ──▶ ack ──▶ erase
 
-A batch is acknowledged only when all of it is on disk. Batches of a partition must be worked off in
+A batch is acknowledged only when all of it is on disk, and then overwritten in the stream: rows are kept in
+one place only. Batches of a partition must be worked off in
 the order of the stream, or the mark that tells new rows from old ones would pass over some. The
 broker keeps that order only while nothing is lost on the way: what it has sent and we have not
 acknowledged comes again after `ack_wait`, behind newer messages. So the consumer is made anew, from
@@ -28,6 +29,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolic
 from nats.js.client import JetStreamContext
 
 from headcount.errors import LogError
+from headcount.fixlog.erasing import erase_acknowledged
 from headcount.history.pending import Pending
 from headcount.history.retention import drop_expired
 from headcount.history.segments import Segments, opened
@@ -46,6 +48,8 @@ FETCH_S = 0.5  # also how long a stop may have to wait
 RETENTION_S = 60.0
 RETRY_S = 0.5
 REQUEST_S = 2.0
+#: How often what is acknowledged is overwritten, beside after each flush.
+REMOVE_S = 10.0
 
 Clock = Callable[[], float]
 
@@ -72,6 +76,7 @@ class _Writer:
     stats: Stats
     full: asyncio.Event = field(default_factory=asyncio.Event)
     roomy: asyncio.Event = field(default_factory=asyncio.Event)
+    written: asyncio.Event = field(default_factory=asyncio.Event)
     disk: asyncio.Lock = field(default_factory=asyncio.Lock)
     held: list[Msg] = field(default_factory=list)  # to be acknowledged with the next flush
     decoder: msgspec.msgpack.Decoder[HistoryBatch] = field(
@@ -104,6 +109,7 @@ class _Writer:
             self.stats.repeated = self.pending.repeated
         for message in held:
             await _ack(message)
+        self.written.set()
 
     async def drop_expired(self) -> None:
         async with self.disk:
@@ -146,12 +152,14 @@ async def run(
                 tasks.create_task(_read(client, writer, stop), name="history: read")
                 tasks.create_task(_flush(writer, stop, flush_s), name="history: flush")
                 tasks.create_task(_retain(writer, stop), name="history: retention")
+                tasks.create_task(_remove(client, writer, stop), name="history: remove")
         except ExceptionGroup as group:
             # One loop failed and ended the others: its error is the role's.
             raise group.exceptions[0] from group
         await writer.flush()
         if client.is_connected:
             await client.flush()
+            await _remove_written(client)
 
 
 async def _read(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
@@ -240,6 +248,21 @@ async def _retain(writer: _Writer, stop: asyncio.Event) -> None:
     while not stop.is_set():
         await _either(stop, RETENTION_S)
         await writer.drop_expired()
+
+
+async def _remove(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
+    """Overwrite in the stream what is in segments; what an earlier writer left behind, too."""
+    while not stop.is_set():
+        await _either(stop, REMOVE_S, writer.written)
+        writer.written.clear()
+        await _remove_written(client)
+
+
+async def _remove_written(client: Client) -> None:
+    try:
+        await erase_acknowledged(client, HISTORY_STREAM, CONSUMER)
+    except LogError as error:
+        log.debug("rows that are written stay in the stream for now: %s", error)
 
 
 async def _ack(message: Msg) -> None:

@@ -1,7 +1,8 @@
 """Where each partition stopped, in a key-value bucket of the log.
 
 One key a partition, `p<number>`, written by compare-and-set: whoever wrote last knows the revision,
-and anybody else who comes with an older one is refused.
+and anybody else who comes with an older one is refused. What is replaced is overwritten on disk: states hold
+pseudonyms, and nobody may be found in an old one who has been erased.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Snapshot:
 class Snapshots:
     """The newest saved state of each partition."""
 
-    def __init__(self, bucket: KeyValue) -> None:
+    def __init__(self, bucket: KeyValue, js: JetStreamContext) -> None:
         """Use this bucket; see `open_snapshots`."""
         self._bucket = bucket
+        self._js = js
 
     async def load(self, partition: int) -> Snapshot:
         """The newest state of a partition; one that is damaged counts as none.
@@ -87,11 +89,21 @@ class Snapshots:
             )
         value = msgspec.msgpack.encode(_Stored(epoch, len(state), zstd))
         try:
-            return await self._bucket.update(f"p{partition}", value, last=revision)
+            newer = await self._bucket.update(f"p{partition}", value, last=revision)
         except nats.js.errors.KeyWrongLastSequenceError as error:
             raise SnapshotConflictError(f"of partition {partition}", "somebody saved a newer one") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LogError(f"snapshot of partition {partition}: not saved: {error!r}") from error
+        if revision:
+            await self._overwrite(revision)
+        return newer
+
+    async def _overwrite(self, revision: int) -> None:
+        """Best effort: what is left is overwritten when somebody is erased, see `privacy.erasure`."""
+        try:
+            await self._js.delete_msg(f"KV_{SNAPSHOT_BUCKET}", revision)
+        except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+            _log.debug("an older state isn't overwritten: %r", error)
 
 
 async def open_snapshots(js: JetStreamContext) -> Snapshots:
@@ -101,6 +113,6 @@ async def open_snapshots(js: JetStreamContext) -> Snapshots:
         LogError: if the bucket isn't there.
     """
     try:
-        return Snapshots(await js.key_value(SNAPSHOT_BUCKET))
+        return Snapshots(await js.key_value(SNAPSHOT_BUCKET), js)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise LogError(f"the bucket {SNAPSHOT_BUCKET} isn't there: {error!r}") from error
