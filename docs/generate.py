@@ -92,7 +92,7 @@ def settings() -> str:
             "container (`python -m headcount.ops.health`). The image sets it; without it there is none."
         ),
         (
-            "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_IMAGE`: read by `deploy/compose.yaml`, see "
+            "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_NAMES`, `HEADCOUNT_IMAGE`: read by `deploy/compose.yaml`, see "
             "[run a cluster](../guides/deploy.md)."
         ),
     ]
@@ -125,6 +125,8 @@ def values_of(option: click.Option) -> str:
     kind = option.type
     if option.is_flag:
         return "on or off"
+    if isinstance(kind, click.Choice):
+        return ", ".join(f"`{choice}`" for choice in kind.choices)
     if isinstance(kind, click.IntRange):
         return f"{kind.min} to {kind.max}"
     if kind.name == "float":

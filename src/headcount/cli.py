@@ -160,12 +160,13 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
                 type=click.Path(path_type=Path, dir_okay=False),
                 envvar=f"HEADCOUNT_{name.upper().replace('-', '_')}",
                 show_envvar=True,
+                show_default=without,
                 help=about,
             )
-            for name, about in (
-                ("tls-cert", "Certificate (PEM). Default: a self-made one in the data folder."),
-                ("tls-key", "The certificate's private key (PEM)."),
-                ("client-ca", "Devices must show a certificate of this CA (PEM)."),
+            for name, without, about in (
+                ("tls-cert", "a self-made one in the data folder", "Certificate (PEM)."),
+                ("tls-key", "that of the self-made one", "The certificate's private key (PEM)."),
+                ("client-ca", "none", "Devices must show a certificate of this CA (PEM)."),
             )
         ),
         click.option(
