@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from headcount.errors import LogError
 from headcount.fixlog import acknowledged
+from headcount.fixlog.streams import PARTITIONS_KEY
 from headcount.wire import FIX_STREAM, FORGET_SUBJECT
 
 #: So many are read at most, the newest: an hour at one a second, said twice with QoS 1.
@@ -81,6 +82,16 @@ async def messages_of(
         return await _read(nc, stream, consumer, Messages(now_s - span_s), min(pending, most))
     finally:
         await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}")
+
+
+async def partitions_of_log(nc: Client) -> int:
+    """With how many partitions the log was made.
+
+    Raises:
+        LogError: the log doesn't answer, or isn't there.
+    """
+    info = await _ask(nc, f"STREAM.INFO.{FIX_STREAM.format(partition=0)}", {})
+    return int(info["config"].get("metadata", {}).get(PARTITIONS_KEY, 1))
 
 
 async def _read(nc: Client, stream: str, consumer: str, found: Messages, wanted: int) -> Messages:
