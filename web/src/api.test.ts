@@ -45,6 +45,15 @@ describe("parseCounts", () => {
     ]);
   });
 
+  it("knows what the public is told: rounded, hidden, withheld", () => {
+    const around = { low: null, high: null, stale: null };
+    const told = (count: unknown) =>
+      parseCounts({ at: 1, zones: [{ zone: "z", person: { count, ...around } }] }).zones[0]?.person;
+    expect(told(410)).toEqual({ told: "rounded", count: 410, low: 410, high: 410, stale: 0 });
+    expect(told("<5")).toEqual({ told: "hidden", below: 5, count: 0, low: 0, high: 0, stale: 0 });
+    expect(told(null)).toMatchObject({ told: "withheld", count: 0 });
+  });
+
   it("refuses counts without a time", () => {
     expect(() => parseCounts({ zones: [] })).toThrow("no time");
   });

@@ -3,13 +3,24 @@
 export type Kind = "person" | "vehicle";
 export const KINDS: readonly Kind[] = ["person", "vehicle"];
 
+/**
+ * How a count is told to those who may not see it as it is: rounded; that it is small; or not at all,
+ * since with the others it would give a small one away.
+ */
+export type Told = "rounded" | "hidden" | "withheld";
+
 /** A zone's count of one kind, and what surrounds it. */
 export interface Numbers {
-  count: number;
+  count: number; // 0 where it is hidden or withheld
   low: number;
   high: number;
   stale: number;
+  told?: Told; // undefined: it is as it is
+  below?: number; // what a hidden one is less than
 }
+
+/** Is there a number at all? */
+export const known = ({ told }: Pick<Numbers, "told">): boolean => told === undefined || told === "rounded";
 
 export interface ZoneCount {
   zone: string;
@@ -68,6 +79,7 @@ export interface Spread {
   min: number;
   max: number;
   mean: number;
+  told?: Told;
 }
 
 /** The server answered with an error, or with something that isn't what it should be. */
@@ -96,10 +108,18 @@ export function parseTime(value: unknown): number {
   return typeof value === "string" ? Date.parse(value) : Number.NaN;
 }
 
+/** `"<5"` → hidden, below 5; null → withheld; a number without what surrounds it → rounded. */
+function parseTold(count: unknown, around: unknown): Pick<Numbers, "told" | "below"> {
+  if (typeof count === "string") return { told: "hidden", below: asNumber(Number(count.replace("<", "")), 1) };
+  if (count === null) return { told: "withheld" };
+  return around === null ? { told: "rounded" } : {};
+}
+
 function parseNumbers(value: unknown): Numbers {
   const from = asObject(value);
   const count = asNumber(from["count"]);
   return {
+    ...parseTold(from["count"], from["low"]),
     count,
     low: asNumber(from["low"], count),
     high: asNumber(from["high"], count),
@@ -182,7 +202,9 @@ export function parseSite(value: unknown): Site {
 function parseSpread(value: unknown): Spread {
   const from = asObject(value);
   const mean = asNumber(from["mean"], asNumber(from["count"]));
+  const { told } = parseTold(from["count"], from["mean"]);
   return {
+    ...(told ? { told } : {}),
     count: asNumber(from["count"], mean),
     min: asNumber(from["min"], mean),
     max: asNumber(from["max"], mean),

@@ -25,6 +25,18 @@ describe("pointsOf", () => {
     const rows = [20, 10].map((at) => ({ at, person: spread(at), vehicle: spread(0) }));
     expect(pointsOf(rows, "person").map(({ value }) => value)).toEqual([10, 20]);
   });
+
+  it("leaves out what isn't told, and has a gap there", () => {
+    const spread = (mean: number) => ({ count: mean, min: mean, max: mean, mean });
+    const hidden = { ...spread(0), told: "hidden" as const };
+    const rows = [5, 10, undefined, 15].map((n, at) => ({
+      at,
+      person: n === undefined ? hidden : { ...spread(n), told: "rounded" as const },
+      vehicle: spread(0),
+    }));
+    const parts = stretches(pointsOf(rows, "person"), 100);
+    expect(parts.map((part) => part.map(({ value }) => value))).toEqual([[5, 10], [15]]);
+  });
 });
 
 describe("chartInWords", () => {

@@ -1,6 +1,6 @@
 /** A small chart of a zone's last hours. */
 
-import type { HistoryRow, Kind } from "./api";
+import { type HistoryRow, type Kind, known } from "./api";
 import { drawing, element } from "./element";
 import { clockTime, countOf, figure, kindTitle } from "./format";
 
@@ -10,6 +10,7 @@ export interface Point {
   value: number;
   min: number;
   max: number;
+  apart?: boolean; // something before it isn't told
 }
 
 export interface Span {
@@ -22,20 +23,28 @@ const WIDTH = 320;
 const HEIGHT = 56;
 
 export function pointsOf(rows: readonly HistoryRow[], kind: Kind): Point[] {
-  return rows
-    .map((row) => ({ at: row.at, value: row[kind].mean, min: row[kind].min, max: row[kind].max }))
-    .sort((a, b) => a.at - b.at);
+  const points: Point[] = [];
+  let apart = false;
+  for (const { at, [kind]: spread } of [...rows].sort((a, b) => a.at - b.at)) {
+    if (!known(spread)) {
+      apart = true;
+      continue;
+    }
+    points.push({ at, value: spread.mean, min: spread.min, max: spread.max, ...(apart ? { apart } : {}) });
+    apart = false;
+  }
+  return points;
 }
 
 /** A longer time without a point is a gap. The newest rows reach the history a minute or two late. */
 const gapOf = (stepMs: number): number => Math.max(2.5 * stepMs, 150_000);
 
-/** Points in stretches: where the system was off, the line has a gap. */
+/** Points in stretches: where the system was off, or numbers aren't told, the line has a gap. */
 export function stretches(points: readonly Point[], gapMs: number): Point[][] {
   const found: Point[][] = [];
   let last: Point | undefined;
   for (const point of points) {
-    if (last && point.at - last.at <= gapMs) found.at(-1)?.push(point);
+    if (last && point.at - last.at <= gapMs && !point.apart) found.at(-1)?.push(point);
     else found.push([point]);
     last = point;
   }
@@ -75,7 +84,7 @@ export function bandPath(points: readonly Point[], { x, y }: Frame): string {
 /** What the chart shows, for those who don't see it. */
 export function chartInWords(kind: Kind, points: readonly Point[], timezone: string | undefined): string {
   const [first, last] = [points[0], points.at(-1)];
-  if (!first || !last) return `${kindTitle(kind)}: nothing recorded yet.`;
+  if (!first || !last) return `${kindTitle(kind)}: nothing recorded yet, or nothing that is told.`;
   const most = points.reduce((best, point) => (point.max > best.max ? point : best), first);
   const least = points.reduce((low, point) => Math.min(low, point.min), Infinity);
   return (

@@ -1,8 +1,8 @@
 /** The chosen zone: its numbers explained in words, and its last hours. */
 
-import type { Kind, Site, Zone, ZoneCount } from "./api";
+import { type Kind, known, type Site, type Zone, type ZoneCount } from "./api";
 import { element, icon, setText } from "./element";
-import { countOf, explain, figure, kindTitle, percent, range, typeName } from "./format";
+import { countOf, explain, kindTitle, percent, range, shown, typeName } from "./format";
 import type { History } from "./history";
 import { mainKind, occupancy } from "./scale";
 
@@ -64,7 +64,7 @@ export class Details {
   show(zone: Zone | undefined, counts: ZoneCount | undefined): void {
     this.#zone = zone;
     this.root.hidden = zone === undefined;
-    this.history.show(zone);
+    this.history.show(zone, counts);
     if (!zone) return;
     const order: Kind[] = mainKind(zone) === "person" ? ["person", "vehicle"] : ["vehicle", "person"];
     this.#kindsBox.replaceChildren(...order.map((kind) => this.#kinds[kind].root));
@@ -89,10 +89,10 @@ export class Details {
     const part = this.#kinds[kind];
     const numbers = counts?.[kind];
     if (!numbers) return;
-    setText(part.figure, figure(numbers.count));
+    setText(part.figure, shown(numbers));
     setText(part.range, range(numbers));
     setText(part.words, explain(kind, numbers, this.site.freshSeconds).join(" "));
-    part.root.classList.toggle("none", numbers.high === 0);
+    part.root.classList.toggle("none", numbers.high === 0 || !known(numbers));
     const end = Math.max(zone.capacity[kind] ?? 0, numbers.high, 1);
     const shares = [numbers.low, numbers.count - numbers.low, numbers.high - numbers.count].map((n) => n / end);
     shares.forEach((share, i) => {

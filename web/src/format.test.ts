@@ -10,6 +10,20 @@ const counts: ZoneCount = {
 };
 
 describe("words", () => {
+  it("say what the public is told", () => {
+    const hidden = { told: "hidden" as const, below: 5, count: 0, low: 0, high: 0, stale: 0 };
+    const rounded = { told: "rounded" as const, count: 410, low: 410, high: 410, stale: 0 };
+    const withheld = { told: "withheld" as const, count: 0, low: 0, high: 0, stale: 0 };
+    expect([hidden, rounded, withheld].map(format.shown)).toEqual(["<5", "410", "–"]);
+    expect(format.countInWords("person", hidden)).toBe("fewer than 5 people");
+    expect(format.countInWords("person", rounded)).toBe("about 410 people");
+    expect([hidden, rounded, withheld].map(format.range)).toEqual(["", "rounded", "not told"]);
+    expect(format.explain("vehicle", hidden, 120)).toEqual([
+      "Fewer than 5 vehicles here, perhaps none: small numbers aren’t told.",
+    ]);
+    expect(format.explain("person", withheld, 120)).toHaveLength(1);
+  });
+
   it("count in singular and plural", () => {
     expect(format.countOf("person", 1)).toBe("1 person");
     expect(format.countOf("vehicle", 1234)).toBe("1,234 vehicles");

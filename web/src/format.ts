@@ -1,6 +1,6 @@
 /** Numbers and times as words. */
 
-import type { Kind, Numbers, Zone, ZoneCount } from "./api";
+import { type Kind, known, type Numbers, type Zone, type ZoneCount } from "./api";
 import { occupancy } from "./scale";
 
 const figures = new Intl.NumberFormat("en");
@@ -18,6 +18,17 @@ export const figure = (value: number): string => figures.format(Math.round(value
 /** `1 person`, `412 people`. */
 export const countOf = (kind: Kind, value: number): string =>
   `${figure(value)} ${NOUNS[kind][value === 1 ? 0 : 1]}`;
+
+/** A count as figures: `412`, `<5`, or a dash where it isn't told. */
+export const shown = (numbers: Numbers): string =>
+  known(numbers) ? figure(numbers.count) : numbers.told === "hidden" ? `<${figure(numbers.below ?? 1)}` : "–";
+
+/** A count in words: `412 people`, `about 410 people`, `fewer than 5 people`. */
+export function countInWords(kind: Kind, numbers: Numbers): string {
+  if (numbers.told === "hidden") return `fewer than ${countOf(kind, numbers.below ?? 1)}`;
+  if (numbers.told === "withheld") return `number of ${NOUNS[kind][1]} not told`;
+  return numbers.told === "rounded" ? `about ${countOf(kind, numbers.count)}` : countOf(kind, numbers.count);
+}
 
 export const kindTitle = (kind: Kind): string => (kind === "person" ? "People" : "Vehicles");
 
@@ -48,8 +59,10 @@ export function duration(seconds: number): string {
 }
 
 /** `390–420`, or `exactly 412` where there is no doubt. */
-export const range = (numbers: Numbers): string =>
-  numbers.low === numbers.high ? `exactly ${figure(numbers.low)}` : `${figure(numbers.low)}–${figure(numbers.high)}`;
+export function range(numbers: Numbers): string {
+  if (numbers.told) return { rounded: "rounded", hidden: "", withheld: "not told" }[numbers.told];
+  return numbers.low === numbers.high ? `exactly ${figure(numbers.low)}` : `${figure(numbers.low)}–${figure(numbers.high)}`;
+}
 
 /** `between 390 and 420`, to be read out. */
 export const rangeInWords = (numbers: Numbers): string =>
@@ -70,7 +83,7 @@ export function clockTime(at: number, timezone: string | undefined): string {
 export function zoneInWords(zone: Zone, counts: ZoneCount | undefined): string {
   const parts = [zone.name, typeName(zone.type)];
   if (!counts) return [...parts, "no numbers yet"].join(", ");
-  parts.push(countOf("person", counts.person.count), countOf("vehicle", counts.vehicle.count));
+  parts.push(countInWords("person", counts.person), countInWords("vehicle", counts.vehicle));
   const share = occupancy(zone, counts);
   if (share !== undefined) parts.push(`${percent(share)} full`);
   return parts.join(", ");
@@ -78,6 +91,7 @@ export function zoneInWords(zone: Zone, counts: ZoneCount | undefined): string {
 
 /** What a count means, sentence by sentence. */
 export function explain(kind: Kind, numbers: Numbers, freshSeconds: number): string[] {
+  if (numbers.told) return explainTold(kind, numbers);
   if (numbers.high === 0) return [`No ${NOUNS[kind][1]} here, and none close by.`];
   const said = [`${countOf(kind, numbers.count)} counted here.`];
   if (numbers.low === numbers.count && numbers.high === numbers.count) {
@@ -98,9 +112,17 @@ export function explain(kind: Kind, numbers: Numbers, freshSeconds: number): str
   return said;
 }
 
+function explainTold(kind: Kind, numbers: Numbers): string[] {
+  const said = countInWords(kind, numbers);
+  const first = `${said.charAt(0).toUpperCase()}${said.slice(1)}`;
+  if (numbers.told === "hidden") return [`${first} here, perhaps none: small numbers aren’t told.`];
+  if (numbers.told === "withheld") return [`${first} at the moment: with the others it would give a small one away.`];
+  return [`${first} here: rounded at random, and told once a minute.`];
+}
+
 export const pageTitle = (site: string, total: ZoneCount | undefined, lost: boolean): string => {
   const numbers = total
-    ? `${countOf("person", total.person.count)} · ${countOf("vehicle", total.vehicle.count)} – ${site}`
+    ? `${countInWords("person", total.person)} · ${countInWords("vehicle", total.vehicle)} – ${site}`
     : site;
   return lost ? `(reconnecting) ${numbers}` : numbers;
 };

@@ -1,6 +1,6 @@
 /** The last hours of the chosen zone: asks for them, again now and then, and draws them. */
 
-import type { Api, HistoryRow, Kind, Site, Zone, ZoneCount } from "./api";
+import { type Api, type HistoryRow, type Kind, known, type Site, type Zone, type ZoneCount } from "./api";
 import { chart, type Point, pointsOf, type Span } from "./chart";
 import { element, setAttribute } from "./element";
 import { mainKind } from "./scale";
@@ -11,6 +11,8 @@ const REACHES: readonly { hours: number; stepSeconds: number }[] = [
   { hours: 6, stepSeconds: 60 },
   { hours: 24, stepSeconds: 300 },
 ];
+/** What the public is told is of full minutes. */
+const MINUTE_SECONDS = 60;
 const AGAIN_MS = 30_000;
 const HOUR_MS = 3_600_000;
 
@@ -51,8 +53,9 @@ export class History {
     );
   }
 
-  show(zone: Zone | undefined): void {
+  show(zone: Zone | undefined, counts: ZoneCount | undefined): void {
     this.#zone = zone;
+    this.#counts = counts;
     this.#rows = undefined;
     this.#problem = "";
     this.#charts.replaceChildren();
@@ -69,14 +72,15 @@ export class History {
   }
 
   async #ask(): Promise<void> {
-    const { hours, stepSeconds } = this.#reach;
+    const { hours } = this.#reach;
+    const stepSeconds = this.#stepSeconds();
     const zone = this.#zone;
     if (!zone) return;
     const now = this.api.now();
     this.#askedAt = now;
     try {
       const rows = await this.api.history(this.site.id, zone.id, now - hours * HOUR_MS, now, stepSeconds);
-      if (zone !== this.#zone || stepSeconds !== this.#reach.stepSeconds) return;
+      if (zone !== this.#zone || stepSeconds !== this.#stepSeconds()) return;
       this.#rows = rows;
       this.#problem = "";
     } catch (error) {
@@ -95,15 +99,24 @@ export class History {
       this.#charts.replaceChildren(element("p", { class: "hint" }, this.#problem));
       return;
     }
-    const span: Span = { from: to - this.#reach.hours * HOUR_MS, to, stepMs: this.#reach.stepSeconds * 1000 };
+    const span: Span = { from: to - this.#reach.hours * HOUR_MS, to, stepMs: this.#stepSeconds() * 1000 };
     const charts = this.#kinds(zone).map((kind) => chart(kind, this.#points(kind, to), span, this.site.timezone));
     this.#charts.replaceChildren(...charts);
   }
 
   #points(kind: Kind, now: number): Point[] {
     const points = pointsOf(this.#rows ?? [], kind);
-    const value = this.#counts?.[kind].count;
-    return value === undefined ? points : [...points, { at: now, value, min: value, max: value }];
+    const numbers = this.#counts?.[kind];
+    if (!numbers || !known(numbers)) return points;
+    const value = numbers.count;
+    const apart = this.#rows?.at(-1) !== undefined && !known((this.#rows.at(-1) as HistoryRow)[kind]);
+    return [...points, { at: now, value, min: value, max: value, ...(apart ? { apart } : {}) }];
+  }
+
+  /** Seconds between two points, as far as the numbers allow. */
+  #stepSeconds(): number {
+    const exact = this.#counts !== undefined && this.#counts.person.told === undefined;
+    return exact ? this.#reach.stepSeconds : Math.max(MINUTE_SECONDS, this.#reach.stepSeconds);
   }
 
   /** The zone's main kind, and the other one where there was any. */

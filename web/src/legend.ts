@@ -45,7 +45,7 @@ export class Legend {
     const swatch = (step: number, text: string): HTMLElement =>
       element("span", {}, element("i", { class: "swatch", "data-step": String(step), "aria-hidden": "true" }), text);
     this.#extra.replaceChildren(
-      ...(mode === "full" ? [swatch(OVER, "over capacity"), swatch(NEUTRAL, "no capacity known")] : []),
+      ...(mode === "full" ? [swatch(OVER, "over capacity"), swatch(NEUTRAL, "no capacity or number known")] : []),
     );
   }
 }

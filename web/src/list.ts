@@ -1,8 +1,8 @@
 /** The list of zones, busiest first. */
 
-import type { Zone, ZoneCount } from "./api";
+import { known, type Zone, type ZoneCount } from "./api";
 import { element, icon, setAttribute, setText } from "./element";
-import { figure, percent, typeName, typePlural, zoneInWords } from "./format";
+import { percent, shown, typeName, typePlural, zoneInWords } from "./format";
 import { occupancy, type Step } from "./scale";
 
 type CountsByZone = ReadonlyMap<string, ZoneCount>;
@@ -146,8 +146,8 @@ export class ZoneList {
     const share = occupancy(zone, counts);
     setText(row.note, share === undefined ? typeName(zone.type) : `${typeName(zone.type)}, ${percent(share)} full`);
     for (const kind of ["person", "vehicle"] as const) {
-      setText(row[kind], counts ? figure(counts[kind].count) : "–");
-      row[kind].parentElement?.classList.toggle("none", !counts || counts[kind].count === 0);
+      setText(row[kind], counts ? shown(counts[kind]) : "–");
+      row[kind].parentElement?.classList.toggle("none", !counts || counts[kind].count === 0 || !known(counts[kind]));
     }
   }
 

@@ -11,9 +11,9 @@ import {
   setWorkerUrl,
 } from "maplibre-gl";
 import workerUrl from "maplibre-gl/dist/maplibre-gl-worker.mjs?url";
-import { KINDS, type Kind, type Site, type Zone, type ZoneCount } from "./api";
+import { KINDS, type Kind, known, type Site, type Zone, type ZoneCount } from "./api";
 import { element, icon, setText } from "./element";
-import { figure } from "./format";
+import { shown } from "./format";
 import { anchorOf, areaOf, type Box, boxOf, widen } from "./geometry";
 import { type Candidate, place, widthOf } from "./labels";
 import { mainKind, type Mode, NEUTRAL, type Palette, type Step } from "./scale";
@@ -143,7 +143,7 @@ function leadOf(zone: Zone, counts: ZoneCount | undefined, mode: Mode): Kind {
   return counts && counts[main].count === 0 && counts[other].count > 0 ? other : main;
 }
 
-/** Sets a label's numbers, those that aren't 0, and how wide they are. */
+/** Sets a label's numbers, those that aren't 0 or of the other kind and small, and how wide they are. */
 function fillLabel(label: Label, counts: ZoneCount | undefined, mode: Mode): void {
   const lead = leadOf(label.zone, counts, mode);
   label.box.dataset["lead"] = lead;
@@ -151,12 +151,13 @@ function fillLabel(label: Label, counts: ZoneCount | undefined, mode: Mode): voi
   label.brief = 0;
   label.weighs = counts?.[lead].count ?? 0;
   for (const kind of KINDS) {
-    const count = counts?.[kind].count ?? 0;
+    const numbers = counts?.[kind];
     const part = label.numbers[kind];
-    part.hidden = count === 0;
-    if (count === 0) continue;
-    setText(part.lastElementChild as Element, figure(count));
-    const width = widthOf(figure(count), 7.4) + 14;
+    part.hidden = !numbers || (known(numbers) ? numbers.count === 0 : kind !== lead);
+    if (!numbers || part.hidden) continue;
+    part.classList.toggle("untold", !known(numbers));
+    setText(part.lastElementChild as Element, shown(numbers));
+    const width = widthOf(shown(numbers), 7.4) + 14;
     label.figures += width + (label.figures > 0 ? 7 : 0);
     if (kind === lead) label.brief = width;
   }

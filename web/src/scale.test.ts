@@ -68,6 +68,13 @@ describe("steps", () => {
     ]);
   });
 
+  it("says nothing of a zone whose number isn't told", () => {
+    const hidden = { told: "hidden" as const, below: 5, ...numbers(0) };
+    const some = new Map([["a", { zone: "a", person: hidden, vehicle: hidden }], counts("b", 50)]);
+    expect(steps(zones, some, "person").of.get("a")).toBe(NEUTRAL);
+    expect(steps(zones, some, "full").of.get("a")).toBe(NEUTRAL);
+  });
+
   it("compares with the busiest zone where it counts heads", () => {
     const { end, of } = steps(zones, now, "person");
     expect(end).toBe(50);

@@ -1,13 +1,13 @@
 /** From numbers to the colour of a zone: how full, or how many beside the busiest. */
 
-import type { Kind, Zone, ZoneCount } from "./api";
+import { type Kind, known, type Zone, type ZoneCount } from "./api";
 
 /** What the colours mean: how full a zone is, or how many people or vehicles are in it. */
 export type Mode = "full" | Kind;
 
 /**
  * Class of a zone: 0 is empty, 1 to 5 are fifths of the scale, 6 is above it.
- * `NEUTRAL` means that the scale says nothing of this zone (it has no capacity).
+ * `NEUTRAL` means that the scale says nothing of this zone (it has no capacity, or its number isn't told).
  */
 export type Step = number;
 export const NEUTRAL: Step = -1;
@@ -51,12 +51,12 @@ export const paletteFor = (dark: boolean): Palette => (dark ? DARK : LIGHT);
 /** The kind that a zone is mainly about. */
 export const mainKind = (zone: Zone): Kind => (zone.type === "car_park" ? "vehicle" : "person");
 
-/** Share of the capacity that is taken, of the kind with the larger share; undefined without capacity. */
+/** Share of the capacity that is taken, of the kind with the larger share; undefined without capacity or number. */
 export function occupancy(zone: Zone, counts: ZoneCount | undefined): number | undefined {
   let share: number | undefined;
   for (const kind of ["person", "vehicle"] as const) {
     const places = zone.capacity[kind];
-    if (places === undefined) continue;
+    if (places === undefined || (counts && !known(counts[kind]))) continue;
     share = Math.max(share ?? 0, (counts?.[kind].count ?? 0) / places);
   }
   return share;
@@ -100,6 +100,9 @@ export function steps(
   }
   const count = (zone: Zone): number => counts.get(zone.id)?.[mode].count ?? 0;
   const end = niceEnd(zones.reduce((most, zone) => Math.max(most, count(zone)), 0));
-  for (const zone of zones) of.set(zone.id, stepOf(count(zone) / end));
+  for (const zone of zones) {
+    const numbers = counts.get(zone.id)?.[mode];
+    of.set(zone.id, numbers && !known(numbers) ? NEUTRAL : stepOf(count(zone) / end));
+  }
   return { end, of };
 }

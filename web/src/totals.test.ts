@@ -19,6 +19,13 @@ describe("how new the numbers are", () => {
     expect(stateInWords({ ...good, now: 130_000 }).state).toBe("delayed");
   });
 
+  it("is a minute at most for what the public is told", () => {
+    const told = { ...good, now: 165_000, byMinute: true };
+    expect(stateInWords(told).state).toBe("live");
+    expect(ageInWords(told)).toContain("last full minute");
+    expect(stateInWords({ ...told, now: 180_000 }).state).toBe("delayed");
+  });
+
   it("is told at once when the server is gone", () => {
     const gone: Freshness = { ...good, state: "reconnecting" };
     expect(stateInWords(gone).text).toBe("Reconnecting");

@@ -2,11 +2,13 @@
 
 import type { Api, Counts, ZoneCount } from "./api";
 import { byId, setAttribute, setText } from "./element";
-import { age, figure, range } from "./format";
+import { age, range, shown } from "./format";
 import type { StreamState } from "./stream";
 
 /** Heartbeats come every 5 s: numbers younger than this are as new as they can be. */
 const CURRENT_MS = 8_000;
+/** What the public is told is of the last full minute. */
+const PUBLIC_MS = 68_000;
 
 export interface Freshness {
   validAt: number | undefined; // Unix milliseconds
@@ -14,11 +16,12 @@ export interface Freshness {
   state: StreamState;
   fresh: number; // partitions up to date, of `total`
   total: number;
+  byMinute?: boolean; // what the public is told
 }
 
 /** Are the numbers behind, though the connection is there? */
-export const delayed = ({ validAt, now, fresh, total }: Freshness): boolean =>
-  fresh < total || (validAt !== undefined && now - validAt > CURRENT_MS);
+export const delayed = ({ validAt, now, fresh, total, byMinute }: Freshness): boolean =>
+  fresh < total || (validAt !== undefined && now - validAt > (byMinute ? PUBLIC_MS : CURRENT_MS));
 
 export function stateInWords(freshness: Freshness): { state: string; text: string } {
   if (freshness.state === "reconnecting") return { state: "reconnecting", text: "Reconnecting" };
@@ -29,7 +32,9 @@ export function stateInWords(freshness: Freshness): { state: string; text: strin
 export function ageInWords(freshness: Freshness): string {
   const { validAt, now, state, fresh, total } = freshness;
   if (validAt === undefined) return "Waiting for the first numbers";
-  if (state === "live" && !delayed(freshness)) return "Numbers up to date";
+  if (state === "live" && !delayed(freshness)) {
+    return freshness.byMinute ? "Numbers of the last full minute, small ones hidden" : "Numbers up to date";
+  }
   const parts = fresh < total ? `, ${fresh} of ${total} parts up to date` : "";
   return `Numbers from ${age(now - validAt)} ago${parts}`;
 }
@@ -39,6 +44,7 @@ export class Totals {
   #state: StreamState = "connecting";
   #fresh = 0;
   #total = 0;
+  #byMinute = false;
 
   constructor(private readonly api: Api) {
     setInterval(() => this.#show(), 1_000);
@@ -47,10 +53,11 @@ export class Totals {
   heard(counts: Counts, site: ZoneCount | undefined): void {
     this.#fresh = counts.fresh;
     this.#total = counts.total;
+    this.#byMinute = site?.person.told !== undefined;
     this.valid(counts.at);
     if (!site) return;
     for (const kind of ["person", "vehicle"] as const) {
-      setText(byId(`total-${kind}`), figure(site[kind].count));
+      setText(byId(`total-${kind}`), shown(site[kind]));
       setText(byId(`range-${kind}`), range(site[kind]));
     }
   }
@@ -73,6 +80,7 @@ export class Totals {
       state: this.#state,
       fresh: this.#fresh,
       total: this.#total,
+      byMinute: this.#byMinute,
     };
     const { state, text } = stateInWords(freshness);
     setAttribute(byId("status"), "data-state", state);
