@@ -11,7 +11,7 @@ for await (const piece of stream.body.pipeThrough(new TextDecoderStream())) {
   text = lines.pop(); // what isn't a whole line yet
   for (const line of lines.filter((line) => line.startsWith("data: "))) {
     const update = JSON.parse(line.slice(6));
-    for (const zone of update.zones ?? []) people.set(zone.zone, zone.person.count);
+    for (const zone of update.zones ?? []) people.set(zone.zone, Number(zone.person.count) || 0); // "<5" and null: 0
     people.delete("site"); // the whole campus
     const busiest = [...people].sort(([a, n], [b, m]) => m - n || a.localeCompare(b)).slice(0, 5);
     console.log(update.at, busiest.map(([zone, count]) => `${zone} ${count}`).join("  "));

@@ -27,8 +27,8 @@ function show(zone) {
     row.append(head, document.createElement("td"), document.createElement("td"));
     rows.set(zone.zone, row);
   }
-  row.cells[1].textContent = zone.person.count;
-  row.cells[2].textContent = zone.vehicle.count;
+  row.cells[1].textContent = zone.person.count ?? "?";
+  row.cells[2].textContent = zone.vehicle.count ?? "?";
 }
 async function start() {
   const site = (await (await fetch("/v1/sites")).json()).sites[0];
