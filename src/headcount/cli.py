@@ -16,14 +16,17 @@ import click
 
 from headcount import __version__, machine, roles
 from headcount.broker.config import LOCAL
+from headcount.cli_audit import audit
 from headcount.cli_bench import bench_group
 from headcount.cli_ca import ca
 from headcount.cli_cluster import cluster_options
 from headcount.cli_prove import prove_command
 from headcount.cli_replay import replay
 from headcount.cli_scale import scale_options, taken
+from headcount.cli_sign_in import sign_in_options
 from headcount.cli_simulate import publish, simulate
 from headcount.cli_site import site as site_group
+from headcount.cli_token import token
 from headcount.errors import HeadcountError, SettingsError
 from headcount.ops.lifecycle import stop_on_signals
 from headcount.ops.logs import configure_logging
@@ -197,6 +200,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             help="Time-lapse: holds are divided by this and speed limits multiplied.",
         ),
     ]
+    function = sign_in_options(function)
     for option in reversed(options):
         function = option(function)
     return function
@@ -261,6 +265,8 @@ def main() -> None:
 
 main.add_command(site_group)
 main.add_command(ca)
+main.add_command(token)
+main.add_command(audit)
 main.add_command(simulate)
 main.add_command(publish)
 main.add_command(prove_command)

@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 from nats.aio.client import Client
 
+from headcount.access.limits import networks
+from headcount.access.oidc import Provider
 from headcount.adapters import translate
 from headcount.api import server
 from headcount.api.sources import Sources
@@ -275,9 +277,30 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         https=settings.encrypted,
         mqtt_port=settings.mqtt_port,
         ws_port=settings.ws_port,
+        public_url=settings.public_url,
+        trusted=networks(settings.trusted_proxies),
+        oidc=provider_of(settings),
+        requests_per_s=settings.requests_per_s,
     )
     tls = tls_of(settings) if settings.encrypts_http else None
     await server.run(sources, host=settings.host, port=settings.http_port, stop=stop, tls=tls)
+
+
+def provider_of(settings: Settings) -> Provider | None:
+    """Who knows the people that log in on the web page; None: nobody logs in.
+
+    Raises:
+        SettingsError: the file with our secret there can't be read.
+    """
+    if not settings.oidc_issuer:
+        return None
+    path, secret = settings.oidc_client_secret_file, ""
+    if path is not None:
+        try:
+            secret = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError("--oidc-client-secret-file", f"{path} can't be read: {error}") from error
+    return Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_role_claim)
 
 
 async def run_devices(settings: Settings, stop: asyncio.Event) -> None:
@@ -319,9 +342,7 @@ async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
     config = options.config(settings.host, ports, settings.inside_host, settings.health_port, tls)
     apis = tuple(joined(address) for address in settings.api_addresses)
     async with watching(_endpoint(settings), "headcount proxy") as units:
-        proxy = ProxySettings(
-            config, settings.data / "proxy", units, apis, tls, options.program_path()
-        )
+        proxy = ProxySettings(config, settings.data / "proxy", units, apis, tls, options.program_path())
         await balancing.run(proxy, stop)
 
 

@@ -72,6 +72,14 @@ class Settings:
     client_ca: Path | None = None
     device_fixes_per_s: float = 5.0
     device_bytes_per_s: int = 64 << 10
+    # --- signing in over HTTP
+    public_url: str = ""
+    trusted_proxies: str = ""
+    requests_per_s: float = 100.0
+    oidc_issuer: str = ""
+    oidc_client_id: str = "headcount"
+    oidc_client_secret_file: Path | None = None
+    oidc_role_claim: str = "groups"
     speed: float = 1.0
     # --- more than one machine
     name: str = field(default_factory=machine_name)
@@ -98,6 +106,7 @@ class Settings:
             ("--speed", self.speed, 0.01, 10_000),
             ("--device-fixes-per-s", self.device_fixes_per_s, 0.01, 100_000),
             ("--device-bytes-per-s", self.device_bytes_per_s, 1_000, 10**9),
+            ("--requests-per-s", self.requests_per_s, 0.1, 1_000_000),
             ("--drain-s", self.drain_s, 0, 3600),
         )
         for option, value, least, most in ranges:
@@ -118,6 +127,7 @@ class Settings:
             if host and re.fullmatch(r"[0-9A-Za-z.:_-]+", host) is None:
                 raise SettingsError(option, f"{host!r} is no address or name of a machine")
         self._check_ports()
+        self._check_sign_in()
         addresses("--core", self.core, self.nats_port)
         addresses("--api", self.api, self.http_port)
         addresses("--core-mqtt", self.core_mqtt, self.mqtt_port)
@@ -127,6 +137,26 @@ class Settings:
             raise SettingsError(
                 "--devices", "devices reach a core of three nodes through brokers: --no-devices"
             )
+
+    def _check_sign_in(self) -> None:
+        if self.public_url and re.fullmatch(r"https?://[0-9A-Za-z.:\[\]-]+/?", self.public_url) is None:
+            raise SettingsError(
+                "--public-url", f"{self.public_url!r}: use https://HOST or http://HOST:PORT, without a path"
+            )
+        try:
+            for part in filter(None, self.trusted_proxies.split(",")):
+                ipaddress.ip_network(part.strip(), strict=False)
+        except ValueError as error:
+            raise SettingsError("--trusted-proxies", str(error)) from error
+        if (
+            self.oidc_issuer
+            and re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", self.oidc_issuer) is None
+        ):
+            raise SettingsError(
+                "--oidc-issuer", f"{self.oidc_issuer!r}: use https://…; http:// on this machine only"
+            )
+        if self.oidc_client_secret_file is not None and not self.oidc_issuer:
+            raise SettingsError("--oidc-client-secret-file", "is of no use without --oidc-issuer")
 
     def _check_ports(self) -> None:
         ports = {
@@ -205,7 +235,9 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a role in a process of its own."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in ("data", "site", "secret_file", "tls_cert", "tls_key", "client_ca"):
+        for name in (
+            "data", "site", "secret_file", "tls_cert", "tls_key", "client_ca", "oidc_client_secret_file",
+        ):  # fmt: skip
             values[name] = values[name] and values[name].resolve()
         ours = {
             f"{ENVIRONMENT}{name.upper()}": str(value) for name, value in values.items() if value is not None

@@ -113,9 +113,9 @@ class SignIn:
 
     def _through_tls(self, scope: Scope) -> None:
         """Where our balancer ends TLS, the browser came over TLS all the same."""
-        headers, client = Headers(scope=scope), scope.get("client")
-        ours = client is not None and is_balancer(client[0], self._parts.sources.trusted)
-        if ours and headers.get("x-forwarded-proto") == "https":
+        sources, client = self._parts.sources, scope.get("client")
+        told = Headers(scope=scope).get("x-forwarded-proto") == "https"
+        if sources.https or (told and client is not None and is_balancer(client[0], sources.trusted)):
             scope["scheme"] = "https" if scope["type"] == "http" else "wss"
 
     async def _who(self, connection: HTTPConnection) -> SignedIn:
