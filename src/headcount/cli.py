@@ -20,6 +20,8 @@ from headcount.cli_audit import audit
 from headcount.cli_bench import bench_group
 from headcount.cli_ca import ca
 from headcount.cli_cluster import cluster_options
+from headcount.cli_device import device as device_group
+from headcount.cli_device_many import COMMANDS as OF_MANY_DEVICES
 from headcount.cli_prove import prove_command
 from headcount.cli_replay import replay
 from headcount.cli_scale import scale_options, taken
@@ -50,6 +52,10 @@ OPEN = (
     "  open     devices need no account, and programs on this machine may see everything: "
     "for trying out only\n"
 )
+
+
+#: Groups of commands at the core: the configuration file says them where it is, too.
+_AT_THE_CORE: dict[str, click.Group] = {"audit": audit, "device": device_group, "token": token}
 
 
 class Main(click.Group):
@@ -238,7 +244,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     for name in values:
         if name not in known:
             raise SettingsError(f"{path}: {name}", f"no such setting; there are {', '.join(sorted(known))}")
-    ctx.default_map = dict.fromkeys(("up", "demo", "run", "scale"), values)
+    groups = {name: dict.fromkeys(group.commands, values) for name, group in _AT_THE_CORE.items()}
+    ctx.default_map = dict.fromkeys(("up", "demo", "run", "scale"), values) | groups
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -265,6 +272,9 @@ def main() -> None:
 
 main.add_command(site_group)
 main.add_command(ca)
+main.add_command(device_group)
+for _command in OF_MANY_DEVICES:
+    device_group.add_command(_command)
 main.add_command(token)
 main.add_command(audit)
 main.add_command(simulate)
