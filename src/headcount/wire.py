@@ -296,6 +296,8 @@ ACK_TOPIC = "headcount/{site}/{kind}/{device}/ack"
 EXACT_TOPIC = "headcount/{site}/exact/{zone}"
 #: In the log: who is to be forgotten at this moment (`Forget` as JSON); see docs/concepts/privacy.md.
 FORGET_SUBJECT = "fix.{partition}.forget"
+#: A request to the role `history` (history/erasing.py): take these pseudonyms' rows out of everything it keeps.
+HISTORY_ERASE_SUBJECT = "ask.history.erase"
 
 DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
 Role = Literal["public", "viewer", "operator", "admin"]

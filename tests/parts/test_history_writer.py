@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -22,10 +23,11 @@ from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
 from headcount.errors import DataFolderError
 from headcount.history import writer as module
+from headcount.history.erasing import Answer, Request, erase_rows
 from headcount.history.retention import KEEP_S
-from headcount.history.segments import hour_name
+from headcount.history.segments import folder, hour_name, opened
 from headcount.history.writer import CONSUMER, Stats, run
-from headcount.wire import HISTORY_STREAM, HISTORY_SUBJECT, HistoryBatch
+from headcount.wire import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, HistoryBatch
 from history_batches import (
     T0,
     Row,
@@ -348,3 +350,83 @@ def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
         assert not list((tmp_path / "history").rglob("*.tmp"))
 
     asyncio.run(go())
+
+
+def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> None:
+    """Rows are in one place: once they are in a segment, the stream's files hold none of them."""
+
+    async def go() -> None:
+        rows, batches = sent(5, n=50)
+        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
+            await publish(client, *batches)
+            await until_acknowledged(client)
+            await asyncio.to_thread(
+                until_true, lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device))
+            )
+        assert_all_once(tmp_path, rows)
+
+    asyncio.run(go())
+
+
+def until_true(condition: Callable[[], bool]) -> None:
+    """Wait for a condition in a thread."""
+    while not condition():
+        time.sleep(0.1)
+
+
+def in_files(folder: Path, needle: bytes) -> bool:
+    """Whether any file below holds these bytes."""
+    return any(needle in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
+    """After the answer no row of the pseudonyms is anywhere, all others are; asked again, nothing is left to do."""
+
+    async def ask(client: Client, names: list[str]) -> Answer:
+        body = msgspec.json.encode(Request(names))
+        answer = await client.request(HISTORY_ERASE_SUBJECT, body, timeout=30)
+        return msgspec.json.decode(answer.data, type=Answer)
+
+    async def go() -> None:
+        rows, batches = sent(6, n=100)
+        gone = {row.device for row in rows[1][:3]}
+        async with open_broker(tmp_path / "broker") as broker:
+            async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
+                await publish(client, *batches)
+                answer = await ask(client, sorted(gone))
+                assert (answer.error, answer.rows) == ("", stats.erased)
+                assert (await ask(client, sorted(gone))).rows == 0
+                assert (await ask(client, ["nobody"])).error
+            kept = [[row for row in part if row.device not in gone] for part in rows]
+            assert_all_once(tmp_path, kept)
+            assert stats.erased == sum(map(len, rows)) - sum(map(len, kept)) > 0
+        needles = [form for name in gone for form in (name.encode(), bytes.fromhex(name))]
+        assert not [needle for needle in needles if in_files(tmp_path, needle)]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("left", ["half a file", "all of it"])
+def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left: str) -> None:
+    """What a killed erasing leaves beside a segment is removed at the next start, and erasing goes on."""
+    rows = random_rows(random.Random(7), 200)
+    write(tmp_path, batch(0, rows))
+    [segment] = segment_files(tmp_path, "fixes")
+    whole = segment.read_bytes()
+    segment.with_name(segment.name + ".erasing.tmp").write_bytes(
+        whole if left == "all of it" else whole[:100]
+    )
+    with opened(tmp_path) as segments:
+        assert segment_files(tmp_path, "fixes") == [segment]
+        assert not list(tmp_path.rglob("*.tmp"))
+        theirs = sum(row.device == rows[0].device for row in rows)
+        assert erase_rows(segments.root, [rows[0].device]) == theirs
+    assert len(stored_fixes(tmp_path)) == len(rows) - theirs
+
+
+def test_a_segment_that_holds_nobody_else_goes(tmp_path: Path) -> None:
+    """Where no row is left there is no file."""
+    rows = random_rows(random.Random(8), 20)
+    write(tmp_path, batch(0, rows))
+    assert erase_rows(folder(tmp_path), sorted({row.device for row in rows})) == 20
+    assert not segment_files(tmp_path, "fixes")

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -70,7 +71,7 @@ class Segments:
             DataFolderError: the disk is full or refuses; nothing of the flush has happened then, or
                 (when only the renaming failed) it is completed at the next start.
         """
-        with _disk(self.root):
+        with on_disk(self.root):
             tables = {
                 f"{place}/{flush.written.flush:012d}.parquet": table
                 for place, table in _tables(flush).items()
@@ -88,7 +89,7 @@ class Segments:
             path.parent.mkdir(parents=True)
             _sync(path.parent.parent)
         with path.open("wb") as file:
-            pq.write_table(table, file, **_encoding(table))
+            pq.write_table(table, file, **encoding(table))
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
@@ -113,7 +114,7 @@ def opened(data: Path) -> Iterator[Segments]:
         DataFolderError: the folder can't be written, another writer has it, or its record is damaged.
     """
     root = folder(data)
-    with _disk(root):
+    with on_disk(root):
         for kind in ("fixes", "counts"):
             (root / kind).mkdir(parents=True, exist_ok=True)
         lock = (root / "writer.lock").open("wb")
@@ -124,7 +125,7 @@ def opened(data: Path) -> Iterator[Segments]:
             raise DataFolderError(
                 str(root), "another history writer has it", "End that program, or use another data folder."
             ) from error
-        with _disk(root):
+        with on_disk(root):
             segments = Segments(root, _recovered(root))
         yield segments
 
@@ -169,8 +170,22 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
+def synchronised(what: Path | BinaryIO) -> None:
+    """Have a file that is being written, or a folder's names, on disk when this returns."""
+    if isinstance(what, Path):
+        _sync(what)
+    else:
+        what.flush()
+        os.fsync(what.fileno())
+
+
 @contextmanager
-def _disk(root: Path) -> Iterator[None]:
+def on_disk(root: Path) -> Iterator[None]:
+    """What the disk refuses, as an error that says what to do.
+
+    Raises:
+        DataFolderError: it does.
+    """
     try:
         yield
     except OSError as error:
@@ -262,7 +277,7 @@ def _sorted(kind: str, table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.lexsort((t, lon, lat))))
 
 
-def _encoding(table: pa.Table) -> dict[str, object]:
+def encoding(table: pa.Table) -> dict[str, object]:
     """Small differences between neighbours for numbers, dictionaries for names, zstd over both."""
     small = {"partition", "device", "kind", "acc", "verdict", "zone", "partitions", "partitions_total"}
     return {

@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,12 +29,13 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy
 from nats.js.client import JetStreamContext
 
-from headcount.errors import LogError
+from headcount.errors import HeadcountError, LogError
 from headcount.fixlog.erasing import erase_acknowledged
+from headcount.history.erasing import Answer, asked, erase_rows
 from headcount.history.pending import Pending
 from headcount.history.retention import drop_expired
 from headcount.history.segments import Segments, opened
-from headcount.wire import HISTORY_STREAM, HistoryBatch
+from headcount.wire import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HistoryBatch
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ FETCH_S = 0.5  # also how long a stop may have to wait
 RETENTION_S = 60.0
 RETRY_S = 0.5
 REQUEST_S = 2.0
+#: So long erasing somebody may take; whoever asks tries again.
+ERASE_S, ERASE_LOOK_S = 60.0, 0.1
 #: How often what is acknowledged is overwritten, beside after each flush.
 REMOVE_S = 10.0
 
@@ -65,6 +69,7 @@ class Stats:
     bytes: int = 0
     reopened: int = 0  # how often the consumer was made anew
     hours_dropped: int = 0
+    erased: int = 0  # fixes, because somebody was erased
 
 
 @dataclass(slots=True)
@@ -78,6 +83,7 @@ class _Writer:
     roomy: asyncio.Event = field(default_factory=asyncio.Event)
     written: asyncio.Event = field(default_factory=asyncio.Event)
     disk: asyncio.Lock = field(default_factory=asyncio.Lock)
+    erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
     held: list[Msg] = field(default_factory=list)  # to be acknowledged with the next flush
     decoder: msgspec.msgpack.Decoder[HistoryBatch] = field(
         default_factory=lambda: msgspec.msgpack.Decoder(HistoryBatch)
@@ -110,6 +116,43 @@ class _Writer:
         for message in held:
             await _ack(message)
         self.written.set()
+
+    async def erase(self, client: Client, names: list[str]) -> int:
+        """Have no row of these pseudonyms anywhere: not in the stream, not in memory, not in a segment.
+
+        Raises:
+            LogError, TimeoutError, nats.errors.Error: the broker is away; some may be left.
+            DataFolderError: the disk refuses.
+        """
+        async with self.erasing, asyncio.timeout(ERASE_S):
+            last = (await client.jetstream().stream_info(HISTORY_STREAM)).state.last_seq
+            while True:  # until all that was in the stream has come, is in segments and is overwritten
+                await self.flush()
+                await client.flush()
+                await erase_acknowledged(client, HISTORY_STREAM, CONSUMER)
+                state = (await client.jetstream().stream_info(HISTORY_STREAM)).state
+                if not state.messages or state.first_seq > last:
+                    break
+                await asyncio.sleep(ERASE_LOOK_S)
+            async with self.disk:
+                rows = await asyncio.to_thread(erase_rows, self.segments.root, names)
+        self.stats.erased += rows
+        return rows
+
+    async def answer(self, client: Client, message: Msg) -> None:
+        """Answer a request to erase."""
+        names = asked(message.data)
+        if names is None:
+            answer = Answer(error="that names nobody")
+        else:
+            try:
+                answer = Answer(await self.erase(client, names))
+            except (HeadcountError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
+                log.warning(
+                    "somebody can't be erased from the history now: %s", error or type(error).__name__
+                )
+                answer = Answer(error=f"not everything is erased yet: {error}")
+        await message.respond(msgspec.json.encode(answer))
 
     async def drop_expired(self) -> None:
         async with self.disk:
@@ -147,6 +190,7 @@ async def run(
         writer = _Writer(segments, Pending(segments.written), data, clock, stats or Stats())
         writer.roomy.set()
         await writer.drop_expired()
+        requests = await client.subscribe(HISTORY_ERASE_SUBJECT, cb=partial(writer.answer, client))
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_read(client, writer, stop), name="history: read")
@@ -156,6 +200,9 @@ async def run(
         except ExceptionGroup as group:
             # One loop failed and ended the others: its error is the role's.
             raise group.exceptions[0] from group
+        finally:
+            if client.is_connected:
+                await requests.unsubscribe()
         await writer.flush()
         if client.is_connected:
             await client.flush()
