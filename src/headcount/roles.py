@@ -38,6 +38,7 @@ from headcount.devices.limits import Limits
 from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog.connection import Endpoint, connected
 from headcount.history import writer
+from headcount.privacy import erasure
 from headcount.proxy import role as balancing
 from headcount.proxy.options import ProxyOptions
 from headcount.proxy.role import ProxySettings
@@ -56,6 +57,7 @@ from headcount.tls.contexts import pinned_context
 from headcount.tls.files import TlsFiles
 from headcount.worker import loop as counting
 from headcount.worker.publish import MqttAddress
+from headcount.worker.snapshots import open_snapshots
 
 _log = logging.getLogger(__name__)
 
@@ -318,11 +320,16 @@ def _keepers(
     gate = GateSettings(
         settings.name, settings.core_addresses, secret_of(settings), direct=True, limits=limits_of(settings)
     )
+
+    async def saved_seq(partition: int) -> int:
+        return await (await open_snapshots(js)).saved_seq(partition)
+
     # beside a core that lets no devices in there is nothing to guard: its brokers have gates of their own
     guard = {"gate": partial(keeping.run, gate, client)} if settings.devices else {}
     return guard | {
         "day keys": DayKeys(client, js).keep,
         "commands": partial(delivery.run, client, mqtt_addresses(settings)),
+        "erasing": partial(erasure.run, client, secret_of(settings), settings.partitions, saved_seq),
     }
 
 

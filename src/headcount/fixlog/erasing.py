@@ -8,12 +8,13 @@ a purge finds nothing newer in it, or it has its 8 MiB and is mostly dead: then 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from headcount.errors import LogError
 
@@ -21,6 +22,7 @@ from headcount.errors import LogError
 AT_ONCE = 200
 #: Of acknowledged messages so many are overwritten one by one, before that they are purged.
 MOST_SINGLE = 2000
+_READ_AT_ONCE = 500
 _ANSWER_S = 10.0
 _GONE = (10037, 10043, 10057)  # no message found; none of that sequence; deleted by somebody else
 
@@ -89,3 +91,35 @@ async def erase_acknowledged(client: Client, stream: str, consumer: str) -> int:
     if last - state.first_seq >= MOST_SINGLE:  # so much fills its files fast, and those are removed
         await purge(client, stream, last - MOST_SINGLE)
     return await erase(client, stream, range(max(state.first_seq, last - MOST_SINGLE + 1), last + 1))
+
+
+async def sequences(client: Client, stream: str, subject: str) -> AsyncIterator[tuple[int, bytes]]:
+    """Sequence and payload of each message of a stream whose subject is, or matches, `subject`, in order.
+
+    What comes while this reads may be left out.
+
+    Raises:
+        LogError: the server doesn't answer or refuses.
+    """
+    jetstream = client.jetstream(timeout=_ANSWER_S)
+    config = ConsumerConfig(
+        filter_subject=subject,
+        ack_policy=AckPolicy.NONE,
+        mem_storage=True,
+        num_replicas=1,
+        inactive_threshold=_ANSWER_S * 3,
+    )
+    try:
+        info = await jetstream.add_consumer(stream, config)
+        left = info.num_pending or 0
+        pull = await jetstream.pull_subscribe_bind(info.name, stream)
+        try:
+            while left > 0:
+                for message in await pull.fetch(min(left, _READ_AT_ONCE), timeout=_ANSWER_S):
+                    left = message.metadata.num_pending
+                    yield message.metadata.sequence.stream, message.data
+        finally:
+            await pull.unsubscribe()
+            await jetstream.delete_consumer(stream, info.name)
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise LogError(f"{stream} can't be read now: {error!r}") from error

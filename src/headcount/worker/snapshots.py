@@ -70,6 +70,15 @@ class Snapshots:
             return Snapshot(0, None, revision)
         return Snapshot(stored.epoch, raw, revision)
 
+    async def saved_seq(self, partition: int) -> int:
+        """Up to which sequence of its log a partition's newest state goes; 0 where there is none.
+
+        Raises:
+            LogError: if the log doesn't answer.
+        """
+        state = (await self.load(partition)).state
+        return 0 if state is None else sequence_of(state)
+
     async def save(self, partition: int, epoch: int, state: bytes, revision: int) -> int:
         """Replace the state that has `revision`.
 
@@ -104,6 +113,14 @@ class Snapshots:
             await self._js.delete_msg(f"KV_{SNAPSHOT_BUCKET}", revision)
         except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
             _log.debug("an older state isn't overwritten: %r", error)
+
+
+def sequence_of(state: bytes) -> int:
+    """The sequence in a saved state, see `Partition.save`; 0 where it is none of ours."""
+    try:
+        return int(msgspec.msgpack.decode(state)[0])
+    except (msgspec.DecodeError, TypeError, ValueError, IndexError):
+        return 0
 
 
 async def open_snapshots(js: JetStreamContext) -> Snapshots:
