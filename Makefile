@@ -38,7 +38,7 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 
 web: $(WEB)/index.html ## the live map, into the package
 
-$(WEB)/index.html: $(shell find web/src web/index.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
+$(WEB)/index.html: $(shell find web/src web/index.html web/me.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
 	@command -v npm >/dev/null || { echo "the map needs Node.js and npm: install them, or use the API without the map"; exit 1; }
 	@echo "== building the map (about half a minute) =="
 	cd web && npm ci --no-fund --no-audit --loglevel=error && npm run --silent build

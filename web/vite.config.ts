@@ -13,6 +13,7 @@ export default defineConfig({
     // The map library is one large file, fetched after the numbers are on the page.
     chunkSizeWarningLimit: 1300,
     rolldownOptions: {
+      input: ["index.html", "me.html"],
       output: {
         // Python's `mimetypes` and older proxies know `.js` for sure, `.mjs` not always.
         assetFileNames: (asset) =>

@@ -77,6 +77,10 @@ _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'sha256-{_HASH}'"
 
 
+#: Pages with an address of their own.
+OWN_FILES = {"me": "me.html"}
+
+
 class Web(StaticFiles):
     """The files of the built map. Names in `assets/` carry a hash of what is in them."""
 
@@ -104,6 +108,6 @@ def install(app: FastAPI, folder: Path) -> None:
             return HTMLResponse(
                 _PAGE, headers={"content-security-policy": _POLICY, "cache-control": "no-cache"}
             )
-        return await web.serve(path, request)
+        return await web.serve(OWN_FILES.get(path, path), request)
 
     app.router.add_route("/{path:path}", page, methods=["GET"], include_in_schema=False)
