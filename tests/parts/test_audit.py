@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from nats.aio.client import Client
 
+from headcount import cli
 from headcount.access.audit import MAX_TEXT, Audit
 from headcount.errors import AuditError
 from headcount.wire import AUDIT_STREAM
-from nats_fixture import PASSWORD, internal_client, open_broker
+from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 
 
 @asynccontextmanager
@@ -198,3 +200,38 @@ def test_a_remembered_head_must_be_one(tmp_path: Path) -> None:
                 await audit.verify("12")
 
     asyncio.run(check())
+
+
+def test_command_line(tmp_path: Path) -> None:
+    """`headcount audit` lists entries and verifies them; exit code 1 and the entry's number where it is broken."""
+    (tmp_path / "secret").write_text(PASSWORD)
+    with running_broker(tmp_path / "broker") as broker:
+        where = ["--data", str(tmp_path), "--nats-port", str(broker.config.nats_port)]
+
+        def run(*arguments: str) -> tuple[int, str]:
+            result = CliRunner().invoke(cli.main, ["audit", *arguments, *where])
+            return result.exit_code, result.output
+
+        def write(secret: str) -> None:
+            async def record() -> None:
+                client = await internal_client(broker)
+                await Audit(client, client.jetstream(), secret).record("device.add", "token x", "s", {"a": 1})
+                await client.close()
+
+            asyncio.run(record())
+
+        assert run("verify") == (0, "The audit log is empty.\n")
+        write(PASSWORD)
+        code, output = run("verify")
+        assert (code, "1 entries" in output) == (0, True)
+        head = output.split()[-1]
+        assert run("list")[1].split()[2:] == ["device.add", "token", "x", "s", "a=1"]
+        assert run("list", "--action", "token") == (0, "")
+        assert json.loads(run("list", "--json")[1])["n"] == 1
+        assert run("list", "--action", "no such")[0] == 2
+        assert run("verify", "--from-head", head)[0] == 0
+        assert run("verify", "--from-head", "9" + head)[0] == 1
+        assert run("verify", "--from-head", "x")[0] == 2
+        write("another secret of tests")
+        code, output = run("verify")
+        assert (code, "audit entry 2" in output) == (1, True)

@@ -164,3 +164,39 @@ def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
     file.write_text("long enough for anybody\n")
     assert roles.secret_of(given) == "long enough for anybody"
     assert not given.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"public_url": "headcount.example"}, "--public-url"),
+        ({"public_url": "https://a.example/path"}, "--public-url"),
+        ({"trusted_proxies": "proxy"}, "--trusted-proxies"),
+        ({"trusted_proxies": "10.0.0.0/99"}, "--trusted-proxies"),
+        ({"requests_per_s": 0.0}, "--requests-per-s"),
+        ({"oidc_issuer": "http://id.example"}, "--oidc-issuer"),
+        ({"oidc_client_secret_file": Path("secret")}, "--oidc-client-secret-file"),
+    ],
+)
+def test_settings_of_signing_in_are_checked(changes: dict[str, Any], option: str) -> None:
+    """What is no address, no network or not encrypted is refused with the option's name."""
+    with pytest.raises(SettingsError, match=option):
+        settings(**changes)
+
+
+def test_the_identity_provider_comes_from_settings(tmp_path: Path) -> None:
+    """Its secret is read from its file and shown nowhere; without an issuer nobody logs in."""
+    assert roles.provider_of(settings()) is None
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    given = settings(oidc_issuer="https://id.example", oidc_client_secret_file=file)
+    provider = roles.provider_of(given)
+    assert provider is not None
+    assert (provider.client_secret, provider.client_id, provider.role_claim) == (
+        "s3cret",
+        "headcount",
+        "groups",
+    )
+    assert "s3cret" not in repr(provider)
+    with pytest.raises(SettingsError, match="--oidc-client-secret-file"):
+        roles.provider_of(replace(given, oidc_client_secret_file=tmp_path / "none"))

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from headcount import cli
 from headcount.access.kept import Kept
 from headcount.access.roles import Caller, caller, scopes_of
 from headcount.access.sessions import Sessions, caller_of_session
-from headcount.access.tokens import Tokens, caller_of_token
+from headcount.access.tokens import TOKEN, Tokens, caller_of_token
 from headcount.errors import AccessError
-from nats_fixture import internal_client, open_broker
+from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 
 
 @asynccontextmanager
@@ -159,7 +161,7 @@ def test_sessions(tmp_path: Path) -> None:
             assert found == opened[0][1]
             assert found is not None
             who = caller_of_session(found)
-            assert (who.subject, who.sites) == ("person Alice (sub-1)", {"ul"})
+            assert (who.subject, set(who.sites)) == ("person Alice (sub-1)", {"ul"})
             assert who.scopes == scopes_of("operator")
             assert await there.check("A" * 43) is None
             assert await there.check("nonsense") is None
@@ -172,3 +174,30 @@ def test_sessions(tmp_path: Path) -> None:
             assert time.monotonic() - start < 2
 
     asyncio.run(check())
+
+
+def test_command_line(tmp_path: Path) -> None:
+    """`headcount token` makes a token that is printed alone, lists it without its secret, revokes it, writes it down."""
+    (tmp_path / "secret").write_text(PASSWORD)
+    with running_broker(tmp_path / "broker") as broker:
+        where = ["--data", str(tmp_path), "--nats-port", str(broker.config.nats_port)]
+
+        def run(*arguments: str) -> tuple[int, str]:
+            result = CliRunner().invoke(cli.main, [*arguments, *where])
+            return result.exit_code, result.stdout
+
+        code, text = run(
+            "token", "add", "Prometheus", "--role", "viewer", "--scope", "system:read", "--site", "ul"
+        )
+        assert code == 0
+        assert TOKEN.fullmatch(text.strip())
+        id_, secret = text.strip().split("_", 2)[1:]
+        code, listed = run("token", "list")
+        assert (code, id_ in listed, "Prometheus" in listed, secret in listed) == (0, True, True, False)
+        assert run("token", "add", "x", "--role", "viewer", "--scope", "tokens:write")[0] == 2
+        assert run("token", "revoke", id_) == (0, f"{id_} (Prometheus) is no token any more.\n")
+        assert run("token", "revoke", id_)[0] == 2
+        assert run("token", "end-sessions", "nobody") == (0, "0 sessions ended.\n")
+        actions = [line.split()[2] for line in run("audit", "list")[1].splitlines()]
+        assert actions == ["session.end", "token.revoke", "token.add"]
+    assert run("token", "list")[0] == 2  # nobody is there
