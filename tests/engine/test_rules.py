@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from engine.running import Counts, Runner
-from engine.walks import FIX, OFFLINE, ONLINE, Message
+from engine.walks import FIX, FORGET, OFFLINE, ONLINE, Message
 from headcount.counting.sitefile import parse_site
 from headcount.prove.oracle import Event, Oracle
 from headcount.prove.scenes import degrees
@@ -67,7 +67,10 @@ class ByOracle:
         received, kind, device, what, *fix = message
         if what == FIX:
             return self.oracle.fix(received, kind, device, *fix)
-        self.oracle.status(received, kind, device, what == ONLINE)
+        if what == FORGET:
+            self.oracle.forget(received, kind, device)
+        else:
+            self.oracle.status(received, kind, device, what == ONLINE)
         return None
 
     def counts(self, now: float) -> Counts:
@@ -120,6 +123,11 @@ def fix(
 def status(at: float, what: int, kind: str = "person") -> Message:
     """A status received so long after T."""
     return Message(T + at, kind, "a", what)
+
+
+def forget(at: float, device: str = "a", kind: str = "person") -> Message:
+    """A marker received so long after T."""
+    return Message(T + at, kind, device, FORGET)
 
 
 def members(counter: Counter, now: float, kind: str = "person") -> set[str]:
@@ -492,3 +500,39 @@ def test_a_look_after_more_than_a_day_still_names_those_who_left(by: Maker) -> N
     counter.send(fix(0, 0, 0))
     assert members(counter, 1_000_000) == set()
     assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + 900, "silent", TODAY)
+
+
+def test_who_is_forgotten_has_never_been_here(by: Maker) -> None:
+    """A marker ends the stay at its moment; after it an older fix counts, and what was remembered doesn't."""
+    counter = by(campus(hall=(square(0, 0, 50), {})))
+    assert counter.send(fix(10, 0, 0)) == "accepted"
+    counter.send(forget(20))
+    assert members(counter, 20) == set()
+    assert counter.happened()[-1][3:] == ("a", T + 20, "removed", TODAY)
+    assert counter.send(fix(25, 0, 0, t=5)) == "accepted", "no last t"
+    counter.send(forget(26))
+    assert counter.send(fix(27, 400, 400)) == "accepted", "no last position: nothing is implausible"
+    assert members(counter, 30) == {"site"}
+
+
+def test_forgetting_the_unknown_or_the_absent_changes_nothing(by: Maker) -> None:
+    """No event comes of a marker for who isn't here, nor of one for somebody else, nor of the second one."""
+    counter = by(campus(hall=(square(0, 0, 50), {})))
+    counter.send(forget(0))
+    counter.send(fix(1, 0, 0))
+    counter.send(forget(2, device="b"))
+    counter.send(forget(2, kind="vehicle"))
+    assert members(counter, 3) == {"site", "hall"}
+    counter.send(forget(4))
+    happened = len(counter.happened())
+    counter.send(forget(4))
+    counter.send(forget(5))
+    assert len(counter.happened()) == happened == 4
+
+
+def test_who_has_fallen_silent_is_not_removed_as_well(by: Maker) -> None:
+    """What expired before the marker was received has expired: one exit, for silence."""
+    counter = by(campus())
+    counter.send(fix(0, 0, 0))
+    counter.send(forget(900.125))
+    assert [(e.type, e.t, e.reason) for e in counter.happened()[1:]] == [("exit", T + 900, "silent")]

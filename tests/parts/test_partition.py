@@ -292,3 +292,61 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
         ("exit", 1900, "outside"),
     ]
     assert len({event.id for event in events}) == len(events)
+
+
+def test_who_is_forgotten_may_say_the_same_again() -> None:
+    """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
+    site = small_site()
+    partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+    base_s = 1_790_000_000
+    body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
+    day = base_s // DAY_S
+    marker = {"kind": "person", "pseudonyms": {str(day): NAMES.of(b"person.a", day)}}
+    fix, forget = (b"fix.0.s.person.a", body), (b"fix.0.forget", json.dumps(marker).encode())
+    others = {"kind": "vehicle", "pseudonyms": marker["pseudonyms"]}
+    said = [
+        fix,
+        (b"fix.0.forget", json.dumps(others).encode()),
+        (b"fix.0.forget", b"{}"),
+        forget,
+        forget,
+        fix,
+    ]
+    entries = [*said, (b"fix.0.tick", b"")]
+    ns = [(base_s + second) * 10**9 for second in range(1, len(entries) + 1)]
+    partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], range(1, 8), ns, 0))
+    output = partition.work()
+    assert [(e.type, e.t - base_s, e.reason) for e in output.events if e.zone == "site"] == [
+        ("enter", 0, "moved"),
+        ("exit", 4, "removed"),
+        ("enter", 0, "moved"),
+    ]
+    assert len({event.id for event in output.events}) == len(output.events)
+    assert {event.device for event in output.events} == {NAMES.of(b"person.a", day)}
+    assert output.verdicts.sum() == 2, "markers are no fixes"
+
+
+def test_an_exit_by_silence_after_midnight_has_the_name_of_the_enter() -> None:
+    """Who is heard before midnight and falls silent after it is told of by one name; a restored one too."""
+    site = small_site()
+    midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
+    body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()
+    for restored in (False, True):
+        partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+        start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
+        partition.take(Delivery(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
+        partition.take(Delivery(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
+        events = partition.work().events
+        assert list(partition.days) == [midnight_s // DAY_S - 1]
+        if restored:
+            saved = partition.save()
+            assert b"person.a" not in saved
+            partition = Partition(0, 1, 2, site, Zones(site), NAMES)
+            partition.restore(saved)
+            state = partition.engine.find(b"person.a")
+            assert state is not None
+            assert state.present
+        partition.take(Delivery(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
+        events += partition.work().events
+        assert {(e.type, e.reason) for e in events} == {("enter", "moved"), ("exit", "silent")}
+        assert {e.device for e in events} == {NAMES.of(b"person.a", midnight_s // DAY_S - 1)}

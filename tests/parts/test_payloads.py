@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.counting.fixes import FIX, OFFLINE, ONLINE
-from headcount.fixlog.payloads import TOGETHER, Rows, rows
+from headcount.counting.fixes import FIX, FORGET, OFFLINE, ONLINE
+from headcount.fixlog.payloads import TOGETHER, Rows, joined, rows
 
 GOOD = b'{"tst":1700000000,"lat":52.5,"lon":-8.5,"acc":5}'
 NESTED = b"[" * 100_000
@@ -110,3 +110,50 @@ def test_a_long_batch_is_its_rows() -> None:
     subjects[2 * TOGETHER - 1] = b"fix.1.ul.person.x"
     assert found.names == subjects
     assert found.acc_m[:TOGETHER].tolist() == [row % 50 for row in range(TOGETHER)]
+
+
+MARKER = b'{"kind":"vehicle","pseudonyms":{"20717":"00ff00ff00ff00ff","20718":"0123456789abcdef"}}'
+
+
+@pytest.mark.parametrize("good", [0, 700])
+def test_a_marker_names_somebody_by_day(good: int) -> None:
+    """`fix.<p>.forget` is a row of its own, whose kind and names stay with its sequence in parts and joined rows."""
+    fixes = [b"fix.1.ul.person.a"] * good
+    found = _rows([*fixes, b"fix.1.forget", *fixes], [*[GOOD] * good, MARKER, *[GOOD] * good])
+    assert found.what.tolist() == [FIX] * good + [FORGET] + [FIX] * good
+    marker = found.markers[good]
+    assert marker.kind == 1
+    names = np.array([marker.labels[20717], marker.labels[20718]], np.uint64).tobytes().hex()
+    assert names == "00ff00ff00ff00ff0123456789abcdef"
+    assert found.part(0, good).markers == found.part(good + 1, len(found)).markers == {}
+    again = joined([found.part(0, good), found.part(good, len(found))])
+    assert again.markers == found.markers
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *BAD,
+        b'{"kind":"ghost","pseudonyms":{}}',
+        b'{"kind":"person"}',
+        b'{"kind":"person","pseudonyms":{"today":"00ff00ff00ff00ff"}}',
+        b'{"kind":"person","pseudonyms":{"-1":"00ff00ff00ff00ff"}}',
+        b'{"kind":"person","pseudonyms":{"20717":"00ff"}}',
+        b'{"kind":"person","pseudonyms":{"20717":"00FF00FF00FF00FG"}}',
+        b'{"kind":"person","pseudonyms":{"20717":7}}',
+    ],
+    ids=range(len(BAD) + 7),
+)
+def test_a_marker_that_cannot_be_read_is_none(payload: bytes) -> None:
+    """It is no fix either: nobody is named, and nothing is judged."""
+    found = _rows([b"fix.1.ul.person.a", b"fix.1.forget"], [GOOD, payload])
+    assert found.markers == {}
+    assert found.what.tolist() == [FIX, FORGET]
+    assert found.names == [b"fix.1.ul.person.a", b""]
+
+
+def test_a_device_called_forget_is_a_device() -> None:
+    """What is said under such a name is a fix, and what another partition's marker says isn't ours."""
+    found = _rows([b"fix.1.ul.person.forget", b"fix.2.forget", b"fix.1.ul.person.b"], [GOOD, MARKER, b"{}"])
+    assert found.markers == {}
+    assert found.what.tolist() == [FIX] * 3
