@@ -104,7 +104,7 @@ async def at_the_core(settings: Settings) -> AsyncIterator[Client]:
             name="headcount command line",
             allow_reconnect=False,
             max_reconnect_attempts=1,  # else it is tried for two minutes
-            reconnect_time_wait=0.2,  # type: ignore[arg-type]  # it only waits that long
+            reconnect_time_wait=0.2,
             connect_timeout=CONNECT_S,
             error_cb=_quiet,
         )
