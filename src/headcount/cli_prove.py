@@ -124,6 +124,7 @@ def _report(proof: Proof, screen: Console) -> None:
     table.add_column("number", justify="right")
     for what, number in (
         ("fixes in the log", found.fixes),
+        ("markers to forget a device", found.forgotten),
         ("instants (ticks of 0.1 s)", found.ticks),
         ("counts of a partition at an instant", found.counts),
         ("totals", found.totals),

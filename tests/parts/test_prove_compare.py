@@ -83,6 +83,7 @@ def honest() -> Evidence:
         Stored(
             number,
             seq,
+            name_of(row.kind, row.device, KEYS[TODAY]),
             row.kind,
             verdict,
             row.fix.lat,
@@ -132,6 +133,22 @@ def _later_sequence(honest: Evidence) -> Evidence:
     return replace(honest, reports=reports)
 
 
+def _yesterdays_name(honest: Evidence) -> Evidence:
+    fixes = list(honest.fixes)
+    said = next(row for row in honest.log[fixes[7].partition].rows if row.seq == fixes[7].seq)
+    fixes[7] = fixes[7]._replace(device=name_of(said.kind, said.device, KEYS[TODAY + 1]))
+    return replace(honest, fixes=fixes)
+
+
+def _nobody_forgotten(honest: Evidence) -> Evidence:
+    log = [
+        own._replace(rows=[row for row in own.rows if row.forget is None or row.forget[TODAY] != name])
+        for name in [name_of("person", "d1", KEYS[TODAY])]
+        for own in honest.log
+    ]
+    return replace(honest, log=log)
+
+
 def _swapped_verdict(honest: Evidence) -> Evidence:
     index = next(i for i, row in enumerate(honest.fixes) if row.verdict == "late")
     fixes = list(honest.fixes)
@@ -163,6 +180,7 @@ LIES: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
         "history fix",
         lambda e: replace(e, fixes=[e.fixes[0]._replace(lat=e.fixes[0].lat + 2e-7), *e.fixes[1:]]),
     ),
+    "a row under the name of another day": ("history fix", _yesterdays_name),
     "another verdict": ("history fix", _swapped_verdict),
     "a missing history count": ("history count", lambda e: replace(e, recorded=e.recorded[1:])),
     "a history count twice": ("history count", lambda e: replace(e, recorded=[*e.recorded, e.recorded[0]])),
@@ -175,6 +193,12 @@ LIES: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
         lambda e: replace(e, recorded=[e.recorded[0]._replace(partitions=1), *e.recorded[1:]]),
     ),
 }
+
+
+def test_a_removal_that_no_marker_asked_for_is_found(honest: Evidence) -> None:
+    """Whoever forgets somebody by himself is told so: by the event, and by what follows."""
+    found = compare(_nobody_forgotten(honest))
+    assert any("'removed'" in one.text for one in found.differences if one.what == "event")
 
 
 @pytest.mark.parametrize("name", LIES)

@@ -13,7 +13,7 @@ import numpy as np
 from headcount.counting.totals import Totals
 from headcount.prove.hearing import Report
 from headcount.prove.log import Partition, Recorded, Stored, Told
-from headcount.prove.oracle import Event
+from headcount.prove.oracle import DAY_S, Event
 from headcount.prove.truth import I4, At, Truth, name_of
 from headcount.wire import HISTORY_TICK_S, KINDS
 
@@ -207,7 +207,7 @@ def _compare_fixes(found: Comparison, evidence: Evidence, truths: list[Truth]) -
         if number > 1:
             found.differs("history fix", 0, f"(partition, sequence) {name} is there {number} times")
     for row in evidence.fixes:
-        problem = _problem(row, truths)
+        problem = _problem(row, truths, evidence.keys)
         if problem:
             found.differs("history fix", 0, f"{row}: {problem}")
     for partition, truth in enumerate(truths):
@@ -216,12 +216,14 @@ def _compare_fixes(found: Comparison, evidence: Evidence, truths: list[Truth]) -
                 found.differs("history fix", said.received, f"is missing: {said}, {verdict}")
 
 
-def _problem(row: Stored, truths: list[Truth]) -> str:
+def _problem(row: Stored, truths: list[Truth], keys: dict[int, bytes]) -> str:
     if not 0 <= row.partition < len(truths) or row.seq not in truths[row.partition].verdicts:
         return "no such fix in the log"
     said, verdict = truths[row.partition].verdicts[row.seq]
     if (row.kind, row.verdict) != (said.kind, verdict) or verdict not in KEPT:
         return f"by the rules {said.kind} {verdict}"
+    if row.device != name_of(said.kind, said.device, keys[int(said.received // DAY_S)]):
+        return "is told under another name than that of the day on which it was received"
     acc = said.fix.acc if isinstance(said.fix.acc, int | float) and said.fix.acc > 0 else 0.0
     there = abs(row.lat - said.fix.lat) <= DEGREES_OFF and abs(row.lon - said.fix.lon) <= DEGREES_OFF
     if not there or row.acc != float(np.float32(min(acc, MOST_ACC_M))):

@@ -185,6 +185,7 @@ class Stored(NamedTuple):
 
     partition: int
     seq: int
+    device: str  # a pseudonym
     kind: str
     verdict: str
     lat: float
@@ -208,6 +209,7 @@ def read_history(data: Path) -> tuple[list[Stored], list[Recorded]]:
         Stored(
             r["partition"],
             r["seq"],
+            r["device"],
             r["kind"],
             r["verdict"],
             float(r["lat"]),
