@@ -176,10 +176,8 @@ def _zones(zones: list[str]) -> str:
 # --- commands --------------------------------------------------------------------------------------
 @click.group("command")
 @click.argument("device")
-@click.option("--kind", type=click.Choice(KINDS), help="Of a device that isn't registered.")
-@core_options()
 @click.pass_context
-def command(ctx: click.Context, /, device: str, kind: Kind | None, settings: Settings) -> None:
+def command(ctx: click.Context, /, device: str) -> None:
     """Tell a device something: it is sent until it answers, or its time is over.
 
     \b
@@ -189,14 +187,14 @@ def command(ctx: click.Context, /, device: str, kind: Kind | None, settings: Set
     headcount device command k3vq2hbw5yxam7p4n6ts message "Please charge me"
     headcount device command k3vq2hbw5yxam7p4n6ts list
     """
-    ctx.obj = _Target(settings, device, kind)
+    ctx.obj = device
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
     settings: Settings
     device: str
-    kind: Kind | None
+    kind: Kind | None = None
 
     async def give(self, command: CommandKind, expires_s: float, *, wait: bool, **fields: Any) -> Command:
         """Queue a command, and wait for its end where that is wanted."""
@@ -245,9 +243,17 @@ class _Target:
 
 
 def _given(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of everything that is commanded; `settings` among them."""
     for option in (
+        core_options(site=True),
+        click.option("--kind", type=click.Choice(KINDS), help="Of a device that isn't registered."),
         click.option(
-            "--expires", callback=seconds, default="1d", show_default=True, help="It is tried for so long."
+            "--expires",
+            "expires_s",
+            callback=seconds,
+            default="1d",
+            show_default=True,
+            help="It is tried for so long.",
         ),
         click.option("--wait", is_flag=True, help="Until the device answers, or the command expires."),
     ):
@@ -255,8 +261,18 @@ def _given(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _give(target: _Target, command: CommandKind, expires: float, *, wait: bool, **fields: Any) -> None:
-    made = asyncio.run(target.give(command, expires, wait=wait, **fields))
+def _give(
+    device: str,
+    command: CommandKind,
+    fields: dict[str, Any],
+    *,
+    settings: Settings,
+    kind: Kind | None,
+    expires_s: float,
+    wait: bool,
+) -> None:
+    target = _Target(settings, device, kind)
+    made = asyncio.run(target.give(command, expires_s, wait=wait, **fields))
     click.echo(_told(made))
     if wait and made.state != "acknowledged":
         raise click.exceptions.Exit(1)
@@ -274,51 +290,53 @@ def _told(made: Command) -> str:
 )
 @_given
 @click.pass_obj
-def interval(target: _Target, interval_s: float, expires: float, wait: bool) -> None:
+def interval(device: str, /, interval_s: float, **given: Any) -> None:
     """Send a fix every so many seconds."""
-    _give(target, "interval", expires, wait=wait, interval_s=interval_s)
+    _give(device, "interval", {"interval_s": interval_s}, **given)
 
 
 @command.command()
 @_given
 @click.pass_obj
-def report(target: _Target, expires: float, wait: bool) -> None:
+def report(device: str, /, **given: Any) -> None:
     """Send a fix now."""
-    _give(target, "report", expires, wait=wait)
+    _give(device, "report", {}, **given)
 
 
 @command.command()
 @click.option("--for", "pause_s", callback=seconds, required=True, help="So long: 30s, 5m, 1h.")
 @_given
 @click.pass_obj
-def pause(target: _Target, pause_s: float, expires: float, wait: bool) -> None:
+def pause(device: str, /, pause_s: float, **given: Any) -> None:
     """Send nothing for a while. Whoever is to be counted no more is paused in the registry instead."""
-    _give(target, "pause", expires, wait=wait, until=time.time() + pause_s)
+    _give(device, "pause", {"until": time.time() + pause_s}, **given)
 
 
 @command.command()
 @click.argument("text")
 @_given
 @click.pass_obj
-def message(target: _Target, text: str, expires: float, wait: bool) -> None:
+def message(device: str, /, text: str, **given: Any) -> None:
     """Show a text, of 256 characters at most."""
-    _give(target, "message", expires, wait=wait, text=text)
+    _give(device, "message", {"text": text}, **given)
 
 
 @command.command("list")
+@core_options()
 @click.pass_obj
-def list_(target: _Target) -> None:
+def list_(device: str, settings: Settings) -> None:
     """What waits, and what was finished within a day, newest first."""
-    for each in asyncio.run(target.kept()):
+    for each in asyncio.run(_Target(settings, device).kept()):
         click.echo(_told(each))
 
 
 @command.command()
 @click.argument("id_", metavar="COMMAND")
+@core_options()
 @click.pass_obj
-def withdraw(target: _Target, id_: str) -> None:
+def withdraw(device: str, id_: str, settings: Settings) -> None:
     """Send it no more, and erase it."""
-    asyncio.run(target.withdraw(id_))
+    asyncio.run(_Target(settings, device).withdraw(id_))
 
 
 #: What `headcount device` gets from here.
