@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from headcount import roles
+from headcount.access.audit import Audit
+from headcount.cli_core import at_the_core, core_options
+from headcount.devices.registry import Registry
+from headcount.devices.subjects import subject_of
 from headcount.errors import CertificateError
-from headcount.settings import DEFAULT_DATA
+from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.streams import DEVICE_BUCKET
+from headcount.settings import DEFAULT_DATA, Settings
 from headcount.tls.authority import FOLDER, MOST_DAYS, Authority, Issued, files_of
 from headcount.tls.certificates import fingerprint, spoken
 
@@ -68,18 +76,39 @@ def init(data: Path, password_file: Path | None, name: str) -> None:
 
 @ca.command()
 @click.argument("device")
-@_DATA
+@click.option(
+    "--register", is_flag=True, help="Let the device in with this one only: write it into the registry."
+)
 @_PASSWORD
 @_DAYS
 @_INTO
-def issue(device: str, data: Path, password_file: Path | None, days: int, into: Path) -> None:
+@core_options()
+def issue(
+    device: str, register: bool, password_file: Path | None, days: int, into: Path, settings: Settings
+) -> None:
     """Make a certificate for a device of the registry: DEVICE is its id.
 
     It is written to DEVICE.crt and DEVICE.key, for the device alone: delete both here when it has them.
-    Every certificate of the CA with this id lets it in, until its fingerprint stands in the registry.
+    Every certificate of the CA with this id lets it in, until the registry names one: --register, which
+    needs the running deployment. All else needs the CA only.
     """
-    made = Authority.open(data / FOLDER, _password(password_file)).issue_device(device, days)
+    made = Authority.open(settings.data / FOLDER, _password(password_file)).issue_device(device, days)
+    if register:
+        asyncio.run(_register(settings, device, fingerprint(made.certificate)))
     _write(made, into, device)
+
+
+async def _register(settings: Settings, device: str, digest: str) -> None:
+    async with at_the_core(settings) as client:
+        log = client.jetstream()
+        secret = roles.secret_of(settings)
+        changed = await Registry(Bucket(client, log, DEVICE_BUCKET), secret).change(
+            device, certificate=digest
+        )
+        subject = await subject_of(client, changed.kind, device)
+        await Audit(client, log, secret).record(
+            "device.change", "command line", subject, {"certificate": True}
+        )
 
 
 @ca.command()

@@ -20,6 +20,7 @@ from headcount.fixlog.streams import DEVICE_BUCKET
 from headcount.proxy.program import find_program
 from headcount.tls.certificates import fingerprint, first_certificate, spoken
 from headcount.tls.contexts import client_context
+from headcount.wire import FIX_STREAM
 from system.running import Up, headcount, until
 from system.senders import fix, mosquitto_pub, spot
 
@@ -78,6 +79,21 @@ async def _register(up: Up) -> tuple[str, str]:
         await client.close()
 
 
+async def _in_log(up: Up, device: str) -> int:
+    """How many fixes of a device are in the log."""
+    client = await nats.connect(f"nats://127.0.0.1:{up.ports['nats']}", user=INTERNAL, password=up.password)
+    try:
+        log = client.jetstream()
+        wanted = f"fix.*.ul.person.{device}"
+        found = [
+            (await log.stream_info(FIX_STREAM.format(partition=p), subjects_filter=wanted)).state.subjects
+            for p in range(up.partitions)
+        ]
+        return sum(sum((subjects or {}).values()) for subjects in found)
+    finally:
+        await client.close()
+
+
 @pytest.mark.slow
 def test_devices_with_certificates(tmp_path: Path) -> None:
     """With --client-ca the server and our own roles agree, and a device needs a certificate of the CA."""
@@ -86,11 +102,12 @@ def test_devices_with_certificates(tmp_path: Path) -> None:
         made = headcount(*command, "--data", data, cwd=tmp_path)
         assert made.returncode == 0, made.stderr
     ca = data / "ca" / "ca.crt"
-    options = ["--tls", "on", "--client-ca", str(ca), "--suppress-below", "1"]
+    options = ["--tls", "on", "--client-ca", str(ca)]
     options += ["--tls-cert", str(tmp_path / "server.crt"), "--tls-key", str(tmp_path / "server.key")]
     with Up(tmp_path, open=False, arguments=options) as up:
         device, secret = asyncio.run(_register(up))
-        made = headcount("ca", "issue", device, "--data", data, "--into", tmp_path, cwd=tmp_path)
+        core: list[str | Path] = ["--data", data, "--nats-port", str(up.ports["nats"]), "--into", tmp_path]
+        made = headcount("ca", "issue", device, "--register", *core, cwd=tmp_path)
         assert made.returncode == 0, made.stderr
         pair = ["--cert", str(tmp_path / f"{device}.crt"), "--key", str(tmp_path / f"{device}.key")]
         who = ["-q", "1", "-i", device, "-u", device]
@@ -102,12 +119,27 @@ def test_devices_with_certificates(tmp_path: Path) -> None:
         with httpx.Client(verify=client_context(ca), trust_env=False) as client:
             url = f"https://localhost:{up.ports['http']}"
             until(lambda: client.get(f"{url}/readyz").status_code == 200, "ready over HTTPS")
+        until(lambda: asyncio.run(_in_log(up, device)) == 1, "the fix is in the log")
 
-            def in_library() -> list[int]:
-                zones = client.get(f"{url}/v1/sites/ul/counts").json().get("zones", [])
-                return [zone["person"]["count"] for zone in zones if zone["zone"] == LIBRARY]
 
-            until(lambda: in_library() == [1], "the fix is counted")
+@pytest.mark.slow
+def test_a_recording_of_a_registered_device(tmp_path: Path) -> None:
+    """Where devices need accounts `publish` sends as one, with its secret from a file; two devices are refused."""
+    with Encrypted(tmp_path, open=False, arguments=["--tls", "on"]) as up:
+        device, secret = asyncio.run(_register(up))
+        (tmp_path / "secret.txt").write_text(secret)
+        file = recording(tmp_path / "walk.csv")
+        options = ["--port", str(up.mqtt_port), "--ca", str(up.certificate), "--quiet", "--site", "ul"]
+        who = ["--user", device, "--password-file", str(tmp_path / "secret.txt")]
+        run = headcount("publish", file, *options, *who, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        until(lambda: asyncio.run(_in_log(up, device)) == 2, "the recording is in the log")
+        assert secret not in up.said()
+        with file.open("a") as more:
+            more.write("1760000002,p2,person,52.67,-8.57,6\n")
+        run = headcount("publish", file, *options, *who, cwd=tmp_path)
+        assert run.returncode == 2
+        assert "has 2 devices" in run.stderr
 
 
 @pytest.mark.slow
