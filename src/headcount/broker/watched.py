@@ -195,8 +195,8 @@ class WatchedServer:
         gate let in have none there, and are cut off; they come back. So the leaves of a core do this at
         different moments. Our own roles stay, and where everything is open everybody does.
         """
-        if self.config.tls is not None:
-            await reloading(self.config.tls, self._hang_up_soon)
+        if self.config.mqtt_tls is not None:
+            await reloading(self.config.mqtt_tls, self._hang_up_soon)
 
     def _hang_up_soon(self) -> None:
         wait_s = secrets.randbelow(1000) / 1000 * SPREAD_S if self.config.hub else 0
