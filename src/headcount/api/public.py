@@ -77,10 +77,15 @@ class PublicCounts(Pictures):
         """
         newest_s = grid_before(moment_s)
         for first_s in self._steps_back(newest_s):
-            found = self._between(data, first_s, min(first_s + self._span_s() - GRID_S, newest_s), GRID_S)
-            if found:
-                at_s = max(found)
-                return self._picture(at_s, found[at_s], 0)
+            last_s = min(first_s + self._span_s() - GRID_S, newest_s)
+            known = self._remembered(_steps(first_s, last_s, GRID_S))
+            if known and max(known) == last_s:
+                return self._picture(last_s, known[last_s], 0)
+            recorded = self._recorded(data, first_s, last_s, GRID_S)
+            if known or recorded:
+                at_s = max((*known, *recorded))
+                values = known[at_s] if at_s in known else self._publish(at_s, recorded[at_s])
+                return self._picture(at_s, values, 0)
         return None
 
     def history(
@@ -123,19 +128,28 @@ class PublicCounts(Pictures):
 
     def _between(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
         """What was told at the multiples of `step_s` in a span: as remembered, the rest from the history."""
-        first = math.ceil(from_s / step_s)
-        wanted = [step_s * n for n in range(first, math.floor(to_s / step_s) + 1)]
-        with self._lock:
-            known = {at_s: self._kept[at_s] for at_s in wanted if at_s in self._kept}
+        wanted = _steps(from_s, to_s, step_s)
+        known = self._remembered(wanted)
         missing = [at_s for at_s in wanted if at_s not in known]
-        if not missing:
-            return known
-        for at_s, zones in query.counts_on_grid(data, missing[0], missing[-1], step_s).items():
-            if at_s in known or not self.index.keys() <= zones.keys():
-                continue  # another site file was in use: what is told depends on all zones
-            counts: I4 = np.array([zones[zone] for zone in self.zones], np.int32)
-            known[at_s] = self._publish(at_s, counts)
+        if missing:
+            for at_s, counts in self._recorded(data, missing[0], missing[-1], step_s).items():
+                if at_s not in known:
+                    known[at_s] = self._publish(at_s, counts)
         return known
+
+    def _remembered(self, instants: list[float]) -> dict[float, I4]:
+        with self._lock:
+            return {at_s: self._kept[at_s] for at_s in instants if at_s in self._kept}
+
+    def _recorded(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
+        """Exact counts [Z, 2] from the history."""
+        found = query.counts_on_grid(data, from_s, to_s, step_s)
+        return {
+            at_s: np.array([zones[zone] for zone in self.zones], np.int32)
+            for at_s, zones in found.items()
+            # else another site file was in use: what is told depends on all zones
+            if self.index.keys() <= zones.keys()
+        }
 
     def _publish(self, at_s: float, counts: I4) -> I4:
         values = self._disclosure.publish(at_s, counts)
@@ -149,6 +163,11 @@ class PublicCounts(Pictures):
     def _picture(self, at_s: float, values: I4, number: int) -> PublicPicture:
         total = Total(at_s, values[:, :, np.newaxis], self.partitions, self.partitions)
         return PublicPicture(number, total, self.zones, self._disclosure.smallest)
+
+
+def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
+    """The multiples of a step in a span."""
+    return [step_s * n for n in range(math.ceil(from_s / step_s), math.floor(to_s / step_s) + 1)]
 
 
 def public_counts(sources: Sources) -> PublicCounts | None:
