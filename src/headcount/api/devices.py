@@ -224,19 +224,19 @@ async def claimed(
 
 
 @router.get(
-    "/devices/{id}",
+    "/devices/{device}",
     summary="A registered device",
     response_model=registered.RegisteredShape,
     responses={**success("The device", registered.REGISTERED), **failures(*_ONE)},
 )
-async def shown(site: SiteId, id: DeviceHandle, parts: Running, _: Reader) -> Json:  # noqa: A002  # as in the path
+async def shown(site: SiteId, device: DeviceHandle, parts: Running, _: Reader) -> Json:
     """One device, as it is registered."""
-    device = await _known(parts, site, id)
-    return _json(registered.told(device, parts.directory.seen.get(id)))
+    entry = await _known(parts, site, device)
+    return _json(registered.told(entry, parts.directory.seen.get(device)))
 
 
 @router.patch(
-    "/devices/{id}",
+    "/devices/{device}",
     summary="Change a device",
     response_model=registered.RegisteredShape,
     responses={
@@ -246,7 +246,7 @@ async def shown(site: SiteId, id: DeviceHandle, parts: Running, _: Reader) -> Js
 )
 async def changed(
     site: SiteId,
-    id: DeviceHandle,  # noqa: A002
+    device: DeviceHandle,
     body: registered.DeviceChange,
     parts: Running,
     who: Writer,
@@ -256,50 +256,50 @@ async def changed(
     A device that is disabled is out within 2 s, and links to it end. One that is paused may stay connected and
     isn't counted.
     """
-    device = await _known(parts, site, id)
+    entry = await _known(parts, site, device)
     fields = {
         name: value
         for name, value in body.model_dump(exclude_unset=True).items()
         if name == "resume" or value is not None
     }
     if fields.get("resume") is not None:
-        if fields.get("status", device.status) != "paused":
+        if fields.get("status", entry.status) != "paused":
             raise invalid("resume", "is for a pause: set `status` to `paused`")
         if fields["resume"] <= time.time():
             raise invalid("resume", "is over already")
     elif fields.get("status") is not None:
         fields["resume"] = None
-    detail = {"fields": " ".join(sorted(fields)), "status": fields.get("status", device.status)}
-    await _note(parts, who, "device.change", device, detail)
+    detail = {"fields": " ".join(sorted(fields)), "status": fields.get("status", entry.status)}
+    await _note(parts, who, "device.change", entry, detail)
     try:
-        device = await parts.registry.change(id, **fields)
+        entry = await parts.registry.change(device, **fields)
     except DeviceError as error:
         raise _problem(error) from error
-    return _json(registered.told(device, parts.directory.seen.get(id)))
+    return _json(registered.told(entry, parts.directory.seen.get(device)))
 
 
 @router.delete(
-    "/devices/{id}",
+    "/devices/{device}",
     summary="Remove a device",
     response_model=registered.RegisteredShape,
     responses={**success("It is being erased", registered.ERASING), **failures(*_ONE)},
 )
-async def removed(site: SiteId, id: DeviceHandle, parts: Running, who: Writer) -> Json:  # noqa: A002
+async def removed(site: SiteId, device: DeviceHandle, parts: Running, who: Writer) -> Json:
     """Let it in no more, and erase what is kept of it, from history and log as well, within minutes.
 
     Its name is gone at once.
     """
-    device = await _known(parts, site, id)
-    await _note(parts, who, "device.remove", device)
+    entry = await _known(parts, site, device)
+    await _note(parts, who, "device.remove", entry)
     try:
-        device = await parts.registry.remove(id)
+        entry = await parts.registry.remove(device)
     except DeviceError as error:
         raise _problem(error) from error
-    return _json(registered.told(device))
+    return _json(registered.told(entry))
 
 
 @router.post(
-    "/devices/{id}/rotate",
+    "/devices/{device}/rotate",
     summary="A new secret for a device",
     response_model=registered.WithSecretShape,
     responses={
@@ -307,19 +307,19 @@ async def removed(site: SiteId, id: DeviceHandle, parts: Running, who: Writer) -
         **failures(*_ONE),
     },
 )
-async def rotated(site: SiteId, id: DeviceHandle, parts: Running, who: Writer) -> Json:  # noqa: A002
+async def rotated(site: SiteId, device: DeviceHandle, parts: Running, who: Writer) -> Json:
     """The old secret, signed tokens and links are refused from now on; a connection with them is cut."""
-    device = await _known(parts, site, id)
-    await _note(parts, who, "device.rotate", device)
+    entry = await _known(parts, site, device)
+    await _note(parts, who, "device.rotate", entry)
     try:
-        device, secret = await parts.registry.rotate(id)
+        entry, secret = await parts.registry.rotate(device)
     except DeviceError as error:
         raise _problem(error) from error
-    return _json({**registered.told(device, parts.directory.seen.get(id)), "secret": secret})
+    return _json({**registered.told(entry, parts.directory.seen.get(device)), "secret": secret})
 
 
 @router.post(
-    "/devices/{id}/link",
+    "/devices/{device}/link",
     summary="A one-time link for a device",
     response_model=registered.LinkShape,
     responses={
@@ -329,25 +329,25 @@ async def rotated(site: SiteId, id: DeviceHandle, parts: Running, who: Writer) -
 )
 async def linked(
     site: SiteId,
-    id: DeviceHandle,  # noqa: A002
+    device: DeviceHandle,
     request: Request,
     parts: Running,
     who: Writer,
     body: registered.LinkWish | None = None,
 ) -> Json:
     """A link that gives whoever opens it first a new secret for this device; the old one is refused then."""
-    device = await _known(parts, site, id)
+    entry = await _known(parts, site, device)
     within_s = (body or registered.LinkWish()).within_s
     base = _base(request, parts)
-    await _note(parts, who, "device.link", device, {"within_s": within_s})
+    await _note(parts, who, "device.link", entry, {"within_s": within_s})
     try:
-        code, _ = await parts.links.link(id, within_s)
+        code, _ = await parts.links.link(device, within_s)
     except DeviceError as error:
         raise _problem(error) from error
     links = handout(base, code)
     return _json(
         {
-            "device": id,
+            "device": device,
             "code": code,
             "expires": iso(time.time() + within_s),
             "owntracks": {"link": links.owntracks, "qr_svg": qr_svg(links.owntracks)},

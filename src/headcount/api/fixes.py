@@ -31,6 +31,7 @@ _WRITTEN_S = 120.0
 
 router = APIRouter(prefix="/v1", tags=["positions"])
 Running = Annotated[Parts, Depends(parts_of)]
+Watcher = Annotated[Caller, Depends(Require("positions:read"))]
 Asking = Annotated[Caller, Depends(RequireAny("positions:coarse", "positions:read"))]
 
 
@@ -135,7 +136,7 @@ async def device(
     kind: Literal["person", "vehicle"],
     device: DeviceId,
     parts: Running,
-    who: Annotated[Caller, Depends(Require("positions:read"))],
+    who: Watcher,
     reason: Reason = None,
 ) -> Json:
     """Why a device is counted or not: its zones, its last position, and how its fixes were judged.

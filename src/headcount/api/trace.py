@@ -22,6 +22,7 @@ from headcount.wire import Kind
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 Running = Annotated[Parts, Depends(parts_of)]
+Watcher = Annotated[Caller, Depends(Require("positions:read"))]
 Limit = Annotated[int, Query(ge=1, le=MOST_LIMIT, description="Messages at most, the newest.")]
 
 
@@ -38,7 +39,7 @@ async def trace(
     site: SiteId,
     device: DeviceId,
     parts: Running,
-    who: Annotated[Caller, Depends(Require("positions:read"))],
+    who: Watcher,
     reason: Reason = None,
     kind: Annotated[
         Kind | None, Query(description="Of a device that isn't registered; without it, the one heard most.")
