@@ -1,0 +1,50 @@
+"""A phone that obeys commands: `python examples/obey.py [127.0.0.1] [1883] [ID SECRET]`."""
+
+import json
+import sys
+import threading
+import time
+
+import paho.mqtt.client as mqtt
+
+given = sys.argv[1:]
+host, port, device, secret = given + ["127.0.0.1", "1883", "example-phone", ""][len(given) :]
+topic = f"headcount/ul/person/{device}"
+now = threading.Event()
+state = {"interval_s": 10.0, "until": 0.0}
+answers = {}  # the same command may come more than once: it is answered again, and not done again
+
+
+def obey(command: dict) -> dict:
+    """Do what is told; the answer."""
+    print("told", command["command"], flush=True)
+    if command["command"] == "message":
+        return {"id": command["id"], "ok": False, "text": "no screen"}
+    state.update({name: command[name] for name in state if name in command})
+    now.set()
+    return {"id": command["id"], "ok": True}
+
+
+def on_message(client: mqtt.Client, _: None, message: mqtt.MQTTMessage) -> None:
+    """Answer a command, unless its time is over."""
+    command = json.loads(message.payload)
+    if command["expires"] > time.time():
+        if command["id"] not in answers:
+            answers[command["id"]] = obey(command)
+        client.publish(f"{topic}/ack", json.dumps(answers[command["id"]]), qos=1)
+
+
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv311)
+if secret:
+    client.username_pw_set(device, secret)
+client.on_connect = lambda client, *_: client.subscribe(f"{topic}/cmd", qos=1)
+client.on_message = on_message
+client.reconnect_delay_set(1, 5)
+client.connect(host, int(port))
+client.loop_start()
+while True:
+    if time.time() >= state["until"]:
+        fix = {"tst": int(time.time()), "lat": 52.67345, "lon": -8.57312, "acc": 8}
+        client.publish(f"{topic}/fix", json.dumps(fix), qos=1)  # without a connection it waits for one
+    now.wait(state["interval_s"])
+    now.clear()
