@@ -17,6 +17,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ FETCH_S = 0.5  # also how long a stop may have to wait
 RETENTION_S = 60.0
 RETRY_S = 0.5
 REQUEST_S = 2.0
+#: What is written is overwritten in the stream at the end, too, for so long at most.
+STOP_S = 0.3
 #: So long erasing somebody may take; whoever asks tries again.
 ERASE_S, ERASE_LOOK_S = 60.0, 0.1
 #: How often what is acknowledged is overwritten, beside after each flush.
@@ -206,7 +209,9 @@ async def run(
         await writer.flush()
         if client.is_connected:
             await client.flush()
-            await _remove_written(client)
+            with suppress(TimeoutError):  # the next start does the rest
+                async with asyncio.timeout(STOP_S):
+                    await _remove_written(client)
 
 
 async def _read(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
