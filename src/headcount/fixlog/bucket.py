@@ -26,8 +26,8 @@ _WRONG_REVISION = (10071, 10164)
 _NO_MESSAGE = (10037, 10043, 10057)  # none found; none of that sequence; deleted by somebody else
 #: What the server says when more than 1024 keys would have to be told at once.
 _TOO_MANY = "413"
-#: Values told for one question where there are more.
-_PAGE = 1000
+#: Values told for one question where there are more; a server that reads them from disk takes its time.
+_PAGE, _PAGE_S = 1000, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class Bucket:
         status, messages, _ = await self._told({"multi_last": [pattern]})
         start = 1
         while status == _TOO_MANY:  # page by page instead, in the order in which they were written
-            _, page, pending = await self._told({"next_by_subj": pattern, "seq": start, "batch": _PAGE})
+            question = {"next_by_subj": pattern, "seq": start, "batch": _PAGE}
+            _, page, pending = await self._told(question, _PAGE_S)
             messages += page
             if not page or not pending:
                 break
@@ -78,7 +79,9 @@ class Bucket:
                 entries.pop(key, None)
         return entries
 
-    async def _told(self, question: dict[str, Any]) -> tuple[str, list[Msg], int]:
+    async def _told(
+        self, question: dict[str, Any], within_s: float = _ANSWER_S
+    ) -> tuple[str, list[Msg], int]:
         """The messages that answer a question, the status at their end, and how many more there are."""
         inbox, messages = self._nc.new_inbox(), list[Msg]()
         try:
@@ -87,7 +90,7 @@ class Bucket:
                 ask = json.dumps(question).encode()
                 await self._nc.publish(f"$JS.API.DIRECT.GET.KV_{self._name}", ask, reply=inbox)
                 while True:
-                    message = await subscription.next_msg(timeout=_ANSWER_S)
+                    message = await subscription.next_msg(timeout=within_s)
                     headers = message.headers or {}
                     status = headers.get("Status")
                     if not status:
