@@ -28,7 +28,7 @@ class Person:
     def __init__(self, up: Up) -> None:
         """Register it."""
         self._up = up
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{up.ports['http']}", trust_env=False)
+        self._base = f"http://127.0.0.1:{up.ports['http']}"
         added = json.loads(self.desk("add", "--kind", "person", "--label", "Ada", "--json", site=True))
         self.id, self.secret = str(added["id"]), str(added["secret"])
 
@@ -42,7 +42,8 @@ class Person:
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """The JSON that the device itself gets."""
-        answer = self._http.request(method, path, auth=(self.id, self.secret), **options)
+        with httpx.Client(base_url=self._base, trust_env=False, auth=(self.id, self.secret)) as http:
+            answer = http.request(method, path, **options)
         assert answer.is_success, answer.text
         return answer.json()
 
