@@ -130,7 +130,9 @@ def values_of(option: click.Option) -> str:
     if isinstance(kind, click.IntRange):
         return f"{kind.min} to {kind.max}"
     if kind.name == "float":
-        return {"drain_s": "0 to 3600"}.get(str(option.name), "0.01 to 10000")
+        return {"drain_s": "0 to 3600", "requests_per_s": "0.1 to 1000000"}.get(
+            str(option.name), "0.01 to 10000"
+        )
     return "text" if kind.name == "text" else "a path"
 
 
@@ -142,12 +144,13 @@ def http() -> str:
         NOTE,
         api["info"]["description"].strip(),
         (
-            "Public addresses may be read by pages of any origin (CORS). There is no sign-in yet, see "
-            "[privacy](../concepts/privacy.md)."
+            "What anybody may read, pages of any origin may read (CORS); with a token they may read whatever "
+            "that may. [People and programs](../guides/secure-access.md) has tokens, roles, logging in and limits."
         ),
         (
             "Beside the resources below: `GET /` is the live map, `GET /openapi.json` this page for programs, "
-            "`GET /problems/{name}` the meaning of an error."
+            "`GET /problems/{name}` the meaning of an error. Browsers log in by `GET /login`, come back to "
+            "`GET /login/callback`, and log out by `POST /logout`."
         ),
     ]
     for path, item in api["paths"].items():
@@ -176,11 +179,14 @@ def operation_of(operation: dict[str, Any]) -> list[str]:
             for p in parameters
         ]
         parts.append("\n".join(["| parameter | in | type | |", "|---|---|---|---|", *rows]))
+    for media, content in operation.get("requestBody", {}).get("content", {}).items():
+        parts.append(f"Body, `{media}`: {type_of(content['schema'])}.")
     rows = [
         f"| {status} | {cell(answer['description'])} |" for status, answer in operation["responses"].items()
     ]
     parts.append("\n".join(["| status | |", "|---|---|", *rows]))
-    parts += example(operation["responses"].get("200", {}))
+    for status in ("200", "201"):
+        parts += example(operation["responses"].get(status, {}))
     return parts
 
 
@@ -199,8 +205,10 @@ def parameter_text(parameter: dict[str, Any]) -> str:
 def example(answer: dict[str, Any]) -> list[str]:
     """The example of a good answer, as a block."""
     for media, content in answer.get("content", {}).items():
-        if "example" in content:
-            shown = content["example"]
+        shown = content.get("example") or next(
+            (e["value"] for e in content.get("examples", {}).values()), None
+        )
+        if shown is not None:
             text = shown if isinstance(shown, str) else json.dumps(shown, indent=2, ensure_ascii=False)
             language = "json" if media.endswith("json") else "text"
             return [f"`{media}`:", f"```{language}\n{compact(text).strip()}\n```"]

@@ -14,10 +14,10 @@ import click
 import msgspec
 import pytest
 from prometheus_client.metrics_core import Metric
-from starlette.routing import Route
 
 from headcount import errors, wire
 from headcount.api.app import create_app
+from headcount.api.openapi import routes
 from headcount.api.problems import TYPES
 from headcount.api.sources import Sources
 from headcount.broker import config
@@ -103,14 +103,17 @@ def test_each_problem_has_its_heading() -> None:
 def test_each_route_has_its_heading(sources: Sources) -> None:
     """Every address of the API stands in http.md."""
     text = (REFERENCE / "http.md").read_text()
-    paths = set(create_app(sources).openapi()["paths"])
-    assert {path for path in paths if f"## GET {path}\n" not in text} == set()
+    paths = create_app(sources).openapi()["paths"]
+    described = {f"{method.upper()} {path}" for path, item in paths.items() for method in item}
+    assert {each for each in described if f"## {each}\n" not in text} == set()
     hidden = {
-        route.path
-        for route in create_app(sources).routes
-        if isinstance(route, Route) and route.path not in paths
+        f"{method} {route.path}"
+        for route in routes(create_app(sources))
+        if route.path not in paths
+        for method in route.methods or ()
     }
-    assert {path for path in hidden - {"/{path:path}"} if f"`GET {path}`" not in text} == set()
+    assert hidden
+    assert {each for each in hidden if f"`{each}`" not in text} == set()
 
 
 def _broker_config() -> config.BrokerConfig:
