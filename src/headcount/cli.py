@@ -24,6 +24,7 @@ from headcount.cli_device import device as device_group
 from headcount.cli_device_many import COMMANDS as OF_MANY_DEVICES
 from headcount.cli_prove import prove_command
 from headcount.cli_replay import replay
+from headcount.cli_retention import retention
 from headcount.cli_scale import scale_options, taken
 from headcount.cli_sign_in import sign_in_options
 from headcount.cli_simulate import publish, simulate
@@ -55,7 +56,12 @@ OPEN = (
 
 
 #: Groups of commands at the core: the configuration file says them where it is, too.
-_AT_THE_CORE: dict[str, click.Group] = {"audit": audit, "device": device_group, "token": token}
+_AT_THE_CORE: dict[str, click.Group] = {
+    "audit": audit,
+    "device": device_group,
+    "retention": retention,
+    "token": token,
+}
 
 
 class Main(click.Group):
@@ -277,6 +283,7 @@ for _command in OF_MANY_DEVICES:
     device_group.add_command(_command)
 main.add_command(token)
 main.add_command(audit)
+main.add_command(retention)
 main.add_command(simulate)
 main.add_command(publish)
 main.add_command(prove_command)
