@@ -1,4 +1,4 @@
-"""A phone that waits in the library: `python examples/publish.py [127.0.0.1] [1883]`."""
+"""A phone that waits in the library: `python examples/publish.py [127.0.0.1] [1883] [ID SECRET]`."""
 
 import json
 import sys
@@ -8,8 +8,11 @@ import paho.mqtt.client as mqtt
 
 host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
 port = int(sys.argv[2]) if len(sys.argv) > 2 else 1883
-topic = "headcount/ul/person/example-phone"
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+device, secret = sys.argv[3:5] if len(sys.argv) > 4 else ("example-phone", "")
+topic = f"headcount/ul/person/{device}"
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, device if secret else "", protocol=mqtt.MQTTv311)
+if secret:
+    client.username_pw_set(device, secret)
 client.will_set(f"{topic}/status", "offline", qos=1)
 client.connect(host, port)
 client.loop_start()
