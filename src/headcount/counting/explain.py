@@ -270,8 +270,8 @@ class _Measured:
                 return (
                     f"It is {self.distance_m:.1f} m from the last used position, {self.elapsed_s:.1f} s before: "
                     f"{site.max_speed_mps[self.kind]:g} m/s, and {self.acc_m + known.acc_m:.0f} m of both accuracies, "
-                    f"allow {self.allowed_m:.1f} m. It is number {known.run + 1} in a row; the next after "
-                    f"{IMPLAUSIBLE_RUN} is used."
+                    f"allow {self.allowed_m:.1f} m. It is number {known.run + 1} in a row; number "
+                    f"{IMPLAUSIBLE_RUN + 1} is used."
                 )
         return self._place(edges)
 
