@@ -192,7 +192,7 @@ def test_a_named_partition_is_not_believed(up: Up) -> None:
         send_raw(up.mqtt_port, b"fix/%d/ul/person/honest0" % partition, payload)
     time.sleep(1)
     unharmed(up, pids)
-    seen = up.http("/v1/sites/ul/devices/person/honest0")
+    seen = up.http("/v1/sites/ul/devices/person/honest0", reason="a test")
     assert seen["last_verdict"] == "duplicate", "it did arrive"
 
 
@@ -208,7 +208,7 @@ def test_foreign_garbage(up: Up) -> None:
     good = {"id": "honest1", "lat": lat, "lon": lon, "t": time.time()}
     publish(up.mqtt_port, "mobile-iotp", json.dumps(good).encode())
     path = "/v1/sites/ul/devices/person/honest1"
-    until(lambda: up.http(path)["last_t"][:19] == _second(good["t"]), "the good one")
+    until(lambda: up.http(path, reason="a test")["last_t"][:19] == _second(good["t"]), "the good one")
     unharmed(up, pids)
 
 

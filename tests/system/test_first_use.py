@@ -194,8 +194,8 @@ def test_a_last_will_is_remembered_and_ends_nothing(up: Up) -> None:
         client.stdout.readline()  # a retained count: it is connected
         client.send_signal(signal.SIGKILL)
     path = "/v1/sites/ul/devices/person/willy"
-    until(lambda: up.http(path)["offline"], "the last will")
-    device = up.http(path)
+    until(lambda: up.http(path, reason="a test")["offline"], "the last will")
+    device = up.http(path, reason="a test")
     assert device["present"]
     assert set(device["zones"]) == {"site", zone}
     assert up.counts()[zone][PERSON] == 1
