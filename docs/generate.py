@@ -52,7 +52,8 @@ def commands(
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
     """A command, and all below it, with their full names."""
     context.terminal_width = WIDTH
-    yield context.command_path, command, context
+    # without the arguments of the groups above
+    yield " ".join(word for word in context.command_path.split() if not word.isupper()), command, context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.commands[name]
