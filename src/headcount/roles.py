@@ -36,7 +36,9 @@ from headcount.devices import delivery
 from headcount.devices.daykeys import DayKeys
 from headcount.devices.limits import Limits
 from headcount.errors import DataFolderError, SettingsError
+from headcount.fixlog import leftovers
 from headcount.fixlog.connection import Endpoint, connected
+from headcount.fixlog.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKET
 from headcount.history import writer
 from headcount.privacy import erasure
 from headcount.proxy import role as balancing
@@ -329,6 +331,7 @@ def _keepers(
     return guard | {
         "day keys": DayKeys(client, js).keep,
         "commands": partial(delivery.run, client, mqtt_addresses(settings)),
+        "leftovers": partial(leftovers.keep, client, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasing": partial(erasure.run, client, secret_of(settings), settings.partitions, saved_seq),
     }
 
