@@ -154,3 +154,32 @@ def test_the_readmes_first_request(running: Running) -> None:
     while time.monotonic() < deadline and _people(running, "glucksman-library") == before:
         time.sleep(0.2)
     assert _people(running, "glucksman-library") == before + 1
+
+
+@pytest.mark.timeout(120)
+def test_a_phone_that_obeys(running: Running) -> None:
+    """obey.py does what it is told over HTTP, and what it can't do it refuses."""
+    where = (sys.executable, str(EXAMPLES / "obey.py"), "127.0.0.1", str(running.mqtt_port), "obedient", "")
+    with _example(*where) as phone:
+        told = _command(running, {"command": "interval", "interval_s": 2})
+        _line_with(phone, "told interval")
+        assert _ended(told) == "acknowledged"
+        assert _ended(_command(running, {"command": "message", "text": "hello"})) == "refused"
+
+
+def _command(running: Running, command: dict[str, object]) -> str:
+    body = json.dumps(command | {"kind": "person"}).encode()
+    address = f"{running.http}/v1/sites/ul/devices/obedient/commands"
+    request = urllib.request.Request(address, body, {"content-type": "application/json"})  # noqa: S310 - ours
+    with urllib.request.urlopen(request) as answer:  # noqa: S310 - ours
+        return f"{address}/{json.load(answer)['id']}"
+
+
+def _ended(address: str) -> str:
+
+    deadline, state = time.monotonic() + PATIENCE_S, ""
+    while time.monotonic() < deadline and state not in ("acknowledged", "refused", "expired"):
+        with urllib.request.urlopen(address) as answer:  # noqa: S310 - ours
+            state = str(json.load(answer)["state"])
+        time.sleep(0.1)
+    return state
