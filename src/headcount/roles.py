@@ -35,6 +35,7 @@ from headcount.counting.sitefile import at_speed
 from headcount.devices import delivery
 from headcount.devices.daykeys import DayKeys
 from headcount.devices.limits import Limits
+from headcount.devices.links import links_of
 from headcount.errors import DataFolderError, SettingsError
 from headcount.fixlog import leftovers
 from headcount.fixlog.connection import Endpoint, connected
@@ -331,6 +332,7 @@ def _keepers(
     return guard | {
         "day keys": DayKeys(client, js).keep,
         "commands": partial(delivery.run, client, mqtt_addresses(settings)),
+        "links": links_of(client, js, secret_of(settings)).keep,
         "leftovers": partial(leftovers.keep, client, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasing": partial(erasure.run, client, secret_of(settings), settings.partitions, saved_seq),
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from headcount.devices import credentials
@@ -15,7 +17,7 @@ from headcount.devices.registry import Registry
 from headcount.errors import DeviceError
 from headcount.fixlog.bucket import Bucket
 from headcount.fixlog.streams import DEVICE_BUCKET
-from headcount.wire import Device
+from headcount.wire import Device, Link
 from nats_fixture import PASSWORD, internal_client, open_broker
 
 
@@ -116,6 +118,12 @@ def test_links_end_by_time_and_by_revoking(tmp_path: Path) -> None:
                     await asyncio.sleep(0.2)
             with pytest.raises(DeviceError, match="unknown, used or over"):
                 await links.redeem(kept)
+            over = Link(site="ul", kind="person", device=other.id, expires=time.time() - 1)
+            await bucket.put("link.over", msgspec.json.encode(over))
+            lasting, _ = await links.link(other.id)
+            assert await links.erase_over() == 1
+            assert "link.over" not in await bucket.newest()
+            assert (await links.redeem(lasting))[0].id == other.id
             for within_s in (5, 10**9):
                 with pytest.raises(DeviceError, match="lasts"):
                     await links.link(device.id, within_s)

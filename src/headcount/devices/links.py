@@ -3,25 +3,33 @@
 A link is for a device that is registered; a claim code makes a new one of a kind, and is short enough to be
 typed. Of either only a keyed digest is kept. It is used up by compare-and-set before anything is told, so of
 any number of people who show the same one at the same moment one gets credentials; what it leads to gets a
-new secret then, so who comes second notices. The server removes what nobody used in time.
+new secret then, so who comes second notices. What nobody used in time is overwritten on disk by a loop of the
+role `devices`; should that not run, the server removes it an hour later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
+import logging
 import re
 import secrets
 import time
 from collections.abc import Sequence
 
 import msgspec
+from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from headcount.devices.registry import Registry, spend, unknown, with_fields
-from headcount.errors import DeviceError, LinkRefusedError
+from headcount.errors import DeviceError, LinkRefusedError, LogError
 from headcount.fixlog.bucket import Bucket
+from headcount.fixlog.streams import DEVICE_BUCKET
 from headcount.wire import LINK_KEY, Device, Kind, Link
+
+_log = logging.getLogger(__name__)
 
 LINK_S = 24 * 3600
 CLAIM_S = 14 * 24 * 3600
@@ -30,6 +38,8 @@ LEAST_S = 60
 #: Claim codes made at once.
 MOST_CLAIMS = 10_000
 _AT_ONCE = 100
+#: How often those that are over are looked for, and how long the server leaves them for that.
+LOOK_S, LEFT_S = 600.0, 3600
 #: 160 random bits of a link, 80 of a code: with a million codes open and a thousand guesses a second, one
 #: is found in 38 million years.
 _LINK_BYTES, _CLAIM_BYTES = 20, 10
@@ -103,6 +113,26 @@ class Links:
             raise _refused()
         return await self._registry.rotate(link.device)
 
+    async def erase_over(self) -> int:
+        """Overwrite on disk the links that nobody used in time; how many those were."""
+        entries = await self._bucket.newest(LINK_KEY.format(digest="*"))
+        now_s, erased = time.time(), 0
+        for key, entry in entries.items():
+            if msgspec.json.decode(entry.value, type=Link).expires <= now_s:
+                await self._bucket.erase(key)
+                erased += 1
+        return erased
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Do so again and again until told to stop."""
+        while not stop.is_set():
+            try:
+                await self.erase_over()
+            except LogError as error:
+                _log.info("links that are over: %s; trying again", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_S)
+
     async def _use(self, key: str) -> Link:
         entry = (await self._bucket.newest(key)).get(key)
         if entry is None:
@@ -116,11 +146,17 @@ class Links:
 
     async def _write(self, code: str, link: Link, within_s: int) -> None:
         await self._bucket.put(
-            LINK_KEY.format(digest=self._digest(code)), msgspec.json.encode(link), ttl_s=within_s
+            LINK_KEY.format(digest=self._digest(code)), msgspec.json.encode(link), ttl_s=within_s + LEFT_S
         )
 
     def _digest(self, code: str) -> str:
         return hashlib.blake2b(code.encode(), key=self._key, digest_size=20).hexdigest()
+
+
+def links_of(client: Client, log: JetStreamContext, secret: str) -> Links:
+    """The links of a deployment, over one connection."""
+    bucket = Bucket(client, log, DEVICE_BUCKET)
+    return Links(bucket, Registry(bucket, secret), secret)
 
 
 def _random(n: int) -> str:

@@ -50,7 +50,7 @@ _ATTEMPTS = 20
 #: An alias that leads nowhere is being given to a device, or somebody was killed while he did that.
 UNFINISHED_S = 60.0
 #: A used link outlives what it replaced, should that ever be left behind.
-_LONGER_S = 60
+_LONGER_S = 2 * 3600
 #: What may be changed; the rest follows from it, or never changes.
 CHANGEABLE = ("label", "groups", "aliases", "gateway", "firmware", "app", "certificate", "status", "resume")
 
