@@ -9,10 +9,12 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from headcount.api import problems
 from headcount.api.access import RequireAny
 from headcount.api.examples import failures
+from headcount.api.sites import GEOJSON
 
 SCHEMES: dict[str, Any] = {
     "token": {
@@ -53,6 +55,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             for method in route.methods or ():
                 operation = schema["paths"].get(route.path, {}).get(method.lower())
                 if operation is not None:
+                    _shape_of_geojson(operation, route, components["schemas"])
                     _whole_examples(operation, route)
                     _complete(operation, method, scopes_of(route.dependant))
         app.openapi_schema = schema
@@ -65,6 +68,18 @@ def _our_problems(shapes: dict[str, Any]) -> None:
     problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     shapes.update(problem.pop("$defs"))
     shapes["Problem"] = problem
+
+
+def _shape_of_geojson(operation: dict[str, Any], route: APIRoute, shapes: dict[str, Any]) -> None:
+    """FastAPI calls what isn't application/json a string; GeoJSON has the shape that the endpoint names."""
+    for answer in operation["responses"].values():
+        content = answer.get("content", {}).get(GEOJSON)
+        if content is not None:
+            shape = TypeAdapter(route.response_model).json_schema(
+                mode="serialization", ref_template="#/components/schemas/{model}"
+            )
+            shapes.update(shape.pop("$defs", {}))
+            content["schema"] = shape
 
 
 def _whole_examples(operation: dict[str, Any], route: APIRoute) -> None:

@@ -197,8 +197,9 @@ async def _public_counts(parts: Parts, seen: PublicCounts, at: float | None, now
     if picture is not None:
         return counts(parts.sources.site.id, picture, asked_s)
     if at is None:
-        retry = {"retry-after": str(seen.seconds_to_next(now_s))}
-        raise ProblemError(NO_COUNTS, NO_COUNTS.meaning, headers=retry)
+        wait_s = str(seen.seconds_to_next(now_s))
+        text = f"What everybody may see changes each minute; the first numbers come in {wait_s} s."
+        raise ProblemError(NO_COUNTS, text, headers={"retry-after": wait_s})
     raise _nothing_recorded(at)
 
 

@@ -1,0 +1,78 @@
+"""The API against its own OpenAPI document: whatever is sent, the answer is one that is promised there."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from system.running import Up, headcount
+from system.senders import fix
+
+#: What is documented as "later" is no error of the server.
+CONFIG = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", "503"]
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
+#: Answers that never end, and addresses that aren't HTTP.
+LEFT_OUT = r"(/stream|/ws)$"
+#: What anybody may ask; all else is for those who sign in, and whoever tries too often is made to wait.
+FOR_ANYBODY = r"^/(healthz|readyz|v1/sites(/[^/]+(/counts|/zones/[^/]+(/history)?)?)?|v1/whoami)$"
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_headers_conformance,response_schema_conformance"
+)
+
+
+@pytest.mark.parametrize("role", ["admin", "public"])
+def test_every_answer_is_promised(tmp_path: Path, role: str) -> None:
+    """Generated requests, good and bad, get what the document says: no 5xx, no other status, shape or type."""
+    if not PROGRAM.exists():
+        pytest.skip("schemathesis isn't installed")
+    seed = secrets.randbelow(2**31)
+    print(f"seed {seed}")
+    with Up(tmp_path, open=False) as up:
+        options = ["--max-examples", "6", "--workers", "2", "--seed", str(seed)]
+        if role == "public":
+            options += ["--include-path-regex", FOR_ANYBODY]
+        else:
+            options += ["--header", f"Authorization: Bearer {_token(up, role)}"]
+        (tmp_path / "schemathesis.toml").write_text(CONFIG)
+        run = subprocess.run(
+            [
+                str(PROGRAM),
+                "run",
+                f"http://127.0.0.1:{up.ports['http']}/openapi.json",
+                *("--exclude-path-regex", LEFT_OUT, "--checks", CHECKS, "--request-timeout", "20"),
+                *("--phases", "examples,coverage,fuzzing"),
+                *options,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print(re.sub(r"hc_\w+", "hc_…", run.stdout[-3000:]))
+        assert run.returncode == 0, run.stdout[-12000:] + run.stderr[-2000:]
+        assert up.is_ready()
+        assert fix("main-building")
+
+
+def _token(up: Up, role: str) -> str:
+    made = headcount(
+        *("token", "add", "test", "--role", role, "--data", up.data),
+        *("--nats-port", str(up.ports["nats"])),
+        cwd=up.folder,
+    )
+    assert made.returncode == 0, made.stderr
+    found = re.search(r"hc_\w+", made.stdout)
+    assert found is not None
+    return found[0]
