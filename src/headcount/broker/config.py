@@ -160,7 +160,7 @@ class BrokerConfig:
 
     @property
     def log_file(self) -> Path:
-        """Where the NATS server writes its log."""
+        """Where what the NATS server says is written, see `log`."""
         return self.data / "broker.log"
 
     @property
@@ -205,10 +205,7 @@ def render(config: BrokerConfig, *, closed: bool = False) -> str:
 # Written by headcount at every start: changes here are lost.
 server_name: {_quote(config.server_name)}
 listen: {_inside(config, config.nats_port)}
-{_line("http", config, config.monitor_port)}log_file: {_quote(str(config.log_file))}
-logfile_size_limit: {limits.max_log_bytes}
-logfile_max_num: {limits.max_logs}
-max_connections: {limits.max_connections}
+{_line("http", config, config.monitor_port)}max_connections: {limits.max_connections}
 max_payload: {limits.max_payload_bytes}
 max_pending: {limits.max_pending_bytes}
 max_subscriptions: {limits.max_subscriptions}

@@ -19,6 +19,7 @@ from typing import Self
 
 from headcount.broker import folder, probe
 from headcount.broker.config import BrokerConfig, render
+from headcount.broker.log import keep_log
 from headcount.broker.program import find_program
 from headcount.errors import BrokerError, HeadcountError, LogError, LogUnavailableError, PortTakenError
 from headcount.ops.lifecycle import dies_with_parent
@@ -69,6 +70,7 @@ class WatchedServer:
         self._program = program
         self._check_every_s = check_every_s
         self._process: asyncio.subprocess.Process | None = None
+        self._said: asyncio.Task[None] | None = None
         self._opened = contextlib.AsyncExitStack()
 
     @property
@@ -126,6 +128,7 @@ class WatchedServer:
         self.ready = False
         folder.write_private(self.config.data / "broker.conf", render(self.config, closed=closed))
         self._process = await _spawn(program, self.config)
+        self._said = asyncio.create_task(_keep_log(self._process, self.config), name="broker log")
         (self.config.data / "broker.pid").write_text(f"{self._process.pid}\n")
         await self._until(partial(probe.ask_ready, self.config, closed=True))
         await self._started()
@@ -159,6 +162,8 @@ class WatchedServer:
             if process.returncode is None
             else f"ended while it started ({_ending(process.returncode)})"
         )
+        if process.returncode is not None and self._said is not None:
+            await asyncio.wait([self._said], timeout=STOP_S)
         raise BrokerError(
             f"nats-server {happened}. Its log {config.log_file} ends with:\n{_tail(config.log_file)}"
         ) from problem
@@ -166,6 +171,8 @@ class WatchedServer:
     async def _stop(self) -> None:
         if self._process is not None:
             await terminate(self._process)
+        if self._said is not None:
+            await asyncio.wait([self._said], timeout=STOP_S)
         (self.config.data / "broker.pid").unlink(missing_ok=True)
 
     async def _restart(self, program: Path) -> None:
@@ -243,20 +250,25 @@ def check_ports(config: BrokerConfig) -> None:
 
 async def _spawn(program: Path, config: BrokerConfig) -> asyncio.subprocess.Process:
     """Start the server in a process group of its own: Ctrl-C in the terminal is ours to handle."""
-    with config.log_file.open("ab") as log:
-        try:
-            return await asyncio.create_subprocess_exec(
-                program,
-                "-c",
-                (config.data / "broker.conf").absolute(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                process_group=0,
-                preexec_fn=dies_with_parent(),
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BrokerError(f"{program} can't be started: {error}") from error
+    try:
+        return await asyncio.create_subprocess_exec(
+            program,
+            "-c",
+            (config.data / "broker.conf").absolute(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=dies_with_parent(),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BrokerError(f"{program} can't be started: {error}") from error
+
+
+async def _keep_log(process: asyncio.subprocess.Process, config: BrokerConfig) -> None:
+    if process.stdout is not None:
+        limits = config.limits
+        await keep_log(process.stdout, config.log_file, limits.max_log_bytes, limits.max_logs)
 
 
 async def terminate(process: asyncio.subprocess.Process) -> None:
