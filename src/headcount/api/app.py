@@ -72,7 +72,20 @@ def create_app(sources: Sources) -> FastAPI:
     app.add_middleware(BrowserRules)
     problems.install(app, SECURITY_HEADERS)
     # what is about one device comes before the older path with its kind, which would match too
-    for resource in (trace, commands, devices, provision, me, system, sites, stream, fixes, login, tokens, audit):
+    for resource in (
+        trace,
+        commands,
+        devices,
+        provision,
+        me,
+        system,
+        sites,
+        stream,
+        fixes,
+        login,
+        tokens,
+        audit,
+    ):
         app.include_router(resource.router)
     page.install(app, sources.web)
     return app
