@@ -356,6 +356,39 @@ def test_failed_sign_ins_are_limited_and_good_ones_are_not(tmp_path: Path) -> No
     asyncio.run(check())
 
 
+def test_the_header_host_says_nothing_about_the_path(tmp_path: Path) -> None:
+    """A host name with a path in it neither lifts the limits nor hides a wrong token."""
+
+    async def check() -> None:
+        async with open_api(tmp_path, requests_per_s=0.4, **CLOSED) as api:
+            for host in ("x/healthz?", "x/v1/me/", "x/v1/provision?"):
+                bad = {"host": host, "authorization": "Bearer nonsense"}
+                assert (await api.get("/v1/tokens", headers=bad)).status_code in (400, 401)
+            statuses = [
+                (
+                    await api.get("/v1/sites", headers={"host": "x/healthz?", "x-forwarded-for": "192.0.2.1"})
+                ).status_code
+                for _ in range(4)
+            ]
+            assert set(statuses) <= {200, 400, 429}
+            assert 200 not in statuses[2:]
+
+    asyncio.run(check())
+
+
+def test_sessions_and_devices_do_not_meet(tmp_path: Path) -> None:
+    """Where devices show their own credentials, a session's cookie neither counts nor asks for its CSRF token."""
+
+    async def check() -> None:
+        async with open_api(tmp_path, **CLOSED) as api:
+            cookie, _ = await logged_in(api)
+            answer = await api.http.post("/v1/me/resume", headers={"cookie": cookie})
+            assert answer.status_code == 401
+            assert answer.json()["type"] != "/problems/cross-site"
+
+    asyncio.run(check())
+
+
 def test_bodies_have_a_limit(tmp_path: Path) -> None:
     """A body that is too long is 413 at once when it says so, and isn't read to its end when it doesn't."""
 
@@ -369,9 +402,8 @@ def test_bodies_have_a_limit(tmp_path: Path) -> None:
                 for _ in range(40):
                     yield b" " * (64 << 10)
 
-            with contextlib.suppress(Exception):
-                untold = await api.http.post("/v1/tokens", content=chunks(), headers=admin)
-                assert untold.status_code >= 400
+            untold = await api.http.post("/v1/tokens", content=chunks(), headers=admin)
+            assert (untold.status_code, untold.json()["type"]) == (413, "/problems/too-long")
             assert (await api.get("/v1/sites")).status_code == 200
 
     asyncio.run(check())

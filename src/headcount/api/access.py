@@ -37,7 +37,7 @@ SECURITY_HEADERS = {
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 #: What isn't for everybody; no other origin's scripts may read it by what a browser shows by itself.
 PRIVATE = re.compile(
-    r"/v1/(sites/[^/]+/(fixes|devices(\.csv)?|commands|claims)|tokens|sessions|audit|whoami|system|me|provision)(/|$)"
+    r"/v1/(sites/[^/]+/(fixes|devices(\.csv)?|commands|claims)|tokens|sessions|audit|whoami|system|me|provision)([./]|$)"
 )
 _API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/problems/")
 EXPOSED = "retry-after, ratelimit, ratelimit-policy, www-authenticate"

@@ -19,6 +19,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -105,7 +106,7 @@ class SignIn:
             await _refuse(scope, receive, send, error)
             return
         told = send if rate is None else self._telling(send, who, rate)
-        bounded = _bounded(receive, _most(scope["path"]))
+        bounded = _bounded(receive, scope["path"])
         if who.holds is not None and _FOLLOWED.fullmatch(scope["path"]):
             await self._while_it_holds(who, scope, bounded, told)
         else:
@@ -124,14 +125,16 @@ class SignIn:
         peer = connection.client.host if connection.client else ""
         address = address_of(peer, headers.getlist("x-forwarded-for"), sources.trusted)
         cookie = _cookie(headers, cookie_name(connection.scope, sources.public_url))
+        path: str = connection.scope["path"]  # `url` would believe the header Host
+        of_devices = OF_DEVICES.match(path) is not None
         try:
-            if "authorization" in headers and not OF_DEVICES.match(connection.url.path):
+            if "authorization" in headers and not of_devices:
                 return await self._by_token(headers, address)
-            if cookie is not None:
+            if cookie is not None and not of_devices:
                 found = await self._by_session(cookie, address)
                 if found is not None:
                     return found
-                if _API.match(connection.url.path):
+                if _API.match(path):
                     cleared = {"set-cookie": clearing(connection.scope, sources.public_url)}
                     raise self._failed(address, "Your session is over. Log in again.", cleared)
         except LogError as error:
@@ -191,7 +194,7 @@ class SignIn:
         unknown = (
             is_balancer(peer, self._parts.sources.trusted) and "x-forwarded-for" not in connection.headers
         )
-        if connection.url.path in _UNLIMITED or (unknown and who.by in ("machine", "nobody")):
+        if connection.scope["path"] in _UNLIMITED or (unknown and who.by in ("machine", "nobody")):
             return None
         answer = self._parts.limits.requests.take(who.key, time.monotonic())
         if not answer.allowed:
@@ -298,17 +301,17 @@ def _most(path: str) -> int:
 
 def _short_enough(connection: HTTPConnection) -> None:
     length = connection.headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length[:20]) > _most(connection.url.path):
-        raise _too_long(connection.url.path)
+    if not length.isascii() or not length.isdigit() or int(length[:20]) > _most(connection.scope["path"]):
+        raise _too_long(connection.scope["path"])
 
 
 def _too_long(path: str) -> ProblemError:
     return ProblemError(problems.TOO_LONG, f"At most {_most(path)} bytes are taken here.")
 
 
-def _bounded(receive: Receive, most: int) -> Receive:
-    """A body that doesn't say how long it is ends where it is too long: it is as if the client had left."""
-    taken = 0
+def _bounded(receive: Receive, path: str) -> Receive:
+    """A body that doesn't say how long it is ends in 413 where it is too long."""
+    taken, most = 0, _most(path)
 
     async def bounded() -> Message:
         nonlocal taken
@@ -316,7 +319,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
             if taken > most:
-                return {"type": "http.disconnect"}
+                raise HTTPException(problems.TOO_LONG.status)
         return message
 
     return bounded
