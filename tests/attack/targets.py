@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import numpy as np
@@ -9,10 +10,16 @@ import numpy as np
 from headcount import wire
 from headcount.adapters import iotp, owntracks
 from headcount.adapters.foreign import Canonical, Ignored, Rejected
+from headcount.adapters.names import Names
 from headcount.counting.engine import Engine
 from headcount.counting.fixes import Fixes
 from headcount.counting.zones import Zones
-from headcount.errors import ProtocolError
+from headcount.devices.callout import read_request
+from headcount.devices.commands import decoded_ack
+from headcount.devices.credentials import check_token, matches, signed_token, token_key
+from headcount.devices.directory import Directory
+from headcount.devices.table import parsed
+from headcount.errors import DeviceError, ProtocolError
 from headcount.fixlog import payloads
 from headcount.fixlog.protocol import Parser
 from small_site import small_site
@@ -22,6 +29,8 @@ SECOND_NS = 10**9
 NOW_S = 1_800_000_000
 _SITE = small_site()
 _ZONES = Zones(_SITE)
+_NAMES = Names("a secret for fuzzing", Directory())
+_KEY = token_key("a secret for fuzzing")
 
 
 def fix(data: bytes) -> None:
@@ -66,15 +75,54 @@ def protocol(data: bytes) -> None:
 def owntracks_message(data: bytes) -> None:
     """OwnTracks messages of any topic."""
     topic, _, payload = data.partition(b"\n")
-    outcomes = owntracks.decode(topic.decode(errors="replace"), payload)
+    outcomes = owntracks.decode(topic.decode(errors="replace"), payload, _NAMES)
     _require(all(isinstance(each, OUTCOMES) for each in outcomes), "no outcome")
 
 
 def iotp_message(data: bytes) -> None:
     """The older flows' messages, plain and wrapped."""
     for topic in iotp.KIND_OF_TOPIC:
-        outcomes = iotp.decode(topic, data, float(NOW_S))
+        outcomes = iotp.decode(topic, data, float(NOW_S), _NAMES)
         _require(len(outcomes) == 1 and isinstance(outcomes[0], OUTCOMES), "no outcome")
+
+
+def forget(data: bytes) -> None:
+    """Markers of who is to be forgotten: read, or nothing at all."""
+    prefix = b"fix.0.s."
+    received = np.full(1, NOW_S * SECOND_NS, dtype=np.int64)
+    read = payloads.rows(prefix, [b"fix.0.forget"], [data], np.ones(1, dtype=np.int64), received)
+    _require(len(read) == 1, "a row is missing")
+
+
+def callout(data: bytes) -> None:
+    """The server's question who somebody is, with whatever that somebody has put into it."""
+    body = base64.urlsafe_b64encode(data).rstrip(b"=")
+    for question in (data, b"e30." + body + b".c2ln"):
+        found = read_request(question)
+        _require(found is None or isinstance(found.password, str), "half a request")
+
+
+def credential(data: bytes) -> None:
+    """Passwords, signed tokens, API tokens' hashes: somebody or nobody."""
+    text = data.decode(errors="replace")
+    _require(check_token(_KEY, text, float(NOW_S)) is None, "a token that we haven't made")
+    _require(not matches("right", text), "a hash that we haven't made")
+
+
+def ack(data: bytes) -> None:
+    """Answers to commands: read, or none."""
+    found = decoded_ack(data)
+    _require(found is None or (len(found.id) <= 64 and len(found.text) <= 4096), "too long an answer")
+
+
+def table(data: bytes) -> None:
+    """A table of devices: rows, or one error that says which lines."""
+    try:
+        rows = parsed(data.decode(errors="replace"), "ul")
+    except DeviceError as error:
+        _require(bool(str(error)), "an error without words")
+        return
+    _require(len(rows) > 0, "no rows and no error")
 
 
 def _require(condition: bool, problem: str) -> None:
@@ -89,6 +137,11 @@ TARGETS: dict[str, Target] = {
     "protocol": protocol,
     "owntracks": owntracks_message,
     "iotp": iotp_message,
+    "forget": forget,
+    "callout": callout,
+    "credential": credential,
+    "ack": ack,
+    "table": table,
 }
 #: Beginnings that get the fuzzer past the first brace.
 SEEDS: dict[str, tuple[bytes, ...]] = {
@@ -103,6 +156,19 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     ),
     "owntracks": (b'owntracks/a/b\n{"_type":"location","tst":1,"lat":1,"lon":2,"tid":"ab","acc":3}',),
     "iotp": (b'{"id":"car-7","lat":52.67,"lon":-8.57,"t":1732453200}', b"eyJpZCI6ImEifQ=="),
+    "forget": (b'{"kind":"person","pseudonyms":{"20000":"0123456789abcdef"}}',),
+    "callout": (
+        (
+            b'{"exp":1,"nats":{"user_nkey":"U","server_id":{"id":"N"},"client_info":{"mqtt_id":"a","host":"h"},'
+            b'"connect_opts":{"user":"a","pass":"b"},"client_tls":{"verified_chains":[["-----BEGIN CERTIFICATE-----"]]}}}'
+        ),
+    ),
+    "credential": (
+        signed_token(token_key("another secret"), "a2b3c4d5e6f7a2b3c4d5", NOW_S + 9.0, NOW_S - 9.0).encode(),
+        b"scrypt$16$8$1$YWJj$YWJj",
+    ),
+    "ack": (b'{"id":"abc","ok":true,"text":"done"}',),
+    "table": (b"kind,label,groups\nperson,Ada,a;b\nvehicle,=1+1,\n", b'kind\n"person'),
 }
 
 

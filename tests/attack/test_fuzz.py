@@ -15,7 +15,18 @@ import pytest
 from attack.targets import SEEDS, TARGETS
 
 #: Inputs a target; together at least a million. What costs most gets least.
-RUNS = {"fix": 100_000, "status": 150_000, "protocol": 250_000, "owntracks": 250_000, "iotp": 250_000}
+RUNS = {
+    "fix": 50_000,
+    "status": 150_000,
+    "protocol": 250_000,
+    "owntracks": 150_000,
+    "iotp": 150_000,
+    "forget": 60_000,
+    "callout": 60_000,
+    "credential": 60_000,
+    "ack": 60_000,
+    "table": 60_000,
+}
 PROGRAM = Path(__file__).with_name("fuzz.py")
 
 
