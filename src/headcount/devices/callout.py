@@ -109,7 +109,7 @@ def read_request(data: bytes) -> Request | None:
         return None
     try:
         claims = _DECODER.decode(base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4)))
-    except (msgspec.MsgspecError, binascii.Error, ValueError):
+    except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):
         return None
     asked = claims.nats
     tls, client, connect = asked.client_tls, asked.client_info, asked.connect_opts
