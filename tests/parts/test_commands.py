@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
+from cluster_fixture import open_core, open_unit
 from headcount import wire
 from headcount.broker.config import INTERNAL
 from headcount.broker.server import Broker
@@ -48,7 +50,6 @@ def name() -> str:
 class Role:
     """The store of commands, and loops that deliver them, with a clock that can be set ahead."""
 
-    broker: Broker
     nc: Client
     commands: Commands
     ahead_s: float = 0.0
@@ -79,26 +80,34 @@ class Role:
 @asynccontextmanager
 async def role(broker: Broker, loops: int = 1) -> AsyncIterator[Role]:
     """So many running loops."""
-    client, stop = await internal_client(broker), asyncio.Event()
-    js = client.jetstream()
-    made = Role(broker, client, Commands(Bucket(client, js, COMMAND_BUCKET)))
-    brokers = [MqttAddress("127.0.0.1", broker.config.mqtt_port, INTERNAL, PASSWORD)]
+    client = await internal_client(broker)
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(loops):
-                group.create_task(Delivery(client, brokers, made.now_s, PAUSES_S).run(stop))
-            try:
-                yield made
-            finally:
-                stop.set()
+        async with delivering(client, broker.config.mqtt_port, loops) as made:
+            yield made
     finally:
         await client.close()
 
 
 @asynccontextmanager
-async def device(broker: Broker, name: str) -> AsyncIterator[aiomqtt.Client]:
-    """A device that hears its commands."""
-    async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10) as client:
+async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[Role]:
+    """So many loops over a connection to the core, which takes MQTT on this port."""
+    stop = asyncio.Event()
+    made = Role(client, Commands(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
+    brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(loops):
+            group.create_task(Delivery(client, brokers, made.now_s, PAUSES_S).run(stop))
+        try:
+            yield made
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def device(broker: Broker | int, name: str) -> AsyncIterator[aiomqtt.Client]:
+    """A device that hears its commands, at a broker or a port."""
+    port = broker if isinstance(broker, int) else broker.config.mqtt_port
+    async with aiomqtt.Client("127.0.0.1", port, timeout=10) as client:
         await client.subscribe(topic(name), qos=1)
         yield client
 
@@ -252,6 +261,25 @@ def test_several_loops(broker: Broker, name: str) -> None:
                 await answer(phone, name, id=command.id)
             for each in sent:
                 await devices.until(each, "acknowledged")
+
+    run(check)
+
+
+def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
+    """A device at a leaf gets what the core's loop sends, with QoS 1, and its answer comes back."""
+
+    async def check() -> None:
+        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+            await unit.until_status(200)
+            client = await core.client()
+            async with delivering(client, core.configs[0].mqtt_port) as devices:
+                sent = await devices.add(name)
+                async with device(unit.port, name) as phone:
+                    command, qos = await heard(phone)
+                    assert (command.id, qos) == (sent.id, 1)
+                    await answer(phone, name, id=command.id)
+                    await devices.until(sent, "acknowledged")
+            await client.close()
 
     run(check)
 

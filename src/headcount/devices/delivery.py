@@ -39,6 +39,7 @@ COMES_S = 0.3
 RELOAD_S = 30.0
 LOOK_S = 0.5
 RETRY_S = 1.0
+STOP_S = 0.8
 ACKS = "headcount.*.*.*.ack"
 
 
@@ -82,8 +83,10 @@ class Delivery:
         self._seen_bucket = Bucket(nc, js, SEEN_BUCKET)
         self._waiting: dict[str, _Waiting] = {}
         self._finished: dict[str, Command] = {}
+        self._heard: set[str] = set()  # keys of which something was written since the last load began
         self._connected: dict[str, bool] = {}
         self._wake = asyncio.Event()
+        self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until told to stop."""
@@ -94,12 +97,17 @@ class Delivery:
         ]
         try:
             async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._keep_sending(), name="commands: send")
                 loops = [
+                    sending,
                     group.create_task(self._keep_loaded(), name="commands: load"),
-                    group.create_task(self._keep_sending(), name="commands: send"),
                     group.create_task(self._keep_tidy(), name="commands: tidy"),
                 ]
                 await stop.wait()
+                self._stopping = True
+                self._wake.set()
+                # an MQTT client that is cancelled while it connects leaves its connection open
+                await asyncio.wait({sending}, timeout=STOP_S)
                 for loop in loops:
                     loop.cancel()
         finally:
@@ -125,18 +133,21 @@ class Delivery:
     async def _load(self) -> None:
         for id_, entry in (await self._seen_bucket.newest()).items():
             self._see(id_, entry.value)
-        kept = await self._commands.all()
-        gone = {*self._waiting, *self._finished} - set(map(key_of, kept))
-        for key in gone:
+        self._heard.clear()
+        kept = {key_of(command): command for command in await self._commands.all()}
+        # what is heard while all are read is newer
+        for key in {*self._waiting, *self._finished} - kept.keys() - self._heard:
             self._waiting.pop(key, None)
             self._finished.pop(key, None)
-        for command in kept:
-            self._take(command)
+        for key in kept.keys() - self._heard:
+            self._take(kept[key])
 
     async def _on_command(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
             if msg.data:
-                self._take(msgspec.json.decode(msg.data, type=Command))
+                command = msgspec.json.decode(msg.data, type=Command)
+                self._heard.add(key_of(command))
+                self._take(command)
 
     def _take(self, command: Command) -> None:
         key = key_of(command)
@@ -175,8 +186,9 @@ class Delivery:
         for broker in cycle(self._brokers):
             try:
                 async with broker.client("headcount-commands") as client:
-                    while True:
+                    while not self._stopping:
                         await self._send_due(client)
+                    return
             except (aiomqtt.MqttError, CertificateError) as error:
                 _log.info("commands: %s: no connection (%s), trying again", broker, error)
                 await asyncio.sleep(RETRY_S)
