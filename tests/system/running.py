@@ -23,6 +23,8 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 
+from headcount.adapters.names import Names
+from headcount.devices.directory import Directory
 from headcount.ops.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,6 +250,15 @@ class Up:
         answer = self.get(path, **parameters)
         assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
+
+    def handle(self, foreign: str) -> str:
+        """Under which id the system has a device of another format that isn't registered: `iotp/<id>`."""
+        format_, _, name = foreign.partition("/")
+        names = Names(self.password, Directory())
+        if format_ == "owntracks":
+            user, _, device = name.partition("/")
+            return names.owntracks(user, device, "person")[1]
+        return names.iotp(name, "person")[1]
 
     def is_ready(self) -> bool:
         """Whether the numbers are live."""

@@ -201,12 +201,13 @@ def test_a_last_will_is_remembered_and_ends_nothing(up: Up) -> None:
     assert up.counts()[zone][PERSON] == 1
     publish(up.mqtt_port, "owntracks/will/phone", owntracks("main-building"))
     publish(up.mqtt_port, "owntracks/will/phone", b'{"_type": "lwt", "tst": 1}')
-    until(lambda: _state(up, "person/will-phone").get("offline"), "OwnTracks' last will")
-    assert _state(up, "person/will-phone")["present"]
+    handle = up.handle("owntracks/will/phone")
+    until(lambda: _state(up, f"person/{handle}").get("offline"), "OwnTracks' last will")
+    assert _state(up, f"person/{handle}")["present"]
 
 
 def _state(up: Up, device: str) -> dict[str, Any]:
-    answer = up.get(f"/v1/sites/ul/devices/{device}")
+    answer = up.get(f"/v1/sites/ul/devices/{device}", reason="a test")
     state: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
     return state
 
