@@ -266,7 +266,7 @@ def generate(check: bool) -> None:
     """Write the generated pages of the reference, or check that they are fresh."""
     stale = []
     for name, page in PAGES.items():
-        path, text = FOLDER / name, page()
+        path, text = FOLDER / name, page().replace("\r\n", "\n")
         if check and (not path.exists() or path.read_text() != text):
             stale.append(str(path))
         elif not check:
