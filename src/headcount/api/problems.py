@@ -199,7 +199,14 @@ TYPES: Mapping[str, ProblemType] = {
         TOO_MANY_QUERIES, NO_ANSWER,
     )
 }  # fmt: skip
-_BY_STATUS = {400: BAD_REQUEST, 403: NOT_ALLOWED, 404: NOT_FOUND, 405: WRONG_METHOD, 413: TOO_LONG, 422: INVALID}
+_BY_STATUS = {
+    400: BAD_REQUEST,
+    403: NOT_ALLOWED,
+    404: NOT_FOUND,
+    405: WRONG_METHOD,
+    413: TOO_LONG,
+    422: INVALID,
+}
 
 
 class ParameterProblem(BaseModel):
