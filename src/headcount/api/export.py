@@ -15,8 +15,6 @@ from headcount.fixlog.messages import messages_of
 from headcount.history import query
 from headcount.wire import Device, iso, partition_of
 
-#: Entries of the audit log that are looked at, newest first.
-MOST_ENTRIES, PAGE = 2_000, 500
 #: Payloads that are no JSON are told as text, at most so long.
 MOST_PAYLOAD = 16_384
 _STATUS = b".status"
@@ -49,7 +47,7 @@ async def export(parts: Parts, device: Device) -> dict[str, Any]:
         ],
         "now": trace.live,
         "commands": [told(command) for command in await parts.commands.of(device.id)],
-        "looks": await looks(parts, names),
+        "looks": await parts.looks.at(parts.audit, names.values(), within_s=0.0),
     }
 
 
@@ -66,22 +64,6 @@ async def seen(registry: Registry, device: Device) -> dict[str, Any] | None:
     """When it was last connected, as far as that is known since the broker's start."""
     found = (await registry.seen()).get(device.id)
     return None if found is None else {"at": iso(found.at), "connected": found.connected}
-
-
-async def looks(parts: Parts, names: dict[int, str]) -> list[dict[str, Any]]:
-    """Who has looked at this device by itself, newest first: by the names of the days still known."""
-    ours, before, found, read = set(names.values()), None, [], 0
-    while read < MOST_ENTRIES:
-        entries, before = await parts.audit.entries(before=before, limit=PAGE, action="positions")
-        found += [
-            {"at": e.at, "actor": e.actor, "action": e.action, "reason": e.detail.get("reason")}
-            for e in entries
-            if e.subject in ours
-        ]
-        read += len(entries)
-        if before is None:
-            break
-    return found
 
 
 async def _log(parts: Parts, device: Device) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from headcount.api import personal
 from headcount.api.by_device import Owner
 from headcount.api.commands import told
 from headcount.api.examples import failures, success
-from headcount.api.export import entry, export, looks, seen
+from headcount.api.export import entry, export, seen
 from headcount.api.parameters import moment
 from headcount.api.parts import Parts, parts_of
 from headcount.api.problems import invalid
@@ -58,7 +58,7 @@ async def me(device: Owner, parts: Running) -> Json:
         "zones": live.get("zones", []),
         "last": _last(live),
         "commands": [told(command) for command in await parts.commands.of(device.id)],
-        "looks": await looks(parts, names),
+        "looks": await parts.looks.at(parts.audit, names.values()),
     }
     return Json(msgspec.json.encode(answer))
 

@@ -18,6 +18,7 @@ from headcount.access.sessions import Sessions
 from headcount.access.tokens import Tokens
 from headcount.api.link import Link
 from headcount.api.live import LiveCounts
+from headcount.api.looks import Looks
 from headcount.api.metrics import Metrics
 from headcount.api.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.api.public import PublicCounts
@@ -68,6 +69,7 @@ class Parts:
     _login: Login | None = None
     _tracer: Tracer | None = None
     directory: Directory = field(default_factory=Directory)
+    looks: Looks = field(default_factory=Looks)
 
     @property
     def nats(self) -> Client:
