@@ -17,11 +17,12 @@ from nats.aio.msg import Msg
 
 from disk_scan import scan, store_of
 from headcount.broker.config import INTERNAL
+from headcount.devices.commands import Commands
 from headcount.devices.daykeys import DayKeys
 from headcount.devices.registry import Registry
 from headcount.fixlog.bucket import Bucket
 from headcount.fixlog.connection import Endpoint
-from headcount.fixlog.streams import BAN_BUCKET, DEVICE_BUCKET
+from headcount.fixlog.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.history import writer
 from headcount.privacy import erasure
 from headcount.wire import COUNT_SUBJECT, Device, PartitionCounts, encode_fix
@@ -110,6 +111,8 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
                 await asyncio.sleep(0.3)
             await here.until_people(2)
             await Bucket(here.client, here.log, BAN_BUCKET).put(f"device.{gone.id}", b"{}")
+            commands = Commands(Bucket(here.client, here.log, COMMAND_BUCKET))
+            await commands.add(SITE.id, "person", gone.id, "report", now_s=time.time())
             names = await DayKeys(here.client, here.log).pseudonyms_of("person", gone.id)
             await here.registry.remove(gone.id)
             kills = 0
@@ -121,6 +124,7 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
                     await asyncio.wait([running])
                     kills += 1
             assert kills > 1
+            assert not await Bucket(here.client, here.log, BAN_BUCKET).newest()
             await here.until_people(1)
         forms = [form for name in names.values() for form in (name.encode(), bytes.fromhex(name))]
         return [gone.id.encode(), *forms], stays.id
