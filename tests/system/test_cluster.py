@@ -87,7 +87,7 @@ def test_owntracks_through_a_leaf(tmp_path: Path) -> None:
             await unit.until_status(200)
             stop = asyncio.Event()
             options = {"servers": core.endpoint.urls, "user": INTERNAL, "password": PASSWORD}
-            adapters = asyncio.create_task(translate.run(options, "s", stop, worker="test"))
+            adapters = asyncio.create_task(translate.run(options, "s", stop, secret=PASSWORD, worker="test"))
             location = {"_type": "location", "tst": int(time.time()), "lat": 50.0025, "lon": 0.0025, "acc": 5}
             async with aiomqtt.Client("127.0.0.1", unit.port) as phone:
                 await phone.publish("owntracks/ada/phone", json.dumps(location), qos=1)
