@@ -96,7 +96,11 @@ class _Marked:
 
     def one(self, key: str, value: bytes | None) -> None:
         id_ = key.rpartition(".")[2]
-        device = None if value is None else decoded(value)
+        try:
+            device = None if value is None else decoded(value)
+        except msgspec.MsgspecError:
+            _log.warning("what was written to the registry is no device")
+            return
         if device is not None and device.status in {"erasing", "paused"}:
             self.devices[id_] = device
         else:
