@@ -338,8 +338,9 @@ class Device:
         payload = wire.encode_fix(time.time(), 50.0025, 0.0025, acc=5.0, batt=float(self._number))
         ident = struct.pack(">H", self._number % 65_000 + 1)
         content = struct.pack(">H", len(self.topic)) + self.topic + (ident if qos else b"") + payload
-        assert 128 <= len(content) < 16_384
-        size = bytes([len(content) % 128 | 128, len(content) // 128])
+        assert len(content) < 16_384
+        low, high = len(content) % 128, len(content) // 128
+        size = bytes([low | 128, high]) if high else bytes([low])
         self._writer.write((b"\x32" if qos else b"\x30") + size + content)
         if qos:
             async with asyncio.timeout(within_s):

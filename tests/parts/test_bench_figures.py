@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headcount.adapters.names import Names
 from headcount.bench import drawing
 from headcount.bench.balance import Spread, table
 from headcount.bench.day import Plan, Run
@@ -31,6 +32,7 @@ from headcount.bench.judge import Judgement, Stored, lost
 from headcount.bench.sending import Said
 from headcount.bench.usage import Meter, Process, Usage, parts, role_of
 from headcount.bench.watch import Sample, spread
+from headcount.devices.directory import Directory
 from headcount.prove.compare import Comparison
 from headcount.prove.log import Fix, Partition, Row
 from headcount.scaling.settings import ScaleSettings
@@ -159,7 +161,10 @@ def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
     """Kind, device and event time together name a fix."""
     rows = [Row(5.0, 0, 1, "person", "p", None, Fix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
-    assert lost(acknowledged, [Partition(0.0, rows, 0)]) == [("person", "p", 4251), ("vehicle", "p", 4250)]
+    assert lost(acknowledged, [Partition(0.0, rows, 0)], Names("a secret for tests", Directory())) == [
+        ("person", "p", 4251),
+        ("vehicle", "p", 4250),
+    ]
 
 
 def test_the_scaler_gets_settings_that_it_takes() -> None:

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 
 from headcount.adapters import iotp
 from headcount.adapters.foreign import Canonical
+from headcount.adapters.names import Names
 from headcount.bench.curve import NIGHT, Day, pace, presence
 from headcount.bench.link import Broker, Link, Tally
 from headcount.bench.packets import CONNACK, PUBACK, Answers, Will, connect, publish
 from headcount.bench.population import PROBE_ZONE, Message, bench_site, population, probe_place
 from headcount.bench.probes import Probed
 from headcount.counting.sitefile import parse_site
+from headcount.devices.directory import Directory
 from headcount.sites import bundled_site
 from nats_fixture import open_broker
 
@@ -61,7 +63,7 @@ def test_the_same_seed_gives_the_same_devices() -> None:
 
 def test_every_flow_says_the_same_fix() -> None:
     """What a device sends on the older flows is translated to the position and time that it meant."""
-    seen = set()
+    seen, names = set(), Names("a secret for tests", Directory())
     for device in population(SITE, 300, 1):
         lat, lon = device.place()
         message = device.say(device.topic("ul").encode(), 1_764_000_000.25)
@@ -70,10 +72,10 @@ def test_every_flow_says_the_same_fix() -> None:
             body = json.loads(message.payload)
             assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
             continue
-        (outcome,) = iotp.decode(device.topic("ul"), message.payload, 1_764_000_001.0)
+        (outcome,) = iotp.decode(device.topic("ul"), message.payload, 1_764_000_001.0, names)
         assert isinstance(outcome, Canonical)
         body = json.loads(outcome.payload)
-        assert (outcome.kind, outcome.device) == (device.kind, device.id)
+        assert (outcome.kind, outcome.device) == names.iotp(device.id, device.kind)
         assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
     assert len(seen) == 6  # each kind on each flow
 

@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import nats.errors
 from nats.aio.client import Client
 
+from headcount.adapters.names import Names
 from headcount.adapters.translate import DURABLE
 from headcount.bench.stack import Stack
 from headcount.bench.system import System
+from headcount.devices.directory import Directory
 from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
 from headcount.prove.compare import Comparison, Evidence, compare
 from headcount.prove.hearing import Heard
 from headcount.prove.log import Partition, read_day_keys, read_events, read_history, read_log
-from headcount.wire import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
+from headcount.wire import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM, Kind
 
 SETTLE_S = 60.0
 #: What was told is stored within a second; some more for a busy machine.
@@ -63,15 +65,19 @@ def names_in(files: Iterable[Path]) -> set[Name]:
     return found
 
 
-def lost(acknowledged: set[Name], log: Iterable[Partition]) -> list[Name]:
-    """What was acknowledged and isn't in the log."""
+def lost(acknowledged: set[Name], log: Iterable[Partition], names: Names) -> list[Name]:
+    """What was acknowledged and isn't in the log, under its own name or the one that an older flow gets."""
     there = {
         (row.kind, row.device, round(row.fix.t * 1000))
         for partition in log
         for row in partition.rows
         if isinstance(row.fix.t, int | float)
     }
-    return sorted(acknowledged - there)
+    return sorted(
+        (kind, device, t_ms)
+        for kind, device, t_ms in acknowledged - there
+        if (*names.iotp(device, cast("Kind", kind)), t_ms) not in there
+    )
 
 
 async def judge(
@@ -106,7 +112,9 @@ async def judge(
     tell("comparing")
     comparison = await asyncio.to_thread(compare, evidence)
     stored = await _stored(client, system.partitions, data, sum(len(partition.rows) for partition in log))
-    return Judgement(comparison, len(acknowledged), lost(acknowledged, log), stored)
+    return Judgement(
+        comparison, len(acknowledged), lost(acknowledged, log, Names(system.secret, Directory())), stored
+    )
 
 
 async def _stored(client: Client, partitions: int, data: Path, fixes: int) -> Stored:
