@@ -7,12 +7,15 @@ BIN := $(VENV)/bin
 WEB := src/headcount/web
 # T picks tests: `make test T=fast`, T=engine, T=parts, T=system, T=docs, or a path
 T ?= all
-tests_all := tests
-tests_fast := tests -m "not slow"
+# what takes longest begins first
+tests_all := tests/containers tests/system tests/attack tests/parts tests/engine tests/docs
+tests_fast := tests -m "not slow and not docker"
 tests_engine := tests/engine
 tests_parts := tests/parts
 tests_system := tests/system
 tests_docs := tests/docs
+# tests mostly wait, for servers and clocks: so many files run side by side
+SIDE ?= 3
 
 # the image: its name; for one without a network: a base image and its Python
 IMAGE ?= headcount
@@ -50,7 +53,7 @@ demo: env ## a simulated campus on the live map
 
 test: env ## all tests; T=fast, engine, parts, system or docs for some
 	@$(MAKE) --no-print-directory web || echo "== going on without the map: its tests will be skipped =="
-	$(BIN)/pytest $(or $(tests_$(T)),$(T)) $(PYTEST)
+	$(BIN)/pytest -n $(SIDE) --dist loadfile $(or $(tests_$(T)),$(T)) $(PYTEST)
 
 test-web: web ## the map's own tests
 	cd web && npm test --silent
