@@ -19,8 +19,8 @@ import hashlib
 import math
 
 import msgspec
-import nkeys
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
@@ -143,10 +143,10 @@ class Signer:
     def __init__(self, secret: str, account: str) -> None:
         """Derive the key from the deployment's secret; who is let in is put into `account`."""
         raw = hashlib.blake2b(b"callout", key=secret.encode()[:64], digest_size=32).digest()
-        self._pair = nkeys.from_seed(nkeys.encode_seed(raw, nkeys.PREFIX_BYTE_ACCOUNT))
+        self._key = Ed25519PrivateKey.from_private_bytes(raw)
         self._account = account
         #: The public key, as the server's configuration names it.
-        self.public: str = self._pair.public_key.decode()
+        self.public: str = _account_key(self._key.public_key().public_bytes_raw())
 
     def accept(
         self, request: Request, name: str, rights: Rights, now_s: float, expires_s: float | None
@@ -180,7 +180,7 @@ class Signer:
 
     def _signed(self, claims: bytes) -> bytes:
         text = _ENCODED_HEADER + b"." + _base64(claims)
-        return text + b"." + _base64(self._pair.sign(text))
+        return text + b"." + _base64(self._key.sign(text))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -205,6 +205,15 @@ def _rights(rights: Rights) -> msgspec.Raw:
 def _allowed(subjects: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """An empty list of what is allowed would allow everything."""
     return {"allow": subjects} if subjects else {"deny": (">",)}
+
+
+def _account_key(public: bytes) -> str:
+    """A public key as NATS names an account's: base 32 of a prefix (0: it begins with A), the key and CRC-16.
+
+    Source: nats-io/nkeys, `strkey.go`, `crc16.go`.
+    """
+    body = b"\0" + public
+    return base64.b32encode(body + binascii.crc_hqx(body, 0).to_bytes(2, "little")).decode()
 
 
 def _base64(raw: bytes) -> bytes:
