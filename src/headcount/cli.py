@@ -8,7 +8,7 @@ import os
 import sys
 import tomllib
 import webbrowser
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from headcount.cli_audit import audit
 from headcount.cli_bench import bench_group
 from headcount.cli_ca import ca
 from headcount.cli_cluster import cluster_options
+from headcount.cli_deployment import deployment_options, site_option
 from headcount.cli_device import device as device_group
 from headcount.cli_device_many import COMMANDS as OF_MANY_DEVICES
 from headcount.cli_prove import prove_command
 from headcount.cli_replay import replay
 from headcount.cli_retention import retention
 from headcount.cli_scale import scale_options, taken
-from headcount.cli_sign_in import sign_in_options
 from headcount.cli_simulate import publish, simulate
 from headcount.cli_site import site as site_group
 from headcount.cli_token import token
@@ -39,7 +39,6 @@ from headcount.settings import (
     DEFAULT_DATA,
     DEFAULT_SITE,
     LOOPBACK,
-    PUBLIC_PORTS,
     Settings,
     joined,
     with_ports,
@@ -93,138 +92,6 @@ class Main(click.Group):
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of a deployment, for every command that needs them."""
-    ports: tuple[tuple[str, int | None, str], ...] = (
-        ("mqtt", None, "MQTT, for devices"),
-        ("ws", None, "MQTT over WebSocket, for browsers"),
-        ("http", None, "HTTP: map, API, metrics"),
-        ("nats", 4222, "NATS, inside the machine"),
-        ("monitor", 8222, "the broker's own monitoring, inside the machine"),
-    )
-    options = [
-        click.option(
-            "--data",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=DEFAULT_DATA,
-            envvar="HEADCOUNT_DATA",
-            show_default=True,
-            show_envvar=True,
-            help="Folder for everything that is kept.",
-        ),
-        *(
-            click.option(
-                f"--{name}-port",
-                type=click.IntRange(1, 65535),
-                default=default,
-                envvar=f"HEADCOUNT_{name.upper()}_PORT",
-                show_default=True if default else "{}, with TLS {}".format(*PUBLIC_PORTS[f"{name}_port"]),
-                show_envvar=True,
-                help=f"Port of {what}.",
-            )
-            for name, default, what in ports
-        ),
-        click.option(
-            "--partitions",
-            type=click.IntRange(1, 512),
-            default=16,
-            envvar="HEADCOUNT_PARTITIONS",
-            show_default=True,
-            show_envvar=True,
-            help="Into how many parts the log is cut; fixed for a data folder.",
-        ),
-        click.option(
-            "--host",
-            default=LOOPBACK,
-            envvar="HEADCOUNT_HOST",
-            show_default=True,
-            show_envvar=True,
-            help="Address on which devices and browsers reach it; 0.0.0.0 for all.",
-        ),
-        click.option(
-            "--open",
-            is_flag=True,
-            envvar="HEADCOUNT_OPEN",
-            show_envvar=True,
-            help="For trying out: devices need no account, programs on this machine may see "
-            "everything, and small counts are shown.",
-        ),
-        click.option(
-            "--suppress-below",
-            type=click.IntRange(1, 1000),
-            envvar="HEADCOUNT_SUPPRESS_BELOW",
-            show_default="5, with --open 1",
-            show_envvar=True,
-            help="The public sees no count below this.",
-        ),
-        click.option(
-            "--tls",
-            type=click.Choice(["auto", "on", "off", "proxy"]),
-            default="auto",
-            envvar="HEADCOUNT_TLS",
-            show_default=True,
-            show_envvar=True,
-            help="TLS for devices and browsers; auto: unless --host is this machine only; proxy: over MQTT "
-            "here, and for browsers at the balancer ahead.",
-        ),
-        *(
-            click.option(
-                f"--{name}",
-                type=click.Path(path_type=Path, dir_okay=False),
-                envvar=f"HEADCOUNT_{name.upper().replace('-', '_')}",
-                show_envvar=True,
-                show_default=without,
-                help=about,
-            )
-            for name, without, about in (
-                ("tls-cert", "a self-made one in the data folder", "Certificate (PEM)."),
-                ("tls-key", "that of the self-made one", "The certificate's private key (PEM)."),
-                ("client-ca", "none", "Devices must show a certificate of this CA (PEM)."),
-            )
-        ),
-        click.option(
-            "--device-fixes-per-s",
-            type=float,
-            default=5.0,
-            envvar="HEADCOUNT_DEVICE_FIXES_PER_S",
-            show_default=True,
-            show_envvar=True,
-            help="A device with an account that goes on sending more is kept out for a while.",
-        ),
-        click.option(
-            "--device-bytes-per-s",
-            type=int,
-            default=64 << 10,
-            envvar="HEADCOUNT_DEVICE_BYTES_PER_S",
-            show_default=True,
-            show_envvar=True,
-            help="The same by size.",
-        ),
-        click.option(
-            "--speed",
-            type=float,
-            default=1.0,
-            envvar="HEADCOUNT_SPEED",
-            show_default=True,
-            show_envvar=True,
-            help="Time-lapse: holds are divided by this and speed limits multiplied.",
-        ),
-    ]
-    function = sign_in_options(function)
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-_site_option = click.option(
-    "--site",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="HEADCOUNT_SITE",
-    show_envvar=True,
-    help="Site file (GeoJSON). Default: site.geojson in this folder.",
-)
 
 
 def _settings(site: Path | None, values: dict[str, Any]) -> Settings:
@@ -293,8 +160,8 @@ main.add_command(bench_group)
 
 @main.command()
 @click.option("--elastic", is_flag=True, help="As many brokers and workers as the traffic needs.")
-@_site_option
-@_options
+@site_option
+@deployment_options
 @cluster_options(
     "inside_host", "advertise", "leaf_port", "health_port", "drain_s", "secret_file", hidden=True
 )
@@ -391,8 +258,8 @@ def _greet(settings: Settings, more: str = "") -> None:
 @click.option("--vehicles", type=click.IntRange(0), default=800, show_default=True, help="How many cars.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same day.")
 @click.option("--browser/--no-browser", default=True, help="Open the map in a browser, where there is one.")
-@_site_option
-@_options
+@site_option
+@deployment_options
 @click.pass_context
 def demo(
     ctx: click.Context,
@@ -462,8 +329,8 @@ def _open_browser(url: str) -> None:
 
 @main.command()
 @click.argument("role", type=click.Choice(sorted(roles.ROLES)))
-@_site_option
-@_options
+@site_option
+@deployment_options
 @cluster_options()
 def run(role: str, site: Path | None, **values: Any) -> None:
     """Run one role in this process.
@@ -500,9 +367,9 @@ def run(role: str, site: Path | None, **values: Any) -> None:
 
 
 @main.command()
-@_site_option
+@site_option
 @scale_options
-@_options
+@deployment_options
 @cluster_options()
 def scale(site: Path | None, **values: Any) -> None:
     """Add and remove brokers and counting workers as the traffic needs them.
