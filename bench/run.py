@@ -19,6 +19,7 @@ BENCHES = {
     "Pipeline": ["pipeline.py", "--seconds", "3", "--repeat", "5"],
     "Stopping anywhere": ["handover.py"],
     "History": ["history.py"],
+    "Connects": ["connects.py"],
     "QoS 1": ["qos1.py", "plain", "acked", "--kills", "3"],
 }
 
