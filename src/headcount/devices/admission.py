@@ -163,11 +163,13 @@ class Admission:
         if account is None:
             credentials.matches(request.password[: credentials.MOST_SECRET] or "-", self._nobody)
             return "unknown"
-        if self.banned(id_, request.address, now_s):
-            return "banned"
         proof = self._proof(account, request, now_s)
         if isinstance(proof, str):
             return proof
+        if self.banned(
+            id_, request.address, now_s
+        ):  # only now: whoever guesses isn't told by the time it takes
+            return "banned"
         if not _bound(request.client_id, id_):
             return "client-id"
         rights = permissions.of_device(account)
