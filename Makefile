@@ -9,7 +9,7 @@ WEB := src/headcount/web
 T ?= all
 # what takes longest begins first
 tests_all := tests/containers tests/system tests/attack tests/parts tests/engine tests/docs
-tests_fast := tests -m "not slow and not docker"
+tests_fast := tests -m "not slow and not docker and not server"
 tests_engine := tests/engine
 tests_parts := tests/parts
 tests_system := tests/system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 
 import pytest
@@ -15,6 +16,22 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("headcount"), derandomize=False)
 settings.register_profile("long", settings.get_profile("headcount"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+#: Who imports one of these starts servers.
+_SERVERS = re.compile(
+    r"^(from|import) (nats_fixture|cluster_fixture|proxy_fixture|api_fixture|history_process|read_only)"
+    r"|^from system\.|subprocess\.Popen\(",
+    re.MULTILINE,
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of files that start servers: `make test T=fast` leaves them out."""
+    sources = {path: path.read_text() for path in {item.path for item in items}}
+    for item in items:
+        if _SERVERS.search(sources[item.path]):
+            item.add_marker("server")
 
 
 @pytest.hookimpl(wrapper=True)
