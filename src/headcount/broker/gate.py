@@ -215,6 +215,7 @@ class Gate:
 
     def _came(self, device: str, now_s: float) -> None:
         if self._connects.add(device, now_s) > self.settings.limits.connects_per_minute:
+            self._connects.forget(device)  # else it would be banned again at once when its ban ends
             self._ban(device, "connects too often")
         self._seen[device] = Seen(now_s, connected=True, unit=self.settings.unit)
 
