@@ -22,6 +22,7 @@ import pytest
 from headcount.cluster.units import UnitTable
 from headcount.errors import LogError, ProxyError, ProxyVersionError
 from headcount.ops.ports import free_ports
+from headcount.proxy.bans import AddressBans
 from headcount.proxy.config import ProxyConfig, ProxyLimits
 from headcount.proxy.program import Program, find_program
 from headcount.proxy.role import ProxySettings, Role, opened
@@ -77,6 +78,7 @@ class Bench:
         self.apis: tuple[str, ...] = ()
         self.tls: TlsFiles | None = None
         self.core_away = False
+        self.bans = AddressBans()
         self.now_s = 1000.0
         self.spoke_s: dict[str, float] = {}
         self.units: dict[str, BrokerUnit] = {}
@@ -141,7 +143,9 @@ class Bench:
 
     def settings(self) -> ProxySettings:
         """What the role is started with."""
-        return ProxySettings(self.config, self.folder, self.table, apis=self.apis, tls=self.tls)
+        return ProxySettings(
+            self.config, self.folder, self.table, apis=self.apis, tls=self.tls, bans=self.bans
+        )
 
     async def pid(self) -> int:
         """The HAProxy that answers in the folder; 0 while there is none."""

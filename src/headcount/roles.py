@@ -43,6 +43,7 @@ from headcount.fixlog.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKE
 from headcount.history import writer
 from headcount.privacy import erasure
 from headcount.proxy import role as balancing
+from headcount.proxy.bans import AddressBans, following
 from headcount.proxy.options import ProxyOptions
 from headcount.proxy.role import ProxySettings
 from headcount.scaling import role as scaling
@@ -353,8 +354,10 @@ async def run_proxy(settings: Settings, stop: asyncio.Event) -> None:
     tls = tls_of(settings)
     config = options.config(settings.host, ports, settings.inside_host, settings.health_port, tls)
     apis = tuple(joined(address) for address in settings.api_addresses)
-    async with watching(_endpoint(settings), "headcount proxy") as units:
-        proxy = ProxySettings(config, settings.data / "proxy", units, apis, tls, options.program_path())
+    bans, core = AddressBans(), _endpoint(settings)
+    async with watching(core, "headcount proxy") as units, following(core, bans):
+        folder = settings.data / "proxy"
+        proxy = ProxySettings(config, folder, units, apis, tls, options.program_path(), bans)
         await balancing.run(proxy, stop)
 
 

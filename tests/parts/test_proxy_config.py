@@ -10,6 +10,7 @@ import pytest
 
 from headcount.errors import HeadcountError, SettingsError
 from headcount.proxy.config import (
+    BANNED_FILE,
     CLIENTS_FILE,
     MOST_CONNECTIONS,
     PEM_FILE,
@@ -49,6 +50,7 @@ def test_haproxy_takes_it(config: ProxyConfig, pools: Pools, tmp_path: Path) -> 
     text = render(config, pools, files=20_000, prometheus=program.prometheus)
     (tmp_path / "haproxy.cfg").write_text(text)
     (tmp_path / "servers.state").write_text("1\n")
+    (tmp_path / BANNED_FILE).write_text("192.0.2.1\n2001:db8::1\n")
     certificate, key = ensure_server_certificate(tmp_path, ["localhost"])
     (tmp_path / PEM_FILE).write_bytes(certificate.read_bytes() + key.read_bytes())
     (tmp_path / CLIENTS_FILE).write_bytes(certificate.read_bytes())

@@ -28,6 +28,8 @@ from headcount.wire import ID_PATTERN
 CONFIG_FILE, SOCKET_FILE, STATE_FILE = "haproxy.cfg", "runtime.sock", "servers.state"
 #: The certificate with its key, and whose certificates WebSockets must show.
 PEM_FILE, CLIENTS_FILE = "server.pem", "clients.pem"
+#: The addresses that are refused, one a line; there must be one, empty or not.
+BANNED_FILE = "banned.acl"
 #: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: The table of addresses that all public frontends share.
@@ -259,6 +261,7 @@ def _limited(limits: ProxyLimits) -> str:
     free = f"  acl unlimited src {' '.join(limits.unlimited)}\n" if limits.unlimited else ""
     unless = " !unlimited" if limits.unlimited else ""
     return f"""\
+  tcp-request connection reject if {{ src -f {BANNED_FILE} }}
 {free}\
   tcp-request connection reject if {{ src_conn_rate({ADDRESSES}) ge {limits.new_per_address_10s} }}{unless}
   tcp-request connection reject if {{ src_conn_cur({ADDRESSES}) ge {limits.open_per_address} }}{unless}

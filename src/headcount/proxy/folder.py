@@ -4,6 +4,7 @@
 <folder>/haproxy.cfg     its configuration
 <folder>/runtime.sock    its runtime API, for the owner only: whoever reaches it rules HAProxy
 <folder>/servers.state   who is up and down, during a reload
+<folder>/banned.acl      addresses that are refused, for HAProxy; in bans.json with their ends
 <folder>/units.json      the units known last, for a start while the core is away
 """
 

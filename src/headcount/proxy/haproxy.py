@@ -13,7 +13,7 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from headcount.errors import CertificateError, PortTakenError, ProxyError
 from headcount.ops.lifecycle import dies_with_parent, end
 from headcount.proxy import folder
 from headcount.proxy.config import (
+    BANNED_FILE,
     CLIENTS_FILE,
     CONFIG_FILE,
     PEM_FILE,
@@ -70,10 +71,11 @@ class Haproxy:
         pools: Pools | None = None,
         tls: TlsFiles | None = None,
         program: Path | None = None,
+        banned: Iterable[str] = (),
     ) -> None:
         """Run in the folder `home`, from the start with `pools`; with the haproxy at `program` if named.
 
-        `tls` is the certificate where `config.tls` is set.
+        `tls` is the certificate where `config.tls` is set; `banned` are refused addresses.
         """
         self.runtime = Runtime(home)
         self.restarts = 0
@@ -82,6 +84,7 @@ class Haproxy:
         self._home = home
         self._pools = pools or {}
         self._tls = tls
+        self._banned = frozenset(banned)
         self._named = program
         self._served: set[str] = set()  # the backends that have had a server
         self._program = Path("haproxy")
@@ -117,6 +120,7 @@ class Haproxy:
             check_ports(self._config)
             (self._home / STATE_FILE).unlink(missing_ok=True)  # only a reload knows it to be fresh
             self.write(self._pools)
+            self.write_banned(self._banned)
             self._write_certificate()
             try:
                 await self._start()
@@ -140,6 +144,11 @@ class Haproxy:
         files = 1 << 20 if files == resource.RLIM_INFINITY else files
         text = render(self._config, pools, files=files, prometheus=self._prometheus)
         folder.replace(self._home / CONFIG_FILE, text.encode())
+
+    def write_banned(self, addresses: Iterable[str]) -> None:
+        """Write who is refused, so that whatever starts next refuses them from its first moment."""
+        text = "".join(f"{address}\n" for address in sorted(addresses))
+        folder.replace(self._home / BANNED_FILE, text.encode())
 
     def _write_certificate(self) -> None:
         """HAProxy wants certificate and key in one file, and reads it at each start."""

@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headcount.cluster.units import UnitTable
 from headcount.errors import DataFolderError, LogError, ProxyError, SettingsError
 from headcount.proxy import folder
-from headcount.proxy.config import Pools, ProxyConfig
+from headcount.proxy.bans import AddressBans
+from headcount.proxy.config import BANNED_FILE, Pools, ProxyConfig
 from headcount.proxy.haproxy import Haproxy
 from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
 from headcount.proxy.names import Names
@@ -31,7 +33,7 @@ from headcount.tls.reload import renewing
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-UNITS_FILE = "units.json"
+UNITS_FILE, BANS_FILE = "units.json", "bans.json"
 
 #: The table of units now; raises LogError while the core is away.
 UnitSource = Callable[[], Awaitable[UnitTable]]
@@ -42,7 +44,7 @@ class ProxySettings:
     """What the role needs.
 
     `folder` is the balancer's own; `apis` are `host:port`, each address of a name is one API; `tls` is
-    its certificate, if `config.tls` is set.
+    its certificate, if `config.tls` is set; `bans` is whom it refuses, kept up to date by the caller.
 
     Raises:
         SettingsError: a value can't be used.
@@ -54,6 +56,7 @@ class ProxySettings:
     apis: tuple[str, ...] = ()
     tls: TlsFiles | None = None
     program: Path | None = None
+    bans: AddressBans = field(default_factory=AddressBans)
 
     def __post_init__(self) -> None:
         self.api_addresses()
@@ -86,8 +89,14 @@ async def opened(settings: ProxySettings) -> AsyncIterator[Role]:
     membership = Membership(_known(settings.folder))
     names = Names(asyncio.get_running_loop().time)
     pools = await pools_of(settings.config, membership.units, settings.api_addresses(), names)
+    settings.bans.recall(settings.folder / BANS_FILE)
     haproxy = Haproxy(
-        settings.config, settings.folder, pools=pools, tls=settings.tls, program=settings.program
+        settings.config,
+        settings.folder,
+        pools=pools,
+        tls=settings.tls,
+        program=settings.program,
+        banned=settings.bans.at(time.time()),
     )
     async with haproxy:
         yield Role(settings, haproxy, membership, names)
@@ -114,6 +123,8 @@ class Role:
         self._names = names
         self._plan = Plan(settings.config.limits.check_every_s)
         self._written: tuple[dict[str, Unit], Pools] | None = None
+        self._refused: bytes | None = None
+        self._closed_for: frozenset[str] = frozenset()
         self._core_away = False
         self._reload = False
 
@@ -128,10 +139,12 @@ class Role:
         self._membership.observe(table, loop.time())
         pools = await self._pools()
         self._write(pools)
+        banned = self._write_bans()
         try:
             if self._reload:
                 self._reload = False
                 await self.haproxy.reload()
+            await self._refuse(banned)
             standing = await self.haproxy.runtime.standing()
             abandoned = self._abandoned(pools, standing, loop.time()) if table is not None else set()
             commands = self._plan.commands(pools, standing, abandoned, loop.time())
@@ -144,6 +157,39 @@ class Role:
                 await self.haproxy.runtime.tell(command)
             except ProxyError as error:
                 _log.warning("%s", error)
+
+    def _write_bans(self) -> frozenset[str]:
+        """Who is refused now; the files say it too."""
+        banned = self._settings.bans.at(time.time())
+        kept = self._settings.bans.kept()
+        if kept != self._refused:
+            try:
+                folder.replace(self._settings.folder / BANS_FILE, kept)
+                self.haproxy.write_banned(banned)
+            except DataFolderError as error:  # as with the units
+                _log.warning("%s", error)
+            else:
+                self._refused = kept
+        return banned
+
+    async def _refuse(self, banned: frozenset[str]) -> None:
+        """Have HAProxy refuse these and nobody else, and close what the new ones have open."""
+        runtime = self.haproxy.runtime
+        there = await runtime.banned()
+        for address in there - banned:
+            await runtime.tell(f"del acl {BANNED_FILE} {address}")
+        for address in banned - there:
+            await runtime.tell(f"add acl {BANNED_FILE} {address}")
+        # after a reload or restart HAProxy has them from its file: their connections are looked for as well
+        new, self._closed_for = banned - self._closed_for, banned
+        if new:
+            sessions = await runtime.sessions_of(new)
+            for session in sessions:
+                with contextlib.suppress(ProxyError):  # it has ended by itself
+                    await runtime.tell(f"shutdown session {session}")
+            _log.info("%d addresses are refused from now on, %d connections closed", len(new), len(sessions))
+        if there - banned:
+            _log.info("%d addresses are let in again", len(there - banned))
 
     async def _table(self) -> UnitTable | None:
         try:

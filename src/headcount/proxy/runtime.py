@@ -9,20 +9,26 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from headcount.errors import ProxyError
-from headcount.proxy.config import SOCKET_FILE
+from headcount.proxy.config import BANNED_FILE, SOCKET_FILE
 
 _ANSWER_S = 5.0
 #: The answer of a command is never longer: 20 000 servers' states.
 _MOST_BYTES = 8 << 20
 #: sun_path has 108 bytes, a zero among them (unix(7)).
 _MOST_PATH = 107
+#: A line of `show sess`: which session, from which address (IPv6 without brackets), at which frontend.
+_SESSION = re.compile(r"(0x[0-9a-f]+): proto=tcpv[46] src=(\S+):\d+ fe=(\S+)")
+#: 200 000 sessions of some 300 bytes each.
+_MOST_SESSIONS = 64 << 20
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +78,34 @@ class Runtime:
         """What a reload takes over: the content of a server state file."""
         return await self.ask("show servers state")
 
+    async def banned(self) -> frozenset[str]:
+        """The addresses that it refuses now."""
+        lines = (await self.ask(f"show acl {BANNED_FILE}")).splitlines()
+        return frozenset(line.split()[1] for line in lines if line.startswith("0x"))
+
+    async def sessions_of(self, addresses: Collection[str]) -> list[str]:
+        """The open sessions of these addresses, by HAProxy's names for them."""
+        found = _SESSION.findall(await self.ask("show sess", most=_MOST_SESSIONS))
+        return [session for session, address, _ in found if address.removeprefix("::ffff:") in addresses]
+
     async def tell(self, command: str) -> None:
         """Have something done."""
         answer = (await self.ask(command)).strip()
         if answer and answer not in {"New server registered.", "Server deleted."}:
             raise ProxyError(f"HAProxy answers {command!r} with {answer!r}")
 
-    async def ask(self, command: str) -> str:
-        """The answer to one command."""
+    async def ask(self, command: str, most: int = _MOST_BYTES) -> str:
+        """The answer to one command, its first `most` bytes."""
         try:
             async with asyncio.timeout(_ANSWER_S):
                 with _reachable(self._folder / SOCKET_FILE) as path:
                     reader, writer = await asyncio.open_unix_connection(path, limit=_MOST_BYTES)
                 try:
                     writer.write(command.encode() + b"\n")
-                    return (await reader.read(_MOST_BYTES)).decode(errors="replace")
+                    answer = bytearray()
+                    while len(answer) < most and (piece := await reader.read(_PIECE)):
+                        answer += piece
+                    return answer.decode(errors="replace")
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
