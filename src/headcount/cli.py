@@ -17,6 +17,7 @@ import click
 from headcount import __version__, machine, roles
 from headcount.broker.config import LOCAL
 from headcount.cli_audit import audit
+from headcount.cli_ban import ban
 from headcount.cli_bench import bench_group
 from headcount.cli_ca import ca
 from headcount.cli_cluster import cluster_options
@@ -57,6 +58,7 @@ OPEN = (
 #: Groups of commands at the core: the configuration file says them where it is, too.
 _AT_THE_CORE: dict[str, click.Group] = {
     "audit": audit,
+    "ban": ban,
     "device": device_group,
     "retention": retention,
     "token": token,
@@ -150,6 +152,7 @@ for _command in OF_MANY_DEVICES:
     device_group.add_command(_command)
 main.add_command(token)
 main.add_command(audit)
+main.add_command(ban)
 main.add_command(retention)
 main.add_command(simulate)
 main.add_command(publish)
