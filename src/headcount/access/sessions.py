@@ -7,7 +7,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -74,12 +74,16 @@ class Sessions:
         if _VALUE.fullmatch(value) is not None:
             await self._delete(_key(value))
 
-    async def close_all(self, subject: str) -> int:
-        """End all sessions of somebody, as the identity provider calls them; how many there were."""
+    async def close_all(self, subject: str, sites: Collection[str] = ()) -> int:
+        """End all sessions of somebody, as the identity provider calls them; how many there were.
+
+        Where `sites` are named, only sessions on none but these.
+        """
         ended = 0
         for key, entry in (await self._kept.bucket.newest(f"{_PREFIX}*")).items():
             session = msgspec.json.decode(entry.value, type=Session)
-            if hmac.compare_digest(session.subject.encode(), subject.encode()):
+            theirs = not sites or (bool(session.sites) and set(session.sites) <= set(sites))
+            if theirs and hmac.compare_digest(session.subject.encode(), subject.encode()):
                 await self._delete(key)
                 ended += 1
         return ended

@@ -114,8 +114,8 @@ async def revoke(
     responses={**success("How many there were", {"ended": 2}), **failures("invalid-parameter", "too-long")},
 )
 async def end_sessions(whose: EndSessions, parts: Running, who: Maker) -> shapes.EndedShape:
-    """Log a person out everywhere. Whether they can log in again is the identity provider's to say."""
-    ended = await parts.sessions.close_all(whose.subject)
+    """Log a person out, of all that is on your sites. Whether they can log in again is the identity provider's to say."""
+    ended = await parts.sessions.close_all(whose.subject, who.sites)
     await parts.audit.record("session.end", who.subject, f"person {whose.subject}", {"sessions": ended})
     return shapes.EndedShape(ended=ended)
 
