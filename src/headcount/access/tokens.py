@@ -57,6 +57,11 @@ class Tokens:
         )
         return token if known and token is not None and lives(token) else None
 
+    def known(self, text: str) -> bool:
+        """Whether there is a token of this id, as far as is known without asking; whether it is right, isn't said."""
+        match = TOKEN.fullmatch(text)
+        return match is not None and self._kept.has(_PREFIX + match[1])
+
     def holds(self, token: Token) -> bool:
         """Whether a token that was checked hasn't been revoked or run out since."""
         return lives(token) and self._kept.has(_PREFIX + token.id)

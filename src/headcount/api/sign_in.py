@@ -154,14 +154,16 @@ class SignIn:
         text = text.strip()
         if TOKEN.fullmatch(text) is None:
             raise self._failed(address, "This is no token of headcount: they begin with `hc_`.")
-        token = await self._parts.tokens.check(text)
+        tokens = self._parts.tokens
+        # who guesses too often costs the core no more questions; who has a token isn't kept out by neighbours
+        guessing = not self._parts.limits.failures.look(address, time.monotonic()).allowed
+        token = None if guessing and not tokens.known(text) else await tokens.check(text)
         if token is None:
             raise self._failed(address, "There is no such token, or it was revoked, or its time is over.")
         try:
             who = caller_of_token(token)
         except AccessError as error:
             raise self._failed(address, f"{error}.") from error
-        tokens = self._parts.tokens
         return SignedIn(who, f"token {token.id}", "token", holds=lambda: tokens.holds(token))
 
     async def _by_session(self, value: str, address: str) -> SignedIn | None:
