@@ -62,6 +62,7 @@ async def login(
 async def callback(request: Request, parts: Running) -> Response:
     """End a login with what the identity provider has sent the browser back with."""
     provider = _provider(parts)
+    _not_too_often(request, parts)  # each is a question to the provider
     public = parts.sources.public_url
     if len(request.url.query) > _MAX_QUERY:
         raise _failed(AccessError("login", "the answer is too long"))
