@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -71,6 +72,26 @@ async def _let_in(bench: Bench, step: Callable[[], Awaitable[None]]) -> Device:
         await step()
         await asyncio.sleep(0.05)
     return device
+
+
+def test_every_port_and_both_families(tmp_path: Path) -> None:
+    """A banned address has its connections closed at MQTT, and no request answered at WebSocket and HTTP, over IPv6 and IPv4 alike."""
+
+    async def scenario(host: str, folder: Path) -> None:
+        async with Bench(folder, host=host) as bench, bench.balancer() as role:
+            ports = (bench.config.mqtt_port, bench.ws_port, bench.config.http_port or 0)
+            opened = [await asyncio.open_connection(host, port) for port in ports]
+            bench.bans.all({key_of(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
+            await role.step()
+            async with asyncio.timeout(2):
+                for reader, writer in opened:
+                    with contextlib.suppress(ConnectionError):
+                        writer.write(b"GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n")
+                        assert await reader.read() == b""
+                    writer.close()
+
+    for host, name in ((US, "four"), ("::1", "six")):
+        asyncio.run(scenario(host, tmp_path / name))
 
 
 def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:

@@ -26,9 +26,8 @@ from headcount.wire import ID_PATTERN
 
 #: Files in the balancer's folder.
 CONFIG_FILE, SOCKET_FILE, STATE_FILE = "haproxy.cfg", "runtime.sock", "servers.state"
-#: The certificate with its key, and whose certificates WebSockets must show.
+#: The certificate with its key, whose certificates WebSockets must show, and which addresses are refused.
 PEM_FILE, CLIENTS_FILE = "server.pem", "clients.pem"
-#: The addresses that are refused, one a line; there must be one, empty or not.
 BANNED_FILE = "banned.acl"
 #: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -294,6 +293,10 @@ _CONNECT = """\
 _HELLO = "  tcp-request content reject unless { req.ssl_hello_type 1 }\n"
 
 
+#: A connection that waits for its next request is no session that could be shut down.
+_IDLE = f"  http-request reject if {{ src -f {BANNED_FILE} }}\n"
+
+
 def _mqtt(config: ProxyConfig) -> str:
     limits = config.limits
     return f"""\
@@ -310,7 +313,7 @@ def _websocket(config: ProxyConfig) -> str:
         return ""
     return f"""\
 {_front("ws", "http", _secure(config, config.ws_port, devices=True), config.limits.http_idle_s)}\
-{_DEVICE_ALIVE}{_limited(config.limits)}\
+{_DEVICE_ALIVE}{_limited(config.limits)}{_IDLE}\
   http-request deny deny_status 404 unless {{ path {WS_PATH} }}
   http-request set-header X-Forwarded-For %[src]
   default_backend ws
@@ -323,7 +326,7 @@ def _http(config: ProxyConfig) -> str:
         return ""
     return f"""\
 {_front("http", "http", _secure(config, config.http_port), config.limits.http_idle_s)}\
-{_limited(config.limits)}\
+{_limited(config.limits)}{_IDLE}\
   http-request deny deny_status 404 if {{ path,url_dec -m str /metrics }} !{{ src 127.0.0.0/8 ::1 }}
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Forwarded-Proto {"https" if config.tls else "http"}
