@@ -311,7 +311,8 @@ class Gate:
             server = name
             for one in page:
                 user = one.authorized_user
-                if one.mqtt_client is None or user in {INTERNAL, SYSTEM} or not user:
+                # a name without a fingerprint is still what was typed: the sign-in isn't answered yet
+                if one.mqtt_client is None or ("." not in user and user != DEVICE):
                     continue
                 if not self._stays(user, one.ip, now_s):
                     closing.append(one.cid)
