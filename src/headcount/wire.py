@@ -351,11 +351,14 @@ class Seen(msgspec.Struct):
     unit: str
 
 
-class Ban(msgspec.Struct):
+class Ban(msgspec.Struct, omit_defaults=True):
     """Who is kept out until when, and why."""
 
     until: float
     reason: str
+    #: Of an address from which somebody guesses: who proves to be a device may still come from there, since a
+    #: whole campus may have one address.
+    guesses: bool = False
 
 
 class Token(msgspec.Struct, kw_only=True):

@@ -52,6 +52,8 @@ READY_SUBJECT = "gate.ready"
 LOOK_S, LOOK_SHARE = 2.0, 0.05
 #: After connections were cut they are looked at again: somebody may have been in the middle of signing in.
 AGAIN_S = 0.5
+#: Why an address is kept out by itself; who proves to be a device may still come from there.
+GUESSING = "too many refused sign-ins"
 #: Who is connected is said this often, beside what changes.
 SEEN_EVERY_S = 300.0
 _SEEN_FLUSH_S = 1.0
@@ -224,7 +226,7 @@ class Gate:
             return
         if self._guesses.add(address, now_s) > self.settings.limits.refused_per_minute:
             self._guesses.forget(address)
-            self._ban(address, "too many refused sign-ins")
+            self._ban(address, GUESSING)
 
     def _ban(self, who: str, reason: str) -> None:
         with contextlib.suppress(asyncio.QueueFull):
@@ -376,7 +378,7 @@ class Gate:
         while True:
             who, reason = await self._bans_soon.get()
             try:
-                banned = await bans.add(who, self.settings.limits.ban_s, reason)
+                banned = await bans.add(who, self.settings.limits.ban_s, reason, guesses=reason == GUESSING)
             except (LogError, DeviceError) as error:
                 _log.warning("a ban can't be written: %s", type(error).__name__)
                 continue

@@ -149,7 +149,18 @@ class Admission:
         if not self._bans:
             return False
         keys = (_BAN_DEVICE + device, _BAN_ADDRESS.format(hex=address.encode().hex()))
-        return any(key in self._bans and self._bans[key].until > now_s for key in keys)
+        return any(
+            key in self._bans and self._bans[key].until > now_s for key in keys if not self._guessing(key)
+        )
+
+    def _guessing(self, key: str) -> bool:
+        ban = self._bans.get(key)
+        return ban is not None and ban.guesses
+
+    def _suspected(self, address: str, now_s: float) -> bool:
+        """Whether somebody guesses from an address."""
+        ban = self._bans.get(_BAN_ADDRESS.format(hex=address.encode().hex()))
+        return ban is not None and ban.guesses and ban.until > now_s
 
     # --- deciding ------------------------------------------------------------------------------------
     def decide(self, request: Request, now_s: float) -> Admitted | Reason:
@@ -160,6 +171,8 @@ class Admission:
         certificate = request.certificate
         id_ = request.user or (certificate.name if certificate else "")
         account = self._accounts.get(id_)
+        if account is None and self._suspected(request.address, now_s):
+            return "banned"
         if account is None:
             credentials.matches(request.password[: credentials.MOST_SECRET] or "-", self._nobody)
             return "unknown"

@@ -42,8 +42,10 @@ class Bans:
         """Work on this bucket."""
         self._bucket = bucket
 
-    async def add(self, who: str, for_s: float, reason: str) -> Banned:
+    async def add(self, who: str, for_s: float, reason: str, *, guesses: bool = False) -> Banned:
         """Keep a device (its id) or an address out for a time, in place of what was set before.
+
+        With `guesses` only those from an address who prove nothing.
 
         Raises:
             DeviceError: it is neither, or the time or reason can't be used.
@@ -53,7 +55,7 @@ class Bans:
             raise DeviceError("a ban", f"lasts 1 to {MOST_S:.0f} s, not {for_s:g}", "Name another time")
         if len(reason) > MOST_REASON or not reason.isprintable():
             raise DeviceError("a ban's reason", f"has up to {MOST_REASON} characters", "Use fewer")
-        ban = Ban(time.time() + for_s, reason)
+        ban = Ban(time.time() + for_s, reason, guesses)
         await self._bucket.put(key, msgspec.json.encode(ban), ttl_s=math.ceil(for_s))
         return banned(key, ban)
 

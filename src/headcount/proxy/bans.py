@@ -53,7 +53,10 @@ class AddressBans:
         self._until.pop(address, None)
         if value is not None:
             with contextlib.suppress(msgspec.MsgspecError):
-                self._until[address] = msgspec.json.decode(value, type=Ban).until
+                ban = msgspec.json.decode(value, type=Ban)
+                # who only guesses is told apart by the gate, not by the address
+                if not ban.guesses:
+                    self._until[address] = ban.until
 
 
 def plain(text: str) -> str | None:
