@@ -195,7 +195,7 @@ def test_reasons_are_told_apart() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_programs(role: Role) -> None:
     """A program gets its role's rights on its token's sites until the token's end, and publishes nothing."""
-    asked = asks(user="token", client_id="any name")
+    asked = asks(user="token", client_id="t2-any name")
     found = known().decide_program(asked, token(role, sites=["ul"], expires=NOW_S + 5), NOW_S)
     assert isinstance(found, Admitted)
     assert (found.name, found.device, found.expires_s) == ("token.t2", None, NOW_S + 5)
@@ -211,17 +211,18 @@ def test_programs(role: Role) -> None:
         ({}, None, "token"),
         ({"client_id": ID}, token(), "client-id"),
         ({"client_id": f"{ID}-x"}, token(), "client-id"),
+        ({"client_id": "t3"}, token(), "client-id"),
+        ({"client_id": "t23-x"}, token(), "client-id"),
+        ({"client_id": ""}, token(), "client-id"),
         ({"type": "nats"}, token(), "protocol"),
     ],
 )
 def test_programs_that_are_not_let_in(fields: dict[str, Any], found: Token | None, reason: Reason) -> None:
-    """Without a token that lives, or with a device's client id, a program stays out."""
-    assert known(device()).decide_program(asks(user="token", **fields), found, NOW_S) == reason
-
-
-def test_a_client_id_that_only_resembles() -> None:
-    """What begins like a device's id and goes on is no device's client id."""
-    assert isinstance(known().decide_program(asks(client_id=f"{ID}x"), token(), NOW_S), Admitted)
+    """Without a token that lives, or with the client id of a device or of another program, it stays out."""
+    assert (
+        known(device()).decide_program(asks(**{"user": "token", "client_id": "t2"} | fields), found, NOW_S)
+        == reason
+    )
 
 
 # --- bans ------------------------------------------------------------------------------------------------

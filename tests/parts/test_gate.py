@@ -320,10 +320,10 @@ def test_programs(broker: Broker) -> None:
             token, text = await tokens.add("a test", "viewer")
             mine, _ = await here.person()
             assert not await enters(here.port, "token", text, mine.id)
-            assert not await enters(here.port, "token", text[:-1], "display")
-            phone = Phone(here.port, "token", text, "display")
+            assert not await enters(here.port, "token", text[:-1], token.id)
+            phone = Phone(here.port, "token", text, token.id)
             assert await phone.enter()
-            async with here.client("token", text, "display-2") as program:
+            async with here.client("token", text, f"{token.id}-2") as program:
                 await program.publish(topic(mine), fix(), qos=0)
                 await program.subscribe("headcount/ul/exact/#", qos=1)
                 await here.core.publish("headcount.ul.exact.forum", b"3")
@@ -336,7 +336,7 @@ def test_programs(broker: Broker) -> None:
             took_s = time.monotonic() - began_s
             print(f"a program whose token was revoked was cut off after {took_s:.3f} s")
             assert took_s < MOST_CUT_S
-            assert not await enters(here.port, "token", text, "display")
+            assert not await enters(here.port, "token", text, token.id)
 
     asyncio.run(scenario())
 

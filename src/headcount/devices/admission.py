@@ -4,9 +4,9 @@
     <id>        its secret             <id>, <id>-…      none, or CN <id>     a device
     <id>        a signed token of <id> the same          the same            a device, until the token's end
     <id> or -   -                      the same          CN <id>             a device
-    token       an API token           no device's       any                 a program
+    token       an API token           <token's id>, -…  any                 a program
 
-A device's client id begins with its own id: otherwise it could take over the session of another. Its name
+A client id begins with one's own id: otherwise one could take over the session of another. A device's name
 at the server is its id and a fingerprint of what it was let in by, so that a connection that came in by
 what is no longer true is recognised, whoever finds it and whenever.
 
@@ -197,7 +197,7 @@ class Admission:
             return problem
         if token is None:
             return "token"
-        if HANDLE.match(request.client_id) and request.client_id[20:21] in {"", "-"}:
+        if not _bound(request.client_id, token.id):
             return "client-id"
         rights = permissions.of_program(token.role, tuple(token.sites))
         return Admitted(f"{PROGRAM}.{token.id}", rights, token.expires)
