@@ -223,7 +223,7 @@ mappings {{
 
 system_account: SYS
 accounts {{
-  SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)} }} ] }}
+  SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)}, allowed_connection_types: ["STANDARD"] }} ] }}
   {ACCOUNT} {{
     {"" if config.hub else _ACCOUNT_STREAMS}
     mappings {{
