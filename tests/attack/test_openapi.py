@@ -60,7 +60,7 @@ def test_every_answer_is_promised(tmp_path: Path, role: str) -> None:
             text=True,
             check=False,
         )
-        print(re.sub(r"hc_\w+", "hc_…", run.stdout[-3000:]))
+        print(re.sub(r"hc_[\w-]+", "hc_…", run.stdout[-3000:]))
         assert run.returncode == 0, run.stdout[-12000:] + run.stderr[-2000:]
         assert up.is_ready()
         assert fix("main-building")
@@ -73,6 +73,6 @@ def _token(up: Up, role: str) -> str:
         cwd=up.folder,
     )
     assert made.returncode == 0, made.stderr
-    found = re.search(r"hc_\w+", made.stdout)
+    found = re.search(r"hc_[\w-]+", made.stdout)
     assert found is not None
     return found[0]

@@ -315,7 +315,9 @@ class _Chain:
             self.problem(1, f"is missing, and all before {state.first}, though none can be too old")
         if self._expected and self._expected != state.last + 1:
             self.problem(self._expected, f"is missing, and all up to {state.last}")
-        if remembered > state.last:
+        if remembered and not state.messages:
+            self.problem(remembered, "was remembered, but the log is empty")
+        elif remembered > state.last:
             self.problem(remembered, f"was remembered, but the log ends at {state.last}")
         elif 0 < remembered < state.first and not state.full:
             self.problem(remembered, f"was remembered, but the log begins at {state.first}")
