@@ -207,7 +207,6 @@ LEAST = {
     "devices:read": "operator",
     "devices:write": "operator",
     "commands:write": "operator",
-    "bans:write": "operator",
     "tokens:write": "admin",
     "audit:read": "admin",
 }

@@ -206,6 +206,24 @@ def test_programs(role: Role) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scopes", "heard"),
+    [
+        ([], {"counts", "site", "exact", "events"}),
+        (["system:read"], {"counts", "site"}),
+        (["counts:exact"], {"counts", "site", "exact"}),
+        (["events:read", "devices:read"], {"counts", "site", "events"}),
+    ],
+)
+def test_scopes_of_programs(scopes: list[str], heard: set[str]) -> None:
+    """A token that is narrowed to some scopes hears no more over MQTT than it may see over HTTP."""
+    found = known().decide_program(
+        asks(user="token", client_id="t2"), token("operator", sites=["ul"], scopes=scopes), NOW_S
+    )
+    assert isinstance(found, Admitted)
+    assert {subject.split(".")[2] for subject in found.rights.subscribe} == heard
+
+
+@pytest.mark.parametrize(
     ("fields", "found", "reason"),
     [
         ({}, None, "token"),

@@ -2,7 +2,7 @@
 
 public     anybody: counts, the small ones hidden; sites
 viewer     counts as they are, and their history; how the system does; where people are, coarsely
-operator   positions with a reason, single devices, commands, bans, events
+operator   positions with a reason, single devices, commands, events
 admin      tokens, the audit log
 """
 
@@ -23,7 +23,6 @@ Scope = Literal[
     "devices:read",
     "devices:write",
     "commands:write",
-    "bans:write",
     "tokens:write",
     "audit:read",
 ]
@@ -38,7 +37,6 @@ _ADDED: dict[Role, tuple[Scope, ...]] = {
         "devices:read",
         "devices:write",
         "commands:write",
-        "bans:write",
     ),
     "admin": ("tokens:write", "audit:read"),
 }

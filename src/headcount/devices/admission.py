@@ -199,7 +199,7 @@ class Admission:
             return "token"
         if not _bound(request.client_id, token.id):
             return "client-id"
-        rights = permissions.of_program(token.role, tuple(token.sites))
+        rights = permissions.of_program(token.role, tuple(token.sites), tuple(token.scopes))
         return Admitted(f"{PROGRAM}.{token.id}", rights, token.expires)
 
     def _outside(self, request: Request, now_s: float) -> Reason | None:

@@ -17,6 +17,8 @@ from headcount.wire import DeviceStatus, Kind, Role
 PAYLOAD_BYTES = 64 << 10
 #: Subscriptions of one connection.
 SUBSCRIPTIONS = 50
+#: What hears more than the public has, and the scope of the API that stands for it.
+EXACT, EVENTS = ("exact", "counts:exact"), ("events", "events:read")
 #: The user name of programs; their password is their token.
 PROGRAM = "token"
 
@@ -66,10 +68,13 @@ def of_device(device: Sender) -> Rights | None:
     return Rights(publish, subscribe)
 
 
-def of_program(role: Role, sites: tuple[str, ...] = ()) -> Rights:
-    """A program's rights on these sites (none named: on all): it publishes nothing."""
-    below = {"public": ("counts", "site"), "viewer": ("counts", "site", "exact")}
-    names = below.get(role, ("counts", "site", "exact", "events"))
+def of_program(role: Role, sites: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Rights:
+    """A program's rights on these sites (none named: on all): it publishes nothing.
+
+    `scopes` narrow what the role has; none named: all of it.
+    """
+    more = {"public": (), "viewer": (EXACT,)}.get(role, (EXACT, EVENTS))
+    names = ("counts", "site", *(name for name, scope in more if not scopes or scope in scopes))
     subscribe = tuple(
         subject
         for site in sites or ("*",)
