@@ -45,13 +45,14 @@ class ByDevice:
         """
         parts = parts_of(request)
         _same_origin(request, parts.sources.public_url)
-        failures, address = parts.limits.failures, f"device {signed_in(request).key}"
-        answer = failures.look(address, time.monotonic())
+        id_, password = _basic(request)
+        # by id as well: a whole campus may have one address, and guessing has no chance anyway
+        failures, guessed = parts.limits.failures, f"device {signed_in(request).key} {id_[:64]}"
+        answer = failures.look(guessed, time.monotonic())
         if not answer.allowed:
             wait_s = max(1, math.ceil(answer.retry_s))
-            detail = f"Too many sign-ins from your address have failed. Try again in {wait_s} s."
+            detail = f"Too many sign-ins as this device have failed from your address. Try again in {wait_s} s."
             raise ProblemError(TOO_OFTEN, detail, headers={"retry-after": str(wait_s)})
-        id_, password = _basic(request)
         device = await parts.registry.get(id_) if HANDLE.fullmatch(id_) else None
         # an unknown id takes as long as a wrong secret
         proven = credentials.matches(password, device.secret if device is not None else self._nobody)
@@ -59,7 +60,7 @@ class ByDevice:
             proven = _by_token(device, password, credentials.token_key(parts.sources.secret))
         here = device is not None and device.site == parts.sources.site.id and device.status in ADMITTED
         if device is None or not proven or not here:
-            failures.take(address, time.monotonic())
+            failures.take(guessed, time.monotonic())
             raise ProblemError(DEVICE_SIGN_IN, DEVICE_SIGN_IN.meaning, headers=CHALLENGE)
         return device
 
