@@ -51,7 +51,9 @@ class ByDevice:
         answer = failures.look(guessed, time.monotonic())
         if not answer.allowed:
             wait_s = max(1, math.ceil(answer.retry_s))
-            detail = f"Too many sign-ins as this device have failed from your address. Try again in {wait_s} s."
+            detail = (
+                f"Too many sign-ins as this device have failed from your address. Try again in {wait_s} s."
+            )
             raise ProblemError(TOO_OFTEN, detail, headers={"retry-after": str(wait_s)})
         device = await parts.registry.get(id_) if HANDLE.fullmatch(id_) else None
         # an unknown id takes as long as a wrong secret
