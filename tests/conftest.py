@@ -9,6 +9,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from headcount.ops import ports
+
 # A busy machine is no reason to fail, and a failure must be repeatable from what it printed.
 settings.register_profile(
     "headcount", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -17,6 +19,13 @@ settings.register_profile("ci", settings.get_profile("headcount"), derandomize=F
 settings.register_profile("long", settings.get_profile("headcount"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+
+# Files run side by side: what one has chosen and doesn't listen on yet, another must not choose. Half
+# of the range stays for the programs that tests start, which choose from all of it.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    share = len(ports.RANGE) // 2 // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    first = ports.RANGE.start + share * int(worker.removeprefix("gw"))
+    ports.RANGE = range(first, first + share)
 
 #: Who imports one of these starts servers.
 _SERVERS = re.compile(

@@ -7,19 +7,18 @@ import random
 import socket
 from collections import deque
 
+#: They lie below those that systems give to outgoing connections (32768 and up): while a killed server is down,
+#: another connection could take its port.
+RANGE = range(15_000, 32_000)
 #: Given lately: who asked may not listen there yet, and must not get it twice.
 _given: deque[int] = deque(maxlen=1_000)
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now.
-
-    They lie below those that systems give to outgoing connections (32768 and up): while a killed
-    server is down, another connection could take its port.
-    """
+    """Ports of 127.0.0.1 on which nobody listens now."""
     found: list[int] = []
     while len(found) < number:
-        port = random.SystemRandom().randrange(15_000, 32_000)
+        port = random.SystemRandom().choice(RANGE)
         if port in _given:
             continue
         with socket.socket() as probe:
