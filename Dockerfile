@@ -59,6 +59,6 @@ USER 10001:10001
 WORKDIR /data
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "headcount.ops.health"]
+    CMD ["python", "-m", "headcount.runtime.health"]
 ENTRYPOINT ["headcount"]
 CMD ["--help"]

@@ -5,15 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WEB := src/headcount/web
-# T picks tests: `make test T=fast`, T=engine, T=parts, T=system, T=docs, or a path
+# T picks tests: `make test T=fast`, a folder of tests/ (T=counting, T=system, T=docs …), or a path
 T ?= all
 # what takes longest begins first
-tests_all := tests/containers tests/system tests/attack tests/parts tests/engine tests/docs
+tests_all := tests/containers tests/system tests/attack tests
 tests_fast := tests -m "not slow and not docker and not server"
-tests_engine := tests/engine
-tests_parts := tests/parts
-tests_system := tests/system
-tests_docs := tests/docs
 # tests mostly wait, for servers and clocks: so many files run side by side
 SIDE ?= 3
 
@@ -51,9 +47,9 @@ demo: env ## a simulated campus on the live map
 	@$(MAKE) --no-print-directory web || echo "== going on without the map =="
 	@exec $(BIN)/headcount demo $(DEMO)
 
-test: env ## all tests; T=fast, engine, parts, system or docs for some
+test: env ## all tests; T=fast or a folder of tests/ (T=counting) for some
 	@$(MAKE) --no-print-directory web || echo "== going on without the map: its tests will be skipped =="
-	$(BIN)/pytest -n $(SIDE) --dist loadfile $(or $(tests_$(T)),$(T)) $(PYTEST)
+	$(BIN)/pytest -n $(SIDE) --dist loadfile $(or $(tests_$(T)),$(wildcard tests/$(T)),$(T)) $(PYTEST)
 
 test-web: web ## the map's own tests
 	cd web && npm test --silent
@@ -72,7 +68,7 @@ audit: env ## known weaknesses of what is locked, as far as the advisories can b
 	$(BIN)/python .ci/audit.py
 
 bench: env ## the figures of the documents, measured on this machine
-	$(BIN)/python bench/run.py $(BENCH)
+	$(BIN)/python src/headcount/lab/figures/run.py $(BENCH)
 
 docs: env ## the documentation as a site, into site/
 	$(BIN)/mkdocs build --strict --quiet
@@ -99,4 +95,4 @@ lock: ## the locks in requirements/, from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/dev.txt
 
 clean: ## remove what was made
-	rm -rf $(VENV) $(WEB) web/node_modules site bench/out wheels
+	rm -rf $(VENV) $(WEB) web/node_modules site figures/out wheels

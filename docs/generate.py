@@ -19,12 +19,12 @@ from typing import Any
 
 import click
 
+from headcount.api.api_settings import Sources
 from headcount.api.app import create_app
-from headcount.api.problems import TYPES
-from headcount.api.sources import Sources
-from headcount.cli import main
+from headcount.api.schemas.problems import TYPES
+from headcount.cli.main import main
 from headcount.settings import Settings
-from headcount.sites import bundled_site, load_site
+from headcount.sites.files import bundled_site, load_site
 
 FOLDER = Path(__file__).parent / "reference"
 WIDTH = 100
@@ -90,7 +90,7 @@ def settings() -> str:
         ),
         (
             "`HEADCOUNT_PULSE`: a file that `headcount run` touches each second, for the health check of a "
-            "container (`python -m headcount.ops.health`). The image sets it; without it there is none."
+            "container (`python -m headcount.runtime.health`). The image sets it; without it there is none."
         ),
         (
             "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_NAMES`, `HEADCOUNT_IMAGE`: read by `deploy/compose.yaml`, see "

@@ -24,20 +24,21 @@ import numpy as np
 from fastapi import FastAPI
 from nats.aio.client import Client
 
+from headcount.api.api_settings import Sources
 from headcount.api.app import create_app
-from headcount.api.link import Link
-from headcount.api.live import LiveCounts
+from headcount.api.core_connection import Link
+from headcount.api.history_queries import Queries
+from headcount.api.live_counts import LiveCounts
 from headcount.api.metrics import Metrics
-from headcount.api.parts import Parts
-from headcount.api.queries import Queries
 from headcount.api.server import run
-from headcount.api.sources import Sources
-from headcount.counting.fixes import I4
+from headcount.api.services import Parts
+from headcount.counting.fix_batch import I4
 from headcount.counting.site import Site
-from headcount.counting.sitefile import parse_site
-from headcount.fixlog.streams import StreamBytes, stream_configs
-from headcount.ops.ports import free_ports
-from headcount.wire import AUDIT_STREAM, COUNT_STREAM, PartitionCounts
+from headcount.counting.site_file import parse_site
+from headcount.messages.counts import PartitionCounts
+from headcount.messages.topics import AUDIT_STREAM, COUNT_STREAM
+from headcount.messaging.streams import StreamBytes, stream_configs
+from headcount.runtime.ports import free_ports
 from nats_fixture import server_program
 
 PARTITIONS = 2

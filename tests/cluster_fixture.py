@@ -31,17 +31,19 @@ import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount import wire
 from headcount.broker import agent
-from headcount.broker.config import INTERNAL, BrokerConfig
-from headcount.broker.server import Broker
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.counting.site import Site
 from headcount.counting.totals import Totals
-from headcount.fixlog.connection import Endpoint
-from headcount.fixlog.reader import open_reader
-from headcount.ops.ports import free_ports
-from headcount.worker.loop import WorkerSettings, run
-from headcount.worker.publish import MqttAddress
+from headcount.messages.counts import PartitionCounts
+from headcount.messages.fixes import encode_fix
+from headcount.messages.topics import FIX_TOPIC, TICK_SUBJECT
+from headcount.messaging.connection import Endpoint
+from headcount.messaging.log_reader import open_reader
+from headcount.runtime.ports import free_ports
+from headcount.worker.loops import WorkerSettings, run
+from headcount.worker.publisher import MqttAddress
 from nats_fixture import PASSWORD
 from small_site import small_site
 
@@ -241,7 +243,7 @@ class Counting:
 
     async def hear(self, message: Msg) -> None:
         """Sum partitions' counts."""
-        counts = msgspec.msgpack.decode(message.data, type=wire.PartitionCounts)
+        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
         for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
             people = total.values[:, 0, 0].tolist()
@@ -279,7 +281,7 @@ async def log_of(core: Core) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     async with open_reader(core.endpoint, client) as reader:
         for partition in range(PARTITIONS):
-            await client.jetstream().publish(wire.TICK_SUBJECT.format(partition=partition), b"")
+            await client.jetstream().publish(TICK_SUBJECT.format(partition=partition), b"")
             last = (await client.jetstream().stream_info(f"FIX_{partition}")).state.last_seq
             await reader.follow(partition, 0)
             seq = 0
@@ -302,7 +304,7 @@ class Device:
     def __init__(self, name: str) -> None:
         """Connect with `connect`."""
         self.name = name
-        self.topic = wire.FIX_TOPIC.format(site="s", kind="person", device=name).encode()
+        self.topic = FIX_TOPIC.format(site="s", kind="person", device=name).encode()
         self.acknowledged: list[int] = []
         self.longest_s = 0.0  # without an acknowledgement, while it sent
         self._number = 0
@@ -335,7 +337,7 @@ class Device:
         assert self._writer is not None
         assert self._reader is not None
         self._number += 1
-        payload = wire.encode_fix(time.time(), 50.0025, 0.0025, acc=5.0, batt=float(self._number))
+        payload = encode_fix(time.time(), 50.0025, 0.0025, acc=5.0, batt=float(self._number))
         ident = struct.pack(">H", self._number % 65_000 + 1)
         content = struct.pack(">H", len(self.topic)) + self.topic + (ident if qos else b"") + payload
         assert len(content) < 16_384

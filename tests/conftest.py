@@ -9,7 +9,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from headcount.ops import ports
+from headcount.runtime import ports
 
 # A busy machine is no reason to fail, and a failure must be repeatable from what it printed.
 settings.register_profile(

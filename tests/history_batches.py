@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headcount.history.pending import Pending
+from headcount.history.buffer import Pending
 from headcount.history.segments import opened
-from headcount.wire import KINDS, VERDICTS, CountsAt, FixColumns, HistoryBatch
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
+from headcount.messages.topics import KINDS
 
 #: 2026-11-24T13:00:00Z
 T0 = 1_795_525_200.0

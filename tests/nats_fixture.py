@@ -4,7 +4,7 @@
     with running_broker(tmp_path) as broker: ...         # in plain code; the broker runs in a thread
     client = await internal_client(broker)               # a NATS client with all rights
 
-`broker` is a `headcount.broker.server.Broker`: `.url`, `.config.mqtt_port`, `.config.ws_port`,
+`broker` is a `headcount.broker.core.Broker`: `.url`, `.config.mqtt_port`, `.config.ws_port`,
 `.config.nats_port`, `.config.password`, `.config.partitions`, `.config.data`, `.pid`, `.restarts`.
 """
 
@@ -20,10 +20,10 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 
-from headcount.broker.config import INTERNAL, BrokerConfig
-from headcount.broker.program import find_program
-from headcount.broker.server import Broker
-from headcount.ops.ports import free_ports
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.broker.nats_program import find_program
+from headcount.runtime.ports import free_ports
 
 PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
 

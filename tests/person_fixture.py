@@ -20,8 +20,10 @@ import httpx
 from nats.aio.msg import Msg
 
 from api_fixture import PARTITIONS, Api, open_api
-from headcount.fixlog.streams import ensure_streams
-from headcount.wire import Device, Role, encode_fix, partition_of
+from headcount.messages.fixes import encode_fix
+from headcount.messages.records import Device, Role
+from headcount.messages.topics import partition_of
+from headcount.messaging.streams import ensure_streams
 
 #: In the library of the fixture's site, and far outside of it.
 LIBRARY, OUTSIDE = (52.6725, -8.5725), (52.69, -8.5725)

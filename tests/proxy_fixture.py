@@ -2,7 +2,7 @@
 
 async with Bench(tmp_path) as bench:        # a core table that the test writes, agents' health
     unit = await bench.unit("b1", broker.config.mqtt_port, broker.config.ws_port)
-    async with bench.balancer() as role:    # headcount.proxy.role.Role; call `await role.step()`
+    async with bench.balancer() as role:    # headcount.proxy.balancer.Role; call `await role.step()`
         device = await bench.device()
 """
 
@@ -19,16 +19,16 @@ from typing import Any, Self
 
 import pytest
 
-from headcount.cluster.units import UnitTable
 from headcount.errors import LogError, ProxyError, ProxyVersionError
-from headcount.ops.ports import free_ports
-from headcount.proxy.bans import AddressBans
-from headcount.proxy.config import ProxyConfig, ProxyLimits
-from headcount.proxy.program import Program, find_program
-from headcount.proxy.role import ProxySettings, Role, opened
-from headcount.proxy.runtime import Runtime
+from headcount.messages.units import BrokerUnit
+from headcount.messaging.units import UnitTable
+from headcount.proxy.address_bans import AddressBans
+from headcount.proxy.balancer import ProxySettings, Role, opened
+from headcount.proxy.haproxy_config import ProxyConfig, ProxyLimits
+from headcount.proxy.haproxy_program import Program, find_program
+from headcount.proxy.runtime_api import Runtime
+from headcount.runtime.ports import free_ports
 from headcount.tls.files import TlsFiles
-from headcount.wire import BrokerUnit
 
 
 def haproxy() -> Program:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headcount.scaling import forecast
-from headcount.scaling.law import Memory, Policy, Seen, decide, workers_load
+from headcount.scaling.policy import Memory, Policy, Seen, decide, workers_load
 
 PERIOD_S = 2.0
 DAY_S = 86_400.0

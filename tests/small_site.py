@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headcount.counting.site import Site
-from headcount.counting.sitefile import parse_site
+from headcount.counting.site_file import parse_site
 
 
 def square(x: float, y: float, size: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`python -m headcount` is `headcount`."""
 
-from headcount.cli import main
+from headcount.cli.main import main
 
 if __name__ == "__main__":
     main()

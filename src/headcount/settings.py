@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headcount.errors import SettingsError
-from headcount.wire import ID
+from headcount.messages.topics import ID
 
 DEFAULT_DATA = Path("headcount-data")
 #: The site file where none is named.

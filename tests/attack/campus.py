@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headcount.counting.site import Site
-from headcount.counting.sitefile import parse_site
+from headcount.counting.site_file import parse_site
 
 I4 = NDArray[np.int32]
 Bool = NDArray[np.bool_]

@@ -7,21 +7,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from headcount import wire
 from headcount.adapters import iotp, owntracks
-from headcount.adapters.foreign import Canonical, Ignored, Rejected
-from headcount.adapters.names import Names
+from headcount.adapters.decoding import Canonical, Ignored, Rejected
+from headcount.adapters.device_aliases import Names
 from headcount.counting.engine import Engine
-from headcount.counting.fixes import Fixes
-from headcount.counting.zones import Zones
-from headcount.devices.callout import read_request
+from headcount.counting.fix_batch import Fixes
+from headcount.counting.zone_lookup import Zones
+from headcount.devices.auth_callout import read_request
 from headcount.devices.commands import decoded_ack
 from headcount.devices.credentials import check_token, matches, signed_token, token_key
-from headcount.devices.directory import Directory
-from headcount.devices.table import parsed
+from headcount.devices.csv_table import parsed
+from headcount.devices.registry_cache import Directory
 from headcount.errors import DeviceError, ProtocolError
-from headcount.fixlog import payloads
-from headcount.fixlog.protocol import Parser
+from headcount.messages.fixes import VERDICTS
+from headcount.messaging import payloads
+from headcount.messaging.parser import Parser
 from small_site import small_site
 
 OUTCOMES = (Canonical, Ignored, Rejected)
@@ -47,7 +47,7 @@ def fix(data: bytes) -> None:
     step = engine.step(
         Fixes(slots, read.what, read.received_s, read.t_s, read.lat_deg, read.lon_deg, read.acc_m)
     )
-    _require(bool((step.verdicts < len(wire.VERDICTS)).all()), "a fix without a verdict")
+    _require(bool((step.verdicts < len(VERDICTS)).all()), "a fix without a verdict")
     counts = engine.counts(float(NOW_S + n))
     _require(counts.min() >= 0 and counts.max() <= 3, "more are counted than there are")
 

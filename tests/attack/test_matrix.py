@@ -19,10 +19,10 @@ from starlette.requests import HTTPConnection
 
 from api_fixture import app_without_broker, open_api
 from headcount.access.roles import SCOPES, Caller, caller
-from headcount.api.access import RequireAny
+from headcount.api.middleware.authorization import RequireAny
 from headcount.api.openapi import routes
 from headcount.devices import permissions
-from headcount.wire import ROLES, Device, DeviceStatus
+from headcount.messages.records import ROLES, Device, DeviceStatus
 
 # --- the API ---------------------------------------------------------------------------------------------
 #: The least role that may; "anybody" may without signing in; "device" knows devices' own credentials only.

@@ -13,7 +13,7 @@ from docker.models.containers import Container
 
 from containers.stack import Stack, until
 from containers.watch import Watch
-from headcount.prove.recovery import gaps
+from headcount.lab.chaos.recovery import gaps
 
 HEAL_S = 60.0
 #: A message waits for its PUBACK this long before we speak of it.

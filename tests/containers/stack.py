@@ -22,7 +22,7 @@ import pytest
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
-from headcount.ops.ports import free_ports
+from headcount.runtime.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("HEADCOUNT_IMAGE", "headcount")
@@ -180,7 +180,7 @@ class Stack:
                 self.address(container), port, "/readyz" if service in {"api", "proxy"} else "/healthz"
             )
         with contextlib.suppress(APIError):  # it may just be ending
-            return bool(container.exec_run(["python", "-m", "headcount.ops.health"]).exit_code == 0)
+            return bool(container.exec_run(["python", "-m", "headcount.runtime.health"]).exit_code == 0)
         return False
 
     def started(self, container: Container) -> str:

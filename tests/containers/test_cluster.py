@@ -15,10 +15,12 @@ from docker.errors import NotFound
 from containers.drills import Done, Drill, api_answers, costs, counts, drill, scaling
 from containers.stack import Stack, engine, until
 from containers.watch import Watch, judge
-from headcount.prove.campus import campus
-from headcount.prove.hearing import Report
-from headcount.prove.load import load
-from headcount.wire import KINDS, NUMBERS, iso
+from headcount.lab.chaos.campus import campus
+from headcount.lab.chaos.hearing import Report
+from headcount.lab.chaos.load import load
+from headcount.messages.counts import NUMBERS
+from headcount.messages.times import iso
+from headcount.messages.topics import KINDS
 
 PARTITIONS = 8
 #: The drills take about as long.

@@ -16,14 +16,14 @@ import nats.errors
 from nats.aio.client import Client
 
 from containers.stack import Stack, until
-from headcount.broker.config import INTERNAL
+from headcount.broker.nats_config import INTERNAL
 from headcount.history.writer import CONSUMER
-from headcount.prove.compare import Comparison, Evidence, compare
-from headcount.prove.hearing import Heard, Report, listen
-from headcount.prove.load import CONNECTIONS, Say
-from headcount.prove.log import read_day_keys, read_events, read_history, read_log
-from headcount.prove.senders import Sent, overlook_breaks, send
-from headcount.wire import HISTORY_STREAM
+from headcount.lab.chaos.compare import Comparison, Evidence, compare
+from headcount.lab.chaos.hearing import Heard, Report, listen
+from headcount.lab.chaos.load import CONNECTIONS, Say
+from headcount.lab.chaos.log import read_day_keys, read_events, read_history, read_log
+from headcount.lab.chaos.senders import Sent, overlook_breaks, send
+from headcount.messages.topics import HISTORY_STREAM
 
 RETRY_S = 0.2
 LINK_S = 3.0

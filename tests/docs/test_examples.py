@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from headcount.ops.ports import free_ports
+from headcount.runtime.ports import free_ports
 
 from .pages import ROOT
 

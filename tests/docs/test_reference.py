@@ -15,19 +15,21 @@ import msgspec
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from headcount import errors, wire
+from headcount import errors
+from headcount.api.api_settings import Sources
 from headcount.api.app import create_app
 from headcount.api.openapi import routes
-from headcount.api.problems import TYPES
-from headcount.api.sources import Sources
-from headcount.broker import config
+from headcount.api.schemas.problems import TYPES
+from headcount.broker import nats_config
 from headcount.broker.agent import Agent, AgentSettings
-from headcount.broker.health import Figures
-from headcount.cli import main
-from headcount.counting import events, sitefile
-from headcount.fixlog.connection import Endpoint
+from headcount.broker.unit_health import Figures
+from headcount.cli.main import main
+from headcount.counting import events, site_file
+from headcount.messages.fixes import VERDICTS, Fix
+from headcount.messages.topics import COUNT_TOPIC, EVENT_TOPIC, FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC
+from headcount.messaging.connection import Endpoint
 from headcount.settings import Settings
-from headcount.sites import bundled_site, load_site
+from headcount.sites.files import bundled_site, load_site
 
 from .pages import DOCS, REFERENCE, ROOT, headings
 
@@ -116,8 +118,8 @@ def test_each_route_has_its_heading(sources: Sources) -> None:
     assert {each for each in hidden if f"`{each}`" not in text} == set()
 
 
-def _broker_config() -> config.BrokerConfig:
-    return config.BrokerConfig(Path(), "a password for tests only")
+def _broker_config() -> nats_config.BrokerConfig:
+    return nats_config.BrokerConfig(Path(), "a password for tests only")
 
 
 def test_each_metric_has_its_heading(sources: Sources) -> None:
@@ -137,9 +139,9 @@ def test_each_topic_has_its_heading() -> None:
     page = REFERENCE / "topics.md"
     named = headings(page)
     text = page.read_text()
-    own = (wire.FIX_TOPIC, wire.STATUS_TOPIC, wire.COUNT_TOPIC, wire.EVENT_TOPIC, wire.SITE_TOPIC)
+    own = (FIX_TOPIC, STATUS_TOPIC, COUNT_TOPIC, EVENT_TOPIC, SITE_TOPIC)
     assert {topic for topic in own if f"`{topic}`" not in text} == set()
-    for subject in (*config.DEVICE_PUBLISH, *config.DEVICE_SUBSCRIBE):
+    for subject in (*nats_config.DEVICE_PUBLISH, *nats_config.DEVICE_SUBSCRIBE):
         parts = [part for part in subject.split(".") if part not in {"headcount", "*", ">", "event"}]
         if parts[0] == "fix" and subject.startswith("fix."):
             continue  # the same topics after mapping
@@ -149,12 +151,12 @@ def test_each_topic_has_its_heading() -> None:
 def test_each_key_of_a_fix_is_named() -> None:
     """Every key of a fix's payload stands in topics.md."""
     text = (REFERENCE / "topics.md").read_text()
-    assert {f.name for f in msgspec.structs.fields(wire.Fix) if f"`{f.name}`" not in text} == set()
+    assert {f.name for f in msgspec.structs.fields(Fix) if f"`{f.name}`" not in text} == set()
 
 
 def test_each_property_of_a_site_has_its_heading() -> None:
     """Every property that the site file's reader asks for stands in site-file.md."""
-    code = inspect.getsource(sitefile)
+    code = inspect.getsource(site_file)
     asked = set(re.findall(r'(?:feature\.(?:number|pair|text)|properties\.get)\("(\w+)"', code))
     assert {"hold_s", "type", "timezone", "fresh_s"} <= asked
     assert not _missing(asked, REFERENCE / "site-file.md")
@@ -163,18 +165,18 @@ def test_each_property_of_a_site_has_its_heading() -> None:
 def test_the_rules_name_all_verdicts_and_reasons() -> None:
     """Every verdict and every reason of an event stands in the counting rules."""
     text = (DOCS / "concepts" / "counting-rules.md").read_text()
-    assert {word for word in (*wire.VERDICTS, *events.REASONS) if f"| `{word}` |" not in text} == set()
+    assert {word for word in (*VERDICTS, *events.REASONS) if f"| `{word}` |" not in text} == set()
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("hold_s", sitefile.HOLD_S),
-        ("leave_margin_m", (sitefile.LEAVE_MARGIN_M,)),
-        ("max_accuracy_m", (sitefile.MAX_ACCURACY_M,)),
-        ("max_speed_mps", sitefile.MAX_SPEED_MPS[:1]),
-        ("fresh_s", (sitefile.FRESH_S,)),
-        ("offline_grace_s", (sitefile.OFFLINE_GRACE_S,)),
+        ("hold_s", site_file.HOLD_S),
+        ("leave_margin_m", (site_file.LEAVE_MARGIN_M,)),
+        ("max_accuracy_m", (site_file.MAX_ACCURACY_M,)),
+        ("max_speed_mps", site_file.MAX_SPEED_MPS[:1]),
+        ("fresh_s", (site_file.FRESH_S,)),
+        ("offline_grace_s", (site_file.OFFLINE_GRACE_S,)),
     ],
 )
 def test_defaults_of_a_site_are_told(key: str, value: tuple[float, ...]) -> None:

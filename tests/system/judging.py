@@ -1,7 +1,7 @@
 """What the system must have published, by the oracle over its log; and what it has published.
 
 The log (streams FIX_<p>) is read with nats-py, not with our own reader; payloads are decoded with
-Python's own JSON; the rules are those of `headcount.prove.oracle`. Only names and shapes on the wire and
+Python's own JSON; the rules are those of `headcount.lab.chaos.oracle`. Only names and shapes on the wire and
 the pseudonyms come from headcount.
 """
 
@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.prove.log import Told, decoded, read_day_keys, read_stream
-from headcount.prove.log import read_events as every_event
-from headcount.prove.oracle import Numbers, Oracle, Row
-from headcount.prove.truth import name_of
-from headcount.wire import KINDS, PartitionCounts, partition_of
+from headcount.lab.chaos.log import Told, decoded, read_day_keys, read_stream
+from headcount.lab.chaos.log import read_events as every_event
+from headcount.lab.chaos.oracle import Numbers, Oracle, Row
+from headcount.lab.chaos.truth import name_of
+from headcount.messages.counts import PartitionCounts
+from headcount.messages.topics import KINDS, partition_of
 from system.running import Up
 
 KEPT = {"accepted", "inaccurate", "late", "out_of_order"}

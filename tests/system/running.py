@@ -23,9 +23,9 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 
-from headcount.adapters.names import Names
-from headcount.devices.directory import Directory
-from headcount.ops.ports import free_ports
+from headcount.adapters.device_aliases import Names
+from headcount.devices.registry_cache import Directory
+from headcount.runtime.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 UL = ROOT / "sites" / "ul.geojson"

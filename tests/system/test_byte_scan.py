@@ -23,13 +23,14 @@ from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from disk_scan import scan, store_of
-from headcount.broker.config import INTERNAL
+from headcount.broker.nats_config import INTERNAL
 from headcount.devices.commands import Commands
-from headcount.devices.daykeys import DayKeys
+from headcount.devices.pseudonym_keys import DayKeys
 from headcount.devices.registry import Registry
-from headcount.fixlog.bucket import Bucket
-from headcount.fixlog.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
-from headcount.wire import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, Device
+from headcount.messages.records import Device
+from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from system.running import Up, headcount, until
 
 T = TypeVar("T")

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from cluster_fixture import Core, Counting, Device, Unit, counting, log_of, open_core, open_unit, until
-from headcount import wire
-from headcount.adapters import translate
-from headcount.broker.config import INTERNAL
+from headcount.adapters import translator
+from headcount.broker.nats_config import INTERNAL
+from headcount.messages.history import HistoryBatch
+from headcount.messages.topics import HISTORY_STREAM
 from nats_fixture import PASSWORD
 
 SENDERS = 6
@@ -87,7 +88,7 @@ def test_owntracks_through_a_leaf(tmp_path: Path) -> None:
             await unit.until_status(200)
             stop = asyncio.Event()
             options = {"servers": core.endpoint.urls, "user": INTERNAL, "password": PASSWORD}
-            adapters = asyncio.create_task(translate.run(options, "s", stop, secret=PASSWORD, worker="test"))
+            adapters = asyncio.create_task(translator.run(options, "s", stop, secret=PASSWORD, worker="test"))
             location = {"_type": "location", "tst": int(time.time()), "lat": 50.0025, "lon": 0.0025, "acc": 5}
             async with aiomqtt.Client("127.0.0.1", unit.port) as phone:
                 await phone.publish("owntracks/ada/phone", json.dumps(location), qos=1)
@@ -118,10 +119,10 @@ async def history_rows(core: Core) -> int:
     """How many different fixes were handed to the history."""
     client = await core.client()
     rows: set[tuple[int, int]] = set()
-    state = (await client.jetstream().stream_info(wire.HISTORY_STREAM)).state
+    state = (await client.jetstream().stream_info(HISTORY_STREAM)).state
     for seq in range(state.first_seq, state.last_seq + 1):
-        message = await client.jetstream().get_msg(wire.HISTORY_STREAM, seq)
-        batch = msgspec.msgpack.decode(message.data or b"", type=wire.HistoryBatch)
+        message = await client.jetstream().get_msg(HISTORY_STREAM, seq)
+        batch = msgspec.msgpack.decode(message.data or b"", type=HistoryBatch)
         if batch.fixes is not None:
             rows |= {(batch.partition, fix) for fix in np.frombuffer(batch.fixes.seq, "<i8").tolist()}
     await client.close()

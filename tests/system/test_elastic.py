@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from headcount.errors import ProxyVersionError
-from headcount.ops.ports import free_ports
-from headcount.proxy.program import find_program
+from headcount.proxy.haproxy_program import find_program
+from headcount.runtime.ports import free_ports
 from system.running import START_S, UL, environment, until
 from system.senders import fix, publish
 

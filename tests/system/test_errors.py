@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headcount.ops.ports import free_ports
+from headcount.runtime.ports import free_ports
 from read_only import read_only
 from system.running import PORTS, UL, Up, headcount, until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from headcount.ops.ports import free_ports
+from headcount.runtime.ports import free_ports
 from system.running import ROOT, Up, until
 
 EXAMPLE = ROOT / "examples" / "node-red"

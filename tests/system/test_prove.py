@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PROVE = "from headcount.cli_prove import prove_command; prove_command()"
+PROVE = "from headcount.cli.prove import prove_command; prove_command()"
 
 
 @pytest.mark.slow

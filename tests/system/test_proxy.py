@@ -12,11 +12,11 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from headcount.ops.ports import free_ports
-from headcount.prove.system import Role
-from headcount.proxy.runtime import Runtime
+from headcount.lab.chaos.system import Role
+from headcount.proxy.runtime_api import Runtime
+from headcount.runtime.ports import free_ports
 from headcount.settings import Settings
-from headcount.sites import bundled_site
+from headcount.sites.files import bundled_site
 from proxy_fixture import Device, haproxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]

@@ -12,7 +12,7 @@ import msgspec
 import nats
 import pytest
 
-from headcount.wire import encode_fix
+from headcount.messages.fixes import encode_fix
 from system.running import Up, until
 
 #: In the library of the site that comes with headcount.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headcount.cluster.units import Units
+from headcount.messaging.units import Units
 from system.judging import connect
 from system.running import Up, until
 

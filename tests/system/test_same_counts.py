@@ -11,8 +11,8 @@ from random import SystemRandom
 
 import pytest
 
-from headcount.prove.oracle import replay
-from headcount.wire import VERDICTS
+from headcount.lab.chaos.oracle import replay
+from headcount.messages.fixes import VERDICTS
 from system.feeding import SITE_ID, Feeder, Walkers, campus, write_campus
 from system.judging import (
     Expected,

@@ -12,15 +12,15 @@ import nats
 import pytest
 from cryptography import x509
 
-from headcount.broker.config import INTERNAL
+from headcount.broker.nats_config import INTERNAL
 from headcount.devices.registry import Registry
 from headcount.errors import ProxyVersionError
-from headcount.fixlog.bucket import Bucket
-from headcount.fixlog.streams import DEVICE_BUCKET
-from headcount.proxy.program import find_program
+from headcount.messages.topics import FIX_STREAM
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from headcount.proxy.haproxy_program import find_program
 from headcount.tls.certificates import fingerprint, first_certificate, spoken
 from headcount.tls.contexts import client_context
-from headcount.wire import FIX_STREAM
 from system.running import Up, headcount, until
 from system.senders import fix, mosquitto_pub, spot
 

@@ -29,7 +29,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from headcount.errors import AccessError
-from headcount.wire import ID, ROLES, Role
+from headcount.messages.records import ROLES, Role
+from headcount.messages.topics import ID
 
 #: A login that isn't ended by then must be begun anew.
 BEGUN_S = 600

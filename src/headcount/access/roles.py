@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from headcount.errors import AccessError
-from headcount.wire import ROLES, Role
+from headcount.messages.records import ROLES, Role
 
 Scope = Literal[
     "counts:exact",

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from headcount.access.kept import Kept
+from headcount.access.access_cache import Kept
 from headcount.access.roles import Caller, caller
-from headcount.fixlog.bucket import Entry
-from headcount.wire import SESSION_KEY, Role, Session
+from headcount.messages.records import SESSION_KEY, Role, Session
+from headcount.messaging.kv import Entry
 
 #: A session ends after this, and must be begun anew.
 LIFE_S = 8 * 3600

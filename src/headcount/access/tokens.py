@@ -16,10 +16,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headcount.access.kept import Kept
+from headcount.access.access_cache import Kept
 from headcount.access.roles import Caller, caller
 from headcount.errors import AccessError
-from headcount.wire import ID, TOKEN_KEY, Role, Token
+from headcount.messages.records import TOKEN_KEY, Role, Token
+from headcount.messages.topics import ID
 
 #: `hc_`, 60 random bits in base 32, 256 random bits in base 64.
 TOKEN = re.compile(r"hc_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")

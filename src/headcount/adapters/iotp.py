@@ -16,7 +16,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from headcount.adapters.foreign import (
+from headcount.adapters.decoding import (
     MAX_BYTES,
     Ignored,
     Outcome,
@@ -26,8 +26,8 @@ from headcount.adapters.foreign import (
     number,
     read_json,
 )
-from headcount.adapters.names import Absent, Names
-from headcount.wire import Kind
+from headcount.adapters.device_aliases import Absent, Names
+from headcount.messages.topics import Kind
 
 KIND_OF_TOPIC: dict[str, Kind] = {"car-iotp": "vehicle", "mobile-iotp": "person"}
 

@@ -13,8 +13,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from headcount.adapters.osm_areas import Area, Tags, read_areas
-from headcount.counting.outlines import geometry_of
-from headcount.counting.sitefile import BOUNDARY, MAX_ZONES, parse_site
+from headcount.counting.polygons import geometry_of
+from headcount.counting.site_file import BOUNDARY, MAX_ZONES, parse_site
 from headcount.errors import SiteError
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"  # as the licence asks

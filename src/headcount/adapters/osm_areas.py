@@ -16,7 +16,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from headcount.errors import SiteError
-from headcount.sites import decode_json
+from headcount.sites.files import decode_json
 
 #: Relations of these types are areas.
 AREA_RELATIONS = ("multipolygon", "boundary")

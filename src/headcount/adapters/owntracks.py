@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from headcount.adapters.foreign import (
+from headcount.adapters.decoding import (
     Canonical,
     Ignored,
     Outcome,
@@ -23,8 +23,8 @@ from headcount.adapters.foreign import (
     fix,
     read_json,
 )
-from headcount.adapters.names import Absent, Names
-from headcount.wire import Kind
+from headcount.adapters.device_aliases import Absent, Names
+from headcount.messages.topics import Kind
 
 #: Objects of the longest array that is looked at.
 MAX_OBJECTS = 100

@@ -11,16 +11,23 @@ from importlib import metadata
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headcount.api import (
+from headcount.api import openapi
+from headcount.api.api_settings import Sources
+from headcount.api.core_connection import Link
+from headcount.api.history_queries import Queries
+from headcount.api.live_counts import LiveCounts
+from headcount.api.metrics import Metrics
+from headcount.api.middleware.authentication import SignIn
+from headcount.api.middleware.authorization import SECURITY_HEADERS, BrowserRules
+from headcount.api.public_counts import public_counts
+from headcount.api.routes import (
     audit,
     commands,
     devices,
     fixes,
     login,
     me,
-    openapi,
     page,
-    problems,
     provision,
     sites,
     stream,
@@ -28,15 +35,8 @@ from headcount.api import (
     tokens,
     trace,
 )
-from headcount.api.access import SECURITY_HEADERS, BrowserRules
-from headcount.api.link import Link
-from headcount.api.live import LiveCounts
-from headcount.api.metrics import Metrics
-from headcount.api.parts import Parts
-from headcount.api.public import public_counts
-from headcount.api.queries import Queries
-from headcount.api.sign_in import SignIn
-from headcount.api.sources import Sources
+from headcount.api.schemas import problems
+from headcount.api.services import Parts
 
 _DESCRIPTION = """How many people and vehicles are in every zone of a campus, now and before.
 

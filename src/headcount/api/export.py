@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 
-from headcount.api.commands import told
-from headcount.api.parts import Parts
+from headcount.api.routes.commands import told
+from headcount.api.services import Parts
 from headcount.devices.registry import Registry
 from headcount.devices.trace import MOST_LIMIT
-from headcount.fixlog.messages import messages_of
-from headcount.history import query
-from headcount.wire import Device, iso, partition_of
+from headcount.history import queries
+from headcount.messages.records import Device
+from headcount.messages.times import iso
+from headcount.messages.topics import partition_of
+from headcount.messaging.device_messages import messages_of
 
 #: Payloads that are no JSON are told as text, at most so long.
 MOST_PAYLOAD = 16_384
@@ -30,8 +32,8 @@ async def export(parts: Parts, device: Device) -> dict[str, Any]:
     names = await parts.day_keys.pseudonyms_of(device.kind, device.id)
     trace = await parts.tracer.trace(parts.nats, device.kind, device.id, limit=MOST_LIMIT, names=names)
     stored = await parts.queries.run(
-        lambda: query.fixes(
-            parts.sources.data, devices=list(names.values()), kinds=[device.kind], limit=query.MAX_ROWS
+        lambda: queries.fixes(
+            parts.sources.data, devices=list(names.values()), kinds=[device.kind], limit=queries.MAX_ROWS
         )
     )
     return {

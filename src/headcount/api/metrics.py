@@ -21,8 +21,11 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from headcount.api.live import LiveCounts
-from headcount.wire import KINDS, NUMBERS, VERDICTS, ScalingState
+from headcount.api.live_counts import LiveCounts
+from headcount.messages.counts import NUMBERS
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.topics import KINDS
+from headcount.messages.units import ScalingState
 
 #: A worker that wasn't heard of for longer has no part in lag and rate any more.
 FORGET_S = 60.0

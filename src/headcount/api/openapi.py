@@ -11,10 +11,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from headcount.api import problems
-from headcount.api.access import RequireAny
-from headcount.api.examples import failures
-from headcount.api.sites import GEOJSON
+from headcount.api.middleware.authorization import RequireAny
+from headcount.api.routes.sites import GEOJSON
+from headcount.api.schemas import problems
+from headcount.api.schemas.examples import failures
 
 SCHEMES: dict[str, Any] = {
     "token": {

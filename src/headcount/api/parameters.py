@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import BeforeValidator, WithJsonSchema
 
-from headcount.wire import HISTORY_TICK_S, ID_PATTERN
+from headcount.messages.times import HISTORY_TICK_S
+from headcount.messages.topics import ID_PATTERN
 
 #: 2100-01-01: later moments are mistakes, like milliseconds for seconds.
 MAX_MOMENT_S = 4_102_444_800.0

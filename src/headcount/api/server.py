@@ -10,10 +10,10 @@ from functools import partial
 
 import uvicorn
 
+from headcount.api.api_settings import Sources
 from headcount.api.app import create_app
-from headcount.api.parts import Parts
-from headcount.api.sources import Sources
-from headcount.ops.http import GRACE_S, Server, listen
+from headcount.api.services import Parts
+from headcount.runtime.http import GRACE_S, Server, listen
 from headcount.tls.contexts import load, server_context
 from headcount.tls.files import TlsFiles
 from headcount.tls.reload import reloading

@@ -27,18 +27,20 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount import __version__, wire
-from headcount.broker import devices, probe
-from headcount.broker.config import BrokerConfig
-from headcount.broker.gate import Figures, Gate, GateSettings
-from headcount.broker.health import health_app
+from headcount import __version__
+from headcount.broker import device_connections, nats_probe
+from headcount.broker.auth_service import Figures, Gate, GateSettings
 from headcount.broker.leaf import Leaf
-from headcount.cluster.units import SPEAK_S, Units
-from headcount.devices.limits import Limits
+from headcount.broker.nats_config import BrokerConfig
+from headcount.broker.unit_health import health_app
+from headcount.devices.rate_limits import Limits
 from headcount.errors import LogError
-from headcount.fixlog.connection import RETRY_S, Endpoint, connected
-from headcount.ops.http import serving
-from headcount.ops.lifecycle import cpu_s_of, end
+from headcount.messages.topics import KICK_SUBJECT
+from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
+from headcount.messaging.connection import RETRY_S, Endpoint, connected
+from headcount.messaging.units import SPEAK_S, Units
+from headcount.runtime.http import serving
+from headcount.runtime.supervisor import cpu_s_of, end
 
 _log = logging.getLogger(__name__)
 
@@ -135,10 +137,10 @@ class Agent:
         """What its gate has done since the start."""
         return self.gate.figures
 
-    def unit(self) -> wire.BrokerUnit:
+    def unit(self) -> BrokerUnit:
         """What is said about it in UNIT."""
         settings = self.settings
-        return wire.BrokerUnit(
+        return BrokerUnit(
             name=settings.name,
             version=__version__,
             server="" if self._leaf is None else self._leaf.version,
@@ -164,8 +166,8 @@ class Agent:
     async def _count(self) -> None:
         now_s = time.monotonic()
         try:
-            load = await probe.ask_load(self.settings.config)
-        except probe.NO_ANSWER:
+            load = await nats_probe.ask_load(self.settings.config)
+        except nats_probe.NO_ANSWER:
             self._counted, self.connections, self.messages_per_s = None, 0, 0.0
             return
         # one asks, one may knock, others may be sending devices away; the gate has its own
@@ -221,11 +223,11 @@ class Agent:
     # --- what it is asked for ------------------------------------------------------------------------------
     async def _answer_requests(self, client: Client) -> None:
         name = self.settings.name
-        await client.subscribe(wire.KICK_SUBJECT.format(name=name), cb=self._on_kick)
+        await client.subscribe(KICK_SUBJECT.format(name=name), cb=self._on_kick)
 
     async def _on_kick(self, message: Msg) -> None:
         try:
-            ask = msgspec.json.decode(message.data, type=wire.KickRequest)
+            ask = msgspec.json.decode(message.data, type=KickRequest)
         except msgspec.MsgspecError as error:
             _log.warning("a request to kick can't be read: %s", error)
             return
@@ -236,13 +238,13 @@ class Agent:
             self._kicks.add(task)
             task.add_done_callback(self._kicks.discard)
         if message.reply:
-            await message.respond(msgspec.json.encode(wire.KickAnswer(accepted)))
+            await message.respond(msgspec.json.encode(KickAnswer(accepted)))
 
     async def _kick(self, most: int | None, within_s: float) -> None:
         self._kicking += 1
         try:
-            kicked = await devices.kick(self.settings.config, most, within_s)
-        except probe.NO_ANSWER as error:
+            kicked = await device_connections.kick(self.settings.config, most, within_s)
+        except nats_probe.NO_ANSWER as error:
             _log.warning("devices can't be sent away now: %r", error)
             return
         finally:

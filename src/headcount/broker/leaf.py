@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 
-from headcount.broker import probe
-from headcount.broker.watched import WatchedServer
+from headcount.broker import nats_probe
+from headcount.broker.nats_process import WatchedServer
 
 LOG = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Leaf(WatchedServer):
         """Connect as a device does: an answer needs the server, the link to the core and its streams."""
         self.probing = True
         try:
-            await probe.ask_mqtt(self.config, SERVED_S)
-        except probe.NO_ANSWER as error:
+            await nats_probe.ask_mqtt(self.config, SERVED_S)
+        except nats_probe.NO_ANSWER as error:
             problem = f"MQTT lets no device in: {str(error) or repr(error)}"
             linked = await self._linked()
             if not linked:
@@ -55,6 +55,6 @@ class Leaf(WatchedServer):
 
     async def _linked(self) -> bool:
         try:
-            return (await probe.ask_load(self.config)).leafnodes > 0
-        except probe.NO_ANSWER:
+            return (await nats_probe.ask_load(self.config)).leafnodes > 0
+        except nats_probe.NO_ANSWER:
             return False

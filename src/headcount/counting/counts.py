@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.fixes import I4, I8
-from headcount.counting.roster import Roster
-from headcount.counting.zones import Zones
+from headcount.counting.device_table import Roster
+from headcount.counting.fix_batch import I4, I8
+from headcount.counting.zone_lookup import Zones
 
 KINDS = 2
 

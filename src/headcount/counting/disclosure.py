@@ -26,10 +26,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fixes import I4
+from headcount.counting.fix_batch import I4
 from headcount.counting.relations import I8, UNBOUNDED, Relations, relations
 from headcount.counting.site import Site
-from headcount.wire import KINDS
+from headcount.messages.topics import KINDS
 
 #: Seconds between the instants whose numbers the public is told: multiples of it.
 GRID_S = 60.0

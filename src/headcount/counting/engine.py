@@ -17,12 +17,12 @@ import numpy as np
 
 from headcount.counting import presence, verdicts
 from headcount.counting.counts import Counts
+from headcount.counting.device_table import Roster
 from headcount.counting.events import Events, joined
-from headcount.counting.fixes import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
-from headcount.counting.names import Names
-from headcount.counting.roster import Roster
+from headcount.counting.fix_batch import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
+from headcount.counting.pseudonym_source import Names
 from headcount.counting.site import Site
-from headcount.counting.zones import Zones
+from headcount.counting.zone_lookup import Zones
 from headcount.errors import SnapshotError
 
 #: Devices that are forgotten anyway are removed from memory once in so many seconds.

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from headcount.counting.fixes import B1, F8, I4, U1
-from headcount.counting.zonesets import ZoneSets
+from headcount.counting.fix_batch import B1, F8, I4, U1
+from headcount.counting.membership_sets import ZoneSets
 
 Reason = Literal["moved", "outside", "silent", "removed"]
 REASONS: tuple[Reason, ...] = ("moved", "outside", "silent", "removed")

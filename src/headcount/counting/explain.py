@@ -16,11 +16,12 @@ import shapely
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, Events, Reason
-from headcount.counting.fixes import FIX, FORGET, OFFLINE, Fixes
+from headcount.counting.fix_batch import FIX, FORGET, OFFLINE, Fixes
 from headcount.counting.site import Site
 from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
-from headcount.counting.zones import Zones
-from headcount.wire import KINDS, VERDICTS, Kind
+from headcount.counting.zone_lookup import Zones
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.topics import KINDS, Kind
 
 #: Zones so near are told of although the device is not a member of them, and so many of them at most.
 NEAR_M = 50.0

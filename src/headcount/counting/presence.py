@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting import verdicts
+from headcount.counting.device_table import Roster
 from headcount.counting.events import MOVED, NO_EVENTS, NO_ROW, OUTSIDE, REMOVED, SILENT, Events, changes
-from headcount.counting.fixes import F8, I4, I8, U1, Prepared
-from headcount.counting.names import days
-from headcount.counting.roster import Roster
-from headcount.counting.zones import Zones
-from headcount.counting.zonesets import EMPTY
+from headcount.counting.fix_batch import F8, I4, I8, U1, Prepared
+from headcount.counting.membership_sets import EMPTY
+from headcount.counting.pseudonym_source import days
+from headcount.counting.zone_lookup import Zones
 
 
 def expire(zones: Zones, roster: Roster, device: I4 | I8) -> Events:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headcount.counting.fixes import I4
-from headcount.wire import TICK_S
+from headcount.counting.fix_batch import I4
+from headcount.messages.times import TICK_S
 
 #: A partition that says nothing for longer than this no longer holds up the others.
 OVERDUE_S = 1.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.fixes import B1, F8, I4, I8, U1, Fixes, Prepared
-from headcount.counting.roster import Roster
+from headcount.counting.device_table import Roster
+from headcount.counting.fix_batch import B1, F8, I4, I8, U1, Fixes, Prepared
 from headcount.counting.site import Site
-from headcount.wire import VERDICTS
+from headcount.messages.fixes import VERDICTS
 
 (
     MALFORMED,

@@ -16,8 +16,10 @@ from collections.abc import Callable
 import msgspec
 
 from headcount.errors import DeviceError
-from headcount.fixlog.bucket import Bucket
-from headcount.wire import ID, Ack, Command, CommandKind, CommandSent, Kind
+from headcount.messages.commands import Ack, CommandKind, CommandSent
+from headcount.messages.records import Command
+from headcount.messages.topics import ID, Kind
+from headcount.messaging.kv import Bucket
 
 #: Of one device: that wait for an answer, and that are kept at all.
 MOST_OPEN, MOST_KEPT = 20, 200

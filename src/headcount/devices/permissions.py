@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from headcount.wire import DeviceStatus, Kind, Role
+from headcount.messages.records import DeviceStatus, Role
+from headcount.messages.topics import Kind
 
 #: The largest message of a device; the streams take no larger ones.
 PAYLOAD_BYTES = 64 << 10

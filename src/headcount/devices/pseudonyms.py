@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from headcount.counting.fixes import U8
+from headcount.counting.fix_batch import U8
 
 #: Eight bytes, told as 16 hexadecimal digits.
 PSEUDONYM_BYTES = 8

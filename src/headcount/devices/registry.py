@@ -23,23 +23,20 @@ from typing import Any
 import msgspec
 
 from headcount.devices import credentials
-from headcount.devices.pages import DEFAULT_ROWS, Page, page
+from headcount.devices.paging import DEFAULT_ROWS, Page, page
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
-from headcount.fixlog.bucket import Bucket, Entry
-from headcount.wire import (
+from headcount.messages.records import (
     ALIAS_KEY,
     DEVICE_KEY,
-    HANDLE,
-    ID,
-    KINDS,
     LINK_KEY,
     AliasOf,
     Device,
     DeviceStatus,
-    Kind,
     Link,
     Seen,
 )
+from headcount.messages.topics import HANDLE, ID, KINDS, Kind
+from headcount.messaging.kv import Bucket, Entry
 
 MOST_LABEL = 100
 MOST_GROUPS, MOST_ALIASES = 20, 10

@@ -19,12 +19,14 @@ import numpy as np
 from nats.aio.client import Client
 
 from headcount.counting.explain import Change, Explained, Explainer, Heard
-from headcount.counting.fixes import FIX, FORGET, OFFLINE
+from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
-from headcount.counting.zones import Zones
-from headcount.fixlog.messages import LOG_S, Messages, messages_of
-from headcount.fixlog.payloads import rows
-from headcount.wire import FORGET_SUBJECT, KINDS, Forget, Kind, iso, partition_of
+from headcount.counting.zone_lookup import Zones
+from headcount.messages.fixes import Forget
+from headcount.messages.times import iso
+from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
+from headcount.messaging.device_messages import LOG_S, Messages, messages_of
+from headcount.messaging.payloads import rows
 
 DEFAULT_LIMIT, MOST_LIMIT = 20, 500
 ASK_SUBJECT = "ask.{partition}"

@@ -27,10 +27,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headcount.counting.fixes import F8, I8, U8
+from headcount.counting.fix_batch import F8, I8, U8
 from headcount.errors import DataFolderError
-from headcount.history.pending import CountRows, FixRows, Flush, Written
-from headcount.wire import KINDS, NUMBERS, VERDICTS
+from headcount.history.buffer import CountRows, FixRows, Flush, Written
+from headcount.messages.counts import NUMBERS
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.topics import KINDS
 
 HOUR_S = 3600
 RECORD = "written.json"

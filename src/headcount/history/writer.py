@@ -31,12 +31,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolic
 from nats.js.client import JetStreamContext
 
 from headcount.errors import HeadcountError, LogError
-from headcount.fixlog.erasing import erase_acknowledged
-from headcount.history.erasing import Answer, asked, erase_rows
-from headcount.history.pending import Pending
+from headcount.history.buffer import Pending
 from headcount.history.retention import drop_expired
+from headcount.history.row_erasure import Answer, asked, erase_rows
 from headcount.history.segments import Segments, opened
-from headcount.wire import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HistoryBatch
+from headcount.messages.history import HistoryBatch
+from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM
+from headcount.messaging.secure_delete import erase_acknowledged
 
 log = logging.getLogger(__name__)
 

@@ -27,35 +27,33 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from headcount.access.audit import Audit
+from headcount.access.audit_log import Audit
 from headcount.devices.commands import Commands
-from headcount.devices.daykeys import DayKeys
+from headcount.devices.pseudonym_keys import DayKeys
 from headcount.devices.registry import Registry, decoded
 from headcount.errors import DeviceError, LogError
-from headcount.fixlog.acknowledged import STORED
-from headcount.fixlog.bucket import Bucket
-from headcount.fixlog.erasing import erase, sequences
-from headcount.fixlog.following import follow
-from headcount.fixlog.streams import (
-    BAN_BUCKET,
-    COMMAND_BUCKET,
-    DEVICE_BUCKET,
-    SEEN_BUCKET,
-    SNAPSHOT_BUCKET,
-)
-from headcount.history.erasing import Answer, Request
-from headcount.wire import (
-    DEVICE_KEY,
+from headcount.history.row_erasure import Answer, Request
+from headcount.messages.counts import Event
+from headcount.messages.fixes import Forget
+from headcount.messages.records import DEVICE_KEY, Device, Seen
+from headcount.messages.topics import (
     EVENT_STREAM,
     EVENT_SUBJECT,
     FIX_STREAM,
     FORGET_SUBJECT,
     HISTORY_ERASE_SUBJECT,
-    Device,
-    Event,
-    Forget,
-    Seen,
     partition_of,
+)
+from headcount.messaging.kv import Bucket
+from headcount.messaging.kv_watch import follow
+from headcount.messaging.qos1 import STORED
+from headcount.messaging.secure_delete import erase, sequences
+from headcount.messaging.streams import (
+    BAN_BUCKET,
+    COMMAND_BUCKET,
+    DEVICE_BUCKET,
+    SEEN_BUCKET,
+    SNAPSHOT_BUCKET,
 )
 
 _log = logging.getLogger(__name__)

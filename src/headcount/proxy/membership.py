@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from headcount.cluster.units import ALIVE_S, UnitTable
+from headcount.messaging.units import ALIVE_S, UnitTable
 
 MISSING_S = 3.0
 

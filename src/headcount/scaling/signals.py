@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from headcount.wire import BrokerUnit
+from headcount.messages.units import BrokerUnit
 
 #: Rates are taken over so long: long enough for noise, short enough for a peak.
 WINDOW_S = 10.0

@@ -21,11 +21,10 @@ import aiomqtt
 import msgspec
 import numpy as np
 
-from headcount import wire
 from headcount.counting.site import Site
-from headcount.counting.sitefile import parse_site
+from headcount.counting.site_file import parse_site
 from headcount.errors import BrokerError
-from headcount.wire import Kind
+from headcount.messages.topics import FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC, Kind
 
 log = logging.getLogger(__name__)
 
@@ -173,9 +172,9 @@ class Fleet:
     ) -> None:
         """Make the links; nothing is opened yet."""
         self.sent = Sent()
-        self._topics = [wire.FIX_TOPIC.format(site=site_id, kind=kind, device=name) for kind, name in devices]
+        self._topics = [FIX_TOPIC.format(site=site_id, kind=kind, device=name) for kind, name in devices]
         self.links = [
-            Link(broker, wire.STATUS_TOPIC.format(site=site_id, kind=kind, device=name), name, qos, self.sent)
+            Link(broker, STATUS_TOPIC.format(site=site_id, kind=kind, device=name), name, qos, self.sent)
             for kind, name in devices[:connections]
         ]
 
@@ -252,7 +251,7 @@ async def find_site(broker: Broker, site_id: str | None = None, timeout_s: float
     if not found:
         wanted = f"site {site_id}" if site_id else "site"
         raise BrokerError(
-            f"{where}: publishes no {wanted} on {wire.SITE_TOPIC.format(site='+')}. Is it headcount?"
+            f"{where}: publishes no {wanted} on {SITE_TOPIC.format(site='+')}. Is it headcount?"
         )
     if len(found) > 1:
         raise BrokerError(f"{where}: publishes the sites {', '.join(sorted(found))}. Choose one with --site.")
@@ -263,7 +262,7 @@ async def find_site(broker: Broker, site_id: str | None = None, timeout_s: float
 async def _retained_sites(client: aiomqtt.Client, site_id: str | None, timeout_s: float) -> dict[str, object]:
     """Topic → GeoJSON of all sites that are there; those after the first get a third of a second."""
     found: dict[str, object] = {}
-    await client.subscribe(wire.SITE_TOPIC.format(site=site_id or "+"), qos=1)
+    await client.subscribe(SITE_TOPIC.format(site=site_id or "+"), qos=1)
     try:
         async with asyncio.timeout(timeout_s) as limit:
             async for message in client.messages:

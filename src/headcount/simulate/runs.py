@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headcount.errors import SettingsError, TraceError
+from headcount.messages.topics import Kind
 from headcount.simulate.crowd import Crowd
 from headcount.simulate.fleet import CONNECTIONS, Broker, Sent, find_site, open_fleet
-from headcount.simulate.pace import Tell, chosen_speed, devices_of, schedule, send_crowd, send_schedule
+from headcount.simulate.pacing import Tell, chosen_speed, devices_of, schedule, send_crowd, send_schedule
 from headcount.simulate.traces import read_trace
-from headcount.wire import Kind
 
 #: The broker that `headcount up` starts on this machine.
 LOCAL = Broker()

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from headcount.errors import TraceError
-from headcount.wire import ID, KINDS, Kind
+from headcount.messages.topics import ID, KINDS, Kind
 
 F8 = NDArray[np.float64]
 I4 = NDArray[np.int32]

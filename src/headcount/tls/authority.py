@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from headcount.errors import CertificateError
+from headcount.messages.topics import HANDLE
 from headcount.tls.certificates import (
     alternative_names,
     described,
@@ -32,7 +33,6 @@ from headcount.tls.certificates import (
     private_key,
     write_file,
 )
-from headcount.wire import HANDLE
 
 #: In the data folder.
 FOLDER = "ca"

@@ -17,8 +17,8 @@ import msgspec
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from headcount.fixlog.bucket import Bucket
-from headcount.fixlog.streams import LEASE_BUCKET
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import LEASE_BUCKET
 
 #: A worker that says nothing for so long has lost its partitions.
 TTL_S = 3.0

@@ -18,29 +18,21 @@ import numpy as np
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, SILENT, Events
-from headcount.counting.fixes import F8, FORGET, I4, I8, U8, Fixes
-from headcount.counting.names import DAY_S
+from headcount.counting.fix_batch import F8, FORGET, I4, I8, U8, Fixes
+from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site import Site
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
-from headcount.counting.zones import Zones
+from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
-from headcount.fixlog.payloads import Rows, joined, rows
-from headcount.fixlog.reader import Delivery
-from headcount.wire import (
-    HISTORY_TICK_S,
-    ID,
-    KINDS,
-    TICK_S,
-    VERDICTS,
-    CountsAt,
-    Event,
-    FixColumns,
-    HistoryBatch,
-    PartitionCounts,
-    partition_of,
-)
-from headcount.worker.kept import Kept
+from headcount.messages.counts import Event, PartitionCounts
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
+from headcount.messages.times import HISTORY_TICK_S, TICK_S
+from headcount.messages.topics import ID, KINDS, partition_of
+from headcount.messaging.log_reader import Delivery
+from headcount.messaging.payloads import Rows, joined, rows
+from headcount.worker.history_rows import Kept
 
 TICK_NS = round(TICK_S * 1e9)
 DAY_NS = DAY_S * 10**9

@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
-from headcount.fixlog.streams import SNAPSHOT_BUCKET
+from headcount.messaging.streams import SNAPSHOT_BUCKET
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ import docker.errors
 import requests.exceptions
 
 from headcount.errors import ScalingError
-from headcount.ops.lifecycle import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
+from headcount.runtime.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from headcount.scaling.drivers import ROLES, Role, Unit, free_name
 
 _log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from headcount.errors import ScalingError
-from headcount.ops.lifecycle import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, dies_with_parent
-from headcount.ops.ports import free_ports
+from headcount.runtime.ports import free_ports
+from headcount.runtime.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, dies_with_parent
 from headcount.scaling.drivers import Role, Unit, free_name
 
 _log = logging.getLogger(__name__)

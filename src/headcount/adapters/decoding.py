@@ -1,0 +1,103 @@
+"""What a decoder of a foreign format says of a message, and the careful reading all of them share.
+
+Nothing here raises on any input: a message becomes `Canonical`, `Ignored` or `Rejected`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from headcount.messages.fixes import encode_fix
+from headcount.messages.topics import Kind
+
+#: Bytes of the largest message that is looked at: a location has some 300, a configuration some 10 000.
+MAX_BYTES = 64 * 1024
+#: Characters of the longest number that is accepted as a text (`"lat": "52.67"`).
+MAX_NUMBER_CHARS = 32
+#: Fields beside the position, under the names of the canonical payload.
+OPTIONAL = ("acc", "vel", "cog", "alt", "batt")
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """A message for `headcount/{site}/{kind}/{device}/{what}`."""
+
+    kind: Kind
+    device: str
+    what: Literal["fix", "status"]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A proper message that says nothing about a position."""
+
+    reason: str  # a word for a metric's label
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that can't be what its topic promises."""
+
+    reason: str  # a word for a metric's label
+
+
+Outcome = Canonical | Ignored | Rejected
+
+
+class Unreadable(Exception):  # noqa: N818  (never leaves this package: the decoders turn it into Rejected)
+    """A message can't be read; its text is the reason, a word for a metric's label."""
+
+
+def read_json(data: bytes) -> Any:
+    """The JSON value of a payload.
+
+    Raises:
+        Unreadable: `too_large`, or `not_json` (binary, nested too deeply, NaN, broken).
+    """
+    if len(data) > MAX_BYTES:
+        raise Unreadable("too_large")
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Unreadable("not_json") from error
+
+
+def number(value: object) -> float | None:
+    """The finite number that a JSON value is or spells, else None (also for true and false)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and (len(value) > MAX_NUMBER_CHARS or "_" in value):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def first_number(fields: dict[str, Any], names: tuple[str, ...]) -> float | None:
+    """The first of these fields that is a finite number."""
+    return next((found for name in names if (found := number(fields.get(name))) is not None), None)
+
+
+def fix(
+    kind: Kind, device: str, t_s: float, fields: dict[str, Any], names: dict[str, tuple[str, ...]]
+) -> Outcome:
+    """A fix from a decoded object; `names` says under which keys a canonical field may be found.
+
+    Values out of range go through: their verdict belongs to the counting rules. A negative accuracy
+    is what iOS says for "none", and is left out.
+    """
+    lat_deg = first_number(fields, names.get("lat", ("lat",)))
+    lon_deg = first_number(fields, names.get("lon", ("lon",)))
+    if lat_deg is None or lon_deg is None:
+        return Rejected("no_position")
+    optional = {name: first_number(fields, names.get(name, (name,))) for name in OPTIONAL}
+    if optional["acc"] is not None and optional["acc"] < 0:
+        optional["acc"] = None
+    return Canonical(kind, device, "fix", encode_fix(t_s, lat_deg, lon_deg, **optional))

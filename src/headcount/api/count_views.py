@@ -1,0 +1,59 @@
+"""A total as JSON, and which one a caller may see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from headcount.access.roles import Caller
+from headcount.api.live_counts import Picture, Pictures
+from headcount.api.services import Parts
+from headcount.messages.times import iso
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """The numbers of zones at an instant; `zones` are already JSON."""
+
+    site: str
+    at: str
+    partitions_fresh: int
+    partitions_total: int
+    age_s: float
+    full: bool | msgspec.UnsetType = msgspec.UNSET  # only in streams
+    zones: list[msgspec.Raw]
+
+
+def pictures_for(parts: Parts, caller: Caller) -> Pictures:
+    """The counts as they are, or what the public is told of them."""
+    # where everything is open, small counts are hidden only if somebody has asked for it: then from anybody
+    anybody = parts.sources.open and caller.subject == "anybody"
+    if parts.public is None or (caller.may("counts:exact", parts.sources.site.id) and not anybody):
+        return parts.live
+    return parts.public
+
+
+def counts(site: str, picture: Picture, asked_s: float) -> Counts:
+    """All zones of a picture; `asked_s` is the moment that was asked for, Unix seconds."""
+    total = picture.total
+    return Counts(
+        site=site,
+        at=iso(total.at),
+        partitions_fresh=total.partitions_fresh,
+        partitions_total=total.partitions_total,
+        age_s=age_s(total.at, asked_s),
+        zones=picture.fragments,
+    )
+
+
+def update(site: str, picture: Picture, asked_s: float, zones: Sequence[int], *, full: bool) -> Counts:
+    """Some zones of a picture, by their indices, for a stream."""
+    chosen = counts(site, picture, asked_s)
+    chosen.full = full
+    chosen.zones = [picture.fragments[i] for i in zones]
+    return chosen
+
+
+def age_s(at_s: float, asked_s: float) -> float:
+    """Seconds from an instant to the moment that was asked for, not negative, in milliseconds."""
+    return round(max(0.0, asked_s - at_s), 3)

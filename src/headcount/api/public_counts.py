@@ -1,0 +1,185 @@
+"""What the public sees: the same numbers in the history, now and in streams, made once an instant.
+
+docs/concepts/public-counts.md says what is told, and `counting/disclosure.py` makes it. Here it is
+only kept: the newest for readers, and a day of them for questions about the past.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from headcount.api.api_settings import Sources
+from headcount.api.live_counts import Picture, Pictures
+from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before, on_grid
+from headcount.counting.fix_batch import I4
+from headcount.counting.site import Site
+from headcount.counting.totals import Total
+from headcount.history import queries
+from headcount.history.retention import KEEP_S
+from headcount.messages.counts import PublicNumbers
+from headcount.messages.topics import KINDS
+
+#: Of so many instants the public numbers are kept in memory: of a day, and a bit.
+MAX_KEPT = round(KEEP_S / GRID_S) + 60
+#: Numbers that are read from the history at a time.
+ROWS_AT_ONCE = 400_000
+
+
+class PublicPicture(Picture):
+    """Public numbers of an instant; `total.values` is int32 [Z, 2, 1]."""
+
+    def __init__(self, number: int, total: Total, zones: tuple[str, ...], smallest: int) -> None:
+        """Number them; counts below `smallest` are hidden."""
+        super().__init__(number, total, zones)
+        self._fragments = [
+            msgspec.Raw(msgspec.json.encode({"zone": zone} | _kinds(row, smallest)))
+            for zone, row in zip(zones, total.values[:, :, 0].tolist(), strict=True)
+        ]
+
+    @property
+    def fragments(self) -> list[msgspec.Raw]:  # the same, made at once
+        """Each zone's numbers as JSON, in the order of the site."""
+        return self._fragments
+
+
+class PublicCounts(Pictures):
+    """Keeps what the public is told, of the last day; it changes at multiples of `GRID_S` only."""
+
+    def __init__(self, site: Site, partitions: int, disclosure: Disclosure) -> None:
+        """Start without numbers."""
+        super().__init__(site, partitions)
+        self._disclosure = disclosure
+        self._kept: OrderedDict[float, I4] = OrderedDict()
+        self._lock = threading.Lock()  # questions about the past run in threads
+
+    def take(self, total: Total) -> None:
+        """Take an exact total; only those on the grid are told."""
+        if not on_grid(total.at):
+            return
+        self._number += 1
+        values = self._publish(float(round(total.at)), total.values[:, :, 0])
+        self._show(self._picture(float(round(total.at)), values, self._number))
+
+    def at(self, data: Path, moment_s: float) -> Picture | None:
+        """The newest public numbers at or before a moment, from memory or from the history; it may block.
+
+        Returns:
+            None where nothing is recorded within the last day before.
+
+        Raises:
+            DataFolderError: a segment can't be read.
+        """
+        newest_s = grid_before(moment_s)
+        for first_s in self._steps_back(newest_s):
+            last_s = min(first_s + self._span_s() - GRID_S, newest_s)
+            known = self._remembered(_steps(first_s, last_s, GRID_S))
+            if known and max(known) == last_s:
+                return self._picture(last_s, known[last_s], 0)
+            recorded = self._recorded(data, first_s, last_s, GRID_S)
+            if known or recorded:
+                at_s = max((*known, *recorded))
+                values = known[at_s] if at_s in known else self._publish(at_s, recorded[at_s])
+                return self._picture(at_s, values, 0)
+        return None
+
+    def history(
+        self, data: Path, zone: str, span_s: tuple[float, float], step_s: float
+    ) -> list[tuple[float, dict[str, object]]]:
+        """A zone's rows, oldest first: instant, and what was told; at the multiples of `step_s`. It may block.
+
+        Raises:
+            DataFolderError: a segment can't be read.
+        """
+        index, smallest = self.index[zone], self._disclosure.smallest
+        rows: dict[float, dict[str, object]] = {}
+        first_s, end_s = math.ceil(span_s[0] / step_s) * step_s, span_s[1]
+        while first_s <= end_s:
+            last_s = min(first_s + self._span_s() * (step_s / GRID_S) - step_s, end_s)
+            for at_s, values in self._between(data, first_s, last_s, step_s).items():
+                rows[at_s] = {
+                    kind: {"count": as_public(number, smallest), "min": None, "max": None, "mean": None}
+                    for kind, number in zip(KINDS, values[index].tolist(), strict=True)
+                }
+            first_s = (last_s // step_s + 1) * step_s
+        return sorted(rows.items(), key=lambda row: row[0])
+
+    def seconds_to_next(self, now_s: float) -> int:
+        """When there will be new numbers."""
+        return max(1, math.ceil(grid_before(now_s) + GRID_S - now_s) + 1)
+
+    def _span_s(self) -> float:
+        """The time of which the history is asked at once."""
+        return min(float(KEEP_S), GRID_S * max(1, ROWS_AT_ONCE // len(self.zones)))
+
+    def _steps_back(self, newest_s: float) -> Iterator[float]:
+        """Where to look for the newest: in the last minutes, then further and further back."""
+        yield max(0.0, newest_s - 2 * GRID_S)
+        span_s = self._span_s()
+        first_s = newest_s
+        while newest_s - first_s < KEEP_S and first_s > 0:
+            first_s = max(0.0, first_s - span_s)
+            yield first_s
+
+    def _between(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
+        """What was told at the multiples of `step_s` in a span: as remembered, the rest from the history."""
+        wanted = _steps(from_s, to_s, step_s)
+        known = self._remembered(wanted)
+        missing = [at_s for at_s in wanted if at_s not in known]
+        if missing:
+            for at_s, counts in self._recorded(data, missing[0], missing[-1], step_s).items():
+                if at_s not in known:
+                    known[at_s] = self._publish(at_s, counts)
+        return known
+
+    def _remembered(self, instants: list[float]) -> dict[float, I4]:
+        with self._lock:
+            return {at_s: self._kept[at_s] for at_s in instants if at_s in self._kept}
+
+    def _recorded(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
+        """Exact counts [Z, 2] from the history."""
+        found = queries.counts_on_grid(data, from_s, to_s, step_s)
+        return {
+            at_s: np.array([zones[zone] for zone in self.zones], np.int32)
+            for at_s, zones in found.items()
+            # else another site file was in use: what is told depends on all zones
+            if self.index.keys() <= zones.keys()
+        }
+
+    def _publish(self, at_s: float, counts: I4) -> I4:
+        values = self._disclosure.publish(at_s, counts)
+        with self._lock:
+            self._kept[at_s] = values
+            self._kept.move_to_end(at_s)
+            while len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        return values
+
+    def _picture(self, at_s: float, values: I4, number: int) -> PublicPicture:
+        total = Total(at_s, values[:, :, np.newaxis], self.partitions, self.partitions)
+        return PublicPicture(number, total, self.zones, self._disclosure.smallest)
+
+
+def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
+    """The multiples of a step in a span."""
+    return [step_s * n for n in range(math.ceil(from_s / step_s), math.floor(to_s / step_s) + 1)]
+
+
+def public_counts(sources: Sources) -> PublicCounts | None:
+    """What the public of an API is told; None where that is everything."""
+    if sources.smallest_shown <= 1:
+        return None
+    key = disclosure_key(sources.secret.encode())
+    disclosure = Disclosure(sources.site, sources.smallest_shown, key)
+    return PublicCounts(sources.site, sources.partitions, disclosure)
+
+
+def _kinds(row: list[int], smallest: int) -> dict[str, PublicNumbers]:
+    """A zone's public numbers by kind."""
+    return {kind: PublicNumbers(as_public(number, smallest)) for kind, number in zip(KINDS, row, strict=True)}

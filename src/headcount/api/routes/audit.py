@@ -1,0 +1,80 @@
+"""The audit log: what it holds, and whether it fits together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query
+
+from headcount.access.audit_log import HEAD_PATTERN
+from headcount.api.middleware.authorization import Require
+from headcount.api.schemas import examples, responses
+from headcount.api.schemas.examples import failures, success
+from headcount.api.services import Parts, parts_of
+
+router = APIRouter(prefix="/v1", tags=["access"], dependencies=[Depends(Require("audit:read"))])
+Running = Annotated[Parts, Depends(parts_of)]
+MAX_LIMIT = 1000
+#: A walk over the whole log takes seconds: one at a time.
+_walking = asyncio.Semaphore(1)
+
+
+@router.get(
+    "/audit",
+    summary="Who has done what",
+    responses={**success("Newest first", examples.AUDIT), **failures("invalid-parameter")},
+)
+async def entries(
+    parts: Running,
+    before: Annotated[
+        int | None,
+        Query(ge=1, le=2**53, description="Only entries before this number; see `before` in the answer."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries at most.")] = 100,
+    action: Annotated[
+        str,
+        Query(
+            max_length=131,
+            pattern=r"^$|^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*$",
+            description="Only this action, or all that begin so: `device` for `device.add`.",
+            examples=["positions.read"],
+        ),
+    ] = "",
+) -> responses.AuditShape:
+    """Entries of the audit log; those of positions with the reasons that were given."""
+    found, more = await parts.audit.entries(before=before, limit=limit, action=action)
+    return responses.AuditShape(
+        entries=[responses.AuditEntryShape(**msgspec.structs.asdict(entry)) for entry in found], before=more
+    )
+
+
+@router.get(
+    "/audit/verify",
+    summary="Whether the audit log fits together",
+    responses={
+        **success("What a walk over all of it found", examples.VERIFIED),
+        **failures("invalid-parameter"),
+    },
+)
+async def verify(
+    parts: Running,
+    from_head: Annotated[
+        str | None,
+        Query(
+            pattern=f"^{HEAD_PATTERN}$", description="`head` of an earlier answer, which must still be there."
+        ),
+    ] = None,
+) -> responses.VerifiedShape:
+    """Walk over the whole log. Keep `head` somewhere else: only so a missing end is found."""
+    async with _walking:
+        checked = await parts.audit.verify(from_head or "")
+    problems = [responses.AuditProblem(entry=each.entry, problem=each.problem) for each in checked.problems]
+    return responses.VerifiedShape(
+        intact=checked.intact,
+        entries=checked.entries,
+        first=checked.first,
+        head=checked.head,
+        problems=problems,
+    )

@@ -1,0 +1,110 @@
+"""For whoever runs it: is it alive, are its numbers live, and its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from headcount.access.roles import Caller
+from headcount.api.metrics import SCALER_AWAY_S
+from headcount.api.middleware.authorization import Require, caller_of
+from headcount.api.schemas import examples, responses
+from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas.problems import NO_SCALER, NOT_READY, ProblemError
+from headcount.api.services import Parts, parts_of
+from headcount.messages.times import iso
+
+router = APIRouter(tags=["system"])
+Running = Annotated[Parts, Depends(parts_of)]
+
+
+@router.get(
+    "/healthz",
+    summary="Whether the process answers",
+    responses=success("It answers", {"status": "alive"}),
+)
+async def healthz() -> responses.HealthShape:
+    """Always 200: a process that doesn't answer this should be restarted."""
+    return responses.HealthShape(status="alive")
+
+
+@router.get(
+    "/readyz",
+    summary="Whether the numbers are live",
+    responses={**success("They are", examples.READY), **failures("not-ready")},
+)
+async def readyz(parts: Running, who: Annotated[Caller, Depends(caller_of)]) -> responses.ReadyShape:
+    """200 when the broker is connected and every partition has reported within 2 s.
+
+    Else what is missing, for those with the scope `system:read`.
+    """
+    reasons = _missing(parts)
+    if reasons or parts.live.picture is None:
+        told = " ".join(reasons) if who.may("system:read") else NOT_READY.meaning
+        raise ProblemError(NOT_READY, told, headers={"retry-after": "1"})
+    age_s = round(parts.live.age_s() or 0.0, 3)
+    return responses.ReadyShape(status="ready", at=iso(parts.live.picture.total.at), age_s=age_s)
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Depends(Require("system:read"))],
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses=success(
+        "Prometheus' text format",
+        'headcount_fixes_total{kind="person",verdict="accepted"} 12345.0\n',
+        "text/plain",
+    ),
+)
+async def metrics(parts: Running) -> Response:
+    """Fixes by verdict, rate, lag, latency, devices present, freshness, scaling, and the API's own requests."""
+    parts.metrics.broker_connections = await asyncio.to_thread(parts.metrics.ask_connections)
+    return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get(
+    "/v1/system/scaling",
+    dependencies=[Depends(Require("system:read"))],
+    summary="How large the fleet is, and why",
+    responses={**success("What the scaler says", examples.SCALING), **failures("no-scaler")},
+)
+async def scaling(parts: Running) -> responses.ScalingShape:
+    """What the scaler sees, how many brokers and workers it wants, and its last decisions with their reasons."""
+    told = parts.metrics.scaling()
+    if told is None:
+        raise ProblemError(NO_SCALER, f"No scaler was heard within the last {SCALER_AWAY_S:.0f} s.")
+    state, age_s = told
+    return responses.ScalingShape(
+        name=state.name,
+        at=iso(state.at),
+        age_s=round(age_s, 3),
+        driver=state.driver,
+        dry_run=state.dry_run,
+        targets=[responses.ScalingTargetShape(**msgspec.structs.asdict(target)) for target in state.targets],
+        signals=state.signals,
+        decisions=[
+            responses.ScalingDecisionShape(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})
+            for decision in state.decisions
+        ],
+    )
+
+
+def _missing(parts: Parts) -> list[str]:
+    live, reasons = parts.live, []
+    if not parts.link.connected:
+        reasons.append("The broker is not connected.")
+    silent = live.silent()
+    if silent:
+        fresh = live.partitions - len(silent)
+        some = ", ".join(map(str, silent[:8])) + (", …" if len(silent) > 8 else "")
+        reasons.append(f"{fresh} of {live.partitions} partitions are fresh; silent: {some}.")
+    age_s = live.age_s()
+    if age_s is None:
+        reasons.append("No partition has reported since the start.")
+    return reasons

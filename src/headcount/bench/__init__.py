@@ -1,1 +1,0 @@
-"""`headcount bench`: a system that grows and shrinks, under the load of a day."""

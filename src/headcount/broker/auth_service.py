@@ -1,0 +1,393 @@
+"""The gate beside a NATS server: says who is let in, cuts off who no longer may stay, keeps out who does too much.
+
+    server ──▶ callout ──▶ admission (the registry in memory) ──▶ rights, signed
+    core   ──▶ DEVICE, BAN, ACCESS as they change ──▶ admission ──▶ connections that no longer hold are closed
+    server ──▶ its connections, every 2 s ──▶ who no longer may stay; how much each has sent
+
+While it isn't there the server lets in nobody but our own roles: closed, not open. While the core is
+away it decides by what it knew last. It looks at all connections again and again, so whatever a
+restart of its own or a change in the middle of a sign-in lets slip is found at the next look.
+
+Of somebody who isn't let in, nothing is written but a number: the reason's count in the metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headcount.access.access_cache import Kept
+from headcount.access.tokens import Tokens
+from headcount.broker import connections, nats_probe
+from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTEM
+from headcount.devices import auth_callout, credentials
+from headcount.devices.auth_callout import Request, Signer
+from headcount.devices.authentication import GUESSES, Admission, Admitted, Reason
+from headcount.devices.device_bans import Bans
+from headcount.devices.permissions import PROGRAM
+from headcount.devices.rate_limits import Limits, Meter, Tally
+from headcount.errors import DeviceError, LogError
+from headcount.messages.records import Seen, Token
+from headcount.messaging.connection import Endpoint, connected
+from headcount.messaging.kv import Bucket
+from headcount.messaging.kv_watch import follow
+from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
+from headcount.runtime.supervisor import end
+
+_log = logging.getLogger(__name__)
+
+#: Asked by whoever has started it: what keeps devices out, or nothing.
+READY_SUBJECT = "gate.ready"
+#: All connections are looked at this often, or so seldom that looking takes at most this share of the time.
+LOOK_S, LOOK_SHARE = 2.0, 0.05
+#: After connections were cut they are looked at again: somebody may have been in the middle of signing in.
+AGAIN_S = 0.5
+#: Why an address is kept out by itself; who proves to be a device may still come from there.
+GUESSING = "too many refused sign-ins"
+#: Who is connected is said this often, beside what changes.
+SEEN_EVERY_S = 300.0
+_SEEN_FLUSH_S = 1.0
+#: Programs that are being looked up at the same time; who comes then isn't let in.
+_MOST_LOOKUPS = 100
+#: Bans that wait to be written.
+_MOST_BANS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """What a gate needs.
+
+    `direct`: devices reach the server themselves, so an address that it sees is a device's and not a
+    balancer's: only then are addresses that guess banned.
+    """
+
+    unit: str
+    server: tuple[tuple[str, int], ...]  # its NATS port
+    secret: str
+    direct: bool
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a gate has done since its start, for the metrics."""
+
+    admitted: int = 0
+    refused: Counter[Reason] = field(default_factory=Counter)
+    cut: int = 0
+    bans: Counter[str] = field(default_factory=Counter)
+
+
+class Gate:
+    """A gate, and what it knows; `opened` runs it."""
+
+    def __init__(self, settings: GateSettings) -> None:
+        """Know nothing yet."""
+        self.settings = settings
+        self.figures = Figures()
+        self.admission = Admission(credentials.token_key(settings.secret))
+        #: NATS connections to the server that are its own, and messages that it has sent there.
+        self.connections = 0
+        self.sent = 0
+        self._signer = Signer(settings.secret, ACCOUNT)
+        self._stopping = False
+        self._look_soon = asyncio.Event()
+        self._cut_soon: asyncio.Queue[str] = asyncio.Queue()
+        self._bans_soon: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MOST_BANS)
+        self._lookups: set[asyncio.Task[None]] = set()
+        self._tokens: Tokens | None = None
+        self._programs: dict[str, Token] = {}
+        self._meter = Meter(settings.limits)
+        self._connects, self._guesses = Tally(), Tally()
+        self._sent_before: dict[int, tuple[int, int]] | None = None
+        self._present: set[str] = set()
+        self._seen: dict[str, Seen] = {}
+        self._say_all_s = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """Why nobody is let in now; None: devices are."""
+        if self.connections == 0:
+            return "the gate waits for the NATS server"
+        return None if self.admission.ready else "the gate waits for the registry of devices"
+
+    @contextlib.asynccontextmanager
+    async def opened(self, core: Client) -> AsyncIterator[None]:
+        """Run it, with a connection to the core."""
+        settings = self.settings
+        inside = Endpoint(settings.server, INTERNAL, settings.secret)
+        system = Endpoint(settings.server, SYSTEM, settings.secret)
+        kept = Kept(core)
+        self._tokens = Tokens(kept)
+        async with (
+            connected(inside, f"headcount gate {settings.unit}") as server,
+            connected(system, f"headcount gate {settings.unit}") as over,
+        ):
+            await server.subscribe(auth_callout.SUBJECT, cb=partial(self._answer, server))
+            if settings.direct:
+                await server.subscribe(READY_SUBJECT, cb=self._say_ready)
+            await server.flush()
+            self.connections = 2
+            loops = {
+                "devices": follow(
+                    core,
+                    DEVICE_BUCKET,
+                    "device.*",
+                    on_all=self._all_devices,
+                    on_change=self._device_changed,
+                ),
+                "bans": follow(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
+                "tokens": kept.follow(),
+                "looks": self._keep_looking(over),
+                "cuts": self._keep_cutting(over),
+                "new bans": self._keep_banning(Bans(Bucket(core, core.jetstream(timeout=2), BAN_BUCKET))),
+                "seen": self._keep_telling(core),
+            }
+            tasks = {asyncio.create_task(loop, name=f"gate: {name}") for name, loop in loops.items()}
+            for task in tasks:
+                task.add_done_callback(self._loop_ended)
+            try:
+                yield
+            finally:
+                self._stopping = True
+                self.connections = 0
+                await end(tasks | self._lookups)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        """None of the loops may end by itself: then nobody is let in any more, and that is seen."""
+        if not task.cancelled() and not self._stopping:
+            _log.error("%s has ended: %r", task.get_name(), task.exception())
+            self.admission.ready = False
+
+    async def _say_ready(self, message: Msg) -> None:
+        if message.reply:
+            await message.respond((self.problem or "").encode())
+
+    # --- the callout ------------------------------------------------------------------------------------
+    async def _answer(self, server: Client, message: Msg) -> None:
+        """Answer the server's question; what can't be read gets no answer and isn't let in either."""
+        request = auth_callout.read_request(message.data)
+        now_s = time.time()
+        if request is None or request.until_s <= now_s:  # the server has given up already
+            return
+        if request.user == PROGRAM:
+            if len(self._lookups) < _MOST_LOOKUPS:
+                task = asyncio.create_task(self._answer_program(server, message, request), name="a program")
+                self._lookups.add(task)
+                task.add_done_callback(self._lookups.discard)
+            return
+        await self._reply(server, message, request, self.admission.decide(request, now_s), now_s)
+
+    async def _answer_program(self, server: Client, message: Msg, request: Request) -> None:
+        token = None
+        if self._tokens is not None:
+            with contextlib.suppress(LogError):
+                token = await self._tokens.check(request.password)
+        now_s = time.time()
+        verdict = self.admission.decide_program(request, token, now_s)
+        if isinstance(verdict, Admitted) and token is not None:
+            self._programs[verdict.name] = token
+        await self._reply(server, message, request, verdict, now_s)
+
+    async def _reply(
+        self, server: Client, message: Msg, request: Request, verdict: Admitted | Reason, now_s: float
+    ) -> None:
+        if isinstance(verdict, Admitted):
+            self.figures.admitted += 1
+            answer = self._signer.accept(request, verdict.name, verdict.rights, now_s, verdict.expires_s)
+            if verdict.device is not None:
+                self._came(verdict.device, now_s)
+        else:
+            self.figures.refused[verdict] += 1
+            answer = self._signer.refuse(request, now_s)
+            if verdict in GUESSES:
+                self._guessed(request.address, now_s)
+        self.sent += 1
+        await server.publish(message.reply, answer)
+
+    def _came(self, device: str, now_s: float) -> None:
+        if self._connects.add(device, now_s) > self.settings.limits.connects_per_minute:
+            self._connects.forget(device)  # else it would be banned again at once when its ban ends
+            self._ban(device, "connects too often")
+        self._seen[device] = Seen(now_s, connected=True, unit=self.settings.unit)
+
+    def _guessed(self, address: str, now_s: float) -> None:
+        if not self.settings.direct or address in LOCAL.values():
+            return
+        if self._guesses.add(address, now_s) > self.settings.limits.refused_per_minute:
+            self._guesses.forget(address)
+            self._ban(address, GUESSING)
+
+    def _ban(self, who: str, reason: str) -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            self._bans_soon.put_nowait((who, reason))
+
+    # --- what changes -------------------------------------------------------------------------------------
+    def _all_devices(self, found: dict[str, bytes]) -> None:
+        self.admission.all_devices(found)
+        self._look_soon.set()
+
+    def _device_changed(self, key: str, value: bytes | None) -> None:
+        name = self.admission.device_changed(key, value)
+        if name is not None:
+            self._cut_soon.put_nowait(name)
+
+    def _all_bans(self, found: dict[str, bytes]) -> None:
+        self.admission.all_bans(found)
+        self._look_soon.set()
+
+    def _ban_changed(self, key: str, value: bytes | None) -> None:
+        self.admission.ban_changed(key, value)
+        if value is not None:
+            self._look_soon.set()
+
+    async def _keep_cutting(self, over: Client) -> None:
+        """Close the connections of those who have changed, at once where they are few."""
+        while True:
+            names = [await self._cut_soon.get()]
+            while len(names) < 10 and not self._cut_soon.empty():
+                names.append(self._cut_soon.get_nowait())
+            try:
+                if not self._cut_soon.empty():
+                    while not self._cut_soon.empty():
+                        self._cut_soon.get_nowait()
+                else:
+                    for name in names:
+                        await self._cut(over, name)
+                    await asyncio.sleep(AGAIN_S)
+            except nats_probe.NO_ANSWER as error:
+                _log.debug("the NATS server can't be asked now: %r", error)
+            self._look_soon.set()
+
+    async def _cut(self, over: Client, name: str) -> None:
+        async for server, page in connections.pages(over, name):
+            self.sent += 1
+            for one in page:
+                await self._close(over, server, one.cid)
+
+    async def _close(self, over: Client, server: str, cid: int) -> None:
+        await connections.close(over, server, cid)
+        self.sent += 1
+        self.figures.cut += 1
+
+    # --- looking at all connections ---------------------------------------------------------------------
+    async def _keep_looking(self, over: Client) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = LOOK_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._look_soon.wait()
+            self._look_soon.clear()
+            if not self.admission.ready:
+                continue
+            began_s = loop.time()
+            try:
+                await self._look(over)
+            except nats_probe.NO_ANSWER as error:
+                self._sent_before = None
+                _log.debug("the NATS server can't be asked now: %r", error)
+            pause_s = max(LOOK_S, (loop.time() - began_s) / LOOK_SHARE)
+            await asyncio.sleep(0.1)  # not again and again while many change
+
+    async def _look(self, over: Client) -> None:
+        now_s = time.time()
+        first, before = self._sent_before is None, self._sent_before or {}
+        after: dict[int, tuple[int, int]] = {}
+        present: set[str] = set()
+        used: dict[str, tuple[int, int]] = {}
+        closing: list[int] = []
+        server = ""
+        async for name, page in connections.pages(over):
+            self.sent += 1
+            server = name
+            for one in page:
+                user = one.authorized_user
+                # a name without a fingerprint is still what was typed: the sign-in isn't answered yet
+                if one.mqtt_client is None or ("." not in user and user != DEVICE):
+                    continue
+                if not self._stays(user, one.ip, now_s):
+                    closing.append(one.cid)
+                    continue
+                if user == DEVICE or user.startswith(f"{PROGRAM}."):
+                    continue
+                device = user.partition(".")[0]
+                present.add(device)
+                sent = after[one.cid] = one.in_msgs, one.in_bytes
+                old = sent if first else before.get(one.cid, (0, 0))
+                messages, size = used.get(device, (0, 0))
+                used[device] = messages + sent[0] - old[0], size + sent[1] - old[1]
+            await asyncio.sleep(0)
+        self._sent_before = after
+        for cid in closing:
+            await self._close(over, server, cid)
+        self._measure(used, now_s)
+        self._tell_presence(present, now_s)
+
+    def _stays(self, user: str, address: str, now_s: float) -> bool:
+        if user == DEVICE:  # where everything is open, anybody
+            return not self.admission.banned("", address, now_s)
+        if user.startswith(f"{PROGRAM}."):
+            token = self._programs.get(user)
+            if token is None:  # it came in before this gate was started: it may sign in again
+                return False
+            holds = self._tokens is not None and self._tokens.holds(token)
+            return holds and not self.admission.banned("", address, now_s)
+        return self.admission.holds(user, address, now_s)
+
+    def _measure(self, used: dict[str, tuple[int, int]], now_s: float) -> None:
+        for device, (messages, size) in used.items():
+            gateway = self.admission.gateway(device)
+            if self._meter.add(device, messages, size, now_s, gateway=gateway):
+                self._meter.forget(device)
+                self._ban(device, "sends too much")
+
+    def _tell_presence(self, present: set[str], now_s: float) -> None:
+        unit = self.settings.unit
+        for device in self._present - present:
+            self._seen[device] = Seen(now_s, connected=False, unit=unit)
+        if now_s >= self._say_all_s:
+            self._say_all_s = now_s + SEEN_EVERY_S
+            self._meter.forget_idle(now_s)
+            self._seen |= {device: Seen(now_s, connected=True, unit=unit) for device in present}
+        self._present = present
+
+    # --- telling the core ---------------------------------------------------------------------------------
+    async def _keep_telling(self, core: Client) -> None:
+        """Write who came and went, all of a second at once; whoever reads it can do without one of them."""
+        while True:
+            await asyncio.sleep(_SEEN_FLUSH_S)
+            if not core.is_connected:
+                continue
+            seen, self._seen = self._seen, {}
+            for device, what in seen.items():
+                with contextlib.suppress(*nats_probe.NO_ANSWER):
+                    await core.publish(f"$KV.{SEEN_BUCKET}.{device}", msgspec.json.encode(what))
+
+    async def _keep_banning(self, bans: Bans) -> None:
+        while True:
+            who, reason = await self._bans_soon.get()
+            try:
+                banned = await bans.add(who, self.settings.limits.ban_s, reason, guesses=reason == GUESSING)
+            except (LogError, DeviceError) as error:
+                _log.warning("a ban can't be written: %s", type(error).__name__)
+                continue
+            kind = "address" if banned.address else "device"
+            self.figures.bans[kind] += 1
+            _log.warning("one %s is kept out for %.0f s: it %s", kind, self.settings.limits.ban_s, reason)
+
+
+async def run(settings: GateSettings, core: Client, stop: asyncio.Event) -> None:
+    """A gate on its own, until `stop` is set."""
+    async with Gate(settings).opened(core):
+        await stop.wait()

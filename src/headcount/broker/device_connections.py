@@ -1,0 +1,54 @@
+"""The devices that a server has now, and how they are sent away: slowly, for they all come back at once.
+
+An established MQTT connection never moves by itself. One that is closed comes back through the
+balancer, which gives it to whoever has the fewest. Who goes is drawn by lot: what stays behind is
+then as mixed as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from nats.aio.client import Client
+
+from headcount.broker import connections, nats_probe
+from headcount.broker.nats_config import SYSTEM, BrokerConfig
+from headcount.broker.nats_probe import PROBE_CLIENT
+
+
+async def kick(config: BrokerConfig, most: int | None, within_s: float) -> int:
+    """Close connections of devices, evenly spread over a time; never our own.
+
+    Args:
+        config: of the server.
+        most: how many, drawn by lot; None = all.
+        within_s: the time.
+
+    Returns:
+        How many were closed.
+
+    Raises:
+        any of nats_probe.NO_ANSWER.
+    """
+    async with nats_probe.connected(config, SYSTEM) as client:
+        server, cids = await _devices(client)
+        random.shuffle(cids)
+        del cids[len(cids) if most is None else most :]
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for number, cid in enumerate(cids):
+            await asyncio.sleep(max(0.0, began_s + number * within_s / len(cids) - loop.time()))
+            await connections.close(client, server, cid)
+        await client.flush()
+        return len(cids)
+
+
+async def _devices(client: Client) -> tuple[str, list[int]]:
+    """The server's id, and the number of each connection of a device."""
+    cids: list[int] = []
+    server = ""
+    async for name, page in connections.pages(client):
+        server = name
+        cids += [one.cid for one in page if one.mqtt_client and not one.mqtt_client.startswith(PROBE_CLIENT)]
+    return server, cids

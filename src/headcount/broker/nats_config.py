@@ -1,0 +1,410 @@
+"""The NATS server's configuration as text: of the core, which has the streams, and of a leaf, which hasn't.
+
+A core is one server or three that hold each stream three times. A leaf takes devices in and passes
+on: its MQTT side keeps sessions and what a PUBACK waits for in the core, over the link between them.
+
+Who may do what, and what can therefore not happen:
+
+    <id>       a device that has an account, by the gate's word (broker/auth_service.py); what it may is in
+               devices/permissions.py
+    token.<id> a program with an API token, the same way: it hears, and publishes nothing
+    device     anybody on the MQTT and WebSocket ports, where `anonymous` says so. Publishes fixes, status,
+               answers and foreign formats; hears counts, events, sites and commands; nothing else.
+    headcount  our own roles, with the password. Everything in the account.
+    system     our own roles, with the same password. The server's own account ($SYS): connection counts.
+
+Nobody gets onto the NATS, leaf and cluster ports or speaks NATS over the WebSocket port without a
+password. Where the core lets in no devices, its MQTT port asks for one too. Without a gate that answers
+nobody is let in but our own roles and, where there are such, those who need no account.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.parse import quote
+
+from headcount.devices.auth_callout import Signer
+from headcount.errors import SettingsError
+from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN
+from headcount.tls.files import TlsFiles
+
+#: Users of the server; `DEVICE` has no password.
+INTERNAL, DEVICE, SYSTEM = "headcount", "device", "system"
+#: The account that devices and roles share.
+ACCOUNT = "HEADCOUNT"
+#: The name under which leaves find the core's JetStream.
+DOMAIN = "hub"
+
+Address = tuple[str, int]
+#: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
+CIPHERS = tuple(
+    f"TLS_ECDHE_{key}_WITH_{cipher}"
+    for key in ("ECDSA", "RSA")
+    for cipher in ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
+)
+#: Where a server that listens everywhere is reached from its own machine.
+LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+MIB = 1 << 20
+#: Seconds that a handshake may take; phones far away need some.
+_HANDSHAKE_S = 5
+Sync = Literal["always", "1s", "10s", "2m"]
+
+#: What a device may publish. Rights are checked on the subject after mapping: hence `fix.…` as well.
+DEVICE_PUBLISH = (
+    "headcount.*.*.*.fix",
+    "headcount.*.*.*.status",
+    "headcount.*.*.*.ack",
+    "fix.*.*.*.*",
+    "fix.*.*.*.*.status",
+    *FOREIGN_SUBJECTS,
+)
+#: What a device may hear. MQTT's `counts/#` also means `counts` itself.
+DEVICE_SUBSCRIBE = (
+    "headcount.*.counts",
+    "headcount.*.counts.>",
+    "headcount.*.events",
+    "headcount.*.events.>",
+    "headcount.*.site",
+    "headcount.*.*.*.cmd",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one device or all of them together can take from the server."""
+
+    max_connections: int = 65_536
+    #: The largest message. Our own batches need it; the streams refuse fixes above 64 KiB.
+    max_payload_bytes: int = 8 * MIB
+    #: Subscriptions of one connection.
+    max_subscriptions: int = 1_000
+    #: Bytes that wait for one slow subscriber before it is cut off.
+    max_pending_bytes: int = 64 * MIB
+    #: Unacknowledged QoS 1 messages towards one MQTT subscription.
+    max_ack_pending: int = 1_024
+    #: Seconds until an unacknowledged QoS 1 message is sent again.
+    ack_wait_s: int = 30
+    #: Seconds that a new connection has for its CONNECT.
+    connect_timeout_s: int = 10
+    #: Messages and bytes that wait for one stream; above that the server drops ("IPQ len limit").
+    #: Both at once in each of 16 streams is 1 GiB of memory: the worst case.
+    max_buffered_messages: int = 500_000
+    max_buffered_bytes: int = 64 * MIB
+    #: Memory and disk that all streams together may reserve.
+    max_memory_bytes: int = 1024 * MIB
+    max_file_bytes: int = 1024 * 1024 * MIB
+    #: The server's log is renamed at this size; so many old ones are kept.
+    max_log_bytes: int = 10 * MIB
+    max_logs: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Everything that decides how the NATS server runs.
+
+    Ports are 1 to 65535; `monitor_port` None leaves the HTTP monitor off. `host` is where devices
+    reach the MQTT and WebSocket ports; all other ports are on `inside_host`. Without `devices` the MQTT
+    port is there too, for our own user only, and there is no WebSocket port.
+
+    With `leaf_port` it is a core that leaves can join; with `peers` one node of several, all of which
+    are named there with their cluster ports. With `hub`, the leaf ports of a core, it is a leaf.
+
+    Raises:
+        SettingsError: a value can't be used.
+    """
+
+    data: Path
+    password: str = field(repr=False)
+    host: str = "127.0.0.1"
+    mqtt_port: int = 1883
+    ws_port: int = 9001
+    nats_port: int = 4222
+    monitor_port: int | None = None
+    partitions: int = 16
+    inside_host: str = "127.0.0.1"
+    devices: bool = True
+    #: Whether devices need no account.
+    anonymous: bool = False
+    #: With it devices speak TLS, 1.2 at least; without `devices` nothing is encrypted here.
+    tls: TlsFiles | None = None
+    #: Whether WebSocket is encrypted too, or by a balancer ahead.
+    ws_tls: bool = True
+    leaf_port: int | None = None
+    cluster_port: int | None = None
+    peers: tuple[Address, ...] = ()
+    hub: tuple[Address, ...] = ()
+    #: On how many nodes of the core each stream is.
+    replicas: int = 1
+    server_name: str = "headcount"
+    sync_interval: Sync = "1s"
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        for option, port in self.ports().values():
+            _require(1 <= port <= 65535, option, f"{port} is no port, use 1 to 65535")
+        numbers = [port for _, port in self.ports().values()]
+        _require(len(set(numbers)) == len(numbers), "--mqtt-port", f"the ports {numbers} must differ")
+        _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
+        _require(len(self.password) >= 16, "password", "needs at least 16 characters")
+        _require(self.password.isprintable(), "password", "has a character that can't be printed")
+        for host in (self.host, self.inside_host, *(host for host, _ in (*self.peers, *self.hub))):
+            known = re.fullmatch(r"[0-9A-Za-z.:%_-]+", host) is not None
+            _require(known, "listen address", f"{host!r} is no address or name")
+        _require(not (self.hub and self.peers), "peers", "a leaf has none")
+        _require(not self.peers or self.cluster_port is not None, "peers", "need a cluster port")
+        _require(re.fullmatch(ID_PATTERN, self.server_name) is not None, "server_name", "is no name")
+        _require(self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}")
+
+    @property
+    def log_file(self) -> Path:
+        """Where what the NATS server says is written, see `log`."""
+        return self.data / "broker.log"
+
+    @property
+    def mqtt_host(self) -> str:
+        """Where the MQTT port listens."""
+        return self.host if self.devices else self.inside_host
+
+    @property
+    def mqtt_tls(self) -> TlsFiles | None:
+        """What the MQTT port encrypts with; our own user alone reaches it from inside without."""
+        return self.tls if self.devices else None
+
+    @property
+    def local_host(self) -> str:
+        """Where we reach the inside ports from this machine."""
+        return LOCAL.get(self.inside_host, self.inside_host)
+
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """Purpose → (the option that changes it, the port)."""
+        ports = {
+            "MQTT": ("--mqtt-port", self.mqtt_port),
+            "WebSocket": ("--ws-port", self.ws_port if self.devices else None),
+            "NATS": ("--nats-port", self.nats_port),
+            "monitor": ("--monitor-port", self.monitor_port),
+            "leaf": ("--leaf-port", self.leaf_port),
+            "cluster": ("--cluster-port", self.cluster_port if self.peers else None),
+        }
+        return {purpose: (option, port) for purpose, (option, port) in ports.items() if port is not None}
+
+    def listens_on(self, purpose: str) -> str:
+        """The address of one of `ports`."""
+        return {"MQTT": self.mqtt_host, "WebSocket": self.host}.get(purpose, self.inside_host)
+
+
+def render(config: BrokerConfig, *, closed: bool = False) -> str:
+    """The configuration file of the NATS server. It holds the password: write it for the owner only.
+
+    While `closed`, nobody is let in but our own roles over NATS.
+    """
+    limits = config.limits
+    return f"""\
+# Written by headcount at every start: changes here are lost.
+server_name: {_quote(config.server_name)}
+listen: {_inside(config, config.nats_port)}
+{_line("http", config, config.monitor_port)}max_connections: {limits.max_connections}
+max_payload: {limits.max_payload_bytes}
+max_pending: {limits.max_pending_bytes}
+max_subscriptions: {limits.max_subscriptions}
+authorization {{
+  timeout: {limits.connect_timeout_s}
+{_callout(config) if config.devices else ""}}}
+
+{_uplink(config) if config.hub else _storage(config)}
+{_client_ports(config) if not closed else ""}
+# For last wills only: the server maps their topic while it reads CONNECT, when it doesn't know the
+# client's account yet and looks at the nameless account's mappings.
+mappings {{
+{_indent(mappings(config.partitions), 2)}
+}}
+
+system_account: SYS
+accounts {{
+  SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)}, allowed_connection_types: ["STANDARD"] }} ] }}
+  {ACCOUNT} {{
+    {"" if config.hub else _ACCOUNT_STREAMS}
+    mappings {{
+{_indent(mappings(config.partitions), 6)}
+    }}
+    users: [
+      {{ user: {INTERNAL}, password: {_quote(config.password)} }}
+{_anybody(config)}    ]
+  }}
+}}
+"""
+
+
+#: Streams need a limit. So the server can make none of those that its MQTT side wants, which would be on
+#: disk with the ids of clients: until `fixlog.streams` has made them, it closes the connections of MQTT clients.
+_ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
+
+
+def _callout(config: BrokerConfig) -> str:
+    """Whoever isn't one of our own users is let in by the gate beside the server, or, without it, not at all."""
+    users = ", ".join([INTERNAL, SYSTEM, *([DEVICE] if config.anonymous else [])])
+    issuer = Signer(config.password, ACCOUNT).public
+    return f"  auth_callout {{ issuer: {issuer}, account: {ACCOUNT}, auth_users: [{users}] }}\n"
+
+
+def _anybody(config: BrokerConfig) -> str:
+    """The user of those who need no account, where there are such."""
+    if not config.anonymous:
+        return ""
+    return f"""\
+      {{
+        user: {DEVICE}
+        password: {_quote(config.password)}
+        allowed_connection_types: ["MQTT", "MQTT_WS"]
+        permissions {{
+          publish: [{_list(DEVICE_PUBLISH)}]
+          subscribe: [{_list(DEVICE_SUBSCRIBE)}]
+        }}
+      }}
+"""
+
+
+def _storage(config: BrokerConfig) -> str:
+    """What a core has: streams, a port for leaves, links to its other nodes."""
+    limits = config.limits
+    domain = f"  domain: {DOMAIN}\n" if config.leaf_port is not None else ""
+    # Nobody is told other addresses than those that he was given: behind a container's network the
+    # server doesn't know its own.
+    leaves = (
+        f"leafnodes {{ listen: {_inside(config, config.leaf_port)}, no_advertise: true }}\n"
+        if config.leaf_port is not None
+        else ""
+    )
+    return f"""\
+jetstream {{
+{domain}  store_dir: {_quote(str(config.data))}
+  sync_interval: {config.sync_interval}
+  max_memory_store: {limits.max_memory_bytes}
+  max_file_store: {limits.max_file_bytes}
+  max_buffered_msgs: {limits.max_buffered_messages}
+  max_buffered_size: {limits.max_buffered_bytes}
+}}
+{leaves}{_links(config) if config.peers else ""}"""
+
+
+def _links(config: BrokerConfig) -> str:
+    routes = ", ".join(_quote(_url("nats-route", config, peer)) for peer in config.peers)
+    return f"""\
+cluster {{
+  name: headcount
+  listen: {_inside(config, config.cluster_port)}
+  authorization {{ user: {INTERNAL}, password: {_quote(config.password)} }}
+  no_advertise: true
+  routes: [{routes}]
+}}
+"""
+
+
+def _uplink(config: BrokerConfig) -> str:
+    """What a leaf has instead of streams: the way to the core, whichever of its nodes answers."""
+    urls = ", ".join(_quote(_url("nats-leaf", config, address)) for address in config.hub)
+    return f"""\
+leafnodes {{
+  reconnect: "1s"
+  remotes: [ {{ urls: [{urls}], account: {ACCOUNT} }} ]
+}}
+"""
+
+
+def _client_ports(config: BrokerConfig) -> str:
+    limits = config.limits
+    anybody = f"  no_auth_user: {DEVICE}\n" if config.devices and config.anonymous else ""
+    domain = f"  js_domain: {DOMAIN}\n" if config.hub else ""
+    return f"""\
+mqtt {{
+  listen: {_quote(f"{_bracket(config.mqtt_host)}:{config.mqtt_port}")}
+{anybody}{domain}  stream_replicas: {config.replicas}
+  authorization {{ timeout: {limits.connect_timeout_s} }}
+  ack_wait: "{limits.ack_wait_s}s"
+  max_ack_pending: {limits.max_ack_pending}
+  consumer_memory_storage: true
+{_encrypted(config.mqtt_tls)}}}
+{_websocket(config) if config.devices else ""}"""
+
+
+def _websocket(config: BrokerConfig) -> str:
+    return f"""
+# Browsers speak MQTT here, at the path /mqtt.
+websocket {{
+  listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
+{_encrypted(config.tls if config.ws_tls else None) or "  no_tls: true" + chr(10)}\
+  handshake_timeout: "{config.limits.connect_timeout_s}s"
+}}
+"""
+
+
+def _encrypted(tls: TlsFiles | None) -> str:
+    """The files, which the server reads again at SIGHUP. It asks either everybody for a certificate or nobody."""
+    if tls is None:
+        return ""
+    clients = f"    ca_file: {_quote(str(tls.clients))}\n    verify: true\n" if tls.clients else ""
+    return f"""\
+  tls {{
+    cert_file: {_quote(str(tls.certificate))}
+    key_file: {_quote(str(tls.key))}
+{clients}    min_version: "1.2"
+    cipher_suites: [{_list(CIPHERS)}]
+    timeout: {_HANDSHAKE_S}
+  }}
+"""
+
+
+def mappings(partitions: int) -> dict[str, str]:
+    """Subject as published → subject in the log.
+
+    `fix.…` itself is mapped too: a sender who names a partition gets the right one all the same,
+    otherwise one device could be counted twice.
+    """
+    by_topic, by_subject = f"{{{{partition({partitions},1,3)}}}}", f"{{{{partition({partitions},2,4)}}}}"
+    parts = "{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+    shifted = "{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"
+    return {
+        "headcount.*.*.*.fix": f"fix.{by_topic}.{parts}",
+        "headcount.*.*.*.status": f"fix.{by_topic}.{parts}.status",
+        "fix.*.*.*.*": f"fix.{by_subject}.{shifted}",
+        "fix.*.*.*.*.status": f"fix.{by_subject}.{shifted}.status",
+    }
+
+
+def _require(condition: bool, name: str, problem: str) -> None:
+    if not condition:
+        raise SettingsError(name, problem)
+
+
+def _quote(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise SettingsError("--data", f"{text!r} has a character that can't be printed")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _url(scheme: str, config: BrokerConfig, address: Address) -> str:
+    host, port = address
+    return f"{scheme}://{INTERNAL}:{quote(config.password, safe='')}@{_bracket(host)}:{port}"
+
+
+def _inside(config: BrokerConfig, port: int | None) -> str:
+    return _quote(f"{_bracket(config.inside_host)}:{port}")
+
+
+def _line(name: str, config: BrokerConfig, port: int | None) -> str:
+    return "" if port is None else f"{name}: {_inside(config, port)}\n"
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _list(subjects: tuple[str, ...]) -> str:
+    return ", ".join(_quote(subject) for subject in subjects)
+
+
+def _indent(pairs: dict[str, str], spaces: int) -> str:
+    return "\n".join(f"{' ' * spaces}{_quote(source)}: {_quote(target)}" for source, target in pairs.items())

@@ -1,0 +1,201 @@
+"""Questions to a NATS server: is it up, can it still write."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from headcount.broker.nats_config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
+from headcount.errors import CertificateError
+from headcount.tls.contexts import pinned_context
+
+#: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
+NO_ANSWER = (OSError, TimeoutError, nats.errors.Error)
+_ANSWER_S = 5.0
+#: While a core has no leader nobody answers: it is asked again after this.
+_SOON_S = 1.0
+#: How the client ids of our own MQTT probes begin.
+PROBE_CLIENT = "headcount-probe-"
+
+
+def url(config: BrokerConfig) -> str:
+    """The address of a server's NATS port, from its own machine."""
+    host = config.local_host
+    return f"nats://{f'[{host}]' if ':' in host else host}:{config.nats_port}"
+
+
+async def request(
+    config: BrokerConfig, user: str, subject: str, payload: bytes = b"", *, within_s: float = _ANSWER_S
+) -> bytes:
+    """The answer to one request, over a connection of its own. `{id}` in the subject is the server's own id.
+
+    nats-py isn't used: a task that is cancelled inside of it may go on, or leave tasks behind, and
+    these questions are asked all the time.
+
+    Raises:
+        OSError, TimeoutError: no answer.
+    """
+    login = {"user": user, "pass": config.password, "verbose": False, "pedantic": False}
+    async with asyncio.timeout(within_s):
+        reader, writer = await asyncio.open_connection(config.local_host, config.nats_port)
+        try:
+            info = msgspec.json.decode((await reader.readline()).removeprefix(b"INFO ") or b"{}")
+            to = subject.replace("{id}", info.get("server_id", ""))
+            question = b"PUB %b answer %d\r\n%b\r\n" % (to.encode(), len(payload), payload)
+            writer.write(b"CONNECT %b\r\nSUB answer 1\r\n%b" % (msgspec.json.encode(login), question))
+            while line := await reader.readline():
+                if line.startswith(b"MSG "):
+                    return await reader.readexactly(int(line.split()[-1]))
+                if line.startswith(b"-ERR"):
+                    raise ConnectionRefusedError(line.decode(errors="replace").strip())
+            raise ConnectionResetError("the NATS server closed the connection")
+        except (asyncio.IncompleteReadError, msgspec.DecodeError) as error:
+            raise ConnectionResetError("the NATS server closed the connection") from error
+        finally:
+            writer.close()
+
+
+async def ask_ready(config: BrokerConfig, *, closed: bool = False) -> None:
+    """Return when JetStream answers and, unless `closed`, an MQTT client is let in.
+
+    Raises:
+        any of NO_ANSWER: not yet.
+    """
+    api = f"$JS.{DOMAIN}.API" if config.hub else "$JS.API"
+    account = msgspec.json.decode(await request(config, INTERNAL, f"{api}.INFO", within_s=_SOON_S))
+    if "error" in account:
+        raise ConnectionRefusedError(account["error"].get("description"))
+    if not closed:
+        await ask_mqtt(config)
+
+
+async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
+    """Return when an MQTT client has been let in: what a device needs of us, the core's streams included.
+
+    aiomqtt isn't used: it leaves futures behind when a connection breaks while it is made.
+
+    Raises:
+        any of NO_ANSWER: it hasn't.
+    """
+    name = f"{PROBE_CLIENT}{secrets.token_hex(4)}"
+    login = (INTERNAL, config.password)
+    flags = 0xC2  # a clean session; user and password
+    fields = b"".join(
+        len(text).to_bytes(2, "big") + text for text in (part.encode() for part in (name, *login))
+    )
+    connect = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x3c" + fields
+    host = LOCAL.get(config.mqtt_host, config.mqtt_host)
+    async with asyncio.timeout(within_s):
+        reader, writer = await asyncio.open_connection(host, config.mqtt_port, ssl=_context(config))
+        try:
+            writer.write(b"\x10" + _length(len(connect)) + connect)
+            answer = await reader.readexactly(4)
+            if answer[:1] + answer[3:] != b"\x20\x00":
+                raise ConnectionRefusedError(f"MQTT answers {answer.hex()}")
+            writer.write(b"\xe0\x00")  # DISCONNECT
+            await reader.read()  # the server hangs up: it doesn't count us any more
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionResetError("the NATS server closed the MQTT connection") from error
+        finally:
+            writer.close()
+
+
+def _context(config: BrokerConfig) -> ssl.SSLContext | None:
+    try:
+        return pinned_context(config.mqtt_tls) if config.mqtt_tls else None
+    except CertificateError as error:
+        raise ConnectionRefusedError(str(error)) from error
+
+
+def _length(number: int) -> bytes:
+    """A length as MQTT writes it: 7 bits a byte, the lowest first."""
+    digits = b""
+    while True:
+        number, digit = divmod(number, 128)
+        digits += bytes([digit | (128 if number else 0)])
+        if not number:
+            return digits
+
+
+async def ask_health(config: BrokerConfig) -> str | None:
+    """What the server itself finds wrong with it: None, or its words.
+
+    It answers so when a stream could not be written: it refuses that stream's messages from then on,
+    until it is started again, and MQTT publishers learn nothing of it.
+
+    Raises:
+        any of NO_ANSWER.
+    """
+    answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.{id}.HEALTHZ", b'{"details":true}')
+    health: dict[str, Any] = msgspec.json.decode(answer).get("data", {})
+    if health.get("status") == "ok":
+        return None
+    errors = [str(error.get("error")) for error in health.get("errors") or []]
+    return "; ".join(errors) or str(health.get("error") or health.get("status"))
+
+
+class Load(msgspec.Struct):
+    """What a server says of itself; the names are its own."""
+
+    connections: int  # of clients of every protocol, this question's own included
+    leafnodes: int = 0  # links to and from leaves
+    in_client_msgs: int = 0  # from clients since its start
+
+
+class _Answer(msgspec.Struct):
+    data: Load
+
+
+async def ask_load(config: BrokerConfig) -> Load:
+    """How much a server carries.
+
+    Raises:
+        any of NO_ANSWER.
+    """
+    answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.{id}.VARZ")
+    try:
+        return msgspec.json.decode(answer, type=_Answer).data
+    except msgspec.DecodeError as error:
+        raise ConnectionRefusedError(f"the NATS server says {answer[:200]!r}") from error
+
+
+@asynccontextmanager
+async def connected(config: BrokerConfig, user: str = INTERNAL) -> AsyncIterator[Client]:
+    """A NATS client with all rights, in the account or (SYSTEM) over the server, that doesn't reconnect.
+
+    Raises:
+        any of NO_ANSWER.
+    """
+    client = Client()
+    try:
+        await client.connect(
+            url(config),
+            user=user,
+            password=config.password,
+            allow_reconnect=False,
+            error_cb=_ignore,
+        )
+        yield client
+    finally:
+        await client.close()
+        _raise_swallowed_cancellation()
+
+
+def _raise_swallowed_cancellation() -> None:
+    """nats-py catches CancelledError where it flushes (`Client._flush_pending`) and goes on."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def _ignore(_error: Exception) -> None:
+    """The caller gets the error as an exception."""

@@ -1,0 +1,113 @@
+"""What a broker unit says over HTTP: /healthz for the balancer, /metrics for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from headcount.devices.authentication import REASONS, Reason
+
+
+class GateFigures(Protocol):
+    """What is told of a gate."""
+
+    admitted: int
+    refused: Counter[Reason]
+    cut: int
+    bans: Counter[str]
+
+
+class Unit(Protocol):
+    """What is told of a broker unit."""
+
+    draining: bool
+    connections: int
+    messages: int
+    kicked: int
+
+    @property
+    def problem(self) -> str | None:
+        """Why a device would not be served now."""
+
+    @property
+    def restarts(self) -> int:
+        """How often the server had to be started again."""
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time since the start, in seconds."""
+
+    @property
+    def figures(self) -> GateFigures:
+        """What its gate has done since the start."""
+
+
+class Figures(Collector):
+    """A unit in Prometheus' words."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Tell of this unit."""
+        self._unit = unit
+
+    def collect(self) -> Iterator[Metric]:
+        """Prometheus' library calls it."""
+        unit = self._unit
+        gauges = {
+            "headcount_unit_up": ("Whether a device is served now.", unit.problem is None),
+            "headcount_unit_draining": ("Whether it goes out of service.", unit.draining),
+            "headcount_unit_devices": ("Connected devices, over MQTT and WebSocket.", unit.connections),
+        }
+        for name, (about, value) in gauges.items():
+            yield GaugeMetricFamily(name, about, value=float(value))
+        counters = {
+            "headcount_unit_messages": ("Messages from devices.", unit.messages),
+            "headcount_unit_kicked": ("Devices that were sent away.", unit.kicked),
+            "headcount_unit_restarts": ("Times that the NATS server was started again.", unit.restarts),
+            "headcount_unit_cpu_seconds": ("Processor time of server and agent.", unit.cpu_s),
+        }
+        for name, (about, total) in counters.items():
+            yield CounterMetricFamily(name, about, value=float(total))
+        yield from _gate(unit.figures)
+
+
+def _gate(figures: GateFigures) -> Iterator[Metric]:
+    admitted, cut = float(figures.admitted), float(figures.cut)
+    yield CounterMetricFamily("headcount_gate_admitted", "Sign-ins that were let in.", value=admitted)
+    yield CounterMetricFamily("headcount_gate_cut", "Connections that were closed.", value=cut)
+    refused = CounterMetricFamily(
+        "headcount_gate_refused", "Sign-ins that weren't let in.", labels=["reason"]
+    )
+    for reason in REASONS:
+        refused.add_metric([reason], figures.refused[reason])
+    yield refused
+    bans = CounterMetricFamily("headcount_gate_bans", "Who was banned for a while.", labels=["kind"])
+    for kind in ("device", "address"):
+        bans.add_metric([kind], figures.bans[kind])
+    yield bans
+
+
+def health_app(unit: Unit) -> Starlette:
+    """The unit's own addresses."""
+    registry = CollectorRegistry()
+    registry.register(Figures(unit))
+
+    async def healthz(_: Request) -> Response:
+        problem = unit.problem
+        status = "draining" if unit.draining else "down" if problem else "up"
+        body = {"status": status, "reason": problem, "connections": unit.connections}
+        return JSONResponse(body, 503 if problem else 200)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])

@@ -1,1 +1,0 @@
-"""What the units of a deployment of many know of each other."""

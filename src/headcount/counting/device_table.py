@@ -1,0 +1,306 @@
+"""Who has been heard of: one slot per device, its state as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headcount.counting.fix_batch import B1, F8, I4, I8, U1, U8
+from headcount.counting.hash_index import NOTHING, Index
+from headcount.counting.pseudonym_source import DAY_S, NEVER, Names, days
+from headcount.messages.topics import KINDS
+
+NOBODY = NOTHING
+#: Whose slot it is isn't known: a restored one, until its device is heard from again.
+NAMELESS = b""
+#: Restored slots are looked for under the names of so many days, the newest ones.
+LOOKED_FOR_DAYS = 4
+
+#: The columns of a roster, and what a slot holds before its device's first used fix.
+COLUMNS: dict[str, tuple[type, float]] = {
+    "kind": (np.uint8, 0),
+    "last_t_s": (np.float64, np.nan),
+    "position_t_s": (np.float64, np.nan),
+    "x_m": (np.float64, np.nan),
+    "y_m": (np.float64, np.nan),
+    "acc_m": (np.float64, 0.0),
+    "expires_s": (np.float64, np.inf),
+    "zones": (np.int32, 0),
+    "implausible_run": (np.uint8, 0),
+    "offline": (np.bool_, False),
+    "verdict": (np.uint8, 255),
+    "moved": (np.bool_, False),
+    "used_s": (np.float64, np.nan),
+    "label": (np.uint64, 0),
+    "label_day": (np.int32, NEVER),
+}
+
+#: What a snapshot has of them; who restores it computes the rest anew.
+SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s"})
+
+
+class Roster:
+    """The state of every device, as columns over slots (about 80 bytes, and the id beside them).
+
+    A key is `b"person.alice"`: kind and id together are who a device is. Messages call a device by a
+    name, `prefix` and then the key, so that nothing need be cut off where a name is known already.
+
+    Devices are told apart by the 64-bit hashes of their names alone; comparing the names too would
+    cost more than everything else here. Of a million devices two have the same hash, and are counted
+    as one, with a probability of 3 in 100 million. Nobody can bring that about: Python's hash has a
+    key that is drawn for each process.
+
+    What is dumped holds no keys: of each device the name of the day on which its last used fix was
+    received. A slot that was loaded is nameless until its device is heard from: a key that isn't
+    known is looked for under its names of the days that occur among the nameless.
+    """
+
+    kind: U1  # index into KINDS
+    last_t_s: F8  # event time of the last used fix, NaN = none
+    position_t_s: F8  # event time of the last used position, NaN = none
+    x_m: F8  # last used position in the site's plane
+    y_m: F8
+    acc_m: F8  # its accuracy, 0 = unknown
+    expires_s: F8  # present while now <= expires_s (rule 3); inf for devices in no zone
+    zones: I4  # number of its set of zones (ZoneSets)
+    implausible_run: U1
+    offline: B1  # its last word was a last will
+    verdict: U1  # of its last fix, 255 = none
+    moved: B1  # position or zones changed since low and high were computed
+    used_s: F8  # when its last used fix was received; of a loaded slot the day alone is right
+    label: U8  # its name on the day `label_day`
+    label_day: I4  # NEVER = none was asked for yet
+
+    def __init__(self, names: Names | None = None) -> None:
+        """An empty roster; without `names` it can't be dumped, and nobody can be named."""
+        self._names = names
+        self._nameless = 0
+        self._by_label: dict[int, Index] = {}
+        self._prefix = b""
+        self._index = Index()
+        self._keys: list[bytes | None] = []
+        self._free: list[int] = []
+        self._room = 0
+        self._grow(256)
+
+    def __len__(self) -> int:
+        """How many slots have been given out, free ones included: the length of what to look at."""
+        return len(self._keys)
+
+    @property
+    def devices(self) -> int:
+        """How many devices are known."""
+        return len(self._index) + self._nameless
+
+    @property
+    def nameless(self) -> int:
+        """How many of them are known by the name of some day only."""
+        return self._nameless
+
+    @property
+    def prefix(self) -> bytes:
+        """What stands before the key in a name."""
+        return self._prefix
+
+    @prefix.setter
+    def prefix(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        slots = self._named()
+        self._index = Index()
+        self._index.add(_hashes([prefix + self.key(slot) for slot in slots.tolist()]), slots)
+
+    def slots(self, names: list[bytes], admit: Callable[[bytes], bool]) -> I4:
+        """The slot of each name, int32 [n]; unknown ones get one where `admit` allows their key, else NOBODY.
+
+        Slots stay good until `forget`.
+        """
+        hashes = _hashes(names)
+        slots = self._index.find(hashes)
+        unknown = np.flatnonzero(slots == NOBODY)
+        if len(unknown):
+            rows = unknown.tolist()
+            met = self._recognised([names[row] for row in rows]) if self._nameless else {}
+            for row in rows:
+                name = names[row]
+                slot = met.get(name)
+                if slot is None:
+                    slot = met[name] = self._enter(name, admit)
+                slots[row] = slot
+            entered = [name for name, slot in met.items() if slot != NOBODY]
+            self._index.add(_hashes(entered), np.array([met[name] for name in entered], dtype=np.int32))
+        return slots
+
+    def find(self, key: bytes) -> int:
+        """The slot of a key, NOBODY if unknown; of a nameless slot too, which stays so."""
+        slot = int(self._index.find(_hashes([self._prefix + key]))[0])
+        if slot != NOBODY:
+            return slot if self._keys[slot] == key else NOBODY
+        return int(self._by_names([key])[0]) if self._nameless else NOBODY
+
+    def key(self, slot: int) -> bytes:
+        """Whose slot this is, NAMELESS where that isn't known."""
+        key = self._keys[slot]
+        if key is None:
+            raise KeyError(slot)
+        return key
+
+    def forget(self, slots: Iterable[int]) -> None:
+        """Make these devices unheard of; their slots will be given to others."""
+        gone = [slot for slot in slots if self._keys[slot] is not None]
+        named = [slot for slot in gone if self._keys[slot] != NAMELESS]
+        if named:
+            self._index.remove(np.array(named, dtype=np.int32))
+        self._recognise(len(gone) - len(named))
+        for slot in gone:
+            self._keys[slot] = None
+            self._free.append(slot)
+            self._clear(slot)
+
+    # --- names of days -----------------------------------------------------------------------------
+    def names(self, slots: I4, day: int) -> U8:
+        """The name of each slot's device on a day, uint64 [n]; of a nameless one the name that it has."""
+        found = self.label[slots]
+        other = self.label_day[slots] != day
+        if other.any():
+            self._name(np.unique(slots[other]), day)
+            found = self.label[slots]
+        return found
+
+    def called(self, kind: int, labels: Mapping[int, int]) -> I4:
+        """The slots of a kind whose device has one of these names: day → name."""
+        taken = self.taken()
+        taken = taken[self.kind[taken] == kind]
+        known = [day for day in labels if self._names is not None and self._names.knows(day)]
+        other = ~np.isin(self.label_day[taken], list(labels))
+        if other.any() and known:
+            self._name(taken[other], max(known))
+        found = np.zeros(len(taken), dtype=np.bool_)
+        for day, label in labels.items():
+            found |= (self.label_day[taken] == day) & (self.label[taken] == np.uint64(label))
+        called: I4 = taken[found]
+        return called
+
+    def _name(self, slots: I4, day: int) -> None:
+        """Compute the names of some slots, each once; the nameless keep theirs."""
+        if self._names is None:
+            raise ValueError("names were asked for, and nothing was given that makes them")
+        keys = [self.key(slot) for slot in slots.tolist()]
+        if self._nameless:
+            slots, keys = slots[[key != NAMELESS for key in keys]], [key for key in keys if key != NAMELESS]
+        self.label[slots] = self._names.many(keys, day)
+        self.label_day[slots] = day
+
+    def _recognised(self, names: list[bytes]) -> dict[bytes, int]:
+        """Give nameless slots the keys of those who have been heard from; name → slot."""
+        start = len(self._prefix)
+        new = [name for name in dict.fromkeys(names) if name.startswith(self._prefix)]
+        if not new:
+            return {}
+        slots = self._by_names([name[start:] for name in new]).tolist()
+        found = {name: slot for name, slot in zip(new, slots, strict=True) if slot != NOBODY}
+        for name, slot in found.items():
+            self._keys[slot] = name[start:]
+        self._recognise(len(found))
+        return found
+
+    def _by_names(self, keys: list[bytes]) -> I4:
+        """The nameless slot of each key, int32 [n], else NOBODY."""
+        found = np.full(len(keys), NOBODY, dtype=np.int32)
+        names = self._names
+        for day, index in self._by_label.items():
+            if names is None or not names.knows(day):
+                continue
+            labels = names.many(keys, day)
+            slots = index.find(labels.view(np.int64))
+            for row in np.flatnonzero(slots != NOBODY).tolist():
+                slot = int(slots[row])
+                # it may be somebody else's by now
+                if self._keys[slot] == NAMELESS and self.label[slot] == labels[row]:
+                    found[row] = slot
+        return found
+
+    def _recognise(self, slots: int) -> None:
+        """So many slots aren't nameless any more."""
+        self._nameless -= slots
+        if not self._nameless:
+            self._by_label = {}
+
+    def taken(self) -> I4:
+        """The slots that have a device, in order."""
+        return np.array([slot for slot, key in enumerate(self._keys) if key is not None], dtype=np.int32)
+
+    def _named(self) -> I4:
+        return np.array([slot for slot, key in enumerate(self._keys) if key], dtype=np.int32)
+
+    def _enter(self, name: bytes, admit: Callable[[bytes], bool]) -> int:
+        """A slot for a name that is new; the caller adds it to the index."""
+        key = name[len(self._prefix) :]
+        kind = key.partition(b".")[0].decode(errors="replace")
+        if not name.startswith(self._prefix) or kind not in KINDS or not admit(key):
+            return NOBODY
+        if self._free:
+            slot = self._free.pop()
+            self._keys[slot] = key
+        else:
+            slot = len(self._keys)
+            if slot == self._room:
+                self._grow(self._room + max(256, self._room // 8))
+            self._keys.append(key)
+        self.kind[slot] = KINDS.index(kind)
+        return slot
+
+    def _clear(self, slot: int) -> None:
+        for name, (_, empty) in COLUMNS.items():
+            getattr(self, name)[slot] = empty
+
+    def _grow(self, room: int) -> None:
+        for name, (dtype, empty) in COLUMNS.items():
+            column: NDArray[Any] = np.full(room, empty, dtype=dtype)
+            if self._room:
+                column[: self._room] = getattr(self, name)
+            setattr(self, name, column)
+        self._room = room
+
+    def dump(self) -> tuple[int, dict[str, bytes]]:
+        """How many devices of which a fix was ever used, and their columns in the order of their slots."""
+        slots = self.taken()
+        slots = slots[~np.isnan(self.used_s[slots])]
+        day = days(self.used_s[slots])
+        other = self.label_day[slots] != day
+        for each in np.unique(day[other]).tolist():
+            self._name(slots[other & (day == each)], each)
+        return len(slots), {name: getattr(self, name)[slots].tobytes() for name in SAVED}
+
+    @classmethod
+    def load(cls, n: int, columns: dict[str, bytes], names: Names | None = None) -> Roster:
+        """The roster that `dump` described, all of it nameless.
+
+        Raises:
+            msgspec.ValidationError: if the columns don't have n rows.
+        """
+        roster = cls(names)
+        for name in SAVED:
+            data, dtype = columns.get(name, b""), np.dtype(COLUMNS[name][0])
+            if len(data) != n * dtype.itemsize:
+                raise msgspec.ValidationError(f"column {name} has {len(data)} bytes for {n} rows")
+            column: NDArray[Any] = np.frombuffer(data, dtype=dtype)
+            if n > roster._room:
+                roster._grow(n)
+            getattr(roster, name)[:n] = column
+        roster._keys = [NAMELESS] * n
+        roster._nameless = n
+        day = roster.label_day[:n]
+        roster.used_s[:n] = day * float(DAY_S)
+        for each in np.unique(day)[-LOOKED_FOR_DAYS:].tolist():
+            slots = np.flatnonzero(day == each).astype(np.int32)
+            roster._by_label[each] = Index()
+            roster._by_label[each].add(roster.label[slots].view(np.int64), slots)
+        return roster
+
+
+def _hashes(names: list[bytes]) -> I8:
+    return np.fromiter(map(hash, names), dtype=np.int64, count=len(names))

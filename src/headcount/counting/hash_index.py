@@ -1,0 +1,77 @@
+"""Hashes → slots: a hash table of columns, asked for a whole batch at once.
+
+A dict of Python objects costs several cache misses a lookup and a hundred bytes a device; this one
+costs about one, and 24 to 48 bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headcount.counting.fix_batch import I4, I8
+
+NOTHING = -1
+
+
+class Index:
+    """Open addressing with linear probing, at most half full.
+
+    The hashes are those of `hash(bytes)`: 64 bits, of a function whose key Python draws at random
+    for each process, so that nobody outside can choose names that meet
+    (the role `count` doesn't start where that key is fixed).
+    """
+
+    def __init__(self) -> None:
+        """An empty index."""
+        self._size = 0
+        self._make(256)
+
+    def _make(self, room: int) -> None:
+        self._mask = room - 1
+        self._hash: I8 = np.zeros(room, dtype=np.int64)
+        self._slot: I4 = np.full(room, NOTHING, dtype=np.int32)
+
+    def __len__(self) -> int:
+        """How many hashes it holds."""
+        return self._size
+
+    def find(self, hashes: I8) -> I4:
+        """The slot of each hash, int32 [n], NOTHING where it isn't known."""
+        place = hashes & self._mask
+        slots = self._slot.take(place)
+        rows = np.flatnonzero(self._hash.take(place) != hashes)
+        place = place[rows]
+        while len(rows):
+            # an empty place ends the search: what is known stands before it
+            rows, place = rows[slots[rows] != NOTHING], place[slots[rows] != NOTHING]
+            place = (place + 1) & self._mask
+            slots[rows] = self._slot[place]
+            other = self._hash[place] != hashes[rows]
+            rows, place = rows[other], place[other]
+        return slots
+
+    def add(self, hashes: I8, slots: I4) -> None:
+        """Put in hashes that aren't known, each once."""
+        self._size += len(hashes)
+        if 2 * self._size > len(self._slot):
+            used = self._slot != NOTHING
+            hashes = np.concatenate([self._hash[used], hashes])
+            slots = np.concatenate([self._slot[used], slots])
+            self._make(1 << (2 * self._size - 1).bit_length())
+        place = hashes & self._mask
+        while len(slots):
+            free = self._slot[place] == NOTHING
+            # where several want the same place, one gets it, and the others go on
+            self._slot[place[free]] = slots[free]
+            left = self._slot[place] != slots
+            self._hash[place[~left]] = hashes[~left]
+            hashes, slots, place = hashes[left], slots[left], (place[left] + 1) & self._mask
+
+    def remove(self, slots: I4) -> None:
+        """Take out what leads to these slots."""
+        gone = np.isin(self._slot, slots) & (self._slot != NOTHING)
+        stay = ~gone & (self._slot != NOTHING)
+        hashes, others = self._hash[stay], self._slot[stay]
+        self._size = 0
+        self._make(max(256, 1 << (2 * len(others) - 1).bit_length()))
+        self.add(hashes, others)

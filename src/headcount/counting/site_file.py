@@ -1,0 +1,338 @@
+"""The site file: GeoJSON → `Site`, every problem named with its remedy; nothing is read here.
+
+A FeatureCollection (RFC 7946) with one feature of role `site`, the boundary and the defaults, and
+any number of features of role `zone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from headcount.counting.fix_batch import F8
+from headcount.counting.polygons import OutlineError, geometry_of, is_number, outline
+from headcount.counting.site import Site, Zone
+from headcount.errors import SiteError
+from headcount.messages.topics import ID, KINDS
+
+ZONE_TYPES = ("building", "car_park", "area", "gate")
+#: The id and type of the zone that is the boundary itself.
+BOUNDARY = "site"
+#: Zones times kinds times partitions are published ten times a second: this keeps them in bounds.
+MAX_ZONES = 4000
+
+# Defaults of the counting rules; pairs are (person, vehicle).
+HOLD_S = (900.0, 300.0)
+LEAVE_MARGIN_M = 15.0
+MAX_ACCURACY_M = 100.0
+MAX_SPEED_MPS = (70.0, 70.0)
+FRESH_S = 120.0
+ON_OFFLINE_LEAVE = (False, False)
+OFFLINE_GRACE_S = 60.0
+
+_ID_RULE = "An id has 1 to 64 characters from A-Z a-z 0-9 _ -"
+_WHOLE_FILE = "the file"
+
+
+def parse_site(obj: object, source: str) -> Site:
+    """The site of a GeoJSON object; `source` names its file in errors.
+
+    Raises:
+        SiteError: the first problem; `check_site` has all of them.
+    """
+    site, problems = _read(obj, source)
+    if site is None or problems:
+        raise problems[0]
+    return site
+
+
+def check_site(obj: object, source: str) -> list[SiteError]:
+    """All problems of a site file, in the order of its features; empty where it can be used."""
+    return _read(obj, source)[1]
+
+
+def at_speed(site: Site, speed: float) -> Site:
+    """The same site for a time-lapse run, in which `speed` seconds of movement pass in one.
+
+    Holds, freshness and grace are divided by `speed`, the largest plausible speeds are multiplied
+    by it; distances stay. The GeoJSON says the same, and the speed as property `speed` of the site,
+    so that whoever reads it there gets the same `Site`.
+    """
+    features = [_feature_at_speed(f, site, speed) for f in site.geojson["features"]]
+    return parse_site({**site.geojson, "features": features}, f"{site.id} at speed {speed:g}")
+
+
+def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict[str, Any]:
+    properties = dict(feature["properties"])
+    if properties["role"] == "zone":
+        hold_s = properties.get("hold_s")
+        if isinstance(hold_s, dict):
+            properties["hold_s"] = {kind: s / speed for kind, s in hold_s.items() if s is not None}
+        elif hold_s is not None:
+            properties["hold_s"] = hold_s / speed
+        return {**feature, "properties": properties}
+    properties |= {
+        "hold_s": {kind: s / speed for kind, s in zip(KINDS, site.hold_s, strict=True)},
+        "max_speed_mps": {kind: v * speed for kind, v in zip(KINDS, site.max_speed_mps, strict=True)},
+        "fresh_s": site.fresh_s / speed,
+        "offline_grace_s": site.offline_grace_s / speed,
+        "speed": properties.get("speed", 1) * speed,
+    }
+    return {**feature, "properties": properties}
+
+
+@dataclass(eq=False)
+class _Feature:
+    """One feature while it is read: a value with a problem is noted and replaced by its default."""
+
+    source: str
+    label: str
+    role: str
+    properties: Mapping[str, Any]
+    raw: Mapping[str, Any]
+    problems: list[SiteError] = field(repr=False)
+
+    def note(self, problem: str, remedy: str) -> None:
+        self.problems.append(SiteError(self.source, self.label, problem, remedy))
+
+    def id(self) -> str:
+        value = self.properties.get("id")
+        if value is None:
+            self.note("has no id", f'Give it a property "id". {_ID_RULE}')
+        elif not isinstance(value, str) or not ID.fullmatch(value):
+            self.note(f"has the id {str(value)[:80]!r}, which is no id", _ID_RULE)
+        elif self.role == "zone" and value == BOUNDARY:
+            self.note('has the id "site", which is the boundary\'s own', "Give the zone another id")
+        else:
+            return value
+        return ""
+
+    def text(self, key: str, default: str) -> str:
+        value = self.properties.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str) or not value.strip():
+            self.note(f"has a {key} that is not a text", f'Set "{key}" to a text, or leave it out')
+            return default
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.properties.get(key)
+        return default if value is None else self._amount(key, value, default)
+
+    def pair(self, key: str, default: tuple[float, float]) -> tuple[float, float]:
+        """A number per kind: one number for both, or an object with one for each."""
+        value = self.properties.get(key)
+        if isinstance(value, dict):
+            person, vehicle = self._kinds(key, value)
+            return (
+                default[0] if person is None else self._amount(f"{key}.person", person, default[0]),
+                default[1] if vehicle is None else self._amount(f"{key}.vehicle", vehicle, default[1]),
+            )
+        return default if value is None else (self._amount(key, value, default[0]),) * 2
+
+    def capacity(self) -> tuple[int | None, int | None]:
+        value = self.properties.get("capacity")
+        if value is None:
+            return None, None
+        if not isinstance(value, dict):
+            self.note("has a capacity that is not one per kind", 'Write "capacity": {"person": 400}')
+            return None, None
+        person, vehicle = self._kinds("capacity", value)
+        return self._whole("capacity.person", person), self._whole("capacity.vehicle", vehicle)
+
+    def on_offline(self) -> tuple[bool, bool]:
+        """Whether a device of a kind leaves when its last will says that it is offline."""
+        value = self.properties.get("on_offline")
+        if value is None:
+            return ON_OFFLINE_LEAVE
+        each = self._kinds("on_offline", value) if isinstance(value, dict) else (value, value)
+        if any(word not in (None, "leave", "stay") for word in each):
+            self.note(
+                f"has on_offline = {str(value)[:80]!r}", 'Set "on_offline" to "leave" or "stay", or per kind'
+            )
+        return each[0] == "leave", each[1] == "leave"
+
+    def outline(self) -> BaseGeometry | None:
+        try:
+            return outline(self.raw.get("geometry"))
+        except OutlineError as error:
+            self.note(error.problem, error.remedy)
+            return None
+
+    def _kinds(self, key: str, value: dict[str, Any]) -> tuple[Any, Any]:
+        for kind in value.keys() - set(KINDS):
+            self.note(f"has {key} of the unknown kind {kind[:80]!r}", "The kinds are person and vehicle")
+        return value.get("person"), value.get("vehicle")
+
+    def _amount(self, key: str, value: object, default: float) -> float:
+        if not is_number(value):
+            self.note(f"has {key} = {str(value)[:80]!r}", f'Set "{key}" to a finite number, 0 or more')
+            return default
+        amount = float(value)  # type: ignore[arg-type]  # is_number has looked
+        if amount < 0:
+            self.note(f"has {key} = {amount:g}, which is negative", f'Set "{key}" to 0 or more')
+        return amount
+
+    def _whole(self, key: str, value: object) -> int | None:
+        if value is None:
+            return None
+        amount = self._amount(key, value, 0)
+        if amount != int(amount):
+            self.note(f"has {key} = {amount:g}, which is not a whole number", "Write it without fractions")
+        return int(amount)
+
+
+def _read(obj: object, source: str) -> tuple[Site | None, list[SiteError]]:
+    problems: list[SiteError] = []
+    features = _features(obj, source, problems)
+    boundary = _the_boundary(features, source, problems)
+    if boundary is None:
+        return None, problems
+    site = _site(boundary)
+    shapely.prepare(site.zones[0].geometry)
+    zones: dict[str, Zone] = {}
+    for feature in features:
+        if feature is boundary:
+            continue
+        zone = _zone(feature, site)
+        if zone.id in zones:
+            feature.note("has an id that another zone has already", "Give each zone an id of its own")
+        elif zone.id:
+            zones[zone.id] = zone
+        if _is_outside(zone.geometry, site.zones[0].geometry):
+            feature.note(
+                "lies outside the site's boundary",
+                "Move it inside, widen the boundary or leave the zone out (positions are [longitude, latitude])",
+            )
+    if problems or not isinstance(obj, dict):
+        return None, problems
+    return _complete(site, tuple(zones.values()), obj), problems
+
+
+def _features(obj: object, source: str, problems: list[SiteError]) -> list[_Feature]:
+    """The features with a role; problems of the whole file and of features without one are noted."""
+    raw = obj.get("features") if isinstance(obj, dict) and obj.get("type") == "FeatureCollection" else None
+    if not isinstance(raw, list):
+        problem = "is not a GeoJSON FeatureCollection"
+        remedy = 'Its top level needs "type": "FeatureCollection" and a list "features"'
+        problems.append(SiteError(source, _WHOLE_FILE, problem, remedy))
+        return []
+    if len(raw) > MAX_ZONES + 1:
+        problem = f"has {len(raw) - 1} zones, more than {MAX_ZONES}"
+        problems.append(SiteError(source, _WHOLE_FILE, problem, "Leave out zones that nobody asks for"))
+        return []
+    features = [_feature(value, f"features[{i}]", source, problems) for i, value in enumerate(raw)]
+    return [feature for feature in features if feature]
+
+
+def _feature(value: object, where: str, source: str, problems: list[SiteError]) -> _Feature | None:
+    raw = value if isinstance(value, dict) else {}
+    properties = raw.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    role, name = properties.get("role"), properties.get("id")
+    noun = role if isinstance(role, str) else "feature"
+    label = f'{noun[:80]} "{name[:80]}"' if isinstance(name, str) else where
+    feature = _Feature(source, label, str(role), properties, raw, problems)
+    if raw.get("type") != "Feature":
+        feature.note("is not a GeoJSON Feature", 'It needs "type": "Feature", "properties" and "geometry"')
+    elif role not in ("site", "zone"):  # a tuple: what stands there may not be hashable
+        found = "no role" if role is None else f"the unknown role {str(role)[:80]!r}"
+        feature.note(
+            f"has {found}", 'Set the property "role" to "site" for the boundary, to "zone" for a zone'
+        )
+    else:
+        return feature
+    return None
+
+
+def _the_boundary(features: list[_Feature], source: str, problems: list[SiteError]) -> _Feature | None:
+    boundaries = [feature for feature in features if feature.role == "site"]
+    if not boundaries and not problems:
+        remedy = 'Give the feature of the boundary the property "role": "site"'
+        problems.append(SiteError(source, _WHOLE_FILE, "has no feature with the role site", remedy))
+    for other in boundaries[1:]:
+        other.note("is a second feature with the role site", 'One file is one site: make it a "zone"')
+        features.remove(other)
+    return boundaries[0] if boundaries else None
+
+
+def _site(feature: _Feature) -> Site:
+    """The site with its boundary as the only zone, not yet projected."""
+    site_id = feature.id()
+    hold_s = feature.pair("hold_s", HOLD_S)
+    leave_margin_m = feature.number("leave_margin_m", LEAVE_MARGIN_M)
+    geometry = feature.outline() or shapely.Polygon()
+    name = feature.text("name", site_id)
+    return Site(
+        id=site_id,
+        name=name,
+        timezone=feature.text("timezone", "UTC"),
+        zones=(
+            Zone(BOUNDARY, name, BOUNDARY, geometry, geometry, feature.capacity(), hold_s, leave_margin_m),
+        ),
+        lat0_deg=0.0 if geometry.is_empty else geometry.centroid.y,
+        lon0_deg=0.0 if geometry.is_empty else geometry.centroid.x,
+        hold_s=hold_s,
+        leave_margin_m=leave_margin_m,
+        max_accuracy_m=feature.number("max_accuracy_m", MAX_ACCURACY_M),
+        max_speed_mps=feature.pair("max_speed_mps", MAX_SPEED_MPS),
+        fresh_s=feature.number("fresh_s", FRESH_S),
+        on_offline_leave=feature.on_offline(),
+        offline_grace_s=feature.number("offline_grace_s", OFFLINE_GRACE_S),
+        geojson={},
+    )
+
+
+def _zone(feature: _Feature, site: Site) -> Zone:
+    """A zone, not yet projected; its geometry is empty where the outline has a problem."""
+    zone_id = feature.id()
+    zone_type = feature.properties.get("type")
+    if not isinstance(zone_type, str) or zone_type not in ZONE_TYPES:
+        found = "no type" if zone_type is None else f"the unknown type {str(zone_type)[:80]!r}"
+        feature.note(f"has {found}", f'Set the property "type" to one of {", ".join(ZONE_TYPES)}')
+    geometry = feature.outline() or shapely.Polygon()
+    return Zone(
+        id=zone_id,
+        name=feature.text("name", zone_id),
+        type=str(zone_type),
+        geometry=geometry,
+        plane=geometry,
+        capacity=feature.capacity(),
+        hold_s=feature.pair("hold_s", site.hold_s),
+        leave_margin_m=feature.number("leave_margin_m", site.leave_margin_m),
+    )
+
+
+def _is_outside(zone: BaseGeometry, boundary: BaseGeometry) -> bool:
+    if zone.is_empty or boundary.is_empty:
+        return False
+    return not boundary.intersects(zone) or bool(boundary.touches(zone))
+
+
+def _complete(site: Site, zones: tuple[Zone, ...], obj: dict[str, Any]) -> Site:
+    """Project all zones to the plane, and write the mended outlines into the GeoJSON."""
+    every = (*site.zones, *zones)
+    outlines = np.array([zone.geometry for zone in every], dtype=object)
+
+    def to_plane(lon_lat_deg: F8) -> F8:
+        return np.column_stack(site.project(lon_lat_deg[:, 1], lon_lat_deg[:, 0]))
+
+    planes = shapely.transform(outlines, to_plane)
+    mended = {zone.id: geometry_of(zone.geometry) for zone in every}
+    features = [{**raw, "geometry": mended[_zone_id(raw)]} for raw in obj["features"]]
+    return replace(
+        site,
+        zones=tuple(replace(zone, plane=plane) for zone, plane in zip(every, planes, strict=True)),
+        geojson={**obj, "features": features},
+    )
+
+
+def _zone_id(raw: dict[str, Any]) -> str:
+    properties = raw["properties"]
+    return BOUNDARY if properties["role"] == "site" else str(properties["id"])

@@ -1,0 +1,192 @@
+"""Position → zones (rule 2): by the raster where it is certain, by exact geometry at the edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from headcount.counting.edge_distance import Clearance
+from headcount.counting.fix_batch import B1, F8, I4, I8
+from headcount.counting.membership_sets import ZoneSets
+from headcount.counting.raster import Raster
+from headcount.counting.site import Site
+
+#: So many transitions are remembered before all are forgotten and learnt again.
+MOST_KEYS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What remains to be computed for a device in set `old` that is seen in a cell of some class."""
+
+    certain: frozenset[int]
+    zones: I4  # the zones to test, each by one of two tests:
+    by_margin: B1  # distance <= leave margin (the device is a member), else: zone covers position
+
+
+class Zones:
+    """The zones of a site, ready to be asked for many positions at once.
+
+    One object serves any number of engines of the same site. It learns: transitions that were
+    computed once are looked up afterwards, so asking changes it, but never its answers.
+    """
+
+    def __init__(self, site: Site) -> None:
+        """Build the raster of a site."""
+        self.site = site
+        self.sets = ZoneSets(site)
+        self._raster = Raster(site)
+        self._planes = np.array([zone.plane for zone in site.zones], dtype=object)
+        shapely.prepare(self._planes)
+        self._margin_m = np.array([zone.leave_margin_m for zone in site.zones])
+        self._outlines = shapely.boundary(self._planes)
+        self._tree = shapely.STRtree(self._planes)
+        # Where neither edges nor margins matter, the cell's class alone decides.
+        classes = self._raster.classes
+        self._plain_set: I4 = np.array(
+            [
+                self.sets.number(c.inside)
+                if not c.inside_maybe and not c.near_maybe and c.near == c.inside
+                else -1
+                for c in classes
+            ],
+            dtype=np.int32,
+        )
+        #: The zones that cover the whole cell; where others may, no device is in exactly these.
+        self._inside_set: I4 = np.array(
+            [-1 if c.inside_maybe else self.sets.number(c.inside) for c in classes], dtype=np.int32
+        )
+        self._clearance = Clearance(site)
+        self._unlearn()
+
+    def _unlearn(self) -> None:
+        # Where edges or margins matter, class and old set decide: a new set, or, below 0, ~number of a recipe.
+        self._keys: I8 = np.array([np.iinfo(np.int64).max])
+        self._outcomes: I4 = np.zeros(1, dtype=np.int32)
+        self._recipes: list[_Recipe] = []
+        self._results: dict[tuple[int, bytes], int] = {}
+
+    def cells(self, x_m: F8, y_m: F8) -> I4:
+        """The class of each position's cell, for `move`: positions in the site's plane, length n."""
+        return self._raster.lookup(x_m, y_m)
+
+    def move(self, old: I4, cell: I4, x_m: F8, y_m: F8) -> I4:
+        """The set of zones after a fix (rule 2).
+
+        Args:
+            old: the sets of zones before, int32 [n].
+            cell: what `cells` says of the positions, int32 [n].
+            x_m: positions in the site's plane, float64 [n].
+            y_m: the same.
+
+        Returns:
+            The sets after, int32 [n], the caller's own. Whether the device is on site at all is `0 in set`.
+        """
+        new = self._plain_set[cell]
+        rest = np.flatnonzero(new < 0)
+        if len(rest):
+            outcome = self._outcome(cell[rest], old[rest])
+            new[rest] = outcome
+            open_ = rest[outcome < 0]
+            if len(open_):
+                new[open_] = self._exact(~new[open_], x_m[open_], y_m[open_])
+        return new
+
+    def certainty(self, sets: I4, x_m: F8, y_m: F8, acc_m: F8) -> tuple[I8, I8, I8, I8]:
+        """Which zones surely hold the device, and which others may (rule 4).
+
+        Args:
+            sets: memberships, int32 [n].
+            x_m: last positions, float64 [n].
+            y_m: the same.
+            acc_m: accuracy of those positions, float64 [n].
+
+        Returns:
+            Pairs of (row, zone) of members whose whole accuracy circle is inside the zone, and
+            pairs of (row, zone) of zones that the circle touches and that aren't in the set.
+        """
+        # far from all outlines and in the very zones that cover the position, the circle is in these alone
+        inside = self._inside_set[self.cells(x_m, y_m)]
+        plain = (inside == sets) & (acc_m <= self._clearance.at_least_m(x_m, y_m))
+        easy, hard = np.flatnonzero(plain), np.flatnonzero(~plain)
+        easy_row, easy_zone = self.sets.members(sets[easy])
+        row, zone, high_row, high_zone = self._tested(sets[hard], x_m[hard], y_m[hard], acc_m[hard])
+        low_row = np.concatenate([easy[easy_row], hard[row]])
+        return low_row, np.concatenate([easy_zone, zone]), hard[high_row], high_zone
+
+    def _tested(self, sets: I4, x_m: F8, y_m: F8, acc_m: F8) -> tuple[I8, I8, I8, I8]:
+        """The same as `certainty`, by geometry."""
+        points = shapely.points(x_m, y_m)
+        row, zone = self.sets.members(sets)
+        inside = shapely.intersects_xy(self._planes[zone], x_m[row], y_m[row])
+        row, zone = row[inside], zone[inside]
+        sure = shapely.distance(self._outlines[zone], points[row]) >= acc_m[row]
+        high_row, high_zone = self._tree.query(points, predicate="dwithin", distance=acc_m)
+        other = ~self.sets.member[sets[high_row], high_zone]
+        return row[sure], zone[sure], high_row[other], high_zone[other]
+
+    def _outcome(self, cell_class: I4, old: I4) -> I4:
+        """What follows from class and old set: a new set, or ~recipe."""
+        keys = cell_class.astype(np.int64) << 32 | old
+        place = np.searchsorted(self._keys, keys)
+        unknown = self._keys[place] != keys
+        if unknown.any():
+            if len(self._keys) > MOST_KEYS:
+                self._unlearn()
+                unknown[:] = True
+            new = np.unique(keys[unknown])
+            outcomes = np.array([self._learn(key) for key in new.tolist()], dtype=np.int32)
+            at = np.searchsorted(self._keys, new)
+            self._keys = np.insert(self._keys, at, new)
+            self._outcomes = np.insert(self._outcomes, at, outcomes)
+            place = np.searchsorted(self._keys, keys)
+        return self._outcomes[place]
+
+    def _learn(self, key: int) -> int:
+        """The outcome for one class and old set: a set where it is certain, else the ~number of a recipe."""
+        cell, before = self._raster.classes[key >> 32], self.sets[key & 0xFFFFFFFF]
+        certain = cell.inside | (before & cell.near)
+        by_margin = (before & (cell.inside_maybe | cell.near_maybe)) - certain
+        by_cover = cell.inside_maybe - certain - by_margin
+        if not by_margin and not by_cover:
+            return self.sets.number(certain)
+        zones = np.array(sorted(by_cover) + sorted(by_margin), dtype=np.int32)
+        self._recipes.append(_Recipe(certain, zones, np.arange(len(zones)) >= len(by_cover)))
+        return ~(len(self._recipes) - 1)
+
+    def _exact(self, recipe: I4, x_m: F8, y_m: F8) -> I4:
+        """Test the zones that each row's recipe names."""
+        recipes = [self._recipes[number] for number in recipe.tolist()]
+        counts = np.array([len(r.zones) for r in recipes])
+        row = np.repeat(np.arange(len(recipes)), counts)
+        zone = np.concatenate([r.zones for r in recipes])
+        by_margin = np.concatenate([r.by_margin for r in recipes])
+        passed = np.empty(len(row), dtype=np.bool_)
+        by_cover = ~by_margin
+        passed[by_cover] = shapely.intersects_xy(
+            self._planes[zone[by_cover]], x_m[row[by_cover]], y_m[row[by_cover]]
+        )
+        points = shapely.points(x_m[row[by_margin]], y_m[row[by_margin]])
+        distance_m = shapely.distance(self._planes[zone[by_margin]], points)
+        passed[by_margin] = distance_m <= self._margin_m[zone[by_margin]]
+        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table = np.zeros((len(recipes), int(counts.max())), dtype=np.bool_)
+        table[row, place] = passed
+        packed = np.packbits(table, axis=1)
+        keys: list[bytes] = packed.view(f"V{packed.shape[1]}").ravel().tolist()
+        return np.fromiter(map(self._result, recipe.tolist(), keys), dtype=np.int32, count=len(recipes))
+
+    def _result(self, recipe: int, passed: bytes) -> int:
+        """The set that a recipe and the outcome of its tests make."""
+        # trailing zero bytes depend on the other rows of the batch
+        key = (recipe, passed.rstrip(b"\0"))
+        known = self._results.get(key)
+        if known is None:
+            made = self._recipes[recipe]
+            bits: NDArray[np.uint8] = np.unpackbits(np.frombuffer(passed, dtype=np.uint8))[: len(made.zones)]
+            zones = made.zones[: len(bits)][bits.astype(np.bool_)]
+            known = self._results[key] = self.sets.number(made.certain | frozenset(zones.tolist()))
+        return known

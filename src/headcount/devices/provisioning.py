@@ -1,0 +1,140 @@
+"""What somebody is handed so that their phone is a registered device: links, QR codes, an app's settings."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import segno
+
+from headcount.errors import SettingsError
+from headcount.messages.records import Device
+
+#: Pixels of a QR code's smallest square, and squares of white around it.
+_SCALE, _BORDER = 5, 4
+_HOST = re.compile(r"[0-9A-Za-z.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
+#: Where the broker speaks MQTT on its WebSocket port.
+_WEBSOCKET_PATH = "/mqtt"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where devices reach the broker."""
+
+    host: str
+    mqtt_port: int
+    ws_port: int
+    tls: bool
+
+    @property
+    def websocket(self) -> str:
+        """For browsers."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'wss' if self.tls else 'ws'}://{host}:{self.ws_port}{_WEBSOCKET_PATH}"
+
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """A link for a phone's app, and one for its browser; either uses up the code."""
+
+    owntracks: str
+    page: str
+
+
+def handout(base: str, code: str) -> Handout:
+    """The links of a code.
+
+    The page's is in the fragment, which browsers don't send, so it is in no server's log. The app's has
+    to be in an address, which is asked for once.
+
+    Args:
+        base: under which address phones reach the API, without a slash at the end.
+        code: as `Links` gives it.
+    """
+    plain = code.replace("-", "")
+    file = f"{base}/v1/provision/{plain}.otrc"
+    return Handout(f"owntracks:///config?url={quote(file, safe='')}", f"{base}/me#join={plain}")
+
+
+def host_of(base: str) -> str:
+    """The machine in an address.
+
+    Raises:
+        SettingsError: it is no address of a machine.
+    """
+    try:
+        parts = urlsplit(base)
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = None, ""
+    if parts is None or parts.scheme not in {"http", "https"} or _HOST.fullmatch(host) is None:
+        raise SettingsError("public address", f"{base[:200]!r} is no http(s)://HOST[:PORT]")
+    return host
+
+
+def owntracks_settings(device: Device, secret: str, address: Address) -> dict[str, Any]:
+    """The settings of the app OwnTracks (an .otrc file) for a device.
+
+    Source: OwnTracks' booklet, tech/json, `_type=configuration`. The app sends with QoS 1, retains nothing,
+    hears nobody, and nobody can change its settings from afar.
+    """
+    return {
+        "_type": "configuration",
+        "mode": 0,
+        "host": address.host,
+        "port": address.mqtt_port,
+        "mqttProtocolLevel": 4,
+        "tls": address.tls,
+        "ws": False,
+        "auth": True,
+        "username": device.id,
+        "password": secret,
+        "clientId": device.id,
+        "deviceId": "phone",
+        "tid": device.id[:2],
+        "pubTopicBase": f"owntracks/{device.id}/phone",
+        "pubQos": 1,
+        "pubRetain": False,
+        "willRetain": False,
+        "cleanSession": True,
+        "sub": False,
+        "cmd": False,
+        "remoteConfiguration": False,
+        "allowRemoteLocation": False,
+        "pubExtendedData": False,
+        "monitoring": 2,
+        "keepalive": 60,
+    }
+
+
+def qr_svg(text: str) -> str:
+    """A QR code as SVG."""
+    out = io.BytesIO()
+    segno.make(text, error="m", micro=False).save(
+        out, kind="svg", scale=_SCALE, border=_BORDER, xmldecl=False
+    )
+    return out.getvalue().decode().strip()
+
+
+def qr_file(text: str, path: str) -> None:
+    """Write a QR code; the name says whether as SVG or PNG.
+
+    Raises:
+        SettingsError: it can be neither, or can't be written.
+    """
+    if not path.lower().endswith((".svg", ".png")):
+        raise SettingsError("--qr", f"{path}: the name ends with .svg or .png")
+    try:
+        segno.make(text, error="m", micro=False).save(path, scale=_SCALE, border=_BORDER)
+    except OSError as error:
+        raise SettingsError("--qr", f"{path} can't be written: {error.strerror or error}") from error
+
+
+def qr_text(text: str) -> str:
+    """A QR code for a terminal with a dark background."""
+    out = io.StringIO()
+    segno.make(text, error="l", micro=False).terminal(out, border=2, compact=True)
+    return out.getvalue()

@@ -1,1 +1,0 @@
-"""The fix log: the partitioned stream of everything that devices said in the last hour."""

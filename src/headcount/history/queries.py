@@ -1,0 +1,403 @@
+"""Questions to the last 24 hours, answered by DuckDB from the segments.
+
+Every question opens its own connection, which can read the history's folder and nothing else, and
+is limited in threads, memory, time and rows. Values are bound, never written into the text.
+Functions here block for up to TIMEOUT_S: call them in a thread. A missing folder is an empty history.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import msgspec
+
+from headcount.errors import DataFolderError, QueryError
+from headcount.history.buffer import T_MAX_S, T_MIN_S
+from headcount.history.query_areas import area_of
+from headcount.history.retention import KEEP_S, hour_start
+from headcount.history.segments import HOUR_S, folder
+from headcount.messages.counts import Numbers
+from headcount.messages.topics import KINDS, Kind
+
+THREADS = 2
+MEMORY = "512MB"
+TIMEOUT_S = 20.0
+MAX_ROWS = 100_000
+MAX_BUCKETS = 10_000
+#: With `at`, a device's last position counts for this long.
+LAST_POSITION_S = 900.0
+#: Positions for those who may see them coarsely: to 0.001 degrees (110 m), and 5 minutes.
+CELLS_PER_DEG = 1000
+SLOT_S = 300
+#: A fix is judged `future` when its `t` is later than its `received` by more than this.
+FUTURE_S = 60.0
+#: How often a question is put again because an hour was dropped under it.
+ATTEMPTS = 5
+
+T = TypeVar("T")
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A zone's count of one kind over a bucket of time."""
+
+    count: int  # at the bucket's last stored instant
+    min: int
+    max: int
+    mean: float
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """The instants in (at - step, at], as far as they were asked for."""
+
+    at: float  # Unix seconds, a multiple of the step
+    person: Summary
+    vehicle: Summary
+
+
+class ZoneNumbers(msgspec.Struct, frozen=True):
+    """A zone's counts at one instant."""
+
+    zone: str
+    person: Numbers
+    vehicle: Numbers
+
+
+class StoredFix(msgspec.Struct, frozen=True):
+    """A stored fix."""
+
+    device: str  # pseudonym of the day
+    kind: Kind
+    t: float  # Unix seconds, event time, whole microseconds
+    lat: float  # degrees, 7 decimals
+    lon: float
+    acc: float  # metres, 0 = unknown
+    verdict: str
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A cell of the grid within a slot of time."""
+
+    kind: Kind
+    t: float  # Unix seconds, the slot's beginning
+    south: float  # degrees, the cell's edges; the others are 1 / CELLS_PER_DEG further
+    west: float
+    devices: int  # different ones
+
+
+def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: float) -> list[Bucket]:
+    """The counts of a zone with from <= at <= to, summed up in buckets of `step_s`, oldest first.
+
+    Buckets end at multiples of the step, so the same bucket is the same in every answer; those
+    without a stored instant are left out, and so are instants that some partition never reported.
+
+    Raises:
+        QueryError: the times or the step make no sense, or would give more than MAX_BUCKETS.
+        DataFolderError: a segment can't be read.
+    """
+    start, end = _moment("from", from_s), _moment("to", to_s)
+    if not 1.0 <= step_s <= KEEP_S:
+        raise QueryError("step", f"{step_s:g} s is not between 1 s and {KEEP_S} s")
+    if end < start:
+        raise QueryError("to", "is before from")
+    if (to_s - from_s) / step_s > MAX_BUCKETS:
+        raise QueryError("step", f"gives more than {MAX_BUCKETS} buckets; take a longer one")
+    numbers = ", ".join(
+        f'arg_max({kind}_count, "at"), min({kind}_count), max({kind}_count), avg({kind}_count)'
+        for kind in KINDS
+    )
+    sql = f"""
+        SELECT (epoch_us("at") + $step - 1) // $step * $step AS bucket, {numbers}
+        FROM read_parquet($files, hive_partitioning = false)
+        WHERE zone = $zone AND "at" BETWEEN $start AND $end AND partitions >= partitions_total
+        GROUP BY bucket ORDER BY bucket
+    """  # noqa: S608  only our own column names are written into it
+    values = {"step": round(step_s * 1e6), "zone": zone, "start": start, "end": end}
+    rows = _asked(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
+    return [Bucket(r[0] / 1e6, Summary(*r[1:5]), Summary(*r[5:9])) for r in rows or []]
+
+
+def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None:
+    """The newest stored counts at or before `at_s`, reported by all partitions, at most 24 h older.
+
+    Returns:
+        The instant found and its zones in the order of the site file; None where there is none.
+
+    Raises:
+        QueryError: `at_s` is no time.
+        DataFolderError: a segment can't be read.
+    """
+    at = _moment("at", at_s)
+    oldest = max(at - timedelta(seconds=KEEP_S), datetime.fromtimestamp(0, UTC))
+    columns = ", ".join(f"{kind}_{number}" for kind in KINDS for number in Numbers.__struct_fields__)
+    source = """
+        FROM read_parquet($files, hive_partitioning = false)
+        WHERE partitions >= partitions_total AND "at"
+    """
+    newest = f'SELECT max(epoch_us("at")) {source} BETWEEN $oldest AND $at'
+    numbers = f"SELECT zone, {columns} {source} = make_timestamptz($found)"  # our own names only
+
+    def ask(con: Any, files: list[str]) -> tuple[float, list[ZoneNumbers]] | None:
+        for hour in _by_hour_newest_first(files):
+            found = _rows(con, newest, hour, {"oldest": oldest, "at": at})[0][0]
+            if found is not None:
+                rows = _rows(con, numbers, hour, {"found": found})
+                return found / 1e6, [ZoneNumbers(r[0], Numbers(*r[1:5]), Numbers(*r[5:9])) for r in rows]
+        return None
+
+    return _asked(data, "counts", (at_s - KEEP_S, at_s), ask)
+
+
+def counts_on_grid(
+    data: Path, from_s: float, to_s: float, step_s: float
+) -> dict[float, dict[str, tuple[int, int]]]:
+    """All zones' counts (people, vehicles) at the stored multiples of `step_s` with from <= at <= to.
+
+    Instants that some partition never reported are left out.
+
+    Raises:
+        QueryError: the times make no sense, or would give more than MAX_BUCKETS instants.
+        DataFolderError: a segment can't be read.
+    """
+    start, end = _moment("from", from_s), _moment("to", to_s)
+    if (to_s - from_s) / step_s > MAX_BUCKETS:
+        raise QueryError("step", f"gives more than {MAX_BUCKETS} instants; take a longer one")
+    numbers = ", ".join(f"{kind}_count" for kind in KINDS)
+    sql = f"""
+        SELECT epoch_us("at"), zone, {numbers} FROM read_parquet($files, hive_partitioning = false)
+        WHERE "at" BETWEEN $start AND $end AND epoch_us("at") % $step = 0
+            AND partitions >= partitions_total
+    """  # noqa: S608  only our own column names are written into it
+    values = {"step": round(step_s * 1e6), "start": start, "end": end}
+    rows = _asked(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
+    found: dict[float, dict[str, tuple[int, int]]] = {}
+    for at_us, zone, person, vehicle in rows or []:
+        found.setdefault(at_us / 1e6, {})[zone] = (person, vehicle)
+    return found
+
+
+def fixes(
+    data: Path,
+    *,
+    bbox: tuple[float, float, float, float] | None = None,
+    within: Any = None,
+    near: tuple[float, float, float] | None = None,
+    from_s: float | None = None,
+    to_s: float | None = None,
+    at_s: float | None = None,
+    limit: int = 1000,
+    kinds: Sequence[Kind] = KINDS,
+    devices: Sequence[str] | None = None,
+) -> list[StoredFix]:
+    """Stored fixes in an area and a span of event time, newest first; edges count as inside.
+
+    Args:
+        data: the data folder.
+        bbox: west, south, east, north in degrees (the order of RFC 7946).
+        within: a Polygon or MultiPolygon in lon and lat: GeoJSON geometry or shapely.
+        near: lat, lon in degrees and radius in metres, on the sphere. At most one area may be given.
+        from_s: event time, Unix seconds, inclusive.
+        to_s: the same for the end.
+        at_s: instead of from and to: each device's last position at or before it, not older than
+            LAST_POSITION_S; the area then chooses among those positions.
+        limit: rows at most (1 to MAX_ROWS), the newest ones.
+        kinds: the kinds wanted.
+        devices: only these pseudonyms.
+
+    Raises:
+        QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
+        DataFolderError: a segment can't be read.
+    """
+    area = area_of(bbox, within, near)
+    if not 1 <= limit <= MAX_ROWS:
+        raise QueryError("limit", f"{limit} is not between 1 and {MAX_ROWS}")
+    if at_s is not None and (from_s is not None or to_s is not None):
+        raise QueryError("at", "can't go with from and to: it looks back by itself")
+    if at_s is not None:
+        from_s, to_s = at_s - LAST_POSITION_S, at_s
+    start = _moment("from", from_s) if from_s is not None else datetime.fromtimestamp(0, UTC)
+    end = _moment("to", to_s) if to_s is not None else datetime.max.replace(tzinfo=UTC)
+    values = {"start": start, "end": end, "kinds": list(kinds), "limit": limit}
+    if devices is not None:
+        values["devices"] = list(devices)
+    last = """
+        QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq DESC) = 1
+    """
+    where, bounds = area.condition()
+    sql = f"""
+        WITH spanned AS (
+            SELECT device, kind, t, lat, lon, acc, verdict, partition, seq
+            FROM read_parquet($files, hive_partitioning = false)
+            WHERE t BETWEEN $start AND $end AND list_contains($kinds, kind)
+            {"" if devices is None else "AND list_contains($devices, device)"}
+            {"" if at_s is None else last}
+        )
+        SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict FROM spanned
+        WHERE {where} ORDER BY t DESC, partition, seq DESC LIMIT $limit
+    """  # noqa: S608  `where` is one of the area's fixed texts
+    # A row may have come in long after its event time, but not before it (rule 1, `future`).
+    hours = (None if from_s is None else from_s - FUTURE_S, None)
+
+    def ask(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
+        area.register(con)
+        return _rows(con, sql, files, values | bounds)
+
+    rows = _asked(data, "fixes", hours, ask)
+    return [StoredFix(r[0], r[1], r[2] / 1e6, *r[3:7]) for r in rows or []]
+
+
+def cells(
+    data: Path,
+    *,
+    k: int,
+    bbox: tuple[float, float, float, float] | None = None,
+    within: Any = None,
+    near: tuple[float, float, float] | None = None,
+    from_s: float,
+    to_s: float,
+    limit: int = 1000,
+    kinds: Sequence[Kind] = KINDS,
+) -> list[Cell]:
+    """In how many devices' accepted fixes each cell and slot of time has its part, where those are k or more.
+
+    Nobody gets below the cell by asking for parts of it: an area chooses whole cells, those with their
+    middle in it, and a span whole slots, those that begin in it.
+
+    Args:
+        data: the data folder.
+        k: cells with fewer different devices of a kind within a slot are left out.
+        bbox: as for `fixes`.
+        within: the same.
+        near: the same.
+        from_s: Unix seconds, inclusive.
+        to_s: the end, exclusive.
+        limit: cells at most, the newest.
+        kinds: the kinds wanted.
+
+    Raises:
+        QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
+        DataFolderError: a segment can't be read.
+    """
+    area = area_of(bbox, within, near)
+    if not 1 <= limit <= MAX_ROWS:
+        raise QueryError("limit", f"{limit} is not between 1 and {MAX_ROWS}")
+    first, last = math.ceil(from_s / SLOT_S), math.ceil(to_s / SLOT_S)
+    start, end = _moment("from", max(first * SLOT_S, 0)), _moment("to", last * SLOT_S)
+    where, bounds = area.condition()
+    sql = f"""
+        WITH counted AS (
+            SELECT kind, epoch_us(t) // {SLOT_S * 10**6} AS slot,
+                floor(lat::DOUBLE * {CELLS_PER_DEG})::INTEGER AS north,
+                floor(lon::DOUBLE * {CELLS_PER_DEG})::INTEGER AS east, count(DISTINCT device) AS devices
+            FROM read_parquet($files, hive_partitioning = false)
+            WHERE t >= $start AND t < $end AND list_contains($kinds, kind) AND verdict = 'accepted'
+            GROUP BY ALL HAVING count(DISTINCT device) >= $k
+        ), middles AS (
+            SELECT *, (north + 0.5) / {CELLS_PER_DEG} AS lat, (east + 0.5) / {CELLS_PER_DEG} AS lon
+            FROM counted
+        )
+        SELECT kind, slot, north, east, devices FROM middles
+        WHERE {where} ORDER BY slot DESC, devices DESC, north, east, kind LIMIT $limit
+    """  # noqa: S608  numbers of ours, and one of the area's fixed texts
+    values = {"start": start, "end": end, "kinds": list(kinds), "k": k, "limit": limit}
+
+    def ask(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
+        area.register(con)
+        return _rows(con, sql, files, values | bounds)
+
+    rows = _asked(data, "fixes", (first * SLOT_S - FUTURE_S, None), ask)
+    return [Cell(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows or []]
+
+
+# --- asking ------------------------------------------------------------------------------------
+
+
+def _asked(
+    data: Path,
+    kind: str,
+    span_s: tuple[float | None, float | None],
+    ask: Callable[[Any, list[str]], T],
+) -> T | None:
+    """Put a question to the segments of the hours of a span; None where there are none.
+
+    Retention may drop an hour between listing and reading: then it is put again, without that hour.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        files = _files(folder(data) / kind, *span_s)
+        if not files:
+            return None
+        try:
+            with _connection(data) as con:
+                return ask(con, files)
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            if attempt == ATTEMPTS or all(Path(name).exists() for name in files):
+                raise DataFolderError(
+                    str(folder(data) / kind),
+                    f"a segment can't be read: {error}",
+                    "Remove the damaged file; the rest of the history stays readable.",
+                ) from error
+    return None
+
+
+def _files(root: Path, from_s: float | None, to_s: float | None) -> list[str]:
+    """The segments of the hours that touch a span, oldest first."""
+    if not root.is_dir():
+        return []
+    files: list[str] = []
+    for hour in sorted(root.iterdir()):
+        start = hour_start(hour.name)
+        if start is None or (to_s is not None and start > to_s):
+            continue
+        if from_s is None or start + HOUR_S > from_s:
+            files.extend(sorted(str(path) for path in hour.glob("*.parquet")))
+    return files
+
+
+def _by_hour_newest_first(files: list[str]) -> Iterator[list[str]]:
+    hours: dict[Path, list[str]] = {}
+    for name in files:
+        hours.setdefault(Path(name).parent, []).append(name)
+    for hour in sorted(hours, reverse=True):
+        yield hours[hour]
+
+
+@contextmanager
+def _connection(data: Path) -> Iterator[Any]:
+    settings: dict[str, Any] = {
+        "threads": THREADS,
+        "memory_limit": MEMORY,
+        "autoinstall_known_extensions": False,
+    }
+    with duckdb.connect(":memory:", config=settings) as con:
+        con.execute("SET allowed_directories = $folders", {"folders": [str(folder(data).absolute())]})
+        for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
+            con.execute(f"SET {setting}")
+        clock = threading.Timer(TIMEOUT_S, con.interrupt)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield con
+        except duckdb.InterruptException as error:
+            raise QueryError("query", f"takes longer than {TIMEOUT_S:g} s; ask for a shorter span") from error
+        except duckdb.OutOfMemoryException as error:
+            raise QueryError("query", f"needs more than {MEMORY}; ask for a shorter span") from error
+        finally:
+            clock.cancel()
+
+
+def _rows(con: Any, sql: str, files: list[str], values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = con.execute(sql, {"files": files, **values}).fetchall()
+    return found
+
+
+def _moment(parameter: str, t_s: float) -> datetime:
+    """Unix seconds as a bindable time, exact to the microsecond."""
+    if not T_MIN_S <= t_s <= T_MAX_S:
+        raise QueryError(parameter, f"{t_s} is not a time in seconds since 1970")
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=round(t_s * 1e6))

@@ -1,0 +1,1 @@
+"""Tools that test and measure headcount; the product never imports them."""

@@ -1,0 +1,1 @@
+"""`headcount prove`: the system under failures, compared with the counting rules."""

@@ -1,0 +1,47 @@
+"""The random campus of a proof: one on which people fall silent within seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from headcount.counting.site_file import parse_site
+from headcount.errors import SiteError
+from headcount.lab.chaos.scenes import Scene, scene
+
+MOST_ZONES = 10
+#: What a site may say, in seconds, metres and metres a second; drawn for each run.
+RULES = {
+    "hold_s": ({"person": 12, "vehicle": 8}, {"person": 8, "vehicle": 20}, 10, 15.5),
+    "leave_margin_m": (0, 5, 15, 40),
+    "max_accuracy_m": (30, 100),
+    "max_speed_mps": (70, {"person": 12, "vehicle": 30}),
+    "fresh_s": (2, 5.5),
+    "on_offline": ("stay", "leave", {"person": "leave"}),
+    "offline_grace_s": (0, 3),
+}
+ZONE_HOLDS = ({"vehicle": 43_200}, {"person": 6}, {"person": 25, "vehicle": 4}, 18)
+
+
+def campus(seed: int) -> Scene:
+    """The same campus for the same seed; `scene` has stars, nested, holed, tiny and scattered zones."""
+    rng = Random(f"campus {seed}")
+    while True:
+        found = _with_short_holds(rng, scene(rng, MOST_ZONES))
+        try:
+            parse_site(found.geojson, "campus")
+        except SiteError:  # a zone of the drawing may end up outside the boundary
+            continue
+        return found
+
+
+def _with_short_holds(rng: Random, found: Scene) -> Scene:
+    site, *zones = found.geojson["features"]
+    properties = site["properties"] | {name: rng.choice(values) for name, values in RULES.items()}
+    features = [site | {"properties": properties}]
+    for zone in zones:
+        own = {name: value for name, value in zone["properties"].items() if name != "hold_s"}
+        if rng.random() < 0.4:
+            own["hold_s"] = rng.choice(ZONE_HOLDS)
+        features.append(zone | {"properties": own})
+    return replace(found, geojson=found.geojson | {"features": features})

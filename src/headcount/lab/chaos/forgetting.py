@@ -1,0 +1,66 @@
+"""Devices that are forgotten while they go on sending: markers in the log, as whoever erases data puts them there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from headcount.devices.pseudonym_keys import DayKeys
+from headcount.errors import LogError
+from headcount.messages.fixes import Forget
+from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
+
+#: One each so many seconds, on average.
+EVERY_S = 2.0
+#: The load's devices are d0, d1 and so on; so many there are at least.
+DEVICES = 20
+#: Now and then the same marker comes twice.
+TWICE_SHARE = 0.2
+ANSWER_S, RETRY_S = 2.0, 0.3
+
+
+class Forgotten(NamedTuple):
+    """Who is to be forgotten, and when after the load's start."""
+
+    at_s: float
+    kind: Kind
+    device: str
+
+
+def plan(seed: int, seconds: float) -> list[Forgotten]:
+    """Who is to be forgotten in a run, in the order of time: a pure function of the seed."""
+    rng = Random(f"forgetting {seed}")
+    found: list[Forgotten] = []
+    now_s = rng.expovariate(1 / EVERY_S)
+    while now_s < seconds:
+        one = Forgotten(round(now_s, 2), rng.choice(KINDS), f"d{rng.randrange(DEVICES)}")
+        found += [one] * (2 if rng.random() < TWICE_SHARE else 1)
+        now_s += rng.expovariate(1 / EVERY_S)
+    return found
+
+
+async def forget_all(
+    client: Client, planned: Sequence[Forgotten], site: str, partitions: int, start_s: float
+) -> None:
+    """Put a marker for each into the log, at its time or as soon after it as the log takes it."""
+    js = client.jetstream(timeout=ANSWER_S)
+    days = DayKeys(client, js)
+    for one in planned:
+        await asyncio.sleep(max(0.0, start_s + one.at_s - time.time()))
+        subject = FORGET_SUBJECT.format(partition=partition_of(site, one.device, partitions))
+        while True:
+            try:
+                names = await days.pseudonyms_of(one.kind, one.device)
+                marker = Forget(one.kind, {str(day): name for day, name in names.items()})
+                await js.publish(subject, msgspec.json.encode(marker), ANSWER_S)
+                break
+            except (LogError, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+                await asyncio.sleep(RETRY_S)  # the broker is away

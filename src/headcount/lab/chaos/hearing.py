@@ -1,0 +1,51 @@
+"""The counts that the system tells while it runs, of all epochs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headcount.messages.counts import PartitionCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Counts of one partition at one instant, and when we heard of them (Unix seconds)."""
+
+    heard_s: float
+    partition: int
+    epoch: int
+    seq: int
+    at: float
+    values: bytes  # int32 [Z, 2, 4]
+
+
+@dataclass(slots=True)
+class Heard:
+    """Counts in the order in which it came."""
+
+    reports: list[Report] = field(default_factory=list)
+    #: partition → the newest instant that was told, Unix seconds
+    newest: dict[int, float] = field(default_factory=dict)
+
+    def oldest(self, partitions: int) -> float:
+        """Up to here all partitions have told their counts."""
+        return min((self.newest.get(number, 0.0) for number in range(partitions)), default=0.0)
+
+
+async def listen(client: Client) -> Heard:
+    """Listen from now on, for as long as the client is open; what is said while it is cut off is missed."""
+    heard = Heard()
+
+    async def counts(message: Msg) -> None:
+        told = msgspec.msgpack.decode(message.data, type=PartitionCounts)
+        heard.reports.append(Report(time.time(), told.partition, told.epoch, told.seq, told.at, told.values))
+        heard.newest[told.partition] = max(told.at, heard.newest.get(told.partition, 0.0))
+
+    await client.subscribe("count.*", cb=counts)
+    await client.flush()
+    return heard

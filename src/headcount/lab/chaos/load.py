@@ -1,0 +1,220 @@
+"""What devices say and when: a pure function of seed and campus.
+
+Everything is relative to the start of the run, whole seconds of Unix time, which is added when a
+message is sent. Devices walk, park, fall silent, empty backlogs, repeat themselves, jump, and send
+what no receiver can read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from headcount.lab.chaos.scenes import Scene
+
+CONNECTIONS = 6
+#: Fixes a second, drawn anew every so many seconds.
+RATES, RATE_LASTS_S = (40.0, 120.0, 250.0), 10.0
+#: A flood repeats so many of the newest messages within this time.
+FLOOD, FLOOD_LASTS_S = 1_000, 2.0
+QOS1_SHARE = 0.4
+
+
+class Say(NamedTuple):
+    """One message."""
+
+    at_s: float
+    connection: int
+    qos: int
+    kind: str
+    device: str
+    status: str | None = None  # online or offline; else it is a fix
+    t_s: float = 0.0
+    body: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    raw: bytes | None = None  # instead of a body
+    number: int = 0  # names a fix: its payload carries it
+
+    def payload(self, start_s: int) -> bytes:
+        """The bytes to send in a run that began at `start_s`."""
+        if self.status is not None:
+            return self.status.encode()
+        if self.raw is not None:
+            return self.raw
+        t = round(start_s + self.t_s, 3)
+        if self.number % 3 == 0:
+            times = {"tst": t}
+        elif t == int(t):
+            times = {"tst": int(t)}
+        else:
+            times = {"tst": math.floor(t), "t": t}
+        return json.dumps({"_type": "location", **times, **self.body, "n": self.number}).encode()
+
+
+@dataclass
+class _Mover:
+    kind: str
+    id: str
+    connection: int
+    whole_s: bool  # its clock tells whole seconds only
+    x: float = 0.0
+    y: float = 0.0
+    t_s: float = 0.0
+    silent_until_s: float = 0.0
+    silent_from_s: float = 0.0
+    backlog: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+
+
+class _Plan:
+    """The messages so far, and who says the next one."""
+
+    def __init__(self, seed: int, campus: Scene) -> None:
+        self.rng = Random(f"load {seed}")
+        self.campus = campus
+        self.said: list[Say] = []
+        self.numbers = 0
+        self.newest: deque[Say] = deque(maxlen=FLOOD)
+        rules = campus.geojson["features"][0]["properties"]
+        hold_s = rules["hold_s"]
+        self.hold_s = hold_s if isinstance(hold_s, dict) else {"person": hold_s, "vehicle": hold_s}
+        self.movers = [self._mover(i) for i in range(self.rng.choice((40, 100, 200)))]
+
+    def _mover(self, i: int) -> _Mover:
+        rng = self.rng
+        kind = rng.choice(("person", "person", "vehicle"))
+        mover = _Mover(kind, f"d{i // 2}", rng.randrange(CONNECTIONS), rng.random() < 0.4)
+        mover.x, mover.y = (rng.uniform(-0.4, 0.4) * self.campus.radius_m for _ in "xy")
+        mover.silent_from_s = rng.uniform(3, 40)
+        return mover
+
+    def speak(self, now_s: float) -> None:
+        """Somebody who isn't silent says something."""
+        rng = self.rng
+        mover = rng.choice(self.movers)
+        if now_s >= mover.silent_from_s:
+            mover.silent_until_s = now_s + rng.uniform(2, 35)
+            mover.silent_from_s = mover.silent_until_s + rng.uniform(3, 40)
+        if now_s < mover.silent_until_s:
+            if rng.random() < 0.2 and len(mover.backlog) < 12:  # it has no network, but a position
+                mover.backlog.append((self._t(mover, now_s), self._place(mover)))
+            return
+        if mover.backlog:
+            for t_s, body in mover.backlog:
+                self._fix(mover, now_s, t_s, body)
+            mover.backlog = []
+        self._say(mover, now_s)
+
+    def _say(self, mover: _Mover, now_s: float) -> None:
+        rng, roll = self.rng, self.rng.random()
+        if roll < 0.04:
+            self._add(Say(now_s, 0, 0, "", "", rng.choice(("online", "offline", "offline"))), mover)
+        elif roll < 0.10 and self.newest:
+            again = rng.choice(list(self.newest)[-40:])
+            self.said.append(again._replace(at_s=now_s))
+        elif roll < 0.14:
+            self._add(Say(now_s, 0, 0, "", "", raw=self._unreadable()), mover)
+        elif roll < 0.17:
+            self._fix(mover, now_s, now_s, rng.choice(({"lat": 0, "lon": 0.0}, {"lat": 90.5, "lon": 1.0})))
+        elif roll < 0.24:
+            self._fix(mover, now_s, self._odd_time(mover, now_s), self._place(mover))
+        elif roll < 0.27:
+            self._jump(mover, now_s)
+        else:
+            self._fix(mover, now_s, self._t(mover, now_s), self._place(mover))
+
+    def _t(self, mover: _Mover, now_s: float) -> float:
+        lag_s = self.rng.choice((0.0, 0.0, self.rng.uniform(0, 2), self.rng.uniform(0, 9)))
+        t_s = max(mover.t_s + 0.001, now_s - lag_s)
+        mover.t_s = float(math.floor(t_s)) if mover.whole_s else round(t_s, 3)
+        return mover.t_s
+
+    def _odd_time(self, mover: _Mover, now_s: float) -> float:
+        """Before the last one, at the very end of a hold, too late, in the future."""
+        rng, hold_s = self.rng, self.hold_s[mover.kind]
+        if rng.random() < 0.02:  # after these it has to wait until its clock has caught up
+            return rng.choice((mover.t_s + hold_s, now_s + 59.9))
+        early_s = (mover.t_s - rng.uniform(0, 5), mover.t_s - hold_s, now_s - hold_s - rng.uniform(-1, 3))
+        return rng.choice((*early_s, now_s + 60 + rng.uniform(0.5, 20)))
+
+    def _place(self, mover: _Mover) -> dict[str, Any]:
+        """Some metres on, somewhere on the campus, or exactly at a special spot."""
+        rng, campus = self.rng, self.campus
+        roll = rng.random()
+        if roll < 0.15:
+            lat, lon = rng.choice(campus.spots)
+        else:
+            if roll < 0.20:
+                mover.x, mover.y = (rng.uniform(-1.1, 1.1) * campus.radius_m for _ in "xy")
+            else:
+                # back to the middle, slowly, so that most of the life is on the campus
+                mover.x, mover.y = (0.97 * at + rng.uniform(-12, 12) for at in (mover.x, mover.y))
+            lat, lon = campus.degrees(mover.x, mover.y)
+        body: dict[str, Any] = {"lat": lat, "lon": lon}
+        acc = rng.choice((None, 0, 3, 8, 8, 20, 20, 45.5, 150, 3000))
+        return body if acc is None else body | {"acc": acc}
+
+    def _jump(self, mover: _Mover, now_s: float) -> None:
+        """One to four fixes in a row from far away."""
+        far_m = self.rng.choice((2_000.0, 30_000.0))
+        lat, lon = self.campus.degrees(far_m, -far_m)
+        for _ in range(self.rng.randint(1, 4)):
+            self._fix(mover, now_s, self._t(mover, now_s), {"lat": lat, "lon": lon, "acc": 5})
+
+    def _unreadable(self) -> bytes:
+        return self.rng.choice(
+            (
+                b"",
+                b"hello",
+                b"[]",
+                b'{"tst":1790000000,"lat":1',
+                b'{"lat":1.0,"lon":2.0}',
+                b'{"tst":"1790000000","lat":1.0,"lon":2.0}',
+                b'{"tst":1790000000,"lat":null,"lon":2.0}',
+                b'{"tst":1790000000,"lat":"1","lon":2.0}',
+                b"\xff\xfe{}",
+            )
+        )
+
+    def _fix(self, mover: _Mover, now_s: float, t_s: float, body: dict[str, Any]) -> None:
+        self.numbers += 1
+        qos = int(self.rng.random() < QOS1_SHARE)
+        say = Say(now_s, 0, qos, "", "", t_s=round(t_s, 3), body=body, number=self.numbers)
+        self.newest.append(self._add(say, mover))
+
+    def _add(self, say: Say, mover: _Mover) -> Say:
+        whose = say._replace(connection=mover.connection, kind=mover.kind, device=mover.id)
+        self.said.append(whose)
+        return whose
+
+    def flood(self, now_s: float) -> None:
+        """All of the newest fixes come once more."""
+        many = len(self.newest)
+        for i, say in enumerate(list(self.newest)):
+            self.said.append(say._replace(at_s=now_s + FLOOD_LASTS_S * i / many))
+
+
+def load(seed: int, campus: Scene, seconds: float, floods_s: Sequence[float]) -> list[Say]:
+    """All messages of a run in the order of time.
+
+    Args:
+        seed: the same one gives the same messages.
+        campus: where it happens.
+        seconds: how long.
+        floods_s: when devices repeat themselves all at once.
+    """
+    plan = _Plan(seed, campus)
+    waiting = sorted(floods_s)
+    now_s, rate, drawn = 0.0, 0.0, -1
+    while now_s < seconds:
+        if int(now_s / RATE_LASTS_S) > drawn:
+            drawn = int(now_s / RATE_LASTS_S)
+            rate = plan.rng.choice(RATES)
+        now_s += plan.rng.expovariate(rate)
+        while waiting and waiting[0] <= now_s:
+            plan.flood(waiting.pop(0))
+        plan.speak(round(now_s, 3))
+    return sorted(plan.said, key=lambda say: say.at_s)

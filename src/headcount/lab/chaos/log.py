@@ -1,0 +1,239 @@
+"""The log and what became of it, read by other means than the product's own.
+
+The streams are read with nats-py, payloads are decoded with Python's own JSON, and the rows of the
+history come straight out of its Parquet files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Sequence
+from itertools import accumulate, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from headcount.messages.topics import FIX_STREAM, KINDS
+
+#: Larger payloads of fixes are malformed, whatever is in them.
+MAX_FIX_BYTES = 16_384
+FETCH = 2_000
+FETCH_S = 10.0
+
+
+class Fix(NamedTuple):
+    """What a fix says; None where it is no fix."""
+
+    t: Any = None
+    lat: Any = None
+    lon: Any = None
+    acc: Any = None
+
+
+class Row(NamedTuple):
+    """A message of the log that isn't a tick; `received` in Unix seconds."""
+
+    received: float
+    partition: int
+    seq: int
+    kind: str
+    device: str
+    status: str | None
+    fix: Fix
+    number: int  # as the load gave it; 0 = none
+    forget: dict[int, str] | None = None  # a marker: the device's names, by day; nothing else is said
+
+
+class Partition(NamedTuple):
+    """The log of one partition: when its first message was received; its fixes, statuses and markers."""
+
+    began: float
+    rows: list[Row]
+    ticks: int
+
+
+async def read_log(client: Client, partitions: int) -> list[Partition]:
+    """The whole log."""
+    found = []
+    for number in range(partitions):
+        messages = await read_stream(client, FIX_STREAM.format(partition=number))
+        messages = [message for message in messages if not _is_early(message)]
+        # the clock of the machine may be set back, the log's never goes back
+        received = list(accumulate(map(_received, messages), max))
+        rows = [row for row in map(_row, repeat(number), messages, received) if row is not None]
+        began = received[0] if received else math.inf
+        found.append(Partition(began, rows, len(messages) - len(rows)))
+    return found
+
+
+async def read_stream(client: Client, stream: str) -> list[Msg]:
+    """All messages that a stream holds now, in order."""
+    jetstream = client.jetstream()
+    config = ConsumerConfig(
+        name=f"prove-{secrets.token_hex(4)}",
+        ack_policy=AckPolicy.NONE,
+        deliver_policy=DeliverPolicy.ALL,
+        mem_storage=True,
+        inactive_threshold=30,
+    )
+    consumer = await jetstream.add_consumer(stream, config)
+    subscription = await jetstream.pull_subscribe_bind(consumer.name, stream)
+    found: list[Msg] = []
+    wanted = consumer.num_pending or 0
+    while len(found) < wanted:
+        found += await subscription.fetch(min(FETCH, wanted - len(found)), timeout=FETCH_S)
+    await subscription.unsubscribe()
+    await jetstream.delete_consumer(stream, consumer.name)
+    return found
+
+
+def _received(message: Msg) -> float:
+    """The sixth word from the end of `$JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<seq>.<ns>.<pending>`.
+
+    A float64 can't hold nanoseconds since 1970: seconds and their fraction go separate ways.
+    """
+    ns = int(message.reply.split(".")[7])
+    return ns // 10**9 + ns % 10**9 / 1e9
+
+
+def _is_early(message: Msg) -> bool:
+    """Whether it is the first of the two that QoS 1 gives: the second, under `$MQTT.msgs.`, is counted."""
+    qos = (message.headers or {}).get("Nmqtt-Pub", "0")
+    return qos in {"1", "2"} and message.subject.startswith("fix.")
+
+
+def _row(partition: int, message: Msg, received: float) -> Row | None:
+    words = message.subject.removeprefix("$MQTT.msgs.").split(".")
+    seq = int(message.reply.split(".")[5])
+    if len(words) == 3 and words[2] == "forget":
+        said = json.loads(message.data)
+        names = {int(day): name for day, name in said["pseudonyms"].items()}
+        return Row(received, partition, seq, said["kind"], "", None, Fix(), 0, names)
+    if len(words) < 5:
+        return None
+    kind, device = words[3], words[4]
+    if len(words) == 6 and message.data in (b"online", b"offline"):
+        return Row(received, partition, seq, kind, device, message.data.decode(), Fix(), 0)
+    fix, number = decoded(message.data)
+    return Row(received, partition, seq, kind, device, None, fix, number)
+
+
+async def read_day_keys(client: Client) -> dict[int, bytes]:
+    """The key of each day's pseudonyms, which are keyed hashes (BLAKE2b, 8 bytes) of `<kind>.<device>`."""
+    return {
+        int(message.subject.rpartition(".")[2]): message.data
+        for message in await read_stream(client, "KV_DAYKEY")
+    }
+
+
+def decoded(payload: bytes) -> tuple[Fix, int]:
+    """What a payload says, by the words of rule 1; and its number, where it has one."""
+    if len(payload) > MAX_FIX_BYTES:
+        return Fix(), 0
+    try:
+        body = json.loads(payload.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return Fix(), 0
+    if not isinstance(body, dict):
+        return Fix(), 0
+    number = body.get("n", 0)
+    if not all(_is_number(body.get(name)) for name in ("tst", "lat", "lon")):
+        return Fix(), number
+    optional = [body.get(name) for name in ("acc", "vel", "cog", "alt", "batt")]
+    t = body.get("t")
+    if not all(value is None or _is_number(value) for value in optional):
+        return Fix(), number
+    if not (t is None or isinstance(t, str) or _is_number(t)):
+        return Fix(), number
+    return Fix(t if _is_number(t) else body["tst"], body["lat"], body["lon"], body.get("acc")), number
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+class Told(NamedTuple):
+    """An event as it was published."""
+
+    id: str
+    zone: str
+    type: str
+    kind: str
+    device: str  # a pseudonym
+    t: float
+    reason: str
+
+
+async def read_events(client: Client) -> list[Told]:
+    """Everything in the stream of events."""
+    bodies = [json.loads(message.data) for message in await read_stream(client, "EVENT")]
+    return [Told(*(body[name] for name in Told._fields)) for body in bodies]
+
+
+class Stored(NamedTuple):
+    """A fix in the history."""
+
+    partition: int
+    seq: int
+    device: str  # a pseudonym
+    kind: str
+    verdict: str
+    lat: float
+    lon: float
+    acc: float
+
+
+class Recorded(NamedTuple):
+    """A row of counts in the history."""
+
+    at: float
+    zone: str
+    numbers: tuple[tuple[int, ...], ...]  # [2 kinds][4 numbers]
+    partitions: int
+    partitions_total: int
+
+
+def read_history(data: Path) -> tuple[list[Stored], list[Recorded]]:
+    """All rows of the history's segments."""
+    fixes = [
+        Stored(
+            r["partition"],
+            r["seq"],
+            r["device"],
+            r["kind"],
+            r["verdict"],
+            float(r["lat"]),
+            float(r["lon"]),
+            r["acc"],
+        )
+        for r in _rows(data, "fixes")
+    ]
+    counts = [
+        Recorded(
+            r["at"].timestamp(),
+            r["zone"],
+            tuple(tuple(r[f"{kind}_{name}"] for name in ("count", "low", "high", "stale")) for kind in KINDS),
+            r["partitions"],
+            r["partitions_total"],
+        )
+        for r in _rows(data, "counts")
+    ]
+    return fixes, counts
+
+
+def _rows(data: Path, kind: str) -> Sequence[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for file in sorted((data / "history" / kind).glob("hour=*/*.parquet")):
+        with pq.ParquetFile(file) as parquet:
+            rows += parquet.read().to_pylist()
+    return rows

@@ -1,0 +1,210 @@
+"""The system under proof: broker, counting workers and history, each a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from headcount.broker.nats_config import INTERNAL
+from headcount.errors import HeadcountError
+from headcount.roles.wiring import secret_of
+from headcount.runtime.logs import LOG_LEVEL
+from headcount.runtime.ports import free_ports
+from headcount.runtime.supervisor import dies_with_parent
+from headcount.settings import ENVIRONMENT, Settings
+
+STOP_S = 15.0
+RETRY_S = 0.5
+READY_S = 60.0
+
+
+class Role:
+    """A process that is started again when it ends by itself, as `headcount up` does it."""
+
+    def __init__(self, name: str, role: str, folder: Path, environment: Mapping[str, str]) -> None:
+        """Run `headcount run <role>` as `name`; what it says is in `<folder>/<name>.log`."""
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.ended: list[int] = []  # exit codes that nobody had asked for
+        self._command = [sys.executable, "-m", "headcount", "run", role]
+        self._environment = environment
+        self._wanted = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it, and again whenever it ends before `stop` or `kill`."""
+        self._wanted = True
+        await self._spawn()
+        self._watching = asyncio.create_task(self._watch(), name=f"watch {self.name}")
+
+    async def _spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                preexec_fn=dies_with_parent(),
+            )
+
+    async def _watch(self) -> None:
+        while self._process is not None:
+            code = await self._process.wait()
+            if not self._wanted:
+                return
+            if code != -signal.SIGKILL:
+                self.ended.append(code)
+            await asyncio.sleep(RETRY_S)
+            if self._wanted:
+                await self._spawn()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it for good; it is killed when it takes longer than STOP_S."""
+        self._wanted = False
+        self.send(number)
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await self._process.wait()
+            except TimeoutError:
+                self.send(signal.SIGKILL)
+                await self._process.wait()
+        if self._watching is not None:
+            await self._watching
+
+
+class System:
+    """Broker, history and workers on free ports, as an async context manager."""
+
+    def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
+        """Run in `folder` with the data in `data`, at first with so many workers, numbered from 1."""
+        mqtt, ws, http, nats_port, monitor, leaf = free_ports(6)
+        self.folder, self.data = folder, data
+        self.settings = Settings(
+            site=site,
+            data=data,
+            mqtt_port=mqtt,
+            ws_port=ws,
+            http_port=http,
+            nats_port=nats_port,
+            monitor_port=monitor,
+            leaf_port=leaf,
+            partitions=partitions,
+            open=True,
+        )
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
+        own = {k: v for k, v in self.settings.environment().items() if k not in os.environ or k not in ours}
+        self._environment = ours | own | {LOG_LEVEL: "INFO"}
+        self.broker = Role("broker", "core", folder, self._environment)
+        self.history = Role("history", "history", folder, self._environment)
+        self.workers: dict[int, Role] = {}
+        self._first = workers
+
+    async def __aenter__(self) -> Self:
+        try:
+            secret_of(self.settings)
+            await self.broker.start()
+            await self.ready()
+            await self.history.start()
+            for number in range(1, self._first + 1):
+                await self.join(number)
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        for role in (*self.workers.values(), self.history, self.broker):
+            role.send(signal.SIGCONT)
+            await role.stop()
+
+    async def ready(self) -> None:
+        """Wait until the broker has its streams.
+
+        Raises:
+            HeadcountError: it doesn't come up.
+        """
+        problem: Exception = TimeoutError("no answer yet")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                while True:
+                    try:
+                        client = await self.connect(max_reconnect_attempts=0, allow_reconnect=False)
+                    except (nats.errors.Error, OSError, TimeoutError) as error:
+                        problem = error
+                        await asyncio.sleep(0.1)
+                        continue
+                    try:
+                        await client.jetstream(timeout=2).stream_info("KV_LEASE")
+                    except (nats.errors.Error, OSError, TimeoutError) as error:
+                        problem = error
+                        await asyncio.sleep(0.1)
+                    else:
+                        return
+                    finally:
+                        await client.close()
+        raise HeadcountError(f"the broker doesn't come up: {problem!r}; its log is {self.broker.log}")
+
+    async def connect(self, **options: object) -> Client:
+        """A NATS client with all rights that comes back after every break."""
+        defaults: dict[str, object] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1}
+        return await nats.connect(
+            f"nats://127.0.0.1:{self.settings.nats_port}",
+            user=INTERNAL,
+            password=secret_of(self.settings),
+            name="headcount prove",
+            connect_timeout=2,
+            error_cb=_ignore,
+            **{**defaults, **options},
+        )
+
+    async def join(self, number: int) -> None:
+        """Start a worker."""
+        self.workers[number] = Role(f"count-{number}", "count", self.folder, self._environment)
+        await self.workers[number].start()
+
+    def kill_broker(self) -> bool:
+        """Kill the NATS server itself, not the role that watches it; whether there was one."""
+        try:
+            os.kill(int((self.data / "broker.pid").read_text()), signal.SIGKILL)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def roles(self) -> list[Role]:
+        """Every role that has ever run."""
+        return [self.broker, self.history, *self.workers.values()]
+
+
+async def _ignore(_: Exception) -> None:
+    """The broker is killed on purpose."""

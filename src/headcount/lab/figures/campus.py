@@ -1,0 +1,64 @@
+"""A made-up campus of any number of zones, for the benches."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import shapely
+
+from headcount.counting.fix_batch import F8
+from headcount.counting.site import Site
+from headcount.counting.site_file import parse_site
+
+#: A building to so many metres in both directions: a campus with more zones is a larger one.
+SPACING_M = 150.0
+LAT0, LON0 = 52.67, -8.57
+M_PER_DEGREE = 111_195.0
+
+
+def side(zones: int) -> float:
+    """How long and wide the campus is, in metres."""
+    return SPACING_M * math.ceil(math.sqrt(zones))
+
+
+def campus(zones: int, seed: int) -> Site:
+    """A square campus with buildings of 40 to 90 m in a grid of random offsets, turned at random."""
+    rng = np.random.default_rng(seed)
+    side_m = side(zones)
+    per_side = math.ceil(math.sqrt(zones))
+    features = [_feature("site", "campus", None, _box(0.0, 0.0, side_m, side_m, 0.0))]
+    for i in range(zones):
+        x_m = (i % per_side + 0.5) * SPACING_M - side_m / 2 + rng.uniform(-15, 15)
+        y_m = (i // per_side + 0.5) * SPACING_M - side_m / 2 + rng.uniform(-15, 15)
+        width, height = rng.uniform(40, 90, 2)
+        outline = _box(x_m, y_m, width, height, rng.uniform(0, 90))
+        features.append(_feature("zone", f"z{i}", "building", outline))
+    return parse_site({"type": "FeatureCollection", "features": features}, "bench")
+
+
+def _box(x_m: float, y_m: float, width_m: float, height_m: float, turn: float) -> shapely.Polygon:
+    box = shapely.box(x_m - width_m / 2, y_m - height_m / 2, x_m + width_m / 2, y_m + height_m / 2)
+    angle = np.radians(turn)
+    turned = shapely.transform(
+        box,
+        lambda p: np.stack(
+            [
+                x_m + (p[:, 0] - x_m) * np.cos(angle) - (p[:, 1] - y_m) * np.sin(angle),
+                y_m + (p[:, 0] - x_m) * np.sin(angle) + (p[:, 1] - y_m) * np.cos(angle),
+            ],
+            axis=1,
+        ),
+    )
+    return shapely.transform(turned, lambda p: np.stack(degrees(p[:, 0], p[:, 1])[::-1], axis=1))
+
+
+def degrees(x_m: F8, y_m: F8) -> tuple[F8, F8]:
+    """Latitude and longitude of a place so far east and north of the middle."""
+    return LAT0 + y_m / M_PER_DEGREE, LON0 + x_m / (M_PER_DEGREE * math.cos(math.radians(LAT0)))
+
+
+def _feature(role: str, name: str, type_: str | None, shape: shapely.Polygon) -> dict[str, object]:
+    properties = {"role": role, "id": name, "name": name} | ({"type": type_} if type_ else {})
+    return {"type": "Feature", "properties": properties, "geometry": json.loads(shapely.to_geojson(shape))}

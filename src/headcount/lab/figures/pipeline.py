@@ -1,0 +1,319 @@
+"""Broker → counts on this machine: fixes/s, the ratio to a reader that only reads, latency.
+
+Three measurements on a broker of its own, in a folder of its own:
+1. the log is filled with fixes of many devices;
+2. a reader that only reads them, then a worker's partitions that decode and count them (the
+   same reader, one process, one core);
+3. the whole system under a steady rate over MQTT: how long after its publication a fix is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import nats
+import numpy as np
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.counting.zone_lookup import Zones
+from headcount.devices.pseudonyms import Pseudonyms
+from headcount.lab.figures.campus import LAT0, LON0, campus
+from headcount.messages.counts import PartitionCounts
+from headcount.messaging.connection import Endpoint
+from headcount.messaging.log_reader import open_reader
+from headcount.worker.loops import WorkerSettings, run
+from headcount.worker.partition import BATCH_ROWS, Partition
+from headcount.worker.publisher import MqttAddress
+
+PASSWORD = "only for this benchmark"  # noqa: S105
+ZONES = 100
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextlib.asynccontextmanager
+async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Client]]:
+    """A broker on free ports in a temporary folder, and a client with all rights."""
+    mqtt, ws, port = _free_ports(3)
+    with tempfile.TemporaryDirectory() as folder:
+        config = BrokerConfig(
+            anonymous=True,
+            data=Path(folder),
+            password=PASSWORD,
+            mqtt_port=mqtt,
+            ws_port=ws,
+            nats_port=port,
+            partitions=partitions,
+        )
+        async with Broker(config) as server:
+            client = await nats.connect(server.url, user=INTERNAL, password=PASSWORD)
+            try:
+                yield config, client
+            finally:
+                await client.close()
+
+
+async def fill(
+    config: BrokerConfig, client: Client, site: str, fixes: int, devices: int, rng: np.random.Generator
+) -> int:
+    """Put fixes of walking people into the log as devices do: over MQTT, QoS 0. How many are there."""
+    lat = LAT0 + rng.uniform(-0.006, 0.006, devices)
+    lon = LON0 + rng.uniform(-0.01, 0.01, devices)
+    _, writer = await _mqtt(config, b"fill01")
+    for start in range(0, fixes, 5_000):
+        who = rng.integers(0, devices, 5_000)
+        lat[who] += rng.normal(0, 3e-5, 5_000)
+        lon[who] += rng.normal(0, 5e-5, 5_000)
+        now = time.time()
+        batch = []
+        for row, device in enumerate(who.tolist()):
+            body = b'{"_type":"location","tst":%.3f,"lat":%.6f,"lon":%.6f,"acc":%d}' % (
+                now + row * 1e-6,
+                lat[device],
+                lon[device],
+                5 + device % 10,
+            )
+            batch.append(_packet(b"headcount/%s/person/d%d/fix" % (site.encode(), device), body))
+        writer.write(b"".join(batch))
+        await writer.drain()
+        if start % 200_000 == 0:
+            print(f"\rfilling the log: {start:,} of {fixes:,}", end="", file=sys.stderr, flush=True)
+    print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    stored = -1
+    while stored != (stored := await _stored(client, config.partitions)):  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(1)
+    writer.close()
+    return stored
+
+
+async def _stored(client: Client, partitions: int) -> int:
+    jetstream = client.jetstream(timeout=20)
+    infos = [await jetstream.stream_info(f"FIX_{number}") for number in range(partitions)]
+    return sum(info.state.messages for info in infos)
+
+
+async def _mqtt(config: BrokerConfig, name: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An MQTT 3.1.1 connection; `name` has six characters."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", config.mqtt_port)
+    writer.write(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x3c\x00\x06" + name)
+    await reader.readexactly(4)
+    return reader, writer
+
+
+class Clock:
+    """Wall time and this process's CPU time since it was made: the CPU's says more on a busy machine."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._began = time.perf_counter(), time.process_time()
+
+    def rates(self, done: int) -> tuple[float, float]:
+        """So many a second, and a CPU second."""
+        wall, cpu = self._began
+        return done / (time.perf_counter() - wall), done / (time.process_time() - cpu)
+
+
+async def read_only(endpoint: Endpoint, client: Client, partitions: int, fixes: int) -> tuple[float, float]:
+    """Messages per second and CPU second of a reader that does nothing with them."""
+    async with open_reader(endpoint, client) as reader:
+        for partition in range(partitions):
+            await reader.follow(partition, 0)
+        clock, seen = Clock(), 0
+        while seen < fixes:
+            for delivery in await reader.read():
+                seen += len(delivery.payloads)
+        return clock.rates(seen)
+
+
+async def nats_py(client: Client, fixes: int, seconds: float) -> float:
+    """Messages per second of an ordinary subscriber: the official Python client, one partition's stream."""
+    seen = 0
+    done = asyncio.Event()
+
+    async def take(_: Msg) -> None:
+        nonlocal seen
+        seen += 1
+        if seen >= fixes:
+            done.set()
+
+    subscription = await client.jetstream().subscribe(
+        "fix.0.>", stream="FIX_0", ordered_consumer=True, cb=take
+    )
+    began = time.perf_counter()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(done.wait(), seconds)
+    rate = seen / (time.perf_counter() - began)
+    await subscription.unsubscribe()
+    return rate
+
+
+async def counting(
+    endpoint: Endpoint, client: Client, partitions: int, fixes: int, seed: int
+) -> tuple[float, float]:
+    """Fixes per second and CPU second from the log to counts: decoded, judged, counted, history rows made.
+
+    Measured over the second half: in the first every device is met for the first time.
+    """
+    site = campus(ZONES, seed)
+    zones, names = Zones(site), Pseudonyms({})
+    parts = [Partition(n, partitions, 1, site, zones, names) for n in range(partitions)]
+    async with open_reader(endpoint, client) as reader:
+        for partition in parts:
+            await reader.follow(partition.number, 0)
+        clock, seen, warm, told = Clock(), 0, 0, time.perf_counter()
+        while seen < fixes:
+            for delivery in await reader.read():
+                seen += len(delivery.payloads)
+                part = parts[delivery.partition]
+                part.take(delivery)
+                if part.waiting_rows >= BATCH_ROWS:
+                    tell = time.perf_counter() - told > 0.5
+                    told = time.perf_counter() if tell else told
+                    part.work(tell=tell)
+                    part.history()
+            if not warm and seen >= fixes // 2:
+                _finish(parts)
+                clock, warm = Clock(), seen
+        _finish(parts)
+        return clock.rates(seen - warm)
+
+
+def _finish(parts: list[Partition]) -> None:
+    """Count what still waits for a full batch, so that nothing read is left out of the time or paid for twice."""
+    for part in parts:
+        part.work(tell=False)
+        part.history()
+
+
+def _packet(topic: bytes, body: bytes) -> bytes:
+    """An MQTT 3.1.1 PUBLISH of QoS 0."""
+    length = 2 + len(topic) + len(body)
+    size = bytes([length]) if length < 128 else bytes([length % 128 | 128, length // 128])
+    return b"\x30" + size + struct.pack(">H", len(topic)) + topic + body
+
+
+async def latency(
+    config: BrokerConfig, client: Client, rate: int, seconds: int, seed: int
+) -> tuple[float, float, float]:
+    """Publish → count latency in seconds, p50 and p99, and the rate reached, in the running system.
+
+    Each device enters the site once: the total at an instant then says how many of the fixes
+    published until then are counted.
+    """
+    site = campus(ZONES, seed)
+    settings = WorkerSettings(
+        site,
+        Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD),
+        [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, PASSWORD)],
+        config.partitions,
+    )
+    stop = asyncio.Event()
+    worker = asyncio.create_task(run(settings, stop))
+    heard: list[tuple[float, int, int]] = []  # when heard, partition, how many are on site
+
+    async def hear(message: Msg) -> None:
+        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
+        values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
+        heard.append((time.time(), counts.partition, int(values[0, 0, 0])))
+
+    await client.subscribe("count.*", cb=hear)
+    await asyncio.sleep(2)
+    _, writer = await _mqtt(config, b"bench1")
+    sent: list[float] = []
+    began, number = time.time(), 0
+    while (now := time.time()) < began + seconds:
+        due = int((now - began) * rate)
+        batch = []
+        for device in range(number, due):
+            body = b'{"tst":%.3f,"lat":%.6f,"lon":%.6f,"acc":8}' % (now, LAT0, LON0)
+            batch.append(_packet(b"headcount/campus/person/d%d/fix" % device, body))
+            sent.append(now)
+        number = due
+        writer.write(b"".join(batch))
+        await writer.drain()
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(1.5)
+    writer.close()
+    stop.set()
+    await worker
+    newest: dict[int, int] = {}
+    delays: list[float] = []
+    counted = 0
+    for when, partition, count in heard:
+        counted += count - newest.get(partition, 0)
+        newest[partition] = count
+        # `counted` fixes are in; taking the oldest ones first
+        while len(delays) < min(counted, len(sent)):
+            delays.append(when - sent[len(delays)])
+    if len(delays) < len(sent):
+        raise SystemExit(f"only {len(delays)} of {len(sent)} fixes were counted")
+    return float(np.percentile(delays, 50)), float(np.percentile(delays, 99)), len(sent) / seconds
+
+
+async def measure(options: argparse.Namespace) -> None:
+    """All three, each on a fresh broker."""
+    rng = np.random.default_rng(options.seed)
+    async with broker(options.partitions) as (config, client):
+        endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD)
+        site = campus(ZONES, options.seed)
+        options.fixes = await fill(config, client, site.id, options.fixes, options.devices, rng)
+        ratios = []
+        for _ in range(options.repeat):
+            alone = await read_only(endpoint, client, options.partitions, options.fixes)
+            counted = await counting(endpoint, client, options.partitions, options.fixes, options.seed)
+            ratios.append([mine / reader for mine, reader in zip(counted, alone, strict=True)])
+            for what, reads, counts, ratio in zip(("", "CPU "), alone, counted, ratios[-1], strict=True):
+                print(
+                    f"reads only {reads:>9,.0f}/{what}s   counts {counts:>9,.0f}/{what}s   ratio {ratio:.2f}"
+                )
+        wall, cpu = np.median(ratios, axis=0)
+        print(f"median ratio {wall:.2f}, of CPU time {cpu:.2f}")
+        ordinary = await nats_py(client, options.fixes // options.partitions, 5.0)
+        print(f"an ordinary subscriber (nats-py, one partition) reads only {ordinary:,.0f}/s")
+    async with broker(options.partitions) as (config, client):
+        p50, p99, rate = await latency(config, client, options.rate, options.seconds, options.seed)
+        print(f"publish → count at {rate:,.0f} fixes/s: p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fixes", type=int, default=2_000_000)
+    parser.add_argument("--devices", type=int, default=100_000)
+    parser.add_argument("--partitions", type=int, default=16)
+    parser.add_argument("--rate", type=int, default=10_000)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(
+        f"pipeline: {options.fixes:,} fixes of {options.devices:,} devices, {ZONES} zones, seed {options.seed}"
+    )
+    print(json.dumps(vars(options)))
+    gc.set_threshold(200_000, 20, 100)  # as the role `count` has it
+    asyncio.run(measure(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The registry with many devices: `python -m headcount.lab.figures.registry [100000]`.
+
+Registers them through an import, reads them whole, fills a copy in memory, and asks for pages of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nats
+
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.devices.csv_table import exported, import_rows, parsed
+from headcount.devices.registry import Registry
+from headcount.devices.registry_cache import Directory
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from headcount.runtime.ports import free_ports
+
+PASSWORD = "a password for a bench only"  # noqa: S105
+
+
+def resident_mib() -> float:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def measure(folder: Path, devices: int) -> None:
+    """Print the figures."""
+    mqtt, ws, port = free_ports(3)
+    config = BrokerConfig(
+        data=folder, password=PASSWORD, mqtt_port=mqtt, ws_port=ws, nats_port=port, partitions=4
+    )
+    async with Broker(config) as broker:
+        client = await nats.connect(broker.url, user=INTERNAL, password=PASSWORD)
+        bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+        registry = Registry(bucket, PASSWORD)
+        lines = [f"person,Person {n},group{n % 50},iotp/{n}" for n in range(devices)]
+        text = "\n".join(["kind,label,groups,aliases", *lines])
+        start_s = time.perf_counter()
+        rows = parsed(text, "ul")
+        print(f"table of {devices} read and checked in {time.perf_counter() - start_s:.1f} s")
+        start_s = time.perf_counter()
+        await import_rows(registry, "ul", rows)
+        took_s = time.perf_counter() - start_s
+        print(f"registered in {took_s:.1f} s, {devices / took_s:.0f} a second")
+        single = []
+        for _ in range(200):
+            start_s = time.perf_counter()
+            await registry.add("ul", "vehicle")
+            single.append(time.perf_counter() - start_s)
+        print(f"one more: {1000 * statistics.median(single):.1f} ms")
+        before_mib = resident_mib()
+        start_s = time.perf_counter()
+        copy = Directory()
+        keeping = asyncio.create_task(copy.keep(lambda: client))
+        await copy.ready.wait()
+        took_s = time.perf_counter() - start_s
+        print(
+            f"copy of {len(copy)} filled in {took_s:.1f} s, {resident_mib() - before_mib:.0f} MiB more at most"
+        )
+        for name, filters in (
+            ("a page of 100", {}),
+            ("a page of 500 of one group", {"group": "group7", "limit": 500}),
+            ("a label that is nowhere", {"text": "nobody"}),
+        ):
+            times = []
+            for _ in range(20):
+                start_s = time.perf_counter()
+                copy.list("ul", **filters)
+                times.append(time.perf_counter() - start_s)
+            print(f"{name}: {1000 * statistics.median(times):.2f} ms")
+        start_s = time.perf_counter()
+        await registry.list("ul")
+        print(f"a page without a copy: {time.perf_counter() - start_s:.1f} s")
+        start_s = time.perf_counter()
+        size = sum(map(len, exported(copy.all(), {})))
+        print(f"export, {size / 2**20:.1f} MiB: {time.perf_counter() - start_s:.1f} s")
+        stream = await client.jetstream().stream_info(f"KV_{DEVICE_BUCKET}")
+        print(f"on disk: {stream.state.bytes / 2**20:.0f} MiB")
+        keeping.cancel()
+        await client.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        asyncio.run(measure(Path(temporary), int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))

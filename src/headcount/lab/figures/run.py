@@ -1,0 +1,72 @@
+"""`make bench`: every figure of the documents, measured here and now; `--write` puts them into the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[3] / "docs" / "reference" / "figures.md"
+#: What is run, and what its figures say.
+BENCHES = {
+    "Engine": ["engine_cost", "--million"],
+    "Messages to history rows": ["path"],
+    "Pipeline": ["pipeline", "--seconds", "3", "--repeat", "5"],
+    "Stopping anywhere": ["handover"],
+    "History": ["history"],
+    "Connects": ["connects"],
+    "QoS 1": ["qos1", "plain", "acked", "--kills", "3"],
+}
+
+
+def machine() -> str:
+    """Processor, cores, memory, system, Python."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return (
+        f"{names[0] if names else platform.processor() or 'unknown processor'}, {os.cpu_count()} cores, "
+        f"{pages * size / 2**30:.0f} GiB, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+def main() -> None:
+    """Run the benches named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHES)}; default all")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} of the documentation")
+    options = parser.parse_args()
+    parts = []
+    for name, (script, *arguments) in BENCHES.items():
+        if options.names and name not in options.names:
+            continue
+        print(f"== {name} ==", flush=True)
+        ran = subprocess.run(
+            [sys.executable, "-m", f"headcount.lab.figures.{script}", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        print(ran.stdout, flush=True)
+        command = " ".join(["python", "-m", f"headcount.lab.figures.{script}", *arguments])
+        parts.append(f"## {name}\n\n`{command}`\n\n```text\n{ran.stdout.strip()}\n```\n")
+    if options.write:
+        today = datetime.now(UTC).date().isoformat()
+        head = (
+            "# Figures\n\nMeasured by `make bench` on one machine on one day; compare ratios, not machines.\n\n"
+            f"- machine: {machine()}\n- date: {today}\n\n"
+        )
+        PAGE.write_text(head + "\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`headcount bench`: the day of a campus within minutes, against a system that scales."""

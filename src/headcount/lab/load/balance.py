@@ -1,0 +1,302 @@
+"""`headcount bench balance`: how evenly HAProxy's ways to choose spread connections that last for hours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from nats.aio.client import Client
+
+from headcount.broker.nats_config import INTERNAL
+from headcount.errors import HeadcountError, LogError
+from headcount.lab.chaos.system import Role
+from headcount.lab.load.link import Broker, Link, Tally
+from headcount.lab.load.population import Message
+from headcount.lab.load.watch import spread
+from headcount.messaging.connection import Endpoint, connected
+from headcount.messaging.units import Units
+from headcount.proxy.balancer import ProxySettings, opened
+from headcount.proxy.balancer import Role as Proxy
+from headcount.proxy.haproxy_config import Balance, ProxyConfig
+from headcount.roles.wiring import secret_of
+from headcount.runtime.ports import free_ports
+from headcount.runtime.supervisor import end
+from headcount.scaling.drivers.none import NoDriver
+from headcount.scaling.drivers.process import ProcessDriver
+from headcount.scaling.scale_settings import ScaleSettings
+from headcount.scaling.scaler import Deployment, run_with
+from headcount.settings import Settings
+from headcount.sites.files import bundled_site
+
+WAYS: tuple[Balance, ...] = get_args(Balance)
+DRAIN_S = 5
+#: Until a change is through, and how long the rebalancer is given.
+SETTLE_S, EVEN_S, REBALANCE_S = 30.0, 2.0, 30.0
+#: The rebalancer is done when nothing has moved for so long.
+QUIET_S = 6.0
+STEP_S = 0.25
+#: Connections that are opened in a second.
+OPENED_PER_S = 400
+
+
+class Spread(NamedTuple):
+    """How the connections lie at one moment."""
+
+    way: Balance
+    moment: str
+    connections: tuple[int, ...]  # of each broker, fewest first
+    moved: int  # connections that were opened again since the moment before
+
+    @property
+    def ratio(self) -> float:
+        """The fullest as a multiple of the mean."""
+        return spread(self.connections)[0]
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation."""
+        return spread(self.connections)[1]
+
+
+Tell = Callable[[str], None]
+
+
+async def measure(connections: int, seed: int, tell: Tell, ways: Sequence[Balance] = WAYS) -> list[Spread]:
+    """Each way to choose, from two brokers through a third one to a broker that was killed.
+
+    Args:
+        connections: of devices, each from an address of its own, as far as 127.0.0.0/8 goes.
+        seed: of the devices' waits and addresses.
+        tell: hears what happens.
+        ways: of HAProxy.
+
+    Raises:
+        HeadcountError: something doesn't start.
+    """
+    found: list[Spread] = []
+    for way in ways:
+        with tempfile.TemporaryDirectory(prefix="headcount-balance-", ignore_cleanup_errors=True) as name:
+            async with _stand(Path(name), way) as stand:
+                found += await _Course(stand, way, connections, seed, tell).run()
+    return found
+
+
+@dataclass(slots=True)
+class _Stand:
+    """A core, its brokers, and the balancer in front of them."""
+
+    settings: Settings
+    endpoint: Endpoint
+    client: Client
+    units: Units
+    brokers: ProcessDriver
+    port: int
+
+    async def loads(self) -> dict[str, int]:
+        """Connections of each broker that lives."""
+        table = (await self.units.table()).alive()
+        return {name: unit.connections for name, unit in table.items()}
+
+
+@contextlib.asynccontextmanager
+async def _stand(folder: Path, way: Balance) -> AsyncIterator[_Stand]:
+    settings = _settings(folder)
+    endpoint = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
+    (public,) = free_ports(1)
+    core = Role("core", "core", folder, settings.environment())
+    await core.start()
+    try:
+        async with (
+            _client(endpoint) as client,
+            ProcessDriver(folder / "units", settings.environment(), DRAIN_S) as brokers,
+        ):
+            units = Units(client, client.jetstream(timeout=2))
+            config = ProxyConfig(mqtt_port=public, ws_port=None, http_port=None, balance=way)
+            async with opened(ProxySettings(config, folder / "proxy", units.table)) as proxy:
+                stepping = asyncio.create_task(_step(proxy), name="proxy")
+                try:
+                    yield _Stand(settings, endpoint, client, units, brokers, public)
+                finally:
+                    await end([stepping])
+    finally:
+        await core.stop()
+
+
+def _settings(folder: Path) -> Settings:
+    mqtt, ws, http, nats, monitor, leaf, cluster = free_ports(7)
+    return Settings(
+        site=bundled_site("ul"),
+        data=folder / "data",
+        mqtt_port=mqtt,
+        ws_port=ws,
+        http_port=http,
+        nats_port=nats,
+        monitor_port=monitor,
+        leaf_port=leaf,
+        cluster_port=cluster,
+        partitions=4,
+        core=f"127.0.0.1:{nats}",
+        devices=False,
+        open=True,
+        drain_s=DRAIN_S,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _client(endpoint: Endpoint) -> AsyncIterator[Client]:
+    """A connection to a core that is just starting."""
+    until_s = time.monotonic() + SETTLE_S
+    async with contextlib.AsyncExitStack() as opened_:
+        while True:
+            try:
+                client = await opened_.enter_async_context(connected(endpoint, "headcount bench"))
+                await Units(client, client.jetstream(timeout=2)).table()
+            except LogError:
+                await opened_.aclose()
+                if time.monotonic() > until_s:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                break
+        yield client
+
+
+async def _step(proxy: Proxy) -> None:
+    while True:
+        await proxy.step()
+        await asyncio.sleep(STEP_S)
+
+
+@dataclass(slots=True)
+class _Course:
+    """What happens to the brokers, one thing after the other, and how the connections lie after each."""
+
+    stand: _Stand
+    way: Balance
+    connections: int
+    seed: int
+    tell: Tell
+    tally: Tally = field(default_factory=Tally)
+    links: list[Link] = field(default_factory=list)
+    found: list[Spread] = field(default_factory=list)
+    opened: int = 0
+
+    async def run(self) -> list[Spread]:
+        """All of it."""
+        stand = self.stand
+        first = [await stand.brokers.add("broker") for _ in range(2)]
+        await self._alive(2)
+        looking = asyncio.create_task(self._look(), name="look")
+        try:
+            await self._connect()
+            await self._measure("2 brokers")
+            await stand.brokers.add("broker")
+            await self._alive(3)
+            await self._measure("3rd came")
+            await self._even()
+            await self._measure("3rd came, rebalanced")
+            self._kill(first[0])
+            await self._measure("one killed and back")
+            await self._even()
+            await self._measure("one killed and back, rebalanced")
+        finally:
+            await end([looking])
+            for link in self.links:
+                link.close()
+        return self.found
+
+    async def _alive(self, number: int) -> None:
+        await self._until(lambda loads: len(loads) == number, f"{number} brokers")
+        await asyncio.sleep(EVEN_S)  # the balancer has seen them healthy twice
+
+    async def _connect(self) -> None:
+        """One connection after the other, each from an address of its own."""
+        rng = random.Random(f"balance {self.seed}")
+        broker = Broker("127.0.0.1", self.stand.port)
+        for number in range(self.connections):
+            address = f"127.{rng.randrange(1, 255)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
+            link = Link(broker, f"balance-{number}", self.tally, _nothing, rng, address=address)
+            self.links.append(link)
+            link.open()
+            await asyncio.sleep(1 / OPENED_PER_S)
+        await self._all_there()
+
+    async def _all_there(self) -> None:
+        await self._until(lambda loads: sum(loads.values()) == self.connections, "all connections")
+
+    async def _even(self) -> None:
+        """Let the scaler's rebalancer work until nothing moves any more."""
+        stand = self.stand
+        settings = ScaleSettings(
+            driver="none", period_s=1.0, rebalance_start=1.15, rebalance_for_s=2.0, rebalance_per_s=0.1
+        )
+        deployment = Deployment(
+            "balance", stand.endpoint, stand.settings.data, stand.settings.environment(), DRAIN_S
+        )
+        stop = asyncio.Event()
+        scaling = asyncio.create_task(run_with(settings, deployment, NoDriver(), stop), name="scale")
+        until_s = time.monotonic() + REBALANCE_S
+        quiet_s, opened_ = time.monotonic(), self.tally.opened
+        while time.monotonic() < until_s and time.monotonic() - quiet_s < QUIET_S:
+            await asyncio.sleep(0.5)
+            if self.tally.opened != opened_:
+                quiet_s, opened_ = time.monotonic(), self.tally.opened
+        stop.set()
+        await scaling
+
+    def _kill(self, name: str) -> None:
+        os.kill(self.stand.brokers.pids()[name], signal.SIGKILL)
+
+    async def _measure(self, moment: str) -> None:
+        self.tell(f"{self.way}: {moment}")
+        await asyncio.sleep(EVEN_S)
+        brokers = 2 if not self.found else 3
+        await self._until(
+            lambda loads: len(loads) == brokers and sum(loads.values()) == self.connections, moment
+        )
+        loads = await self.stand.loads()
+        moved, self.opened = self.tally.opened - self.opened, self.tally.opened
+        self.found.append(
+            Spread(self.way, moment, tuple(sorted(loads.values())), moved if len(self.found) else 0)
+        )
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            for link in self.links:
+                link.look(time.monotonic())
+
+    async def _until(self, condition: Callable[[dict[str, int]], bool], what: str) -> None:
+        loads: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                while not condition(loads := await self.stand.loads()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.3)
+        except TimeoutError:
+            raise HeadcountError(
+                f"{self.way}, {what}: not within {SETTLE_S:.0f} s, there are {loads}"
+            ) from None
+
+
+def _nothing(_: Message) -> None:
+    """These devices say nothing."""
+
+
+def table(found: list[Spread]) -> str:
+    """The spreads as text."""
+    lines = [f"{'way':<12}{'moment':<34}{'max/mean':>9}{'variation':>11}{'moved':>7}  connections"]
+    lines += [
+        f"{one.way:<12}{one.moment:<34}{one.ratio:>9.2f}{one.variation:>11.2f}{one.moved:>7}  "
+        f"{' '.join(map(str, one.connections))}"
+        for one in found
+    ]
+    return "\n".join(lines)

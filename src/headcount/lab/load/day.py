@@ -1,0 +1,267 @@
+"""`headcount bench day`: a day of a campus within minutes, against a fleet that follows it and one that doesn't."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from nats.aio.client import Client
+
+from headcount.errors import HeadcountError, LogError
+from headcount.lab.load.elastic import arguments, scaler_environment
+from headcount.lab.load.judge import Judgement, Name, judge, names_in
+from headcount.lab.load.link import ACK_CLASS_S, Broker
+from headcount.lab.load.population import bench_site, probe_place
+from headcount.lab.load.probes import Probes
+from headcount.lab.load.sending import Orders, Said
+from headcount.lab.load.stack import Stack
+from headcount.lab.load.system import System
+from headcount.lab.load.watch import Sample, Watch
+from headcount.messaging.units import Units
+from headcount.runtime.supervisor import dies_with_parent
+from headcount.sites.files import bundled_site
+
+Driver = Literal["process", "docker"]
+Fleet = Literal["elastic", "fixed"]
+
+PARTITIONS = 16
+#: One process of senders carries so many devices.
+DEVICES_OF_PROCESS = 4000
+#: Seconds before the day in which the night's devices connect, and after it in which the last units go.
+BEFORE_S, AFTER_S = 6.0, 15.0
+#: Until the first brokers are there.
+READY_S = 60.0
+#: The longest line of a process of senders, bytes.
+LINE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A day to be run."""
+
+    seed: int
+    seconds: float
+    devices: int
+    every_s: float  # between two fixes of a device, at a peak
+    most: int  # brokers, and workers, that the peak needs
+    driver: Driver = "process"
+    keep: Path | None = None
+
+    @property
+    def peak_per_s(self) -> float:
+        """Fixes a second at a peak."""
+        return self.devices / self.every_s
+
+
+@dataclass(slots=True)
+class Run:
+    """What was seen of one fleet."""
+
+    fleet: Fleet
+    samples: list[Sample]
+    delays: list[tuple[float, float]]  # (seconds since the start of the day, publish → count in seconds)
+    uncounted: int  # probes
+    senders: list[Said]  # the last line of each process
+    judgement: Judgement
+    decisions: list[dict[str, Any]]  # of the scaler
+
+    @property
+    def acked_s(self) -> tuple[float, float]:
+        """Publish → PUBACK, p50 and p99, to within `ACK_CLASS_S`."""
+        classes = [0] * max((len(said.ack_s) for said in self.senders), default=0)
+        for said in self.senders:
+            for index, number in enumerate(said.ack_s):
+                classes[index] += number
+        return _percentile(classes, 0.5), _percentile(classes, 0.99)
+
+
+def _percentile(classes: list[int], share: float) -> float:
+    wanted, seen = share * sum(classes), 0
+    for index, number in enumerate(classes):
+        seen += number
+        if seen >= wanted:
+            return (index + 1) * ACK_CLASS_S
+    return math.nan
+
+
+Tell = Callable[[str, float], None]
+
+
+async def run_day(plan: Plan, fleet: Fleet, tell: Tell) -> Run:
+    """Run the day once, and judge it.
+
+    Args:
+        plan: what is sent, and how many units a peak needs.
+        fleet: one that follows the load, or one of always `plan.most` brokers and workers.
+        tell: hears what happens now, and the share that is done.
+
+    Raises:
+        HeadcountError: the system doesn't start, or doesn't come to rest at the end.
+    """
+    geojson = bench_site(json.loads(bundled_site("ul").read_text()))
+    async with _folder(plan.keep, fleet) as folder:
+        site = folder / "site.geojson"
+        site.write_text(json.dumps(geojson))
+        tell(f"{fleet}: starting", 0.0)
+        environment = scaler_environment(
+            plan.driver, plan.most, plan.devices, plan.peak_per_s, plan.seconds, fixed=fleet == "fixed"
+        )
+        system: System | Stack
+        if plan.driver == "docker":
+            system = Stack(folder, site, PARTITIONS, environment)
+        else:
+            system = System(folder, site, PARTITIONS, arguments(), environment)
+        async with system:
+            client = await system.connect()
+            try:
+                return await _Day(plan, fleet, system, client, geojson, tell).run()
+            finally:
+                await client.close()
+
+
+@contextlib.asynccontextmanager
+async def _folder(keep: Path | None, fleet: Fleet) -> AsyncIterator[Path]:
+    if keep is not None:
+        folder = keep / fleet
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="headcount-bench-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@dataclass(slots=True)
+class _Day:
+    """The stages of a run, in their order."""
+
+    plan: Plan
+    fleet: Fleet
+    system: System | Stack
+    client: Client
+    geojson: dict[str, Any]
+    tell: Tell
+    start_s: float = 0.0
+    probed: set[Name] = field(default_factory=set)
+    last: dict[int, Said] = field(default_factory=dict)
+
+    async def run(self) -> Run:
+        plan, system = self.plan, self.system
+        hold_s = self.geojson["features"][0]["properties"]["hold_s"]["person"]
+        site = self.geojson["features"][0]["properties"]["id"]
+        probes = Probes(
+            Broker("127.0.0.1", system.mqtt_port),
+            site,
+            probe_place(self.geojson),
+            len(self.geojson["features"]) - 1,
+            PARTITIONS,
+            hold_s,
+            plan.seed,
+            lambda message: self.probed.add((message.kind, message.device, message.t_ms)),
+        )
+        await self._brokers()
+        await probes.listen(self.client)
+        self.start_s = time.time() + BEFORE_S
+        end_s = self.start_s + plan.seconds
+        watch = Watch(system.roots)
+        files = [
+            system.folder / f"acknowledged-{part}.txt"
+            for part in range(math.ceil(plan.devices / DEVICES_OF_PROCESS))
+        ]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch.run(self.client, self.start_s, end_s + AFTER_S), name="watch")
+            group.create_task(probes.run(self.start_s, end_s), name="probes")
+            group.create_task(self._show(watch), name="show")
+            for part, file in enumerate(files):
+                group.create_task(self._send(part, file, len(files), watch), name=f"senders {part}")
+        _, scaling = await system.get("/v1/system/scaling")
+        acknowledged = names_in(files) | self.probed
+        judgement = await judge(
+            system,
+            self.client,
+            probes.heard,
+            self.geojson,
+            acknowledged,
+            lambda text: self.tell(f"{self.fleet}: {text}", 1.0),
+        )
+        delays = [(said - self.start_s, delay) for said, delay in probes.delays()]
+        decisions = scaling.get("decisions", []) if isinstance(scaling, dict) else []
+        senders = [self.last[part] for part in sorted(self.last)]
+        return Run(self.fleet, watch.samples, delays, probes.uncounted(), senders, judgement, decisions)
+
+    async def _brokers(self) -> None:
+        """Wait until as many brokers are there as the day begins with."""
+        wanted = self.plan.most if self.fleet == "fixed" else 1
+        units = Units(self.client, self.client.jetstream(timeout=2))
+        try:
+            async with asyncio.timeout(READY_S):
+                while True:
+                    with contextlib.suppress(LogError):
+                        if len((await units.table()).alive()) >= wanted:
+                            return
+                    await asyncio.sleep(0.3)
+        except TimeoutError:
+            raise HeadcountError(f"there are no {wanted} brokers after {READY_S:.0f} s") from None
+
+    async def _show(self, watch: Watch) -> None:
+        while (passed_s := time.time() - self.start_s) < self.plan.seconds:
+            if watch.samples:
+                now = watch.samples[-1]
+                text = f"{now.connected} devices, {len(now.brokers)} brokers, {now.workers} workers"
+                self.tell(f"{self.fleet}: {text}", max(0.0, passed_s / self.plan.seconds))
+            await asyncio.sleep(0.5)
+
+    async def _send(self, part: int, file: Path, processes: int, watch: Watch) -> None:
+        plan = self.plan
+        orders = Orders(
+            self.geojson,
+            "127.0.0.1",
+            self.system.mqtt_port,
+            plan.devices,
+            plan.seed,
+            part,
+            processes,
+            self.start_s,
+            plan.seconds,
+            plan.every_s,
+            str(file),
+        )
+        errors = file.with_suffix(".log")
+        with errors.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "headcount.lab.load.sending",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=LINE,
+                preexec_fn=dies_with_parent(),
+            )
+        if process.stdin is None or process.stdout is None:
+            raise HeadcountError("a process of senders has no pipes")
+        try:
+            process.stdin.write(msgspec.json.encode(orders) + b"\n")
+            await process.stdin.drain()
+            while line := await process.stdout.readline():
+                said = msgspec.json.decode(line, type=Said)
+                self.last[part] = said
+                watch.senders[part] = said.wanted, said.connected, said.said
+            code = await process.wait()
+            watch.senders[part] = 0, 0, self.last[part].said if part in self.last else 0
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                await process.wait()
+        if code or part not in self.last or not self.last[part].done:
+            raise HeadcountError(f"a process of senders ended with {code}: {errors.read_text()[-1000:]}")

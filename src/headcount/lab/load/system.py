@@ -1,0 +1,173 @@
+"""`headcount up` as a user runs it: a process with all its roles below, in a folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import nats
+from nats.aio.client import Client
+
+from headcount.broker.nats_config import INTERNAL
+from headcount.errors import HeadcountError
+from headcount.lab.load.usage import all_processes, parts
+from headcount.runtime.logs import LOG_LEVEL
+from headcount.runtime.ports import free_ports
+from headcount.runtime.supervisor import dies_with_parent
+from headcount.settings import ENVIRONMENT
+
+READY_S, STOP_S = 90.0, 60.0
+_PORTS = ("mqtt", "ws", "http", "nats", "monitor")
+
+
+class System:
+    """`headcount up` on free ports, as an async context manager; inside, it is ready."""
+
+    def __init__(
+        self,
+        folder: Path,
+        site: Path,
+        partitions: int,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run in `folder` with the data in `folder/data`.
+
+        Args:
+            folder: exists.
+            site: a site file.
+            partitions: of the log.
+            arguments: more of them for `up`, such as `--elastic`.
+            environment: settings as variables.
+        """
+        self.folder, self.data, self.partitions = folder, folder / "data", partitions
+        self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        self.log = folder / "up.log"
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
+        self._environment = ours | {LOG_LEVEL: "INFO"} | dict(environment or {})
+        ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
+        self._command = [sys.executable, "-m", "headcount", "up", "--open", "--site", str(site)]
+        self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                cwd=self.folder,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                preexec_fn=dies_with_parent(),
+            )
+        try:
+            await self._ready()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End it as a user does; it is killed when it takes longer than `STOP_S`."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _ready(self) -> None:
+        process = self._process
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                while process is not None and process.returncode is None:
+                    status, _ = await self.get("/readyz")
+                    if status == 200:
+                        return
+                    await asyncio.sleep(0.2)
+        said = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+        raise HeadcountError(f"`headcount up` isn't ready after {READY_S:.0f} s; it said: {said}")
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of a path of the API; (0, None) when it doesn't answer."""
+        return await asyncio.to_thread(get, f"http://127.0.0.1:{self.ports['http']}{path}")
+
+    @property
+    def mqtt_port(self) -> int:
+        """Where devices connect to."""
+        return self.ports["mqtt"]
+
+    def roots(self) -> list[int]:
+        """The processes of the system, without those below them."""
+        return [self._process.pid] if self._process else []
+
+    async def written_history(self) -> Path:
+        """End the writer, which writes what it has in memory (`up` starts it again); where it wrote."""
+        writers = [process.pid for process, part in parts(all_processes(), self.roots()) if part == "history"]
+        for writer in writers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(writer, signal.SIGTERM)
+        async with asyncio.timeout(STOP_S):
+            while _some_run(writers):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+        return self.data
+
+    @property
+    def secret(self) -> str:
+        """The deployment's secret."""
+        return (self.data / "secret").read_text().strip()
+
+    async def connect(self) -> Client:
+        """A NATS client with all rights that comes back after every break."""
+        return await connect("127.0.0.1", self.ports["nats"], self.secret)
+
+
+def _some_run(pids: Sequence[int]) -> bool:
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+async def connect(host: str, port: int, secret: str) -> Client:
+    """A NATS client with all rights that comes back after every break."""
+    return await nats.connect(
+        f"nats://{host}:{port}",
+        user=INTERNAL,
+        password=secret,
+        name="headcount bench",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.2,
+        pending_size=64 * 2**20,
+    )
+
+
+def get(url: str) -> tuple[int, Any]:
+    """Status and JSON of a URL; (0, None) when nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310  our own address
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, None
+    except (OSError, ValueError):
+        return 0, None

@@ -1,0 +1,116 @@
+"""A look at the system each second: what is offered, what it does, and with how much."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headcount.errors import LogError
+from headcount.lab.load.usage import Meter, Usage
+from headcount.messaging.units import Units
+
+EVERY_S = 1.0
+#: A worker that has said nothing for so long is gone.
+SILENT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second."""
+
+    at_s: float  # since the start of the day
+    wanted: int  # devices that want to be connected
+    connected: int
+    offered: int  # fixes said so far
+    counted: int  # fixes that workers have judged so far
+    lag: int  # messages that wait in the log
+    workers: int
+    brokers: dict[str, int]  # name → connections
+    draining: frozenset[str]
+    wanted_workers: int | None  # by the scaler
+    wanted_brokers: int | None
+    usage: dict[str, Usage]
+
+
+def spread(connections: Iterable[int]) -> tuple[float, float]:
+    """The largest as a multiple of the mean, and the coefficient of variation; (1, 0) without any."""
+    values = list(connections)
+    mean = statistics.fmean(values) if values else 0.0
+    if not mean:
+        return 1.0, 0.0
+    return max(values) / mean, statistics.pstdev(values) / mean
+
+
+@dataclass(slots=True)
+class _Worker:
+    heard_s: float
+    fixes: int
+    lag: int
+
+
+@dataclass(slots=True)
+class Watch:
+    """The samples so far. Senders tell their lines to `senders`; workers are heard over NATS."""
+
+    roots: Callable[[], list[int]]  # processes of the system, those below them included
+    samples: list[Sample] = field(default_factory=list)
+    senders: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # wanted, connected, said
+    _workers: dict[str, _Worker] = field(default_factory=dict)
+    _meter: Meter = field(default_factory=Meter)
+
+    async def run(self, client: Client, start_s: float, until_s: float) -> None:
+        """Look each second until then (Unix seconds)."""
+        await client.subscribe("metrics.count.*", cb=self._hear)
+        units = Units(client, client.jetstream(timeout=2))
+        next_s = start_s
+        while time.time() < until_s:
+            await asyncio.sleep(max(0.0, next_s - time.time()))
+            next_s = max(next_s + EVERY_S, time.time())
+            self.samples.append(await self._look(units, time.time() - start_s))
+
+    async def _hear(self, message: Msg) -> None:
+        told = json.loads(message.data)
+        fixes = sum(sum(verdicts.values()) for verdicts in told["verdicts"].values())
+        self._workers[str(told["worker"])] = _Worker(time.monotonic(), fixes, int(told["lag"]))
+
+    async def _look(self, units: Units, at_s: float) -> Sample:
+        now_s = time.monotonic()
+        alive = [worker for worker in self._workers.values() if now_s - worker.heard_s <= SILENT_S]
+        brokers: dict[str, int] = {}
+        draining: set[str] = set()
+        targets: dict[str, int] = {}
+        with contextlib.suppress(LogError, nats.errors.Error, TimeoutError):
+            table = (await units.table()).alive()
+            brokers = {name: unit.connections for name, unit in table.items()}
+            draining = {name for name, unit in table.items() if unit.state == "draining"}
+            scaling = await units.scaling()
+            targets = {target.role: target.wanted for target in scaling[0].targets} if scaling else {}
+        usage = await asyncio.to_thread(self._meter.read, self.roots())
+        wanted, connected, said = (
+            (sum(column) for column in zip(*self.senders.values(), strict=True))
+            if self.senders
+            else (0, 0, 0)
+        )
+        return Sample(
+            at_s,
+            wanted,
+            connected,
+            said,
+            sum(worker.fixes for worker in self._workers.values()),
+            sum(worker.lag for worker in alive),
+            len(alive),
+            brokers,
+            frozenset(draining),
+            targets.get("count"),
+            targets.get("broker"),
+            usage,
+        )

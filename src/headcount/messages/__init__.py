@@ -1,0 +1,1 @@
+"""Every topic, subject and payload that parts of headcount and others exchange."""

@@ -1,0 +1,61 @@
+"""Fixes, their verdicts, and the removal of a device from the counts."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from headcount.messages.topics import Kind
+
+#: Verdicts in the order of rule 1; the index is the code in columns and files.
+VERDICTS = (
+    "malformed",
+    "invalid",
+    "future",
+    "duplicate",
+    "out_of_order",
+    "late",
+    "inaccurate",
+    "implausible",
+    "outside",
+    "accepted",
+)
+
+
+class Fix(msgspec.Struct, gc=False):
+    """The payload of a fix: OwnTracks `location` JSON. Unknown keys are ignored.
+
+    `t` may carry the fractions of a second under `tst`: where it is present, it is the event time.
+    """
+
+    tst: float
+    lat: float
+    lon: float
+    acc: float | None = None
+    t: float | str | None = None  # OwnTracks itself uses `t` for a trigger letter: only a number counts
+    vel: float | None = None
+    cog: float | None = None
+    alt: float | None = None
+    batt: float | None = None
+
+
+def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | None) -> bytes:
+    """The payload of a fix; `optional` are the other fields of `Fix`, left out where None.
+
+    `tst` is the whole second, as OwnTracks has it; `t` is there only where there are fractions.
+    """
+    tst: float = math.floor(t_s) if abs(t_s) < 2**53 else t_s
+    fields: dict[str, float | str | None] = {"_type": "location", "tst": tst}
+    if tst != t_s:
+        fields["t"] = t_s
+    fields |= {"lat": lat_deg, "lon": lon_deg}
+    fields |= {name: value for name, value in optional.items() if value is not None}
+    return msgspec.json.encode(fields)
+
+
+class Forget(msgspec.Struct):
+    """Who is to be forgotten: leaves every zone (reason `removed`) and is as if never heard of."""
+
+    kind: Kind
+    pseudonyms: dict[str, str]  # day (since 1970) to the pseudonym of that day, 16 hexadecimal digits

@@ -1,0 +1,129 @@
+"""Records in key-value buckets: devices, links, bans, tokens, sessions, commands.
+
+Names of people are in the bucket DEVICE and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headcount.messages.commands import CommandKind
+from headcount.messages.topics import Kind
+
+#: Buckets; each key holds JSON. Names of people are in DEVICE and nowhere else.
+#:   DEVICE   device.<id>             Device
+#:            alias.<digest>          AliasOf: how a name of another format leads to a device
+#:            link.<digest>           Link: a one-time link or a claim code, gone when used or over
+#:   SEEN     <id>                    Seen, in memory
+#:   COMMAND  <device>.<id>           Command
+#:   ACCESS   token.<id>              Token
+#:            session.<digest>        Session of the web page
+#:   BAN      device.<id>, address.<hex of the address's text>   Ban, gone when it is over
+#:   DAYKEY   day.<days since 1970>   32 random bytes: the key of that day's pseudonyms
+DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest}"
+TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
+DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
+Role = Literal["public", "viewer", "operator", "admin"]
+ROLES: tuple[Role, Role, Role, Role] = ("public", "viewer", "operator", "admin")
+
+
+class Device(msgspec.Struct, kw_only=True):
+    """A device of the registry."""
+
+    id: str  # HANDLE_PATTERN
+    site: str
+    kind: Kind
+    status: DeviceStatus = "active"
+    label: str = ""  # a name that people know it by; personal
+    groups: list[str] = []
+    aliases: list[str] = []  # "owntracks/<user>/<device>", "iotp/<id>": names in other formats; personal
+    secret: str = ""  # hash of its password, see devices/credentials.py; "" = none
+    certificate: str = ""  # SHA-256 of its client certificate in hex; "" = any of our CA with its id as CN
+    valid_from: float = 0.0  # signed tokens made before this are refused
+    gateway: bool = False  # may publish the older flows' topics for others
+    firmware: str = ""
+    app: str = ""
+    created: float = 0.0
+    changed: float = 0.0
+    resume: float | None = None  # when a pause ends by itself
+
+
+class AliasOf(msgspec.Struct):
+    """To which device a name of another format leads."""
+
+    device: str
+
+
+class Link(msgspec.Struct, kw_only=True):
+    """A one-time link or a claim code: whoever shows its secret gets a device's credentials, once."""
+
+    site: str
+    kind: Kind
+    expires: float
+    device: str = ""  # for this device; "" = a new one
+    label: str = ""
+    groups: list[str] = []
+    left: int = 1  # how often it can still be used
+
+
+class Seen(msgspec.Struct):
+    """When a device was last connected, as its broker unit says."""
+
+    at: float
+    connected: bool
+    unit: str
+
+
+class Ban(msgspec.Struct, omit_defaults=True):
+    """Who is kept out until when, and why."""
+
+    until: float
+    reason: str
+    #: Of an address from which somebody guesses: who proves to be a device may still come from there, since a
+    #: whole campus may have one address.
+    guesses: bool = False
+
+
+class Token(msgspec.Struct, kw_only=True):
+    """An API token; its secret is known to its owner only."""
+
+    id: str
+    name: str
+    role: Role
+    sites: list[str] = []  # [] = all
+    scopes: list[str] = []  # [] = all of the role's
+    secret: str  # SHA-256 of 256 random bits, in hex
+    created: float
+    expires: float | None = None
+
+
+class Session(msgspec.Struct, kw_only=True):
+    """Somebody who has logged in on the web page."""
+
+    subject: str  # as the identity provider calls them
+    name: str
+    role: Role
+    sites: list[str] = []
+    csrf: str
+    expires: float
+
+
+class Command(msgspec.Struct, kw_only=True):
+    """A command to a device, as it is kept; what is sent is `CommandSent`."""
+
+    id: str
+    device: str
+    kind: Kind
+    site: str
+    command: CommandKind
+    created: float
+    expires: float
+    interval_s: float | None = None
+    until: float | None = None
+    text: str | None = None
+    state: Literal["queued", "sent", "acknowledged", "refused", "expired"] = "queued"
+    sent: float | None = None
+    answered: float | None = None
+    answer: str = ""

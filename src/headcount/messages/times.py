@@ -1,0 +1,16 @@
+"""Clock ticks of the log, and times as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+#: Counts are taken at multiples of this; it bounds how far behind a published count can be.
+TICK_S = 0.1
+#: Counts go into the history at multiples of this.
+HISTORY_TICK_S = 10.0
+
+
+def iso(t: float) -> str:
+    """Unix seconds as RFC 3339 in UTC with milliseconds: `2026-11-24T13:00:00.000Z`."""
+    moment = datetime.fromtimestamp(round(t * 1000) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Everything about NATS: connection, streams, key-value buckets, log reader and secure delete."""

@@ -1,0 +1,362 @@
+"""The streams of the log and around it: made once, brought up to date at every start.
+
+    FIX_<p>    fix.<p>.>         the fixes of the last hour, on disk
+    COUNT      count.<p>         the newest counts of each partition, in memory: gone when the server dies
+    EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
+    HISTORY    history.<p>       rows on their way into segments, overwritten once they are there
+    FOREIGN    owntracks.*.*, …  other formats, overwritten once they are translated
+    KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket; older ones are
+                                 overwritten
+    KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
+    KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
+    KV_DEVICE    $KV.DEVICE.>    the registry of devices, a key-value bucket; keeps what is replaced
+                                 until it is erased by overwriting (`Bucket.rewrite`, `erase`)
+    KV_COMMAND   $KV.COMMAND.>   commands to devices, the same
+    KV_DAYKEY    $KV.DAYKEY.>    the keys of the days' pseudonyms, the same
+    KV_ACCESS    $KV.ACCESS.>    tokens and sessions of the API, a key-value bucket
+    KV_BAN       $KV.BAN.>       who is kept out, a key-value bucket in memory: ids of devices are its keys
+    KV_SEEN      $KV.SEEN.>      when devices were last connected, a key-value bucket in memory
+    AUDIT        audit.>         who has done what; nothing in it can be removed by request
+
+The server's MQTT side keeps five streams of its own, `MQTT_STREAMS`. They hold client ids and topics of
+devices, so they are in memory, and the account lets the server make none (see `config`): it finds ours.
+
+FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: what is there has been
+acknowledged to a device, see `acknowledged`.
+
+What is full drops its oldest messages. A message above a stream's largest size is not stored: the
+server tells a publisher who waits for an answer, closes the connection of an MQTT client that waits
+for a PUBACK, and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from headcount.errors import LogError, LogUnavailableError
+from headcount.messages.topics import (
+    AUDIT_STREAM,
+    COUNT_STREAM,
+    EVENT_STREAM,
+    FIX_STREAM,
+    FOREIGN_STREAM,
+    FOREIGN_SUBJECTS,
+    HISTORY_STREAM,
+)
+from headcount.messaging.qos1 import STORED, with_stored
+
+MIB = 1 << 20
+HOUR_S = 3600
+#: The log's length (DESIGN: an hour; a day is in Parquet).
+LOG_AGE_S = HOUR_S
+HISTORY_AGE_S = 24 * HOUR_S
+#: What all streams may take of a disk that is large enough: at about 125 bytes a fix, the FIX streams
+#: hold 75 million, an hour at 20 000 a second.
+STORE_BYTES = 16 << 30
+#: The largest fix or foreign message that is stored. OwnTracks' largest (waypoints) stay well below.
+MAX_DEVICE_MESSAGE_BYTES = 64 << 10
+SNAPSHOT_BUCKET = "SNAPSHOT"
+LEASE_BUCKET = "LEASE"
+UNIT_BUCKET = "UNIT"
+DEVICE_BUCKET = "DEVICE"
+COMMAND_BUCKET = "COMMAND"
+DAYKEY_BUCKET = "DAYKEY"
+ACCESS_BUCKET = "ACCESS"
+BAN_BUCKET = "BAN"
+SEEN_BUCKET = "SEEN"
+#: How long entries of the audit log are kept.
+AUDIT_AGE_S = 90 * 24 * HOUR_S
+#: A replaced value stays until it is overwritten on disk; this many may wait for that.
+KEPT_VALUES = 8
+_ERASABLE = {"max_msgs_per_subject": KEPT_VALUES, "deny_delete": False}
+#: Says with which number of partitions a FIX stream was made.
+PARTITIONS_KEY = "headcount-partitions"
+_ANSWER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBytes:
+    """How large each stream may grow. All FIX streams together take `fix`."""
+
+    fix: int
+    event: int
+    history: int
+    foreign: int
+    snapshots: int
+    devices: int
+    commands: int
+    audit: int
+    count: int = 64 * MIB
+
+    @classmethod
+    def within(cls, store_bytes: int) -> StreamBytes:
+        """Shares of the disk that the streams may take together."""
+        return cls(
+            fix=int(0.50 * store_bytes),
+            event=int(0.08 * store_bytes),
+            history=int(0.20 * store_bytes),
+            foreign=int(0.07 * store_bytes),
+            snapshots=int(0.08 * store_bytes),
+            devices=int(0.03 * store_bytes),
+            commands=int(0.01 * store_bytes),
+            audit=int(0.02 * store_bytes),
+        )
+
+
+async def ensure_streams(
+    client: Client, partitions: int, *, store_bytes: int = STORE_BYTES, replicas: int = 1
+) -> None:
+    """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
+
+    All nodes of a core may do so at the same time: what one of them was faster with is there.
+
+    Args:
+        client: connected as the user with all rights.
+        partitions: P, the same that the broker's mapping has.
+        store_bytes: what the streams may take of the disk together.
+        replicas: on how many nodes each stream is.
+
+    Raises:
+        LogUnavailableError: the core has no leader yet, too few of its nodes are up.
+        LogError: the folder holds a log with another number of partitions, or the server refuses.
+    """
+    names = await _names(client)
+    await _check_partitions(client, names, partitions)
+    for config in MQTT_STREAMS:
+        if config["name"] in names:  # first: in an earlier release they had subjects of ours
+            await _ensure(client, config | {"num_replicas": replicas}, exists=True)
+    # last, as MQTT clients are let in when they are there
+    for config in (*stream_configs(partitions, StreamBytes.within(store_bytes)), *MQTT_STREAMS):
+        wanted = config | {"num_replicas": replicas}
+        await _ensure(client, wanted, exists=config["name"] in names)
+
+
+def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
+    """The configuration of each stream, as JetStream's API takes it (ages in nanoseconds)."""
+    per_fix_stream = max(sizes.fix // partitions, MIB)
+    fixes = [
+        _stream(
+            FIX_STREAM.format(partition=partition),
+            with_stored([f"fix.{partition}.>"]),
+            max_age=_ns(LOG_AGE_S),
+            max_bytes=per_fix_stream,
+            max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
+            metadata={PARTITIONS_KEY: str(partitions)},
+        )
+        for partition in range(partitions)
+    ]
+    return [
+        *fixes,
+        _stream(
+            COUNT_STREAM,
+            ["count.*"],
+            storage="memory",
+            max_msgs_per_subject=1,
+            max_bytes=sizes.count,
+            allow_direct=True,
+        ),
+        _stream(
+            EVENT_STREAM,
+            ["event.*.*"],
+            max_age=_ns(LOG_AGE_S),
+            duplicate_window=_ns(LOG_AGE_S),
+            max_bytes=sizes.event,
+            republish={"src": "event.*.*", "dest": "headcount.{{wildcard(1)}}.events.{{wildcard(2)}}"},
+        ),
+        _stream(HISTORY_STREAM, ["history.*"], max_age=_ns(HISTORY_AGE_S), max_bytes=sizes.history),
+        _stream(
+            FOREIGN_STREAM,
+            with_stored(FOREIGN_SUBJECTS),
+            max_age=_ns(LOG_AGE_S),
+            max_bytes=sizes.foreign,
+            max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
+        ),
+        _bucket(SNAPSHOT_BUCKET, sizes.snapshots, **_ERASABLE),
+        _bucket(LEASE_BUCKET, MIB),
+        _bucket(UNIT_BUCKET, MIB),
+        _bucket(DEVICE_BUCKET, sizes.devices, **_ERASABLE),
+        _bucket(COMMAND_BUCKET, sizes.commands, **_ERASABLE),
+        _bucket(DAYKEY_BUCKET, MIB, **_ERASABLE),
+        _bucket(ACCESS_BUCKET, 4 * MIB),
+        _bucket(BAN_BUCKET, 2 * MIB, storage="memory"),
+        _bucket(SEEN_BUCKET, 64 * MIB, storage="memory"),
+        _stream(
+            AUDIT_STREAM,
+            ["audit.>"],
+            max_age=_ns(AUDIT_AGE_S),
+            max_bytes=sizes.audit,
+            deny_delete=True,
+            deny_purge=True,
+            allow_direct=True,
+        ),
+    ]
+
+
+def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
+    common = {"retention": "limits", "storage": "memory", "discard": "old", "num_replicas": 1}
+    return {"name": name, "subjects": [subject], "max_bytes": max_bytes, **common, **fields}
+
+
+#: In what the server's MQTT side keeps its own things, as it would make them itself, but with limits and
+#: in memory: a server that starts again has no sessions and nothing retained. It takes them as it finds
+#: them; until they are there, MQTT clients are turned away.
+#: `$MQTT_msgs` is what it keeps before a PUBACK, for subscribers with QoS 1, without what our streams keep.
+#: Retained messages and sessions have no age: a count that doesn't change stays retained.
+#: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
+MQTT_SESSIONS = "$MQTT_sess"
+MQTT_STREAMS: tuple[dict[str, Any], ...] = (
+    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=HOUR_S * 10**9),
+    _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, retention="interest", max_age=HOUR_S * 10**9),
+    _in_memory(
+        "$MQTT_qos2in",
+        "$MQTT.qos2.in.>",
+        32 * MIB,
+        max_age=HOUR_S * 10**9,
+        max_msgs_per_subject=1,
+        discard="new",
+        discard_new_per_subject=True,
+    ),
+    _in_memory("$MQTT_rmsgs", "$MQTT.rmsgs.>", 64 * MIB, max_msgs_per_subject=1),
+    _in_memory(MQTT_SESSIONS, "$MQTT.sess.>", 64 * MIB, max_msgs_per_subject=1),
+)
+
+
+#: What devices publish: nobody needs it retained, and it may hold positions.
+_DEVICE_SUBJECTS = ("fix.>", "headcount.*.*.*.*", *FOREIGN_SUBJECTS)
+
+
+async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
+    """Remove what devices have published as retained; how many messages that were. Call it often.
+
+    OwnTracks asks to retain every position. The server would keep each device's last one for ever;
+    with this it is gone in seconds, and the log's hour is the only place where raw positions are.
+
+    Args:
+        request: asks the server as the user with all rights: (subject, payload) to answer.
+
+    Raises:
+        LogError: the server refuses.
+    """
+    purged = 0
+    for subject in _DEVICE_SUBJECTS:
+        body = msgspec.json.encode({"filter": f"$MQTT.rmsgs.{subject}"})
+        answer = await request("$JS.API.STREAM.PURGE.$MQTT_rmsgs", body)
+        purged += _accepted("STREAM.PURGE", answer)["purged"]
+    return purged
+
+
+async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> None:
+    name = config["name"]
+    if not exists:
+        try:
+            await _ask(client, f"STREAM.CREATE.{name}", config)
+        except _ExistsError:  # another node was faster, whose disk may be larger or smaller
+            exists = True
+    if exists:
+        answer = await _ask(client, f"STREAM.INFO.{name}")
+        present = answer["config"]
+        if present["storage"] != config["storage"] or (
+            present["deny_delete"] and not config.get("deny_delete")
+        ):
+            # Of an earlier release, and nothing that can be changed. What was there held what may not be on
+            # the disk; what it was for is made again.
+            await _ask(client, f"STREAM.DELETE.{name}")
+            await _ask(client, f"STREAM.CREATE.{name}", config)
+            return
+        wanted = present | config
+        wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
+        # nodes with different disks would change it again and again
+        if present["num_replicas"] > 1 and present["max_bytes"] > 0:
+            wanted["max_bytes"] = present["max_bytes"]
+        # A disk that has become smaller is no reason to forget what is stored.
+        wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
+        if wanted != present:
+            await _ask(client, f"STREAM.UPDATE.{name}", wanted)
+
+
+async def _check_partitions(client: Client, names: set[str], partitions: int) -> None:
+    """The partition of a device depends on P: a log made with another P can't be read on."""
+    prefix = FIX_STREAM.format(partition="")
+    for name in sorted(names):
+        if not name.startswith(prefix):
+            continue
+        config = (await _ask(client, f"STREAM.INFO.{name}"))["config"]
+        made_with = config.get("metadata", {}).get(PARTITIONS_KEY, "an unknown number of")
+        if made_with != str(partitions):
+            raise LogError(
+                f"the data folder holds a log with {made_with} partitions, but {partitions} are asked for. "
+                f"Start with --partitions {made_with}; or stop headcount, delete the folder `jetstream` in "
+                "the data folder (that forgets the last hour's fixes and who is where) and start again."
+            )
+
+
+async def _names(client: Client) -> set[str]:
+    names: list[str] = []
+    while True:
+        page = await _ask(client, "STREAM.NAMES", {"offset": len(names)})
+        names += page.get("streams") or []
+        if len(names) >= page["total"] or not page.get("streams"):
+            return set(names)
+
+
+async def _ask(client: Client, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request of JetStream's API; nats-py's own calls don't know every field."""
+    payload = b"" if body is None else msgspec.json.encode(body)
+    try:
+        answer = await client.request(f"$JS.API.{request}", payload, timeout=_ANSWER_S)
+    except (nats.errors.Error, TimeoutError) as error:
+        problem = f"JetStream doesn't answer {request}: {error!r}. Is the broker running?"
+        raise LogUnavailableError(problem) from error
+    return _accepted(request, answer.data)
+
+
+def _accepted(request: str, answer: bytes) -> dict[str, Any]:
+    decoded: dict[str, Any] = msgspec.json.decode(answer)
+    if problem := decoded.get("error"):
+        kind = _KINDS.get(problem.get("err_code"), LogError)
+        raise kind(f"JetStream refuses {request}: {problem.get('description', problem)}")
+    return decoded
+
+
+class _ExistsError(LogError):
+    """A stream of that name is there already, with another configuration."""
+
+
+#: JetStream's error codes that mean something to us.
+_KINDS: dict[int | None, type[LogError]] = {
+    10058: _ExistsError,
+    10005: LogUnavailableError,  # too few nodes for the replicas
+    10008: LogUnavailableError,  # no leader
+    10009: LogUnavailableError,  # no leader of the cluster
+    10023: LogUnavailableError,  # too few resources, while a node is still missing
+    10118: LogUnavailableError,  # the stream has no leader
+}
+
+
+def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
+    common = {"retention": "limits", "storage": "file", "discard": "old", "num_replicas": 1}
+    return {"name": name, "subjects": subjects, **common, **fields}
+
+
+def _bucket(name: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
+    """The stream under a key-value bucket with the newest value of each key."""
+    return _stream(
+        f"KV_{name}",
+        [f"$KV.{name}.>"],
+        discard="new",
+        max_bytes=max_bytes,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        allow_msg_ttl=True,
+        **{"max_msgs_per_subject": 1, "deny_delete": True, **fields},
+    )
+
+
+def _ns(seconds: int) -> int:
+    return seconds * 10**9

@@ -1,0 +1,189 @@
+"""How old the oldest of everything that is kept really is, against what is promised.
+
+Each store's oldest row itself is read: the first message of a stream, the smallest time in a Parquet file's
+column, the first record in a file of the log. Names of folders and files prove nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from headcount.access.sessions import LIFE_S
+from headcount.counting.pseudonym_source import DAY_S
+from headcount.devices.commands import KEPT_S, LONGEST_S
+from headcount.devices.pseudonym_keys import OVER_S
+from headcount.errors import DataFolderError, LogError
+from headcount.history.retention import KEEP_S
+from headcount.history.segments import folder
+from headcount.messages.times import iso
+from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import (
+    ACCESS_BUCKET,
+    AUDIT_AGE_S,
+    COMMAND_BUCKET,
+    DAYKEY_BUCKET,
+    HISTORY_AGE_S,
+    HOUR_S,
+    LOG_AGE_S,
+    SNAPSHOT_BUCKET,
+)
+
+#: Streams are looked through for what is over every second or so, folders once a minute.
+SLACK_S = 120.0
+#: A file of the log has at most 8 MiB and goes when all in it is over. Ticks alone fill it in this time.
+FILE_S = 6 * HOUR_S
+_HEADER = struct.Struct("<IQQH")  # length, sequence, time in ns, length of the subject
+_ERASED, _TOMBSTONE = 1 << 63, 1 << 62
+_HAS_HEADERS = 1 << 31
+_FIRST_BYTES = 1 << 20
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One store: the limit on the age of what it holds, and the oldest."""
+
+    store: str
+    limit_s: float | None  # None: it is in memory and ends with the server
+    age_s: float | None  # of the oldest row; None: there is none, or it can't be seen from here
+    oldest: str = ""  # when that was, RFC 3339 in UTC
+    note: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise is kept."""
+        return self.age_s is None or self.limit_s is None or self.age_s <= self.limit_s + SLACK_S
+
+
+async def rows(client: Client, data: Path, now_s: float) -> list[Row]:
+    """Every store of a deployment.
+
+    Args:
+        client: connected with all rights.
+        data: the data folder; its files are looked at where they are on this machine.
+        now_s: Unix seconds.
+
+    Raises:
+        LogError: the log doesn't answer.
+        DataFolderError: a file can't be read.
+    """
+    try:
+        found = [row async for row in _stored(client, now_s)]
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise LogError(f"the log can't be looked through: {error!r}") from error
+    try:
+        return [*found, *_on_disk(data, now_s)]
+    except (OSError, pa.ArrowException) as error:
+        raise DataFolderError(
+            str(data), f"can't be looked through: {error}", "Run this as the user who runs headcount"
+        ) from error
+
+
+def _row(store: str, limit_s: float | None, oldest_s: float | None, now_s: float, note: str = "") -> Row:
+    age_s = None if oldest_s is None else round(max(now_s - oldest_s, 0.0), 1)
+    return Row(
+        store=store,
+        limit_s=limit_s,
+        age_s=age_s,
+        oldest="" if oldest_s is None else iso(oldest_s),
+        note=note,
+    )
+
+
+async def _stored(client: Client, now_s: float) -> AsyncIterator[Row]:
+    js = client.jetstream(timeout=5)
+    logs = [info.config.name or "" for info in await js.streams_info()]
+    logs = [name for name in logs if name.startswith(FIX_STREAM.format(partition=""))]
+    fixes = [await _oldest(js, name) for name in logs]
+    yield _row("log of fixes", LOG_AGE_S, _least(fixes), now_s, f"{len(logs)} streams")
+    for store, stream, limit_s in (
+        ("other formats", FOREIGN_STREAM, LOG_AGE_S),
+        ("events", EVENT_STREAM, LOG_AGE_S),
+        ("rows on their way into the history", HISTORY_STREAM, HISTORY_AGE_S),
+        ("saved states", f"KV_{SNAPSHOT_BUCKET}", OVER_S),
+        ("audit log", AUDIT_STREAM, AUDIT_AGE_S),
+    ):
+        yield _row(store, limit_s, await _oldest(js, stream), now_s)
+    keys = await Bucket(client, js, DAYKEY_BUCKET).newest("day.*")
+    ends = [(int(key.partition(".")[2]) + 1) * DAY_S for key in keys]
+    yield _row("keys of days, after their end", OVER_S, _least(ends), now_s, f"{len(keys)} keys")
+    commands = await Bucket(client, js, COMMAND_BUCKET).newest()
+    created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
+    yield _row("commands", LONGEST_S + KEPT_S, _least(created), now_s)
+    sessions = await Bucket(client, js, ACCESS_BUCKET).newest("session.*")
+    yield _row("sessions", LIFE_S, _least([entry.stored_s for entry in sessions.values()]), now_s)
+    for name in ("$MQTT_msgs", "$MQTT_out", "$MQTT_qos2in"):
+        yield _row(f"MQTT, in memory: {name}", HOUR_S, await _oldest(js, name), now_s)
+    for name in ("$MQTT_sess", "$MQTT_rmsgs"):
+        yield _row(f"MQTT, in memory: {name}", None, await _oldest(js, name), now_s)
+
+
+def _least(found: list[float | None] | list[float] | list[int]) -> float | None:
+    return min((value for value in found if value is not None), default=None)
+
+
+async def _oldest(js: JetStreamContext, stream: str) -> float | None:
+    """When the first message that a stream really holds was stored."""
+    state = (await js.stream_info(stream)).state
+    if not state.messages:
+        return None
+    try:
+        message = await js.get_msg(stream, state.first_seq)
+    except nats.js.errors.NotFoundError:  # it has just become too old
+        return await _oldest(js, stream)
+    return None if message.time is None else message.time.timestamp()
+
+
+# --- files ------------------------------------------------------------------------------------------
+def _on_disk(data: Path, now_s: float) -> Iterator[Row]:
+    for kind, column in (("fixes", "received"), ("counts", "at")):
+        oldest = [_smallest(path, column) for path in folder(data).glob(f"{kind}/hour=*/*.parquet")]
+        note = f"{len(oldest)} segments"
+        yield _row(f"history: {kind}", KEEP_S + HOUR_S, _least(oldest), now_s, note)
+    blocks = list(data.glob(f"jetstream/*/streams/{FIX_STREAM.format(partition='*')}/msgs/*.blk"))
+    note = "bytes of the log, also what can't be read any more" if blocks else "not on this machine"
+    found = [first for path in blocks if (first := first_record_s(path)) is not None]
+    yield _row("log of fixes: files", LOG_AGE_S + FILE_S, _least(found), now_s, note)
+    logs = [path.stat().st_mtime for path in data.glob("*.log*")]
+    yield _row(
+        "the server's own logs", None, _least(logs), now_s, "by size: 30 MiB; hold no ids and no names"
+    )
+
+
+def _smallest(path: Path, column: str) -> float | None:
+    values = pq.read_table(path, columns=[column]).column(column)
+    smallest = pc.min(values).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
+    return None if smallest is None else float(smallest) / 1e6
+
+
+def first_record_s(path: Path) -> float | None:
+    """When the first message in a file of a stream was stored that isn't overwritten; None: there is none.
+
+    Source of the format: nats-server 2.15.1, `filestore.go`: length (4), sequence (8), time in ns (8), length of
+    the subject (2), subject, payload, hash (8).
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_FIRST_BYTES)
+    except FileNotFoundError:  # just gone
+        return None
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, sequence, time_ns, subject = _HEADER.unpack_from(data, at)
+        if not sequence & (_ERASED | _TOMBSTONE) and subject and time_ns:
+            return float(time_ns) / 1e9
+        length &= ~_HAS_HEADERS
+        if length < _HEADER.size:
+            return None
+        at += length
+    return None

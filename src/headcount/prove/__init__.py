@@ -1,1 +1,0 @@
-"""The proof: a real system under fire, compared with the rules by brute force."""

@@ -1,0 +1,1 @@
+"""Process roles: what each one opens, runs and closes."""

@@ -1,0 +1,218 @@
+"""Everything on one machine: the parts that `headcount up` starts, watches and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from headcount.broker import nats_probe
+from headcount.broker.auth_service import READY_SUBJECT as GATE_SUBJECT
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL, LOCAL
+from headcount.errors import CertificateError, HeadcountError, PortTakenError, SettingsError
+from headcount.proxy.haproxy_program import find_program
+from headcount.proxy.proxy_settings import ProxyOptions
+from headcount.roles import wiring
+from headcount.runtime.logs import LOG_LEVEL
+from headcount.runtime.ports import free_ports
+from headcount.runtime.supervisor import STOP_S, Child
+from headcount.scaling.scale_settings import ScaleSettings, variable
+from headcount.settings import LOOPBACK, Settings, joined
+from headcount.tls.contexts import pinned_context
+from headcount.tls.files import TlsFiles
+
+#: The roles of a machine, in the order in which they are started.
+WORKING_ROLES = ("devices", "count", "history", "adapters", "api")
+READY_S = 60.0
+GATE_ANSWER_S = 1.0
+#: Where many end at once; the scaler ends its brokers and workers first.
+ELASTIC_STOP_S, SCALE_STOP_S = 4.0, 8.0
+
+
+@contextlib.asynccontextmanager
+async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
+    """The broker and a process for each role; inside, the API answers that it is ready.
+
+    Raises:
+        HeadcountError: whatever keeps it from starting; nothing is left behind then.
+    """
+    wiring.site_of(settings)  # a bad site file is told here, once; and a bad certificate
+    tls = wiring.tls_of(settings)
+    _check_free("HTTP", settings.host, settings.http_port, "--http-port")
+    async with (
+        Broker(wiring.alone(settings)),
+        watched({role: Part(["run", role], settings) for role in WORKING_ROLES}) as children,
+    ):
+        await _ready(settings, tls)
+        yield children
+
+
+@contextlib.asynccontextmanager
+async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
+    """The same with a balancer on the public ports, and behind it as many brokers and workers as are needed.
+
+    Raises:
+        HeadcountError: whatever keeps it from starting; nothing is left behind then.
+    """
+    wiring.site_of(settings)
+    tls = wiring.tls_of(settings)
+    # what its parts would stumble over again and again is told here, once
+    chosen = ScaleSettings.from_environment(os.environ)
+    if chosen.driver != "process":
+        raise SettingsError(variable("driver"), f"here it is always process, not {chosen.driver}: unset it")
+    if chosen.dry_run:
+        raise SettingsError(variable("dry_run"), "nobody would count: unset it")
+    await find_program(ProxyOptions.from_environment(os.environ).program_path())
+    public = (("HTTP", "http"), ("MQTT", "mqtt"), ("WebSocket", "ws"))
+    for purpose, name in public:
+        _check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
+    inside, proxy = _inside(settings)
+    parts = {
+        role: Part(["run", role], inside, ELASTIC_STOP_S)
+        for role in ("devices", "history", "adapters", "api")
+    }
+    parts["proxy"] = Part(["run", "proxy"], proxy, ELASTIC_STOP_S)
+    parts["scale"] = Part(["run", "scale"], inside, SCALE_STOP_S)
+    async with Broker(wiring.core_config(inside)), watched(parts) as children:
+        await _ready(settings, tls, devices=True)
+        yield children
+
+
+def _inside(settings: Settings) -> tuple[Settings, Settings]:
+    """What the roles behind the balancer get, and what it gets: the public ports are its own."""
+    mqtt, http, spare = free_ports(3)
+    inside = dataclasses.replace(
+        settings,
+        host=LOOPBACK,
+        tls="proxy" if settings.encrypted else "off",
+        devices=False,
+        mqtt_port=mqtt,
+        http_port=http,
+        ws_port=spare,  # the core has none
+        leaf_port=free_port(settings.leaf_port),
+        core=joined((settings.advertised, settings.nats_port)),
+        core_mqtt=joined((settings.advertised, mqtt)),
+        api=joined((LOOPBACK, http)),
+    )
+    proxy = dataclasses.replace(
+        inside,
+        host=settings.host,
+        tls="on" if settings.encrypted else "off",
+        mqtt_port=settings.mqtt_port,
+        http_port=settings.http_port,
+        ws_port=settings.ws_port,
+        health_port=free_port(settings.health_port),
+    )
+    return inside, proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`headcount <arguments>` with its settings; it may take `stop_s` to end."""
+
+    arguments: list[str]
+    settings: Settings
+    stop_s: float = STOP_S
+
+
+@contextlib.asynccontextmanager
+async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Child]]:
+    """Each part in a process of its own, started again whenever it ends."""
+    # on one screen with the others only what matters; a role run by itself says more
+    children = {
+        name: Child(
+            name,
+            [sys.executable, "-m", "headcount", *part.arguments],
+            {LOG_LEVEL: "WARNING", **part.settings.environment()},
+            part.stop_s,
+        )
+        for name, part in parts.items()
+    }
+    tasks = [asyncio.create_task(child.watch(), name=f"watch {name}") for name, child in children.items()]
+    try:
+        yield children
+    finally:
+        # all at once: each may take its time
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = False) -> None:
+    """Wait until the API says so and, with `devices`, one is let in."""
+    where = joined((LOCAL.get(settings.host, settings.host), settings.http_port))
+    url = f"{'https' if tls else 'http'}://{where}/readyz"
+    reason = "it doesn't answer"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_S):
+            while True:
+                ready, reason = await asyncio.to_thread(_ask, url, reason, tls)
+                if ready and devices:
+                    ready, reason = await _let_in(settings)
+                elif ready and not settings.open:
+                    ready, reason = await _guarded(settings)
+                if ready:
+                    return
+                await asyncio.sleep(0.1)
+    raise HeadcountError(f"{url}: not ready after {READY_S:.0f} s: {reason}")
+
+
+async def _let_in(settings: Settings) -> tuple[bool, str]:
+    try:
+        await nats_probe.ask_mqtt(wiring.alone(settings))
+    except nats_probe.NO_ANSWER as error:
+        return False, f"MQTT on port {settings.mqtt_port}: {str(error) or repr(error)}"
+    return True, ""
+
+
+async def _guarded(settings: Settings) -> tuple[bool, str]:
+    """Whether the gate beside the core lets devices in."""
+    try:
+        answer = await nats_probe.request(
+            wiring.alone(settings), INTERNAL, GATE_SUBJECT, within_s=GATE_ANSWER_S
+        )
+    except nats_probe.NO_ANSWER:
+        return False, "no device is let in yet"
+    return not answer, answer.decode()
+
+
+def _ask(url: str, reason: str, tls: TlsFiles | None) -> tuple[bool, str]:
+    try:
+        context = pinned_context(tls) if tls else None
+        with urllib.request.urlopen(url, timeout=2, context=context):  # noqa: S310  our own address
+            return True, ""
+    except urllib.error.HTTPError as error:
+        return False, error.read(1000).decode(errors="replace")
+    except (OSError, CertificateError):
+        return False, reason
+
+
+def _check_free(purpose: str, host: str, port: int, option: str) -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            raise PortTakenError(purpose, host, port, option) from error
+
+
+def free_port(preferred: int) -> int:
+    """This port if nobody listens there, else any free one."""
+    for port in (preferred, 0):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            number: int = sock.getsockname()[1]
+            return number
+    return preferred

@@ -1,0 +1,1 @@
+"""Everything about processes: supervision, signals, ports, health and logging."""

@@ -1,0 +1,217 @@
+"""A crowd, or a recording, sent at the pace of the clock.
+
+Time-lapse: at speed N one second of movement lasts 1/N real seconds. Fixes carry real times, so the
+running system must have its limits and holds at the same speed (`at_speed`); `headcount up --speed N`
+does that, and says so in the site that it publishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headcount.errors import SettingsError
+from headcount.messages.fixes import encode_fix
+from headcount.messages.topics import KINDS, Kind
+from headcount.simulate.crowd import Crowd, Reports
+from headcount.simulate.fleet import Fleet, Running, Sent
+from headcount.simulate.ground_truth import HEADER, Truth
+from headcount.simulate.traces import Trace
+
+F8 = NDArray[np.float64]
+
+#: Real seconds between two steps of a crowd, and between two looks at a recording.
+STEP_S = 0.2
+#: Rows of a recording that are handed over before others get a turn.
+ROWS = 1000
+#: Messages of a recording that may wait for their connections.
+WAITING = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; told about five times a second."""
+
+    sent: Sent
+    clock_s: float  # simulated seconds since midnight, or seconds of the recording since its start
+    people: int  # on site by true position; for a recording the rows so far
+    vehicles: int  # on site; for a recording the connections
+    share: float | None  # of the run that is done, None = no end
+
+
+Tell = Callable[[Progress], None]
+
+
+def chosen_speed(wanted: float | None, running: Running) -> float:
+    """The system's speed; another one is refused, because honest movement would be implausible there.
+
+    Raises:
+        SettingsError: `wanted` is given and differs.
+    """
+    if wanted is not None and abs(wanted - running.speed) > 1e-9 * running.speed:
+        raise SettingsError(
+            "--speed",
+            f"the system of site {running.site.id} runs at speed {running.speed:g}, not {wanted:g}. "
+            f"Leave --speed out, or start the system with `headcount up --speed {wanted:g}`.",
+        )
+    return running.speed
+
+
+def devices_of(crowd: Crowd) -> list[tuple[Kind, str]]:
+    """Kind and id of each device of a crowd."""
+    return [(KINDS[kind], name) for kind, name in zip(crowd.kind, crowd.names, strict=True)]
+
+
+async def send_crowd(
+    crowd: Crowd,
+    fleet: Fleet,
+    *,
+    speed: float,
+    duration_s: float | None,
+    stop: asyncio.Event,
+    tell: Tell,
+    truth_file: TextIO | None = None,
+) -> None:
+    """Step the crowd every `STEP_S` real seconds and send what is due, until the end or `stop`.
+
+    Args:
+        crowd: just made; it goes on from its start.
+        fleet: with the crowd's devices, in its order.
+        speed: simulated seconds in a real one.
+        duration_s: real seconds, None = without end.
+        stop: ends the run at the next step.
+        tell: is told the progress after every step.
+        truth_file: gets the truth as CSV, with the times that the fixes carry.
+    """
+    truth = None if truth_file is None else Truth(crowd)
+    if truth_file is not None:
+        truth_file.write(HEADER + "\n")
+    people = int((crowd.kind == 0).sum())
+    start_s, first_s, steps = time.time(), crowd.t_s, 0
+    while not stop.is_set() and (duration_s is None or steps * STEP_S < duration_s):
+        steps += 1
+        t_s = start_s + steps * STEP_S
+        await _until(t_s, stop)
+        reports = crowd.step(first_s + steps * STEP_S * speed)
+        _put(fleet, reports, t_s)
+        if truth is not None and truth_file is not None:
+            truth_file.writelines(row + "\n" for row in truth.rows(t_s, reports))
+        there = crowd.on_site()
+        done = None if duration_s is None else steps * STEP_S / duration_s
+        tell(Progress(fleet.sent, crowd.t_s, int(there[:people].sum()), int(there[people:].sum()), done))
+
+
+def _put(fleet: Fleet, reports: Reports, t_s: float) -> None:
+    t_s = round(t_s, 3)
+    columns = (reports.lat_deg.round(7), reports.lon_deg.round(7), reports.acc_m, reports.vel_kmh.round(1))
+    rows = zip(reports.device.tolist(), *(column.tolist() for column in columns), strict=True)
+    for (device, lat, lon, acc, vel), cog in zip(rows, reports.cog_deg.round().tolist(), strict=True):
+        fleet.put(device, encode_fix(t_s, lat, lon, acc=acc, vel=vel, cog=cog if vel else None))
+
+
+async def _until(t_s: float, stop: asyncio.Event) -> None:
+    """Wait for a time of the clock, or for `stop`; gives others a turn even when it is late."""
+    wait_s = t_s - time.time()
+    if wait_s <= 0:
+        await asyncio.sleep(0)
+        return
+    try:
+        await asyncio.wait_for(stop.wait(), wait_s)
+    except TimeoutError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When which row of a recording is sent. Arrays have one entry for each row that isn't broken."""
+
+    devices: list[tuple[Kind, str]]  # every sender once
+    device: NDArray[np.int64]  # index into `devices`
+    due_s: F8  # seconds after the first row, in the recording's time; never less than before
+    t_s: F8  # the fix's own time, on the same scale: may go back, or lie before the first row
+    lat_deg: F8
+    lon_deg: F8
+    acc_m: F8
+    vel_mps: F8
+
+    def __len__(self) -> int:
+        """How many rows are sent."""
+        return len(self.due_s)
+
+
+def schedule(trace: Trace) -> Schedule:
+    """Plan the sending of a recording in the order of the file.
+
+    A row is due at its `received` where it has one, else at its `t`; one whose time is before that
+    of an earlier row goes out together with that one.
+    """
+    rows = np.flatnonzero(trace.problem == 0)
+    code = trace.device[rows].astype(np.int64) * len(KINDS) + trace.kind[rows]
+    used, device = np.unique(code, return_inverse=True)
+    arrival_s = t_s = trace.t_s[rows]
+    if trace.received_s is not None:
+        received_s = trace.received_s[rows]
+        arrival_s = np.where(np.isfinite(received_s), received_s, t_s)
+    origin_s = arrival_s[0] if len(rows) else 0.0
+    return Schedule(
+        devices=[(KINDS[c % len(KINDS)], trace.devices[c // len(KINDS)]) for c in used.tolist()],
+        device=device,
+        due_s=np.maximum.accumulate(arrival_s) - origin_s,
+        t_s=t_s - origin_s,
+        lat_deg=trace.lat_deg[rows],
+        lon_deg=trace.lon_deg[rows],
+        acc_m=trace.acc_m[rows],
+        vel_mps=trace.vel_mps[rows],
+    )
+
+
+async def send_schedule(
+    plan: Schedule, fleet: Fleet, *, speed: float, loop: bool, stop: asyncio.Event, tell: Tell
+) -> None:
+    """Send a recording as if live: a time t becomes `start + t / speed`, start being now.
+
+    Rows wait while `WAITING` messages are under way: nothing of a recording is dropped for speed.
+
+    Args:
+        plan: of the recording.
+        fleet: with the devices of the plan, in its order.
+        speed: seconds of the recording in a real one.
+        loop: begin again at the end, for ever.
+        stop: ends the run.
+        tell: is told the progress.
+    """
+    while len(plan) and not stop.is_set():
+        start_s, row = time.time(), 0
+        while row < len(plan) and not stop.is_set():
+            if fleet.sent.waiting > WAITING:
+                await _until(time.time() + STEP_S / 10, stop)
+                continue
+            now_s = (time.time() - start_s) * speed
+            upto = min(int(np.searchsorted(plan.due_s, now_s, side="right")), row + ROWS)
+            _put_rows(fleet, plan, row, upto, start_s, speed)
+            row = max(row, upto)
+            tell(Progress(fleet.sent, now_s, row, len(fleet.links), row / len(plan)))
+            if row < len(plan):
+                await _until(min(start_s + plan.due_s[row] / speed, time.time() + STEP_S), stop)
+        if not loop:
+            return
+
+
+def _put_rows(fleet: Fleet, plan: Schedule, first: int, end: int, start_s: float, speed: float) -> None:
+    times = (start_s + plan.t_s[first:end] / speed).round(3).tolist()
+    for row, t_s in enumerate(times, start=first):
+        acc_m, vel_mps = float(plan.acc_m[row]), float(plan.vel_mps[row])
+        payload = encode_fix(
+            t_s,
+            float(plan.lat_deg[row]),
+            float(plan.lon_deg[row]),
+            acc=acc_m if acc_m > 0 else None,
+            vel=None if np.isnan(vel_mps) else round(3.6 * vel_mps, 2),
+        )
+        fleet.put(int(plan.device[row]), payload)

@@ -1,0 +1,1 @@
+"""Site files on disk, and the one that ships with headcount."""

@@ -1,0 +1,95 @@
+"""Site files on disk: read one, find one that comes with headcount."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from headcount.counting.site import Site
+from headcount.counting.site_file import parse_site
+from headcount.errors import SiteError
+
+#: More than a thousand detailed campuses: whoever points at something larger means another file.
+MAX_FILE_BYTES = 64_000_000
+
+_MAKE_ONE = "Give the path of a site file, or make one with `headcount site import`"
+
+
+def load_site(path: Path) -> Site:
+    """The site of a file.
+
+    Raises:
+        SiteError: the file can't be read, isn't JSON, or its content is not usable as a site.
+    """
+    return parse_site(read_geojson(path), str(path))
+
+
+def read_geojson(path: Path) -> object:
+    """The JSON of a site file, not yet looked at.
+
+    Raises:
+        SiteError: the file is missing, unreadable, larger than `MAX_FILE_BYTES`, or not JSON.
+    """
+    source = str(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            problem = f"has {size} bytes, more than {MAX_FILE_BYTES}"
+            raise SiteError(source, "the file", problem, _MAKE_ONE)
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise SiteError(source, "the file", "does not exist", _MAKE_ONE) from None
+    except OSError as error:
+        problem = f"can't be read: {error.strerror or error}"
+        raise SiteError(source, "the file", problem, _MAKE_ONE) from None
+    return decode_json(content, source)
+
+
+def decode_json(content: bytes, source: str) -> object:
+    """JSON in UTF-8, with or without byte order mark; `source` names the file in errors.
+
+    Raises:
+        SiteError: it is not JSON; the text says at which line and column.
+    """
+    try:
+        value: object = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        problem = f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+    except RecursionError:
+        problem = "is not a site: it is nested too deeply"
+    except ValueError as error:  # not UTF-8, NaN, a number of thousands of digits
+        problem = f"is not JSON: {error}"
+    else:
+        return value
+    raise SiteError(
+        source, "the file", problem, "A site file is GeoJSON: correct it there, or export it anew"
+    )
+
+
+def _refuse_constant(name: str) -> object:
+    message = f"{name} is not a number in JSON"
+    raise ValueError(message)
+
+
+def format_geojson(geojson: dict[str, Any]) -> str:
+    """GeoJSON as text with one feature a line: short, and fit for line-by-line comparison."""
+    head = {key: value for key, value in geojson.items() if key != "features"}
+    opening = json.dumps(head, ensure_ascii=False)[:-1]
+    lines = ",\n".join(json.dumps(f, ensure_ascii=False) for f in geojson["features"])
+    return f'{opening}, "features": [\n{lines}\n]}}\n'
+
+
+def bundled_site(name: str) -> Path:
+    """The file of a site that comes with headcount: `ul`, the University of Limerick.
+
+    Raises:
+        SiteError: there is none of that name; the text lists those that there are.
+    """
+    folder = Path(str(resources.files("headcount"))) / "sites" / "bundled"
+    path = folder / f"{name}.geojson"
+    if path.is_file():
+        return path
+    known = ", ".join(sorted(p.stem for p in folder.glob("*.geojson"))) or "none"
+    raise SiteError(name, "the site", "does not come with headcount", f"Those that do: {known}")

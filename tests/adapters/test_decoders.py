@@ -1,0 +1,403 @@
+"""The decoders of foreign formats: what is translated, ignored and rejected, and that nothing raises."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.adapters import iotp, owntracks
+from headcount.adapters.decoding import MAX_BYTES, Canonical, Ignored, Outcome, Rejected
+from headcount.adapters.device_aliases import Names
+from headcount.devices.registry_cache import Directory
+from headcount.messages.fixes import Fix, encode_fix
+from headcount.messages.records import Device, DeviceStatus
+from headcount.messages.topics import HANDLE
+
+FIX = msgspec.json.Decoder(Fix)
+SECRET = "the secret of a deployment"  # noqa: S105 - of no other than this
+#: Nobody is registered.
+NAMES = Names(SECRET, Directory())
+
+# Payloads as the OwnTracks apps send them: the booklet's fields, the shapes of public samples.
+ANDROID = (
+    b'{"_type":"location","acc":15,"alt":440,"batt":46,"conn":"w","lat":46.0681247,"lon":11.1512805,'
+    b'"t":"u","tid":"5t","tst":1551874878,"vac":2,"vel":0}'
+)
+IOS = (
+    b'{"cog":271,"lon":2.29513,"acc":5,"vel":61,"vac":21,"lat":48.85833,"tst":1497349316,"alt":167,'
+    b'"_type":"location","tid":"JJ","t":"u","batt":67,"inregions":["Home"],"created_at":1497349320}'
+)
+SHORT = b'{"lat":48.85,"lon":2.295,"_type":"location","tid":"JJ","tst":1497476456}'
+TRACKER = (
+    b'{"topic":"owntracks/qtripp/865284041968706","lat":47.420051,"lon":13.654704,"vel":0,"cog":113,'
+    b'"tst":1736519167,"mcc":232,"lac":"4F4D","_type":"location","acc":10,"alt":1113,"t":"I","don":105}'
+)
+TRANSITION = (
+    b'{"_type":"transition","wtst":1690000000,"lat":52.67,"lon":-8.57,"tst":1700000000,"acc":25.5,'
+    b'"tid":"ab","event":"enter","desc":"Library","t":"c"}'
+)
+
+
+def only(outcomes: list[Outcome]) -> Outcome:
+    """The one outcome there is."""
+    assert len(outcomes) == 1
+    return outcomes[0]
+
+
+def fix_of(outcome: Outcome) -> Fix:
+    """The decoded payload of a translated fix."""
+    assert isinstance(outcome, Canonical)
+    assert outcome.what == "fix"
+    return FIX.decode(outcome.payload)
+
+
+# --- OwnTracks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "tst", "lat", "lon", "acc"),
+    [
+        (ANDROID, 1551874878, 46.0681247, 11.1512805, 15),
+        (IOS, 1497349316, 48.85833, 2.29513, 5),
+        (SHORT, 1497476456, 48.85, 2.295, None),
+        (TRACKER, 1736519167, 47.420051, 13.654704, 10),
+        (TRANSITION, 1700000000, 52.67, -8.57, 25.5),
+        (b'{"_type":"location","tst":"1700000000","lat":"1.5","lon":"2","acc":-1}', 1700000000, 1.5, 2, None),
+    ],
+)
+def test_owntracks_positions_become_fixes(
+    payload: bytes, tst: int, lat: float, lon: float, acc: float | None
+) -> None:
+    """Locations and transitions of real apps become fixes with the same time, place and accuracy."""
+    outcome = only(owntracks.decode("owntracks/jane/phone", payload, NAMES))
+    assert isinstance(outcome, Canonical)
+    assert outcome.kind == "person"
+    assert HANDLE.fullmatch(outcome.device)
+    assert b"jane" not in outcome.payload
+    fix = fix_of(outcome)
+    assert (fix.tst, fix.lat, fix.lon, fix.acc, fix.t) == (tst, lat, lon, acc, None)
+
+
+def test_owntracks_last_will_becomes_offline() -> None:
+    """The app's last will is the status `offline` of the same device."""
+    outcome = only(owntracks.decode("owntracks/jane/car1", b'{"_type":"lwt","tst":1700000000}', NAMES))
+    there = only(owntracks.decode("owntracks/jane/car1", SHORT, NAMES))
+    assert isinstance(there, Canonical)
+    assert outcome == Canonical("vehicle", there.device, "status", b"offline")
+
+
+def test_transitions_come_on_the_event_topic_too() -> None:
+    """The apps send transitions below the device's topic; they mean the same device."""
+    above = owntracks.decode("owntracks/jane/phone", TRANSITION, NAMES)
+    assert owntracks.decode("owntracks/jane/phone/event", TRANSITION, NAMES) == above
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        "encrypted",
+        "waypoint",
+        "waypoints",
+        "card",
+        "cmd",
+        "configuration",
+        "steps",
+        "beacon",
+        "status",
+        "dump",
+        "request",
+    ],
+)
+def test_owntracks_types_without_a_position_are_ignored(type_: str) -> None:
+    """Every other type of the booklet is ignored under its own name, even if it has a position."""
+    payload = json.dumps({"_type": type_, "lat": 1, "lon": 2, "tst": 3}).encode()
+    assert only(owntracks.decode("owntracks/jane/phone", payload, NAMES)) == Ignored(type_)
+
+
+def test_other_owntracks_messages_are_ignored_politely() -> None:
+    """Unknown types, other subtopics and transitions of beacons are ignored, not rejected."""
+    unknown = only(owntracks.decode("owntracks/a/b", b'{"_type":"x\\ny"}', NAMES))
+    assert unknown == Ignored("unknown_type")
+    assert only(owntracks.decode("owntracks/a/b/cmd", b"anything", NAMES)) == Ignored("subtopic")
+    beacon = b'{"_type":"transition","event":"enter","tst":1,"acc":0}'
+    assert only(owntracks.decode("owntracks/a/b", beacon, NAMES)) == Ignored("beacon_transition")
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "reason"),
+    [
+        ("owntracks/a/b", b"", "not_json"),
+        ("owntracks/a/b", b"\x00\xff\xfe", "not_json"),
+        ("owntracks/a/b", b"[" * 60_000, "not_json"),
+        ("owntracks/a/b", b'{"a":' * 10_000, "not_json"),
+        ("owntracks/a/b", b"x" * 10_000_000, "too_large"),
+        ("owntracks/a/b", b"[" + b"{}," * 200 + b"{}]", "too_large"),
+        ("owntracks/a/b", b"[]", "not_an_object"),
+        ("owntracks/a/b", b"12", "not_an_object"),
+        ("owntracks/a/b", b"{}", "no_type"),
+        ("owntracks/a/b", b'{"_type":["location"]}', "no_type"),
+        ("owntracks/a/b", b'{"_type":"location","lat":1,"lon":2}', "no_time"),
+        ("owntracks/a/b", b'{"_type":"location","tst":true,"lat":1,"lon":2}', "no_time"),
+        ("owntracks/a/b", b'{"_type":"location","tst":1,"lat":null,"lon":2}', "no_position"),
+        ("owntracks/a/b", b'{"_type":"location","tst":1,"lat":"nan","lon":2}', "no_position"),
+        ("owntracks/a/b", b'{"_type":"location","tst":1,"lat":NaN,"lon":2}', "not_json"),
+        ("owntracks/a/b", b'{"_type":"location","tst":1,"lat":1e999,"lon":2}', "not_json"),
+        ("owntracks/a/b", b'{"_type":"location","tst":1,"lat":' + b"9" * 400 + b',"lon":2}', "no_position"),
+        ("owntracks/a", b"{}", "topic"),
+        ("owntracks//b", b"{}", "topic"),
+        ("owntracks/a/b/c/d", b"{}", "topic"),
+        ("", b"{}", "topic"),
+    ],
+)
+def test_bad_owntracks_messages_are_rejected_with_a_reason(topic: str, payload: bytes, reason: str) -> None:
+    """Whatever can't be an OwnTracks message is rejected, each time with the reason."""
+    outcome = only(owntracks.decode(topic, payload, NAMES))
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == reason
+
+
+def test_an_array_gives_one_outcome_for_each_object() -> None:
+    """An array of messages is translated object by object; a broken one spoils no other."""
+    payload = b"[" + ANDROID + b',1,{"_type":"card"},' + IOS + b"]"
+    kinds = [type(outcome) for outcome in owntracks.decode("owntracks/a/b", payload, NAMES)]
+    assert kinds == [Canonical, Rejected, Ignored, Canonical]
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [
+        ("car", "vehicle"),
+        ("car7", "vehicle"),
+        ("CAR_2", "vehicle"),
+        ("car-red", "vehicle"),
+        ("carol", "person"),
+        ("oscar", "person"),
+        ("van", "vehicle"),
+        ("tablet", "vehicle"),
+        ("phone", "person"),
+    ],
+)
+def test_owntracks_kind(device: str, kind: str) -> None:
+    """A device drives when it is configured, or named car with a digit, `_` or `-` behind."""
+    assert owntracks.kind_of("jane", device, frozenset({"van", "jane/tablet", "joe/phone"})) == kind
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+texts = st.text(max_size=70)
+
+
+@given(texts, texts)
+def test_a_derived_handle_stands_for_one_name(name: str, other: str) -> None:
+    """Two names have two handles, the same name always the same, in each format and deployment another."""
+    first, second = NAMES.iotp(name, "person"), NAMES.iotp(other, "person")
+    assert HANDLE.fullmatch(first[1])
+    assert (first == second) == (name == other)
+    assert first == Names(SECRET, Directory()).iotp(name, "person")
+    assert first[1] != Names("another secret", Directory()).iotp(name, "person")[1]
+    assert first[1] != NAMES.owntracks(name, name, "person")[1]
+
+
+def registered() -> tuple[Names, Device]:
+    """A registry with one car that has aliases."""
+    directory = Directory()
+    device = Device(
+        id="k7wqz2mfa5ujxh3teyn4",
+        site="ul",
+        kind="vehicle",
+        aliases=["owntracks/jane/phone", "iotp/AA:BB:CC"],
+    )
+    directory.put(device)
+    return Names(SECRET, directory), device
+
+
+def test_aliases_and_handles_mean_the_registered_device() -> None:
+    """A handle as OwnTracks user, and every alias, lead to the device; its kind is the registry's."""
+    names, car = registered()
+    for outcome in (
+        only(owntracks.decode(f"owntracks/{car.id}/whatever", SHORT, names)),
+        only(owntracks.decode("owntracks/jane/phone", SHORT, names)),
+        only(iotp.decode("mobile-iotp", b'{"id":"AA:BB:CC","lat":1,"lon":2}', 5.0, names)),
+    ):
+        assert isinstance(outcome, Canonical)
+        assert (outcome.kind, outcome.device) == ("vehicle", car.id)
+
+
+@pytest.mark.parametrize("topic", ["owntracks/jane/tablet", "owntracks/aaaaaaaaaaaaaaaaaaaa/phone"])
+def test_other_names_mean_no_registered_device(topic: str) -> None:
+    """Neither another device of the same user nor a handle that isn't registered is somebody's."""
+    names, car = registered()
+    outcome = only(owntracks.decode(topic, SHORT, names))
+    assert isinstance(outcome, Canonical)
+    assert outcome.device not in (car.id, "aaaaaaaaaaaaaaaaaaaa")
+
+
+def test_a_gateway_can_not_name_a_handle() -> None:
+    """The id in an iotp payload is a name: a registered handle there is not that device."""
+    names, car = registered()
+    outcome = only(iotp.decode("car-iotp", b'{"id":"%b","lat":1,"lon":2}' % car.id.encode(), 5.0, names))
+    assert isinstance(outcome, Canonical)
+    assert outcome.device != car.id
+
+
+@pytest.mark.parametrize("status", ["paused", "disabled", "erasing"])
+def test_nothing_is_translated_for_who_is_not_active(status: DeviceStatus) -> None:
+    """Through a gateway, too, a device that is paused, disabled or being erased says nothing."""
+    names, car = registered()
+    car.status = status
+    assert only(owntracks.decode("owntracks/jane/phone", SHORT, names)) == Ignored(status)
+    assert only(iotp.decode("car-iotp", b'{"id":"AA:BB:CC","lat":1,"lon":2}', 5.0, names)) == Ignored(status)
+
+
+# --- iotp ----------------------------------------------------------------------------------------
+
+PLAIN: dict[str, Any] = {"id": "car-7", "lat": 52.67, "lon": -8.57, "t": 1732453200.25, "acc": 4.5}
+
+
+def b64(value: object) -> str:
+    """Base64 of the JSON of a value."""
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        json.dumps(PLAIN),
+        json.dumps({**PLAIN, "t": 1732453200250}),
+        json.dumps({**PLAIN, "t": "2024-11-24T13:00:00.250Z"}),
+        json.dumps({"id": "car-7", "latitude": "52.67", "lng": -8.57, "ts": 1732453200.25, "accuracy": 4.5}),
+        json.dumps({"id": "car-7", "lat": 52.67, "long": -8.57, "t": "u", "tst": 1732453200.25, "acc": 4.5}),
+        b64(PLAIN),
+        b64(PLAIN).rstrip("=") + "\n",
+        "\n".join(b64(PLAIN)[i : i + 20] for i in range(0, 200, 20)),
+        base64.urlsafe_b64encode(json.dumps({**PLAIN, "x": "???>>>"}).encode()).decode(),
+        json.dumps(b64(PLAIN)),
+        b64(b64(PLAIN)),
+        json.dumps({"payload": b64(PLAIN)}),
+        json.dumps({"data": b64(PLAIN), "more": 1}),
+        json.dumps({"payload": PLAIN}),
+        json.dumps({"d": PLAIN}),
+        json.dumps({"d": {"data": b64(PLAIN)}}),
+        json.dumps({"id": "car-7", "t": 1732453200.25, "d": {"lat": 52.67, "lon": -8.57, "acc": 4.5}}),
+        json.dumps({**PLAIN, "data": "something else"}),
+    ],
+)
+def test_iotp_in_every_wrapping_becomes_the_same_fix(payload: str) -> None:
+    """Plain, Base64 and wrapped objects with any of the known key names are one and the same fix."""
+    outcome = only(iotp.decode("car-iotp", payload.encode(), 5.0, NAMES))
+    assert isinstance(outcome, Canonical)
+    assert (outcome.kind, outcome.device) == NAMES.iotp("car-7", "vehicle")
+    fix = fix_of(outcome)
+    assert (fix.tst, fix.t, fix.lat, fix.lon, fix.acc) == (1732453200, 1732453200.25, 52.67, -8.57, 4.5)
+
+
+def test_iotp_without_a_time_has_the_brokers() -> None:
+    """A message without a time happened when the broker received it; its topic tells the kind."""
+    outcome = only(iotp.decode("mobile-iotp", b'{"id":12,"lat":1,"lon":2,"t":null}', 1700000000.5, NAMES))
+    assert isinstance(outcome, Canonical)
+    assert (outcome.kind, outcome.device) == NAMES.iotp("12", "person")
+    assert fix_of(outcome).t == 1700000000.5
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "not_json"),
+        (b"\xff\x00", "not_json"),
+        (b"!!", "not_json"),
+        (b"AAAA", "not_json"),
+        (b"A", "not_json"),
+        (b"x" * 10_000_000, "too_large"),
+        (b"[" * 60_000, "not_json"),
+        (b"[1]", "not_an_object"),
+        (b'{"lat":1,"lon":2}', "no_id"),
+        (b'{"id":"","lat":1,"lon":2}', "no_id"),
+        (b'{"id":[1],"lat":1,"lon":2}', "no_id"),
+        (b'{"id":true,"lat":1,"lon":2}', "no_id"),
+        (b'{"id":"%b","lat":1,"lon":2}' % (b"x" * 2000), "long_id"),
+        (b'{"id":"a","lat":1}', "no_position"),
+        (b'{"id":"a","lat":{"x":1},"lon":2}', "no_position"),
+        (b'{"id":"a","lat":1,"lon":2,"t":"soon"}', "no_time"),
+        (b'{"id":"a","lat":1,"lon":2,"t":[1]}', "no_time"),
+        (b'{"d":' * 8 + b"{}" + b"}" * 8, "too_many_wrappers"),
+    ],
+)
+def test_bad_iotp_messages_are_rejected_with_a_reason(payload: bytes, reason: str) -> None:
+    """Whatever can't be a position is rejected, each time with the reason."""
+    assert only(iotp.decode("car-iotp", payload, 0.0, NAMES)) == Rejected(reason)
+
+
+# --- nothing raises ------------------------------------------------------------------------------
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    [
+        "_type",
+        "id",
+        "lat",
+        "lon",
+        "lng",
+        "long",
+        "tst",
+        "t",
+        "timestamp",
+        "ts",
+        "acc",
+        "accuracy",
+        "vel",
+        "cog",
+        "alt",
+        "batt",
+        "payload",
+        "data",
+        "d",
+    ]
+)
+objects = st.dictionaries(keys, json_values | st.sampled_from(["location", "transition", "lwt"]), max_size=10)
+payloads = st.one_of(
+    st.binary(max_size=300),
+    objects.map(lambda value: json.dumps(value).encode()),
+    objects.map(lambda value: b64(value).encode()),
+    st.lists(objects, max_size=3).map(lambda value: json.dumps(value).encode()),
+    json_values.map(lambda value: json.dumps(value).encode(errors="replace")),
+)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), payloads)
+def test_no_input_makes_a_decoder_raise(user: str, device: str, payload: bytes) -> None:
+    """Any payload under any name is translated, ignored or rejected; what is translated can be read."""
+    outcomes = [
+        *owntracks.decode(f"owntracks/{user}/{device}", payload, NAMES),
+        *iotp.decode("car-iotp", payload, 1.0, NAMES),
+        *iotp.decode("mobile-iotp", payload, 1.0, NAMES),
+    ]
+    for outcome in outcomes:
+        if isinstance(outcome, Canonical) and outcome.what == "fix":
+            assert HANDLE.fullmatch(outcome.device)
+            fix = fix_of(outcome)
+            assert all(math.isfinite(value) for value in (fix.tst, fix.lat, fix.lon, fix.acc or 0))
+            assert len(outcome.payload) < MAX_BYTES
+
+
+@given(
+    st.floats(-1e6, 4e9),
+    st.floats(-90, 90),
+    st.floats(-180, 180),
+    st.none() | st.floats(0, 1000),
+)
+def test_a_fix_survives_encoding(t_s: float, lat: float, lon: float, acc: float | None) -> None:
+    """`encode_fix` loses no digit: `t`, where present, else `tst`, is the time that was given."""
+    fix = FIX.decode(encode_fix(t_s, lat, lon, acc=acc))
+    assert (fix.tst if fix.t is None else fix.t, fix.lat, fix.lon, fix.acc) == (t_s, lat, lon, acc)
+    assert math.floor(t_s) == fix.tst

@@ -1,0 +1,258 @@
+"""The adapters' loop on a real broker: foreign MQTT messages arrive as canonical fixes in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import msgspec
+import nats.errors
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+
+from headcount.adapters import translator
+from headcount.adapters.device_aliases import Names
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL
+from headcount.devices.registry import Registry
+from headcount.devices.registry_cache import Directory
+from headcount.errors import LogError
+from headcount.messages.fixes import Fix
+from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from nats_fixture import internal_client, open_broker
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed"
+)
+
+LOCATION = b'{"_type":"location","lat":52.67,"lon":-8.57,"tst":1700000000,"acc":9}'
+
+
+@asynccontextmanager
+async def adapters(broker: Broker) -> AsyncIterator[None]:
+    """The role's loop beside the test; stopped at the end."""
+    stop = asyncio.Event()
+    options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
+    async with asyncio.TaskGroup() as tasks:
+        secret = broker.config.password
+        tasks.create_task(translator.run(options, "ul", stop, secret=secret, worker="w1"))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+async def mosquitto(broker: Broker, topic: str, message: bytes, *options: str) -> None:
+    """Send one message with mosquitto_pub; again while the broker isn't there."""
+    command = (
+        "mosquitto_pub",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(broker.config.mqtt_port),
+        "-t",
+        topic,
+        "-s",
+        *options,
+    )
+    async with asyncio.timeout(20):
+        while True:
+            program = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+            await program.communicate(message)
+            if program.returncode == 0:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
+    """The first messages of the log, over all partitions: subject without partition, and payload."""
+    found: list[tuple[str, bytes]] = []
+
+    async def read(partition: int) -> None:
+        jetstream = client.jetstream()
+        stream = FIX_STREAM.format(partition=partition)
+        messages = await jetstream.subscribe(f"fix.{partition}.>", stream=stream, ordered_consumer=True)
+        while len(found) < number:
+            with suppress(nats.errors.TimeoutError):
+                message = await messages.next_msg(timeout=0.1)
+                found.append((message.subject.split(".", 2)[2], message.data))
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as readers:
+        for partition in range(4):
+            readers.create_task(read(partition))
+    return found
+
+
+def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
+    """OwnTracks and iotp messages sent by mosquitto_pub are canonical fixes in the log, bad ones aren't."""
+
+    async def scenario() -> None:
+        async with open_broker(tmp_path) as broker, adapters(broker):
+            client = await internal_client(broker)
+            await mosquitto(broker, "owntracks/jane/phone", LOCATION, "-q", "1")
+            await mosquitto(broker, "owntracks/jane.doe/car1", LOCATION)
+            await mosquitto(
+                broker, "owntracks/jane/phone/event", LOCATION.replace(b"location", b"transition")
+            )
+            await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"lwt","tst":1}')
+            await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"card"}')
+            await mosquitto(broker, "owntracks/jane/phone", b"\xff not json")
+            await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
+            await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
+            found = dict(await next_in_log(client, 6))
+            names = Names(broker.config.password, Directory())
+            _, phone = names.owntracks("jane", "phone", "person")
+            _, car = names.owntracks("jane.doe", "car1", "vehicle")
+            _, c7 = names.iotp("c-7", "vehicle")
+            assert set(found) == {
+                f"ul.person.{phone}",
+                f"ul.person.{phone}.status",
+                f"ul.vehicle.{car}",
+                f"ul.vehicle.{c7}",
+                f"ul.person.{names.iotp('p', 'person')[1]}",
+            }
+            assert found[f"ul.person.{phone}.status"] == b"offline"
+            assert msgspec.json.decode(found[f"ul.vehicle.{c7}"], type=Fix).tst == 5
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_names_are_not_on_the_disk_any_more(tmp_path: Path) -> None:
+    """What has been translated, of any quality of service, retained or rubbish, is overwritten; fixes stay."""
+    needles = (b"Zaphod", b"Trillian", b"tid-Ford", b"Slartibartfast")
+
+    async def scenario() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            jetstream = client.jetstream()
+            registry = Registry(Bucket(client, jetstream, DEVICE_BUCKET), broker.config.password)
+            device, _ = await registry.add("ul", "person")
+            location = LOCATION.replace(b"}", b',"tid":"tid-Ford","topic":"owntracks/Zaphod/x"}')
+            for topic in ("owntracks/Zaphod/Trillian", f"owntracks/{device.id}/Trillian"):
+                for options in (("-q", "0"), ("-q", "1"), ("-q", "2"), ("-q", "1", "-r")):
+                    await mosquitto(broker, topic, location, *options)
+            await mosquitto(broker, "car-iotp", b'{"id":"Slartibartfast","lat":1,"lon":2}', "-q", "1")
+            await mosquitto(broker, "mobile-iotp", b'{"id":"Slartibartfast"}')
+            await asyncio.sleep(1.2)
+            assert found_in(tmp_path, needles) == set(needles)
+            async with adapters(broker):
+                found = await next_in_log(client, 9)
+                assert f"ul.person.{device.id}" in {subject for subject, _ in found}
+                async with asyncio.timeout(20):
+                    while (await jetstream.stream_info(FOREIGN_STREAM)).state.messages:  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+            await asyncio.sleep(1.5)  # index and blocks are synchronised once a second
+            assert found_in(tmp_path, needles) == set()
+            await client.close()
+        assert found_in(tmp_path, needles) == set()
+
+    asyncio.run(scenario())
+
+
+def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:
+    """Which of these are in any file; not the server's own log, which names clients."""
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "broker.log"]
+    return {needle for needle in needles if any(needle in data for data in files)}
+
+
+def test_metrics_tell_what_became_of_messages(tmp_path: Path) -> None:
+    """Once a second the loop reports how many were translated, ignored and rejected, with reasons."""
+
+    async def scenario() -> dict[str, Any]:
+        async with open_broker(tmp_path) as broker, adapters(broker):
+            client = await internal_client(broker)
+            reports = await client.subscribe("metrics.adapters.w1")
+            async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
+                for payload in (LOCATION, LOCATION, b'{"_type":"steps"}', b"{"):
+                    await device.publish("owntracks/a/b", payload, qos=1)
+                await device.publish("car-iotp", b'{"lat":1,"lon":2}', qos=1)
+            async with asyncio.timeout(30):
+                async for message in reports.messages:
+                    report: dict[str, Any] = msgspec.json.decode(message.data)
+                    if report["rejected"].get("no_id"):
+                        await client.close()
+                        return report
+        raise AssertionError
+
+    assert asyncio.run(scenario()) == {
+        "worker": "w1",
+        "translated": {"owntracks": 2, "iotp": 0},
+        "ignored": {"steps": 1},
+        "rejected": {"not_json": 1, "no_id": 1},
+    }
+
+
+def test_what_came_while_nobody_translated_is_translated_later(tmp_path: Path) -> None:
+    """Messages that arrive before the start, and after an end, are translated once, in order."""
+
+    async def scenario() -> None:
+        async with (
+            open_broker(tmp_path) as broker,
+            aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as sender,
+        ):
+            client = await internal_client(broker)
+            for round_ in range(2):
+                for tst in range(50):
+                    payload = LOCATION.replace(b"1700000000", str(100 * round_ + tst).encode())
+                    await sender.publish("owntracks/a/b", payload, qos=1)
+                async with adapters(broker):
+                    found = await next_in_log(client, 50 * (round_ + 1))
+            times = [msgspec.json.decode(payload, type=Fix).tst for _, payload in found]
+            assert times == [*range(50), *range(100, 150)]
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
+    """A killed and restarted broker is found again, and what is sent then is translated."""
+
+    async def scenario() -> list[tuple[str, bytes]]:
+        async with open_broker(tmp_path) as broker, adapters(broker):
+            await mosquitto(broker, "owntracks/a/before", LOCATION, "-q", "1")
+            client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
+            await next_in_log(client, 1)
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGKILL)
+            while broker.restarts == 0:  # noqa: ASYNC110 - the broker counts, it gives no signal
+                await asyncio.sleep(0.05)
+            await mosquitto(broker, "owntracks/a/after", LOCATION, "-q", "1")
+            found = await next_in_log(client, 2)
+            await client.close()
+            return found
+
+    assert len({subject for subject, _ in asyncio.run(scenario())}) == 2
+
+
+def test_without_the_stream_it_says_so(tmp_path: Path) -> None:
+    """A broker without the stream FOREIGN is a LogError, not an endless wait."""
+
+    async def scenario() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            await client.jetstream().delete_stream(FOREIGN_STREAM)
+            options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
+            with pytest.raises(LogError, match="FOREIGN"):
+                await translator.run(options, "ul", asyncio.Event(), secret=broker.config.password)
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/+#\0 ")), min_size=1, max_size=4))
+def test_topics_come_back_from_subjects(levels: list[str]) -> None:
+    """The broker's writing of a topic as a subject is undone, dots and empty levels included."""
+    subject = ".".join(level.replace(".", "//") or "/" for level in levels)
+    assert translator.topic_of(subject) == "/".join(levels)

@@ -1,0 +1,232 @@
+"""Metrics: what workers say is summed and never falls, and Prometheus can read it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api_fixture import Api, open_api, site_with, until
+from headcount.api.live_counts import LiveCounts
+from headcount.api.metrics import FORGET_S, MAX_WORKERS, Metrics, Sums
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def samples(text: str) -> Samples:
+    """Everything that Prometheus reads: (name, labels) → value."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    """One sample."""
+    return found[name, tuple(sorted(labels.items()))]
+
+
+class Worker:
+    """The metrics of an API that only hears workers, with a clock that is set by hand."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.now = 0.0
+        self.metrics = Metrics(LiveCounts(site_with(1), 2), None, clock=lambda: self.now)
+
+    def say(self, worker: str = "w1", **report: Any) -> None:
+        """A counting worker's report."""
+        self.metrics.take(f"metrics.count.{worker}", json.dumps({"worker": worker, **report}).encode())
+
+    def read(self) -> Samples:
+        """What Prometheus would read now."""
+        return samples(generate_latest(self.metrics.registry).decode())
+
+
+def latency(counts: list[int], total: float) -> dict[str, Any]:
+    """A histogram as workers say it."""
+    return {"le": [0.01, 0.1, 1.0], "counts": counts, "sum": total, "count": counts[-1] + 1}
+
+
+def test_reports_of_workers_are_summed() -> None:
+    """Counters, rates, lags and histograms of two workers are added."""
+    it = Worker()
+    it.say(
+        "w1",
+        verdicts={"person": {"accepted": 5, "late": 1}},
+        lag=3,
+        fixes_per_s=10,
+        latency=latency([1, 2, 3], 2.5),
+    )
+    it.say("w2", verdicts={"person": {"accepted": 7}, "unknown": {"malformed": 2}}, lag=4, fixes_per_s=0.5)
+    more = {"person": {"accepted": 8}, "unknown": {"malformed": 2}}
+    it.say("w2", verdicts=more, lag=1, fixes_per_s=0.5, latency=latency([1, 1, 1], 0.5))
+    found = it.read()
+    assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 13
+    assert value(found, "headcount_fixes_total", kind="unknown", verdict="malformed") == 2
+    assert value(found, "headcount_lag_messages") == 4
+    assert value(found, "headcount_fix_rate") == 10.5
+    assert value(found, "headcount_latency_seconds_bucket", le="0.1") == 3
+    assert value(found, "headcount_latency_seconds_bucket", le="+Inf") == 6
+    assert value(found, "headcount_latency_seconds_count") == 6
+    assert value(found, "headcount_latency_seconds_sum") == 3.0
+
+
+def test_silent_workers_are_forgotten_but_not_their_work() -> None:
+    """After a minute of silence a worker's lag and rate are gone; what it counted stays counted, once."""
+    it = Worker()
+    it.say("w1", verdicts={"person": {"accepted": 5}}, lag=3, fixes_per_s=10)
+    it.now += FORGET_S + 1
+    found = it.read()
+    assert value(found, "headcount_lag_messages") == 0
+    assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 5
+    it.say("w1", verdicts={"person": {"accepted": 6}}, lag=2)
+    found = it.read()
+    assert value(found, "headcount_lag_messages") == 2
+    assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 6
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=40))
+def test_sums_never_fall(reports: list[tuple[str, int]]) -> None:
+    """Whatever workers say, also after restarts, a sum grows by what each added since its last report."""
+    sums, last, expected = Sums(), dict.fromkeys("abc", 0), 0
+    for worker, n in reports:
+        expected += n - last[worker] if n >= last[worker] else n
+        last[worker] = n
+        sums.take(worker, {("x",): float(n)})
+        assert sums.totals["x",] == expected
+
+
+def test_memory_is_bounded() -> None:
+    """However many workers' names there are, no more than a limit of them are kept."""
+    it = Worker()
+    for n in range(MAX_WORKERS + 50):
+        it.say(f"w{n}", verdicts={"person": {"accepted": 1}}, lag=1)
+    assert value(it.read(), "headcount_lag_messages") == MAX_WORKERS
+    assert len(it.metrics._fixes._last) == MAX_WORKERS
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"rubbish",
+        b"[]",
+        b"{}",
+        b'{"worker":1}',
+        b'{"worker":"w","lag":"x"}',
+        b'{"worker":"w","latency":{"le":[1],"counts":[],"sum":0,"count":0}}',
+        b'{"worker":"w","latency":{"le":["x"],"counts":[1],"sum":0,"count":0}}',
+    ],
+)
+def test_rubbish_is_counted(payload: bytes) -> None:
+    """What isn't a report changes nothing but the count of refused messages."""
+    it = Worker()
+    it.metrics.take("metrics.count.w", payload)
+    assert value(it.read(), "headcount_refused_messages_total", what="report") == 1
+
+
+def test_unknown_labels_make_no_series() -> None:
+    """Verdicts and kinds that there aren't make no time series."""
+    it = Worker()
+    it.say(verdicts={"dog": {"accepted": 1}, "person": {"lovely": 1}})
+    assert not [name for name, _ in it.read() if name == "headcount_fixes_total"]
+
+
+def test_metrics_of_a_running_api(tmp_path: Path) -> None:
+    """/metrics has devices present, freshness, the broker's connections, adapters and requests."""
+
+    async def check() -> None:
+        async with open_api(tmp_path) as api:
+            await api.count({"site": (5, 2), "library": (3, 0)})
+            await api.nats.publish(
+                "metrics.adapters.a1",
+                json.dumps(
+                    {"worker": "a1", "translated": {"owntracks": 4}, "rejected": {"iotp": 1}}
+                ).encode(),
+            )
+            await api.nats.flush()
+            await until(lambda: has(api, "headcount_adapter_translated_total"))
+            assert (await api.get("/v1/nothing/at/all")).status_code == 404
+            answer = await api.get("/metrics")
+            assert answer.headers["content-type"].startswith("text/plain")
+            found = samples(answer.text)
+            assert value(found, "headcount_devices_present", kind="person") == 5
+            assert value(found, "headcount_devices_present", kind="vehicle") == 2
+            assert value(found, "headcount_adapter_translated_total", format="owntracks") == 4
+            assert value(found, "headcount_adapter_rejected_total", reason="iotp") == 1
+            assert value(found, "headcount_partitions") == 2
+            assert value(found, "headcount_counts_age_seconds") >= 0
+            assert value(found, "headcount_broker_connections") >= 2
+            route = "/v1/sites/{site}/counts"
+            labels = {"method": "GET", "route": route, "status": "200"}
+            assert value(found, "headcount_http_requests_total", **labels) >= 1
+            assert value(found, "headcount_http_request_seconds_count", route=route) >= 1
+            routes = {dict(labels).get("route") for _, labels in found}
+            assert not [each for each in routes if each and "nothing" in each]
+
+    asyncio.run(check())
+
+
+async def has(api: Api, name: str) -> bool:
+    """Whether a metric has a sample."""
+    return any(found == name for found, _ in samples((await api.get("/metrics")).text))
+
+
+def scaling_state(at: float, *decisions: tuple[float, int, int], dry: bool = False) -> bytes:
+    """What a scaler says, with decisions (at, before, after)."""
+    target = {"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}
+    made = [
+        {"at": when, "role": "count", "before": before, "after": after, "reason": "why", "dry": dry}
+        for when, before, after in decisions
+    ]
+    state = {"name": "s", "at": at, "driver": "none", "dry_run": dry, "targets": [target]}
+    return json.dumps({**state, "signals": {"lag": 5.0, "unknown": None}, "decisions": made}).encode()
+
+
+def test_what_the_scaler_says_is_told() -> None:
+    """Targets and signals are told as they are, each decision is counted once, silence makes them absent."""
+    worker = Worker()
+    worker.metrics.take("metrics.scale.s", scaling_state(1.0, (0.5, 1, 2)))
+    worker.metrics.take("metrics.scale.s", scaling_state(3.0, (0.5, 1, 2), (2.0, 2, 3)))
+    worker.metrics.take("metrics.scale.s", scaling_state(5.0, (0.5, 1, 2), (2.0, 2, 3), (4.0, 3, 2)))
+    found = worker.read()
+    assert value(found, "headcount_scale_wanted", role="count") == 3
+    assert value(found, "headcount_scale_most", role="count") == 8
+    assert value(found, "headcount_scale_signal", signal="lag") == 5
+    assert ("headcount_scale_signal", (("signal", "unknown"),)) not in found
+    assert value(found, "headcount_scale_decisions_total", role="count", direction="up") == 1
+    assert value(found, "headcount_scale_decisions_total", role="count", direction="down") == 1
+    worker.now += 16
+    assert ("headcount_scale_wanted", (("role", "count"),)) not in worker.read()
+
+
+def test_scaling_is_served(tmp_path: Path) -> None:
+    """GET /v1/system/scaling is 404 `no-scaler` until a scaler is heard, then what it said."""
+
+    async def check() -> None:
+        async with open_api(tmp_path) as api:
+            answer = await api.get("/v1/system/scaling")
+            assert answer.status_code == 404
+            assert answer.json()["type"] == "/problems/no-scaler"
+            await api.nats.publish("metrics.scale.s", scaling_state(1764000000.0, (1764000000.0, 2, 3)))
+
+            async def served() -> bool:
+                return (await api.get("/v1/system/scaling")).status_code == 200
+
+            await until(served)
+            body = await api.json("/v1/system/scaling")
+            assert body["targets"] == [{"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}]
+            assert body["decisions"][0]["at"] == "2025-11-24T16:00:00.000Z"
+            assert body["decisions"][0]["reason"] == "why"
+            assert body["signals"] == {"lag": 5.0, "unknown": None}
+            assert 0 <= body["age_s"] < 5
+
+    asyncio.run(check())

@@ -1,0 +1,96 @@
+"""The role: where it listens, and against the product's own broker with its password."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+from pathlib import Path
+
+import pytest
+
+from api_fixture import Api, app_without_broker, open_api, serving, site_with, status_is, until
+from headcount.api.api_settings import Sources
+from headcount.api.server import run
+from headcount.broker.nats_config import INTERNAL
+from headcount.errors import PortTakenError, SettingsError
+from headcount.runtime.ports import free_ports
+from nats_fixture import internal_client, open_broker
+
+PASSWORD = "a secret of tests"  # noqa: S105  # that is what it says
+
+
+def sources(folder: Path) -> Sources:
+    """Sources whose broker isn't there."""
+    url = f"nats://127.0.0.1:{free_ports(1)[0]}"
+    return Sources(site_with(1), url, folder, 2, user="u", password=PASSWORD)
+
+
+def test_taken_port(tmp_path: Path) -> None:
+    """A taken port is an error that names the port and the option."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTakenError, match=f"HTTP port 127.0.0.1:{port} is taken.*--http-port"):
+            asyncio.run(run(sources(tmp_path), host="127.0.0.1", port=port, stop=asyncio.Event()))
+
+
+def test_impossible_address(tmp_path: Path) -> None:
+    """An address that isn't this machine's is an error that names it."""
+    with pytest.raises(SettingsError, match=r"192\.0\.2\.1"):
+        asyncio.run(run(sources(tmp_path), host="192.0.2.1", port=0, stop=asyncio.Event()))
+
+
+def test_starts_without_broker(tmp_path: Path) -> None:
+    """Without a broker the API starts, is alive, isn't ready, says that there are no counts, and stops."""
+
+    async def check() -> None:
+        async with open_api(tmp_path) as other:
+            alone = dataclasses.replace(sources(tmp_path), web=tmp_path)
+            async with serving(alone, other.broker, other.nats) as api:
+                assert (await api.get("/healthz")).status_code == 200
+                assert (await api.get("/readyz")).status_code == 503
+                assert (await api.get("/v1/sites/ul/counts")).status_code == 503
+
+    asyncio.run(check())
+
+
+def test_password_is_not_shown(tmp_path: Path) -> None:
+    """The password is in no text of the sources."""
+    assert PASSWORD not in repr(sources(tmp_path))
+    assert app_without_broker(tmp_path).debug is False
+
+
+def test_with_the_products_own_broker(tmp_path: Path) -> None:
+    """Against the broker as `headcount up` runs it: rights, streams, monitoring and counts fit together."""
+
+    async def check() -> None:
+        (monitor_port,) = free_ports(1)
+        async with open_broker(tmp_path / "data", partitions=2, monitor_port=monitor_port) as broker:
+            client = await internal_client(broker)
+            real = Sources(
+                site=site_with(3),
+                broker_url=broker.url,
+                data=tmp_path / "data",
+                partitions=2,
+                user=INTERNAL,
+                password=broker.config.password,
+                monitor_url=f"http://127.0.0.1:{monitor_port}",
+                open=True,
+                smallest_shown=1,
+            )
+            async with serving(real, None, client) as api:
+                await api.count({"site": (8, 1)})
+                await counted(api)
+            async with serving(real, None, client) as again:
+                await until(lambda: status_is(again, "/v1/sites/ul/counts", 200))
+                await counted(again)
+                assert "headcount_broker_connections 2.0" in (await again.get("/metrics")).text
+            await client.close()
+
+    asyncio.run(check())
+
+
+async def counted(api: Api) -> None:
+    """The numbers that were published are served."""
+    counts = await api.json("/v1/sites/ul/counts")
+    assert counts["zones"][0]["person"]["count"] == 8

@@ -1,0 +1,63 @@
+"""A gate that looks at all connections while devices are signing in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from headcount.broker import auth_service as gates
+from headcount.broker.auth_service import Gate, GateSettings
+from headcount.devices.registry import Registry
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from nats_fixture import PASSWORD, internal_client, open_broker
+from proxy_fixture import until
+
+DEVICES = 10
+ROUNDS = 10
+
+
+def test_a_sign_in_is_not_cut_by_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is in the middle of signing in when the gate looks gets in all the same."""
+    monkeypatch.setattr(gates, "LOOK_S", 0.0)
+    monkeypatch.setattr(gates, "LOOK_SHARE", 1000.0)
+
+    async def check() -> None:
+        async with open_broker(tmp_path, anonymous=False) as broker:
+            core = await internal_client(broker)
+            registry = Registry(Bucket(core, core.jetstream(), DEVICE_BUCKET), PASSWORD)
+            made = [await registry.add("ul", "person") for _ in range(DEVICES)]
+            gate = Gate(
+                GateSettings("test", (("127.0.0.1", broker.config.nats_port),), PASSWORD, direct=True)
+            )
+            decide = gate._reply
+
+            async def slowly(*arguments: object) -> None:
+                await asyncio.sleep(0.02)
+                await decide(*arguments)  # type: ignore[arg-type]  # whatever it gets
+
+            gate._reply = slowly  # type: ignore[method-assign, assignment]  # so that looks fall into sign-ins
+            async with gate.opened(core):
+                await until(lambda: gate.problem is None)
+                for number in range(ROUNDS):
+                    async with asyncio.TaskGroup() as attempts:
+                        for device, secret in made:
+                            attempts.create_task(
+                                come_in(broker.config.mqtt_port, device.id, secret, f"{device.id}-{number}")
+                            )
+            assert gate.figures.cut == 0
+            assert gate.figures.admitted == DEVICES * ROUNDS
+            await core.close()
+
+    asyncio.run(check())
+
+
+async def come_in(port: int, user: str, password: str, client_id: str) -> None:
+    """Sign in, and leave."""
+    async with aiomqtt.Client(
+        "127.0.0.1", port, username=user, password=password, identifier=client_id, timeout=10
+    ):
+        pass

@@ -1,0 +1,94 @@
+"""The server's log says what has happened and not to whom."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import aiomqtt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.broker.core import Broker
+from headcount.broker.server_log import keep_log, without_names
+from headcount.errors import BrokerError
+from nats_fixture import config_for, open_broker
+
+HEAD = '[7] 2026/11/24 22:58:34.309783 [{}] 127.0.0.1:42907 - mid:187 - "{}" - {}'
+
+
+@given(st.text(min_size=8), st.sampled_from(["ERR", "WRN", "INF", "DBG"]))
+def test_no_name_of_a_connection_is_written(name: str, level: str) -> None:
+    """Whatever a client calls itself, its line doesn't tell."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    line = HEAD.format(level, quoted, f'authentication error - User "{quoted}"').encode(errors="replace")
+    told = without_names(line).decode(errors="replace")
+    assert told == HEAD.format(level, "…", 'authentication error - User "…"')
+
+
+def test_what_the_server_says_of_itself_stays() -> None:
+    """Paths and names of streams are told; a handle is told nowhere."""
+    line = b'[7] 2026/11/24 22:58:34.309783 [INF]   Store Directory: "/data/jetstream"'
+    assert without_names(line) == line
+    assert b"k7wqz2mfa5ujxh3teyn4" not in without_names(line + b" k7wqz2mfa5ujxh3teyn4")
+    session = b'[7] 2026/11/24 22:58:34.309783 [ERR] for account "HEADCOUNT", session "Zaphod"'
+    assert b"Zaphod" not in without_names(session)
+
+
+async def refused(port: int, user: str, name: str) -> None:
+    """A client that isn't let in."""
+    with suppress(aiomqtt.MqttError):
+        async with aiomqtt.Client("127.0.0.1", port, username=user, password="wrong", identifier=name):  # noqa: S106
+            pass
+
+
+def test_a_real_server_names_nobody(tmp_path: Path) -> None:
+    """After refused and replaced clients with names, the log tells of them without the names."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            port = broker.config.mqtt_port
+            async with asyncio.TaskGroup() as attempts:
+                for user in ("Zaphod-user", "k7wqz2mfa5ujxh3teyn4"):
+                    attempts.create_task(refused(port, user, f"Trillian-{user}"))
+            # nobody else's connection may last, either
+            async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
+                with suppress(aiomqtt.MqttError):
+                    async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
+                        pass
+
+    asyncio.run(check())
+    said = (tmp_path / "broker.log").read_text()
+    assert "Server is ready" in said
+    assert "authentication error" in said
+    assert not [name for name in ("Zaphod", "Trillian", "Ford", "k7wqz2mfa5ujxh3teyn4") if name in said]
+
+
+def test_the_log_is_rotated(tmp_path: Path) -> None:
+    """It is renamed at its size, and so many old ones are kept."""
+
+    async def check() -> None:
+        source = asyncio.StreamReader()
+        source.feed_data(b"".join(b"[1] line %d\n" % number for number in range(1000)))
+        source.feed_data(b"x" * 200_000 + b"\n[1] the end\n")
+        source.feed_eof()
+        await keep_log(source, tmp_path / "broker.log", 2000, 2)
+
+    asyncio.run(check())
+    assert {path.name for path in tmp_path.iterdir()} == {"broker.log", "broker.log.1", "broker.log.2"}
+    assert (tmp_path / "broker.log").read_text().endswith("the end\n")
+
+
+def test_why_a_server_does_not_start_is_still_told(tmp_path: Path) -> None:
+    """What it said last is in the error."""
+
+    async def check() -> None:
+        config = config_for(tmp_path)
+        (tmp_path / "jetstream").write_text("in the way")
+        async with Broker(config):
+            pass
+
+    with pytest.raises(BrokerError, match="storage directory"):
+        asyncio.run(check())

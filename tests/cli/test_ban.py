@@ -1,0 +1,61 @@
+"""`headcount ban` at a running core: who is kept out, listed and let in, and what is written down of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from headcount.broker.core import Broker
+from headcount.cli.main import main
+from nats_fixture import running_broker
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker of this file."""
+    with running_broker(tmp_path_factory.mktemp("ban")) as running:
+        yield running
+
+
+def _run(broker: Broker, folder: Path, *arguments: str) -> tuple[int, str]:
+    secret = folder / "secret"
+    secret.write_text(broker.config.password)
+    secret.chmod(0o600)
+    port = str(broker.config.nats_port)
+    result = CliRunner().invoke(main, [*arguments, "--secret-file", str(secret), "--nats-port", port])
+    return result.exit_code, result.output
+
+
+def test_an_address_is_kept_out_and_let_in_again(broker: Broker, tmp_path: Path) -> None:
+    """What is added is listed until it is removed, and the audit log has both."""
+    who = ("--address", "192.0.2.7")
+    code, said = _run(broker, tmp_path, "ban", "add", *who, "--for", "1h", "--reason", "tries passwords")
+    assert code == 0, said
+    code, said = _run(broker, tmp_path, "ban", "list")
+    assert code == 0, said
+    assert "192.0.2.7" in said
+    assert "tries passwords" in said
+    assert _run(broker, tmp_path, "ban", "remove", *who) == (0, "192.0.2.7 may come in again.\n")
+    assert _run(broker, tmp_path, "ban", "remove", *who) == (0, "192.0.2.7 wasn't kept out.\n")
+    assert "192.0.2.7" not in _run(broker, tmp_path, "ban", "list")[1]
+    noted = _run(broker, tmp_path, "audit", "list")[1]
+    assert "ban.add" in noted
+    assert "ban.remove" in noted
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        (),
+        ("--device", "d1", "--address", "192.0.2.7"),
+        ("--address", "d1"),
+        ("--device", "192.0.2.7"),
+        ("--device", "k3vq2hbw5yxak3vq2hbw"),
+    ],
+)
+def test_refusals(broker: Broker, tmp_path: Path, who: tuple[str, ...]) -> None:
+    """Nobody, both, one for the other, and a device that isn't registered are refused."""
+    assert _run(broker, tmp_path, "ban", "add", *who)[0] == 2

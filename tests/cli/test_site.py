@@ -1,0 +1,126 @@
+"""`headcount site`: what is printed where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from headcount.cli.site import site
+from headcount.sites.files import load_site
+from shared import shared
+
+UL = Path(__file__).resolve().parents[2] / "sites" / "ul.geojson"
+
+SMALL = """<osm version="0.6">
+<node id="1" lat="50.0" lon="8.0"/><node id="2" lat="50.0" lon="8.01"/>
+<node id="3" lat="50.01" lon="8.01"/><node id="4" lat="50.01" lon="8.0"/>
+<node id="5" lat="50.002" lon="8.002"/><node id="6" lat="50.002" lon="8.003"/>
+<node id="7" lat="50.003" lon="8.003"/>
+<way id="1"><nd ref="1"/><nd ref="2"/><nd ref="3"/><nd ref="4"/><nd ref="1"/>
+ <tag k="amenity" v="college"/><tag k="name" v="Small [b]"/></way>
+<way id="2"><nd ref="5"/><nd ref="6"/><nd ref="7"/><nd ref="5"/><tag k="building" v="yes"/></way>
+<way id="3"><nd ref="5"/><nd ref="6"/><nd ref="7"/><tag k="amenity" v="parking"/></way>
+<way id="4"><nd ref="5"/><nd ref="9"/><nd ref="7"/><nd ref="5"/><tag k="building" v="yes"/></way>
+</osm>"""
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run `headcount site` with arguments."""
+    return CliRunner().invoke(site, [str(argument) for argument in arguments])
+
+
+def test_check_a_good_file() -> None:
+    """A usable file ends with 0 and a table of zones per type, with the defaults under it."""
+    result = run("check", UL)
+    assert result.exit_code == 0
+    assert "can be used: University of Limerick, id ul, time zone Europe/Dublin" in result.stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
+    zones = {row[0]: row[1] for row in rows if row}
+    assert zones == {"site": "1", "building": "13", "car_park": "18", "area": "10", "gate": "5"}
+    assert "(hold_s): person 900 s, vehicle 300 s" in result.stdout
+    assert "Offline ends a stay of (on_offline): nobody" in result.stdout
+    assert result.stderr == ""
+
+
+def test_check_lists_all_problems(tmp_path: Path) -> None:
+    """A file that can't be used ends with 2 after all its problems, one a line, on standard error."""
+    geojson = json.loads(UL.read_text(encoding="utf-8"))
+    geojson["features"][1]["properties"]["type"] = "pub"
+    geojson["features"][2]["properties"]["id"] = "a b"
+    path = tmp_path / "ul.geojson"
+    path.write_text(json.dumps(geojson))
+    result = run("check", path)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    first, second, last = result.stderr.splitlines()
+    assert first.startswith(f"{path}: zone \"main-building\": has the unknown type 'pub'")
+    assert second.startswith(f"{path}: zone \"a b\": has the id 'a b'")
+    assert last == f"Error: {path} can't be used: 2 problems"
+
+
+def test_check_a_missing_file(tmp_path: Path) -> None:
+    """A missing file ends with 2 and says what to do."""
+    result = run("check", tmp_path / "nope")
+    assert result.exit_code == 2
+    assert "nope: the file: does not exist. Give the path of a site file" in result.stderr
+
+
+def test_import_to_a_file(tmp_path: Path) -> None:
+    """What is imported can be used at once; what was kept and left out is said."""
+    (tmp_path / "small.osm").write_text(SMALL)
+    out = tmp_path / "small.geojson"
+    result = run("import", tmp_path / "small.osm", "-o", out, "--id", "s", "--timezone", "Europe/Berlin")
+    assert result.exit_code == 0, result.output
+    made = load_site(out)
+    assert (made.id, made.name, made.timezone) == ("s", "Small [b]", "Europe/Berlin")
+    assert [zone.id for zone in made.zones] == ["site", "building-2"]
+    assert result.stderr.splitlines() == [
+        'Boundary: Small [b] (way/1), id "s"',
+        "Kept: buildings 1, car parks 0",
+        "Left out:",
+        "  way/3: it is not a closed outline",
+        "  way/4: parts of it are not in the file",
+    ]
+    assert run("check", out).exit_code == 0
+
+
+def test_import_to_standard_output(tmp_path: Path) -> None:
+    """Without --output, standard output is the site file and nothing else."""
+    (tmp_path / "small.osm").write_text(SMALL)
+    result = run("import", tmp_path / "small.osm")
+    assert json.loads(result.stdout)["features"][0]["properties"]["id"] == "small-b"
+
+
+def test_import_without_boundary(tmp_path: Path) -> None:
+    """A boundary that isn't there ends with 2 and names the option."""
+    (tmp_path / "small.osm").write_text(SMALL)
+    result = run("import", tmp_path / "small.osm", "--boundary", "x")
+    assert result.exit_code == 2
+    assert 'the boundary "x": no closed way' in result.stderr
+    assert "--boundary NAME" in result.stderr
+
+
+def test_import_to_a_place_that_is_none(tmp_path: Path) -> None:
+    """Where the file can't be written, it ends with 2 and says why."""
+    (tmp_path / "small.osm").write_text(SMALL)
+    result = run("import", tmp_path / "small.osm", "-o", tmp_path / "no" / "out")
+    assert result.exit_code == 2
+    assert "can't be written: No such file or directory. Choose another place with --output" in result.stderr
+
+
+def test_import_real_data(tmp_path: Path) -> None:
+    """The raw data of a real campus become a site that `check` finds usable."""
+    out = tmp_path / "mc.geojson"
+    result = run("import", shared("data", "osm", "mc_rockville.osm.gz"), "-o", out)
+    assert "Kept: buildings 24, car parks 11" in result.stderr
+    assert "relation/20068407: ways around holes in it that are not in the file: 5" in result.stderr
+    assert run("check", out).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["check", "import"])
+def test_help_has_examples(command: str) -> None:
+    """Each command's help shows how it is used."""
+    assert f"  headcount site {command} " in run(command, "--help").output

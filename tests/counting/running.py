@@ -1,0 +1,216 @@
+"""The same messages through the oracle and through the engine, with results that compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from counting.walks import FIX, FORGET, ONLINE, Message, steps
+from headcount.counting.engine import Engine
+from headcount.counting.events import Events
+from headcount.counting.fix_batch import Fixes
+from headcount.counting.pseudonym_source import DAY_S
+from headcount.counting.site import Site
+from headcount.counting.site_file import parse_site
+from headcount.counting.zone_lookup import Zones
+from headcount.devices.pseudonyms import Pseudonyms
+from headcount.lab.chaos.oracle import KINDS, Event, Numbers, Oracle
+from headcount.messages.fixes import VERDICTS
+
+REASONS = ("moved", "outside", "silent", "removed")
+NO_VERDICT = 255
+#: Some day of the walks, which last weeks.
+FIRST_DAY = 1_790_000_000 // DAY_S
+NAMES = Pseudonyms({FIRST_DAY - 2 + i: bytes([i]) * 32 for i in range(200)})
+Counts = dict[str, dict[str, Numbers]]
+
+
+class Look(NamedTuple):
+    """Somebody asks for the counts after so many messages, at that time."""
+
+    after: int
+    now: float
+
+
+class Outcome(NamedTuple):
+    """What came of a list of messages."""
+
+    verdicts: list[str | None]  # None for a status
+    events: dict[tuple[str, str], list[list[Event]]]  # of each device, in order; see `in_order`
+    counts: list[Counts]  # one for each look
+
+
+def in_order(events: Iterable[Event]) -> dict[tuple[str, str], list[list[Event]]]:
+    """Each device's events in their order; those of one moment, in which zones have none, sorted."""
+    devices: dict[tuple[str, str], list[Event]] = {}
+    for event in events:
+        devices.setdefault((event.kind, event.device), []).append(event)
+    return {
+        key: [sorted(moment) for _, moment in groupby(own, key=lambda e: (e.t, e.reason == "silent"))]
+        for key, own in devices.items()
+    }
+
+
+def looks(rng: Random, messages: Sequence[Message], waits_s: Sequence[float], many: int) -> list[Look]:
+    """So many looks at random places, some of them at the very instant when a wait ends."""
+    found = list[Look]()
+    for after in sorted(rng.randint(1, len(messages)) for _ in range(many)):
+        start = messages[after - 1].received
+        end = messages[after].received if after < len(messages) else start + 2000.0
+        start = max(start, found[-1].now) if found and found[-1].after == after else start
+        ends = [m.t + wait for m in messages[max(0, after - 5) : after] for wait in waits_s]
+        ends = [t for t in ends if math.isfinite(t) and start <= t <= end]
+        now = rng.choice(ends) if ends and rng.random() < 0.5 else start + steps(rng, end - start)
+        found.append(Look(after, now))
+    return found
+
+
+def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence[Look]) -> Outcome:
+    """What the oracle makes of it."""
+    oracle, verdicts, counts = Oracle(geojson), list[str | None](), list[Counts]()
+    wanted = list(at)
+    for done, m in enumerate(messages, 1):
+        if m.what == FIX:
+            verdicts.append(oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc))
+        elif m.what == FORGET:
+            oracle.forget(m.received, m.kind, m.device)
+            verdicts.append(None)
+        else:
+            oracle.status(m.received, m.kind, m.device, m.what == ONLINE)
+            verdicts.append(None)
+        while wanted and wanted[0].after == done:
+            counts.append(oracle.counts(wanted.pop(0).now))
+    return Outcome(verdicts, in_order(oracle.events), counts)
+
+
+class Runner:
+    """An engine that is fed with messages and gives names instead of numbers."""
+
+    def __init__(self, site: Site, engine: Engine | None = None) -> None:
+        """Start with an empty engine, or with the one given."""
+        self.site = site
+        self.engine = engine or Engine(site, names=NAMES)
+        self.verdicts: list[str | None] = []
+        self.events: list[Event] = []
+        self.met: dict[tuple[str, int], tuple[str, str]] = {}  # name and day → who that is
+
+    def feed(self, messages: Sequence[Message]) -> None:
+        """Take the messages as one batch, or as several with somebody to be forgotten between them."""
+        start = 0
+        for row, message in enumerate(messages):
+            if message.what == FORGET:
+                if row > start:
+                    self._step(messages[start:row])
+                self._forget(message)
+                start = row + 1
+        if start < len(messages):
+            self._step(messages[start:])
+
+    def _forget(self, m: Message) -> None:
+        """By the names of all the days that may be kept, as whoever erases a device does it."""
+        today = int(m.received // DAY_S)
+        key = f"{m.kind}.{m.device}".encode()
+        labels = {day: int(NAMES.many([key], day)[0]) for day in range(today - 2, today + 2)}
+        removed = self.engine.remove(KINDS.index(m.kind), labels, m.received)
+        self._note(removed)
+        assert self.engine.find(key) is None
+        self.verdicts.append(None)
+
+    def _step(self, messages: Sequence[Message]) -> None:
+        self._meet(messages)
+        step = self.engine.step(self.fixes(messages))
+        codes = step.verdicts.tolist()
+        assert len(codes) == len(messages)
+        self.verdicts += [None if code == NO_VERDICT else VERDICTS[code] for code in codes]
+        self._note(step.events)
+
+    def fixes(self, messages: Sequence[Message]) -> Fixes:
+        """The messages as columns."""
+        keys = [f"{m.kind}.{m.device}".encode() for m in messages]
+
+        def column(name: str) -> Any:
+            return np.array([getattr(m, name) for m in messages], np.float64)
+
+        return Fixes(
+            device=self.engine.slots(keys),
+            what=np.array([m.what for m in messages], np.uint8),
+            received_s=column("received"),
+            t_s=column("t"),
+            lat_deg=column("lat"),
+            lon_deg=column("lon"),
+            acc_m=column("acc"),
+        )
+
+    def counts(self, now: float) -> Counts:
+        """All numbers of all zones then."""
+        self._note(self.engine.advance(now))
+        values = self.engine.counts(now)
+        assert values.dtype == np.int32
+        assert values.shape == (len(self.site.zones), 2, 4)
+        return {
+            zone.id: {kind: _numbers(four) for kind, four in zip(KINDS, row, strict=True)}
+            for zone, row in zip(self.site.zones, values.tolist(), strict=True)
+        }
+
+    def restored(self, zones: Zones | None = None) -> Runner:
+        """The same, with an engine that was saved and read again, into zones of the site where given."""
+        other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot(), zones, NAMES))
+        other.verdicts, other.events, other.met = self.verdicts, self.events, self.met
+        return other
+
+    def _note(self, events: Events) -> None:
+        columns = (events.device, events.zone, events.enter, events.t_s, events.reason, events.day)
+        for slot, zone, enter, t, reason, day in zip(*(c.tolist() for c in columns), strict=True):
+            name = self.engine.names(np.array([slot], np.int32), day).tobytes().hex()
+            change = "enter" if enter else "exit"
+            self.events.append(
+                Event(change, self.site.zones[zone].id, *self.met[name, day], t, REASONS[reason], day)
+            )
+
+    def _meet(self, messages: Sequence[Message]) -> None:
+        """Remember under which names these devices may be told of."""
+        for m in messages:
+            day = int(m.received // DAY_S)
+            self.met[NAMES.of(f"{m.kind}.{m.device}".encode(), day), day] = m.key
+
+
+def _numbers(four: list[int]) -> Numbers:
+    count, low, high, stale = four
+    return count, low, high, stale
+
+
+def by_engine(
+    geojson: dict[str, Any],
+    messages: Sequence[Message],
+    at: Sequence[Look],
+    cuts: Iterable[int] = (),
+    restores: Iterable[int] = (),
+    zones: Zones | None = None,
+) -> Outcome:
+    """What the engine makes of it, in batches that end at looks, cuts and restores (into these zones)."""
+    runner, counts, done = Runner(parse_site(geojson, "test")), list[Counts](), 0
+    restores = set(restores)
+    for stop in sorted({*cuts, *restores, *(look.after for look in at), len(messages)}):
+        runner.feed(messages[done:stop])
+        done = stop
+        counts += [runner.counts(look.now) for look in at if look.after == stop]
+        if stop in restores:
+            runner = runner.restored(zones)
+    return Outcome(runner.verdicts, in_order(runner.events), counts)
+
+
+def compare(expected: Outcome, got: Outcome, messages: Sequence[Message], at: Sequence[Look]) -> None:
+    """Fail with the first difference, in words."""
+    for i, (message, want, have) in enumerate(zip(messages, expected.verdicts, got.verdicts, strict=True)):
+        assert have == want, f"message {i} {message}: {have}, by the rules {want}"
+    for key in expected.events.keys() | got.events.keys():
+        assert got.events.get(key, []) == expected.events.get(key, []), f"events of {key}"
+    for look, wanted, had in zip(at, expected.counts, got.counts, strict=True):
+        assert had.keys() == wanted.keys()
+        for zone, kinds in wanted.items():
+            assert had[zone] == kinds, f"zone {zone} at {look}: (count, low, high, stale)"

@@ -1,0 +1,180 @@
+"""Random messages of random devices on a random campus: honest, noisy, late, broken, twice, silent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from headcount.lab.chaos.scenes import Scene
+
+START_S = 1_790_000_000.0
+#: All times are multiples of it, so that sums are exact and "at that very instant" can be met.
+STEP_S = 0.125
+FIX, ONLINE, OFFLINE, FORGET = 0, 1, 2, 3
+
+
+class Message(NamedTuple):
+    """A fix or status message as it was received, or a marker to forget; a missing number is NaN."""
+
+    received: float
+    kind: str
+    device: str
+    what: int
+    t: float = math.nan
+    lat: float = math.nan
+    lon: float = math.nan
+    acc: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose it is."""
+        return self.kind, self.device
+
+
+@dataclass
+class Mover:
+    """A device as the generator sees it."""
+
+    kind: str
+    id: str
+    x: float = 0.0
+    y: float = 0.0
+    t: float = START_S
+    sent: list[Message] = field(default_factory=list)
+
+
+def walk(rng: Random, scene: Scene, devices: int, length: int) -> list[Message]:
+    """So many messages of so many devices, in the order in which they were received."""
+    movers = [Mover(rng.choice(("person", "vehicle")), f"d{i // 2}") for i in range(devices)]
+    movers = list({(m.kind, m.id): m for m in movers}.values())
+    now, messages = START_S, list[Message]()
+    while len(messages) < length:
+        mover = rng.choice(movers)
+        if rng.random() < 0.01:  # one comes that nobody has heard of, instead of another one
+            movers.remove(mover)
+            mover = Mover(mover.kind, f"n{len(messages)}", mover.x, mover.y, now)
+            movers.append(mover)
+        now = _later(rng, now, mover, scene)
+        for message in _say(rng, now, mover, scene):
+            now = max(now, message.received)
+            messages.append(message)
+            mover.sent.append(message)
+    return messages
+
+
+def steps(rng: Random, most_s: float) -> float:
+    """A time from 0 to that, a multiple of the step."""
+    return rng.randint(0, int(most_s / STEP_S)) * STEP_S
+
+
+def _later(rng: Random, now: float, mover: Mover, scene: Scene) -> float:
+    roll = rng.random()
+    if roll < 0.3:
+        return now
+    if roll < 0.93:
+        return now + steps(rng, 10)
+    if roll < 0.99 and mover.sent:  # the very end of a hold, or just before or after
+        waits_s = scene.waits_s if rng.random() < 0.1 else scene.waits_s[:4]
+        end = mover.sent[-1].t + rng.choice(waits_s) + rng.choice((-STEP_S, 0, STEP_S))
+        return max(now, end) if math.isfinite(end) else now
+    return now + rng.choice((200.0, 400.0, 1000.0, 45000.0, 90000.0))
+
+
+def _say(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
+    roll = rng.random()
+    if roll < 0.015:
+        return _forgotten(rng, now, mover)
+    if roll < 0.06:
+        return [Message(now, mover.kind, mover.id, rng.choice((ONLINE, OFFLINE, OFFLINE)))]
+    if roll < 0.12 and mover.sent:
+        return [rng.choice(mover.sent[-3:])._replace(received=now)]
+    if roll < 0.18:
+        return [_broken(rng, now, mover, scene)]
+    if roll < 0.26:
+        return _odd_times(rng, now, mover, scene)
+    if roll < 0.31:
+        return _teleport(rng, now, mover, scene)
+    lag = rng.choice((0.0, 0.0, 0.0, steps(rng, 30), rng.choice(scene.waits_s[:5]) + STEP_S))
+    mover.t = max(min(mover.t, now) + STEP_S, now - lag)
+    return [_fix(rng, now, mover, mover.t, _move(rng, mover, scene))]
+
+
+def _forgotten(rng: Random, now: float, mover: Mover) -> list[Message]:
+    """Somebody is to be forgotten, twice now and then, or one who has never been here; some say the same again."""
+    marker = Message(now, mover.kind, rng.choice((mover.id, mover.id, mover.id, "stranger")), FORGET)
+    again = [said._replace(received=now) for said in mover.sent[-1:] if said.what == FIX]
+    return [marker, *rng.choice(([], [], [marker], again, [*again, marker], [*again, marker, *again]))]
+
+
+def _fix(rng: Random, now: float, mover: Mover, t: float, at: tuple[float, float]) -> Message:
+    return Message(now, mover.kind, mover.id, FIX, t, *at, _accuracy(rng))
+
+
+def _accuracy(rng: Random) -> float:
+    if rng.random() < 0.8:
+        return rng.choice((0.0, 3.0, 8.0, 20.0))
+    return rng.choice((math.nan, -1.0, 0.5, 30.0, 30.5, 60.0, 99.5, 100.0, 100.5, 150.0, 5000.0, math.inf))
+
+
+def _move(rng: Random, mover: Mover, scene: Scene) -> tuple[float, float]:
+    """Where it goes next: some metres on, somewhere on the campus, or exactly to a special spot."""
+    roll = rng.random()
+    if roll < 0.3:
+        return rng.choice(scene.spots)
+    if roll < 0.4:  # just around a special spot, on both sides of the margins
+        lat, lon = rng.choice(scene.spots)
+        y = math.degrees(rng.uniform(-45, 45) / 6_371_008.8)
+        return max(-90.0, min(90.0, lat + y)), lon + rng.choice((0.0, y))
+    if roll < 0.6:
+        mover.x, mover.y = (rng.uniform(-0.8, 0.8) * scene.radius_m for _ in "xy")
+    else:
+        mover.x, mover.y = mover.x + rng.uniform(-25, 25), mover.y + rng.uniform(-25, 25)
+    return scene.degrees(mover.x, mover.y)
+
+
+def _broken(rng: Random, now: float, mover: Mover, scene: Scene) -> Message:
+    good = _fix(rng, now, mover, now, _move(rng, mover, scene))
+    return rng.choice(
+        (
+            good._replace(t=math.nan),
+            good._replace(lat=math.nan),
+            good._replace(lon=math.nan),
+            good._replace(t=math.inf),
+            good._replace(lon=-math.inf),
+            good._replace(lat=0.0, lon=-0.0),
+            good._replace(lat=90.5),
+            good._replace(lon=-180.25),
+        )
+    )
+
+
+def _odd_times(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
+    """Before the last one, long ago (to the very instant at which it's too late), in the future."""
+    if rng.random() < 0.5:
+        t = now - rng.choice(scene.waits_s[:5]) + rng.choice((-STEP_S, 0.0, STEP_S))
+        return [_fix(rng, now, mover, t, _move(rng, mover, scene))]
+    t = rng.choice(
+        (
+            mover.t - steps(rng, 20) - STEP_S,
+            now + 60.0,
+            now + 60.0 + STEP_S,
+            now + steps(rng, 60),
+        )
+    )
+    return [_fix(rng, now, mover, t, _move(rng, mover, scene))]
+
+
+def _teleport(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
+    """One to four fixes in a row from far away, or spread over the campus too fast."""
+    far = rng.choice((2_000.0, 30_000.0, 2_000_000.0))
+    x, y = rng.choice(((far, 0.0), (0.0, -far), (rng.uniform(-1, 1) * scene.radius_m, 0.0)))
+    said = list[Message]()
+    for _ in range(rng.randint(1, 4)):
+        now += rng.choice((STEP_S, 1.0))
+        mover.t = max(mover.t, now)
+        at = scene.degrees(x + rng.uniform(-5, 5), y)
+        if -90 <= at[0] <= 90 and -180 <= at[1] <= 180:
+            said.append(_fix(rng, now, mover, mover.t, at))
+    return said

@@ -1,0 +1,219 @@
+"""What is in deploy/ fits Kubernetes' and Compose's schemas, and the program that it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from headcount.proxy import proxy_settings as proxy
+from headcount.roles import wiring
+from headcount.scaling import scale_settings as scaling
+from headcount.settings import ENVIRONMENT, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+BASE, HPA, KEDA = (DEPLOY / "k8s" / name for name in ("base", "hpa", "keda"))
+#: What is in the folders and is no object of a cluster.
+OTHERS = {"kustomization.yaml", "adapter-rules.yaml"}
+#: Variables of the environment that aren't settings.
+MORE_VARIABLES = {"LOG_LEVEL", "PULSE"}
+
+
+def objects(folder: Path) -> Iterator[dict[str, Any]]:
+    """All objects of a folder's manifests."""
+    for file in sorted(folder.glob("*.yaml")):
+        if file.name not in OTHERS:
+            yield from yaml.safe_load_all(file.read_text())
+
+
+def workloads() -> list[dict[str, Any]]:
+    """Everything that has pods."""
+    return [one for one in objects(BASE) if one["kind"] in {"Deployment", "StatefulSet"}]
+
+
+def containers() -> list[dict[str, Any]]:
+    """All containers of all pods."""
+    return [one for workload in workloads() for one in workload["spec"]["template"]["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("folder", [BASE, HPA])
+def test_manifests_fit_the_schema(folder: Path) -> None:
+    """Every object is as Kubernetes' schema has it, and has no field that the schema doesn't know."""
+    found = list(objects(folder))
+    assert found
+    for one in found:
+        kubernetes_validate.validate(one, "1.30", strict=True)
+
+
+def test_scaled_objects_are_whole() -> None:
+    """KEDA's objects name a workload that is there, sensible limits, and queries with thresholds."""
+    names = {one["metadata"]["name"] for one in workloads()}
+    for one in objects(KEDA):
+        assert (one["apiVersion"], one["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+        spec = one["spec"]
+        assert spec["scaleTargetRef"]["name"] in names
+        assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+        assert set(spec) <= {
+            *("scaleTargetRef", "minReplicaCount", "maxReplicaCount", "pollingInterval"),
+            *("fallback", "triggers", "advanced"),
+        }
+        for trigger in spec["triggers"]:
+            assert trigger["type"] == "prometheus"
+            assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold"}
+            assert float(trigger["metadata"]["threshold"]) > 0
+
+
+@pytest.mark.parametrize("folder", [BASE, HPA, KEDA])
+def test_kustomizations_name_every_file(folder: Path) -> None:
+    """A kustomization has all files of its folder, and none that isn't there."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert kustomization["kind"] == "Kustomization"
+    resources = set(kustomization["resources"])
+    there = {file.name for file in folder.glob("*.yaml")} - OTHERS
+    assert {name for name in resources if name.endswith(".yaml")} == there
+    assert all((folder / name).exists() for name in resources)
+
+
+def test_rules_of_the_adapter_are_where_it_reads_them() -> None:
+    """Kustomize's `namespace` would move the rules out of theirs, and a suffix would hide them from the chart."""
+    kustomization = yaml.safe_load((HPA / "kustomization.yaml").read_text())
+    (rules,) = kustomization["configMapGenerator"]
+    assert (rules["name"], rules["namespace"]) == ("headcount-adapter-rules", "monitoring")
+    assert kustomization["generatorOptions"] == {"disableNameSuffixHash": True}
+    assert "namespace" not in kustomization
+    assert {one["metadata"]["namespace"] for one in objects(HPA)} == {"headcount"}
+
+
+def test_pods_are_restricted() -> None:
+    """No pod runs as root, can gain rights, can write where it needn't, or talks to Kubernetes."""
+    for workload in workloads():
+        pod = workload["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"], workload["metadata"]["name"]
+        assert pod["automountServiceAccountToken"] is False
+        for one in pod["containers"]:
+            assert one["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "limits" in one["resources"]
+            assert "requests" in one["resources"]
+            assert "livenessProbe" in one
+            mounted = {mount["name"] for mount in one["volumeMounts"]}
+            templates = workload["spec"].get("volumeClaimTemplates", [])
+            given = {volume["name"] for volume in pod["volumes"]} | {t["metadata"]["name"] for t in templates}
+            assert mounted <= given
+
+
+def test_pods_have_time_to_end() -> None:
+    """A broker gets longer to end than it needs to send its devices away, here and in Compose."""
+    broker = next(one for one in workloads() if one["metadata"]["name"] == "broker")
+    pod = broker["spec"]["template"]["spec"]
+    drain_s = float(environment(pod["containers"][0])["HEADCOUNT_DRAIN_S"])
+    assert pod["terminationGracePeriodSeconds"] >= drain_s + 15
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert services["broker"]["environment"]["HEADCOUNT_DRAIN_S"] == "${DRAIN_S:-20}"
+    assert int(services["broker"]["stop_grace_period"].rstrip("s")) >= 35
+
+
+def environment(container: dict[str, Any]) -> dict[str, Any]:
+    """Its variables that have a value."""
+    return {one["name"]: one.get("value") for one in container.get("env", [])}
+
+
+def test_everything_set_is_a_setting() -> None:
+    """Manifests and Compose start roles that there are, and set nothing that headcount doesn't know."""
+    known = {f"{ENVIRONMENT}{name.upper()}" for name in [*Settings.__dataclass_fields__, *MORE_VARIABLES]}
+    known |= {scaling.variable(name) for name in scaling.ScaleSettings.__dataclass_fields__}
+    known |= {proxy.variable(name) for name in proxy.ProxyOptions.__dataclass_fields__}
+    base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    literals = next(one for one in base["configMapGenerator"] if one["name"] == "settings")["literals"]
+    named = {literal.split("=")[0] for literal in literals}
+    started = []
+    for one in containers():
+        named |= set(environment(one))
+        started.append(one["args"])
+    for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
+        named |= {name for name in service.get("environment", {}) if name.startswith(ENVIRONMENT)}
+        if service.get("image", "").startswith("${HEADCOUNT_IMAGE") and "entrypoint" not in service:
+            started.append(service["command"])
+    image = re.findall(rf"{ENVIRONMENT}\w+(?==)", (ROOT / "Dockerfile").read_text())
+    assert named | set(image) <= known
+    for command, role in started:
+        assert command == "run"
+        assert role in wiring.ROLES
+
+
+def test_every_role_may_talk_to_the_core_only_where_it_must() -> None:
+    """Each workload has a policy of its own beside the one that forbids everything."""
+    policies = {one["metadata"]["name"]: one for one in objects(BASE) if one["kind"] == "NetworkPolicy"}
+    assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert {one["metadata"]["name"] for one in workloads()} <= policies.keys()
+
+
+@pytest.mark.parametrize("profiles", [[], ["elastic", "monitoring"]])
+def test_compose_reads_the_file(profiles: list[str]) -> None:
+    """`docker compose` itself takes the file; all of our containers are without rights."""
+    program = Path(sysconfig.get_path("scripts")) / "docker-compose"
+    options = [word for name in profiles for word in ("--profile", name)]
+    answer = subprocess.check_output(
+        [program, "--file", DEPLOY / "compose.yaml", *options, "config", "--format", "json"], text=True
+    )
+    services = json.loads(answer)["services"]
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("read_only") or name == "grafana", name
+        open_ports = [port for port in service.get("ports", []) if port["host_ip"] != "127.0.0.1"]
+        assert not open_ports, name
+    assert {name for name, service in services.items() if service.get("ports")} <= {"proxy", "grafana"}
+
+
+def expressions() -> Iterator[str]:
+    """All that is asked of Prometheus anywhere."""
+    dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        yield from (target["expr"] for target in panel["targets"])
+    for one in objects(KEDA):
+        yield from (trigger["metadata"]["query"] for trigger in one["spec"]["triggers"])
+    rules = yaml.safe_load((HPA / "adapter-rules.yaml").read_text())
+    for rule in rules["rules"] + rules["externalRules"]:
+        yield rule["seriesQuery"]
+        yield rule["metricsQuery"]
+
+
+def test_metrics_that_are_asked_for_exist() -> None:
+    """Dashboard, autoscalers and KEDA ask for nothing that headcount doesn't tell."""
+    asked = {name for text in expressions() for name in re.findall(r"\bheadcount_\w+", text)}
+    source = "\n".join(file.read_text() for file in (ROOT / "src" / "headcount").rglob("*.py"))
+    known = set(re.findall(r'"(headcount_\w+)"', source))
+    known |= {f"headcount_adapter_{what}" for what in ("translated", "rejected", "ignored")}
+    assert asked
+    assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked} <= known
+
+
+def test_autoscalers_ask_for_what_the_adapter_gives() -> None:
+    """Every metric of an autoscaler is a series or the name that a rule gives to one."""
+    rules = yaml.safe_load((HPA / "adapter-rules.yaml").read_text())
+    given = set()
+    for rule in rules["rules"] + rules["externalRules"]:
+        series = re.match(r"\w+", rule["seriesQuery"])
+        assert series is not None
+        given.add(rule.get("name", {}).get("as", series[0]))
+    asked = set()
+    for one in objects(HPA):
+        for metric in one["spec"]["metrics"]:
+            source = metric.get("external") or metric.get("pods")
+            if source is not None:
+                asked.add(source["metric"]["name"])
+    assert asked
+    assert asked <= given

@@ -1,0 +1,135 @@
+"""The server's question and our answer, as bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.devices.auth_callout import MOST_BYTES, REFUSED, Request, Signer, read_request
+from headcount.devices.permissions import Rights
+
+NOW_S = 1_800_000_000.5
+RIGHTS = Rights(("a.b",), ("c", "c.>"), 7, 99)
+QUESTION: dict[str, Any] = {
+    "exp": NOW_S + 2,
+    "nats": {
+        "user_nkey": "UKEY",
+        "server_id": {"id": "SERVER", "name": "n"},
+        "client_info": {"host": "192.0.2.1", "type": "mqtt", "mqtt_id": "c1", "id": 7, "kind": "Client"},
+        "connect_opts": {"user": "u1", "pass": "p1", "protocol": 1},
+    },
+}
+
+
+def question(claims: Any) -> bytes:
+    """A JWT of the server's; nobody looks at its signature."""
+    return b"e30." + base64.urlsafe_b64encode(msgspec.json.encode(claims)).rstrip(b"=") + b".c2ln"
+
+
+def part(text: bytes) -> bytes:
+    """One of a JWT's parts."""
+    return base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+
+
+def claims_of(token: bytes, account: str) -> dict[str, Any]:
+    """What a JWT says, whose signature is this account's."""
+    raw = base64.b32decode(account)
+    assert (len(account), account[0]) == (56, "A")
+    assert binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") == raw[-2:]
+    header, body, signature = token.split(b".")
+    assert msgspec.json.decode(part(header)) == {"typ": "JWT", "alg": "ed25519-nkey"}
+    Ed25519PublicKey.from_public_bytes(raw[1:-2]).verify(part(signature), header + b"." + body)
+    found: dict[str, Any] = msgspec.json.decode(part(body))
+    return found
+
+
+def test_a_question() -> None:
+    """Who wants in, from where, with what, and until when an answer is waited for; nothing of it is shown."""
+    found = read_request(question(QUESTION))
+    assert found == Request(
+        "UKEY", "SERVER", "u1", "p1", "c1", "192.0.2.1", "mqtt", certificate=None, until_s=NOW_S + 2
+    )
+    assert repr(found) == "Request(…)"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"a.b",
+        b"a.b.c.d",
+        b"a.!.c",
+        question([]),
+        question({}),
+        question({"nats": {"user_nkey": "U"}}),
+        question({"nats": QUESTION["nats"] | {"connect_opts": {"user": 5}}}),
+        b"." + b"A" * MOST_BYTES + b".",
+        b"." + base64.urlsafe_b64encode(b"[" * 20_000) + b".",
+    ],
+)
+def test_no_question(data: bytes) -> None:
+    """What can't be read is nobody's question."""
+    assert read_request(data) is None
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_whatever_comes(raw: bytes, encoded: bool) -> None:
+    """No bytes raise anything."""
+    assert read_request(b"a." + base64.urlsafe_b64encode(raw) + b".c" if encoded else raw) is None
+
+
+def test_a_broken_certificate() -> None:
+    """A certificate that can't be read is none."""
+    nats = QUESTION["nats"] | {"client_tls": {"verified_chains": [["no certificate"]]}}
+    found = read_request(question({"nats": nats}))
+    assert found is not None
+    assert found.certificate is None
+
+
+@pytest.mark.parametrize("expires_s", [None, NOW_S + 0.2])
+def test_let_in(expires_s: float | None) -> None:
+    """The answer is bound to this connection and server, and holds a user with just these rights and this end."""
+    signer = Signer("the secret", "ACC")
+    request = Request("UKEY", "SERVER")
+    answer = claims_of(signer.accept(request, "d1.abcd", RIGHTS, NOW_S, expires_s), signer.public)
+    assert (answer["sub"], answer["aud"], answer["iss"]) == ("UKEY", "SERVER", signer.public)
+    assert (answer["nats"]["type"], answer["nats"].get("error")) == ("authorization_response", None)
+    user = claims_of(answer["nats"]["jwt"].encode(), signer.public)
+    assert (user["sub"], user["name"], user["aud"]) == ("UKEY", "d1.abcd", "ACC")
+    assert user.get("exp") == (None if expires_s is None else 1_800_000_001)
+    assert user["nats"]["pub"] == {"allow": ["a.b"]}
+    assert user["nats"]["sub"] == {"allow": ["c", "c.>"]}
+    assert (user["nats"]["subs"], user["nats"]["payload"]) == (7, 99)
+    assert user["nats"]["allowed_connection_types"] == ["MQTT", "MQTT_WS"]
+
+
+def test_nothing_allowed_is_all_denied() -> None:
+    """To the server an empty list would mean everything."""
+    signer = Signer("the secret", "ACC")
+    answer = claims_of(signer.accept(Request("U", "S"), "n", Rights((), ("c",)), NOW_S, None), signer.public)
+    user = claims_of(answer["nats"]["jwt"].encode(), signer.public)
+    assert user["nats"]["pub"] == {"deny": [">"]}
+
+
+def test_refused() -> None:
+    """The server, and so its log, is told no reason."""
+    signer = Signer("the secret", "ACC")
+    answer = claims_of(signer.refuse(Request("U", "S", "u1", "p1"), NOW_S), signer.public)
+    assert (answer["nats"]["error"], "jwt" in answer["nats"]) == (REFUSED, False)
+
+
+def test_every_unit_has_the_same_key() -> None:
+    """The key follows from the deployment's secret alone, and another secret has another."""
+    signer, same, other = (Signer(secret, "ACC") for secret in ("one", "one", "two"))
+    assert signer.public == same.public != other.public
+    answer = other.refuse(Request("U", "S"), NOW_S)
+    with pytest.raises(InvalidSignature):
+        claims_of(answer, signer.public)

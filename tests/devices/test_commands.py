@@ -1,0 +1,360 @@
+"""Commands reach devices with QoS 1, are answered or expire; at a real broker, with real MQTT clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from cluster_fixture import open_core, open_unit
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL
+from headcount.devices import commands
+from headcount.devices.command_delivery import Delivery
+from headcount.devices.commands import Commands, decoded_ack
+from headcount.errors import DeviceError
+from headcount.messages.commands import Ack, CommandSent
+from headcount.messages.records import Command, Seen
+from headcount.messages.topics import ACK_TOPIC, COMMAND_TOPIC
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
+from headcount.worker.publisher import MqttAddress
+from nats_fixture import PASSWORD, internal_client, running_broker
+
+SITE, KIND = "s", "person"
+PAUSES_S = (0.2, 0.4, 0.8)
+_names = (f"d{number}" for number in range(1000))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker of this file."""
+    with running_broker(tmp_path_factory.mktemp("broker"), partitions=1) as running:
+        yield running
+
+
+@pytest.fixture
+def name() -> str:
+    """A device that no other test uses."""
+    return next(_names)
+
+
+@dataclass
+class Role:
+    """The store of commands, and loops that deliver them, with a clock that can be set ahead."""
+
+    nc: Client
+    commands: Commands
+    ahead_s: float = 0.0
+
+    def now_s(self) -> float:
+        """By the clock of this role."""
+        return time.time() + self.ahead_s
+
+    async def add(self, device: str, command: Any = "report", **fields: Any) -> Command:
+        """Queue a command."""
+        return await self.commands.add(SITE, "person", device, command, now_s=self.now_s(), **fields)
+
+    async def until(self, command: Command, state: str) -> Command:
+        """The command as soon as it is in this state."""
+        async with asyncio.timeout(10):
+            while True:
+                found = await self.commands.get(command.device, command.id)
+                if found is not None and found.state == state:
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def seen(self, device: str, *, connected: bool) -> None:
+        """Say that a device is there or not, as its broker unit does."""
+        value = msgspec.json.encode(Seen(time.time(), connected, "unit"))
+        await Bucket(self.nc, self.nc.jetstream(), SEEN_BUCKET).put(device, value)
+
+
+@asynccontextmanager
+async def role(broker: Broker, loops: int = 1) -> AsyncIterator[Role]:
+    """So many running loops."""
+    client = await internal_client(broker)
+    try:
+        async with delivering(client, broker.config.mqtt_port, loops) as made:
+            yield made
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[Role]:
+    """So many loops over a connection to the core, which takes MQTT on this port."""
+    stop = asyncio.Event()
+    made = Role(client, Commands(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
+    brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(loops):
+            group.create_task(Delivery(client, brokers, made.now_s, PAUSES_S).run(stop))
+        try:
+            yield made
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def device(broker: Broker | int, name: str) -> AsyncIterator[aiomqtt.Client]:
+    """A device that hears its commands, at a broker or a port."""
+    port = broker if isinstance(broker, int) else broker.config.mqtt_port
+    async with aiomqtt.Client("127.0.0.1", port, timeout=10) as client:
+        await client.subscribe(topic(name), qos=1)
+        yield client
+
+
+def topic(name: str, what: str = COMMAND_TOPIC) -> str:
+    """The topic of a device's commands, or another one."""
+    return what.format(site=SITE, kind=KIND, device=name)
+
+
+async def heard(client: aiomqtt.Client) -> tuple[CommandSent, int]:
+    """The next command, and its quality of service."""
+    async with asyncio.timeout(10):
+        message = await anext(client.messages)
+    assert isinstance(message.payload, bytes)
+    return msgspec.json.decode(message.payload, type=CommandSent), message.qos
+
+
+async def answer(client: aiomqtt.Client, name: str, **fields: Any) -> None:
+    """Acknowledge, or refuse, as a device does."""
+    await client.publish(topic(name, ACK_TOPIC), msgspec.json.encode(fields), qos=1)
+
+
+def run(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a test's coroutine."""
+    asyncio.run(check())
+
+
+def test_a_device_that_is_there_gets_it_with_qos_1(broker: Broker, name: str) -> None:
+    """A command arrives at once, with QoS 1, and its answer is kept."""
+
+    async def check() -> None:
+        async with role(broker) as devices, device(broker, name) as phone:
+            began_s = time.monotonic()
+            sent = await devices.add(name, "interval", interval_s=30.0)
+            command, qos = await heard(phone)
+            assert time.monotonic() - began_s < 5
+            assert qos == 1
+            assert (command.id, command.command, command.interval_s) == (sent.id, "interval", 30.0)
+            assert (await devices.until(sent, "sent")).sent is not None
+            await answer(phone, name, id=command.id, text="every 30 s")
+            done = await devices.until(sent, "acknowledged")
+            assert done.answer == "every 30 s"
+            assert done.answered is not None
+
+    run(check)
+
+
+def test_an_absent_one_gets_it_on_its_return(broker: Broker, name: str) -> None:
+    """What was commanded while a device was away waits, and comes when it is said to be connected."""
+
+    async def check() -> None:
+        async with role(broker) as devices:
+            await devices.seen(name, connected=False)
+            await asyncio.sleep(0.1)
+            sent = await devices.add(name, "message", text="battery low?")
+            await asyncio.sleep(0.5)
+            found = await devices.commands.get(name, sent.id)
+            assert found is not None
+            assert found.state == "queued"
+            async with device(broker, name) as phone:
+                await devices.seen(name, connected=True)
+                command, qos = await heard(phone)
+                assert (command.id, command.text, qos) == (sent.id, "battery low?", 1)
+                await answer(phone, name, id=command.id, ok=False, text="no screen")
+                assert (await devices.until(sent, "refused")).answer == "no screen"
+
+    run(check)
+
+
+def test_it_is_repeated_until_it_is_answered(broker: Broker, name: str) -> None:
+    """Where nobody says who is connected, it is sent again with growing pauses, and no more once answered."""
+
+    async def check() -> None:
+        async with role(broker) as devices:
+            sent = await devices.add(name)
+            await devices.until(sent, "sent")
+            async with device(broker, name) as phone:
+                first, second = await heard(phone), await heard(phone)
+                assert first[0].id == second[0].id == sent.id
+                await answer(phone, name, id=sent.id)
+                await devices.until(sent, "acknowledged")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1.5):
+                        await anext(phone.messages)
+
+    run(check)
+
+
+def test_expired_and_erased(broker: Broker, name: str) -> None:
+    """What nobody answers in time is expired, isn't sent any more, and is gone after a day."""
+
+    async def check() -> None:
+        async with role(broker) as devices:
+            await devices.seen(name, connected=False)
+            sent = await devices.add(name, expires_s=600.0)
+            devices.ahead_s = 601.0
+            await devices.until(sent, "expired")
+            async with device(broker, name) as phone:
+                await devices.seen(name, connected=True)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1.5):
+                        await anext(phone.messages)
+                await answer(phone, name, id=sent.id)
+            devices.ahead_s += commands.KEPT_S
+            async with asyncio.timeout(10):
+                while await devices.commands.of(name):  # noqa: ASYNC110  # the bucket is asked
+                    await asyncio.sleep(0.05)
+
+    run(check)
+
+
+def test_only_its_device_answers(broker: Broker, name: str) -> None:
+    """Answers of others, of another kind, to other ids, or that are none, change nothing and break nothing."""
+
+    async def check() -> None:
+        async with role(broker) as devices, device(broker, name) as phone:
+            sent = await devices.add(name)
+            await heard(phone)
+            good = msgspec.json.encode({"id": sent.id})
+            await phone.publish(f"headcount/{SITE}/vehicle/{name}/ack", good, qos=1)
+            await phone.publish(f"headcount/other/{KIND}/{name}/ack", good, qos=1)
+            await phone.publish(topic(f"{name}x", ACK_TOPIC), good, qos=1)
+            for broken in (
+                b"",
+                b"{",
+                b"[" * 5000,
+                b'{"id": 1}',
+                b'{"id": "*"}',
+                b'{"id": "0123456789abcdef"}',
+            ):
+                await phone.publish(topic(name, ACK_TOPIC), broken, qos=1)
+            await asyncio.sleep(0.3)
+            await devices.until(sent, "sent")
+            await answer(phone, name, id=sent.id, text="a\x00b" + "x" * 1000)
+            done = await devices.until(sent, "acknowledged")
+            assert done.answer == "ab" + "x" * (commands.MOST_TEXT - 2)
+
+    run(check)
+
+
+def test_several_loops(broker: Broker, name: str) -> None:
+    """With several loops at work each command is sent with one id, answered once, and nothing is lost."""
+
+    async def check() -> None:
+        async with role(broker, loops=3) as devices, device(broker, name) as phone:
+            sent = [await devices.add(name) for _ in range(5)]
+            missing = {each.id for each in sent}
+            while missing:
+                command, _ = await heard(phone)
+                missing.discard(command.id)
+                await answer(phone, name, id=command.id)
+            for each in sent:
+                await devices.until(each, "acknowledged")
+
+    run(check)
+
+
+def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
+    """A device at a leaf gets what the core's loop sends, with QoS 1, and its answer comes back."""
+
+    async def check() -> None:
+        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+            await unit.until_status(200)
+            client = await core.client()
+            async with delivering(client, core.configs[0].mqtt_port) as devices:
+                sent = await devices.add(name)
+                async with device(unit.port, name) as phone:
+                    command, qos = await heard(phone)
+                    assert (command.id, qos) == (sent.id, 1)
+                    await answer(phone, name, id=command.id)
+                    await devices.until(sent, "acknowledged")
+            await client.close()
+
+    run(check)
+
+
+def test_withdrawn(broker: Broker, name: str) -> None:
+    """A withdrawn command is erased and isn't sent any more; one that isn't there can't be withdrawn."""
+
+    async def check() -> None:
+        async with role(broker) as devices:
+            sent = await devices.add(name, "message", text="never mind")
+            await devices.until(sent, "sent")
+            assert await devices.commands.withdraw(name, sent.id)
+            assert not await devices.commands.withdraw(name, sent.id)
+            assert not await devices.commands.withdraw(name, "*")
+            assert await devices.commands.of(name) == []
+            async with device(broker, name) as phone:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1.5):
+                        await anext(phone.messages)
+
+    run(check)
+
+
+def test_limits(broker: Broker, name: str) -> None:
+    """A device has at most so many waiting commands; wildcards in ids find nothing."""
+
+    async def check() -> None:
+        client = await internal_client(broker)
+        store = Commands(Bucket(client, client.jetstream(), COMMAND_BUCKET))
+        for _ in range(commands.MOST_OPEN):
+            await store.add(SITE, "person", name, "report", now_s=time.time())
+        with pytest.raises(DeviceError, match="wait for this device already"):
+            await store.add(SITE, "person", name, "report", now_s=time.time())
+        assert await store.of("*") == []
+        assert await store.get(name, "*") is None
+        assert await store.erase_all(name) == commands.MOST_OPEN
+        assert await store.of(name) == []
+        await client.close()
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "problem"),
+    [
+        ("interval", {}, "interval_s is missing"),
+        ("interval", {"interval_s": 0.5}, "not within 1 and 86400"),
+        ("interval", {"interval_s": float("nan")}, "not within 1 and 86400"),
+        ("report", {"text": "x"}, "text doesn't go with it"),
+        ("pause", {"until": 999.0}, "next 7 days"),
+        ("pause", {"until": 1000.0 + 8 * 86_400}, "next 7 days"),
+        ("message", {"text": "x" * 257}, "1 to 256"),
+        ("message", {"text": ""}, "1 to 256"),
+        ("message", {"text": "\x1b[2J"}, "1 to 256"),
+        ("report", {"expires": 1000.0 + 8 * 86_400}, "7 days"),
+        ("report", {"expires": 1000.0}, "7 days"),
+        ("report", {"device": "a.b"}, "is no id"),
+    ],
+)
+def test_what_is_refused(command: Any, fields: dict[str, Any], problem: str) -> None:
+    """Each command has exactly its own value, within its limits."""
+    made: dict[str, Any] = {
+        "device": "d",
+        "kind": "person",
+        "site": SITE,
+        "created": 1000.0,
+        "expires": 1060.0,
+    }
+    with pytest.raises(DeviceError, match=problem):
+        commands.check(Command(id="0" * 16, command=command, **(made | fields)))
+
+
+def test_answers_are_decoded_or_none() -> None:
+    """An answer without `ok` is a yes."""
+    assert decoded_ack(b'{"id": "0123456789abcdef"}') == Ack("0123456789abcdef", ok=True)
+    assert decoded_ack(b" " * 5000) is None

@@ -1,0 +1,123 @@
+"""Devices as CSV: in, out, and all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.devices import credentials
+from headcount.devices.csv_table import exported, import_rows, joined, line, parsed, split
+from headcount.devices.registry import MOST_LABEL, Registry, new_handle
+from headcount.errors import DeviceError
+from headcount.messages.records import Device, Seen
+from headcount.messages.topics import KINDS
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from nats_fixture import PASSWORD, internal_client, open_broker
+
+_PRINTABLE = st.text(st.characters(exclude_categories=("C", "Zl", "Zp", "Zs")) | st.just(" "), max_size=60)
+TEXTS = (_PRINTABLE | st.from_regex(r"['=+@;\\\"-]{1,5}[a-z;\\,\"']{0,5}", fullmatch=True)).map(str.strip)
+SEVERAL = st.lists(TEXTS.filter(bool), max_size=4, unique=True)
+GROUPS = st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True), max_size=4, unique=True)
+
+
+@given(TEXTS, SEVERAL, GROUPS, st.sampled_from(KINDS), st.booleans(), TEXTS)
+def test_what_is_exported_can_be_imported(
+    label: str, aliases: list[str], groups: list[str], kind: str, gateway: bool, app: str
+) -> None:
+    """Any device's own fields come back from a table as they were, whatever signs they hold."""
+    assert kind in KINDS
+    device = Device(
+        id=new_handle(),
+        site="ul",
+        kind="person" if kind == "person" else "vehicle",
+        label=label,
+        aliases=aliases,
+        groups=groups,
+        gateway=gateway,
+        app=app,
+    )
+    (row,) = parsed("".join(exported([device], {device.id: Seen(5.0, True, "a")})), "ul")
+    assert row.kind == kind
+    fields = {"label": "", "aliases": [], "groups": [], "app": ""} | row.fields
+    assert fields == {"label": label, "aliases": aliases, "groups": groups, "gateway": gateway, "app": app}
+
+
+@given(st.lists(TEXTS.filter(bool), max_size=6))
+def test_several_texts_fit_into_one_cell(texts: list[str]) -> None:
+    """Joining and splitting is the identity."""
+    assert split(joined(texts)) == texts
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_no_cell_is_a_formula(cells: list[str]) -> None:
+    """Nothing that a spreadsheet gets from us begins like a formula."""
+    (read,) = csv.reader(io.StringIO(line(cells)))
+    assert not [cell for cell in read if cell.startswith(("=", "+", "-", "@"))]
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("", "names no column `kind`"),
+        ("label\nx\n", "names no column `kind`"),
+        ("kind,colour\nperson,red\n", "'colour'"),
+        ("kind,kind\nperson,person\n", "twice"),
+        ("kind\n", "has no devices"),
+        ("kind\nperson\ncat\n", "line 3: kind: is 'cat'"),
+        ("kind,label\nperson\n", "line 2: 1 cells"),
+        (f"kind,label\nperson,{'x' * (MOST_LABEL + 1)}\n", "line 2: label: is 101 characters"),
+        ('kind,label\nperson,"a\nb"\n', "line 3: label: holds characters"),
+        ('kind,label\nperson,"a"b\n', "line 2: "),
+        ("kind,site\nperson,elsewhere\n", "line 2: site: is 'elsewhere'"),
+        ("kind,gateway\nperson,maybe\n", "line 2: gateway: is 'maybe'"),
+        ("kind,groups\nperson,a b\n", "line 2: groups"),
+        ("kind,aliases\nperson,iotp/1\nperson,iotp/2;iotp/1\n", "line 3: aliases: 'iotp/1' is on line 2"),
+    ],
+)
+def test_a_bad_table_is_refused_with_the_line(table: str, problem: str) -> None:
+    """The error names the line and what is wrong there."""
+    with pytest.raises(DeviceError) as caught:
+        parsed(table, "ul")
+    assert problem in str(caught.value)
+
+
+def test_all_bad_lines_are_named_at_once() -> None:
+    """Whoever mends a table needn't try it once for each mistake."""
+    with pytest.raises(DeviceError, match=r"(?s)line 2.*line 4"):
+        parsed("kind\ncat\nperson\ndog\n", "ul")
+
+
+def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
+    """Every row becomes a device with a secret of its own; where one is refused, nothing is left of any."""
+
+    async def run() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), PASSWORD)
+            text = (
+                "﻿Kind,Label,Groups,Aliases\r\nperson,Ford,staff;night,iotp/1\r\n\r\nvehicle,'=SUM(A1),,\r\n"
+            )
+            done: list[int] = []
+            added = await import_rows(registry, "ul", parsed(text, "ul"), done.append)
+            assert [device.label for device, _ in added] == ["Ford", "=SUM(A1)"]
+            assert [device.kind for device, _ in added] == ["person", "vehicle"]
+            assert all(credentials.matches(secret, device.secret) for device, secret in added)
+            assert len({secret for _, secret in added}) == 2
+            assert done == [2]
+            before = await registry.all()
+            assert len(before) == 2
+            clash = "kind,aliases\n" + "".join(f"person,iotp/{n}\n" for n in (5, 6, 1))
+            with pytest.raises(DeviceError, match="line 4: alias 'iotp/1'"):
+                await import_rows(registry, "ul", parsed(clash, "ul"))
+            assert await registry.all() == before
+            assert await registry.by_alias("iotp/5") is None
+            await client.close()
+
+    asyncio.run(run())

@@ -1,0 +1,150 @@
+"""Who is kept out and for how long, and what is too much."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.broker.core import Broker
+from headcount.devices.device_bans import MOST_REASON, MOST_S, Banned, Bans, address_of, banned, key_of
+from headcount.devices.rate_limits import MINUTE_S, Limits, Meter, Tally
+from headcount.errors import DeviceError
+from headcount.messages.records import Ban
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import BAN_BUCKET
+from nats_fixture import internal_client, running_broker
+
+LIMITS = Limits(messages_per_s=2.0, burst_messages=10.0, bytes_per_s=100.0, burst_bytes=1000.0)
+
+
+# --- bans ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("who", "key"),
+    [
+        ("a2b3c4d5e6f7a2b3c4d5", "device.a2b3c4d5e6f7a2b3c4d5"),
+        ("192.0.2.1", "address." + b"192.0.2.1".hex()),
+        ("2001:DB8:0::1", "address." + b"2001:db8::1".hex()),
+    ],
+)
+def test_keys(who: str, key: str) -> None:
+    """An address has one key however it is written, and it can be read back from it; a device's has its id."""
+    assert key_of(who) == key
+    address = address_of(key)
+    assert (address is None) == key.startswith("device.")
+    if address is not None:
+        assert key_of(address) == key
+    assert banned(key, Ban(5.0, "why")) == Banned(None if address else who, address, 5.0, "why")
+
+
+@pytest.mark.parametrize("who", ["", "a.b", "192.0.2.0/24", "*", ">", "a b", "x" * 65, "192.0.2.1:80"])
+def test_neither_device_nor_address(who: str) -> None:
+    """What is no id and no address gets into no key."""
+    with pytest.raises(DeviceError):
+        key_of(who)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker of this file."""
+    with running_broker(tmp_path_factory.mktemp("bans")) as running:
+        yield running
+
+
+def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
+    """Bans stand in the order of their ends, a newer one replaces, a lifted or ended one is gone."""
+    del tmp_path
+
+    async def check() -> None:
+        client = await internal_client(broker)
+        bans = Bans(Bucket(client, client.jetstream(), BAN_BUCKET))
+        assert await bans.all() == []
+        first = await bans.add("d1", 100, "a")
+        await bans.add("192.0.2.1", 50, "b")
+        assert abs(first.until - time.time() - 100) < 10
+        assert [(one.device, one.address) for one in await bans.all()] == [(None, "192.0.2.1"), ("d1", None)]
+        await bans.add("192.0.2.1", 200, "c")
+        assert [one.reason for one in await bans.all()] == ["a", "c"]
+        assert await bans.lift("d1")
+        assert not await bans.lift("d1")
+        await bans.add("d2", 1, "short")
+        while any(one.device == "d2" for one in await bans.all()):  # noqa: ASYNC110 - the server does it
+            await asyncio.sleep(0.05)
+        assert [one.address for one in await bans.all()] == ["192.0.2.1"]
+        for for_s, reason in (
+            (0.5, ""),
+            (MOST_S + 1, ""),
+            (float("nan"), ""),
+            (5, "x" * (MOST_REASON + 1)),
+            (5, "\n"),
+        ):
+            with pytest.raises(DeviceError):
+                await bans.add("d3", for_s, reason)
+        await client.close()
+
+    asyncio.run(check())
+
+
+# --- how often -------------------------------------------------------------------------------------------
+def test_a_tally_is_of_a_minute() -> None:
+    """Each key is counted by itself, and anew in the next minute."""
+    tally = Tally()
+    assert [tally.add("a", t) for t in (0.0, 1.0, MINUTE_S - 0.1)] == [1, 2, 3]
+    assert tally.add("b", 2.0) == 1
+    assert tally.add("a", MINUTE_S) == 1
+    tally.forget("a")
+    tally.forget("nobody")
+    assert tally.add("a", MINUTE_S + 1) == 1
+
+
+def test_a_tally_is_bounded() -> None:
+    """Above its keys new ones aren't counted, and those that are go on, until the minute ends."""
+    tally = Tally(most_keys=2)
+    assert [tally.add(key, 0.0) for key in "abca"] == [1, 1, 0, 2]
+    assert tally.add("c", MINUTE_S) == 1
+
+
+# --- how much --------------------------------------------------------------------------------------------
+def test_a_burst_and_then_the_rate() -> None:
+    """So much may come at once, then as much as the rate gives back; messages and bytes alike."""
+    meter = Meter(LIMITS)
+    assert not meter.add("a", 10, 0, 0.0)
+    assert meter.add("a", 1, 0, 0.0)
+    assert not meter.add("b", 1, 1000, 0.0)
+    assert meter.add("b", 1, 1, 0.0)
+    meter.forget("a")
+    assert not meter.add("a", 10, 0, 0.0)
+    assert not meter.add("a", 2, 0, 1.0)
+    assert meter.add("a", 3, 0, 2.0)
+
+
+def test_a_gateway_speaks_for_many() -> None:
+    """It may do so many times as much."""
+    meter = Meter(LIMITS)
+    assert not meter.add("g", 10_000, 0, 0.0, gateway=True)
+    assert meter.add("g", 1, 0, 0.0, gateway=True)
+
+
+@given(st.lists(st.floats(0.0, 4.0), min_size=1, max_size=50))
+def test_at_the_rate_for_ever(pauses: list[float]) -> None:
+    """Who never sends more than the rate gives, nor a burst at once, is never too much."""
+    meter, now_s, owed = Meter(LIMITS), 0.0, 0.0
+    for pause in pauses:
+        now_s += pause
+        owed += pause * LIMITS.messages_per_s
+        messages, owed = int(owed), owed % 1
+        assert not meter.add("a", messages, 0, now_s)
+
+
+def test_the_idle_are_forgotten() -> None:
+    """A clock that goes back gives nothing; who has been silent for an hour begins again."""
+    meter = Meter(LIMITS)
+    assert not meter.add("a", 10, 0, 100.0)
+    assert meter.add("a", 1, 0, 50.0)
+    meter.forget_idle(10_000.0)
+    assert not meter.add("a", 10, 0, 10_000.0)

@@ -1,0 +1,158 @@
+"""One-time links and claim codes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headcount.devices import credentials
+from headcount.devices.one_time_links import MOST_CLAIMS, Links
+from headcount.devices.registry import Registry
+from headcount.errors import DeviceError
+from headcount.messages.records import Device, Link
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from nats_fixture import PASSWORD, internal_client, open_broker
+
+
+@asynccontextmanager
+async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, Links, Bucket]]:
+    """A registry and its links over a broker of their own."""
+    async with open_broker(folder) as broker:
+        client = await internal_client(broker)
+        bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+        registry = Registry(bucket, PASSWORD)
+        yield registry, Links(bucket, registry, PASSWORD), bucket
+        await client.close()
+
+
+def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
+    """The first who shows it gets a secret that is new; then it is over, and nothing of it is kept."""
+
+    async def run() -> None:
+        async with open_links(tmp_path) as (registry, links, bucket):
+            device, first = await registry.add("ul", "person", label="Ford")
+            code, shown = await links.link(device.id)
+            assert shown.id == device.id
+            assert not [key for key in await bucket.newest() if code in key]
+            assert not [each for each in (await bucket.newest()).values() if code.encode() in each.value]
+            again, secret = await links.redeem(f" {code.upper()} ")
+            assert again.id == device.id
+            assert again.label == "Ford"
+            assert credentials.matches(secret, again.secret)
+            assert not credentials.matches(first, again.secret)
+            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.redeem(code)
+            assert set(await bucket.newest()) == {f"device.{device.id}"}
+
+    asyncio.run(run())
+
+
+def test_of_many_at_the_same_moment_one_gets_in(tmp_path: Path) -> None:
+    """Twenty who show the same link at once: one gets credentials, the others learn nothing."""
+
+    async def run() -> None:
+        async with open_links(tmp_path) as (registry, links, _):
+            device, _ = await registry.add("ul", "person")
+            for _ in range(5):
+                code, _ = await links.link(device.id)
+                answers = await asyncio.gather(
+                    *(links.redeem(code) for _ in range(20)), return_exceptions=True
+                )
+                assert sum(isinstance(answer, tuple) for answer in answers) == 1
+                assert sum(isinstance(answer, DeviceError) for answer in answers) == 19
+
+    asyncio.run(run())
+
+
+def test_each_claim_code_makes_one_device(tmp_path: Path) -> None:
+    """Codes can be typed as people type them, and each gives one new device of its kind and groups."""
+
+    async def run() -> None:
+        async with open_links(tmp_path) as (registry, links, bucket):
+            codes = await links.claims("ul", "vehicle", 150, ["fleet"])
+            assert len(set(codes)) == 150
+            assert len(await bucket.newest("link.*")) == 150
+            written = codes[0].upper().replace("-", " ").replace("O", "0").replace("L", "1").replace("B", "8")
+            devices: list[Device] = []
+            for text in (written, codes[1]):
+                device, secret = await links.redeem(text)
+                assert (device.kind, device.groups, device.label) == ("vehicle", ["fleet"], "")
+                assert credentials.matches(secret, device.secret)
+                devices.append(device)
+            assert set(await registry.all()) == {device.id for device in devices}
+            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.redeem(codes[0])
+            for count in (0, MOST_CLAIMS + 1):
+                with pytest.raises(DeviceError, match="can be made at once"):
+                    await links.claims("ul", "person", count)
+            with pytest.raises(DeviceError, match="groups"):
+                await links.claims("ul", "person", 1, ["no good"])
+
+    asyncio.run(run())
+
+
+def test_links_end_by_time_and_by_revoking(tmp_path: Path) -> None:
+    """A link is over at its end by our clock, removed by the server's, and revoked on demand."""
+
+    async def run() -> None:
+        async with open_links(tmp_path) as (registry, links, bucket):
+            device, _ = await registry.add("ul", "person")
+            other, _ = await registry.add("ul", "person")
+            code, _ = await links.link(device.id)
+            kept, _ = await links.link(other.id)
+            assert await registry.end_links(device.id) == 1
+            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.redeem(code)
+            key = next(iter(await bucket.newest("link.*")))
+            entry = (await bucket.newest(key))[key]
+            await bucket.rewrite(key, entry.value, entry.revision, ttl_s=1)
+            async with asyncio.timeout(20):
+                while await bucket.newest(key):  # noqa: ASYNC110  # the server has no event for it
+                    await asyncio.sleep(0.2)
+            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.redeem(kept)
+            over = Link(site="ul", kind="person", device=other.id, expires=time.time() - 1)
+            await bucket.put("link.over", msgspec.json.encode(over))
+            lasting, _ = await links.link(other.id)
+            assert await links.erase_over() == 1
+            assert "link.over" not in await bucket.newest()
+            assert (await links.redeem(lasting))[0].id == other.id
+            for within_s in (5, 10**9):
+                with pytest.raises(DeviceError, match="lasts"):
+                    await links.link(device.id, within_s)
+
+    asyncio.run(run())
+
+
+def test_a_link_leads_to_no_device_that_is_disabled_or_gone(tmp_path: Path) -> None:
+    """There is no new link for such a device, and one that was made before is refused."""
+
+    async def run() -> None:
+        async with open_links(tmp_path) as (registry, links, _):
+            device, _ = await registry.add("ul", "person")
+            code, _ = await links.link(device.id)
+            other, _ = await links.link(device.id)
+            await registry.rotate(device.id)
+            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.redeem(other)
+            await registry.disable(device.id)
+            with pytest.raises(DeviceError, match="is disabled"):
+                await links.link(device.id)
+            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.redeem(code)
+            await registry.remove(device.id)
+            for id_ in (device.id, "nobody", "*"):
+                with pytest.raises(DeviceError, match="isn't registered"):
+                    await links.link(id_)
+            for text in ("", "x" * 1000, ">", "a" * 16, "a" * 32, "\ud800"):
+                with pytest.raises(DeviceError, match="unknown, used or over"):
+                    await links.redeem(text)
+
+    asyncio.run(run())

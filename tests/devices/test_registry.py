@@ -1,0 +1,247 @@
+"""The registry of devices, over a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headcount.devices import credentials
+from headcount.devices.paging import MOST_ROWS, page
+from headcount.devices.registry import MOST_ALIASES, MOST_GROUPS, MOST_LABEL, Registry, encoded, new_handle
+from headcount.errors import DeviceError
+from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, AliasOf, Device, Seen
+from headcount.messages.topics import HANDLE, KINDS
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
+from nats_fixture import PASSWORD, internal_client, open_broker
+
+
+@asynccontextmanager
+async def open_registry(folder: Path) -> AsyncIterator[tuple[Registry, Bucket]]:
+    """A registry over a broker of its own, and its bucket."""
+    async with open_broker(folder) as broker:
+        client = await internal_client(broker)
+        log = client.jetstream()
+        bucket = Bucket(client, log, DEVICE_BUCKET)
+        yield Registry(bucket, PASSWORD, Bucket(client, log, SEEN_BUCKET)), bucket
+        await client.close()
+
+
+def on_disk(folder: Path, *needles: bytes) -> set[bytes]:
+    """Which of these bytes are in any file."""
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    return {needle for needle in needles if any(needle in data for data in files)}
+
+
+def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
+    """The handle is random, the secret is told once and kept as a hash, and a new one replaces it."""
+
+    async def run() -> None:
+        async with open_registry(tmp_path) as (registry, bucket):
+            device, secret = await registry.add("ul", "person", label="Ford Prefect", groups=("staff",))
+            assert HANDLE.fullmatch(device.id)
+            assert credentials.matches(secret, device.secret)
+            assert await registry.get(device.id) == device
+            assert secret.encode() not in (await bucket.newest())[DEVICE_KEY.format(id=device.id)].value
+            changed = await registry.change(device.id, label="Zaphod", gateway=True, firmware="1.2")
+            assert (changed.label, changed.gateway, changed.groups) == ("Zaphod", True, ["staff"])
+            assert changed.changed >= device.changed
+            rotated, second = await registry.rotate(device.id)
+            assert credentials.matches(second, rotated.secret)
+            assert not credentials.matches(secret, rotated.secret)
+            assert rotated.valid_from > device.created
+            assert (await registry.disable(device.id)).status == "disabled"
+            paused = await registry.pause(device.id, 2e9)
+            assert (paused.status, paused.resume) == ("paused", 2e9)
+            enabled = await registry.enable(device.id)
+            assert (enabled.status, enabled.resume) == ("active", None)
+
+    asyncio.run(run())
+
+
+def test_nothing_is_left_of_what_was_replaced_or_removed(tmp_path: Path) -> None:
+    """Old labels, aliases and hashes are gone from the disk at once, and all of it after `forget`."""
+
+    async def run() -> None:
+        async with open_registry(tmp_path) as (registry, _):
+            kept, _ = await registry.add("ul", "vehicle", label="Heart-of-Gold")
+            device, _ = await registry.add(
+                "ul", "person", label="First-Zaphod", aliases=["owntracks/zaphod/phone"]
+            )
+            hash_ = device.secret.encode()
+            await registry.change(device.id, label="Second-Trillian", aliases=["iotp/trillian"])
+            await registry.rotate(device.id)
+            await asyncio.sleep(1.5)
+            digest = registry.digest("owntracks/zaphod/phone").encode()
+            gone = (b"First-Zaphod", b"owntracks/zaphod/phone", hash_, digest)
+            assert on_disk(tmp_path, *gone, b"Second-Trillian") == {b"Second-Trillian"}
+            removed = await registry.remove(device.id)
+            assert (removed.status, removed.label, removed.secret) == ("erasing", "", "")
+            assert removed.aliases == ["iotp/trillian"]
+            with pytest.raises(DeviceError, match="isn't registered"):
+                await registry.enable(device.id)
+            await registry.forget(device.id)
+            assert await registry.all() == {kept.id: kept}
+            await asyncio.sleep(1.5)
+            gone = (b"Second-Trillian", b"iotp/trillian", device.id.encode(), b"alias.")
+            assert on_disk(tmp_path, *gone, b"Heart-of-Gold") == {b"Heart-of-Gold"}
+
+    asyncio.run(run())
+
+
+def test_a_name_of_another_format_leads_to_one_device(tmp_path: Path) -> None:
+    """An alias is refused while it leads elsewhere, is free when it is given up, and its key says nothing."""
+
+    async def run() -> None:
+        async with open_registry(tmp_path) as (registry, bucket):
+            alias = "owntracks/arthur/phone"
+            first, _ = await registry.add("ul", "person", aliases=[alias, "iotp/42"])
+            assert await registry.by_alias(alias) == first.id
+            assert await registry.by_alias("owntracks/arthur") is None
+            assert not [key for key in await bucket.newest() if "arthur" in key]
+            other, _ = await registry.add("ul", "person", aliases=["iotp/43"])
+            with pytest.raises(DeviceError, match="leads to another device"):
+                await registry.add("ul", "person", aliases=["iotp/44", alias])
+            with pytest.raises(DeviceError, match="leads to another device"):
+                await registry.change(other.id, aliases=["iotp/43", "iotp/44", alias])
+            assert await registry.by_alias("iotp/44") is None
+            await registry.change(first.id, aliases=["iotp/42"])
+            assert await registry.by_alias(alias) is None
+            await registry.change(other.id, aliases=[alias])
+            assert await registry.by_alias(alias) == other.id
+            assert await registry.by_alias("iotp/43") is None
+
+    asyncio.run(run())
+
+
+def test_an_alias_left_by_somebody_who_was_killed_is_taken_over(tmp_path: Path) -> None:
+    """A key that leads nowhere is nobody's, once it is too old to be in the making."""
+
+    async def run() -> None:
+        async with open_registry(tmp_path) as (registry, bucket):
+            key = ALIAS_KEY.format(digest=registry.digest("iotp/7"))
+            await bucket.replace(key, msgspec.json.encode(AliasOf(new_handle())), 0)
+            with pytest.raises(DeviceError, match="leads to another device"):
+                await registry.add("ul", "person", aliases=["iotp/7"])
+            registry.unfinished_s = 0.0
+            device, _ = await registry.add("ul", "person", aliases=["iotp/7"])
+            assert await registry.by_alias("iotp/7") == device.id
+
+    asyncio.run(run())
+
+
+def test_many_at_the_same_time(tmp_path: Path) -> None:
+    """Changes that overtake each other all take effect, and one of many gets an alias."""
+
+    async def run() -> None:
+        async with open_registry(tmp_path) as (registry, _):
+            device, _ = await registry.add("ul", "person")
+            fields: list[dict[str, Any]] = [
+                {"label": "L"},
+                {"firmware": "F"},
+                {"app": "A"},
+                {"gateway": True},
+            ]
+            await asyncio.gather(*(registry.change(device.id, **each) for each in fields))
+            after = await registry.get(device.id)
+            assert after is not None
+            assert (after.label, after.firmware, after.app, after.gateway) == ("L", "F", "A", True)
+            tries = [registry.add("ul", "person", aliases=["iotp/1"]) for _ in range(6)]
+            answers = await asyncio.gather(*tries, return_exceptions=True)
+            assert sum(isinstance(answer, tuple) for answer in answers) == 1
+            assert all(isinstance(answer, tuple | DeviceError) for answer in answers)
+            assert len(await registry.all()) == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"label": "x" * (MOST_LABEL + 1)}, "characters long"),
+        ({"label": "a\nb"}, "can't be printed"),
+        ({"label": "a\u202eb"}, "can't be printed"),
+        ({"label": " a"}, "begins or ends"),
+        ({"label": 7}, "Expected `str`"),
+        ({"groups": [f"g{i}" for i in range(MOST_GROUPS + 1)]}, "the most"),
+        ({"groups": ["a b"]}, "A-Z a-z"),
+        ({"groups": ["a", "a"]}, "twice"),
+        ({"aliases": [f"iotp/{i}" for i in range(MOST_ALIASES + 1)]}, "the most"),
+        ({"aliases": [""]}, "empty"),
+        ({"certificate": "AB"}, "SHA-256"),
+        ({"status": "erasing"}, "Remove the device"),
+        ({"status": "odd"}, "Invalid enum value"),
+        ({"secret": "mine"}, "can't be changed"),
+        ({"id": "mine"}, "can't be changed"),
+    ],
+)
+def test_what_is_no_device_is_refused(fields: dict[str, Any], problem: str) -> None:
+    """Every field has a limit; the error names the field and the limit, and nothing is written."""
+
+    async def run() -> None:
+        registry = Registry(None, PASSWORD)  # type: ignore[arg-type]  # it is refused before
+        with pytest.raises(DeviceError, match=problem):
+            await registry.add("ul", "person", **fields)
+
+    asyncio.run(run())
+
+
+def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
+    """Pages follow each other without gap or repetition, each filter narrows, and last seen goes along."""
+
+    async def run() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            log = client.jetstream()
+            seen = Bucket(client, log, SEEN_BUCKET)
+            registry = Registry(Bucket(client, log, DEVICE_BUCKET), PASSWORD, seen)
+            for number in range(7):
+                kind = KINDS[number % 2 == 0]
+                await registry.add("ul", kind, label=f"Device {number}", groups=["odd"] if number % 2 else [])
+            await registry.add("elsewhere", "person", label="Device 1")
+            ids: list[str] = []
+            after = ""
+            while True:
+                found = await registry.list("ul", after=after, limit=3)
+                ids += [device.id for device in found.devices]
+                after = found.after
+                if not after:
+                    break
+            assert len(ids) == 7
+            assert ids == sorted(set(ids))
+            assert len((await registry.list("ul", kind="person")).devices) == 3
+            assert len((await registry.list("ul", group="odd")).devices) == 3
+            assert [each.label for each in (await registry.list("ul", text="dEVICE 5")).devices] == [
+                "Device 5"
+            ]
+            await registry.disable(ids[0])
+            assert [each.id for each in (await registry.list("ul", status="disabled")).devices] == ids[:1]
+            await seen.put(ids[1], msgspec.json.encode(Seen(5.0, True, "here")))
+            assert (await registry.list("ul")).seen == {ids[1]: Seen(5.0, True, "here")}
+            await client.close()
+
+    asyncio.run(run())
+
+
+def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
+    """The registry has no size at which reading it whole fails."""
+
+    async def run() -> None:
+        async with open_registry(tmp_path) as (registry, bucket):
+            devices = {
+                id_: Device(id=id_, site="ul", kind="person") for id_ in (new_handle() for _ in range(2500))
+            }
+            writes = [bucket.put(DEVICE_KEY.format(id=id_), encoded(each)) for id_, each in devices.items()]
+            await asyncio.gather(*writes)
+            found = await registry.all()
+            assert found == devices
+            assert list(found) == sorted(found)
+            assert len(page(found.values(), "ul", limit=10_000).devices) == MOST_ROWS
+
+    asyncio.run(run())

@@ -1,0 +1,115 @@
+"""The registry's copy in memory, beside a real registry."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from headcount.devices.paging import page
+from headcount.devices.registry import Registry, new_handle
+from headcount.devices.registry_cache import Directory
+from headcount.messages.records import Device, Seen
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
+from nats_fixture import PASSWORD, internal_client, open_broker
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110  # what others do has no event here
+            await asyncio.sleep(0.02)
+
+
+def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
+    """What was there, what is added, changed, seen and erased meanwhile are all in the copy; hashes aren't."""
+
+    async def run() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            watching = await internal_client(broker)
+            log = client.jetstream()
+            seen = Bucket(client, log, SEEN_BUCKET)
+            registry = Registry(Bucket(client, log, DEVICE_BUCKET), PASSWORD, seen)
+            first, _ = await registry.add("ul", "person", label="First", aliases=["iotp/1"])
+            await seen.put(first.id, msgspec.json.encode(Seen(1.0, False, "a")))
+            copy = Directory()
+            keeping = asyncio.create_task(copy.keep(lambda: watching))
+            await asyncio.wait_for(copy.ready.wait(), 20)
+            kept = copy.get(first.id)
+            assert kept is not None
+            assert (kept.label, kept.secret) == ("First", "")
+            assert copy.by_alias("iotp/1") == first.id
+            assert copy.list("ul").seen == {first.id: Seen(1.0, False, "a")}
+            second, _ = await registry.add("ul", "vehicle", label="Second")
+            await until(lambda: len(copy) == 2)
+            await registry.change(first.id, aliases=["iotp/2"])
+            await until(lambda: copy.by_alias("iotp/2") == first.id)
+            assert copy.by_alias("iotp/1") is None
+            assert [each.id for each in copy.list("ul").devices] == sorted([first.id, second.id])
+            await seen.put(second.id, msgspec.json.encode(Seen(2.0, True, "b")))
+            await until(lambda: second.id in copy.seen)
+            await registry.remove(first.id)
+            await registry.forget(first.id)
+            await until(lambda: len(copy) == 1)
+            assert copy.by_alias("iotp/2") is None
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await client.close()
+            await watching.close()
+
+    asyncio.run(run())
+
+
+def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
+    """What happened while nobody listened is in the copy once it is connected again."""
+
+    async def run() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            first, second = await internal_client(broker), await internal_client(broker)
+            registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), PASSWORD)
+            gone, _ = await registry.add("ul", "person")
+            using = [first]
+            copy = Directory()
+            keeping = asyncio.create_task(copy.keep(lambda: using[0]))
+            await until(lambda: len(copy) == 1)
+            await first.close()
+            added, _ = await registry.add("ul", "person")
+            await registry.forget(gone.id)
+            using[0] = second
+            await until(lambda: copy.get(added.id) is not None and copy.get(gone.id) is None)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await client.close()
+            await second.close()
+
+    asyncio.run(run())
+
+
+def test_pages_of_the_copy_are_those_of_all_devices() -> None:
+    """After any puts and drops, the copy gives the same pages as a sorted list of what is there."""
+    chance = random.Random(5)
+    copy, plain = Directory(), dict[str, Device]()
+    for _ in range(600):
+        if plain and chance.random() < 0.3:
+            id_ = chance.choice(list(plain))
+            copy.drop(id_)
+            del plain[id_]
+        else:
+            id_ = chance.choice(list(plain)) if plain and chance.random() < 0.2 else new_handle()
+            site, label = chance.choice(["ul", "x"]), chance.choice(["Ann", "Bob"])
+            plain[id_] = Device(id=id_, site=site, kind="person", label=label)
+            copy.put(msgspec.structs.replace(plain[id_]))
+    everything = [plain[id_] for id_ in sorted(plain)]
+    after = ""
+    while True:
+        found = copy.list("ul", text="ann", after=after, limit=7)
+        assert found == page(everything, "ul", text="ann", after=after, limit=7)
+        after = found.after
+        if not after:
+            break

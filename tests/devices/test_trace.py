@@ -1,0 +1,195 @@
+"""A device's messages as the log has them, judged once more; at a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiomqtt
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from headcount.broker.core import Broker
+from headcount.devices.trace import Tracer, kinds_heard, known_nothing
+from headcount.messages.fixes import Forget, encode_fix
+from headcount.messages.topics import ACK_TOPIC, FIX_TOPIC, STATUS_TOPIC, partition_of
+from headcount.messaging.device_messages import messages_of
+from nats_fixture import internal_client, running_broker
+from small_site import small_site
+
+PARTITIONS = 2
+INSIDE, FAR = (50.0025, 0.0025), (50.0085, 0.0085)
+_names = (f"d{number}" for number in range(1000))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker of this file."""
+    with running_broker(tmp_path_factory.mktemp("broker"), partitions=PARTITIONS) as running:
+        yield running
+
+
+@pytest.fixture
+def name() -> str:
+    """A device that no other test uses."""
+    return next(_names)
+
+
+@asynccontextmanager
+async def opened(broker: Broker) -> AsyncIterator[tuple[Client, aiomqtt.Client]]:
+    """A client with all rights, and a device's."""
+    client = await internal_client(broker)
+    try:
+        async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10) as phone:
+            yield client, phone
+    finally:
+        await client.close()
+
+
+def run(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a test's coroutine."""
+    asyncio.run(check())
+
+
+def topic(name: str, what: str = FIX_TOPIC, kind: str = "person") -> str:
+    """A topic of a device."""
+    return what.format(site="s", kind=kind, device=name)
+
+
+def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
+    """Fixes of any QoS and status messages stand in the trace once each, in order, with rule and numbers."""
+
+    async def check() -> None:
+        async with opened(broker) as (client, phone):
+            now_s = float(int(time.time())) - 60.0
+            for n, (place, acc, qos) in enumerate(
+                [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
+            ):
+                await phone.publish(topic(name), encode_fix(now_s + n, *place, acc=acc), qos=qos)
+                # QoS 0 and 1 don't overtake each other then
+                await asyncio.sleep(0.1)
+            await phone.publish(topic(name), b"not json", qos=1)
+            await phone.publish(topic(name), encode_fix(now_s - 5, *INSIDE, acc=8.0), qos=1)
+            await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
+            await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
+            await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
+            trace = await Tracer(small_site(), PARTITIONS).trace(client, "person", name)
+            assert [line.verdict for line in trace.lines] == [
+                "accepted",
+                "inaccurate",
+                "accepted",
+                "implausible",
+                "malformed",
+                "out_of_order",
+                None,
+            ]
+            assert [line.rule for line in trace.lines] == ["1.10", "1.7", "1.10", "1.8", "1.1", "1.5", "3"]
+            assert trace.lines[0].changes == [
+                {"zone": "site", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
+                {"zone": "b1", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
+            ]
+            assert trace.lines[6].what == "offline"
+            last = trace.lines[3].checks[-1]
+            assert last["verdict"] == "implausible"
+            assert last["value"] > last["limit"] == pytest.approx(70.0 + 16.0)
+            assert (trace.zones, trace.messages, trace.truncated) == (["site", "b1"], 7, False)
+            assert (trace.live, trace.agrees) == (None, None)
+            json.loads(msgspec.json.encode(trace))
+
+    run(check)
+
+
+def test_what_the_worker_knows_stands_beside(broker: Broker, name: str) -> None:
+    """Who counts is asked, and whether both agree is said."""
+
+    async def check() -> None:
+        async with opened(broker) as (client, phone):
+            known: dict[str, Any] = {"zones": ["b1", "site"], "last_t": 1_790_000_000.5}
+
+            async def answer(message: Any) -> None:
+                assert json.loads(message.data) == {"kind": "person", "device": name}
+                await message.respond(json.dumps(known).encode())
+
+            worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
+            tracer = Tracer(small_site(), PARTITIONS)
+            nothing = await tracer.trace(client, "person", name)
+            assert nothing.agrees is False
+            assert not known_nothing(nothing)
+            await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
+            trace = await tracer.trace(client, "person", name)
+            assert trace.agrees is True
+            assert trace.live == {"zones": ["b1", "site"], "last_t": "2026-09-21T14:13:20.500Z"}
+            known.clear()
+            assert (await tracer.trace(client, "person", name)).agrees is False
+            assert known_nothing(await tracer.trace(client, "vehicle", name))
+            await worker.unsubscribe()
+
+    run(check)
+
+
+def test_limit_and_much(broker: Broker, name: str) -> None:
+    """With a limit the newest are told; of too many messages the newer part of the hour is read."""
+
+    async def check() -> None:
+        async with opened(broker) as (client, phone):
+            now_s = time.time() - 30
+            for n in range(30):
+                await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
+            trace = await Tracer(small_site(), PARTITIONS).trace(client, "person", name, limit=3)
+            assert len(trace.lines) == 3
+            assert trace.messages == 30
+            assert trace.lines[-1].t is not None
+            partition = partition_of("s", name, PARTITIONS)
+            await asyncio.sleep(1.2)
+            later_s = time.time() + 1800
+            few = await messages_of(client, partition, "s", "person", name, later_s, most=10)
+            assert len(few) <= 10
+            assert few.since_s > later_s - 3600
+
+    run(check)
+
+
+def test_who_was_forgotten(broker: Broker, name: str) -> None:
+    """From a mark that means the device on, it is as if never heard of; marks of others mean nothing."""
+
+    async def check() -> None:
+        async with opened(broker) as (client, phone):
+            partition, t_s = partition_of("s", name, PARTITIONS), time.time() - 5
+            js = client.jetstream()
+            await phone.publish(topic(name), encode_fix(t_s, *INSIDE), qos=1)
+            for forget in (
+                Forget("person", {"20000": "0" * 16}),
+                Forget("vehicle", {"20001": "1" * 16}),
+                Forget("person", {"20000": "0" * 16, "20001": "1" * 16}),
+            ):
+                await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
+            await js.publish(f"fix.{partition}.forget", b"{}")
+            trace = await Tracer(small_site(), PARTITIONS).trace(
+                client, "person", name, names={20001: "1" * 16}
+            )
+            assert [line.what for line in trace.lines] == ["fix", "forgotten"]
+            assert {change["reason"] for change in trace.lines[1].changes} == {"removed"}
+            assert trace.zones == []
+
+    run(check)
+
+
+def test_kinds(broker: Broker, name: str) -> None:
+    """Of an id that isn't registered the kinds that were heard are found."""
+
+    async def check() -> None:
+        async with opened(broker) as (client, phone):
+            assert await kinds_heard(client, "s", name, PARTITIONS) == []
+            await phone.publish(topic(name, kind="vehicle"), encode_fix(time.time(), *INSIDE), qos=1)
+            assert await kinds_heard(client, "s", name, PARTITIONS) == ["vehicle"]
+            for _ in range(2):
+                await phone.publish(topic(name), encode_fix(time.time(), *INSIDE), qos=1)
+            assert await kinds_heard(client, "s", name, PARTITIONS) == ["person", "vehicle"]
+            await phone.publish(topic(name, ACK_TOPIC), b"{}", qos=1)
+
+    run(check)

@@ -1,0 +1,374 @@
+"""Answers from the segments, against the same question put to plain Python lists."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.errors import DataFolderError, QueryError
+from headcount.history import queries
+from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zone_history
+from history_batches import T0, Row, batch, random_rows, segment_files, values, write
+
+SEED = random.SystemRandom().randrange(2**32)
+
+
+@pytest.fixture(scope="module")
+def seed() -> int:
+    """The seed of the module's history; shown where a test fails."""
+    print(f"history of seed {SEED}")
+    return SEED
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory, seed: int) -> tuple[Path, list[Row]]:
+    """Three hours of two partitions in several flushes."""
+    data = tmp_path_factory.mktemp("data")
+    rng = random.Random(seed)
+    rows = random_rows(rng, 1200, start=T0, span_s=3 * 3600)
+    for start in range(0, 1200, 300):
+        write(data, batch(rows=rows[start : start + 300]))
+    return data, rows
+
+
+def plain(found: list[StoredFix]) -> list[tuple[object, ...]]:
+    """An answer without the order of rows of the same time."""
+    return sorted((f.device, f.kind, f.t, f.lat, f.lon, f.acc, f.verdict) for f in found)
+
+
+def expected(rows: list[Row], keep: Callable[[Row], bool]) -> list[tuple[object, ...]]:
+    """The same from the rows."""
+    return sorted((r.device, r.kind, r.t, r.lat, r.lon, r.acc, r.verdict) for r in rows if keep(r))
+
+
+def great_circle_m(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """Distance by the dot product of unit vectors: another formula than the one under test."""
+
+    def unit(lat: float, lon: float) -> tuple[float, float, float]:
+        y, x = math.radians(lat), math.radians(lon)
+        return math.cos(y) * math.cos(x), math.cos(y) * math.sin(x), math.sin(y)
+
+    u, v = unit(*a), unit(*b)
+    return 6_371_008.8 * 2 * math.asin(min(1.0, math.dist(u, v) / 2))
+
+
+lats, lons = st.floats(52.665, 52.695), st.floats(-8.585, -8.545)
+
+
+@given(st.tuples(lats, lats), st.tuples(lons, lons))
+def test_a_box_is_exact(
+    history: tuple[Path, list[Row]], ys: tuple[float, float], xs: tuple[float, float]
+) -> None:
+    """A bounding box gives exactly the rows in it, edges included, for any digits of its corners."""
+    data, rows = history
+    (south, north), (west, east) = sorted(ys), sorted(xs)
+    found = fixes(data, bbox=(west, south, east, north), limit=5000)
+    assert plain(found) == expected(rows, lambda r: south <= r.lat <= north and west <= r.lon <= east)
+
+
+def test_a_box_of_one_point_holds_it(history: tuple[Path, list[Row]]) -> None:
+    """The edge of a box counts as inside."""
+    data, rows = history
+    row = rows[17]
+    assert row.device in {f.device for f in fixes(data, bbox=(row.lon, row.lat, row.lon, row.lat))}
+
+
+@given(lats, lons, st.floats(0.1, 3000))
+def test_near_is_exact(history: tuple[Path, list[Row]], lat: float, lon: float, radius_m: float) -> None:
+    """A circle gives the rows within the distance, save for the last tenth of a millimetre."""
+    data, rows = history
+    found = plain(fixes(data, near=(lat, lon, radius_m), limit=5000))
+    surely = expected(rows, lambda r: great_circle_m((lat, lon), (r.lat, r.lon)) <= radius_m - 1e-4)
+    perhaps = expected(rows, lambda r: great_circle_m((lat, lon), (r.lat, r.lon)) <= radius_m + 1e-4)
+    assert set(surely) <= set(found) <= set(perhaps)
+
+
+@given(st.lists(st.tuples(lons, lats), min_size=3, max_size=8), st.booleans())
+def test_within_is_exact(
+    history: tuple[Path, list[Row]], points: list[tuple[float, float]], hull: bool
+) -> None:
+    """A polygon, convex or with dents, gives the rows that it covers; GeoJSON and shapely agree."""
+    data, rows = history
+    middle = (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points))
+    star = sorted(points, key=lambda p: math.atan2(p[1] - middle[1], p[0] - middle[0]))
+    shape = shapely.MultiPoint(points).convex_hull if hull else shapely.Polygon(star)
+    if shape.geom_type != "Polygon" or not shape.is_valid or shape.area == 0:
+        return
+    found = plain(fixes(data, within=shapely.geometry.mapping(shape), limit=5000))
+    assert found == expected(rows, lambda r: bool(shapely.covers(shape, shapely.Point(r.lon, r.lat))))
+    assert found == plain(fixes(data, within=shape, limit=5000))
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon", "radius_m"),
+    [(89.9999, 10.0, 50.0), (-90.0, 0.0, 20.0), (0.0, 179.9999, 50.0), (0.0, 0.0, 2e7)],
+)
+def test_near_holds_at_poles_and_the_180th_meridian(
+    tmp_path: Path, lat: float, lon: float, radius_m: float
+) -> None:
+    """A circle over a pole or over the 180th meridian finds what lies on its other side."""
+    rng = random.Random(9)
+    base = random_rows(rng, 400)
+    rows = [
+        replace(
+            row,
+            lat=round(max(-90.0, min(90.0, lat + rng.uniform(-0.001, 0.001))), 7),
+            lon=round(
+                (lon + rng.choice([rng.uniform(-0.001, 0.001), rng.uniform(-180, 180)]) + 180) % 360 - 180, 7
+            ),
+        )
+        for row in base
+    ]
+    write(tmp_path, batch(rows=rows))
+    found = plain(fixes(tmp_path, near=(lat, lon, radius_m), limit=5000))
+    assert found == expected(rows, lambda r: great_circle_m((lat, lon), (r.lat, r.lon)) <= radius_m)
+    assert found
+
+
+@given(
+    st.floats(-600, 4 * 3600),
+    st.floats(0, 7200),
+    st.sampled_from([("person",), ("vehicle",), ("person", "vehicle")]),
+)
+def test_spans_and_kinds_are_exact(
+    history: tuple[Path, list[Row]], start: float, length: float, kinds: tuple[Any, ...]
+) -> None:
+    """From and to are event times, both inclusive, and rows that came in late are found."""
+    data, rows = history
+    start, end = round(T0 + start, 3), round(T0 + start + length, 3)
+    found = fixes(data, from_s=start, to_s=end, kinds=kinds, limit=5000)
+    assert plain(found) == expected(rows, lambda r: start <= r.t <= end and r.kind in kinds)
+
+
+def test_devices_are_exact(history: tuple[Path, list[Row]]) -> None:
+    """Only rows of the named pseudonyms come, of all of them; of none, none."""
+    data, rows = history
+    names = sorted({row.device for row in rows})[:3]
+    found = fixes(data, devices=[*names, "0" * 16, "' OR 1"], limit=5000)
+    assert plain(found) == expected(rows, lambda r: r.device in names)
+    assert fixes(data, devices=[], limit=5000) == []
+
+
+@given(st.floats(0, 4 * 3600), st.one_of(st.none(), st.floats(50, 2000)))
+def test_at_gives_each_device_once_where_it_was_last(
+    history: tuple[Path, list[Row]], offset: float, radius_m: float | None
+) -> None:
+    """`at` finds each device's last position of the 15 minutes before it, and filters those by area."""
+    data, rows = history
+    at = round(T0 + offset, 3)
+    last: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if at - LAST_POSITION_S <= row.t <= at:
+            known = last.get((row.kind, row.device))
+            if known is None or (row.t, row.seq) > (known.t, known.seq):
+                last[row.kind, row.device] = row
+    near = None if radius_m is None else (52.68, -8.565, radius_m)
+    found = plain(fixes(data, at_s=at, near=near, limit=5000))
+    chosen = list(last.values())
+    if near is not None:
+        chosen = [r for r in chosen if great_circle_m(near[:2], (r.lat, r.lon)) <= near[2]]
+    assert found == expected(chosen, lambda _: True)
+
+
+def test_the_limit_keeps_the_newest(history: tuple[Path, list[Row]]) -> None:
+    """More rows than the limit: the newest ones, newest first."""
+    data, rows = history
+    found = [f.t for f in fixes(data, near=(52.68, -8.565, 5000), limit=10)]
+    assert found == sorted((r.t for r in rows), reverse=True)[:10]
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"bbox": (0, 0, 1, 1), "near": (0, 0, 1)}, "bbox, within, near"),
+        ({"bbox": (0, 2, 1, 1)}, "bbox"),
+        ({"bbox": (1, 0, 0, 1)}, "bbox"),
+        ({"bbox": (math.nan, 0, 1, 1)}, "bbox"),
+        ({"near": (91, 0, 1)}, "near"),
+        ({"near": (0, 0, 0)}, "near"),
+        ({"near": (0, 0, math.nan)}, "near"),
+        ({"within": {"type": "Point", "coordinates": [0, 0]}}, "within"),
+        ({"within": {"type": "Polygon", "coordinates": []}}, "within"),
+        (
+            {"within": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 1], [1, 0], [0, 0]]]}},
+            "within",
+        ),
+        ({"within": {"type": "Polygon", "coordinates": [[[0, 0], [200, 0], [0, 1], [0, 0]]]}}, "within"),
+        ({"within": "POLYGON ((0 0, 1 0, 1 1, 0 0))"}, "within"),
+        ({"within": {"type": "Nonsense"}}, "within"),
+        ({"within": object()}, "within"),
+        ({"within": shapely.Point(0, 0).buffer(1, quad_segs=3000)}, "within"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 10**9}, "limit"),
+        ({"at_s": T0, "from_s": T0}, "at"),
+        ({"from_s": math.nan}, "from"),
+        ({"to_s": math.inf}, "to"),
+        ({"to_s": 1e300}, "to"),
+    ],
+)
+def test_an_impossible_question_is_named(tmp_path: Path, options: dict[str, Any], parameter: str) -> None:
+    """A question without sense gives the parameter and what is wrong with it, even to an empty history."""
+    with pytest.raises(QueryError) as caught:
+        fixes(tmp_path, **options)
+    assert caught.value.parameter == parameter
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory, seed: int) -> tuple[Path, dict[float, int]]:
+    """Three hours of counts every 10 s with gaps: at -> first number; some instants are incomplete."""
+    data = tmp_path_factory.mktemp("data")
+    rng = random.Random(seed)
+    firsts = {T0 + 10 * i: rng.randrange(1000) for i in range(1080) if rng.random() < 0.9}
+    whole = {at: first for at, first in firsts.items() if rng.random() < 0.9}
+    instants = sorted(firsts)
+    for start in range(0, len(instants), 250):
+        part = instants[start : start + 250]
+        reports = [(at, values(2, firsts[at])) for at in part]
+        others = [(at, values(2, 0)) for at in part if at in whole]
+        write(
+            data,
+            batch(0, counts=reports, partitions=2),
+            batch(1, counts=others, partitions=2),
+        )
+        write(data, now_s=T0 + 1e6)  # what is still missing is given up
+    return data, whole
+
+
+@given(st.floats(-100, 11_000), st.floats(0, 11_000), st.sampled_from([10.0, 60.0, 45.5, 3600.0]))
+def test_buckets_hold_what_was_stored(
+    counted: tuple[Path, dict[float, int]], start: float, length: float, step_s: float
+) -> None:
+    """Each bucket has the last, least, largest and mean count of its whole instants."""
+    data, whole = counted
+    start, end = round(T0 + start, 3), round(T0 + start + length, 3)
+    buckets: dict[int, list[int]] = defaultdict(list)
+    for at in sorted(whole):
+        if start <= at <= end:
+            # The sum of values(2, first) and values(2, 0) of zone `library`: 8 + 8 + first.
+            buckets[-(-round(at * 1000) // round(step_s * 1000))].append(16 + whole[at])
+    found = zone_history(data, "library", start, end, step_s)
+    assert [round(b.at / step_s) for b in found] == sorted(buckets)
+    for bucket in found:
+        people = buckets[round(bucket.at / step_s)]
+        assert (bucket.person.count, bucket.person.min, bucket.person.max) == (
+            people[-1],
+            min(people),
+            max(people),
+        )
+        assert bucket.person.mean == pytest.approx(sum(people) / len(people))
+        assert (bucket.vehicle.count, bucket.vehicle.max) == (people[-1] + 8, max(people) + 8)
+
+
+@given(st.floats(-100, 40 * 3600))
+def test_counts_at_are_the_newest_whole_ones(counted: tuple[Path, dict[float, int]], offset: float) -> None:
+    """`counts_at` finds the newest whole instant at or before, not older than a day."""
+    data, whole = counted
+    at = T0 + offset
+    before = [t for t in whole if at - 86_400 <= t <= at]
+    found = counts_at(data, at)
+    if not before:
+        assert found is None
+        return
+    assert found is not None
+    assert found[0] == max(before)
+    assert [z.zone for z in found[1]] == ["site", "library"]
+    assert found[1][0].person.count == whole[found[0]]
+    assert found[1][1].vehicle.stale == whole[found[0]] + 15 + 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        ((T0, T0 + 60, 0.0), "step"),
+        ((T0, T0 + 60, math.nan), "step"),
+        ((T0, T0 + 86_400, 1.0), "step"),
+        ((T0, T0 - 1, 60.0), "to"),
+        ((math.nan, T0, 60.0), "from"),
+        ((T0, math.inf, 60.0), "to"),
+    ],
+)
+def test_an_impossible_span_is_named(
+    tmp_path: Path, arguments: tuple[float, float, float], parameter: str
+) -> None:
+    """A span or step without sense gives the parameter."""
+    with pytest.raises(QueryError) as caught:
+        zone_history(tmp_path, "site", *arguments)
+    assert caught.value.parameter == parameter
+
+
+def test_an_empty_history_answers_with_nothing(tmp_path: Path) -> None:
+    """A missing folder, and a zone that nobody knows, are no errors."""
+    assert fixes(tmp_path) == []
+    assert zone_history(tmp_path, "site", T0, T0 + 60, 10) == []
+    assert counts_at(tmp_path, T0) is None
+    write(tmp_path, batch(counts=[(T0, values(2, 0))]))
+    assert zone_history(tmp_path, "' OR 1=1 --", T0, T0 + 60, 10) == []
+
+
+def test_an_hour_that_vanishes_under_a_question_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention between listing and reading: the question is put again, without the hour."""
+    write(tmp_path, batch(rows=random_rows(random.Random(1), 100, start=T0 + 3600 - 30)))
+    gone, kept = (path.parent for path in segment_files(tmp_path, "fixes"))
+    whole = queries._files
+
+    def listed_and_dropped(*arguments: Any) -> list[str]:
+        files = whole(*arguments)
+        shutil.rmtree(gone, ignore_errors=True)
+        return files
+
+    monkeypatch.setattr(queries, "_files", listed_and_dropped)
+    assert 0 < len(fixes(tmp_path, limit=1000)) < 100
+    assert kept.is_dir()
+
+
+def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
+    """A file that isn't Parquet is named with the remedy."""
+    write(tmp_path, batch(rows=random_rows(random.Random(1), 10)))
+    (segment_files(tmp_path, "fixes")[0].parent / "000000000099.parquet").write_bytes(b"PAR1 not at all")
+    with pytest.raises(DataFolderError, match="000000000099"):
+        fixes(tmp_path)
+
+
+@contextmanager
+def writing(data: Path) -> Iterator[None]:
+    """Flushes and dropped hours, as fast as they go, while the block runs."""
+    end = threading.Event()
+
+    def work() -> None:
+        hour = 0
+        while not end.is_set():
+            rows = random_rows(random.Random(hour), 50, start=T0 + 3600 * hour)
+            write(data, batch(rows=[replace(r, seq=r.seq + 1000 * hour) for r in rows]))
+            for old in sorted((data / "history" / "fixes").iterdir())[:-2]:
+                shutil.rmtree(old)
+            hour += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_questions_hold_while_segments_come_and_go(tmp_path: Path) -> None:
+    """No question fails while hours are written and dropped beside it."""
+    with writing(tmp_path):
+        for _ in range(40):
+            fixes(tmp_path, near=(52.68, -8.565, 500), limit=10)

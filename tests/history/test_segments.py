@@ -1,0 +1,148 @@
+"""Segments on disk: what is in them, and that a kill at any moment leaves a flush whole or absent."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from headcount.errors import DataFolderError
+from headcount.history.buffer import Pending
+from headcount.history.segments import hour_name, opened
+from history_batches import T0, batch, random_rows, segment_files, stored_counts, stored_fixes, values, write
+from read_only import read_only
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    """Every value of a row comes back: times to their precision, positions with all 7 decimals."""
+    rows = random_rows(random.Random(1), 500)
+    write(tmp_path, batch(2, rows, partitions=4))
+    assert stored_fixes(tmp_path) == [(2, row) for row in rows]
+
+
+def test_counts_come_back_as_they_were(tmp_path: Path) -> None:
+    """Counts keep their order of kinds and numbers."""
+    write(tmp_path, batch(counts=[(T0, values(2, 5))]))
+    path = segment_files(tmp_path, "counts")[0]
+    assert pq.read_schema(path).names[2:10] == [
+        *("person_count", "person_low", "person_high", "person_stale"),
+        *("vehicle_count", "vehicle_low", "vehicle_high", "vehicle_stale"),
+    ]
+    assert stored_counts(tmp_path) == {
+        (T0, "site"): (list(range(5, 13)), 1, 1),
+        (T0, "library"): (list(range(13, 21)), 1, 1),
+    }
+
+
+def test_hours_have_their_own_folders(tmp_path: Path) -> None:
+    """Rows of two hours go into two segments, by `received` and `at` in UTC."""
+    rows = random_rows(random.Random(2), 200, start=T0 + 3600 - 30)
+    rows[0] = replace(rows[0], received=T0 + 3600 - 1e-7)
+    write(tmp_path, batch(rows=rows, counts=[(T0 + 3590, values(2, 0)), (T0 + 3600, values(2, 0))]))
+    for kind in ("fixes", "counts"):
+        hours = [path.parent.name for path in segment_files(tmp_path, kind)]
+        assert hours == ["hour=2026-11-24T13", "hour=2026-11-24T14"]
+    for path in segment_files(tmp_path, "fixes"):
+        received = pq.ParquetFile(path).read(columns=["received"]).column(0).to_pylist()
+        assert {moment.strftime("hour=%Y-%m-%dT%H") for moment in received} == {path.parent.name}
+    assert len(stored_fixes(tmp_path)) == 200
+
+
+def test_names_are_dictionaries_and_blocks_are_zstd(tmp_path: Path) -> None:
+    """Files are small: names are stored once per row group, everything is compressed."""
+    write(tmp_path, batch(rows=random_rows(random.Random(3), 100)))
+    group = pq.read_metadata(segment_files(tmp_path, "fixes")[0]).row_group(0)
+    chunks = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert {chunk.compression for chunk in chunks.values()} == {"ZSTD"}
+    for name in ("device", "kind", "verdict"):
+        assert "RLE_DICTIONARY" in chunks[name].encodings
+
+
+def flushed(data: Path) -> list[str]:
+    """A history with one flush of four segments; returns their names."""
+    rows = random_rows(random.Random(4), 50, start=T0 + 3600 - 30)
+    write(data, batch(rows=rows, counts=[(T0 + 3590, values(2, 0)), (T0 + 3600, values(2, 0))]))
+    with opened(data) as segments:
+        return segments.written.segments
+
+
+@pytest.mark.parametrize("renamed", list(product([True, False], repeat=4)))
+def test_a_kill_between_the_renames_is_made_good(tmp_path: Path, renamed: tuple[bool, ...]) -> None:
+    """A recorded flush of which only some segments have their names is completed at the next start."""
+    names = flushed(tmp_path)
+    assert len(names) == 4
+    before = stored_fixes(tmp_path), stored_counts(tmp_path)
+    for name, done in zip(names, renamed, strict=True):
+        path = tmp_path / "history" / name
+        if not done:
+            path.rename(path.with_suffix(".parquet.tmp"))
+    with opened(tmp_path):
+        pass
+    assert (stored_fixes(tmp_path), stored_counts(tmp_path)) == before
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_kill_before_the_record_leaves_nothing(tmp_path: Path) -> None:
+    """Whole or truncated files of a flush that was not recorded are removed; the rows come again."""
+    flushed(tmp_path)
+    before = stored_fixes(tmp_path)
+    hour = tmp_path / "history" / "fixes" / hour_name(T0)
+    whole = segment_files(tmp_path, "fixes")[0].read_bytes()
+    (hour / "000000000002.parquet.tmp").write_bytes(whole)
+    (hour / "000000000003.parquet.tmp").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "history" / "written.json.tmp").write_bytes(b'{"flush": 2, "segm')
+    with opened(tmp_path) as segments:
+        assert segments.written.flush == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert stored_fixes(tmp_path) == before
+
+
+def test_no_segment_is_overwritten_without_the_record(tmp_path: Path) -> None:
+    """Where somebody removed the record, new segments get numbers behind the old ones."""
+    flushed(tmp_path)
+    before = len(stored_fixes(tmp_path))
+    (tmp_path / "history" / "written.json").unlink()
+    write(tmp_path, batch(1, random_rows(random.Random(5), 10), partitions=2))
+    assert len(stored_fixes(tmp_path)) == before + 10
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    """A record that can't be read stops the writer with the remedy, instead of storing rows twice."""
+    flushed(tmp_path)
+    (tmp_path / "history" / "written.json").write_text("{")
+    with pytest.raises(DataFolderError, match=r"written\.json is damaged.*Remove"), opened(tmp_path):
+        pass
+
+
+def test_there_is_one_writer(tmp_path: Path) -> None:
+    """A second writer is refused while the first one lives."""
+    refused = pytest.raises(DataFolderError, match="another history writer")
+    with opened(tmp_path), refused, opened(tmp_path):
+        pass
+    with opened(tmp_path):
+        pass
+
+
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    """A folder that can't be written gives the folder, the problem and what to do."""
+    refused = pytest.raises(DataFolderError, match=r"Permission denied|Read-only file system")
+    with read_only(tmp_path / "data") as data, refused, opened(data):
+        pass
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    """A file where the hour's folder should be fails the flush, and nothing of it is left behind."""
+    with opened(tmp_path) as segments:
+        pending = Pending(segments.written)
+        pending.add(batch(rows=random_rows(random.Random(6), 10)), T0)
+        flush = pending.take(T0)
+        assert flush is not None
+        (tmp_path / "history" / "fixes" / hour_name(T0)).write_text("in the way")
+        with pytest.raises(DataFolderError, match=r"hour=2026-11-24T13"):
+            segments.commit(flush)
+        assert segments.written.flush == 0
+    assert not (tmp_path / "history" / "written.json").exists()

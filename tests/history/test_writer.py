@@ -1,0 +1,433 @@
+"""From the HISTORY stream into segments, over a real broker that is killed, and a writer that is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import nats.errors
+import pytest
+from nats.aio.client import Client
+from nats.js.api import RetentionPolicy, StreamConfig
+
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL
+from headcount.errors import DataFolderError
+from headcount.history import writer as module
+from headcount.history.retention import KEEP_S
+from headcount.history.row_erasure import Answer, Request, erase_rows
+from headcount.history.segments import folder, hour_name, opened
+from headcount.history.writer import CONSUMER, Stats, run
+from headcount.messages.history import HistoryBatch
+from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT
+from history_batches import (
+    T0,
+    Row,
+    batch,
+    random_rows,
+    segment_files,
+    stored_counts,
+    stored_fixes,
+    values,
+    write,
+)
+from nats_fixture import internal_client, open_broker
+
+FAST_S = 0.05
+PROGRAM = Path(__file__).resolve().parents[1] / "history_process.py"
+
+
+async def publish(client: Client, *batches: HistoryBatch, pause_s: float = 0.0) -> None:
+    """Send batches as a worker does; when this returns, the stream has them."""
+    jetstream = client.jetstream()
+    for one in batches:
+        subject = HISTORY_SUBJECT.format(partition=one.partition)
+        await asyncio.sleep(pause_s)
+        for _ in range(20):
+            # A publish that timed out may have been stored: then it is one more repeat.
+            with suppress(nats.errors.Error, TimeoutError):
+                await jetstream.publish(subject, msgspec.msgpack.encode(one), timeout=2)
+                break
+            await asyncio.sleep(0.2)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; the test's own time-out ends it."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.02)
+
+
+async def until_acknowledged(client: Client) -> None:
+    """Wait until the consumer has nothing to deliver and nothing to be acknowledged."""
+    jetstream = client.jetstream()
+    while True:
+        with suppress(nats.errors.Error, TimeoutError):
+            info = await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)
+            if info.num_pending == 0 and info.num_ack_pending == 0:
+                return
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def writing(
+    broker: Broker, data: Path, flush_s: float = FAST_S, clock: Callable[[], float] = lambda: T0
+) -> AsyncIterator[tuple[Client, Stats]]:
+    """A writer beside the test; it is stopped, and its errors are raised, at the end."""
+    client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    stop, stats = asyncio.Event(), Stats()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run(client, data, stop=stop, flush_s=flush_s, clock=clock, stats=stats))
+            yield client, stats
+            stop.set()
+    finally:
+        await client.close()
+
+
+def sent(seed: int, partitions: int = 4, n: int = 300) -> tuple[list[list[Row]], list[HistoryBatch]]:
+    """Rows over three hours, and the batches that carry them: repeats, overlaps, partitions interleaved."""
+    rng = random.Random(seed)
+    rows = [random_rows(rng, n, span_s=3 * 3600) for _ in range(partitions)]
+    instants = [T0 + 10 * i for i in range(60)]
+    queues: list[list[HistoryBatch]] = []
+    for partition, all_rows in enumerate(rows):
+        queue: list[HistoryBatch] = []
+        at = told = 0
+        while at < n or told < len(instants):
+            stop, tell = at + rng.randrange(1, 20), told + rng.randrange(4)
+            back = rng.randrange(10)
+            part = all_rows[max(0, at - back) : stop]
+            counts = [(t, values(2, partition)) for t in instants[max(0, told - back) : tell]]
+            queue.append(batch(partition, part, counts, partitions=partitions))
+            if rng.random() < 0.2:
+                queue += queue[-rng.randrange(1, 4) :]
+            at, told = stop, tell
+        queues.append(queue)
+    order = []
+    while any(queues):
+        order.append(rng.choice([queue for queue in queues if queue]).pop(0))
+    return rows, order
+
+
+def assert_all_once(data: Path, rows: Sequence[Sequence[Row]]) -> None:
+    """Each row of each partition, and each of the 60 instants, is in the segments exactly once."""
+    everything = [(partition, row) for partition, part in enumerate(rows) for row in part]
+    assert stored_fixes(data) == everything
+    first = sum(range(len(rows)))
+    site = [first + i * len(rows) for i in range(8)]
+    counts = stored_counts(data)
+    assert sorted({at for at, _ in counts}) == [T0 + 10 * i for i in range(60)]
+    assert {tuple(numbers) for (_, zone), (numbers, _, _) in counts.items() if zone == "site"} == {
+        tuple(site)
+    }
+    assert {(n, total) for _, n, total in counts.values()} == {(len(rows), len(rows))}
+
+
+def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> None:
+    """What is published is on disk, once, before it is acknowledged; a stop flushes what is left."""
+
+    async def go() -> None:
+        rows, batches = sent(1)
+        async with open_broker(tmp_path / "broker") as broker:
+            async with writing(broker, tmp_path) as (client, stats):
+                await publish(client, *batches)
+                await until_acknowledged(client)
+                assert_all_once(tmp_path, rows)
+                assert stats.fixes == sum(len(part) for part in rows)
+                assert stats.repeated > 0
+            async with writing(broker, tmp_path, flush_s=3600) as (client, _):
+                late = [replace(row, seq=row.seq + 10_000) for row in rows[0]]
+                await publish(client, batch(0, late, partitions=4))
+                await asyncio.sleep(0.3)
+                assert_all_once(tmp_path, rows)
+            assert len(stored_fixes(tmp_path)) == 4 * 300 + 300
+            client = await internal_client(broker)
+            await until_acknowledged(client)
+            await client.close()
+
+    asyncio.run(go())
+
+
+def test_a_batch_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    """Rubbish in the stream is counted, acknowledged, and stops nothing."""
+
+    async def go() -> None:
+        rows = random_rows(random.Random(1), 10)
+        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
+            jetstream = client.jetstream()
+            await jetstream.publish("history.0", b"\xc1 rubbish")
+            await jetstream.publish("history.0", msgspec.msgpack.encode(batch(9, rows, partitions=4)))
+            await publish(client, batch(0, rows, partitions=4))
+            await until_acknowledged(client)
+            assert stats.refused == 2
+            assert [row for _, row in stored_fixes(tmp_path)] == rows
+
+    asyncio.run(go())
+
+
+def test_it_waits_for_its_stream(tmp_path: Path) -> None:
+    """A writer that starts before the stream exists begins when it is there, on a work queue too."""
+
+    async def go() -> None:
+        rows, batches = sent(2, n=50)
+        async with open_broker(tmp_path / "broker") as broker:
+            client = await internal_client(broker)
+            await client.jetstream().delete_stream(HISTORY_STREAM)
+            for _ in range(2):  # the second start finds the consumer of the first one
+                async with writing(broker, tmp_path):
+                    await asyncio.sleep(0.2)
+                    work_queue = StreamConfig(
+                        name=HISTORY_STREAM,
+                        subjects=["history.*"],
+                        retention=RetentionPolicy.WORK_QUEUE,
+                        max_bytes=1 << 24,
+                    )
+                    await client.jetstream().add_stream(work_queue)
+                    await publish(client, *batches)
+                    await until_acknowledged(client)
+            assert_all_once(tmp_path, rows)
+            assert (await client.jetstream().stream_info(HISTORY_STREAM)).state.messages == 0
+            await client.close()
+
+    asyncio.run(go())
+
+
+def test_full_memory_is_flushed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows or many messages start a flush before its time."""
+
+    async def go() -> None:
+        rows, batches = sent(3, n=100)
+        async with open_broker(tmp_path / "broker") as broker:
+            async with writing(broker, tmp_path, flush_s=3600) as (client, stats):
+                await publish(client, *batches)
+                await until(lambda: stats.flushes >= 2)
+            async with writing(broker, tmp_path) as (client, _):
+                await until_acknowledged(client)
+            assert_all_once(tmp_path, rows)
+
+    monkeypatch.setattr(module, "FLUSH_ROWS", 100)
+    monkeypatch.setattr(module, "FLUSH_MESSAGES", 50)
+    asyncio.run(go())
+
+
+def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
+    """Where the disk refuses, the role ends with the reason, and the next one stores every row."""
+    hour = tmp_path / "history" / "fixes" / hour_name(T0)
+
+    rows = random_rows(random.Random(1), 50)
+
+    async def fail(broker: Broker) -> None:
+        async with writing(broker, tmp_path) as (client, _):
+            await publish(client, batch(rows=rows))
+            await asyncio.Event().wait()
+
+    async def go() -> None:
+        async with open_broker(tmp_path / "broker") as broker:
+            hour.parent.mkdir(parents=True)
+            hour.write_text("in the way")
+            with pytest.raises(ExceptionGroup) as caught:
+                await fail(broker)
+            assert caught.group_contains(DataFolderError, match="hour=2026-11-24T13")
+            hour.unlink()
+            async with writing(broker, tmp_path) as (client, _):
+                await until_acknowledged(client)
+        assert [row for _, row in stored_fixes(tmp_path)] == rows
+
+    asyncio.run(go())
+
+
+def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
+    """A writer that starts a day later drops what has expired in the meantime."""
+
+    async def go() -> None:
+        write(tmp_path, batch(rows=random_rows(random.Random(1), 10)))
+        async with (
+            open_broker(tmp_path / "broker") as broker,
+            writing(broker, tmp_path, clock=lambda: T0 + 3600 + KEEP_S) as (_, stats),
+        ):
+            await until(lambda: stats.hours_dropped == 1)
+        assert segment_files(tmp_path, "fixes") == []
+
+    asyncio.run(go())
+
+
+def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None:
+    """Where a message is lost on the way, the consumer is made anew and nothing passes over its rows."""
+
+    async def go() -> None:
+        rows, batches = sent(4, n=100)
+        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
+            thief = await internal_client(broker)
+            await until_acknowledged(client)
+            stolen = await thief.jetstream().pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
+            while not stats.reopened:
+                # Of several messages, the broker gives the first to whoever asked first, the next to the other.
+                request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
+                await asyncio.sleep(0.1)
+                await publish(client, *batches[:3])
+                del batches[:3]
+                with suppress(nats.errors.Error, TimeoutError):
+                    await request
+            await thief.close()
+            await publish(client, *batches)
+            await until_acknowledged(client)
+            assert_all_once(tmp_path, rows)
+
+    asyncio.run(go())
+
+
+def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
+    """The broker is killed (-9) again and again: each row is stored once when it is back."""
+
+    async def go() -> None:
+        rows, batches = sent(5)
+        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
+            third = len(batches) // 3
+            for part in (batches[:third], batches[third : 2 * third], batches[2 * third :]):
+                sending = asyncio.create_task(publish(client, *part))
+                await asyncio.sleep(0.15)
+                before = broker.restarts
+                assert broker.pid is not None
+                os.kill(broker.pid, signal.SIGKILL)
+                await sending
+                await until(lambda n=before: broker.restarts > n)  # type: ignore[misc]
+            await until_acknowledged(client)
+            assert_all_once(tmp_path, rows)
+
+    asyncio.run(go())
+
+
+@asynccontextmanager
+async def writer_process(broker: Broker, data: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The writer as a process, connected; killed (-9) at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(PROGRAM), broker.url, INTERNAL, broker.config.password, str(data), "0.01"),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
+    """The writer is killed (-9) at random moments and started again: each row is stored exactly once."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+
+    async def go() -> None:
+        rows, batches = sent(seed)
+        async with open_broker(tmp_path / "broker") as broker:
+            client = await internal_client(broker)
+            size = len(batches) // 8 + 1
+            for start in range(0, len(batches), size):
+                part = batches[start : start + size]
+                async with writer_process(broker, tmp_path):
+                    # All the time something is being flushed, so that the kill hits a flush.
+                    sending = asyncio.create_task(publish(client, *part, pause_s=0.5 / size))
+                    await asyncio.sleep(0.1 + rng.random() * 0.6)
+                await sending
+            async with writing(broker, tmp_path):
+                await until_acknowledged(client)
+            await client.close()
+        assert_all_once(tmp_path, rows)
+        assert not list((tmp_path / "history").rglob("*.tmp"))
+
+    asyncio.run(go())
+
+
+def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> None:
+    """Rows are in one place: once they are in a segment, the stream's files hold none of them."""
+
+    async def go() -> None:
+        rows, batches = sent(5, n=50)
+        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
+            await publish(client, *batches)
+            await until_acknowledged(client)
+            await asyncio.to_thread(
+                until_true, lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device))
+            )
+        assert_all_once(tmp_path, rows)
+
+    asyncio.run(go())
+
+
+def until_true(condition: Callable[[], bool]) -> None:
+    """Wait for a condition in a thread."""
+    while not condition():
+        time.sleep(0.1)
+
+
+def in_files(folder: Path, needle: bytes) -> bool:
+    """Whether any file below holds these bytes."""
+    return any(needle in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
+    """After the answer no row of the pseudonyms is anywhere, all others are; asked again, nothing is left to do."""
+
+    async def ask(client: Client, names: list[str]) -> Answer:
+        body = msgspec.json.encode(Request(names))
+        answer = await client.request(HISTORY_ERASE_SUBJECT, body, timeout=30)
+        return msgspec.json.decode(answer.data, type=Answer)
+
+    async def go() -> None:
+        rows, batches = sent(6, n=100)
+        gone = {row.device for row in rows[1][:3]}
+        async with open_broker(tmp_path / "broker") as broker:
+            async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
+                await publish(client, *batches)
+                answer = await ask(client, sorted(gone))
+                assert (answer.error, answer.rows) == ("", stats.erased)
+                assert (await ask(client, sorted(gone))).rows == 0
+                assert (await ask(client, ["nobody"])).error
+            kept = [[row for row in part if row.device not in gone] for part in rows]
+            assert_all_once(tmp_path, kept)
+            assert stats.erased == sum(map(len, rows)) - sum(map(len, kept)) > 0
+        needles = [form for name in gone for form in (name.encode(), bytes.fromhex(name))]
+        assert not [needle for needle in needles if in_files(tmp_path, needle)]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("left", ["half a file", "all of it"])
+def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left: str) -> None:
+    """What a killed erasing leaves beside a segment is removed at the next start, and erasing goes on."""
+    rows = random_rows(random.Random(7), 200)
+    write(tmp_path, batch(0, rows))
+    [segment] = segment_files(tmp_path, "fixes")
+    whole = segment.read_bytes()
+    segment.with_name(segment.name + ".erasing.tmp").write_bytes(
+        whole if left == "all of it" else whole[:100]
+    )
+    with opened(tmp_path) as segments:
+        assert segment_files(tmp_path, "fixes") == [segment]
+        assert not list(tmp_path.rglob("*.tmp"))
+        theirs = sum(row.device == rows[0].device for row in rows)
+        assert erase_rows(segments.root, [rows[0].device]) == theirs
+    assert len(stored_fixes(tmp_path)) == len(rows) - theirs
+
+
+def test_a_segment_that_holds_nobody_else_goes(tmp_path: Path) -> None:
+    """Where no row is left there is no file."""
+    rows = random_rows(random.Random(8), 20)
+    write(tmp_path, batch(0, rows))
+    assert erase_rows(folder(tmp_path), sorted({row.device for row in rows})) == 20
+    assert not segment_files(tmp_path, "fixes")

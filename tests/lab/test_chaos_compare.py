@@ -1,0 +1,218 @@
+"""A comparison that can't fail proves nothing: each kind of lie is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headcount.lab.chaos.campus import campus
+from headcount.lab.chaos.compare import KEPT, Comparison, Evidence, compare
+from headcount.lab.chaos.hearing import Report
+from headcount.lab.chaos.load import load
+from headcount.lab.chaos.log import Fix, Partition, Recorded, Row, Stored, Told, decoded
+from headcount.lab.chaos.truth import Truth, name_of
+from headcount.messages.topics import partition_of
+
+SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000
+TODAY = START_S // 86_400
+KEYS = {TODAY: b"a key for tests", TODAY + 1: b"another"}
+#: Who is forgotten ten and twenty seconds after the start.
+FORGOTTEN = (("person", "d1", 10.0), ("person", "d2", 20.0), ("vehicle", "d4", 20.0))
+
+
+def _log() -> list[Partition]:
+    rows: list[list[Row]] = [[] for _ in range(PARTITIONS)]
+    for say in load(SEED, campus(SEED), SECONDS, [20.0]):
+        number = partition_of("campus", say.device, PARTITIONS)
+        payload, seq = say.payload(START_S), len(rows[number]) + 1
+        fix, name = decoded(payload)
+        rows[number].append(
+            Row(START_S + say.at_s + 0.01, number, seq, say.kind, say.device, say.status, fix, name)
+        )
+    for kind, device, at_s in FORGOTTEN:
+        own = rows[partition_of("campus", device, PARTITIONS)]
+        names = {day: name_of(kind, device, key) for day, key in KEYS.items()}
+        marker = Row(START_S + at_s, own[0].partition, 0, kind, "", None, Fix(), 0, names)
+        own.append(marker)
+    ordered = [sorted(own, key=lambda row: row.received) for own in rows]
+    return [
+        Partition(START_S, [row._replace(seq=seq) for seq, row in enumerate(own, 1)], 0) for own in ordered
+    ]
+
+
+@pytest.fixture(scope="module")
+def honest() -> Evidence:
+    """What a system leaves that has told nothing but the truth."""
+    geojson, log = campus(SEED).geojson, _log()
+    truths = [Truth(geojson, own, KEYS) for own in log]
+    zones = list(truths[0].zones)
+    reports, recorded = [], []
+    for tick in range(1, int(SECONDS) * 10 + 20):
+        at = (START_S * 10 + tick) / 10
+        values = [truth.at(at).values for truth in truths]
+        for number, truth in enumerate(truths):
+            done = [row.seq for row in truth.log.rows if row.received <= at]
+            reports.append(
+                Report(
+                    at + 0.1, number, 1, done[-1] if done else 0, at, values[number].astype("<i4").tobytes()
+                )
+            )
+        if tick % 100 == 0:
+            total = sum(values, np.zeros_like(values[0])).tolist()
+            recorded += [
+                Recorded(at, zone, tuple(map(tuple, numbers)), PARTITIONS, PARTITIONS)
+                for zone, numbers in zip(zones, total, strict=True)
+            ]
+    events = [
+        Told(
+            f"id{number}-{i}",
+            e.zone,
+            e.type,
+            e.kind,
+            name_of(e.kind, e.device, KEYS[e.day]),
+            e.t,
+            e.reason,
+        )
+        for number, truth in enumerate(truths)
+        for i, e in enumerate(truth.events)
+    ]
+    fixes = [
+        Stored(
+            number,
+            seq,
+            name_of(row.kind, row.device, KEYS[TODAY]),
+            row.kind,
+            verdict,
+            row.fix.lat,
+            row.fix.lon,
+            float(np.float32(row.fix.acc or 0)),
+        )
+        for number, truth in enumerate(truths)
+        for seq, (row, verdict) in truth.verdicts.items()
+        if verdict in KEPT
+    ]
+    acknowledged = {row.number: row.received for own in log for row in own.rows if row.number % 2}
+    return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged)
+
+
+def test_the_truth_does_not_differ(honest: Evidence) -> None:
+    """Nothing differs from an honest system, and all of it was looked at."""
+    found = compare(honest)
+    assert found.differences == []
+    assert found.lost == []
+    assert found.counts == len(honest.reports) > 600
+    assert found.totals == found.ticks == len(honest.reports) // PARTITIONS
+    assert found.events == len(honest.events) > 100
+    assert found.rows == len(honest.fixes) > 100
+    assert found.recorded == len(honest.recorded) > 0
+    assert found.acknowledged > 100
+    assert found.fixes > 2000
+    assert found.forgotten == len(FORGOTTEN)
+
+
+def _wrong_count(honest: Evidence) -> Evidence:
+    values = np.frombuffer(honest.reports[300].values, "<i4").copy()
+    values[0] += 1
+    reports = list(honest.reports)
+    reports[300] = replace(reports[300], values=values.tobytes())
+    return replace(honest, reports=reports)
+
+
+def _zombie(honest: Evidence) -> Evidence:
+    old = honest.reports[200]
+    stale = replace(old, at=honest.reports[500].at, partition=old.partition, epoch=0)
+    return replace(honest, reports=[*honest.reports, stale])
+
+
+def _later_sequence(honest: Evidence) -> Evidence:
+    reports = list(honest.reports)
+    reports[300] = replace(reports[300], seq=reports[300].seq + 1)
+    return replace(honest, reports=reports)
+
+
+def _yesterdays_name(honest: Evidence) -> Evidence:
+    fixes = list(honest.fixes)
+    said = next(row for row in honest.log[fixes[7].partition].rows if row.seq == fixes[7].seq)
+    fixes[7] = fixes[7]._replace(device=name_of(said.kind, said.device, KEYS[TODAY + 1]))
+    return replace(honest, fixes=fixes)
+
+
+def _nobody_forgotten(honest: Evidence) -> Evidence:
+    log = [
+        own._replace(rows=[row for row in own.rows if row.forget is None or row.forget[TODAY] != name])
+        for name in [name_of("person", "d1", KEYS[TODAY])]
+        for own in honest.log
+    ]
+    return replace(honest, log=log)
+
+
+def _swapped_verdict(honest: Evidence) -> Evidence:
+    index = next(i for i, row in enumerate(honest.fixes) if row.verdict == "late")
+    fixes = list(honest.fixes)
+    fixes[index] = fixes[index]._replace(verdict="accepted")
+    return replace(honest, fixes=fixes)
+
+
+LIES: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
+    "a wrong count": ("count", _wrong_count),
+    "an old count of an older epoch": ("count", _zombie),
+    "a count that claims more": ("count", _later_sequence),
+    "a missing event": ("event", lambda e: replace(e, events=e.events[:50] + e.events[51:])),
+    "an event twice": ("event", lambda e: replace(e, events=[*e.events, e.events[7]])),
+    "an event of nobody": (
+        "event",
+        lambda e: replace(e, events=[*e.events, e.events[7]._replace(id="x", t=1.0)]),
+    ),
+    "another reason": (
+        "event",
+        lambda e: replace(e, events=[e.events[0]._replace(reason="removed"), *e.events[1:]]),
+    ),
+    "a missing row": ("history fix", lambda e: replace(e, fixes=e.fixes[1:])),
+    "a row twice": ("history fix", lambda e: replace(e, fixes=[*e.fixes, e.fixes[3]])),
+    "a row of nobody": (
+        "history fix",
+        lambda e: replace(e, fixes=[*e.fixes, e.fixes[3]._replace(seq=10**9)]),
+    ),
+    "a row elsewhere": (
+        "history fix",
+        lambda e: replace(e, fixes=[e.fixes[0]._replace(lat=e.fixes[0].lat + 2e-7), *e.fixes[1:]]),
+    ),
+    "a row under the name of another day": ("history fix", _yesterdays_name),
+    "another verdict": ("history fix", _swapped_verdict),
+    "a missing history count": ("history count", lambda e: replace(e, recorded=e.recorded[1:])),
+    "a history count twice": ("history count", lambda e: replace(e, recorded=[*e.recorded, e.recorded[0]])),
+    "a wrong history count": (
+        "history count",
+        lambda e: replace(e, recorded=[e.recorded[0]._replace(numbers=((9, 9, 9, 9),) * 2), *e.recorded[1:]]),
+    ),
+    "an incomplete history count": (
+        "history count",
+        lambda e: replace(e, recorded=[e.recorded[0]._replace(partitions=1), *e.recorded[1:]]),
+    ),
+}
+
+
+def test_a_removal_that_no_marker_asked_for_is_found(honest: Evidence) -> None:
+    """Whoever forgets somebody by himself is told so: by the event, and by what follows."""
+    found = compare(_nobody_forgotten(honest))
+    assert any("'removed'" in one.text for one in found.differences if one.what == "event")
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_each_lie_is_found(honest: Evidence, name: str) -> None:
+    """One injected lie is reported as what it is."""
+    what, lie = LIES[name]
+    found = compare(lie(honest))
+    assert found.different >= 1
+    assert {difference.what for difference in found.differences} <= {what, "total"}
+    assert any(difference.what == what for difference in found.differences)
+
+
+def test_what_was_acknowledged_and_is_nowhere_is_lost(honest: Evidence) -> None:
+    """A fix with a PUBACK that isn't in the log is named, beside the differences."""
+    found: Comparison = compare(replace(honest, acknowledged=honest.acknowledged | {10**7: 0.0}))
+    assert found.lost == [10**7]
+    assert not found.different

@@ -1,0 +1,114 @@
+"""The picture of a proof, and the gaps that it shows."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from headcount.lab.chaos.compare import Comparison
+from headcount.lab.chaos.faults import Applied
+from headcount.lab.chaos.hearing import Heard, Report
+from headcount.lab.chaos.log import Fix, Partition, Row
+from headcount.lab.chaos.picture import picture
+from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
+from headcount.lab.chaos.run import Plan, Proof
+from headcount.lab.chaos.schedule import Fault
+from headcount.lab.chaos.senders import Sent
+from headcount.lab.chaos.timeline import ages, bars, received
+
+START_S = 1_790_000_000
+
+
+def _report(at_s: float, partition: int, epoch: int, late_s: float = 0.1) -> Report:
+    return Report(START_S + at_s + late_s, partition, epoch, 0, START_S + at_s, b"")
+
+
+def _reports() -> list[Report]:
+    """Partition 0 is silent from 4 to 8 s, after which another worker has it; 1 is told all the time."""
+    ticks = [tick / 10 for tick in range(-10, 200)]
+    zero = [_report(at_s, 0, 1 if at_s < 6 else 2) for at_s in ticks if not 4 < at_s < 8]
+    return sorted([*zero, *(_report(at_s, 1, 1) for at_s in ticks)], key=lambda report: report.heard_s)
+
+
+def test_a_silent_partition_is_a_gap() -> None:
+    """A partition that tells nothing for 4 s has one gap, which the fault before it has caused."""
+    found = gaps(_reports(), 2, START_S, START_S + 20)
+    assert [
+        (gap.partition, round(gap.from_s - START_S, 1), round(gap.to_s - START_S, 1)) for gap in found
+    ] == [(0, 4.1, 8.1)]
+    fault = Fault(4.0, "kill", 1)
+    assert round(recovery_s(fault, START_S + 4.0, START_S + 15.0, found), 1) == 4.1
+    assert recovery_s(fault, START_S + 12.0, START_S + 15.0, found) == 0
+
+
+def test_old_counts_are_not_fresh() -> None:
+    """Counts of instants long past, as told while catching up, don't end a gap."""
+    stale = [_report(at_s / 10, 0, 1, late_s=5.0) for at_s in range(100)]
+    assert gaps(stale, 1, START_S, START_S + 15) == [Gap(0, START_S, START_S + 15)]
+
+
+def test_bars_end_with_the_owner_and_with_silence() -> None:
+    """Each bar is one worker's, and a silence divides it."""
+    found = bars(_reports(), {(0, 1): 1, (1, 1): 2, (0, 2): 3}, START_S)
+    assert [(bar.partition, bar.worker) for bar in found] == [(0, 1), (0, 3), (1, 2)]
+
+
+def test_load_by_the_second() -> None:
+    """Messages count in the second in which the log received them."""
+    rows = [Row(START_S + at_s, 0, 1, "person", "a", None, Fix(), 1) for at_s in (0.1, 0.9, 2.5, 99)]
+    assert received([Partition(START_S, rows, 0)], START_S, 4) == [2, 0, 1, 0]
+
+
+def test_ages_grow_while_a_partition_is_silent() -> None:
+    """The age is small while all tell, grows while one is silent, and falls when it has caught up."""
+    found = [round(age_s, 1) for age_s in ages(_reports(), 2, START_S, 12)]
+    assert max(found[:4]) < 0.5
+    assert found[4:9] == [1.0, 2.0, 3.0, 4.0, 4.1]
+    assert max(found[9:]) < 0.5
+
+
+def _proof(different: bool = False) -> Proof:
+    reports, comparison = _reports(), Comparison(fixes=10, counts=4)
+    if different:
+        comparison.differs("count", START_S + 3.0, "zone <b> & more")
+    faults = [
+        Applied(Fault(4.0, "kill", 1), START_S + 4.0, START_S + 4.1),
+        Applied(Fault(5.0, "pause", 2, 3.5), START_S + 5.0, START_S + 8.5),
+        Applied(Fault(9.0, "full disk", 0, 3.5), START_S + 9.0, START_S + 9.0, "only root may mount"),
+    ]
+    rows = [Row(START_S + i / 9, 0, i, "person", "a", None, Fix(), i) for i in range(1, 150)]
+    return Proof(
+        plan=Plan(42, 20.0, 2),
+        partitions=2,
+        start_s=START_S,
+        end_s=START_S + 20.0,
+        faults=faults,
+        comparison=comparison,
+        heard=Heard(reports),
+        gaps=gaps(reports, 2, START_S, START_S + 20),
+        log=[Partition(START_S, rows, 0), Partition(START_S, [], 0)],
+        owners={(0, 1): 1, (1, 1): 2},
+        sent=Sent(),
+        hours_dropped=True,
+    )
+
+
+def test_the_picture_is_whole_and_needs_nothing_else() -> None:
+    """Its SVG is well-formed, has each bar, gap and fault, and nothing is fetched from anywhere."""
+    html = picture(_proof())
+    svg = html[html.index("<svg") : html.index("</svg>") + 6]
+    root = ET.fromstring(svg)  # noqa: S314 - our own
+    assert len([e for e in root.iter("line") if e.get("class") == "fault"]) == 3
+    assert len([e for e in root.iter("rect") if e.get("class") == "gap"]) == 2  # one is the legend's
+    assert "worker 1" in svg
+    assert "full disk (left out)" in svg
+    assert not re.search(r"https?://|<script|<link|@import", html)
+    assert "prefers-color-scheme: dark" in html
+    assert "<b>exact</b>" in html
+
+
+def test_the_picture_tells_of_differences() -> None:
+    """A proof that failed says so, and shows what differed, as text."""
+    html = picture(_proof(different=True))
+    assert "not exact" in html
+    assert "zone &lt;b&gt; &amp; more" in html

@@ -1,0 +1,90 @@
+"""Faults and load of a proof are functions of the seed, and leave somebody who counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from headcount.lab.chaos.campus import campus
+from headcount.lab.chaos.load import load
+from headcount.lab.chaos.log import decoded
+from headcount.lab.chaos.schedule import FIRST_S, LAST_S, MEANING, Fault, schedule
+from headcount.worker.leases import TTL_S
+
+SEEDS = range(200)
+
+
+def _made(seed: int, seconds: float = 120.0, workers: int = 2) -> list[Fault]:
+    return schedule(seed, seconds, workers, TTL_S)
+
+
+def test_the_same_seed_gives_the_same_faults() -> None:
+    """Twice the same seed, twice the same faults; another seed, others."""
+    assert _made(7) == _made(7)
+    assert len({tuple(_made(seed)) for seed in SEEDS}) == len(SEEDS)
+
+
+def test_faults_stand_in_order_and_leave_time_to_recover() -> None:
+    """No fault comes before the system has begun or so late that its end isn't seen."""
+    for seed in SEEDS:
+        times = [fault.at_s for fault in _made(seed)]
+        assert times == sorted(times)
+        assert times[1] >= FIRST_S
+        assert times[-1] <= 120 - LAST_S + 3
+        assert len(times) >= 10
+
+
+def test_every_kind_of_fault_comes() -> None:
+    """Within a few seeds each kind has come, pauses outlast the lease, and disks stay full for seconds."""
+    faults = [fault for seed in range(20) for fault in _made(seed)]
+    assert Counter(fault.kind for fault in faults).keys() == MEANING.keys()
+    assert all(fault.lasts_s > TTL_S for fault in faults if fault.kind == "pause")
+    assert all(fault.lasts_s >= 2 for fault in faults if fault.kind == "full disk")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_somebody_counts_all_the_time(workers: int) -> None:
+    """Only workers that are there leave, and never are all of them away or paused for over 3 s."""
+    for seed in SEEDS:
+        there, paused_until_s, alone_since_s = set(range(1, workers + 1)), dict[int, float](), None
+        for fault in _made(seed, 300.0, workers):
+            if alone_since_s is not None:
+                assert fault.at_s - alone_since_s <= 3.05
+            if fault.kind == "join":
+                assert fault.worker not in there
+                there.add(fault.worker)
+            elif fault.worker:
+                assert fault.worker in there
+                if fault.kind == "pause":
+                    paused_until_s[fault.worker] = fault.at_s + fault.lasts_s
+                else:
+                    there.remove(fault.worker)
+            awake = {worker for worker in there if paused_until_s.get(worker, 0.0) <= fault.at_s}
+            alone_since_s = (alone_since_s or fault.at_s) if not awake else None
+        assert alone_since_s is None
+
+
+def test_the_same_seed_gives_the_same_load() -> None:
+    """Twice the same seed, twice the same messages at the same moments over the same connections."""
+    assert load(3, campus(3), 20.0, [5.0]) == load(3, campus(3), 20.0, [5.0])
+    assert load(3, campus(3), 20.0, []) != load(4, campus(4), 20.0, [])
+
+
+def test_a_fix_carries_its_number() -> None:
+    """What a fix says is read back from its payload: its number, and its time after the start."""
+    says = [say for say in load(5, campus(5), 20.0, []) if say.number]
+    assert len({say.qos for say in says}) == 2
+    for say in says:
+        fix, number = decoded(say.payload(1_790_000_000))
+        assert number == say.number
+        assert fix.t == round(1_790_000_000 + say.t_s, 3)
+        assert fix.lat == say.body["lat"]
+
+
+def test_a_flood_repeats_what_was_said() -> None:
+    """At a flood many messages come again within seconds, all of them said before."""
+    says = load(6, campus(6), 20.0, [10.0])
+    early = {say.number for say in says if say.at_s < 10}
+    flood = [say for say in says if 10 <= say.at_s < 12 and say.number in early]
+    assert len(flood) > 100

@@ -1,0 +1,270 @@
+"""The load of `headcount bench day`: its curve, who sends, and what is on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.adapters import iotp
+from headcount.adapters.decoding import Canonical
+from headcount.adapters.device_aliases import Names
+from headcount.counting.site_file import parse_site
+from headcount.devices.registry_cache import Directory
+from headcount.lab.load.curve import NIGHT, Day, pace, presence
+from headcount.lab.load.link import Broker, Link, Tally
+from headcount.lab.load.packets import CONNACK, PUBACK, Answers, Will, connect, publish
+from headcount.lab.load.population import PROBE_ZONE, Message, bench_site, population, probe_place
+from headcount.lab.load.probes import Probed
+from headcount.sites.files import bundled_site
+from nats_fixture import open_broker
+
+SITE = bench_site(json.loads(bundled_site("ul").read_text()))
+
+
+# --- the curve ------------------------------------------------------------------------------------
+def test_a_day_has_two_peaks_and_is_quiet_at_night() -> None:
+    """Presence rises and falls exactly twice, from the night's share to everybody."""
+    values = [presence(minute / 60) for minute in range(24 * 60 + 1)]
+    ways = [after > before for before, after in itertools.pairwise(values) if before != after]
+    turns = [way for index, way in enumerate(ways) if index == 0 or way != ways[index - 1]]
+    assert turns == [True, False, True, False]
+    assert max(values) > 0.99
+    assert values[0] < 1.1 * NIGHT
+
+
+def test_at_noon_more_than_half_has_left() -> None:
+    """Between the peaks the load is low enough that a fleet must shrink."""
+    assert presence(12.75) * pace(12.75) < 0.35
+
+
+@given(at_s=st.floats(-100, 100), seconds=st.floats(1, 50))
+def test_the_hour_stays_within_the_day(at_s: float, seconds: float) -> None:
+    """Before and after the day it is midnight."""
+    assert 0 <= Day(seconds).hour(at_s) <= 24
+
+
+# --- who sends --------------------------------------------------------------------------------------
+def test_the_same_seed_gives_the_same_devices() -> None:
+    """Seeds decide everything about the devices."""
+    assert population(SITE, 200, 3) == population(SITE, 200, 3)
+    assert population(SITE, 200, 3) != population(SITE, 200, 4)
+
+
+def test_every_flow_says_the_same_fix() -> None:
+    """What a device sends on the older flows is translated to the position and time that it meant."""
+    seen, names = set(), Names("a secret for tests", Directory())
+    for device in population(SITE, 300, 1):
+        lat, lon = device.place()
+        message = device.say(device.topic("ul").encode(), 1_764_000_000.25)
+        seen.add((device.kind, device.flow))
+        if device.flow == "own":
+            body = json.loads(message.payload)
+            assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
+            continue
+        (outcome,) = iotp.decode(device.topic("ul"), message.payload, 1_764_000_001.0, names)
+        assert isinstance(outcome, Canonical)
+        body = json.loads(outcome.payload)
+        assert (outcome.kind, outcome.device) == names.iotp(device.id, device.kind)
+        assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
+    assert len(seen) == 6  # each kind on each flow
+
+
+def test_a_device_never_says_the_same_time_twice() -> None:
+    """Event times of a device grow, so that kind, device and time name a fix."""
+    device = population(SITE, 1, 1)[0]
+    times = [device.say(b"topic", now_s).t_ms for now_s in (10.0, 10.0, 9.0, 10.0001)]
+    assert times == sorted(set(times))
+
+
+def test_nobody_walks_through_the_zone_of_the_probes() -> None:
+    """The zone for probes is on site, and lies apart from where devices go."""
+    site = parse_site(SITE, "bench")
+    probes = site.zones[-1]
+    assert probes.id == PROBE_ZONE
+    (x,), (y,) = site.project(*(np.array([degrees]) for degrees in probe_place(SITE)))
+    assert shapely.contains_xy(probes.plane, x, y)
+    assert shapely.contains_xy(site.zones[0].plane, x, y)
+    tours = np.array([stop for device in population(SITE, 50, 2) for stop in device.tour])
+    places = shapely.points(*site.project(tours[:, 0], tours[:, 1]))
+    assert shapely.distance(probes.plane, places).min() > 50
+
+
+# --- probes -----------------------------------------------------------------------------------------
+def test_a_probe_is_counted_by_the_first_report_that_has_it() -> None:
+    """Probes whose hold has passed are no longer in the count, and counted all the same."""
+    probed = Probed(said_s=[1.0, 2.0, 3.0])
+    probed.hear(heard_s=1.3, at_s=1.2, count=1, hold_s=10)
+    probed.hear(heard_s=1.4, at_s=1.3, count=1, hold_s=10)
+    assert probed.heard_s == [1.3]
+    probed.hear(heard_s=12.2, at_s=12.1, count=1, hold_s=10)  # two are gone, the third is there
+    assert probed.heard_s == [1.3, 12.2, 12.2]
+
+
+# --- the wire ---------------------------------------------------------------------------------------
+@given(
+    packets=st.lists(st.tuples(st.sampled_from([CONNACK, PUBACK]), st.binary(max_size=300)), max_size=6),
+    cuts=st.lists(st.integers(0, 2000), max_size=8),
+)
+def test_answers_come_whole_however_they_were_cut(packets: list[tuple[int, bytes]], cuts: list[int]) -> None:
+    """Type and body of each packet come out, wherever the stream was cut."""
+    stream = b"".join(bytes([kind << 4]) + _size(len(body)) + body for kind, body in packets)
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    answers = Answers()
+    found = [packet for a, b in itertools.pairwise(edges) for packet in answers.feed(stream[a:b])]
+    assert found == packets
+
+
+def _size(length: int) -> bytes:
+    return bytes([length]) if length < 128 else bytes([length % 128 | 128, length // 128])
+
+
+def test_a_length_of_five_bytes_is_no_mqtt() -> None:
+    """Garbage ends in an error, not in waiting for ever."""
+    with pytest.raises(ValueError, match="four bytes"):
+        list(Answers().feed(b"\x40\xff\xff\xff\xff\x01"))
+
+
+def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
+    """A link connects to the product's own broker, and every QoS 1 message is acknowledged."""
+
+    async def test() -> None:
+        async with open_broker(tmp_path) as broker:
+            acked: list[Message] = []
+            tally = Tally()
+            link = Link(
+                Broker("127.0.0.1", broker.config.mqtt_port),
+                "device-1",
+                tally,
+                acked.append,
+                random.Random(1),
+                will=Will("headcount/ul/person/device-1/status", b"offline"),
+            )
+            link.open()
+            messages = [_message(number) for number in range(60)]
+            for message in messages:
+                link.put(message)
+            await _until(lambda: len(acked) >= len(messages))
+            assert acked == messages
+            assert (tally.sent, tally.again, link.owes) == (60, 0, 0)
+            link.close()
+            await _until(lambda: not tally.connected)
+            assert tally.broken == 0
+
+    asyncio.run(test())
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - nobody sets an event for us
+        await asyncio.sleep(0.01)
+
+
+def _message(number: int, qos: int = 1) -> Message:
+    return Message(b"headcount/ul/person/device-1/fix", b"%d" % number, qos, "person", "device-1", number)
+
+
+class _Forgetful:
+    """A broker that acknowledges some messages and then closes the connection without a word."""
+
+    def __init__(self, acknowledges: int) -> None:
+        self.acknowledges = acknowledges
+        self.seen: list[list[tuple[bytes, bool]]] = []  # of each connection: payload, marked as a repetition
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen: list[tuple[bytes, bool]] = []
+        self.seen.append(seen)
+        head = await reader.readexactly(2)
+        await reader.readexactly(head[1])
+        writer.write(b"\x20\x02\x00\x00")
+        try:
+            while True:
+                head = await reader.readexactly(2)
+                body = await reader.readexactly(head[1])
+                if head[0] >> 4 != 3:
+                    continue
+                topic = int.from_bytes(body[:2], "big")
+                number = body[2 + topic : 4 + topic]
+                seen.append((body[4 + topic :], bool(head[0] & 8)))
+                if len(seen) > self.acknowledges and len(self.seen) == 1:
+                    return
+                writer.write(b"\x40\x02" + number)
+        except asyncio.IncompleteReadError:
+            return
+        finally:
+            writer.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+
+
+def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
+    """After a break a link comes back by itself and repeats, in their order, the messages that are owed."""
+
+    async def test() -> None:
+        broker, acked, tally = _Forgetful(3), list[Message](), Tally()
+        async with broker.running() as port:
+            link = Link(Broker("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1))
+            link.open()
+            for number in range(8):
+                link.put(_message(number))
+            await _until(lambda: len(acked) >= 8)
+            link.close()
+            await _until(lambda: not tally.connected)
+        first, second = broker.seen
+        assert [payload for payload, _ in first[:3]] == [b"0", b"1", b"2"]
+        assert [payload for payload, _ in second] == [b"3", b"4", b"5", b"6", b"7"]
+        assert all(again for _, again in second)
+        assert [message.t_ms for message in acked] == list(range(8))
+        assert tally.broken == 1
+
+    asyncio.run(test())
+
+
+def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
+    """Closing a link that owes something sends it first, even over a new connection."""
+
+    async def test() -> None:
+        broker, acked, tally = _Forgetful(0), list[Message](), Tally()
+        async with broker.running() as port:
+            link = Link(Broker("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1))
+            link.open()
+            link.put(_message(1))
+            link.close()
+            await _until(lambda: not link.owes)
+            assert [message.t_ms for message in acked] == [1]
+            await _until(lambda: not tally.connected)
+
+    asyncio.run(test())
+
+
+def test_a_full_buffer_drops_its_oldest() -> None:
+    """While there is no connection the newest messages are kept, and what is dropped is counted."""
+    tally = Tally()
+    link = Link(Broker("127.0.0.1", 1), "device-1", tally, lambda _: None, random.Random(1))
+    for number in range(510):
+        link.put(_message(number))
+    assert (tally.said, tally.dropped, link.owes) == (510, 10, 500)
+
+
+def test_packets_have_the_bytes_of_the_standard() -> None:
+    """CONNECT and PUBLISH are those of MQTT 3.1.1, written out."""
+    assert connect("ab", 30) == b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x1e\x00\x02ab"
+    assert connect("a", 30, Will("t", b"x"))[:2] == b"\x10\x13"
+    assert publish(b"t", b"x") == b"\x30\x04\x00\x01tx"
+    assert publish(b"t", b"x", 7) == b"\x32\x06\x00\x01t\x00\x07x"
+    assert publish(b"t", b"x", 7, again=True)[0] == 0x3A
+    assert publish(b"t", b"x" * 200)[1:3] == b"\xcb\x01"

@@ -1,0 +1,218 @@
+"""What a run of `headcount bench day` comes to."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headcount.adapters.device_aliases import Names
+from headcount.devices.registry_cache import Directory
+from headcount.lab.chaos.compare import Comparison
+from headcount.lab.chaos.log import Fix, Partition, Row
+from headcount.lab.load import drawing
+from headcount.lab.load.balance import Spread, table
+from headcount.lab.load.day import Plan, Run
+from headcount.lab.load.elastic import scaler_environment
+from headcount.lab.load.figures import (
+    by_hour,
+    changes,
+    compared,
+    figures,
+    per_thousand,
+    percentile,
+    settled_samples,
+    turns,
+)
+from headcount.lab.load.judge import Judgement, Stored, lost
+from headcount.lab.load.sending import Said
+from headcount.lab.load.usage import Meter, Process, Usage, parts, role_of
+from headcount.lab.load.watch import Sample, spread
+from headcount.scaling.scale_settings import ScaleSettings
+
+PLAN = Plan(seed=1, seconds=60.0, devices=100, every_s=1.0, most=3)
+
+
+def _sample(at_s: float, brokers: dict[str, int], workers: int = 1, draining: str = "") -> Sample:
+    usage = {
+        "broker": Usage(len(brokers), 0.1 * at_s, 40 << 20),
+        "count": Usage(workers, 0.2 * at_s, 100 << 20),
+        "api": Usage(1, 0.05 * at_s, 90 << 20),
+    }
+    connected = sum(brokers.values())
+    return Sample(
+        at_s,
+        connected,
+        connected,
+        int(50 * at_s),
+        int(50 * at_s),
+        3,
+        workers,
+        brokers,
+        frozenset(filter(None, [draining])),
+        workers,
+        len(brokers),
+        usage,
+    )
+
+
+def _day() -> list[Sample]:
+    """One, two, one, two, one brokers, twelve seconds each."""
+    even, alone = {"b1": 50, "b2": 50}, {"b1": 100}
+    return [
+        _sample(float(at), even if min(at, 59) // 12 % 2 else alone, 1 + min(at, 59) // 12 % 2)
+        for at in range(61)
+    ]
+
+
+def _run(samples: list[Sample]) -> Run:
+    said = Said(60.0, 0, 0, 3000, 3010, 1200, 10, 0, 2, 7, 0, 100, 0, [5, 90, 5], done=True)
+    delays = [(float(at), 0.05 if at % 10 else 0.4) for at in range(60)]
+    judgement = Judgement(Comparison(), 1200, [], Stored(3000, 375_000, 36_000))
+    return Run("elastic", samples, delays, 0, [said], judgement, [])
+
+
+@given(st.lists(st.integers(0, 1000), max_size=9))
+def test_spread_is_at_least_one(connections: list[int]) -> None:
+    """The fullest broker has at least the mean, and an even spread has no variation."""
+    ratio, variation = spread(connections)
+    assert ratio >= 1 - 1e-9
+    assert variation >= 0
+    if len(set(connections)) == 1:
+        assert (round(ratio, 9), variation) == (1, 0)
+
+
+def test_growing_twice_is_counted_as_twice() -> None:
+    """Changes in one direction after each other are one turn."""
+    moves = changes(_day())
+    assert turns([move for move in moves if move.role == "broker"]) == (2, 2)
+    assert turns([move for move in moves if move.role == "count"]) == (2, 2)
+
+
+def test_only_settled_seconds_tell_the_spread() -> None:
+    """The seconds after a change of the number of brokers, and those of a drain, are left out."""
+    samples = [*_day(), _sample(61.0, {"b1": 90, "b2": 10}, draining="b2")]
+    settled = [sample.at_s for sample in settled_samples(samples, changes(samples))]
+    assert settled == [22.0, 23.0, 46.0, 47.0]
+
+
+def test_the_figures_of_a_run() -> None:
+    """Processor seconds, unit-seconds, latencies and counters are those of the samples."""
+    found = figures(_run(_day()), PLAN)
+    assert (found.brokers, found.workers, found.turns) == ((1, 2), (1, 2), (2, 2))
+    assert found.cpu_s == pytest.approx(0.3 * 60)
+    assert found.whole_cpu_s == pytest.approx(0.35 * 60)
+    assert found.unit_s == pytest.approx(2 * 36 + 4 * 24)
+    assert (found.p50_s, found.p99_s, found.spread) == (0.05, 0.4, 1.0)
+    assert found.peak_per_s == pytest.approx(50)
+    assert (found.ack_p50_s, found.ack_p99_s) == (0.01, 0.015)
+    assert (found.broken, found.again, found.dropped, found.lost) == (7, 10, 2, 0)
+
+
+def test_a_run_without_samples_has_figures_too() -> None:
+    """A system that was never seen gives zeros and unknowns, no error."""
+    run = Run("fixed", [], [], 0, [], Judgement(Comparison(), 0, [], Stored(0, 0, 0)), [])
+    found = figures(run, PLAN)
+    assert found.cpu_s == found.unit_s == 0
+    assert math.isnan(found.p99_s)
+    assert "CPU seconds" in compared(found, found)
+    assert per_thousand(run, PLAN) == ""
+    ET.fromstring(drawing.picture(run, None, PLAN))  # noqa: S314 - our own
+
+
+def test_the_text_says_what_was_saved() -> None:
+    """Both fleets stand side by side, with the ratio of what they used."""
+    one = figures(_run(_day()), PLAN)
+    text = compared(one, one)
+    assert "elastic / fixed: CPU seconds 1.00" in text
+    assert "  of them lost" in text
+    hours = by_hour(_run(_day()), PLAN).splitlines()
+    assert [line[:5] for line in hours[1:3]] == ["00-02", "02-04"]
+    assert len(hours) == 13
+    costs = per_thousand(_run(_day()), PLAN)
+    assert "count" in costs
+    assert "125 bytes in the log, 12 in the history" in costs
+
+
+def test_the_picture_is_valid_and_has_every_broker() -> None:
+    """The picture is XML with a line for each broker that there was."""
+    run = _run(_day())
+    svg = drawing.picture(run, run, PLAN)
+    root = ET.fromstring(svg)  # noqa: S314 - our own
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"b1", "b2", "fixed", "elastic"} <= set(texts)
+    assert "<pre>figures &lt;</pre>" in drawing.page(svg, "figures <", 1)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1), st.floats(0, 1))
+def test_a_percentile_is_one_of_the_values(values: list[float], share: float) -> None:
+    """Nothing is invented between two values."""
+    assert percentile(values, share) in values
+
+
+def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
+    """Kind, device and event time together name a fix."""
+    rows = [Row(5.0, 0, 1, "person", "p", None, Fix(4.25, 1.0, 2.0), 0)]
+    acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
+    assert lost(acknowledged, [Partition(0.0, rows, 0)], Names("a secret for tests", Directory())) == [
+        ("person", "p", 4251),
+        ("vehicle", "p", 4250),
+    ]
+
+
+def test_the_scaler_gets_settings_that_it_takes() -> None:
+    """Both fleets' settings are valid, and the fixed one can't change."""
+    for fixed in (True, False):
+        environment = scaler_environment("process", 3, 3000, 2500.0, 300.0, fixed=fixed)
+        settings = ScaleSettings.from_environment(environment)
+        assert (settings.brokers_least == settings.brokers_most) is fixed
+        assert settings.workers_most == 3
+        assert settings.worker_capacity is not None
+        assert 2 < 2500 / settings.worker_capacity < 3
+
+
+# --- what processes use -------------------------------------------------------------------------------
+def test_a_role_is_read_off_the_command_line() -> None:
+    """What runs `headcount run ROLE` is that role; a program below it belongs to it."""
+    assert role_of(("python", "-m", "headcount", "run", "count")) == "count"
+    assert role_of(("/x/bin/python", "/x/bin/headcount", "run", "broker", "--name", "b")) == "broker"
+    assert role_of(("nats-server", "-c", "headcount/broker.conf")) is None
+    up = Process(1, 0, 1, 1.0, 1, ("python", "-m", "headcount", "up"))
+    broker = Process(2, 1, 2, 1.0, 1, ("python", "-m", "headcount", "run", "broker"))
+    server = Process(3, 2, 3, 1.0, 1, ("nats-server",))
+    core = Process(5, 1, 5, 1.0, 1, ("/x/bin/nats-server", "-c", "core.conf"))
+    other = Process(4, 0, 4, 1.0, 1, ("python", "-m", "headcount", "run", "count"))
+    found = {process.pid: part for process, part in parts([up, broker, server, core, other], [1])}
+    assert found == {1: "up", 2: "broker", 3: "broker", 5: "core"}
+
+
+def test_the_time_of_a_process_that_has_ended_is_kept() -> None:
+    """Processor time never falls, also when a unit goes."""
+    meter = Meter()
+    code = "import time\nwhile time.process_time() < 0.2: pass\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code]) as child:
+        deadline = time.monotonic() + 20
+        while (used := meter.read([child.pid])["other"]).cpu_s < 0.1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert used.memory > 1 << 20
+        child.kill()
+        child.wait()
+    after = meter.read([os.getpid()])["other"]
+    assert after.cpu_s >= used.cpu_s
+
+
+def test_the_table_of_the_balances_has_all_moments() -> None:
+    """A line for each moment, with the ratio of the fullest broker to the mean."""
+    text = table(
+        [Spread("leastconn", "2 brokers", (50, 50), 0), Spread("source", "3rd came", (0, 30, 60), 4)]
+    )
+    assert "1.00" in text.splitlines()[1]
+    assert "2.00" in text.splitlines()[2]

@@ -1,0 +1,48 @@
+"""Replaced values that nobody has overwritten are found, and nothing else is touched."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from headcount.messaging import scrub
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import DEVICE_BUCKET
+from nats_fixture import internal_client, open_broker
+
+
+def everything_in(folder: Path) -> bytes:
+    """The bytes of all files."""
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None:
+    """Values that were replaced without being overwritten are gone from the disk; the newest ones stay."""
+
+    async def run() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+            for number in range(1500):
+                await bucket.put(f"device.d{number}", b"kept-%d" % number)
+            assert await scrub.overwrite_replaced(client, DEVICE_BUCKET) == 0
+            revision = await bucket.replace("device.killed", b"First-Zaphod", 0)
+            assert revision
+            assert await bucket.replace("device.killed", b"Second-Trillian", revision)
+            await bucket.put("device.d7", b"kept-anew")
+            assert await scrub.overwrite_replaced(client, DEVICE_BUCKET) == 2
+            entries = await bucket.newest()
+            assert len(entries) == 1501
+            assert entries["device.killed"].value == b"Second-Trillian"
+            assert entries["device.d7"].value == b"kept-anew"
+            await asyncio.sleep(1.5)
+            data = await asyncio.to_thread(everything_in, tmp_path)
+            assert b"First-Zaphod" not in data
+            assert b"Second-Trillian" in data
+            stop = asyncio.Event()
+            keeping = asyncio.create_task(scrub.keep(client, [DEVICE_BUCKET], stop))
+            stop.set()
+            await asyncio.wait_for(keeping, 10)
+            await client.close()
+
+    asyncio.run(run())

@@ -1,0 +1,89 @@
+"""The bucket in which units tell about themselves, against a real NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from headcount.messages.units import BrokerUnit, Decision, ScalingState, ScalingTarget
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import UNIT_BUCKET
+from headcount.messaging.units import ALIVE_S, Units, UnitTable
+from nats_fixture import internal_client, open_broker
+
+
+def unit(name: str, connections: int = 0) -> BrokerUnit:
+    """What a broker unit says."""
+    return BrokerUnit(name, "1", "2.15.1", "127.0.0.1", 1883, 9001, 8081, "up", connections, 0.0, 0.0, 0.0)
+
+
+def test_units_tell_and_end(tmp_path: Path) -> None:
+    """Each unit's newest word is in the table until it retires; words that can't be read are left out."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            units = Units(client, client.jetstream())
+            assert (await units.table()).units == {}
+            await units.speak(unit("b1", 1))
+            await units.speak(unit("b1", 2))
+            await units.speak(unit("b2"))
+            await client.jetstream().publish(f"$KV.{UNIT_BUCKET}.broker.b3", b"of another version")
+            table = await units.table()
+            assert {name: one.connections for name, one in table.alive().items()} == {"b1": 2, "b2": 0}
+            assert all(0 <= table.now_s - spoke_s < ALIVE_S for _, spoke_s in table.units.values())
+            await units.retire("b1")
+            assert set((await units.table()).units) == {"b2"}
+            await client.close()
+
+    asyncio.run(check())
+
+
+def test_who_is_silent_is_dead() -> None:
+    """A unit whose last word is older than the limit isn't alive, by the server's clock."""
+    table = UnitTable(100.0, {"old": (unit("old"), 94.9), "young": (unit("young"), 95.1)})
+    assert set(table.alive()) == {"young"}
+
+
+def test_the_scaler_tells(tmp_path: Path) -> None:
+    """What the scaler has said last can be read, with its age; before that there is nothing."""
+    state = ScalingState(
+        "s",
+        1.0,
+        "process",
+        False,
+        [ScalingTarget("count", 2, 1, 1, 4)],
+        {"lag": 3.0, "latency_p99_s": None},
+        [Decision(1.0, "count", 1, 2, "because")],
+    )
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            units = Units(client, client.jetstream())
+            assert await units.scaling() is None
+            await units.tell_scaling(state)
+            told = await units.scaling()
+            assert told is not None
+            assert told[0] == state
+            assert 0 <= told[1] < ALIVE_S
+            await client.close()
+
+    asyncio.run(check())
+
+
+def test_a_bucket_changes_by_compare_and_set(tmp_path: Path) -> None:
+    """A key is replaced only where its revision is the one that was read."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            bucket = Bucket(client, client.jetstream(), UNIT_BUCKET)
+            first = await bucket.replace("k", b"1", 0)
+            assert first is not None
+            assert await bucket.replace("k", b"2", 0) is None
+            assert await bucket.replace("k", b"3", first) is not None
+            assert (await bucket.newest("k"))["k"].value == b"3"
+            await client.close()
+
+    asyncio.run(check())

@@ -1,0 +1,167 @@
+"""Erasing and pausing, with a real broker, worker and writer; killed at any moment, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from disk_scan import scan, store_of
+from headcount.broker.nats_config import INTERNAL
+from headcount.devices.commands import Commands
+from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.registry import Registry
+from headcount.history import writer
+from headcount.messages.counts import PartitionCounts
+from headcount.messages.fixes import encode_fix
+from headcount.messages.records import Device
+from headcount.messages.topics import COUNT_SUBJECT
+from headcount.messaging.connection import Endpoint
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
+from headcount.privacy import erasure
+from headcount.worker import loops as counting
+from headcount.worker.snapshots import open_snapshots
+from nats_fixture import PASSWORD, internal_client, open_broker
+from small_site import small_site
+
+SITE = small_site()
+
+
+class _Deployment:
+    """A broker with a worker and a writer, and what they say."""
+
+    def __init__(self, client: Client, partitions: int, data: Path) -> None:
+        self.client = client
+        self.log = client.jetstream()
+        self.partitions = partitions
+        self.data = data
+        self.registry = Registry(Bucket(client, self.log, DEVICE_BUCKET), PASSWORD)
+        self.counts: dict[int, int] = {}
+
+    async def hear(self, message: Msg) -> None:
+        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
+        self.counts[counts.partition] = memoryview(counts.values).cast("i")[0]
+
+    @property
+    def people(self) -> int:
+        return sum(self.counts.values())
+
+    async def fix(self, device: Device) -> None:
+        subject = f"headcount.{SITE.id}.{device.kind}.{device.id}.fix"
+        payload = encode_fix(time.time(), SITE.lat0_deg, SITE.lon0_deg, acc=3)
+        await self.log.publish(subject, payload)
+
+    async def until_people(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while self.people != number:  # noqa: ASYNC110 - what is heard has no event
+                await asyncio.sleep(0.05)
+
+    async def saved_seq(self, partition: int) -> int:
+        return await (await open_snapshots(self.log)).saved_seq(partition)
+
+    def erasing(self) -> erasure.Erasure:
+        return erasure.Erasure(self.client, PASSWORD, self.partitions, self.saved_seq)
+
+
+@asynccontextmanager
+async def deployment(data: Path) -> AsyncIterator[_Deployment]:
+    """Everything that erasing needs."""
+    async with open_broker(data / "broker", partitions=2) as broker:
+        client = await internal_client(broker)
+        found = _Deployment(client, 2, data)
+        await client.subscribe(COUNT_SUBJECT.format(partition="*"), cb=found.hear)
+        core = Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, PASSWORD)
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as roles:
+            roles.create_task(counting.run(counting.WorkerSettings(SITE, core, [], 2), stop))
+            roles.create_task(writer.run(client, data, stop=stop, flush_s=0.5))
+            try:
+                yield found
+            finally:
+                stop.set()
+        await client.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States are saved more often, and nobody has a connection that must be cut."""
+    monkeypatch.setattr(counting, "SNAPSHOT_S", 0.3)
+    monkeypatch.setattr(erasure, "CUT_S", 0.2)
+    monkeypatch.setattr(erasure, "RETRY_S", 0.3)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
+    """However often it is killed in between, in the end nothing of the device is there, and all of the other."""
+    rng = Random(5)
+
+    async def check() -> tuple[list[bytes], str]:
+        async with deployment(tmp_path) as here:
+            (gone, _), (stays, _) = [await here.registry.add(SITE.id, "person") for _ in range(2)]
+            for _ in range(5):
+                await here.fix(gone)
+                await here.fix(stays)
+                await asyncio.sleep(0.3)
+            await here.until_people(2)
+            await Bucket(here.client, here.log, BAN_BUCKET).put(f"device.{gone.id}", b"{}")
+            commands = Commands(Bucket(here.client, here.log, COMMAND_BUCKET))
+            await commands.add(SITE.id, "person", gone.id, "report", now_s=time.time())
+            names = await DayKeys(here.client, here.log).pseudonyms_of("person", gone.id)
+            await here.registry.remove(gone.id)
+            kills = 0
+            async with asyncio.timeout(60):
+                while await here.registry.get(gone.id):
+                    running = asyncio.create_task(here.erasing().keep(asyncio.Event()))
+                    await asyncio.sleep(rng.uniform(0.2, 0.6) if kills < 6 else 3)
+                    running.cancel()
+                    await asyncio.wait([running])
+                    kills += 1
+            assert kills > 1
+            assert not await Bucket(here.client, here.log, BAN_BUCKET).newest()
+            await here.until_people(1)
+        forms = [form for name in names.values() for form in (name.encode(), bytes.fromhex(name))]
+        return [gone.id.encode(), *forms], stays.id
+
+    needles, other = asyncio.run(check())
+    hits = scan(tmp_path, {str(i): needle for i, needle in enumerate(needles)} | {"other": other.encode()})
+    assert {store_of(place) for place in hits.pop("other")} >= {f"KV_{DEVICE_BUCKET}"}
+    assert not any(hits.values()), hits
+
+
+def test_who_pauses_leaves_the_counts_and_comes_back(tmp_path: Path) -> None:
+    """A pause takes effect at once, for that device alone, and ends by itself when its time is over."""
+
+    async def check() -> None:
+        async with deployment(tmp_path) as here:
+            (pauses, _), (stays, _) = [await here.registry.add(SITE.id, "person") for _ in range(2)]
+            for device in (pauses, stays):
+                await here.fix(device)
+            await here.until_people(2)
+            stop = asyncio.Event()
+            keeping = asyncio.create_task(here.erasing().keep(stop))
+            await here.registry.pause(pauses.id, time.time() + 3)
+            await here.until_people(1)
+            async with asyncio.timeout(15):
+                while True:
+                    now = await here.registry.get(pauses.id)
+                    assert now is not None
+                    if now.status == "active":
+                        break
+                    await asyncio.sleep(0.1)
+            await here.fix(pauses)
+            await here.until_people(2)
+            stop.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+
+    asyncio.run(check())

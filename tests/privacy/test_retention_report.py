@@ -1,0 +1,136 @@
+"""How old the oldest row is: really read, and called too old when it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from headcount.messaging.secure_delete import erase
+from headcount.messaging.streams import LOG_AGE_S, _ask
+from headcount.privacy.retention_report import SLACK_S, Row, first_record_s, rows
+from history_batches import batch, random_rows, segment_files, write
+from nats_fixture import PASSWORD, internal_client, open_broker
+
+HOUR_S = 3600
+
+
+def of(found: list[Row], store: str) -> Row:
+    """The row of a store."""
+    return next(row for row in found if row.store == store)
+
+
+def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
+    """With a clock that has gone on, what should be gone by then is called too old, and only that."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            log = client.jetstream()
+            began_s = time.time()
+            await log.publish("fix.0.ul.person.a", b"{}")
+            await log.publish("event.ul.library", b"{}")
+            await log.publish("owntracks.a.b", b"{}")
+            found = await rows(client, tmp_path, time.time())
+            assert all(row.kept for row in found)
+            for store in ("log of fixes", "events", "other formats"):
+                age_s = of(found, store).age_s
+                assert age_s is not None
+                assert age_s <= time.time() - began_s + 1
+            assert of(found, "commands").age_s is None
+            later = await rows(client, tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
+            assert {row.store for row in later if not row.kept} == {
+                "log of fixes",
+                "events",
+                "other formats",
+            }
+            await client.close()
+
+    asyncio.run(check())
+
+
+def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
+    """Each stream of fixes has an age of one hour, and the server holds to the age that a stream has."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            for partition in range(broker.config.partitions):
+                config = (await _ask(client, f"STREAM.INFO.FIX_{partition}"))["config"]
+                assert config["max_age"] == HOUR_S * 10**9
+            short = config | {"max_age": 10**9, "duplicate_window": 10**8}
+            await _ask(client, f"STREAM.UPDATE.{config['name']}", short)
+            await client.jetstream().publish(f"fix.{partition}.ul.person.a", b"{}")
+            assert of(await rows(client, tmp_path, time.time()), "log of fixes").age_s is not None
+            async with asyncio.timeout(10):
+                while of(await rows(client, tmp_path, time.time()), "log of fixes").age_s is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+            await client.close()
+
+    asyncio.run(check())
+
+
+def test_a_row_is_read_and_not_its_folders_name(tmp_path: Path) -> None:
+    """A row of last week in a folder of this hour is found, and the command ends with 1."""
+    write(tmp_path, batch(0, random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)))
+    [segment] = segment_files(tmp_path, "fixes")
+    today = segment.parent.with_name(time.strftime("hour=%Y-%m-%dT%H", time.gmtime()))
+    segment.parent.rename(today)
+    (tmp_path / "secret").write_text(PASSWORD)
+
+    async def check() -> tuple[list[Row], int, str]:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            found = await rows(client, tmp_path, time.time())
+            await client.close()
+            port = str(broker.config.nats_port)
+            command = [sys.executable, "-m", "headcount", "retention", "report", "--json"]
+            ended = await asyncio.to_thread(
+                subprocess.run,
+                [*command, "--data", str(tmp_path), "--nats-port", port],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={key: value for key, value in os.environ.items() if not key.startswith("HEADCOUNT_")},
+            )
+            return found, ended.returncode, ended.stdout
+
+    found, code, said = asyncio.run(check())
+    row = of(found, "history: fixes")
+    assert row.age_s is not None
+    assert row.age_s > 6.9 * 24 * HOUR_S
+    assert not row.kept
+    assert code == 1
+    told = [msgspec.json.decode(line) for line in said.splitlines()]
+    assert [one["store"] for one in told if not one["kept"]] == ["history: fixes"]
+
+
+def test_the_first_record_of_a_file_is_its_first_that_is_not_overwritten(tmp_path: Path) -> None:
+    """The time in a file of the log is that of the first message that can still be read from its bytes."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker:
+            client = await internal_client(broker)
+            log = client.jetstream()
+            stamps = []
+            for _ in range(3):
+                ack = await log.publish("fix.0.ul.person.a", b"{}")
+                stamps.append((await log.get_msg(ack.stream, ack.seq)).time)
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1.2)
+            [block] = await asyncio.to_thread(lambda: list(tmp_path.rglob(f"{ack.stream}/msgs/*.blk")))
+            assert stamps[0] is not None
+            assert stamps[1] is not None
+            assert abs((first_record_s(block) or 0) - stamps[0].timestamp()) < 1e-3
+            await erase(client, ack.stream, [1])
+            await asyncio.sleep(1.2)
+            assert abs((first_record_s(block) or 0) - stamps[1].timestamp()) < 1e-3
+            await client.close()
+
+    asyncio.run(check())

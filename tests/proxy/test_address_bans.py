@@ -1,0 +1,129 @@
+"""Addresses that are banned don't get past a real HAProxy, and are let in again when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from headcount.devices.device_bans import Bans, key_of
+from headcount.messaging.connection import Endpoint
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import BAN_BUCKET
+from headcount.proxy.address_bans import AddressBans, following, plain
+from headcount.proxy.balancer import BANS_FILE
+from nats_fixture import internal_client, open_broker
+from proxy_fixture import Bench, Device, haproxy, scaled
+
+US = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _program() -> None:
+    haproxy()
+
+
+def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
+    """A banned address is out within 2 s, stays out after a reload, and comes in when its time is over."""
+
+    async def scenario() -> None:
+        async with (
+            Bench(tmp_path, limits=scaled()) as bench,
+            open_broker(tmp_path / "one") as one,
+            bench.balancer() as role,
+        ):
+            await bench.unit("b1", one.config.mqtt_port)
+            await role.step()
+            client = await internal_client(one)
+            bans = Bans(Bucket(client, client.jetstream(), BAN_BUCKET))
+            core = Endpoint(((US, one.config.nats_port),), "headcount", one.config.password)
+            device = await bench.device()
+            async with following(core, bench.bans):
+                ban = await bans.add(US, 5, "test")
+                await bans.add("2001:db8::1", 100, "test")
+                async with asyncio.timeout(2):
+                    while await device.alive():
+                        await role.step()
+                        await asyncio.sleep(0.05)
+                assert await bench.try_device() is None
+                while len(await role.haproxy.runtime.banned()) < 2:
+                    await role.step()
+                await role.haproxy.reload()
+                assert await bench.try_device() is None
+                assert await role.haproxy.runtime.banned() == {US, "2001:db8::1"}
+                again = await _let_in(bench, role.step)
+                assert time.time() >= ban.until - 0.1
+                await bans.lift("2001:db8::1")
+                while await role.haproxy.runtime.banned():
+                    await role.step()
+                    await asyncio.sleep(0.05)
+                assert await again.alive()
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+async def _let_in(bench: Bench, step: Callable[[], Awaitable[None]]) -> Device:
+    while (device := await bench.try_device()) is None:
+        await step()
+        await asyncio.sleep(0.05)
+    return device
+
+
+def test_every_port_and_both_families(tmp_path: Path) -> None:
+    """A banned address has its connections closed at MQTT, and no request answered at WebSocket and HTTP, over IPv6 and IPv4 alike."""
+
+    async def scenario(host: str, folder: Path) -> None:
+        async with Bench(folder, host=host) as bench, bench.balancer() as role:
+            ports = (bench.config.mqtt_port, bench.ws_port, bench.config.http_port or 0)
+            opened = [await asyncio.open_connection(host, port) for port in ports]
+            bench.bans.all({key_of(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
+            await role.step()
+            async with asyncio.timeout(2):
+                for reader, writer in opened:
+                    with contextlib.suppress(ConnectionError):
+                        writer.write(b"GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n")
+                        assert await reader.read() == b""
+                    writer.close()
+
+    for host, name in ((US, "four"), ("::1", "six")):
+        asyncio.run(scenario(host, tmp_path / name))
+
+
+def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:
+    """A balancer that starts while the core is away refuses whom it refused before."""
+
+    async def scenario() -> None:
+        folder = tmp_path / "proxy"
+        folder.mkdir()
+        (folder / BANS_FILE).write_bytes(b'{"192.0.2.7":%d,"192.0.2.8":1}' % (time.time() + 100))
+        async with Bench(tmp_path) as bench:
+            bench.core_away = True
+            async with bench.balancer() as role:
+                assert await role.haproxy.runtime.banned() == {"192.0.2.7"}
+
+    asyncio.run(scenario())
+
+
+def test_what_the_bucket_says() -> None:
+    """IPv4 written as IPv6 is IPv4; what is no address, a device or no ban is passed over."""
+    bans = AddressBans()
+    value = b'{"until":50,"reason":""}'
+    bans.all(
+        {
+            key_of("::ffff:192.0.2.1"): value,
+            key_of("2001:db8::1"): value,
+            key_of("d1"): value,
+            key_of("192.0.2.2"): b"nonsense",
+            "address." + b"a\nb".hex(): value,
+        }
+    )
+    assert bans.at(49) == {"192.0.2.1", "2001:db8::1"}
+    bans.changed(key_of("2001:db8::1"), None)
+    assert bans.at(49) == {"192.0.2.1"}
+    assert bans.at(50) == frozenset()
+    assert plain("fe80::1%eth0") is None

@@ -1,0 +1,371 @@
+"""The role `scale` over a real core: a hand in the place of workers and brokers, and a driver that notes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL
+from headcount.errors import ScalingError
+from headcount.messages.units import BrokerUnit, KickRequest, ScalingState
+from headcount.messaging.connection import Endpoint
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import UNIT_BUCKET
+from headcount.messaging.units import ALIVE_S, Units
+from headcount.scaling.demand import FIXES
+from headcount.scaling.drivers import Role, Unit, free_name
+from headcount.scaling.forecast import SLOTS, Place, Profile, place, with_slot
+from headcount.scaling.scale_settings import ScaleSettings
+from headcount.scaling.scaler import PROFILE_KEY, Deployment, run_with
+from nats_fixture import internal_client, open_broker
+
+FAST = ScaleSettings(
+    period_s=0.2,
+    worker_capacity=1000.0,
+    down_window_s=1.0,
+    down_period_s=0.5,
+    up_period_s=0.5,
+    cooldown_s=0.5,
+    workers_most=3,
+    brokers_most=3,
+    rebalance_for_s=0.5,
+    latency_s=0.0,
+)
+
+
+@dataclass
+class NotingDriver:
+    """Units that are names in a list."""
+
+    kind: str = "noting"
+    here: dict[Role, list[str]] = field(default_factory=lambda: {"broker": [], "count": []})
+    refuses: bool = False
+    added: list[str] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    async def units(self, role: Role) -> list[Unit]:
+        """What is in the list, unless somebody else starts and stops them."""
+        return [] if self.kind == "none" else [Unit(name, role) for name in self.here[role]]
+
+    async def add(self, role: Role) -> str:
+        """One more in the list."""
+        if self.refuses:
+            raise ScalingError(f"start a {role}", "no room", "Make room")
+        name = free_name(role, set(self.here[role]))
+        self.here[role].append(name)
+        self.added.append(name)
+        return name
+
+    async def remove(self, role: Role, name: str) -> None:
+        """One fewer."""
+        self.here[role].remove(name)
+
+    async def cpu_seconds(self) -> dict[str, float]:
+        """Nothing is used."""
+        return {}
+
+
+@dataclass
+class Stage:
+    """A core, and who speaks to the scaler."""
+
+    broker: Broker
+    client: Client
+    units: Units
+    driver: NotingDriver
+    rate: float = 100.0  # fixes per second, of all workers
+    connections: dict[str, int] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)  # brokers that say nothing
+    states: list[ScalingState] = field(default_factory=list)
+    _fixes: dict[str, float] = field(default_factory=dict)  # counted so far, by worker
+
+    async def speak(self) -> None:
+        """What workers and brokers say, five times a second."""
+        while True:
+            with contextlib.suppress(Exception):
+                workers = list(self.driver.here["count"])
+                for name in workers:
+                    self._fixes[name] = self._fixes.get(name, 0.0) + self.rate * 0.2 / len(workers)
+                    told = {"worker": name, "lag": 0, "cpu_s": 0.0}
+                    told["verdicts"] = {"person": {"accepted": self._fixes[name]}}
+                    await self.client.publish(f"metrics.count.{name}", json.dumps(told).encode())
+                for name in [name for name in self.driver.here["broker"] if name not in self.silent]:
+                    here = self.connections.get(name, 0)
+                    unit = BrokerUnit(name, "1", "2", "h", 1, 2, 3, "up", here, 1.0, 0.0, 1.0)
+                    await self.units.speak(unit)
+            await asyncio.sleep(0.2)
+
+    async def hear(self, message: Msg) -> None:
+        """Note what the scaler says."""
+        self.states.append(msgspec.json.decode(message.data, type=ScalingState))
+
+    def deployment(self, name: str = "s") -> Deployment:
+        """The scaler's side."""
+        config = self.broker.config
+        endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, config.password)
+        return Deployment(name, endpoint, Path(), {}, 1.0)
+
+    @contextlib.asynccontextmanager
+    async def scaler(self, settings: ScaleSettings = FAST, name: str = "s") -> AsyncIterator[None]:
+        """A scaler meanwhile."""
+        stop = asyncio.Event()
+        running = asyncio.create_task(run_with(settings, self.deployment(name), self.driver, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await running
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Return when it holds."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110  # others change what is asked
+                await asyncio.sleep(0.05)
+
+    def count(self) -> int:
+        """How many workers there are."""
+        return len(self.driver.here["count"])
+
+
+@contextlib.asynccontextmanager
+async def stage(folder: Path) -> AsyncIterator[Stage]:
+    """A real core, workers and brokers that speak as long as the driver has them."""
+    async with open_broker(folder) as broker:
+        client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        one = Stage(broker, client, Units(client, client.jetstream()), NotingDriver())
+        await client.subscribe("metrics.scale.*", cb=one.hear)
+        speaking = asyncio.create_task(one.speak())
+        try:
+            yield one
+        finally:
+            speaking.cancel()
+            await client.close()
+
+
+def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
+    """A rate for two and a half workers brings three, a low one takes two of them away, and it is told why."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s, s.scaler():
+            await s.until(lambda: s.count() == 1 and len(s.driver.here["broker"]) == 1)
+            s.rate = 2500.0
+            await s.until(lambda: s.count() == 3)
+            s.rate = 100.0
+            await s.until(lambda: s.count() == 1, 40)
+            told = await s.units.scaling()
+            assert told is not None
+            reasons = [d.reason for d in told[0].decisions if d.role == "count"]
+            assert any("of 1000 each" in reason for reason in reasons)
+            assert [d.after > d.before for d in told[0].decisions if d.role == "count"].count(False) >= 1
+            assert told[0].signals["fixes_per_s"] is not None
+            await s.until(
+                lambda: {t.role: t.actual for t in s.states[-1].targets} == {"broker": 1, "count": 1}
+            )
+
+    asyncio.run(check())
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    """It wants and says, and starts nothing."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.here["count"] = ["count-1"]
+            s.rate = 2500.0
+            async with s.scaler(dataclasses.replace(FAST, dry_run=True)):
+                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+            assert s.driver.here == {"broker": [], "count": ["count-1"]}
+            assert all(decision.dry for decision in s.states[-1].decisions)
+
+    asyncio.run(check())
+
+
+def test_one_of_two_decides(tmp_path: Path) -> None:
+    """Of two scalers one speaks; when it ends the other goes on at once."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s, contextlib.AsyncExitStack() as both:
+            first = await both.enter_async_context(contextlib.AsyncExitStack())
+            await first.enter_async_context(s.scaler(name="first"))
+            await s.until(lambda: bool(s.states))
+            await both.enter_async_context(s.scaler(name="second"))
+            await asyncio.sleep(1.0)
+            assert {state.name.partition("-")[0] for state in s.states} == {"first"}
+            await first.aclose()
+            await s.until(lambda: s.states[-1].name.startswith("second"), 5)
+
+    asyncio.run(check())
+
+
+def test_nothing_changes_while_the_core_is_away(tmp_path: Path) -> None:
+    """A core that is killed changes no fleet; when it is back the scaler goes on, knowing what it wanted."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s, s.scaler():
+            s.rate = 1500.0
+            await s.until(lambda: s.count() == 2)
+            before = {role: list(names) for role, names in s.driver.here.items()}
+            heard = len(s.states)
+            assert s.broker.pid is not None
+            os.kill(s.broker.pid, signal.SIGKILL)
+            await s.until(lambda: len(s.states) > heard + 3, 30)
+            assert s.driver.here == before
+
+    asyncio.run(check())
+
+
+def test_a_refusing_platform_is_tried_again(tmp_path: Path) -> None:
+    """Where units can't be started the scaler says what it wants, and starts them when it can."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.refuses = True
+            async with s.scaler():
+                await s.until(lambda: len(s.states) > 2)
+                assert s.states[-1].targets[1].wanted == 1
+                assert s.states[-1].targets[1].actual == 0
+                s.driver.refuses = False
+                await s.until(lambda: s.count() == 1)
+
+    asyncio.run(check())
+
+
+def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> None:
+    """A full broker beside an empty one is asked to send devices away; the one with the fewest is removed first."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            kicks: list[int] = []
+
+            async def kick(message: Msg) -> None:
+                devices = msgspec.json.decode(message.data, type=KickRequest).connections
+                kicks.append(devices)
+                s.connections["broker-1"] -= devices
+                s.connections["broker-2"] += devices
+                await message.respond(b'{"kicked":1}')
+
+            await s.client.subscribe("unit.broker.broker-1.kick", cb=kick)
+            s.driver.here["broker"] = ["broker-1", "broker-2"]
+            s.connections = {"broker-1": 9900, "broker-2": 100}
+            async with s.scaler():
+                await s.until(lambda: len(kicks) >= 3)
+                assert max(kicks) <= 9900 * FAST.rebalance_per_s * FAST.period_s + 1
+                s.connections = {"broker-1": 30, "broker-2": 200}
+                await s.until(lambda: s.driver.here["broker"] == ["broker-2"], 40)
+
+    asyncio.run(check())
+
+
+def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
+    """What an earlier scaler has stored of the days before raises the floor."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            now = place(time.time())
+            profile = Profile()
+            for slot in range(SLOTS):
+                profile = with_slot(profile, Place("2020-01-01", now.working, slot), {FIXES: 2500.0})
+            bucket = Bucket(s.client, s.client.jetstream(), UNIT_BUCKET)
+            await bucket.put(PROFILE_KEY, msgspec.json.encode(profile))
+            async with s.scaler():
+                await s.until(lambda: s.count() == 3)
+            told = await s.units.scaling()
+            assert told is not None
+            assert any("forecast" in decision.reason for decision in told[0].decisions)
+
+    asyncio.run(check())
+
+
+def test_a_silent_broker_is_replaced(tmp_path: Path) -> None:
+    """A broker that runs and says nothing goes, and there is one again that speaks."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.here["broker"] = ["broker-7"]
+            s.silent = {"broker-7"}
+            async with s.scaler(dataclasses.replace(FAST, silent_s=1.0)):
+                await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
+
+    asyncio.run(check())
+
+
+def test_a_core_that_was_away_makes_no_broker_silent(tmp_path: Path) -> None:
+    """While nobody can speak nobody is silent: the first looks after an outage replace no broker."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, silent_s=3.0)):
+            await s.until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
+            began = list(s.driver.here["broker"])
+            s.driver.added.clear()
+            pid = s.broker.pid
+            assert pid is not None
+            s.silent = set(began)
+            await asyncio.sleep(0.5)  # what it is saying now
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(ALIVE_S + 4.0)
+            heard = len(s.states)
+            os.kill(pid, signal.SIGCONT)
+            await s.until(lambda: len(s.states) > heard + 2)  # looks that found an old word of it
+            s.silent = set()
+            assert not s.driver.added
+            assert s.driver.here["broker"] == began
+
+    asyncio.run(check())
+
+
+def test_without_a_driver_it_only_says(tmp_path: Path) -> None:
+    """With somebody else's units the wanted number follows the load, the actual one is what was heard."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.kind = "none"
+            s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
+            s.rate = 2500.0
+            async with s.scaler():
+                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+                assert s.states[-1].targets[1].actual == 2
+                s.driver.here["count"].append("pod-c")
+                s.rate = 100.0
+                await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+            assert s.driver.here["count"] == ["pod-a", "pod-b", "pod-c"]
+
+    asyncio.run(check())
+
+
+def test_fewer_units_than_wanted_are_no_silent_ones(tmp_path: Path) -> None:
+    """Where somebody else starts fewer units than are wanted, the wanted number goes down with the load all the same."""
+
+    async def check() -> None:
+        async with stage(tmp_path) as s:
+            s.driver.kind = "none"
+            s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
+            s.rate = 2500.0
+            async with s.scaler():
+                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+                s.rate = 100.0
+                await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+
+    asyncio.run(check())

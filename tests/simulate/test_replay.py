@@ -1,0 +1,141 @@
+"""`headcount replay` prints what the definition of it says, as the oracle works it out from scratch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counting.test_engine_traces import campus_rows, read, town
+from counting.walks import FIX, Message, walk
+from headcount.counting.site_file import parse_site
+from headcount.lab.chaos.oracle import KINDS, Row, replay
+from headcount.lab.chaos.scenes import scene
+from headcount.simulate.replay import Replay
+from headcount.simulate.traces import read_trace
+from shared import shared
+
+Ticks = list[tuple[float, dict[str, dict[str, int]]]]
+
+
+def rows_of(messages: Iterable[Message], with_received: bool) -> list[Row]:
+    """The fixes as rows of a recording, which knows neither infinite numbers nor status messages."""
+    return [
+        Row(
+            *(m.t, m.device, m.kind, m.lat, m.lon),
+            acc=m.acc if math.isfinite(m.acc) else 5000.0,
+            received=m.received if with_received else None,
+        )
+        for m in messages
+        if m.what == FIX and not any(math.isinf(x) for x in (m.t, m.lat, m.lon))
+    ]
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """A recording as CSV; what is unknown stays empty."""
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(Row._fields)
+        for row in rows:
+            out.writerow("" if x is None or x != x else repr(x) if isinstance(x, float) else x for x in row)  # noqa: PLR0124  # NaN
+
+
+def by_engine(path: Path, geojson: dict[str, Any], every: float) -> Ticks:
+    """What the engine's replay says of a recording."""
+    site = parse_site(geojson, "test")
+    return [
+        (
+            tick.at_s,
+            {
+                zone.id: dict(zip(KINDS, counts, strict=True))
+                for zone, counts in zip(site.zones, tick.counts[:, :, 0].tolist(), strict=True)
+            },
+        )
+        for tick in Replay(read_trace(path), site, every).run()
+    ]
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**63 - 1), st.sampled_from((7.0, 60.0, 900.0)), st.booleans())
+def test_random_recordings(seed: int, every: float, with_received: bool) -> None:
+    """Random recordings, in order and out of it: the same ticks and counts as by the definition."""
+    rng = Random(seed)
+    campus = scene(rng, 6)
+    messages = walk(rng, campus, devices=5, length=120)
+    if not with_received:  # then a row that can't be read has no time at which it was received
+        messages = [m for m in messages if math.isfinite(m.t + m.lat + m.lon)]
+    messages = [m for m in messages if m.received < messages[0].received + 1000 * every]
+    for _ in range(rng.choice((0, 5, 100))):  # rows that stand where they don't belong
+        messages.insert(rng.randrange(len(messages)), messages.pop(rng.randrange(len(messages))))
+    rows = rows_of(messages, with_received)
+    rows = [row for row in rows if row.received is not None or abs(row.t - messages[0].t) < 1000 * every]
+    if not rows:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows.csv")
+        write(rows, path)
+        assert by_engine(path, campus.geojson, every) == list(replay(rows, campus.geojson, every))
+
+
+@pytest.mark.parametrize("name", ["liverpool_bus14.csv"])
+def test_real_buses(name: str) -> None:
+    """Buses in the order of the file: at every tick, all that was received by then counts in that order."""
+    path = shared("data", "traces", name)
+    messages = read(path)
+    geojson = town(messages)
+    expected = replay(rows_of(messages, with_received=False), geojson, 600)
+    assert by_engine(path, geojson, 600) == list(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["capmetro_2015-03-08.csv.gz", "capmetro_2017-03-21.csv.gz"])
+def test_real_buses_minute_by_minute(name: str) -> None:
+    """Whole days of buses, minute by minute: the same ticks and counts as by the definition."""
+    path = shared("data", "traces", name)
+    messages = read(path)
+    geojson = town(messages)
+    expected = replay(rows_of(messages, with_received=False), geojson, 60)
+    assert by_engine(path, geojson, 60) == list(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_whole_campus_minute_by_minute() -> None:
+    """The hour of the whole campus, minute by minute: the same ticks and counts as by the definition."""
+    geojson, messages = campus_rows(keep=1)
+    path = shared("data", "traces", "csusb_sumo.csv.gz")
+    expected = replay(rows_of(messages, with_received=False), geojson, 60)
+    assert by_engine(path, geojson, 60) == list(expected)
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    """The command prints a line for each tick and zone: the definition's instants, zones and counts."""
+    path = shared("data", "traces", "liverpool_bus14.csv")
+    messages = read(path)
+    geojson = town(messages)
+    site = tmp_path / "town.geojson"
+    site.write_text(json.dumps(geojson))
+    command = [sys.executable, "-m", "headcount", "replay", str(path), "--site", str(site), "--every", "600s"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    got = [json.loads(line) for line in run.stdout.splitlines()]
+    expected = [
+        (at, zone, counts["person"], counts["vehicle"])
+        for at, zones in replay(rows_of(messages, with_received=False), geojson, 600)
+        for zone, counts in zones.items()
+    ]
+    stamps = [datetime.fromisoformat(line["at"]).timestamp() for line in got]
+    lines = [(t, g["zone"], g["person"], g["vehicle"]) for t, g in zip(stamps, got, strict=True)]
+    assert lines == expected

@@ -1,0 +1,260 @@
+"""Workers that come, go and fall silent, against a real NATS server and the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiomqtt
+import msgspec
+import numpy as np
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+import nats_fixture
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL
+from headcount.counting.site_file import parse_site
+from headcount.lab.chaos.oracle import Oracle
+from headcount.lab.chaos.scenes import scene
+from headcount.messages.counts import PartitionCounts
+from headcount.messaging.connection import Endpoint
+from headcount.messaging.log_reader import open_reader
+from headcount.worker.leases import TTL_S, Leases
+from headcount.worker.loops import Worker, WorkerSettings, run
+from headcount.worker.publisher import MqttAddress
+from headcount.worker.snapshots import open_snapshots
+
+PARTITIONS = 4
+
+
+class _Deployment:
+    """A broker, a site, any number of workers, and somebody who hears every count."""
+
+    def __init__(self, broker: Broker, client: Client, seed: int) -> None:
+        self.rng = Random(seed)
+        campus = scene(self.rng, 4)
+        self.geojson = campus.geojson
+        self.degrees = campus.degrees
+        self.site = parse_site(campus.geojson, "scene")
+        self.client = client
+        self.broker = broker
+        config = broker.config
+        self.endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, config.password)
+        mqtt = [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, config.password)]
+        self.settings = WorkerSettings(self.site, self.endpoint, mqtt, config.partitions)
+        self.heard: dict[float, dict[int, bytes]] = {}
+        self.epochs: dict[int, int] = {}
+        self.workers: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+
+    async def listen(self) -> None:
+        async def hear(message: Msg) -> None:
+            counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
+            before = self.heard.setdefault(counts.at, {}).setdefault(counts.partition, counts.values)
+            assert before == counts.values, "two different counts of one instant"
+            self.epochs[counts.partition] = max(counts.epoch, self.epochs.get(counts.partition, 0))
+
+        await self.client.subscribe("count.*", cb=hear)
+
+    def start(self) -> None:
+        stop = asyncio.Event()
+        self.workers.append((asyncio.create_task(run(self.settings, stop)), stop))
+
+    async def stop(self, index: int) -> None:
+        task, stop = self.workers.pop(index)
+        stop.set()
+        await task
+
+    async def kill(self, index: int) -> None:
+        """End a worker as a crash does: nothing is saved, nothing given back."""
+        task, _ = self.workers.pop(index)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def owners(self) -> dict[int, str]:
+        found = {}
+        for number in range(PARTITIONS):
+            entry = await self.client.jetstream().get_last_msg("KV_LEASE", f"$KV.LEASE.p.{number}")
+            found[number] = json.loads(entry.data or b"{}").get("owner", "")
+        return found
+
+    async def complete(self, since: float, within_s: float = 15.0) -> float:
+        """Wait until some instant after `since` is told by every partition; how long that took."""
+        began = time.monotonic()
+        async with asyncio.timeout(within_s):
+            while not any(len(told) == PARTITIONS for at, told in self.heard.items() if at > since):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+    async def feed(self, seconds: float) -> None:
+        """People and cars jump about the campus for a while."""
+        async with aiomqtt.Client("127.0.0.1", self.broker.config.mqtt_port) as client:
+            until = time.time() + seconds
+            while time.time() < until:
+                kind, device = self.rng.choice(["person", "vehicle"]), self.rng.randrange(40)
+                lat, lon = self.degrees(self.rng.uniform(-300, 300), self.rng.uniform(-300, 300))
+                body = {
+                    "tst": round(time.time(), 3),
+                    "lat": lat,
+                    "lon": lon,
+                    "acc": self.rng.choice([0, 5, 30]),
+                }
+                topic = f"headcount/{self.site.id}/{kind}/d{device}/fix"
+                await client.publish(topic, json.dumps(body), qos=self.rng.choice([0, 1]))
+                await asyncio.sleep(0.002)
+
+    async def log(self) -> list[tuple[float, str, str, dict[str, Any]]]:
+        """Every fix of the log in the order in which it was received."""
+        rows = []
+        async with open_reader(self.endpoint, self.client) as reader:
+            for number in range(PARTITIONS):
+                info = await self.client.jetstream().stream_info(f"FIX_{number}")
+                await reader.follow(number, 0)
+                seq = 0
+                while seq < info.state.last_seq:
+                    for delivery in await reader.read():
+                        seq = delivery.seq[-1]
+                        for subject, payload, ns in zip(
+                            delivery.subjects, delivery.payloads, delivery.received_ns, strict=True
+                        ):
+                            tokens = subject.decode().split(".")
+                            if len(tokens) == 5:
+                                received = ns // 10**9 + ns % 10**9 / 1e9
+                                rows.append((received, tokens[3], tokens[4], json.loads(payload)))
+                await reader.leave(number)
+        return sorted(rows, key=lambda row: row[0])
+
+    async def check(self) -> tuple[int, int]:
+        """Every complete total equals the oracle over the log; returns fixes and instants compared."""
+        rows = await self.log()
+        oracle = Oracle(self.geojson)
+        wanted = sorted(at for at, told in self.heard.items() if len(told) == PARTITIONS)
+        compared = 0
+        position = 0
+        for at in wanted:
+            while position < len(rows) and rows[position][0] <= at:
+                received, kind, device, fix = rows[position]
+                oracle.fix(received, kind, device, fix["tst"], fix["lat"], fix["lon"], fix["acc"])
+                position += 1
+            expected = oracle.counts(at)
+            total = sum(np.frombuffer(values, "<i4").reshape(-1, 2, 4) for values in self.heard[at].values())
+            for zone, numbers in zip(self.site.zones, np.asarray(total).tolist(), strict=True):
+                assert [tuple(own) for own in numbers] == [
+                    expected[zone.id]["person"],
+                    expected[zone.id]["vehicle"],
+                ], (at, zone.id)
+            compared += 1
+        return position, compared
+
+
+def _deployment(tmp_path: Path, seed: int, scenario: Callable[[_Deployment], Any]) -> None:
+    print("seed", seed)
+
+    async def play() -> None:
+        async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
+            client = await nats_fixture.internal_client(broker)
+            deployment = _Deployment(broker, client, seed)
+            await deployment.listen()
+            await scenario(deployment)
+            fixes, instants = await deployment.check()
+            print(f"{fixes} fixes and {instants} instants compared, 0 differences")
+            assert fixes > 200
+            assert instants > 20
+            for index in reversed(range(len(deployment.workers))):
+                await deployment.stop(index)
+            await client.close()
+
+    asyncio.run(play())
+
+
+def test_sums_are_the_same_with_one_two_and_four_workers(tmp_path: Path) -> None:
+    """While workers join one by one and leave again, every total told equals the oracle."""
+
+    async def scenario(d: _Deployment) -> None:
+        feeding = asyncio.create_task(d.feed(11))
+        d.start()
+        await d.complete(0)
+        await asyncio.sleep(1)
+        for more in (1, 2):
+            before = await d.owners()
+            for _ in range(more):
+                d.start()
+            await asyncio.sleep(2)
+            await d.complete(max(d.heard))
+            after = await d.owners()
+            assert len(set(after.values())) == len(d.workers)
+            moved = [number for number in after if after[number] != before[number]]
+            assert len(moved) == {1: 2, 2: 2}[more], "only the newcomers' share moves"
+        for _ in range(3):
+            await d.stop(0)
+            await d.complete(max(d.heard))
+        await feeding
+        await d.complete(max(d.heard))
+
+    _deployment(tmp_path, Random().randrange(2**32), scenario)
+
+
+def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
+    """Of a worker that dies without a word the others take over within 5 s, and no count is wrong."""
+
+    async def scenario(d: _Deployment) -> None:
+        feeding = asyncio.create_task(d.feed(12))
+        d.start()
+        d.start()
+        await asyncio.sleep(2)
+        await d.complete(max(d.heard, default=0))
+        epochs = dict(d.epochs)
+        await d.kill(0)
+        took_s = await d.complete(max(d.heard))
+        print(f"taken over after {took_s:.1f} s")
+        assert took_s < TTL_S + 7, "5 s by design, and some for a busy machine"
+        assert sum(d.epochs[number] > epochs[number] for number in epochs) == PARTITIONS // 2
+        await feeding
+        await d.complete(max(d.heard))
+
+    _deployment(tmp_path, Random().randrange(2**32), scenario)
+
+
+def test_who_joins_anew_is_nobody_else_any_more(tmp_path: Path) -> None:
+    """Words under a worker's former name that arrive late leave no member that others would wait for."""
+
+    async def check() -> None:
+        async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
+            client = await nats_fixture.internal_client(broker)
+            js = client.jetstream(timeout=5)
+            worker = Worker(_Deployment(broker, client, 1).settings, client, js, await open_snapshots(js))
+            await worker._speak()
+            former = worker._name
+            await worker._begin_anew()
+            leases = Leases(client, js)
+            await leases.speak(former)
+            assert set((await leases.table()).members) == {former}
+            await worker._speak()
+            assert set((await leases.table()).members) == {worker._name} != {former}
+            await client.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.slow
+def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
+    """When the NATS server is killed, workers wait for it and go on; every total told is right."""
+
+    async def scenario(d: _Deployment) -> None:
+        d.start()
+        d.start()
+        await asyncio.sleep(2)
+        await d.feed(3)
+        assert d.broker.pid is not None
+        d.broker._process.kill()  # type: ignore[union-attr]
+        await asyncio.sleep(3)
+        await d.feed(3)
+        await d.complete(max(d.heard))
+
+    _deployment(tmp_path, Random().randrange(2**32), scenario)

@@ -1,0 +1,355 @@
+"""A partition being counted: the log in pieces, stopped and gone on anywhere, equals the oracle."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import accumulate
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counting.running import NAMES
+from counting.walks import FIX, FORGET, ONLINE, Message, walk
+from headcount.counting.pseudonym_source import DAY_S
+from headcount.counting.site_file import parse_site
+from headcount.counting.zone_lookup import Zones
+from headcount.lab.chaos.oracle import KINDS, Oracle
+from headcount.lab.chaos.scenes import scene
+from headcount.messages.counts import Event
+from headcount.messages.fixes import VERDICTS
+from headcount.messages.history import HistoryBatch
+from headcount.messages.times import TICK_S
+from headcount.messaging.log_reader import Delivery
+from headcount.worker.partition import HISTORY_TICKS, Output, Partition
+from small_site import small_site
+
+SEEDS = st.integers(0, 2**63 - 1)
+Entry = tuple[bytes, bytes, int]  # subject, payload, received in ns
+
+
+def _ns(received_s: float) -> int:
+    """Exactly: the walks' times are multiples of an eighth of a second."""
+    return round(received_s * 8) * 125_000_000
+
+
+def _entry(site: str, message: Message) -> Entry:
+    subject = f"fix.0.{site}.{message.kind}.{message.device}"
+    received_ns = _ns(message.received)
+    if message.what == FORGET:
+        today, key = int(message.received // DAY_S), f"{message.kind}.{message.device}".encode()
+        names = {str(day): NAMES.of(key, day) for day in range(today - 2, today + 2)}
+        return b"fix.0.forget", json.dumps({"kind": message.kind, "pseudonyms": names}).encode(), received_ns
+    if message.what != FIX:
+        return f"{subject}.status".encode(), b"online" if message.what == ONLINE else b"offline", received_ns
+    numbers = {"tst": message.t, "lat": message.lat, "lon": message.lon, "acc": message.acc}
+    # JSON has no infinity: a hopeless accuracy is a large one
+    numbers["acc"] = 1e300 if message.acc == math.inf else message.acc
+    body = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return subject.encode(), json.dumps(body).encode(), received_ns
+
+
+def _log(rng: Random, site: str, messages: list[Message]) -> list[Entry]:
+    """The messages with ticks between them, as they'd stand in the log, and a last tick."""
+    entries: list[Entry] = []
+    for message in messages:
+        if rng.random() < 0.3:
+            entries.append((b"fix.0.tick", b"", _ns(message.received)))
+        entries.append(_entry(site, message))
+    entries.append((b"fix.0.tick", b"", entries[-1][2] + 700_000_000))
+    return entries
+
+
+def _deliveries(rng: Random, log: list[Entry], after: int) -> list[Delivery]:
+    found, start = [], after
+    while start < len(log):
+        stop = min(len(log), start + rng.choice((1, 3, 40, 1000)))
+        part = log[start:stop]
+        found.append(
+            Delivery(
+                0,
+                [subject for subject, _, _ in part],
+                [payload for _, payload, _ in part],
+                range(start + 1, stop + 1),
+                [ns for _, _, ns in part],
+                len(log) - stop,
+            )
+        )
+        start = stop
+    return found
+
+
+class _Heard:
+    """What somebody hears who listens to a partition, restarts included."""
+
+    def __init__(self) -> None:
+        self.counts: dict[float, bytes] = {}
+        self.events: dict[str, Event] = {}
+        self.verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
+        self.rows: dict[int, tuple[float, str, int]] = {}
+        self.recorded: dict[float, bytes] = {}
+
+    def add(self, partition: Partition, output: Output) -> None:
+        for count in output.counts:
+            assert self.counts.setdefault(count.at, count.values) == count.values
+        for event in output.events:
+            assert self.events.setdefault(event.id, event) == event
+        self.verdicts += output.verdicts.sum(axis=0)
+        for batch in partition.history():
+            self._record(batch)
+
+    def _record(self, batch: HistoryBatch) -> None:
+        if batch.fixes is not None:
+            seq = np.frombuffer(batch.fixes.seq, "<i8").tolist()
+            t_s = np.frombuffer(batch.fixes.t, "<f8").tolist()
+            verdict = list(batch.fixes.verdict)
+            names = batch.fixes.device.hex()
+            device = [names[start : start + 16] for start in range(0, len(names), 16)]
+            for row in zip(seq, t_s, device, verdict, strict=True):
+                assert self.rows.setdefault(row[0], row[1:]) == row[1:]
+        for recorded in batch.counts:
+            assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values
+
+
+@settings(max_examples=25)
+@given(SEEDS)
+def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
+    """Counts at every instant told, events and verdicts are the oracle's, with stops, kills and replays."""
+    rng = Random(seed)
+    campus = scene(rng)
+    site = parse_site(campus.geojson, "scene")
+    messages = walk(rng, campus, 8, 250)
+    log = _log(rng, site.id, messages)
+    zones, names = Zones(site), NAMES
+    heard = _Heard()
+    partition = Partition(0, 1, 1, site, zones, names)
+    saved: bytes | None = None
+    kills = 3
+    while True:
+        killed = False
+        for delivery in _deliveries(rng, log, partition.seq):
+            partition.take(delivery)
+            if partition.due:
+                heard.add(partition, partition.work(tell=rng.random() < 0.8))
+            if rng.random() < 0.2:
+                saved = partition.save()
+            if kills and rng.random() < 0.05:
+                killed = True
+                break
+        if not killed:
+            break
+        kills -= 1
+        partition = Partition(0, 1, 2, site, zones, names)
+        if saved is not None:
+            partition.restore(saved)
+    _compare(rng, campus.geojson, [zone.id for zone in site.zones], messages, heard)
+    if not heard.events:
+        return
+    assert heard.rows.keys() <= {row + 1 for row, entry in enumerate(log) if not entry[0].endswith(b"tick")}
+
+
+def _compare(
+    rng: Random, geojson: dict[str, object], zones: list[str], messages: list[Message], heard: _Heard
+) -> None:
+    instants = sorted(heard.counts.items() | heard.recorded.items())
+    if len(instants) > 80:
+        instants = sorted(rng.sample(instants, 80))
+    last = max(heard.counts | heard.recorded)
+    oracle = Oracle(geojson)
+    wanted = [*instants, (last, b"")]
+    for message in messages:
+        while wanted and wanted[0][0] < message.received:
+            _look(oracle, zones, *wanted.pop(0))
+        if message.what == FIX:
+            oracle.fix(
+                message.received,
+                message.kind,
+                message.device,
+                message.t,
+                message.lat,
+                message.lon,
+                message.acc,
+            )
+        elif message.what == FORGET:
+            oracle.forget(message.received, message.kind, message.device)
+        else:
+            oracle.status(message.received, message.kind, message.device, message.what == ONLINE)
+    for at, values in wanted:
+        _look(oracle, zones, at, values)
+    expected = sorted(
+        (e.type, e.zone, e.kind, NAMES.of(f"{e.kind}.{e.device}".encode(), e.day), e.t, e.reason)
+        for e in oracle.events
+        if e.t < last
+    )
+    found = sorted(
+        (e.type, e.zone, e.kind, e.device, e.t, e.reason) for e in heard.events.values() if e.t < last
+    )
+    assert found == expected
+
+
+def _look(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
+    expected = oracle.counts(at)
+    if values:
+        found = np.frombuffer(values, "<i4").reshape(-1, 2, 4).tolist()
+        for zone, numbers in zip(zones, found, strict=True):
+            for kind, own in zip(KINDS, numbers, strict=True):
+                assert tuple(own) == expected[zone][kind], (at, zone, kind)
+
+
+def test_an_instant_is_told_when_something_later_was_received() -> None:
+    """A fix waits for its instant; a tick after it brings the counts that include it, and says when."""
+    rng = Random(1)
+    campus = scene(rng, 0)
+    site = parse_site(campus.geojson, "scene")
+    x, y = campus.degrees(0.0, 0.0)
+    lat, lon = x, y
+    partition = Partition(0, 1, 7, site, Zones(site), NAMES)
+    body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
+    base = 1_000_000_000_000
+    subject = f"fix.0.{site.id}.person.a".encode()
+
+    def take(first: int, entries: list[Entry]) -> list[float]:
+        seq = range(first, first + len(entries))
+        ns = [ns for _, _, ns in entries]
+        partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
+        return [count.at for count in partition.work().counts] if partition.due else []
+
+    assert take(1, [(subject, body, base + 20_000_000)]) == []
+    assert partition.done_seq == 0
+    assert take(2, [(b"fix.0.tick", b"", base + 101_000_000)]) == [1000.1]
+    assert partition.done_seq == 2
+    later = [
+        (subject, body.replace(b"1000", b"1001"), base + 150_000_000),
+        (b"fix.0.tick", b"", base + 301_000_000),
+    ]
+    assert take(3, later) == [1000.2, 1000.3]
+    assert HISTORY_TICKS * TICK_S == 10.0
+
+
+@settings(max_examples=10)
+@given(SEEDS)
+def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
+    """What was received while the machine's clock was behind counts as received when it was set back."""
+    rng = Random(seed)
+    campus = scene(rng)
+    site = parse_site(campus.geojson, "scene")
+    log = _log(rng, site.id, walk(rng, campus, 5, 120))
+    back = rng.randrange(1, len(log))
+    broken = log[:back] + [(subject, body, ns - 2_500_000_000) for subject, body, ns in log[back:]]
+    times = list(accumulate((ns for _, _, ns in broken), max))
+    mended = [(subject, body, ns) for (subject, body, _), ns in zip(broken, times, strict=True)]
+    zones, names = Zones(site), NAMES
+    heard = []
+    for entries in (broken, mended):
+        heard.append(_Heard())
+        partition = Partition(0, 1, 1, site, zones, names)
+        for delivery in _deliveries(Random(seed), entries, 0):
+            partition.take(delivery)
+            heard[-1].add(partition, partition.work())
+            fresh = Partition(0, 1, 1, site, zones, names)
+            fresh.restore(partition.save())
+    for name in ("counts", "events", "rows", "recorded"):
+        assert getattr(heard[0], name) == getattr(heard[1], name)
+
+
+def test_a_device_in_a_foreign_partition_is_malformed() -> None:
+    """Who publishes into a partition that isn't its own is counted nowhere."""
+    rng = Random(2)
+    campus = scene(rng, 0)
+    site = parse_site(campus.geojson, "scene")
+    lat, lon = campus.degrees(0.0, 0.0)
+    body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
+    verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
+    for number in range(4):
+        partition = Partition(number, 4, 1, site, Zones(site), NAMES)
+        subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
+        ns = [1_000_000_000_000, 1_000_200_000_000]
+        partition.take(Delivery(number, subjects, [body, b""], [1, 2], ns, 0))
+        verdicts += partition.work().verdicts.sum(axis=0)
+    assert verdicts[VERDICTS.index("malformed")] == 3
+    assert verdicts.sum() == 4
+
+
+def test_two_exits_at_one_moment_are_two_events() -> None:
+    """Who was taken for silent, came back with older fixes and left by moving at that very moment left twice."""
+    site = small_site()
+    partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+    hold_s = 900
+    said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
+    entries = [
+        (json.dumps({"tst": t, "lat": 50.005 + away, "lon": 0.001}).encode(), round(received * 1e9))
+        for t, away, received in said
+    ]
+    subjects = [b"fix.0.s.person.a"] * 3 + [b"fix.0.tick"]
+    payloads = [*(payload for payload, _ in entries), b""]
+    partition.take(
+        Delivery(0, subjects, payloads, range(1, 5), [*(ns for _, ns in entries), 1_903 * 10**9], 0)
+    )
+    events = partition.work().events
+    assert [(e.type, e.t, e.reason) for e in events if e.zone == "site"] == [
+        ("enter", 1000, "moved"),
+        ("exit", 1900, "silent"),
+        ("enter", 1500, "moved"),
+        ("exit", 1900, "outside"),
+    ]
+    assert len({event.id for event in events}) == len(events)
+
+
+def test_who_is_forgotten_may_say_the_same_again() -> None:
+    """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
+    site = small_site()
+    partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+    base_s = 1_790_000_000
+    body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
+    day = base_s // DAY_S
+    marker = {"kind": "person", "pseudonyms": {str(day): NAMES.of(b"person.a", day)}}
+    fix, forget = (b"fix.0.s.person.a", body), (b"fix.0.forget", json.dumps(marker).encode())
+    others = {"kind": "vehicle", "pseudonyms": marker["pseudonyms"]}
+    said = [
+        fix,
+        (b"fix.0.forget", json.dumps(others).encode()),
+        (b"fix.0.forget", b"{}"),
+        forget,
+        forget,
+        fix,
+    ]
+    entries = [*said, (b"fix.0.tick", b"")]
+    ns = [(base_s + second) * 10**9 for second in range(1, len(entries) + 1)]
+    partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], range(1, 8), ns, 0))
+    output = partition.work()
+    assert [(e.type, e.t - base_s, e.reason) for e in output.events if e.zone == "site"] == [
+        ("enter", 0, "moved"),
+        ("exit", 4, "removed"),
+        ("enter", 0, "moved"),
+    ]
+    assert len({event.id for event in output.events}) == len(output.events)
+    assert {event.device for event in output.events} == {NAMES.of(b"person.a", day)}
+    assert output.verdicts.sum() == 2, "markers are no fixes"
+
+
+def test_an_exit_by_silence_after_midnight_has_the_name_of_the_enter() -> None:
+    """Who is heard before midnight and falls silent after it is told of by one name; a restored one too."""
+    site = small_site()
+    midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
+    body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()
+    for restored in (False, True):
+        partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+        start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
+        partition.take(Delivery(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
+        partition.take(Delivery(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
+        events = partition.work().events
+        assert list(partition.days) == [midnight_s // DAY_S - 1]
+        if restored:
+            saved = partition.save()
+            assert b"person.a" not in saved
+            partition = Partition(0, 1, 2, site, Zones(site), NAMES)
+            partition.restore(saved)
+            state = partition.engine.find(b"person.a")
+            assert state is not None
+            assert state.present
+        partition.take(Delivery(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
+        events += partition.work().events
+        assert {(e.type, e.reason) for e in events} == {("enter", "moved"), ("exit", "silent")}
+        assert {e.device for e in events} == {NAMES.of(b"person.a", midnight_s // DAY_S - 1)}

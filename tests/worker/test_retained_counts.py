@@ -1,0 +1,196 @@
+"""Retained counts: what the public's topics say, and those of exact counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import msgspec
+import numpy as np
+import pytest
+
+from headcount.broker.core import Broker
+from headcount.broker.nats_config import INTERNAL
+from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
+from headcount.counting.fix_batch import I4
+from headcount.messages.counts import PartitionCounts
+from headcount.messages.times import iso
+from headcount.worker.publisher import MqttAddress, RetainedCounts
+from nats_fixture import PASSWORD, internal_client, open_broker
+from small_site import small_site
+
+SITE = small_site()
+KEY = disclosure_key(b"of tests")
+GRID_S = 1_795_525_200.0
+PARTITIONS = 2
+
+
+def counts_of(people: dict[str, int]) -> I4:
+    """Exact counts, [Z, 2, 4]."""
+    values = np.zeros((len(SITE.zones), 2, 4), np.int32)
+    for i, zone in enumerate(SITE.zones):
+        values[i, 0] = people.get(zone.id, 0)
+    return values
+
+
+class Topics:
+    """What a subscriber has heard last on each topic, and how often anything."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.last: dict[str, Any] = {}
+        self.heard: list[tuple[str, Any]] = []
+
+    async def listen(self, client: aiomqtt.Client) -> None:
+        """Take what comes, until cancelled or cut off."""
+        async for message in client.messages:
+            body = msgspec.json.decode(message.payload)
+            topic = str(message.topic).partition("/s/")[2]
+            self.last[topic] = body
+            self.heard.append((topic, body))
+
+    async def wait(self, topic: str, people: object, timeout_s: float = 20) -> None:
+        """Return when a topic says this of people."""
+        async with asyncio.timeout(timeout_s):
+            while self.last.get(topic, {}).get("person", {}).get("count", "-") != people:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def hearing(broker: Broker, topic: str, **login: Any) -> AsyncIterator[Topics]:
+    """A subscriber of a topic."""
+    topics = Topics()
+    async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10, **login) as client:
+        await client.subscribe(topic)
+        task = asyncio.create_task(topics.listen(client))
+        try:
+            yield topics
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, aiomqtt.MqttError):
+                await task
+
+
+OURS = {"username": INTERNAL, "password": PASSWORD}
+
+
+@asynccontextmanager
+async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
+    """`RetainedCounts` at work; gives a function that reports exact counts of an instant."""
+    nc = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)
+    disclosure = Disclosure(SITE, smallest, KEY) if smallest > 1 else None
+    address = MqttAddress("127.0.0.1", broker.config.mqtt_port, INTERNAL, PASSWORD)
+    retained = RetainedCounts(nc, [address], SITE, PARTITIONS, lambda: True, disclosure)
+    task = asyncio.create_task(retained.run())
+
+    async def report(at: float, people: dict[str, int]) -> None:
+        for partition in range(PARTITIONS):
+            values = counts_of(people if partition == 0 else {})
+            counts = PartitionCounts(
+                "s", partition, PARTITIONS, 1, 1, at, len(SITE.zones), values.astype("<i4").tobytes()
+            )
+            await nc.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
+        await nc.flush()
+
+    await asyncio.sleep(0.3)  # it subscribes
+    try:
+        yield report
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await nc.close()
+
+
+async def _quiet(_: Exception) -> None:
+    """A broker is killed on purpose."""
+
+
+def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path) -> None:
+    """`counts` says what the public may know at whole minutes, `exact` what is, to those who may hear it."""
+
+    async def check() -> None:
+        async with (
+            open_broker(tmp_path) as broker,
+            hearing(broker, "headcount/s/#", **OURS) as ours,
+            publishing(broker, 5) as report,
+        ):
+            people = {"site": 43, "library": 13, "lawn": 4}
+            await report(GRID_S, people)
+            await ours.wait("counts/lawn", "<5")
+            expected = Disclosure(SITE, 5, KEY).publish(GRID_S, counts_of(people)[:, :, 0])
+            for zone, number in zip(SITE.zones, expected[:, 0].tolist(), strict=True):
+                await ours.wait(f"counts/{zone.id}", as_public(number, 5))
+            assert ours.last["counts/lawn"] == {
+                "site": "s",
+                "zone": "lawn",
+                "at": iso(GRID_S),
+                "person": {"count": "<5", "low": None, "high": None, "stale": None},
+                "vehicle": {"count": "<5", "low": None, "high": None, "stale": None},
+            }
+            await ours.wait("exact/lawn", 4)
+            before = len(ours.heard)
+            await report(GRID_S + 0.1, {"site": 99, "library": 50, "lawn": 44})
+            await ours.wait("exact/lawn", 44)
+            assert {topic.partition("/")[0] for topic, _ in ours.heard[before:]} == {"exact"}
+            await report(GRID_S + 60, {"site": 100, "library": 50, "lawn": 3})
+            await ours.wait("counts/library", 50)
+            assert ours.last["counts/lawn"]["person"]["count"] == "<5"
+            async with hearing(broker, "headcount/s/counts/#") as anybody:
+                await anybody.wait("counts/site", 100)
+            with suppress(aiomqtt.MqttError):
+                async with hearing(broker, "headcount/s/exact/#") as anybody:
+                    await asyncio.sleep(0.5)
+                    assert anybody.heard == []
+
+    asyncio.run(check())
+
+
+@pytest.mark.slow
+def test_everything_is_told_anew_after_a_restart(tmp_path: Path) -> None:
+    """A server that has forgotten what was retained gets all of it at once, not with the next minute."""
+
+    async def check() -> None:
+        async with open_broker(tmp_path) as broker, publishing(broker, 5) as report:
+            await report(GRID_S, {"site": 43, "library": 15, "lawn": 4})
+            async with hearing(broker, "headcount/s/#", **OURS) as ours:
+                await ours.wait("counts/library", 15)
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGKILL)
+            restarts = broker.restarts
+            async with asyncio.timeout(30):
+                while broker.restarts == restarts:  # noqa: ASYNC110  # the broker tells nobody
+                    await asyncio.sleep(0.05)
+                while True:
+                    # it may be gone again before all is there
+                    with suppress(aiomqtt.MqttError, TimeoutError):
+                        async with hearing(broker, "headcount/s/#", **OURS) as ours:
+                            await ours.wait("counts/library", 15, 3)
+                            await ours.wait("exact/lawn", 4, 3)
+                            return
+                    await asyncio.sleep(0.1)
+
+    asyncio.run(check())
+
+
+def test_one_topic_where_nothing_is_hidden(tmp_path: Path) -> None:
+    """With k = 1 `counts` has the counts themselves, each second, and there is no other topic."""
+
+    async def check() -> None:
+        async with (
+            open_broker(tmp_path) as broker,
+            hearing(broker, "headcount/s/#", **OURS) as ours,
+            publishing(broker, 1) as report,
+        ):
+            await report(GRID_S + 0.1, {"lawn": 2})
+            await ours.wait("counts/lawn", 2)
+            assert ours.last["counts/lawn"]["person"] == {"count": 2, "low": 2, "high": 2, "stale": 2}
+            assert not any(topic.startswith("exact") for topic in ours.last)
+
+    asyncio.run(check())
