@@ -22,7 +22,7 @@ from headcount.broker import nats_config
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.broker.core import Broker
 from headcount.devices.authentication import Reason
-from headcount.devices.device_bans import Bans
+from headcount.devices.bans import Bans
 from headcount.devices.rate_limits import Limits
 from headcount.devices.registry import Registry
 from headcount.messages.fixes import encode_fix

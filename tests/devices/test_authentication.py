@@ -10,7 +10,7 @@ import pytest
 from headcount.devices import authentication, credentials, permissions
 from headcount.devices.auth_callout import Certificate, Request
 from headcount.devices.authentication import GUESSES, REASONS, Admission, Admitted, Reason
-from headcount.devices.device_bans import key_of
+from headcount.devices.bans import key_of
 from headcount.messages.records import DEVICE_KEY, ROLES, Ban, Device, Role, Token
 
 NOW_S = 1_800_000_000.0

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from headcount.devices import credentials
-from headcount.devices.paging import MOST_ROWS, page
+from headcount.devices.device_filter import MOST_ROWS, page
 from headcount.devices.registry import MOST_ALIASES, MOST_GROUPS, MOST_LABEL, Registry, encoded, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, AliasOf, Device, Seen

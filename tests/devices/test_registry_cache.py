@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from headcount.devices.paging import page
+from headcount.devices.device_filter import page
 from headcount.devices.registry import Registry, new_handle
 from headcount.devices.registry_cache import Directory
 from headcount.messages.records import Device, Seen

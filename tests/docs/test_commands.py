@@ -111,7 +111,9 @@ def test_the_codemap_has_every_module() -> None:
         path.relative_to(source).as_posix() for path in source.rglob("*.py") if path.name != "__init__.py"
     }
     named = {
-        text for text in inline(ROOT / "ARCHITECTURE.md") if re.fullmatch(r"[a-z0-9_]+(/[a-z0-9_]+)*\.py", text)
+        text
+        for text in inline(ROOT / "ARCHITECTURE.md")
+        if re.fullmatch(r"[a-z0-9_]+(/[a-z0-9_]+)*\.py", text)
     }
     assert named - {"tests/oracle.py"} == modules
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headcount.devices.device_bans import Bans, key_of
+from headcount.devices.bans import Bans, key_of
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET

@@ -33,7 +33,7 @@ from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTE
 from headcount.devices import auth_callout, credentials
 from headcount.devices.auth_callout import Request, Signer
 from headcount.devices.authentication import GUESSES, Admission, Admitted, Reason
-from headcount.devices.device_bans import Bans
+from headcount.devices.bans import Bans
 from headcount.devices.permissions import PROGRAM
 from headcount.devices.rate_limits import Limits, Meter, Tally
 from headcount.errors import DeviceError, LogError

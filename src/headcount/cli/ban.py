@@ -16,7 +16,7 @@ from headcount.access.audit_log import Value
 from headcount.cli.core import core_options
 from headcount.cli.device import Desk, open_desk
 from headcount.cli.device_data import COMMAND_LINE, seconds
-from headcount.devices.device_bans import Banned, Bans, address_of, key_of
+from headcount.devices.bans import Banned, Bans, address_of, key_of
 from headcount.errors import SettingsError
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET

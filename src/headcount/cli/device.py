@@ -21,8 +21,8 @@ from headcount.api.schemas.devices import told, told_page
 from headcount.cli.core import at_the_core, core_options
 from headcount.cli.device_data import COMMAND_LINE, COMMANDS, seconds
 from headcount.devices.audit_subjects import subject_of
+from headcount.devices.device_filter import DEFAULT_ROWS, MOST_ROWS, Page
 from headcount.devices.one_time_links import Links
-from headcount.devices.paging import DEFAULT_ROWS, MOST_ROWS, Page
 from headcount.devices.registry import Registry, unknown
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso

@@ -26,7 +26,7 @@ import msgspec
 
 from headcount.devices import credentials, permissions
 from headcount.devices.auth_callout import Certificate, Request
-from headcount.devices.device_bans import ADDRESS_BAN, DEVICE_BAN
+from headcount.devices.bans import ADDRESS_BAN, DEVICE_BAN
 from headcount.devices.permissions import PROGRAM, Rights
 from headcount.messages.records import DEVICE_KEY, Ban, DeviceStatus, Token
 from headcount.messages.topics import HANDLE, Kind

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from headcount.devices import credentials
-from headcount.devices.paging import DEFAULT_ROWS, Page, page
+from headcount.devices.device_filter import DEFAULT_ROWS, Page, page
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.messages.records import (
     ALIAS_KEY,

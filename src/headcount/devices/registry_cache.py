@@ -15,7 +15,7 @@ from sys import intern
 import msgspec
 from nats.aio.client import Client
 
-from headcount.devices.paging import DEFAULT_ROWS, Page, page
+from headcount.devices.device_filter import DEFAULT_ROWS, Page, page
 from headcount.devices.registry import decoded
 from headcount.errors import LogError
 from headcount.messages.records import DEVICE_KEY, Device, DeviceStatus, Seen

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from headcount.devices.device_bans import address_of
+from headcount.devices.bans import address_of
 from headcount.messages.records import Ban
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv_watch import follow

@@ -22,7 +22,7 @@ from headcount.api.schemas.problems import ALIAS_TAKEN, INVALID, UNKNOWN_DEVICE,
 from headcount.api.services import Parts, known_site, parts_of
 from headcount.devices import csv_table
 from headcount.devices.audit_subjects import subject_of
-from headcount.devices.paging import DEFAULT_ROWS, MOST_ROWS
+from headcount.devices.device_filter import DEFAULT_ROWS, MOST_ROWS
 from headcount.devices.provisioning import Address, handout, host_of, qr_svg
 from headcount.devices.registry import CHANGEABLE, MOST_LABEL, unknown
 from headcount.errors import AliasTakenError, DeviceError, LogError, SettingsError, UnknownDeviceError

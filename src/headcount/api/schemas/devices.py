@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headcount.api.parameters import Moment
 from headcount.api.schemas.responses import Shape
+from headcount.devices.device_filter import Page
 from headcount.devices.one_time_links import CLAIM_S, LEAST_S, LINK_S, MOST_CLAIMS, MOST_CODE, MOST_S
-from headcount.devices.paging import Page
 from headcount.devices.registry import MOST_ALIASES, MOST_GROUPS, MOST_LABEL, MOST_TEXT
 from headcount.messages.records import Device, DeviceStatus, Seen
 from headcount.messages.times import iso

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.broker.core import Broker
-from headcount.devices.device_bans import MOST_REASON, MOST_S, Banned, Bans, address_of, banned, key_of
+from headcount.devices.bans import MOST_REASON, MOST_S, Banned, Bans, address_of, banned, key_of
 from headcount.devices.rate_limits import MINUTE_S, Limits, Meter, Tally
 from headcount.errors import DeviceError
 from headcount.messages.records import Ban
