@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headcount.adapters import iotp, owntracks
 from headcount.adapters.decoding import MAX_BYTES, Canonical, Ignored, Outcome, Rejected
 from headcount.adapters.device_aliases import Names
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.messages.fixes import Fix, encode_fix
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.topics import HANDLE
@@ -23,7 +23,7 @@ from headcount.messages.topics import HANDLE
 FIX = msgspec.json.Decoder(Fix)
 SECRET = "the secret of a deployment"  # noqa: S105 - of no other than this
 #: Nobody is registered.
-NAMES = Names(SECRET, Directory())
+NAMES = Names(SECRET, RegistryCache())
 
 # Payloads as the OwnTracks apps send them: the booklet's fields, the shapes of public samples.
 ANDROID = (
@@ -200,14 +200,14 @@ def test_a_derived_handle_stands_for_one_name(name: str, other: str) -> None:
     first, second = NAMES.iotp(name, "person"), NAMES.iotp(other, "person")
     assert HANDLE.fullmatch(first[1])
     assert (first == second) == (name == other)
-    assert first == Names(SECRET, Directory()).iotp(name, "person")
-    assert first[1] != Names("another secret", Directory()).iotp(name, "person")[1]
+    assert first == Names(SECRET, RegistryCache()).iotp(name, "person")
+    assert first[1] != Names("another secret", RegistryCache()).iotp(name, "person")[1]
     assert first[1] != NAMES.owntracks(name, name, "person")[1]
 
 
 def registered() -> tuple[Names, Device]:
     """A registry with one car that has aliases."""
-    directory = Directory()
+    directory = RegistryCache()
     device = Device(
         id="k7wqz2mfa5ujxh3teyn4",
         site="ul",

@@ -24,7 +24,7 @@ from headcount.adapters.device_aliases import Names
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.devices.registry import Registry
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.fixes import Fix
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM
@@ -111,7 +111,7 @@ def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
             await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
             await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
             found = dict(await next_in_log(client, 6))
-            names = Names(broker.config.password, Directory())
+            names = Names(broker.config.password, RegistryCache())
             _, phone = names.owntracks("jane", "phone", "person")
             _, car = names.owntracks("jane.doe", "car1", "vehicle")
             _, c7 = names.iotp("c-7", "vehicle")

@@ -99,8 +99,8 @@ def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None:
             rotated = await desk.told("POST", f"{path}/rotate")
             kept = await desk.people.api.parts.registry.get(added["id"])
             assert kept is not None
-            assert credentials.matches(rotated["secret"], kept.secret)
-            assert not credentials.matches(added["secret"], kept.secret)
+            assert credentials.verify_secret(rotated["secret"], kept.secret)
+            assert not credentials.verify_secret(added["secret"], kept.secret)
             removed = await desk.told("DELETE", path)
             assert (removed["status"], removed["label"]) == ("erasing", "")
             await desk.refused(404, "unknown-device", "GET", path)
@@ -196,7 +196,7 @@ def test_a_table_goes_in_and_out(tmp_path: Path) -> None:
             for row in given:
                 kept = await desk.people.api.parts.registry.get(row["id"])
                 assert kept is not None
-                assert credentials.matches(row["secret"], kept.secret)
+                assert credentials.verify_secret(row["secret"], kept.secret)
 
             async def both_there() -> bool:
                 return len((await desk.ask("GET", f"{DEVICES}.csv")).text.splitlines()) == 3
@@ -245,7 +245,7 @@ def test_a_link_works_once_over_http(tmp_path: Path) -> None:
             secret = told.get("secret") or told["password"]
             kept = await desk.people.api.parts.registry.get(added["id"])
             assert kept is not None
-            assert credentials.matches(secret, kept.secret)
+            assert credentials.verify_secret(secret, kept.secret)
             assert link["code"] not in str(await desk.people.api.parts.registry.all())
 
     asyncio.run(check())

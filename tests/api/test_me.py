@@ -40,9 +40,9 @@ def test_seen_by_itself_only(tmp_path: Path) -> None:
             assert answer.headers["cache-control"] in ("no-store", "private, no-store")
             key = credentials.token_key(people.api.sources.secret)
             now_s = time.time()
-            signed = credentials.signed_token(key, ada.id, now_s + 60, now_s)
+            signed = credentials.sign_token(key, ada.id, now_s + 60, now_s)
             assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(signed))).status_code == 200
-            other = credentials.signed_token(key, bob.id, now_s + 60, now_s)
+            other = credentials.sign_token(key, bob.id, now_s + 60, now_s)
             await people.api.parts.registry.rotate(bob.id)
             operator = await people.token("admin")
             for headers in (
@@ -72,7 +72,7 @@ def test_old_tokens_end_with_a_new_secret(tmp_path: Path) -> None:
         async with open_people(tmp_path) as people:
             ada, now_s = await people.phone(), time.time()
             key = credentials.token_key(people.api.sources.secret)
-            old = credentials.signed_token(key, ada.id, now_s + 600, now_s - 10)
+            old = credentials.sign_token(key, ada.id, now_s + 600, now_s - 10)
             assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 200
             await people.api.parts.registry.rotate(ada.id)
             assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 401

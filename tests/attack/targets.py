@@ -13,11 +13,11 @@ from headcount.adapters.device_aliases import Names
 from headcount.counting.engine import Engine
 from headcount.counting.fix_batch import Fixes
 from headcount.counting.zone_lookup import Zones
-from headcount.devices.auth_callout import read_request
-from headcount.devices.commands import decoded_ack
-from headcount.devices.credentials import check_token, matches, signed_token, token_key
-from headcount.devices.csv_table import parsed
-from headcount.devices.registry_cache import Directory
+from headcount.devices.auth_callout import decode_request
+from headcount.devices.commands import decode_ack
+from headcount.devices.credentials import check_token, sign_token, token_key, verify_secret
+from headcount.devices.csv_table import parse_devices
+from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import DeviceError, ProtocolError
 from headcount.messages.fixes import VERDICTS
 from headcount.messaging import payloads
@@ -29,7 +29,7 @@ SECOND_NS = 10**9
 NOW_S = 1_800_000_000
 _SITE = small_site()
 _ZONES = Zones(_SITE)
-_NAMES = Names("a secret for fuzzing", Directory())
+_NAMES = Names("a secret for fuzzing", RegistryCache())
 _KEY = token_key("a secret for fuzzing")
 
 
@@ -98,7 +98,7 @@ def callout(data: bytes) -> None:
     """The server's question who somebody is, with whatever that somebody has put into it."""
     body = base64.urlsafe_b64encode(data).rstrip(b"=")
     for question in (data, b"e30." + body + b".c2ln"):
-        found = read_request(question)
+        found = decode_request(question)
         _require(found is None or isinstance(found.password, str), "half a request")
 
 
@@ -106,19 +106,19 @@ def credential(data: bytes) -> None:
     """Passwords, signed tokens, API tokens' hashes: somebody or nobody."""
     text = data.decode(errors="replace")
     _require(check_token(_KEY, text, float(NOW_S)) is None, "a token that we haven't made")
-    _require(not matches("right", text), "a hash that we haven't made")
+    _require(not verify_secret("right", text), "a hash that we haven't made")
 
 
 def ack(data: bytes) -> None:
     """Answers to commands: read, or none."""
-    found = decoded_ack(data)
+    found = decode_ack(data)
     _require(found is None or (len(found.id) <= 64 and len(found.text) <= 4096), "too long an answer")
 
 
 def table(data: bytes) -> None:
     """A table of devices: rows, or one error that says which lines."""
     try:
-        rows = parsed(data.decode(errors="replace"), "ul")
+        rows = parse_devices(data.decode(errors="replace"), "ul")
     except DeviceError as error:
         _require(bool(str(error)), "an error without words")
         return
@@ -164,7 +164,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         ),
     ),
     "credential": (
-        signed_token(token_key("another secret"), "a2b3c4d5e6f7a2b3c4d5", NOW_S + 9.0, NOW_S - 9.0).encode(),
+        sign_token(token_key("another secret"), "a2b3c4d5e6f7a2b3c4d5", NOW_S + 9.0, NOW_S - 9.0).encode(),
         b"scrypt$16$8$1$YWJj$YWJj",
     ),
     "ack": (b'{"id":"abc","ok":true,"text":"done"}',),

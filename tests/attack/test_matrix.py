@@ -320,13 +320,13 @@ for _table in (PUBLISH, SUBSCRIBE):
                 _table.setdefault(".".join(_tokens), set())
 
 
-def rights_of(client: str) -> permissions.Rights:
+def rights_of(client: str) -> permissions.Permissions:
     """What the product gives a kind of client."""
     if client in ROLES:
-        return permissions.of_program(client, ("ul",))
+        return permissions.program_permissions(client, ("ul",))
     status: DeviceStatus = "paused" if client == "paused" else "active"
     device = Device(id=OWN, site="ul", kind="person", status=status, gateway=client == "gateway")
-    rights = permissions.of_device(device)
+    rights = permissions.device_permissions(device)
     assert rights is not None
     return rights
 
@@ -345,7 +345,7 @@ def covers(allowed: str, asked: str) -> bool:
     return len(want) == len(have)
 
 
-def outcome(rights: permissions.Rights) -> tuple[list[bool], list[bool]]:
+def outcome(rights: permissions.Permissions) -> tuple[list[bool], list[bool]]:
     """What these rights allow of the two tables."""
     publish = [any(covers(each, subject) for each in rights.publish) for subject in PUBLISH]
     return publish, [any(covers(each, subject) for each in rights.subscribe) for subject in SUBSCRIBE]
@@ -365,7 +365,7 @@ def test_every_client_at_every_topic(client: str) -> None:
 @pytest.mark.parametrize("status", ["disabled", "erasing"])
 def test_who_is_out_has_no_rights(status: Any) -> None:
     """A disabled device isn't let in at all."""
-    assert permissions.of_device(Device(id=OWN, site="ul", kind="person", status=status)) is None
+    assert permissions.device_permissions(Device(id=OWN, site="ul", kind="person", status=status)) is None
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -389,8 +389,8 @@ def test_no_topics_rule_can_go_unnoticed(client: str) -> None:
                     )
 
 
-def changed(rights: permissions.Rights, kind: str, subjects: tuple[str, ...]) -> permissions.Rights:
+def changed(rights: permissions.Permissions, kind: str, subjects: tuple[str, ...]) -> permissions.Permissions:
     """The same with other subjects."""
     if kind == "publish":
-        return permissions.Rights(subjects, rights.subscribe)
-    return permissions.Rights(rights.publish, subjects)
+        return permissions.Permissions(subjects, rights.subscribe)
+    return permissions.Permissions(rights.publish, subjects)

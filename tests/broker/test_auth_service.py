@@ -21,9 +21,9 @@ from headcount.access.tokens import Tokens
 from headcount.broker import nats_config
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.broker.core import Broker
-from headcount.devices.authentication import Reason
-from headcount.devices.bans import Bans
-from headcount.devices.rate_limits import Limits
+from headcount.devices.authentication import RefusalReason
+from headcount.devices.bans import BanList
+from headcount.devices.rate_limits import MqttRateLimits
 from headcount.devices.registry import Registry
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device, Seen
@@ -52,7 +52,7 @@ class Yard:
     core: Client
     gate: Gate
     registry: Registry
-    bans: Bans
+    bans: BanList
 
     @property
     def port(self) -> int:
@@ -71,7 +71,7 @@ class Yard:
             LOOPBACK, self.port, username=user, password=password, identifier=client_id or user, timeout=5
         )
 
-    def refused(self, reason: Reason) -> int:
+    def refused(self, reason: RefusalReason) -> int:
         """How many weren't let in for this."""
         return self.gate.figures.refused[reason]
 
@@ -86,18 +86,18 @@ class Yard:
 
 @contextlib.asynccontextmanager
 async def yard(
-    broker: Broker, limits: Limits | None = None, *, open_gate: bool = True
+    broker: Broker, limits: MqttRateLimits | None = None, *, open_gate: bool = True
 ) -> AsyncIterator[Yard]:
     """A gate that lets in, or (`open_gate`) one that isn't started."""
     core = await internal_client(broker)
     address = ((LOOPBACK, broker.config.nats_port),)
-    gate = Gate(GateSettings("test", address, PASSWORD, direct=True, limits=limits or Limits()))
+    gate = Gate(GateSettings("test", address, PASSWORD, direct=True, limits=limits or MqttRateLimits()))
     found = Yard(
         broker,
         core,
         gate,
         Registry(Bucket(core, core.jetstream(), DEVICE_BUCKET), PASSWORD),
-        Bans(Bucket(core, core.jetstream(), BAN_BUCKET)),
+        BanList(Bucket(core, core.jetstream(), BAN_BUCKET)),
     )
     try:
         async with contextlib.AsyncExitStack() as going:
@@ -488,7 +488,7 @@ def test_who_flaps_is_kept_out(broker: Broker) -> None:
     """Who connects more often than the limit is kept out for the ban's time, and then may come again."""
 
     async def scenario() -> None:
-        async with yard(broker, Limits(connects_per_minute=5, ban_s=3.0)) as here:
+        async with yard(broker, MqttRateLimits(connects_per_minute=5, ban_s=3.0)) as here:
             (mine, secret), (other, others) = await here.person(), await here.person()
             for _ in range(6):
                 assert await enters(here.port, mine.id, secret)
@@ -504,7 +504,7 @@ def test_who_floods_is_cut_off_and_kept_out(broker: Broker) -> None:
     """Who sends more than the limit is cut off and kept out; a ban that is lifted ends at once."""
 
     async def scenario() -> None:
-        async with yard(broker, Limits(burst_messages=50.0, ban_s=60.0)) as here:
+        async with yard(broker, MqttRateLimits(burst_messages=50.0, ban_s=60.0)) as here:
             (mine, secret), (other, others) = await here.person(), await here.person()
             phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
             assert await phone.enter()
@@ -538,7 +538,7 @@ def test_an_address_that_guesses(broker: Broker) -> None:
     somewhere = "127.0.0.2"
 
     async def scenario() -> None:
-        async with yard(broker, Limits(refused_per_minute=5, ban_s=3.0)) as here:
+        async with yard(broker, MqttRateLimits(refused_per_minute=5, ban_s=3.0)) as here:
             mine, secret = await here.person()
             inside = Phone(here.port, mine.id, secret, f"{mine.id}-2", somewhere)
             assert await inside.enter()

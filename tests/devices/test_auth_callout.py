@@ -13,11 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.devices.auth_callout import MOST_BYTES, REFUSED, Request, Signer, read_request
-from headcount.devices.permissions import Rights
+from headcount.devices.auth_callout import (
+    MAX_REQUEST_BYTES,
+    REFUSED,
+    AuthRequest,
+    CalloutSigner,
+    decode_request,
+)
+from headcount.devices.permissions import Permissions
 
 NOW_S = 1_800_000_000.5
-RIGHTS = Rights(("a.b",), ("c", "c.>"), 7, 99)
+RIGHTS = Permissions(("a.b",), ("c", "c.>"), 7, 99)
 QUESTION: dict[str, Any] = {
     "exp": NOW_S + 2,
     "nats": {
@@ -53,8 +59,8 @@ def claims_of(token: bytes, account: str) -> dict[str, Any]:
 
 def test_a_question() -> None:
     """Who wants in, from where, with what, and until when an answer is waited for; nothing of it is shown."""
-    found = read_request(question(QUESTION))
-    assert found == Request(
+    found = decode_request(question(QUESTION))
+    assert found == AuthRequest(
         "UKEY", "SERVER", "u1", "p1", "c1", "192.0.2.1", "mqtt", certificate=None, until_s=NOW_S + 2
     )
     assert repr(found) == "Request(…)"
@@ -71,25 +77,25 @@ def test_a_question() -> None:
         question({}),
         question({"nats": {"user_nkey": "U"}}),
         question({"nats": QUESTION["nats"] | {"connect_opts": {"user": 5}}}),
-        b"." + b"A" * MOST_BYTES + b".",
+        b"." + b"A" * MAX_REQUEST_BYTES + b".",
         b"." + base64.urlsafe_b64encode(b"[" * 20_000) + b".",
     ],
 )
 def test_no_question(data: bytes) -> None:
     """What can't be read is nobody's question."""
-    assert read_request(data) is None
+    assert decode_request(data) is None
 
 
 @given(st.binary(max_size=200), st.booleans())
 def test_whatever_comes(raw: bytes, encoded: bool) -> None:
     """No bytes raise anything."""
-    assert read_request(b"a." + base64.urlsafe_b64encode(raw) + b".c" if encoded else raw) is None
+    assert decode_request(b"a." + base64.urlsafe_b64encode(raw) + b".c" if encoded else raw) is None
 
 
 def test_a_broken_certificate() -> None:
     """A certificate that can't be read is none."""
     nats = QUESTION["nats"] | {"client_tls": {"verified_chains": [["no certificate"]]}}
-    found = read_request(question({"nats": nats}))
+    found = decode_request(question({"nats": nats}))
     assert found is not None
     assert found.certificate is None
 
@@ -97,8 +103,8 @@ def test_a_broken_certificate() -> None:
 @pytest.mark.parametrize("expires_s", [None, NOW_S + 0.2])
 def test_let_in(expires_s: float | None) -> None:
     """The answer is bound to this connection and server, and holds a user with just these rights and this end."""
-    signer = Signer("the secret", "ACC")
-    request = Request("UKEY", "SERVER")
+    signer = CalloutSigner("the secret", "ACC")
+    request = AuthRequest("UKEY", "SERVER")
     answer = claims_of(signer.accept(request, "d1.abcd", RIGHTS, NOW_S, expires_s), signer.public)
     assert (answer["sub"], answer["aud"], answer["iss"]) == ("UKEY", "SERVER", signer.public)
     assert (answer["nats"]["type"], answer["nats"].get("error")) == ("authorization_response", None)
@@ -113,23 +119,25 @@ def test_let_in(expires_s: float | None) -> None:
 
 def test_nothing_allowed_is_all_denied() -> None:
     """To the server an empty list would mean everything."""
-    signer = Signer("the secret", "ACC")
-    answer = claims_of(signer.accept(Request("U", "S"), "n", Rights((), ("c",)), NOW_S, None), signer.public)
+    signer = CalloutSigner("the secret", "ACC")
+    answer = claims_of(
+        signer.accept(AuthRequest("U", "S"), "n", Permissions((), ("c",)), NOW_S, None), signer.public
+    )
     user = claims_of(answer["nats"]["jwt"].encode(), signer.public)
     assert user["nats"]["pub"] == {"deny": [">"]}
 
 
 def test_refused() -> None:
     """The server, and so its log, is told no reason."""
-    signer = Signer("the secret", "ACC")
-    answer = claims_of(signer.refuse(Request("U", "S", "u1", "p1"), NOW_S), signer.public)
+    signer = CalloutSigner("the secret", "ACC")
+    answer = claims_of(signer.refuse(AuthRequest("U", "S", "u1", "p1"), NOW_S), signer.public)
     assert (answer["nats"]["error"], "jwt" in answer["nats"]) == (REFUSED, False)
 
 
 def test_every_unit_has_the_same_key() -> None:
     """The key follows from the deployment's secret alone, and another secret has another."""
-    signer, same, other = (Signer(secret, "ACC") for secret in ("one", "one", "two"))
+    signer, same, other = (CalloutSigner(secret, "ACC") for secret in ("one", "one", "two"))
     assert signer.public == same.public != other.public
-    answer = other.refuse(Request("U", "S"), NOW_S)
+    answer = other.refuse(AuthRequest("U", "S"), NOW_S)
     with pytest.raises(InvalidSignature):
         claims_of(answer, signer.public)

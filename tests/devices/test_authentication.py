@@ -8,9 +8,15 @@ import msgspec
 import pytest
 
 from headcount.devices import authentication, credentials, permissions
-from headcount.devices.auth_callout import Certificate, Request
-from headcount.devices.authentication import GUESSES, REASONS, Admission, Admitted, Reason
-from headcount.devices.bans import key_of
+from headcount.devices.auth_callout import AuthRequest, ClientCertificate
+from headcount.devices.authentication import (
+    GUESSING_REASONS,
+    REFUSAL_REASONS,
+    Authenticated,
+    DeviceAuthenticator,
+    RefusalReason,
+)
+from headcount.devices.bans import ban_key
 from headcount.messages.records import DEVICE_KEY, ROLES, Ban, Device, Role, Token
 
 NOW_S = 1_800_000_000.0
@@ -24,33 +30,33 @@ HERE, ELSEWHERE = "192.0.2.1", "2001:db8::1"
 def device(**fields: Any) -> Device:
     """A device of the registry, with SECRET."""
     return Device(
-        **({"id": ID, "site": "ul", "kind": "person", "secret": credentials.hashed(SECRET)} | fields)
+        **({"id": ID, "site": "ul", "kind": "person", "secret": credentials.hash_secret(SECRET)} | fields)
     )
 
 
-def known(*devices: Device) -> Admission:
+def known(*devices: Device) -> DeviceAuthenticator:
     """An admission that has read a registry of these."""
-    found = Admission(KEY)
+    found = DeviceAuthenticator(KEY)
     found.all_devices({DEVICE_KEY.format(id=one.id): msgspec.json.encode(one) for one in devices})
     return found
 
 
-def asks(**fields: Any) -> Request:
+def asks(**fields: Any) -> AuthRequest:
     """Somebody who does everything right, but for these."""
     right = {"user": ID, "password": SECRET, "client_id": ID, "address": HERE, "type": "mqtt"}
-    return Request(**({"key": "K", "server": "S"} | right | fields))
+    return AuthRequest(**({"key": "K", "server": "S"} | right | fields))
 
 
-def ban(gate: Admission, who: str, until_s: float) -> None:
+def ban(gate: DeviceAuthenticator, who: str, until_s: float) -> None:
     """Keep somebody out."""
-    gate.ban_changed(key_of(who), msgspec.json.encode(Ban(until_s, "a test")))
+    gate.ban_changed(ban_key(who), msgspec.json.encode(Ban(until_s, "a test")))
 
 
 def signed(
     device_id: str = ID, *, key: bytes = KEY, issued_s: float = NOW_S, expires_s: float = NOW_S + 60
 ) -> str:
     """A signed token."""
-    return credentials.signed_token(key, device_id, expires_s, issued_s)
+    return credentials.sign_token(key, device_id, expires_s, issued_s)
 
 
 def token(role: Role = "viewer", **fields: Any) -> Token:
@@ -65,13 +71,13 @@ def token(role: Role = "viewer", **fields: Any) -> Token:
 def test_the_right_password(client_id: str, kind: str) -> None:
     """Its id, its secret and a client id of its own: it is in, for good, with a device's rights."""
     found = known(device()).decide(asks(client_id=client_id, type=kind), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert (found.device, found.expires_s) == (ID, None)
     assert found.name.startswith(f"{ID}.")
-    assert found.rights == permissions.of_device(device())
+    assert found.rights == permissions.device_permissions(device())
 
 
-CERTIFIED = {"certificate": Certificate(ID, PIN), "password": ""}
+CERTIFIED = {"certificate": ClientCertificate(ID, PIN), "password": ""}
 BY_PIN = device(certificate=PIN.upper())
 
 
@@ -111,14 +117,14 @@ BY_PIN = device(certificate=PIN.upper())
         (device(), {"client_id": f"x{ID}"}, "client-id"),
         (device(), {"client_id": f"{ID}.a"}, "client-id"),
         # certificates
-        (device(), {"certificate": Certificate(OTHER, PIN)}, "certificate"),
-        (device(), CERTIFIED | {"certificate": Certificate(OTHER, PIN)}, "certificate"),
-        (device(), CERTIFIED | {"user": "", "certificate": Certificate(OTHER, PIN)}, "unknown"),
-        (BY_PIN, CERTIFIED | {"certificate": Certificate(ID, FOREIGN_PIN)}, "certificate"),
-        (BY_PIN, {"certificate": Certificate(ID, FOREIGN_PIN)}, "certificate"),
-        (device(), CERTIFIED | {"certificate": Certificate("a laptop", PIN)}, "password"),
+        (device(), {"certificate": ClientCertificate(OTHER, PIN)}, "certificate"),
+        (device(), CERTIFIED | {"certificate": ClientCertificate(OTHER, PIN)}, "certificate"),
+        (device(), CERTIFIED | {"user": "", "certificate": ClientCertificate(OTHER, PIN)}, "unknown"),
+        (BY_PIN, CERTIFIED | {"certificate": ClientCertificate(ID, FOREIGN_PIN)}, "certificate"),
+        (BY_PIN, {"certificate": ClientCertificate(ID, FOREIGN_PIN)}, "certificate"),
+        (device(), CERTIFIED | {"certificate": ClientCertificate("a laptop", PIN)}, "password"),
         (device(), CERTIFIED | {"client_id": OTHER}, "client-id"),
-        (device(), {"certificate": Certificate(ID, PIN), "password": ANOTHER}, "password"),
+        (device(), {"certificate": ClientCertificate(ID, PIN), "password": ANOTHER}, "password"),
         # status
         (device(status="disabled"), {}, "status"),
         (device(status="erasing"), {}, "status"),
@@ -127,7 +133,7 @@ BY_PIN = device(certificate=PIN.upper())
         (device(status="disabled"), {"password": ANOTHER}, "password"),
     ],
 )
-def test_who_is_not_let_in(account: Device, asked: dict[str, Any], reason: Reason) -> None:
+def test_who_is_not_let_in(account: Device, asked: dict[str, Any], reason: RefusalReason) -> None:
     """With a single thing wrong nobody is let in, and the metrics say which it was."""
     assert known(account).decide(asks(**asked), NOW_S) == reason
 
@@ -140,17 +146,17 @@ def test_who_is_not_let_in(account: Device, asked: dict[str, Any], reason: Reaso
         (device(), CERTIFIED | {"user": ""}),
         (BY_PIN, CERTIFIED),
         (BY_PIN, {}),  # its password is as good, where the server doesn't ask for a certificate
-        (device(), {"certificate": Certificate(ID, PIN)}),
+        (device(), {"certificate": ClientCertificate(ID, PIN)}),
         (
             device(),
-            {"certificate": Certificate("a laptop", PIN)},
+            {"certificate": ClientCertificate("a laptop", PIN)},
         ),  # names nobody: the password says who it is
     ],
 )
 def test_certificates(account: Device, asked: dict[str, Any]) -> None:
     """A certificate with its id is enough; where the registry names one it must be that."""
     found = known(account).decide(asks(**asked), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert found.device == ID
 
 
@@ -158,7 +164,7 @@ def test_a_signed_token_ends() -> None:
     """A signed token lets its device in until its end, which the server is told."""
     gate = known(device(valid_from=NOW_S))
     found = gate.decide(asks(password=signed()), NOW_S + 59)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert found.expires_s == NOW_S + 60
     assert gate.decide(asks(password=signed()), NOW_S + 60) == "password"
 
@@ -166,29 +172,29 @@ def test_a_signed_token_ends() -> None:
 def test_paused() -> None:
     """Who is paused is let in to hear, and may publish nothing but answers to commands."""
     found = known(device(status="paused")).decide(asks(), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert found.rights.publish == (f"headcount.ul.person.{ID}.ack",)
 
 
 def test_rights_are_of_the_registrys_site() -> None:
     """Where a device may publish follows from the registry, not from what it says."""
     found = known(device(site="moon", kind="vehicle")).decide(asks(), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     mine = ("headcount.moon.vehicle.", "fix.*.moon.vehicle.", "owntracks.")
     assert all(subject.startswith(mine) and ID in subject for subject in found.rights.publish)
 
 
 def test_before_the_registry_is_read() -> None:
     """A gate that has just been started lets nobody in."""
-    gate = Admission(KEY)
+    gate = DeviceAuthenticator(KEY)
     assert gate.decide(asks(), NOW_S) == "starting"
     assert gate.decide_program(asks(user="token"), token(), NOW_S) == "starting"
 
 
 def test_reasons_are_told_apart() -> None:
     """Only who may be guessing counts against an address; all reasons are in the metrics."""
-    assert set(GUESSES) < set(REASONS)
-    assert not GUESSES & {"banned", "client-id", "status", "starting", "protocol"}
+    assert set(GUESSING_REASONS) < set(REFUSAL_REASONS)
+    assert not GUESSING_REASONS & {"banned", "client-id", "status", "starting", "protocol"}
 
 
 # --- programs --------------------------------------------------------------------------------------------
@@ -197,9 +203,9 @@ def test_programs(role: Role) -> None:
     """A program gets its role's rights on its token's sites until the token's end, and publishes nothing."""
     asked = asks(user="token", client_id="t2-any name")
     found = known().decide_program(asked, token(role, sites=["ul"], expires=NOW_S + 5), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert (found.name, found.device, found.expires_s) == ("token.t2", None, NOW_S + 5)
-    assert found.rights == permissions.of_program(role, ("ul",))
+    assert found.rights == permissions.program_permissions(role, ("ul",))
     assert not found.rights.publish
     assert ("headcount.ul.exact.>" in found.rights.subscribe) == (role != "public")
     assert ("headcount.ul.events.>" in found.rights.subscribe) == (role in {"operator", "admin"})
@@ -219,7 +225,7 @@ def test_scopes_of_programs(scopes: list[str], heard: set[str]) -> None:
     found = known().decide_program(
         asks(user="token", client_id="t2"), token("operator", sites=["ul"], scopes=scopes), NOW_S
     )
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert {subject.split(".")[2] for subject in found.rights.subscribe} == heard
 
 
@@ -235,7 +241,9 @@ def test_scopes_of_programs(scopes: list[str], heard: set[str]) -> None:
         ({"type": "nats"}, token(), "protocol"),
     ],
 )
-def test_programs_that_are_not_let_in(fields: dict[str, Any], found: Token | None, reason: Reason) -> None:
+def test_programs_that_are_not_let_in(
+    fields: dict[str, Any], found: Token | None, reason: RefusalReason
+) -> None:
     """Without a token that lives, or with the client id of a device or of another program, it stays out."""
     assert (
         known(device()).decide_program(asks(**{"user": "token", "client_id": "t2"} | fields), found, NOW_S)
@@ -248,15 +256,15 @@ def test_a_banned_device() -> None:
     """It is out until the ban is over or lifted, others aren't; its connections don't hold meanwhile."""
     gate = known(device(), device(id=OTHER))
     name = gate.decide(asks(), NOW_S)
-    assert isinstance(name, Admitted)
+    assert isinstance(name, Authenticated)
     ban(gate, ID, NOW_S + 10)
     assert gate.decide(asks(), NOW_S) == "banned"
     assert not gate.holds(name.name, HERE, NOW_S)
-    assert isinstance(gate.decide(asks(user=OTHER, client_id=OTHER), NOW_S), Admitted)
-    assert isinstance(gate.decide(asks(), NOW_S + 10), Admitted)
+    assert isinstance(gate.decide(asks(user=OTHER, client_id=OTHER), NOW_S), Authenticated)
+    assert isinstance(gate.decide(asks(), NOW_S + 10), Authenticated)
     assert gate.holds(name.name, HERE, NOW_S + 10)
-    gate.ban_changed(key_of(ID), None)
-    assert isinstance(gate.decide(asks(), NOW_S), Admitted)
+    gate.ban_changed(ban_key(ID), None)
+    assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
 
 
 def test_guesses_at_a_banned_device_are_guesses() -> None:
@@ -271,13 +279,13 @@ def test_a_banned_address(address: str) -> None:
     """Nobody comes in from there, device or program; from elsewhere they do."""
     gate = known(device())
     found = gate.decide(asks(), NOW_S)
-    assert isinstance(found, Admitted)
-    gate.all_bans({key_of(address): msgspec.json.encode(Ban(NOW_S + 10, "")), "device.x": b"broken"})
+    assert isinstance(found, Authenticated)
+    gate.all_bans({ban_key(address): msgspec.json.encode(Ban(NOW_S + 10, "")), "device.x": b"broken"})
     assert gate.decide(asks(address=address), NOW_S) == "banned"
     assert gate.decide_program(asks(address=address), token(), NOW_S) == "banned"
     assert not gate.holds(found.name, address, NOW_S)
-    assert isinstance(gate.decide(asks(address="192.0.2.99"), NOW_S), Admitted)
-    assert isinstance(gate.decide(asks(address=address), NOW_S + 10), Admitted)
+    assert isinstance(gate.decide(asks(address="192.0.2.99"), NOW_S), Authenticated)
+    assert isinstance(gate.decide(asks(address=address), NOW_S + 10), Authenticated)
 
 
 # --- what changes ----------------------------------------------------------------------------------------
@@ -287,7 +295,7 @@ def test_a_banned_address(address: str) -> None:
         {"status": "disabled"},
         {"status": "paused"},
         {"status": "erasing"},
-        {"secret": credentials.hashed(ANOTHER)},
+        {"secret": credentials.hash_secret(ANOTHER)},
         {"certificate": PIN},
         {"valid_from": NOW_S},
         {"gateway": True},
@@ -299,7 +307,7 @@ def test_whatever_changes_rights_cuts(fields: dict[str, Any]) -> None:
     """Each field that decides about rights changes the name, and connections of the old one are cut."""
     gate = known(device())
     found = gate.decide(asks(), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     changed = msgspec.structs.replace(device(secret=""), **({"secret": "x"} | fields))
     assert gate.device_changed(DEVICE_KEY.format(id=ID), msgspec.json.encode(changed)) == found.name
     assert not gate.holds(found.name, HERE, NOW_S)
@@ -310,7 +318,7 @@ def test_a_label_cuts_nobody() -> None:
     account = device()
     gate = known(account)
     found = gate.decide(asks(), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     renamed = msgspec.structs.replace(account, label="Ada", groups=["staff"], firmware="2", changed=NOW_S)
     assert gate.device_changed(DEVICE_KEY.format(id=ID), msgspec.json.encode(renamed)) is None
     assert gate.holds(found.name, HERE, NOW_S)
@@ -321,7 +329,7 @@ def test_a_device_that_is_gone(value: bytes | None) -> None:
     """Removed, or unreadable, or another's value under its key: it is unknown and its connections are cut."""
     gate = known(device())
     found = gate.decide(asks(), NOW_S)
-    assert isinstance(found, Admitted)
+    assert isinstance(found, Authenticated)
     assert gate.device_changed(DEVICE_KEY.format(id=ID), value) == found.name
     assert gate.decide(asks(), NOW_S) == "unknown"
     assert not gate.holds(found.name, HERE, NOW_S)
@@ -334,7 +342,7 @@ def test_the_registry_read_again() -> None:
     assert (gate.gateway(OTHER), gate.gateway(ID), gate.gateway("nobody")) == (True, False, False)
     gate.all_devices({DEVICE_KEY.format(id=OTHER): msgspec.json.encode(device(id=OTHER))})
     assert gate.decide(asks(), NOW_S) == "unknown"
-    assert isinstance(gate.decide(asks(user=OTHER, client_id=OTHER), NOW_S), Admitted)
+    assert isinstance(gate.decide(asks(user=OTHER, client_id=OTHER), NOW_S), Authenticated)
 
 
 # --- passwords that were found right ----------------------------------------------------------------------
@@ -342,13 +350,13 @@ def test_the_registry_read_again() -> None:
 def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every password that is hashed."""
     seen: list[str] = []
-    matches = credentials.matches
+    matches = credentials.verify_secret
 
     def counted(secret: str, hash_: str) -> bool:
         seen.append(secret)
         return matches(secret, hash_)
 
-    monkeypatch.setattr(credentials, "matches", counted)
+    monkeypatch.setattr(credentials, "verify_secret", counted)
     return seen
 
 
@@ -356,11 +364,11 @@ def test_a_password_is_hashed_once(hashes: list[str]) -> None:
     """Who comes again with the same password isn't hashed again; a wrong one always is, and never helps."""
     gate = known(device())
     for _ in range(3):
-        assert isinstance(gate.decide(asks(), NOW_S), Admitted)
+        assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
     assert hashes == [SECRET]
     for _ in range(2):
         assert gate.decide(asks(password=ANOTHER), NOW_S) == "password"
-    assert isinstance(gate.decide(asks(), NOW_S), Admitted)
+    assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
     assert hashes == [SECRET, ANOTHER, ANOTHER]
 
 
@@ -368,23 +376,23 @@ def test_a_password_is_hashed_once(hashes: list[str]) -> None:
 def test_a_new_secret_ends_the_old_one(hashes: list[str], *, whole: bool) -> None:
     """After a change the old password is wrong, however often it was right before; so when all is read again."""
     gate = known(device())
-    assert isinstance(gate.decide(asks(), NOW_S), Admitted)
-    changed = msgspec.json.encode(device(secret=credentials.hashed(ANOTHER)))
+    assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
+    changed = msgspec.json.encode(device(secret=credentials.hash_secret(ANOTHER)))
     if whole:
         gate.all_devices({DEVICE_KEY.format(id=ID): changed})
     else:
         gate.device_changed(DEVICE_KEY.format(id=ID), changed)
     assert gate.decide(asks(), NOW_S) == "password"
-    assert isinstance(gate.decide(asks(password=ANOTHER), NOW_S), Admitted)
+    assert isinstance(gate.decide(asks(password=ANOTHER), NOW_S), Authenticated)
     assert hashes == [SECRET, SECRET, ANOTHER]
 
 
 def test_what_is_remembered_is_bounded(hashes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """So many passwords are remembered; the oldest is hashed again."""
-    monkeypatch.setattr(authentication, "MOST_VERIFIED", 1)
+    monkeypatch.setattr(authentication, "MAX_VERIFIED", 1)
     gate = known(device(), device(id=OTHER))
     for who in (ID, OTHER, OTHER, ID):
-        assert isinstance(gate.decide(asks(user=who, client_id=who), NOW_S), Admitted)
+        assert isinstance(gate.decide(asks(user=who, client_id=who), NOW_S), Authenticated)
     assert len(hashes) == 3
 
 

@@ -12,15 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.broker.core import Broker
-from headcount.devices.bans import MOST_REASON, MOST_S, Banned, Bans, address_of, banned, key_of
-from headcount.devices.rate_limits import MINUTE_S, Limits, Meter, Tally
+from headcount.devices.bans import (
+    MAX_BAN_S,
+    MAX_REASON_CHARS,
+    ActiveBan,
+    BanList,
+    active_ban,
+    ban_key,
+    banned_address,
+)
+from headcount.devices.rate_limits import MINUTE_S, AttemptCounter, DeviceRateLimiter, MqttRateLimits
 from headcount.errors import DeviceError
 from headcount.messages.records import Ban
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET
 from nats_fixture import internal_client, running_broker
 
-LIMITS = Limits(messages_per_s=2.0, burst_messages=10.0, bytes_per_s=100.0, burst_bytes=1000.0)
+LIMITS = MqttRateLimits(messages_per_s=2.0, burst_messages=10.0, bytes_per_s=100.0, burst_bytes=1000.0)
 
 
 # --- bans ------------------------------------------------------------------------------------------------
@@ -34,19 +42,19 @@ LIMITS = Limits(messages_per_s=2.0, burst_messages=10.0, bytes_per_s=100.0, burs
 )
 def test_keys(who: str, key: str) -> None:
     """An address has one key however it is written, and it can be read back from it; a device's has its id."""
-    assert key_of(who) == key
-    address = address_of(key)
+    assert ban_key(who) == key
+    address = banned_address(key)
     assert (address is None) == key.startswith("device.")
     if address is not None:
-        assert key_of(address) == key
-    assert banned(key, Ban(5.0, "why")) == Banned(None if address else who, address, 5.0, "why")
+        assert ban_key(address) == key
+    assert active_ban(key, Ban(5.0, "why")) == ActiveBan(None if address else who, address, 5.0, "why")
 
 
 @pytest.mark.parametrize("who", ["", "a.b", "192.0.2.0/24", "*", ">", "a b", "x" * 65, "192.0.2.1:80"])
 def test_neither_device_nor_address(who: str) -> None:
     """What is no id and no address gets into no key."""
     with pytest.raises(DeviceError):
-        key_of(who)
+        ban_key(who)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,7 @@ def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
 
     async def check() -> None:
         client = await internal_client(broker)
-        bans = Bans(Bucket(client, client.jetstream(), BAN_BUCKET))
+        bans = BanList(Bucket(client, client.jetstream(), BAN_BUCKET))
         assert await bans.all() == []
         first = await bans.add("d1", 100, "a")
         await bans.add("192.0.2.1", 50, "b")
@@ -78,9 +86,9 @@ def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
         assert [one.address for one in await bans.all()] == ["192.0.2.1"]
         for for_s, reason in (
             (0.5, ""),
-            (MOST_S + 1, ""),
+            (MAX_BAN_S + 1, ""),
             (float("nan"), ""),
-            (5, "x" * (MOST_REASON + 1)),
+            (5, "x" * (MAX_REASON_CHARS + 1)),
             (5, "\n"),
         ):
             with pytest.raises(DeviceError):
@@ -93,7 +101,7 @@ def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
 # --- how often -------------------------------------------------------------------------------------------
 def test_a_tally_is_of_a_minute() -> None:
     """Each key is counted by itself, and anew in the next minute."""
-    tally = Tally()
+    tally = AttemptCounter()
     assert [tally.add("a", t) for t in (0.0, 1.0, MINUTE_S - 0.1)] == [1, 2, 3]
     assert tally.add("b", 2.0) == 1
     assert tally.add("a", MINUTE_S) == 1
@@ -104,7 +112,7 @@ def test_a_tally_is_of_a_minute() -> None:
 
 def test_a_tally_is_bounded() -> None:
     """Above its keys new ones aren't counted, and those that are go on, until the minute ends."""
-    tally = Tally(most_keys=2)
+    tally = AttemptCounter(most_keys=2)
     assert [tally.add(key, 0.0) for key in "abca"] == [1, 1, 0, 2]
     assert tally.add("c", MINUTE_S) == 1
 
@@ -112,7 +120,7 @@ def test_a_tally_is_bounded() -> None:
 # --- how much --------------------------------------------------------------------------------------------
 def test_a_burst_and_then_the_rate() -> None:
     """So much may come at once, then as much as the rate gives back; messages and bytes alike."""
-    meter = Meter(LIMITS)
+    meter = DeviceRateLimiter(LIMITS)
     assert not meter.add("a", 10, 0, 0.0)
     assert meter.add("a", 1, 0, 0.0)
     assert not meter.add("b", 1, 1000, 0.0)
@@ -125,7 +133,7 @@ def test_a_burst_and_then_the_rate() -> None:
 
 def test_a_gateway_speaks_for_many() -> None:
     """It may do so many times as much."""
-    meter = Meter(LIMITS)
+    meter = DeviceRateLimiter(LIMITS)
     assert not meter.add("g", 10_000, 0, 0.0, gateway=True)
     assert meter.add("g", 1, 0, 0.0, gateway=True)
 
@@ -133,7 +141,7 @@ def test_a_gateway_speaks_for_many() -> None:
 @given(st.lists(st.floats(0.0, 4.0), min_size=1, max_size=50))
 def test_at_the_rate_for_ever(pauses: list[float]) -> None:
     """Who never sends more than the rate gives, nor a burst at once, is never too much."""
-    meter, now_s, owed = Meter(LIMITS), 0.0, 0.0
+    meter, now_s, owed = DeviceRateLimiter(LIMITS), 0.0, 0.0
     for pause in pauses:
         now_s += pause
         owed += pause * LIMITS.messages_per_s
@@ -143,7 +151,7 @@ def test_at_the_rate_for_ever(pauses: list[float]) -> None:
 
 def test_the_idle_are_forgotten() -> None:
     """A clock that goes back gives nothing; who has been silent for an hour begins again."""
-    meter = Meter(LIMITS)
+    meter = DeviceRateLimiter(LIMITS)
     assert not meter.add("a", 10, 0, 100.0)
     assert meter.add("a", 1, 0, 50.0)
     meter.forget_idle(10_000.0)

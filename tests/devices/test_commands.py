@@ -19,8 +19,8 @@ from cluster_fixture import open_core, open_unit
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.devices import commands
-from headcount.devices.command_delivery import Delivery
-from headcount.devices.commands import Commands, decoded_ack
+from headcount.devices.command_delivery import CommandDelivery
+from headcount.devices.commands import CommandStore, decode_ack
 from headcount.errors import DeviceError
 from headcount.messages.commands import Ack, CommandSent
 from headcount.messages.records import Command, Seen
@@ -53,7 +53,7 @@ class Role:
     """The store of commands, and loops that deliver them, with a clock that can be set ahead."""
 
     nc: Client
-    commands: Commands
+    commands: CommandStore
     ahead_s: float = 0.0
 
     def now_s(self) -> float:
@@ -94,11 +94,11 @@ async def role(broker: Broker, loops: int = 1) -> AsyncIterator[Role]:
 async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[Role]:
     """So many loops over a connection to the core, which takes MQTT on this port."""
     stop = asyncio.Event()
-    made = Role(client, Commands(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
+    made = Role(client, CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
     brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
     async with asyncio.TaskGroup() as group:
         for _ in range(loops):
-            group.create_task(Delivery(client, brokers, made.now_s, PAUSES_S).run(stop))
+            group.create_task(CommandDelivery(client, brokers, made.now_s, PAUSES_S).run(stop))
         try:
             yield made
         finally:
@@ -213,7 +213,7 @@ def test_expired_and_erased(broker: Broker, name: str) -> None:
                     async with asyncio.timeout(1.5):
                         await anext(phone.messages)
                 await answer(phone, name, id=sent.id)
-            devices.ahead_s += commands.KEPT_S
+            devices.ahead_s += commands.RETENTION_S
             async with asyncio.timeout(10):
                 while await devices.commands.of(name):  # noqa: ASYNC110  # the bucket is asked
                     await asyncio.sleep(0.05)
@@ -245,7 +245,7 @@ def test_only_its_device_answers(broker: Broker, name: str) -> None:
             await devices.until(sent, "sent")
             await answer(phone, name, id=sent.id, text="a\x00b" + "x" * 1000)
             done = await devices.until(sent, "acknowledged")
-            assert done.answer == "ab" + "x" * (commands.MOST_TEXT - 2)
+            assert done.answer == "ab" + "x" * (commands.MAX_TEXT_CHARS - 2)
 
     run(check)
 
@@ -310,14 +310,14 @@ def test_limits(broker: Broker, name: str) -> None:
 
     async def check() -> None:
         client = await internal_client(broker)
-        store = Commands(Bucket(client, client.jetstream(), COMMAND_BUCKET))
-        for _ in range(commands.MOST_OPEN):
+        store = CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET))
+        for _ in range(commands.MAX_OPEN):
             await store.add(SITE, "person", name, "report", now_s=time.time())
         with pytest.raises(DeviceError, match="wait for this device already"):
             await store.add(SITE, "person", name, "report", now_s=time.time())
         assert await store.of("*") == []
         assert await store.get(name, "*") is None
-        assert await store.erase_all(name) == commands.MOST_OPEN
+        assert await store.erase_all(name) == commands.MAX_OPEN
         assert await store.of(name) == []
         await client.close()
 
@@ -351,10 +351,10 @@ def test_what_is_refused(command: Any, fields: dict[str, Any], problem: str) -> 
         "expires": 1060.0,
     }
     with pytest.raises(DeviceError, match=problem):
-        commands.check(Command(id="0" * 16, command=command, **(made | fields)))
+        commands.validate_command(Command(id="0" * 16, command=command, **(made | fields)))
 
 
 def test_answers_are_decoded_or_none() -> None:
     """An answer without `ok` is a yes."""
-    assert decoded_ack(b'{"id": "0123456789abcdef"}') == Ack("0123456789abcdef", ok=True)
-    assert decoded_ack(b" " * 5000) is None
+    assert decode_ack(b'{"id": "0123456789abcdef"}') == Ack("0123456789abcdef", ok=True)
+    assert decode_ack(b" " * 5000) is None

@@ -17,11 +17,11 @@ NOW_S = 1_790_000_000.0
 def test_a_secret_matches_its_hash_and_no_other_does() -> None:
     """Only the secret itself matches, whose text isn't in the hash, and two hashes of it differ."""
     secret, other = credentials.new_secret(), credentials.new_secret()
-    hashes = [credentials.hashed(secret) for _ in range(2)]
+    hashes = [credentials.hash_secret(secret) for _ in range(2)]
     assert re.fullmatch(r"[a-z2-7]{32}", secret)
     assert hashes[0] != hashes[1]
-    assert all(credentials.matches(secret, one) for one in hashes)
-    assert not credentials.matches(other, hashes[0])
+    assert all(credentials.verify_secret(secret, one) for one in hashes)
+    assert not credentials.verify_secret(other, hashes[0])
     assert secret not in hashes[0]
 
 
@@ -40,25 +40,25 @@ def test_a_secret_matches_its_hash_and_no_other_does() -> None:
 )
 def test_a_damaged_hash_matches_nothing(hash_: str) -> None:
     """Whatever stands in the registry, the answer is no and never an exception."""
-    assert not credentials.matches("secret", hash_)
+    assert not credentials.verify_secret("secret", hash_)
 
 
 @given(secret=st.text(max_size=300), hash_=st.text(max_size=120))
 @settings(max_examples=200, deadline=None)
 def test_nothing_raises(secret: str, hash_: str) -> None:
     """Any text against any other is an answer."""
-    assert not credentials.matches(secret, hash_)
-    assert not credentials.matches(secret, credentials.hashed("not this one, I hope"))
+    assert not credentials.verify_secret(secret, hash_)
+    assert not credentials.verify_secret(secret, credentials.hash_secret("not this one, I hope"))
 
 
 def test_a_lone_surrogate_is_no_secret() -> None:
     """A text that has no UTF-8 is refused."""
-    assert not credentials.matches("\ud800", credentials.hashed("secret"))
+    assert not credentials.verify_secret("\ud800", credentials.hash_secret("secret"))
 
 
 def test_a_signed_token_is_good_until_its_end() -> None:
     """It names its device and when it was made, up to its end and not at it."""
-    token = credentials.signed_token(KEY, "a" * 20, NOW_S + 60, NOW_S)
+    token = credentials.sign_token(KEY, "a" * 20, NOW_S + 60, NOW_S)
     assert credentials.check_token(KEY, token, NOW_S) == ("a" * 20, NOW_S)
     assert credentials.check_token(KEY, token, NOW_S + 59.9) is not None
     assert credentials.check_token(KEY, token, NOW_S + 60) is None
@@ -67,11 +67,11 @@ def test_a_signed_token_is_good_until_its_end() -> None:
 
 def test_a_token_of_another_key_or_algorithm_is_none() -> None:
     """Neither another deployment's token nor one without a signature nor a changed one passes."""
-    token = credentials.signed_token(KEY, "a" * 20, NOW_S + 60, NOW_S)
+    token = credentials.sign_token(KEY, "a" * 20, NOW_S + 60, NOW_S)
     head, claims, signature = token.split(".")
     unsigned = "eyJhbGciOiJub25lIn0"
     for other in (
-        credentials.signed_token(credentials.token_key("another secret"), "a" * 20, NOW_S + 60, NOW_S),
+        credentials.sign_token(credentials.token_key("another secret"), "a" * 20, NOW_S + 60, NOW_S),
         f"{unsigned}.{claims}.",
         f"{unsigned}.{claims}.{signature}",
         f"{head}.{claims[:-2]}AA.{signature}",

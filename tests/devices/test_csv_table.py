@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.devices import credentials
-from headcount.devices.csv_table import exported, import_rows, joined, line, parsed, split
-from headcount.devices.registry import MOST_LABEL, Registry, new_handle
+from headcount.devices.csv_table import (
+    csv_line,
+    export_devices,
+    import_devices,
+    join_cell,
+    parse_devices,
+    split_cell,
+)
+from headcount.devices.registry import MAX_LABEL_CHARS, Registry, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import Device, Seen
 from headcount.messages.topics import KINDS
@@ -43,7 +50,7 @@ def test_what_is_exported_can_be_imported(
         gateway=gateway,
         app=app,
     )
-    (row,) = parsed("".join(exported([device], {device.id: Seen(5.0, True, "a")})), "ul")
+    (row,) = parse_devices("".join(export_devices([device], {device.id: Seen(5.0, True, "a")})), "ul")
     assert row.kind == kind
     fields = {"label": "", "aliases": [], "groups": [], "app": ""} | row.fields
     assert fields == {"label": label, "aliases": aliases, "groups": groups, "gateway": gateway, "app": app}
@@ -52,13 +59,13 @@ def test_what_is_exported_can_be_imported(
 @given(st.lists(TEXTS.filter(bool), max_size=6))
 def test_several_texts_fit_into_one_cell(texts: list[str]) -> None:
     """Joining and splitting is the identity."""
-    assert split(joined(texts)) == texts
+    assert split_cell(join_cell(texts)) == texts
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=5))
 def test_no_cell_is_a_formula(cells: list[str]) -> None:
     """Nothing that a spreadsheet gets from us begins like a formula."""
-    (read,) = csv.reader(io.StringIO(line(cells)))
+    (read,) = csv.reader(io.StringIO(csv_line(cells)))
     assert not [cell for cell in read if cell.startswith(("=", "+", "-", "@"))]
 
 
@@ -72,7 +79,7 @@ def test_no_cell_is_a_formula(cells: list[str]) -> None:
         ("kind\n", "has no devices"),
         ("kind\nperson\ncat\n", "line 3: kind: is 'cat'"),
         ("kind,label\nperson\n", "line 2: 1 cells"),
-        (f"kind,label\nperson,{'x' * (MOST_LABEL + 1)}\n", "line 2: label: is 101 characters"),
+        (f"kind,label\nperson,{'x' * (MAX_LABEL_CHARS + 1)}\n", "line 2: label: is 101 characters"),
         ('kind,label\nperson,"a\nb"\n', "line 3: label: holds characters"),
         ('kind,label\nperson,"a"b\n', "line 2: "),
         ("kind,site\nperson,elsewhere\n", "line 2: site: is 'elsewhere'"),
@@ -84,14 +91,14 @@ def test_no_cell_is_a_formula(cells: list[str]) -> None:
 def test_a_bad_table_is_refused_with_the_line(table: str, problem: str) -> None:
     """The error names the line and what is wrong there."""
     with pytest.raises(DeviceError) as caught:
-        parsed(table, "ul")
+        parse_devices(table, "ul")
     assert problem in str(caught.value)
 
 
 def test_all_bad_lines_are_named_at_once() -> None:
     """Whoever mends a table needn't try it once for each mistake."""
     with pytest.raises(DeviceError, match=r"(?s)line 2.*line 4"):
-        parsed("kind\ncat\nperson\ndog\n", "ul")
+        parse_devices("kind\ncat\nperson\ndog\n", "ul")
 
 
 def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
@@ -105,17 +112,17 @@ def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
                 "﻿Kind,Label,Groups,Aliases\r\nperson,Ford,staff;night,iotp/1\r\n\r\nvehicle,'=SUM(A1),,\r\n"
             )
             done: list[int] = []
-            added = await import_rows(registry, "ul", parsed(text, "ul"), done.append)
+            added = await import_devices(registry, "ul", parse_devices(text, "ul"), done.append)
             assert [device.label for device, _ in added] == ["Ford", "=SUM(A1)"]
             assert [device.kind for device, _ in added] == ["person", "vehicle"]
-            assert all(credentials.matches(secret, device.secret) for device, secret in added)
+            assert all(credentials.verify_secret(secret, device.secret) for device, secret in added)
             assert len({secret for _, secret in added}) == 2
             assert done == [2]
             before = await registry.all()
             assert len(before) == 2
             clash = "kind,aliases\n" + "".join(f"person,iotp/{n}\n" for n in (5, 6, 1))
             with pytest.raises(DeviceError, match="line 4: alias 'iotp/1'"):
-                await import_rows(registry, "ul", parsed(clash, "ul"))
+                await import_devices(registry, "ul", parse_devices(clash, "ul"))
             assert await registry.all() == before
             assert await registry.by_alias("iotp/5") is None
             await client.close()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from headcount.devices import credentials
-from headcount.devices.one_time_links import MOST_CLAIMS, Links
+from headcount.devices.one_time_links import MAX_CLAIM_CODES, OneTimeLinks
 from headcount.devices.registry import Registry
 from headcount.errors import DeviceError
 from headcount.messages.records import Device, Link
@@ -22,13 +22,13 @@ from nats_fixture import PASSWORD, internal_client, open_broker
 
 
 @asynccontextmanager
-async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, Links, Bucket]]:
+async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, OneTimeLinks, Bucket]]:
     """A registry and its links over a broker of their own."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
         bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
         registry = Registry(bucket, PASSWORD)
-        yield registry, Links(bucket, registry, PASSWORD), bucket
+        yield registry, OneTimeLinks(bucket, registry, PASSWORD), bucket
         await client.close()
 
 
@@ -45,8 +45,8 @@ def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
             again, secret = await links.redeem(f" {code.upper()} ")
             assert again.id == device.id
             assert again.label == "Ford"
-            assert credentials.matches(secret, again.secret)
-            assert not credentials.matches(first, again.secret)
+            assert credentials.verify_secret(secret, again.secret)
+            assert not credentials.verify_secret(first, again.secret)
             with pytest.raises(DeviceError, match="unknown, used or over"):
                 await links.redeem(code)
             assert set(await bucket.newest()) == {f"device.{device.id}"}
@@ -84,12 +84,12 @@ def test_each_claim_code_makes_one_device(tmp_path: Path) -> None:
             for text in (written, codes[1]):
                 device, secret = await links.redeem(text)
                 assert (device.kind, device.groups, device.label) == ("vehicle", ["fleet"], "")
-                assert credentials.matches(secret, device.secret)
+                assert credentials.verify_secret(secret, device.secret)
                 devices.append(device)
             assert set(await registry.all()) == {device.id for device in devices}
             with pytest.raises(DeviceError, match="unknown, used or over"):
                 await links.redeem(codes[0])
-            for count in (0, MOST_CLAIMS + 1):
+            for count in (0, MAX_CLAIM_CODES + 1):
                 with pytest.raises(DeviceError, match="can be made at once"):
                     await links.claims("ul", "person", count)
             with pytest.raises(DeviceError, match="groups"):

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from headcount.counting.pseudonym_source import DAY_S
-from headcount.devices.pseudonym_keys import OVER_S, DayKeys, is_over
+from headcount.devices.pseudonym_keys import KEY_RETENTION_S, PseudonymKeys, is_expired
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DAYKEY_BUCKET
 from nats_fixture import internal_client, open_broker
 
-Scenario = Callable[[list[DayKeys], Bucket], Awaitable[None]]
+Scenario = Callable[[list[PseudonymKeys], Bucket], Awaitable[None]]
 
 
 def _with_keepers(folder: Path, scenario: Scenario) -> None:
@@ -25,7 +25,7 @@ def _with_keepers(folder: Path, scenario: Scenario) -> None:
     async def play() -> None:
         async with open_broker(folder) as broker:
             clients = [await internal_client(broker) for _ in range(3)]
-            keepers = [DayKeys(client, client.jetstream(timeout=5)) for client in clients]
+            keepers = [PseudonymKeys(client, client.jetstream(timeout=5)) for client in clients]
             await scenario(keepers, Bucket(clients[0], clients[0].jetstream(), DAYKEY_BUCKET))
             for client in clients:
                 await client.close()
@@ -40,7 +40,7 @@ def _on_disk(folder: Path, needle: bytes) -> bool:
 def test_everybody_has_the_same_keys(tmp_path: Path) -> None:
     """Whoever needs a day first makes its key; all who want it at the same moment have one and the same."""
 
-    async def scenario(keepers: list[DayKeys], bucket: Bucket) -> None:
+    async def scenario(keepers: list[PseudonymKeys], bucket: Bucket) -> None:
         today = int(await bucket.now_s() // DAY_S)
         days = [today - 1, today, today + 1]
         await asyncio.gather(*(each.need(days) for each in keepers))
@@ -61,7 +61,7 @@ def test_everybody_has_the_same_keys(tmp_path: Path) -> None:
 def test_tomorrows_key_is_there_today(tmp_path: Path) -> None:
     """The loop makes today's and tomorrow's at its start, and ends when it is told to."""
 
-    async def scenario(keepers: list[DayKeys], bucket: Bucket) -> None:
+    async def scenario(keepers: list[PseudonymKeys], bucket: Bucket) -> None:
         stop = asyncio.Event()
         loop = asyncio.create_task(keepers[0].keep(stop))
         async with asyncio.timeout(10):
@@ -79,7 +79,7 @@ def test_a_key_that_is_over_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptu
     """26 hours after its day it is on no disk and with nobody who looks; it isn't made again, and no log tells it."""
     caplog.set_level(logging.INFO)
 
-    async def scenario(keepers: list[DayKeys], bucket: Bucket) -> None:
+    async def scenario(keepers: list[PseudonymKeys], bucket: Bucket) -> None:
         keeper, other, _ = keepers
         today = int(await bucket.now_s() // DAY_S)
         await keeper.need([today])
@@ -87,7 +87,7 @@ def test_a_key_that_is_over_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptu
         key = keeper.keys[today]
         await asyncio.sleep(1.2)
         assert _on_disk(tmp_path, key)
-        end_s = (today + 1) * DAY_S + OVER_S
+        end_s = (today + 1) * DAY_S + KEY_RETENTION_S
         await keeper.tend(end_s)
         assert keeper.keys[today] == key
         await keeper.tend(end_s + 1)
@@ -107,10 +107,10 @@ def test_a_key_that_is_over_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_day_that_is_over_gets_no_key(tmp_path: Path) -> None:
     """Whoever needs a day of last week stays without its key, and names it at random, as nobody else does."""
 
-    async def scenario(keepers: list[DayKeys], bucket: Bucket) -> None:
+    async def scenario(keepers: list[PseudonymKeys], bucket: Bucket) -> None:
         now_s = await bucket.now_s()
         old = int(now_s // DAY_S) - 7
-        assert is_over(old, now_s)
+        assert is_expired(old, now_s)
         await keepers[0].need([old])
         assert keepers[0].keys == {}
         assert await bucket.newest() == {}

@@ -12,8 +12,15 @@ import msgspec
 import pytest
 
 from headcount.devices import credentials
-from headcount.devices.device_filter import MOST_ROWS, page
-from headcount.devices.registry import MOST_ALIASES, MOST_GROUPS, MOST_LABEL, Registry, encoded, new_handle
+from headcount.devices.device_filter import MAX_PAGE_SIZE, page
+from headcount.devices.registry import (
+    MAX_ALIASES,
+    MAX_GROUPS,
+    MAX_LABEL_CHARS,
+    Registry,
+    encode_device,
+    new_handle,
+)
 from headcount.errors import DeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, AliasOf, Device, Seen
 from headcount.messages.topics import HANDLE, KINDS
@@ -46,15 +53,15 @@ def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
         async with open_registry(tmp_path) as (registry, bucket):
             device, secret = await registry.add("ul", "person", label="Ford Prefect", groups=("staff",))
             assert HANDLE.fullmatch(device.id)
-            assert credentials.matches(secret, device.secret)
+            assert credentials.verify_secret(secret, device.secret)
             assert await registry.get(device.id) == device
             assert secret.encode() not in (await bucket.newest())[DEVICE_KEY.format(id=device.id)].value
             changed = await registry.change(device.id, label="Zaphod", gateway=True, firmware="1.2")
             assert (changed.label, changed.gateway, changed.groups) == ("Zaphod", True, ["staff"])
             assert changed.changed >= device.changed
             rotated, second = await registry.rotate(device.id)
-            assert credentials.matches(second, rotated.secret)
-            assert not credentials.matches(secret, rotated.secret)
+            assert credentials.verify_secret(second, rotated.secret)
+            assert not credentials.verify_secret(secret, rotated.secret)
             assert rotated.valid_from > device.created
             assert (await registry.disable(device.id)).status == "disabled"
             paused = await registry.pause(device.id, 2e9)
@@ -164,15 +171,15 @@ def test_many_at_the_same_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"label": "x" * (MOST_LABEL + 1)}, "characters long"),
+        ({"label": "x" * (MAX_LABEL_CHARS + 1)}, "characters long"),
         ({"label": "a\nb"}, "can't be printed"),
         ({"label": "a\u202eb"}, "can't be printed"),
         ({"label": " a"}, "begins or ends"),
         ({"label": 7}, "Expected `str`"),
-        ({"groups": [f"g{i}" for i in range(MOST_GROUPS + 1)]}, "the most"),
+        ({"groups": [f"g{i}" for i in range(MAX_GROUPS + 1)]}, "the most"),
         ({"groups": ["a b"]}, "A-Z a-z"),
         ({"groups": ["a", "a"]}, "twice"),
-        ({"aliases": [f"iotp/{i}" for i in range(MOST_ALIASES + 1)]}, "the most"),
+        ({"aliases": [f"iotp/{i}" for i in range(MAX_ALIASES + 1)]}, "the most"),
         ({"aliases": [""]}, "empty"),
         ({"certificate": "AB"}, "SHA-256"),
         ({"status": "erasing"}, "Remove the device"),
@@ -237,11 +244,13 @@ def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
             devices = {
                 id_: Device(id=id_, site="ul", kind="person") for id_ in (new_handle() for _ in range(2500))
             }
-            writes = [bucket.put(DEVICE_KEY.format(id=id_), encoded(each)) for id_, each in devices.items()]
+            writes = [
+                bucket.put(DEVICE_KEY.format(id=id_), encode_device(each)) for id_, each in devices.items()
+            ]
             await asyncio.gather(*writes)
             found = await registry.all()
             assert found == devices
             assert list(found) == sorted(found)
-            assert len(page(found.values(), "ul", limit=10_000).devices) == MOST_ROWS
+            assert len(page(found.values(), "ul", limit=10_000).devices) == MAX_PAGE_SIZE
 
     asyncio.run(run())

@@ -11,7 +11,7 @@ import msgspec
 
 from headcount.devices.device_filter import page
 from headcount.devices.registry import Registry, new_handle
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.messages.records import Device, Seen
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
@@ -37,7 +37,7 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             registry = Registry(Bucket(client, log, DEVICE_BUCKET), PASSWORD, seen)
             first, _ = await registry.add("ul", "person", label="First", aliases=["iotp/1"])
             await seen.put(first.id, msgspec.json.encode(Seen(1.0, False, "a")))
-            copy = Directory()
+            copy = RegistryCache()
             keeping = asyncio.create_task(copy.keep(lambda: watching))
             await asyncio.wait_for(copy.ready.wait(), 20)
             kept = copy.get(first.id)
@@ -75,7 +75,7 @@ def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
             registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), PASSWORD)
             gone, _ = await registry.add("ul", "person")
             using = [first]
-            copy = Directory()
+            copy = RegistryCache()
             keeping = asyncio.create_task(copy.keep(lambda: using[0]))
             await until(lambda: len(copy) == 1)
             await first.close()
@@ -94,7 +94,7 @@ def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
 def test_pages_of_the_copy_are_those_of_all_devices() -> None:
     """After any puts and drops, the copy gives the same pages as a sorted list of what is there."""
     chance = random.Random(5)
-    copy, plain = Directory(), dict[str, Device]()
+    copy, plain = RegistryCache(), dict[str, Device]()
     for _ in range(600):
         if plain and chance.random() < 0.3:
             id_ = chance.choice(list(plain))

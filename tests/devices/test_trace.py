@@ -15,7 +15,7 @@ import pytest
 from nats.aio.client import Client
 
 from headcount.broker.core import Broker
-from headcount.devices.trace import Tracer, kinds_heard, known_nothing
+from headcount.devices.trace import DeviceTracer, is_unknown, kinds_in_log
 from headcount.messages.fixes import Forget, encode_fix
 from headcount.messages.topics import ACK_TOPIC, FIX_TOPIC, STATUS_TOPIC, partition_of
 from headcount.messaging.device_messages import messages_of
@@ -78,7 +78,7 @@ def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
             await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
             await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
             await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
-            trace = await Tracer(small_site(), PARTITIONS).trace(client, "person", name)
+            trace = await DeviceTracer(small_site(), PARTITIONS).trace(client, "person", name)
             assert [line.verdict for line in trace.lines] == [
                 "accepted",
                 "inaccurate",
@@ -116,17 +116,17 @@ def test_what_the_worker_knows_stands_beside(broker: Broker, name: str) -> None:
                 await message.respond(json.dumps(known).encode())
 
             worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
-            tracer = Tracer(small_site(), PARTITIONS)
+            tracer = DeviceTracer(small_site(), PARTITIONS)
             nothing = await tracer.trace(client, "person", name)
             assert nothing.agrees is False
-            assert not known_nothing(nothing)
+            assert not is_unknown(nothing)
             await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
             trace = await tracer.trace(client, "person", name)
             assert trace.agrees is True
             assert trace.live == {"zones": ["b1", "site"], "last_t": "2026-09-21T14:13:20.500Z"}
             known.clear()
             assert (await tracer.trace(client, "person", name)).agrees is False
-            assert known_nothing(await tracer.trace(client, "vehicle", name))
+            assert is_unknown(await tracer.trace(client, "vehicle", name))
             await worker.unsubscribe()
 
     run(check)
@@ -140,7 +140,7 @@ def test_limit_and_much(broker: Broker, name: str) -> None:
             now_s = time.time() - 30
             for n in range(30):
                 await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
-            trace = await Tracer(small_site(), PARTITIONS).trace(client, "person", name, limit=3)
+            trace = await DeviceTracer(small_site(), PARTITIONS).trace(client, "person", name, limit=3)
             assert len(trace.lines) == 3
             assert trace.messages == 30
             assert trace.lines[-1].t is not None
@@ -169,7 +169,7 @@ def test_who_was_forgotten(broker: Broker, name: str) -> None:
             ):
                 await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
             await js.publish(f"fix.{partition}.forget", b"{}")
-            trace = await Tracer(small_site(), PARTITIONS).trace(
+            trace = await DeviceTracer(small_site(), PARTITIONS).trace(
                 client, "person", name, names={20001: "1" * 16}
             )
             assert [line.what for line in trace.lines] == ["fix", "forgotten"]
@@ -184,12 +184,12 @@ def test_kinds(broker: Broker, name: str) -> None:
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
-            assert await kinds_heard(client, "s", name, PARTITIONS) == []
+            assert await kinds_in_log(client, "s", name, PARTITIONS) == []
             await phone.publish(topic(name, kind="vehicle"), encode_fix(time.time(), *INSIDE), qos=1)
-            assert await kinds_heard(client, "s", name, PARTITIONS) == ["vehicle"]
+            assert await kinds_in_log(client, "s", name, PARTITIONS) == ["vehicle"]
             for _ in range(2):
                 await phone.publish(topic(name), encode_fix(time.time(), *INSIDE), qos=1)
-            assert await kinds_heard(client, "s", name, PARTITIONS) == ["person", "vehicle"]
+            assert await kinds_in_log(client, "s", name, PARTITIONS) == ["person", "vehicle"]
             await phone.publish(topic(name, ACK_TOPIC), b"{}", qos=1)
 
     run(check)

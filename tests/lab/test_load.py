@@ -20,7 +20,7 @@ from headcount.adapters import iotp
 from headcount.adapters.decoding import Canonical
 from headcount.adapters.device_aliases import Names
 from headcount.counting.site_file import parse_site
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.load.curve import NIGHT, Day, pace, presence
 from headcount.lab.load.link import Broker, Link, Tally
 from headcount.lab.load.packets import CONNACK, PUBACK, Answers, Will, connect, publish
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_devices() -> None:
 
 def test_every_flow_says_the_same_fix() -> None:
     """What a device sends on the older flows is translated to the position and time that it meant."""
-    seen, names = set(), Names("a secret for tests", Directory())
+    seen, names = set(), Names("a secret for tests", RegistryCache())
     for device in population(SITE, 300, 1):
         lat, lon = device.place()
         message = device.say(device.topic("ul").encode(), 1_764_000_000.25)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.adapters.device_aliases import Names
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.chaos.compare import Comparison
 from headcount.lab.chaos.log import Fix, Partition, Row
 from headcount.lab.load import drawing
@@ -161,7 +161,7 @@ def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
     """Kind, device and event time together name a fix."""
     rows = [Row(5.0, 0, 1, "person", "p", None, Fix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
-    assert lost(acknowledged, [Partition(0.0, rows, 0)], Names("a secret for tests", Directory())) == [
+    assert lost(acknowledged, [Partition(0.0, rows, 0)], Names("a secret for tests", RegistryCache())) == [
         ("person", "p", 4251),
         ("vehicle", "p", 4250),
     ]

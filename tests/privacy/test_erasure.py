@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 
 from disk_scan import scan, store_of
 from headcount.broker.nats_config import INTERNAL
-from headcount.devices.commands import Commands
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.commands import CommandStore
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.history import writer
 from headcount.messages.counts import PartitionCounts
@@ -114,9 +114,9 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
                 await asyncio.sleep(0.3)
             await here.until_people(2)
             await Bucket(here.client, here.log, BAN_BUCKET).put(f"device.{gone.id}", b"{}")
-            commands = Commands(Bucket(here.client, here.log, COMMAND_BUCKET))
+            commands = CommandStore(Bucket(here.client, here.log, COMMAND_BUCKET))
             await commands.add(SITE.id, "person", gone.id, "report", now_s=time.time())
-            names = await DayKeys(here.client, here.log).pseudonyms_of("person", gone.id)
+            names = await PseudonymKeys(here.client, here.log).pseudonyms_of("person", gone.id)
             await here.registry.remove(gone.id)
             kills = 0
             async with asyncio.timeout(60):

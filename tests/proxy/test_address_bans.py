@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headcount.devices.bans import Bans, key_of
+from headcount.devices.bans import BanList, ban_key
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET
@@ -39,7 +39,7 @@ def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
             await bench.unit("b1", one.config.mqtt_port)
             await role.step()
             client = await internal_client(one)
-            bans = Bans(Bucket(client, client.jetstream(), BAN_BUCKET))
+            bans = BanList(Bucket(client, client.jetstream(), BAN_BUCKET))
             core = Endpoint(((US, one.config.nats_port),), "headcount", one.config.password)
             device = await bench.device()
             async with following(core, bench.bans):
@@ -81,7 +81,7 @@ def test_every_port_and_both_families(tmp_path: Path) -> None:
         async with Bench(folder, host=host) as bench, bench.balancer() as role:
             ports = (bench.config.mqtt_port, bench.ws_port, bench.config.http_port or 0)
             opened = [await asyncio.open_connection(host, port) for port in ports]
-            bench.bans.all({key_of(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
+            bench.bans.all({ban_key(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
             await role.step()
             async with asyncio.timeout(2):
                 for reader, writer in opened:
@@ -115,15 +115,15 @@ def test_what_the_bucket_says() -> None:
     value = b'{"until":50,"reason":""}'
     bans.all(
         {
-            key_of("::ffff:192.0.2.1"): value,
-            key_of("2001:db8::1"): value,
-            key_of("d1"): value,
-            key_of("192.0.2.2"): b"nonsense",
+            ban_key("::ffff:192.0.2.1"): value,
+            ban_key("2001:db8::1"): value,
+            ban_key("d1"): value,
+            ban_key("192.0.2.2"): b"nonsense",
             "address." + b"a\nb".hex(): value,
         }
     )
     assert bans.at(49) == {"192.0.2.1", "2001:db8::1"}
-    bans.changed(key_of("2001:db8::1"), None)
+    bans.changed(ban_key("2001:db8::1"), None)
     assert bans.at(49) == {"192.0.2.1"}
     assert bans.at(50) == frozenset()
     assert plain("fe80::1%eth0") is None

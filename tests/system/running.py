@@ -24,7 +24,7 @@ import httpx
 import psutil
 
 from headcount.adapters.device_aliases import Names
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.runtime.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,7 +254,7 @@ class Up:
     def handle(self, foreign: str) -> str:
         """Under which id the system has a device of another format that isn't registered: `iotp/<id>`."""
         format_, _, name = foreign.partition("/")
-        names = Names(self.password, Directory())
+        names = Names(self.password, RegistryCache())
         if format_ == "owntracks":
             user, _, device = name.partition("/")
             return names.owntracks(user, device, "person")[1]

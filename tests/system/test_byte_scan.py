@@ -24,8 +24,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from disk_scan import scan, store_of
 from headcount.broker.nats_config import INTERNAL
-from headcount.devices.commands import Commands
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.commands import CommandStore
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.messages.records import Device
 from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM
@@ -191,7 +191,9 @@ class Campus:
 
         async def known(client: Client) -> list[str]:
             return list(
-                (await DayKeys(client, client.jetstream()).pseudonyms_of(device.kind, device.id)).values()
+                (
+                    await PseudonymKeys(client, client.jetstream()).pseudonyms_of(device.kind, device.id)
+                ).values()
             )
 
         return self.inside(known)
@@ -260,7 +262,7 @@ def command(campus: Campus, device: Device) -> None:
     """A message for a person."""
 
     async def added(client: Client) -> None:
-        commands = Commands(Bucket(client, client.jetstream(), COMMAND_BUCKET))
+        commands = CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET))
         await commands.add(
             "ul", device.kind, device.id, "message", now_s=time.time(), text=COMMAND_TEXT.decode()
         )

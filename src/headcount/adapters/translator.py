@@ -32,7 +32,7 @@ from nats.js.client import JetStreamContext
 from headcount.adapters import iotp, owntracks
 from headcount.adapters.decoding import Canonical, Ignored, Outcome
 from headcount.adapters.device_aliases import Names
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging import qos1
@@ -136,7 +136,7 @@ async def run(
     client = await nats.connect(**connect_options)
     try:
         subscription = await _subscribe(client)
-        tally, directory = Tally(), Directory()
+        tally, directory = Tally(), RegistryCache()
         adapter = _Adapter(client, site_id, Names(secret, directory), vehicles, tally)
         async with asyncio.TaskGroup() as loops:
             keeping = loops.create_task(directory.keep(lambda: client), name="registry")

@@ -10,7 +10,7 @@ import msgspec
 from headcount.api.routes.commands import told
 from headcount.api.services import Parts
 from headcount.devices.registry import Registry
-from headcount.devices.trace import MOST_LIMIT
+from headcount.devices.trace import MAX_LIMIT
 from headcount.history import queries
 from headcount.messages.records import Device
 from headcount.messages.times import iso
@@ -30,7 +30,7 @@ async def export(parts: Parts, device: Device) -> dict[str, Any]:
         ProblemError: the history can't be asked now.
     """
     names = await parts.day_keys.pseudonyms_of(device.kind, device.id)
-    trace = await parts.tracer.trace(parts.nats, device.kind, device.id, limit=MOST_LIMIT, names=names)
+    trace = await parts.tracer.trace(parts.nats, device.kind, device.id, limit=MAX_LIMIT, names=names)
     stored = await parts.queries.run(
         lambda: queries.fixes(
             parts.sources.data, devices=list(names.values()), kinds=[device.kind], limit=queries.MAX_ROWS

@@ -25,12 +25,12 @@ from headcount.api.metrics import Metrics
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.counting.site import Site
-from headcount.devices.commands import Commands
-from headcount.devices.one_time_links import Links
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.commands import CommandStore
+from headcount.devices.one_time_links import OneTimeLinks
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
-from headcount.devices.registry_cache import Directory
-from headcount.devices.trace import Tracer
+from headcount.devices.registry_cache import RegistryCache
+from headcount.devices.trace import DeviceTracer
 from headcount.errors import LogError
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
@@ -67,8 +67,8 @@ class Parts:
     _sessions: Sessions | None = None
     _limits: Limits | None = None
     _login: Login | None = None
-    _tracer: Tracer | None = None
-    directory: Directory = field(default_factory=Directory)
+    _tracer: DeviceTracer | None = None
+    directory: RegistryCache = field(default_factory=RegistryCache)
     looks: Looks = field(default_factory=Looks)
 
     @property
@@ -131,25 +131,25 @@ class Parts:
         return Registry(self._bucket(DEVICE_BUCKET), self.sources.secret, self._bucket(SEEN_BUCKET))
 
     @property
-    def links(self) -> Links:
+    def links(self) -> OneTimeLinks:
         """One-time links and claim codes."""
-        return Links(self._bucket(DEVICE_BUCKET), self.registry, self.sources.secret)
+        return OneTimeLinks(self._bucket(DEVICE_BUCKET), self.registry, self.sources.secret)
 
     @property
-    def commands(self) -> Commands:
+    def commands(self) -> CommandStore:
         """Commands to devices."""
-        return Commands(self._bucket(COMMAND_BUCKET))
+        return CommandStore(self._bucket(COMMAND_BUCKET))
 
     @property
-    def day_keys(self) -> DayKeys:
+    def day_keys(self) -> PseudonymKeys:
         """The keys of the days' pseudonyms; load them before use."""
-        return DayKeys(self.nats, self.nats.jetstream())
+        return PseudonymKeys(self.nats, self.nats.jetstream())
 
     @property
-    def tracer(self) -> Tracer:
+    def tracer(self) -> DeviceTracer:
         """Says why a device is (not) counted."""
         if self._tracer is None:
-            self._tracer = Tracer(self.sources.site, self.sources.partitions)
+            self._tracer = DeviceTracer(self.sources.site, self.sources.partitions)
         return self._tracer
 
     def _bucket(self, name: str) -> Bucket:

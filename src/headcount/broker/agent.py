@@ -33,7 +33,7 @@ from headcount.broker.auth_service import Figures, Gate, GateSettings
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
 from headcount.broker.unit_health import health_app
-from headcount.devices.rate_limits import Limits
+from headcount.devices.rate_limits import MqttRateLimits
 from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
@@ -66,7 +66,7 @@ class AgentSettings:
     host: str  # under which others reach this unit
     health_port: int
     drain_s: float
-    limits: Limits = field(default_factory=Limits)
+    limits: MqttRateLimits = field(default_factory=MqttRateLimits)
 
 
 class Agent:

@@ -31,11 +31,16 @@ from headcount.access.tokens import Tokens
 from headcount.broker import connections, nats_probe
 from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTEM
 from headcount.devices import auth_callout, credentials
-from headcount.devices.auth_callout import Request, Signer
-from headcount.devices.authentication import GUESSES, Admission, Admitted, Reason
-from headcount.devices.bans import Bans
-from headcount.devices.permissions import PROGRAM
-from headcount.devices.rate_limits import Limits, Meter, Tally
+from headcount.devices.auth_callout import AuthRequest, CalloutSigner
+from headcount.devices.authentication import (
+    GUESSING_REASONS,
+    Authenticated,
+    DeviceAuthenticator,
+    RefusalReason,
+)
+from headcount.devices.bans import BanList
+from headcount.devices.permissions import PROGRAM_USER
+from headcount.devices.rate_limits import AttemptCounter, DeviceRateLimiter, MqttRateLimits
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import Seen, Token
 from headcount.messaging.connection import Endpoint, connected
@@ -75,7 +80,7 @@ class GateSettings:
     server: tuple[tuple[str, int], ...]  # its NATS port
     secret: str
     direct: bool
-    limits: Limits = field(default_factory=Limits)
+    limits: MqttRateLimits = field(default_factory=MqttRateLimits)
 
 
 @dataclass(slots=True)
@@ -83,7 +88,7 @@ class Figures:
     """What a gate has done since its start, for the metrics."""
 
     admitted: int = 0
-    refused: Counter[Reason] = field(default_factory=Counter)
+    refused: Counter[RefusalReason] = field(default_factory=Counter)
     cut: int = 0
     bans: Counter[str] = field(default_factory=Counter)
 
@@ -95,11 +100,11 @@ class Gate:
         """Know nothing yet."""
         self.settings = settings
         self.figures = Figures()
-        self.admission = Admission(credentials.token_key(settings.secret))
+        self.admission = DeviceAuthenticator(credentials.token_key(settings.secret))
         #: NATS connections to the server that are its own, and messages that it has sent there.
         self.connections = 0
         self.sent = 0
-        self._signer = Signer(settings.secret, ACCOUNT)
+        self._signer = CalloutSigner(settings.secret, ACCOUNT)
         self._stopping = False
         self._look_soon = asyncio.Event()
         self._cut_soon: asyncio.Queue[str] = asyncio.Queue()
@@ -107,8 +112,8 @@ class Gate:
         self._lookups: set[asyncio.Task[None]] = set()
         self._tokens: Tokens | None = None
         self._programs: dict[str, Token] = {}
-        self._meter = Meter(settings.limits)
-        self._connects, self._guesses = Tally(), Tally()
+        self._meter = DeviceRateLimiter(settings.limits)
+        self._connects, self._guesses = AttemptCounter(), AttemptCounter()
         self._sent_before: dict[int, tuple[int, int]] | None = None
         self._present: set[str] = set()
         self._seen: dict[str, Seen] = {}
@@ -150,7 +155,7 @@ class Gate:
                 "tokens": kept.follow(),
                 "looks": self._keep_looking(over),
                 "cuts": self._keep_cutting(over),
-                "new bans": self._keep_banning(Bans(Bucket(core, core.jetstream(timeout=2), BAN_BUCKET))),
+                "new bans": self._keep_banning(BanList(Bucket(core, core.jetstream(timeout=2), BAN_BUCKET))),
                 "seen": self._keep_telling(core),
             }
             tasks = {asyncio.create_task(loop, name=f"gate: {name}") for name, loop in loops.items()}
@@ -176,11 +181,11 @@ class Gate:
     # --- the callout ------------------------------------------------------------------------------------
     async def _answer(self, server: Client, message: Msg) -> None:
         """Answer the server's question; what can't be read gets no answer and isn't let in either."""
-        request = auth_callout.read_request(message.data)
+        request = auth_callout.decode_request(message.data)
         now_s = time.time()
         if request is None or request.until_s <= now_s:  # the server has given up already
             return
-        if request.user == PROGRAM:
+        if request.user == PROGRAM_USER:
             if len(self._lookups) < _MOST_LOOKUPS:
                 task = asyncio.create_task(self._answer_program(server, message, request), name="a program")
                 self._lookups.add(task)
@@ -188,21 +193,26 @@ class Gate:
             return
         await self._reply(server, message, request, self.admission.decide(request, now_s), now_s)
 
-    async def _answer_program(self, server: Client, message: Msg, request: Request) -> None:
+    async def _answer_program(self, server: Client, message: Msg, request: AuthRequest) -> None:
         token = None
         if self._tokens is not None:
             with contextlib.suppress(LogError):
                 token = await self._tokens.check(request.password)
         now_s = time.time()
         verdict = self.admission.decide_program(request, token, now_s)
-        if isinstance(verdict, Admitted) and token is not None:
+        if isinstance(verdict, Authenticated) and token is not None:
             self._programs[verdict.name] = token
         await self._reply(server, message, request, verdict, now_s)
 
     async def _reply(
-        self, server: Client, message: Msg, request: Request, verdict: Admitted | Reason, now_s: float
+        self,
+        server: Client,
+        message: Msg,
+        request: AuthRequest,
+        verdict: Authenticated | RefusalReason,
+        now_s: float,
     ) -> None:
-        if isinstance(verdict, Admitted):
+        if isinstance(verdict, Authenticated):
             self.figures.admitted += 1
             answer = self._signer.accept(request, verdict.name, verdict.rights, now_s, verdict.expires_s)
             if verdict.device is not None:
@@ -210,7 +220,7 @@ class Gate:
         else:
             self.figures.refused[verdict] += 1
             answer = self._signer.refuse(request, now_s)
-            if verdict in GUESSES:
+            if verdict in GUESSING_REASONS:
                 self._guessed(request.address, now_s)
         self.sent += 1
         await server.publish(message.reply, answer)
@@ -319,7 +329,7 @@ class Gate:
                 if not self._stays(user, one.ip, now_s):
                     closing.append(one.cid)
                     continue
-                if user == DEVICE or user.startswith(f"{PROGRAM}."):
+                if user == DEVICE or user.startswith(f"{PROGRAM_USER}."):
                     continue
                 device = user.partition(".")[0]
                 present.add(device)
@@ -337,7 +347,7 @@ class Gate:
     def _stays(self, user: str, address: str, now_s: float) -> bool:
         if user == DEVICE:  # where everything is open, anybody
             return not self.admission.banned("", address, now_s)
-        if user.startswith(f"{PROGRAM}."):
+        if user.startswith(f"{PROGRAM_USER}."):
             token = self._programs.get(user)
             if token is None:  # it came in before this gate was started: it may sign in again
                 return False
@@ -374,7 +384,7 @@ class Gate:
                 with contextlib.suppress(*nats_probe.NO_ANSWER):
                     await core.publish(f"$KV.{SEEN_BUCKET}.{device}", msgspec.json.encode(what))
 
-    async def _keep_banning(self, bans: Bans) -> None:
+    async def _keep_banning(self, bans: BanList) -> None:
         while True:
             who, reason = await self._bans_soon.get()
             try:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote
 
-from headcount.devices.auth_callout import Signer
+from headcount.devices.auth_callout import CalloutSigner
 from headcount.errors import SettingsError
 from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN
 from headcount.tls.files import TlsFiles
@@ -245,7 +245,7 @@ _ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
 def _callout(config: BrokerConfig) -> str:
     """Whoever isn't one of our own users is let in by the gate beside the server, or, without it, not at all."""
     users = ", ".join([INTERNAL, SYSTEM, *([DEVICE] if config.anonymous else [])])
-    issuer = Signer(config.password, ACCOUNT).public
+    issuer = CalloutSigner(config.password, ACCOUNT).public
     return f"  auth_callout {{ issuer: {issuer}, account: {ACCOUNT}, auth_users: [{users}] }}\n"
 
 

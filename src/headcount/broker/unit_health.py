@@ -15,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from headcount.devices.authentication import REASONS, Reason
+from headcount.devices.authentication import REFUSAL_REASONS, RefusalReason
 
 
 class GateFigures(Protocol):
     """What is told of a gate."""
 
     admitted: int
-    refused: Counter[Reason]
+    refused: Counter[RefusalReason]
     cut: int
     bans: Counter[str]
 
@@ -87,7 +87,7 @@ def _gate(figures: GateFigures) -> Iterator[Metric]:
     refused = CounterMetricFamily(
         "headcount_gate_refused", "Sign-ins that weren't let in.", labels=["reason"]
     )
-    for reason in REASONS:
+    for reason in REFUSAL_REASONS:
         refused.add_metric([reason], figures.refused[reason])
     yield refused
     bans = CounterMetricFamily("headcount_gate_bans", "Who was banned for a while.", labels=["kind"])

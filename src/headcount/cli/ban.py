@@ -16,7 +16,7 @@ from headcount.access.audit_log import Value
 from headcount.cli.core import core_options
 from headcount.cli.device import Desk, open_desk
 from headcount.cli.device_data import COMMAND_LINE, seconds
-from headcount.devices.bans import Banned, Bans, address_of, key_of
+from headcount.devices.bans import ActiveBan, BanList, ban_key, banned_address
 from headcount.errors import SettingsError
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET
@@ -52,7 +52,7 @@ def add(device: str | None, address: str | None, for_s: float, reason: str, sett
     """Keep a device or an address out, in place of what was set for it before."""
     who = _one(device, address)
 
-    async def work(desk: Desk, bans: Bans) -> Banned:
+    async def work(desk: Desk, bans: BanList) -> ActiveBan:
         if device is not None:
             await desk.known(device)
         made = await bans.add(who, for_s, reason)
@@ -68,7 +68,7 @@ def add(device: str | None, address: str | None, for_s: float, reason: str, sett
 def list_(settings: Settings) -> None:
     """Who is kept out now, until when and why."""
 
-    async def work(_: Desk, bans: Bans) -> list[Banned]:
+    async def work(_: Desk, bans: BanList) -> list[ActiveBan]:
         return await bans.all()
 
     table = Table("kind", "who", "until", "reason", box=None)
@@ -86,7 +86,7 @@ def remove(device: str | None, address: str | None, settings: Settings) -> None:
     """Let a device or an address in again."""
     who = _one(device, address)
 
-    async def work(desk: Desk, bans: Bans) -> bool:
+    async def work(desk: Desk, bans: BanList) -> bool:
         lifted = await bans.lift(who)
         if lifted:
             await _note(desk, "ban.remove", device, who, {})
@@ -101,7 +101,7 @@ def _one(device: str | None, address: str | None) -> str:
     if (device is None) == (address is None):
         raise SettingsError("--device, --address", "name one of both")
     who = device or address or ""
-    if (address_of(key_of(who)) is None) != (address is None):
+    if (banned_address(ban_key(who)) is None) != (address is None):
         raise SettingsError("--device" if device else "--address", f"{who!r} is none")
     return who
 
@@ -115,9 +115,9 @@ async def _note(desk: Desk, action: str, device: str | None, who: str, detail: d
         await desk.audit.record(action, COMMAND_LINE, "" if device else f"address {who}", detail)
 
 
-async def _with_bans(settings: Settings, work: Callable[[Desk, Bans], Awaitable[T]]) -> T:
+async def _with_bans(settings: Settings, work: Callable[[Desk, BanList], Awaitable[T]]) -> T:
     async with open_desk(settings) as desk:
-        return await work(desk, Bans(Bucket(desk.client, desk.client.jetstream(), BAN_BUCKET)))
+        return await work(desk, BanList(Bucket(desk.client, desk.client.jetstream(), BAN_BUCKET)))
 
 
 def _moment(t_s: float) -> str:

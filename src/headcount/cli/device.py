@@ -21,9 +21,9 @@ from headcount.api.schemas.devices import told, told_page
 from headcount.cli.core import at_the_core, core_options
 from headcount.cli.device_data import COMMAND_LINE, COMMANDS, seconds
 from headcount.devices.audit_subjects import subject_of
-from headcount.devices.device_filter import DEFAULT_ROWS, MOST_ROWS, Page
-from headcount.devices.one_time_links import Links
-from headcount.devices.registry import Registry, unknown
+from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DevicePage
+from headcount.devices.one_time_links import OneTimeLinks
+from headcount.devices.registry import Registry, unknown_device
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
@@ -43,7 +43,7 @@ class Desk:
 
     client: Client
     registry: Registry
-    links: Links
+    links: OneTimeLinks
     audit: Audit
 
     async def known(self, id_: str) -> Device:
@@ -54,7 +54,7 @@ class Desk:
         """
         device = await self.registry.get(id_)
         if device is None:
-            raise unknown(id_)
+            raise unknown_device(id_)
         return device
 
     async def note(self, action: str, device: Device, **detail: Value) -> None:
@@ -74,7 +74,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         secret, log = wiring.secret_of(settings), client.jetstream()
         bucket = Bucket(client, log, DEVICE_BUCKET)
         registry = Registry(bucket, secret, Bucket(client, log, SEEN_BUCKET))
-        yield Desk(client, registry, Links(bucket, registry, secret), Audit(client, log, secret))
+        yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), Audit(client, log, secret))
 
 
 @click.group()
@@ -155,8 +155,8 @@ def add(kind: Kind, as_json: bool, settings: Settings, **fields: Any) -> None:
 @click.option("--after", default="", help="Those after this id: the next page.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, MOST_ROWS),
-    default=DEFAULT_ROWS,
+    type=click.IntRange(1, MAX_PAGE_SIZE),
+    default=DEFAULT_PAGE_SIZE,
     show_default=True,
     help="Devices at most.",
 )
@@ -181,7 +181,7 @@ def list_(
     """
     site = wiring.site_of(settings).id
 
-    async def work() -> Page:
+    async def work() -> DevicePage:
         async with open_desk(settings) as desk:
             return await desk.registry.list(
                 site, kind=kind, status=status, group=group, text=text, after=after, limit=limit

@@ -17,10 +17,18 @@ from nats.aio.client import Client
 from headcount.access.audit_log import Audit, Value
 from headcount.cli.core import at_the_core, core_options
 from headcount.devices.audit_subjects import subject_of
-from headcount.devices.commands import OPEN, Commands
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.commands import OPEN_STATES, CommandStore
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
-from headcount.devices.trace import DEFAULT_LIMIT, MOST_LIMIT, Line, Trace, Tracer, kinds_heard, known_nothing
+from headcount.devices.trace import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    DeviceTrace,
+    DeviceTracer,
+    TraceEntry,
+    is_unknown,
+    kinds_in_log,
+)
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandKind
 from headcount.messages.records import Command
@@ -60,8 +68,8 @@ class _Core:
         return Registry(self._bucket(DEVICE_BUCKET), self.secret)
 
     @property
-    def commands(self) -> Commands:
-        return Commands(self._bucket(COMMAND_BUCKET))
+    def commands(self) -> CommandStore:
+        return CommandStore(self._bucket(COMMAND_BUCKET))
 
     def _bucket(self, name: str) -> Bucket:
         return Bucket(self.client, self.client.jetstream(), name)
@@ -87,7 +95,7 @@ async def _core(settings: Settings) -> AsyncIterator[_Core]:
 @click.option("--kind", type=click.Choice(KINDS), help="Of a device that isn't registered.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, MOST_LIMIT),
+    type=click.IntRange(1, MAX_LIMIT),
     default=DEFAULT_LIMIT,
     show_default=True,
     help="Messages at most.",
@@ -113,7 +121,7 @@ def trace(device: str, reason: str, kind: Kind | None, limit: int, as_json: bool
         click.echo(line)
 
 
-async def _trace(settings: Settings, device: str, reason: str, kind: Kind | None, limit: int) -> Trace:
+async def _trace(settings: Settings, device: str, reason: str, kind: Kind | None, limit: int) -> DeviceTrace:
     site = wiring.site_of(settings)
     async with _core(settings) as core:
         partitions = await partitions_of_log(core.client)
@@ -121,13 +129,15 @@ async def _trace(settings: Settings, device: str, reason: str, kind: Kind | None
         if registered is not None:
             kind = registered.kind
         elif kind is None and ID.fullmatch(device):
-            kind = next(iter(await kinds_heard(core.client, site.id, device, partitions)), None)
+            kind = next(iter(await kinds_in_log(core.client, site.id, device, partitions)), None)
         if kind is None:
             raise _unknown(device)
-        keys = DayKeys(core.client, core.client.jetstream())
+        keys = PseudonymKeys(core.client, core.client.jetstream())
         names = await keys.pseudonyms_of(kind, device)
-        found = await Tracer(site, partitions).trace(core.client, kind, device, limit=limit, names=names)
-        if registered is None and known_nothing(found):
+        found = await DeviceTracer(site, partitions).trace(
+            core.client, kind, device, limit=limit, names=names
+        )
+        if registered is None and is_unknown(found):
             raise _unknown(device)
         detail: dict[str, Value] = {"reason": reason, "site": site.id, "rows": len(found.lines)}
         await core.record("positions.trace", kind, device, detail)
@@ -142,7 +152,7 @@ def _unknown(device: str) -> DeviceError:
     )
 
 
-def shown(found: Trace) -> list[str]:
+def shown(found: DeviceTrace) -> list[str]:
     """A trace as text."""
     since = f"from {found.since[11:19]}, with nothing known before"
     lines = [f"{found.kind} {found.device} on {found.site}: {found.messages} messages, judged {since}"]
@@ -161,7 +171,7 @@ def shown(found: Trace) -> list[str]:
     return lines
 
 
-def _shown(line: Line) -> list[str]:
+def _shown(line: TraceEntry) -> list[str]:
     what = line.verdict or line.what
     text = [f"{line.received[11:23]}  {what:<13}{line.rule:<6}{line.why}"]
     return text + [f"{'':14}{_changed(change)}" for change in line.changes]
@@ -209,7 +219,7 @@ class _Target:
             await core.record(
                 "command.add", kind, self.device, {"site": site, "command": command, "id": made.id}
             )
-            while wait and made.state in OPEN:
+            while wait and made.state in OPEN_STATES:
                 await asyncio.sleep(POLL_S)
                 found = await core.commands.get(self.device, made.id)
                 if found is None:
@@ -283,7 +293,7 @@ def _give(
 
 def _told(made: Command) -> str:
     answer = f": {made.answer}" if made.answer else ""
-    until = f" until {iso(made.expires)}" if made.state in OPEN else ""
+    until = f" until {iso(made.expires)}" if made.state in OPEN_STATES else ""
     return f"{made.id}  {made.command:<9}{made.state}{until}{answer}"
 
 

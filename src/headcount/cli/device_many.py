@@ -20,8 +20,8 @@ from headcount.cli.core import core_options
 from headcount.cli.device import Desk, as_json, open_desk
 from headcount.cli.device_data import COMMAND_LINE, seconds
 from headcount.devices import csv_table
-from headcount.devices.one_time_links import CLAIM_S, LINK_S, MOST_CLAIMS
-from headcount.devices.provisioning import handout, host_of, qr_file, qr_text
+from headcount.devices.one_time_links import CLAIM_CODE_LIFETIME_S, LINK_LIFETIME_S, MAX_CLAIM_CODES
+from headcount.devices.provisioning import provisioning_links, public_host, qr_file, qr_text
 from headcount.errors import DeviceError, SettingsError
 from headcount.messages.records import Device
 from headcount.messages.times import iso
@@ -73,21 +73,21 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
     headcount device import people.csv --output secrets.csv
     """
     site = wiring.site_of(settings).id
-    rows = csv_table.parsed(_read(file), site)
+    rows = csv_table.parse_devices(_read(file), site)
 
     async def work(shown: Callable[[int], None]) -> list[tuple[Device, str]]:
         async with open_desk(settings) as desk:
             detail: dict[str, Any] = {"site": site, "devices": len(rows)}
             await desk.audit.record("device.import", COMMAND_LINE, "", detail)
-            return await csv_table.import_rows(desk.registry, site, rows, shown)
+            return await csv_table.import_devices(desk.registry, site, rows, shown)
 
     # the file first: what can't be written afterwards would be lost
     with _opened(output) as out:
         with _progress("registering", len(rows)) as shown:
             made = asyncio.run(work(shown))
-        out.write(csv_table.line(csv_table.SECRETS))
+        out.write(csv_table.csv_line(csv_table.SECRET_COLUMNS))
         for each, secret in made:
-            out.write(csv_table.line((each.id, secret, each.label)))
+            out.write(csv_table.csv_line((each.id, secret, each.label)))
     click.echo(f"{len(made)} devices are registered.", err=True)
 
 
@@ -109,7 +109,7 @@ def export(output: Path | None, settings: Settings) -> None:
             devices = [each for each in (await desk.registry.all()).values() if each.site == site]
             detail: dict[str, Any] = {"site": site, "devices": len(devices)}
             await desk.audit.record("device.export", COMMAND_LINE, "", detail)
-            return list(csv_table.exported(devices, await desk.registry.seen()))
+            return list(csv_table.export_devices(devices, await desk.registry.seen()))
 
     lines = asyncio.run(work())
     with _opened(output) as out:
@@ -119,7 +119,7 @@ def export(output: Path | None, settings: Settings) -> None:
 @click.command()
 @click.argument("id_", metavar="ID")
 @_URL
-@_within(f"{LINK_S // 3600}h")
+@_within(f"{LINK_LIFETIME_S // 3600}h")
 @click.option(
     "--for", "app", type=click.Choice(["owntracks", "page"]), default="owntracks", show_default=True,
     help="For which app the QR code is.",
@@ -148,7 +148,7 @@ def link(
             return (await desk.links.link(id_, int(within_s)))[0]
 
     code = asyncio.run(work())
-    links, expires = handout(base, code), iso(time.time() + within_s)
+    links, expires = provisioning_links(base, code), iso(time.time() + within_s)
     chosen = links.owntracks if app == "owntracks" else links.page
     if qr is not None:
         qr_file(chosen, str(qr))
@@ -163,10 +163,10 @@ def link(
 
 @click.command()
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What the new devices are.")
-@click.option("--count", type=click.IntRange(1, MOST_CLAIMS), required=True, help="How many codes.")
+@click.option("--count", type=click.IntRange(1, MAX_CLAIM_CODES), required=True, help="How many codes.")
 @click.option("--group", "groups", multiple=True, help="A group that they will be in.")
 @_URL
-@_within(f"{CLAIM_S // 86_400}d")
+@_within(f"{CLAIM_CODE_LIFETIME_S // 86_400}d")
 @_OUTPUT
 @core_options(site=True)
 def claim(
@@ -193,7 +193,7 @@ def claim(
             return await _claims(desk, site, kind, count, groups, int(within_s))
 
     with _opened(output) as out:
-        out.write(csv_table.codes(asyncio.run(work()), base, time.time() + within_s))
+        out.write(csv_table.claim_codes_csv(asyncio.run(work()), base, time.time() + within_s))
 
 
 async def _claims(
@@ -207,7 +207,7 @@ async def _claims(
 def _base(url: str) -> str:
     base = url.rstrip("/")
     try:
-        host_of(base)
+        public_host(base)
     except SettingsError as error:
         raise SettingsError("--url", error.problem) from error
     return base
@@ -215,7 +215,7 @@ def _base(url: str) -> str:
 
 def _read(file: Path) -> str:
     try:
-        raw = sys.stdin.buffer.read(csv_table.MOST_CHARACTERS + 1) if str(file) == "-" else file.read_bytes()
+        raw = sys.stdin.buffer.read(csv_table.MAX_CHARACTERS + 1) if str(file) == "-" else file.read_bytes()
         return raw.decode("utf-8-sig")
     except OSError as error:
         raise DeviceError(

@@ -7,7 +7,7 @@ import time
 from nats.aio.client import Client
 
 from headcount.counting.pseudonym_source import DAY_S
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.messages.topics import Kind
 
@@ -19,6 +19,6 @@ async def subject_of(client: Client, kind: Kind, id_: str) -> str:
         LogError: the log doesn't answer.
     """
     day = int(time.time() // DAY_S)
-    keys = DayKeys(client, client.jetstream())
+    keys = PseudonymKeys(client, client.jetstream())
     await keys.need([day])
     return Pseudonyms(keys.keys).of(f"{kind}.{id_}".encode(), day)

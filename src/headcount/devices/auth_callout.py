@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from headcount.devices.permissions import Rights
+from headcount.devices.permissions import Permissions
 
 SUBJECT = "$SYS.REQ.USER.AUTH"
 #: The longest question that is read: a password of 1 KiB and a chain of certificates fit.
-MOST_BYTES = 64 << 10
+MAX_REQUEST_BYTES = 64 << 10
 #: What is written into the server's log of somebody who isn't let in: no more than this.
 REFUSED = "refused"
 _CONNECTION_TYPES = ("MQTT", "MQTT_WS")
@@ -37,51 +37,51 @@ _VERSION = 2
 _HEADER = b'{"typ":"JWT","alg":"ed25519-nkey"}'
 
 
-class _Server(msgspec.Struct):
+class _ServerId(msgspec.Struct):
     id: str = ""
 
 
-class _Client(msgspec.Struct):
+class _ClientInfo(msgspec.Struct):
     host: str = ""
     type: str = ""
     mqtt_id: str = ""
     id: int = 0
 
 
-class _Connect(msgspec.Struct):
+class _ConnectOptions(msgspec.Struct):
     user: str = ""
     password: str = msgspec.field(default="", name="pass")
     auth_token: str = ""
 
 
-class _Tls(msgspec.Struct):
+class _ClientTls(msgspec.Struct):
     verified_chains: list[list[str]] = []
 
 
-class _Question(msgspec.Struct):
+class _CalloutRequest(msgspec.Struct):
     user_nkey: str
-    server_id: _Server
-    client_info: _Client = msgspec.field(default_factory=_Client)
-    connect_opts: _Connect = msgspec.field(default_factory=_Connect)
-    client_tls: _Tls | None = None
+    server_id: _ServerId
+    client_info: _ClientInfo = msgspec.field(default_factory=_ClientInfo)
+    connect_opts: _ConnectOptions = msgspec.field(default_factory=_ConnectOptions)
+    client_tls: _ClientTls | None = None
 
 
-class _Claims(msgspec.Struct):
-    nats: _Question
+class _CalloutClaims(msgspec.Struct):
+    nats: _CalloutRequest
     exp: float = math.inf
 
 
-_DECODER = msgspec.json.Decoder(_Claims)
+_DECODER = msgspec.json.Decoder(_CalloutClaims)
 
 
-class Certificate(msgspec.Struct, frozen=True):
+class ClientCertificate(msgspec.Struct, frozen=True):
     """A client's certificate that the server has verified: its common name and its SHA-256 in hex."""
 
     name: str
     sha256: str
 
 
-class Request(msgspec.Struct, frozen=True):
+class AuthRequest(msgspec.Struct, frozen=True):
     """Somebody who wants in."""
 
     key: str  # the public key that the server has made for this connection
@@ -91,7 +91,7 @@ class Request(msgspec.Struct, frozen=True):
     client_id: str = ""  # of MQTT
     address: str = ""  # from where the server sees them come
     type: str = ""  # `mqtt`, `mqtt_ws`, `nats`, …
-    certificate: Certificate | None = None
+    certificate: ClientCertificate | None = None
     until_s: float = math.inf  # Unix seconds; after that the server doesn't wait for the answer any more
 
     def __repr__(self) -> str:
@@ -99,12 +99,12 @@ class Request(msgspec.Struct, frozen=True):
         return "Request(…)"
 
 
-def read_request(data: bytes) -> Request | None:
+def decode_request(data: bytes) -> AuthRequest | None:
     """A question of the server's; None if it can't be read.
 
     Its signature isn't looked at: nobody but the server itself may publish on that subject.
     """
-    parts = data.split(b".") if len(data) <= MOST_BYTES else []
+    parts = data.split(b".") if len(data) <= MAX_REQUEST_BYTES else []
     if len(parts) != 3:
         return None
     try:
@@ -114,7 +114,7 @@ def read_request(data: bytes) -> Request | None:
     asked = claims.nats
     tls, client, connect = asked.client_tls, asked.client_info, asked.connect_opts
     chain = tls.verified_chains[0] if tls and tls.verified_chains else []
-    return Request(
+    return AuthRequest(
         key=asked.user_nkey,
         server=asked.server_id.id,
         user=connect.user,
@@ -128,16 +128,16 @@ def read_request(data: bytes) -> Request | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _certificate(pem: str) -> Certificate | None:
+def _certificate(pem: str) -> ClientCertificate | None:
     try:
         found = x509.load_pem_x509_certificate(pem.encode())
         names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError:
         return None
-    return Certificate(str(names[0].value) if names else "", found.fingerprint(SHA256()).hex())
+    return ClientCertificate(str(names[0].value) if names else "", found.fingerprint(SHA256()).hex())
 
 
-class Signer:
+class CalloutSigner:
     """Signs answers with the account's key."""
 
     def __init__(self, secret: str, account: str) -> None:
@@ -149,7 +149,7 @@ class Signer:
         self.public: str = _account_key(self._key.public_key().public_bytes_raw())
 
     def accept(
-        self, request: Request, name: str, rights: Rights, now_s: float, expires_s: float | None
+        self, request: AuthRequest, name: str, rights: Permissions, now_s: float, expires_s: float | None
     ) -> bytes:
         """Let somebody in under a name, with these rights, until a time (Unix seconds; None = for good)."""
         claims: dict[str, object] = {
@@ -158,17 +158,17 @@ class Signer:
             "sub": request.key,
             "name": name,
             "aud": self._account,
-            "nats": _rights(rights),
+            "nats": _permission_claims(rights),
         }
         if expires_s is not None:
             claims["exp"] = math.ceil(expires_s)
         return self._answer(request, now_s, {"jwt": self._signed(msgspec.json.encode(claims)).decode()})
 
-    def refuse(self, request: Request, now_s: float) -> bytes:
+    def refuse(self, request: AuthRequest, now_s: float) -> bytes:
         """Let nobody in; the reason stays with us."""
         return self._answer(request, now_s, {"error": REFUSED})
 
-    def _answer(self, request: Request, now_s: float, what: dict[str, object]) -> bytes:
+    def _answer(self, request: AuthRequest, now_s: float, what: dict[str, object]) -> bytes:
         claims = {
             "iat": int(now_s),
             "iss": self.public,
@@ -184,7 +184,7 @@ class Signer:
 
 
 @functools.lru_cache(maxsize=4096)
-def _rights(rights: Rights) -> msgspec.Raw:
+def _permission_claims(rights: Permissions) -> msgspec.Raw:
     """The part of a user's claims that is the same at each connection."""
     return msgspec.Raw(
         msgspec.json.encode(

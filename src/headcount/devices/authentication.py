@@ -25,26 +25,26 @@ from typing import Literal, get_args
 import msgspec
 
 from headcount.devices import credentials, permissions
-from headcount.devices.auth_callout import Certificate, Request
+from headcount.devices.auth_callout import AuthRequest, ClientCertificate
 from headcount.devices.bans import ADDRESS_BAN, DEVICE_BAN
-from headcount.devices.permissions import PROGRAM, Rights
+from headcount.devices.permissions import PROGRAM_USER, Permissions
 from headcount.messages.records import DEVICE_KEY, Ban, DeviceStatus, Token
 from headcount.messages.topics import HANDLE, Kind
 
 #: Why somebody isn't let in, as metrics have it.
-Reason = Literal[
+RefusalReason = Literal[
     "starting", "protocol", "banned", "unknown", "password", "certificate", "client-id", "status", "token"
 ]
-REASONS: tuple[Reason, ...] = get_args(Reason)
+REFUSAL_REASONS: tuple[RefusalReason, ...] = get_args(RefusalReason)
 #: Of these, the ones of somebody who may be guessing.
-GUESSES: frozenset[Reason] = frozenset({"unknown", "password", "certificate", "token"})
+GUESSING_REASONS: frozenset[RefusalReason] = frozenset({"unknown", "password", "certificate", "token"})
 #: Devices whose password is remembered as right; hashing it again costs 0.2 ms.
-MOST_VERIFIED = 100_000
+MAX_VERIFIED = 100_000
 _TYPES = frozenset({"mqtt", "mqtt_ws"})
 _DEVICE, _BAN_DEVICE, _BAN_ADDRESS = DEVICE_KEY.format(id=""), DEVICE_BAN.format(id=""), ADDRESS_BAN
 
 
-class Account(msgspec.Struct, kw_only=True):
+class DeviceAccount(msgspec.Struct, kw_only=True):
     """Of a device, what the gate needs: no name, no label is kept in its memory."""
 
     id: str
@@ -62,29 +62,29 @@ class Account(msgspec.Struct, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class Authenticated:
     """Somebody who is let in."""
 
     name: str  # at the server
-    rights: Rights
+    rights: Permissions
     expires_s: float | None = None  # Unix seconds
     device: str | None = None
 
 
-class Admission:
+class DeviceAuthenticator:
     """The registry, bans and passwords found right, as far as they are needed to decide."""
 
     def __init__(self, token_key: bytes) -> None:
         """Signed tokens are checked with this key; see `credentials.token_key`."""
         self.ready = False
         self._token_key = token_key
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, DeviceAccount] = {}
         self._names: dict[str, str] = {}  # id → name at the server
         self._bans: dict[str, Ban] = {}  # by key of the bucket
         self._verified: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         self._key = secrets.token_bytes(32)  # of digests of passwords in memory
         # hashed in place of nobody's, so that an unknown id takes as long as a wrong password
-        self._nobody = credentials.hashed(credentials.new_secret())
+        self._nobody = credentials.hash_secret(credentials.new_secret())
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -92,23 +92,23 @@ class Admission:
     # --- the copy of the registry ------------------------------------------------------------------
     def all_devices(self, found: dict[str, bytes]) -> None:
         """Take the whole registry (keys of the bucket to values); from now on it can decide."""
-        accounts = (_account(value) for value in found.values())
+        accounts = (_decode_account(value) for value in found.values())
         self._accounts = {account.id: account for account in accounts if account is not None}
-        self._names = {account.id: _name(account) for account in self._accounts.values()}
+        self._names = {account.id: _connection_name(account) for account in self._accounts.values()}
         self.ready = True
 
     def device_changed(self, key: str, value: bytes | None) -> str | None:
         """Take one device as it is now; the name of connections that are to be cut for that, if any."""
         id_ = key.removeprefix(_DEVICE)
         before = self._names.get(id_)
-        account = None if value is None else _account(value)
+        account = None if value is None else _decode_account(value)
         if account is None or account.id != id_:
             self._accounts.pop(id_, None)
             self._names.pop(id_, None)
             self._verified.pop(id_, None)
             return before
         self._accounts[id_] = account
-        name = self._names[id_] = _name(account)
+        name = self._names[id_] = _connection_name(account)
         if before is None or before == name:
             return None
         self._verified.pop(id_, None)
@@ -164,7 +164,7 @@ class Admission:
         return ban is not None and ban.guesses and ban.until > now_s
 
     # --- deciding ------------------------------------------------------------------------------------
-    def decide(self, request: Request, now_s: float) -> Admitted | Reason:
+    def decide(self, request: AuthRequest, now_s: float) -> Authenticated | RefusalReason:
         """Whether a device is let in."""
         problem = self._outside(request, now_s)
         if problem is not None:
@@ -175,7 +175,7 @@ class Admission:
         if account is None and self._suspected(request.address, now_s):
             return "banned"
         if account is None:
-            credentials.matches(request.password[: credentials.MOST_SECRET] or "-", self._nobody)
+            credentials.verify_secret(request.password[: credentials.MAX_SECRET_CHARS] or "-", self._nobody)
             return "unknown"
         proof = self._proof(account, request, now_s)
         if isinstance(proof, str):
@@ -184,60 +184,62 @@ class Admission:
             id_, request.address, now_s
         ):  # only now: whoever guesses isn't told by the time it takes
             return "banned"
-        if not _bound(request.client_id, id_):
+        if not _owns_client_id(request.client_id, id_):
             return "client-id"
-        rights = permissions.of_device(account)
+        rights = permissions.device_permissions(account)
         if rights is None:
             return "status"
-        return Admitted(self._names[id_], rights, proof.expires_s, id_)
+        return Authenticated(self._names[id_], rights, proof.expires_s, id_)
 
-    def decide_program(self, request: Request, token: Token | None, now_s: float) -> Admitted | Reason:
+    def decide_program(
+        self, request: AuthRequest, token: Token | None, now_s: float
+    ) -> Authenticated | RefusalReason:
         """Whether a program is let in, whose token has been looked up (None: there is no such token)."""
         problem = self._outside(request, now_s)
         if problem is not None:
             return problem
         if token is None:
             return "token"
-        if not _bound(request.client_id, token.id):
+        if not _owns_client_id(request.client_id, token.id):
             return "client-id"
-        rights = permissions.of_program(token.role, tuple(token.sites), tuple(token.scopes))
-        return Admitted(f"{PROGRAM}.{token.id}", rights, token.expires)
+        rights = permissions.program_permissions(token.role, tuple(token.sites), tuple(token.scopes))
+        return Authenticated(f"{PROGRAM_USER}.{token.id}", rights, token.expires)
 
-    def _outside(self, request: Request, now_s: float) -> Reason | None:
+    def _outside(self, request: AuthRequest, now_s: float) -> RefusalReason | None:
         if not self.ready:
             return "starting"
         if request.type not in _TYPES:
             return "protocol"
         return "banned" if self.banned("", request.address, now_s) else None
 
-    def _proof(self, account: Account, request: Request, now_s: float) -> _Proof | Reason:
+    def _proof(self, account: DeviceAccount, request: AuthRequest, now_s: float) -> _Proof | RefusalReason:
         certificate = request.certificate
         if certificate is not None and HANDLE.fullmatch(certificate.name):
-            if not _certified(account, certificate):
+            if not _certificate_matches(account, certificate):
                 return "certificate"
             if not request.password:
                 return _Proof(None)
         password = request.password
         if not password:
             return "password"
-        if credentials.looks_signed(password):
+        if credentials.is_token(password):
             signed = credentials.read_token(self._token_key, password, now_s)
             if signed is None or signed.device != account.id or signed.issued_s < account.valid_from:
                 return "password"
             return _Proof(signed.expires_s)
         return _Proof(None) if self._matches(account, password) else "password"
 
-    def _matches(self, account: Account, password: str) -> bool:
-        if len(password) > credentials.MOST_SECRET or not account.secret:
+    def _matches(self, account: DeviceAccount, password: str) -> bool:
+        if len(password) > credentials.MAX_SECRET_CHARS or not account.secret:
             return False
         digest = hashlib.blake2b(password.encode(errors="replace"), key=self._key, digest_size=32).digest()
         known = self._verified.get(account.id)
         if known is not None and known[0] == account.secret and hmac.compare_digest(known[1], digest):
             return True
-        if not credentials.matches(password, account.secret):
+        if not credentials.verify_secret(password, account.secret):
             return False
         self._verified[account.id] = (account.secret, digest)
-        if len(self._verified) > MOST_VERIFIED:
+        if len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)
         return True
 
@@ -249,21 +251,21 @@ class _Proof:
     expires_s: float | None
 
 
-def _account(value: bytes) -> Account | None:
+def _decode_account(value: bytes) -> DeviceAccount | None:
     try:
-        return msgspec.json.decode(value, type=Account)
+        return msgspec.json.decode(value, type=DeviceAccount)
     except msgspec.MsgspecError:
         return None
 
 
-def _name(account: Account) -> str:
+def _connection_name(account: DeviceAccount) -> str:
     return f"{account.id}.{account.fingerprint()}"
 
 
-def _bound(client_id: str, id_: str) -> bool:
+def _owns_client_id(client_id: str, id_: str) -> bool:
     return client_id == id_ or client_id.startswith(f"{id_}-")
 
 
-def _certified(account: Account, certificate: Certificate) -> bool:
+def _certificate_matches(account: DeviceAccount, certificate: ClientCertificate) -> bool:
     same = not account.certificate or hmac.compare_digest(account.certificate.lower(), certificate.sha256)
     return certificate.name == account.id and same

@@ -19,15 +19,15 @@ from headcount.messaging.kv import Bucket
 DEVICE_BAN = "device.{id}"
 ADDRESS_BAN = "address.{hex}"
 #: Nobody is kept out for longer, nor for less than a second.
-MOST_S = 366 * 86_400.0
-MOST_REASON = 200
+MAX_BAN_S = 366 * 86_400.0
+MAX_REASON_CHARS = 200
 #: The mark of a ban that was lifted stays so long, for those who were away.
-_MARK_S = 60
-_HEX = re.compile(r"address\.((?:[0-9a-f]{2})+)")
+_TOMBSTONE_S = 60
+_ADDRESS_KEY = re.compile(r"address\.((?:[0-9a-f]{2})+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Banned:
+class ActiveBan:
     """Who is kept out, until when and why."""
 
     device: str | None
@@ -36,14 +36,14 @@ class Banned:
     reason: str
 
 
-class Bans:
+class BanList:
     """The bucket BAN; every call raises LogError if the log doesn't answer."""
 
     def __init__(self, bucket: Bucket) -> None:
         """Work on this bucket."""
         self._bucket = bucket
 
-    async def add(self, who: str, for_s: float, reason: str, *, guesses: bool = False) -> Banned:
+    async def add(self, who: str, for_s: float, reason: str, *, guesses: bool = False) -> ActiveBan:
         """Keep a device (its id) or an address out for a time, in place of what was set before.
 
         With `guesses` only those from an address who prove nothing.
@@ -51,14 +51,14 @@ class Bans:
         Raises:
             DeviceError: it is neither, or the time or reason can't be used.
         """
-        key = key_of(who)
-        if not 1 <= for_s <= MOST_S:
-            raise DeviceError("a ban", f"lasts 1 to {MOST_S:.0f} s, not {for_s:g}", "Name another time")
-        if len(reason) > MOST_REASON or not reason.isprintable():
-            raise DeviceError("a ban's reason", f"has up to {MOST_REASON} characters", "Use fewer")
+        key = ban_key(who)
+        if not 1 <= for_s <= MAX_BAN_S:
+            raise DeviceError("a ban", f"lasts 1 to {MAX_BAN_S:.0f} s, not {for_s:g}", "Name another time")
+        if len(reason) > MAX_REASON_CHARS or not reason.isprintable():
+            raise DeviceError("a ban's reason", f"has up to {MAX_REASON_CHARS} characters", "Use fewer")
         ban = Ban(time.time() + for_s, reason, guesses)
         await self._bucket.put(key, msgspec.json.encode(ban), ttl_s=math.ceil(for_s))
-        return banned(key, ban)
+        return active_ban(key, ban)
 
     async def lift(self, who: str) -> bool:
         """Let somebody in again; False: they weren't kept out.
@@ -66,23 +66,23 @@ class Bans:
         Raises:
             DeviceError: it is neither a device's id nor an address.
         """
-        key = key_of(who)
+        key = ban_key(who)
         there = key in await self._bucket.newest(key)
         if there:
-            await self._bucket.delete(key, ttl_s=_MARK_S)
+            await self._bucket.delete(key, ttl_s=_TOMBSTONE_S)
         return there
 
-    async def all(self) -> list[Banned]:
+    async def all(self) -> list[ActiveBan]:
         """Who is kept out now, those who are longest last."""
         now_s, found = time.time(), []
         for key, entry in (await self._bucket.newest()).items():
             ban = msgspec.json.decode(entry.value, type=Ban)
             if ban.until > now_s:
-                found.append(banned(key, ban))
+                found.append(active_ban(key, ban))
         return sorted(found, key=lambda one: one.until)
 
 
-def key_of(who: str) -> str:
+def ban_key(who: str) -> str:
     """The key of a device's or an address's ban.
 
     Raises:
@@ -97,13 +97,13 @@ def key_of(who: str) -> str:
     return DEVICE_BAN.format(id=who)
 
 
-def banned(key: str, ban: Ban) -> Banned:
+def active_ban(key: str, ban: Ban) -> ActiveBan:
     """A ban with what its key says."""
-    address = address_of(key)
-    return Banned(None if address else key.partition(".")[2], address, ban.until, ban.reason)
+    address = banned_address(key)
+    return ActiveBan(None if address else key.partition(".")[2], address, ban.until, ban.reason)
 
 
-def address_of(key: str) -> str | None:
+def banned_address(key: str) -> str | None:
     """The address that a key is about; None: it is about a device."""
-    match = _HEX.fullmatch(key)
+    match = _ADDRESS_KEY.fullmatch(key)
     return bytes.fromhex(match[1]).decode(errors="replace") if match else None

@@ -22,20 +22,20 @@ from headcount.messages.topics import ID, Kind
 from headcount.messaging.kv import Bucket
 
 #: Of one device: that wait for an answer, and that are kept at all.
-MOST_OPEN, MOST_KEPT = 20, 200
-MOST_TEXT = 256
-DEFAULT_EXPIRES_S, LONGEST_S = 86_400.0, 7 * 86_400.0
-INTERVAL_S = (1.0, 86_400.0)
+MAX_OPEN, MAX_STORED = 20, 200
+MAX_TEXT_CHARS = 256
+DEFAULT_EXPIRES_S, MAX_EXPIRES_S = 86_400.0, 7 * 86_400.0
+INTERVAL_RANGE_S = (1.0, 86_400.0)
 #: How long a finished command can still be looked at.
-KEPT_S = 86_400.0
-OPEN = frozenset({"queued", "sent"})
+RETENTION_S = 86_400.0
+OPEN_STATES = frozenset({"queued", "sent"})
 #: What an answer may have; longer ones are none.
-MOST_ACK_BYTES = 4096
+MAX_ACK_BYTES = 4096
 COMMAND_ID = re.compile(r"[0-9a-f]{16}")
 _ATTEMPTS = 8
 
 
-class Commands:
+class CommandStore:
     """The commands of all devices, in the bucket COMMAND. Every call raises LogError if the log doesn't answer."""
 
     def __init__(self, bucket: Bucket) -> None:
@@ -62,7 +62,7 @@ class Commands:
             site: of the device.
             kind: of the device.
             device: its id.
-            command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds) or `message` (with text).
+            command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds) or `command_message` (with text).
             now_s: Unix seconds.
             expires_s: for so many seconds it is tried.
             interval_s: a fix every so many seconds.
@@ -84,15 +84,15 @@ class Commands:
             until=until,
             text=text,
         )
-        check(made)
+        validate_command(made)
         kept = await self.of(device)
-        if sum(each.state in OPEN for each in kept) >= MOST_OPEN or len(kept) >= MOST_KEPT:
+        if sum(each.state in OPEN_STATES for each in kept) >= MAX_OPEN or len(kept) >= MAX_STORED:
             raise DeviceError(
                 "command",
-                f"{MOST_OPEN} wait for this device already",
+                f"{MAX_OPEN} wait for this device already",
                 "Withdraw some, or wait for its answers",
             )
-        await self._bucket.replace(key_of(made), msgspec.json.encode(made), 0)
+        await self._bucket.replace(command_key(made), msgspec.json.encode(made), 0)
         return made
 
     async def of(self, device: str) -> list[Command]:
@@ -147,9 +147,9 @@ class Commands:
         state = "acknowledged" if ack.ok else "refused"
 
         def changed(found: Command) -> Command | None:
-            if found.state not in OPEN or (found.site, found.kind) != (site, kind):
+            if found.state not in OPEN_STATES or (found.site, found.kind) != (site, kind):
                 return None
-            text = "".join(filter(str.isprintable, ack.text))[:MOST_TEXT]
+            text = "".join(filter(str.isprintable, ack.text))[:MAX_TEXT_CHARS]
             return msgspec.structs.replace(found, state=state, answered=now_s, answer=text)
 
         return await self.update(device, ack.id, changed)
@@ -158,7 +158,7 @@ class Commands:
         """Its time is over."""
 
         def changed(found: Command) -> Command | None:
-            over = found.state in OPEN and found.expires <= now_s
+            over = found.state in OPEN_STATES and found.expires <= now_s
             return msgspec.structs.replace(found, state="expired") if over else None
 
         await self.update(command.device, command.id, changed)
@@ -177,7 +177,10 @@ class Commands:
             after = None if found is None else change(found)
             if after is None:
                 return None
-            if await self._bucket.rewrite(key_of(after), msgspec.json.encode(after), revision) is not None:
+            if (
+                await self._bucket.rewrite(command_key(after), msgspec.json.encode(after), revision)
+                is not None
+            ):
                 return after
         return None
 
@@ -191,19 +194,19 @@ class Commands:
         )
 
 
-def key_of(command: Command) -> str:
+def command_key(command: Command) -> str:
     """Under which a command is kept."""
     return f"{command.device}.{command.id}"
 
 
-def over_s(command: Command) -> float:
+def ends_s(command: Command) -> float:
     """When a command stops being looked after: it expires, or, finished, is erased (Unix seconds)."""
-    if command.state in OPEN:
+    if command.state in OPEN_STATES:
         return command.expires
-    return (command.answered or command.expires) + KEPT_S
+    return (command.answered or command.expires) + RETENTION_S
 
 
-def message(command: Command) -> CommandSent:
+def command_message(command: Command) -> CommandSent:
     """What the device gets."""
     return CommandSent(
         id=command.id,
@@ -215,9 +218,9 @@ def message(command: Command) -> CommandSent:
     )
 
 
-def decoded_ack(payload: bytes) -> Ack | None:
+def decode_ack(payload: bytes) -> Ack | None:
     """A device's answer; None where it is none."""
-    if len(payload) > MOST_ACK_BYTES:
+    if len(payload) > MAX_ACK_BYTES:
         return None
     try:
         ack = msgspec.json.decode(payload, type=Ack)
@@ -226,7 +229,7 @@ def decoded_ack(payload: bytes) -> Ack | None:
     return ack if COMMAND_ID.fullmatch(ack.id) else None
 
 
-def check(command: Command) -> None:
+def validate_command(command: Command) -> None:
     """Refuse what no device could do.
 
     Raises:
@@ -237,9 +240,9 @@ def check(command: Command) -> None:
             f"device {command.device[:64]!r}", "is no id", "`headcount device list` has all of them"
         )
     lasts_s = command.expires - command.created
-    if not 1.0 <= lasts_s <= LONGEST_S:
+    if not 1.0 <= lasts_s <= MAX_EXPIRES_S:
         raise DeviceError(
-            "expires", f"is not within 1 second and {LONGEST_S / 86_400:g} days", "Choose another"
+            "expires", f"is not within 1 second and {MAX_EXPIRES_S / 86_400:g} days", "Choose another"
         )
     wanted = {"interval": "interval_s", "pause": "until", "message": "text"}.get(command.command)
     for name in ("interval_s", "until", "text"):
@@ -252,17 +255,17 @@ def check(command: Command) -> None:
 
 
 def _check_values(command: Command) -> None:
-    least, most = INTERVAL_S
+    least, most = INTERVAL_RANGE_S
     if command.interval_s is not None and not least <= command.interval_s <= most:
         raise DeviceError("interval_s", f"is not within {least:g} and {most:g} seconds", "Choose another")
     if command.until is not None:
         ahead_s = command.until - command.created
-        if not math.isfinite(ahead_s) or not 0 < ahead_s <= LONGEST_S:
+        if not math.isfinite(ahead_s) or not 0 < ahead_s <= MAX_EXPIRES_S:
             raise DeviceError(
-                "until", f"is not within the next {LONGEST_S / 86_400:g} days", "Choose another"
+                "until", f"is not within the next {MAX_EXPIRES_S / 86_400:g} days", "Choose another"
             )
-    if command.text is not None and not (0 < len(command.text) <= MOST_TEXT and _is_text(command.text)):
-        raise DeviceError("text", f"is not 1 to {MOST_TEXT} printable characters", "Shorten it")
+    if command.text is not None and not (0 < len(command.text) <= MAX_TEXT_CHARS and _is_text(command.text)):
+        raise DeviceError("text", f"is not 1 to {MAX_TEXT_CHARS} printable characters", "Shorten it")
 
 
 def _is_text(text: str) -> bool:

@@ -24,11 +24,11 @@ from joserfc.jwk import OctKey
 #: Random bytes of a secret; told as 32 characters of base 32.
 SECRET_BYTES = 20
 #: Longer ones are refused unseen.
-MOST_SECRET, MOST_TOKEN = 256, 1024
+MAX_SECRET_CHARS, MAX_TOKEN_CHARS = 256, 1024
 _COST, _BLOCK, _PARALLEL = 128, 8, 1
 _SALT_BYTES, _HASH_BYTES = 16, 32
 #: A hash whose parameters ask for more than this is no hash of ours.
-_MOST_COST = 1 << 14
+_MAX_COST = 1 << 14
 _HASHED = re.compile(r"scrypt\$(\d{1,5})\$(\d{1,2})\$(\d)\$([A-Za-z0-9_-]{22})\$([A-Za-z0-9_-]{43})")
 _ALGORITHM = "HS256"
 _AUDIENCE = "device"
@@ -41,31 +41,31 @@ def new_secret() -> str:
     return base64.b32encode(secrets.token_bytes(SECRET_BYTES)).decode().lower()
 
 
-def hashed(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     """What is kept of a secret: `scrypt$N$r$p$salt$hash`, salted with 128 random bits."""
     salt = secrets.token_bytes(_SALT_BYTES)
     digest = _scrypt(secret.encode(), salt, _COST, _BLOCK, _PARALLEL)
-    return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(salt)}${_text(digest)}"
+    return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_encode(salt)}${_encode(digest)}"
 
 
-def matches(secret: str, hash_: str) -> bool:
+def verify_secret(secret: str, hash_: str) -> bool:
     """Whether a secret is the one of which this hash was kept; compared in constant time, never raises."""
     parts = _HASHED.fullmatch(hash_)
-    if parts is None or not secret or len(secret) > MOST_SECRET:
+    if parts is None or not secret or len(secret) > MAX_SECRET_CHARS:
         return False
     cost, block, parallel = (int(part) for part in parts.groups()[:3])
-    if cost > _MOST_COST:
+    if cost > _MAX_COST:
         return False
     try:
-        digest = _scrypt(secret.encode(), _bytes(parts[4]), cost, block, parallel)
-        return hmac.compare_digest(digest, _bytes(parts[5]))
+        digest = _scrypt(secret.encode(), _decode(parts[4]), cost, block, parallel)
+        return hmac.compare_digest(digest, _decode(parts[5]))
     except (ValueError, binascii.Error):  # parameters that scrypt refuses, lone surrogates
         return False
 
 
 # --- signed tokens -----------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Signed:
+class DeviceTokenClaims:
     """What a valid token says; times are Unix seconds."""
 
     device: str
@@ -78,7 +78,7 @@ def token_key(secret: str) -> bytes:
     return hashlib.blake2b(b"device tokens", key=secret.encode()[:64], digest_size=32).digest()
 
 
-def signed_token(key: bytes, device: str, expires_s: float, now_s: float) -> str:
+def sign_token(key: bytes, device: str, expires_s: float, now_s: float) -> str:
     """A token (JWT, HS256) with which a device may sign in until `expires_s`; all times are Unix seconds."""
     claims = {"sub": device, "aud": _AUDIENCE, "iat": now_s, "exp": expires_s}
     return jwt.encode({"alg": _ALGORITHM}, claims, OctKey.import_key(key), algorithms=[_ALGORITHM])
@@ -90,9 +90,9 @@ def check_token(key: bytes, token: str, now_s: float) -> tuple[str, float] | Non
     return None if signed is None else (signed.device, signed.issued_s)
 
 
-def read_token(key: bytes, token: str, now_s: float) -> Signed | None:
+def read_token(key: bytes, token: str, now_s: float) -> DeviceTokenClaims | None:
     """All that a token says; None if it isn't ours, or is over."""
-    if not looks_signed(token):
+    if not is_token(token):
         return None
     try:
         claims = jwt.decode(token, OctKey.import_key(key), algorithms=[_ALGORITHM]).claims
@@ -105,21 +105,21 @@ def read_token(key: bytes, token: str, now_s: float) -> Signed | None:
         return None
     if not issued_s - LEEWAY_S <= now_s < expires_s:
         return None
-    return Signed(device, float(issued_s), float(expires_s))
+    return DeviceTokenClaims(device, float(issued_s), float(expires_s))
 
 
-def looks_signed(password: str) -> bool:
+def is_token(password: str) -> bool:
     """Whether a password has the form of a signed token; secrets have no dots."""
-    return password.count(".") == 2 and len(password) <= MOST_TOKEN
+    return password.count(".") == 2 and len(password) <= MAX_TOKEN_CHARS
 
 
 def _scrypt(secret: bytes, salt: bytes, cost: int, block: int, parallel: int) -> bytes:
     return hashlib.scrypt(secret, salt=salt, n=cost, r=block, p=parallel, dklen=_HASH_BYTES)
 
 
-def _text(raw: bytes) -> str:
+def _encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def _bytes(text: str) -> bytes:
+def _decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

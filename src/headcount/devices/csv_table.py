@@ -15,33 +15,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headcount.devices.provisioning import handout
-from headcount.devices.registry import Registry, new_handle, with_fields
+from headcount.devices.provisioning import provisioning_links
+from headcount.devices.registry import Registry, apply_changes, new_handle
 from headcount.errors import AliasTakenError, DeviceError, LogError
 from headcount.messages.records import Device, Seen
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 
 #: Devices of one import.
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 #: Of an import's text, in characters.
-MOST_CHARACTERS = 64 << 20
+MAX_CHARACTERS = 64 << 20
 #: What an import may give; only `kind` must be there.
-GIVEN = ("kind", "label", "groups", "aliases", "gateway", "firmware", "app")
+IMPORT_COLUMNS = ("kind", "label", "groups", "aliases", "gateway", "firmware", "app")
 #: What an export has besides; an import reads past it, so that an export can be imported elsewhere.
-TOLD = ("id", "site", "status", "created", "last_seen")
-EXPORTED = ("id", "site", "kind", "label", "groups", "aliases", "gateway", "firmware", "app", "status", "created", "last_seen")  # fmt: skip
-SECRETS = ("id", "secret", "label")
-CODES = ("code", "expires", "owntracks", "page")
+EXPORT_ONLY_COLUMNS = ("id", "site", "status", "created", "last_seen")
+EXPORT_COLUMNS = ("id", "site", "kind", "label", "groups", "aliases", "gateway", "firmware", "app", "status", "created", "last_seen")  # fmt: skip
+SECRET_COLUMNS = ("id", "secret", "label")
+CODE_COLUMNS = ("code", "expires", "owntracks", "page")
 _FORMULA = "=+-@＝＋－＠'"  # noqa: RUF001  # spreadsheets take the wide ones, too
-_PROBLEMS = 20
-_AT_ONCE = 50
+_MAX_PROBLEMS = 20
+_BATCH = 50
 _YES, _NO = ("yes", "true", "1"), ("no", "false", "0", "")
 _SPLIT = re.compile(r"(?:[^;\\]|\\.)+")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DeviceRow:
     """A device that is to be registered."""
 
     number: int  # the line of the file on which it ends
@@ -49,19 +49,19 @@ class Row:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def exported(devices: Iterable[Device], seen: Mapping[str, Seen]) -> Iterator[str]:
+def export_devices(devices: Iterable[Device], seen: Mapping[str, Seen]) -> Iterator[str]:
     """The table of devices, line by line, the header first."""
-    yield line(EXPORTED)
+    yield csv_line(EXPORT_COLUMNS)
     for device in devices:
         last = seen.get(device.id)
-        yield line(
+        yield csv_line(
             (
                 device.id,
                 device.site,
                 device.kind,
                 device.label,
-                joined(device.groups),
-                joined(device.aliases),
+                join_cell(device.groups),
+                join_cell(device.aliases),
                 "yes" if device.gateway else "no",
                 device.firmware,
                 device.app,
@@ -72,33 +72,33 @@ def exported(devices: Iterable[Device], seen: Mapping[str, Seen]) -> Iterator[st
         )
 
 
-def line(cells: Iterable[str]) -> str:
+def csv_line(cells: Iterable[str]) -> str:
     """One line of a table, safe to open in a spreadsheet."""
     out = io.StringIO()
-    csv.writer(out).writerow([_safe(cell) for cell in cells])
+    csv.writer(out).writerow([_escape_formula(cell) for cell in cells])
     return out.getvalue()
 
 
-def codes(made: Iterable[str], base: str, expires: float) -> str:
+def claim_codes_csv(made: Iterable[str], base: str, expires: float) -> str:
     """The table of claim codes with their links, under which address phones reach the API."""
-    lines = [line(CODES)]
+    lines = [csv_line(CODE_COLUMNS)]
     for code in made:
-        links = handout(base, code)
-        lines.append(line((code, iso(expires), links.owntracks, links.page)))
+        links = provisioning_links(base, code)
+        lines.append(csv_line((code, iso(expires), links.owntracks, links.page)))
     return "".join(lines)
 
 
-def parsed(text: str, site: str, most: int = MOST_ROWS) -> list[Row]:
+def parse_devices(text: str, site: str, most: int = MAX_ROWS) -> list[DeviceRow]:
     """The devices that a table wants registered on a site; all rows are usable, or none is taken.
 
     Raises:
         DeviceError: with the first 20 problems, each with the number of its line.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise DeviceError("the table", f"has more than {MOST_CHARACTERS} characters", "Cut it into several")
+    if len(text) > MAX_CHARACTERS:
+        raise DeviceError("the table", f"has more than {MAX_CHARACTERS} characters", "Cut it into several")
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     problems: list[str] = []
-    rows: list[Row] = []
+    rows: list[DeviceRow] = []
     named: dict[str, int] = {}  # alias → line
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
@@ -109,12 +109,12 @@ def parsed(text: str, site: str, most: int = MOST_ROWS) -> list[Row]:
             if len(rows) >= most:
                 raise DeviceError("the table", f"has more than {most} devices", "Cut it into several")
             try:
-                row = _row(header, cells, reader.line_num, site)
-                _check_twice(row, named)
+                row = _parse_row(header, cells, reader.line_num, site)
+                _check_unique_aliases(row, named)
                 rows.append(row)
             except DeviceError as error:
                 problems.append(f"line {reader.line_num}: {error}")
-                if len(problems) >= _PROBLEMS:
+                if len(problems) >= _MAX_PROBLEMS:
                     break
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
@@ -125,15 +125,15 @@ def parsed(text: str, site: str, most: int = MOST_ROWS) -> list[Row]:
     return rows
 
 
-async def import_rows(
-    registry: Registry, site: str, rows: list[Row], on_progress: Callable[[int], None] = lambda _: None
+async def import_devices(
+    registry: Registry, site: str, rows: list[DeviceRow], on_progress: Callable[[int], None] = lambda _: None
 ) -> list[tuple[Device, str]]:
     """Register the devices of a table: all, or none.
 
     Args:
         registry: where.
         site: on which site.
-        rows: as `parsed` gives them.
+        rows: as `parse_devices` gives them.
         on_progress: called with how many are registered.
 
     Returns:
@@ -145,14 +145,14 @@ async def import_rows(
     await _check_aliases(registry, rows)
     added: list[tuple[Device, str]] = []
     try:
-        for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
+        for start in range(0, len(rows), _BATCH):
+            some = rows[start : start + _BATCH]
             adding = [registry.add(site, row.kind, **row.fields) for row in some]
             answers = await asyncio.gather(*adding, return_exceptions=True)
             added += [answer for answer in answers if isinstance(answer, tuple)]
             for row, answer in zip(some, answers, strict=True):
                 if isinstance(answer, DeviceError):
-                    raise _refused(row, answer) from answer
+                    raise _import_error(row, answer) from answer
                 if isinstance(answer, BaseException):
                     raise answer
             on_progress(len(added))
@@ -163,7 +163,7 @@ async def import_rows(
     return added
 
 
-async def _check_aliases(registry: Registry, rows: list[Row]) -> None:
+async def _check_aliases(registry: Registry, rows: list[DeviceRow]) -> None:
     if not any(row.fields.get("aliases") for row in rows):
         return
     taken = {alias for device in (await registry.all()).values() for alias in device.aliases}
@@ -173,44 +173,46 @@ async def _check_aliases(registry: Registry, rows: list[Row]) -> None:
                 problem = AliasTakenError(
                     f"alias {alias!r}", "leads to another device", "Remove it there first"
                 )
-                raise _refused(row, problem)
+                raise _import_error(row, problem)
 
 
-def _refused(row: Row, error: DeviceError) -> DeviceError:
+def _import_error(row: DeviceRow, error: DeviceError) -> DeviceError:
     return DeviceError("nothing was imported", f"line {row.number}: {error}", "Mend this line")
 
 
-def joined(values: Iterable[str]) -> str:
+def join_cell(values: Iterable[str]) -> str:
     """Several texts as one cell."""
     return ";".join(value.replace("\\", "\\\\").replace(";", "\\;") for value in values)
 
 
-def split(cell: str) -> list[str]:
+def split_cell(cell: str) -> list[str]:
     """The texts of one cell."""
     return [re.sub(r"\\(.)", r"\1", part.strip()) for part in _SPLIT.findall(cell) if part.strip()]
 
 
-def _safe(cell: str) -> str:
+def _escape_formula(cell: str) -> str:
     return f"'{cell}" if cell[:1] and cell[0] in _FORMULA else cell
 
 
-def _plain(cell: str) -> str:
+def _unescape_formula(cell: str) -> str:
     return cell[1:] if len(cell) > 1 and cell[0] == "'" and cell[1] in _FORMULA else cell
 
 
 def _check_header(header: list[str]) -> None:
-    known = {*GIVEN, *TOLD}
+    known = {*IMPORT_COLUMNS, *EXPORT_ONLY_COLUMNS}
     if "kind" not in header:
-        raise DeviceError("line 1", "names no column `kind`", f"Name the columns: {', '.join(GIVEN)}")
+        raise DeviceError(
+            "line 1", "names no column `kind`", f"Name the columns: {', '.join(IMPORT_COLUMNS)}"
+        )
     for name in header:
         if name not in known:
-            remedy = f"There are {', '.join(GIVEN)}"
+            remedy = f"There are {', '.join(IMPORT_COLUMNS)}"
             raise DeviceError("line 1", f"names a column {name[:64]!r} that there isn't", remedy)
     if len(set(header)) < len(header):
         raise DeviceError("line 1", "names a column twice", "Name each once")
 
 
-def _check_twice(row: Row, named: dict[str, int]) -> None:
+def _check_unique_aliases(row: DeviceRow, named: dict[str, int]) -> None:
     for alias in row.fields.get("aliases", ()):
         if alias in named:
             problem = f"{alias!r} is on line {named[alias]} already"
@@ -218,10 +220,10 @@ def _check_twice(row: Row, named: dict[str, int]) -> None:
         named[alias] = row.number
 
 
-def _row(header: list[str], cells: list[str], number: int, site: str) -> Row:
+def _parse_row(header: list[str], cells: list[str], number: int, site: str) -> DeviceRow:
     if len(cells) != len(header):
         raise DeviceError(f"{len(cells)} cells", f"the header has {len(header)}", "Give each row as many")
-    values = {name: _plain(cell.strip()) for name, cell in zip(header, cells, strict=True)}
+    values = {name: _unescape_formula(cell.strip()) for name, cell in zip(header, cells, strict=True)}
     if values.get("site", site) not in {site, ""}:
         raise DeviceError("site", f"is {values['site'][:64]!r}", f"This import is for {site!r}")
     kind = values["kind"].lower()
@@ -230,11 +232,11 @@ def _row(header: list[str], cells: list[str], number: int, site: str) -> Row:
     fields: dict[str, Any] = {name: values[name] for name in ("label", "firmware", "app") if values.get(name)}
     for name in ("groups", "aliases"):
         if values.get(name):
-            fields[name] = split(values[name])
+            fields[name] = split_cell(values[name])
     if "gateway" in values:
         answer = values["gateway"].lower()
         if answer not in (*_YES, *_NO):
             raise DeviceError("gateway", f"is {values['gateway'][:64]!r}", "Use yes or no")
         fields["gateway"] = answer in _YES
-    with_fields(Device(id=new_handle(), site=site, kind=kind), fields)
-    return Row(number, kind, fields)
+    apply_changes(Device(id=new_handle(), site=site, kind=kind), fields)
+    return DeviceRow(number, kind, fields)

@@ -10,12 +10,12 @@ from itertools import islice
 from headcount.messages.records import Device, DeviceStatus, Seen
 from headcount.messages.topics import Kind
 
-MOST_ROWS = 500
-DEFAULT_ROWS = 100
+MAX_PAGE_SIZE = 500
+DEFAULT_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DevicePage:
     """Some devices in the order of their ids."""
 
     devices: list[Device]
@@ -24,7 +24,7 @@ class Page:
     #: Those of the devices that were ever connected since the broker started.
     seen: dict[str, Seen] = field(default_factory=dict)
 
-    def with_seen(self, seen: Mapping[str, Seen]) -> Page:
+    def with_seen(self, seen: Mapping[str, Seen]) -> DevicePage:
         """The same page, and when its devices were last connected."""
         here = {device.id: seen[device.id] for device in self.devices if device.id in seen}
         return dataclasses.replace(self, seen=here)
@@ -39,9 +39,9 @@ def page(
     group: str | None = None,
     text: str | None = None,
     after: str = "",
-    limit: int = DEFAULT_ROWS,
-) -> Page:
-    """The first `limit` devices (`MOST_ROWS` at most) after an id that a filter lets through.
+    limit: int = DEFAULT_PAGE_SIZE,
+) -> DevicePage:
+    """The first `limit` devices (`MAX_PAGE_SIZE` at most) after an id that a filter lets through.
 
     Args:
         devices: in the order of their ids; no more of them are looked at than it takes.
@@ -53,7 +53,7 @@ def page(
         after: with a larger id.
         limit: so many at most.
     """
-    limit = max(1, min(limit, MOST_ROWS))
+    limit = max(1, min(limit, MAX_PAGE_SIZE))
     wanted = None if text is None else text.casefold()
     chosen = (
         device
@@ -66,4 +66,4 @@ def page(
         and (wanted is None or wanted in device.label.casefold())
     )
     first = list(islice(chosen, limit + 1))
-    return Page(first[:limit], first[limit - 1].id if len(first) > limit else "")
+    return DevicePage(first[:limit], first[limit - 1].id if len(first) > limit else "")

@@ -15,26 +15,26 @@ from headcount.messages.records import DeviceStatus, Role
 from headcount.messages.topics import Kind
 
 #: The largest message of a device; the streams take no larger ones.
-PAYLOAD_BYTES = 64 << 10
+MAX_PAYLOAD_BYTES = 64 << 10
 #: Subscriptions of one connection.
-SUBSCRIPTIONS = 50
+MAX_SUBSCRIPTIONS = 50
 #: What hears more than the public has, and the scope of the API that stands for it.
 EXACT, EVENTS = ("exact", "counts:exact"), ("events", "events:read")
 #: The user name of programs; their password is their token.
-PROGRAM = "token"
+PROGRAM_USER = "token"
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class Permissions:
     """Subjects (NATS) that somebody may publish to and subscribe to."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    subscriptions: int = SUBSCRIPTIONS
-    payload_bytes: int = PAYLOAD_BYTES
+    subscriptions: int = MAX_SUBSCRIPTIONS
+    payload_bytes: int = MAX_PAYLOAD_BYTES
 
 
-class Sender(Protocol):
+class DeviceIdentity(Protocol):
     """Of a device, what its rights depend on."""
 
     id: str
@@ -44,7 +44,7 @@ class Sender(Protocol):
     gateway: bool
 
 
-def of_device(device: Sender) -> Rights | None:
+def device_permissions(device: DeviceIdentity) -> Permissions | None:
     """A device's rights; None: it isn't let in."""
     if device.status not in {"active", "paused"}:
         return None
@@ -52,7 +52,7 @@ def of_device(device: Sender) -> Rights | None:
     public = (f"headcount.{device.site}.counts", f"headcount.{device.site}.counts.>")
     subscribe = (*public, f"headcount.{device.site}.site", f"{own}.cmd")
     if device.status == "paused":
-        return Rights((f"{own}.ack",), subscribe)
+        return Permissions((f"{own}.ack",), subscribe)
     logged = f"fix.*.{device.site}.{device.kind}.{device.id}"
     owntracks = f"owntracks.{device.id}.*"
     publish: tuple[str, ...] = (
@@ -66,10 +66,10 @@ def of_device(device: Sender) -> Rights | None:
     )
     if device.gateway:
         publish += ("car-iotp", "mobile-iotp")
-    return Rights(publish, subscribe)
+    return Permissions(publish, subscribe)
 
 
-def of_program(role: Role, sites: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Rights:
+def program_permissions(role: Role, sites: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Permissions:
     """A program's rights on these sites (none named: on all): it publishes nothing.
 
     `scopes` narrow what the role has; none named: all of it.
@@ -80,11 +80,11 @@ def of_program(role: Role, sites: tuple[str, ...] = (), scopes: tuple[str, ...] 
         subject
         for site in sites or ("*",)
         for name in names
-        for subject in _heard(f"headcount.{site}.{name}")
+        for subject in _with_parent(f"headcount.{site}.{name}")
     )
-    return Rights((), subscribe, max(SUBSCRIPTIONS, len(subscribe)))
+    return Permissions((), subscribe, max(MAX_SUBSCRIPTIONS, len(subscribe)))
 
 
-def _heard(subject: str) -> tuple[str, ...]:
+def _with_parent(subject: str) -> tuple[str, ...]:
     """MQTT's `counts/#` also means `counts` itself; `site` has nothing below it."""
     return (subject,) if subject.endswith(".site") else (subject, f"{subject}.>")

@@ -21,7 +21,7 @@ _WEBSOCKET_PATH = "/mqtt"
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class MqttAddress:
     """Where devices reach the broker."""
 
     host: str
@@ -37,14 +37,14 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Handout:
+class ProvisioningLinks:
     """A link for a phone's app, and one for its browser; either uses up the code."""
 
     owntracks: str
     page: str
 
 
-def handout(base: str, code: str) -> Handout:
+def provisioning_links(base: str, code: str) -> ProvisioningLinks:
     """The links of a code.
 
     The page's is in the fragment, which browsers don't send, so it is in no server's log. The app's has
@@ -56,10 +56,10 @@ def handout(base: str, code: str) -> Handout:
     """
     plain = code.replace("-", "")
     file = f"{base}/v1/provision/{plain}.otrc"
-    return Handout(f"owntracks:///config?url={quote(file, safe='')}", f"{base}/me#join={plain}")
+    return ProvisioningLinks(f"owntracks:///config?url={quote(file, safe='')}", f"{base}/me#join={plain}")
 
 
-def host_of(base: str) -> str:
+def public_host(base: str) -> str:
     """The machine in an address.
 
     Raises:
@@ -75,7 +75,7 @@ def host_of(base: str) -> str:
     return host
 
 
-def owntracks_settings(device: Device, secret: str, address: Address) -> dict[str, Any]:
+def owntracks_settings(device: Device, secret: str, address: MqttAddress) -> dict[str, Any]:
     """The settings of the app OwnTracks (an .otrc file) for a device.
 
     Source: OwnTracks' booklet, tech/json, `_type=configuration`. The app sends with QoS 1, retains nothing,

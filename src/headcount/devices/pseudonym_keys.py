@@ -30,15 +30,15 @@ from headcount.messaging.streams import DAYKEY_BUCKET
 _log = logging.getLogger(__name__)
 
 #: How long after its end something of a day may still be kept: 24 hours in whole ones, and time to drop them.
-OVER_S = 26 * 3600
+KEY_RETENTION_S = 26 * 3600
 #: So often what is due is made and destroyed, and everybody forgets what was.
-LOOK_S = 60.0
-RETRY_S = 1.0
+POLL_INTERVAL_S = 60.0
+RETRY_INTERVAL_S = 1.0
 #: A key that somebody else has just made may not be everywhere yet.
-ATTEMPTS, ATTEMPT_S = 20, 0.05
+ATTEMPTS, ATTEMPT_PAUSE_S = 20, 0.05
 
 
-class DayKeys:
+class PseudonymKeys:
     """The keys of the days that are still kept, over one connection."""
 
     def __init__(self, nc: Client, js: JetStreamContext) -> None:
@@ -74,7 +74,7 @@ class DayKeys:
             return
         now_s = await self._bucket.now_s()
         for day in missing:
-            if not is_over(day, now_s):
+            if not is_expired(day, now_s):
                 await self._have(day)
 
     async def _have(self, day: int) -> None:
@@ -88,7 +88,7 @@ class DayKeys:
             if await self._bucket.replace(key, made, 0) is not None:
                 self.keys[day] = made
                 return
-            await asyncio.sleep(ATTEMPT_S)
+            await asyncio.sleep(ATTEMPT_PAUSE_S)
         raise LogError(f"the key of day {_date(day)} is there and can't be read")
 
     async def pseudonyms_of(self, kind: Kind, device: str) -> dict[int, str]:
@@ -109,12 +109,12 @@ class DayKeys:
         Tomorrow's is there a whole day ahead, so that midnight needs nothing that could be down.
         """
         while not stop.is_set():
-            wait_s = LOOK_S
+            wait_s = POLL_INTERVAL_S
             try:
                 await self.tend(await self._bucket.now_s())
             except LogError as error:
                 _log.warning("keys of the days: %s; trying again", error)
-                wait_s = RETRY_S
+                wait_s = RETRY_INTERVAL_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait_s)
 
@@ -130,7 +130,7 @@ class DayKeys:
             if day not in self.keys:
                 await self._have(day)
         for day in sorted(self.keys):
-            if is_over(day, now_s):
+            if is_expired(day, now_s):
                 await self._bucket.erase(DAYKEY_KEY.format(day=day))
                 del self.keys[day]
                 _log.info("the key of day %s is destroyed: nothing of that day is kept", _date(day))
@@ -138,19 +138,19 @@ class DayKeys:
     async def follow(self) -> None:
         """For those who only use keys: look now and then which there are, for ever."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             try:
                 await self.load()
             except LogError as error:
                 _log.warning("keys of the days: %s; trying again", error)
                 # without the log, what is over is forgotten by our own clock
-                for day in [day for day in self.keys if is_over(day, time.time())]:
+                for day in [day for day in self.keys if is_expired(day, time.time())]:
                     del self.keys[day]
 
 
-def is_over(day: int, now_s: float) -> bool:
+def is_expired(day: int, now_s: float) -> bool:
     """Whether nothing of that day is kept any more at `now_s` (Unix seconds)."""
-    return now_s > (day + 1) * DAY_S + OVER_S
+    return now_s > (day + 1) * DAY_S + KEY_RETENTION_S
 
 
 def _day(key: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Keys of which a tally counts at the same time; above that new ones aren't counted until the minute ends.
-MOST_KEYS = 200_000
+MAX_KEYS = 200_000
 MINUTE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MqttRateLimits:
     """What is too much.
 
     A device may send at these rates for ever. A phone that was away sends what it has kept in one go: so
@@ -31,10 +31,10 @@ class Limits:
     ban_s: float = 600.0
 
 
-class Tally:
+class AttemptCounter:
     """How often each key came in the current minute."""
 
-    def __init__(self, most_keys: int = MOST_KEYS) -> None:
+    def __init__(self, most_keys: int = MAX_KEYS) -> None:
         """Count at most so many keys."""
         self._most = most_keys
         self._counts: dict[str, int] = {}
@@ -55,10 +55,10 @@ class Tally:
         self._counts.pop(key, None)
 
 
-class Meter:
+class DeviceRateLimiter:
     """What each device may still send: two leaky buckets each, which fill at the limits' rates."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: MqttRateLimits) -> None:
         """Measure against these limits."""
         self._limits = limits
         self._used: dict[str, tuple[float, float, float]] = {}  # messages, bytes over the rate; when

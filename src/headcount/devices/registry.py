@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from headcount.devices import credentials
-from headcount.devices.device_filter import DEFAULT_ROWS, Page, page
+from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, DevicePage, page
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.messages.records import (
     ALIAS_KEY,
@@ -38,16 +38,16 @@ from headcount.messages.records import (
 from headcount.messages.topics import HANDLE, ID, KINDS, Kind
 from headcount.messaging.kv import Bucket, Entry
 
-MOST_LABEL = 100
-MOST_GROUPS, MOST_ALIASES = 20, 10
+MAX_LABEL_CHARS = 100
+MAX_GROUPS, MAX_ALIASES = 20, 10
 #: Of an alias, a firmware's or an app's name.
-MOST_TEXT = 128
+MAX_TEXT_CHARS = 128
 #: Of somebody who is overtaken again and again; then an error.
 _ATTEMPTS = 20
 #: An alias that leads nowhere is being given to a device, or somebody was killed while he did that.
-UNFINISHED_S = 60.0
+UNFINISHED_CLAIM_S = 60.0
 #: A used link outlives what it replaced, should that ever be left behind.
-_LONGER_S = 2 * 3600
+_USED_LINK_EXTRA_S = 2 * 3600
 #: What may be changed; the rest follows from it, or never changes.
 CHANGEABLE = ("label", "groups", "aliases", "gateway", "firmware", "app", "certificate", "status", "resume")
 
@@ -73,7 +73,7 @@ class Registry:
         self._bucket = bucket
         self._seen = seen
         self._key = alias_key(secret)
-        self.unfinished_s = UNFINISHED_S
+        self.unfinished_s = UNFINISHED_CLAIM_S
 
     # --- reading -------------------------------------------------------------------------------
     async def get(self, id_: str) -> Device | None:
@@ -83,7 +83,7 @@ class Registry:
     async def all(self) -> dict[str, Device]:
         """Every device by its id, in their order. Whoever asks often has a `Directory`."""
         entries = await self._bucket.newest(DEVICE_KEY.format(id="*"))
-        devices = (decoded(entries[key].value) for key in sorted(entries))
+        devices = (decode_device(entries[key].value) for key in sorted(entries))
         return {device.id: device for device in devices}
 
     async def list(
@@ -95,8 +95,8 @@ class Registry:
         group: str | None = None,
         text: str | None = None,
         after: str = "",
-        limit: int = DEFAULT_ROWS,
-    ) -> Page:
+        limit: int = DEFAULT_PAGE_SIZE,
+    ) -> DevicePage:
         """The devices of a site in the order of their ids, those after `after`; see `pages.page`."""
         devices = await self.all()
         chosen = page(
@@ -146,10 +146,10 @@ class Registry:
         now_s = time.time()
         secret = credentials.new_secret()
         device = Device(id=new_handle(), site=site, kind=kind, created=now_s, changed=now_s)
-        device = with_fields(device, fields)
-        device.secret = credentials.hashed(secret)
+        device = apply_changes(device, fields)
+        device.secret = credentials.hash_secret(secret)
         await self._claim(device, device.aliases)
-        if await self._bucket.replace(DEVICE_KEY.format(id=device.id), encoded(device), 0) is None:
+        if await self._bucket.replace(DEVICE_KEY.format(id=device.id), encode_device(device), 0) is None:
             raise DeviceError(device.id, "is a device already", "Try again")  # as likely as 1 in 10^24
         return device, secret
 
@@ -161,7 +161,7 @@ class Registry:
             AliasTakenError: an alias is another device's.
             DeviceError: a field isn't usable.
         """
-        device = await self._update(id_, lambda device: with_fields(device, fields))
+        device = await self._update(id_, lambda device: apply_changes(device, fields))
         if device.status == "disabled":
             await self.end_links(id_)
         return device
@@ -173,8 +173,8 @@ class Registry:
             UnknownDeviceError: there is no such device.
         """
         secret = credentials.new_secret()
-        hash_, now_s = credentials.hashed(secret), time.time()
-        device = await self._update(id_, lambda device: _replaced(device, secret=hash_, valid_from=now_s))
+        hash_, now_s = credentials.hash_secret(secret), time.time()
+        device = await self._update(id_, lambda device: _replace(device, secret=hash_, valid_from=now_s))
         await self.end_links(id_)
         return device, secret
 
@@ -194,7 +194,7 @@ class Registry:
         """Let it in no more, and have everything about it erased: names at once, the rest by the erasure."""
 
         def removed(device: Device) -> Device:
-            return _replaced(
+            return _replace(
                 device, status="erasing", secret="", certificate="", label="", groups=[], resume=None
             )
 
@@ -216,7 +216,7 @@ class Registry:
         ended = 0
         for key, entry in entries.items():
             link = msgspec.json.decode(entry.value, type=Link)
-            if link.device == id_ and await spend(self._bucket, key, link, entry.revision):
+            if link.device == id_ and await use_up_link(self._bucket, key, link, entry.revision):
                 ended += link.left > 0
         return ended
 
@@ -226,7 +226,7 @@ class Registry:
             return None, 0
         key = DEVICE_KEY.format(id=id_)
         entry = (await self._bucket.newest(key)).get(key)
-        return (None, 0) if entry is None else (decoded(entry.value), entry.revision)
+        return (None, 0) if entry is None else (decode_device(entry.value), entry.revision)
 
     async def _update(
         self, id_: str, changed: Callable[[Device], Device], *, also_erasing: bool = False
@@ -235,17 +235,17 @@ class Registry:
         for attempt in range(_ATTEMPTS):
             device, revision = await self._entry(id_)
             if device is None:
-                raise unknown(id_)
+                raise unknown_device(id_)
             if device.status == "erasing" and not also_erasing:
                 if attempt:  # who watches has heard what was refused: say once more what is true
-                    await self._bucket.rewrite(key, encoded(device), revision)
-                raise unknown(id_)
+                    await self._bucket.rewrite(key, encode_device(device), revision)
+                raise unknown_device(id_)
             after = changed(device)
             if after == device:
                 return device
             after.changed = time.time()
             await self._claim(after, [alias for alias in after.aliases if alias not in device.aliases])
-            if await self._bucket.rewrite(key, encoded(after), revision):
+            if await self._bucket.rewrite(key, encode_device(after), revision):
                 for alias in device.aliases:
                     if alias not in after.aliases:
                         await self._release(alias, id_)
@@ -301,38 +301,38 @@ class Registry:
             await self._bucket.erase(key)
 
 
-async def spend(bucket: Bucket, key: str, link: Link, revision: int) -> bool:
+async def use_up_link(bucket: Bucket, key: str, link: Link, revision: int) -> bool:
     """Use a link up and overwrite it; False: it has been used since."""
     used = msgspec.structs.replace(link, left=0)
-    left_s = max(1, int(link.expires - time.time()) + _LONGER_S)
+    left_s = max(1, int(link.expires - time.time()) + _USED_LINK_EXTRA_S)
     if await bucket.rewrite(key, msgspec.json.encode(used), revision, ttl_s=left_s) is None:
         return False
     await bucket.erase(key)
     return True
 
 
-def decoded(value: bytes) -> Device:
+def decode_device(value: bytes) -> Device:
     """A device as it is kept."""
     return msgspec.json.decode(value, type=Device)
 
 
-def encoded(device: Device) -> bytes:
+def encode_device(device: Device) -> bytes:
     """The same, to be kept."""
     return msgspec.json.encode(device)
 
 
-def unknown(id_: str) -> UnknownDeviceError:
+def unknown_device(id_: str) -> UnknownDeviceError:
     """There is no such device."""
     return UnknownDeviceError(
         f"device {id_[:64]!r}", "isn't registered", "`headcount device list` has all of them"
     )
 
 
-def _replaced(device: Device, **fields: Any) -> Device:
+def _replace(device: Device, **fields: Any) -> Device:
     return msgspec.structs.replace(device, **fields)
 
 
-def with_fields(device: Device, fields: dict[str, Any]) -> Device:
+def apply_changes(device: Device, fields: dict[str, Any]) -> Device:
     """The device with other values of some of `CHANGEABLE`.
 
     Raises:
@@ -348,11 +348,11 @@ def with_fields(device: Device, fields: dict[str, Any]) -> Device:
         device = msgspec.convert(msgspec.to_builtins(device) | fields, Device)
     except msgspec.ValidationError as error:
         raise DeviceError(f"device {device.id}", str(error), "See docs/guides/devices.md") from error
-    check(device)
+    validate_device(device)
     return device
 
 
-def check(device: Device) -> None:
+def validate_device(device: Device) -> None:
     """Refuse what can't be a device.
 
     Raises:
@@ -360,18 +360,18 @@ def check(device: Device) -> None:
     """
     if device.kind not in KINDS or ID.fullmatch(device.site) is None or HANDLE.fullmatch(device.id) is None:
         raise DeviceError(f"device {device.id[:64]!r}", "has no site, kind or id", "Name them")
-    _text("label", device.label, MOST_LABEL)
+    _check_text("label", device.label, MAX_LABEL_CHARS)
     for name in ("firmware", "app"):
-        _text(name, getattr(device, name), MOST_TEXT)
-    for name, most in (("groups", MOST_GROUPS), ("aliases", MOST_ALIASES)):
-        _several(name, getattr(device, name), most)
+        _check_text(name, getattr(device, name), MAX_TEXT_CHARS)
+    for name, most in (("groups", MAX_GROUPS), ("aliases", MAX_ALIASES)):
+        _check_list(name, getattr(device, name), most)
     if any(ID.fullmatch(group) is None for group in device.groups):
         raise DeviceError("groups", "use 1 to 64 of A-Z a-z 0-9 _ - for each", "Choose other names")
-    if device.certificate and not _is_digest(device.certificate):
+    if device.certificate and not _is_sha256(device.certificate):
         raise DeviceError("certificate", "is no SHA-256 in 64 hexadecimal digits", "Use `headcount ca`")
 
 
-def _several(name: str, values: Sequence[str], most: int) -> None:
+def _check_list(name: str, values: Sequence[str], most: int) -> None:
     if len(values) > most:
         raise DeviceError(name, f"are {len(values)}, but {most} are the most", "Use fewer")
     if len(set(values)) < len(values):
@@ -379,10 +379,10 @@ def _several(name: str, values: Sequence[str], most: int) -> None:
     for value in values:
         if not value:
             raise DeviceError(name, "has an empty one", "Leave it out")
-        _text(name, value, MOST_TEXT)
+        _check_text(name, value, MAX_TEXT_CHARS)
 
 
-def _text(name: str, text: str, most: int) -> None:
+def _check_text(name: str, text: str, most: int) -> None:
     if len(text) > most:
         raise DeviceError(name, f"is {len(text)} characters long, but {most} are the most", "Shorten it")
     if not text.isprintable():
@@ -393,5 +393,5 @@ def _text(name: str, text: str, most: int) -> None:
         raise DeviceError(name, "begins or ends with a space", "Remove it")
 
 
-def _is_digest(text: str) -> bool:
+def _is_sha256(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -15,8 +15,8 @@ from sys import intern
 import msgspec
 from nats.aio.client import Client
 
-from headcount.devices.device_filter import DEFAULT_ROWS, Page, page
-from headcount.devices.registry import decoded
+from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, DevicePage, page
+from headcount.devices.registry import decode_device
 from headcount.errors import LogError
 from headcount.messages.records import DEVICE_KEY, Device, DeviceStatus, Seen
 from headcount.messages.topics import Kind
@@ -25,16 +25,16 @@ from headcount.messaging.kv_watch import follow
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 
 #: Between looks at the connection.
-CHECK_S = 0.5
+POLL_INTERVAL_S = 0.5
 #: Erasing tells nobody its end: those who are being erased are looked up every so often, so many at once.
-_ERASED_CHECK_S = 5.0
-_ERASED_AT_ONCE = 500
-_DEVICES = DEVICE_KEY.format(id="")
+_ERASED_POLL_INTERVAL_S = 5.0
+_ERASED_BATCH = 500
+_DEVICE_PREFIX = DEVICE_KEY.format(id="")
 
 _log = logging.getLogger(__name__)
 
 
-class Directory:
+class RegistryCache:
     """All devices and when they were last connected, in memory."""
 
     def __init__(self) -> None:
@@ -70,8 +70,8 @@ class Directory:
         group: str | None = None,
         text: str | None = None,
         after: str = "",
-        limit: int = DEFAULT_ROWS,
-    ) -> Page:
+        limit: int = DEFAULT_PAGE_SIZE,
+    ) -> DevicePage:
         """A page of the devices of a site; see `pages.page`."""
         devices = self.all(after)
         chosen = page(
@@ -106,14 +106,19 @@ class Directory:
             now = client()
             if now.is_connected:
                 await self._follow(now, client)
-            await asyncio.sleep(CHECK_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _follow(self, now: Client, client: Callable[[], Client]) -> None:
         """Follow both buckets over one connection until there is another."""
         over = asyncio.Event()
         async with asyncio.TaskGroup() as loops:
             devices = follow(
-                now, DEVICE_BUCKET, f"{_DEVICES}*", on_all=self._take_all, on_change=self._take, until=over
+                now,
+                DEVICE_BUCKET,
+                f"{_DEVICE_PREFIX}*",
+                on_all=self._take_all,
+                on_change=self._take,
+                until=over,
             )
             seen = follow(
                 now, SEEN_BUCKET, "*", on_all=self._take_all_seen, on_change=self._take_seen, until=over
@@ -123,9 +128,9 @@ class Directory:
             erased_s = 0.0
             try:
                 while client() is now and not now.is_closed:
-                    await asyncio.sleep(CHECK_S)
-                    erased_s += CHECK_S
-                    if erased_s >= _ERASED_CHECK_S:
+                    await asyncio.sleep(POLL_INTERVAL_S)
+                    erased_s += POLL_INTERVAL_S
+                    if erased_s >= _ERASED_POLL_INTERVAL_S:
                         erased_s = 0.0
                         await self._drop_erased(Bucket(now, now.jetstream(), DEVICE_BUCKET))
             finally:
@@ -133,7 +138,7 @@ class Directory:
 
     def _take_all(self, found: dict[str, bytes]) -> None:
         """Everything there is: what isn't in it is gone."""
-        there = {key.removeprefix(_DEVICES) for key in found}
+        there = {key.removeprefix(_DEVICE_PREFIX) for key in found}
         for id_ in [id_ for id_ in self._devices if id_ not in there]:
             self.drop(id_)
         for key, value in found.items():
@@ -142,10 +147,10 @@ class Directory:
 
     def _take(self, key: str, value: bytes | None) -> None:
         if value is None:
-            self.drop(key.removeprefix(_DEVICES))
+            self.drop(key.removeprefix(_DEVICE_PREFIX))
             return
         try:
-            self.put(decoded(value))
+            self.put(decode_device(value))
         except msgspec.MsgspecError:
             _log.warning("what was written to the registry is no device")
 
@@ -163,7 +168,7 @@ class Directory:
     async def _drop_erased(self, bucket: Bucket) -> None:
         erasing = [device.id for device in self._devices.values() if device.status == "erasing"]
         try:
-            for id_ in erasing[:_ERASED_AT_ONCE]:
+            for id_ in erasing[:_ERASED_BATCH]:
                 if not await bucket.newest(DEVICE_KEY.format(id=id_)):
                     self.drop(id_)
         except LogError as error:

@@ -28,14 +28,14 @@ from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.device_messages import LOG_S, Messages, messages_of
 from headcount.messaging.payloads import rows
 
-DEFAULT_LIMIT, MOST_LIMIT = 20, 500
+DEFAULT_LIMIT, MAX_LIMIT = 20, 500
 ASK_SUBJECT = "ask.{partition}"
-_ANSWER_S = 1.0
+_REPLY_TIMEOUT_S = 1.0
 #: Traces that are computed at the same time: each is a second of a core at most.
-_AT_ONCE = 1
+_MAX_CONCURRENT = 1
 
 
-class Line(msgspec.Struct, kw_only=True):
+class TraceEntry(msgspec.Struct, kw_only=True):
     """One message of the device, oldest first in a trace; times are RFC 3339 in UTC."""
 
     received: str
@@ -53,7 +53,7 @@ class Line(msgspec.Struct, kw_only=True):
     zones: list[str]
 
 
-class Trace(msgspec.Struct, kw_only=True):
+class DeviceTrace(msgspec.Struct, kw_only=True):
     """What became of a device's messages, and what is known of it now."""
 
     site: str
@@ -62,14 +62,14 @@ class Trace(msgspec.Struct, kw_only=True):
     since: str  # the replay begins there, from nothing
     truncated: bool  # the log has older messages of the hour, too many to read
     messages: int
-    lines: list[Line]
+    lines: list[TraceEntry]
     left: list[dict[str, Any]]  # changes since the last message: it fell silent
     zones: list[str]  # where the replay ends
     live: dict[str, Any] | None  # what the counting worker knows; None = it doesn't answer
     agrees: bool | None  # whether both are in the same zones
 
 
-class Tracer:
+class DeviceTracer:
     """Traces devices of one site; the site's zones are prepared when the first one is asked for."""
 
     def __init__(self, site: Site, partitions: int) -> None:
@@ -78,7 +78,7 @@ class Tracer:
         self._partitions = partitions
         self._zones: Zones | None = None
         self._lock = threading.Lock()
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._turn = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def trace(
         self,
@@ -88,7 +88,7 @@ class Tracer:
         *,
         limit: int = DEFAULT_LIMIT,
         names: Mapping[int, str] | None = None,
-    ) -> Trace:
+    ) -> DeviceTrace:
         """The last `limit` messages of a device, explained.
 
         Args:
@@ -104,12 +104,12 @@ class Tracer:
         partition = partition_of(self._site.id, device, self._partitions)
         now_s = time.time()
         messages = await messages_of(nc, partition, self._site.id, kind, device, now_s)
-        live = await _live(nc, partition, kind, device)
+        live = await _worker_state(nc, partition, kind, device)
         async with self._turn:
             many, lines, left, zones = await asyncio.to_thread(
                 self._explained, messages, partition, kind, device, limit, dict(names or {}), now_s
             )
-        return Trace(
+        return DeviceTrace(
             site=self._site.id,
             kind=kind,
             device=device,
@@ -132,17 +132,17 @@ class Tracer:
         limit: int,
         names: dict[int, str],
         now_s: float,
-    ) -> tuple[int, list[Line], list[dict[str, Any]], list[str]]:
+    ) -> tuple[int, list[TraceEntry], list[dict[str, Any]], list[str]]:
         with self._lock:
             self._zones = self._zones or Zones(self._site)
             explainer = Explainer(self._zones, kind, device)
-            found = heard(messages, partition, self._site.id, kind, names)
-            lines = [_line(explained) for explained in explainer.explain(found, last=limit)]
-            left = [_change(change) for change in explainer.advance(now_s)]
+            found = messages_for_explainer(messages, partition, self._site.id, kind, names)
+            lines = [_trace_entry(explained) for explained in explainer.explain(found, last=limit)]
+            left = [_zone_change(change) for change in explainer.advance(now_s)]
             return len(found), lines, left, explainer.zones
 
 
-async def kinds_heard(nc: Client, site: str, device: str, partitions: int) -> list[Kind]:
+async def kinds_in_log(nc: Client, site: str, device: str, partitions: int) -> list[Kind]:
     """Of which kinds the log's last hour has messages of a device with this id; the one with most first."""
     partition, now_s = partition_of(site, device, partitions), time.time()
     found = {kind: await messages_of(nc, partition, site, kind, device, now_s) for kind in KINDS}
@@ -151,7 +151,9 @@ async def kinds_heard(nc: Client, site: str, device: str, partitions: int) -> li
     return sorted((kind for kind in KINDS if many[kind]), key=lambda kind: -many[kind])
 
 
-def heard(messages: Messages, partition: int, site: str, kind: Kind, names: Mapping[int, str]) -> list[Heard]:
+def messages_for_explainer(
+    messages: Messages, partition: int, site: str, kind: Kind, names: Mapping[int, str]
+) -> list[Heard]:
     """The messages as the explainer takes them; marks that mean other devices are left out."""
     forget = FORGET_SUBJECT.format(partition=partition).encode()
     own = [n for n, subject in enumerate(messages.subjects) if subject != forget]
@@ -166,12 +168,12 @@ def heard(messages: Messages, partition: int, site: str, kind: Kind, names: Mapp
         zip(own, (Heard(*row) for row in zip(*(c.tolist() for c in columns), strict=True)), strict=True)
     )
     for n, subject in enumerate(messages.subjects):
-        if subject == forget and _means(messages.payloads[n], kind, names):
+        if subject == forget and _mark_matches(messages.payloads[n], kind, names):
             found[n] = Heard(messages.received_ns[n] / 1e9, FORGET)
     return [found[n] for n in sorted(found)]
 
 
-def _means(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
+def _mark_matches(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
     try:
         mark = msgspec.json.decode(payload, type=Forget)
     except msgspec.MsgspecError:
@@ -179,11 +181,11 @@ def _means(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
     return mark.kind == kind and any(names.get(int(day)) == name for day, name in mark.pseudonyms.items())
 
 
-async def _live(nc: Client, partition: int, kind: Kind, device: str) -> dict[str, Any] | None:
+async def _worker_state(nc: Client, partition: int, kind: Kind, device: str) -> dict[str, Any] | None:
     """What the counting worker says; {} = it has never heard of the device."""
     question = msgspec.json.encode({"kind": kind, "device": device})
     try:
-        answer = await nc.request(ASK_SUBJECT.format(partition=partition), question, timeout=_ANSWER_S)
+        answer = await nc.request(ASK_SUBJECT.format(partition=partition), question, timeout=_REPLY_TIMEOUT_S)
     except (nats.errors.Error, OSError, TimeoutError):
         return None
     live = msgspec.json.decode(answer.data, type=dict[str, Any])
@@ -192,42 +194,42 @@ async def _live(nc: Client, partition: int, kind: Kind, device: str) -> dict[str
     return live
 
 
-def _line(explained: Explained) -> Line:
+def _trace_entry(explained: Explained) -> TraceEntry:
     said = explained.heard
     what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten"}.get(said.what, "online")
-    return Line(
+    return TraceEntry(
         received=iso(said.received_s),
         what=what,
-        t=_moment(said.t_s),
-        lat=_number(said.lat_deg),
-        lon=_number(said.lon_deg),
-        acc=_number(said.acc_m) or None,
+        t=_iso_or_none(said.t_s),
+        lat=_finite_or_none(said.lat_deg),
+        lon=_finite_or_none(said.lon_deg),
+        acc=_finite_or_none(said.acc_m) or None,
         verdict=explained.verdict,
         rule=explained.rule,
         why=explained.why,
         checks=[msgspec.to_builtins(check) for check in explained.checks],
         edges=[msgspec.to_builtins(edge) for edge in explained.edges],
-        changes=[_change(change) for change in explained.changes],
+        changes=[_zone_change(change) for change in explained.changes],
         zones=explained.zones,
     )
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _zone_change(change: Change) -> dict[str, Any]:
     kind = "enter" if change.enter else "exit"
-    return {"zone": change.zone, "type": kind, "t": _moment(change.t_s), "reason": change.reason}
+    return {"zone": change.zone, "type": kind, "t": _iso_or_none(change.t_s), "reason": change.reason}
 
 
-def _moment(t_s: float) -> str | None:
+def _iso_or_none(t_s: float) -> str | None:
     try:
         return iso(t_s)
     except (ValueError, OverflowError, OSError):  # not a number, or not of this calendar
         return None
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def known_nothing(trace: Trace) -> bool:
+def is_unknown(trace: DeviceTrace) -> bool:
     """Whether neither the log's hour nor the worker has heard of the device."""
     return not trace.messages and not trace.live

@@ -28,9 +28,9 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from headcount.access.audit_log import Audit
-from headcount.devices.commands import Commands
-from headcount.devices.pseudonym_keys import DayKeys
-from headcount.devices.registry import Registry, decoded
+from headcount.devices.commands import CommandStore
+from headcount.devices.pseudonym_keys import PseudonymKeys
+from headcount.devices.registry import Registry, decode_device
 from headcount.errors import DeviceError, LogError
 from headcount.history.row_erasure import Answer, Request
 from headcount.messages.counts import Event
@@ -95,7 +95,7 @@ class _Marked:
     def one(self, key: str, value: bytes | None) -> None:
         id_ = key.rpartition(".")[2]
         try:
-            device = None if value is None else decoded(value)
+            device = None if value is None else decode_device(value)
         except msgspec.MsgspecError:
             _log.warning("what was written to the registry is no device")
             return
@@ -121,11 +121,11 @@ class Erasure:
         self._js = js = client.jetstream(timeout=5)
         self._partitions = partitions
         self._saved_seq = saved_seq
-        self._days = DayKeys(client, js)
+        self._days = PseudonymKeys(client, js)
         self._devices = Bucket(client, js, DEVICE_BUCKET)
         self._seen = Bucket(client, js, SEEN_BUCKET)
         self._bans = Bucket(client, js, BAN_BUCKET)
-        self._commands = Commands(Bucket(client, js, COMMAND_BUCKET))
+        self._commands = CommandStore(Bucket(client, js, COMMAND_BUCKET))
         self._registry = Registry(self._devices, secret)
         self._audit = Audit(client, js, secret)
         self._paused: dict[str, float] = {}  # who has been marked for which change

@@ -21,8 +21,8 @@ from nats.js import JetStreamContext
 
 from headcount.access.sessions import LIFE_S
 from headcount.counting.pseudonym_source import DAY_S
-from headcount.devices.commands import KEPT_S, LONGEST_S
-from headcount.devices.pseudonym_keys import OVER_S
+from headcount.devices.commands import MAX_EXPIRES_S, RETENTION_S
+from headcount.devices.pseudonym_keys import KEY_RETENTION_S
 from headcount.errors import DataFolderError, LogError
 from headcount.history.retention import KEEP_S
 from headcount.history.segments import folder
@@ -110,16 +110,16 @@ async def _stored(client: Client, now_s: float) -> AsyncIterator[Row]:
         ("other formats", FOREIGN_STREAM, LOG_AGE_S),
         ("events", EVENT_STREAM, LOG_AGE_S),
         ("rows on their way into the history", HISTORY_STREAM, HISTORY_AGE_S),
-        ("saved states", f"KV_{SNAPSHOT_BUCKET}", OVER_S),
+        ("saved states", f"KV_{SNAPSHOT_BUCKET}", KEY_RETENTION_S),
         ("audit log", AUDIT_STREAM, AUDIT_AGE_S),
     ):
         yield _row(store, limit_s, await _oldest(js, stream), now_s)
     keys = await Bucket(client, js, DAYKEY_BUCKET).newest("day.*")
     ends = [(int(key.partition(".")[2]) + 1) * DAY_S for key in keys]
-    yield _row("keys of days, after their end", OVER_S, _least(ends), now_s, f"{len(keys)} keys")
+    yield _row("keys of days, after their end", KEY_RETENTION_S, _least(ends), now_s, f"{len(keys)} keys")
     commands = await Bucket(client, js, COMMAND_BUCKET).newest()
     created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
-    yield _row("commands", LONGEST_S + KEPT_S, _least(created), now_s)
+    yield _row("commands", MAX_EXPIRES_S + RETENTION_S, _least(created), now_s)
     sessions = await Bucket(client, js, ACCESS_BUCKET).newest("session.*")
     yield _row("sessions", LIFE_S, _least([entry.stored_s for entry in sessions.values()]), now_s)
     for name in ("$MQTT_msgs", "$MQTT_out", "$MQTT_qos2in"):

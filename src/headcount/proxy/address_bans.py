@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from headcount.devices.bans import address_of
+from headcount.devices.bans import banned_address
 from headcount.messages.records import Ban
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv_watch import follow
@@ -47,7 +47,7 @@ class AddressBans:
 
     def changed(self, key: str, value: bytes | None) -> None:
         """Take one ban as it is now; None: it was lifted or is over."""
-        address = plain(address_of(key) or "")
+        address = plain(banned_address(key) or "")
         if address is None:
             return
         self._until.pop(address, None)

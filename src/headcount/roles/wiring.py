@@ -32,9 +32,9 @@ from headcount.counting.disclosure import disclosure_key
 from headcount.counting.site import Site
 from headcount.counting.site_file import at_speed
 from headcount.devices import command_delivery
-from headcount.devices.one_time_links import links_of
-from headcount.devices.pseudonym_keys import DayKeys
-from headcount.devices.rate_limits import Limits
+from headcount.devices.one_time_links import open_one_time_links
+from headcount.devices.pseudonym_keys import PseudonymKeys
+from headcount.devices.rate_limits import MqttRateLimits
 from headcount.errors import DataFolderError, SettingsError
 from headcount.history import writer
 from headcount.messaging import scrub
@@ -331,18 +331,18 @@ def _keepers(
     # beside a core that lets no devices in there is nothing to guard: its brokers have gates of their own
     guard = {"gate": partial(keeping.run, gate, client)} if settings.devices else {}
     return guard | {
-        "day keys": DayKeys(client, js).keep,
+        "day keys": PseudonymKeys(client, js).keep,
         "commands": partial(command_delivery.run, client, mqtt_addresses(settings)),
-        "links": links_of(client, js, secret_of(settings)).keep,
+        "links": open_one_time_links(client, js, secret_of(settings)).keep,
         "leftovers": partial(scrub.keep, client, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasing": partial(erasure.run, client, secret_of(settings), settings.partitions, saved_seq),
     }
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> MqttRateLimits:
     """What one device may send; in a time-lapse as much of its own time."""
     faster = max(settings.speed, 1.0)
-    return Limits(
+    return MqttRateLimits(
         messages_per_s=settings.device_fixes_per_s * faster, bytes_per_s=settings.device_bytes_per_s * faster
     )
 

@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import EARTH_RADIUS_M, Site
 from headcount.counting.zone_lookup import Zones
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.messages.fixes import VERDICTS
@@ -103,7 +103,7 @@ class Worker:
         self._leases = Leases(nc, js)
         self._publisher = Publisher(nc, js)
         self._zones = Zones(settings.site)
-        self._days = DayKeys(nc, js)
+        self._days = PseudonymKeys(nc, js)
         self._pseudonyms = Pseudonyms(self._days.keys)
         self._disclosure = (
             Disclosure(settings.site, settings.smallest_shown, settings.public_key)

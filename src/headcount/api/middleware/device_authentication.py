@@ -36,7 +36,7 @@ class ByDevice:
 
     def __init__(self) -> None:
         """Know a hash that no secret fits."""
-        self._nobody = credentials.hashed(credentials.new_secret())
+        self._nobody = credentials.hash_secret(credentials.new_secret())
 
     async def __call__(self, request: Request) -> Device:
         """The device.
@@ -58,7 +58,7 @@ class ByDevice:
             raise ProblemError(TOO_OFTEN, detail, headers={"retry-after": str(wait_s)})
         device = await parts.registry.get(id_) if HANDLE.fullmatch(id_) else None
         # an unknown id takes as long as a wrong secret
-        proven = credentials.matches(password, device.secret if device is not None else self._nobody)
+        proven = credentials.verify_secret(password, device.secret if device is not None else self._nobody)
         if device is not None and not proven:
             proven = _by_token(device, password, credentials.token_key(parts.sources.secret))
         here = device is not None and device.site == parts.sources.site.id and device.status in ADMITTED

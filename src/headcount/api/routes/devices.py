@@ -22,9 +22,9 @@ from headcount.api.schemas.problems import ALIAS_TAKEN, INVALID, UNKNOWN_DEVICE,
 from headcount.api.services import Parts, known_site, parts_of
 from headcount.devices import csv_table
 from headcount.devices.audit_subjects import subject_of
-from headcount.devices.device_filter import DEFAULT_ROWS, MOST_ROWS
-from headcount.devices.provisioning import Address, handout, host_of, qr_svg
-from headcount.devices.registry import CHANGEABLE, MOST_LABEL, unknown
+from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from headcount.devices.provisioning import MqttAddress, provisioning_links, public_host, qr_svg
+from headcount.devices.registry import CHANGEABLE, MAX_LABEL_CHARS, unknown_device
 from headcount.errors import AliasTakenError, DeviceError, LogError, SettingsError, UnknownDeviceError
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso
@@ -73,12 +73,12 @@ async def listed(
     ] = None,
     text: Annotated[
         str | None,
-        Query(max_length=MOST_LABEL, description="Only with this in the label, whatever its case."),
+        Query(max_length=MAX_LABEL_CHARS, description="Only with this in the label, whatever its case."),
     ] = None,
     after: Annotated[
         str, Query(pattern=f"^({HANDLE_PATTERN})?$", description="The page after this id.")
     ] = "",
-    limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="Devices at most.")] = DEFAULT_ROWS,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Devices at most.")] = DEFAULT_PAGE_SIZE,
 ) -> Json:
     """Devices of a site, filtered, a page at a time. Labels are personal data.
 
@@ -137,7 +137,7 @@ async def exported(site: SiteId, parts: Running, who: Reader) -> Response:
 
     def chunks() -> Iterator[str]:
         lines: list[str] = []
-        for line in csv_table.exported(devices, seen):
+        for line in csv_table.export_devices(devices, seen):
             lines.append(line)
             if len(lines) == _CHUNK:
                 yield "".join(lines)
@@ -181,13 +181,13 @@ async def imported(site: SiteId, request: Request, parts: Running, who: Writer) 
     except UnicodeDecodeError as error:
         raise invalid("body", f"is no UTF-8: {error.reason} at byte {error.start}") from error
     try:
-        rows = csv_table.parsed(text, site, MOST_IMPORTED)
+        rows = csv_table.parse_devices(text, site, MOST_IMPORTED)
         await parts.audit.record("device.import", who.subject, "", {"site": site, "devices": len(rows)})
-        given = await csv_table.import_rows(parts.registry, site, rows)
+        given = await csv_table.import_devices(parts.registry, site, rows)
     except DeviceError as error:
         raise _problem(error, "body") from error
-    lines = [csv_table.line(csv_table.SECRETS)]
-    lines += [csv_table.line((device.id, secret, device.label)) for device, secret in given]
+    lines = [csv_table.csv_line(csv_table.SECRET_COLUMNS)]
+    lines += [csv_table.csv_line((device.id, secret, device.label)) for device, secret in given]
     return Csv("".join(lines))
 
 
@@ -220,7 +220,7 @@ async def claimed(
         codes = await parts.links.claims(site, body.kind, body.count, body.groups, body.within_s)
     except DeviceError as error:
         raise _problem(error) from error
-    return Csv(csv_table.codes(codes, base, time.time() + body.within_s))
+    return Csv(csv_table.claim_codes_csv(codes, base, time.time() + body.within_s))
 
 
 @router.get(
@@ -344,7 +344,7 @@ async def linked(
         code, _ = await parts.links.link(device, within_s)
     except DeviceError as error:
         raise _problem(error) from error
-    links = handout(base, code)
+    links = provisioning_links(base, code)
     return _json(
         {
             "device": device,
@@ -356,20 +356,22 @@ async def linked(
     )
 
 
-def address_of(connection: HTTPConnection, parts: Parts) -> Address:
+def address_of(connection: HTTPConnection, parts: Parts) -> MqttAddress:
     """Where the sender of a request reaches the broker: on the machine that they asked.
 
     Raises:
         ProblemError: `bad-request`, the request doesn't name a machine.
     """
     sources = parts.sources
-    return Address(host_of(_base(connection, parts)), sources.mqtt_port, sources.ws_port, sources.https)
+    return MqttAddress(
+        public_host(_base(connection, parts)), sources.mqtt_port, sources.ws_port, sources.https
+    )
 
 
 def _base(connection: HTTPConnection, parts: Parts) -> str:
     base = base_url(connection, parts.sources.public_url)
     try:
-        host_of(base)
+        public_host(base)
     except SettingsError as error:
         raise invalid("host", "the header Host names no machine") from error
     return base
@@ -385,7 +387,7 @@ async def _known(parts: Parts, site: str, id_: str) -> Device:
     known_site(parts, site)
     device = await parts.registry.get(id_)
     if device is None or device.site != site or device.status == "erasing":
-        raise _problem(unknown(id_))
+        raise _problem(unknown_device(id_))
     return device
 
 

@@ -20,8 +20,8 @@ from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import LINK_REFUSED, TOO_OFTEN, ProblemError
 from headcount.api.services import Parts, parts_of
 from headcount.devices.audit_subjects import subject_of
-from headcount.devices.one_time_links import MOST_CODE
-from headcount.devices.provisioning import Address, owntracks_settings
+from headcount.devices.one_time_links import MAX_CODE_CHARS
+from headcount.devices.provisioning import MqttAddress, owntracks_settings
 from headcount.errors import LinkRefusedError
 from headcount.messages.records import Device
 from headcount.messages.topics import FIX_TOPIC
@@ -60,7 +60,7 @@ async def provisioned(body: devices.Redemption, request: Request, parts: Running
     },
 )
 async def otrc(
-    code: Annotated[str, Path(max_length=MOST_CODE, description="The code; it is used up by asking.")],
+    code: Annotated[str, Path(max_length=MAX_CODE_CHARS, description="The code; it is used up by asking.")],
     request: Request,
     parts: Running,
 ) -> Json:
@@ -94,7 +94,7 @@ async def _redeemed(code: str, request: Request, parts: Parts) -> tuple[Device, 
     return device, secret
 
 
-def _told(device: Device, secret: str, address: Address) -> dict[str, Any]:
+def _told(device: Device, secret: str, address: MqttAddress) -> dict[str, Any]:
     topic = FIX_TOPIC.format(site=device.site, kind=device.kind, device=device.id)
     return {
         "device": device.id,

@@ -17,13 +17,13 @@ from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import UNKNOWN_DEVICE, ProblemError, invalid
 from headcount.api.services import Parts, known_site, parts_of
 from headcount.devices.audit_subjects import subject_of
-from headcount.devices.trace import DEFAULT_LIMIT, MOST_LIMIT, kinds_heard, known_nothing
+from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT, is_unknown, kinds_in_log
 from headcount.messages.topics import Kind
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 Running = Annotated[Parts, Depends(parts_of)]
 Watcher = Annotated[Caller, Depends(Require("positions:read"))]
-Limit = Annotated[int, Query(ge=1, le=MOST_LIMIT, description="Messages at most, the newest.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Messages at most, the newest.")]
 
 
 @router.get(
@@ -61,7 +61,7 @@ async def trace(
         raise _unknown(device)
     names = await parts.day_keys.pseudonyms_of(chosen, device)
     found = await parts.tracer.trace(parts.nats, chosen, device, limit=limit, names=names)
-    if known_nothing(found):
+    if is_unknown(found):
         raise _unknown(device)
     detail: dict[str, Value] = {"reason": reason, "site": site, "rows": len(found.lines)}
     subject = await subject_of(parts.nats, chosen, device)
@@ -76,7 +76,7 @@ async def _kind(parts: Parts, site: str, device: str, kind: Kind | None) -> Kind
         return registered.kind if registered.site == site else None
     if kind is not None:
         return kind
-    heard = await kinds_heard(parts.nats, site, device, parts.sources.partitions)
+    heard = await kinds_in_log(parts.nats, site, device, parts.sources.partitions)
     return heard[0] if heard else None
 
 

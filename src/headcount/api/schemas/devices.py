@@ -8,23 +8,30 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headcount.api.parameters import Moment
 from headcount.api.schemas.responses import Shape
-from headcount.devices.device_filter import Page
-from headcount.devices.one_time_links import CLAIM_S, LEAST_S, LINK_S, MOST_CLAIMS, MOST_CODE, MOST_S
-from headcount.devices.registry import MOST_ALIASES, MOST_GROUPS, MOST_LABEL, MOST_TEXT
+from headcount.devices.device_filter import DevicePage
+from headcount.devices.one_time_links import (
+    CLAIM_CODE_LIFETIME_S,
+    LINK_LIFETIME_S,
+    MAX_CLAIM_CODES,
+    MAX_CODE_CHARS,
+    MAX_LIFETIME_S,
+    MIN_LIFETIME_S,
+)
+from headcount.devices.registry import MAX_ALIASES, MAX_GROUPS, MAX_LABEL_CHARS, MAX_TEXT_CHARS
 from headcount.messages.records import Device, DeviceStatus, Seen
 from headcount.messages.times import iso
 from headcount.messages.topics import Kind
 
-_Label = Annotated[str, Field(max_length=MOST_LABEL, description="By what people know it; personal.")]
-_Groups = Annotated[list[str], Field(max_length=MOST_GROUPS, description="1 to 64 of A-Z a-z 0-9 _ - each.")]
+_Label = Annotated[str, Field(max_length=MAX_LABEL_CHARS, description="By what people know it; personal.")]
+_Groups = Annotated[list[str], Field(max_length=MAX_GROUPS, description="1 to 64 of A-Z a-z 0-9 _ - each.")]
 _Aliases = Annotated[
     list[str],
     Field(
-        max_length=MOST_ALIASES, description="Its names in other formats: `owntracks/alice/phone`, `iotp/42`."
+        max_length=MAX_ALIASES, description="Its names in other formats: `owntracks/alice/phone`, `iotp/42`."
     ),
 ]
 _Gateway = Annotated[bool, Field(description="Whether it may publish the older flows' topics for others.")]
-_Text = Annotated[str, Field(max_length=MOST_TEXT)]
+_Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
 
 class Body(BaseModel):
@@ -67,22 +74,22 @@ class DeviceChange(Body):
 class LinkWish(Body):
     """How long a link lasts."""
 
-    within_s: Annotated[int, Field(ge=LEAST_S, le=MOST_S)] = LINK_S
+    within_s: Annotated[int, Field(ge=MIN_LIFETIME_S, le=MAX_LIFETIME_S)] = LINK_LIFETIME_S
 
 
 class ClaimsWish(Body):
     """Which claim codes are wanted."""
 
     kind: Kind
-    count: Annotated[int, Field(ge=1, le=MOST_CLAIMS)]
+    count: Annotated[int, Field(ge=1, le=MAX_CLAIM_CODES)]
     groups: _Groups = []
-    within_s: Annotated[int, Field(ge=LEAST_S, le=MOST_S)] = CLAIM_S
+    within_s: Annotated[int, Field(ge=MIN_LIFETIME_S, le=MAX_LIFETIME_S)] = CLAIM_CODE_LIFETIME_S
 
 
 class Redemption(Body):
     """A one-time link's or claim code's secret."""
 
-    code: Annotated[str, Field(min_length=1, max_length=MOST_CODE)]
+    code: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS)]
 
 
 class SeenShape(Shape):
@@ -197,7 +204,7 @@ def told(device: Device, seen: Seen | None = None) -> dict[str, Any]:
     }
 
 
-def told_page(site: str, page: Page) -> dict[str, Any]:
+def told_page(site: str, page: DevicePage) -> dict[str, Any]:
     """A page as `RegisteredPageShape`."""
     devices = [told(device, page.seen.get(device.id)) for device in page.devices]
     return {"site": site, "devices": devices, "after": page.after or None}

@@ -13,7 +13,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from headcount.devices.pseudonym_keys import DayKeys
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.errors import LogError
 from headcount.messages.fixes import Forget
 from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
@@ -52,7 +52,7 @@ async def forget_all(
 ) -> None:
     """Put a marker for each into the log, at its time or as soon after it as the log takes it."""
     js = client.jetstream(timeout=ANSWER_S)
-    days = DayKeys(client, js)
+    days = PseudonymKeys(client, js)
     for one in planned:
         await asyncio.sleep(max(0.0, start_s + one.at_s - time.time()))
         subject = FORGET_SUBJECT.format(partition=partition_of(site, one.device, partitions))

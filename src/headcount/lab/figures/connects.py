@@ -21,7 +21,7 @@ from pathlib import Path
 from headcount.broker.auth_service import GateSettings, run
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
-from headcount.devices.rate_limits import Limits
+from headcount.devices.rate_limits import MqttRateLimits
 from headcount.devices.registry import Registry
 from headcount.lab.figures.qos1 import PARTITIONS, PASSWORD
 from headcount.messaging.connection import Endpoint, connected
@@ -38,7 +38,7 @@ def keep_gate(nats_port: int) -> None:
 
     async def keep() -> None:
         endpoint = Endpoint((("127.0.0.1", nats_port),), INTERNAL, PASSWORD)
-        limits = Limits(connects_per_minute=1_000_000)
+        limits = MqttRateLimits(connects_per_minute=1_000_000)
         settings = GateSettings("bench", endpoint.addresses, PASSWORD, direct=True, limits=limits)
         async with connected(endpoint, "bench gate") as core:
             await run(settings, core, asyncio.Event())

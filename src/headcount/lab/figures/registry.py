@@ -17,9 +17,9 @@ import nats
 
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
-from headcount.devices.csv_table import exported, import_rows, parsed
+from headcount.devices.csv_table import export_devices, import_devices, parse_devices
 from headcount.devices.registry import Registry
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.runtime.ports import free_ports
@@ -45,10 +45,10 @@ async def measure(folder: Path, devices: int) -> None:
         lines = [f"person,Person {n},group{n % 50},iotp/{n}" for n in range(devices)]
         text = "\n".join(["kind,label,groups,aliases", *lines])
         start_s = time.perf_counter()
-        rows = parsed(text, "ul")
+        rows = parse_devices(text, "ul")
         print(f"table of {devices} read and checked in {time.perf_counter() - start_s:.1f} s")
         start_s = time.perf_counter()
-        await import_rows(registry, "ul", rows)
+        await import_devices(registry, "ul", rows)
         took_s = time.perf_counter() - start_s
         print(f"registered in {took_s:.1f} s, {devices / took_s:.0f} a second")
         single = []
@@ -59,7 +59,7 @@ async def measure(folder: Path, devices: int) -> None:
         print(f"one more: {1000 * statistics.median(single):.1f} ms")
         before_mib = resident_mib()
         start_s = time.perf_counter()
-        copy = Directory()
+        copy = RegistryCache()
         keeping = asyncio.create_task(copy.keep(lambda: client))
         await copy.ready.wait()
         took_s = time.perf_counter() - start_s
@@ -81,7 +81,7 @@ async def measure(folder: Path, devices: int) -> None:
         await registry.list("ul")
         print(f"a page without a copy: {time.perf_counter() - start_s:.1f} s")
         start_s = time.perf_counter()
-        size = sum(map(len, exported(copy.all(), {})))
+        size = sum(map(len, export_devices(copy.all(), {})))
         print(f"export, {size / 2**20:.1f} MiB: {time.perf_counter() - start_s:.1f} s")
         stream = await client.jetstream().stream_info(f"KV_{DEVICE_BUCKET}")
         print(f"on disk: {stream.state.bytes / 2**20:.0f} MiB")

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from headcount.adapters.device_aliases import Names
 from headcount.adapters.translator import DURABLE
-from headcount.devices.registry_cache import Directory
+from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.compare import Comparison, Evidence, compare
@@ -113,7 +113,7 @@ async def judge(
     comparison = await asyncio.to_thread(compare, evidence)
     stored = await _stored(client, system.partitions, data, sum(len(partition.rows) for partition in log))
     return Judgement(
-        comparison, len(acknowledged), lost(acknowledged, log, Names(system.secret, Directory())), stored
+        comparison, len(acknowledged), lost(acknowledged, log, Names(system.secret, RegistryCache())), stored
     )
 
 
