@@ -1,4 +1,4 @@
-"""The five busiest zones, live: `python examples/counts.py [http://127.0.0.1:8080]`."""
+"""Print the five busiest zones, live: `python examples/counts.py [http://127.0.0.1:8080]`."""
 
 import json
 import sys
@@ -7,10 +7,10 @@ import urllib.request
 base = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 with urllib.request.urlopen(f"{base}/v1/sites") as answer:
     site = json.load(answer)["sites"][0]
-people: dict[str, int] = {}  # as far as they are told: small ones are "<5" to the public, or null
+people: dict[str, int] = {}  # small public counts ("<5" or null) become 0
 
 with urllib.request.urlopen(base + site["links"]["stream"]) as stream:
-    for line in stream:  # server-sent events: the lines that matter begin with "data: "
+    for line in stream:  # server-sent events: payload lines start with "data: "
         if not line.startswith(b"data: "):
             continue
         update = json.loads(line[6:])

@@ -1,4 +1,4 @@
-"""A phone that obeys commands: `python examples/obey.py [127.0.0.1] [1883] [ID SECRET]`."""
+"""Simulate a phone that obeys commands: `python examples/obey.py [127.0.0.1] [1883] [ID SECRET]`."""
 
 import json
 import sys
@@ -12,12 +12,12 @@ host, port, device, secret = given + ["127.0.0.1", "1883", "example-phone", ""][
 topic = f"headcount/ul/person/{device}"
 now = threading.Event()
 state = {"interval_s": 10.0, "until": 0.0}
-answers = {}  # the same command may come more than once: it is answered again, and not done again
+answers = {}  # a command may arrive more than once: repeat the answer, not the action
 
 
 def obey(command: dict) -> dict:
-    """Do what is told; the answer."""
-    print("told", command["command"], flush=True)
+    """Execute a command and return the answer."""
+    print("command", command["command"], flush=True)
     if command["command"] == "message":
         return {"id": command["id"], "ok": False, "text": "no screen"}
     state.update({name: command[name] for name in state if name in command})
@@ -26,7 +26,7 @@ def obey(command: dict) -> dict:
 
 
 def on_message(client: mqtt.Client, _: None, message: mqtt.MQTTMessage) -> None:
-    """Answer a command, unless its time is over."""
+    """Answer a command, unless it has expired."""
     command = json.loads(message.payload)
     if command["expires"] > time.time():
         if command["id"] not in answers:
@@ -45,6 +45,6 @@ client.loop_start()
 while True:
     if time.time() >= state["until"]:
         fix = {"tst": int(time.time()), "lat": 52.67345, "lon": -8.57312, "acc": 8}
-        client.publish(f"{topic}/fix", json.dumps(fix), qos=1)  # without a connection it waits for one
+        client.publish(f"{topic}/fix", json.dumps(fix), qos=1)  # queued while disconnected
     now.wait(state["interval_s"])
     now.clear()

@@ -1,4 +1,4 @@
-"""A phone that waits in the library: `python examples/publish.py [127.0.0.1] [1883] [ID SECRET]`."""
+"""Simulate a phone in the library: `python examples/publish.py [127.0.0.1] [1883] [ID SECRET]`."""
 
 import json
 import sys

@@ -158,12 +158,12 @@ def test_the_readmes_first_request(running: Running) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_phone_that_obeys(running: Running) -> None:
-    """obey.py does what it is told over HTTP, and what it can't do it refuses."""
+    """obey.py executes an `interval` command and refuses a `message`."""
     where = (sys.executable, str(EXAMPLES / "obey.py"), "127.0.0.1", str(running.mqtt_port), "obedient", "")
     with _example(*where) as phone:
-        told = _command(running, {"command": "interval", "interval_s": 2})
-        _line_with(phone, "told interval")
-        assert _ended(told) == "acknowledged"
+        sent = _command(running, {"command": "interval", "interval_s": 2})
+        _line_with(phone, "command interval")
+        assert _ended(sent) == "acknowledged"
         assert _ended(_command(running, {"command": "message", "text": "hello"})) == "refused"
 
 
