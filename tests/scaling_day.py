@@ -158,7 +158,7 @@ def picture(run: Run, width: int = 760, height: int = 300) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="12" role="img"><title>A simulated day under the law</title>{axis}'
+        f'font-size="12" role="img"><title>A simulated day under the scaling policy</title>{axis}'
         f'<polyline points="{load}" fill="none" stroke="#c2571a" stroke-width="1"/>'
         f'<polyline points="{" ".join(steps)}" fill="none" stroke="#1d5fa8" stroke-width="1.8"/>'
         f'<text x="{left}" y="16" fill="#c2571a">fixes/s</text>'

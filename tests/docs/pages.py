@@ -9,7 +9,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *DOCS.rglob("*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("examples/*/*.md"),
+        ROOT / "web" / "README.md",
+    ]
+)
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -28,6 +36,13 @@ def blocks(page: Path, *languages: str) -> list[str]:
 def prose(page: Path) -> str:
     """A page without its fenced blocks."""
     return _FENCE.sub("", page.read_text())
+
+
+def plain(page: Path) -> str:
+    """A page's words: without code, addresses and markup, each paragraph and list item on one line."""
+    text = re.sub(r"<!--.*?-->", "", _INLINE.sub("`…`", prose(page)), flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.sub(r"(?<=\S)\n(?! *(?:\n|[-*|#>]|\d+\.))\s*", " ", text)
 
 
 def inline(page: Path) -> list[str]:
