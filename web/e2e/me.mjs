@@ -18,12 +18,12 @@ import { chromium } from "playwright-core";
 const SKIPPED = 77;
 const WAIT_MS = 20_000;
 const PHONE = { width: 390, height: 844 };
-const program = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
-const server = process.env["HEADCOUNT_URL"] ?? "";
-const id = process.env["HEADCOUNT_DEVICE"] ?? "";
-const secret = process.env["HEADCOUNT_SECRET"] ?? "";
-const code = process.env["HEADCOUNT_JOIN"];
-const shots = process.env["HEADCOUNT_SHOTS"];
+const program = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const server = process.env.HEADCOUNT_URL ?? "";
+const id = process.env.HEADCOUNT_DEVICE ?? "";
+const secret = process.env.HEADCOUNT_SECRET ?? "";
+const code = process.env.HEADCOUNT_JOIN;
+const shots = process.env.HEADCOUNT_SHOTS;
 
 /** @typedef {import("playwright-core").Page} Page */
 
@@ -119,7 +119,7 @@ const CHECKS = {
 
   /** @param {Page} page */
   async "erasing asks, and then ends everything"(page) {
-    if (process.env["HEADCOUNT_ERASE"] !== "1" || code) return;
+    if (process.env.HEADCOUNT_ERASE !== "1" || code) return;
     await signIn(page, secret);
     await page.locator("#own").waitFor({ timeout: WAIT_MS });
     await page.getByRole("button", { name: "Erase my data" }).click();
@@ -143,7 +143,12 @@ const browser = await chromium.launch({
 });
 let failed = false;
 try {
-  const context = await browser.newContext({ viewport: PHONE, hasTouch: true, acceptDownloads: true, ignoreHTTPSErrors: true });
+  const context = await browser.newContext({
+    viewport: PHONE,
+    hasTouch: true,
+    acceptDownloads: true,
+    ignoreHTTPSErrors: true,
+  });
   const page = await context.newPage();
   /** @type {string[]} */
   const elsewhere = [];
@@ -165,7 +170,9 @@ try {
       console.log(`ok    ${name}`);
     } catch (error) {
       failed = true;
-      console.log(`FAIL  ${name}\n      ${error instanceof Error ? error.message : String(error)}\n      said: ${await page.locator("#said").textContent()}`);
+      console.log(
+        `FAIL  ${name}\n      ${error instanceof Error ? error.message : String(error)}\n      said: ${await page.locator("#said").textContent()}`,
+      );
     }
   }
   for (const problem of [...errors, ...elsewhere.map((url) => `asked elsewhere: ${url}`)]) {

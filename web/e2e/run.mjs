@@ -37,9 +37,9 @@ const FLAGS = [
 /** What the browser itself writes to the console when a request fails, as it must while the server is gone. */
 const LOST = /^Failed to load resource|net::ERR_|ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/;
 
-const program = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
-const server = process.env["HEADCOUNT_URL"];
-const shots = process.env["HEADCOUNT_SHOTS"];
+const program = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const server = process.env.HEADCOUNT_URL;
+const shots = process.env.HEADCOUNT_SHOTS;
 
 /** @typedef {import("playwright-core").Page} Page */
 
@@ -86,7 +86,9 @@ const CHECKS = {
   /** @param {Page} page */
   async "the list has the busiest zone first"(page) {
     const sorted = () => {
-      const busy = [...document.querySelectorAll("#list [data-busy]")].map((row) => Number(row.getAttribute("data-busy")));
+      const busy = [...document.querySelectorAll("#list [data-busy]")].map((row) =>
+        Number(row.getAttribute("data-busy")),
+      );
       return busy.length > 0 && busy.every((value, i) => i === 0 || value <= /** @type {number} */ (busy[i - 1]));
     };
     // Rows swap places every two seconds, numbers change more often: it holds at some moment of each.
@@ -154,14 +156,21 @@ const CHECKS = {
     assert.match(row ?? "", /, [\d,]+ (person|people), [\d,]+ vehicles?/);
     assert.equal(await page.getByRole("status").count(), 1);
     assert.equal(await page.getByRole("heading", { level: 1 }).count(), 1);
-    assert.equal(await page.locator("#list").getByRole("listitem").count(), await page.locator("#list [data-zone]").count());
+    assert.equal(
+      await page.locator("#list").getByRole("listitem").count(),
+      await page.locator("#list [data-zone]").count(),
+    );
   },
 
   /** @param {Page} page */
   async "nothing is wider than a phone, and the sheet opens"(page) {
     await page.setViewportSize(PHONE);
     await page.waitForTimeout(400);
-    const widths = await page.evaluate(() => [document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]);
+    const widths = await page.evaluate(() => [
+      document.documentElement.scrollWidth,
+      document.body.scrollWidth,
+      innerWidth,
+    ]);
     assert.ok(/** @type {number} */ (widths[0]) <= PHONE.width, `page ${widths[0]} px wide`);
     assert.ok(/** @type {number} */ (widths[1]) <= PHONE.width, `body ${widths[1]} px wide`);
     assert.equal(widths[2], PHONE.width);
@@ -210,7 +219,8 @@ async function check(relay) {
     });
     page.on("request", (request) => {
       const url = new URL(request.url());
-      if (!["data:", "blob:"].includes(url.protocol) && url.origin !== new URL(relay.url).origin) strangers.push(url.href);
+      if (!["data:", "blob:"].includes(url.protocol) && url.origin !== new URL(relay.url).origin)
+        strangers.push(url.href);
     });
     await page.goto(relay.url);
     let failed = 0;
@@ -230,7 +240,9 @@ async function report(name, run) {
     console.log(`ok    ${name}`);
     return 0;
   } catch (error) {
-    console.log(`FAIL  ${name}\n      ${String(error instanceof Error ? error.message : error).replaceAll("\n", "\n      ")}`);
+    console.log(
+      `FAIL  ${name}\n      ${String(error instanceof Error ? error.message : error).replaceAll("\n", "\n      ")}`,
+    );
     return 1;
   }
 }

@@ -117,21 +117,21 @@ function parseTold(count: unknown, around: unknown): Pick<Numbers, "told" | "bel
 
 function parseNumbers(value: unknown): Numbers {
   const from = asObject(value);
-  const count = asNumber(from["count"]);
+  const count = asNumber(from.count);
   return {
-    ...parseTold(from["count"], from["low"]),
+    ...parseTold(from.count, from.low),
     count,
-    low: asNumber(from["low"], count),
-    high: asNumber(from["high"], count),
-    stale: asNumber(from["stale"]),
+    low: asNumber(from.low, count),
+    high: asNumber(from.high, count),
+    stale: asNumber(from.stale),
   };
 }
 
 /** `at` and `age_s` of a message; undefined where there are no numbers yet. */
 export function parseMoment(value: unknown): Moment | undefined {
   const from = asObject(value);
-  const at = parseTime(from["at"]);
-  const ageS = from["age_s"];
+  const at = parseTime(from.at);
+  const ageS = from.age_s;
   return Number.isNaN(at) ? undefined : { at, ageMs: typeof ageS === "number" ? ageS * 1000 : undefined };
 }
 
@@ -139,61 +139,61 @@ export function parseCounts(value: unknown): Counts {
   const from = asObject(value);
   const moment = parseMoment(value);
   if (!moment) throw new ApiError(0, "The counts carry no time.");
-  const total = asNumber(from["partitions_total"]);
+  const total = asNumber(from.partitions_total);
   return {
     ...moment,
-    zones: asArray(from["zones"]).map((entry) => {
+    zones: asArray(from.zones).map((entry) => {
       const zone = asObject(entry);
       return {
-        zone: asText(zone["zone"]) ?? "",
-        person: parseNumbers(zone["person"]),
-        vehicle: parseNumbers(zone["vehicle"]),
+        zone: asText(zone.zone) ?? "",
+        person: parseNumbers(zone.person),
+        vehicle: parseNumbers(zone.vehicle),
       };
     }),
-    fresh: asNumber(from["partitions_fresh"], total),
+    fresh: asNumber(from.partitions_fresh, total),
     total,
   };
 }
 
 function parsePolygons(value: unknown): Polygons {
   const geometry = asObject(value);
-  const coordinates = asArray(geometry["coordinates"]);
-  if (geometry["type"] === "Polygon") return [coordinates as Ring[]];
-  return geometry["type"] === "MultiPolygon" ? (coordinates as Polygons) : [];
+  const coordinates = asArray(geometry.coordinates);
+  if (geometry.type === "Polygon") return [coordinates as Ring[]];
+  return geometry.type === "MultiPolygon" ? (coordinates as Polygons) : [];
 }
 
 function parseZone(feature: Json): Zone {
-  const properties = asObject(feature["properties"]);
-  const id = asText(properties["id"]) ?? "";
+  const properties = asObject(feature.properties);
+  const id = asText(properties.id) ?? "";
   const capacity: Zone["capacity"] = {};
   for (const kind of KINDS) {
-    const places = asNumber(asObject(properties["capacity"])[kind]);
+    const places = asNumber(asObject(properties.capacity)[kind]);
     if (places > 0) capacity[kind] = places;
   }
   return {
     id,
-    name: asText(properties["name"]) ?? id,
-    type: asText(properties["type"]) ?? "area",
+    name: asText(properties.name) ?? id,
+    type: asText(properties.type) ?? "area",
     capacity,
-    polygons: parsePolygons(feature["geometry"]),
+    polygons: parsePolygons(feature.geometry),
   };
 }
 
 /** The site's FeatureCollection → what the page needs of it. The boundary's zone has the id `site`. */
 export function parseSite(value: unknown): Site {
   const collection = asObject(value);
-  const features = asArray(collection["features"]).filter(isObject);
-  const role = (feature: Json): unknown => asObject(feature["properties"])["role"];
+  const features = asArray(collection.features).filter(isObject);
+  const role = (feature: Json): unknown => asObject(feature.properties).role;
   const own = features.find((feature) => role(feature) === "site");
   if (!own) throw new ApiError(0, "The site file has no boundary (a feature with the role “site”).");
-  const properties = asObject(own["properties"]);
+  const properties = asObject(own.properties);
   const boundary = parseZone(own);
   return {
     id: boundary.id,
     name: boundary.name,
-    timezone: asText(properties["timezone"]),
-    freshSeconds: asNumber(properties["fresh_s"], 120),
-    attribution: asText(properties["attribution"]) ?? asText(collection["attribution"]),
+    timezone: asText(properties.timezone),
+    freshSeconds: asNumber(properties.fresh_s, 120),
+    attribution: asText(properties.attribution) ?? asText(collection.attribution),
     boundary: { ...boundary, id: "site", type: "site" },
     zones: features.filter((feature) => role(feature) === "zone").map(parseZone),
   };
@@ -201,25 +201,25 @@ export function parseSite(value: unknown): Site {
 
 function parseSpread(value: unknown): Spread {
   const from = asObject(value);
-  const mean = asNumber(from["mean"], asNumber(from["count"]));
-  const { told } = parseTold(from["count"], from["mean"]);
+  const mean = asNumber(from.mean, asNumber(from.count));
+  const { told } = parseTold(from.count, from.mean);
   return {
     ...(told ? { told } : {}),
-    count: asNumber(from["count"], mean),
-    min: asNumber(from["min"], mean),
-    max: asNumber(from["max"], mean),
+    count: asNumber(from.count, mean),
+    min: asNumber(from.min, mean),
+    max: asNumber(from.max, mean),
     mean,
   };
 }
 
 export function parseHistory(value: unknown): HistoryRow[] {
-  return asArray(asObject(value)["rows"])
+  return asArray(asObject(value).rows)
     .map((entry) => {
       const row = asObject(entry);
       return {
-        at: parseTime(row["at"]),
-        person: parseSpread(row["person"]),
-        vehicle: parseSpread(row["vehicle"]),
+        at: parseTime(row.at),
+        person: parseSpread(row.person),
+        vehicle: parseSpread(row.vehicle),
       };
     })
     .filter((row) => !Number.isNaN(row.at));
@@ -243,10 +243,10 @@ export class Api {
 
   async sites(): Promise<SiteName[]> {
     const answer = asObject(await this.#get("v1/sites"));
-    return asArray(answer["sites"]).map((entry) => {
+    return asArray(answer.sites).map((entry) => {
       const site = asObject(entry);
-      const id = asText(site["id"]) ?? "";
-      return { id, name: asText(site["name"]) ?? id };
+      const id = asText(site.id) ?? "";
+      return { id, name: asText(site.name) ?? id };
     });
   }
 
@@ -282,7 +282,7 @@ export class Api {
     const body: unknown = await response.json().catch(() => undefined);
     if (!response.ok) {
       const problem = asObject(body);
-      const said = asText(problem["detail"]) ?? asText(problem["title"]);
+      const said = asText(problem.detail) ?? asText(problem.title);
       throw new ApiError(response.status, said ?? `The server answered ${response.status}.`);
     }
     return body;

@@ -22,7 +22,14 @@ function makeKindPart(kind: Kind): KindPart {
     words: element("p", { class: "words" }),
   };
   const title = element("h3", {}, icon(kind), kindTitle(kind));
-  const root = element("section", { class: `kind ${kind}` }, title, element("p", { class: "big" }, part.figure, part.range), part.gauge, part.words);
+  const root = element(
+    "section",
+    { class: `kind ${kind}` },
+    title,
+    element("p", { class: "big" }, part.figure, part.range),
+    part.gauge,
+    part.words,
+  );
   return { root, ...part };
 }
 
@@ -52,7 +59,11 @@ export class Details {
     private readonly history: History,
     close: () => void,
   ) {
-    const button = element("button", { type: "button", class: "close", "aria-label": "Close, back to the list", title: "Close (Esc)" }, icon("close"));
+    const button = element(
+      "button",
+      { type: "button", class: "close", "aria-label": "Close, back to the list", title: "Close (Esc)" },
+      icon("close"),
+    );
     button.addEventListener("click", close);
     root.replaceChildren(
       element("header", { class: "details-head" }, element("div", {}, this.#name, this.#headline), button),

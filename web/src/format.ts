@@ -16,8 +16,7 @@ const TYPES: Record<string, [string, string]> = {
 export const figure = (value: number): string => figures.format(Math.round(value));
 
 /** `1 person`, `412 people`. */
-export const countOf = (kind: Kind, value: number): string =>
-  `${figure(value)} ${NOUNS[kind][value === 1 ? 0 : 1]}`;
+export const countOf = (kind: Kind, value: number): string => `${figure(value)} ${NOUNS[kind][value === 1 ? 0 : 1]}`;
 
 /** A count as figures: `412`, `<5`, or a dash where it isn't told. */
 export const shown = (numbers: Numbers): string =>
@@ -61,7 +60,9 @@ export function duration(seconds: number): string {
 /** `390–420`, or `exactly 412` where there is no doubt. */
 export function range(numbers: Numbers): string {
   if (numbers.told) return { rounded: "rounded", hidden: "", withheld: "not told" }[numbers.told];
-  return numbers.low === numbers.high ? `exactly ${figure(numbers.low)}` : `${figure(numbers.low)}–${figure(numbers.high)}`;
+  return numbers.low === numbers.high
+    ? `exactly ${figure(numbers.low)}`
+    : `${figure(numbers.low)}–${figure(numbers.high)}`;
 }
 
 /** `between 390 and 420`, to be read out. */

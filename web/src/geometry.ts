@@ -58,7 +58,10 @@ function crossings(rings: Ring[], y: number): number[] {
  * piece of five horizontal lines around the middle, lines nearer the middle preferred.
  */
 export function anchorOf(zone: Zone): [number, number] {
-  const largest = zone.polygons.reduce((best, rings) => (outerArea(rings) > outerArea(best) ? rings : best), zone.polygons[0] ?? []);
+  const largest = zone.polygons.reduce(
+    (best, rings) => (outerArea(rings) > outerArea(best) ? rings : best),
+    zone.polygons[0] ?? [],
+  );
   const [west, south, east, north] = boxOf([largest]);
   let best: [number, number] = [(west + east) / 2, (south + north) / 2];
   let longest = 0;

@@ -34,7 +34,11 @@ export class History {
     const buttons = REACHES.map((reach) => {
       const label = reach.hours === 1 ? "1 hour" : `${reach.hours} hours`;
       const pressed = String(reach === this.#reach);
-      const button = element("button", { type: "button", class: "chip", "aria-pressed": pressed, "aria-label": label }, `${reach.hours} h`);
+      const button = element(
+        "button",
+        { type: "button", class: "chip", "aria-pressed": pressed, "aria-label": label },
+        `${reach.hours} h`,
+      );
       button.addEventListener("click", () => {
         for (const other of buttons) setAttribute(other, "aria-pressed", String(other === button));
         this.#reach = reach;

@@ -29,7 +29,9 @@ describe("place", () => {
   });
 
   it("always shows what somebody looks at", () => {
-    expect(placed(label("heavy", 100, { weight: 5 }), label("mine", 105, { wanted: true, room: 2 }))).toEqual({ mine: "full" });
+    expect(placed(label("heavy", 100, { weight: 5 }), label("mine", 105, { wanted: true, room: 2 }))).toEqual({
+      mine: "full",
+    });
   });
 
   it("leaves out what is off the screen", () => {

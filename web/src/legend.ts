@@ -18,9 +18,19 @@ export class Legend {
   readonly #extra = element("p", { class: "extra" });
   #shown = "";
 
-  constructor(root: HTMLElement, modes: readonly Mode[], mode: Mode, choose: (mode: Mode) => void, attribution: string | undefined) {
+  constructor(
+    root: HTMLElement,
+    modes: readonly Mode[],
+    mode: Mode,
+    choose: (mode: Mode) => void,
+    attribution: string | undefined,
+  ) {
     const buttons = modes.map((choice) => {
-      const button = element("button", { type: "button", class: "chip", "aria-pressed": String(choice === mode) }, TITLES[choice]);
+      const button = element(
+        "button",
+        { type: "button", class: "chip", "aria-pressed": String(choice === mode) },
+        TITLES[choice],
+      );
       button.addEventListener("click", () => {
         for (const other of buttons) setAttribute(other, "aria-pressed", String(other === button));
         choose(choice);

@@ -13,8 +13,7 @@ export interface Filter {
   words: string;
 }
 
-const busy = (counts: ZoneCount | undefined): number =>
-  counts ? counts.person.count + counts.vehicle.count : 0;
+const busy = (counts: ZoneCount | undefined): number => (counts ? counts.person.count + counts.vehicle.count : 0);
 
 /** The zones that pass the filter, those with the most people and vehicles first, then by name. */
 export function busiestFirst(zones: readonly Zone[], counts: CountsByZone, filter: Filter): Zone[] {
@@ -106,7 +105,7 @@ export class ZoneList {
     for (const zone of zones) this.#rows.set(zone.id, makeRow(zone));
     parts.list.addEventListener("click", (event) => {
       const button = (event.target as Element).closest<HTMLElement>("[data-zone]");
-      if (button?.dataset["zone"]) this.choose(button.dataset["zone"]);
+      if (button?.dataset.zone) this.choose(button.dataset.zone);
     });
     parts.list.addEventListener("keydown", (event) => this.#step(event));
     parts.list.addEventListener("pointermove", () => (this.#pointerAt = Date.now()));
@@ -162,7 +161,10 @@ export class ZoneList {
   #sort(): void {
     if (this.#counts.size > 0) this.#sortedAt = Date.now();
     const shown = busiestFirst(this.zones, this.#counts, this.#filter);
-    arrange(this.parts.list, shown.flatMap((zone) => this.#rows.get(zone.id)?.item ?? []));
+    arrange(
+      this.parts.list,
+      shown.flatMap((zone) => this.#rows.get(zone.id)?.item ?? []),
+    );
     this.parts.nothing.hidden = shown.length > 0;
   }
 
@@ -184,7 +186,11 @@ export class ZoneList {
       ...types.map(([type]): [string, string] => [type, typePlural(type)]),
     ];
     const buttons = choices.map(([type, label]) => {
-      const button = element("button", { type: "button", class: "chip", "aria-pressed": String(type === undefined) }, label);
+      const button = element(
+        "button",
+        { type: "button", class: "chip", "aria-pressed": String(type === undefined) },
+        label,
+      );
       button.addEventListener("click", () => {
         this.#filter.type = type;
         for (const other of buttons) setAttribute(other, "aria-pressed", String(other === button));

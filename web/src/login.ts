@@ -15,10 +15,10 @@ const text = (value: unknown): string | undefined => (typeof value === "string" 
 export function parseWho(body: unknown): Who {
   const told = (typeof body === "object" && body !== null ? body : {}) as Record<string, unknown>;
   return {
-    name: text(told["name"]),
-    role: text(told["role"]) ?? "public",
-    csrf: text(told["csrf"]),
-    canLogIn: told["login"] === true,
+    name: text(told.name),
+    role: text(told.role) ?? "public",
+    csrf: text(told.csrf),
+    canLogIn: told.login === true,
   };
 }
 

@@ -22,7 +22,7 @@ const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 function dressPage(): void {
   const { style } = document.documentElement;
   const palette = paletteFor(darkness.matches);
-  palette.steps.forEach((colour, step) => style.setProperty(`--step-${step}`, colour));
+  for (const [step, colour] of palette.steps.entries()) style.setProperty(`--step-${step}`, colour);
   style.setProperty("--step-neutral", palette.neutral);
   style.setProperty("--chosen", palette.chosen);
 }
@@ -62,10 +62,16 @@ class Page {
     };
     this.#list = new ZoneList(parts, site.zones, (zone) => this.choose(zone, true));
     this.#details = new Details(byId("details"), site, new History(api, site), () => this.choose(undefined, true));
-    this.#legend = new Legend(byId("legend"), modesOf(site.zones), this.#mode, (mode) => {
-      this.#mode = mode;
-      this.#show();
-    }, site.attribution);
+    this.#legend = new Legend(
+      byId("legend"),
+      modesOf(site.zones),
+      this.#mode,
+      (mode) => {
+        this.#mode = mode;
+        this.#show();
+      },
+      site.attribution,
+    );
     this.#sheet = new Sheet(byId("app"), byId("panel"), byId("handle"), byId("handle-text"), (bottom) => {
       this.#covered = bottom;
       this.#coverMap();
@@ -211,7 +217,7 @@ async function loadSite(): Promise<Site> {
       return site;
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      byId("status").dataset["state"] = "reconnecting";
+      byId("status").dataset.state = "reconnecting";
       setText(byId("status-text"), "Reconnecting");
       setText(byId("age"), `No answer from the server yet (${why})`);
       await pause(wait);

@@ -16,7 +16,7 @@ import { element, icon, setText } from "./element";
 import { shown } from "./format";
 import { anchorOf, areaOf, type Box, boxOf, widen } from "./geometry";
 import { type Candidate, place, widthOf } from "./labels";
-import { mainKind, type Mode, NEUTRAL, type Palette, type Step } from "./scale";
+import { type Mode, mainKind, NEUTRAL, type Palette, type Step } from "./scale";
 
 setWorkerUrl(workerUrl);
 
@@ -37,7 +37,12 @@ function zonesData(zones: readonly Zone[]): Features {
 /** A colour by the class that a zone has as its state. */
 function byStep(palette: Palette): ExpressionSpecification {
   const cases = palette.steps.flatMap((colour, step) => [step, colour]);
-  return ["match", ["coalesce", ["feature-state", "step"], NEUTRAL], ...cases, palette.neutral] as unknown as ExpressionSpecification;
+  return [
+    "match",
+    ["coalesce", ["feature-state", "step"], NEUTRAL],
+    ...cases,
+    palette.neutral,
+  ] as unknown as ExpressionSpecification;
 }
 
 const when = (state: string, value: number): ExpressionSpecification => [
@@ -146,7 +151,7 @@ function leadOf(zone: Zone, counts: ZoneCount | undefined, mode: Mode): Kind {
 /** Sets a label's numbers, those that aren't 0 or of the other kind and small, and how wide they are. */
 function fillLabel(label: Label, counts: ZoneCount | undefined, mode: Mode): void {
   const lead = leadOf(label.zone, counts, mode);
-  label.box.dataset["lead"] = lead;
+  label.box.dataset.lead = lead;
   label.figures = 0;
   label.brief = 0;
   label.weighs = counts?.[lead].count ?? 0;
@@ -299,7 +304,7 @@ export class ZoneMap {
   #zoneAt(point: { x: number; y: number }): string | undefined {
     if (!this.#ready) return undefined;
     const [top] = this.#map.queryRenderedFeatures([point.x, point.y], { layers: ["zones"] });
-    return top === undefined ? undefined : String(top.properties["id"]);
+    return top === undefined ? undefined : String(top.properties.id);
   }
 
   #hover(zone: string | undefined): void {
@@ -351,7 +356,7 @@ export class ZoneMap {
         const form = placed.get(label.zone.id);
         label.box.hidden = form === undefined;
         if (form === undefined) return;
-        label.box.dataset["form"] = form;
+        label.box.dataset.form = form;
         label.box.classList.toggle("wanted", wanted);
         label.box.style.transform = `translate(-50%, -50%) translate(${Math.round(x)}px, ${Math.round(y)}px)`;
       });
@@ -381,7 +386,11 @@ export class ZoneMap {
   }
 
   #fitControl(): { onAdd: () => HTMLElement; onRemove: () => void } {
-    const button = element("button", { type: "button", title: "Show the whole site", "aria-label": "Show the whole site" }, icon("fit"));
+    const button = element(
+      "button",
+      { type: "button", title: "Show the whole site", "aria-label": "Show the whole site" },
+      icon("fit"),
+    );
     button.addEventListener("click", () => this.fit());
     const group = element("div", { class: "maplibregl-ctrl maplibregl-ctrl-group" }, button);
     return { onAdd: () => group, onRemove: () => group.remove() };

@@ -27,7 +27,7 @@ const time = (text: string | undefined): string => {
 function say(text: string, tone: "good" | "bad" = "good"): void {
   const said = byId("said");
   said.hidden = text === "";
-  said.dataset["tone"] = tone;
+  said.dataset.tone = tone;
   setText(said, text);
 }
 
@@ -174,7 +174,7 @@ function listen(): void {
   });
   byId("export").addEventListener("click", () => void attempt(download));
   for (const button of document.querySelectorAll<HTMLElement>("[data-pause]")) {
-    const seconds = button.dataset["pause"];
+    const seconds = button.dataset.pause;
     button.addEventListener("click", () => {
       void attempt(async () => {
         await own?.pause(seconds ? Number(seconds) : undefined);

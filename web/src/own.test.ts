@@ -3,7 +3,14 @@ import { basic, joinCode, parseGiven, parseLines, parseMe } from "./own";
 
 describe("a device's own data", () => {
   it("reads what the server says, and survives what it doesn't", () => {
-    const me = parseMe({ device: "d", status: "paused", groups: ["staff", 1], zones: null, last: { t: "t" }, looks: [{}] });
+    const me = parseMe({
+      device: "d",
+      status: "paused",
+      groups: ["staff", 1],
+      zones: null,
+      last: { t: "t" },
+      looks: [{}],
+    });
     expect(me).toMatchObject({ device: "d", status: "paused", groups: ["staff"], zones: [], connected: undefined });
     expect(me.last).toEqual({ t: "t", verdict: undefined });
     expect(me.looks).toEqual([{ at: "", actor: "", reason: "" }]);

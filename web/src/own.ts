@@ -57,53 +57,53 @@ const asObjects = (value: unknown): Json[] => (Array.isArray(value) ? value.filt
 
 export function parseMe(value: unknown): Me {
   const from = asObject(value);
-  const last = from["last"];
+  const last = from.last;
   return {
-    device: asText(from["device"]) ?? "",
-    site: asText(from["site"]) ?? "",
-    kind: asText(from["kind"]) ?? "",
-    status: asText(from["status"]) ?? "",
-    label: asText(from["label"]) ?? "",
-    groups: asTexts(from["groups"]),
-    resume: asText(from["resume"]),
-    connected: typeof from["connected"] === "boolean" ? from["connected"] : undefined,
-    zones: asTexts(from["zones"]),
-    last: isObject(last) ? { t: asText(last["t"]), verdict: asText(last["verdict"]) } : undefined,
-    looks: asObjects(from["looks"]).map((look) => ({
-      at: asText(look["at"]) ?? "",
-      actor: asText(look["actor"]) ?? "",
-      reason: asText(look["reason"]) ?? "",
+    device: asText(from.device) ?? "",
+    site: asText(from.site) ?? "",
+    kind: asText(from.kind) ?? "",
+    status: asText(from.status) ?? "",
+    label: asText(from.label) ?? "",
+    groups: asTexts(from.groups),
+    resume: asText(from.resume),
+    connected: typeof from.connected === "boolean" ? from.connected : undefined,
+    zones: asTexts(from.zones),
+    last: isObject(last) ? { t: asText(last.t), verdict: asText(last.verdict) } : undefined,
+    looks: asObjects(from.looks).map((look) => ({
+      at: asText(look.at) ?? "",
+      actor: asText(look.actor) ?? "",
+      reason: asText(look.reason) ?? "",
     })),
   };
 }
 
 /** The messages, oldest first. */
 export function parseLines(value: unknown): Line[] {
-  return asObjects(asObject(value)["lines"]).map((line) => {
-    const verdict = asText(line["verdict"]);
+  return asObjects(asObject(value).lines).map((line) => {
+    const verdict = asText(line.verdict);
     return {
-      received: asText(line["received"]) ?? "",
-      what: (verdict ?? asText(line["what"]) ?? "").replaceAll("_", " "),
-      lat: asNumber(line["lat"]),
-      lon: asNumber(line["lon"]),
+      received: asText(line.received) ?? "",
+      what: (verdict ?? asText(line.what) ?? "").replaceAll("_", " "),
+      lat: asNumber(line.lat),
+      lon: asNumber(line.lon),
       used: verdict === "accepted" || verdict === "outside",
-      why: asText(line["why"]) ?? "",
+      why: asText(line.why) ?? "",
     };
   });
 }
 
 export function parseGiven(value: unknown): Given {
   const from = asObject(value);
-  const mqtt = asObject(from["mqtt"]);
-  const id = asText(from["device"]);
-  const secret = asText(from["secret"]);
+  const mqtt = asObject(from.mqtt);
+  const id = asText(from.device);
+  const secret = asText(from.secret);
   if (id === undefined || secret === undefined) throw new ApiError(0, "The server gave no credentials.");
-  const scheme = mqtt["tls"] === true ? "mqtts" : "mqtt";
+  const scheme = mqtt.tls === true ? "mqtts" : "mqtt";
   return {
     id,
     secret,
-    broker: `${scheme}://${asText(mqtt["host"]) ?? "?"}:${asNumber(mqtt["port"]) ?? "?"}`,
-    topic: asText(from["topic"]) ?? "",
+    broker: `${scheme}://${asText(mqtt.host) ?? "?"}:${asNumber(mqtt.port) ?? "?"}`,
+    topic: asText(from.topic) ?? "",
   };
 }
 
@@ -129,7 +129,7 @@ async function asked(url: URL, options: RequestInit): Promise<Response> {
   });
   if (answer.ok) return answer;
   const problem = asObject(await answer.json().catch(() => undefined));
-  const said = asText(problem["detail"]) ?? asText(problem["title"]);
+  const said = asText(problem.detail) ?? asText(problem.title);
   throw new ApiError(answer.status, said ?? `The server answered ${answer.status}.`);
 }
 
@@ -173,7 +173,7 @@ export class Own {
 
   async erase(): Promise<string> {
     const answer = asObject(await (await this.#ask("v1/me", "DELETE")).json());
-    return asText(answer["detail"]) ?? "It is being erased.";
+    return asText(answer.detail) ?? "It is being erased.";
   }
 
   #ask(path: string, method = "GET", body?: object): Promise<Response> {

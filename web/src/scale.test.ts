@@ -1,8 +1,14 @@
 import { describe, expect, it } from "vitest";
 import type { Zone, ZoneCount } from "./api";
-import { DARK, defaultMode, EMPTY, LIGHT, NEUTRAL, niceEnd, occupancy, OVER, stepOf, steps } from "./scale";
+import { DARK, defaultMode, EMPTY, LIGHT, NEUTRAL, niceEnd, OVER, occupancy, stepOf, steps } from "./scale";
 
-const zone = (id: string, capacity: Zone["capacity"]): Zone => ({ id, name: id, type: "building", capacity, polygons: [] });
+const zone = (id: string, capacity: Zone["capacity"]): Zone => ({
+  id,
+  name: id,
+  type: "building",
+  capacity,
+  polygons: [],
+});
 const numbers = (count: number) => ({ count, low: count, high: count, stale: 0 });
 const counts = (id: string, person: number, vehicle = 0): [string, ZoneCount] => [
   id,

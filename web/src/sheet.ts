@@ -45,7 +45,7 @@ export class Sheet {
 
   to(rest: Rest): void {
     this.#rest = rest;
-    this.app.dataset["sheet"] = rest;
+    this.app.dataset.sheet = rest;
     this.panel.style.removeProperty("height");
     setAttribute(this.handle, "aria-expanded", String(rest !== "low"));
     setText(this.handleText, rest === "high" ? "Make the list smaller" : "Make the list larger");
