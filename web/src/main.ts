@@ -1,6 +1,7 @@
 /** The page: puts the parts together and passes numbers and choices between them. */
 
 import { Api, type Counts, parseCounts, parseMoment, type Site, type SiteName, type Zone, type ZoneCount } from "./api";
+import { Sheet } from "./bottom-sheet";
 import { Details } from "./details";
 import { byId, element, setText } from "./element";
 import { pageTitle } from "./format";
@@ -10,7 +11,6 @@ import { ZoneList } from "./list";
 import { showLogin } from "./login";
 import type { ZoneMap } from "./map";
 import { defaultMode, type Mode, modesOf, paletteFor, steps } from "./scale";
-import { Sheet } from "./sheet";
 import { CountsStream, type Source, type StreamState } from "./stream";
 import { Totals } from "./totals";
 

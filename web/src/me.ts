@@ -1,9 +1,9 @@
 /** A person's own page: sign in as a device; see, take away, pause, erase its data. */
 
 import { Api, ApiError, type Site } from "./api";
+import { type Credentials, joinCode, type Line, type Me, Own, redeem } from "./device-api";
 import { byId, element, setText } from "./element";
-import { type Credentials, joinCode, type Line, type Me, Own, redeem } from "./own";
-import { trail } from "./trail";
+import { trail } from "./track";
 
 const KEPT = "headcount-device";
 const REFRESH_MS = 15_000;

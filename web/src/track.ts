@@ -1,9 +1,9 @@
 /** A small picture of the site with a device's own positions on it. */
 
 import type { Polygons, Site } from "./api";
+import type { Line } from "./device-api";
 import { drawing } from "./element";
 import { type Box, boxOf, widen } from "./geometry";
-import type { Line } from "./own";
 
 const WIDTH = 1000;
 

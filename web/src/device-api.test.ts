@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { basic, joinCode, parseGiven, parseLines, parseMe } from "./own";
+import { basic, joinCode, parseGiven, parseLines, parseMe } from "./device-api";
 
 describe("a device's own data", () => {
   it("reads what the server says, and survives what it doesn't", () => {
