@@ -20,7 +20,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web demo test test-web lint secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env web web-types demo test test-web lint lint-web secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,8 +40,16 @@ web: $(WEB)/index.html ## the live map, into the package
 $(WEB)/index.html: $(shell find web/src web/index.html web/me.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
 	@command -v npm >/dev/null || { echo "the map needs Node.js and npm: install them, or use the API without the map"; exit 1; }
 	@echo "== building the map (about half a minute) =="
-	cd web && npm ci --no-fund --no-audit --loglevel=error && npm run --silent build
+	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json
+	cd web && npm run --silent build
 	@touch $@
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-fund --no-audit --loglevel=error
+	@touch $@
+
+web-types: env web/node_modules/.package-lock.json ## the API's types for the web pages, from OpenAPI
+	$(BIN)/python docs/generate.py --openapi | (cd web && npm run --silent types -- $(CHECK))
 
 demo: env ## a simulated campus on the live map
 	@$(MAKE) --no-print-directory web || echo "== going on without the map =="
@@ -54,12 +62,17 @@ test: env ## all tests; T=fast or a folder of tests/ (T=counting) for some
 test-web: web ## the map's own tests
 	cd web && npm test --silent
 
-lint: env ## format, lint, types, directions of imports, spelling
+lint: env lint-web ## format, lint, types, directions of imports, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' Makefile)
+
+lint-web: web/node_modules/.package-lock.json ## the same for the web pages, and whether their API types are up to date
+	cd web && npm run --silent lint
+	@$(MAKE) --no-print-directory web-types CHECK=--check
+	! grep -n '"resolved"' web/package-lock.json
 
 secrets: env ## whether a secret has got into the repository
 	$(BIN)/python .ci/secrets.py

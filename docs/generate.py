@@ -1,10 +1,11 @@
-"""Write the pages of the reference that are read off the code: `python docs/generate.py [--check]`.
+"""Write the pages of the reference that are read off the code: `python docs/generate.py [--check | --openapi]`.
 
     reference/cli.md       every command's --help
     reference/settings.md  every field of `Settings`, with its flag, variable and default
     reference/http.md      OpenAPI, and the problem documents
 
 With `--check` nothing is written: it fails where a page on disk isn't what would be written.
+With `--openapi` it prints the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -137,9 +138,14 @@ def values_of(option: click.Option) -> str:
     return "text" if kind.name == "text" else "a path"
 
 
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document of the API."""
+    return create_app(Sources(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)).openapi()
+
+
 def http() -> str:
     """The page of the HTTP interface."""
-    api = create_app(Sources(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)).openapi()
+    api = openapi()
     parts = [
         "# HTTP",
         NOTE,
@@ -262,8 +268,12 @@ PAGES = {"cli.md": cli, "settings.md": settings, "http.md": http}
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; fail where a page is not fresh.")
-def generate(check: bool) -> None:
+@click.option("--openapi", "print_openapi", is_flag=True, help="Print the OpenAPI document instead.")
+def generate(check: bool, print_openapi: bool) -> None:
     """Write the generated pages of the reference, or check that they are fresh."""
+    if print_openapi:
+        click.echo(json.dumps(openapi()))
+        return
     stale = []
     for name, page in PAGES.items():
         path, text = FOLDER / name, page().replace("\r\n", "\n")

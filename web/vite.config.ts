@@ -1,21 +1,21 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  // Relative addresses: the page also works behind a proxy that adds a path.
+  // Relative addresses, so that the page works behind a proxy that adds a path.
   base: "./",
   build: {
     outDir: "../src/headcount/web",
     emptyOutDir: true,
     target: "es2022",
-    // Nothing inline, so that the server can send a strict content security policy.
+    // Nothing inline: the server sends a strict content security policy.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    // The map library is one large file, fetched after the numbers are on the page.
+    // The map library is one large file, loaded after the counts are on the page.
     chunkSizeWarningLimit: 1300,
     rolldownOptions: {
       input: ["index.html", "me.html"],
       output: {
-        // Python's `mimetypes` and older proxies know `.js` for sure, `.mjs` not always.
+        // Python's `mimetypes` and older proxies don't always know `.mjs`.
         assetFileNames: (asset) =>
           asset.names[0]?.endsWith(".mjs") ? "assets/[name]-[hash].js" : "assets/[name]-[hash][extname]",
       },

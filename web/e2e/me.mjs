@@ -1,14 +1,14 @@
 // @ts-check
 /**
- * A person's own page in a real browser, on a phone's screen, against a running server.
+ * The page /me in a real browser with a phone's screen, against a running server.
  *
  *   HEADCOUNT_URL=http://127.0.0.1:8080/ HEADCOUNT_DEVICE=<id> HEADCOUNT_SECRET=<secret> node e2e/me.mjs
  *
- * HEADCOUNT_JOIN     a one-time code; checked where it is set. It gives the device a new secret
- * HEADCOUNT_ERASE    1: the device is erased at the end
+ * HEADCOUNT_JOIN     a one-time code to redeem; it gives the device a new secret
+ * HEADCOUNT_ERASE    1: erase the device at the end
  * CHROMIUM, HEADCOUNT_SHOTS  as for run.mjs
  *
- * Ends with 0 when all checks hold, 1 when one doesn't, 77 when there is no browser (skipped).
+ * Exit code: 0 if all checks pass, 1 if one fails, 77 if there is no browser (skipped).
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
@@ -27,37 +27,40 @@ const shots = process.env.HEADCOUNT_SHOTS;
 
 /** @typedef {import("playwright-core").Page} Page */
 
-/** @param {Page} page @param {string} with_ */
-async function signIn(page, with_, keep = false) {
+/** @param {Page} page @param {string} secret */
+async function signIn(page, secret, remember = false) {
   await page.getByLabel("Id", { exact: true }).fill(id);
-  await page.getByLabel("Secret", { exact: true }).fill(with_);
-  if (keep) await page.getByLabel("Remember it").check();
+  await page.getByLabel("Secret", { exact: true }).fill(secret);
+  if (remember) await page.getByLabel("Remember me").check();
   await page.getByRole("button", { name: "Show my data" }).click();
 }
 
 /** @param {Page} page @param {RegExp} text */
-const said = (page, text) => page.locator("#said", { hasText: text }).waitFor({ timeout: WAIT_MS });
+const shows = (page, text) => page.locator("#message", { hasText: text }).waitFor({ timeout: WAIT_MS });
+
+/** @param {Page} page @param {string} tone */
+const showsMessage = (page, tone) => page.locator(`#message[data-tone="${tone}"]`).waitFor({ timeout: WAIT_MS });
 
 /** @param {Page} page @param {string} name */
 const fact = (page, name) => page.locator(`[data-fact="${name}"]`);
 
-/** The checks, in order; each gets the page as the one before left it. */
+/** The checks, in order; each starts with the page as the previous one left it. */
 const CHECKS = {
   /** @param {Page} page */
-  async "a wrong secret is told, and shows nothing"(page) {
+  async "a wrong secret is rejected"(page) {
     await signIn(page, "wrong");
-    await said(page, /Sign in with the device's id/);
-    assert.equal(await page.locator("#own").isVisible(), false);
+    await showsMessage(page, "bad");
+    assert.equal(await page.locator("#data").isVisible(), false);
   },
 
   /** @param {Page} page */
-  async "what is known appears, with the positions of the last hour"(page) {
+  async "the stored data appears, with the positions of the last hour"(page) {
     await signIn(page, secret);
-    await page.locator("#own").waitFor({ timeout: WAIT_MS });
+    await page.locator("#data").waitFor({ timeout: WAIT_MS });
     assert.equal(await fact(page, "id").textContent(), id);
     await page.locator("#lines tr").first().waitFor({ timeout: WAIT_MS });
-    assert.match((await page.locator("#lines").textContent()) ?? "", /accepted.*It is inside/);
-    assert.ok((await page.locator("#trail circle.fix").count()) > 0);
+    assert.match((await page.locator("#lines").textContent()) ?? "", /accepted/);
+    assert.ok((await page.locator("#track circle.fix").count()) > 0);
     const width = await page.evaluate(() => document.documentElement.scrollWidth);
     assert.ok(width <= PHONE.width, `the page is ${width} wide on a phone`);
     if (shots) {
@@ -67,7 +70,7 @@ const CHECKS = {
   },
 
   /** @param {Page} page */
-  async "all of it can be downloaded"(page) {
+  async "all data can be exported"(page) {
     const [download] = await Promise.all([
       page.waitForEvent("download", { timeout: WAIT_MS }),
       page.getByRole("button", { name: "Download my data" }).click(),
@@ -80,22 +83,22 @@ const CHECKS = {
   /** @param {Page} page */
   async "it pauses and resumes"(page) {
     await page.getByRole("button", { name: "For an hour" }).click();
-    await said(page, /Paused/);
+    await shows(page, /Paused/);
     assert.match((await fact(page, "status").textContent()) ?? "", /paused.*until/);
     await page.getByRole("button", { name: "Count me again" }).click();
-    await said(page, /counted again/);
+    await shows(page, /counted again/);
     assert.match((await fact(page, "status").textContent()) ?? "", /^counted/);
   },
 
   /** @param {Page} page */
-  async "nothing is remembered unless wanted"(page) {
+  async "nothing is stored unless requested"(page) {
     await page.reload();
-    await page.locator("#gate").waitFor({ timeout: WAIT_MS });
+    await page.locator("#sign-in").waitFor({ timeout: WAIT_MS });
     assert.equal(await page.evaluate(() => sessionStorage.length + localStorage.length), 0);
     await signIn(page, secret, true);
-    await page.locator("#own").waitFor({ timeout: WAIT_MS });
+    await page.locator("#data").waitFor({ timeout: WAIT_MS });
     await page.reload();
-    await page.locator("#own").waitFor({ timeout: WAIT_MS });
+    await page.locator("#data").waitFor({ timeout: WAIT_MS });
     await page.getByRole("button", { name: "Sign out" }).click();
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
     assert.equal((await page.content()).includes(id), false);
@@ -103,38 +106,38 @@ const CHECKS = {
   },
 
   /** @param {Page} page */
-  async "a one-time link gives new credentials, once, and leaves the address bar"(page) {
+  async "a one-time link gives new credentials once, and is removed from the address bar"(page) {
     if (!code) return;
     await page.goto("about:blank");
     await page.goto(new URL(`me#join=${code}`, server).href);
-    await said(page, /has been used/);
+    await shows(page, /has been used/);
     assert.equal(page.url().includes(code), false);
-    assert.equal(await page.locator("#given-id").textContent(), id);
-    await page.locator("#own").waitFor({ timeout: WAIT_MS });
+    assert.equal(await page.locator("#new-id").textContent(), id);
+    await page.locator("#data").waitFor({ timeout: WAIT_MS });
     await page.goto("about:blank");
     await page.goto(new URL(`me#join=${code}`, server).href);
-    await page.locator('#said[data-tone="bad"]').waitFor({ timeout: WAIT_MS });
-    assert.equal(await page.locator("#own").isVisible(), false);
+    await showsMessage(page, "bad");
+    assert.equal(await page.locator("#data").isVisible(), false);
   },
 
   /** @param {Page} page */
-  async "erasing asks, and then ends everything"(page) {
+  async "erasing needs a confirmation, and signs out"(page) {
     if (process.env.HEADCOUNT_ERASE !== "1" || code) return;
     await signIn(page, secret);
-    await page.locator("#own").waitFor({ timeout: WAIT_MS });
+    await page.locator("#data").waitFor({ timeout: WAIT_MS });
     await page.getByRole("button", { name: "Erase my data" }).click();
-    assert.equal(await page.locator("#own").isVisible(), true);
-    await page.getByLabel("Yes, erase all of it").check();
+    assert.equal(await page.locator("#data").isVisible(), true);
+    await page.getByLabel("Yes, erase all data").check();
     await page.getByRole("button", { name: "Erase my data" }).click();
-    await page.locator("#gate").waitFor({ timeout: WAIT_MS });
-    await said(page, /Names are gone/);
+    await page.locator("#sign-in").waitFor({ timeout: WAIT_MS });
+    await showsMessage(page, "good");
     await signIn(page, secret);
-    await said(page, /Sign in with the device's id/);
+    await showsMessage(page, "bad");
   },
 };
 
 if (!existsSync(program) || !server) {
-  console.log(server ? `no browser at ${program}: skipped` : "HEADCOUNT_URL isn't set: skipped");
+  console.log(server ? `no browser at ${program}: skipped` : "HEADCOUNT_URL is not set: skipped");
   process.exit(SKIPPED);
 }
 const browser = await chromium.launch({
@@ -151,16 +154,16 @@ try {
   });
   const page = await context.newPage();
   /** @type {string[]} */
-  const elsewhere = [];
+  const external = [];
   page.on("request", (request) => {
     const { origin, protocol } = new URL(request.url());
-    if (protocol.startsWith("http") && origin !== new URL(server).origin) elsewhere.push(request.url());
+    if (protocol.startsWith("http") && origin !== new URL(server).origin) external.push(request.url());
   });
   /** @type {string[]} */
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => {
-    // what the browser itself says of a refused request
+    // the browser's own message about a rejected request
     if (message.type() === "error" && !/^Failed to load resource/.test(message.text())) errors.push(message.text());
   });
   await page.goto(new URL("me", server).href);
@@ -171,11 +174,11 @@ try {
     } catch (error) {
       failed = true;
       console.log(
-        `FAIL  ${name}\n      ${error instanceof Error ? error.message : String(error)}\n      said: ${await page.locator("#said").textContent()}`,
+        `FAIL  ${name}\n      ${error instanceof Error ? error.message : String(error)}\n      message: ${await page.locator("#message").textContent()}`,
       );
     }
   }
-  for (const problem of [...errors, ...elsewhere.map((url) => `asked elsewhere: ${url}`)]) {
+  for (const problem of [...errors, ...external.map((url) => `request to another server: ${url}`)]) {
     failed = true;
     console.log(`FAIL  ${problem}`);
   }

@@ -1,15 +1,15 @@
 // @ts-check
-/** A TCP relay before a server, whose connections can be cut, or kept open and silent. */
+/** A TCP relay in front of a server, whose connections can be cut, or kept open without passing data. */
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 
-/** How long after a trouble its echo may still be in the browser's console. */
+/** Time after a failure in which the browser's console may still report it. */
 const ECHO_MS = 3_000;
 
 export class Relay {
   #port = 0;
   #muted = false;
-  #troubledUntil = 0;
+  #failingUntil = 0;
   /** @type {Set<import("node:net").Socket>} */
   #sockets = new Set();
   /** @type {import("node:net").Server | undefined} */
@@ -24,22 +24,22 @@ export class Relay {
     return `http://127.0.0.1:${this.#port}${this.target.pathname}`;
   }
 
-  /** Is the server out of reach now, or was it a moment ago? */
-  get troubled() {
-    return this.#muted || this.#listener === undefined || Date.now() < this.#troubledUntil;
+  /** Whether the server is unreachable now or was within the last seconds. */
+  get failing() {
+    return this.#muted || this.#listener === undefined || Date.now() < this.#failingUntil;
   }
 
-  /** Listens, again on the same port. */
-  async mend() {
+  /** Listens, on the same port again after a cut. */
+  async open() {
     const listener = createServer((client) => this.#pass(client));
     listener.listen(this.#port, "127.0.0.1");
     await once(listener, "listening");
     this.#port = /** @type {import("node:net").AddressInfo} */ (listener.address()).port;
     this.#listener = listener;
-    this.#troubledUntil = Date.now() + ECHO_MS;
+    this.#failingUntil = Date.now() + ECHO_MS;
   }
 
-  /** Breaks every connection and takes no new one, as when the server has gone. */
+  /** Breaks every connection and accepts no new one, as if the server had stopped. */
   async cut() {
     const listener = this.#listener;
     this.#listener = undefined;
@@ -47,16 +47,16 @@ export class Relay {
     if (listener) await new Promise((done) => listener.close(done));
   }
 
-  /** Keeps connections open but passes nothing on, as when a network has gone. */
+  /** Keeps connections open but passes nothing on, as if the network had failed. */
   mute() {
     this.#muted = true;
   }
 
-  /** Passes on again; the connections that missed something can't be used any more. */
+  /** Passes data on again, and breaks the connections that missed some. */
   unmute() {
     this.#muted = false;
     for (const socket of this.#sockets) socket.destroy();
-    this.#troubledUntil = Date.now() + ECHO_MS;
+    this.#failingUntil = Date.now() + ECHO_MS;
   }
 
   /** @param {import("node:net").Socket} client */

@@ -1,16 +1,15 @@
 // @ts-check
 /**
- * The page in a real browser against a running server.
+ * The map page in a real browser against a running server.
  *
  *   HEADCOUNT_URL=http://127.0.0.1:8080/ npm run e2e
  *
- * HEADCOUNT_URL      a server whose numbers move (a simulation, say)
- * CHROMIUM           the browser's program, /usr/bin/chromium where it isn't set
- * HEADCOUNT_SHOTS    a folder for pictures of the page, none where it isn't set
+ * HEADCOUNT_URL      a server whose counts change, such as a simulation
+ * CHROMIUM           the browser's program, by default /usr/bin/chromium
+ * HEADCOUNT_SHOTS    a folder for screenshots, by default none
  *
- * Ends with 0 when all checks hold, 1 when one doesn't, 77 when there is no browser (skipped).
- * The server needn't be stopped: the page is served through a relay here that is cut off and
- * mended, so that for the browser the server really is gone.
+ * Exit code: 0 if all checks pass, 1 if one fails, 77 if there is no browser (skipped).
+ * The page is served through a relay, which can be cut: for the browser that looks like a stopped server.
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync } from "node:fs";
@@ -22,7 +21,7 @@ const SKIPPED = 77;
 const WAIT_MS = 20_000;
 const PHONE = { width: 390, height: 844 };
 const DESK = { width: 1280, height: 800 };
-/** Software rendering for the map, and nothing that looks for other hosts. */
+/** Software rendering for the map, and no requests of the browser's own. */
 const FLAGS = [
   "--no-sandbox",
   "--disable-quic",
@@ -34,8 +33,8 @@ const FLAGS = [
   "--enable-unsafe-swiftshader",
   "--ignore-gpu-blocklist",
 ];
-/** What the browser itself writes to the console when a request fails, as it must while the server is gone. */
-const LOST = /^Failed to load resource|net::ERR_|ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/;
+/** The browser's own console messages about failed requests, expected while the server is gone. */
+const FAILED_REQUEST = /^Failed to load resource|net::ERR_|ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/;
 
 const program = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const server = process.env.HEADCOUNT_URL;
@@ -44,13 +43,13 @@ const shots = process.env.HEADCOUNT_SHOTS;
 /** @typedef {import("playwright-core").Page} Page */
 
 /** @param {Page} page @param {string} testId */
-async function figureOf(page, testId) {
+async function numberIn(page, testId) {
   const text = (await page.getByTestId(testId).textContent()) ?? "";
   return Number(text.replaceAll(",", ""));
 }
 
-/** All numbers of the list, to see whether any of them moved. @param {Page} page */
-const allNumbers = (page) => page.locator("#list .row-number b").allTextContents();
+/** All counts of the list, to detect changes. @param {Page} page */
+const allCounts = (page) => page.locator("#list .row-number b").allTextContents();
 
 /** @param {Page} page @param {string} name */
 async function shoot(page, name) {
@@ -62,20 +61,20 @@ async function shoot(page, name) {
 /** @param {Page} page */
 const isLive = (page) => page.waitForSelector('#status[data-state="live"]', { timeout: WAIT_MS });
 
-/** The checks, in order; each gets the page as the one before left it. */
+/** The checks, in order; each starts with the page as the previous one left it. */
 const CHECKS = {
   /** @param {Page} page */
-  async "numbers appear, in the page and in its title"(page) {
+  async "counts appear in the page and in its title"(page) {
     await isLive(page);
     await page.waitForFunction(() => document.querySelector("#total-person")?.textContent !== "–");
-    assert.ok((await figureOf(page, "total-person")) >= 0);
+    assert.ok((await numberIn(page, "total-person")) >= 0);
     assert.match(await page.title(), /^[\d,]+ (person|people) · [\d,]+ vehicles? – \S/);
     assert.match((await page.locator("#range-person").textContent()) ?? "", /^[\d,]+–[\d,]+$|^exactly [\d,]+$/);
   },
 
   /** @param {Page} page */
-  async "numbers change by themselves"(page) {
-    const before = JSON.stringify(await allNumbers(page));
+  async "counts change by themselves"(page) {
+    const before = JSON.stringify(await allCounts(page));
     const changed = (/** @type {string} */ old) => {
       const now = [...document.querySelectorAll("#list .row-number b")].map((cell) => cell.textContent);
       return JSON.stringify(now) !== old;
@@ -91,7 +90,7 @@ const CHECKS = {
       );
       return busy.length > 0 && busy.every((value, i) => i === 0 || value <= /** @type {number} */ (busy[i - 1]));
     };
-    // Rows swap places every two seconds, numbers change more often: it holds at some moment of each.
+    // Rows are sorted every two seconds, while counts change more often: it holds at some moment.
     await page.waitForFunction(sorted, undefined, { timeout: WAIT_MS, polling: 50 });
   },
 
@@ -103,7 +102,7 @@ const CHECKS = {
   },
 
   /** @param {Page} page */
-  async "filters keep one kind of zone"(page) {
+  async "filters show one type of zone"(page) {
     const filters = page.getByRole("group", { name: "Show", exact: true }).getByRole("button");
     if ((await filters.count()) < 3) return;
     const all = await page.locator("#list [data-zone]").count();
@@ -116,8 +115,8 @@ const CHECKS = {
   },
 
   /** @param {Page} page */
-  async "keys alone choose a zone and go back"(page) {
-    await page.reload(); // so that Tab begins at the top
+  async "the keyboard alone selects a zone and goes back"(page) {
+    await page.reload(); // so that Tab starts at the top
     await isLive(page);
     await page.keyboard.press("Tab");
     assert.equal(await page.evaluate(() => document.activeElement?.className), "skip");
@@ -142,7 +141,7 @@ const CHECKS = {
   },
 
   /** @param {Page} page */
-  async "everything that can be pressed has a name"(page) {
+  async "every control has a name"(page) {
     const nameless = await page.evaluate(() =>
       [...document.querySelectorAll("button, a, input, select, canvas[tabindex], [role=img]")]
         .filter((node) => {
@@ -163,7 +162,7 @@ const CHECKS = {
   },
 
   /** @param {Page} page */
-  async "nothing is wider than a phone, and the sheet opens"(page) {
+  async "the page fits a phone, and the sheet opens"(page) {
     await page.setViewportSize(PHONE);
     await page.waitForTimeout(400);
     const widths = await page.evaluate(() => [
@@ -184,19 +183,19 @@ const CHECKS = {
   },
 
   /** @param {Page} page @param {Relay} relay */
-  async "it says so when the server is gone, and comes back by itself"(page, relay) {
+  async "it shows when the server is gone, and reconnects"(page, relay) {
     await relay.cut();
     await page.waitForSelector('#status[data-state="reconnecting"]', { timeout: WAIT_MS });
     assert.match((await page.getByRole("status").textContent()) ?? "", /reconnecting/i);
     assert.match(await page.title(), /^\(reconnecting\)/);
-    assert.match((await page.locator("#age").textContent()) ?? "", /^Numbers from \d+ s ago/);
+    assert.match((await page.locator("#age").textContent()) ?? "", /^Counts from \d+ s ago/);
     await shoot(page, "reconnecting");
-    await relay.mend();
+    await relay.open();
     await isLive(page);
   },
 
   /** @param {Page} page @param {Relay} relay */
-  async "it notices a connection that is open but dead"(page, relay) {
+  async "it detects a connection that is open but dead"(page, relay) {
     relay.mute();
     await page.waitForSelector('#status[data-state="reconnecting"]', { timeout: WAIT_MS });
     relay.unmute();
@@ -210,23 +209,23 @@ async function check(relay) {
   try {
     const context = await browser.newContext({ viewport: DESK, reducedMotion: "reduce" });
     const page = await context.newPage();
-    const complaints = /** @type {string[]} */ ([]);
-    const strangers = /** @type {string[]} */ ([]);
-    page.on("pageerror", (error) => complaints.push(error.message));
+    const consoleErrors = /** @type {string[]} */ ([]);
+    const externalRequests = /** @type {string[]} */ ([]);
+    page.on("pageerror", (error) => consoleErrors.push(error.message));
     page.on("console", (message) => {
-      const heavy = message.type() === "error" || message.type() === "warning";
-      if (heavy && !(relay.troubled && LOST.test(message.text()))) complaints.push(message.text());
+      const severe = message.type() === "error" || message.type() === "warning";
+      if (severe && !(relay.failing && FAILED_REQUEST.test(message.text()))) consoleErrors.push(message.text());
     });
     page.on("request", (request) => {
       const url = new URL(request.url());
       if (!["data:", "blob:"].includes(url.protocol) && url.origin !== new URL(relay.url).origin)
-        strangers.push(url.href);
+        externalRequests.push(url.href);
     });
     await page.goto(relay.url);
     let failed = 0;
     for (const [name, run] of Object.entries(CHECKS)) failed += await report(name, () => run(page, relay));
-    failed += await report("the console has no complaint", async () => assert.deepEqual(complaints, []));
-    failed += await report("no other host is asked for anything", async () => assert.deepEqual(strangers, []));
+    failed += await report("the console has no errors", async () => assert.deepEqual(consoleErrors, []));
+    failed += await report("no request goes to another server", async () => assert.deepEqual(externalRequests, []));
     return failed;
   } finally {
     await browser.close();
@@ -253,14 +252,16 @@ async function main() {
     return SKIPPED;
   }
   if (!server) {
-    console.error("HEADCOUNT_URL isn't set: give it the address of a running server, such as http://127.0.0.1:8080/");
+    console.error(
+      "HEADCOUNT_URL is not set: set it to the address of a running server, such as http://127.0.0.1:8080/",
+    );
     return 1;
   }
   const relay = new Relay(server);
-  await relay.mend();
+  await relay.open();
   try {
     const failed = await check(relay);
-    console.log(failed === 0 ? "all checks hold" : `${failed} failed`);
+    console.log(failed === 0 ? "all checks pass" : `${failed} failed`);
     return failed === 0 ? 0 : 1;
   } finally {
     await relay.cut();

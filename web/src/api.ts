@@ -1,49 +1,60 @@
-/** What the server says: shapes of the HTTP interface, and the requests for them. */
+/** The HTTP API: requests, and the part of their responses that the pages use. */
+
+import type { paths } from "./openapi";
+
+type Method = "get" | "post" | "delete";
+type Responses<Operation> = Operation extends { responses: infer Found } ? Found[keyof Found] : never;
+/** The body of a path's successful response. */
+export type Body<Path extends keyof paths, By extends Method = "get"> =
+  Responses<paths[Path][By]> extends { content: infer Content } ? Content[keyof Content] : never;
+
+type CountsBody = Body<"/v1/sites/{site}/counts">;
+type KindCountBody = CountsBody["zones"][number]["person"];
+type SiteBody = Body<"/v1/sites/{site}">;
+type HistoryBody = Body<"/v1/sites/{site}/zones/{zone}/history">;
+type KindHistoryBody = HistoryBody["rows"][number]["person"];
+export type SiteSummary = Body<"/v1/sites">["sites"][number];
 
 export type Kind = "person" | "vehicle";
 export const KINDS: readonly Kind[] = ["person", "vehicle"];
 
 /**
- * How a count is told to those who may not see it as it is: rounded; that it is small; or not at all,
- * since with the others it would give a small one away.
+ * How a count is protected from readers who may not see exact counts: it is rounded, hidden because it is small,
+ * or withheld because together with other counts it would reveal a small one.
  */
-export type Told = "rounded" | "hidden" | "withheld";
+export type Disclosure = "rounded" | "hidden" | "withheld";
 
-/** A zone's count of one kind, and what surrounds it. */
-export interface Numbers {
-  count: number; // 0 where it is hidden or withheld
+/** A zone's count of one kind, with its bounds. */
+export interface KindCount {
+  count: number; // 0 if hidden or withheld
   low: number;
   high: number;
   stale: number;
-  told?: Told; // undefined: it is as it is
-  below?: number; // what a hidden one is less than
+  disclosure?: Disclosure; // undefined: the count is exact
+  below?: number; // upper bound of a hidden count, exclusive
 }
 
-/** Is there a number at all? */
-export const known = ({ told }: Pick<Numbers, "told">): boolean => told === undefined || told === "rounded";
+/** Whether the count is a number, exact or rounded. */
+export const isNumber = ({ disclosure }: Pick<KindCount, "disclosure">): boolean =>
+  disclosure === undefined || disclosure === "rounded";
 
-export interface ZoneCount {
+export interface ZoneCounts {
   zone: string;
-  person: Numbers;
-  vehicle: Numbers;
+  person: KindCount;
+  vehicle: KindCount;
 }
 
-/** The instant that numbers hold at, and how old they were when they were sent. */
-export interface Moment {
+/** The time that counts are valid at, and their age when the server sent them. */
+export interface CountsTime {
   at: number; // Unix milliseconds
-  ageMs: number | undefined;
+  ageMs: number;
 }
 
-/** Counts of some or all zones at an instant; always absolute numbers. */
-export interface Counts extends Moment {
-  zones: ZoneCount[];
+/** Counts of some or all zones at one time, always absolute. */
+export interface Counts extends CountsTime {
+  zones: ZoneCounts[];
   fresh: number; // partitions that are up to date, of `total`
   total: number;
-}
-
-export interface SiteName {
-  id: string;
-  name: string;
 }
 
 export type Ring = [number, number][];
@@ -67,22 +78,35 @@ export interface Site {
   zones: Zone[]; // without the boundary
 }
 
-/** A row of the history: the numbers over one step that ends at `at`. */
+/** Counts over one step of the history, which ends at `at`. */
 export interface HistoryRow {
   at: number; // Unix milliseconds
-  person: Spread;
-  vehicle: Spread;
+  person: KindHistory;
+  vehicle: KindHistory;
 }
 
-export interface Spread {
-  count: number;
+export interface KindHistory {
   min: number;
   max: number;
   mean: number;
-  told?: Told;
+  disclosure?: Disclosure;
 }
 
-/** The server answered with an error, or with something that isn't what it should be. */
+/** The properties of a site file's feature, see docs/reference/site-file.md; OpenAPI leaves them open. */
+interface FeatureProperties {
+  role: string;
+  id: string;
+  name?: string;
+  type?: string;
+  capacity?: Partial<Record<Kind, number | null>> | null;
+  timezone?: string;
+  fresh_s?: number;
+  attribution?: string;
+}
+
+type FeatureGeometry = { type: "Polygon"; coordinates: Ring[] } | { type: "MultiPolygon"; coordinates: Polygons };
+
+/** The server responded with an error, or did not respond as documented. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -92,199 +116,154 @@ export class ApiError extends Error {
   }
 }
 
-type Json = Record<string, unknown>;
-
-const isObject = (value: unknown): value is Json =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-const asObject = (value: unknown): Json => (isObject(value) ? value : {});
-const asArray = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
-const asNumber = (value: unknown, otherwise = 0): number =>
-  typeof value === "number" && Number.isFinite(value) ? value : otherwise;
-const asText = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined);
-
-/** RFC 3339 text or Unix seconds → Unix milliseconds; NaN where it is neither. */
-export function parseTime(value: unknown): number {
-  if (typeof value === "number") return value * 1000;
-  return typeof value === "string" ? Date.parse(value) : Number.NaN;
+/** `"<5"` → hidden, below 5; null → withheld; a number without its bounds → rounded. */
+function parseDisclosure(count: KindCountBody["count"], bound: number | null): Pick<KindCount, "disclosure" | "below"> {
+  if (typeof count === "string") return { disclosure: "hidden", below: Number(count.replace("<", "")) };
+  if (count === null) return { disclosure: "withheld" };
+  return bound === null ? { disclosure: "rounded" } : {};
 }
 
-/** `"<5"` → hidden, below 5; null → withheld; a number without what surrounds it → rounded. */
-function parseTold(count: unknown, around: unknown): Pick<Numbers, "told" | "below"> {
-  if (typeof count === "string") return { told: "hidden", below: asNumber(Number(count.replace("<", "")), 1) };
-  if (count === null) return { told: "withheld" };
-  return around === null ? { told: "rounded" } : {};
-}
-
-function parseNumbers(value: unknown): Numbers {
-  const from = asObject(value);
-  const count = asNumber(from.count);
+function parseKindCount(body: KindCountBody): KindCount {
+  const count = typeof body.count === "number" ? body.count : 0;
   return {
-    ...parseTold(from.count, from.low),
+    ...parseDisclosure(body.count, body.low),
     count,
-    low: asNumber(from.low, count),
-    high: asNumber(from.high, count),
-    stale: asNumber(from.stale),
+    low: body.low ?? count,
+    high: body.high ?? count,
+    stale: body.stale ?? 0,
   };
 }
 
-/** `at` and `age_s` of a message; undefined where there are no numbers yet. */
-export function parseMoment(value: unknown): Moment | undefined {
-  const from = asObject(value);
-  const at = parseTime(from.at);
-  const ageS = from.age_s;
-  return Number.isNaN(at) ? undefined : { at, ageMs: typeof ageS === "number" ? ageS * 1000 : undefined };
+/** A ping of the stream; without values while there are no counts yet. */
+export type PingBody = { [Field in "at" | "age_s"]: CountsBody[Field] | null };
+
+export function parseTime({ at, age_s }: PingBody): CountsTime | undefined {
+  return at === null || age_s === null ? undefined : { at: Date.parse(at), ageMs: age_s * 1000 };
 }
 
-export function parseCounts(value: unknown): Counts {
-  const from = asObject(value);
-  const moment = parseMoment(value);
-  if (!moment) throw new ApiError(0, "The counts carry no time.");
-  const total = asNumber(from.partitions_total);
+export function parseCounts(body: CountsBody): Counts {
   return {
-    ...moment,
-    zones: asArray(from.zones).map((entry) => {
-      const zone = asObject(entry);
-      return {
-        zone: asText(zone.zone) ?? "",
-        person: parseNumbers(zone.person),
-        vehicle: parseNumbers(zone.vehicle),
-      };
-    }),
-    fresh: asNumber(from.partitions_fresh, total),
-    total,
+    at: Date.parse(body.at),
+    ageMs: body.age_s * 1000,
+    zones: body.zones.map(({ zone, person, vehicle }) => ({
+      zone,
+      person: parseKindCount(person),
+      vehicle: parseKindCount(vehicle),
+    })),
+    fresh: body.partitions_fresh,
+    total: body.partitions_total,
   };
 }
 
-function parsePolygons(value: unknown): Polygons {
-  const geometry = asObject(value);
-  const coordinates = asArray(geometry.coordinates);
-  if (geometry.type === "Polygon") return [coordinates as Ring[]];
-  return geometry.type === "MultiPolygon" ? (coordinates as Polygons) : [];
-}
-
-function parseZone(feature: Json): Zone {
-  const properties = asObject(feature.properties);
-  const id = asText(properties.id) ?? "";
+function parseZone(properties: FeatureProperties, geometry: FeatureGeometry): Zone {
+  const { id } = properties;
   const capacity: Zone["capacity"] = {};
   for (const kind of KINDS) {
-    const places = asNumber(asObject(properties.capacity)[kind]);
-    if (places > 0) capacity[kind] = places;
+    const places = properties.capacity?.[kind];
+    if (places) capacity[kind] = places;
   }
   return {
     id,
-    name: asText(properties.name) ?? id,
-    type: asText(properties.type) ?? "area",
+    name: properties.name ?? id,
+    type: properties.type ?? "area",
     capacity,
-    polygons: parsePolygons(feature.geometry),
+    polygons: geometry.type === "Polygon" ? [geometry.coordinates] : geometry.coordinates,
   };
 }
 
-/** The site's FeatureCollection → what the page needs of it. The boundary's zone has the id `site`. */
-export function parseSite(value: unknown): Site {
-  const collection = asObject(value);
-  const features = asArray(collection.features).filter(isObject);
-  const role = (feature: Json): unknown => asObject(feature.properties).role;
-  const own = features.find((feature) => role(feature) === "site");
+/** The site's FeatureCollection → the parts that the pages use. The boundary's zone has the id `site`. */
+export function parseSite(body: SiteBody): Site {
+  const features = body.features.map(({ properties, geometry }) => ({
+    properties: properties as unknown as FeatureProperties,
+    geometry: geometry as FeatureGeometry,
+  }));
+  const own = features.find(({ properties }) => properties.role === "site");
   if (!own) throw new ApiError(0, "The site file has no boundary (a feature with the role “site”).");
-  const properties = asObject(own.properties);
-  const boundary = parseZone(own);
+  const boundary = parseZone(own.properties, own.geometry);
   return {
     id: boundary.id,
     name: boundary.name,
-    timezone: asText(properties.timezone),
-    freshSeconds: asNumber(properties.fresh_s, 120),
-    attribution: asText(properties.attribution) ?? asText(collection.attribution),
+    timezone: own.properties.timezone,
+    freshSeconds: own.properties.fresh_s ?? 120,
+    attribution: own.properties.attribution ?? (body.attribution as string | undefined),
     boundary: { ...boundary, id: "site", type: "site" },
-    zones: features.filter((feature) => role(feature) === "zone").map(parseZone),
+    zones: features
+      .filter(({ properties }) => properties.role === "zone")
+      .map(({ properties, geometry }) => parseZone(properties, geometry)),
   };
 }
 
-function parseSpread(value: unknown): Spread {
-  const from = asObject(value);
-  const mean = asNumber(from.mean, asNumber(from.count));
-  const { told } = parseTold(from.count, from.mean);
-  return {
-    ...(told ? { told } : {}),
-    count: asNumber(from.count, mean),
-    min: asNumber(from.min, mean),
-    max: asNumber(from.max, mean),
-    mean,
-  };
+function parseKindHistory(body: KindHistoryBody): KindHistory {
+  const { disclosure } = parseDisclosure(body.count, body.mean);
+  const mean = body.mean ?? (typeof body.count === "number" ? body.count : 0);
+  return { ...(disclosure ? { disclosure } : {}), min: body.min ?? mean, max: body.max ?? mean, mean };
 }
 
-export function parseHistory(value: unknown): HistoryRow[] {
-  return asArray(asObject(value).rows)
-    .map((entry) => {
-      const row = asObject(entry);
-      return {
-        at: parseTime(row.at),
-        person: parseSpread(row.person),
-        vehicle: parseSpread(row.vehicle),
-      };
-    })
-    .filter((row) => !Number.isNaN(row.at));
+export function parseHistory(body: HistoryBody): HistoryRow[] {
+  return body.rows.map(({ at, person, vehicle }) => ({
+    at: Date.parse(at),
+    person: parseKindHistory(person),
+    vehicle: parseKindHistory(vehicle),
+  }));
 }
 
-/** The server's interface. Its clock, not the browser's, says how old numbers are. */
+/** A path of the API with its parameters filled in, relative to the server's address. */
+export function pathTo(path: keyof paths, parameters: Record<string, string> = {}): string {
+  return path.slice(1).replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(parameters[name] ?? ""));
+}
+
+/** Sends a request; throws `ApiError` unless it succeeds. */
+export async function request(url: URL, options: RequestInit = {}): Promise<Response> {
+  const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(15_000), ...options });
+  if (response.ok) return response;
+  const problem: { title?: string; detail?: string } | undefined = await response.json().catch(() => undefined);
+  throw new ApiError(
+    response.status,
+    problem?.detail ?? problem?.title ?? `The server responded with status ${response.status}.`,
+  );
+}
+
+/** The server's API. The age of counts follows the server's clock, not the browser's. */
 export class Api {
   #skewMs = 0;
 
   constructor(private readonly base: string) {}
 
-  /** The server's time in Unix milliseconds, as far as it has told. */
+  /** The server's time in Unix milliseconds, once it is known; until then the browser's. */
   now(): number {
     return Date.now() + this.#skewMs;
   }
 
-  /** Numbers of the time `at` were `ageMs` old when the server sent them: so its clock says `at + ageMs`. */
-  learnClock({ at, ageMs }: Moment): void {
-    if (ageMs !== undefined) this.#skewMs = at + ageMs - Date.now();
+  /** Counts of the time `at` were `ageMs` old when the server sent them, so its clock showed `at + ageMs`. */
+  setClock({ at, ageMs }: CountsTime): void {
+    this.#skewMs = at + ageMs - Date.now();
   }
 
-  async sites(): Promise<SiteName[]> {
-    const answer = asObject(await this.#get("v1/sites"));
-    return asArray(answer.sites).map((entry) => {
-      const site = asObject(entry);
-      const id = asText(site.id) ?? "";
-      return { id, name: asText(site.name) ?? id };
-    });
+  async sites(): Promise<SiteSummary[]> {
+    return (await this.#get("/v1/sites")).sites;
   }
 
   async site(site: string): Promise<Site> {
-    return parseSite(await this.#get(this.#sitePath(site)));
+    return parseSite(await this.#get("/v1/sites/{site}", { site }));
   }
 
   /** Rows of a zone's history between two times (Unix milliseconds), one every `stepSeconds`. */
   async history(site: string, zone: string, from: number, to: number, stepSeconds: number): Promise<HistoryRow[]> {
-    const query = new URLSearchParams({
-      from: new Date(from).toISOString(),
-      to: new Date(to).toISOString(),
-      step: String(stepSeconds),
-    });
-    const path = `${this.#sitePath(site)}/zones/${encodeURIComponent(zone)}/history?${query}`;
-    return parseHistory(await this.#get(path));
+    const query = { from: new Date(from).toISOString(), to: new Date(to).toISOString(), step: String(stepSeconds) };
+    return parseHistory(await this.#get("/v1/sites/{site}/zones/{zone}/history", { site, zone }, query));
   }
 
   streamUrl(site: string): string {
-    return new URL(`${this.#sitePath(site)}/stream?every=0.5`, this.base).href;
+    return new URL(`${pathTo("/v1/sites/{site}", { site })}/stream?every=0.5`, this.base).href;
   }
 
-  #sitePath(site: string): string {
-    return `v1/sites/${encodeURIComponent(site)}`;
-  }
-
-  async #get(path: string): Promise<unknown> {
-    const response = await fetch(new URL(path, this.base), {
-      headers: { accept: "application/json" },
-      cache: "no-store",
-      signal: AbortSignal.timeout(15_000),
-    });
-    const body: unknown = await response.json().catch(() => undefined);
-    if (!response.ok) {
-      const problem = asObject(body);
-      const said = asText(problem.detail) ?? asText(problem.title);
-      throw new ApiError(response.status, said ?? `The server answered ${response.status}.`);
-    }
-    return body;
+  async #get<Path extends keyof paths>(
+    path: Path,
+    parameters: Record<string, string> = {},
+    query: Record<string, string> = {},
+  ): Promise<Body<Path>> {
+    const url = new URL(pathTo(path, parameters), this.base);
+    url.search = new URLSearchParams(query).toString();
+    return (await request(url, { headers: { accept: "application/json" } })).json();
   }
 }

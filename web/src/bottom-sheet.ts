@@ -1,23 +1,24 @@
-/** On a narrow screen the panel is a sheet over the map: pulled up and down, or with its button. */
+/** The panel on a narrow screen: a sheet over the map, dragged up and down or moved by its button. */
 
 import { setAttribute, setText } from "./element";
 
-export type Rest = "low" | "half" | "high";
-const RESTS: readonly Rest[] = ["low", "half", "high"];
-const LOW_PX = 140; // as in style.css, without what a phone keeps for itself
+export type SnapPoint = "low" | "half" | "high";
+const SNAP_POINTS: readonly SnapPoint[] = ["low", "half", "high"];
+const LOW_PX = 140; // as in style.css, without the phone's safe area
 const NARROW = "(max-width: 759px)";
+const DRAG_THRESHOLD_PX = 6;
 
-/** The resting height nearest to where the sheet was let go; a clear pull goes to the next one. */
-export function restAfter(height: number, heights: Record<Rest, number>): Rest {
-  return RESTS.reduce((best, rest) =>
-    Math.abs(heights[rest] - height) < Math.abs(heights[best] - height) ? rest : best,
+/** The snap point nearest to the height at which the sheet was released. */
+export function nearestSnapPoint(height: number, heights: Record<SnapPoint, number>): SnapPoint {
+  return SNAP_POINTS.reduce((best, point) =>
+    Math.abs(heights[point] - height) < Math.abs(heights[best] - height) ? point : best,
   );
 }
 
-export class Sheet {
+export class BottomSheet {
   readonly #narrow = matchMedia(NARROW);
-  #rest: Rest = "half";
-  #pulled = false;
+  #snapPoint: SnapPoint = "half";
+  #dragged = false;
 
   constructor(
     private readonly app: HTMLElement,
@@ -27,56 +28,59 @@ export class Sheet {
     private readonly covers: (bottom: number) => void,
   ) {
     handle.addEventListener("click", () => {
-      if (!this.#pulled) this.to(this.#rest === "high" ? "low" : this.#rest === "half" ? "high" : "half");
+      if (!this.#dragged)
+        this.snapTo(this.#snapPoint === "high" ? "low" : this.#snapPoint === "half" ? "high" : "half");
     });
-    handle.addEventListener("pointerdown", (event) => this.#pull(event));
-    this.#narrow.addEventListener("change", () => this.to("half"));
-    this.to("half");
+    handle.addEventListener("pointerdown", (event) => this.#drag(event));
+    this.#narrow.addEventListener("change", () => this.snapTo("half"));
+    this.snapTo("half");
   }
 
   get narrow(): boolean {
     return this.#narrow.matches;
   }
 
-  /** Lets what is in the sheet be seen. */
+  /** Raises the sheet from its lowest position, so that its content is visible. */
   raise(): void {
-    if (this.narrow && this.#rest === "low") this.to("half");
+    if (this.narrow && this.#snapPoint === "low") this.snapTo("half");
   }
 
-  to(rest: Rest): void {
-    this.#rest = rest;
-    this.app.dataset.sheet = rest;
+  snapTo(point: SnapPoint): void {
+    this.#snapPoint = point;
+    this.app.dataset.sheet = point;
     this.panel.style.removeProperty("height");
-    setAttribute(this.handle, "aria-expanded", String(rest !== "low"));
-    setText(this.handleText, rest === "high" ? "Make the list smaller" : "Make the list larger");
+    setAttribute(this.handle, "aria-expanded", String(point !== "low"));
+    setText(this.handleText, point === "high" ? "Make the list smaller" : "Make the list larger");
     // A sheet that covers nearly everything leaves no map to fit anything into.
-    if (rest !== "high") this.covers(this.narrow ? this.#heights()[rest] : 0);
+    if (point !== "high") this.covers(this.narrow ? this.#heights()[point] : 0);
   }
 
-  #heights(): Record<Rest, number> {
-    const whole = this.app.clientHeight;
-    return { low: LOW_PX, half: Math.round(whole * 0.5), high: whole - 64 };
+  #heights(): Record<SnapPoint, number> {
+    const total = this.app.clientHeight;
+    return { low: LOW_PX, half: Math.round(total * 0.5), high: total - 64 };
   }
 
-  #pull(down: PointerEvent): void {
+  #drag(down: PointerEvent): void {
     if (!this.narrow) return;
-    const begin = this.panel.clientHeight;
-    this.#pulled = false;
+    const start = this.panel.clientHeight;
+    this.#dragged = false;
     this.handle.setPointerCapture(down.pointerId);
     const move = (event: PointerEvent): void => {
       const by = down.clientY - event.clientY;
-      if (Math.abs(by) < 6 && !this.#pulled) return;
-      this.#pulled = true;
+      if (Math.abs(by) < DRAG_THRESHOLD_PX && !this.#dragged) return;
+      this.#dragged = true;
       const { low, high } = this.#heights();
-      this.panel.style.height = `${Math.min(high, Math.max(low, begin + by))}px`;
+      this.panel.style.height = `${Math.min(high, Math.max(low, start + by))}px`;
     };
     const end = (): void => {
       this.handle.removeEventListener("pointermove", move);
       this.handle.removeEventListener("pointerup", end);
       this.handle.removeEventListener("pointercancel", end);
-      if (this.#pulled) this.to(restAfter(this.panel.clientHeight, this.#heights()));
-      // The click that follows a pull isn't one.
-      setTimeout(() => (this.#pulled = false));
+      if (this.#dragged) this.snapTo(nearestSnapPoint(this.panel.clientHeight, this.#heights()));
+      // The browser sends a click after a drag: ignore that one.
+      setTimeout(() => {
+        this.#dragged = false;
+      });
     };
     this.handle.addEventListener("pointermove", move);
     this.handle.addEventListener("pointerup", end);

@@ -1,16 +1,16 @@
-/** A small chart of a zone's last hours. */
+/** A small chart of a zone's history. */
 
-import { type HistoryRow, type Kind, known } from "./api";
-import { drawing, element } from "./element";
-import { clockTime, countOf, figure, kindTitle } from "./format";
+import { type HistoryRow, isNumber, type Kind } from "./api";
+import { element, svgElement } from "./element";
+import { clockTime, countOf, formatNumber, kindTitle } from "./format";
 
-/** A moment of the chart. */
+/** A point of the chart. */
 export interface Point {
   at: number; // Unix milliseconds
   value: number;
   min: number;
   max: number;
-  apart?: boolean; // something before it isn't told
+  afterGap?: boolean; // counts before it are not shown
 }
 
 export interface Span {
@@ -24,38 +24,38 @@ const HEIGHT = 56;
 
 export function pointsOf(rows: readonly HistoryRow[], kind: Kind): Point[] {
   const points: Point[] = [];
-  let apart = false;
-  for (const { at, [kind]: spread } of [...rows].sort((a, b) => a.at - b.at)) {
-    if (!known(spread)) {
-      apart = true;
+  let afterGap = false;
+  for (const { at, [kind]: stats } of [...rows].sort((a, b) => a.at - b.at)) {
+    if (!isNumber(stats)) {
+      afterGap = true;
       continue;
     }
-    points.push({ at, value: spread.mean, min: spread.min, max: spread.max, ...(apart ? { apart } : {}) });
-    apart = false;
+    points.push({ at, value: stats.mean, min: stats.min, max: stats.max, ...(afterGap ? { afterGap } : {}) });
+    afterGap = false;
   }
   return points;
 }
 
-/** A longer time without a point is a gap. The newest rows reach the history a minute or two late. */
-const gapOf = (stepMs: number): number => Math.max(2.5 * stepMs, 150_000);
+/** More time than this without a point is a gap. The newest rows reach the history a minute or two late. */
+const maxGap = (stepMs: number): number => Math.max(2.5 * stepMs, 150_000);
 
-/** Points in stretches: where the system was off, or numbers aren't told, the line has a gap. */
-export function stretches(points: readonly Point[], gapMs: number): Point[][] {
+/** Points in segments: the line has a gap where the system was off or counts are not shown. */
+export function segments(points: readonly Point[], gapMs: number): Point[][] {
   const found: Point[][] = [];
   let last: Point | undefined;
   for (const point of points) {
-    if (last && point.at - last.at <= gapMs && !point.apart) found.at(-1)?.push(point);
+    if (last && point.at - last.at <= gapMs && !point.afterGap) found.at(-1)?.push(point);
     else found.push([point]);
     last = point;
   }
   return found;
 }
 
-/** The times the chart shows: what was asked for, without the empty time before the first row. */
-export function spanOf(points: readonly Point[], asked: Span): Span {
-  const first = points[0]?.at ?? asked.from;
-  const least = asked.to - 10 * asked.stepMs;
-  return { ...asked, from: Math.max(asked.from, Math.min(first, least)) };
+/** The time span of the chart: the requested one without the empty time before the first row. */
+export function spanOf(points: readonly Point[], requested: Span): Span {
+  const first = points[0]?.at ?? requested.from;
+  const latest = requested.to - 10 * requested.stepMs;
+  return { ...requested, from: Math.max(requested.from, Math.min(first, latest)) };
 }
 
 interface Frame {
@@ -74,35 +74,40 @@ function frameOf(span: Span, top: number): Frame {
 export const linePath = (points: readonly Point[], { x, y }: Frame): string =>
   points.map((point, i) => `${i === 0 ? "M" : "L"}${x(point.at)} ${y(point.value)}`).join("");
 
-/** The band between a step's least and most. */
+/** The band between each step's minimum and maximum. */
 export function bandPath(points: readonly Point[], { x, y }: Frame): string {
   const upper = points.map((point) => `${x(point.at)} ${y(point.max)}`);
   const lower = [...points].reverse().map((point) => `${x(point.at)} ${y(point.min)}`);
   return `M${[...upper, ...lower].join("L")}Z`;
 }
 
-/** What the chart shows, for those who don't see it. */
+/** The chart's description for screen readers. */
 export function chartInWords(kind: Kind, points: readonly Point[], timezone: string | undefined): string {
   const [first, last] = [points[0], points.at(-1)];
-  if (!first || !last) return `${kindTitle(kind)}: nothing recorded yet, or nothing that is told.`;
-  const most = points.reduce((best, point) => (point.max > best.max ? point : best), first);
-  const least = points.reduce((low, point) => Math.min(low, point.min), Infinity);
+  if (!first || !last) return `${kindTitle(kind)}: nothing recorded yet, or nothing that may be shown.`;
+  const peak = points.reduce((best, point) => (point.max > best.max ? point : best), first);
+  const min = points.reduce((low, point) => Math.min(low, point.min), Infinity);
   return (
-    `${kindTitle(kind)} since ${clockTime(first.at, timezone)}: least ${figure(least)}, ` +
-    `most ${figure(most.max)} at ${clockTime(most.at, timezone)}, lately ${countOf(kind, Math.round(last.value))}.`
+    `${kindTitle(kind)} since ${clockTime(first.at, timezone)}: minimum ${formatNumber(min)}, ` +
+    `maximum ${formatNumber(peak.max)} at ${clockTime(peak.at, timezone)}, now ${countOf(kind, Math.round(last.value))}.`
   );
 }
 
 /** The chart of one kind as a figure with its own axis labels. */
-export function chart(kind: Kind, points: readonly Point[], asked: Span, timezone: string | undefined): HTMLElement {
-  const span = spanOf(points, asked);
-  const most = points.reduce((top, point) => Math.max(top, point.max), 0);
-  const frame = frameOf(span, Math.max(most, 1));
-  const parts = stretches(points, gapOf(span.stepMs)).flatMap((stretch) => [
-    drawing("path", { class: "band", d: bandPath(stretch, frame) }),
-    drawing("path", { class: "line", d: linePath(stretch, frame) }),
+export function chart(
+  kind: Kind,
+  points: readonly Point[],
+  requested: Span,
+  timezone: string | undefined,
+): HTMLElement {
+  const span = spanOf(points, requested);
+  const max = points.reduce((top, point) => Math.max(top, point.max), 0);
+  const frame = frameOf(span, Math.max(max, 1));
+  const parts = segments(points, maxGap(span.stepMs)).flatMap((segment) => [
+    svgElement("path", { class: "band", d: bandPath(segment, frame) }),
+    svgElement("path", { class: "line", d: linePath(segment, frame) }),
   ]);
-  const image = drawing(
+  const image = svgElement(
     "svg",
     {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
@@ -110,13 +115,13 @@ export function chart(kind: Kind, points: readonly Point[], asked: Span, timezon
       role: "img",
       "aria-label": chartInWords(kind, points, timezone),
     },
-    drawing("path", { class: "floor", d: `M0 ${HEIGHT - 1}H${WIDTH}` }),
+    svgElement("path", { class: "floor", d: `M0 ${HEIGHT - 1}H${WIDTH}` }),
     ...parts,
   );
   return element(
     "figure",
     { class: `chart ${kind}` },
-    element("figcaption", {}, element("span", {}, kindTitle(kind)), element("span", {}, `most ${figure(most)}`)),
+    element("figcaption", {}, element("span", {}, kindTitle(kind)), element("span", {}, `max ${formatNumber(max)}`)),
     image,
     element("p", { class: "axis" }, element("span", {}, clockTime(span.from, timezone)), element("span", {}, "now")),
   );

@@ -1,12 +1,12 @@
-/** The chosen zone: its numbers explained in words, and its last hours. */
+/** The selected zone: its counts with an explanation, and its history. */
 
-import { type Kind, known, type Site, type Zone, type ZoneCount } from "./api";
+import { isNumber, KINDS, type Kind, type Site, type Zone, type ZoneCounts } from "./api";
 import { element, icon, setText } from "./element";
-import { countOf, explain, kindTitle, percent, range, shown, typeName } from "./format";
+import { countOf, explain, formatCount, kindTitle, percent, range, typeName } from "./format";
 import type { History } from "./history";
 import { mainKind, occupancy } from "./scale";
 
-interface KindPart {
+interface KindSection {
   root: HTMLElement;
   figure: HTMLElement;
   range: HTMLElement;
@@ -14,7 +14,7 @@ interface KindPart {
   words: HTMLElement;
 }
 
-function makeKindPart(kind: Kind): KindPart {
+function makeKindSection(kind: Kind): KindSection {
   const part = {
     figure: element("b", {}, "–"),
     range: element("span", { class: "range" }),
@@ -33,11 +33,11 @@ function makeKindPart(kind: Kind): KindPart {
   return { root, ...part };
 }
 
-/** What a zone is: `Building, room for 600 people, 69% full`. */
-export function headline(zone: Zone, counts: ZoneCount | undefined): string {
+/** A zone in one line: `Building, room for 600 people, 69% full`. */
+export function headline(zone: Zone, counts: ZoneCounts | undefined): string {
   const type = typeName(zone.type);
   const parts = [type.charAt(0).toUpperCase() + type.slice(1)];
-  for (const kind of ["person", "vehicle"] as const) {
+  for (const kind of KINDS) {
     const places = zone.capacity[kind];
     if (places !== undefined) parts.push(`room for ${countOf(kind, places)}`);
   }
@@ -49,7 +49,7 @@ export function headline(zone: Zone, counts: ZoneCount | undefined): string {
 export class Details {
   readonly #name = element("h2", { id: "details-name", tabindex: "-1" });
   readonly #headline = element("p", { class: "hint" });
-  readonly #kinds = { person: makeKindPart("person"), vehicle: makeKindPart("vehicle") };
+  readonly #kinds = { person: makeKindSection("person"), vehicle: makeKindSection("vehicle") };
   readonly #kindsBox = element("div", { class: "kinds" });
   #zone: Zone | undefined;
 
@@ -72,7 +72,7 @@ export class Details {
     );
   }
 
-  show(zone: Zone | undefined, counts: ZoneCount | undefined): void {
+  show(zone: Zone | undefined, counts: ZoneCounts | undefined): void {
     this.#zone = zone;
     this.root.hidden = zone === undefined;
     this.history.show(zone, counts);
@@ -88,22 +88,22 @@ export class Details {
     this.#name.focus({ preventScroll: true });
   }
 
-  update(counts: ZoneCount | undefined): void {
+  update(counts: ZoneCounts | undefined): void {
     const zone = this.#zone;
     if (!zone) return;
     setText(this.#headline, headline(zone, counts));
-    for (const kind of ["person", "vehicle"] as const) this.#fill(kind, zone, counts);
+    for (const kind of KINDS) this.#fill(kind, zone, counts);
     this.history.update(counts);
   }
 
-  #fill(kind: Kind, zone: Zone, counts: ZoneCount | undefined): void {
+  #fill(kind: Kind, zone: Zone, counts: ZoneCounts | undefined): void {
     const part = this.#kinds[kind];
     const numbers = counts?.[kind];
     if (!numbers) return;
-    setText(part.figure, shown(numbers));
+    setText(part.figure, formatCount(numbers));
     setText(part.range, range(numbers));
     setText(part.words, explain(kind, numbers, this.site.freshSeconds).join(" "));
-    part.root.classList.toggle("none", numbers.high === 0 || !known(numbers));
+    part.root.classList.toggle("none", numbers.high === 0 || !isNumber(numbers));
     const end = Math.max(zone.capacity[kind] ?? 0, numbers.high, 1);
     const shares = [numbers.low, numbers.count - numbers.low, numbers.high - numbers.count].map((n) => n / end);
     shares.forEach((share, i) => {

@@ -1,39 +1,22 @@
 import { describe, expect, it } from "vitest";
-import { basic, joinCode, parseGiven, parseLines, parseMe } from "./device-api";
+import { basic, brokerUrl, isUsed, joinCode, outcome } from "./device-api";
 
-describe("a device's own data", () => {
-  it("reads what the server says, and survives what it doesn't", () => {
-    const me = parseMe({
-      device: "d",
-      status: "paused",
-      groups: ["staff", 1],
-      zones: null,
-      last: { t: "t" },
-      looks: [{}],
-    });
-    expect(me).toMatchObject({ device: "d", status: "paused", groups: ["staff"], zones: [], connected: undefined });
-    expect(me.last).toEqual({ t: "t", verdict: undefined });
-    expect(me.looks).toEqual([{ at: "", actor: "", reason: "" }]);
-    expect(parseMe(undefined).last).toBeUndefined();
+describe("the device's API", () => {
+  it("shows a message's verdict, or its type for a message without one", () => {
+    expect(outcome({ what: "fix", verdict: "out_of_order" })).toBe("out of order");
+    expect(outcome({ what: "offline", verdict: null })).toBe("offline");
   });
 
-  it("knows which messages were used", () => {
-    const lines = parseLines({
-      lines: [
-        { received: "r", what: "fix", verdict: "accepted", lat: 1, lon: 2, why: "w" },
-        { what: "fix", verdict: "out_of_order", lat: null },
-        { what: "offline", verdict: null },
-      ],
-    });
-    expect(lines.map((line) => [line.what, line.used, line.lat])).toEqual([
-      ["accepted", true, 1],
-      ["out of order", false, undefined],
-      ["offline", false, undefined],
+  it("distinguishes positions that were used for counting", () => {
+    expect(["accepted", "outside", "out_of_order", null].map((verdict) => isUsed({ verdict }))).toEqual([
+      true,
+      true,
+      false,
+      false,
     ]);
-    expect(parseLines(null)).toEqual([]);
   });
 
-  it("finds a one-time code in the fragment only where it is one", () => {
+  it("finds a one-time code in the fragment only if it is valid", () => {
     expect(joinCode("#join=abcd-efgh-2345-wxyz")).toBe("abcd-efgh-2345-wxyz");
     expect(joinCode("#join=abcdefgh2345wxyz&x=1")).toBe("abcdefgh2345wxyz");
     for (const hash of ["", "#", "#join=", "#join=<script>", "#other=abcdefgh", `#join=${"a".repeat(65)}`]) {
@@ -41,10 +24,9 @@ describe("a device's own data", () => {
     }
   });
 
-  it("tells what a link gave, and refuses what isn't that", () => {
-    const given = parseGiven({ device: "d", secret: "s", topic: "t", mqtt: { host: "h", port: 8883, tls: true } });
-    expect(given).toEqual({ id: "d", secret: "s", topic: "t", broker: "mqtts://h:8883" });
-    expect(() => parseGiven({ device: "d" })).toThrow("no credentials");
+  it("formats the broker's address", () => {
+    expect(brokerUrl({ host: "h", port: 8883, tls: true })).toBe("mqtts://h:8883");
+    expect(brokerUrl({ host: "h", port: 1883, tls: false })).toBe("mqtt://h:1883");
   });
 
   it("encodes credentials as UTF-8", () => {

@@ -1,9 +1,9 @@
-/** Numbers and times as words. */
+/** Numbers and times as text. */
 
-import { type Kind, known, type Numbers, type Zone, type ZoneCount } from "./api";
+import { isNumber, type Kind, type KindCount, type Zone, type ZoneCounts } from "./api";
 import { occupancy } from "./scale";
 
-const figures = new Intl.NumberFormat("en");
+const numberFormat = new Intl.NumberFormat("en");
 const NOUNS: Record<Kind, [string, string]> = { person: ["person", "people"], vehicle: ["vehicle", "vehicles"] };
 const TYPES: Record<string, [string, string]> = {
   building: ["building", "Buildings"],
@@ -13,20 +13,25 @@ const TYPES: Record<string, [string, string]> = {
   site: ["whole site", "Sites"],
 };
 
-export const figure = (value: number): string => figures.format(Math.round(value));
+export const formatNumber = (value: number): string => numberFormat.format(Math.round(value));
 
 /** `1 person`, `412 people`. */
-export const countOf = (kind: Kind, value: number): string => `${figure(value)} ${NOUNS[kind][value === 1 ? 0 : 1]}`;
+export const countOf = (kind: Kind, value: number): string =>
+  `${formatNumber(value)} ${NOUNS[kind][value === 1 ? 0 : 1]}`;
 
-/** A count as figures: `412`, `<5`, or a dash where it isn't told. */
-export const shown = (numbers: Numbers): string =>
-  known(numbers) ? figure(numbers.count) : numbers.told === "hidden" ? `<${figure(numbers.below ?? 1)}` : "–";
+/** A count: `412`, `<5`, or a dash if it is withheld. */
+export const formatCount = (numbers: KindCount): string =>
+  isNumber(numbers)
+    ? formatNumber(numbers.count)
+    : numbers.disclosure === "hidden"
+      ? `<${formatNumber(numbers.below ?? 1)}`
+      : "–";
 
 /** A count in words: `412 people`, `about 410 people`, `fewer than 5 people`. */
-export function countInWords(kind: Kind, numbers: Numbers): string {
-  if (numbers.told === "hidden") return `fewer than ${countOf(kind, numbers.below ?? 1)}`;
-  if (numbers.told === "withheld") return `number of ${NOUNS[kind][1]} not told`;
-  return numbers.told === "rounded" ? `about ${countOf(kind, numbers.count)}` : countOf(kind, numbers.count);
+export function countInWords(kind: Kind, numbers: KindCount): string {
+  if (numbers.disclosure === "hidden") return `fewer than ${countOf(kind, numbers.below ?? 1)}`;
+  if (numbers.disclosure === "withheld") return `number of ${NOUNS[kind][1]} not shown`;
+  return numbers.disclosure === "rounded" ? `about ${countOf(kind, numbers.count)}` : countOf(kind, numbers.count);
 }
 
 export const kindTitle = (kind: Kind): string => (kind === "person" ? "People" : "Vehicles");
@@ -34,13 +39,13 @@ export const kindTitle = (kind: Kind): string => (kind === "person" ? "People" :
 export const typeName = (type: string): string => TYPES[type]?.[0] ?? type.replaceAll("_", " ");
 
 export function typePlural(type: string): string {
-  const known = TYPES[type]?.[1];
-  if (known) return known;
+  const plural = TYPES[type]?.[1];
+  if (plural) return plural;
   const name = typeName(type);
   return `${name.charAt(0).toUpperCase()}${name.slice(1)}s`;
 }
 
-export const percent = (share: number): string => `${figure(share * 100)}%`;
+export const percent = (share: number): string => `${formatNumber(share * 100)}%`;
 
 /** `12 s`, `3 min`, `2 h`: never negative. */
 export function age(milliseconds: number): string {
@@ -50,38 +55,38 @@ export function age(milliseconds: number): string {
   return `${Math.round(seconds / 3600)} h`;
 }
 
-/** `2 minutes`, for sentences. */
+/** A duration in words: `2 minutes`. */
 export function duration(seconds: number): string {
-  if (seconds < 60 || seconds % 60 !== 0) return `${figure(seconds)} seconds`;
+  if (seconds < 60 || seconds % 60 !== 0) return `${formatNumber(seconds)} seconds`;
   const minutes = seconds / 60;
-  return minutes === 1 ? "1 minute" : `${figure(minutes)} minutes`;
+  return minutes === 1 ? "1 minute" : `${formatNumber(minutes)} minutes`;
 }
 
-/** `390–420`, or `exactly 412` where there is no doubt. */
-export function range(numbers: Numbers): string {
-  if (numbers.told) return { rounded: "rounded", hidden: "", withheld: "not told" }[numbers.told];
+/** `390–420`, or `exactly 412` if both bounds are the same. */
+export function range(numbers: KindCount): string {
+  if (numbers.disclosure) return { rounded: "rounded", hidden: "", withheld: "not shown" }[numbers.disclosure];
   return numbers.low === numbers.high
-    ? `exactly ${figure(numbers.low)}`
-    : `${figure(numbers.low)}–${figure(numbers.high)}`;
+    ? `exactly ${formatNumber(numbers.low)}`
+    : `${formatNumber(numbers.low)}–${formatNumber(numbers.high)}`;
 }
 
 /** `between 390 and 420`, to be read out. */
-export const rangeInWords = (numbers: Numbers): string =>
+export const rangeInWords = (numbers: KindCount): string =>
   numbers.low === numbers.high
-    ? `exactly ${figure(numbers.low)}`
-    : `between ${figure(numbers.low)} and ${figure(numbers.high)}`;
+    ? `exactly ${formatNumber(numbers.low)}`
+    : `between ${formatNumber(numbers.low)} and ${formatNumber(numbers.high)}`;
 
 export function clockTime(at: number, timezone: string | undefined): string {
   const options: Intl.DateTimeFormatOptions = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   try {
     return new Intl.DateTimeFormat("en-GB", { ...options, ...(timezone ? { timeZone: timezone } : {}) }).format(at);
   } catch {
-    return new Intl.DateTimeFormat("en-GB", options).format(at); // a time zone that this browser doesn't know
+    return new Intl.DateTimeFormat("en-GB", options).format(at); // a time zone that the browser doesn't know
   }
 }
 
-/** What a zone's button says to those who don't see it: `Library, building, 412 people, 3 vehicles, 69% full`. */
-export function zoneInWords(zone: Zone, counts: ZoneCount | undefined): string {
+/** The label of a zone's button for screen readers: `Library, building, 412 people, 3 vehicles, 69% full`. */
+export function zoneInWords(zone: Zone, counts: ZoneCounts | undefined): string {
   const parts = [zone.name, typeName(zone.type)];
   if (!counts) return [...parts, "no numbers yet"].join(", ");
   parts.push(countInWords("person", counts.person), countInWords("vehicle", counts.vehicle));
@@ -90,38 +95,42 @@ export function zoneInWords(zone: Zone, counts: ZoneCount | undefined): string {
   return parts.join(", ");
 }
 
-/** What a count means, sentence by sentence. */
-export function explain(kind: Kind, numbers: Numbers, freshSeconds: number): string[] {
-  if (numbers.told) return explainTold(kind, numbers);
-  if (numbers.high === 0) return [`No ${NOUNS[kind][1]} here, and none close by.`];
-  const said = [`${countOf(kind, numbers.count)} counted here.`];
+/** The meaning of a count, in sentences. */
+export function explain(kind: Kind, numbers: KindCount, freshSeconds: number): string[] {
+  if (numbers.disclosure) return explainDisclosure(kind, numbers);
+  if (numbers.high === 0) return [`No ${NOUNS[kind][1]} here, and none nearby.`];
+  const sentences = [`${countOf(kind, numbers.count)} counted here.`];
   if (numbers.low === numbers.count && numbers.high === numbers.count) {
-    said.push("There is no doubt about any of them: heard from lately, and well inside.");
-    return said;
+    sentences.push("All of them are certain: seen recently, and well inside.");
+    return sentences;
   }
-  said.push(
+  sentences.push(
     numbers.low === 0
-      ? "None of them is beyond doubt."
-      : `${figure(numbers.low)} beyond doubt: heard from lately, and well inside.`,
+      ? "None of them is certain."
+      : `${formatNumber(numbers.low)} certain: seen recently, and well inside.`,
   );
   const near = numbers.high - numbers.count;
-  if (near > 0) said.push(`At most ${figure(numbers.high)}: ${figure(near)} more so close by that they may be inside.`);
+  if (near > 0)
+    sentences.push(
+      `At most ${formatNumber(numbers.high)}: ${formatNumber(near)} more are so near that they may be inside.`,
+    );
   if (numbers.stale > 0) {
-    const why = kind === "vehicle" ? "parked, as a rule" : "still counted for a while";
-    said.push(`${figure(numbers.stale)} not heard from for over ${duration(freshSeconds)}: ${why}.`);
+    const why = kind === "vehicle" ? "probably parked" : "still counted for a while";
+    sentences.push(`${formatNumber(numbers.stale)} not seen for over ${duration(freshSeconds)}: ${why}.`);
   }
-  return said;
+  return sentences;
 }
 
-function explainTold(kind: Kind, numbers: Numbers): string[] {
-  const said = countInWords(kind, numbers);
-  const first = `${said.charAt(0).toUpperCase()}${said.slice(1)}`;
-  if (numbers.told === "hidden") return [`${first} here, perhaps none: small numbers aren’t told.`];
-  if (numbers.told === "withheld") return [`${first} at the moment: with the others it would give a small one away.`];
-  return [`${first} here: rounded at random, and told once a minute.`];
+function explainDisclosure(kind: Kind, numbers: KindCount): string[] {
+  const count = countInWords(kind, numbers);
+  const first = `${count.charAt(0).toUpperCase()}${count.slice(1)}`;
+  if (numbers.disclosure === "hidden") return [`${first} here, perhaps none: small numbers aren’t shown.`];
+  if (numbers.disclosure === "withheld")
+    return [`${first} at the moment: together with the others it would reveal a small one.`];
+  return [`${first} here: rounded at random, and updated once a minute.`];
 }
 
-export const pageTitle = (site: string, total: ZoneCount | undefined, lost: boolean): string => {
+export const pageTitle = (site: string, total: ZoneCounts | undefined, lost: boolean): string => {
   const numbers = total
     ? `${countInWords("person", total.person)} · ${countInWords("vehicle", total.vehicle)} – ${site}`
     : site;

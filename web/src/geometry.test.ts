@@ -17,7 +17,7 @@ describe("anchorOf", () => {
     expect([x, y]).toEqual([1, 1]);
   });
 
-  it("lies inside a U, not in its opening", () => {
+  it("is inside a U, not in its opening", () => {
     const u: Ring = [
       [0, 0],
       [9, 0],
@@ -33,7 +33,7 @@ describe("anchorOf", () => {
     expect(y < 3 || x < 3 || x > 6).toBe(true);
   });
 
-  it("keeps out of holes, and goes to the largest part", () => {
+  it("is in the largest polygon, outside its holes", () => {
     const [x, y] = anchorOf(zone([box(20, 20, 21, 21)], [box(0, 0, 9, 9), box(3, 3, 6, 6)]));
     expect(x < 9 && y < 9).toBe(true);
     expect(x > 3 && x < 6 && y > 3 && y < 6).toBe(false);
@@ -41,7 +41,7 @@ describe("anchorOf", () => {
 });
 
 describe("boxes and areas", () => {
-  it("cover all parts", () => {
+  it("cover all polygons", () => {
     const both = zone([box(0, 0, 1, 1)], [box(4, 2, 5, 3)]);
     expect(boxOf(both.polygons)).toEqual([0, 0, 5, 3]);
     expect(areaOf(both)).toBe(2);

@@ -1,4 +1,4 @@
-/** Small geometry of zones, in degrees; fine for the size of a campus. */
+/** Planar geometry of zones in degrees, accurate enough at the size of a campus. */
 
 import type { Polygons, Ring, Zone } from "./api";
 
@@ -37,10 +37,10 @@ function doubleArea(ring: Ring): number {
 
 const outerArea = (rings: Ring[]): number => Math.abs(doubleArea(rings[0] ?? [])) / 2;
 
-/** Area in square degrees, holes not taken off: for the order of drawing only. */
+/** Area in square degrees without subtracting holes: for the order of drawing only. */
 export const areaOf = (zone: Zone): number => zone.polygons.reduce((sum, rings) => sum + outerArea(rings), 0);
 
-/** Where the horizontal line at `y` crosses the rings: ends of the pieces inside, in pairs. */
+/** Where the horizontal line at `y` crosses the rings: start and end of each piece inside, in pairs. */
 function crossings(rings: Ring[], y: number): number[] {
   const xs: number[] = [];
   for (const ring of rings) {
@@ -54,8 +54,8 @@ function crossings(rings: Ring[], y: number): number[] {
 }
 
 /**
- * A point inside a zone to hang its label on: of the largest part, the middle of the longest
- * piece of five horizontal lines around the middle, lines nearer the middle preferred.
+ * A point inside a zone for its label: in the largest polygon, the middle of the longest piece of five horizontal
+ * lines around the middle, preferring lines near the middle.
  */
 export function anchorOf(zone: Zone): [number, number] {
   const largest = zone.polygons.reduce(

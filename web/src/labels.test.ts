@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { type Candidate, place } from "./labels";
+import { type LabelCandidate, placeLabels } from "./labels";
 
-const label = (id: string, x: number, more: Partial<Candidate> = {}): Candidate => ({
+const label = (id: string, x: number, more: Partial<LabelCandidate> = {}): LabelCandidate => ({
   id,
   x,
   y: 100,
@@ -10,26 +10,26 @@ const label = (id: string, x: number, more: Partial<Candidate> = {}): Candidate 
   numbers: 40,
   brief: 30,
   weight: 1,
-  wanted: false,
+  pinned: false,
   ...more,
 });
-const placed = (...labels: Candidate[]): unknown => Object.fromEntries(place(labels, 800, 600));
+const placed = (...labels: LabelCandidate[]): unknown => Object.fromEntries(placeLabels(labels, 800, 600));
 
-describe("place", () => {
-  it("shows names where the zone is large enough, else only the number, else nothing", () => {
+describe("placeLabels", () => {
+  it("shows the name if the zone is large enough, otherwise only the count or nothing", () => {
     expect(placed(label("a", 100))).toEqual({ a: "full" });
     expect(placed(label("a", 100, { room: 40 }))).toEqual({ a: "brief" });
     expect(placed(label("a", 100, { room: 8 }))).toEqual({});
     expect(placed(label("a", 100, { room: 40, numbers: 0, brief: 0 }))).toEqual({});
   });
 
-  it("gives the place to the heavier label, and a smaller form to the other where that fits", () => {
+  it("prefers the heavier label, and shortens the other if it fits then", () => {
     expect(placed(label("light", 110), label("heavy", 100, { weight: 5 }))).toEqual({ heavy: "full" });
     expect(placed(label("light", 168), label("heavy", 100, { weight: 5 }))).toEqual({ heavy: "full", light: "brief" });
   });
 
-  it("always shows what somebody looks at", () => {
-    expect(placed(label("heavy", 100, { weight: 5 }), label("mine", 105, { wanted: true, room: 2 }))).toEqual({
+  it("always shows pinned labels", () => {
+    expect(placed(label("heavy", 100, { weight: 5 }), label("mine", 105, { pinned: true, room: 2 }))).toEqual({
       mine: "full",
     });
   });

@@ -1,22 +1,22 @@
-/** What the colours mean, and the choice of what they show. */
+/** The legend of the colour scale, and the choice of what it shows. */
 
 import { element, setAttribute } from "./element";
-import { figure } from "./format";
+import { formatNumber } from "./format";
 import { type Mode, NEUTRAL, OVER } from "./scale";
 
 const TITLES: Record<Mode, string> = { full: "How full", person: "People", vehicle: "Vehicles" };
 
-/** The words under the scale's ends and middle. */
+/** The labels under the scale's start, middle and end. */
 export function marks(mode: Mode, end: number): [string, string, string] {
   if (mode === "full") return ["0%", "50%", "100%"];
-  return ["0", figure(end / 2), figure(end)];
+  return ["0", formatNumber(end / 2), formatNumber(end)];
 }
 
 export class Legend {
   readonly #scale = element("div", { class: "scale", "aria-hidden": "true" });
   readonly #marks = element("p", { class: "marks" });
   readonly #extra = element("p", { class: "extra" });
-  #shown = "";
+  #rendered = "";
 
   constructor(
     root: HTMLElement,
@@ -49,13 +49,13 @@ export class Legend {
 
   update(mode: Mode, end: number): void {
     const key = `${mode} ${end}`;
-    if (key === this.#shown) return;
-    this.#shown = key;
+    if (key === this.#rendered) return;
+    this.#rendered = key;
     this.#marks.replaceChildren(...marks(mode, end).map((text) => element("span", {}, text)));
     const swatch = (step: number, text: string): HTMLElement =>
       element("span", {}, element("i", { class: "swatch", "data-step": String(step), "aria-hidden": "true" }), text);
     this.#extra.replaceChildren(
-      ...(mode === "full" ? [swatch(OVER, "over capacity"), swatch(NEUTRAL, "no capacity or number known")] : []),
+      ...(mode === "full" ? [swatch(OVER, "over capacity"), swatch(NEUTRAL, "no capacity or count known")] : []),
     );
   }
 }

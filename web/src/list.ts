@@ -1,39 +1,38 @@
 /** The list of zones, busiest first. */
 
-import { known, type Zone, type ZoneCount } from "./api";
+import { isNumber, KINDS, type Zone, type ZoneCounts } from "./api";
 import { element, icon, setAttribute, setText } from "./element";
-import { percent, shown, typeName, typePlural, zoneInWords } from "./format";
+import { formatCount, percent, typeName, typePlural, zoneInWords } from "./format";
 import { occupancy, type Step } from "./scale";
 
-type CountsByZone = ReadonlyMap<string, ZoneCount>;
+type CountsByZone = ReadonlyMap<string, ZoneCounts>;
 
-/** Which zones are shown. */
-export interface Filter {
+/** The zones to show. */
+export interface ZoneFilter {
   type: string | undefined;
   words: string;
 }
 
-const busy = (counts: ZoneCount | undefined): number => (counts ? counts.person.count + counts.vehicle.count : 0);
+const sumOf = (counts: ZoneCounts | undefined): number => (counts ? counts.person.count + counts.vehicle.count : 0);
 
 /** The zones that pass the filter, those with the most people and vehicles first, then by name. */
-export function busiestFirst(zones: readonly Zone[], counts: CountsByZone, filter: Filter): Zone[] {
+export function busiestFirst(zones: readonly Zone[], counts: CountsByZone, filter: ZoneFilter): Zone[] {
   const words = filter.words.trim().toLocaleLowerCase("en");
   return zones
     .filter((zone) => filter.type === undefined || zone.type === filter.type)
     .filter((zone) => zone.name.toLocaleLowerCase("en").includes(words))
-    .sort((a, b) => busy(counts.get(b.id)) - busy(counts.get(a.id)) || a.name.localeCompare(b.name, "en"));
+    .sort((a, b) => sumOf(counts.get(b.id)) - sumOf(counts.get(a.id)) || a.name.localeCompare(b.name, "en"));
 }
 
-/** The types that occur, the most frequent first, with how often. */
-export function typesOf(zones: readonly Zone[]): [type: string, many: number][] {
-  const many = new Map<string, number>();
-  for (const zone of zones) many.set(zone.type, (many.get(zone.type) ?? 0) + 1);
-  return [...many].sort((a, b) => b[1] - a[1]);
+/** The types of the zones with their number of zones, the most frequent first. */
+export function typesOf(zones: readonly Zone[]): [type: string, zones: number][] {
+  const numbers = new Map<string, number>();
+  for (const zone of zones) numbers.set(zone.type, (numbers.get(zone.type) ?? 0) + 1);
+  return [...numbers].sort((a, b) => b[1] - a[1]);
 }
 
 /**
- * Puts `items` into the order given without ever moving the one that has the focus:
- * moving it would take the focus away from whoever is reading or pressing keys there.
+ * Puts `items` into the given order without moving the one that has the focus: moving it would lose the focus.
  */
 export function arrange(list: HTMLElement, items: readonly HTMLElement[]): void {
   const wanted = new Set<Element>(items);
@@ -54,7 +53,7 @@ export function arrange(list: HTMLElement, items: readonly HTMLElement[]): void 
   }
 }
 
-interface Row {
+interface ZoneRow {
   item: HTMLLIElement;
   button: HTMLButtonElement;
   swatch: HTMLElement;
@@ -63,7 +62,7 @@ interface Row {
   vehicle: HTMLElement;
 }
 
-function makeRow(zone: Zone): Row {
+function makeRow(zone: Zone): ZoneRow {
   const swatch = element("span", { class: "swatch" });
   const note = element("span", { class: "row-note" }, typeName(zone.type));
   const person = element("b", {}, "–");
@@ -79,10 +78,10 @@ function makeRow(zone: Zone): Row {
   return { item: element("li", {}, button), button, swatch, note, person, vehicle };
 }
 
-/** Rows don't swap places more often than this, nor under a moving pointer. */
-const SORT_EVERY_MS = 2_000;
+/** Rows are sorted at most this often, and not under a moving pointer. */
+const SORT_INTERVAL_MS = 2_000;
 
-export interface ListParts {
+export interface ZoneListElements {
   list: HTMLElement;
   filters: HTMLElement;
   search: HTMLInputElement;
@@ -90,27 +89,27 @@ export interface ListParts {
 }
 
 export class ZoneList {
-  readonly #rows = new Map<string, Row>();
-  readonly #filter: Filter = { type: undefined, words: "" };
+  readonly #rows = new Map<string, ZoneRow>();
+  readonly #filter: ZoneFilter = { type: undefined, words: "" };
   #counts: CountsByZone = new Map();
   #sortedAt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #pointerAt = 0;
 
   constructor(
-    private readonly parts: ListParts,
+    private readonly elements: ZoneListElements,
     private readonly zones: readonly Zone[],
     private readonly choose: (zone: string) => void,
   ) {
     for (const zone of zones) this.#rows.set(zone.id, makeRow(zone));
-    parts.list.addEventListener("click", (event) => {
+    elements.list.addEventListener("click", (event) => {
       const button = (event.target as Element).closest<HTMLElement>("[data-zone]");
       if (button?.dataset.zone) this.choose(button.dataset.zone);
     });
-    parts.list.addEventListener("keydown", (event) => this.#step(event));
-    parts.list.addEventListener("pointermove", () => (this.#pointerAt = Date.now()));
-    parts.search.addEventListener("input", () => {
-      this.#filter.words = parts.search.value;
+    elements.list.addEventListener("keydown", (event) => this.#moveFocus(event));
+    elements.list.addEventListener("pointermove", () => (this.#pointerAt = Date.now()));
+    elements.search.addEventListener("input", () => {
+      this.#filter.words = elements.search.value;
       this.#sort();
     });
     this.#makeFilters();
@@ -130,47 +129,47 @@ export class ZoneList {
     for (const [id, row] of this.#rows) setAttribute(row.button, "aria-pressed", String(id === zone));
   }
 
-  /** Focus on a zone's row, or on the first one where it isn't shown. */
+  /** Focuses a zone's row, or the first row if the zone isn't shown. */
   focus(zone: string): void {
     const row = this.#rows.get(zone)?.button;
-    const target = row?.isConnected ? row : this.parts.list.querySelector<HTMLElement>("[data-zone]");
+    const target = row?.isConnected ? row : this.elements.list.querySelector<HTMLElement>("[data-zone]");
     target?.focus();
     target?.scrollIntoView({ block: "nearest" });
   }
 
-  #fill(row: Row, zone: Zone, counts: ZoneCount | undefined, step: Step | undefined): void {
+  #fill(row: ZoneRow, zone: Zone, counts: ZoneCounts | undefined, step: Step | undefined): void {
     setAttribute(row.swatch, "data-step", String(step ?? -1));
     setAttribute(row.button, "aria-label", zoneInWords(zone, counts));
-    setAttribute(row.button, "data-busy", String(busy(counts)));
+    setAttribute(row.button, "data-busy", String(sumOf(counts)));
     const share = occupancy(zone, counts);
     setText(row.note, share === undefined ? typeName(zone.type) : `${typeName(zone.type)}, ${percent(share)} full`);
-    for (const kind of ["person", "vehicle"] as const) {
-      setText(row[kind], counts ? shown(counts[kind]) : "–");
-      row[kind].parentElement?.classList.toggle("none", !counts || counts[kind].count === 0 || !known(counts[kind]));
+    for (const kind of KINDS) {
+      setText(row[kind], counts ? formatCount(counts[kind]) : "–");
+      row[kind].parentElement?.classList.toggle("none", !counts || counts[kind].count === 0 || !isNumber(counts[kind]));
     }
   }
 
-  /** Sorts as soon as rows may swap places: at once at the first numbers, later by itself if not now. */
+  /** Sorts now, or as soon as `SORT_INTERVAL_MS` has passed. */
   #sortSoon(): void {
     clearTimeout(this.#timer);
-    const wait = Math.max(this.#sortedAt, this.#pointerAt) + SORT_EVERY_MS - Date.now();
+    const wait = Math.max(this.#sortedAt, this.#pointerAt) + SORT_INTERVAL_MS - Date.now();
     if (wait <= 0) this.#sort();
     else this.#timer = setTimeout(() => this.#sortSoon(), wait);
   }
 
   #sort(): void {
     if (this.#counts.size > 0) this.#sortedAt = Date.now();
-    const shown = busiestFirst(this.zones, this.#counts, this.#filter);
+    const sorted = busiestFirst(this.zones, this.#counts, this.#filter);
     arrange(
-      this.parts.list,
-      shown.flatMap((zone) => this.#rows.get(zone.id)?.item ?? []),
+      this.elements.list,
+      sorted.flatMap((zone) => this.#rows.get(zone.id)?.item ?? []),
     );
-    this.parts.nothing.hidden = shown.length > 0;
+    this.elements.nothing.hidden = sorted.length > 0;
   }
 
-  /** Arrow keys, Home and End go from row to row. */
-  #step(event: KeyboardEvent): void {
-    const buttons = [...this.parts.list.querySelectorAll<HTMLElement>("[data-zone]")];
+  /** Arrow keys, Home and End move from row to row. */
+  #moveFocus(event: KeyboardEvent): void {
+    const buttons = [...this.elements.list.querySelectorAll<HTMLElement>("[data-zone]")];
     const at = buttons.indexOf(document.activeElement as HTMLElement);
     const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: buttons.length - 1 }[event.key];
     if (at < 0 || to === undefined) return;
@@ -180,7 +179,7 @@ export class ZoneList {
 
   #makeFilters(): void {
     const types = typesOf(this.zones);
-    this.parts.filters.hidden = types.length < 2;
+    this.elements.filters.hidden = types.length < 2;
     const choices: [string | undefined, string][] = [
       [undefined, "All"],
       ...types.map(([type]): [string, string] => [type, typePlural(type)]),
@@ -198,6 +197,6 @@ export class ZoneList {
       });
       return button;
     });
-    this.parts.filters.replaceChildren(...buttons);
+    this.elements.filters.replaceChildren(...buttons);
   }
 }

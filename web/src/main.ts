@@ -1,7 +1,17 @@
-/** The page: puts the parts together and passes numbers and choices between them. */
+/** The map page: connects its parts and passes counts and selections between them. */
 
-import { Api, type Counts, parseCounts, parseMoment, type Site, type SiteName, type Zone, type ZoneCount } from "./api";
-import { Sheet } from "./bottom-sheet";
+import {
+  Api,
+  type Counts,
+  type PingBody,
+  parseCounts,
+  parseTime,
+  type Site,
+  type SiteSummary,
+  type Zone,
+  type ZoneCounts,
+} from "./api";
+import { BottomSheet } from "./bottom-sheet";
 import { Details } from "./details";
 import { byId, element, setText } from "./element";
 import { pageTitle } from "./format";
@@ -15,21 +25,22 @@ import { CountsStream, type Source, type StreamState } from "./stream";
 import { Totals } from "./totals";
 
 const api = new Api(document.baseURI);
-const darkness = matchMedia("(prefers-color-scheme: dark)");
-const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+const darkScheme = matchMedia("(prefers-color-scheme: dark)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** The scale's colours, for the list and the legend. */
-function dressPage(): void {
+/** Sets the scale's colours for the list and the legend. */
+function setColours(): void {
   const { style } = document.documentElement;
-  const palette = paletteFor(darkness.matches);
+  const palette = paletteFor(darkScheme.matches);
   for (const [step, colour] of palette.steps.entries()) style.setProperty(`--step-${step}`, colour);
   style.setProperty("--step-neutral", palette.neutral);
-  style.setProperty("--chosen", palette.chosen);
+  style.setProperty("--selected", palette.selected);
 }
 
-const asked = (name: string): string | undefined => new URLSearchParams(location.search).get(name) ?? undefined;
+const queryParameter = (name: string): string | undefined =>
+  new URLSearchParams(location.search).get(name) ?? undefined;
 
-function remember(zone: string | undefined): void {
+function setZoneParameter(zone: string | undefined): void {
   const url = new URL(location.href);
   if (zone === undefined) url.searchParams.delete("zone");
   else url.searchParams.set("zone", zone);
@@ -37,81 +48,81 @@ function remember(zone: string | undefined): void {
 }
 
 class Page {
-  readonly #counts = new Map<string, ZoneCount>();
+  readonly #counts = new Map<string, ZoneCounts>();
   readonly #zones: ReadonlyMap<string, Zone>;
   readonly #totals = new Totals(api);
   readonly #list: ZoneList;
   readonly #details: Details;
   readonly #legend: Legend;
-  readonly #sheet: Sheet;
+  readonly #sheet: BottomSheet;
   #map: ZoneMap | undefined;
   #mode: Mode;
-  #chosen: string | undefined;
+  #selected: string | undefined;
   #covered = 0;
-  #lost = false;
+  #reconnecting = false;
   #frame = 0;
 
   constructor(private readonly site: Site) {
     this.#zones = new Map(site.zones.map((zone) => [zone.id, zone]));
     this.#mode = defaultMode(site.zones);
-    const parts = {
+    const elements = {
       list: byId("list"),
       filters: byId("filters"),
       search: byId<HTMLInputElement>("search"),
       nothing: byId("nothing"),
     };
-    this.#list = new ZoneList(parts, site.zones, (zone) => this.choose(zone, true));
-    this.#details = new Details(byId("details"), site, new History(api, site), () => this.choose(undefined, true));
+    this.#list = new ZoneList(elements, site.zones, (zone) => this.select(zone, true));
+    this.#details = new Details(byId("details"), site, new History(api, site), () => this.select(undefined, true));
     this.#legend = new Legend(
       byId("legend"),
       modesOf(site.zones),
       this.#mode,
       (mode) => {
         this.#mode = mode;
-        this.#show();
+        this.#render();
       },
       site.attribution,
     );
-    this.#sheet = new Sheet(byId("app"), byId("panel"), byId("handle"), byId("handle-text"), (bottom) => {
+    this.#sheet = new BottomSheet(byId("app"), byId("panel"), byId("handle"), byId("handle-text"), (bottom) => {
       this.#covered = bottom;
       this.#coverMap();
       this.#map?.fit();
     });
     setText(byId("site-name"), site.name);
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.#chosen !== undefined) this.choose(undefined, true);
+      if (event.key === "Escape" && this.#selected !== undefined) this.select(undefined, true);
     });
-    darkness.addEventListener("change", () => this.#map?.dress(paletteFor(darkness.matches)));
-    this.#show();
+    darkScheme.addEventListener("change", () => this.#map?.setPalette(paletteFor(darkScheme.matches)));
+    this.#render();
   }
 
-  /** Loads the map last: the numbers don't wait for it, and do without it where it can't be drawn. */
+  /** Loads the map last: the counts don't wait for it, and are there if it can't be drawn. */
   async drawMap(): Promise<void> {
     try {
       const { ZoneMap } = await import("./map");
       this.#map = new ZoneMap(byId("map"), this.site, {
-        palette: paletteFor(darkness.matches),
-        choose: (zone) => this.choose(zone, false),
-        still: stillness.matches,
+        palette: paletteFor(darkScheme.matches),
+        select: (zone) => this.select(zone, false),
+        reducedMotion: reducedMotion.matches,
       });
       this.#coverMap();
       this.#map.fit(false);
-      this.#map.select(this.#chosen);
-      this.#show();
+      this.#map.select(this.#selected);
+      this.#render();
     } catch (error) {
       const note = byId("no-map");
       note.hidden = false;
-      setText(note, "The map can’t be drawn in this browser (it needs WebGL 2). The list has all the numbers.");
+      setText(note, "The map can’t be drawn in this browser (it needs WebGL 2). The list has all counts.");
       console.info("No map:", error);
     }
   }
 
-  follow(): void {
+  openStream(): void {
     const open = (): Source => new EventSource(api.streamUrl(this.site.id));
     const stream = new CountsStream(open, {
-      counts: (data) => this.#heard(parseCounts(data)),
-      ping: (data) => this.#beat(data),
-      state: (state) => this.#connection(state),
+      counts: (body) => this.#receive(parseCounts(body)),
+      ping: (body) => this.#receivePing(body),
+      state: (state) => this.#setState(state),
     });
     stream.start();
     addEventListener("online", () => stream.wake());
@@ -120,60 +131,60 @@ class Page {
     document.addEventListener("visibilitychange", () => document.hidden || stream.wake());
   }
 
-  /** Chooses a zone, or none. `moveFocus` where it was done in the list or with a key. */
-  choose(id: string | undefined, moveFocus: boolean): void {
+  /** Selects a zone, or none. `moveFocus` is set if it was selected in the list or with a key. */
+  select(id: string | undefined, moveFocus: boolean): void {
     const zone = id === undefined ? undefined : this.#zones.get(id);
-    if (zone?.id === this.#chosen) {
+    if (zone?.id === this.#selected) {
       if (zone && moveFocus) this.#details.focus();
       return;
     }
-    const before = this.#chosen;
-    this.#chosen = zone?.id;
-    byId("app").classList.toggle("has-choice", zone !== undefined);
+    const previous = this.#selected;
+    this.#selected = zone?.id;
+    byId("app").classList.toggle("has-selection", zone !== undefined);
     this.#list.select(zone?.id);
     this.#details.show(zone, zone && this.#counts.get(zone.id));
     if (zone) this.#sheet.raise();
     this.#coverMap();
     this.#map?.select(zone?.id);
     if (moveFocus && zone) this.#details.focus();
-    else if (moveFocus && before !== undefined) this.#list.focus(before);
-    remember(zone?.id);
+    else if (moveFocus && previous !== undefined) this.#list.focus(previous);
+    setZoneParameter(zone?.id);
   }
 
-  #heard(counts: Counts): void {
-    api.learnClock(counts);
+  #receive(counts: Counts): void {
+    api.setClock(counts);
     for (const zone of counts.zones) this.#counts.set(zone.zone, zone);
-    this.#totals.heard(counts, this.#counts.get("site"));
-    this.#entitle();
+    this.#totals.update(counts, this.#counts.get("site"));
+    this.#updateTitle();
     cancelAnimationFrame(this.#frame);
-    this.#frame = requestAnimationFrame(() => this.#show());
+    this.#frame = requestAnimationFrame(() => this.#render());
   }
 
-  #beat(data: unknown): void {
-    const moment = parseMoment(data);
-    if (!moment) return;
-    api.learnClock(moment);
-    this.#totals.valid(moment.at);
+  #receivePing(body: PingBody): void {
+    const time = parseTime(body);
+    if (!time) return;
+    api.setClock(time);
+    this.#totals.setTime(time.at);
   }
 
-  #connection(state: StreamState): void {
-    this.#lost = state === "reconnecting";
-    byId("app").classList.toggle("lost", this.#lost);
-    this.#totals.connection(state);
-    this.#entitle();
+  #setState(state: StreamState): void {
+    this.#reconnecting = state === "reconnecting";
+    byId("app").classList.toggle("reconnecting", this.#reconnecting);
+    this.#totals.setState(state);
+    this.#updateTitle();
   }
 
-  #entitle(): void {
-    const title = pageTitle(this.site.name, this.#counts.get("site"), this.#lost);
+  #updateTitle(): void {
+    const title = pageTitle(this.site.name, this.#counts.get("site"), this.#reconnecting);
     if (document.title !== title) document.title = title;
   }
 
-  #show(): void {
-    const { end, of } = steps(this.site.zones, this.#counts, this.#mode);
+  #render(): void {
+    const { end, byZone } = steps(this.site.zones, this.#counts, this.#mode);
     this.#legend.update(this.#mode, end);
-    this.#list.update(this.#counts, of);
-    this.#map?.update(this.#counts, of, this.#mode);
-    if (this.#chosen !== undefined) this.#details.update(this.#counts.get(this.#chosen));
+    this.#list.update(this.#counts, byZone);
+    this.#map?.update(this.#counts, byZone, this.#mode);
+    if (this.#selected !== undefined) this.#details.update(this.#counts.get(this.#selected));
   }
 
   #coverMap(): void {
@@ -181,7 +192,7 @@ class Page {
     const legend = byId("legend");
     const card = byId("details");
     const narrow = this.#sheet.narrow;
-    this.#map.cover({
+    this.#map.setCovered({
       top: narrow ? legend.offsetTop + legend.offsetHeight : 0,
       right: 0,
       bottom: narrow ? this.#covered : legend.offsetHeight + 12,
@@ -190,7 +201,7 @@ class Page {
   }
 }
 
-function offerSites(sites: readonly SiteName[], site: string): void {
+function showSiteChoice(sites: readonly SiteSummary[], site: string): void {
   const select = byId<HTMLSelectElement>("site");
   for (const { id, name } of sites) {
     const option = element("option", { value: id }, name);
@@ -203,32 +214,32 @@ function offerSites(sites: readonly SiteName[], site: string): void {
   byId("choose-site").hidden = sites.length < 2;
 }
 
-const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** The site's description, asked for until it is there: the page may be open before the server is. */
+/** Loads the site, retrying until it is there: the page may be open before the server is ready. */
 async function loadSite(): Promise<Site> {
   for (let wait = 1_000; ; wait = Math.min(wait * 2, 8_000)) {
     try {
       const sites = await api.sites();
-      const id = sites.find((site) => site.id === asked("site"))?.id ?? sites[0]?.id;
+      const id = sites.find((site) => site.id === queryParameter("site"))?.id ?? sites[0]?.id;
       if (id === undefined) throw new Error("The server has no site yet.");
       const site = await api.site(id);
-      offerSites(sites, id);
+      showSiteChoice(sites, id);
       return site;
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const reason = error instanceof Error ? error.message : String(error);
       byId("status").dataset.state = "reconnecting";
       setText(byId("status-text"), "Reconnecting");
-      setText(byId("age"), `No answer from the server yet (${why})`);
-      await pause(wait);
+      setText(byId("age"), `No response from the server yet (${reason})`);
+      await sleep(wait);
     }
   }
 }
 
-dressPage();
-darkness.addEventListener("change", dressPage);
+setColours();
+darkScheme.addEventListener("change", setColours);
 const page = new Page(await loadSite());
-page.follow();
+page.openStream();
 void showLogin(byId("login"), document.baseURI);
-page.choose(asked("zone"), false);
+page.select(queryParameter("zone"), false);
 await page.drawMap();

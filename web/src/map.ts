@@ -1,4 +1,4 @@
-/** The map: the site's boundary and its zones, coloured, with numbers on them. Nothing from elsewhere. */
+/** The map: the site's boundary and its coloured zones with counts. It loads nothing from other servers. */
 
 import "maplibre-gl/dist/maplibre-gl.css";
 import {
@@ -11,11 +11,11 @@ import {
   setWorkerUrl,
 } from "maplibre-gl";
 import workerUrl from "maplibre-gl/dist/maplibre-gl-worker.mjs?url";
-import { KINDS, type Kind, known, type Site, type Zone, type ZoneCount } from "./api";
+import { isNumber, KINDS, type Kind, type Site, type Zone, type ZoneCounts } from "./api";
 import { element, icon, setText } from "./element";
-import { shown } from "./format";
+import { formatCount } from "./format";
 import { anchorOf, areaOf, type Box, boxOf, widen } from "./geometry";
-import { type Candidate, place, widthOf } from "./labels";
+import { type LabelCandidate, placeLabels, widthOf } from "./labels";
 import { type Mode, mainKind, NEUTRAL, type Palette, type Step } from "./scale";
 
 setWorkerUrl(workerUrl);
@@ -28,13 +28,13 @@ const zoneFeature = (zone: Zone, rank: number): object => ({
   geometry: { type: "MultiPolygon", coordinates: zone.polygons },
 });
 
-/** Zones as GeoJSON; the smaller one lies above, so that it can be seen and hit. */
+/** Zones as GeoJSON, smaller ones above larger ones, so that they are visible and can be clicked. */
 function zonesData(zones: readonly Zone[]): Features {
   const bySize = [...zones].sort((a, b) => areaOf(b) - areaOf(a));
   return { type: "FeatureCollection", features: bySize.map(zoneFeature) } as Features;
 }
 
-/** A colour by the class that a zone has as its state. */
+/** The fill colour, by the class in a zone's feature state. */
 function byStep(palette: Palette): ExpressionSpecification {
   const cases = palette.steps.flatMap((colour, step) => [step, colour]);
   return [
@@ -89,14 +89,14 @@ function styleOf(site: Site, palette: Palette): StyleSpecification {
         type: "line",
         source: "zones",
         layout: { "line-join": "round" },
-        paint: { "line-color": palette.chosen, "line-width": 2, "line-opacity": when("hovered", 0.8) },
+        paint: { "line-color": palette.selected, "line-width": 2, "line-opacity": when("hovered", 0.8) },
       },
       {
-        id: "chosen",
+        id: "selected",
         type: "line",
         source: "zones",
         layout: { "line-join": "round" },
-        paint: { "line-color": palette.chosen, "line-width": 3.5, "line-opacity": when("chosen", 1) },
+        paint: { "line-color": palette.selected, "line-width": 3.5, "line-opacity": when("selected", 1) },
       },
     ],
   };
@@ -109,10 +109,10 @@ interface Label {
   anchor: [number, number];
   extent: Box;
   area: number;
-  name: number;
-  figures: number; // width of all numbers, and of the main kind's alone
-  brief: number;
-  weighs: number;
+  name: number; // width of the name
+  counts: number; // width of all counts
+  brief: number; // width of the main kind's count
+  weight: number;
 }
 
 function makeLabel(zone: Zone): Label {
@@ -134,36 +134,36 @@ function makeLabel(zone: Zone): Label {
     extent: boxOf(zone.polygons),
     area: areaOf(zone),
     name: widthOf(zone.name, 6.3),
-    figures: 0,
+    counts: 0,
     brief: 0,
-    weighs: 0,
+    weight: 0,
   };
 }
 
-/** The kind that a label is about where there is room for one number only. */
-function leadOf(zone: Zone, counts: ZoneCount | undefined, mode: Mode): Kind {
+/** The kind that a label shows if there is room for one count only. */
+function leadOf(zone: Zone, counts: ZoneCounts | undefined, mode: Mode): Kind {
   if (mode !== "full") return mode;
   const main = mainKind(zone);
   const other: Kind = main === "person" ? "vehicle" : "person";
   return counts && counts[main].count === 0 && counts[other].count > 0 ? other : main;
 }
 
-/** Sets a label's numbers, those that aren't 0 or of the other kind and small, and how wide they are. */
-function fillLabel(label: Label, counts: ZoneCount | undefined, mode: Mode): void {
+/** Sets a label's counts and their widths. Zeros are left out, and hidden counts of the other kind. */
+function fillLabel(label: Label, counts: ZoneCounts | undefined, mode: Mode): void {
   const lead = leadOf(label.zone, counts, mode);
   label.box.dataset.lead = lead;
-  label.figures = 0;
+  label.counts = 0;
   label.brief = 0;
-  label.weighs = counts?.[lead].count ?? 0;
+  label.weight = counts?.[lead].count ?? 0;
   for (const kind of KINDS) {
     const numbers = counts?.[kind];
     const part = label.numbers[kind];
-    part.hidden = !numbers || (known(numbers) ? numbers.count === 0 : kind !== lead);
+    part.hidden = !numbers || (isNumber(numbers) ? numbers.count === 0 : kind !== lead);
     if (!numbers || part.hidden) continue;
-    part.classList.toggle("untold", !known(numbers));
-    setText(part.lastElementChild as Element, shown(numbers));
-    const width = widthOf(shown(numbers), 7.4) + 14;
-    label.figures += width + (label.figures > 0 ? 7 : 0);
+    part.classList.toggle("protected", !isNumber(numbers));
+    setText(part.lastElementChild as Element, formatCount(numbers));
+    const width = widthOf(formatCount(numbers), 7.4) + 14;
+    label.counts += width + (label.counts > 0 ? 7 : 0);
     if (kind === lead) label.brief = width;
   }
 }
@@ -180,23 +180,23 @@ export interface Covered {
 
 export interface MapOptions {
   palette: Palette;
-  choose: (zone: string | undefined) => void;
-  still: boolean; // no movement: who asked for less of it gets jumps
+  select: (zone: string | undefined) => void;
+  reducedMotion: boolean; // jump instead of moving the map
 }
 
-/** Throws where the browser can't draw it (no WebGL). */
+/** Throws if the browser can't draw it (no WebGL 2). */
 export class ZoneMap {
   readonly #map: GlMap;
   readonly #labels: Label[];
   readonly #overlay = element("div", { class: "labels", "aria-hidden": "true" });
-  readonly #shownSteps = new Map<string, Step>();
+  readonly #paintedSteps = new Map<string, Step>();
   readonly #extent: Box;
   #steps: ReadonlyMap<string, Step> = new Map();
   #hovered: string | undefined;
-  #chosen: string | undefined;
+  #selected: string | undefined;
   #ready = false;
   #frame = 0;
-  #moved = false; // by somebody: no longer the whole site
+  #movedByUser = false; // no longer shows the whole site
   #covered: Covered = { top: 0, right: 0, bottom: 0, left: 0 };
 
   constructor(
@@ -230,37 +230,37 @@ export class ZoneMap {
     this.#listen();
   }
 
-  /** New colours and numbers. */
-  update(counts: ReadonlyMap<string, ZoneCount>, steps: ReadonlyMap<string, Step>, mode: Mode): void {
+  /** Shows new colours and counts. */
+  update(counts: ReadonlyMap<string, ZoneCounts>, steps: ReadonlyMap<string, Step>, mode: Mode): void {
     this.#steps = steps;
     for (const label of this.#labels) fillLabel(label, counts.get(label.zone.id), mode);
-    this.#colour();
-    this.#layLabels();
+    this.#paintZones();
+    this.#layOutLabels();
   }
 
-  /** Marks a zone; brings it into view where it isn't. */
+  /** Highlights a zone, and moves it into view if it isn't there. */
   select(zone: string | undefined): void {
-    this.#mark("chosen", this.#chosen, zone);
-    this.#chosen = zone;
+    this.#setFlag("selected", this.#selected, zone);
+    this.#selected = zone;
     const label = this.#labels.find((other) => other.zone.id === zone);
-    if (label && !this.#inView(label)) this.#bring(label);
-    this.#layLabels();
+    if (label && !this.#inView(label)) this.#centre(label);
+    this.#layOutLabels();
   }
 
-  /** How much of the map's edges is covered by other things (pixels). */
-  cover(covered: Covered): void {
+  /** Sets how much of the map's edges other elements cover, in pixels. */
+  setCovered(covered: Covered): void {
     this.#covered = covered;
   }
 
-  /** Shows the whole site. A card at the side may cover some of it: the site would get too small beside it. */
-  fit(moving = true): void {
-    this.#moved = false;
+  /** Shows the whole site. The details may cover a part of it: beside them, the site would be too small. */
+  fit(animated = true): void {
+    this.#movedByUser = false;
     const { top, right, bottom } = this.#covered;
     const padding = { top: top + 24, right: right + 24, bottom: bottom + 24, left: 24 };
-    this.#map.fitBounds(this.#extent, { padding, ...(moving ? this.#pace() : { duration: 0 }) });
+    this.#map.fitBounds(this.#extent, { padding, ...(animated ? this.#animation() : { duration: 0 }) });
   }
 
-  dress(palette: Palette): void {
+  setPalette(palette: Palette): void {
     const paint = (layer: string, property: string, value: unknown): void => {
       this.#map.setPaintProperty(layer, property as "fill-color", value as string);
     };
@@ -270,33 +270,33 @@ export class ZoneMap {
       paint("boundary", "line-color", palette.boundary);
       paint("zones", "fill-color", byStep(palette));
       paint("edges", "line-color", palette.edge);
-      paint("hovered", "line-color", palette.chosen);
-      paint("chosen", "line-color", palette.chosen);
+      paint("hovered", "line-color", palette.selected);
+      paint("selected", "line-color", palette.selected);
     });
   }
 
-  #whenReady(act: () => void): void {
-    if (this.#ready) act();
-    else this.#map.once("load", act);
+  #whenReady(action: () => void): void {
+    if (this.#ready) action();
+    else this.#map.once("load", action);
   }
 
-  #pace(): { duration: number } {
-    return { duration: this.options.still ? 0 : 500 };
+  #animation(): { duration: number } {
+    return { duration: this.options.reducedMotion ? 0 : 500 };
   }
 
   #listen(): void {
     this.#map.once("load", () => {
       this.#ready = true;
-      this.#colour();
-      this.#mark("chosen", undefined, this.#chosen);
-      this.#layLabels();
+      this.#paintZones();
+      this.#setFlag("selected", undefined, this.#selected);
+      this.#layOutLabels();
     });
-    this.#map.on("move", () => this.#layLabels());
+    this.#map.on("move", () => this.#layOutLabels());
     this.#map.on("movestart", (event) => {
-      if (event.originalEvent) this.#moved = true;
+      if (event.originalEvent) this.#movedByUser = true;
     });
-    this.#map.on("resize", () => (this.#moved ? this.#layLabels() : this.fit(false)));
-    this.#map.on("click", (event) => this.options.choose(this.#zoneAt(event.point)));
+    this.#map.on("resize", () => (this.#movedByUser ? this.#layOutLabels() : this.fit(false)));
+    this.#map.on("click", (event) => this.options.select(this.#zoneAt(event.point)));
     this.#map.on("mousemove", (event) => this.#hover(this.#zoneAt(event.point)));
     this.#map.on("mouseout", () => this.#hover(undefined));
   }
@@ -309,23 +309,23 @@ export class ZoneMap {
 
   #hover(zone: string | undefined): void {
     if (zone === this.#hovered) return;
-    this.#mark("hovered", this.#hovered, zone);
+    this.#setFlag("hovered", this.#hovered, zone);
     this.#hovered = zone;
     this.#map.getCanvas().style.cursor = zone === undefined ? "" : "pointer";
-    this.#layLabels();
+    this.#layOutLabels();
   }
 
-  #mark(state: string, from: string | undefined, to: string | undefined): void {
+  #setFlag(state: string, from: string | undefined, to: string | undefined): void {
     if (!this.#ready) return;
     if (from !== undefined) this.#map.setFeatureState({ source: "zones", id: from }, { [state]: false });
     if (to !== undefined) this.#map.setFeatureState({ source: "zones", id: to }, { [state]: true });
   }
 
-  #colour(): void {
+  #paintZones(): void {
     if (!this.#ready) return;
     for (const [zone, step] of this.#steps) {
-      if (this.#shownSteps.get(zone) === step) continue;
-      this.#shownSteps.set(zone, step);
+      if (this.#paintedSteps.get(zone) === step) continue;
+      this.#paintedSteps.set(zone, step);
       this.#map.setFeatureState({ source: "zones", id: zone }, { step });
     }
   }
@@ -337,51 +337,51 @@ export class ZoneMap {
     return x > left + 40 && y > top + 40 && x < clientWidth - right - 40 && y < clientHeight - bottom - 40;
   }
 
-  /** Moves the map so that a zone lies in the middle of what isn't covered. */
-  #bring(label: Label): void {
-    this.#moved = true;
+  /** Moves the map so that a zone is in the middle of the uncovered part. */
+  #centre(label: Label): void {
+    this.#movedByUser = true;
     const { top, right, bottom, left } = this.#covered;
-    this.#map.easeTo({ center: label.anchor, offset: [(left - right) / 2, (top - bottom) / 2], ...this.#pace() });
+    this.#map.easeTo({ center: label.anchor, offset: [(left - right) / 2, (top - bottom) / 2], ...this.#animation() });
   }
 
-  /** Lays the labels out anew, at most once a frame. */
-  #layLabels(): void {
+  /** Places the labels again, at most once per frame. */
+  #layOutLabels(): void {
     cancelAnimationFrame(this.#frame);
     this.#frame = requestAnimationFrame(() => {
       const { clientWidth, clientHeight } = this.#map.getContainer();
       const candidates = this.#labels.map((label) => this.#candidate(label));
-      const placed = place(candidates, clientWidth, clientHeight);
+      const placed = placeLabels(candidates, clientWidth, clientHeight);
       this.#labels.forEach((label, index) => {
-        const { x, y, wanted } = candidates[index] as Candidate;
+        const { x, y, pinned } = candidates[index] as LabelCandidate;
         const form = placed.get(label.zone.id);
         label.box.hidden = form === undefined;
         if (form === undefined) return;
         label.box.dataset.form = form;
-        label.box.classList.toggle("wanted", wanted);
+        label.box.classList.toggle("pinned", pinned);
         label.box.style.transform = `translate(-50%, -50%) translate(${Math.round(x)}px, ${Math.round(y)}px)`;
       });
     });
   }
 
-  #candidate(label: Label): Candidate {
+  #candidate(label: Label): LabelCandidate {
     const { x, y } = this.#map.project(label.anchor);
     const [west, south, east, north] = label.extent;
     const [left, right] = [this.#map.project([west, north]), this.#map.project([east, south])];
-    const wanted = label.zone.id === this.#chosen || label.zone.id === this.#hovered;
+    const pinned = label.zone.id === this.#selected || label.zone.id === this.#hovered;
     const above = left.y - BESIDE_PX;
-    const half = Math.max(label.name, label.figures) / 2 + BESIDE_PX;
+    const half = Math.max(label.name, label.counts) / 2 + BESIDE_PX;
     return {
       id: label.zone.id,
-      x: wanted ? Math.min(Math.max(x, this.#covered.left + half), this.#map.getContainer().clientWidth - half) : x,
-      // Not on the zone that somebody looks at, but above it, or below where there is no room.
-      y: !wanted ? y : above > this.#covered.top + BESIDE_PX ? above : right.y + BESIDE_PX,
+      x: pinned ? Math.min(Math.max(x, this.#covered.left + half), this.#map.getContainer().clientWidth - half) : x,
+      // Not on the pinned zone but above it, or below it if there is no room above.
+      y: !pinned ? y : above > this.#covered.top + BESIDE_PX ? above : right.y + BESIDE_PX,
       room: right.x - left.x,
       name: label.name,
-      numbers: label.figures,
+      numbers: label.counts,
       brief: label.brief,
-      // By order of magnitude, then by size: two zones of like numbers don't take turns.
-      weight: Math.floor(Math.log2(label.weighs + 1)) + Math.min(0.9, label.area * 1e6),
-      wanted,
+      // By order of magnitude, then by size, so that labels of zones with similar counts don't alternate.
+      weight: Math.floor(Math.log2(label.weight + 1)) + Math.min(0.9, label.area * 1e6),
+      pinned,
     };
   }
 

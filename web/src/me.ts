@@ -1,52 +1,69 @@
-/** A person's own page: sign in as a device; see, take away, pause, erase its data. */
+/** The page for a device's owner: sign in as the device; view, export, pause and erase its data. */
 
 import { Api, ApiError, type Site } from "./api";
-import { type Credentials, joinCode, type Line, type Me, Own, redeem } from "./device-api";
+import {
+  brokerUrl,
+  type Credentials,
+  DeviceApi,
+  joinCode,
+  type Me,
+  outcome,
+  redeem,
+  type TraceLine,
+} from "./device-api";
 import { byId, element, setText } from "./element";
-import { trail } from "./track";
+import { drawTrack } from "./track";
 
-const KEPT = "headcount-device";
+const STORAGE_KEY = "headcount-device";
 const REFRESH_MS = 15_000;
 const base = document.baseURI;
 
-const STATUS: Record<string, string> = {
-  active: "counted when it sends",
-  paused: "paused: nothing is counted",
+const STATUS: Record<Me["status"], string> = {
+  active: "counted while it sends positions",
+  paused: "paused, not counted",
+  disabled: "disabled, not counted",
   erasing: "being erased",
 };
 
-let own: Own | undefined;
+let device: DeviceApi | undefined;
 let site: Site | undefined;
 let timer = 0;
 
-const time = (text: string | undefined): string => {
+const formatTime = (text: string | null | undefined): string => {
   const at = Date.parse(text ?? "");
   return Number.isNaN(at) ? "–" : new Date(at).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
 };
 
-function say(text: string, tone: "good" | "bad" = "good"): void {
-  const said = byId("said");
-  said.hidden = text === "";
-  said.dataset.tone = tone;
-  setText(said, text);
+function showMessage(text: string, tone: "good" | "bad" = "good"): void {
+  const message = byId("message");
+  message.hidden = text === "";
+  message.dataset.tone = tone;
+  setText(message, text);
 }
 
 const zoneName = (id: string): string =>
   id === "site" ? "on site" : (site?.zones.find((zone) => zone.id === id)?.name ?? id);
 
+/** The time and verdict of the last position; `last` is an open object in OpenAPI. */
+function lastPosition({ last }: Me): string {
+  if (!last) return "none known";
+  const { t, verdict } = last as { t: string | null; verdict: string | null };
+  return `${formatTime(t)}, ${verdict ?? "–"}`;
+}
+
 function showFacts(me: Me): void {
-  const connected = me.connected === undefined ? "not known" : me.connected ? "yes" : "no";
-  const zones = me.zones.length > 0 ? me.zones.map(zoneName).join(", ") : "nowhere";
-  const status = STATUS[me.status] ?? me.status;
+  const connected = me.connected === null ? "unknown" : me.connected ? "yes" : "no";
+  const zones = me.zones.length > 0 ? me.zones.map(zoneName).join(", ") : "no zone";
+  const status = STATUS[me.status];
   const facts: [string, string][] = [
     ["Id", me.device],
     ["Name", me.label || "none"],
     ["Kind", me.kind],
     ["Groups", me.groups.join(", ") || "none"],
-    ["Status", me.resume ? `${status}, until ${time(me.resume)}` : status],
+    ["Status", me.resume ? `${status}, until ${formatTime(me.resume)}` : status],
     ["Connected", connected],
-    ["Counted now", zones],
-    ["Last position", me.last ? `${time(me.last.t)}, ${me.last.verdict ?? "–"}` : "none is known"],
+    ["Counted in", zones],
+    ["Last position", lastPosition(me)],
   ];
   byId("facts").replaceChildren(
     ...facts.map(([name, value]) =>
@@ -57,19 +74,21 @@ function showFacts(me: Me): void {
   byId("resume").hidden = !paused;
   for (const button of document.querySelectorAll<HTMLElement>("[data-pause]")) button.hidden = paused;
   setText(
-    byId("pause-words"),
+    byId("pause-text"),
     paused
-      ? "You are in no zone, and what your device sends is thrown away."
-      : "You leave every zone at once, and what your device sends is thrown away until the pause ends.",
+      ? "You are in no zone, and the positions that your device sends are discarded."
+      : "You leave all zones immediately, and the positions that your device sends are discarded until the pause ends.",
   );
-  byId("looks").replaceChildren(
+  byId("access-history").replaceChildren(
     ...(me.looks.length > 0
-      ? me.looks.map((look) => element("li", {}, `${time(look.at)}: ${look.actor}, because: ${look.reason || "–"}`))
-      : [element("li", {}, "Nobody, as far as it is still known.")]),
+      ? me.looks.map(({ at, actor, reason }) =>
+          element("li", {}, `${formatTime(at)}: ${actor}, reason: ${reason || "–"}`),
+        )
+      : [element("li", {}, "No access on record.")]),
   );
 }
 
-function showLines(lines: Line[]): void {
+function showTrace(lines: TraceLine[]): void {
   byId("lines").replaceChildren(
     ...[...lines]
       .reverse()
@@ -77,53 +96,53 @@ function showLines(lines: Line[]): void {
         element(
           "tr",
           {},
-          element("td", {}, time(line.received)),
-          element("td", {}, line.what),
+          element("td", {}, formatTime(line.received)),
+          element("td", {}, outcome(line)),
           element("td", {}, line.why),
         ),
       ),
   );
   byId("no-lines").hidden = lines.length > 0;
-  byId("trail").replaceChildren(...(site ? [trail(site, lines)] : []));
+  byId("track").replaceChildren(...(site ? [drawTrack(site, lines)] : []));
 }
 
 async function refresh(): Promise<void> {
-  if (!own) return;
-  const [me, lines] = await Promise.all([own.me(), own.lines()]);
+  if (!device) return;
+  const [me, lines] = await Promise.all([device.me(), device.trace()]);
   site ??= await new Api(base).site(me.site).catch(() => undefined);
   showFacts(me);
-  showLines(lines);
-  byId("gate").hidden = true;
-  byId("own").hidden = false;
-  byId("leave").hidden = false;
+  showTrace(lines);
+  byId("sign-in").hidden = true;
+  byId("data").hidden = false;
+  byId("sign-out").hidden = false;
 }
 
-function leave(): void {
-  own = undefined;
+function signOut(): void {
+  device = undefined;
   clearInterval(timer);
-  sessionStorage.removeItem(KEPT);
-  byId("own").hidden = true;
-  byId("leave").hidden = true;
-  byId("given").hidden = true;
-  byId("gate").hidden = false;
-  byId<HTMLFormElement>("sign-in").reset();
-  for (const id of ["given-id", "given-secret", "facts", "lines", "looks", "trail"]) byId(id).replaceChildren();
+  sessionStorage.removeItem(STORAGE_KEY);
+  byId("data").hidden = true;
+  byId("sign-out").hidden = true;
+  byId("credentials").hidden = true;
+  byId("sign-in").hidden = false;
+  byId<HTMLFormElement>("sign-in-form").reset();
+  for (const id of ["new-id", "new-secret", "facts", "lines", "access-history", "track"]) byId(id).replaceChildren();
 }
 
-/** Does something, and says what came of it. */
-async function attempt(work: () => Promise<string>): Promise<void> {
+/** Runs an action and shows its result or its error. */
+async function attempt(action: () => Promise<string>): Promise<void> {
   try {
-    say(await work());
+    showMessage(await action());
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) leave();
-    say(error instanceof Error ? error.message : String(error), "bad");
+    if (error instanceof ApiError && error.status === 401) signOut();
+    showMessage(error instanceof Error ? error.message : String(error), "bad");
   }
 }
 
-async function signIn(credentials: Credentials, keep: boolean): Promise<void> {
-  own = new Own(base, credentials);
+async function signIn(credentials: Credentials, remember: boolean): Promise<void> {
+  device = new DeviceApi(base, credentials);
   await refresh();
-  if (keep) sessionStorage.setItem(KEPT, JSON.stringify(credentials));
+  if (remember) sessionStorage.setItem(STORAGE_KEY, JSON.stringify(credentials));
   clearInterval(timer);
   timer = window.setInterval(() => {
     if (!document.hidden) refresh().catch(() => undefined);
@@ -131,53 +150,50 @@ async function signIn(credentials: Credentials, keep: boolean): Promise<void> {
 }
 
 async function join(code: string): Promise<string> {
-  const given = await redeem(base, code);
-  setText(byId("given-id"), given.id);
-  setText(byId("given-secret"), given.secret);
-  setText(byId("given-broker"), given.broker);
-  setText(byId("given-topic"), given.topic);
-  byId("given").hidden = false;
-  await signIn(given, false);
-  return "The link has been used, and works no more.";
+  const { device: id, secret, mqtt, topic } = await redeem(base, code);
+  const texts = { id, secret, topic, broker: brokerUrl(mqtt) };
+  for (const [name, text] of Object.entries(texts)) setText(byId(`new-${name}`), text);
+  byId("credentials").hidden = false;
+  await signIn({ id, secret }, false);
+  return "The link has been used and is no longer valid.";
 }
 
 async function download(): Promise<string> {
-  if (!own) return "";
-  const url = URL.createObjectURL(await own.everything());
+  if (!device) return "";
+  const url = URL.createObjectURL(await device.export());
   element("a", { href: url, download: "headcount-my-data.json" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
   return "Your data has been downloaded.";
 }
 
-function kept(): Credentials | undefined {
+function storedCredentials(): Credentials | undefined {
   try {
-    const found: unknown = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
-    return found as Credentials | undefined;
+    return JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "null") ?? undefined;
   } catch {
     return undefined;
   }
 }
 
-function listen(): void {
-  byId("sign-in").addEventListener("submit", (event) => {
+function addListeners(): void {
+  byId("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = (id: string): string => byId<HTMLInputElement>(id).value.trim();
-    const keep = byId<HTMLInputElement>("keep").checked;
+    const remember = byId<HTMLInputElement>("remember").checked;
     void attempt(async () => {
-      await signIn({ id: text("id"), secret: text("secret") }, keep);
+      await signIn({ id: text("id"), secret: text("secret") }, remember);
       return "";
     });
   });
-  byId("leave").addEventListener("click", () => {
-    leave();
-    say("You are signed out.");
+  byId("sign-out").addEventListener("click", () => {
+    signOut();
+    showMessage("You are signed out.");
   });
   byId("export").addEventListener("click", () => void attempt(download));
   for (const button of document.querySelectorAll<HTMLElement>("[data-pause]")) {
     const seconds = button.dataset.pause;
     button.addEventListener("click", () => {
       void attempt(async () => {
-        await own?.pause(seconds ? Number(seconds) : undefined);
+        await device?.pause(seconds ? Number(seconds) : undefined);
         await refresh();
         return "Paused.";
       });
@@ -185,7 +201,7 @@ function listen(): void {
   }
   byId("resume").addEventListener("click", () => {
     void attempt(async () => {
-      await own?.resume();
+      await device?.resume();
       await refresh();
       return "You are counted again.";
     });
@@ -194,25 +210,25 @@ function listen(): void {
     event.preventDefault();
     if (!byId<HTMLInputElement>("sure").checked) return;
     void attempt(async () => {
-      const said = (await own?.erase()) ?? "";
-      leave();
+      const confirmation = (await device?.erase()) ?? "";
+      signOut();
       byId<HTMLFormElement>("erase-form").reset();
-      return said;
+      return confirmation;
     });
   });
 }
 
 async function start(): Promise<void> {
-  listen();
+  addListeners();
   const code = joinCode(location.hash);
-  // out of the address bar, the history and bookmarks, before anything else
+  // before anything else, so that the code stays out of the address bar, the history and bookmarks
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
-  const before = kept();
-  byId("gate").hidden = false;
+  const stored = storedCredentials();
+  byId("sign-in").hidden = false;
   if (code !== undefined) await attempt(() => join(code));
-  else if (before)
+  else if (stored)
     await attempt(async () => {
-      await signIn(before, true);
+      await signIn(stored, true);
       return "";
     });
 }

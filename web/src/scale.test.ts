@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Zone, ZoneCount } from "./api";
+import type { Zone, ZoneCounts } from "./api";
 import { DARK, defaultMode, EMPTY, LIGHT, NEUTRAL, niceEnd, OVER, occupancy, stepOf, steps } from "./scale";
 
 const zone = (id: string, capacity: Zone["capacity"]): Zone => ({
@@ -10,7 +10,7 @@ const zone = (id: string, capacity: Zone["capacity"]): Zone => ({
   polygons: [],
 });
 const numbers = (count: number) => ({ count, low: count, high: count, stale: 0 });
-const counts = (id: string, person: number, vehicle = 0): [string, ZoneCount] => [
+const counts = (id: string, person: number, vehicle = 0): [string, ZoneCounts] => [
   id,
   { zone: id, person: numbers(person), vehicle: numbers(vehicle) },
 ];
@@ -24,7 +24,7 @@ const linear = (colour: string): [number, number, number] => {
   return [channel(1), channel(3), channel(5)];
 };
 
-/** What is left of a colour's luminance for full, red-blind and green-blind sight (Viénot, Brettel, Mollon 1999). */
+/** A colour's luminance for full, red-blind and green-blind sight (Viénot, Brettel, Mollon 1999). */
 const SIGHTS: Record<string, (colour: string) => number> = {
   full: (colour) => {
     const [r, g, b] = linear(colour);
@@ -43,13 +43,13 @@ const SIGHTS: Record<string, (colour: string) => number> = {
 };
 
 describe("stepOf", () => {
-  it("has fifths of the scale, with their upper ends, and one step above it", () => {
+  it("has fifths of the scale, upper bounds included, and one step above it", () => {
     expect([0, 0.001, 0.199, 0.2, 0.99, 1, 1.001].map(stepOf)).toEqual([EMPTY, 1, 1, 2, 5, 5, OVER]);
   });
 });
 
 describe("occupancy", () => {
-  it("is the fuller kind's share, and unknown without capacity", () => {
+  it("is the larger share of both kinds, and undefined without a capacity", () => {
     const [, both] = counts("a", 30, 9);
     expect(occupancy(zone("a", { person: 100, vehicle: 10 }), both)).toBeCloseTo(0.9);
     expect(occupancy(zone("a", {}), both)).toBeUndefined();
@@ -58,7 +58,7 @@ describe("occupancy", () => {
 });
 
 describe("niceEnd", () => {
-  it("is a round number that isn't below the busiest zone", () => {
+  it("is a round number that is at least the busiest zone's count", () => {
     expect([0, 5, 6, 11, 26, 412, 999].map(niceEnd)).toEqual([5, 5, 10, 25, 50, 500, 1000]);
   });
 });
@@ -67,29 +67,29 @@ describe("steps", () => {
   const zones = [zone("a", { person: 10 }), zone("b", {})];
   const now = new Map([counts("a", 5, 1), counts("b", 50)]);
 
-  it("compares with capacity, and leaves zones without one neutral", () => {
-    expect([...steps(zones, now, "full").of]).toEqual([
+  it("are relative to the capacity, and neutral without one", () => {
+    expect([...steps(zones, now, "full").byZone]).toEqual([
       ["a", 3],
       ["b", NEUTRAL],
     ]);
   });
 
-  it("says nothing of a zone whose number isn't told", () => {
-    const hidden = { told: "hidden" as const, below: 5, ...numbers(0) };
+  it("are neutral for a zone whose count is hidden", () => {
+    const hidden = { disclosure: "hidden" as const, below: 5, ...numbers(0) };
     const some = new Map([["a", { zone: "a", person: hidden, vehicle: hidden }], counts("b", 50)]);
-    expect(steps(zones, some, "person").of.get("a")).toBe(NEUTRAL);
-    expect(steps(zones, some, "full").of.get("a")).toBe(NEUTRAL);
+    expect(steps(zones, some, "person").byZone.get("a")).toBe(NEUTRAL);
+    expect(steps(zones, some, "full").byZone.get("a")).toBe(NEUTRAL);
   });
 
-  it("compares with the busiest zone where it counts heads", () => {
-    const { end, of } = steps(zones, now, "person");
+  it("are relative to the busiest zone for one kind", () => {
+    const { end, byZone } = steps(zones, now, "person");
     expect(end).toBe(50);
-    expect([...of.values()]).toEqual([1, 5]);
+    expect([...byZone.values()]).toEqual([1, 5]);
   });
 });
 
 describe("defaultMode", () => {
-  it("compares with capacity only where half of the zones have one", () => {
+  it("is the capacity only if half of the zones have one", () => {
     expect(defaultMode([zone("a", { person: 1 }), zone("b", {})])).toBe("full");
     expect(defaultMode([zone("a", {}), zone("b", {})])).toBe("person");
     expect(defaultMode([])).toBe("person");

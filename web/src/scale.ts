@@ -1,13 +1,13 @@
-/** From numbers to the colour of a zone: how full, or how many beside the busiest. */
+/** A zone's class on the colour scale: its share of the capacity, or its count relative to the busiest zone. */
 
-import { type Kind, known, type Zone, type ZoneCount } from "./api";
+import { isNumber, KINDS, type Kind, type Zone, type ZoneCounts } from "./api";
 
-/** What the colours mean: how full a zone is, or how many people or vehicles are in it. */
+/** What the colours show: how full a zone is, or how many people or vehicles are in it. */
 export type Mode = "full" | Kind;
 
 /**
  * Class of a zone: 0 is empty, 1 to 5 are fifths of the scale, 6 is above it.
- * `NEUTRAL` means that the scale says nothing of this zone (it has no capacity, or its number isn't told).
+ * `NEUTRAL` is a zone outside the scale: it has no capacity, or its count is not shown.
  */
 export type Step = number;
 export const NEUTRAL: Step = -1;
@@ -20,9 +20,9 @@ export interface Palette {
   paper: string;
   boundary: string;
   edge: string;
-  chosen: string;
+  selected: string;
   neutral: string;
-  /** By class, `EMPTY` to `OVER`. Lightness alone tells them apart, so no kind of colour vision matters. */
+  /** By class, `EMPTY` to `OVER`. They differ in lightness, so they work for every kind of colour vision. */
   steps: readonly [string, string, string, string, string, string, string];
 }
 
@@ -31,7 +31,7 @@ export const LIGHT: Palette = {
   paper: "#f7f9f7",
   boundary: "#8fa3a4",
   edge: "#7d9294",
-  chosen: "#c2410c",
+  selected: "#c2410c",
   neutral: "#e9edeb",
   steps: ["#f0f4f0", "#bfe1d2", "#8ccabf", "#4ea7ae", "#2a7b98", "#24507d", "#3b1d5c"],
 };
@@ -41,22 +41,22 @@ export const DARK: Palette = {
   paper: "#151d20",
   boundary: "#516468",
   edge: "#0d1315",
-  chosen: "#ffb066",
+  selected: "#ffb066",
   neutral: "#222b2e",
   steps: ["#1d282b", "#204650", "#26687a", "#36909a", "#63b9a4", "#a9dda0", "#fbf3b0"],
 };
 
 export const paletteFor = (dark: boolean): Palette => (dark ? DARK : LIGHT);
 
-/** The kind that a zone is mainly about. */
+/** The kind that a zone is mainly used by. */
 export const mainKind = (zone: Zone): Kind => (zone.type === "car_park" ? "vehicle" : "person");
 
-/** Share of the capacity that is taken, of the kind with the larger share; undefined without capacity or number. */
-export function occupancy(zone: Zone, counts: ZoneCount | undefined): number | undefined {
+/** Share of the capacity that is used, of the kind with the larger share; undefined without a capacity or a count. */
+export function occupancy(zone: Zone, counts: ZoneCounts | undefined): number | undefined {
   let share: number | undefined;
-  for (const kind of ["person", "vehicle"] as const) {
+  for (const kind of KINDS) {
     const places = zone.capacity[kind];
-    if (places === undefined || (counts && !known(counts[kind]))) continue;
+    if (places === undefined || (counts && !isNumber(counts[kind]))) continue;
     share = Math.max(share ?? 0, (counts?.[kind].count ?? 0) / places);
   }
   return share;
@@ -68,14 +68,14 @@ export function stepOf(share: number): Step {
   return share > 1 ? OVER : Math.min(FIFTHS, Math.floor(share * FIFTHS) + 1);
 }
 
-/** The end of a scale for counts: the smallest of 5, 10, 25, 50, 100, 250 … that isn't below `busiest`. */
+/** The end of a scale for counts: the smallest of 5, 10, 25, 50, 100, 250 … that is at least `busiest`. */
 export function niceEnd(busiest: number): number {
   for (let decade = 1; ; decade *= 10) {
     for (const factor of [5, 10, 25]) if (busiest <= factor * decade) return factor * decade;
   }
 }
 
-/** `full` where most zones say how much they hold, else people. */
+/** `full` if at least half of the zones have a capacity, otherwise people. */
 export function defaultMode(zones: readonly Zone[]): Mode {
   const sized = zones.filter((zone) => Object.keys(zone.capacity).length > 0).length;
   return sized * 2 >= zones.length && sized > 0 ? "full" : "person";
@@ -84,25 +84,25 @@ export function defaultMode(zones: readonly Zone[]): Mode {
 export const modesOf = (zones: readonly Zone[]): Mode[] =>
   zones.some((zone) => Object.keys(zone.capacity).length > 0) ? ["full", "person", "vehicle"] : ["person", "vehicle"];
 
-/** The class of every zone, and the end of the scale where it counts heads (1 where it tells shares). */
+/** The class of every zone by id, and the end of the scale: a count, or 1 for shares of the capacity. */
 export function steps(
   zones: readonly Zone[],
-  counts: ReadonlyMap<string, ZoneCount>,
+  counts: ReadonlyMap<string, ZoneCounts>,
   mode: Mode,
-): { end: number; of: Map<string, Step> } {
-  const of = new Map<string, Step>();
+): { end: number; byZone: Map<string, Step> } {
+  const byZone = new Map<string, Step>();
   if (mode === "full") {
     for (const zone of zones) {
       const share = occupancy(zone, counts.get(zone.id));
-      of.set(zone.id, share === undefined ? NEUTRAL : stepOf(share));
+      byZone.set(zone.id, share === undefined ? NEUTRAL : stepOf(share));
     }
-    return { end: 1, of };
+    return { end: 1, byZone };
   }
   const count = (zone: Zone): number => counts.get(zone.id)?.[mode].count ?? 0;
-  const end = niceEnd(zones.reduce((most, zone) => Math.max(most, count(zone)), 0));
+  const end = niceEnd(zones.reduce((max, zone) => Math.max(max, count(zone)), 0));
   for (const zone of zones) {
     const numbers = counts.get(zone.id)?.[mode];
-    of.set(zone.id, numbers && !known(numbers) ? NEUTRAL : stepOf(count(zone) / end));
+    byZone.set(zone.id, numbers && !isNumber(numbers) ? NEUTRAL : stepOf(count(zone) / end));
   }
-  return { end, of };
+  return { end, byZone };
 }

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { CountsStream, SILENCE_MS, type Source, type StreamState } from "./stream";
+import { CountsStream, type Source, type StreamState, TIMEOUT_MS } from "./stream";
 
 /** A source whose messages the test sends. */
 class ScriptedSource implements Source {
@@ -19,23 +19,23 @@ class ScriptedSource implements Source {
   }
 }
 
-function begin(): { sources: ScriptedSource[]; states: StreamState[]; heard: unknown[]; stream: CountsStream } {
+function begin(): { sources: ScriptedSource[]; states: StreamState[]; received: unknown[]; stream: CountsStream } {
   const sources: ScriptedSource[] = [];
   const states: StreamState[] = [];
-  const heard: unknown[] = [];
+  const received: unknown[] = [];
   const open = (): Source => {
     const source = new ScriptedSource();
     sources.push(source);
     return source;
   };
   const events = {
-    counts: (data: unknown) => heard.push(data),
-    ping: (data: unknown) => heard.push(data),
+    counts: (data: unknown) => received.push(data),
+    ping: (data: unknown) => received.push(data),
     state: (state: StreamState) => states.push(state),
   };
   const stream = new CountsStream(open, events, () => 0.5);
   stream.start();
-  return { sources, states, heard, stream };
+  return { sources, states, received, stream };
 }
 
 describe("CountsStream", () => {
@@ -46,12 +46,12 @@ describe("CountsStream", () => {
     vi.useRealTimers();
   });
 
-  it("is live from the first message on, and hands on what it says", () => {
-    const { sources, states, heard } = begin();
+  it("is live from the first message on, and passes messages on", () => {
+    const { sources, states, received } = begin();
     sources[0]?.send("counts", { at: 1 });
     sources[0]?.send("ping", { at: 2 });
     expect(states).toEqual(["connecting", "live"]);
-    expect(heard).toEqual([{ at: 1 }, { at: 2 }]);
+    expect(received).toEqual([{ at: 1 }, { at: 2 }]);
   });
 
   it("opens a new source after an error, waiting longer each time, at most 8 s", () => {
@@ -68,7 +68,7 @@ describe("CountsStream", () => {
     expect(sources.slice(0, -1).every((source) => source.closed)).toBe(true);
   });
 
-  it("starts with the short wait again once a message has come", () => {
+  it("starts with the short wait again after a message", () => {
     const { sources, states } = begin();
     sources[0]?.send("error");
     vi.advanceTimersByTime(1_000);
@@ -79,28 +79,28 @@ describe("CountsStream", () => {
     expect(states).toEqual(["connecting", "reconnecting", "live", "reconnecting"]);
   });
 
-  it("gives up a connection that is open but silent, and not one with heartbeats", () => {
+  it("reconnects after a connection is silent, and keeps one with pings", () => {
     const { sources, states } = begin();
     for (let i = 0; i < 10; i += 1) {
       sources[0]?.send("ping", {});
       vi.advanceTimersByTime(5_000);
     }
     expect(states).toEqual(["connecting", "live"]);
-    vi.advanceTimersByTime(SILENCE_MS);
+    vi.advanceTimersByTime(TIMEOUT_MS);
     expect(states.at(-1)).toBe("reconnecting");
     expect(sources[0]?.closed).toBe(true);
   });
 
-  it("ignores what a source says that it has given up", () => {
-    const { sources, states, heard } = begin();
+  it("ignores messages of an earlier source", () => {
+    const { sources, states, received } = begin();
     sources[0]?.send("error");
     sources[0]?.send("counts", {});
     sources[0]?.send("error");
-    expect(heard).toEqual([]);
+    expect(received).toEqual([]);
     expect(states).toEqual(["connecting", "reconnecting"]);
   });
 
-  it("tries at once when it is woken, unless it is well", () => {
+  it("reconnects without waiting on wake, unless it is live", () => {
     const { sources, stream } = begin();
     sources[0]?.send("counts", {});
     stream.wake();

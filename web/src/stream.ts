@@ -1,36 +1,38 @@
-/** The live stream of counts: opens it, notices when it has gone quiet, and opens it again. */
+/** The live stream of counts: opens it, detects when it has stalled, and reconnects. */
+
+import type { Body, PingBody } from "./api";
 
 export type StreamState = "connecting" | "live" | "reconnecting";
 
-/** As much of an `EventSource` as is used here. */
+/** The part of `EventSource` that is used here. */
 export interface Source {
   addEventListener(type: string, listener: (event: { data?: unknown }) => void): void;
   close(): void;
 }
 
 export interface StreamEvents {
-  counts(data: unknown): void;
-  ping(data: unknown): void;
+  counts(body: Body<"/v1/sites/{site}/counts">): void;
+  ping(body: PingBody): void;
   state(state: StreamState): void;
 }
 
-/** No message for this long, heartbeats included (one every 5 s): the connection is dead. */
-export const SILENCE_MS = 12_000;
-const FIRST_RETRY_MS = 1_000;
-const LAST_RETRY_MS = 8_000;
+/** Without a message for this long the connection is dead: the server pings every 5 s. */
+export const TIMEOUT_MS = 12_000;
+const MIN_RETRY_MS = 1_000;
+const MAX_RETRY_MS = 8_000;
 
 /**
- * A stream that never gives up.
+ * A stream that reconnects until it is stopped.
  *
- * The browser's own retry is not relied upon: it neither notices a connection that is open but dead
- * nor tries again after an HTTP error. Every retry starts with a full message from the server.
+ * The browser's own retry isn't enough: it neither notices a connection that is open but dead nor retries after an
+ * HTTP error. Every connection starts with a full message from the server.
  */
 export class CountsStream {
   #source: Source | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: StreamState = "connecting";
   #failures = 0;
-  #heardAt = 0;
+  #lastMessageAt = 0;
 
   constructor(
     private readonly open: () => Source,
@@ -43,10 +45,10 @@ export class CountsStream {
     this.#connect();
   }
 
-  /** The page is looked at again, or the network is back: find out at once instead of waiting. */
+  /** Reconnects without waiting, for when the page is visible again or the network is back. */
   wake(): void {
-    const quiet = Date.now() - this.#heardAt > SILENCE_MS;
-    if (this.#state === "reconnecting" || quiet) this.#connect();
+    const stalled = Date.now() - this.#lastMessageAt > TIMEOUT_MS;
+    if (this.#state === "reconnecting" || stalled) this.#connect();
   }
 
   stop(): void {
@@ -59,40 +61,40 @@ export class CountsStream {
     this.stop();
     const source = this.open();
     this.#source = source;
-    this.#watch();
-    const heard = (tell: (data: unknown) => void) => (event: { data?: unknown }) => {
-      if (source === this.#source) this.#hear(event.data, tell);
-    };
-    source.addEventListener("counts", heard(this.events.counts));
-    source.addEventListener("ping", heard(this.events.ping));
-    source.addEventListener("error", () => {
-      if (source === this.#source) this.#lose();
-    });
+    this.#restartTimeout();
+    // messages of an earlier source are ignored
+    const listen = (type: string, handle: (data: unknown) => void): void =>
+      source.addEventListener(type, ({ data }) => {
+        if (source === this.#source) handle(data);
+      });
+    listen("counts", (data) => this.#receive(data, this.events.counts));
+    listen("ping", (data) => this.#receive(data, this.events.ping));
+    listen("error", () => this.#reconnectLater());
   }
 
-  #hear(text: unknown, tell: (data: unknown) => void): void {
-    this.#heardAt = Date.now();
+  #receive<Data>(text: unknown, handle: (data: Data) => void): void {
+    this.#lastMessageAt = Date.now();
     this.#failures = 0;
-    this.#watch();
-    this.#become("live");
-    tell(typeof text === "string" && text !== "" ? JSON.parse(text) : undefined);
+    this.#restartTimeout();
+    this.#setState("live");
+    handle(JSON.parse(String(text)));
   }
 
-  #watch(): void {
+  #restartTimeout(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#lose(), SILENCE_MS);
+    this.#timer = setTimeout(() => this.#reconnectLater(), TIMEOUT_MS);
   }
 
-  #lose(): void {
+  #reconnectLater(): void {
     this.stop();
-    this.#become("reconnecting");
-    const wait = Math.min(FIRST_RETRY_MS * 2 ** this.#failures, LAST_RETRY_MS);
+    this.#setState("reconnecting");
+    const wait = Math.min(MIN_RETRY_MS * 2 ** this.#failures, MAX_RETRY_MS);
     this.#failures += 1;
-    // Spread, so that a thousand pages don't come back to a restarted server in the same instant.
+    // Jitter, so that a thousand pages don't reconnect to a restarted server at the same time.
     this.#timer = setTimeout(() => this.#connect(), wait * (0.75 + 0.5 * this.random()));
   }
 
-  #become(state: StreamState): void {
+  #setState(state: StreamState): void {
     if (state === this.#state) return;
     this.#state = state;
     this.events.state(state);

@@ -3,36 +3,36 @@ import { ageInWords, type Freshness, stateInWords } from "./totals";
 
 const good: Freshness = { validAt: 100_000, now: 101_000, state: "live", fresh: 16, total: 16 };
 
-describe("how new the numbers are", () => {
-  it("is left at that while they are live", () => {
+describe("the age of the counts", () => {
+  it("is up to date while they are live", () => {
     expect(stateInWords(good)).toEqual({ state: "live", text: "Live" });
-    expect(ageInWords(good)).toBe("Numbers up to date");
+    expect(ageInWords(good)).toBe("Counts up to date");
   });
 
-  it("is told when parts of them lag behind", () => {
+  it("is shown when partitions lag behind", () => {
     const behind = { ...good, now: 112_000, fresh: 14 };
     expect(stateInWords(behind).text).toBe("Delayed");
-    expect(ageInWords(behind)).toBe("Numbers from 12 s ago, 14 of 16 parts up to date");
+    expect(ageInWords(behind)).toBe("Counts from 12 s ago, 14 of 16 partitions up to date");
   });
 
-  it("is told when all of them are old though the server answers", () => {
+  it("is shown when all of them are old although the server responds", () => {
     expect(stateInWords({ ...good, now: 130_000 }).state).toBe("delayed");
   });
 
-  it("is a minute at most for what the public is told", () => {
-    const told = { ...good, now: 165_000, byMinute: true };
-    expect(stateInWords(told).state).toBe("live");
-    expect(ageInWords(told)).toContain("last full minute");
-    expect(stateInWords({ ...told, now: 180_000 }).state).toBe("delayed");
+  it("may be a minute for public counts", () => {
+    const publicCounts = { ...good, now: 165_000, byMinute: true };
+    expect(stateInWords(publicCounts).state).toBe("live");
+    expect(ageInWords(publicCounts)).toContain("last full minute");
+    expect(stateInWords({ ...publicCounts, now: 180_000 }).state).toBe("delayed");
   });
 
-  it("is told at once when the server is gone", () => {
+  it("is shown when the server is gone", () => {
     const gone: Freshness = { ...good, state: "reconnecting" };
     expect(stateInWords(gone).text).toBe("Reconnecting");
-    expect(ageInWords(gone)).toBe("Numbers from 1 s ago");
+    expect(ageInWords(gone)).toBe("Counts from 1 s ago");
   });
 
-  it("is unknown before the first numbers", () => {
+  it("is unknown before the first counts", () => {
     expect(ageInWords({ ...good, validAt: undefined, state: "connecting" })).toContain("Waiting");
   });
 });

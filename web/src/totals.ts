@@ -1,14 +1,14 @@
-/** The whole site's numbers, how old they are, and whether they are live. */
+/** The counts of the whole site, their age, and whether they are live. */
 
-import type { Api, Counts, ZoneCount } from "./api";
+import { type Api, type Counts, KINDS, type ZoneCounts } from "./api";
 import { byId, setAttribute, setText } from "./element";
-import { age, range, shown } from "./format";
+import { age, formatCount, range } from "./format";
 import type { StreamState } from "./stream";
 
-/** Heartbeats come every 5 s: numbers younger than this are as new as they can be. */
-const CURRENT_MS = 8_000;
-/** What the public is told is of the last full minute. */
-const PUBLIC_MS = 68_000;
+/** The server pings every 5 s, so counts younger than this are up to date. */
+const MAX_AGE_MS = 8_000;
+/** Public counts are of the last full minute. */
+const PUBLIC_MAX_AGE_MS = 68_000;
 
 export interface Freshness {
   validAt: number | undefined; // Unix milliseconds
@@ -16,12 +16,12 @@ export interface Freshness {
   state: StreamState;
   fresh: number; // partitions up to date, of `total`
   total: number;
-  byMinute?: boolean; // what the public is told
+  byMinute?: boolean; // public counts
 }
 
-/** Are the numbers behind, though the connection is there? */
+/** Whether the counts lag behind although the connection is live. */
 export const delayed = ({ validAt, now, fresh, total, byMinute }: Freshness): boolean =>
-  fresh < total || (validAt !== undefined && now - validAt > (byMinute ? PUBLIC_MS : CURRENT_MS));
+  fresh < total || (validAt !== undefined && now - validAt > (byMinute ? PUBLIC_MAX_AGE_MS : MAX_AGE_MS));
 
 export function stateInWords(freshness: Freshness): { state: string; text: string } {
   if (freshness.state === "reconnecting") return { state: "reconnecting", text: "Reconnecting" };
@@ -31,12 +31,12 @@ export function stateInWords(freshness: Freshness): { state: string; text: strin
 
 export function ageInWords(freshness: Freshness): string {
   const { validAt, now, state, fresh, total } = freshness;
-  if (validAt === undefined) return "Waiting for the first numbers";
+  if (validAt === undefined) return "Waiting for the first counts";
   if (state === "live" && !delayed(freshness)) {
-    return freshness.byMinute ? "Numbers of the last full minute, small ones hidden" : "Numbers up to date";
+    return freshness.byMinute ? "Counts of the last full minute, small ones hidden" : "Counts up to date";
   }
-  const parts = fresh < total ? `, ${fresh} of ${total} parts up to date` : "";
-  return `Numbers from ${age(now - validAt)} ago${parts}`;
+  const parts = fresh < total ? `, ${fresh} of ${total} partitions up to date` : "";
+  return `Counts from ${age(now - validAt)} ago${parts}`;
 }
 
 export class Totals {
@@ -47,33 +47,33 @@ export class Totals {
   #byMinute = false;
 
   constructor(private readonly api: Api) {
-    setInterval(() => this.#show(), 1_000);
+    setInterval(() => this.#render(), 1_000);
   }
 
-  heard(counts: Counts, site: ZoneCount | undefined): void {
+  update(counts: Counts, site: ZoneCounts | undefined): void {
     this.#fresh = counts.fresh;
     this.#total = counts.total;
-    this.#byMinute = site?.person.told !== undefined;
-    this.valid(counts.at);
+    this.#byMinute = site?.person.disclosure !== undefined;
+    this.setTime(counts.at);
     if (!site) return;
-    for (const kind of ["person", "vehicle"] as const) {
-      setText(byId(`total-${kind}`), shown(site[kind]));
+    for (const kind of KINDS) {
+      setText(byId(`total-${kind}`), formatCount(site[kind]));
       setText(byId(`range-${kind}`), range(site[kind]));
     }
   }
 
-  /** All numbers shown hold at this instant. */
-  valid(at: number): void {
-    this.#validAt = at; // not the greatest so far: the server's clock may have been set back
-    this.#show();
+  /** Sets the time that all counts on the page are valid at. */
+  setTime(at: number): void {
+    this.#validAt = at; // not the maximum: the server's clock may have been set back
+    this.#render();
   }
 
-  connection(state: StreamState): void {
+  setState(state: StreamState): void {
     this.#state = state;
-    this.#show();
+    this.#render();
   }
 
-  #show(): void {
+  #render(): void {
     const freshness: Freshness = {
       validAt: this.#validAt,
       now: this.api.now(),

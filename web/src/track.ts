@@ -1,17 +1,17 @@
-/** A small picture of the site with a device's own positions on it. */
+/** A drawing of the site with a device's positions. */
 
 import type { Polygons, Site } from "./api";
-import type { Line } from "./device-api";
-import { drawing } from "./element";
+import { isUsed, type TraceLine } from "./device-api";
+import { svgElement } from "./element";
 import { type Box, boxOf, widen } from "./geometry";
 
 const WIDTH = 1000;
 
-type Place = { lon: number; lat: number; used: boolean };
+type Position = TraceLine & { lon: number; lat: number };
 
-const isPlace = (line: Line): line is Line & Place => line.lat !== undefined && line.lon !== undefined;
+const hasPosition = (line: TraceLine): line is Position => line.lat !== null && line.lon !== null;
 
-/** Degrees → units of the picture: as wide as WIDTH, north up, true to shape at its middle. */
+/** Degrees → units of the drawing: WIDTH wide, north up, scaled alike in both directions at its centre. */
 function projection([west, south, east, north]: Box): { height: number; at: (lon: number, lat: number) => string } {
   const shrink = Math.cos((((south + north) / 2) * Math.PI) / 180);
   const scale = WIDTH / ((east - west) * shrink || 1);
@@ -26,26 +26,29 @@ const outline = (polygons: Polygons, at: (lon: number, lat: number) => string): 
     .map((ring) => `M${ring.map(([lon, lat]) => at(lon, lat)).join("L")}Z`)
     .join("");
 
-/** The site, and the positions in the order of their receipt. */
-export function trail(site: Site, lines: Line[]): SVGSVGElement {
+/** The site, and the positions in the order they were received. */
+export function drawTrack(site: Site, lines: TraceLine[]): SVGSVGElement {
   const { height, at } = projection(widen(boxOf(site.boundary.polygons), 0.03));
-  const places = lines.filter(isPlace);
-  const used = places.filter((place) => place.used);
-  const dot = ({ lon, lat, used: counts }: Place): SVGElement => {
-    const [x, y] = at(lon, lat).split(" ");
-    return drawing("circle", { cx: x, cy: y, r: counts ? "9" : "6", class: counts ? "fix" : "unused" });
+  const positions = lines.filter(hasPosition);
+  const used = positions.filter(isUsed);
+  const dot = (position: Position): SVGElement => {
+    const [x, y] = at(position.lon, position.lat).split(" ");
+    const [r, style] = isUsed(position) ? ["9", "fix"] : ["6", "unused"];
+    return svgElement("circle", { cx: x, cy: y, r, class: style });
   };
-  const way = used.map(({ lon, lat }) => at(lon, lat)).join("L");
-  return drawing(
+  const path = used.map(({ lon, lat }) => at(lon, lat)).join("L");
+  return svgElement(
     "svg",
     {
       viewBox: `0 0 ${WIDTH} ${height.toFixed(0)}`,
       role: "img",
-      "aria-label": `${used.length} positions on the map of ${site.boundary.name}, ${places.length - used.length} not used`,
+      "aria-label": `${used.length} positions on the map of ${site.boundary.name}, ${positions.length - used.length} not used`,
     },
-    drawing("path", { class: "boundary", d: outline(site.boundary.polygons, at), "stroke-width": "3" }),
-    ...site.zones.map((zone) => drawing("path", { class: "zone", d: outline(zone.polygons, at), "stroke-width": "2" })),
-    drawing("path", { class: "way", d: way && `M${way}`, "stroke-width": "4" }),
-    ...places.map(dot),
+    svgElement("path", { class: "boundary", d: outline(site.boundary.polygons, at), "stroke-width": "3" }),
+    ...site.zones.map((zone) =>
+      svgElement("path", { class: "zone", d: outline(zone.polygons, at), "stroke-width": "2" }),
+    ),
+    svgElement("path", { class: "path", d: path && `M${path}`, "stroke-width": "4" }),
+    ...positions.map(dot),
   );
 }

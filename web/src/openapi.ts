@@ -1,0 +1,610 @@
+/** Types of the HTTP API, written by `make web-types` from its OpenAPI document. Do not edit. */
+
+export interface paths {
+    "/v1/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["MeShape"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErasingShape"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "application/json": components["schemas"]["PauseAsked"] | null;
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatusShape"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatusShape"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TraceShape"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/provision": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["Redemption"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ProvisionedShape"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sites": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["SitesShape"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sites/{site}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    site: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/geo+json": {
+                            features: components["schemas"]["FeatureShape"][];
+                            /** @constant */
+                            type: "FeatureCollection";
+                        } & {
+                            [key: string]: unknown;
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sites/{site}/counts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: {
+                    at?: string | null;
+                };
+                header?: never;
+                path: {
+                    site: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["CountsShape"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sites/{site}/zones/{zone}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: {
+                    from?: string | null;
+                    step?: number;
+                    to?: string | null;
+                };
+                header?: never;
+                path: {
+                    site: string;
+                    zone: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["HistoryShape"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/whoami": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["WhoShape"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        BrokerShape: {
+            host: string;
+            port: number;
+            tls: boolean;
+        };
+        ChangeShape: {
+            /** @enum {string} */
+            reason: "moved" | "outside" | "silent" | "removed";
+            t: string | null;
+            /** @enum {string} */
+            type: "enter" | "exit";
+            zone: string;
+        };
+        CheckShape: {
+            limit: number | null;
+            line: number;
+            matched: boolean;
+            unit: string;
+            value: number | null;
+            verdict: string;
+        };
+        CommandShape: {
+            answer: string;
+            answered: string | null;
+            /** @enum {string} */
+            command: "interval" | "report" | "pause" | "message";
+            created: string;
+            expires: string;
+            id: string;
+            interval_s: number | null;
+            sent: string | null;
+            /** @enum {string} */
+            state: "queued" | "sent" | "acknowledged" | "refused" | "expired";
+            text: string | null;
+            until: string | null;
+        };
+        CountsShape: {
+            age_s: number;
+            at: string;
+            partitions_fresh: number;
+            partitions_total: number;
+            site: string;
+            zones: components["schemas"]["ZoneShape"][];
+        };
+        EdgeShape: {
+            edge_m: number;
+            inside: boolean;
+            margin_m: number;
+            member: boolean;
+            member_before: boolean;
+            zone: string;
+        };
+        ErasingShape: {
+            detail: string;
+            /** @constant */
+            status: "erasing";
+        };
+        FeatureShape: {
+            geometry: {
+                [key: string]: unknown;
+            };
+            properties: {
+                [key: string]: unknown;
+            };
+            /** @constant */
+            type: "Feature";
+        } & {
+            [key: string]: unknown;
+        };
+        HistoryShape: {
+            from: string;
+            rows: components["schemas"]["RowShape"][];
+            site: string;
+            step_s: number;
+            to: string;
+            zone: string;
+        };
+        LineShape: {
+            acc: number | null;
+            changes: components["schemas"]["ChangeShape"][];
+            checks: components["schemas"]["CheckShape"][];
+            edges: components["schemas"]["EdgeShape"][];
+            lat: number | null;
+            lon: number | null;
+            received: string;
+            rule: string;
+            t: string | null;
+            verdict: string | null;
+            /** @enum {string} */
+            what: "fix" | "online" | "offline" | "forgotten";
+            why: string;
+            zones: string[];
+        };
+        LookShape: {
+            action: string;
+            actor: string;
+            at: string;
+            reason: string | null;
+        };
+        MeShape: {
+            aliases: string[];
+            commands: components["schemas"]["CommandShape"][];
+            connected: boolean | null;
+            created: string;
+            device: string;
+            groups: string[];
+            /** @enum {string} */
+            kind: "person" | "vehicle";
+            label: string;
+            last: {
+                [key: string]: unknown;
+            } | null;
+            looks: components["schemas"]["LookShape"][];
+            resume: string | null;
+            site: string;
+            /** @enum {string} */
+            status: "active" | "paused" | "disabled" | "erasing";
+            zones: string[];
+        };
+        NumbersShape: {
+            count: number | string | null;
+            high: number | null;
+            low: number | null;
+            stale: number | null;
+        };
+        PauseAsked: {
+            for_s?: number | null;
+            until?: string | null;
+        };
+        ProvisionedShape: {
+            device: string;
+            /** @enum {string} */
+            kind: "person" | "vehicle";
+            mqtt: components["schemas"]["BrokerShape"];
+            secret: string;
+            site: string;
+            topic: string;
+            websocket: string;
+        };
+        Redemption: {
+            code: string;
+        };
+        RowShape: {
+            at: string;
+            person: components["schemas"]["SummaryShape"];
+            vehicle: components["schemas"]["SummaryShape"];
+        };
+        SiteLinks: {
+            counts: string;
+            self: string;
+            stream: string;
+            websocket: string;
+        };
+        SitesShape: {
+            sites: components["schemas"]["SiteSummary"][];
+        };
+        SiteSummary: {
+            bbox: number[];
+            id: string;
+            links: components["schemas"]["SiteLinks"];
+            name: string;
+            timezone: string;
+            zones: number;
+        };
+        StatusShape: {
+            resume: string | null;
+            /** @enum {string} */
+            status: "active" | "paused" | "disabled" | "erasing";
+        };
+        SummaryShape: {
+            count: number | string | null;
+            max: number | null;
+            mean: number | null;
+            min: number | null;
+        };
+        TraceShape: {
+            agrees: boolean | null;
+            device: string;
+            /** @enum {string} */
+            kind: "person" | "vehicle";
+            left: components["schemas"]["ChangeShape"][];
+            lines: components["schemas"]["LineShape"][];
+            live: {
+                [key: string]: unknown;
+            } | null;
+            messages: number;
+            since: string;
+            site: string;
+            truncated: boolean;
+            zones: string[];
+        };
+        WhoShape: {
+            csrf: string | null;
+            expires: string | null;
+            login: boolean;
+            name: string | null;
+            /** @enum {string} */
+            role: "public" | "viewer" | "operator" | "admin";
+            scopes: string[];
+            sites: string[];
+            subject: string;
+        };
+        ZoneShape: {
+            person: components["schemas"]["NumbersShape"];
+            vehicle: components["schemas"]["NumbersShape"];
+            zone: string;
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export type operations = Record<string, never>;
