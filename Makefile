@@ -75,7 +75,7 @@ lint-web: web/node_modules/.package-lock.json ## the same for the web pages, and
 	! grep -n '"resolved"' web/package-lock.json
 
 secrets: env ## whether a secret has got into the repository
-	$(BIN)/python .ci/secrets.py
+	$(BIN)/python .ci/secret_scan.py
 
 audit: env ## known weaknesses of what is locked, as far as the advisories can be reached
 	$(BIN)/python .ci/audit.py

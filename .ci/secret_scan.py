@@ -1,7 +1,7 @@
 """Whether something that looks like a secret has got into the repository since somebody last looked.
 
-    python .ci/secrets.py            exit code 1 and the places, where there is something new
-    python .ci/secrets.py --accept   what there is now has been looked at: write it into known-secrets.json
+    python .ci/secret_scan.py            exit code 1 and the places, where there is something new
+    python .ci/secret_scan.py --accept   what there is now has been looked at: write it into known-secrets.json
 
 The finding is `detect-secrets`' work; here its findings are compared by file and hash, so that moved lines are
 no news.
@@ -58,7 +58,7 @@ def main() -> int:
         print(f"  {each}")
     if new:
         print(
-            "Take it out, and change it where it was real; an example is accepted by: python .ci/secrets.py --accept"
+            "Take it out, and change it where it was real; an example is accepted by: python .ci/secret_scan.py --accept"
         )
     return 1 if new else 0
 
