@@ -1,7 +1,7 @@
-"""Known weaknesses of the locked packages, as far as the advisories can be reached.
+"""Known vulnerabilities of the locked packages.
 
-Exit code 1 when there is one. Where nobody answers (a network that reaches package registries only), it
-says so: then nothing was learnt, which is no reason to fail.
+Exit code 1 if there are any. If the advisories can't be reached, for example on a network that reaches package
+registries only, it prints that and succeeds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def python(lock: str) -> tuple[int, int, list[str]]:
-    """Packages of a lock that were looked up and that weren't, and what was found."""
+    """Number of packages of a lock that were checked and skipped, and the vulnerabilities."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(ROOT / "requirements" / lock)]
     command += ["--disable-pip", "--no-deps", "--format", "json", "--progress-spinner", "off"]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
@@ -24,39 +24,41 @@ def python(lock: str) -> tuple[int, int, list[str]]:
     except (json.JSONDecodeError, KeyError):
         return 0, 0, []
     found = [
-        f"{each['name']} {each['version']}: {weakness['id']}"
+        f"{each['name']} {each['version']}: {vulnerability['id']}"
         for each in packages
-        for weakness in each.get("vulns", ())
+        for vulnerability in each.get("vulns", ())
     ]
     skipped = sum("skip_reason" in each for each in packages)
     return len(packages) - skipped, skipped, found
 
 
 def npm(folder: str) -> tuple[bool, list[str]]:
-    """Whether anybody answered for a folder's lock, and what was found in what we ship."""
+    """Whether the lock of a folder could be checked, and the vulnerabilities of what is shipped."""
     command = ["npm", "audit", "--omit=dev", "--json"]
     run = subprocess.run(command, cwd=ROOT / folder, capture_output=True, text=True, check=False, timeout=300)
     try:
-        weaknesses = json.loads(run.stdout)["vulnerabilities"]
+        vulnerabilities = json.loads(run.stdout)["vulnerabilities"]
     except (json.JSONDecodeError, KeyError):
         return False, []
-    return True, [f"{folder}: {name}: {each['severity']}" for name, each in weaknesses.items()]
+    return True, [f"{folder}: {name}: {each['severity']}" for name, each in vulnerabilities.items()]
 
 
 def main() -> int:
-    """Look everything up and say what was found."""
+    """Check all locks and print the vulnerabilities."""
     found: list[str] = []
     for lock in ("image.txt", "dev.txt"):
-        looked, skipped, weaknesses = python(lock)
-        found += weaknesses
+        checked, skipped, vulnerabilities = python(lock)
+        found += vulnerabilities
         print(
-            f"requirements/{lock}: {looked} packages looked up, {skipped} not, {len(weaknesses)} weaknesses"
+            f"requirements/{lock}: {checked} packages checked, {skipped} skipped, {len(vulnerabilities)} vulnerabilities"
         )
-        if not looked:
-            print("  the advisories can't be reached from here: nothing was learnt")
-    answered, weaknesses = npm("web")
-    found += weaknesses
-    print(f"web: {len(weaknesses)} weaknesses" if answered else "web: nobody answers: nothing was learnt")
+        if not checked:
+            print("  the advisories can't be reached")
+    answered, vulnerabilities = npm("web")
+    found += vulnerabilities
+    print(
+        f"web: {len(vulnerabilities)} vulnerabilities" if answered else "web: the advisories can't be reached"
+    )
     for each in found:
         print(f"  {each}")
     return 1 if found else 0

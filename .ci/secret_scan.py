@@ -1,10 +1,9 @@
-"""Whether something that looks like a secret has got into the repository since somebody last looked.
+"""Find possible secrets in the repository that nobody has reviewed yet.
 
-    python .ci/secret_scan.py            exit code 1 and the places, where there is something new
-    python .ci/secret_scan.py --accept   what there is now has been looked at: write it into known-secrets.json
+    python .ci/secret_scan.py            list new findings; exit code 1 if there are any
+    python .ci/secret_scan.py --accept   accept all current findings: write them into known-secrets.json
 
-The finding is `detect-secrets`' work; here its findings are compared by file and hash, so that moved lines are
-no news.
+`detect-secrets` finds them. Findings are compared by file and hash, so that moved lines aren't new.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from detect_secrets.settings import default_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOWN = ROOT / ".ci" / "known-secrets.json"
-#: Hashes of packages, pictures, and what was found before.
-LEFT_OUT = ("requirements/", "package-lock.json", ".svg", ".png", ".geojson", "known-secrets.json")
+#: Package hashes, images, and the accepted findings.
+EXCLUDED = ("requirements/", "package-lock.json", ".svg", ".png", ".geojson", "known-secrets.json")
 
 
 def files() -> list[str]:
-    """What git keeps."""
+    """Tracked files that are scanned."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
-    return [name for name in listed.stdout.splitlines() if not any(part in name for part in LEFT_OUT)]
+    return [name for name in listed.stdout.splitlines() if not any(part in name for part in EXCLUDED)]
 
 
-def found() -> dict[str, dict[str, str]]:
-    """File → hash → what it looks like and where."""
+def scan() -> dict[str, dict[str, str]]:
+    """File → hash of the finding → its line and type."""
     findings: dict[str, dict[str, str]] = {}
     with default_settings():
         for name in files():
@@ -41,8 +40,8 @@ def found() -> dict[str, dict[str, str]]:
 
 
 def main() -> int:
-    """Compare, or accept."""
-    now = found()
+    """Compare the findings with the accepted ones, or accept them."""
+    now = scan()
     if "--accept" in sys.argv:
         KNOWN.write_text(json.dumps({name: sorted(now[name]) for name in sorted(now)}, indent=1) + "\n")
         return 0
@@ -53,12 +52,12 @@ def main() -> int:
         for hash_, place in hashes.items()
         if hash_ not in known.get(name, ())
     ]
-    print(f"{sum(map(len, now.values()))} places that look like a secret, {len(new)} of them new")
+    print(f"{sum(map(len, now.values()))} possible secrets, {len(new)} of them new")
     for each in new:
         print(f"  {each}")
     if new:
         print(
-            "Take it out, and change it where it was real; an example is accepted by: python .ci/secret_scan.py --accept"
+            "Remove it, and revoke it if it was real. To accept an example, run: python .ci/secret_scan.py --accept"
         )
     return 1 if new else 0
 

@@ -4,18 +4,21 @@ import json
 import sys
 import threading
 import time
+from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 given = sys.argv[1:]
 host, port, device, secret = given + ["127.0.0.1", "1883", "example-phone", ""][len(given) :]
 topic = f"headcount/ul/person/{device}"
 now = threading.Event()
 state = {"interval_s": 10.0, "until": 0.0}
-answers = {}  # a command may arrive more than once: repeat the answer, not the action
+# a command may arrive more than once: repeat the answer, not the action
+answers: dict[str, dict[str, Any]] = {}
 
 
-def obey(command: dict) -> dict:
+def obey(command: dict[str, Any]) -> dict[str, Any]:
     """Execute a command and return the answer."""
     print("command", command["command"], flush=True)
     if command["command"] == "message":
@@ -34,7 +37,7 @@ def on_message(client: mqtt.Client, _: None, message: mqtt.MQTTMessage) -> None:
         client.publish(f"{topic}/ack", json.dumps(answers[command["id"]]), qos=1)
 
 
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv311)
+client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv311)
 if secret:
     client.username_pw_set(device, secret)
 client.on_connect = lambda client, *_: client.subscribe(f"{topic}/cmd", qos=1)

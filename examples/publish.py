@@ -5,12 +5,13 @@ import sys
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
 port = int(sys.argv[2]) if len(sys.argv) > 2 else 1883
 device, secret = sys.argv[3:5] if len(sys.argv) > 4 else ("example-phone", "")
 topic = f"headcount/ul/person/{device}"
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, device if secret else "", protocol=mqtt.MQTTv311)
+client = mqtt.Client(CallbackAPIVersion.VERSION2, device if secret else "", protocol=mqtt.MQTTv311)
 if secret:
     client.username_pw_set(device, secret)
 client.will_set(f"{topic}/status", "offline", qos=1)
