@@ -50,8 +50,10 @@ async def request(
         try:
             info = msgspec.json.decode((await reader.readline()).removeprefix(b"INFO ") or b"{}")
             to = subject.replace("{id}", info.get("server_id", ""))
-            question = b"PUB %b answer %d\r\n%b\r\n" % (to.encode(), len(payload), payload)
-            writer.write(b"CONNECT %b\r\nSUB answer 1\r\n%b" % (msgspec.json.encode(login), question))
+            # unique: every node of a core and every leaf receives what is published to a subject
+            inbox = f"_INBOX.{secrets.token_hex(11)}".encode()
+            question = b"PUB %b %b %d\r\n%b\r\n" % (to.encode(), inbox, len(payload), payload)
+            writer.write(b"CONNECT %b\r\nSUB %b 1\r\n%b" % (msgspec.json.encode(login), inbox, question))
             while line := await reader.readline():
                 if line.startswith(b"MSG "):
                     return await reader.readexactly(int(line.split()[-1]))
