@@ -31,8 +31,11 @@ for a PUBACK, and goes on.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -78,6 +81,10 @@ _ERASABLE = {"max_msgs_per_subject": KEPT_VALUES, "deny_delete": False}
 #: Says with which number of partitions a FIX stream was made.
 PARTITIONS_KEY = "headcount-partitions"
 _ANSWER_S = 10.0
+#: A stream without a leader doesn't answer at all: it is asked again after this.
+_SOON_S = 1.0
+#: Pauses before a stream is checked again that another node changes at the same time: 0.05 s to 6.4 s.
+OVERTAKEN_FIRST_S, OVERTAKEN_MAX_S = 0.05, 6.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ async def ensure_streams(
 ) -> None:
     """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
 
-    All nodes of a core may do so at the same time: what one of them was faster with is there.
+    All nodes of a core may do so at the same time: a node that another one overtakes checks again.
 
     Args:
         client: connected as the user with all rights.
@@ -127,14 +134,16 @@ async def ensure_streams(
         LogError: the folder holds a log with another number of partitions, or the server refuses.
     """
     names = await _names(client)
-    await _check_partitions(client, names, partitions)
-    for config in MQTT_STREAMS:
-        if config["name"] in names:  # first: in an earlier release they had subjects of ours
-            await _ensure(client, config | {"num_replicas": replicas}, exists=True)
-    # last, as MQTT clients are let in when they are there
-    for config in (*stream_configs(partitions, StreamBytes.within(store_bytes)), *MQTT_STREAMS):
-        wanted = config | {"num_replicas": replicas}
-        await _ensure(client, wanted, exists=config["name"] in names)
+    await _unless_overtaken(partial(_check_partitions, client, names, partitions))
+    configs = (
+        # first: in an earlier release they had subjects of ours
+        *(config for config in MQTT_STREAMS if config["name"] in names),
+        *stream_configs(partitions, StreamBytes.within(store_bytes)),
+        # last, as MQTT clients are let in when they are there
+        *MQTT_STREAMS,
+    )
+    for config in configs:
+        await _unless_overtaken(partial(_ensure, client, config | {"num_replicas": replicas}))
 
 
 def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
@@ -251,49 +260,70 @@ async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> 
     return purged
 
 
-async def _ensure(client: Client, config: dict[str, Any], *, exists: bool) -> None:
-    name = config["name"]
-    if not exists:
+async def _unless_overtaken(work: Callable[[], Awaitable[None]]) -> None:
+    """Do it, and again after a pause while another node creates or deletes the same stream.
+
+    A stream that is being created exists already for the leader of the cluster, but has no leader of its own
+    that could answer for it.
+
+    Raises:
+        LogUnavailableError: the stream is still neither there nor absent after about twenty seconds.
+    """
+    pause_s = OVERTAKEN_FIRST_S
+    while True:
         try:
-            await _ask(client, f"STREAM.CREATE.{name}", config)
-        except _ExistsError:  # another node was faster, whose disk may be larger or smaller
-            exists = True
-    if exists:
-        answer = await _ask(client, f"STREAM.INFO.{name}")
-        present = answer["config"]
-        if present["storage"] != config["storage"] or (
-            present["deny_delete"] and not config.get("deny_delete")
-        ):
-            # Of an earlier release, and nothing that can be changed. What was there held what may not be on
-            # the disk; what it was for is made again.
-            await _ask(client, f"STREAM.DELETE.{name}")
-            await _ask(client, f"STREAM.CREATE.{name}", config)
-            return
-        wanted = present | config
-        wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
-        # nodes with different disks would change it again and again
-        if present["num_replicas"] > 1 and present["max_bytes"] > 0:
-            wanted["max_bytes"] = present["max_bytes"]
-        # A disk that has become smaller is no reason to forget what is stored.
-        wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
-        if wanted != present:
-            await _ask(client, f"STREAM.UPDATE.{name}", wanted)
+            return await work()
+        except (_ExistsError, _NotFoundError, _NoAnswerError) as error:
+            if pause_s > OVERTAKEN_MAX_S:
+                raise LogUnavailableError(f"{error}. Other nodes keep changing it") from error
+        await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - so that nodes fall out of step
+        pause_s *= 2
+
+
+async def _ensure(client: Client, config: dict[str, Any]) -> None:
+    name = config["name"]
+    try:
+        answer = await _ask(client, f"STREAM.INFO.{name}", within_s=_SOON_S)
+    except _NotFoundError:
+        await _ask(client, f"STREAM.CREATE.{name}", config)
+        return
+    present = answer["config"]
+    if present["storage"] != config["storage"] or (present["deny_delete"] and not config.get("deny_delete")):
+        # Of an earlier release, and nothing that can be changed. What was there held what may not be on
+        # the disk; what it was for is made again.
+        await _ask(client, f"STREAM.DELETE.{name}")
+        await _ask(client, f"STREAM.CREATE.{name}", config)
+        return
+    if partitions := config.get("metadata", {}).get(PARTITIONS_KEY):
+        _check_made_with(present, partitions)  # another node may have made it since the first check
+    wanted = present | config
+    wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
+    # nodes with different disks would change it again and again
+    if present["num_replicas"] > 1 and present["max_bytes"] > 0:
+        wanted["max_bytes"] = present["max_bytes"]
+    # A disk that has become smaller is no reason to forget what is stored.
+    wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
+    if wanted != present:
+        await _ask(client, f"STREAM.UPDATE.{name}", wanted)
 
 
 async def _check_partitions(client: Client, names: set[str], partitions: int) -> None:
     """The partition of a device depends on P: a log made with another P can't be read on."""
     prefix = FIX_STREAM.format(partition="")
     for name in sorted(names):
-        if not name.startswith(prefix):
-            continue
-        config = (await _ask(client, f"STREAM.INFO.{name}"))["config"]
-        made_with = config.get("metadata", {}).get(PARTITIONS_KEY, "an unknown number of")
-        if made_with != str(partitions):
-            raise LogError(
-                f"the data folder holds a log with {made_with} partitions, but {partitions} are asked for. "
-                f"Start with --partitions {made_with}; or stop headcount, delete the folder `jetstream` in "
-                "the data folder (that forgets the last hour's fixes and who is where) and start again."
-            )
+        if name.startswith(prefix):
+            info = await _ask(client, f"STREAM.INFO.{name}", within_s=_SOON_S)
+            _check_made_with(info["config"], str(partitions))
+
+
+def _check_made_with(present: dict[str, Any], partitions: str) -> None:
+    made_with = present.get("metadata", {}).get(PARTITIONS_KEY, "an unknown number of")
+    if made_with != partitions:
+        raise LogError(
+            f"the data folder holds a log with {made_with} partitions, but {partitions} are asked for. "
+            f"Start with --partitions {made_with}; or stop headcount, delete the folder `jetstream` in "
+            "the data folder (that forgets the last hour's fixes and who is where) and start again."
+        )
 
 
 async def _names(client: Client) -> set[str]:
@@ -305,14 +335,17 @@ async def _names(client: Client) -> set[str]:
             return set(names)
 
 
-async def _ask(client: Client, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+async def _ask(
+    client: Client, request: str, body: dict[str, Any] | None = None, *, within_s: float = _ANSWER_S
+) -> dict[str, Any]:
     """One request of JetStream's API; nats-py's own calls don't know every field."""
     payload = b"" if body is None else msgspec.json.encode(body)
     try:
-        answer = await client.request(f"$JS.API.{request}", payload, timeout=_ANSWER_S)
+        answer = await client.request(f"$JS.API.{request}", payload, timeout=within_s)
     except (nats.errors.Error, TimeoutError) as error:
         problem = f"JetStream doesn't answer {request}: {error!r}. Is the broker running?"
-        raise LogUnavailableError(problem) from error
+        kind = _NoAnswerError if isinstance(error, TimeoutError) else LogUnavailableError
+        raise kind(problem) from error
     return _accepted(request, answer.data)
 
 
@@ -328,9 +361,18 @@ class _ExistsError(LogError):
     """A stream of that name is there already, with another configuration."""
 
 
+class _NoAnswerError(LogUnavailableError):
+    """Nobody answers for the stream in time: it has no leader, or the server is busy."""
+
+
+class _NotFoundError(LogError):
+    """There is no stream of that name, or not yet."""
+
+
 #: JetStream's error codes that mean something to us.
 _KINDS: dict[int | None, type[LogError]] = {
     10058: _ExistsError,
+    10059: _NotFoundError,
     10005: LogUnavailableError,  # too few nodes for the replicas
     10008: LogUnavailableError,  # no leader
     10009: LogUnavailableError,  # no leader of the cluster
