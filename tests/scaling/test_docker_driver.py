@@ -1,4 +1,4 @@
-"""The driver for Docker Engine: against a real engine, with a stand-in for `headcount run`."""
+"""The Docker driver against a real engine, with a stand-in for `headcount run`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture
 def client() -> Iterator[Any]:
-    """The engine itself; skips where there is none, or no image."""
+    """A client of the engine; skips the test without an engine or image."""
     socket = Path("/var/run/docker.sock")
     if "DOCKER_HOST" not in os.environ and not socket.exists():
         pytest.skip(f"no Docker engine: {socket} isn't there (tests/containers/engine.sh start)")
@@ -68,7 +68,7 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture
 def deployment(client: Any) -> Iterator[str]:
-    """A name of this test's own; what carries it is gone afterwards."""
+    """A name of this test's own; its containers are removed afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
     for container in _ours(client, name):
@@ -113,7 +113,7 @@ async def _names(driver: DockerDriver) -> list[str]:
 
 
 def test_all_units_of_a_role_have_its_name_in_their_network(client: Any, deployment: str) -> None:
-    """Whoever asks the network for `count` gets every worker: monitoring finds them like that."""
+    """The name `count` resolves to every worker in the network, which is how monitoring finds them."""
     network = client.create_network(deployment)["Id"]
 
     async def check() -> None:
@@ -132,8 +132,8 @@ def test_all_units_of_a_role_have_its_name_in_their_network(client: Any, deploym
         client.remove_network(network)
 
 
-def test_containers_are_made_as_they_should(client: Any, deployment: str) -> None:
-    """Labels, limits, rights, time to stop and environment of a container are what was asked for."""
+def test_containers_are_configured(client: Any, deployment: str) -> None:
+    """Labels, limits, capabilities, stop timeout and environment of a container are as configured."""
 
     async def check() -> None:
         async with _driver(deployment, user="10001:10001") as driver:
@@ -169,7 +169,7 @@ def test_containers_are_made_as_they_should(client: Any, deployment: str) -> Non
 
 
 def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> None:
-    """A container of somebody who isn't root writes into /data and /tmp, and lives."""
+    """A container of a user other than root can write to /data and /tmp, and keeps running."""
 
     async def check() -> None:
         async with _driver(deployment, user="10001:10001") as driver:
@@ -210,7 +210,7 @@ async def _gone(client: Any, deployment: str, name: str) -> bool:
 
 
 def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, deployment: str) -> None:
-    """A killed one is no longer there at the next look; another deployment's isn't touched, dead or not."""
+    """A killed container is removed at the next step; those of another deployment are not touched."""
 
     async def check() -> None:
         async with _driver(deployment) as ours, _driver(f"{deployment}-b") as theirs:
@@ -231,7 +231,7 @@ def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, depl
 
 
 def test_a_container_that_was_never_started_is_no_unit(client: Any, deployment: str) -> None:
-    """One that was made and not started, because the engine was cut off between, makes room for another."""
+    """A container that was created and never started, because of an interruption, is replaced."""
     labels = {LABEL_DEPLOYMENT: deployment, LABEL_ROLE: "count", LABEL_UNIT: "count-1"}
     name = f"{deployment}-count-1"
     client.create_container(IMAGE, ["true"], name=name, labels=labels)
@@ -249,7 +249,7 @@ async def _empty(driver: DockerDriver) -> bool:
 
 
 def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
-    """CPU seconds of running containers come in well under the second that the engine's own statistics take each."""
+    """CPU seconds of running containers are read much faster than the second that the engine's statistics take each."""
 
     async def check() -> None:
         async with _driver(deployment) as driver:
@@ -274,22 +274,22 @@ def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
 
 
 @pytest.mark.usefixtures("client")
-def test_containers_that_die_at_once_are_not_started_without_a_pause(deployment: str) -> None:
-    """After the second death in a row, one more is refused for a while, and then started."""
+def test_exiting_containers_are_started_with_pauses(deployment: str) -> None:
+    """After the second unexpected exit in a row, starting another is refused for a while."""
 
     async def check() -> None:
         async with _driver(deployment, environment={"FAILS": "1"}) as driver:
             for _ in range(2):
                 await driver.add("count")
                 await _until(lambda: _empty(driver))
-            with pytest.raises(ScalingError, match="died"):
+            with pytest.raises(ScalingError, match="exited"):
                 await driver.add("count")
 
     asyncio.run(check())
 
 
-def test_what_the_engine_refuses_is_said(client: Any, deployment: str) -> None:
-    """An image that isn't there, and an engine that isn't there, are ScalingErrors that name them."""
+def test_a_missing_image_is_an_error(client: Any, deployment: str) -> None:
+    """A missing image is a ScalingError that names it."""
 
     async def check() -> None:
         async with _driver(deployment, image="headcount-not-there") as driver:
@@ -300,8 +300,8 @@ def test_what_the_engine_refuses_is_said(client: Any, deployment: str) -> None:
     assert _ours(client, deployment) == []
 
 
-def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing answers, opening the driver says so."""
+def test_a_missing_engine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an engine, opening the driver is a ScalingError."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
 
     async def check() -> None:

@@ -1,4 +1,4 @@
-"""The process driver: children that are started, replaced, told to leave and never left behind."""
+"""The process driver: children are started, restarted, removed and never left behind."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 from headcount.errors import ScalingError
 from headcount.scaling.drivers.process import ProcessDriver
 
-#: Stands in for `headcount run`: says what it was given, uses some CPU, and takes a while to leave.
+#: Replaces `headcount run`: prints its arguments, uses some CPU, and takes a while to exit.
 STAND_IN = """
 import os, signal, sys, time
 keep = float(os.environ.get("TAKES", "0.2"))
-told = []
+signals = []
 def leave(*_):
-    told.append(1)
-    if len(told) > 1:
+    signals.append(1)
+    if len(signals) > 1:
         sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
 end = time.process_time() + 0.1
@@ -31,7 +31,7 @@ while time.process_time() < end:
     pass
 names = ("NAME", "MQTT_PORT", "HEALTH_PORT")
 print(sys.argv[1], *(os.environ.get("HEADCOUNT_" + name, "-") for name in names), flush=True)
-while not told:
+while not signals:
     time.sleep(0.02)
 time.sleep(keep)
 print("left", flush=True)
@@ -49,13 +49,13 @@ async def driver(folder: Path, takes_s: float = 0.2, drain_s: float = 5.0) -> As
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Return when it holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  # other processes change what is asked
             await asyncio.sleep(0.02)
 
 
-def said(folder: Path, name: str) -> list[str]:
+def log_lines(folder: Path, name: str) -> list[str]:
     """The lines of a unit's log."""
     log = folder / "data" / f"{name}.log"
     return log.read_text().splitlines() if log.exists() else []
@@ -68,8 +68,8 @@ def test_units_have_names_ports_and_logs(tmp_path: Path) -> None:
         async with driver(tmp_path) as d:
             names = [await d.add("broker"), await d.add("broker"), await d.add("count")]
             assert names == ["broker-1", "broker-2", "count-1"]
-            await until(lambda: all(said(tmp_path, name) for name in names))
-            first, second, worker = (said(tmp_path, name)[0].split() for name in names)
+            await until(lambda: all(log_lines(tmp_path, name) for name in names))
+            first, second, worker = (log_lines(tmp_path, name)[0].split() for name in names)
             assert first[:2] == ["broker", "broker-1"]
             assert len({*first[2:], *second[2:]}) == 4
             assert worker == ["count", "count-1", "1", "-"]
@@ -80,38 +80,38 @@ def test_units_have_names_ports_and_logs(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_a_dead_child_is_replaced(tmp_path: Path) -> None:
-    """Killed, a unit lives again under its name, and its CPU seconds are the sum of both lives."""
+def test_a_killed_child_is_restarted(tmp_path: Path) -> None:
+    """A killed unit is restarted under its name, and its CPU seconds are the sum of both processes."""
 
     async def check() -> None:
         async with driver(tmp_path) as d:
             await d.add("count")
-            await until(lambda: len(said(tmp_path, "count-1")) == 1)
+            await until(lambda: len(log_lines(tmp_path, "count-1")) == 1)
             used = (await d.cpu_seconds())["count-1"]
             assert used >= 0.1
             os.kill(d.pids()["count-1"], signal.SIGKILL)
-            await until(lambda: len(said(tmp_path, "count-1")) == 2)
+            await until(lambda: len(log_lines(tmp_path, "count-1")) == 2)
             assert (await d.cpu_seconds())["count-1"] >= used + 0.1
             assert len(await d.units("count")) == 1
 
     asyncio.run(check())
 
 
-def test_one_that_leaves_may_take_its_time(tmp_path: Path) -> None:
-    """Told to leave, a unit is `leaving` until it has ended, and isn't started again; its name is free then."""
+def test_a_removed_unit_may_take_its_time(tmp_path: Path) -> None:
+    """A removed unit is `leaving` until it exits and is not restarted; then its name is free."""
 
     async def check() -> None:
         async with driver(tmp_path, takes_s=0.6) as d:
             await d.add("broker")
             await d.add("broker")
-            await until(lambda: bool(said(tmp_path, "broker-2")))
+            await until(lambda: bool(log_lines(tmp_path, "broker-2")))
             await d.remove("broker", "broker-2")
             await d.remove("broker", "broker-2")
             leaving = {unit.name: unit.leaving for unit in await d.units("broker")}
             assert leaving == {"broker-1": False, "broker-2": True}
             assert await d.add("broker") == "broker-3"
             await until(lambda: "broker-2" not in d.pids())
-            await until(lambda: said(tmp_path, "broker-2")[-1] == "left")
+            await until(lambda: log_lines(tmp_path, "broker-2")[-1] == "left")
             assert [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-3"]
             assert await d.add("broker") == "broker-2"
 
@@ -119,20 +119,20 @@ def test_one_that_leaves_may_take_its_time(tmp_path: Path) -> None:
 
 
 def test_the_end_does_not_wait_for_drains(tmp_path: Path) -> None:
-    """At the scaler's own end units get a second SIGTERM soon, which means at once."""
+    """When the scaler stops, units soon get a second SIGTERM and exit immediately."""
 
     async def check() -> None:
         async with driver(tmp_path, takes_s=60.0, drain_s=60.0) as d:
             await d.add("broker")
-            await until(lambda: bool(said(tmp_path, "broker-1")))
+            await until(lambda: bool(log_lines(tmp_path, "broker-1")))
             pids = d.pids()
         assert not any(map(psutil.pid_exists, pids.values()))
 
     asyncio.run(check())
 
 
-def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
-    """A program that isn't there is a ScalingError that names it."""
+def test_a_missing_program_is_an_error(tmp_path: Path) -> None:
+    """A missing program is a ScalingError that names it."""
 
     async def check() -> None:
         async with ProcessDriver(tmp_path, {}, 1.0, (str(tmp_path / "nothing"),)) as d:

@@ -1,4 +1,4 @@
-"""The rebalancer: a pure plan, and brokers behind a simulated balancer."""
+"""The rebalance plan, with brokers behind a simulated load balancer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 
 import pytest
 
-from headcount.scaling.rebalance import REST_S, Balance, Carrier, Rules, plan
+from headcount.scaling.rebalance import REST_S, BrokerLoad, RebalanceRules, RebalanceState, plan_kicks
 
 PERIOD_S = 2.0
-RULES = Rules()
+RULES = RebalanceRules()
 
 
 @dataclass
 class Site:
-    """Brokers with connections; who is sent away comes back after a jitter, through the balancer."""
+    """Brokers with connections; disconnected devices come back after a jitter, through the load balancer."""
 
     seed: int
     connections: dict[str, int]
@@ -27,24 +27,24 @@ class Site:
     highest: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Begin at 0."""
+        """Start at time 0."""
         self._random = random.Random(self.seed)
         self._flying: list[float] = []
         self._to_send: list[tuple[float, str]] = []
         self._reported: list[tuple[float, dict[str, int]]] = []
-        self.balance = Balance()
+        self.state = RebalanceState()
         self.reasons: list[str] = []
         self.now_s = 0.0
 
     def run(self, seconds: float) -> None:
-        """Go on for a while, in steps of a tenth of a second."""
+        """Simulate some seconds, in steps of a tenth of a second."""
         for _ in range(int(seconds * 10)):
             self.now_s = round(self.now_s + 0.1, 1)
             self._move()
             if round(self.now_s % self.report_s, 1) in (0.0, self.report_s):
                 self._reported.append((self.now_s, dict(self.connections)))
             if round(self.now_s % PERIOD_S, 1) in (0.0, PERIOD_S) and self._reported:
-                self._look()
+                self._step()
 
     def _move(self) -> None:
         due = [name for at_s, name in self._to_send if at_s <= self.now_s]
@@ -64,10 +64,10 @@ class Site:
             return self._random.choice(open_)
         return min(open_, key=lambda name: (self.connections[name], self._random.random()))
 
-    def _look(self) -> None:
+    def _step(self) -> None:
         _, reported = self._reported[-1]
-        carriers = {name: Carrier(n, name in self.drained) for name, n in reported.items()}
-        kicks, self.balance = plan(RULES, self.balance, self.now_s, carriers, PERIOD_S)
+        brokers = {name: BrokerLoad(n, name in self.drained) for name, n in reported.items()}
+        kicks, self.state = plan_kicks(RULES, self.state, self.now_s, brokers, PERIOD_S)
         self.reasons.append(kicks.reason)
         for name, devices in kicks.by_broker.items():
             self.kicked += devices
@@ -77,7 +77,7 @@ class Site:
 
     @property
     def spread(self) -> float:
-        """The fullest broker, in means."""
+        """The connections of the fullest broker, as a multiple of the mean."""
         values = list(self.connections.values())
         return max(values) * len(values) / sum(values)
 
@@ -94,7 +94,7 @@ class Site:
     ],
 )
 def test_new_brokers_get_their_share(seed: int, connections: dict[str, int]) -> None:
-    """Within four minutes the spread is at most 1.15, nobody falls far below the mean, and few were sent twice."""
+    """Within four minutes the spread is at most 1.15, no broker falls far below the mean, and few devices move twice."""
     print("seed", seed)
     site = Site(seed, dict(connections))
     mean = sum(connections.values()) / len(connections)
@@ -106,37 +106,37 @@ def test_new_brokers_get_their_share(seed: int, connections: dict[str, int]) -> 
     assert max(site.highest) <= max(RULES.share_per_s * 1.1, 1 / PERIOD_S / (0.5 * mean))
     kicked = site.kicked
     site.run(300)
-    assert site.kicked == kicked  # it has ended and doesn't begin again
+    assert site.kicked == kicked  # it has ended and does not start again
     assert sum(site.connections.values()) == sum(connections.values())
 
 
 def test_a_short_unevenness_is_left_alone() -> None:
-    """Nothing is sent away before it has been uneven for ten seconds, nor below 1.3 times the mean."""
-    balance = Balance()
+    """No device is disconnected before ten seconds of unevenness, nor below 1.3 times the mean."""
+    state = RebalanceState()
     for at_s in range(0, 10, 2):
-        kicks, balance = plan(RULES, balance, at_s, {"a": Carrier(800), "b": Carrier(200)}, PERIOD_S)
+        kicks, state = plan_kicks(RULES, state, at_s, {"a": BrokerLoad(800), "b": BrokerLoad(200)}, PERIOD_S)
         assert not kicks.by_broker
-    kicks, balance = plan(RULES, balance, 10, {"a": Carrier(600), "b": Carrier(400)}, PERIOD_S)
+    kicks, state = plan_kicks(RULES, state, 10, {"a": BrokerLoad(600), "b": BrokerLoad(400)}, PERIOD_S)
     assert not kicks.by_broker
-    kicks, balance = plan(RULES, balance, 12, {"a": Carrier(800), "b": Carrier(200)}, PERIOD_S)
+    kicks, state = plan_kicks(RULES, state, 12, {"a": BrokerLoad(800), "b": BrokerLoad(200)}, PERIOD_S)
     assert not kicks.by_broker
     for at_s in range(100, 200, 2):
-        kicks, balance = plan(RULES, balance, at_s, {"a": Carrier(640), "b": Carrier(360)}, PERIOD_S)
+        kicks, state = plan_kicks(RULES, state, at_s, {"a": BrokerLoad(640), "b": BrokerLoad(360)}, PERIOD_S)
         assert not kicks.by_broker
 
 
 def test_nothing_while_a_broker_drains() -> None:
-    """A drain sends devices away by itself: no rebalance begins, and one that goes on ends."""
+    """While a broker drains no rebalance starts, and a running one ends."""
     site = Site(1, {"a": 1000, "b": 0})
     site.run(16)
-    assert site.balance.active
+    assert site.state.active
     site.connections["c"] = 0
     site.drained = {"c"}
     site.run(PERIOD_S)
     kicked = site.kicked
     site.run(60)
     assert site.kicked == kicked
-    assert not site.balance.active
+    assert not site.state.active
     assert site.reasons[-1] == "a broker drains"
     site.drained, site.connections = set(), {k: v for k, v in site.connections.items() if k != "c"}
     site.run(200)
@@ -144,30 +144,30 @@ def test_nothing_while_a_broker_drains() -> None:
 
 
 def test_few_connections_are_left_alone() -> None:
-    """Below 20 connections a broker nothing is worth the trouble; nor with one broker, nor with none."""
-    for carriers in ({"a": Carrier(30), "b": Carrier(0)}, {"a": Carrier(900)}, {}):
-        balance = Balance()
+    """Fewer than 20 connections a broker, a single broker, or none start no rebalance."""
+    for brokers in ({"a": BrokerLoad(30), "b": BrokerLoad(0)}, {"a": BrokerLoad(900)}, {}):
+        state = RebalanceState()
         for at_s in range(0, 100, 2):
-            kicks, balance = plan(RULES, balance, at_s, carriers, PERIOD_S)
+            kicks, state = plan_kicks(RULES, state, at_s, brokers, PERIOD_S)
             assert not kicks.by_broker
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_balancer_that_does_not_help_is_given_up(seed: int) -> None:
-    """Where kicked devices all come back to where they were, their number is bounded, and it says so."""
+    """When disconnected devices come back to the same broker, their number is bounded and the reason says so."""
     print("seed", seed)
-    balance, kicked, reasons = Balance(), 0, []
-    carriers = {"a": Carrier(1000), "b": Carrier(100)}
+    state, kicked, reasons = RebalanceState(), 0, []
+    brokers = {"a": BrokerLoad(1000), "b": BrokerLoad(100)}
     for at_s in range(0, int(REST_S), 2):
-        kicks, balance = plan(RULES, balance, at_s, carriers, PERIOD_S)
+        kicks, state = plan_kicks(RULES, state, at_s, brokers, PERIOD_S)
         kicked += sum(kicks.by_broker.values())
         reasons.append(kicks.reason)
     assert kicked <= 1.5 * 450 + 1
-    assert any("given up" in reason for reason in reasons)
+    assert any("has not helped" in reason for reason in reasons)
 
 
 def test_a_random_balancer_converges_too() -> None:
-    """With devices put anywhere it takes longer and sends more away, but ends."""
+    """With a random load balancer it takes longer and disconnects more devices, but ends."""
     site = Site(2, {"a": 2000, "b": 0, "c": 0}, assign="random")
     site.run(600)
     assert site.spread <= 1.2

@@ -33,7 +33,7 @@ def test_variables_are_read_by_type() -> None:
     assert (found.driver, found.dry_run, found.workers_most, found.forecast) == ("docker", True, 8, False)
     assert found.worker_capacity == 1234.5
     assert found.period_s == ScaleSettings().period_s
-    assert found.policy("count").most == 8
+    assert found.policy("count").max_units == 8
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_mounts_are_a_list() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the package `docker`, its driver is refused with what to install; the others need it not."""
+    """Without the package `docker`, its driver is refused and the error names the package; other drivers work."""
     monkeypatch.setitem(sys.modules, "docker", None)
     monkeypatch.delitem(sys.modules, "headcount.scaling.drivers.docker", raising=False)
     deployment = Deployment("s", Endpoint((("127.0.0.1", 1),), "u", "p"), tmp_path, {}, 1.0)

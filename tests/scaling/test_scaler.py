@@ -1,4 +1,4 @@
-"""The role `scale` over a real core: a hand in the place of workers and brokers, and a driver that notes."""
+"""The role `scale` with a real core, simulated workers and brokers, and a driver that records calls."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import ALIVE_S, Units
 from headcount.scaling.demand import FIXES
-from headcount.scaling.drivers import Role, Unit, free_name
-from headcount.scaling.forecast import SLOTS, Place, Profile, place, with_slot
+from headcount.scaling.drivers import FleetUnit, UnitRole, free_name
+from headcount.scaling.forecast import SLOTS, LoadProfile, TimeSlot, add_slot, time_slot
 from headcount.scaling.scale_settings import ScaleSettings
 from headcount.scaling.scaler import PROFILE_KEY, Deployment, run_with
 from nats_fixture import internal_client, open_broker
@@ -49,11 +49,11 @@ FAST = ScaleSettings(
 
 
 @dataclass
-class NotingDriver:
+class RecordingDriver:
     """Units that are names in a list."""
 
-    kind: str = "noting"
-    here: dict[Role, list[str]] = field(default_factory=lambda: {"broker": [], "count": []})
+    kind: str = "recording"
+    here: dict[UnitRole, list[str]] = field(default_factory=lambda: {"broker": [], "count": []})
     refuses: bool = False
     added: list[str] = field(default_factory=list)
 
@@ -66,11 +66,11 @@ class NotingDriver:
     ) -> None:
         """Nothing to close."""
 
-    async def units(self, role: Role) -> list[Unit]:
-        """What is in the list, unless somebody else starts and stops them."""
-        return [] if self.kind == "none" else [Unit(name, role) for name in self.here[role]]
+    async def units(self, role: UnitRole) -> list[FleetUnit]:
+        """The units in the list, unless another system starts and stops them."""
+        return [] if self.kind == "none" else [FleetUnit(name, role) for name in self.here[role]]
 
-    async def add(self, role: Role) -> str:
+    async def add(self, role: UnitRole) -> str:
         """One more in the list."""
         if self.refuses:
             raise ScalingError(f"start a {role}", "no room", "Make room")
@@ -79,7 +79,7 @@ class NotingDriver:
         self.added.append(name)
         return name
 
-    async def remove(self, role: Role, name: str) -> None:
+    async def remove(self, role: UnitRole, name: str) -> None:
         """One fewer."""
         self.here[role].remove(name)
 
@@ -89,48 +89,48 @@ class NotingDriver:
 
 
 @dataclass
-class Stage:
-    """A core, and who speaks to the scaler."""
+class ScalerStage:
+    """A core, and the units that report to the scaler."""
 
     broker: Broker
     client: Client
     units: Units
-    driver: NotingDriver
+    driver: RecordingDriver
     rate: float = 100.0  # fixes per second, of all workers
     connections: dict[str, int] = field(default_factory=dict)
-    silent: set[str] = field(default_factory=set)  # brokers that say nothing
+    silent: set[str] = field(default_factory=set)  # brokers that do not report
     states: list[ScalingState] = field(default_factory=list)
     _fixes: dict[str, float] = field(default_factory=dict)  # counted so far, by worker
 
-    async def speak(self) -> None:
-        """What workers and brokers say, five times a second."""
+    async def report(self) -> None:
+        """Send the reports of workers and brokers five times a second."""
         while True:
             with contextlib.suppress(Exception):
                 workers = list(self.driver.here["count"])
                 for name in workers:
                     self._fixes[name] = self._fixes.get(name, 0.0) + self.rate * 0.2 / len(workers)
-                    told = {"worker": name, "lag": 0, "cpu_s": 0.0}
-                    told["verdicts"] = {"person": {"accepted": self._fixes[name]}}
-                    await self.client.publish(f"metrics.count.{name}", json.dumps(told).encode())
+                    found = {"worker": name, "lag": 0, "cpu_s": 0.0}
+                    found["verdicts"] = {"person": {"accepted": self._fixes[name]}}
+                    await self.client.publish(f"metrics.count.{name}", json.dumps(found).encode())
                 for name in [name for name in self.driver.here["broker"] if name not in self.silent]:
                     here = self.connections.get(name, 0)
                     unit = BrokerUnit(name, "1", "2", "h", 1, 2, 3, "up", here, 1.0, 0.0, 1.0)
                     await self.units.speak(unit)
             await asyncio.sleep(0.2)
 
-    async def hear(self, message: Msg) -> None:
-        """Note what the scaler says."""
+    async def receive(self, message: Msg) -> None:
+        """Record the scaler's published state."""
         self.states.append(msgspec.json.decode(message.data, type=ScalingState))
 
     def deployment(self, name: str = "s") -> Deployment:
-        """The scaler's side."""
+        """The deployment as the scaler gets it."""
         config = self.broker.config
         endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, config.password)
         return Deployment(name, endpoint, Path(), {}, 1.0)
 
     @contextlib.asynccontextmanager
     async def scaler(self, settings: ScaleSettings = FAST, name: str = "s") -> AsyncIterator[None]:
-        """A scaler meanwhile."""
+        """Run a scaler meanwhile."""
         stop = asyncio.Event()
         running = asyncio.create_task(run_with(settings, self.deployment(name), self.driver, stop))
         try:
@@ -140,33 +140,33 @@ class Stage:
             await running
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """Return when it holds."""
+        """Wait until the condition holds."""
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110  # others change what is asked
                 await asyncio.sleep(0.05)
 
     def count(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self.driver.here["count"])
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[Stage]:
-    """A real core, workers and brokers that speak as long as the driver has them."""
+async def stage(folder: Path) -> AsyncIterator[ScalerStage]:
+    """A real core, with workers and brokers that report while the driver has them."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-        one = Stage(broker, client, Units(client, client.jetstream()), NotingDriver())
-        await client.subscribe("metrics.scale.*", cb=one.hear)
-        speaking = asyncio.create_task(one.speak())
+        one = ScalerStage(broker, client, Units(client, client.jetstream()), RecordingDriver())
+        await client.subscribe("metrics.scale.*", cb=one.receive)
+        reporting = asyncio.create_task(one.report())
         try:
             yield one
         finally:
-            speaking.cancel()
+            reporting.cancel()
             await client.close()
 
 
 def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
-    """A rate for two and a half workers brings three, a low one takes two of them away, and it is told why."""
+    """A rate for two and a half workers starts three, a low one removes two, and the state has the reasons."""
 
     async def check() -> None:
         async with stage(tmp_path) as s, s.scaler():
@@ -175,12 +175,12 @@ def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
             await s.until(lambda: s.count() == 3)
             s.rate = 100.0
             await s.until(lambda: s.count() == 1, 40)
-            told = await s.units.scaling()
-            assert told is not None
-            reasons = [d.reason for d in told[0].decisions if d.role == "count"]
+            found = await s.units.scaling()
+            assert found is not None
+            reasons = [d.reason for d in found[0].decisions if d.role == "count"]
             assert any("of 1000 each" in reason for reason in reasons)
-            assert [d.after > d.before for d in told[0].decisions if d.role == "count"].count(False) >= 1
-            assert told[0].signals["fixes_per_s"] is not None
+            assert [d.after > d.before for d in found[0].decisions if d.role == "count"].count(False) >= 1
+            assert found[0].signals["fixes_per_s"] is not None
             await s.until(
                 lambda: {t.role: t.actual for t in s.states[-1].targets} == {"broker": 1, "count": 1}
             )
@@ -189,7 +189,7 @@ def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
-    """It wants and says, and starts nothing."""
+    """A dry run publishes the wanted number and starts nothing."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:
@@ -204,7 +204,7 @@ def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_one_of_two_decides(tmp_path: Path) -> None:
-    """Of two scalers one speaks; when it ends the other goes on at once."""
+    """Of two scalers one leads; when it stops, the other leads immediately."""
 
     async def check() -> None:
         async with stage(tmp_path) as s, contextlib.AsyncExitStack() as both:
@@ -221,24 +221,24 @@ def test_one_of_two_decides(tmp_path: Path) -> None:
 
 
 def test_nothing_changes_while_the_core_is_away(tmp_path: Path) -> None:
-    """A core that is killed changes no fleet; when it is back the scaler goes on, knowing what it wanted."""
+    """A killed core changes no fleet; once it is back the scaler continues with its wanted numbers."""
 
     async def check() -> None:
         async with stage(tmp_path) as s, s.scaler():
             s.rate = 1500.0
             await s.until(lambda: s.count() == 2)
             before = {role: list(names) for role, names in s.driver.here.items()}
-            heard = len(s.states)
+            published = len(s.states)
             assert s.broker.pid is not None
             os.kill(s.broker.pid, signal.SIGKILL)
-            await s.until(lambda: len(s.states) > heard + 3, 30)
+            await s.until(lambda: len(s.states) > published + 3, 30)
             assert s.driver.here == before
 
     asyncio.run(check())
 
 
 def test_a_refusing_platform_is_tried_again(tmp_path: Path) -> None:
-    """Where units can't be started the scaler says what it wants, and starts them when it can."""
+    """While units cannot be started the scaler publishes the wanted number, and starts them as soon as it can."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:
@@ -254,7 +254,7 @@ def test_a_refusing_platform_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> None:
-    """A full broker beside an empty one is asked to send devices away; the one with the fewest is removed first."""
+    """A full broker beside an empty one is asked to disconnect devices; the one with the fewest is removed first."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:
@@ -280,27 +280,27 @@ def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> 
 
 
 def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
-    """What an earlier scaler has stored of the days before raises the floor."""
+    """The stored profile of earlier days raises the floor."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:
-            now = place(time.time())
-            profile = Profile()
+            now = time_slot(time.time())
+            profile = LoadProfile()
             for slot in range(SLOTS):
-                profile = with_slot(profile, Place("2020-01-01", now.working, slot), {FIXES: 2500.0})
+                profile = add_slot(profile, TimeSlot("2020-01-01", now.working, slot), {FIXES: 2500.0})
             bucket = Bucket(s.client, s.client.jetstream(), UNIT_BUCKET)
             await bucket.put(PROFILE_KEY, msgspec.json.encode(profile))
             async with s.scaler():
                 await s.until(lambda: s.count() == 3)
-            told = await s.units.scaling()
-            assert told is not None
-            assert any("forecast" in decision.reason for decision in told[0].decisions)
+            found = await s.units.scaling()
+            assert found is not None
+            assert any("forecast" in decision.reason for decision in found[0].decisions)
 
     asyncio.run(check())
 
 
-def test_a_silent_broker_is_replaced(tmp_path: Path) -> None:
-    """A broker that runs and says nothing goes, and there is one again that speaks."""
+def test_an_unresponsive_broker_is_replaced(tmp_path: Path) -> None:
+    """A broker that runs but does not report is replaced by one that reports."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:
@@ -312,8 +312,8 @@ def test_a_silent_broker_is_replaced(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_a_core_that_was_away_makes_no_broker_silent(tmp_path: Path) -> None:
-    """While nobody can speak nobody is silent: the first looks after an outage replace no broker."""
+def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
+    """An outage of the core is not held against brokers: the first steps after it replace none."""
 
     async def check() -> None:
         async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, silent_s=3.0)):
@@ -323,12 +323,12 @@ def test_a_core_that_was_away_makes_no_broker_silent(tmp_path: Path) -> None:
             pid = s.broker.pid
             assert pid is not None
             s.silent = set(began)
-            await asyncio.sleep(0.5)  # what it is saying now
+            await asyncio.sleep(0.5)  # a report on its way
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(ALIVE_S + 4.0)
-            heard = len(s.states)
+            published = len(s.states)
             os.kill(pid, signal.SIGCONT)
-            await s.until(lambda: len(s.states) > heard + 2)  # looks that found an old word of it
+            await s.until(lambda: len(s.states) > published + 2)  # steps that found an old report of it
             s.silent = set()
             assert not s.driver.added
             assert s.driver.here["broker"] == began
@@ -336,8 +336,8 @@ def test_a_core_that_was_away_makes_no_broker_silent(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_without_a_driver_it_only_says(tmp_path: Path) -> None:
-    """With somebody else's units the wanted number follows the load, the actual one is what was heard."""
+def test_without_a_driver_it_only_publishes(tmp_path: Path) -> None:
+    """Without a driver the wanted number follows the load, and the actual number is the units that report."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:
@@ -355,8 +355,8 @@ def test_without_a_driver_it_only_says(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_fewer_units_than_wanted_are_no_silent_ones(tmp_path: Path) -> None:
-    """Where somebody else starts fewer units than are wanted, the wanted number goes down with the load all the same."""
+def test_fewer_units_than_wanted_scale_down_too(tmp_path: Path) -> None:
+    """When another system starts fewer units than wanted, the wanted number still follows the load down."""
 
     async def check() -> None:
         async with stage(tmp_path) as s:

@@ -1,4 +1,15 @@
-"""From signals to what the law sees, and to what is told: pure."""
+"""From signals to observations for the policy, and to the published state: pure.
+
+The capacity of a worker is learned from busy workers. A worker's CPU goes into its clock, heartbeat and
+snapshots first, and into fixes second. Measured (one worker, 16 partitions, 2 busy cores): 0.075 CPUs at
+100 fixes/s, 0.106 at 1000, 0.107 at 5000, 0.141 at 15 000. Fixes per CPU second are 1300 in the first case
+and 108 000 in the last: an idle worker does not show what a busy one can do. So the ratio is learned only
+while workers use at least `BUSY` of a CPU each, from sums of both that decay with the same half-life. The
+initial value weighs as much as `PRIOR_CPU_S` of measured CPU.
+
+It need not be exact. If it is too high, the CPU in use is a signal of its own; if it is too low, workers
+are added a little early.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +17,48 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headcount.scaling.policy import Load, Seen, workers_load
+from headcount.scaling.policy import Demand, Observation, worker_demand
 from headcount.scaling.scale_settings import ScaleSettings
 from headcount.scaling.signals import BrokerSignals, WorkerSignals
 
-#: The kinds of load whose daily course is remembered.
+#: The kinds of load that the forecast covers.
 FIXES, CONNECTIONS, MESSAGES = "fixes_per_s", "connections", "messages_per_s"
+INITIAL_PER_CPU_S = 100_000.0
+PRIOR_CPU_S = 5.0
+BUSY = 0.25
+HALF_LIFE_S = 120.0
+#: Limits to the learned fixes per CPU second.
+MIN_PER_CPU_S, MAX_PER_CPU_S = 5_000.0, 1_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
-    """Everything that is known at one moment."""
+class LearnedCapacity:
+    """Fixes per CPU second of a busy worker, as known so far."""
+
+    fixes: float = INITIAL_PER_CPU_S * PRIOR_CPU_S
+    cpu_s: float = PRIOR_CPU_S
+
+    @property
+    def per_cpu_s(self) -> float:
+        """Fixes per CPU second, within its limits."""
+        return min(max(self.fixes / self.cpu_s, MIN_PER_CPU_S), MAX_PER_CPU_S)
+
+    def learn(self, per_s: float | None, cores: float | None, workers: int, over_s: float) -> LearnedCapacity:
+        """The capacity after workers counted `per_s` fixes per second with `cores` CPUs for `over_s`.
+
+        Impossible values (none, negative, not a number) and idle workers change nothing.
+        """
+        if per_s is None or cores is None or not 0 < per_s < 1e12 or not 0 < over_s < 1e6:
+            return self
+        if not max(BUSY * workers, BUSY) <= cores < 1e6:
+            return self
+        weight = 0.5 ** (over_s / HALF_LIFE_S)
+        return LearnedCapacity(self.fixes * weight + per_s * over_s, self.cpu_s * weight + cores * over_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingSignals:
+    """All signals at one moment."""
 
     workers: WorkerSignals
     brokers: BrokerSignals
@@ -25,7 +67,7 @@ class Signals:
     forecast: Mapping[str, float | None]
 
     def loads(self) -> dict[str, float]:
-        """The loads that a profile remembers, as far as they are known."""
+        """The known loads that the profile records."""
         found = {
             FIXES: self.workers.fixes_per_s,
             CONNECTIONS: self.brokers.connections,
@@ -33,19 +75,19 @@ class Signals:
         }
         return {name: float(value) for name, value in found.items() if value is not None}
 
-    def told(self) -> dict[str, float | None]:
-        """By name, for the state and the metrics."""
+    def published(self) -> dict[str, float | None]:
+        """All signals by name, for the published state and the metrics."""
         workers, brokers = self.workers, self.brokers
         values: dict[str, float | None] = {
             FIXES: workers.fixes_per_s,
             "lag": workers.lag,
-            "workers_heard": float(workers.heard),
+            "workers_heard": float(workers.reporting),
             "workers_age_s": workers.age_s,
             "workers_cpus": workers.cores,
             "worker_capacity": self.capacity,
             "latency_p99_s": workers.latency_p99_s,
             "adapter_messages_per_s": self.adapters_per_s,
-            "brokers_heard": float(len(brokers.heard)),
+            "brokers_heard": float(len(brokers.reporting)),
             CONNECTIONS: None if brokers.connections is None else float(brokers.connections),
             MESSAGES: brokers.messages_per_s,
             "brokers_cpus": brokers.cores,
@@ -58,46 +100,50 @@ class Signals:
 
 
 def worker_capacity(settings: ScaleSettings, per_cpu_s: float) -> float:
-    """Fixes per second that a worker should carry: what was set, else what its CPUs are good for."""
+    """Fixes per second that a worker should carry: as configured, or derived from the learned capacity."""
     return settings.worker_capacity or per_cpu_s * settings.worker_cores * settings.worker_use
 
 
-def workers_seen(settings: ScaleSettings, signals: Signals, at_s: float, *, complete: bool) -> Seen:
-    """What the law sees of the workers."""
+def observe_workers(
+    settings: ScaleSettings, signals: ScalingSignals, at_s: float, *, complete: bool
+) -> Observation:
+    """The policy's observation of the workers."""
     workers = signals.workers
-    ahead = signals.forecast.get(FIXES)
-    return Seen(
+    forecast = signals.forecast.get(FIXES)
+    return Observation(
         at_s,
         (
-            workers_load(workers.fixes_per_s, workers.lag, settings.catch_up_s, signals.capacity),
-            _cpus(workers.cores, settings.worker_cores * settings.worker_use),
+            worker_demand(workers.fixes_per_s, workers.lag, settings.catch_up_s, signals.capacity),
+            _cpu_demand(workers.cores, settings.worker_cores * settings.worker_use),
         ),
         complete=complete,
         latency_p99_s=workers.latency_p99_s,
-        floor=None if ahead is None else ahead / signals.capacity,
+        floor=None if forecast is None else forecast / signals.capacity,
     )
 
 
-def brokers_seen(settings: ScaleSettings, signals: Signals, at_s: float, *, complete: bool) -> Seen:
-    """What the law sees of the brokers."""
+def observe_brokers(
+    settings: ScaleSettings, signals: ScalingSignals, at_s: float, *, complete: bool
+) -> Observation:
+    """The policy's observation of the brokers."""
     brokers = signals.brokers
     limits = {CONNECTIONS: float(settings.broker_connections), MESSAGES: settings.broker_messages}
-    floors = [ahead / limits[name] for name in limits if (ahead := signals.forecast.get(name)) is not None]
-    return Seen(
+    floors = [load / limits[name] for name in limits if (load := signals.forecast.get(name)) is not None]
+    return Observation(
         at_s,
         (
-            _load("connections", brokers.connections, limits[CONNECTIONS]),
-            _load("messages/s", brokers.messages_per_s, limits[MESSAGES]),
-            _cpus(brokers.cores, settings.broker_cores * settings.broker_use),
+            _demand("connections", brokers.connections, limits[CONNECTIONS]),
+            _demand("messages/s", brokers.messages_per_s, limits[MESSAGES]),
+            _cpu_demand(brokers.cores, settings.broker_cores * settings.broker_use),
         ),
         complete=complete,
         floor=max(floors, default=None),
     )
 
 
-def _load(what: str, amount: float | None, per_unit: float) -> Load:
-    return Load(f"{what} unknown" if amount is None else f"{amount:.0f} {what}", amount, per_unit)
+def _demand(what: str, amount: float | None, per_unit: float) -> Demand:
+    return Demand(f"{what} unknown" if amount is None else f"{amount:.0f} {what}", amount, per_unit)
 
 
-def _cpus(cores: float | None, per_unit: float) -> Load:
-    return Load("CPU unknown" if cores is None else f"{cores:.2f} CPUs", cores, per_unit)
+def _cpu_demand(cores: float | None, per_unit: float) -> Demand:
+    return Demand("CPU unknown" if cores is None else f"{cores:.2f} CPUs", cores, per_unit)

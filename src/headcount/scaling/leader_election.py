@@ -1,8 +1,8 @@
-"""One scaler decides, however many run: a key of the bucket UNIT says which.
+"""Leader election: of any number of scalers one decides, as a key of the bucket UNIT says.
 
-Who has the chair renews it by compare-and-set at each look. Another takes it when the key's revision
-hasn't moved for `TTL_S` by its own clock, so clocks needn't agree; whoever was paused meanwhile fails
-at its next renewal and sits down.
+The leader renews its lease by compare-and-set every period. Another scaler takes the lease over when the
+key's revision has not changed for `TTL_S` by its own clock, so clocks need not agree; a leader that was
+paused meanwhile fails at its next renewal and steps down.
 """
 
 from __future__ import annotations
@@ -17,72 +17,71 @@ from headcount.messaging.kv import Bucket
 
 _log = logging.getLogger(__name__)
 
-KEY = "scaling.chair"
-#: Who hasn't renewed for so long has lost the chair: three periods, and at least so many seconds.
+LEADER_KEY = "scaling.leader"
+#: A lease that was not renewed for this long is lost: three periods, and at least this.
 TTL_S = 6.0
-NOBODY = ""
+_VACANT = ""
 
 
-class _Chair(msgspec.Struct):
-    name: str
+class _Lease(msgspec.Struct):
+    leader: str
 
 
-class Chair:
-    """The chair as one scaler sees it; every call raises LogError if the log doesn't answer."""
+class LeaderElection:
+    """The election as one candidate sees it; every call raises LogError if NATS does not answer."""
 
     def __init__(
         self, bucket: Bucket, name: str, ttl_s: float = TTL_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`name` must be this process's alone."""
+        """Take part under `name`, which must be unique to this process."""
         self._bucket = bucket
         self._name = name
         self._ttl_s = ttl_s
         self._clock = clock
-        self._revision: int | None = None  # while it is ours
-        self._other: tuple[int, float] | None = None  # revision seen, and since when
+        self._revision: int | None = None  # of our lease
+        self._other: tuple[int, float] | None = None  # revision of another's lease, and since when
         self._renewed_s = -1e9
 
     @property
-    def fresh(self) -> bool:
-        """Whether it is ours and was renewed so lately that nobody else can have taken it."""
+    def is_certain(self) -> bool:
+        """Whether our lease was renewed so recently that no other candidate can have taken it over."""
         return self._revision is not None and self._clock() - self._renewed_s < self._ttl_s / 2
 
-    async def held(self) -> bool:
-        """Renew it, or take it if it is free; whether it is ours now."""
+    async def campaign(self) -> bool:
+        """Renew our lease, or take over one that is free; returns whether we lead now."""
         began_s = self._clock()
         if self._revision is not None:
-            self._revision = await self._write(self._revision)
+            self._revision = await self._write(self._name, self._revision)
             if self._revision is not None:
                 self._renewed_s = began_s
                 return True
-            _log.warning("another scaler decides now")
-        entry = (await self._bucket.newest(KEY)).get(KEY)
+            _log.warning("another scaler leads now")
+        entry = (await self._bucket.newest(LEADER_KEY)).get(LEADER_KEY)
         if entry is None:
-            self._revision = await self._write(0)
+            self._revision = await self._write(self._name, 0)
         else:
-            holder = _holder(entry.value)
             if self._other is None or self._other[0] != entry.revision:
                 self._other = entry.revision, began_s
-            stands = holder not in {NOBODY, self._name} and began_s - self._other[1] <= self._ttl_s
-            self._revision = None if stands else await self._write(entry.revision)
+            leader, age_s = _leader_in(entry.value), began_s - self._other[1]
+            valid = leader not in {_VACANT, self._name} and age_s <= self._ttl_s
+            self._revision = None if valid else await self._write(self._name, entry.revision)
         if self._revision is not None:
             self._renewed_s = began_s
-            _log.info("%s decides from now on", self._name)
+            _log.info("%s leads from now on", self._name)
         return self._revision is not None
 
-    async def leave(self) -> None:
-        """Free it, if it is ours: the next needn't wait."""
+    async def resign(self) -> None:
+        """Free our lease, so that the next leader need not wait."""
         if self._revision is not None:
-            await self._bucket.replace(KEY, msgspec.json.encode(_Chair(NOBODY)), self._revision)
+            await self._write(_VACANT, self._revision)
             self._revision = None
 
-    async def _write(self, revision: int) -> int | None:
-        return await self._bucket.replace(KEY, msgspec.json.encode(_Chair(self._name)), revision)
+    async def _write(self, leader: str, revision: int) -> int | None:
+        return await self._bucket.replace(LEADER_KEY, msgspec.json.encode(_Lease(leader)), revision)
 
 
-def _holder(value: bytes) -> str:
-    """Who sits there; NOBODY where it can't be read."""
+def _leader_in(value: bytes) -> str:
     try:
-        return msgspec.json.decode(value, type=_Chair).name
+        return msgspec.json.decode(value, type=_Lease).leader
     except msgspec.MsgspecError:
-        return NOBODY
+        return _VACANT

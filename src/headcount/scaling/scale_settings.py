@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from headcount.errors import SettingsError
 from headcount.messages.topics import ID
-from headcount.scaling.policy import Policy
-from headcount.scaling.rebalance import Rules
+from headcount.scaling.policy import ScalingPolicy
+from headcount.scaling.rebalance import RebalanceRules
 
 #: Before the name of a field, in capitals.
 ENVIRONMENT = "HEADCOUNT_SCALE_"
@@ -90,12 +90,12 @@ class ScaleSettings:
             raise SettingsError("--deployment", f"{self.deployment!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
         self.binds()
 
-    def policy(self, role: Literal["broker", "count"]) -> Policy:
+    def policy(self, role: Literal["broker", "count"]) -> ScalingPolicy:
         """The law's limits and windows for a role."""
         workers = role == "count"
-        return Policy(
-            least=self.workers_least if workers else self.brokers_least,
-            most=self.workers_most if workers else self.brokers_most,
+        return ScalingPolicy(
+            min_units=self.workers_least if workers else self.brokers_least,
+            max_units=self.workers_most if workers else self.brokers_most,
             tolerance=self.tolerance,
             up_window_s=self.up_window_s,
             down_window_s=self.down_window_s,
@@ -104,12 +104,12 @@ class ScaleSettings:
             down_step=self.down_step,
             down_period_s=self.down_period_s,
             cooldown_s=self.cooldown_s,
-            latency_aim_s=self.latency_s or None if workers else None,
+            latency_target_s=self.latency_s or None if workers else None,
         )
 
-    def rules(self) -> Rules:
+    def rules(self) -> RebalanceRules:
         """The rebalancer's."""
-        return Rules(
+        return RebalanceRules(
             start=self.rebalance_start,
             stop=self.rebalance_stop,
             for_s=self.rebalance_for_s,

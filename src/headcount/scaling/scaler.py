@@ -1,4 +1,4 @@
-"""The role `scale`: look, decide, act, tell; nothing while the core is away."""
+"""The role `scale`: observe, decide, act, publish; nothing while the core is unreachable."""
 
 from __future__ import annotations
 
@@ -29,46 +29,51 @@ from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import Units
 from headcount.runtime.supervisor import end
-from headcount.scaling import forecast, rebalance
-from headcount.scaling.capacity import Capacity
-from headcount.scaling.demand import Signals, brokers_seen, worker_capacity, workers_seen
-from headcount.scaling.drivers import ROLES, Driver, Role, Unit
+from headcount.scaling import rebalance
+from headcount.scaling.demand import (
+    LearnedCapacity,
+    ScalingSignals,
+    observe_brokers,
+    observe_workers,
+    worker_capacity,
+)
+from headcount.scaling.drivers import UNIT_ROLES, Driver, FleetUnit, UnitRole
 from headcount.scaling.drivers.none import NoDriver
 from headcount.scaling.drivers.process import ProcessDriver
-from headcount.scaling.leader_election import Chair
-from headcount.scaling.load_profile import Days
-from headcount.scaling.policy import Memory, decide
+from headcount.scaling.forecast import LoadForecaster, LoadProfile
+from headcount.scaling.leader_election import LeaderElection
+from headcount.scaling.policy import PolicyState, decide
 from headcount.scaling.scale_settings import ENVIRONMENT, ScaleSettings
-from headcount.scaling.signals import Heard
+from headcount.scaling.signals import ReportCollector
 
 _log = logging.getLogger(__name__)
 
 PROFILE_KEY = "scaling.profile"
 METRICS_SUBJECT = "metrics.>"
-TOLD_SUBJECT = "metrics.scale.{name}"
-MOST_DECISIONS = 50
-RETRY_S = 0.5
-KICK_ANSWER_S = 1.0
-LEAVE_S = 1.0
+STATE_SUBJECT = "metrics.scale.{name}"
+MAX_DECISIONS = 50
+RETRY_INTERVAL_S = 0.5
+KICK_TIMEOUT_S = 1.0
+RESIGN_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What is scaled: where its core is, and what a new unit gets."""
+    """The deployment to scale: its core, and the settings of a new unit."""
 
     name: str  # of this scaler
     log: Endpoint
     data: Path
     environment: Mapping[str, str]  # of its units
     drain_s: float
-    zone: tzinfo = UTC  # of the site: its days are forecast
+    zone: tzinfo = UTC  # of the site, for the load profile
 
 
 def open_driver(settings: ScaleSettings, deployment: Deployment) -> Driver:
-    """The driver that was asked for.
+    """The configured driver.
 
     Raises:
-        SettingsError: it needs a package that isn't there.
+        SettingsError: it needs a package that is not installed.
     """
     environment = {
         name: value for name, value in deployment.environment.items() if not name.startswith(ENVIRONMENT)
@@ -81,12 +86,12 @@ def open_driver(settings: ScaleSettings, deployment: Deployment) -> Driver:
         module: Any = importlib.import_module("headcount.scaling.drivers.docker")
     except ImportError as error:
         raise SettingsError(
-            "--driver docker", f"needs the package docker ({error}): pip install 'headcount[docker]'"
+            "--driver docker", f"the package docker is missing ({error}): pip install 'headcount[docker]'"
         ) from error
     options = module.ContainerOptions(
         deployment=settings.deployment,
         image=settings.image,
-        # what is ours, not what this machine has in its environment
+        # ours only, not the rest of this machine's environment
         environment={name: value for name, value in environment.items() if name.startswith("HEADCOUNT_")},
         network=settings.network,
         binds=tuple(settings.binds()),
@@ -104,8 +109,8 @@ async def run(settings: ScaleSettings, deployment: Deployment, stop: asyncio.Eve
     """Scale until `stop` is set.
 
     Raises:
-        SettingsError: the driver can't be had.
-        ScalingError: the platform isn't there.
+        SettingsError: the driver is not available.
+        ScalingError: the platform does not answer.
     """
     async with open_driver(settings, deployment) as driver:
         await run_with(settings, deployment, driver, stop)
@@ -114,48 +119,47 @@ async def run(settings: ScaleSettings, deployment: Deployment, stop: asyncio.Eve
 async def run_with(
     settings: ScaleSettings, deployment: Deployment, driver: Driver, stop: asyncio.Event
 ) -> None:
-    """The same with a driver that is open."""
+    """Scale with an open driver until `stop` is set."""
     async with asyncio.TaskGroup() as group:
-        work = group.create_task(_keep_scaling(settings, deployment, driver), name="scale")
+        work = group.create_task(_scale(settings, deployment, driver), name="scale")
         await stop.wait()
         await end([work])
 
 
-async def _keep_scaling(settings: ScaleSettings, deployment: Deployment, driver: Driver) -> None:
+async def _scale(settings: ScaleSettings, deployment: Deployment, driver: Driver) -> None:
     while True:
         async with connected(deployment.log, "headcount scale") as nc:
             await Scaler(settings, deployment, driver, nc).run()
-        # the server has closed it for good
-        await asyncio.sleep(RETRY_S)
+        # the server closed the connection for good
+        await asyncio.sleep(RETRY_INTERVAL_S)
 
 
 @dataclass(slots=True)
-class _Fleet:
-    """One role: how many are wanted, and what the law remembers."""
+class _RoleFleet:
+    """The units of one role, the wanted number, and the policy's state."""
 
     wanted: int | None = None  # None = nothing was decided yet
-    memory: Memory = field(default_factory=Memory)
-    units: list[Unit] = field(default_factory=list)
-    heard: deque[tuple[float, int]] = field(default_factory=deque)  # (at, how many spoke)
+    state: PolicyState = field(default_factory=PolicyState)
+    units: list[FleetUnit] = field(default_factory=list)
+    reporting: deque[tuple[float, int]] = field(default_factory=deque)  # (at, units that reported)
 
-    def most_heard(self, now: int, at_s: float, within_s: float) -> int:
-        """How many have spoken at the same time, lately; `now` speak now."""
-        self.heard.append((at_s, now))
-        while at_s - self.heard[0][0] > within_s:
-            self.heard.popleft()
-        return max(number for _, number in self.heard)
+    def max_reporting(self, now: int, at_s: float, within_s: float) -> int:
+        """The highest number of units that reported at the same time, recently; `now` report now."""
+        self.reporting.append((at_s, now))
+        while at_s - self.reporting[0][0] > within_s:
+            self.reporting.popleft()
+        return max(number for _, number in self.reporting)
 
     @property
-    def running(self) -> list[Unit]:
-        """Those that aren't leaving."""
+    def running(self) -> list[FleetUnit]:
+        """The units that are not leaving."""
         return [unit for unit in self.units if not unit.leaving]
 
 
 class Scaler:
-    """Looks every period, if it has the chair."""
+    """Decides every period while it is the leader."""
 
     def __init__(self, settings: ScaleSettings, deployment: Deployment, driver: Driver, nc: Client) -> None:
-        """Over a connection."""
         js = nc.jetstream(timeout=2)
         self._settings = settings
         self._deployment = deployment
@@ -164,67 +168,67 @@ class Scaler:
         self._bucket = Bucket(nc, js, UNIT_BUCKET)
         self._units = Units(nc, js)
         self._name = f"{deployment.name}-{secrets.token_hex(3)}"
-        self._chair = Chair(self._bucket, self._name, max(3 * settings.period_s, 6.0))
-        self._heard = Heard()
-        self._fleets: dict[Role, _Fleet] = {role: _Fleet() for role in ROLES}
-        self._balance = rebalance.Balance()
-        self._capacity = Capacity()
+        self._election = LeaderElection(self._bucket, self._name, max(3 * settings.period_s, 6.0))
+        self._reports = ReportCollector()
+        self._fleets: dict[UnitRole, _RoleFleet] = {role: _RoleFleet() for role in UNIT_ROLES}
+        self._rebalance = rebalance.RebalanceState()
+        self._capacity = LearnedCapacity()
         self._learned_s = time.monotonic()
-        self._days = Days(settings, deployment.zone)
-        self._decisions: deque[Decision] = deque(maxlen=MOST_DECISIONS)
-        self._deciding = False
-        self._complaints: dict[str, str] = {}
-        self._heard_s: dict[str, float] = {}  # when each broker of ours was last heard
+        self._forecaster = LoadForecaster(deployment.zone, settings.day_s, settings.forecast_lead_s)
+        self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self._leading = False
+        self._problems: dict[str, str] = {}
+        self._last_report_s: dict[str, float] = {}  # of each of our brokers
 
     async def run(self) -> None:
-        """Until cancelled, or the connection is closed; then another may decide at once."""
-        await self._nc.subscribe(METRICS_SUBJECT, cb=self._take)
+        """Scale until cancelled, or until the connection is closed; then resign as leader."""
+        await self._nc.subscribe(METRICS_SUBJECT, cb=self._receive)
         try:
             while not self._nc.is_closed:
                 began_s = time.monotonic()
-                await self._try_look()
+                await self._try_step()
                 await asyncio.sleep(max(self._settings.period_s - (time.monotonic() - began_s), 0.1))
         finally:
             with contextlib.suppress(LogError, TimeoutError):
-                async with asyncio.timeout(LEAVE_S):
-                    await self._chair.leave()
+                async with asyncio.timeout(RESIGN_TIMEOUT_S):
+                    await self._election.resign()
 
-    async def _take(self, message: Msg) -> None:
-        self._heard.take(message.subject, message.data, time.monotonic())
+    async def _receive(self, message: Msg) -> None:
+        self._reports.receive(message.subject, message.data, time.monotonic())
 
-    async def _try_look(self) -> None:
-        """One look; what is wrong is told once, and the next look tries again."""
+    async def _try_step(self) -> None:
+        """One step; a problem is logged once, and the next step tries again."""
         try:
-            await self._look()
+            await self._step()
         except LogError as error:
-            self._heard_s.clear()  # nobody can be heard now: silence begins anew when the core is back
-            self._complain("core", f"the core is away, so nothing is changed: {error}")
+            self._last_report_s.clear()  # no report can arrive now: start counting again afterwards
+            self._log_once("core", f"the core is unreachable, changing nothing: {error}")
         except ScalingError as error:
-            self._complain("driver", f"{error}; trying again")
+            self._log_once("driver", f"{error}; trying again")
         else:
-            if self._complaints.pop("core", ""):
-                _log.info("the core is back")
-            self._complaints.pop("driver", "")
+            if self._problems.pop("core", ""):
+                _log.info("the core is reachable again")
+            self._problems.pop("driver", "")
 
-    def _complain(self, about: str, text: str) -> None:
-        if self._complaints.get(about) != text:
-            self._complaints[about] = text
+    def _log_once(self, about: str, text: str) -> None:
+        if self._problems.get(about) != text:
+            self._problems[about] = text
             _log.warning("%s", text)
 
-    async def _look(self) -> None:
-        if not await self._chair.held():
-            if self._deciding:
-                self._fleets = {role: _Fleet() for role in ROLES}
-            self._heard_s.clear()
-            self._deciding = False
+    async def _step(self) -> None:
+        if not await self._election.campaign():
+            if self._leading:
+                self._fleets = {role: _RoleFleet() for role in UNIT_ROLES}
+            self._last_report_s.clear()
+            self._leading = False
             return
-        if not self._deciding:
-            self._deciding = True
-            await self._remember()
+        if not self._leading:
+            self._leading = True
+            await self._restore()
         for role, fleet in self._fleets.items():
             fleet.units = await self._driver.units(role)
         alive = (await self._units.table()).alive()
-        # an earlier scaler may have told it
+        # an earlier scaler may have requested it
         draining = {name for name, unit in alive.items() if unit.state == "draining"}
         self._fleets["broker"].units = [
             dataclasses.replace(unit, leaving=unit.leaving or unit.name in draining)
@@ -233,60 +237,60 @@ class Scaler:
         now_s, at_s = time.time(), time.monotonic()
         signals = self._signals(alive, now_s, at_s)
         try:
-            for role in ROLES:
+            for role in UNIT_ROLES:
                 self._decide(role, signals, now_s, at_s)
-            if self._chair.fresh and not self._settings.dry_run and self._driver.kind != "none":
-                await self._replace_silent(alive, at_s)
-                for role in ROLES:
+            if self._election.is_certain and not self._settings.dry_run and self._driver.kind != "none":
+                await self._replace_unresponsive(alive, at_s)
+                for role in UNIT_ROLES:
                     await self._act(role, alive)
-            if self._settings.rebalance and self._chair.fresh:
-                await self._even_out(alive, at_s)
+            if self._settings.rebalance and self._election.is_certain:
+                await self._rebalance_brokers(alive, at_s)
         finally:
-            await self._tell(signals, now_s)
-        await self._note(signals, now_s)
+            await self._publish(signals, now_s)
+        await self._record(signals, now_s)
 
-    # --- seeing --------------------------------------------------------------------------------------
-    def _signals(self, alive: dict[str, BrokerUnit], now_s: float, at_s: float) -> Signals:
-        workers = self._heard.workers(at_s)
+    # --- observing -----------------------------------------------------------------------------------
+    def _signals(self, alive: dict[str, BrokerUnit], now_s: float, at_s: float) -> ScalingSignals:
+        workers = self._reports.workers(at_s)
         over_s, self._learned_s = at_s - self._learned_s, at_s
-        self._capacity = self._capacity.learn(workers.counted_per_s, workers.cores, workers.heard, over_s)
-        return Signals(
+        self._capacity = self._capacity.learn(workers.counted_per_s, workers.cores, workers.reporting, over_s)
+        return ScalingSignals(
             workers=workers,
-            brokers=self._heard.brokers(at_s, alive),
-            adapters_per_s=self._heard.adapters_per_s(at_s),
+            brokers=self._reports.brokers(at_s, alive),
+            adapters_per_s=self._reports.adapters_per_s(at_s),
             capacity=worker_capacity(self._settings, self._capacity.per_cpu_s),
-            forecast=self._days.ahead(now_s) if self._settings.forecast else {},
+            forecast=self._forecaster.forecast(now_s) if self._settings.forecast else {},
         )
 
     # --- deciding --------------------------------------------------------------------------------------
-    def _decide(self, role: Role, signals: Signals, now_s: float, at_s: float) -> None:
+    def _decide(self, role: UnitRole, signals: ScalingSignals, now_s: float, at_s: float) -> None:
         fleet, policy = self._fleets[role], self._settings.policy(role)
-        heard = signals.workers.heard if role == "count" else len(signals.brokers.heard)
+        reporting = _reporting(role, signals)
         if fleet.wanted is None:
-            here = heard if self._driver.kind == "none" or self._settings.dry_run else len(fleet.running)
-            fleet.wanted = here
+            unmanaged = self._driver.kind == "none" or self._settings.dry_run
+            fleet.wanted = reporting if unmanaged else len(fleet.running)
         expected = len(fleet.running)
-        if self._driver.kind == "none":  # somebody else may start fewer than are wanted
-            expected = min(fleet.wanted, fleet.most_heard(heard, at_s, policy.down_window_s))
-        complete = heard >= expected
+        if self._driver.kind == "none":  # another system may start fewer units than are wanted
+            expected = min(fleet.wanted, fleet.max_reporting(reporting, at_s, policy.down_window_s))
+        complete = reporting >= expected
         if role == "broker" and self._driver.kind != "none":
-            complete = {unit.name for unit in fleet.running} <= signals.brokers.heard
-        seen = (workers_seen if role == "count" else brokers_seen)(
+            complete = {unit.name for unit in fleet.running} <= signals.brokers.reporting
+        observation = (observe_workers if role == "count" else observe_brokers)(
             self._settings, signals, at_s, complete=complete
         )
-        verdict, fleet.memory = decide(policy, fleet.memory, fleet.wanted, seen)
-        if verdict.wanted == fleet.wanted:
-            _log.debug("%s: %d stay: %s", role, fleet.wanted, verdict.reason)
+        result, fleet.state = decide(policy, fleet.state, fleet.wanted, observation)
+        if result.wanted == fleet.wanted:
+            _log.debug("%s: unchanged at %d: %s", role, fleet.wanted, result.reason)
             return
         decision = Decision(
             at=now_s,
             role=role,
             before=fleet.wanted,
-            after=verdict.wanted,
-            reason=verdict.reason,
+            after=result.wanted,
+            reason=result.reason,
             dry=self._settings.dry_run,
         )
-        fleet.wanted = verdict.wanted
+        fleet.wanted = result.wanted
         self._decisions.append(decision)
         _log.info(
             "%s: %d → %d%s: %s",
@@ -298,40 +302,41 @@ class Scaler:
         )
 
     # --- acting ----------------------------------------------------------------------------------------
-    async def _act(self, role: Role, alive: dict[str, BrokerUnit]) -> None:
-        """Bring what there is to what is wanted."""
+    async def _act(self, role: UnitRole, alive: dict[str, BrokerUnit]) -> None:
+        """Start or remove units until the wanted number runs."""
         fleet = self._fleets[role]
         wanted, running = fleet.wanted or 0, fleet.running
         for _ in range(wanted - len(running)):
             name = await self._driver.add(role)
-            _log.info("%s was started", name)
-        for unit in _first_to_go(running, alive)[: max(len(running) - wanted, 0)]:
+            _log.info("started %s", name)
+        for unit in _removal_order(running, alive)[: max(len(running) - wanted, 0)]:
             await self._driver.remove(role, unit.name)
-            _log.info("%s was told to leave", unit.name)
+            _log.info("removing %s", unit.name)
 
-    async def _replace_silent(self, alive: dict[str, BrokerUnit], at_s: float) -> None:
-        """Let a broker go that runs but says nothing; another comes at the next look."""
+    async def _replace_unresponsive(self, alive: dict[str, BrokerUnit], at_s: float) -> None:
+        """Remove a broker that runs but does not report; the next step starts another."""
         running = {unit.name for unit in self._fleets["broker"].running}
-        self._heard_s = {name: at_s if name in alive else self._heard_s.get(name, at_s) for name in running}
-        for name, heard_s in self._heard_s.items():
-            if at_s - heard_s > self._settings.silent_s:
-                _log.warning("%s runs and has said nothing for %.0f s: it is replaced", name, at_s - heard_s)
+        last = self._last_report_s
+        self._last_report_s = {name: at_s if name in alive else last.get(name, at_s) for name in running}
+        for name, last_s in self._last_report_s.items():
+            if at_s - last_s > self._settings.silent_s:
+                _log.warning("%s has not reported for %.0f s; replacing it", name, at_s - last_s)
                 await self._driver.remove("broker", name)
                 return  # one at a time
 
-    async def _even_out(self, alive: dict[str, BrokerUnit], at_s: float) -> None:
-        """Let full brokers send devices away, as the plan says."""
+    async def _rebalance_brokers(self, alive: dict[str, BrokerUnit], at_s: float) -> None:
+        """Have full brokers disconnect devices, as planned."""
         leaving = {unit.name for unit in self._fleets["broker"].units if unit.leaving}
-        carriers = {
-            name: rebalance.Carrier(unit.connections, unit.state == "draining" or name in leaving)
+        brokers = {
+            name: rebalance.BrokerLoad(unit.connections, unit.state == "draining" or name in leaving)
             for name, unit in alive.items()
         }
-        before = self._balance
-        kicks, self._balance = rebalance.plan(
-            self._settings.rules(), before, at_s, carriers, self._settings.period_s
+        before = self._rebalance
+        kicks, self._rebalance = rebalance.plan_kicks(
+            self._settings.rules(), before, at_s, brokers, self._settings.period_s
         )
-        if before.active != self._balance.active:
-            _log.info("rebalance %s: %s", "begins" if self._balance.active else "ends", kicks.reason)
+        if before.active != self._rebalance.active:
+            _log.info("rebalance %s: %s", "starts" if self._rebalance.active else "ends", kicks.reason)
         if self._settings.dry_run:
             return
         await asyncio.gather(*(self._kick(name, devices) for name, devices in kicks.by_broker.items()))
@@ -339,55 +344,59 @@ class Scaler:
     async def _kick(self, name: str, devices: int) -> None:
         request = msgspec.json.encode(KickRequest(devices, self._settings.period_s))
         try:
-            await self._nc.request(KICK_SUBJECT.format(name=name), request, timeout=KICK_ANSWER_S)
+            await self._nc.request(KICK_SUBJECT.format(name=name), request, timeout=KICK_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError) as error:
-            _log.warning("%s wasn't told to send %d devices away: %r", name, devices, error)
+            _log.warning("%s did not answer the request to disconnect %d devices: %r", name, devices, error)
 
-    # --- telling and remembering -------------------------------------------------------------------------
-    async def _tell(self, signals: Signals, now_s: float) -> None:
+    # --- publishing and storing --------------------------------------------------------------------------
+    async def _publish(self, signals: ScalingSignals, now_s: float) -> None:
         targets = []
         for role, fleet in self._fleets.items():
             policy = self._settings.policy(role)
-            heard = signals.workers.heard if role == "count" else len(signals.brokers.heard)
-            actual = heard if self._driver.kind == "none" else len(fleet.running)
-            targets.append(ScalingTarget(role, fleet.wanted or 0, actual, policy.least, policy.most))
+            actual = _reporting(role, signals) if self._driver.kind == "none" else len(fleet.running)
+            targets.append(ScalingTarget(role, fleet.wanted or 0, actual, policy.min_units, policy.max_units))
         state = ScalingState(
             name=self._name,
             at=now_s,
             driver=self._driver.kind,
             dry_run=self._settings.dry_run,
             targets=targets,
-            signals=signals.told(),
+            signals=signals.published(),
             decisions=list(self._decisions),
         )
         await self._units.tell_scaling(state)
-        subject = TOLD_SUBJECT.format(name=self._name)
+        subject = STATE_SUBJECT.format(name=self._name)
         try:
             await self._nc.publish(subject, msgspec.json.encode(state))
         except (nats.errors.Error, OSError) as error:
-            raise LogError(f"{subject} can't be said: {error!r}") from error
+            raise LogError(f"cannot publish {subject}: {error!r}") from error
 
-    async def _remember(self) -> None:
-        """What an earlier decider knew: the profile, and its decisions."""
+    async def _restore(self) -> None:
+        """Read what the previous leader stored: the profile and its decisions."""
         entry = (await self._bucket.newest(PROFILE_KEY)).get(PROFILE_KEY)
         if entry is not None:
             try:
-                self._days.profile = msgspec.json.decode(entry.value, type=forecast.Profile)
+                self._forecaster.profile = msgspec.json.decode(entry.value, type=LoadProfile)
             except msgspec.MsgspecError as error:
-                _log.warning("%s can't be read, the forecast begins anew: %s", PROFILE_KEY, error)
-        told = await self._units.scaling()
-        if told is not None and not self._decisions:
-            self._decisions.extend(told[0].decisions)
+                _log.warning("cannot read %s; the load profile starts empty: %s", PROFILE_KEY, error)
+        found = await self._units.scaling()
+        if found is not None and not self._decisions:
+            self._decisions.extend(found[0].decisions)
 
-    async def _note(self, signals: Signals, now_s: float) -> None:
-        if self._days.note(signals.loads(), now_s):
-            await self._bucket.put(PROFILE_KEY, msgspec.json.encode(self._days.profile))
+    async def _record(self, signals: ScalingSignals, now_s: float) -> None:
+        if self._forecaster.record(signals.loads(), now_s):
+            await self._bucket.put(PROFILE_KEY, msgspec.json.encode(self._forecaster.profile))
 
 
-def _first_to_go(running: list[Unit], alive: dict[str, BrokerUnit]) -> list[Unit]:
-    """Those with the fewest connections first, then the youngest: what moves is as little as can be."""
+def _reporting(role: UnitRole, signals: ScalingSignals) -> int:
+    """The number of units of a role that report."""
+    return signals.workers.reporting if role == "count" else len(signals.brokers.reporting)
 
-    def cost(unit: Unit) -> tuple[int, int]:
+
+def _removal_order(running: list[FleetUnit], alive: dict[str, BrokerUnit]) -> list[FleetUnit]:
+    """Units with the fewest connections first, then the youngest, so that as few devices as possible move."""
+
+    def cost(unit: FleetUnit) -> tuple[int, int]:
         known = alive.get(unit.name)
         return known.connections if known is not None else 0, -unit.number
 

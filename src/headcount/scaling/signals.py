@@ -1,8 +1,8 @@
-"""What workers and brokers say about themselves, as signals with ages.
+"""Signals from the reports of workers, adapters and brokers.
 
-Whoever hears the messages passes the time in. Rates are means over the last
-`WINDOW_S`, from absolute numbers, so a lost message changes nothing. The rate of the workers is what
-they counted and what their lag grew by: fixes that come, not only those that are counted.
+The caller passes the time in. Rates are means over the last `WINDOW_S`, from absolute numbers, so a lost
+report changes nothing. The rate of the workers is what they counted plus the growth of their lag: fixes that
+arrive, not only those that are counted.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import msgspec
 
 from headcount.messages.units import BrokerUnit
 
-#: Rates are taken over so long: long enough for noise, short enough for a peak.
+#: Window of the rates: long enough for noise, short enough for a peak.
 WINDOW_S = 10.0
-#: Who has said nothing for so long is silent (it speaks every second).
+#: A unit without a report for this long is ignored (units report every second).
 STALE_S = 6.0
-#: A mean over less says nothing.
-LEAST_S = 1.5
-LARGEST = 1e15
-#: More than there can be; whoever sends under ever new names doesn't fill our memory.
-MOST_HEARD = 1000
+#: A mean over less time is meaningless.
+MIN_SPAN_S = 1.5
+MAX_VALUE = 1e15
+#: More than any fleet has; a sender that invents names must not fill our memory.
+MAX_UNITS = 1000
 
 _log = logging.getLogger(__name__)
 
 
-class _Latency(msgspec.Struct):
+class _LatencyHistogram(msgspec.Struct):
     le: list[float]
     counts: list[float]
     sum: float = 0.0
@@ -42,7 +42,7 @@ class CountReport(msgspec.Struct):
     worker: str
     verdicts: dict[str, dict[str, float]] = {}
     lag: float = 0.0
-    latency: _Latency | None = None
+    latency: _LatencyHistogram | None = None
     cpu_s: float | None = None
 
 
@@ -58,20 +58,20 @@ _adapter_report = msgspec.json.Decoder(AdapterReport)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _WorkerSample:
     at_s: float
     lag: float
     cpu_known: bool
-    latency: _Latency | None
+    latency: _LatencyHistogram | None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSignals:
-    """What all workers that were heard lately say together; None = not known."""
+    """All workers that reported recently, together; None = unknown."""
 
-    heard: int
-    age_s: float | None  # of the oldest last word among them
-    fixes_per_s: float | None  # that come in
+    reporting: int
+    age_s: float | None  # of the oldest of their last reports
+    fixes_per_s: float | None  # that arrive
     counted_per_s: float | None
     lag: float | None
     cores: float | None  # CPU seconds per second, of all
@@ -80,38 +80,37 @@ class WorkerSignals:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSignals:
-    """What all brokers that live say together; None = not known."""
+    """All live brokers together; None = unknown."""
 
-    heard: frozenset[str]
+    reporting: frozenset[str]
     connections: int | None
     messages_per_s: float | None
     cores: float | None
 
 
-class Rate:
-    """What all units did per second, from each one's absolute numbers.
+class FleetRate:
+    """What all units did per second, from each unit's absolute numbers.
 
-    Added up first and divided by the time afterwards: work that goes from one unit to another is
-    never counted with both. A unit's first number is where it begins.
+    Differences are summed first and divided by the time afterwards: work that moves from one unit to
+    another is never counted twice. A unit's first number is its baseline.
     """
 
     def __init__(self) -> None:
-        """Nothing yet."""
         self._last: dict[Hashable, float] = {}
         self._total = 0.0
         self._series: deque[tuple[float, float]] = deque()
 
-    def take(self, unit: Hashable, value: float, at_s: float) -> None:
-        """A unit's number; where it fell, it counts from zero again."""
+    def add(self, unit: Hashable, value: float, at_s: float) -> None:
+        """Add a unit's number; one that fell counts from zero again."""
         last = self._last.pop(unit, value)
         self._total += value - last if value >= last else value
         self._last[unit] = value
-        while len(self._last) > MOST_HEARD:
+        while len(self._last) > MAX_UNITS:
             del self._last[next(iter(self._last))]
         self.note(at_s)
 
     def note(self, at_s: float, total: float | None = None) -> None:
-        """That the total is this, or still what it was."""
+        """Record the total at an instant; None: it has not changed."""
         self._total = self._total if total is None else total
         if self._series and self._series[-1][0] >= at_s:
             self._series.pop()
@@ -120,63 +119,62 @@ class Rate:
             self._series.popleft()
 
     def per_s(self, at_s: float) -> float | None:
-        """The mean over the window; None before two moments are known, or when the last is too old."""
+        """The mean over the window; None before two instants are known, or when the last is too old."""
         if not self._series or at_s - self._series[-1][0] > STALE_S:
             return None
         over_s = self._series[-1][0] - self._series[0][0]
-        return (self._series[-1][1] - self._series[0][1]) / over_s if over_s >= LEAST_S else None
+        return (self._series[-1][1] - self._series[0][1]) / over_s if over_s >= MIN_SPAN_S else None
 
 
-class Heard:
-    """The last words of workers and adapters, and of brokers."""
+class ReportCollector:
+    """Collects the reports of workers, adapters and brokers."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
-        self.refused = 0
-        self._workers: dict[str, deque[_Sample]] = {}
-        self._counted, self._lag, self._cores = Rate(), Rate(), Rate()
-        self._translated, self._broker_cores = Rate(), Rate()
+        self.rejected = 0
+        self._workers: dict[str, deque[_WorkerSample]] = {}
+        self._counted, self._lag, self._cores = FleetRate(), FleetRate(), FleetRate()
+        self._translated, self._broker_cores = FleetRate(), FleetRate()
 
-    def take(self, subject: str, payload: bytes, at_s: float) -> None:
-        """Take a message of `metrics.>`; one that is no report is counted in `refused`."""
+    def receive(self, subject: str, payload: bytes, at_s: float) -> None:
+        """Add a message of `metrics.>`; one that is not a report is counted in `rejected`."""
         try:
             if subject.startswith("metrics.count."):
-                self._take_count(_count_report.decode(payload), at_s)
+                self._add_count(_count_report.decode(payload), at_s)
             elif subject.startswith("metrics.adapters."):
                 report = _adapter_report.decode(payload)
-                self._translated.take(report.worker, _sane(sum(report.translated.values())), at_s)
+                self._translated.add(report.worker, _checked(sum(report.translated.values())), at_s)
         except (msgspec.DecodeError, ValueError) as error:
-            self.refused += 1
+            self.rejected += 1
             _log.debug("%s: not a report: %s", subject, error)
 
-    def _take_count(self, report: CountReport, at_s: float) -> None:
-        fixes = _sane(sum(n for by_verdict in report.verdicts.values() for n in by_verdict.values()))
-        lag, cpu_s = _sane(report.lag), _sane(report.cpu_s or 0.0)
-        self._counted.take(report.worker, fixes, at_s)
+    def _add_count(self, report: CountReport, at_s: float) -> None:
+        fixes = _checked(sum(n for by_verdict in report.verdicts.values() for n in by_verdict.values()))
+        lag, cpu_s = _checked(report.lag), _checked(report.cpu_s or 0.0)
+        self._counted.add(report.worker, fixes, at_s)
         if report.cpu_s is not None:
-            self._cores.take(report.worker, cpu_s, at_s)
-        while report.worker not in self._workers and len(self._workers) >= MOST_HEARD:
+            self._cores.add(report.worker, cpu_s, at_s)
+        while report.worker not in self._workers and len(self._workers) >= MAX_UNITS:
             del self._workers[next(iter(self._workers))]
         series = self._workers.setdefault(report.worker, deque(maxlen=64))
-        series.append(_Sample(at_s, lag, report.cpu_s is not None, report.latency))
+        series.append(_WorkerSample(at_s, lag, report.cpu_s is not None, report.latency))
         while len(series) > 2 and at_s - series[1].at_s >= WINDOW_S:
             series.popleft()
 
     def workers(self, at_s: float) -> WorkerSignals:
-        """The workers now."""
+        """The signals of the workers now."""
         self._workers = {
             name: series for name, series in self._workers.items() if at_s - series[-1].at_s <= STALE_S
         }
         all_series = list(self._workers.values())
         if not all_series:
             return WorkerSignals(0, None, None, None, None, None, None)
-        # a lag that was there for one report only is a partition changing hands
+        # a lag in a single report is a partition that changes its owner
         lag = sum(min(sample.lag for sample in list(series)[-2:]) for series in all_series)
         self._lag.note(at_s, lag)
         counted = self._counted.per_s(at_s)
         cpu_known = all(series[-1].cpu_known for series in all_series)
         return WorkerSignals(
-            heard=len(all_series),
+            reporting=len(all_series),
             age_s=max(at_s - series[-1].at_s for series in all_series),
             fixes_per_s=None if counted is None else max(counted + (self._lag.per_s(at_s) or 0.0), 0.0),
             counted_per_s=counted,
@@ -186,27 +184,27 @@ class Heard:
         )
 
     def adapters_per_s(self, at_s: float) -> float | None:
-        """Messages of other formats that became fixes, per second."""
+        """Messages in other formats that were translated, per second."""
         return self._translated.per_s(at_s)
 
     def brokers(self, at_s: float, units: dict[str, BrokerUnit]) -> BrokerSignals:
-        """The brokers now; `units` are those that live, as just read."""
+        """The signals of the brokers now; `units` are the live ones, as just read."""
         if not units:
             return BrokerSignals(frozenset(), None, None, None)
         for unit in units.values():
-            self._broker_cores.take((unit.name, unit.started_s), unit.cpu_s, at_s)
+            self._broker_cores.add((unit.name, unit.started_s), unit.cpu_s, at_s)
         return BrokerSignals(
-            heard=frozenset(units),
+            reporting=frozenset(units),
             connections=sum(unit.connections for unit in units.values()),
             messages_per_s=sum(unit.messages_per_s for unit in units.values()),
             cores=self._broker_cores.per_s(at_s),
         )
 
 
-def quantile(q: float, all_series: list[deque[_Sample]]) -> float | None:
-    """A quantile in seconds of the latencies within the window, over all workers; None where there were none.
+def quantile(q: float, all_series: list[deque[_WorkerSample]]) -> float | None:
+    """A quantile in seconds of all workers' latencies within the window; None without any.
 
-    Within a bucket it is taken as evenly spread; above the last bound it is that bound.
+    Latencies are assumed to be spread evenly within a bucket; above the last bound, that bound is returned.
     """
     added: dict[float, float] = {}
     total = 0.0
@@ -230,12 +228,7 @@ def quantile(q: float, all_series: list[deque[_Sample]]) -> float | None:
     return lower
 
 
-def _sane(value: float) -> float:
-    """The number.
-
-    Raises:
-        ValueError: it can't be one of a unit.
-    """
-    if not 0 <= value <= LARGEST:
-        raise ValueError(f"{value} can't be")
+def _checked(value: float) -> float:
+    if not 0 <= value <= MAX_VALUE:
+        raise ValueError(f"{value} is out of range")
     return value

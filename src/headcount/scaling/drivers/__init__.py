@@ -1,4 +1,4 @@
-"""What starts and stops the units of a fleet: one file per platform."""
+"""Drivers start and stop the units of a fleet: one file per platform."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-Role = Literal["broker", "count"]
-ROLES: tuple[Role, Role] = ("broker", "count")
+UnitRole = Literal["broker", "count"]
+UNIT_ROLES: tuple[UnitRole, UnitRole] = ("broker", "count")
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """One broker or worker. `leaving` has been told to end and may take its time."""
+class FleetUnit:
+    """One broker or worker; a `leaving` one was asked to stop and may take its time."""
 
     name: str
-    role: Role
+    role: UnitRole
     leaving: bool = False
 
     @property
     def number(self) -> int:
-        """The number at the end of its name; a larger one came later, mostly."""
+        """The number at the end of its name; a larger one mostly started later."""
         return int(self.name.rpartition("-")[2])
 
 
 class Driver(Protocol):
     """Starts and stops units.
 
-    Calls return soon: what takes long goes on by itself. A unit that dies is replaced under its name,
-    or is missing from `units` from then on. All calls raise ScalingError when the platform refuses.
+    Calls return soon: what takes long continues in the background. A unit that dies is replaced under its
+    name, or is missing from `units` from then on. All calls raise ScalingError when the platform refuses.
     """
 
     kind: str
 
     async def __aenter__(self) -> Self:
-        """Find what there is."""
+        """Connect to the platform."""
         ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go."""
+        """Disconnect from the platform."""
         ...
 
-    async def units(self, role: Role) -> list[Unit]:
-        """The units of a role, those that are leaving among them."""
+    async def units(self, role: UnitRole) -> list[FleetUnit]:
+        """The units of a role, leaving ones included."""
         ...
 
-    async def add(self, role: Role) -> str:
-        """Start one more; its name."""
+    async def add(self, role: UnitRole) -> str:
+        """Start one more unit; returns its name."""
         ...
 
-    async def remove(self, role: Role, name: str) -> None:
-        """Tell one to end in order: a broker drains, a worker gives its partitions back."""
+    async def remove(self, role: UnitRole, name: str) -> None:
+        """Ask a unit to stop gracefully: a broker drains, a worker releases its partitions."""
         ...
 
     async def cpu_seconds(self) -> dict[str, float]:
-        """CPU seconds by name, of all units that ever were, as far as they were seen."""
+        """CPU seconds by name, of all units that ever ran, as last measured."""
         ...
 
 
-def free_name(role: Role, taken: set[str]) -> str:
-    """`broker-1` or the next that isn't taken."""
+def free_name(role: UnitRole, taken: set[str]) -> str:
+    """The first of `broker-1`, `broker-2`, … that is not taken."""
     number = 1
     while f"{role}-{number}" in taken:
         number += 1

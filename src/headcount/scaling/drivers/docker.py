@@ -1,9 +1,9 @@
 """Units as containers of one Docker Engine (API 1.41 and newer, by the package `docker`).
 
-Only containers with our deployment's label are looked at or touched. Those that an earlier scaler left
-are taken over; those that have exited are removed, and their last words logged. The engine never restarts
-one: the scaler does, so that two don't. A container is read-only but for /tmp and /data, has no
-capabilities and can't gain any, and is limited in memory, CPU and processes.
+Only containers with this deployment's label are listed or changed. Those of an earlier scaler are taken
+over; exited ones are removed, and the end of their log is logged. Only the scaler restarts containers, never
+the engine. A container is read-only except for /tmp and /data, has no capabilities and cannot gain any, and
+is limited in memory, CPU and processes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ import requests.exceptions
 
 from headcount.errors import ScalingError
 from headcount.runtime.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
-from headcount.scaling.drivers import ROLES, Role, Unit, free_name
+from headcount.scaling.drivers import UNIT_ROLES, FleetUnit, UnitRole, free_name
 
 _log = logging.getLogger(__name__)
 
 API_VERSION = "1.41"
 LABEL_ROLE, LABEL_DEPLOYMENT, LABEL_UNIT = "headcount.role", "headcount.deployment", "headcount.unit"
-#: Beyond the time for draining, until the engine kills a container that doesn't end.
+#: Time in addition to draining after which the engine kills a container that does not exit.
 GRACE_S = 10.0
-#: So many calls at the same time, most of them waiting for a container to stop.
-THREADS = 16
-ANSWER_S = 30
-#: Memory as disk: for temporary files; for data more than the room that a broker wants to see free.
+#: Concurrent calls to the engine; most of them wait for a container to stop.
+MAX_CALLS = 16
+ENGINE_TIMEOUT_S = 30
+#: Sizes of the memory file systems: temporary files, and data with more than the free space a broker needs.
 TMP, DATA_MIB = "size=64m,mode=1777", 128
 LAST_LINES = 5
 CGROUPS = Path("/sys/fs/cgroup")
@@ -46,7 +46,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class ContainerOptions:
-    """How each container is made."""
+    """The configuration of each container."""
 
     deployment: str
     image: str
@@ -55,7 +55,7 @@ class ContainerOptions:
     binds: tuple[str, ...] = ()  # FROM:TO[:ro]
     user: str = ""
     memory_bytes: int = 512 << 20
-    cores: Mapping[Role, float] | None = None
+    cores: Mapping[UnitRole, float] | None = None
     pids: int = 256
     drain_s: float = 20.0
     command: tuple[str, ...] = ("run",)  # before the role
@@ -67,19 +67,19 @@ class DockerDriver:
     kind = "docker"
 
     def __init__(self, options: ContainerOptions) -> None:
-        """Nothing is asked of the engine yet."""
+        """Configure the driver; `__aenter__` connects to the engine."""
         self._options = options
         self._client: Any = None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+        self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="docker")
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._cpu_s: dict[str, float] = {}  # of each container, by id
         self._names: dict[str, str] = {}  # id → unit
-        self._deaths: dict[Role, tuple[int, float]] = {}  # how many in a row, and when the last was found
+        self._exits: dict[UnitRole, tuple[int, float]] = {}  # unexpected exits in a row, time of the last
 
     async def __aenter__(self) -> Self:
-        """Reach the engine."""
-        self._client = await self._ask("reach the engine", _connect)
-        for role in ROLES:
+        """Connect to the engine."""
+        self._client = await self._call("reach the engine", _connect)
+        for role in UNIT_ROLES:
             found = [unit.name for unit in await self.units(role)]
             if found:
                 _log.info("took over %s", ", ".join(found))
@@ -88,7 +88,7 @@ class DockerDriver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go; containers go on running for the next scaler."""
+        """Disconnect; containers keep running for the next scaler."""
         for task in self._leaving.values():
             task.cancel()
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
@@ -96,36 +96,36 @@ class DockerDriver:
         if self._client is not None:
             self._client.close()
 
-    async def units(self, role: Role) -> list[Unit]:
-        """Our containers of a role that run; what has exited is removed."""
+    async def units(self, role: UnitRole) -> list[FleetUnit]:
+        """The running containers of a role; exited ones are removed."""
         units = []
         for container in await self._containers(role):
             name, state = container["Labels"].get(LABEL_UNIT, ""), container["State"]
             if not name.rpartition("-")[2].isdecimal():
                 continue
-            # `created` is one whose start failed, or was cut off
+            # `created` means that its start failed or was interrupted
             if state in {"created", "exited", "dead"} and name not in self._leaving:
-                deaths, last_s = self._deaths.get(role, (0, 0.0))
+                exits, last_s = self._exits.get(role, (0, 0.0))
                 steady = time.monotonic() - last_s > STEADY_S
-                self._deaths[role] = (1 if steady else deaths + 1), time.monotonic()
-                await self._bury(name, container["Id"], container["Status"])
+                self._exits[role] = (1 if steady else exits + 1), time.monotonic()
+                await self._remove_exited(name, container["Id"], container["Status"])
                 continue
-            units.append(Unit(name, role, leaving=name in self._leaving or state == "removing"))
+            units.append(FleetUnit(name, role, leaving=name in self._leaving or state == "removing"))
         return units
 
-    async def add(self, role: Role) -> str:
-        """Create and start one more; after containers that died, with growing pauses."""
-        deaths, last_s = self._deaths.get(role, (0, 0.0))
-        pause_s = min(FIRST_PAUSE_S * 2 ** min(deaths, 10), LONGEST_PAUSE_S) if deaths > 1 else 0.0
+    async def add(self, role: UnitRole) -> str:
+        """Create and start one more container; after unexpected exits, with growing pauses."""
+        exits, last_s = self._exits.get(role, (0, 0.0))
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(exits, 10), LONGEST_PAUSE_S) if exits > 1 else 0.0
         if time.monotonic() - last_s < pause_s:
-            raise ScalingError(f"start a {role}", f"the last {deaths} died", f"It waits {pause_s:.1f} s")
+            raise ScalingError(f"start a {role}", f"the last {exits} exited", f"Waiting {pause_s:.1f} s")
         taken = {c["Labels"].get(LABEL_UNIT, "") for c in await self._containers(role)}
         name = free_name(role, taken | set(self._leaving))
-        await self._ask(f"start {name}", lambda: self._run(role, name))
+        await self._call(f"start {name}", lambda: self._run(role, name))
         return name
 
-    async def remove(self, role: Role, name: str) -> None:
-        """SIGTERM, by and by SIGKILL, and gone."""
+    async def remove(self, role: UnitRole, name: str) -> None:
+        """Send SIGTERM, later SIGKILL, and remove the container."""
         if name in self._leaving:
             return
         for container in await self._containers(role):
@@ -135,8 +135,10 @@ class DockerDriver:
                 task.add_done_callback(lambda _: self._leaving.pop(name, None))
 
     async def cpu_seconds(self) -> dict[str, float]:
-        """By unit; a container that is gone counts as it was last seen."""
-        containers = [c for role in ROLES for c in await self._containers(role) if c["State"] == "running"]
+        """By unit; a removed container counts as last measured."""
+        containers = [
+            c for role in UNIT_ROLES for c in await self._containers(role) if c["State"] == "running"
+        ]
         used = await asyncio.gather(*(self._cpu_of(c["Id"]) for c in containers))
         for container, cpu_s in zip(containers, used, strict=True):
             if cpu_s is not None:
@@ -148,7 +150,7 @@ class DockerDriver:
         return totals
 
     # --- one container -----------------------------------------------------------------------------
-    def _run(self, role: Role, name: str) -> None:
+    def _run(self, role: UnitRole, name: str) -> None:
         options, client = self._options, self._client
         hostname = f"{options.deployment}-{name}"
         cores = (options.cores or {}).get(role, 0.0)
@@ -191,17 +193,17 @@ class DockerDriver:
             client.remove_container(container["Id"], force=True)
             raise
 
-    def _networking(self, role: Role) -> Any:
-        """In a network of its own names, all units of a role share the role's name: monitoring finds them by it."""
+    def _networking(self, role: UnitRole) -> Any:
+        """In a user-defined network all units of a role share the role's name, so that monitoring finds them."""
         network, client = self._options.network, self._client
         if network in {"", "bridge", "host", "none"}:
             return None
         return client.create_networking_config({network: client.create_endpoint_config(aliases=[role])})
 
     def _data(self) -> str:
-        """The options of /data, which belongs to whom the container runs as.
+        """The mount options of /data, which belongs to the container's user.
 
-        `mode` alone isn't enough: runc gives a tmpfs the mode of the folder that it covers.
+        `mode` alone is not enough: runc gives a tmpfs the mode of the folder that it covers.
         """
         user = self._options.user
         if not user:
@@ -213,21 +215,21 @@ class DockerDriver:
     async def _stop(self, name: str, identity: str) -> None:
         patience_s = math.ceil(self._options.drain_s + GRACE_S)
         try:
-            await self._ask(f"stop {name}", lambda: self._client.stop(identity, timeout=patience_s))
-            await self._ask(f"remove {name}", lambda: self._remove(identity))
+            await self._call(f"stop {name}", lambda: self._client.stop(identity, timeout=patience_s))
+            await self._call(f"remove {name}", lambda: self._remove(identity))
         except ScalingError as error:
-            _log.warning("%s", error)  # it is found, and told again, at the next look
+            _log.warning("%s", error)  # the next step tries again
         else:
-            _log.info("%s has ended", name)
+            _log.info("%s stopped", name)
 
-    async def _bury(self, name: str, identity: str, status: str) -> None:
-        """Remove one that has exited by itself."""
-        said = await self._ask(
+    async def _remove_exited(self, name: str, identity: str, status: str) -> None:
+        """Remove a container that exited unexpectedly, and log the end of its log."""
+        output = await self._call(
             f"read the log of {name}", lambda: self._client.logs(identity, tail=LAST_LINES, stdout=True)
         )
-        last = said.decode(errors="replace").strip().replace("\n", " | ")
-        _log.warning("%s: %s; its last words: %s", name, status, last or "none")
-        await self._ask(f"remove {name}", lambda: self._remove(identity))
+        last = output.decode(errors="replace").strip().replace("\n", " | ")
+        _log.warning("%s: %s; end of its log: %s", name, status, last or "empty")
+        await self._call(f"remove {name}", lambda: self._remove(identity))
 
     def _remove(self, identity: str) -> None:
         try:
@@ -235,19 +237,19 @@ class DockerDriver:
         except docker.errors.NotFound:
             return
         except docker.errors.APIError as error:
-            if error.status_code != 409:  # somebody is removing it already
+            if error.status_code != 409:  # it is being removed already
                 raise
 
     async def _cpu_of(self, identity: str) -> float | None:
-        """Its CPU seconds so far, from the kernel where we see its files, else from the engine.
+        """CPU seconds of a container, from the kernel's files if they are visible, else from the engine.
 
-        The engine's own statistics come once a second, so asking it takes up to that.
+        The engine collects statistics once a second, so a query takes up to a second.
         """
         used = _cpu_of_cgroup(identity)
         if used is not None:
             return used
         try:
-            stats = await self._ask(
+            stats = await self._call(
                 "read CPU", lambda: self._client.stats(identity, stream=False, one_shot=True)
             )
         except ScalingError:
@@ -255,34 +257,36 @@ class DockerDriver:
         used = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
         return None if used is None else float(used) / 1e9
 
-    async def _containers(self, role: Role) -> list[dict[str, Any]]:
+    async def _containers(self, role: UnitRole) -> list[dict[str, Any]]:
         labels = [f"{LABEL_DEPLOYMENT}={self._options.deployment}", f"{LABEL_ROLE}={role}"]
-        found: list[dict[str, Any]] = await self._ask(
+        found: list[dict[str, Any]] = await self._call(
             "list containers", lambda: self._client.containers(all=True, filters={"label": labels})
         )
         return found
 
-    async def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        """One call to the engine, in a thread.
+    async def _call(self, what: str, call: Callable[[], Any]) -> Any:
+        """Call the engine in a thread.
 
         Raises:
-            ScalingError: the engine refuses or isn't there.
+            ScalingError: the engine refuses or does not answer.
         """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except docker.errors.ImageNotFound as error:
             raise ScalingError(
-                what, f"no image {self._options.image!r}", "Build it, or name it with --image"
+                what, f"no image {self._options.image!r}", "Build it, or set --image"
             ) from error
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
             explanation = getattr(error, "explanation", None) or error
             raise ScalingError(
-                what, f"Docker Engine: {explanation}", "Is the engine running, and may we use it?"
+                what,
+                f"Docker Engine: {explanation}",
+                "Check that the engine runs and that this user may use it",
             ) from error
 
 
 def _cpu_of_cgroup(identity: str) -> float | None:
-    """CPU seconds of a container of this machine: cgroups v1, then v2 with either of Docker's drivers."""
+    """CPU seconds of a container on this machine: cgroups v1, then v2 with either of Docker's drivers."""
     try:
         return int((CGROUPS / "cpuacct" / "docker" / identity / "cpuacct.usage").read_text()) / 1e9
     except (OSError, ValueError):
@@ -300,11 +304,11 @@ def _cpu_of_cgroup(identity: str) -> float | None:
 
 
 def _connect() -> Any:
-    """A client of the engine that DOCKER_HOST names, else of the local one."""
+    """A client of the engine in DOCKER_HOST, else of the local one."""
     client = docker.APIClient(
         base_url=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
         version=API_VERSION,
-        timeout=ANSWER_S,
+        timeout=ENGINE_TIMEOUT_S,
     )
     client.ping()
     return client

@@ -1,6 +1,6 @@
-"""No driver: somebody else starts and stops units, and may go by what the scaler says.
+"""No driver: another system starts and stops units, and may follow the scaler's published numbers.
 
-In Kubernetes that is a HorizontalPodAutoscaler that follows the metric `headcount_scale_wanted`.
+In Kubernetes this is a HorizontalPodAutoscaler that follows the metric `headcount_scale_wanted`.
 """
 
 from __future__ import annotations
@@ -9,35 +9,34 @@ from types import TracebackType
 from typing import Self
 
 from headcount.errors import ScalingError
-from headcount.scaling.drivers import Role, Unit
+from headcount.scaling.drivers import FleetUnit, UnitRole
 
 
 class NoDriver:
-    """There are no units of ours."""
+    """A driver without units."""
 
     kind = "none"
 
     async def __aenter__(self) -> Self:
-        """Nothing to find."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to let go."""
+        """Do nothing."""
 
-    async def units(self, role: Role) -> list[Unit]:  # noqa: ARG002  # as all drivers
-        """None of ours."""
+    async def units(self, role: UnitRole) -> list[FleetUnit]:  # noqa: ARG002  # as all drivers
+        """Return no units."""
         return []
 
-    async def add(self, role: Role) -> str:
-        """Can't."""
+    async def add(self, role: UnitRole) -> str:
+        """Refuse: there is no platform."""
         raise ScalingError(f"add a {role}", "there is no driver", "Choose one with --driver")
 
-    async def remove(self, role: Role, name: str) -> None:  # noqa: ARG002
-        """Can't."""
+    async def remove(self, role: UnitRole, name: str) -> None:  # noqa: ARG002
+        """Refuse: there is no platform."""
         raise ScalingError(f"remove {name}", "there is no driver", "Choose one with --driver")
 
     async def cpu_seconds(self) -> dict[str, float]:
-        """Not known."""
+        """Return nothing: it cannot be measured."""
         return {}

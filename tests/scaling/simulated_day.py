@@ -1,6 +1,6 @@
-"""A simulated fleet under the scaler's law: loads from a seed, workers that take time to start.
+"""A simulated fleet under the scaling policy: loads from a seed, workers that take time to start.
 
-`python tests/scaling_day.py > docs/images/scaling-day.svg` draws a day.
+`python tests/scaling/simulated_day.py > docs/images/scaling-day.svg` draws a day.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headcount.scaling import forecast
-from headcount.scaling.policy import Memory, Policy, Seen, decide, workers_load
+from headcount.scaling.policy import Observation, PolicyState, ScalingPolicy, decide, worker_demand
 
 PERIOD_S = 2.0
 DAY_S = 86_400.0
-CAPACITY = 1000.0  # at the use that is aimed at
-FULL = CAPACITY / 0.7  # what a worker can do at most
+CAPACITY = 1000.0  # at the target use
+FULL = CAPACITY / 0.7  # a worker's maximum
 START_S = 6.0  # until a new worker counts
 DRAIN_S = 30.0
 
 Load = Callable[[float], float]
-#: What the scaler hears of rate and lag, or None where nothing comes.
-Heard = Callable[[float, float, float], tuple[float | None, float | None]]
+#: Maps time, rate and lag to the rate and lag that the scaler receives; None = no report.
+Received = Callable[[float, float, float], tuple[float | None, float | None]]
 
 
 @dataclass
 class Step:
-    """One look of the scaler."""
+    """One step of the scaler."""
 
     at_s: float
     rate: float
@@ -51,23 +51,23 @@ class Run:
         return [(b.at_s, b.wanted - a.wanted) for a, b in pairs if a.wanted != b.wanted]
 
 
-def plainly(_: float, rate: float, lag: float) -> tuple[float | None, float | None]:
-    """The scaler hears what is."""
+def unchanged(_: float, rate: float, lag: float) -> tuple[float | None, float | None]:
+    """The scaler receives the true values."""
     return rate, lag
 
 
 def simulate(
     load: Load,
     length_s: float,
-    policy: Policy,
+    policy: ScalingPolicy,
     *,
     start: int = 1,
-    heard: Heard = plainly,
+    received: Received = unchanged,
     floor: Callable[[float], float | None] = lambda _: None,
     begin_s: float = 0.0,
 ) -> Run:
-    """Workers under a load, decided upon every two seconds."""
-    run, memory = Run(), Memory()
+    """Run workers under a load, with a decision every two seconds."""
+    run, state = Run(), PolicyState()
     wanted, lag, starting = start, 0.0, list[float]()
     counting = start
     for number in range(int(length_s / PERIOD_S)):
@@ -77,17 +77,19 @@ def simulate(
         counting += len(ready)
         rate = load(at_s)
         lag = max(lag + (rate - counting * FULL) * PERIOD_S, 0.0)
-        told_rate, told_lag = heard(at_s, rate, lag)
-        seen = Seen(at_s, (workers_load(told_rate, told_lag, DRAIN_S, CAPACITY),), floor=floor(at_s))
-        verdict, memory = decide(policy, memory, wanted, seen)
-        if verdict.wanted > wanted:
-            starting += [at_s] * (verdict.wanted - wanted)
-        for _ in range(wanted - verdict.wanted):
+        reported_rate, reported_lag = received(at_s, rate, lag)
+        seen = Observation(
+            at_s, (worker_demand(reported_rate, reported_lag, DRAIN_S, CAPACITY),), floor=floor(at_s)
+        )
+        decision, state = decide(policy, state, wanted, seen)
+        if decision.wanted > wanted:
+            starting += [at_s] * (decision.wanted - wanted)
+        for _ in range(wanted - decision.wanted):
             if starting:
                 starting.pop()
             else:
                 counting -= 1
-        wanted = verdict.wanted
+        wanted = decision.wanted
         run.steps.append(Step(at_s, rate, lag, wanted, counting, seen.floor))
     return run
 
@@ -107,19 +109,19 @@ def campus_day(seed: int, *, peak: float = 6000.0, noise: float = 0.05) -> Load:
 
 
 def learned_floor(load: Load, days: int = 2, lead_slots: int = 2) -> Callable[[float], float | None]:
-    """The forecast, in workers, of whoever has seen the same load on the days before."""
-    profile = forecast.Profile()
+    """The forecast, in workers, with the same load on the days before."""
+    profile = forecast.LoadProfile()
     for slot in range(-days * forecast.SLOTS, 0):
         at_s = slot * forecast.SLOT_S
         mean = sum(load(at_s + DAY_S * days + s) for s in range(0, forecast.SLOT_S, 30)) / (
             forecast.SLOT_S / 30
         )
-        where = forecast.place(at_s + DAY_S * 100, day_s=DAY_S - 0.001)
-        profile = forecast.with_slot(profile, where, {"fixes": mean})
+        where = forecast.time_slot(at_s + DAY_S * 100, day_s=DAY_S - 0.001)
+        profile = forecast.add_slot(profile, where, {"fixes": mean})
 
     def floor(at_s: float) -> float | None:
-        where = forecast.place(at_s + DAY_S * 100, day_s=DAY_S - 0.001)
-        ahead = forecast.forecast(profile, "fixes", where, lead_slots)
+        where = forecast.time_slot(at_s + DAY_S * 100, day_s=DAY_S - 0.001)
+        ahead = forecast.forecast_load(profile, "fixes", where, lead_slots)
         return None if ahead is None else ahead / CAPACITY
 
     return floor
@@ -162,10 +164,10 @@ def picture(run: Run, width: int = 760, height: int = 300) -> str:
         f'<polyline points="{load}" fill="none" stroke="#c2571a" stroke-width="1"/>'
         f'<polyline points="{" ".join(steps)}" fill="none" stroke="#1d5fa8" stroke-width="1.8"/>'
         f'<text x="{left}" y="16" fill="#c2571a">fixes/s</text>'
-        f'<text x="{left + 60}" y="16" fill="#1d5fa8">what the workers can count at most</text></svg>\n'
+        f'<text x="{left + 60}" y="16" fill="#1d5fa8">capacity of the workers</text></svg>\n'
     )
 
 
 if __name__ == "__main__":
     day = campus_day(4)
-    sys.stdout.write(picture(simulate(day, DAY_S, Policy(most=10), floor=learned_floor(day))))
+    sys.stdout.write(picture(simulate(day, DAY_S, ScalingPolicy(max_units=10), floor=learned_floor(day))))
