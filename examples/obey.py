@@ -9,13 +9,11 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-given = sys.argv[1:]
-host, port, device, secret = given + ["127.0.0.1", "1883", "example-phone", ""][len(given) :]
+host, port, device, secret = sys.argv[1:] + ["127.0.0.1", "1883", "example-phone", ""][len(sys.argv) - 1 :]
 topic = f"headcount/ul/person/{device}"
 now = threading.Event()
 state = {"interval_s": 10.0, "until": 0.0}
-# a command may arrive more than once: repeat the answer, not the action
-answers: dict[str, dict[str, Any]] = {}
+answers: dict[str, dict[str, Any]] = {}  # a repeated command gets its answer again, and is not repeated
 
 
 def obey(command: dict[str, Any]) -> dict[str, Any]:
@@ -32,8 +30,7 @@ def on_message(client: mqtt.Client, _: None, message: mqtt.MQTTMessage) -> None:
     """Answer a command, unless it has expired."""
     command = json.loads(message.payload)
     if command["expires"] > time.time():
-        if command["id"] not in answers:
-            answers[command["id"]] = obey(command)
+        answers[command["id"]] = answers.get(command["id"]) or obey(command)
         client.publish(f"{topic}/ack", json.dumps(answers[command["id"]]), qos=1)
 
 
