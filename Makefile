@@ -20,7 +20,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web web-types demo test test-web lint lint-web secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env web web-types demo test test-web lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,17 +62,24 @@ test: env ## all tests; T=fast or a folder of tests/ (T=counting) for some
 test-web: web ## the map's own tests
 	cd web && npm test --silent
 
-lint: env lint-web ## format, lint, types, directions of imports, spelling
+lint: env lint-web lint-github ## format, lint, types, directions of imports, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' Makefile)
+	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' '*.yml' Makefile)
 
 lint-web: web/node_modules/.package-lock.json ## the same for the web pages, and whether their API types are up to date
 	cd web && npm run --silent lint
 	@$(MAKE) --no-print-directory web-types CHECK=--check
 	! grep -n '"resolved"' web/package-lock.json
+
+lint-github: env ## the workflows and forms for GitHub
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 secrets: env ## whether a secret has got into the repository
 	$(BIN)/python .ci/secret_scan.py
