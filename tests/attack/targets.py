@@ -15,7 +15,7 @@ from headcount.counting.fix_batch import Fixes
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack
-from headcount.devices.credentials import check_token, sign_token, token_key, verify_secret
+from headcount.devices.credentials import sign_token, token_key, verify_secret, verify_token
 from headcount.devices.csv_table import parse_devices
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import DeviceError, ProtocolError
@@ -105,7 +105,7 @@ def callout(data: bytes) -> None:
 def credential(data: bytes) -> None:
     """Passwords, signed tokens, API tokens' hashes: somebody or nobody."""
     text = data.decode(errors="replace")
-    _require(check_token(_KEY, text, float(NOW_S)) is None, "a token that we haven't made")
+    _require(verify_token(_KEY, text, float(NOW_S)) is None, "a token that we haven't made")
     _require(not verify_secret("right", text), "a hash that we haven't made")
 
 

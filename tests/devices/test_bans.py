@@ -1,4 +1,4 @@
-"""Who is kept out and for how long, and what is too much."""
+"""Bans, and the rate limits of devices."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LIMITS = MqttRateLimits(messages_per_s=2.0, burst_messages=10.0, bytes_per_s=100
     ],
 )
 def test_keys(who: str, key: str) -> None:
-    """An address has one key however it is written, and it can be read back from it; a device's has its id."""
+    """An address has one key in any spelling, from which it can be read back; the key of a device has its id."""
     assert ban_key(who) == key
     address = banned_address(key)
     assert (address is None) == key.startswith("device.")
@@ -52,20 +52,20 @@ def test_keys(who: str, key: str) -> None:
 
 @pytest.mark.parametrize("who", ["", "a.b", "192.0.2.0/24", "*", ">", "a b", "x" * 65, "192.0.2.1:80"])
 def test_neither_device_nor_address(who: str) -> None:
-    """What is no id and no address gets into no key."""
+    """A text that is neither an id nor an address has no key."""
     with pytest.raises(DeviceError):
         ban_key(who)
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker of this file."""
+    """A broker for this file."""
     with running_broker(tmp_path_factory.mktemp("bans")) as running:
         yield running
 
 
 def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
-    """Bans stand in the order of their ends, a newer one replaces, a lifted or ended one is gone."""
+    """Bans are listed in the order of their ends, a newer one replaces an older one, a lifted or ended one is gone."""
     del tmp_path
 
     async def check() -> None:

@@ -15,7 +15,7 @@ NOW_S = 1_790_000_000.0
 
 
 def test_a_secret_matches_its_hash_and_no_other_does() -> None:
-    """Only the secret itself matches, whose text isn't in the hash, and two hashes of it differ."""
+    """Only the secret itself matches its hash, the hash does not contain it, and two hashes of it differ."""
     secret, other = credentials.new_secret(), credentials.new_secret()
     hashes = [credentials.hash_secret(secret) for _ in range(2)]
     assert re.fullmatch(r"[a-z2-7]{32}", secret)
@@ -39,34 +39,35 @@ def test_a_secret_matches_its_hash_and_no_other_does() -> None:
     ],
 )
 def test_a_damaged_hash_matches_nothing(hash_: str) -> None:
-    """Whatever stands in the registry, the answer is no and never an exception."""
+    """An invalid hash matches nothing and raises nothing."""
     assert not credentials.verify_secret("secret", hash_)
 
 
 @given(secret=st.text(max_size=300), hash_=st.text(max_size=120))
 @settings(max_examples=200, deadline=None)
 def test_nothing_raises(secret: str, hash_: str) -> None:
-    """Any text against any other is an answer."""
+    """Any text and any hash give an answer."""
     assert not credentials.verify_secret(secret, hash_)
     assert not credentials.verify_secret(secret, credentials.hash_secret("not this one, I hope"))
 
 
-def test_a_lone_surrogate_is_no_secret() -> None:
-    """A text that has no UTF-8 is refused."""
+def test_a_lone_surrogate_is_rejected() -> None:
+    """A text without a UTF-8 encoding is rejected."""
     assert not credentials.verify_secret("\ud800", credentials.hash_secret("secret"))
 
 
-def test_a_signed_token_is_good_until_its_end() -> None:
-    """It names its device and when it was made, up to its end and not at it."""
+def test_a_signed_token_is_valid_until_its_end() -> None:
+    """A token has its device and creation time, and is valid until before its end."""
     token = credentials.sign_token(KEY, "a" * 20, NOW_S + 60, NOW_S)
-    assert credentials.check_token(KEY, token, NOW_S) == ("a" * 20, NOW_S)
-    assert credentials.check_token(KEY, token, NOW_S + 59.9) is not None
-    assert credentials.check_token(KEY, token, NOW_S + 60) is None
-    assert credentials.check_token(KEY, token, NOW_S - 3600) is None
+    claims = credentials.DeviceTokenClaims("a" * 20, NOW_S, NOW_S + 60)
+    assert credentials.verify_token(KEY, token, NOW_S) == claims
+    assert credentials.verify_token(KEY, token, NOW_S + 59.9) is not None
+    assert credentials.verify_token(KEY, token, NOW_S + 60) is None
+    assert credentials.verify_token(KEY, token, NOW_S - 3600) is None
 
 
-def test_a_token_of_another_key_or_algorithm_is_none() -> None:
-    """Neither another deployment's token nor one without a signature nor a changed one passes."""
+def test_a_token_of_another_key_or_algorithm_is_rejected() -> None:
+    """A token of another deployment, without a signature, or changed is rejected."""
     token = credentials.sign_token(KEY, "a" * 20, NOW_S + 60, NOW_S)
     head, claims, signature = token.split(".")
     unsigned = "eyJhbGciOiJub25lIn0"
@@ -80,12 +81,12 @@ def test_a_token_of_another_key_or_algorithm_is_none() -> None:
         "a.b.c",
         f"{head}.{claims}.{'A' * 2000}",
     ):
-        assert credentials.check_token(KEY, other, NOW_S) is None
+        assert credentials.verify_token(KEY, other, NOW_S) is None
 
 
 @given(st.text(max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_no_token(text: str) -> None:
-    """No text raises, and none is a token."""
+    """No text raises an exception or passes as a token."""
     for token in (text, f"{text}.{text}.{text}", f"eyJhbGciOiJIUzI1NiJ9.{text}.A"):
-        assert credentials.check_token(KEY, token, NOW_S) is None
+        assert credentials.verify_token(KEY, token, NOW_S) is None

@@ -1,4 +1,4 @@
-"""Devices as CSV: in, out, and all or nothing."""
+"""Devices as CSV: export, and import of all or none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from headcount.devices.csv_table import (
     parse_devices,
     split_cell,
 )
-from headcount.devices.registry import MAX_LABEL_CHARS, Registry, new_handle
+from headcount.devices.device_fields import MAX_LABEL_CHARS
+from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import Device, Seen
 from headcount.messages.topics import KINDS
@@ -38,7 +39,7 @@ GROUPS = st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True), max_siz
 def test_what_is_exported_can_be_imported(
     label: str, aliases: list[str], groups: list[str], kind: str, gateway: bool, app: str
 ) -> None:
-    """Any device's own fields come back from a table as they were, whatever signs they hold."""
+    """An exported device is imported with the same fields, whatever characters they contain."""
     assert kind in KINDS
     device = Device(
         id=new_handle(),
@@ -57,14 +58,14 @@ def test_what_is_exported_can_be_imported(
 
 
 @given(st.lists(TEXTS.filter(bool), max_size=6))
-def test_several_texts_fit_into_one_cell(texts: list[str]) -> None:
+def test_several_values_fit_into_one_cell(texts: list[str]) -> None:
     """Joining and splitting is the identity."""
     assert split_cell(join_cell(texts)) == texts
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=5))
 def test_no_cell_is_a_formula(cells: list[str]) -> None:
-    """Nothing that a spreadsheet gets from us begins like a formula."""
+    """No exported cell starts like a formula."""
     (read,) = csv.reader(io.StringIO(csv_line(cells)))
     assert not [cell for cell in read if cell.startswith(("=", "+", "-", "@"))]
 
@@ -72,37 +73,40 @@ def test_no_cell_is_a_formula(cells: list[str]) -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("", "names no column `kind`"),
-        ("label\nx\n", "names no column `kind`"),
+        ("", "there is no column `kind`"),
+        ("label\nx\n", "there is no column `kind`"),
         ("kind,colour\nperson,red\n", "'colour'"),
-        ("kind,kind\nperson,person\n", "twice"),
+        ("kind,kind\nperson,person\n", "duplicated"),
         ("kind\n", "has no devices"),
         ("kind\nperson\ncat\n", "line 3: kind: is 'cat'"),
         ("kind,label\nperson\n", "line 2: 1 cells"),
-        (f"kind,label\nperson,{'x' * (MAX_LABEL_CHARS + 1)}\n", "line 2: label: is 101 characters"),
-        ('kind,label\nperson,"a\nb"\n', "line 3: label: holds characters"),
+        (f"kind,label\nperson,{'x' * (MAX_LABEL_CHARS + 1)}\n", "line 2: label: 101 characters"),
+        ('kind,label\nperson,"a\nb"\n', "line 3: label: contains characters"),
         ('kind,label\nperson,"a"b\n', "line 2: "),
         ("kind,site\nperson,elsewhere\n", "line 2: site: is 'elsewhere'"),
         ("kind,gateway\nperson,maybe\n", "line 2: gateway: is 'maybe'"),
         ("kind,groups\nperson,a b\n", "line 2: groups"),
-        ("kind,aliases\nperson,iotp/1\nperson,iotp/2;iotp/1\n", "line 3: aliases: 'iotp/1' is on line 2"),
+        (
+            "kind,aliases\nperson,iotp/1\nperson,iotp/2;iotp/1\n",
+            "line 3: aliases: 'iotp/1' is also on line 2",
+        ),
     ],
 )
-def test_a_bad_table_is_refused_with_the_line(table: str, problem: str) -> None:
-    """The error names the line and what is wrong there."""
+def test_a_bad_table_is_rejected_with_the_line(table: str, problem: str) -> None:
+    """The error names the line and the problem."""
     with pytest.raises(DeviceError) as caught:
         parse_devices(table, "ul")
     assert problem in str(caught.value)
 
 
-def test_all_bad_lines_are_named_at_once() -> None:
-    """Whoever mends a table needn't try it once for each mistake."""
+def test_all_bad_lines_are_reported() -> None:
+    """One attempt reports the problems of all lines."""
     with pytest.raises(DeviceError, match=r"(?s)line 2.*line 4"):
         parse_devices("kind\ncat\nperson\ndog\n", "ul")
 
 
 def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
-    """Every row becomes a device with a secret of its own; where one is refused, nothing is left of any."""
+    """Every row becomes a device with its own secret; if one is rejected, none is registered."""
 
     async def run() -> None:
         async with open_broker(tmp_path) as broker:

@@ -23,7 +23,7 @@ from nats_fixture import PASSWORD, internal_client, open_broker
 
 @asynccontextmanager
 async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, OneTimeLinks, Bucket]]:
-    """A registry and its links over a broker of their own."""
+    """A registry and its links, with their own broker."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
         bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
@@ -33,12 +33,12 @@ async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, OneTimeLinks
 
 
 def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
-    """The first who shows it gets a secret that is new; then it is over, and nothing of it is kept."""
+    """The first use returns a new secret; then the link is used up, and nothing of it is stored."""
 
     async def run() -> None:
         async with open_links(tmp_path) as (registry, links, bucket):
             device, first = await registry.add("ul", "person", label="Ford")
-            code, shown = await links.link(device.id)
+            code, shown = await links.create_link(device.id)
             assert shown.id == device.id
             assert not [key for key in await bucket.newest() if code in key]
             assert not [each for each in (await bucket.newest()).values() if code.encode() in each.value]
@@ -47,21 +47,21 @@ def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
             assert again.label == "Ford"
             assert credentials.verify_secret(secret, again.secret)
             assert not credentials.verify_secret(first, again.secret)
-            with pytest.raises(DeviceError, match="unknown, used or over"):
+            with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(code)
             assert set(await bucket.newest()) == {f"device.{device.id}"}
 
     asyncio.run(run())
 
 
-def test_of_many_at_the_same_moment_one_gets_in(tmp_path: Path) -> None:
-    """Twenty who show the same link at once: one gets credentials, the others learn nothing."""
+def test_one_of_many_concurrent_uses_succeeds(tmp_path: Path) -> None:
+    """Of twenty concurrent uses of a link one gets credentials, the others an error."""
 
     async def run() -> None:
         async with open_links(tmp_path) as (registry, links, _):
             device, _ = await registry.add("ul", "person")
             for _ in range(5):
-                code, _ = await links.link(device.id)
+                code, _ = await links.create_link(device.id)
                 answers = await asyncio.gather(
                     *(links.redeem(code) for _ in range(20)), return_exceptions=True
                 )
@@ -71,12 +71,12 @@ def test_of_many_at_the_same_moment_one_gets_in(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_each_claim_code_makes_one_device(tmp_path: Path) -> None:
-    """Codes can be typed as people type them, and each gives one new device of its kind and groups."""
+def test_each_claim_code_registers_one_device(tmp_path: Path) -> None:
+    """A code may contain common typing mistakes, and registers one new device of its kind and groups."""
 
     async def run() -> None:
         async with open_links(tmp_path) as (registry, links, bucket):
-            codes = await links.claims("ul", "vehicle", 150, ["fleet"])
+            codes = await links.create_claim_codes("ul", "vehicle", 150, ["fleet"])
             assert len(set(codes)) == 150
             assert len(await bucket.newest("link.*")) == 150
             written = codes[0].upper().replace("-", " ").replace("O", "0").replace("L", "1").replace("B", "8")
@@ -87,28 +87,28 @@ def test_each_claim_code_makes_one_device(tmp_path: Path) -> None:
                 assert credentials.verify_secret(secret, device.secret)
                 devices.append(device)
             assert set(await registry.all()) == {device.id for device in devices}
-            with pytest.raises(DeviceError, match="unknown, used or over"):
+            with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(codes[0])
             for count in (0, MAX_CLAIM_CODES + 1):
-                with pytest.raises(DeviceError, match="can be made at once"):
-                    await links.claims("ul", "person", count)
+                with pytest.raises(DeviceError, match="must be"):
+                    await links.create_claim_codes("ul", "person", count)
             with pytest.raises(DeviceError, match="groups"):
-                await links.claims("ul", "person", 1, ["no good"])
+                await links.create_claim_codes("ul", "person", 1, ["no good"])
 
     asyncio.run(run())
 
 
-def test_links_end_by_time_and_by_revoking(tmp_path: Path) -> None:
-    """A link is over at its end by our clock, removed by the server's, and revoked on demand."""
+def test_links_expire_and_can_be_revoked(tmp_path: Path) -> None:
+    """A link expires by our clock, is removed by the server's, and can be revoked."""
 
     async def run() -> None:
         async with open_links(tmp_path) as (registry, links, bucket):
             device, _ = await registry.add("ul", "person")
             other, _ = await registry.add("ul", "person")
-            code, _ = await links.link(device.id)
-            kept, _ = await links.link(other.id)
-            assert await registry.end_links(device.id) == 1
-            with pytest.raises(DeviceError, match="unknown, used or over"):
+            code, _ = await links.create_link(device.id)
+            kept, _ = await links.create_link(other.id)
+            assert await registry.revoke_links(device.id) == 1
+            with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(code)
             key = next(iter(await bucket.newest("link.*")))
             entry = (await bucket.newest(key))[key]
@@ -116,43 +116,43 @@ def test_links_end_by_time_and_by_revoking(tmp_path: Path) -> None:
             async with asyncio.timeout(20):
                 while await bucket.newest(key):  # noqa: ASYNC110  # the server has no event for it
                     await asyncio.sleep(0.2)
-            with pytest.raises(DeviceError, match="unknown, used or over"):
+            with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(kept)
-            over = Link(site="ul", kind="person", device=other.id, expires=time.time() - 1)
-            await bucket.put("link.over", msgspec.json.encode(over))
-            lasting, _ = await links.link(other.id)
-            assert await links.erase_over() == 1
-            assert "link.over" not in await bucket.newest()
+            expired = Link(site="ul", kind="person", device=other.id, expires=time.time() - 1)
+            await bucket.put("link.expired", msgspec.json.encode(expired))
+            lasting, _ = await links.create_link(other.id)
+            assert await links.erase_expired() == 1
+            assert "link.expired" not in await bucket.newest()
             assert (await links.redeem(lasting))[0].id == other.id
             for within_s in (5, 10**9):
-                with pytest.raises(DeviceError, match="lasts"):
-                    await links.link(device.id, within_s)
+                with pytest.raises(DeviceError, match="must be"):
+                    await links.create_link(device.id, within_s)
 
     asyncio.run(run())
 
 
-def test_a_link_leads_to_no_device_that_is_disabled_or_gone(tmp_path: Path) -> None:
-    """There is no new link for such a device, and one that was made before is refused."""
+def test_a_link_to_a_disabled_or_removed_device_is_rejected(tmp_path: Path) -> None:
+    """A disabled or removed device gets no new link, and its earlier links are rejected."""
 
     async def run() -> None:
         async with open_links(tmp_path) as (registry, links, _):
             device, _ = await registry.add("ul", "person")
-            code, _ = await links.link(device.id)
-            other, _ = await links.link(device.id)
+            code, _ = await links.create_link(device.id)
+            other, _ = await links.create_link(device.id)
             await registry.rotate(device.id)
-            with pytest.raises(DeviceError, match="unknown, used or over"):
+            with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(other)
             await registry.disable(device.id)
             with pytest.raises(DeviceError, match="is disabled"):
-                await links.link(device.id)
-            with pytest.raises(DeviceError, match="unknown, used or over"):
+                await links.create_link(device.id)
+            with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(code)
             await registry.remove(device.id)
-            for id_ in (device.id, "nobody", "*"):
-                with pytest.raises(DeviceError, match="isn't registered"):
-                    await links.link(id_)
+            for id_ in (device.id, "unknown", "*"):
+                with pytest.raises(DeviceError, match="is not registered"):
+                    await links.create_link(id_)
             for text in ("", "x" * 1000, ">", "a" * 16, "a" * 32, "\ud800"):
-                with pytest.raises(DeviceError, match="unknown, used or over"):
+                with pytest.raises(DeviceError, match="unknown, used or expired"):
                     await links.redeem(text)
 
     asyncio.run(run())

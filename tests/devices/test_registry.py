@@ -1,4 +1,4 @@
-"""The registry of devices, over a real broker."""
+"""The device registry, with a real broker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ import msgspec
 import pytest
 
 from headcount.devices import credentials
-from headcount.devices.device_filter import MAX_PAGE_SIZE, page
-from headcount.devices.registry import (
-    MAX_ALIASES,
-    MAX_GROUPS,
-    MAX_LABEL_CHARS,
-    Registry,
-    encode_device,
-    new_handle,
-)
+from headcount.devices.device_fields import MAX_ALIASES, MAX_GROUPS, MAX_LABEL_CHARS
+from headcount.devices.device_filter import MAX_PAGE_SIZE, DeviceFilter
+from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, AliasOf, Device, Seen
 from headcount.messages.topics import HANDLE, KINDS
@@ -31,7 +25,7 @@ from nats_fixture import PASSWORD, internal_client, open_broker
 
 @asynccontextmanager
 async def open_registry(folder: Path) -> AsyncIterator[tuple[Registry, Bucket]]:
-    """A registry over a broker of its own, and its bucket."""
+    """A registry with its own broker, and its bucket."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
         log = client.jetstream()
@@ -41,13 +35,13 @@ async def open_registry(folder: Path) -> AsyncIterator[tuple[Registry, Bucket]]:
 
 
 def on_disk(folder: Path, *needles: bytes) -> set[bytes]:
-    """Which of these bytes are in any file."""
+    """Those of the byte strings that any file contains."""
     files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
     return {needle for needle in needles if any(needle in data for data in files)}
 
 
 def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
-    """The handle is random, the secret is told once and kept as a hash, and a new one replaces it."""
+    """The handle is random, the secret is returned once and stored as a hash, and rotation replaces it."""
 
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, bucket):
@@ -72,8 +66,8 @@ def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_nothing_is_left_of_what_was_replaced_or_removed(tmp_path: Path) -> None:
-    """Old labels, aliases and hashes are gone from the disk at once, and all of it after `forget`."""
+def test_replaced_and_removed_values_are_overwritten(tmp_path: Path) -> None:
+    """Old labels, aliases and hashes are soon gone from the disk, and everything after `forget`."""
 
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, _):
@@ -91,7 +85,7 @@ def test_nothing_is_left_of_what_was_replaced_or_removed(tmp_path: Path) -> None
             removed = await registry.remove(device.id)
             assert (removed.status, removed.label, removed.secret) == ("erasing", "", "")
             assert removed.aliases == ["iotp/trillian"]
-            with pytest.raises(DeviceError, match="isn't registered"):
+            with pytest.raises(DeviceError, match="is not registered"):
                 await registry.enable(device.id)
             await registry.forget(device.id)
             assert await registry.all() == {kept.id: kept}
@@ -102,8 +96,8 @@ def test_nothing_is_left_of_what_was_replaced_or_removed(tmp_path: Path) -> None
     asyncio.run(run())
 
 
-def test_a_name_of_another_format_leads_to_one_device(tmp_path: Path) -> None:
-    """An alias is refused while it leads elsewhere, is free when it is given up, and its key says nothing."""
+def test_an_alias_leads_to_one_device(tmp_path: Path) -> None:
+    """An alias is rejected while another device has it, free once that device drops it, and its key reveals nothing."""
 
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, bucket):
@@ -127,8 +121,8 @@ def test_a_name_of_another_format_leads_to_one_device(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_an_alias_left_by_somebody_who_was_killed_is_taken_over(tmp_path: Path) -> None:
-    """A key that leads nowhere is nobody's, once it is too old to be in the making."""
+def test_an_alias_of_an_interrupted_change_is_taken_over(tmp_path: Path) -> None:
+    """An alias key without a device can be claimed once it is too old to be an unfinished change."""
 
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, bucket):
@@ -136,15 +130,15 @@ def test_an_alias_left_by_somebody_who_was_killed_is_taken_over(tmp_path: Path) 
             await bucket.replace(key, msgspec.json.encode(AliasOf(new_handle())), 0)
             with pytest.raises(DeviceError, match="leads to another device"):
                 await registry.add("ul", "person", aliases=["iotp/7"])
-            registry.unfinished_s = 0.0
+            registry.unfinished_claim_s = 0.0
             device, _ = await registry.add("ul", "person", aliases=["iotp/7"])
             assert await registry.by_alias("iotp/7") == device.id
 
     asyncio.run(run())
 
 
-def test_many_at_the_same_time(tmp_path: Path) -> None:
-    """Changes that overtake each other all take effect, and one of many gets an alias."""
+def test_concurrent_changes(tmp_path: Path) -> None:
+    """Concurrent changes all take effect, and one of many claims gets an alias."""
 
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, _):
@@ -171,28 +165,28 @@ def test_many_at_the_same_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"label": "x" * (MAX_LABEL_CHARS + 1)}, "characters long"),
-        ({"label": "a\nb"}, "can't be printed"),
-        ({"label": "a\u202eb"}, "can't be printed"),
-        ({"label": " a"}, "begins or ends"),
+        ({"label": "x" * (MAX_LABEL_CHARS + 1)}, "101 characters"),
+        ({"label": "a\nb"}, "not printable"),
+        ({"label": "a\u202eb"}, "not printable"),
+        ({"label": " a"}, "starts or ends"),
         ({"label": 7}, "Expected `str`"),
-        ({"groups": [f"g{i}" for i in range(MAX_GROUPS + 1)]}, "the most"),
+        ({"groups": [f"g{i}" for i in range(MAX_GROUPS + 1)]}, "the maximum"),
         ({"groups": ["a b"]}, "A-Z a-z"),
-        ({"groups": ["a", "a"]}, "twice"),
-        ({"aliases": [f"iotp/{i}" for i in range(MAX_ALIASES + 1)]}, "the most"),
+        ({"groups": ["a", "a"]}, "duplicate"),
+        ({"aliases": [f"iotp/{i}" for i in range(MAX_ALIASES + 1)]}, "the maximum"),
         ({"aliases": [""]}, "empty"),
         ({"certificate": "AB"}, "SHA-256"),
         ({"status": "erasing"}, "Remove the device"),
         ({"status": "odd"}, "Invalid enum value"),
-        ({"secret": "mine"}, "can't be changed"),
-        ({"id": "mine"}, "can't be changed"),
+        ({"secret": "mine"}, "cannot be changed"),
+        ({"id": "mine"}, "cannot be changed"),
     ],
 )
-def test_what_is_no_device_is_refused(fields: dict[str, Any], problem: str) -> None:
+def test_invalid_fields_are_rejected(fields: dict[str, Any], problem: str) -> None:
     """Every field has a limit; the error names the field and the limit, and nothing is written."""
 
     async def run() -> None:
-        registry = Registry(None, PASSWORD)  # type: ignore[arg-type]  # it is refused before
+        registry = Registry(None, PASSWORD)  # type: ignore[arg-type]  # it is rejected before
         with pytest.raises(DeviceError, match=problem):
             await registry.add("ul", "person", **fields)
 
@@ -200,7 +194,7 @@ def test_what_is_no_device_is_refused(fields: dict[str, Any], problem: str) -> N
 
 
 def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
-    """Pages follow each other without gap or repetition, each filter narrows, and last seen goes along."""
+    """Pages follow each other without gap or repetition, each filter applies, and last seen is included."""
 
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
@@ -215,29 +209,31 @@ def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
             ids: list[str] = []
             after = ""
             while True:
-                found = await registry.list("ul", after=after, limit=3)
+                found = await registry.list(DeviceFilter("ul", after=after, limit=3))
                 ids += [device.id for device in found.devices]
                 after = found.after
                 if not after:
                     break
             assert len(ids) == 7
             assert ids == sorted(set(ids))
-            assert len((await registry.list("ul", kind="person")).devices) == 3
-            assert len((await registry.list("ul", group="odd")).devices) == 3
-            assert [each.label for each in (await registry.list("ul", text="dEVICE 5")).devices] == [
-                "Device 5"
-            ]
+            assert len((await registry.list(DeviceFilter("ul", kind="person"))).devices) == 3
+            assert len((await registry.list(DeviceFilter("ul", group="odd"))).devices) == 3
+            assert [
+                each.label for each in (await registry.list(DeviceFilter("ul", text="dEVICE 5"))).devices
+            ] == ["Device 5"]
             await registry.disable(ids[0])
-            assert [each.id for each in (await registry.list("ul", status="disabled")).devices] == ids[:1]
+            assert [
+                each.id for each in (await registry.list(DeviceFilter("ul", status="disabled"))).devices
+            ] == ids[:1]
             await seen.put(ids[1], msgspec.json.encode(Seen(5.0, True, "here")))
-            assert (await registry.list("ul")).seen == {ids[1]: Seen(5.0, True, "here")}
+            assert (await registry.list(DeviceFilter("ul"))).seen == {ids[1]: Seen(5.0, True, "here")}
             await client.close()
 
     asyncio.run(run())
 
 
 def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
-    """The registry has no size at which reading it whole fails."""
+    """Reading the whole registry works at any size."""
 
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, bucket):
@@ -245,12 +241,13 @@ def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
                 id_: Device(id=id_, site="ul", kind="person") for id_ in (new_handle() for _ in range(2500))
             }
             writes = [
-                bucket.put(DEVICE_KEY.format(id=id_), encode_device(each)) for id_, each in devices.items()
+                bucket.put(DEVICE_KEY.format(id=id_), msgspec.json.encode(each))
+                for id_, each in devices.items()
             ]
             await asyncio.gather(*writes)
             found = await registry.all()
             assert found == devices
             assert list(found) == sorted(found)
-            assert len(page(found.values(), "ul", limit=10_000).devices) == MAX_PAGE_SIZE
+            assert len(DeviceFilter("ul", limit=10_000).page(found.values(), {}).devices) == MAX_PAGE_SIZE
 
     asyncio.run(run())

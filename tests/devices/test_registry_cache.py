@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from headcount.devices.device_filter import page
+from headcount.devices.device_filter import DeviceFilter
 from headcount.devices.registry import Registry, new_handle
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messages.records import Device, Seen
@@ -19,14 +19,14 @@ from nats_fixture import PASSWORD, internal_client, open_broker
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110  # what others do has no event here
             await asyncio.sleep(0.02)
 
 
 def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
-    """What was there, what is added, changed, seen and erased meanwhile are all in the copy; hashes aren't."""
+    """Existing devices and all later changes, connections and erasures are in the copy; hashes are not."""
 
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
@@ -38,27 +38,29 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             first, _ = await registry.add("ul", "person", label="First", aliases=["iotp/1"])
             await seen.put(first.id, msgspec.json.encode(Seen(1.0, False, "a")))
             copy = RegistryCache()
-            keeping = asyncio.create_task(copy.keep(lambda: watching))
+            running = asyncio.create_task(copy.run(lambda: watching))
             await asyncio.wait_for(copy.ready.wait(), 20)
             kept = copy.get(first.id)
             assert kept is not None
             assert (kept.label, kept.secret) == ("First", "")
             assert copy.by_alias("iotp/1") == first.id
-            assert copy.list("ul").seen == {first.id: Seen(1.0, False, "a")}
+            assert copy.list(DeviceFilter("ul")).seen == {first.id: Seen(1.0, False, "a")}
             second, _ = await registry.add("ul", "vehicle", label="Second")
             await until(lambda: len(copy) == 2)
             await registry.change(first.id, aliases=["iotp/2"])
             await until(lambda: copy.by_alias("iotp/2") == first.id)
             assert copy.by_alias("iotp/1") is None
-            assert [each.id for each in copy.list("ul").devices] == sorted([first.id, second.id])
+            assert [each.id for each in copy.list(DeviceFilter("ul")).devices] == sorted(
+                [first.id, second.id]
+            )
             await seen.put(second.id, msgspec.json.encode(Seen(2.0, True, "b")))
             await until(lambda: second.id in copy.seen)
             await registry.remove(first.id)
             await registry.forget(first.id)
             await until(lambda: len(copy) == 1)
             assert copy.by_alias("iotp/2") is None
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             await client.close()
             await watching.close()
 
@@ -66,7 +68,7 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
 
 
 def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
-    """What happened while nobody listened is in the copy once it is connected again."""
+    """Changes during an outage are in the copy once it is connected again."""
 
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
@@ -76,15 +78,15 @@ def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
             gone, _ = await registry.add("ul", "person")
             using = [first]
             copy = RegistryCache()
-            keeping = asyncio.create_task(copy.keep(lambda: using[0]))
+            running = asyncio.create_task(copy.run(lambda: using[0]))
             await until(lambda: len(copy) == 1)
             await first.close()
             added, _ = await registry.add("ul", "person")
             await registry.forget(gone.id)
             using[0] = second
             await until(lambda: copy.get(added.id) is not None and copy.get(gone.id) is None)
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             await client.close()
             await second.close()
 
@@ -92,7 +94,7 @@ def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
 
 
 def test_pages_of_the_copy_are_those_of_all_devices() -> None:
-    """After any puts and drops, the copy gives the same pages as a sorted list of what is there."""
+    """After any puts and drops, the copy returns the same pages as a sorted list of the devices."""
     chance = random.Random(5)
     copy, plain = RegistryCache(), dict[str, Device]()
     for _ in range(600):
@@ -108,8 +110,9 @@ def test_pages_of_the_copy_are_those_of_all_devices() -> None:
     everything = [plain[id_] for id_ in sorted(plain)]
     after = ""
     while True:
-        found = copy.list("ul", text="ann", after=after, limit=7)
-        assert found == page(everything, "ul", text="ann", after=after, limit=7)
+        wanted = DeviceFilter("ul", text="ann", after=after, limit=7)
+        found = copy.list(wanted)
+        assert found == wanted.page(everything, {})
         after = found.after
         if not after:
             break

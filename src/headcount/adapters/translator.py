@@ -139,7 +139,7 @@ async def run(
         tally, directory = Tally(), RegistryCache()
         adapter = _Adapter(client, site_id, Names(secret, directory), vehicles, tally)
         async with asyncio.TaskGroup() as loops:
-            keeping = loops.create_task(directory.keep(lambda: client), name="registry")
+            keeping = loops.create_task(directory.run(lambda: client), name="registry")
             loops.create_task(_report(client, tally, worker, stop), name="metrics")
             # before the registry is known, a registered device would get another name
             ready = loops.create_task(_either(directory.ready, stop))

@@ -96,7 +96,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     async with parts.link.open():
         following = asyncio.create_task(parts.follow(), name="api: who is known")
-        copying = asyncio.create_task(parts.directory.keep(lambda: parts.nats), name="api: devices")
+        copying = asyncio.create_task(parts.directory.run(lambda: parts.nats), name="api: devices")
         try:
             yield
         finally:

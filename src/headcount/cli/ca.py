@@ -10,7 +10,7 @@ import click
 
 from headcount.access.audit_log import Audit
 from headcount.cli.core import at_the_core, core_options
-from headcount.devices.audit_subjects import subject_of
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.registry import Registry
 from headcount.errors import CertificateError
 from headcount.messaging.kv import Bucket
@@ -105,7 +105,7 @@ async def _register(settings: Settings, device: str, digest: str) -> None:
         changed = await Registry(Bucket(client, log, DEVICE_BUCKET), secret).change(
             device, certificate=digest
         )
-        subject = await subject_of(client, changed.kind, device)
+        subject = await daily_pseudonym(client, changed.kind, device)
         await Audit(client, log, secret).record(
             "device.change", "command line", subject, {"certificate": True}
         )

@@ -20,9 +20,9 @@ from headcount.access.audit_log import Audit, Value
 from headcount.api.schemas.devices import told, told_page
 from headcount.cli.core import at_the_core, core_options
 from headcount.cli.device_data import COMMAND_LINE, COMMANDS, seconds
-from headcount.devices.audit_subjects import subject_of
-from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DevicePage
+from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter, DevicePage
 from headcount.devices.one_time_links import OneTimeLinks
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.registry import Registry, unknown_device
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso
@@ -59,7 +59,7 @@ class Desk:
 
     async def note(self, action: str, device: Device, **detail: Value) -> None:
         """Write down what is done to a device, before it is done."""
-        subject = await subject_of(self.client, device.kind, device.id)
+        subject = await daily_pseudonym(self.client, device.kind, device.id)
         await self.audit.record(action, COMMAND_LINE, subject, {"site": device.site, **detail})
 
 
@@ -183,9 +183,7 @@ def list_(
 
     async def work() -> DevicePage:
         async with open_desk(settings) as desk:
-            return await desk.registry.list(
-                site, kind=kind, status=status, group=group, text=text, after=after, limit=limit
-            )
+            return await desk.registry.list(DeviceFilter(site, kind, status, group, text, after, limit))
 
     page = asyncio.run(work())
     if as_json:

@@ -16,9 +16,8 @@ from nats.aio.client import Client
 
 from headcount.access.audit_log import Audit, Value
 from headcount.cli.core import at_the_core, core_options
-from headcount.devices.audit_subjects import subject_of
 from headcount.devices.commands import OPEN_STATES, CommandStore
-from headcount.devices.pseudonym_keys import PseudonymKeys
+from headcount.devices.pseudonym_keys import PseudonymKeys, daily_pseudonym
 from headcount.devices.registry import Registry
 from headcount.devices.trace import (
     DEFAULT_LIMIT,
@@ -77,7 +76,7 @@ class _Core:
     async def record(self, action: str, kind: Kind, device: str, detail: dict[str, Value]) -> None:
         """Write it down, with the device's name of today."""
         audit = Audit(self.client, self.client.jetstream(), self.secret)
-        await audit.record(action, COMMAND_LINE, await subject_of(self.client, kind, device), detail)
+        await audit.record(action, COMMAND_LINE, await daily_pseudonym(self.client, kind, device), detail)
 
 
 @contextlib.asynccontextmanager

@@ -145,7 +145,7 @@ def link(
         async with open_desk(settings) as desk:
             found = await desk.known(id_)
             await desk.note("device.link", found, within_s=int(within_s))
-            return (await desk.links.link(id_, int(within_s)))[0]
+            return (await desk.links.create_link(id_, int(within_s)))[0]
 
     code = asyncio.run(work())
     links, expires = provisioning_links(base, code), iso(time.time() + within_s)
@@ -201,7 +201,7 @@ async def _claims(
 ) -> list[str]:
     detail: dict[str, Any] = {"site": site, "kind": kind, "codes": count, "groups": " ".join(groups)}
     await desk.audit.record("device.claims", COMMAND_LINE, "", detail)
-    return await desk.links.claims(site, kind, count, groups, within_s)
+    return await desk.links.create_claim_codes(site, kind, count, groups, within_s)
 
 
 def _base(url: str) -> str:

@@ -1,1 +1,1 @@
-"""Devices: under which name they may be spoken of."""
+"""Devices: registry, authentication, permissions, commands, pseudonyms."""

@@ -223,7 +223,7 @@ class DeviceAuthenticator:
         if not password:
             return "password"
         if credentials.is_token(password):
-            signed = credentials.read_token(self._token_key, password, now_s)
+            signed = credentials.verify_token(self._token_key, password, now_s)
             if signed is None or signed.device != account.id or signed.issued_s < account.valid_from:
                 return "password"
             return _Proof(signed.expires_s)

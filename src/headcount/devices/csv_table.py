@@ -1,8 +1,8 @@
-"""Devices as CSV: a table that people fill in, and one of all that is registered; pure but for the import.
+"""Devices as CSV: import and export; pure except for the import.
 
-A cell that a spreadsheet would take for a formula (it begins with = + - @, or with an apostrophe) gets an
-apostrophe before it, which the import takes away again. Several groups or aliases in one cell have
-semicolons between; a semicolon or backslash inside one has a backslash before it.
+A cell that a spreadsheet would interpret as a formula (it starts with = + - @ or an apostrophe) is prefixed
+with an apostrophe, which the import removes. Groups and aliases in one cell are separated by semicolons; a
+semicolon or backslash inside a value is escaped with a backslash.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headcount.devices.device_fields import apply_changes
 from headcount.devices.provisioning import provisioning_links
-from headcount.devices.registry import Registry, apply_changes, new_handle
-from headcount.errors import AliasTakenError, DeviceError, LogError
+from headcount.devices.registry import Registry, alias_taken, new_handle
+from headcount.errors import DeviceError, LogError
 from headcount.messages.records import Device, Seen
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 
-#: Devices of one import.
+#: Maximum number of devices in one import.
 MAX_ROWS = 100_000
-#: Of an import's text, in characters.
+#: Maximum length of an import.
 MAX_CHARACTERS = 64 << 20
-#: What an import may give; only `kind` must be there.
+#: Columns of an import; only `kind` is required.
 IMPORT_COLUMNS = ("kind", "label", "groups", "aliases", "gateway", "firmware", "app")
-#: What an export has besides; an import reads past it, so that an export can be imported elsewhere.
+#: Additional columns of an export; an import ignores them, so that an export can be imported elsewhere.
 EXPORT_ONLY_COLUMNS = ("id", "site", "status", "created", "last_seen")
 EXPORT_COLUMNS = ("id", "site", "kind", "label", "groups", "aliases", "gateway", "firmware", "app", "status", "created", "last_seen")  # fmt: skip
 SECRET_COLUMNS = ("id", "secret", "label")
 CODE_COLUMNS = ("code", "expires", "owntracks", "page")
-_FORMULA = "=+-@＝＋－＠'"  # noqa: RUF001  # spreadsheets take the wide ones, too
+_FORMULA = "=+-@＝＋－＠'"  # noqa: RUF001  # spreadsheets accept the full-width ones, too
 _MAX_PROBLEMS = 20
 _BATCH = 50
 _YES, _NO = ("yes", "true", "1"), ("no", "false", "0", "")
@@ -42,15 +43,15 @@ _SPLIT = re.compile(r"(?:[^;\\]|\\.)+")
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """A device that is to be registered."""
+    """A device to register."""
 
-    number: int  # the line of the file on which it ends
+    number: int  # of the last line of this row in the file
     kind: Kind
     fields: dict[str, Any] = field(default_factory=dict)
 
 
 def export_devices(devices: Iterable[Device], seen: Mapping[str, Seen]) -> Iterator[str]:
-    """The table of devices, line by line, the header first."""
+    """The table of devices, line by line, starting with the header."""
     yield csv_line(EXPORT_COLUMNS)
     for device in devices:
         last = seen.get(device.id)
@@ -80,7 +81,7 @@ def csv_line(cells: Iterable[str]) -> str:
 
 
 def claim_codes_csv(made: Iterable[str], base: str, expires: float) -> str:
-    """The table of claim codes with their links, under which address phones reach the API."""
+    """The table of claim codes with their links; `base` is the public URL of the API."""
     lines = [csv_line(CODE_COLUMNS)]
     for code in made:
         links = provisioning_links(base, code)
@@ -88,29 +89,29 @@ def claim_codes_csv(made: Iterable[str], base: str, expires: float) -> str:
     return "".join(lines)
 
 
-def parse_devices(text: str, site: str, most: int = MAX_ROWS) -> list[DeviceRow]:
-    """The devices that a table wants registered on a site; all rows are usable, or none is taken.
+def parse_devices(text: str, site: str, max_rows: int = MAX_ROWS) -> list[DeviceRow]:
+    """Parse a table of devices to register on a site.
 
     Raises:
-        DeviceError: with the first 20 problems, each with the number of its line.
+        DeviceError: the first 20 problems, each with its line number; then no row is usable.
     """
     if len(text) > MAX_CHARACTERS:
-        raise DeviceError("the table", f"has more than {MAX_CHARACTERS} characters", "Cut it into several")
+        raise DeviceError("the table", f"has more than {MAX_CHARACTERS} characters", "Split it")
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     problems: list[str] = []
     rows: list[DeviceRow] = []
-    named: dict[str, int] = {}  # alias → line
+    lines: dict[str, int] = {}  # alias → line
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
         _check_header(header)
         for cells in reader:
             if not any(cells):
                 continue
-            if len(rows) >= most:
-                raise DeviceError("the table", f"has more than {most} devices", "Cut it into several")
+            if len(rows) >= max_rows:
+                raise DeviceError("the table", f"has more than {max_rows} devices", "Split it")
             try:
                 row = _parse_row(header, cells, reader.line_num, site)
-                _check_unique_aliases(row, named)
+                _check_unique_aliases(row, lines)
                 rows.append(row)
             except DeviceError as error:
                 problems.append(f"line {reader.line_num}: {error}")
@@ -119,9 +120,9 @@ def parse_devices(text: str, site: str, most: int = MAX_ROWS) -> list[DeviceRow]
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
     if problems:
-        raise DeviceError("nothing was imported", "not every line can be used", "\n".join(problems))
+        raise DeviceError("nothing was imported", "some lines are not valid", "\n".join(problems))
     if not rows:
-        raise DeviceError("the table", "has no devices", "Below the header, write one on each line")
+        raise DeviceError("the table", "has no devices", "Add one line per device below the header")
     return rows
 
 
@@ -131,16 +132,16 @@ async def import_devices(
     """Register the devices of a table: all, or none.
 
     Args:
-        registry: where.
-        site: on which site.
-        rows: as `parse_devices` gives them.
-        on_progress: called with how many are registered.
+        registry: of the deployment.
+        site: the devices' site.
+        rows: from `parse_devices`.
+        on_progress: called with the number of registered devices.
 
     Returns:
-        Each device with its secret, in the order of the rows. It is told here and never again.
+        Each device with its secret, in the order of the rows. The secrets cannot be shown again.
 
     Raises:
-        DeviceError: an alias is a registered device's.
+        DeviceError: a registered device has one of the aliases.
     """
     await _check_aliases(registry, rows)
     added: list[tuple[Device, str]] = []
@@ -148,13 +149,13 @@ async def import_devices(
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
             adding = [registry.add(site, row.kind, **row.fields) for row in some]
-            answers = await asyncio.gather(*adding, return_exceptions=True)
-            added += [answer for answer in answers if isinstance(answer, tuple)]
-            for row, answer in zip(some, answers, strict=True):
-                if isinstance(answer, DeviceError):
-                    raise _import_error(row, answer) from answer
-                if isinstance(answer, BaseException):
-                    raise answer
+            results = await asyncio.gather(*adding, return_exceptions=True)
+            added += [result for result in results if isinstance(result, tuple)]
+            for row, result in zip(some, results, strict=True):
+                if isinstance(result, DeviceError):
+                    raise _import_error(row, result) from result
+                if isinstance(result, BaseException):
+                    raise result
             on_progress(len(added))
     except (DeviceError, LogError):
         for device, _ in added:
@@ -170,23 +171,20 @@ async def _check_aliases(registry: Registry, rows: list[DeviceRow]) -> None:
     for row in rows:
         for alias in row.fields.get("aliases", ()):
             if alias in taken:
-                problem = AliasTakenError(
-                    f"alias {alias!r}", "leads to another device", "Remove it there first"
-                )
-                raise _import_error(row, problem)
+                raise _import_error(row, alias_taken(alias))
 
 
 def _import_error(row: DeviceRow, error: DeviceError) -> DeviceError:
-    return DeviceError("nothing was imported", f"line {row.number}: {error}", "Mend this line")
+    return DeviceError("nothing was imported", f"line {row.number}: {error}", "Correct this line")
 
 
 def join_cell(values: Iterable[str]) -> str:
-    """Several texts as one cell."""
+    """Join values into one cell."""
     return ";".join(value.replace("\\", "\\\\").replace(";", "\\;") for value in values)
 
 
 def split_cell(cell: str) -> list[str]:
-    """The texts of one cell."""
+    """Split one cell into values."""
     return [re.sub(r"\\(.)", r"\1", part.strip()) for part in _SPLIT.findall(cell) if part.strip()]
 
 
@@ -201,28 +199,27 @@ def _unescape_formula(cell: str) -> str:
 def _check_header(header: list[str]) -> None:
     known = {*IMPORT_COLUMNS, *EXPORT_ONLY_COLUMNS}
     if "kind" not in header:
-        raise DeviceError(
-            "line 1", "names no column `kind`", f"Name the columns: {', '.join(IMPORT_COLUMNS)}"
-        )
+        raise DeviceError("line 1", "there is no column `kind`", f"Use {', '.join(IMPORT_COLUMNS)}")
     for name in header:
         if name not in known:
-            remedy = f"There are {', '.join(IMPORT_COLUMNS)}"
-            raise DeviceError("line 1", f"names a column {name[:64]!r} that there isn't", remedy)
+            raise DeviceError("line 1", f"unknown column {name[:64]!r}", f"Use {', '.join(IMPORT_COLUMNS)}")
     if len(set(header)) < len(header):
-        raise DeviceError("line 1", "names a column twice", "Name each once")
+        raise DeviceError("line 1", "a column is duplicated", "List each column once")
 
 
-def _check_unique_aliases(row: DeviceRow, named: dict[str, int]) -> None:
+def _check_unique_aliases(row: DeviceRow, lines: dict[str, int]) -> None:
     for alias in row.fields.get("aliases", ()):
-        if alias in named:
-            problem = f"{alias!r} is on line {named[alias]} already"
-            raise DeviceError("aliases", problem, "It can lead to one device only")
-        named[alias] = row.number
+        if alias in lines:
+            problem = f"{alias!r} is also on line {lines[alias]}"
+            raise DeviceError("aliases", problem, "An alias leads to one device only")
+        lines[alias] = row.number
 
 
 def _parse_row(header: list[str], cells: list[str], number: int, site: str) -> DeviceRow:
     if len(cells) != len(header):
-        raise DeviceError(f"{len(cells)} cells", f"the header has {len(header)}", "Give each row as many")
+        raise DeviceError(
+            f"{len(cells)} cells", f"the header has {len(header)}", "Use the same number in each row"
+        )
     values = {name: _unescape_formula(cell.strip()) for name, cell in zip(header, cells, strict=True)}
     if values.get("site", site) not in {site, ""}:
         raise DeviceError("site", f"is {values['site'][:64]!r}", f"This import is for {site!r}")
@@ -234,9 +231,9 @@ def _parse_row(header: list[str], cells: list[str], number: int, site: str) -> D
         if values.get(name):
             fields[name] = split_cell(values[name])
     if "gateway" in values:
-        answer = values["gateway"].lower()
-        if answer not in (*_YES, *_NO):
+        gateway = values["gateway"].lower()
+        if gateway not in (*_YES, *_NO):
             raise DeviceError("gateway", f"is {values['gateway'][:64]!r}", "Use yes or no")
-        fields["gateway"] = answer in _YES
+        fields["gateway"] = gateway in _YES
     apply_changes(Device(id=new_handle(), site=site, kind=kind), fields)
     return DeviceRow(number, kind, fields)

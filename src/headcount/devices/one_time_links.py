@@ -1,10 +1,10 @@
-"""One-time links and claim codes: whoever shows one gets a device's credentials, once.
+"""One-time links and claim codes: each hands over a device's credentials once.
 
-A link is for a device that is registered; a claim code makes a new one of a kind, and is short enough to be
-typed. Of either only a keyed digest is kept. It is used up by compare-and-set before anything is told, so of
-any number of people who show the same one at the same moment one gets credentials; what it leads to gets a
-new secret then, so who comes second notices. What nobody used in time is overwritten on disk by a loop of the
-role `devices`; should that not run, the server removes it an hour later.
+A link is for a registered device; a claim code registers a new device of a kind, and is short enough to type.
+Only a keyed digest of either is stored. It is used up by compare-and-set before the credentials are returned,
+so of any number of concurrent requests one succeeds; the device gets a new secret then, so that a second
+person notices. Unused links are overwritten on disk when they expire, by a task of the role `devices`; if
+that does not run, the server removes them an hour later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import msgspec
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from headcount.devices.registry import Registry, apply_changes, unknown_device, use_up_link
+from headcount.devices.device_fields import apply_changes
+from headcount.devices.registry import Registry, unknown_device, use_up_link
 from headcount.errors import DeviceError, LinkRefusedError, LogError
 from headcount.messages.records import LINK_KEY, Device, Link
 from headcount.messages.topics import Kind
@@ -36,35 +37,38 @@ LINK_LIFETIME_S = 24 * 3600
 CLAIM_CODE_LIFETIME_S = 14 * 24 * 3600
 MAX_LIFETIME_S = 90 * 24 * 3600
 MIN_LIFETIME_S = 60
-#: Claim codes made at once.
+#: Claim codes of one request.
 MAX_CLAIM_CODES = 10_000
 _BATCH = 100
-#: How often those that are over are looked for, and how long the server leaves them for that.
+#: Interval at which expired links are erased, and the time the server keeps them for that.
 POLL_INTERVAL_S, EXPIRED_GRACE_S = 600.0, 3600
-#: 160 random bits of a link, 80 of a code: with a million codes open and a thousand guesses a second, one
-#: is found in 38 million years.
+#: 160 random bits of a link, 80 of a code: with a million open codes and a thousand guesses a second, a
+#: guess succeeds in 38 million years.
 _LINK_BYTES, _CLAIM_BYTES = 20, 10
 _CODE = re.compile(r"[a-z2-7]{16}|[a-z2-7]{32}")
-#: Longer texts are no codes, however they are written.
+#: A longer text is not a code in any spelling.
 MAX_CODE_CHARS = 64
-#: What people take for each other when they type: base 32 has no 0, 1 and 8.
+#: Corrections of common typing mistakes: base 32 has no 0, 1 and 8.
 _MISREAD = str.maketrans({"0": "o", "1": "l", "8": "b", "-": None, " ": None})
 
 
 class OneTimeLinks:
-    """Links and claim codes of a deployment; every call raises LogError if the log doesn't answer."""
+    """Links and claim codes of a deployment; every call raises LogError if NATS does not answer."""
 
     def __init__(self, bucket: Bucket, registry: Registry, secret: str) -> None:
-        """Work on the bucket DEVICE of a deployment with this secret."""
+        """Use the bucket DEVICE of the deployment with this secret."""
         self._bucket = bucket
         self._registry = registry
         self._key = hashlib.blake2b(b"device links", key=secret.encode()[:64], digest_size=32).digest()
 
-    async def link(self, id_: str, within_s: int = LINK_LIFETIME_S) -> tuple[str, Device]:
-        """A code that gives this device new credentials, once, within a time; and the device.
+    async def create_link(self, id_: str, within_s: int = LINK_LIFETIME_S) -> tuple[str, Device]:
+        """Create a code that gives this device new credentials once, within a time.
+
+        Returns:
+            The code and the device.
 
         Raises:
-            DeviceError: there is no such device, it is disabled, or the time is out of range.
+            DeviceError: the device does not exist or is disabled, or the time is out of range.
         """
         device = await self._registry.get(id_)
         if device is None or device.status == "erasing":
@@ -77,7 +81,7 @@ class OneTimeLinks:
         )
         return code, device
 
-    async def claims(
+    async def create_claim_codes(
         self,
         site: str,
         kind: Kind,
@@ -85,15 +89,13 @@ class OneTimeLinks:
         groups: Sequence[str] = (),
         within_s: int = CLAIM_CODE_LIFETIME_S,
     ) -> list[str]:
-        """So many codes, each of which makes one new device of a kind and in some groups, once.
+        """Create codes, each of which registers one new device of a kind in some groups.
 
         Raises:
-            DeviceError: the groups, the number or the time are out of range.
+            DeviceError: the groups, the number or the time is not valid.
         """
         if not 1 <= count <= MAX_CLAIM_CODES:
-            raise DeviceError(
-                f"{count} codes", f"1 to {MAX_CLAIM_CODES} can be made at once", "Ask for fewer"
-            )
+            raise DeviceError(f"{count} codes", f"must be 1 to {MAX_CLAIM_CODES}", "Change the number")
         link = Link(site=site, kind=kind, groups=list(groups), expires=_expiry(within_s))
         apply_changes(Device(id="a" * 20, site=site, kind=kind), {"groups": list(groups)})
         codes = [_random_code(_CLAIM_BYTES) for _ in range(count)]
@@ -104,10 +106,14 @@ class OneTimeLinks:
         return ["-".join(code[at : at + 4] for at in range(0, len(code), 4)) for code in codes]
 
     async def redeem(self, text: str) -> tuple[Device, str]:
-        """Use up a code: the device, and its new secret.
+        """Use up a code.
+
+        Returns:
+            The device and its new secret.
 
         Raises:
-            LinkRefusedError: it was never made, was used, or is over; which of these isn't told.
+            LinkRefusedError: the code was never created, is used, or has expired; the error does not
+                distinguish these.
         """
         code = text.strip().lower().translate(_MISREAD) if len(text) <= MAX_CODE_CHARS else ""
         if _CODE.fullmatch(code) is None:
@@ -121,8 +127,8 @@ class OneTimeLinks:
             raise _refused()
         return await self._registry.rotate(link.device)
 
-    async def erase_over(self) -> int:
-        """Overwrite on disk the links that nobody used in time; how many those were."""
+    async def erase_expired(self) -> int:
+        """Overwrite expired links on disk; returns their number."""
         entries = await self._bucket.newest(LINK_KEY.format(digest="*"))
         now_s, erased = time.time(), 0
         for key, entry in entries.items():
@@ -131,13 +137,13 @@ class OneTimeLinks:
                 erased += 1
         return erased
 
-    async def keep(self, stop: asyncio.Event) -> None:
-        """Do so again and again until told to stop."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Erase expired links periodically until `stop` is set."""
         while not stop.is_set():
             try:
-                await self.erase_over()
+                await self.erase_expired()
             except LogError as error:
-                _log.info("links that are over: %s; trying again", error)
+                _log.info("cannot erase expired links: %s; trying again", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
 
@@ -148,7 +154,7 @@ class OneTimeLinks:
         link = msgspec.json.decode(entry.value, type=Link)
         if link.left < 1 or link.expires <= time.time():
             raise _refused()
-        if not await use_up_link(self._bucket, key, link, entry.revision):  # somebody was faster
+        if not await use_up_link(self._bucket, key, link, entry.revision):  # another request was faster
             raise _refused()
         return link
 
@@ -164,7 +170,7 @@ class OneTimeLinks:
 
 
 def open_one_time_links(client: Client, log: JetStreamContext, secret: str) -> OneTimeLinks:
-    """The links of a deployment, over one connection."""
+    """The one-time links of a deployment, over one connection."""
     bucket = Bucket(client, log, DEVICE_BUCKET)
     return OneTimeLinks(bucket, Registry(bucket, secret), secret)
 
@@ -176,10 +182,10 @@ def _random_code(n: int) -> str:
 def _expiry(within_s: int) -> float:
     if not MIN_LIFETIME_S <= within_s <= MAX_LIFETIME_S:
         raise DeviceError(
-            f"{within_s} s", f"a link lasts {MIN_LIFETIME_S} s to {MAX_LIFETIME_S} s", "Choose a time between"
+            f"{within_s} s", f"must be {MIN_LIFETIME_S} s to {MAX_LIFETIME_S} s", "Change the time"
         )
     return time.time() + within_s
 
 
 def _refused() -> LinkRefusedError:
-    return LinkRefusedError("this link or code", "is unknown, used or over", "Ask for a new one")
+    return LinkRefusedError("this link or code", "is unknown, used or expired", "Request a new one")

@@ -1,4 +1,4 @@
-"""What somebody is handed so that their phone is a registered device: links, QR codes, an app's settings."""
+"""Provisioning: links, QR codes and app settings that make a phone a registered device."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import segno
 from headcount.errors import SettingsError
 from headcount.messages.records import Device
 
-#: Pixels of a QR code's smallest square, and squares of white around it.
+#: Pixels of a QR code's modules, and the width of its white border in modules.
 _SCALE, _BORDER = 5, 4
 _HOST = re.compile(r"[0-9A-Za-z.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
-#: Where the broker speaks MQTT on its WebSocket port.
+#: Path of MQTT on the broker's WebSocket port.
 _WEBSOCKET_PATH = "/mqtt"
 
 
 @dataclass(frozen=True, slots=True)
-class MqttAddress:
-    """Where devices reach the broker."""
+class DeviceEndpoint:
+    """The public address of the broker."""
 
     host: str
     mqtt_port: int
@@ -31,14 +31,14 @@ class MqttAddress:
 
     @property
     def websocket(self) -> str:
-        """For browsers."""
+        """The WebSocket URL, for browsers."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'wss' if self.tls else 'ws'}://{host}:{self.ws_port}{_WEBSOCKET_PATH}"
 
 
 @dataclass(frozen=True, slots=True)
 class ProvisioningLinks:
-    """A link for a phone's app, and one for its browser; either uses up the code."""
+    """A link for a phone's app and one for its browser; either uses up the code."""
 
     owntracks: str
     page: str
@@ -47,12 +47,12 @@ class ProvisioningLinks:
 def provisioning_links(base: str, code: str) -> ProvisioningLinks:
     """The links of a code.
 
-    The page's is in the fragment, which browsers don't send, so it is in no server's log. The app's has
-    to be in an address, which is asked for once.
+    The page has the code in the fragment, which browsers do not send, so that no server logs it. The app needs
+    it in the URL, which it requests once.
 
     Args:
-        base: under which address phones reach the API, without a slash at the end.
-        code: as `Links` gives it.
+        base: public URL of the API, without a trailing slash.
+        code: from `OneTimeLinks`.
     """
     plain = code.replace("-", "")
     file = f"{base}/v1/provision/{plain}.otrc"
@@ -60,10 +60,10 @@ def provisioning_links(base: str, code: str) -> ProvisioningLinks:
 
 
 def public_host(base: str) -> str:
-    """The machine in an address.
+    """The host in a URL.
 
     Raises:
-        SettingsError: it is no address of a machine.
+        SettingsError: it is not a URL of a host.
     """
     try:
         parts = urlsplit(base)
@@ -71,15 +71,15 @@ def public_host(base: str) -> str:
     except ValueError:
         parts, host = None, ""
     if parts is None or parts.scheme not in {"http", "https"} or _HOST.fullmatch(host) is None:
-        raise SettingsError("public address", f"{base[:200]!r} is no http(s)://HOST[:PORT]")
+        raise SettingsError("public address", f"{base[:200]!r} is not of the form http(s)://HOST[:PORT]")
     return host
 
 
-def owntracks_settings(device: Device, secret: str, address: MqttAddress) -> dict[str, Any]:
+def owntracks_settings(device: Device, secret: str, address: DeviceEndpoint) -> dict[str, Any]:
     """The settings of the app OwnTracks (an .otrc file) for a device.
 
-    Source: OwnTracks' booklet, tech/json, `_type=configuration`. The app sends with QoS 1, retains nothing,
-    hears nobody, and nobody can change its settings from afar.
+    Source: OwnTracks booklet, tech/json, `_type=configuration`. The app sends with QoS 1, retains nothing,
+    subscribes to nothing, and cannot be reconfigured remotely.
     """
     return {
         "_type": "configuration",
@@ -120,17 +120,17 @@ def qr_svg(text: str) -> str:
 
 
 def qr_file(text: str, path: str) -> None:
-    """Write a QR code; the name says whether as SVG or PNG.
+    """Write a QR code as SVG or PNG, by the ending of its name.
 
     Raises:
-        SettingsError: it can be neither, or can't be written.
+        SettingsError: the ending is different, or the file cannot be written.
     """
     if not path.lower().endswith((".svg", ".png")):
-        raise SettingsError("--qr", f"{path}: the name ends with .svg or .png")
+        raise SettingsError("--qr", f"{path}: the name must end with .svg or .png")
     try:
         segno.make(text, error="m", micro=False).save(path, scale=_SCALE, border=_BORDER)
     except OSError as error:
-        raise SettingsError("--qr", f"{path} can't be written: {error.strerror or error}") from error
+        raise SettingsError("--qr", f"cannot write {path}: {error.strerror or error}") from error
 
 
 def qr_text(text: str) -> str:

@@ -1,9 +1,9 @@
-"""The keys of the days' pseudonyms: made ahead of time, the same for everybody, destroyed when they are over.
+"""Keys of the daily pseudonyms: created ahead of time, shared by all roles, destroyed when they expire.
 
-One key a day in the bucket DAYKEY, `day.<days since 1970>`: 32 random bytes, written where there is none
-by compare-and-set, so that whoever comes second takes the first one's. A day is over OVER_S after its end:
-the history keeps 24 hours in whole hours, and state that nobody hears of is forgotten before. Then its key
-is overwritten on disk, and nobody can tell any more whose name a pseudonym of that day was.
+There is one key per day in the bucket DAYKEY, `day.<days since 1970>`: 32 random bytes, created by
+compare-and-set, so that all roles use the first one. A key expires KEY_RETENTION_S after its day: the history
+keeps 24 hours in whole hours, and the state of absent devices is dropped earlier. Then the key is overwritten
+on disk, and no pseudonym of that day can be linked to a device any more.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from headcount.messaging.streams import DAYKEY_BUCKET
 
 _log = logging.getLogger(__name__)
 
-#: How long after its end something of a day may still be kept: 24 hours in whole ones, and time to drop them.
+#: Time after the end of a day for which its data may be stored: 24 hours in whole hours, and time to drop them.
 KEY_RETENTION_S = 26 * 3600
-#: So often what is due is made and destroyed, and everybody forgets what was.
+#: Interval at which keys are created, destroyed and reloaded.
 POLL_INTERVAL_S = 60.0
 RETRY_INTERVAL_S = 1.0
-#: A key that somebody else has just made may not be everywhere yet.
+#: A key that another role just created may not have reached every replica.
 ATTEMPTS, ATTEMPT_PAUSE_S = 20, 0.05
 
 
 class PseudonymKeys:
-    """The keys of the days that are still kept, over one connection."""
+    """The keys of all days with stored data, over one connection."""
 
     def __init__(self, nc: Client, js: JetStreamContext) -> None:
-        """Know none yet; call `load`."""
+        """Start without keys; `load` or `ensure` reads them."""
         self._bucket = Bucket(nc, js, DAYKEY_BUCKET)
-        #: day (its number since 1970) → its key, as of the last `load` or `need`
+        #: day (days since 1970) → its key, as of the last `load` or `ensure`
         self.keys: dict[int, bytes] = {}
 
     def __repr__(self) -> str:
-        """Without the keys: representations end up in logs."""
-        return f"DayKeys({sorted(self.keys)})"
+        """Omit the keys: representations end up in logs."""
+        return f"PseudonymKeys({sorted(self.keys)})"
 
     async def load(self) -> None:
-        """Take over what is there, and forget what is there no more.
+        """Read the keys, and drop those that were destroyed.
 
         Raises:
-            LogError: the log doesn't answer.
+            LogError: NATS does not answer.
         """
         entries = await self._bucket.newest("day.*")
         found = {_day(key): entry.value for key, entry in entries.items()}
@@ -63,11 +63,11 @@ class PseudonymKeys:
         for day in self.keys.keys() - found.keys():
             del self.keys[day]
 
-    async def need(self, days: Iterable[int]) -> None:
-        """Have the keys of these days: load them, or make them where there are none. What is over stays without.
+    async def ensure(self, days: Iterable[int]) -> None:
+        """Read the keys of these days, or create missing ones; expired days get none.
 
         Raises:
-            LogError: the log doesn't answer.
+            LogError: NATS does not answer.
         """
         missing = [day for day in days if day not in self.keys]
         if not missing:
@@ -75,9 +75,9 @@ class PseudonymKeys:
         now_s = await self._bucket.now_s()
         for day in missing:
             if not is_expired(day, now_s):
-                await self._have(day)
+                await self._read_or_create(day)
 
-    async def _have(self, day: int) -> None:
+    async def _read_or_create(self, day: int) -> None:
         key = DAYKEY_KEY.format(day=day)
         for _ in range(ATTEMPTS):
             entry = (await self._bucket.newest(key)).get(key)
@@ -89,68 +89,80 @@ class PseudonymKeys:
                 self.keys[day] = made
                 return
             await asyncio.sleep(ATTEMPT_PAUSE_S)
-        raise LogError(f"the key of day {_date(day)} is there and can't be read")
+        raise LogError(f"the key of {_date(day)} exists but cannot be read")
 
     async def pseudonyms_of(self, kind: Kind, device: str) -> dict[int, str]:
-        """A device's pseudonym on each day of which anything may still be kept, and tomorrow's if it can be.
+        """A device's pseudonym on each day with stored data, and tomorrow's if its key exists.
 
         Raises:
-            LogError: the log doesn't answer.
+            LogError: NATS does not answer.
         """
         await self.load()
-        await self.need([int(await self._bucket.now_s() // DAY_S)])
-        names, key = Pseudonyms(self.keys), f"{kind}.{device}".encode()
-        return {day: names.of(key, day) for day in sorted(self.keys)}
+        await self.ensure([int(await self._bucket.now_s() // DAY_S)])
+        pseudonyms, key = Pseudonyms(self.keys), f"{kind}.{device}".encode()
+        return {day: pseudonyms.of(key, day) for day in sorted(self.keys)}
 
     # --- loops ---------------------------------------------------------------------------------------
-    async def keep(self, stop: asyncio.Event) -> None:
-        """Make today's and tomorrow's keys and destroy those that are over, until told to stop.
+    async def run(self, stop: asyncio.Event) -> None:
+        """Create today's and tomorrow's keys and destroy expired ones, until `stop` is set.
 
-        Tomorrow's is there a whole day ahead, so that midnight needs nothing that could be down.
+        Tomorrow's key exists a whole day ahead, so that midnight depends on nothing that could be down.
         """
         while not stop.is_set():
             wait_s = POLL_INTERVAL_S
             try:
-                await self.tend(await self._bucket.now_s())
+                await self.rotate(await self._bucket.now_s())
             except LogError as error:
-                _log.warning("keys of the days: %s; trying again", error)
+                _log.warning("cannot rotate the pseudonym keys: %s; trying again", error)
                 wait_s = RETRY_INTERVAL_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait_s)
 
-    async def tend(self, now_s: float) -> None:
-        """What is due at an instant (Unix seconds): make, destroy.
+    async def rotate(self, now_s: float) -> None:
+        """Create and destroy the keys that are due at an instant (Unix seconds).
 
         Raises:
-            LogError: the log doesn't answer.
+            LogError: NATS does not answer.
         """
         await self.load()
         today = int(now_s // DAY_S)
         for day in (today, today + 1):
             if day not in self.keys:
-                await self._have(day)
+                await self._read_or_create(day)
         for day in sorted(self.keys):
             if is_expired(day, now_s):
                 await self._bucket.erase(DAYKEY_KEY.format(day=day))
                 del self.keys[day]
-                _log.info("the key of day %s is destroyed: nothing of that day is kept", _date(day))
+                _log.info("destroyed the pseudonym key of %s: no data of that day is stored", _date(day))
 
-    async def follow(self) -> None:
-        """For those who only use keys: look now and then which there are, for ever."""
+    async def refresh(self) -> None:
+        """Reload the keys periodically, for roles that only use them."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             try:
                 await self.load()
             except LogError as error:
-                _log.warning("keys of the days: %s; trying again", error)
-                # without the log, what is over is forgotten by our own clock
+                _log.warning("cannot read the pseudonym keys: %s; trying again", error)
+                # without NATS, keys expire by our own clock
                 for day in [day for day in self.keys if is_expired(day, time.time())]:
                     del self.keys[day]
 
 
 def is_expired(day: int, now_s: float) -> bool:
-    """Whether nothing of that day is kept any more at `now_s` (Unix seconds)."""
+    """Whether no data of a day is stored any more at `now_s` (Unix seconds)."""
     return now_s > (day + 1) * DAY_S + KEY_RETENTION_S
+
+
+async def daily_pseudonym(client: Client, kind: Kind, device: str) -> str:
+    """A device's pseudonym of today, as in events, history and audit log: 16 hexadecimal digits.
+
+    Raises:
+        LogError: NATS does not answer.
+    """
+    day = int(time.time() // DAY_S)
+    keys = PseudonymKeys(client, client.jetstream())
+    await keys.ensure([day])
+    return Pseudonyms(keys.keys).of(f"{kind}.{device}".encode(), day)
 
 
 def _day(key: str) -> int:

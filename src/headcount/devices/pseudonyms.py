@@ -1,4 +1,4 @@
-"""Names for devices in everything that outlives the log: they say nothing, and change every day."""
+"""Daily pseudonyms: they replace device ids in everything that outlives the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from headcount.counting.fix_batch import U8
 
-#: Eight bytes, told as 16 hexadecimal digits.
+#: Eight bytes, written as 16 hexadecimal digits.
 PSEUDONYM_BYTES = 8
 KEY_BYTES = 32
 
@@ -18,18 +18,18 @@ KEY_BYTES = 32
 class Pseudonyms:
     """Keyed hashes of device keys (`b"person.alice"`), with a random key for each day (UTC).
 
-    The same device has the same pseudonym within a day, so that its events can be put together,
-    and another one the next day. Whoever has the day's key gives the same names, so a replay of the
-    log does; once it is destroyed nobody can say any more whose name it was.
+    A device has the same pseudonym for a day, so that its events can be joined, and another one the next day.
+    The same key gives the same pseudonyms, so a replay of the log does, too; once the key is destroyed, no
+    pseudonym can be linked to a device.
     """
 
     def __init__(self, keys: Mapping[int, bytes]) -> None:
-        """Use these keys of days (their numbers since 1970); what is added later is used too."""
+        """Use keys by day (days since 1970); keys added later are used, too."""
         self._keys = keys
         self._random: dict[int, bytes] = {}
 
     def knows(self, day: int) -> bool:
-        """Whether that day's key is there. Without it names are random: no others know them."""
+        """Whether the key of a day is known; without it, pseudonyms are random and private to this object."""
         return day in self._keys
 
     def of(self, key: bytes, day: int) -> str:
@@ -39,7 +39,7 @@ class Pseudonyms:
     def many(self, keys: list[bytes], day: int) -> U8:
         """The pseudonyms of n devices on a day, as numbers.
 
-        The memory of the column, `tobytes()`, is their bytes one after the other on any machine.
+        The column's memory, `tobytes()`, holds their bytes one after the other on any machine.
         """
         return np.frombuffer(self._bytes(keys, day), dtype=np.uint64)
 
@@ -51,17 +51,17 @@ class Pseudonyms:
 
 
 def event_id(device: str, zone: str, change: str, t_s: float, reason: str, seq: int) -> str:
-    """The id of an event: the same whenever the log is replayed, and no way back to the device.
+    """The id of an event: the same in every replay of the log, and not linkable to the device.
 
     Args:
-        device: its pseudonym, as the event has it.
-        zone: which one.
+        device: the pseudonym in the event.
+        zone: the zone's id.
         change: enter or exit.
         t_s: Unix seconds.
-        reason: who fell silent at some moment, came back with older fixes and left by moving at that
-            same moment has left twice.
-        seq: sequence of the message that led to it, 0 for silence: who was forgotten and comes with the
-            same fix once more has entered twice.
+        reason: of the change. A device whose hold expires at some instant, that comes back with older fixes
+            and moves out at the same instant, exits twice.
+        seq: sequence of the message that caused the event, 0 for an expired hold. A device that is forgotten
+            and sends the same fix again enters twice.
     """
     text = b"%s|%s|%s|%r|%s|%d" % (device.encode(), zone.encode(), change.encode(), t_s, reason.encode(), seq)
     return hashlib.blake2b(text, digest_size=12).hexdigest()

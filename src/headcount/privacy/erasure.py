@@ -30,7 +30,7 @@ from nats.aio.client import Client
 from headcount.access.audit_log import Audit
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
-from headcount.devices.registry import Registry, decode_device
+from headcount.devices.registry import Registry
 from headcount.errors import DeviceError, LogError
 from headcount.history.row_erasure import Answer, Request
 from headcount.messages.counts import Event
@@ -95,7 +95,7 @@ class _Marked:
     def one(self, key: str, value: bytes | None) -> None:
         id_ = key.rpartition(".")[2]
         try:
-            device = None if value is None else decode_device(value)
+            device = None if value is None else msgspec.json.decode(value, type=Device)
         except msgspec.MsgspecError:
             _log.warning("what was written to the registry is no device")
             return
@@ -284,7 +284,7 @@ class Erasure:
 
     async def _erase_rest(self, device: Device) -> None:
         await self._commands.erase_all(device.id)
-        await self._registry.end_links(device.id)
+        await self._registry.revoke_links(device.id)
         for bucket, key in ((self._seen, device.id), (self._bans, f"device.{device.id}")):
             if await bucket.newest(key):  # both in memory
                 await bucket.delete(key, ttl_s=60)

@@ -331,9 +331,9 @@ def _keepers(
     # beside a core that lets no devices in there is nothing to guard: its brokers have gates of their own
     guard = {"gate": partial(keeping.run, gate, client)} if settings.devices else {}
     return guard | {
-        "day keys": PseudonymKeys(client, js).keep,
+        "pseudonym keys": PseudonymKeys(client, js).run,
         "commands": partial(command_delivery.run, client, mqtt_addresses(settings)),
-        "links": open_one_time_links(client, js, secret_of(settings)).keep,
+        "one-time links": open_one_time_links(client, js, secret_of(settings)).run,
         "leftovers": partial(scrub.keep, client, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasing": partial(erasure.run, client, secret_of(settings), settings.partitions, saved_seq),
     }

@@ -165,7 +165,7 @@ class Worker:
         tell = not behind or time.monotonic() - held.told_s > TELL_S
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
             return
-        await self._days.need(partition.days)
+        await self._days.ensure(partition.days)
         if self._held.get(partition.number) is not held:
             return
         output = partition.work(tell=tell)
@@ -410,7 +410,7 @@ class Worker:
                 group.create_task(self.keep_time(), name="tick"),
                 group.create_task(self.keep_stored(), name="store"),
                 group.create_task(self.keep_retained(), name="retained"),
-                group.create_task(self._days.follow(), name="days"),
+                group.create_task(self._days.refresh(), name="pseudonym keys"),
                 group.create_task(self.tell_figures(), name="metrics"),
             ]
             await stop.wait()

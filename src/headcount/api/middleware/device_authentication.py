@@ -87,8 +87,8 @@ def _basic(request: Request) -> tuple[str, str]:
 
 
 def _by_token(device: Device, password: str, key: bytes) -> bool:
-    signed = credentials.check_token(key, password, time.time())
-    return signed is not None and signed[0] == device.id and signed[1] >= device.valid_from
+    claims = credentials.verify_token(key, password, time.time())
+    return claims is not None and claims.device == device.id and claims.issued_s >= device.valid_from
 
 
 def _same_origin(request: Request, public_url: str) -> None:

@@ -24,7 +24,7 @@ from headcount.api.schemas.problems import (
     invalid,
 )
 from headcount.api.services import Parts, known_site, parts_of
-from headcount.devices.audit_subjects import subject_of
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.errors import DeviceError
 from headcount.messages.records import Command
 from headcount.messages.times import iso
@@ -140,7 +140,7 @@ async def withdraw(
 
 
 async def _record(parts: Parts, action: str, who: Caller, command: Command) -> None:
-    subject = await subject_of(parts.nats, command.kind, command.device)
+    subject = await daily_pseudonym(parts.nats, command.kind, command.device)
     detail: dict[str, Value] = {"site": command.site, "command": command.command, "id": command.id}
     await parts.audit.record(action, who.subject, subject, detail)
 

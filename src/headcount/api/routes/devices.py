@@ -21,10 +21,11 @@ from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import ALIAS_TAKEN, INVALID, UNKNOWN_DEVICE, ProblemError, invalid
 from headcount.api.services import Parts, known_site, parts_of
 from headcount.devices import csv_table
-from headcount.devices.audit_subjects import subject_of
-from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from headcount.devices.provisioning import MqttAddress, provisioning_links, public_host, qr_svg
-from headcount.devices.registry import CHANGEABLE, MAX_LABEL_CHARS, unknown_device
+from headcount.devices.device_fields import CHANGEABLE, MAX_LABEL_CHARS
+from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
+from headcount.devices.provisioning import DeviceEndpoint, provisioning_links, public_host, qr_svg
+from headcount.devices.pseudonym_keys import daily_pseudonym
+from headcount.devices.registry import unknown_device
 from headcount.errors import AliasTakenError, DeviceError, LogError, SettingsError, UnknownDeviceError
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso
@@ -85,9 +86,8 @@ async def listed(
     A change shows here within a fraction of a second.
     """
     known_site(parts, site)
-    page = _directory(parts).list(
-        site, kind=kind, status=status, group=group, text=text, after=after, limit=limit
-    )
+    wanted = DeviceFilter(site, kind, status, group, text, after, limit)
+    page = _directory(parts).list(wanted)
     return _json(devices.told_page(site, page))
 
 
@@ -217,7 +217,7 @@ async def claimed(
     base = _base(request, parts)
     try:
         await parts.audit.record("device.claims", who.subject, "", detail)
-        codes = await parts.links.claims(site, body.kind, body.count, body.groups, body.within_s)
+        codes = await parts.links.create_claim_codes(site, body.kind, body.count, body.groups, body.within_s)
     except DeviceError as error:
         raise _problem(error) from error
     return Csv(csv_table.claim_codes_csv(codes, base, time.time() + body.within_s))
@@ -341,7 +341,7 @@ async def linked(
     base = _base(request, parts)
     await _note(parts, who, "device.link", entry, {"within_s": within_s})
     try:
-        code, _ = await parts.links.link(device, within_s)
+        code, _ = await parts.links.create_link(device, within_s)
     except DeviceError as error:
         raise _problem(error) from error
     links = provisioning_links(base, code)
@@ -356,14 +356,14 @@ async def linked(
     )
 
 
-def address_of(connection: HTTPConnection, parts: Parts) -> MqttAddress:
+def address_of(connection: HTTPConnection, parts: Parts) -> DeviceEndpoint:
     """Where the sender of a request reaches the broker: on the machine that they asked.
 
     Raises:
         ProblemError: `bad-request`, the request doesn't name a machine.
     """
     sources = parts.sources
-    return MqttAddress(
+    return DeviceEndpoint(
         public_host(_base(connection, parts)), sources.mqtt_port, sources.ws_port, sources.https
     )
 
@@ -395,7 +395,7 @@ async def _note(
     parts: Parts, who: Caller, action: str, device: Device, detail: dict[str, Any] | None = None
 ) -> None:
     """Write down who does what, before it is done; without ids and names."""
-    subject = await subject_of(parts.nats, device.kind, device.id)
+    subject = await daily_pseudonym(parts.nats, device.kind, device.id)
     await parts.audit.record(action, who.subject, subject, {"site": device.site, **(detail or {})})
 
 

@@ -19,7 +19,7 @@ from headcount.api.schemas import examples, responses
 from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import NO_ANSWER, UNKNOWN_DEVICE, ProblemError, invalid
 from headcount.api.services import Parts, known_site, parts_of
-from headcount.devices.audit_subjects import subject_of
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.history import queries
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind, partition_of
@@ -158,7 +158,7 @@ async def device(
     if not state:
         raise ProblemError(UNKNOWN_DEVICE, f"Nothing was received from {kind} {device!r} on site {site!r}.")
     detail: dict[str, Value] = {"reason": reason, "site": site, "kind": kind, "rows": 1}
-    subject = await subject_of(parts.nats, kind, device)
+    subject = await daily_pseudonym(parts.nats, kind, device)
     await parts.audit.record("positions.device", who.subject, subject, detail)
     last_t = state.get("last_t")
     state["last_t"] = iso(last_t) if isinstance(last_t, int | float) else last_t

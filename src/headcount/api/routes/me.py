@@ -18,7 +18,7 @@ from headcount.api.schemas import personal
 from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import invalid
 from headcount.api.services import Parts, parts_of
-from headcount.devices.audit_subjects import subject_of
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.trace import DEFAULT_LIMIT
 from headcount.messages.records import Device
 from headcount.messages.times import iso
@@ -181,7 +181,7 @@ def _until(asked: personal.PauseAsked, now_s: float) -> float | None:
 
 
 async def _record(parts: Parts, action: str, device: Device) -> None:
-    subject = await subject_of(parts.nats, device.kind, device.id)
+    subject = await daily_pseudonym(parts.nats, device.kind, device.id)
     await parts.audit.record(action, ITSELF, subject, {"site": device.site})
 
 

@@ -19,9 +19,9 @@ from headcount.api.schemas import devices
 from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import LINK_REFUSED, TOO_OFTEN, ProblemError
 from headcount.api.services import Parts, parts_of
-from headcount.devices.audit_subjects import subject_of
 from headcount.devices.one_time_links import MAX_CODE_CHARS
-from headcount.devices.provisioning import MqttAddress, owntracks_settings
+from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.errors import LinkRefusedError
 from headcount.messages.records import Device
 from headcount.messages.topics import FIX_TOPIC
@@ -87,14 +87,14 @@ async def _redeemed(code: str, request: Request, parts: Parts) -> tuple[Device, 
     except LinkRefusedError as error:
         failures_.take(key, time.monotonic())
         raise ProblemError(LINK_REFUSED, LINK_REFUSED.meaning) from error
-    subject = await subject_of(parts.nats, device.kind, device.id)
+    subject = await daily_pseudonym(parts.nats, device.kind, device.id)
     await parts.audit.record(
         "device.provision", "a link", subject, {"site": device.site, "kind": device.kind}
     )
     return device, secret
 
 
-def _told(device: Device, secret: str, address: MqttAddress) -> dict[str, Any]:
+def _told(device: Device, secret: str, address: DeviceEndpoint) -> dict[str, Any]:
     topic = FIX_TOPIC.format(site=device.site, kind=device.kind, device=device.id)
     return {
         "device": device.id,

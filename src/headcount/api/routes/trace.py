@@ -16,7 +16,7 @@ from headcount.api.schemas import personal
 from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import UNKNOWN_DEVICE, ProblemError, invalid
 from headcount.api.services import Parts, known_site, parts_of
-from headcount.devices.audit_subjects import subject_of
+from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT, is_unknown, kinds_in_log
 from headcount.messages.topics import Kind
 
@@ -64,7 +64,7 @@ async def trace(
     if is_unknown(found):
         raise _unknown(device)
     detail: dict[str, Value] = {"reason": reason, "site": site, "rows": len(found.lines)}
-    subject = await subject_of(parts.nats, chosen, device)
+    subject = await daily_pseudonym(parts.nats, chosen, device)
     await parts.audit.record("positions.trace", who.subject, subject, detail)
     return Json(msgspec.json.encode(found))
 

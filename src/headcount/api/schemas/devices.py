@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headcount.api.parameters import Moment
 from headcount.api.schemas.responses import Shape
+from headcount.devices.device_fields import MAX_ALIASES, MAX_GROUPS, MAX_LABEL_CHARS, MAX_TEXT_CHARS
 from headcount.devices.device_filter import DevicePage
 from headcount.devices.one_time_links import (
     CLAIM_CODE_LIFETIME_S,
@@ -17,7 +18,6 @@ from headcount.devices.one_time_links import (
     MAX_LIFETIME_S,
     MIN_LIFETIME_S,
 )
-from headcount.devices.registry import MAX_ALIASES, MAX_GROUPS, MAX_LABEL_CHARS, MAX_TEXT_CHARS
 from headcount.messages.records import Device, DeviceStatus, Seen
 from headcount.messages.times import iso
 from headcount.messages.topics import Kind

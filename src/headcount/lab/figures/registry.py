@@ -18,6 +18,7 @@ import nats
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.devices.csv_table import export_devices, import_devices, parse_devices
+from headcount.devices.device_filter import DeviceFilter
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messaging.kv import Bucket
@@ -60,25 +61,25 @@ async def measure(folder: Path, devices: int) -> None:
         before_mib = resident_mib()
         start_s = time.perf_counter()
         copy = RegistryCache()
-        keeping = asyncio.create_task(copy.keep(lambda: client))
+        keeping = asyncio.create_task(copy.run(lambda: client))
         await copy.ready.wait()
         took_s = time.perf_counter() - start_s
         print(
             f"copy of {len(copy)} filled in {took_s:.1f} s, {resident_mib() - before_mib:.0f} MiB more at most"
         )
-        for name, filters in (
-            ("a page of 100", {}),
-            ("a page of 500 of one group", {"group": "group7", "limit": 500}),
-            ("a label that is nowhere", {"text": "nobody"}),
+        for name, wanted in (
+            ("a page of 100", DeviceFilter("ul")),
+            ("a page of 500 of one group", DeviceFilter("ul", group="group7", limit=500)),
+            ("a label that no device has", DeviceFilter("ul", text="unknown")),
         ):
             times = []
             for _ in range(20):
                 start_s = time.perf_counter()
-                copy.list("ul", **filters)
+                copy.list(wanted)
                 times.append(time.perf_counter() - start_s)
             print(f"{name}: {1000 * statistics.median(times):.2f} ms")
         start_s = time.perf_counter()
-        await registry.list("ul")
+        await registry.list(DeviceFilter("ul"))
         print(f"a page without a copy: {time.perf_counter() - start_s:.1f} s")
         start_s = time.perf_counter()
         size = sum(map(len, export_devices(copy.all(), {})))
