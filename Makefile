@@ -20,7 +20,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web web-types demo test test-web lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env web web-types demo test test-web test-future lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ demo: env ## a simulated campus on the live map
 test: env ## all tests; T=fast or a folder of tests/ (T=counting) for some
 	@$(MAKE) --no-print-directory web || echo "== going on without the map: its tests will be skipped =="
 	$(BIN)/pytest -n $(SIDE) --dist loadfile $(or $(tests_$(T)),$(wildcard tests/$(T)),$(T)) $(PYTEST)
+
+test-future: env ## the fast tests by a clock 400 days ahead (needs faketime)
+	faketime -f +400d $(BIN)/pytest -n $(SIDE) --dist loadfile $(tests_fast) $(PYTEST)
 
 test-web: web ## the map's own tests
 	cd web && npm test --silent

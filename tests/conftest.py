@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,19 +29,28 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     first = ports.RANGE.start + share * int(worker.removeprefix("gw"))
     ports.RANGE = range(first, first + share)
 
-#: Who imports one of these starts servers.
+#: A file that matches, or imports one of our fixtures that does, starts servers.
 _SERVERS = re.compile(
-    r"^(from|import) (nats_fixture|cluster_fixture|proxy_fixture|api_fixture|history_process|read_only)"
-    r"|^from system\.|subprocess\.Popen\(",
+    r"^(from|import) (nats_fixture|proxy_fixture|history_process|read_only)"
+    r"|^from system\.|Popen\(|create_subprocess_exec\(",
     re.MULTILINE,
 )
+_FIXTURES = re.compile(r"^(?:from|import) (\w+_fixture)\b", re.MULTILINE)
+_FOLDER = Path(__file__).parent
+
+
+@cache
+def starts_servers(path: Path) -> bool:
+    """Whether a test file, or a fixture that it imports, starts servers."""
+    source = path.read_text()
+    fixtures = (_FOLDER / f"{name}.py" for name in _FIXTURES.findall(source))
+    return bool(_SERVERS.search(source)) or any(map(starts_servers, fixtures))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of files that start servers: `make test T=fast` leaves them out."""
-    sources = {path: path.read_text() for path in {item.path for item in items}}
     for item in items:
-        if _SERVERS.search(sources[item.path]):
+        if starts_servers(item.path):
             item.add_marker("server")
 
 

@@ -1,4 +1,7 @@
-"""The history's writer as a process of its own, for tests that kill it: URL, user, password, data, flush_s."""
+"""The history's writer as a process of its own, for tests that kill it.
+
+Its arguments: URL, user, password, data, flush_s, and the time that its clock shows.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ import nats
 from headcount.history.writer import run
 
 
-async def main(url: str, user: str, password: str, data: str, flush_s: str) -> None:
+async def main(url: str, user: str, password: str, data: str, flush_s: str, now_s: str) -> None:
     """Write until SIGTERM; says `ready` once it is connected."""
     client = await nats.connect(url, user=user, password=password, max_reconnect_attempts=-1)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
-    await run(client, Path(data), stop=stop, flush_s=float(flush_s))
+    await run(client, Path(data), stop=stop, flush_s=float(flush_s), clock=lambda: float(now_s))
     await client.close()
 
 

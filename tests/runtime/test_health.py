@@ -65,6 +65,7 @@ def test_a_role_with_an_address_is_asked(status: int, code: int, tmp_path: Path)
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         pulse.write_text(f"http://127.0.0.1:{server.server_port}/healthz")
+        os.utime(pulse)  # as the role does, by its own clock
         ended, said = check(pulse)
         server.shutdown()
     assert ended == code
