@@ -94,6 +94,7 @@ class Settings:
     health_port: int = 8081
     api: str = "api:8080"
     drain_s: float = 20.0
+    stop_s: float = 10.0
     secret_file: Path | None = None
 
     def __post_init__(self) -> None:
@@ -108,6 +109,7 @@ class Settings:
             ("--device-bytes-per-s", self.device_bytes_per_s, 1_000, 10**9),
             ("--requests-per-s", self.requests_per_s, 0.1, 1_000_000),
             ("--drain-s", self.drain_s, 0, 3600),
+            ("--stop-s", self.stop_s, 0.1, 3600),
         )
         for option, value, least, most in ranges:
             if not least <= value <= most:

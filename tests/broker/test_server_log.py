@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.broker.core import Broker
+from headcount.broker.nats_config import Limits
 from headcount.broker.server_log import keep_log, without_names
 from headcount.errors import BrokerError
 from nats_fixture import config_for, open_broker
@@ -67,14 +68,14 @@ def test_a_real_server_names_nobody(tmp_path: Path) -> None:
 
 
 def test_the_log_is_rotated(tmp_path: Path) -> None:
-    """It is renamed at its size, and so many old ones are kept."""
+    """The log is renamed at its size, and the configured number of old logs stays."""
 
     async def check() -> None:
         source = asyncio.StreamReader()
         source.feed_data(b"".join(b"[1] line %d\n" % number for number in range(1000)))
         source.feed_data(b"x" * 200_000 + b"\n[1] the end\n")
         source.feed_eof()
-        await keep_log(source, tmp_path / "broker.log", 2000, 2)
+        await keep_log(source, tmp_path / "broker.log", Limits(max_log_bytes=2000, max_logs=2))
 
     asyncio.run(check())
     assert {path.name for path in tmp_path.iterdir()} == {"broker.log", "broker.log.1", "broker.log.2"}

@@ -33,8 +33,9 @@ from headcount.lab.load.figures import (
 )
 from headcount.lab.load.judge import Judgement, Stored, lost
 from headcount.lab.load.sending import Said
-from headcount.lab.load.usage import Meter, Process, Usage, parts, role_of
+from headcount.lab.load.usage import Meter, Usage, parts, role_of
 from headcount.lab.load.watch import Sample, spread
+from headcount.runtime.proc import ProcessStat
 from headcount.scaling.scale_settings import ScaleSettings
 
 PLAN = Plan(seed=1, seconds=60.0, devices=100, every_s=1.0, most=3)
@@ -184,12 +185,18 @@ def test_a_role_is_read_off_the_command_line() -> None:
     assert role_of(("python", "-m", "headcount", "run", "count")) == "count"
     assert role_of(("/x/bin/python", "/x/bin/headcount", "run", "broker", "--name", "b")) == "broker"
     assert role_of(("nats-server", "-c", "headcount/broker.conf")) is None
-    up = Process(1, 0, 1, 1.0, 1, ("python", "-m", "headcount", "up"))
-    broker = Process(2, 1, 2, 1.0, 1, ("python", "-m", "headcount", "run", "broker"))
-    server = Process(3, 2, 3, 1.0, 1, ("nats-server",))
-    core = Process(5, 1, 5, 1.0, 1, ("/x/bin/nats-server", "-c", "core.conf"))
-    other = Process(4, 0, 4, 1.0, 1, ("python", "-m", "headcount", "run", "count"))
-    found = {process.pid: part for process, part in parts([up, broker, server, core, other], [1])}
+    parents = {1: 0, 2: 1, 3: 2, 4: 0, 5: 1}
+    processes = {
+        pid: ProcessStat(pid, parent, pid, 1.0, 0.0, 1, zombie=False) for pid, parent in parents.items()
+    }
+    commands = {
+        1: ("python", "-m", "headcount", "up"),
+        2: ("python", "-m", "headcount", "run", "broker"),
+        3: ("nats-server",),
+        4: ("python", "-m", "headcount", "run", "count"),
+        5: ("/x/bin/nats-server", "-c", "core.conf"),
+    }
+    found = {process.pid: part for process, part in parts(processes, [1], commands.__getitem__)}
     assert found == {1: "up", 2: "broker", 3: "broker", 5: "core"}
 
 

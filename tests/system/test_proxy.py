@@ -150,7 +150,7 @@ def test_a_killed_brokers_devices_come_back_to_others(tmp_path: Path) -> None:
             first, _ = await made.broker("b1"), await made.broker("b2")
             await made.balanced("b1", "b2")
             devices = await made.devices(8)
-            await first.stop(signal.SIGKILL)
+            await first.kill()
             cut = [device for device in devices if not await device.alive()]
             assert len(cut) == 4
             back = await made.devices(4)  # at once: the refused go to the other

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -252,7 +254,7 @@ def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
         await asyncio.sleep(2)
         await d.feed(3)
         assert d.broker.pid is not None
-        d.broker._process.kill()  # type: ignore[union-attr]
+        os.kill(d.broker.pid, signal.SIGKILL)
         await asyncio.sleep(3)
         await d.feed(3)
         await d.complete(max(d.heard))

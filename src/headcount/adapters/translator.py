@@ -38,6 +38,7 @@ from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging import qos1
 from headcount.messaging.qos1 import QOS_HEADER
 from headcount.messaging.secure_delete import purge
+from headcount.runtime.tasks import unless_stopped
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ async def run(
 
     Raises:
         LogError: the stream FOREIGN isn't there.
+        StopRequestedError: `stop` was set while it waited for the core.
     """
     defaults = {
         "max_reconnect_attempts": -1,
@@ -133,7 +135,7 @@ async def run(
         "error_cb": _note,
     }
     connect_options: dict[str, Any] = {**defaults, **options}
-    client = await nats.connect(**connect_options)
+    client = await unless_stopped(nats.connect(**connect_options), stop)
     try:
         subscription = await _subscribe(client)
         tally, directory = Tally(), RegistryCache()

@@ -40,7 +40,9 @@ from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
 from headcount.messaging.connection import RETRY_S, Endpoint, connected
 from headcount.messaging.units import SPEAK_S, Units
 from headcount.runtime.http import serving
-from headcount.runtime.supervisor import cpu_s_of, end
+from headcount.runtime.proc import cpu_s_of
+from headcount.runtime.supervisor import STOP_S
+from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class AgentSettings:
     host: str  # under which others reach this unit
     health_port: int
     drain_s: float
+    stop_s: float = STOP_S
     limits: MqttRateLimits = field(default_factory=MqttRateLimits)
 
 
@@ -205,7 +208,7 @@ class Agent:
             # A PUBACK is only worth something once the log is there: nobody gets one before.
             await _until_there(units)
             async with (
-                Leaf(settings.config, check_every_s=CHECK_S) as self._leaf,
+                Leaf(settings.config, check_every_s=CHECK_S, stop_s=settings.stop_s) as self._leaf,
                 self.gate.opened(client),
             ):
                 self._units = units
@@ -215,7 +218,7 @@ class Agent:
                     yield
                 finally:
                     tasks = {counting, *self._kicks} | ({self._drained} if self._drained else set())
-                    await end(tasks)
+                    await cancel_all(tasks)
             # only now nobody can be connected any more
             with contextlib.suppress(LogError):
                 await units.retire(settings.name)
@@ -303,7 +306,7 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
         finally:
-            await end({waiting, work})
+            await cancel_all({waiting, work})
 
 
 async def _stopped_early(agent: Agent, stop: asyncio.Event, work: asyncio.Task[None]) -> None:

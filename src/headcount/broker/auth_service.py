@@ -47,7 +47,7 @@ from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv import Bucket
 from headcount.messaging.kv_watch import follow
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
-from headcount.runtime.supervisor import end
+from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Gate:
             finally:
                 self._stopping = True
                 self.connections = 0
-                await end(tasks | self._lookups)
+                await cancel_all(tasks | self._lookups)
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         """None of the loops may end by itself: then nobody is let in any more, and that is seen."""

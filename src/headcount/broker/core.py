@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
-from pathlib import Path
 
 from headcount.broker import data_folder, nats_probe
-from headcount.broker.nats_config import ACCOUNT, INTERNAL, BrokerConfig
-from headcount.broker.nats_process import READY_S, WatchedServer, terminate
+from headcount.broker.nats_config import ACCOUNT, INTERNAL
+from headcount.broker.nats_process import READY_S, WatchedServer
 from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, forget_retained
+from headcount.runtime.processes import ChildProcess
+from headcount.runtime.supervisor import STOP_S
 
 LOG = logging.getLogger(__name__)
 
@@ -30,25 +31,24 @@ class Broker(WatchedServer):
         LogError: the folder's log was made with another number of partitions.
     """
 
-    def __init__(
-        self, config: BrokerConfig, *, program: Path | None = None, check_every_s: float = 5.0
-    ) -> None:
-        """Run with `config`; with the nats-server at `program` where one is named."""
-        super().__init__(config, program=program, check_every_s=check_every_s)
-        # a node that has no majority yet does no harm; started again and again it would
-        self.ready_s = math.inf if config.peers else READY_S
+    @property
+    def ready_s(self) -> float:
+        """A node that has no majority yet does no harm; restarted again and again it would."""
+        return math.inf if self.config.peers else READY_S
 
-    async def _start_first(self, program: Path) -> None:
-        # Streams of an earlier release that hold clients' ids on the disk: nobody may get in by them.
+    async def _prepare(self) -> None:
+        # Streams of an earlier release hold clients' ids on the disk: nobody may get in by them.
         if data_folder.has_log(self.config.data, ACCOUNT, MQTT_SESSIONS):
-            await self._start(program, closed=True)
-            await self._stop()
-        await self._start(program)
+            process = await self._spawn(closed=True)
+            try:
+                await self._until_ready(process, closed=True)
+            finally:
+                await process.stop(STOP_S)
 
-    async def _started(self) -> None:
+    async def _started(self, process: ChildProcess) -> None:
         # After every start: what was kept in memory went with the last server. Until this is done it lets
         # no MQTT client in, so a PUBACK always means that our streams are there.
-        await self._until(self._make_streams)
+        await self._until(process, self._make_streams)
 
     async def _make_streams(self) -> None:
         async with nats_probe.connected(self.config) as client:
@@ -57,23 +57,23 @@ class Broker(WatchedServer):
                 client, self.config.partitions, store_bytes=store_bytes, replicas=self.config.replicas
             )
 
-    async def _look(self) -> None:
-        """Ask the server for its health; end it, to be started again, when that can help.
+    async def _poll(self) -> None:
+        """Query the server's health; restart it when that can help.
 
-        In passing, what devices have left as retained messages is removed.
+        Retained messages of devices are removed on the way.
         """
-        process = self._process
+        process = self._server.process
         problem = await nats_probe.ask_health(self.config)
         await forget_retained(partial(nats_probe.request, self.config, INTERNAL))
         lasting = problem is not None and problem == self.problem
         # a node that only lags behind the others catches up by itself
         helps = not self.config.peers or NO_ROOM in (problem or "")
         if problem and not lasting and helps:
-            LOG.error("the NATS server can't store: %s. What is sent to it now may be lost", problem)
+            LOG.error("the NATS server can't store: %s. Messages sent to it now may be lost", problem)
         elif problem and not lasting:
-            LOG.warning("this node isn't in step with the others: %s", problem)
+            LOG.warning("this node is behind the others: %s", problem)
         self.problem = problem
         if lasting and helps and process and data_folder.has_room(self.config.data):
-            LOG.warning("there is room in %s: starting the NATS server again", self.config.data)
-            await terminate(process)
+            LOG.warning("there is room in %s: restarting the NATS server", self.config.data)
+            await process.stop(STOP_S)
             self.problem = None

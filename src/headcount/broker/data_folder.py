@@ -13,14 +13,12 @@ import errno
 import fcntl
 import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from headcount.errors import DataFolderError
+from headcount.runtime.proc import command_line, end_process
 
 #: Free bytes below which the folder counts as full.
 MIN_FREE_BYTES = 64 << 20
@@ -115,48 +113,11 @@ def end_leftover(data: Path, timeout_s: float = 5.0) -> int | None:
         pid = int(pid_file.read_text())
     except (OSError, ValueError):
         return None
-    ours = os.fspath((data / "broker.conf").absolute()) in _command_line(pid)
+    ours = os.fspath((data / "broker.conf").absolute()) in command_line(pid)
     if ours:
-        _end(pid, timeout_s)
+        end_process(pid, timeout_s)
     pid_file.unlink(missing_ok=True)
     return pid if ours else None
-
-
-def _end(pid: int, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            if _is_zombie(pid):
-                return
-            time.sleep(0.02)
-            os.kill(pid, 0)
-        os.kill(pid, signal.SIGKILL)
-
-
-def _is_zombie(pid: int) -> bool:
-    """True for a process that has ended and only waits for its parent to notice."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state == "Z"
-
-
-def _command_line(pid: int) -> list[str]:
-    """A process's arguments; nothing when there is no such process."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    # Systems without /proc
-    with suppress(OSError):
-        answer = subprocess.run(
-            ["ps", "-ww", "-o", "args=", "-p", str(pid)],  # noqa: S607 - its place differs between systems
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return answer.stdout.split()
-    return []
 
 
 def _check_writable(data: Path) -> None:

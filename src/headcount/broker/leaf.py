@@ -23,14 +23,16 @@ class Leaf(WatchedServer):
         DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see WatchedServer.
     """
 
-    #: It is ready when the core is.
-    ready_s = math.inf
-
     #: Whether a connection of ours stands among those of devices now.
     probing = False
     _late = 0
 
-    async def _look(self) -> None:
+    @property
+    def ready_s(self) -> float:
+        """It is ready when the core is."""
+        return math.inf
+
+    async def _poll(self) -> None:
         """Connect as a device does: an answer needs the server, the link to the core and its streams."""
         self.probing = True
         try:

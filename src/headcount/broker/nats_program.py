@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import sysconfig
@@ -11,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from headcount.errors import BrokerVersionError
+from headcount.runtime.processes import output_of
 
 NAME = "nats-server"
 #: Older ones lack what the log relies on, see docs/decisions.
@@ -54,19 +54,6 @@ def _places() -> Iterator[Path]:
 
 
 async def _version(path: Path) -> tuple[int, ...] | None:
-    """What `nats-server --version` says; None when it says nothing that we understand."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            path, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-    except OSError:
-        return None
-    try:
-        async with asyncio.timeout(10):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
-    match = re.search(rb"\bv?(\d+)\.(\d+)\.(\d+)", output)
+    """The version that `nats-server --version` prints; None when it prints none."""
+    match = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", await output_of([path, "--version"]))
     return tuple(map(int, match.groups())) if match else None

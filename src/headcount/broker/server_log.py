@@ -13,6 +13,8 @@ import logging.handlers
 import re
 from pathlib import Path
 
+from headcount.broker.nats_config import Limits
+
 #: Lines of no known kind, and such that speak of a connection or complain, may quote what a device has said.
 _OF_ITSELF = re.compile(rb"^(\[\d+\] \S+ \S+ \[(INF|FTL)\] |nats-server: )")
 #: `127.0.0.1:50000 - mid:7 - …`; other letters before `id:` are other kinds of clients.
@@ -32,16 +34,11 @@ def without_names(line: bytes) -> bytes:
     return _HANDLE.sub("…".encode(), line)
 
 
-async def keep_log(source: asyncio.StreamReader, path: Path, most_bytes: int, most_files: int) -> None:
-    """Write what the server says into a file, until it says nothing more.
-
-    Args:
-        source: its output.
-        path: the file; what is in it stays.
-        most_bytes: it is renamed at this size.
-        most_files: so many old ones are kept.
-    """
-    file = logging.handlers.RotatingFileHandler(path, maxBytes=most_bytes, backupCount=most_files)
+async def keep_log(source: asyncio.StreamReader, path: Path, limits: Limits) -> None:
+    """Append the server's output to a file until it ends; `limits` says when the file is rotated."""
+    file = logging.handlers.RotatingFileHandler(
+        path, maxBytes=limits.max_log_bytes, backupCount=limits.max_logs
+    )
     file.setFormatter(logging.Formatter("%(message)s"))
     try:
         while True:

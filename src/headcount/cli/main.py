@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import tomllib
 import webbrowser
-from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,8 @@ from headcount.roles import up as machine
 from headcount.roles import wiring
 from headcount.runtime.heartbeat import beating
 from headcount.runtime.logs import configure_logging
-from headcount.runtime.supervisor import stop_on_signals
+from headcount.runtime.ports import free_port
+from headcount.runtime.signals import run_role, run_until_stopped
 from headcount.scaling.scale_settings import ScaleSettings
 from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings, joined, with_ports
 from headcount.sites.files import bundled_site, load_site
@@ -161,7 +161,7 @@ main.add_command(bench_group)
 @site_option
 @deployment_options
 @cluster_options(
-    "inside_host", "advertise", "leaf_port", "health_port", "drain_s", "secret_file", hidden=True
+    "inside_host", "advertise", "leaf_port", "health_port", "drain_s", "stop_s", "secret_file", hidden=True
 )
 def up(elastic: bool, site: Path | None, **values: Any) -> None:
     """Run everything on this machine: broker, counting, history, API and map.
@@ -191,21 +191,7 @@ async def _up(settings: Settings, *, elastic: bool) -> None:
             _greet(settings, _fleet(settings) if elastic else "")
             await asyncio.Event().wait()
 
-    await _until_stopped(serve())
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; Ctrl-C and SIGTERM cancel it, so that it closes what it has opened."""
-    stop = asyncio.Event()
-    stop_on_signals(stop)
-    task = asyncio.create_task(work, name="work")
-    waiting = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if stop.is_set():
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await run_until_stopped(serve())
 
 
 def _url(settings: Settings, path: str) -> str:
@@ -285,7 +271,7 @@ def demo(
     values = with_ports(values)
     for name in ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port"):
         if not given(name):
-            values[name] = machine.free_port(values[name])
+            values[name] = free_port(values[name])
     if not given("speed"):
         values["speed"] = 30.0
     if not given("data"):
@@ -312,7 +298,7 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
                 _open_browser(_url(settings, "/"))
             await asyncio.Event().wait()
 
-    await _until_stopped(work())
+    await run_until_stopped(work())
 
 
 def _open_browser(url: str) -> None:
@@ -355,13 +341,11 @@ def run(role: str, site: Path | None, **values: Any) -> None:
         settings = _settings(site, values)
     configure_logging(role)
 
-    async def work() -> None:
-        stop = asyncio.Event()
-        stop_on_signals(stop)
+    async def work(stop: asyncio.Event) -> None:
         async with beating(wiring.health_url(role, settings)):
             await wiring.ROLES[role](settings, stop)
 
-    asyncio.run(work())
+    asyncio.run(run_role(work))
 
 
 @main.command()
@@ -384,9 +368,4 @@ def scale(site: Path | None, **values: Any) -> None:
     settings = Settings(site=wiring.site_path(site) or DEFAULT_SITE, **with_ports(values))
     configure_logging("scale")
 
-    async def work() -> None:
-        stop = asyncio.Event()
-        stop_on_signals(stop)
-        await wiring.scale(settings, chosen, stop)
-
-    asyncio.run(work())
+    asyncio.run(run_role(partial(wiring.scale, settings, chosen)))

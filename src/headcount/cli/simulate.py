@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
@@ -16,6 +15,7 @@ from rich.progress import Progress as Bar
 
 from headcount.errors import HeadcountError
 from headcount.messages.topics import KINDS, Kind
+from headcount.runtime.signals import stop_on_signals
 from headcount.simulate.fleet import CONNECTIONS, Broker, Sent
 from headcount.simulate.pacing import Progress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
@@ -256,9 +256,7 @@ def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
 
     async def main() -> Result:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        stop_on_signals(stop)
         return await work(stop)
 
     try:

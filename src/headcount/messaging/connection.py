@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import nats
 import nats.errors
 from nats.aio.client import Client
+
+from headcount.runtime.tasks import unless_stopped
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +38,12 @@ class Endpoint:
 
 
 @contextlib.asynccontextmanager
-async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
-    """A connection to one of the core's servers: waited for, and made to another whenever it is lost."""
+async def connected(log: Endpoint, name: str, stop: asyncio.Event | None = None) -> AsyncIterator[Client]:
+    """A connection to one of the core's servers: waited for, and made to another whenever it is lost.
+
+    Raises:
+        StopRequestedError: `stop` was set while it waited.
+    """
     said: set[str] = set()
 
     async def complain(error: Exception) -> None:
@@ -48,7 +55,7 @@ async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
         said.clear()
 
     # it is tried without end at the start as well: nats-py tells `complain` only
-    nc = await nats.connect(
+    connecting = nats.connect(
         log.urls,
         user=log.user,
         password=log.password,
@@ -60,6 +67,7 @@ async def connected(log: Endpoint, name: str) -> AsyncIterator[Client]:
         error_cb=complain,
         reconnected_cb=reconnected,
     )
+    nc = await unless_stopped(connecting, stop or asyncio.Event())
     said.clear()
     try:
         yield nc

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from headcount.errors import LogError
 from headcount.messaging.connection import RETRY_S
-from headcount.runtime.supervisor import end
+from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ async def follow(
         if work.done():
             await work  # what ended it is an error of ours
     finally:
-        await end({work, over})
+        await cancel_all({work, over})
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from headcount.errors import LogError
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.units import Units, UnitTable
-from headcount.runtime.supervisor import end
+from headcount.runtime.tasks import cancel_all
 
 
 @contextlib.asynccontextmanager
@@ -31,4 +31,4 @@ async def watching(core: Endpoint, name: str) -> AsyncIterator[Callable[[], Awai
     try:
         yield ask
     finally:
-        await end({task})
+        await cancel_all({task})

@@ -15,7 +15,7 @@ from headcount.messages.records import Ban
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv_watch import follow
 from headcount.messaging.streams import BAN_BUCKET
-from headcount.runtime.supervisor import end
+from headcount.runtime.tasks import cancel_all
 
 
 class AddressBans:
@@ -82,4 +82,4 @@ async def following(core: Endpoint, bans: AddressBans) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await end({task})
+        await cancel_all({task})

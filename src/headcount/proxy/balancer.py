@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
 from headcount.proxy.reconcile import Plan
 from headcount.proxy.resolver import Names
 from headcount.proxy.runtime_api import Standing
+from headcount.runtime.signals import on_hangup
 from headcount.tls.files import TlsFiles
 from headcount.tls.reload import renewing
 
@@ -75,7 +75,7 @@ async def run(settings: ProxySettings, stop: asyncio.Event) -> None:
         HeadcountError: it can't be started.
     """
     async with opened(settings) as role, renewing(settings.tls, role.reload_soon):
-        with _on_hangup(role.reload_soon):
+        with on_hangup(role.reload_soon):
             while not stop.is_set():
                 await role.step()
                 with contextlib.suppress(TimeoutError):
@@ -237,13 +237,3 @@ def _split(api: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise SettingsError("--apis", f"{api!r} is not host:port")
     return host.strip("[]"), int(port)
-
-
-@contextlib.contextmanager
-def _on_hangup(reload: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)

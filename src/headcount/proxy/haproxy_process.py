@@ -1,6 +1,6 @@
-"""One HAProxy: started, watched, started again when it dies, reloaded, stopped.
+"""One HAProxy: started, supervised, reloaded, stopped.
 
-Plain processes, no master: each is our own child, so it dies with us, and after a reload the old one
+Plain processes, no master: each is our own child, so it ends with us, and after a reload the former one
 is simply a child that ends when its last connection has.
 """
 
@@ -11,14 +11,13 @@ import contextlib
 import logging
 import re
 import resource
-import signal
-import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from headcount.errors import CertificateError, PortTakenError, ProxyError
+from headcount.errors import CertificateError, ProxyError
 from headcount.proxy import proxy_folder
 from headcount.proxy.haproxy_config import (
     BANNED_FILE,
@@ -33,24 +32,25 @@ from headcount.proxy.haproxy_config import (
 )
 from headcount.proxy.haproxy_program import find_program
 from headcount.proxy.runtime_api import Runtime
-from headcount.runtime.supervisor import dies_with_parent, end
+from headcount.runtime.ports import check_free
+from headcount.runtime.processes import ChildProcess, start_process
+from headcount.runtime.supervisor import Supervised
 from headcount.tls.certificates import write_file
 from headcount.tls.files import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.2, 10.0
-#: A HAProxy that has lived so long has recovered: the next pause begins small again.
-HEALTHY_S = 30.0
 READY_S = 15.0
+#: Between two attempts to get an answer while it starts.
+START_POLL_S = 0.03
 LOOPBACKS = ("127.0.0.1", "::1", "localhost")
-STOP_S = 1.2
-#: How HAProxy's own words about its state are heard by the operator: that a server goes is no alarm
-#: here, that nobody is left is one, unless nobody was there yet.
+#: How HAProxy's messages about its state are logged: a server that goes is expected here; a backend
+#: without any server is a warning, unless it has not had one yet.
 _LEVELS = {"[ALERT]": logging.WARNING, "[WARNING]": logging.INFO}
 _UP = re.compile(r"Server (\w+)/\S+ is UP")
 _EMPTY = re.compile(r"backend '(\w+)' has no server available")
-_LAST_WORDS = 12
+#: Its last lines, for the error when it does not start.
+_LAST_LINES = 12
 
 
 class Haproxy:
@@ -78,7 +78,6 @@ class Haproxy:
         `tls` is the certificate where `config.tls` is set; `banned` are refused addresses.
         """
         self.runtime = Runtime(home)
-        self.restarts = 0
         self.version = ""
         self._config = config
         self._home = home
@@ -89,22 +88,22 @@ class Haproxy:
         self._served: set[str] = set()  # the backends that have had a server
         self._program = Path("haproxy")
         self._prometheus = False
-        self._failures = 0
-        self._words: list[str] = []
-        self._process: asyncio.subprocess.Process | None = None
-        self._watchers: set[asyncio.Task[None]] = set()
-        self._alive: list[asyncio.subprocess.Process] = []
-        self._reloading = asyncio.Lock()
-        self._opened = contextlib.ExitStack()
+        self._lines: list[str] = []
+        self._process = Supervised("HAProxy", self._spawn, check=self._until_ready)
+        self._opened = contextlib.AsyncExitStack()
 
     @property
     def pid(self) -> int | None:
         """The process that takes new connections; None while there is none."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
+        return self._process.pid if self._process.ready else None
+
+    @property
+    def restarts(self) -> int:
+        """How often it had to be started again."""
+        return self._process.restarts
 
     async def __aenter__(self) -> Self:
-        with contextlib.ExitStack() as opened:
+        async with contextlib.AsyncExitStack() as opened:
             program = await find_program(self._named)
             self._program, self.version, self._prometheus = program.path, program.version, program.prometheus
             if (
@@ -122,11 +121,7 @@ class Haproxy:
             self.write(self._pools)
             self.write_banned(self._banned)
             self._write_certificate()
-            try:
-                await self._start()
-            except BaseException:
-                await self._stop()
-                raise
+            await opened.enter_async_context(self._process)
             self._opened = opened.pop_all()
         _log.info("HAProxy %s runs as %s, MQTT on port %d", self.version, self.pid, self._config.mqtt_port)
         return self
@@ -134,9 +129,7 @@ class Haproxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._opened:
-            await end(self._watchers)
-            await self._stop()
+        await self._opened.aclose()
 
     def write(self, pools: Pools) -> None:
         """Write the file, so that whatever starts from it next has these servers."""
@@ -163,130 +156,67 @@ class Haproxy:
             raise ProxyError(f"HAProxy can't be given its certificate: {error}") from error
 
     async def reload(self) -> None:
-        """Start a new process from the file beside the old one, which keeps its connections.
+        """Start a new process from the file beside the running one, which keeps its connections.
 
         Raises:
-            ProxyError: the new one doesn't come up. The old one goes on then.
+            ProxyError: the new one does not start. The running one stays then.
         """
-        async with self._reloading:
-            before = self._process
-            if before is None or before.returncode is not None:
-                return  # it is being started anyway
-            self._write_certificate()
-            proxy_folder.replace(self._home / STATE_FILE, (await self.runtime.servers_state()).encode())
-            try:
-                await self._start("-x", SOCKET_FILE, "-sf", str(before.pid))
-            finally:
-                (self._home / STATE_FILE).unlink(missing_ok=True)
-        _log.info("HAProxy runs as %s; %d keeps its connections until they end", self.pid, before.pid)
-
-    async def _start(self, *arguments: str) -> None:
+        pid = self.pid
+        if pid is None:
+            return  # it is being started anyway
+        self._write_certificate()
+        proxy_folder.replace(self._home / STATE_FILE, (await self.runtime.servers_state()).encode())
         try:
-            process = await asyncio.create_subprocess_exec(
-                self._program,
-                *("-db", "-f", CONFIG_FILE, *arguments),
-                cwd=self._home,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                process_group=0,
-                preexec_fn=dies_with_parent(),
+            await self._process.replace(partial(self._spawn, "-x", SOCKET_FILE, "-sf", str(pid)))
+        finally:
+            (self._home / STATE_FILE).unlink(missing_ok=True)
+        _log.info("HAProxy runs as %s; %d keeps its connections until they end", self.pid, pid)
+
+    async def _spawn(self, *arguments: str) -> ChildProcess:
+        try:
+            return await start_process(
+                "HAProxy",
+                [self._program, "-db", "-f", CONFIG_FILE, *arguments],
+                folder=self._home,
+                output=self._log_output,
             )
         except OSError as error:
             raise ProxyError(f"{self._program} can't be started: {error}") from error
-        self._alive.append(process)
-        self._begin(self._listen(process), f"haproxy {process.pid} says")
-        await self._ready(process)
-        self._process = process
-        self._begin(self._watch(process), f"haproxy {process.pid} watch")
 
-    def _begin(self, loop: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(loop, name=name)
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
-
-    async def _ready(self, process: asyncio.subprocess.Process) -> None:
-        happened = f"doesn't answer after {READY_S:.0f} s"
+    async def _until_ready(self, process: ChildProcess) -> None:
+        happened = f"did not answer within {READY_S:.0f} s"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
-                while process.returncode is None:
+                while process.running:
                     with contextlib.suppress(ProxyError):
                         if await self.runtime.pid() == process.pid:
                             return
-                    await asyncio.sleep(0.03)
-                happened = f"ended while it started (code {process.returncode})"
-                await asyncio.sleep(0.05)  # its last words are still being read
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        self._alive.remove(process)
-        raise ProxyError(f"HAProxy {happened}. It says:\n" + "\n".join(self._words))
+                    await asyncio.sleep(START_POLL_S)
+                await process.wait()  # for its output
+                happened = f"ended while it started ({process.ending})"
+        raise ProxyError(f"HAProxy {happened}. Its output:\n" + "\n".join(self._lines))
 
-    async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        """Pass on what it says."""
-        if process.stderr is None:
-            return
-        while line := await process.stderr.readline():
+    async def _log_output(self, output: asyncio.StreamReader) -> None:
+        while line := await output.readline():
             text = line.decode(errors="replace").rstrip()
-            self._words = [*self._words[1 - _LAST_WORDS :], text]
+            self._lines = [*self._lines[1 - _LAST_LINES :], text]
             if up := _UP.search(text):
                 self._served.add(up[1])
             early = (empty := _EMPTY.search(text)) and empty[1] not in self._served
             level = logging.INFO if early else _LEVELS.get(text.split(" ")[0], logging.DEBUG)
             _log.log(level, "haproxy: %s", text)
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Start it again when it has died, unless a reload has replaced it."""
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        code = await process.wait()
-        self._alive.remove(process)
-        async with self._reloading:  # an idle one has ended before its successor is known here
-            replaced = process is not self._process
-        if replaced:
-            _log.info("HAProxy %d, replaced by a reload, has ended", process.pid)
-            return
-        self._failures = 0 if loop.time() - since > HEALTHY_S else self._failures
-        while True:
-            delay_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures, 10), BACKOFF_MOST_S)
-            _log.error("HAProxy ended (%s); starting it again in %.1f s", code, delay_s)
-            await asyncio.sleep(delay_s)
-            self.restarts += 1
-            self._failures += 1
-            try:
-                await self._start()
-            except ProxyError as error:
-                _log.error("%s", error)
-            else:
-                return
-
-    async def _stop(self) -> None:
-        for process in self._alive:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        for process in self._alive:
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        self._alive.clear()
-        self._process = None
-
 
 def check_ports(config: ProxyConfig) -> None:
-    """See that nobody listens where we will. HAProxies share a port without a word (SO_REUSEPORT).
+    """Check that the ports are free: HAProxies would share one without complaint (SO_REUSEPORT).
 
     Raises:
-        PortTakenError: somebody does.
+        PortTakenError: another program listens on one of them.
     """
     for purpose, option, host, port in config.ports():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                probe.listen(1)
-            except OSError as error:
-                raise PortTakenError(purpose, host, port, option) from error
+        try:
+            check_free(purpose, host, port, option)
+        except OSError as error:
+            raise ProxyError(
+                f"can't listen on {host}:{port} for {purpose}: {error.strerror or error}"
+            ) from error

@@ -6,7 +6,6 @@ file as well; it is what Debian 12 has. `mqtt_is_valid` is older (2.4).
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 
 from headcount.errors import ProxyVersionError
+from headcount.runtime.processes import output_of
 
 NAME = "haproxy"
 NEEDED = (2, 6)
-_ANSWER_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ async def find_program(program: Path | None = None) -> Program:
     needed = ".".join(map(str, NEEDED))
     seen: list[tuple[Path, str]] = []
     for path in [program] if program else dict.fromkeys(_places()):
-        text = await _describe(path)
+        text = await output_of([path, "-vv"])
         match = re.search(r"^HAProxy version ((\d+)\.(\d+)\S*)", text, re.MULTILINE)
         if match and (int(match[2]), int(match[3])) >= NEEDED:
             services = re.search(r"^Available services *:.*$", text, re.MULTILINE)
@@ -57,21 +56,3 @@ def _places() -> Iterator[Path]:
     except metadata.PackageNotFoundError:
         files = []
     yield from (Path(str(file.locate())).resolve() for file in files if file.name == NAME)
-
-
-async def _describe(path: Path) -> str:
-    """What `haproxy -vv` says; nothing when it can't be run."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            path, "-vv", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-    except OSError:
-        return ""
-    try:
-        async with asyncio.timeout(_ANSWER_S):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return ""
-    return output.decode(errors="replace")

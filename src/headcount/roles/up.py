@@ -6,24 +6,25 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import socket
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from headcount.broker import nats_probe
 from headcount.broker.auth_service import READY_SUBJECT as GATE_SUBJECT
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, LOCAL
-from headcount.errors import CertificateError, HeadcountError, PortTakenError, SettingsError
+from headcount.errors import CertificateError, HeadcountError, SettingsError
 from headcount.proxy.haproxy_program import find_program
 from headcount.proxy.proxy_settings import ProxyOptions
 from headcount.roles import wiring
 from headcount.runtime.logs import LOG_LEVEL
-from headcount.runtime.ports import free_ports
-from headcount.runtime.supervisor import STOP_S, Child
+from headcount.runtime.ports import check_free, free_port, free_ports
+from headcount.runtime.processes import start_process
+from headcount.runtime.supervisor import Supervised, all_running
 from headcount.scaling.scale_settings import ScaleSettings, variable
 from headcount.settings import LOOPBACK, Settings, joined
 from headcount.tls.contexts import pinned_context
@@ -33,12 +34,12 @@ from headcount.tls.files import TlsFiles
 WORKING_ROLES = ("devices", "count", "history", "adapters", "api")
 READY_S = 60.0
 GATE_ANSWER_S = 1.0
-#: Where many end at once; the scaler ends its brokers and workers first.
-ELASTIC_STOP_S, SCALE_STOP_S = 4.0, 8.0
+#: The scaler gives its brokers and workers `stop_s` to stop, and has this much more itself.
+SCALE_EXTRA_S = 5.0
 
 
 @contextlib.asynccontextmanager
-async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
+async def everything(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     """The broker and a process for each role; inside, the API answers that it is ready.
 
     Raises:
@@ -46,9 +47,9 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     """
     wiring.site_of(settings)  # a bad site file is told here, once; and a bad certificate
     tls = wiring.tls_of(settings)
-    _check_free("HTTP", settings.host, settings.http_port, "--http-port")
+    check_free("HTTP", settings.host, settings.http_port, "--http-port")
     async with (
-        Broker(wiring.alone(settings)),
+        Broker(wiring.alone(settings), stop_s=settings.stop_s),
         watched({role: Part(["run", role], settings) for role in WORKING_ROLES}) as children,
     ):
         await _ready(settings, tls)
@@ -56,7 +57,7 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Child]]:
 
 
 @contextlib.asynccontextmanager
-async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
+async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     """The same with a balancer on the public ports, and behind it as many brokers and workers as are needed.
 
     Raises:
@@ -73,15 +74,15 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Child]]:
     await find_program(ProxyOptions.from_environment(os.environ).program_path())
     public = (("HTTP", "http"), ("MQTT", "mqtt"), ("WebSocket", "ws"))
     for purpose, name in public:
-        _check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
+        check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
     inside, proxy = _inside(settings)
-    parts = {
-        role: Part(["run", role], inside, ELASTIC_STOP_S)
-        for role in ("devices", "history", "adapters", "api")
-    }
-    parts["proxy"] = Part(["run", "proxy"], proxy, ELASTIC_STOP_S)
-    parts["scale"] = Part(["run", "scale"], inside, SCALE_STOP_S)
-    async with Broker(wiring.core_config(inside)), watched(parts) as children:
+    parts = {role: Part(["run", role], inside) for role in ("devices", "history", "adapters", "api")}
+    parts["proxy"] = Part(["run", "proxy"], proxy)
+    parts["scale"] = Part(["run", "scale"], inside, extra_stop_s=SCALE_EXTRA_S)
+    async with (
+        Broker(wiring.core_config(inside), stop_s=settings.stop_s),
+        watched(parts) as children,
+    ):
         await _ready(settings, tls, devices=True)
         yield children
 
@@ -116,34 +117,32 @@ def _inside(settings: Settings) -> tuple[Settings, Settings]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`headcount <arguments>` with its settings; it may take `stop_s` to end."""
+    """`headcount <arguments>` with its settings; it may take `stop_s` of them and more to stop."""
 
     arguments: list[str]
     settings: Settings
-    stop_s: float = STOP_S
+    extra_stop_s: float = 0.0
 
 
 @contextlib.asynccontextmanager
-async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Child]]:
+async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Supervised]]:
     """Each part in a process of its own, started again whenever it ends."""
-    # on one screen with the others only what matters; a role run by itself says more
+    # on a screen shared with the others only what matters; a role run by itself logs more
     children = {
-        name: Child(
+        name: Supervised(
             name,
-            [sys.executable, "-m", "headcount", *part.arguments],
-            {LOG_LEVEL: "WARNING", **part.settings.environment()},
-            part.stop_s,
+            partial(
+                start_process,
+                name,
+                [sys.executable, "-m", "headcount", *part.arguments],
+                environment={LOG_LEVEL: "WARNING", **part.settings.environment()},
+            ),
+            stop_s=(part.settings.stop_s + part.extra_stop_s,),
         )
         for name, part in parts.items()
     }
-    tasks = [asyncio.create_task(child.watch(), name=f"watch {name}") for name, child in children.items()]
-    try:
+    async with all_running(children.values()):
         yield children
-    finally:
-        # all at once: each may take its time
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = False) -> None:
@@ -193,26 +192,3 @@ def _ask(url: str, reason: str, tls: TlsFiles | None) -> tuple[bool, str]:
         return False, error.read(1000).decode(errors="replace")
     except (OSError, CertificateError):
         return False, reason
-
-
-def _check_free(purpose: str, host: str, port: int, option: str) -> None:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            raise PortTakenError(purpose, host, port, option) from error
-
-
-def free_port(preferred: int) -> int:
-    """This port if nobody listens there, else any free one."""
-    for port in (preferred, 0):
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            number: int = sock.getsockname()[1]
-            return number
-    return preferred

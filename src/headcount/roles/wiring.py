@@ -46,6 +46,7 @@ from headcount.proxy import balancer as balancing
 from headcount.proxy.address_bans import AddressBans, following
 from headcount.proxy.balancer import ProxySettings
 from headcount.proxy.proxy_settings import ProxyOptions
+from headcount.runtime.tasks import until_stopped
 from headcount.scaling import scaler as scaling
 from headcount.scaling.scale_settings import ScaleSettings
 from headcount.settings import ENVIRONMENT, LOOPBACK, Settings, joined
@@ -119,8 +120,12 @@ def _endpoint(settings: Settings) -> Endpoint:
 # --- the roles ---------------------------------------------------------------------------------
 async def run_core(settings: Settings, stop: asyncio.Event) -> None:
     """A node of the core: a NATS server with the streams, started, watched and stopped."""
-    async with Broker(core_config(settings)):
-        await stop.wait()
+
+    async def serve() -> None:
+        async with Broker(core_config(settings), stop_s=settings.stop_s):
+            await asyncio.Event().wait()
+
+    await until_stopped(serve(), stop)  # a node that waits for the others stops as well
 
 
 def core_config(settings: Settings) -> BrokerConfig:
@@ -225,6 +230,7 @@ async def run_broker(settings: Settings, stop: asyncio.Event) -> None:
         host=settings.advertised,
         health_port=settings.health_port,
         drain_s=settings.drain_s,
+        stop_s=settings.stop_s,
         limits=limits_of(settings),
     )
     await agent.run(unit, stop)
@@ -252,7 +258,7 @@ async def run_count(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_history(settings: Settings, stop: asyncio.Event) -> None:
     """The writer of the history."""
-    async with connected(_endpoint(settings), "headcount history") as client:
+    async with connected(_endpoint(settings), "headcount history", stop) as client:
         await writer.run(client, settings.data, stop=stop)
 
 
@@ -311,7 +317,10 @@ def provider_of(settings: Settings) -> Provider | None:
 
 async def run_devices(settings: Settings, stop: asyncio.Event) -> None:
     """What looks after devices and their data: loops that each do one thing, until told to stop."""
-    async with connected(_endpoint(settings), "headcount devices") as client, asyncio.TaskGroup() as loops:
+    async with (
+        connected(_endpoint(settings), "headcount devices", stop) as client,
+        asyncio.TaskGroup() as loops,
+    ):
         for name, loop in _keepers(settings, client).items():
             loops.create_task(loop(stop), name=f"devices: {name}")
 
@@ -389,6 +398,7 @@ async def scale(settings: Settings, chosen: ScaleSettings, stop: asyncio.Event) 
         data=settings.data,
         environment={**settings.environment(), **own},
         drain_s=settings.drain_s,
+        stop_s=settings.stop_s,
         zone=zone,
     )
     await scaling.run(chosen, deployment, stop)

@@ -1,17 +1,38 @@
-"""Ports of this machine that nobody uses now."""
+"""Ports of this machine: free ones, and whether one is free."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import socket
 from collections import deque
 
-#: They lie below those that systems give to outgoing connections (32768 and up): while a killed server is down,
-#: another connection could take its port.
+from headcount.errors import PortTakenError
+
+#: Below those that systems use for outgoing connections (32768 and up), which could take the port of a
+#: killed server before it is back.
 RANGE = range(15_000, 32_000)
-#: Given lately: who asked may not listen there yet, and must not get it twice.
+#: Returned lately: the caller may not listen there yet, so they are not returned again.
 _given: deque[int] = deque(maxlen=1_000)
+
+
+def check_free(purpose: str, host: str, port: int, option: str) -> None:
+    """Check that nobody listens on a port; `option` is the setting that changes it.
+
+    Raises:
+        PortTakenError: another program listens there.
+        OSError: the address is not this machine's, or the port needs more rights.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTakenError(purpose, host, port, option) from error
+            raise
 
 
 def free_ports(number: int) -> list[int]:
@@ -29,3 +50,15 @@ def free_ports(number: int) -> list[int]:
                 found.append(port)
                 _given.append(port)
     return found
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if nobody listens there, else any free port."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                number: int = probe.getsockname()[1]
+                return number
+    return preferred

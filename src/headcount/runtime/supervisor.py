@@ -1,126 +1,172 @@
-"""Starting and stopping: signals, and child processes that are watched and never left behind."""
+"""The supervisor: starts programs, starts them again when they end, and stops them.
+
+async with Supervised("count", start) as child:    # started
+...                                            # restarted with growing pauses
+# SIGTERM, then SIGKILL after `stop_s`
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from headcount.errors import HeadcountError
+from headcount.runtime.processes import ChildProcess, ending
+from headcount.runtime.retry import Backoff
+from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
-#: A child that doesn't end by itself is killed after this.
-STOP_S = 1.2
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
-#: A child that ran so long is started again without a pause.
-STEADY_S = 30.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+#: Seconds that a process may take to stop before it is killed.
+STOP_S = 10.0
+
+Start = Callable[[], Awaitable[ChildProcess]]
+Ready = Callable[[ChildProcess], Awaitable[None]]
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Let Ctrl-C and SIGTERM set `stop`; a second one ends the program at once."""
-    loop = asyncio.get_running_loop()
+class Supervised:
+    """A program that runs, as an async context manager, until the body ends.
 
-    def ask() -> None:
-        if stop.is_set():
-            os._exit(130)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ask)
-
-
-def dies_with_parent() -> Callable[[], None] | None:
-    """What a child does first, so that it is told to stop when we are gone, however that came (Linux)."""
-    if sys.platform != "linux":
-        return None
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it was too late already
-            os._exit(1)
-
-    return ask
-
-
-def cpu_s_of(pid: int) -> float:
-    """Processor time of another process so far, in seconds; 0 where the system doesn't say (no /proc)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-async def end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once isn't always enough: nats-py swallows a cancellation that comes while it writes.
+    When it ends by itself it is started again, after 0.2 s at first and 10 s at most; `restarts`
+    counts that. `ready` is true while the running process has passed its check.
     """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.1)
-
-
-class Child:
-    """A program that is started again, with growing pauses, whenever it ends by itself."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], stop_s: float = STOP_S
+        self,
+        name: str,
+        start: Start,
+        *,
+        check: Ready | None = None,
+        stop_s: Sequence[float] = (STOP_S,),
+        backoff: Backoff | None = None,
+        on_exit: Callable[[int], None] | None = None,
     ) -> None:
-        """Run `command` as `name`, see `watch`; told to end, it is killed after `stop_s`."""
+        """Supervise what `start` starts.
+
+        Args:
+            name: what log lines call it.
+            start: starts one process.
+            check: returns when that process is ready; what it raises counts as a failed start.
+            stop_s: how long to wait after each SIGTERM; then it is killed.
+            backoff: the pauses between starts.
+            on_exit: receives the exit code of each process that ended by itself.
+        """
         self.name = name
+        self.ready = False
+        self.restarts = 0
+        self.process: ChildProcess | None = None
+        self._start = start
+        self._check = check
         self._stop_s = stop_s
-        self._command = command
-        self._environment = environment
-        self._process: asyncio.subprocess.Process | None = None
+        self._backoff = backoff or Backoff()
+        self._on_exit = on_exit
+        self._former: list[ChildProcess] = []  # replaced, and allowed to end by themselves
+        self._replacing = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it runs."""
-        return self._process.pid if self._process and self._process.returncode is None else None
+        """The process id; None while there is no process."""
+        return self.process.pid if self.process is not None and self.process.running else None
 
-    async def watch(self) -> None:
-        """Keep it running until cancelled, then stop it."""
-        pause_s = FIRST_PAUSE_S
+    async def __aenter__(self) -> Self:
         try:
-            while True:
-                started_s = time.monotonic()
-                # a process group of its own: the terminal's Ctrl-C is for us, who stop it in order
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command, env=self._environment, process_group=0, preexec_fn=dies_with_parent()
-                )
-                code = await self._process.wait()
-                ran_s = time.monotonic() - started_s
-                pause_s = FIRST_PAUSE_S if ran_s > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
-                _log.warning(
-                    "%s ended with %d after %.1f s; again in %.1f s", self.name, code, ran_s, pause_s
-                )
-                await asyncio.sleep(pause_s)
-        finally:
-            await self._stop()
+            await self._begin()
+        except BaseException:
+            await self._end()
+            raise
+        self._watching = asyncio.create_task(self._watch(), name=f"supervise {self.name}")
+        return self
 
-    async def _stop(self) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self, stop_s: Sequence[float] | None = None, *, quiet_s: float = 0.0) -> None:
+        """Stop it for good; with `stop_s` in place of its own: `()` kills it."""
+        if self._watching is not None:
+            await cancel_all({self._watching})
+        await self._end(stop_s, quiet_s=quiet_s)
+
+    async def replace(self, start: Start) -> ChildProcess | None:
+        """Start a second process beside the running one and, once ready, let it take that one's place.
+
+        The former process is not stopped: that is up to the new one. Returns it; None, and nothing
+        happens, when there is no running process.
+        """
+        async with self._replacing:
+            former = self.process
+            if former is None or not former.running:
+                return None
+            new = await start()
             try:
-                async with asyncio.timeout(self._stop_s):
-                    await process.wait()
-            except TimeoutError:
-                _log.warning("%s didn't stop in %.1f s and is killed", self.name, self._stop_s)
-                process.kill()
-                await process.wait()
+                await self._checked(new)
+            except BaseException:
+                await new.stop()
+                raise
+            self.process = new
+            self._former = [*(process for process in self._former if process.running), former]
+        return former
+
+    async def _begin(self) -> None:
+        self.ready = False
+        self._backoff.begin()
+        self.process = await self._start()
+        await self._checked(self.process)
+
+    async def _checked(self, process: ChildProcess) -> None:
+        if self._check is not None:
+            await self._check(process)
+        self.ready = True
+
+    async def _watch(self) -> None:
+        while True:
+            process = self.process
+            if process is None:
+                return
+            code = await process.wait()
+            async with self._replacing:
+                if process is not self.process:
+                    _log.info("%s: process %d, replaced, has ended", self.name, process.pid)
+                    continue
+            self.ready = False
+            if self._on_exit is not None:
+                self._on_exit(code)
+            await self._restart(ending(code))
+
+    async def _restart(self, reason: str) -> None:
+        while True:
+            pause_s = self._backoff.pause_s()
+            _log.warning("%s ended (%s); starting it again in %.1f s", self.name, reason, pause_s)
+            await asyncio.sleep(pause_s)
+            self.restarts += 1
+            try:
+                return await self._begin()
+            except (HeadcountError, OSError) as error:
+                _log.error("%s does not start: %s", self.name, error)
+                reason = "not started"
+                if self.process is not None:
+                    await self.process.stop(*self._stop_s)
+
+    async def _end(self, stop_s: Sequence[float] | None = None, *, quiet_s: float = 0.0) -> None:
+        self.ready = False
+        patience_s = self._stop_s if stop_s is None else stop_s
+        processes = [*self._former, *([] if self.process is None else [self.process])]
+        await asyncio.gather(*(process.stop(*patience_s, quiet_s=quiet_s) for process in processes))
+
+
+@contextlib.asynccontextmanager
+async def all_running(children: Iterable[Supervised]) -> AsyncIterator[None]:
+    """Start all of them, and stop them side by side: each may take its time."""
+    programs = list(children)
+    try:
+        for child in programs:
+            await child.__aenter__()
+        yield
+    finally:
+        await asyncio.gather(*(child.stop() for child in programs))

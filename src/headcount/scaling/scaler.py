@@ -28,7 +28,8 @@ from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import Units
-from headcount.runtime.supervisor import end
+from headcount.runtime.supervisor import STOP_S
+from headcount.runtime.tasks import cancel_all
 from headcount.scaling import rebalance
 from headcount.scaling.demand import (
     LearnedCapacity,
@@ -66,6 +67,7 @@ class Deployment:
     data: Path
     environment: Mapping[str, str]  # of its units
     drain_s: float
+    stop_s: float = STOP_S
     zone: tzinfo = UTC  # of the site, for the load profile
 
 
@@ -81,7 +83,7 @@ def open_driver(settings: ScaleSettings, deployment: Deployment) -> Driver:
     if settings.driver == "none":
         return NoDriver()
     if settings.driver == "process":
-        return ProcessDriver(deployment.data, environment, deployment.drain_s)
+        return ProcessDriver(deployment.data, environment, deployment.drain_s, stop_s=deployment.stop_s)
     try:
         module: Any = importlib.import_module("headcount.scaling.drivers.docker")
     except ImportError as error:
@@ -123,7 +125,7 @@ async def run_with(
     async with asyncio.TaskGroup() as group:
         work = group.create_task(_scale(settings, deployment, driver), name="scale")
         await stop.wait()
-        await end([work])
+        await cancel_all([work])
 
 
 async def _scale(settings: ScaleSettings, deployment: Deployment, driver: Driver) -> None:

@@ -29,7 +29,7 @@ from headcount.messages.times import TICK_S
 from headcount.messages.topics import TICK_SUBJECT
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.log_reader import LogReader, open_reader
-from headcount.runtime.supervisor import end
+from headcount.runtime.tasks import cancel_all
 from headcount.worker.assignment import assign
 from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
 from headcount.worker.partition import BATCH_ROWS, Partition
@@ -414,7 +414,7 @@ class Worker:
                 group.create_task(self.tell_figures(), name="metrics"),
             ]
             await stop.wait()
-            await end(loops)
+            await cancel_all(loops)
         # what can't be given back now is counted again from the last snapshot by the next owner
         with contextlib.suppress(LogError, TimeoutError):
             async with asyncio.timeout(STOP_S):
@@ -438,7 +438,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     Raises:
         LogError: if the log has no bucket for snapshots.
     """
-    async with connected(settings.log, "headcount count") as nc:
+    async with connected(settings.log, "headcount count", stop) as nc:
         js = nc.jetstream(timeout=5)
         worker = Worker(settings, nc, js, await open_snapshots(js))
         await worker.run(stop)

@@ -62,7 +62,7 @@ async def _happen(system: System, fault: Fault) -> str | None:
         case "leave":
             await system.workers[fault.worker].stop()
         case "kill":
-            await system.workers[fault.worker].stop(signal.SIGKILL)
+            await system.workers[fault.worker].kill()
         case "pause":
             await _pause(system, fault)
         case "broker kill":

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,9 @@ from headcount.errors import HeadcountError
 from headcount.roles.wiring import secret_of
 from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import free_ports
-from headcount.runtime.supervisor import dies_with_parent
+from headcount.runtime.processes import start_process
+from headcount.runtime.retry import Backoff
+from headcount.runtime.supervisor import Supervised
 from headcount.settings import ENVIRONMENT, Settings
 
 STOP_S = 15.0
@@ -33,69 +36,44 @@ class Role:
     """A process that is started again when it ends by itself, as `headcount up` does it."""
 
     def __init__(self, name: str, role: str, folder: Path, environment: Mapping[str, str]) -> None:
-        """Run `headcount run <role>` as `name`; what it says is in `<folder>/<name>.log`."""
+        """Run `headcount run <role>` as `name`; its output is in `<folder>/<name>.log`."""
         self.name = name
         self.log = folder / f"{name}.log"
-        self.ended: list[int] = []  # exit codes that nobody had asked for
-        self._command = [sys.executable, "-m", "headcount", "run", role]
-        self._environment = environment
-        self._wanted = False
-        self._process: asyncio.subprocess.Process | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self.ended: list[int] = []  # exit codes of processes that were neither stopped nor killed
+        command = [sys.executable, "-m", "headcount", "run", role]
+        self._supervised = Supervised(
+            name,
+            partial(start_process, name, command, environment=environment, output=self.log),
+            stop_s=(STOP_S,),
+            backoff=Backoff(RETRY_S, RETRY_S),
+            on_exit=self._note,
+        )
 
     @property
     def pid(self) -> int | None:
         """Its process id while it runs."""
-        return self._process.pid if self._process and self._process.returncode is None else None
+        return self._supervised.pid
+
+    def _note(self, code: int) -> None:
+        if code != -signal.SIGKILL:
+            self.ended.append(code)
 
     async def start(self) -> None:
-        """Start it, and again whenever it ends before `stop` or `kill`."""
-        self._wanted = True
-        await self._spawn()
-        self._watching = asyncio.create_task(self._watch(), name=f"watch {self.name}")
-
-    async def _spawn(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                process_group=0,
-                preexec_fn=dies_with_parent(),
-            )
-
-    async def _watch(self) -> None:
-        while self._process is not None:
-            code = await self._process.wait()
-            if not self._wanted:
-                return
-            if code != -signal.SIGKILL:
-                self.ended.append(code)
-            await asyncio.sleep(RETRY_S)
-            if self._wanted:
-                await self._spawn()
+        """Start it, and again whenever it ends before `stop`."""
+        await self._supervised.__aenter__()
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it runs."""
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        if self._supervised.process is not None:
+            self._supervised.process.send(number)
 
-    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+    async def stop(self) -> None:
         """End it for good; it is killed when it takes longer than STOP_S."""
-        self._wanted = False
-        self.send(number)
-        if self._process is not None:
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await self._process.wait()
-            except TimeoutError:
-                self.send(signal.SIGKILL)
-                await self._process.wait()
-        if self._watching is not None:
-            await self._watching
+        await self._supervised.stop()
+
+    async def kill(self) -> None:
+        """Kill it for good."""
+        await self._supervised.stop(())
 
 
 class System:

@@ -28,7 +28,7 @@ from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.runtime.ports import free_ports
-from headcount.runtime.supervisor import cpu_s_of
+from headcount.runtime.proc import cpu_s_of
 
 Login = tuple[str, str]
 

@@ -29,7 +29,7 @@ from headcount.proxy.balancer import Role as Proxy
 from headcount.proxy.haproxy_config import Balance, ProxyConfig
 from headcount.roles.wiring import secret_of
 from headcount.runtime.ports import free_ports
-from headcount.runtime.supervisor import end
+from headcount.runtime.tasks import cancel_all
 from headcount.scaling.drivers.none import NoDriver
 from headcount.scaling.drivers.process import ProcessDriver
 from headcount.scaling.scale_settings import ScaleSettings
@@ -126,7 +126,7 @@ async def _stand(folder: Path, way: Balance) -> AsyncIterator[_Stand]:
                 try:
                     yield _Stand(settings, endpoint, client, units, brokers, public)
                 finally:
-                    await end([stepping])
+                    await cancel_all([stepping])
     finally:
         await core.stop()
 
@@ -209,7 +209,7 @@ class _Course:
             await self._even()
             await self._measure("one killed and back, rebalanced")
         finally:
-            await end([looking])
+            await cancel_all([looking])
             for link in self.links:
                 link.close()
         return self.found

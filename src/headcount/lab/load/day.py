@@ -28,7 +28,7 @@ from headcount.lab.load.stack import Stack
 from headcount.lab.load.system import System
 from headcount.lab.load.watch import Sample, Watch
 from headcount.messaging.units import Units
-from headcount.runtime.supervisor import dies_with_parent
+from headcount.runtime.processes import stop_with_parent
 from headcount.sites.files import bundled_site
 
 Driver = Literal["process", "docker"]
@@ -245,7 +245,7 @@ class _Day:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 limit=LINE,
-                preexec_fn=dies_with_parent(),
+                preexec_fn=stop_with_parent(),
             )
         if process.stdin is None or process.stdout is None:
             raise HeadcountError("a process of senders has no pipes")

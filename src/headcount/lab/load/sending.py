@@ -21,7 +21,7 @@ from headcount.lab.load.curve import Day, pace, presence
 from headcount.lab.load.link import Broker, Link, Tally
 from headcount.lab.load.packets import Will
 from headcount.lab.load.population import Device, Message, population
-from headcount.runtime.supervisor import stop_on_signals
+from headcount.runtime.signals import stop_on_signals
 
 STEP_S = 0.02
 #: Seconds between two looks at who comes and who goes.

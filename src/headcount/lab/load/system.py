@@ -20,10 +20,11 @@ from nats.aio.client import Client
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
-from headcount.lab.load.usage import all_processes, parts
+from headcount.lab.load.usage import parts
 from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import free_ports
-from headcount.runtime.supervisor import dies_with_parent
+from headcount.runtime.proc import all_processes
+from headcount.runtime.processes import ChildProcess, start_process
 from headcount.settings import ENVIRONMENT
 
 READY_S, STOP_S = 90.0, 60.0
@@ -58,20 +59,12 @@ class System:
         ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
         self._command = [sys.executable, "-m", "headcount", "up", "--open", "--site", str(site)]
         self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
 
     async def __aenter__(self) -> Self:
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                cwd=self.folder,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                process_group=0,
-                preexec_fn=dies_with_parent(),
-            )
+        self._process = await start_process(
+            "up", self._command, folder=self.folder, environment=self._environment, output=self.log
+        )
         try:
             await self._ready()
         except BaseException:
@@ -86,24 +79,14 @@ class System:
 
     async def stop(self) -> None:
         """End it as a user does; it is killed when it takes longer than `STOP_S`."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        if self._process is not None:
+            await self._process.stop(STOP_S)
 
     async def _ready(self) -> None:
         process = self._process
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
-                while process is not None and process.returncode is None:
+                while process is not None and process.running:
                     status, _ = await self.get("/readyz")
                     if status == 200:
                         return

