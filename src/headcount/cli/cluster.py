@@ -52,7 +52,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "health_port": _port(8081, "HTTP port of the health and metrics of a broker, and of the balancer."),
     "api": _text("api:8080", True, "Where the balancer finds the API: HOST:PORT, each address of a name."),
     "drain_s": _text(20.0, True, "Seconds over which a broker that ends sends its devices away."),
-    "stop_s": _text(10.0, True, "Seconds that a part may take to stop before it is killed."),
+    "stop_s": _text(10.0, True, "Seconds that a process may take to stop before it is killed."),
     "secret_file": {
         "type": click.Path(path_type=Path, dir_okay=False),
         "show_default": "secret in the data folder",
