@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.schemas.problems import TYPES
 from headcount.cli.main import main
@@ -140,7 +140,9 @@ def values_of(option: click.Option) -> str:
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of the API."""
-    return create_app(Sources(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)).openapi()
+    return create_app(
+        ApiSettings(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)
+    ).openapi()
 
 
 def http() -> str:

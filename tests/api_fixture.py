@@ -24,14 +24,9 @@ import numpy as np
 from fastapi import FastAPI
 from nats.aio.client import Client
 
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
-from headcount.api.core_connection import Link
-from headcount.api.history_queries import Queries
-from headcount.api.live_counts import LiveCounts
-from headcount.api.metrics import Metrics
 from headcount.api.server import run
-from headcount.api.services import Parts
 from headcount.counting.fix_batch import I4
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
@@ -39,6 +34,7 @@ from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import AUDIT_STREAM, COUNT_STREAM
 from headcount.messaging.streams import StreamBytes, stream_configs
 from headcount.runtime.ports import free_ports
+from headcount.services.container import Services
 from nats_fixture import server_program
 
 PARTITIONS = 2
@@ -77,8 +73,8 @@ def site_with(zones: int) -> Site:
 
 def app_without_broker(folder: Path, **changes: Any) -> FastAPI:
     """The application, not started: enough for what needs no broker. Open, where nothing else is asked for."""
-    sources = Sources(site_with(2), "nats://127.0.0.1:1", folder / "data", 2, web=folder / "web")
-    return create_app(replace(sources, **{**OPEN, **changes}))
+    settings = ApiSettings(site_with(2), "nats://127.0.0.1:1", folder / "data", 2, web=folder / "web")
+    return create_app(replace(settings, **{**OPEN, **changes}))
 
 
 def ask(
@@ -89,7 +85,7 @@ def ask(
     changes: dict[str, Any] | None = None,
     **options: Any,
 ) -> httpx.Response:
-    """The application's answer to a client of any address; `changes` go into its `Sources`."""
+    """The application's answer to a client of any address; `changes` go into its `ApiSettings`."""
 
     async def get() -> httpx.Response:
         transport = httpx.ASGITransport(app_without_broker(folder, **(changes or {})), client=(client, 4711))
@@ -150,23 +146,19 @@ class Api:
     broker: Server | None  # None where the test has another one
     nats: Client
     site: Site
-    sources: Sources
+    settings: ApiSettings
     stop: asyncio.Event
     serving: asyncio.Task[None]
     epoch: int = 1
     last: float = field(default=0.0)
-    _parts: Parts | None = None
+    _services: Services | None = None
 
     @property
-    def parts(self) -> Parts:
-        """Tokens, sessions and the audit log, by the test's own hand on the broker."""
-        if self._parts is None:
-            live = LiveCounts(self.site, self.sources.partitions)
-            metrics = Metrics(live, None)
-            link = Link(self.sources, live, metrics.take)
-            link._client = self.nats  # the test's own connection
-            self._parts = Parts(self.sources, live, link, metrics, Queries(1))
-        return self._parts
+    def services(self) -> Services:
+        """The operations on the deployment, over the test's own connection."""
+        if self._services is None:
+            self._services = Services(self.nats, self.settings.secret)
+        return self._services
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """GET a path."""
@@ -188,7 +180,7 @@ class Api:
         counts = PartitionCounts(
             site=self.site.id,
             partition=partition,
-            partitions=self.sources.partitions,
+            partitions=self.settings.partitions,
             epoch=self.epoch,
             seq=1,
             at=at,
@@ -209,7 +201,7 @@ class Api:
     async def count(self, numbers: dict[str, tuple[int, int]]) -> float:
         """All partitions report the same instant; the first one has everything. Returns the instant."""
         at, values = self.tick(), self.values(numbers)
-        for partition in range(self.sources.partitions):
+        for partition in range(self.settings.partitions):
             await self.publish(partition, at, values if partition == 0 else np.zeros_like(values))
         await self.seen(at)
         return at
@@ -231,7 +223,7 @@ class Api:
             while True:
                 with suppress(nats.errors.Error, OSError):
                     at, values = self.tick(), self.values(numbers)
-                    for partition in range(self.sources.partitions):
+                    for partition in range(self.settings.partitions):
                         await self.publish(partition, at, values)
                 await asyncio.sleep(0.1)
 
@@ -266,12 +258,12 @@ async def status_is(api: Api, path: str, status: int) -> bool:
 async def open_api(
     folder: Path, *, zones: int = 3, with_stream: bool = True, **limits: Any
 ) -> AsyncIterator[Api]:
-    """A broker, and the API on it, open to all; `limits` go into `Sources`."""
+    """A broker, and the API on it, open to all; `limits` go into `ApiSettings`."""
     broker = Server(folder / "nats")
     await broker.start()
     client = Client()
     site = site_with(zones)
-    sources = Sources(
+    settings = ApiSettings(
         site=site,
         broker_url=broker.url,
         data=folder / "data",
@@ -285,7 +277,7 @@ async def open_api(
         if with_stream:
             await make_count_stream(client)
             await make_access_streams(client)
-        async with serving(replace(sources, **{**OPEN, **limits}), broker, client) as api:
+        async with serving(replace(settings, **{**OPEN, **limits}), broker, client) as api:
             yield api
     finally:
         await client.close()
@@ -293,10 +285,10 @@ async def open_api(
 
 
 @asynccontextmanager
-async def serving(sources: Sources, broker: Server | None, client: Client) -> AsyncIterator[Api]:
+async def serving(settings: ApiSettings, broker: Server | None, client: Client) -> AsyncIterator[Api]:
     """An API over a broker that runs."""
     stop, ports = asyncio.Event(), asyncio.Queue[int]()
-    task = asyncio.create_task(run(sources, host="127.0.0.1", port=0, stop=stop, on_ready=ports.put_nowait))
+    task = asyncio.create_task(run(settings, host="127.0.0.1", port=0, stop=stop, on_ready=ports.put_nowait))
     waiting = asyncio.create_task(ports.get())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not waiting.done():
@@ -305,7 +297,7 @@ async def serving(sources: Sources, broker: Server | None, client: Client) -> As
     base = f"http://127.0.0.1:{waiting.result()}"
     try:
         async with httpx.AsyncClient(base_url=base, timeout=20, trust_env=False) as http:
-            yield Api(base, http, broker, client, sources.site, sources, stop, task)
+            yield Api(base, http, broker, client, settings.site, settings, stop, task)
     finally:
         stop.set()
         await asyncio.wait({task})

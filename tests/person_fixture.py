@@ -55,7 +55,7 @@ class People:
 
     async def phone(self, **fields: Any) -> Phone:
         """A new device."""
-        return Phone(*await self.api.parts.registry.add("ul", "person", **fields))
+        return Phone(*await self.api.services.registry.add("ul", "person", **fields))
 
     async def fix(self, phone: Phone, t_s: float, lat: float, lon: float, **fields: float) -> None:
         """A fix, in the log."""
@@ -65,7 +65,7 @@ class People:
 
     async def token(self, role: Role) -> dict[str, str]:
         """The header of a new token."""
-        _, text = await self.api.parts.tokens.add("test", role)
+        _, text = await self.api.services.token_store.add("test", role)
         return {"authorization": f"Bearer {text}"}
 
     async def ask(self, phone: Phone, method: str, path: str, **options: Any) -> httpx.Response:

@@ -22,7 +22,9 @@
     ├── AuditError             the audit log doesn't fit together: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
     ├── SnapshotError          a saved state can't be used
-    └── QueryError             a question to the history that has no answer: parameter, problem
+    ├── QueryError             a question to the history that has no answer: parameter, problem
+    ├── TooManyQueriesError    too many history queries run at the same time
+    └── NoAnswerError          a counting worker does not answer
 
 An error's text says what happened, where, and what to do; its facts are attributes.
 Only the edges (command line, HTTP) turn an error into an exit code or a problem document.
@@ -231,6 +233,19 @@ class QueryError(HeadcountError):
         self.parameter = parameter
         self.problem = problem
         super().__init__(f"{parameter}: {problem}")
+
+
+class TooManyQueriesError(HeadcountError):
+    """Too many history queries run at the same time."""
+
+    def __init__(self, limit: int) -> None:
+        """State the limit."""
+        self.limit = limit
+        super().__init__(f"{limit} history queries are running")
+
+
+class NoAnswerError(HeadcountError):
+    """A counting worker does not answer: no worker owns the partition, or it took too long."""
 
 
 class SnapshotConflictError(SnapshotError):

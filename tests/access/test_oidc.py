@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from api_fixture import Api, ask, open_api
-from headcount.access.oidc import Login, Provider, person
+from headcount.access.oidc import OidcClient, OidcProvider, person
 from headcount.errors import AccessError
 from headcount.runtime.ports import free_ports
 
@@ -64,7 +64,7 @@ async def provider_and_api(program: list[str], folder: Path) -> AsyncIterator[tu
         assert process.stdout is not None
         async with asyncio.timeout(20):
             assert await process.stdout.readline() == b"ready\n"
-        known = Provider(f"http://127.0.0.1:{port}", "headcount", "a secret of tests & more")
+        known = OidcProvider(f"http://127.0.0.1:{port}", "headcount", "a secret of tests & more")
         async with (
             open_api(folder, oidc=known, public_url=public_url, **CLOSED) as api,
             httpx.AsyncClient(timeout=20, trust_env=False) as browser,
@@ -79,7 +79,7 @@ async def follow(
     api: Api, browser: httpx.AsyncClient, url: str, *, login: str = "alice", until: str = ""
 ) -> httpx.Response:
     """Go where a browser is sent from an address, log in when asked, and stop before an address with `until`."""
-    public = api.sources.public_url
+    public = api.settings.public_url
     while True:
         answer = await browser.get(url.replace(public, api.base))
         if answer.status_code in (302, 303):
@@ -95,7 +95,7 @@ async def follow(
 async def callback(api: Api, browser: httpx.AsyncClient, login: str = "alice") -> str:
     """The address to which the provider sends the browser back, not yet gone to."""
     answer = await follow(api, browser, f"{api.base}/login", login=login, until="/login/callback")
-    return str(answer.headers["location"]).replace(api.sources.public_url, api.base)
+    return str(answer.headers["location"]).replace(api.settings.public_url, api.base)
 
 
 def told(answer: httpx.Response) -> tuple[int, str]:
@@ -122,7 +122,7 @@ def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> None:
                     "location"
                 ]
             )
-            answer = await browser.get(last.replace(api.sources.public_url, api.base))
+            answer = await browser.get(last.replace(api.settings.public_url, api.base))
             assert (answer.status_code, answer.headers["location"]) == (303, "/?zone=library")
             session = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("headcount="))
             for attribute in ("HttpOnly", "SameSite=Lax", "Path=/"):
@@ -133,9 +133,9 @@ def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> None:
             who = await api.json("/v1/whoami", headers=cookie)
             assert (who["role"], who["name"], who["subject"]) == ("operator", "alice", "person alice (alice)")
             assert "positions:read" in who["scopes"]
-            entry = (await api.parts.audit.entries())[0][0]
+            entry = (await api.services.audit_log.entries())[0][0]
             assert (entry.action, entry.actor) == ("session.login", "person alice (alice)")
-            origin = {"origin": api.sources.public_url, "headcount-csrf": who["csrf"]}
+            origin = {"origin": api.settings.public_url, "headcount-csrf": who["csrf"]}
             assert (await api.http.post("/logout", headers=cookie | origin)).status_code == 204
             assert (await api.get("/v1/whoami", headers=cookie)).status_code == 401
 
@@ -168,7 +168,9 @@ def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: list[str
             status, detail = told(await browser.get(await callback(api, browser, "mallory")))
             assert (status, "gives you a role" in detail) == (403, True)
             assert "headcount" not in browser.cookies
-            assert [entry.action for entry in (await api.parts.audit.entries())[0]] == ["session.login"]
+            assert [entry.action for entry in (await api.services.audit_log.entries())[0]] == [
+                "session.login"
+            ]
             browser.cookies.clear()
             answer = await browser.get(await callback(api, browser, "bob"))
             assert answer.status_code == 303
@@ -262,7 +264,7 @@ CHEATS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]] = {
 
 
 @contextlib.asynccontextmanager
-async def cheating() -> AsyncIterator[tuple[Cheat, Login]]:
+async def cheating() -> AsyncIterator[tuple[Cheat, OidcClient]]:
     """A provider that cheats, and logins that believe it."""
     (port,) = free_ports(1)
     cheat = Cheat(port)
@@ -271,13 +273,13 @@ async def cheating() -> AsyncIterator[tuple[Cheat, Login]]:
     try:
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0.01)
-        yield cheat, Login(Provider(cheat.issuer, "headcount", "s"), "a secret of tests")
+        yield cheat, OidcClient(OidcProvider(cheat.issuer, "headcount", "s"), "a secret of tests")
     finally:
         server.should_exit = True
         await serving
 
 
-async def ended(cheat: Cheat, login: Login, **more: str) -> tuple[Any, str]:
+async def ended(cheat: Cheat, login: OidcClient, **more: str) -> tuple[Any, str]:
     """Begin and end a login."""
     begun = await login.begin("http://127.0.0.1:1/login/callback", "/")
     query = parse_qs(urlsplit(begun.url).query)
@@ -366,7 +368,7 @@ def test_login_leads_back_to_our_own_pages_only(next_path: str, tmp_path: Path) 
 
     async def check() -> None:
         async with cheating() as (cheat, _):
-            known = Provider(cheat.issuer, "headcount", "s")
+            known = OidcProvider(cheat.issuer, "headcount", "s")
             async with open_api(tmp_path, oidc=known, **CLOSED) as api:
                 begun = await api.get("/login", params={"next": next_path})
                 assert begun.status_code == 303
@@ -384,7 +386,7 @@ def test_logins_begin_so_often(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with cheating() as (cheat, _):
-            known = Provider(cheat.issuer, "headcount", "s")
+            known = OidcProvider(cheat.issuer, "headcount", "s")
             async with open_api(tmp_path, oidc=known, **CLOSED) as api:
                 statuses = [(await api.get("/login")).status_code for _ in range(22)]
                 assert statuses[:20] == [303] * 20

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.access.rate_limiter import Limiter, address_of, networks
+from headcount.access.rate_limiter import RateLimiter, address_of, networks
 
 
 def test_burst_then_rate() -> None:
     """A full bucket lets its burst through at once, then one each interval, and says when."""
-    limiter = Limiter(2.0, 5)
+    limiter = RateLimiter(2.0, 5)
     answers = [limiter.take("a", 100.0) for _ in range(6)]
     assert [answer.allowed for answer in answers] == [True] * 5 + [False]
     assert [answer.remaining for answer in answers] == [4, 3, 2, 1, 0, 0]
@@ -27,7 +27,7 @@ def test_burst_then_rate() -> None:
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=100), st.floats(0.1, 50), st.integers(1, 20))
 def test_never_more_than_burst_and_rate(waits: list[float], per_s: float, burst: int) -> None:
     """In any stretch of time no more get through than the burst and what the rate has added."""
-    limiter, now, allowed = Limiter(per_s, burst), 0.0, []
+    limiter, now, allowed = RateLimiter(per_s, burst), 0.0, []
     for wait in waits:
         now += wait
         answer = limiter.take("a", now)
@@ -42,7 +42,7 @@ def test_never_more_than_burst_and_rate(waits: list[float], per_s: float, burst:
 
 def test_memory_is_bounded() -> None:
     """However many keys there are, so many are remembered, those that asked last."""
-    limiter = Limiter(1.0, 1, max_keys=100)
+    limiter = RateLimiter(1.0, 1, max_keys=100)
     for n in range(10_000):
         limiter.take(f"k{n}", 0.0)
     assert len(limiter) == 100

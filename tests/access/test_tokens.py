@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headcount.access.access_cache import Kept
+from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller, scopes_of
 from headcount.access.sessions import Sessions, caller_of_session
 from headcount.access.tokens import TOKEN, Tokens, caller_of_token
@@ -22,11 +22,11 @@ from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 
 
 @asynccontextmanager
-async def copies(folder: Path, number: int = 2) -> AsyncIterator[list[Kept]]:
+async def copies(folder: Path, number: int = 2) -> AsyncIterator[list[AccessCache]]:
     """Copies of the bucket of as many APIs, on a real broker, each following it."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
-        kept = [Kept(client) for _ in range(number)]
+        kept = [AccessCache(client) for _ in range(number)]
         loops = [asyncio.create_task(each.follow()) for each in kept]
         try:
             yield kept

@@ -38,7 +38,7 @@ def test_given_seen_withdrawn(tmp_path: Path) -> None:
             for method in ("GET", "DELETE"):
                 answer = await http.request(method, one, headers=operator)
                 assert answer.json()["type"] == "/problems/unknown-command"
-            entries, _ = await people.api.parts.audit.entries(action="command")
+            entries, _ = await people.api.services.audit_log.entries(action="command")
             assert [entry.action for entry in entries] == ["command.withdraw"] + ["command.add"] * 4
             assert all(len(entry.subject) == 16 for entry in entries)
             assert phone.id not in str(entries)
@@ -135,14 +135,14 @@ def test_trace(tmp_path: Path) -> None:
             assert (await people.api.get(path, headers=operator)).status_code == 422
             answer = await people.api.get(path, headers=operator | REASON)
             assert answer.json()["type"] == "/problems/unknown-device"
-            assert (await people.api.parts.audit.entries(action="positions"))[0] == []
+            assert (await people.api.services.audit_log.entries(action="positions"))[0] == []
             for n in range(3):
                 await people.fix(phone, time.time() - 30 + n, *LIBRARY, acc=8.0)
             answer = await people.api.get(f"{path}?limit=2", headers=operator | REASON)
             found = personal.TraceShape.model_validate(answer.json())
             assert [line.rule for line in found.lines] == ["1.10", "1.10"]
             assert found.zones[:2] == ["site", "library"]
-            [entry], _ = await people.api.parts.audit.entries(action="positions")
+            [entry], _ = await people.api.services.audit_log.entries(action="positions")
             assert (entry.action, entry.detail["reason"]) == ("positions.trace", REASON["headcount-reason"])
             assert (len(entry.subject), entry.detail["rows"]) == (16, 2)
             unknown = await people.api.get("/v1/sites/ul/devices/never/trace", headers=operator | REASON)

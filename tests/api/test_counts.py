@@ -73,8 +73,8 @@ class Hand:
 
     def shown(self) -> tuple[float, int, int]:
         """The newest total: how long ago, its number, fresh partitions."""
-        assert self.live.picture
-        total = self.live.picture.total
+        assert self.live.snapshot
+        total = self.live.snapshot.total
         return round(self.now - total.at, 1), int(total.values[0, 0, 0]), total.partitions_fresh
 
 
@@ -131,7 +131,7 @@ def test_first_answer_comes_from_the_last_counts(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_api(tmp_path) as api:
             at = await api.count({"site": (11, 2)})
-            async with serving(api.sources, api.broker, api.nats) as second:
+            async with serving(api.settings, api.broker, api.nats) as second:
                 await second.seen(at)
                 zone = await second.json("/v1/sites/ul/zones/site")
                 assert zone["person"]["count"] == 11

@@ -15,7 +15,7 @@ import httpx
 import segno
 
 from api_fixture import until
-from headcount.api.routes.devices import MOST_IMPORTED
+from headcount.api.routes.devices import MAX_IMPORTED
 from headcount.api.schemas import devices
 from headcount.devices import credentials
 from headcount.devices.provisioning import qr_svg
@@ -97,7 +97,7 @@ def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None:
             active = await desk.told("PATCH", path, json={"status": "active"})
             assert (active["status"], active["resume"]) == ("active", None)
             rotated = await desk.told("POST", f"{path}/rotate")
-            kept = await desk.people.api.parts.registry.get(added["id"])
+            kept = await desk.people.api.services.registry.get(added["id"])
             assert kept is not None
             assert credentials.verify_secret(rotated["secret"], kept.secret)
             assert not credentials.verify_secret(added["secret"], kept.secret)
@@ -105,7 +105,7 @@ def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None:
             assert (removed["status"], removed["label"]) == ("erasing", "")
             await desk.refused(404, "unknown-device", "GET", path)
             await desk.refused(404, "unknown-device", "DELETE", path)
-            entries, _ = await desk.people.api.parts.audit.entries(action="device")
+            entries, _ = await desk.people.api.services.audit_log.entries(action="device")
             actions = [entry.action for entry in reversed(entries)]
             assert actions == [f"device.{name}" for name in ("add", *["change"] * 3, "rotate", "remove")]
             assert not [word for word in (added["id"], "Ada", "iotp/1") if word in str(entries)]
@@ -177,7 +177,7 @@ def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
                 await desk.refused(422, "invalid-parameter", "PATCH", path, json=body)
             await desk.refused(404, "unknown-device", "GET", f"{DEVICES}/{'a' * 20}")
             await desk.refused(422, "invalid-parameter", "GET", f"{DEVICES}/someone")
-            assert set(await desk.people.api.parts.registry.all()) == {added["id"]}
+            assert set(await desk.people.api.services.registry.all()) == {added["id"]}
 
     asyncio.run(check())
 
@@ -194,7 +194,7 @@ def test_a_table_goes_in_and_out(tmp_path: Path) -> None:
             given = list(csv.DictReader(io.StringIO(answer.text)))
             assert [row["label"] for row in given] == ["'=1+1", "Van"]
             for row in given:
-                kept = await desk.people.api.parts.registry.get(row["id"])
+                kept = await desk.people.api.services.registry.get(row["id"])
                 assert kept is not None
                 assert credentials.verify_secret(row["secret"], kept.secret)
 
@@ -212,10 +212,10 @@ def test_a_table_goes_in_and_out(tmp_path: Path) -> None:
             )
             assert "line 3" in detail
             await desk.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=b"\xff\xfe")
-            long = "kind\n" + "person\n" * (MOST_IMPORTED + 1)
+            long = "kind\n" + "person\n" * (MAX_IMPORTED + 1)
             await desk.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=long)
             await desk.refused(413, "too-long", "POST", f"{DEVICES}.csv", content=b"x" * (17 << 20))
-            assert len(await desk.people.api.parts.registry.all()) == 2
+            assert len(await desk.people.api.services.registry.all()) == 2
 
     asyncio.run(check())
 
@@ -243,10 +243,10 @@ def test_a_link_works_once_over_http(tmp_path: Path) -> None:
             assert {answer.status_code for answer in answers if answer is not good[0]} <= {404, 429}
             told = good[0].json()
             secret = told.get("secret") or told["password"]
-            kept = await desk.people.api.parts.registry.get(added["id"])
+            kept = await desk.people.api.services.registry.get(added["id"])
             assert kept is not None
             assert credentials.verify_secret(secret, kept.secret)
-            assert link["code"] not in str(await desk.people.api.parts.registry.all())
+            assert link["code"] not in str(await desk.people.api.services.registry.all())
 
     asyncio.run(check())
 
@@ -299,7 +299,7 @@ def test_claim_codes_make_devices(tmp_path: Path) -> None:
             told = (await desk.http.post("/v1/provision", json={"code": rows[0]["code"].upper()})).json()
             assert (told["kind"], told["mqtt"]["tls"]) == ("vehicle", True)
             assert told["websocket"].startswith("wss://count.example.org:")
-            made = await desk.people.api.parts.registry.get(told["device"])
+            made = await desk.people.api.services.registry.get(told["device"])
             assert made is not None
             assert made.groups == ["fleet"]
             again = await desk.http.post("/v1/provision", json={"code": rows[0]["code"]})
@@ -335,7 +335,7 @@ def test_only_operators_see_and_change_the_registry(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with open_desk(tmp_path, "viewer") as desk:
-            added, _ = await desk.people.api.parts.registry.add("ul", "person", label="Ada")
+            added, _ = await desk.people.api.services.registry.add("ul", "person", label="Ada")
             path = f"{DEVICES}/{added.id}"
             for method, where in (
                 ("GET", DEVICES),

@@ -12,6 +12,7 @@ import pytest
 import history_batches
 from headcount.api.schemas import personal
 from headcount.devices import credentials
+from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messages.times import iso
 from person_fixture import LIBRARY, OUTSIDE, People, Phone, open_people
 
@@ -38,12 +39,12 @@ def test_seen_by_itself_only(tmp_path: Path) -> None:
             assert found.last["verdict"] == "accepted"
             assert "access-control-allow-origin" not in answer.headers
             assert answer.headers["cache-control"] in ("no-store", "private, no-store")
-            key = credentials.token_key(people.api.sources.secret)
+            key = credentials.token_key(people.api.settings.secret)
             now_s = time.time()
             signed = credentials.sign_token(key, ada.id, now_s + 60, now_s)
             assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(signed))).status_code == 200
             other = credentials.sign_token(key, bob.id, now_s + 60, now_s)
-            await people.api.parts.registry.rotate(bob.id)
+            await people.api.services.registry.rotate(bob.id)
             operator = await people.token("admin")
             for headers in (
                 ada.headers(bob.secret),
@@ -71,10 +72,10 @@ def test_old_tokens_end_with_a_new_secret(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_people(tmp_path) as people:
             ada, now_s = await people.phone(), time.time()
-            key = credentials.token_key(people.api.sources.secret)
+            key = credentials.token_key(people.api.settings.secret)
             old = credentials.sign_token(key, ada.id, now_s + 600, now_s - 10)
             assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 200
-            await people.api.parts.registry.rotate(ada.id)
+            await people.api.services.registry.rotate(ada.id)
             assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 401
             assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
 
@@ -128,7 +129,9 @@ def test_export(tmp_path: Path) -> None:
             await people.fix(bob, now_s - 10, *LIBRARY, acc=8.0)
             store(tmp_path, people, ada, await names(people, ada), now_s - 3000)
             store(tmp_path, people, bob, await names(people, bob), now_s - 2000)
-            await people.api.parts.commands.add("ul", "person", ada.id, "message", now_s=now_s, text="hello")
+            await people.api.services.command_store.add(
+                "ul", "person", ada.id, "message", now_s=now_s, text="hello"
+            )
             headers = await people.token("operator") | {"headcount-reason": "ticket 12"}
             path = f"/v1/sites/ul/devices/{ada.id}/trace"
             assert (await people.api.get(path, headers=headers)).status_code == 200
@@ -146,7 +149,7 @@ def test_export(tmp_path: Path) -> None:
             assert "Bob" not in answer.text
             assert ada.secret not in answer.text
             assert not any(word in answer.text for word in SECRETS)
-            [last, *_], _ = await people.api.parts.audit.entries(action="person")
+            [last, *_], _ = await people.api.services.audit_log.entries(action="person")
             assert (last.action, last.actor) == ("person.export", "the device itself")
             assert ada.id not in json.dumps([last.subject, last.detail])
 
@@ -155,7 +158,8 @@ def test_export(tmp_path: Path) -> None:
 
 async def names(people: People, phone: Phone) -> dict[int, str]:
     """The pseudonyms of a device."""
-    return await people.api.parts.day_keys.pseudonyms_of("person", phone.id)
+    keys = PseudonymKeys(people.api.nats, people.api.nats.jetstream())
+    return await keys.pseudonyms_of("person", phone.id)
 
 
 def store(folder: Path, people: People, phone: Phone, known: dict[int, str], t_s: float) -> None:
@@ -189,7 +193,7 @@ def test_pause_and_resume(tmp_path: Path) -> None:
             ada = await people.phone()
             answer = await people.ask(ada, "POST", "/v1/me/pause")
             assert answer.json() == {"status": "paused", "resume": None}
-            device = await people.api.parts.registry.get(ada.id)
+            device = await people.api.services.registry.get(ada.id)
             assert device is not None
             assert device.status == "paused"
             answer = await people.ask(ada, "POST", "/v1/me/resume")
@@ -211,7 +215,7 @@ def test_pause_and_resume(tmp_path: Path) -> None:
             ):
                 answer = await people.ask(ada, "POST", "/v1/me/pause", json=body)
                 assert answer.status_code == 422, body
-            entries, _ = await people.api.parts.audit.entries(action="person")
+            entries, _ = await people.api.services.audit_log.entries(action="person")
             assert [entry.action for entry in entries][:2] == ["person.pause", "person.pause"]
 
     asyncio.run(check())
@@ -227,7 +231,7 @@ def test_erase(tmp_path: Path) -> None:
             assert answer.status_code == 202
             personal.ErasingShape.model_validate(answer.json())
             assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
-            device = await people.api.parts.registry.get(ada.id)
+            device = await people.api.services.registry.get(ada.id)
             assert device is not None
             assert (device.status, device.label, device.secret) == ("erasing", "", "")
 
@@ -240,7 +244,7 @@ def test_the_disabled_see_nothing(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_people(tmp_path) as people:
             ada = await people.phone()
-            await people.api.parts.registry.disable(ada.id)
+            await people.api.services.registry.disable(ada.id)
             assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
 
     asyncio.run(check())

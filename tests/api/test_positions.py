@@ -27,7 +27,7 @@ CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 5}
 
 async def token(api: Api, role: Role, *scopes: str) -> dict[str, str]:
     """The header of a new token."""
-    _, text = await api.parts.tokens.add("test", role, scopes=scopes)
+    _, text = await api.services.token_store.add("test", role, scopes=scopes)
     return {"authorization": f"Bearer {text}"}
 
 
@@ -58,12 +58,12 @@ def test_exact_positions_need_a_right_and_a_reason(tmp_path: Path) -> None:
             for headers in (viewer, viewer | REASON, operator, operator | {"headcount-reason": "x"}):
                 answer = await api.json(FIXES, headers=headers)
                 assert responses.CellsShape.model_validate(answer).features == []
-            assert (await api.parts.audit.entries())[0] == []
+            assert (await api.services.audit_log.entries())[0] == []
             exact = await api.json(f"{FIXES}?bbox=-9,52,-8,53", headers=operator | REASON)
             assert len(responses.FixesShape.model_validate(exact).features) == 2
             by_query = await api.json(f"{FIXES}?reason=drill", headers=operator)
             assert by_query["precision"] == "exact"
-            last, first = (await api.parts.audit.entries())[0]
+            last, first = (await api.services.audit_log.entries())[0]
             assert (first.action, first.detail["reason"]) == ("positions.read", REASON["headcount-reason"])
             assert (first.detail["rows"], first.detail["bbox"]) == (2, "-9,52,-8,53")
             assert first.actor.startswith("token ")
@@ -191,7 +191,7 @@ def test_device_is_asked_of_its_worker(tmp_path: Path, role: Role) -> None:
                 await question.respond(json.dumps(state if known else {}).encode())
 
             for device in ("phone-1", "nobody"):
-                partition = partition_of("ul", device, api.sources.partitions)
+                partition = partition_of("ul", device, api.settings.partitions)
                 await api.nats.subscribe(f"ask.{partition}", cb=answer)
             await api.nats.flush()
             found = await api.json(path, headers=headers)
@@ -200,7 +200,7 @@ def test_device_is_asked_of_its_worker(tmp_path: Path, role: Role) -> None:
             assert {**state, "last_t": None} == {**{k: found[k] for k in state}, "last_t": None}
             unknown = await api.get("/v1/sites/ul/devices/person/nobody", headers=headers)
             assert (unknown.status_code, unknown.json()["type"]) == (404, "/problems/unknown-device")
-            (entry,) = (await api.parts.audit.entries())[0]
+            (entry,) = (await api.services.audit_log.entries())[0]
             assert "phone-1" not in entry.subject + str(entry.detail)
 
     asyncio.run(check())

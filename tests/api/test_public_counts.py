@@ -42,7 +42,7 @@ async def report(api: Api, at: float, numbers: dict[str, tuple[int, int]]) -> No
 
 async def viewer(api: Api) -> dict[str, str]:
     """The header of somebody who may see exact counts, as soon as the API knows them."""
-    _, text = await api.parts.tokens.add("a viewer", "viewer")
+    _, text = await api.services.token_store.add("a viewer", "viewer")
     header = {"authorization": f"Bearer {text}"}
 
     async def known() -> bool:

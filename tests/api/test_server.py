@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api_fixture import Api, app_without_broker, open_api, serving, site_with, status_is, until
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.api.server import run
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import PortTakenError, SettingsError
@@ -20,10 +20,10 @@ from nats_fixture import internal_client, open_broker
 PASSWORD = "a secret of tests"  # noqa: S105  # that is what it says
 
 
-def sources(folder: Path) -> Sources:
-    """Sources whose broker isn't there."""
+def settings(folder: Path) -> ApiSettings:
+    """ApiSettings whose broker isn't there."""
     url = f"nats://127.0.0.1:{free_ports(1)[0]}"
-    return Sources(site_with(1), url, folder, 2, user="u", password=PASSWORD)
+    return ApiSettings(site_with(1), url, folder, 2, user="u", password=PASSWORD)
 
 
 def test_taken_port(tmp_path: Path) -> None:
@@ -31,13 +31,13 @@ def test_taken_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTakenError, match=f"HTTP port 127.0.0.1:{port} is taken.*--http-port"):
-            asyncio.run(run(sources(tmp_path), host="127.0.0.1", port=port, stop=asyncio.Event()))
+            asyncio.run(run(settings(tmp_path), host="127.0.0.1", port=port, stop=asyncio.Event()))
 
 
 def test_impossible_address(tmp_path: Path) -> None:
     """An address that isn't this machine's is an error that names it."""
     with pytest.raises(SettingsError, match=r"192\.0\.2\.1"):
-        asyncio.run(run(sources(tmp_path), host="192.0.2.1", port=0, stop=asyncio.Event()))
+        asyncio.run(run(settings(tmp_path), host="192.0.2.1", port=0, stop=asyncio.Event()))
 
 
 def test_starts_without_broker(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_starts_without_broker(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with open_api(tmp_path) as other:
-            alone = dataclasses.replace(sources(tmp_path), web=tmp_path)
+            alone = dataclasses.replace(settings(tmp_path), web=tmp_path)
             async with serving(alone, other.broker, other.nats) as api:
                 assert (await api.get("/healthz")).status_code == 200
                 assert (await api.get("/readyz")).status_code == 503
@@ -55,8 +55,8 @@ def test_starts_without_broker(tmp_path: Path) -> None:
 
 
 def test_password_is_not_shown(tmp_path: Path) -> None:
-    """The password is in no text of the sources."""
-    assert PASSWORD not in repr(sources(tmp_path))
+    """The password is in no text of the settings."""
+    assert PASSWORD not in repr(settings(tmp_path))
     assert app_without_broker(tmp_path).debug is False
 
 
@@ -67,7 +67,7 @@ def test_with_the_products_own_broker(tmp_path: Path) -> None:
         (monitor_port,) = free_ports(1)
         async with open_broker(tmp_path / "data", partitions=2, monitor_port=monitor_port) as broker:
             client = await internal_client(broker)
-            real = Sources(
+            real = ApiSettings(
                 site=site_with(3),
                 broker_url=broker.url,
                 data=tmp_path / "data",

@@ -14,7 +14,7 @@ import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api_fixture import Api, ask, open_api
-from headcount.access.audit_log import Audit
+from headcount.access.audit_log import AuditLog
 from headcount.access.rate_limiter import networks
 from headcount.api.schemas import responses
 from headcount.messages.records import Role
@@ -33,13 +33,13 @@ NONSENSE = [
 
 async def bearer(api: Api, role: Role, **options: Any) -> dict[str, str]:
     """The header of a new token."""
-    _, text = await api.parts.tokens.add("test", role, **options)
+    _, text = await api.services.token_store.add("test", role, **options)
     return {"authorization": f"Bearer {text}"}
 
 
 async def logged_in(api: Api, role: Role = "admin", sites: tuple[str, ...] = ()) -> tuple[str, str]:
     """The cookie and the CSRF token of a new session."""
-    value, session = await api.parts.sessions.open("sub-1", "Alice", role, sites)
+    value, session = await api.services.session_store.open("sub-1", "Alice", role, sites)
     return f"headcount={value}", session.csrf
 
 
@@ -85,7 +85,7 @@ def test_tokens_over_http(tmp_path: Path) -> None:
             assert (await api.get("/metrics", headers=own)).status_code == 401
             again = await api.http.delete(f"/v1/tokens/{token.id}", headers=admin)
             assert again.json()["type"] == "/problems/unknown-token"
-            actions = [entry.action for entry in (await api.parts.audit.entries())[0]]
+            actions = [entry.action for entry in (await api.services.audit_log.entries())[0]]
             assert actions == ["token.revoke", "token.add"]
 
     asyncio.run(check())
@@ -217,14 +217,14 @@ def test_the_audit_log_over_http(tmp_path: Path) -> None:
                 assert (await api.get(path)).status_code == 401
                 assert (await api.get(path, headers=operator)).status_code == 403
             for n in range(5):
-                await api.parts.audit.record("device.add", "command line", str(n))
+                await api.services.audit_log.record("device.add", "command line", str(n))
             page = responses.AuditShape.model_validate(await api.json("/v1/audit?limit=3", headers=admin))
             assert ([entry.n for entry in page.entries], page.before) == ([5, 4, 3], 3)
             rest = await api.json(f"/v1/audit?before={page.before}&action=device", headers=admin)
             assert [entry["n"] for entry in rest["entries"]] == [2, 1]
             found = responses.VerifiedShape.model_validate(await api.json("/v1/audit/verify", headers=admin))
             assert (found.intact, found.entries) == (True, 5)
-            forger = Audit(api.nats, api.nats.jetstream(), "another secret")
+            forger = AuditLog(api.nats, api.nats.jetstream(), "another secret")
             await forger.record("device.add", "command line")
             found = responses.VerifiedShape.model_validate(
                 await api.json("/v1/audit/verify", params={"from_head": found.head}, headers=admin)
@@ -260,7 +260,7 @@ def test_streams_end_when_their_token_or_session_does(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_api(tmp_path, ping_s=0.2, **CLOSED) as api:
             admin = await bearer(api, "admin")
-            token, text = await api.parts.tokens.add("test", "viewer")
+            token, text = await api.services.token_store.add("test", "viewer")
             cookie, _ = await logged_in(api)
             own = {"authorization": f"Bearer {text}"}
             url = f"{api.base.replace('http:', 'ws:')}/v1/sites/ul/ws"

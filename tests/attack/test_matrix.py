@@ -117,9 +117,9 @@ def test_every_role_at_every_endpoint(tmp_path: Path) -> None:
         async with open_api(tmp_path, **CLOSED) as api:
             callers: list[tuple[str, dict[str, str]]] = [("public", {})]
             for known in ROLES[1:]:
-                _, text = await api.parts.tokens.add("matrix", known)
+                _, text = await api.services.token_store.add("matrix", known)
                 callers.append((known, {"authorization": f"Bearer {text}"}))
-            _, text = await api.parts.tokens.add("matrix", "admin", sites=["moon"])
+            _, text = await api.services.token_store.add("matrix", "admin", sites=["moon"])
             callers.append(("elsewhere", {"authorization": f"Bearer {text}"}))
             wrong = []
             for (role, headers), (endpoint, least) in product(callers, ENDPOINTS.items()):

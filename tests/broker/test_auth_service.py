@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from cluster_fixture import open_core, open_unit
-from headcount.access.access_cache import Kept
+from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import Tokens
 from headcount.broker import nats_config
 from headcount.broker.auth_service import Gate, GateSettings
@@ -316,7 +316,7 @@ def test_programs(broker: Broker) -> None:
 
     async def scenario() -> None:
         async with yard(broker) as here:
-            kept = Kept(here.core)
+            kept = AccessCache(here.core)
             tokens = Tokens(kept)
             token, text = await tokens.add("a test", "viewer")
             mine, _ = await here.person()

@@ -18,7 +18,7 @@ import pytest
 
 from api_fixture import site_with
 from headcount.api import server
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.devices.registry import Registry
 from headcount.messaging.kv import Bucket
@@ -325,9 +325,9 @@ async def https(folder: Path, files: TlsFiles) -> AsyncIterator[int]:
     """The API over HTTPS, with no broker behind it."""
     stop, ready = asyncio.Event(), asyncio.Event()
     (port,) = free_ports(1)
-    sources = Sources(site_with(2), "nats://127.0.0.1:1", folder, 2, web=folder / "web", https=True)
+    settings = ApiSettings(site_with(2), "nats://127.0.0.1:1", folder, 2, web=folder / "web", https=True)
     task = asyncio.create_task(
-        server.run(sources, host=LOOPBACK, port=port, stop=stop, on_ready=lambda _: ready.set(), tls=files)
+        server.run(settings, host=LOOPBACK, port=port, stop=stop, on_ready=lambda _: ready.set(), tls=files)
     )
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 
 from headcount import errors
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.openapi import routes
 from headcount.api.schemas.problems import TYPES
@@ -37,9 +37,9 @@ SOURCE = ROOT / "src" / "headcount"
 
 
 @pytest.fixture(scope="module")
-def sources() -> Sources:
+def settings() -> ApiSettings:
     """What an API needs; nothing is connected."""
-    return Sources(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)
+    return ApiSettings(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)
 
 
 def _missing(names: set[str], page: Path) -> set[str]:
@@ -102,15 +102,15 @@ def test_each_problem_has_its_heading() -> None:
     assert not _missing(set(TYPES), REFERENCE / "http.md")
 
 
-def test_each_route_has_its_heading(sources: Sources) -> None:
+def test_each_route_has_its_heading(settings: ApiSettings) -> None:
     """Every address of the API stands in http.md."""
     text = (REFERENCE / "http.md").read_text()
-    paths = create_app(sources).openapi()["paths"]
+    paths = create_app(settings).openapi()["paths"]
     described = {f"{method.upper()} {path}" for path, item in paths.items() for method in item}
     assert {each for each in described if f"## {each}\n" not in text} == set()
     hidden = {
         f"{method} {route.path}"
-        for route in routes(create_app(sources))
+        for route in routes(create_app(settings))
         if route.path not in paths
         for method in route.methods or ()
     }
@@ -122,9 +122,9 @@ def _broker_config() -> nats_config.BrokerConfig:
     return nats_config.BrokerConfig(Path(), "a password for tests only")
 
 
-def test_each_metric_has_its_heading(sources: Sources) -> None:
+def test_each_metric_has_its_heading(settings: ApiSettings) -> None:
     """Every metric that the API's or a broker's /metrics gives stands in metrics.md, and no other."""
-    registry = create_app(sources).state.parts.metrics.registry
+    registry = create_app(settings).state.headcount.metrics.registry
     unit = Agent(AgentSettings("b", _broker_config(), Endpoint((), "", ""), "127.0.0.1", 8081, 20.0))
     given: set[str] = set()
     for family in (*registry.collect(), *Figures(unit).collect()):

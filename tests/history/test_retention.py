@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.errors import DataFolderError
-from headcount.history.retention import KEEP_S, drop_expired, expired, hour_start
-from headcount.history.segments import hour_name
+from headcount.history.hours import hour_name, hour_start
+from headcount.history.retention import KEEP_S, drop_expired, expired
 from history_batches import T0, batch, random_rows, segment_files, stored_fixes, values, write
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from headcount.errors import DataFolderError
 from headcount.history.buffer import Pending
-from headcount.history.segments import hour_name, opened
+from headcount.history.hours import hour_name
+from headcount.history.segments import opened
 from history_batches import T0, batch, random_rows, segment_files, stored_counts, stored_fixes, values, write
 from read_only import read_only
 

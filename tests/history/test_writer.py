@@ -23,9 +23,10 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import DataFolderError
 from headcount.history import writer as module
+from headcount.history.hours import folder, hour_name
 from headcount.history.retention import KEEP_S
 from headcount.history.row_erasure import Answer, Request, erase_rows
-from headcount.history.segments import folder, hour_name, opened
+from headcount.history.segments import opened
 from headcount.history.writer import CONSUMER, Stats, run
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT

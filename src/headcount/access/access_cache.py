@@ -28,7 +28,7 @@ BLIND_S = 300.0
 _ANSWER_S = 2.0
 
 
-class Kept:
+class AccessCache:
     """What the bucket holds; `follow` keeps it up to date."""
 
     def __init__(self, nc: Client) -> None:

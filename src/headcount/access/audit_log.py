@@ -36,7 +36,7 @@ from headcount.messages.times import iso
 from headcount.messages.topics import AUDIT_STREAM, AUDIT_SUBJECT
 from headcount.messaging.streams import AUDIT_AGE_S
 
-Value = str | int | float | bool | None
+AuditValue = str | int | float | bool | None
 
 ACTION = re.compile(r"[a-z][a-z0-9-]{0,31}(\.[a-z][a-z0-9-]{0,31}){0,3}")
 #: What is longer is cut: that something is long is no reason not to write it down.
@@ -65,13 +65,13 @@ class AuditEntry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     actor: str
     action: str  # dotted: `device.add`, `positions.read`
     subject: str
-    detail: dict[str, Value]
+    detail: dict[str, AuditValue]
     prev: str  # the hash of the entry before; "" = there is none, or it is unreadable
     hash: str  # hexadecimal
 
 
 @dataclass(slots=True)
-class Checked:
+class ChainReport:
     """What a walk over the log has found."""
 
     entries: int = 0
@@ -90,7 +90,7 @@ def audit_key(secret: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=b"headcount audit log").derive(secret.encode())
 
 
-class Audit:
+class AuditLog:
     """The audit log over one connection; every call raises LogError if the log doesn't answer."""
 
     def __init__(self, nc: Client, js: JetStreamContext, secret: str) -> None:
@@ -101,7 +101,7 @@ class Audit:
         self._turn = asyncio.Lock()
 
     async def record(
-        self, action: str, actor: str, subject: str = "", detail: Mapping[str, Value] | None = None
+        self, action: str, actor: str, subject: str = "", detail: Mapping[str, AuditValue] | None = None
     ) -> int:
         """Write down that `actor` has done `action`; the entry's number. What is too long is cut.
 
@@ -133,7 +133,7 @@ class Audit:
 
     async def verify(
         self, remembered_head: str = "", on_progress: Callable[[int, int], None] | None = None
-    ) -> Checked:
+    ) -> ChainReport:
         """Walk over the whole log and look whether everything fits together.
 
         Args:
@@ -145,7 +145,7 @@ class Audit:
         """
         number, hash_ = _parsed(remembered_head) if remembered_head else (0, "")
         state = await self._state()
-        checked = Checked(first=state.first if state.messages else 0)
+        checked = ChainReport(first=state.first if state.messages else 0)
         chain = _Chain(self._hash, checked)
         async for sequence, data in self._read(state.first, state.last):
             entry = chain.follow(sequence, data)
@@ -272,7 +272,7 @@ class _State:
 class _Chain:
     """Follows the entries one after the other."""
 
-    def __init__(self, hash_: Callable[[AuditEntry], str], checked: Checked) -> None:
+    def __init__(self, hash_: Callable[[AuditEntry], str], checked: ChainReport) -> None:
         self._hash = hash_
         self._checked = checked
         self._expected = 0
@@ -361,6 +361,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
-def _bounded(detail: Mapping[str, Value]) -> dict[str, Value]:
+def _bounded(detail: Mapping[str, AuditValue]) -> dict[str, AuditValue]:
     some = list(detail.items())[:MAX_VALUES]
     return {name[:_MAX_NAME]: _cut(value) if isinstance(value, str) else value for name, value in some}

@@ -50,7 +50,7 @@ _MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
+class OidcProvider:
     """Who knows the people that log in, and as what we are known there."""
 
     issuer: str  # https://…, as it stands in ID tokens
@@ -85,10 +85,10 @@ class _State(msgspec.Struct):
     next: str
 
 
-class Login:
+class OidcClient:
     """Logins with one provider; every call raises AccessError, saying why nobody was logged in."""
 
-    def __init__(self, provider: Provider, secret: str) -> None:
+    def __init__(self, provider: OidcProvider, secret: str) -> None:
         """Use a provider; what browsers bring back is sealed with a key from the deployment's secret."""
         self._provider = provider
         key = HKDF(SHA256(), 32, salt=None, info=b"headcount login").derive(secret.encode())

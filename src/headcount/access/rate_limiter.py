@@ -20,7 +20,7 @@ _MAX_ADDRESS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RateLimitResult:
     """Whether it may be, how much is left, and when there is one more."""
 
     allowed: bool
@@ -29,7 +29,7 @@ class Answer:
     full_s: float  # until all is there again
 
 
-class Limiter:
+class RateLimiter:
     """So many a second, and so many at once."""
 
     def __init__(self, per_s: float, burst: int, max_keys: int = MAX_KEYS) -> None:
@@ -44,7 +44,7 @@ class Limiter:
         """How many keys are remembered."""
         return len(self._full_at)
 
-    def take(self, key: str, now_s: float) -> Answer:
+    def take(self, key: str, now_s: float) -> RateLimitResult:
         """Take one for a key, at a time of a clock that never goes back."""
         answer = self.look(key, now_s, 1)
         if answer.allowed:
@@ -54,13 +54,13 @@ class Limiter:
                 self._full_at.popitem(last=False)
         return answer
 
-    def look(self, key: str, now_s: float, wanted: int = 1) -> Answer:
+    def look(self, key: str, now_s: float, wanted: int = 1) -> RateLimitResult:
         """Whether so many are there, without taking them."""
         full_in_s = max(0.0, self._full_at.get(key, 0.0) - now_s) + wanted * self._interval_s
         over_s = full_in_s - self.window_s
         if over_s > 1e-9:  # what floats lose
-            return Answer(False, 0, over_s, full_in_s - wanted * self._interval_s)
-        return Answer(True, math.floor(-over_s / self._interval_s + 1e-6), 0.0, full_in_s)
+            return RateLimitResult(False, 0, over_s, full_in_s - wanted * self._interval_s)
+        return RateLimitResult(True, math.floor(-over_s / self._interval_s + 1e-6), 0.0, full_in_s)
 
 
 def networks(text: str) -> tuple[Network, ...]:

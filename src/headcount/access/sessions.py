@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from headcount.access.access_cache import Kept
+from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller
 from headcount.messages.records import SESSION_KEY, Role, Session
 from headcount.messaging.kv import Entry
@@ -31,9 +31,9 @@ MAX_SESSIONS = 5000
 class Sessions:
     """All sessions; each call that reads or writes the core raises LogError if that doesn't answer."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, cache: AccessCache) -> None:
         """Use a copy of the bucket."""
-        self._kept = kept
+        self._cache = cache
         self._touched: dict[str, float] = {}
 
     async def open(self, subject: str, name: str, role: Role, sites: Sequence[str]) -> tuple[str, Session]:
@@ -48,7 +48,7 @@ class Sessions:
             expires=time.time() + LIFE_S,
         )
         await self._make_room()
-        await self._kept.bucket.put(_key(value), msgspec.json.encode(session), ttl_s=IDLE_S)
+        await self._cache.bucket.put(_key(value), msgspec.json.encode(session), ttl_s=IDLE_S)
         return value, session
 
     async def check(self, value: str) -> Session | None:
@@ -56,7 +56,7 @@ class Sessions:
         if _VALUE.fullmatch(value) is None:
             return None
         key = _key(value)
-        entry = await self._kept.find(key)
+        entry = await self._cache.find(key)
         session = None if entry is None else msgspec.json.decode(entry.value, type=Session)
         now = time.time()
         if entry is None or session is None or session.expires <= now or entry.stored_s + IDLE_S <= now:
@@ -67,7 +67,7 @@ class Sessions:
 
     def known(self, value: str) -> bool:
         """Whether a cookie's session hasn't ended, as far as is known without asking."""
-        return _VALUE.fullmatch(value) is not None and self._kept.has(_key(value))
+        return _VALUE.fullmatch(value) is not None and self._cache.has(_key(value))
 
     async def close(self, value: str) -> None:
         """End a session."""
@@ -80,7 +80,7 @@ class Sessions:
         Where `sites` are named, only sessions on none but these.
         """
         ended = 0
-        for key, entry in (await self._kept.bucket.newest(f"{_PREFIX}*")).items():
+        for key, entry in (await self._cache.bucket.newest(f"{_PREFIX}*")).items():
             session = msgspec.json.decode(entry.value, type=Session)
             theirs = not sites or (bool(session.sites) and set(session.sites) <= set(sites))
             if theirs and hmac.compare_digest(session.subject.encode(), subject.encode()):
@@ -95,21 +95,21 @@ class Sessions:
             return True
         self._touched = {each: at for each, at in self._touched.items() if now - at < _TOUCH_S} | {key: now}
         ttl_s = max(1, min(IDLE_S, int(session.expires - now)))
-        bucket = self._kept.bucket
+        bucket = self._cache.bucket
         if await bucket.replace(key, entry.value, entry.revision, ttl_s=ttl_s) is not None:
             return True
-        self._kept.drop(key)  # another API was faster, or it is gone
-        return await self._kept.find(key) is not None
+        self._cache.drop(key)  # another API was faster, or it is gone
+        return await self._cache.find(key) is not None
 
     async def _make_room(self) -> None:
         """With too many sessions the oldest ends: a bucket has a limit."""
-        entries = self._kept.under(_PREFIX)
+        entries = self._cache.under(_PREFIX)
         if len(entries) >= MAX_SESSIONS:
             await self._delete(min(entries, key=lambda key: entries[key].stored_s))
 
     async def _delete(self, key: str) -> None:
-        await self._kept.bucket.delete(key, ttl_s=_MARK_S)
-        self._kept.drop(key)
+        await self._cache.bucket.delete(key, ttl_s=_MARK_S)
+        self._cache.drop(key)
 
 
 def caller_of_session(session: Session) -> Caller:

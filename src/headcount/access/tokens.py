@@ -13,10 +13,11 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from headcount.access.access_cache import Kept
+from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller
 from headcount.errors import AccessError
 from headcount.messages.records import TOKEN_KEY, Role, Token
@@ -42,16 +43,16 @@ class RightsError(AccessError):
 class Tokens:
     """All tokens; each call that reads or writes the core raises LogError if that doesn't answer."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, cache: AccessCache) -> None:
         """Use a copy of the bucket."""
-        self._kept = kept
+        self._cache = cache
 
     async def check(self, text: str) -> Token | None:
         """The token that a text is; None: there is no such token, or its time is over."""
         match = TOKEN.fullmatch(text)
         if match is None:
             return None
-        entry = await self._kept.find(_PREFIX + match[1])
+        entry = await self._cache.find(_PREFIX + match[1])
         token = None if entry is None else msgspec.json.decode(entry.value, type=Token)
         known = hmac.compare_digest(
             hashlib.sha256(match[2].encode()).hexdigest(), _NO_SUCH if token is None else token.secret
@@ -61,13 +62,13 @@ class Tokens:
     def known(self, text: str) -> bool:
         """Whether there is a token of this id, as far as is known without asking; whether it is right, isn't said."""
         match = TOKEN.fullmatch(text)
-        return match is not None and self._kept.has(_PREFIX + match[1])
+        return match is not None and self._cache.has(_PREFIX + match[1])
 
     def holds(self, token: Token) -> bool:
         """Whether a token that was checked hasn't been revoked or run out since."""
-        return lives(token) and self._kept.has(_PREFIX + token.id)
+        return lives(token) and self._cache.has(_PREFIX + token.id)
 
-    async def add(
+    async def prepare(
         self,
         name: str,
         role: Role,
@@ -77,26 +78,27 @@ class Tokens:
         expires: float | None = None,
         by: Caller | None = None,
     ) -> tuple[Token, str]:
-        """Make a token; its text is told here and never again.
+        """Make a token that `store` can store, and its text, which cannot be read again.
 
         Args:
-            name: what it is for, in the maker's words.
-            role: what it may at most.
-            sites: the sites that it is for; none = all.
-            scopes: what of its role it may; none = all.
-            expires: Unix seconds after which it is nothing any more.
-            by: who makes it; None = whoever has the deployment's secret.
+            name: its purpose, in its maker's words.
+            role: the role that bounds its scopes.
+            sites: its sites; empty means all.
+            scopes: its scopes; empty means all of the role's.
+            expires: Unix seconds; None means never.
+            by: its maker, who can only grant scopes and sites of their own; None means no restriction.
 
         Raises:
-            AccessError: it would be more than `by` may, or something of it is no such thing.
+            RightsError: it would have more rights than its maker.
+            AccessError: a value is not valid, or there are MAX_TOKENS tokens.
         """
         _check(name, role, sites, expires)
         wanted = caller(role, name, list(scopes), list(sites))
         if by is not None:
             check_within(wanted, by)
-        await self._kept.look()
-        if len(self._kept.under(_PREFIX)) >= MAX_TOKENS:
-            raise AccessError("token", f"there are {MAX_TOKENS} already; revoke those that nobody needs")
+        await self._cache.look()
+        if len(self._cache.under(_PREFIX)) >= MAX_TOKENS:
+            raise AccessError("token", f"there are {MAX_TOKENS} already; revoke unused ones")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         token = Token(
             id=base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12],
@@ -108,14 +110,26 @@ class Tokens:
             created=time.time(),
             expires=expires,
         )
-        key = _PREFIX + token.id
-        if await self._kept.bucket.replace(key, msgspec.json.encode(token), 0) is None:
-            raise AccessError(f"token {token.id}", "was made by somebody else at the same moment; try again")
         return token, f"hc_{token.id}_{secret}"
+
+    async def store(self, token: Token) -> None:
+        """Store a prepared token, which is valid from then on.
+
+        Raises:
+            AccessError: its id is taken.
+        """
+        if await self._cache.bucket.replace(_PREFIX + token.id, msgspec.json.encode(token), 0) is None:
+            raise AccessError(f"token {token.id}", "its id is taken; try again")
+
+    async def add(self, name: str, role: Role, **options: Any) -> tuple[Token, str]:
+        """Prepare and store a token; see `prepare`."""
+        token, text = await self.prepare(name, role, **options)
+        await self.store(token)
+        return token, text
 
     async def all(self, by: Caller | None = None) -> list[Token]:
         """All tokens on the sites of whoever asks, oldest first; also those whose time is over."""
-        entries = await self._kept.bucket.newest(f"{_PREFIX}*")
+        entries = await self._cache.bucket.newest(f"{_PREFIX}*")
         tokens = [msgspec.json.decode(entry.value, type=Token) for entry in entries.values()]
         return sorted((t for t in tokens if by is None or _theirs(t, by)), key=lambda t: (t.created, t.id))
 
@@ -125,14 +139,16 @@ class Tokens:
         Raises:
             AccessError: there is none of this id, or it may more than whoever asks.
         """
-        entries = await self._kept.bucket.newest(_PREFIX + id_) if re.fullmatch(TOKEN_ID_PATTERN, id_) else {}
+        entries = (
+            await self._cache.bucket.newest(_PREFIX + id_) if re.fullmatch(TOKEN_ID_PATTERN, id_) else {}
+        )
         token = next((msgspec.json.decode(entry.value, type=Token) for entry in entries.values()), None)
         if token is None or (by is not None and not _theirs(token, by)):
             raise AccessError(f"token {id_[:64]}", "there is none; `headcount token list` shows all")
         if by is not None:
             check_within(caller_of_token(token), by)
-        await self._kept.bucket.delete(_PREFIX + id_, ttl_s=_MARK_S)
-        self._kept.drop(_PREFIX + id_)
+        await self._cache.bucket.delete(_PREFIX + id_, ttl_s=_MARK_S)
+        self._cache.drop(_PREFIX + id_)
         return token
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headcount.access.oidc import Provider
+from headcount.access.oidc import OidcProvider
 from headcount.access.rate_limiter import Network
 from headcount.counting.site import Site
 
@@ -14,7 +14,7 @@ WEB = Path(__file__).resolve().parents[1] / "web"
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ApiSettings:
     """The site, the broker and the data folder behind one API, and the API's limits."""
 
     site: Site
@@ -33,7 +33,7 @@ class Sources:
     mqtt_port: int = 1883  # on which devices reach the broker, on the same host as us
     ws_port: int = 9001  # the same over WebSocket
     trusted: tuple[Network, ...] = ()  # where our balancers are, beside this machine
-    oidc: Provider | None = None  # who knows the people that log in
+    oidc: OidcProvider | None = None  # who knows the people that log in
     requests_per_s: float = 100.0  # of each token and address
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503

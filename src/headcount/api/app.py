@@ -11,23 +11,19 @@ from importlib import metadata
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headcount.api import openapi
-from headcount.api.api_settings import Sources
-from headcount.api.core_connection import Link
-from headcount.api.history_queries import Queries
-from headcount.api.live_counts import LiveCounts
+from headcount.api import openapi, problem_handlers
+from headcount.api.api_settings import ApiSettings
 from headcount.api.metrics import Metrics
 from headcount.api.middleware.authentication import SignIn
 from headcount.api.middleware.authorization import SECURITY_HEADERS, BrowserRules
-from headcount.api.public_counts import public_counts
 from headcount.api.routes import (
     audit,
     commands,
     devices,
-    fixes,
     login,
     me,
     page,
+    positions,
     provision,
     sites,
     stream,
@@ -35,8 +31,10 @@ from headcount.api.routes import (
     tokens,
     trace,
 )
-from headcount.api.schemas import problems
-from headcount.api.services import Parts
+from headcount.api.routes import (
+    problems as problem_routes,
+)
+from headcount.api.state import ApiState
 
 _DESCRIPTION = """How many people and vehicles are in every zone of a campus, now and before.
 
@@ -49,29 +47,24 @@ A token that is wrong, revoked or over is refused with 401 everywhere, also wher
 """
 
 
-def create_app(sources: Sources) -> FastAPI:
-    """The API over some sources; it connects to the broker while its lifespan lasts."""
-    public = public_counts(sources)
-    live = LiveCounts(sources.site, sources.partitions, on_total=public.take if public else lambda _: None)
-    metrics = Metrics(live, sources.monitor_url)
-    parts = Parts(
-        sources, live, Link(sources, live, metrics.take), metrics, Queries(sources.max_queries), public
-    )
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Return the application; it connects to the core while its lifespan lasts."""
+    state = ApiState(settings)
     app = FastAPI(
         title="headcount",
         description=_DESCRIPTION,
         version=metadata.version("headcount"),
-        docs_url=None,  # its page would load scripts from elsewhere
+        docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.parts = parts
+    app.state.headcount = state
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
-    app.add_middleware(SignIn, parts=parts)
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(SignIn, state=state)
+    app.add_middleware(Measured, metrics=state.metrics)
     app.add_middleware(BrowserRules)
-    problems.install(app, SECURITY_HEADERS)
-    # what is about one device comes before the older path with its kind, which would match too
+    problem_handlers.install(app, SECURITY_HEADERS)
+    # routes about one device precede the older path with its kind, which would match them too
     for resource in (
         trace,
         commands,
@@ -81,31 +74,31 @@ def create_app(sources: Sources) -> FastAPI:
         system,
         sites,
         stream,
-        fixes,
+        positions,
         login,
         tokens,
         audit,
+        problem_routes,
     ):
         app.include_router(resource.router)
-    page.install(app, sources.web)
+    page.install(app, settings.web)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: Parts = app.state.parts
-    async with parts.link.open():
-        following = asyncio.create_task(parts.follow(), name="api: who is known")
-        copying = asyncio.create_task(parts.directory.run(lambda: parts.nats), name="api: devices")
+    state: ApiState = app.state.headcount
+    async with state.core.open():
+        loops = [
+            asyncio.create_task(state.follow_access(), name="api: tokens and sessions"),
+            asyncio.create_task(state.follow_registry(), name="api: device registry"),
+        ]
         try:
             yield
         finally:
-            following.cancel()
-            copying.cancel()
-            parts.live.close()
-            if parts.public is not None:
-                parts.public.close()
-            parts.queries.close()
+            for loop in loops:
+                loop.cancel()
+            state.close()
 
 
 class Measured:

@@ -12,14 +12,11 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.api.live_counts import CHECK_S, LiveCounts
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
 
 METRICS_SUBJECT = "metrics.>"  # metrics.count.<worker>, metrics.adapters.<id>
-ASK_SUBJECT = "ask.{partition}"
-#: How long a worker may take to answer.
-ASK_TIMEOUT_S = 1.0
 #: Between attempts to connect, and to read the last counts while the broker isn't ready for it.
 RETRY_S = 0.5
 _NO_MESSAGE = 10037  # JetStream's error code for "no message found"
@@ -27,16 +24,14 @@ _NO_MESSAGE = 10037  # JetStream's error code for "no message found"
 _log = logging.getLogger(__name__)
 
 
-class NoAnswerError(Exception):
-    """A worker didn't answer: there is no broker, nobody listens, or it took too long."""
-
-
-class Link:
+class CoreConnection:
     """One connection to the broker, made anew as often as needed; without it nothing else stops."""
 
-    def __init__(self, sources: Sources, live: LiveCounts, on_metrics: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self, settings: ApiSettings, live: LiveCounts, on_metrics: Callable[[str, bytes], None]
+    ) -> None:
         """Deliver counts to `live`, and workers' numbers to `on_metrics(subject, payload)`."""
-        self._sources = sources
+        self._settings = settings
         self._live = live
         self._on_metrics = on_metrics
         self._client = Client()
@@ -54,7 +49,7 @@ class Link:
         return self._client.is_connected
 
     @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[Link]:
+    async def open(self) -> AsyncIterator[CoreConnection]:
         """Run the loops of the connection; inside, it may or may not be connected."""
         async with asyncio.TaskGroup() as group:
             loops = (
@@ -70,24 +65,6 @@ class Link:
                 with contextlib.suppress(nats.errors.Error, OSError):
                     await self._client.close()
 
-    async def ask(self, partition: int, question: bytes) -> bytes:
-        """The answer of the worker that has a partition.
-
-        Raises:
-            NoAnswerError: nobody answers within `ASK_TIMEOUT_S`.
-        """
-        if not self.connected:
-            raise NoAnswerError("there is no connection to the broker")
-        try:
-            subject = ASK_SUBJECT.format(partition=partition)
-            answer = await self._client.request(subject, question, timeout=ASK_TIMEOUT_S)
-        except nats.errors.NoRespondersError:
-            raise NoAnswerError(f"no worker has partition {partition}") from None
-        except (nats.errors.Error, TimeoutError) as error:
-            reason = f"the worker of partition {partition} didn't answer in {ASK_TIMEOUT_S:g} s"
-            raise NoAnswerError(reason) from error
-        return answer.data
-
     async def _keep_connected(self) -> None:
         """Connect, and should the client ever give up for good, connect anew."""
         while True:
@@ -96,7 +73,7 @@ class Link:
             await self._client.subscribe("count.*", cb=self._take_counts)
             await self._client.subscribe(METRICS_SUBJECT, cb=self._take_metrics)
             self._read_last.set()
-            _log.info("connected to the broker at %s", self._sources.broker_url)
+            _log.info("connected to the broker at %s", self._settings.broker_url)
             await closed.wait()
             await asyncio.sleep(RETRY_S)
 
@@ -108,9 +85,9 @@ class Link:
 
         self._client = Client()
         await self._client.connect(
-            self._sources.broker_url.split(","),
-            user=self._sources.user,
-            password=self._sources.password,
+            self._settings.broker_url.split(","),
+            user=self._settings.user,
+            password=self._settings.password,
             name="headcount api",
             max_reconnect_attempts=-1,
             reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # it only sleeps that long
@@ -147,7 +124,7 @@ class Link:
 
     async def _read(self) -> None:
         log = self._client.jetstream(timeout=2)
-        for partition in range(self._sources.partitions):
+        for partition in range(self._settings.partitions):
             try:
                 last = await log.get_last_msg(COUNT_STREAM, COUNT_SUBJECT.format(partition=partition))
             except nats.js.errors.APIError as error:
@@ -160,7 +137,7 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         if str(error) != self._last_error:
             self._last_error = str(error)
-            _log.warning("broker at %s: %s", self._sources.broker_url, error or repr(error))
+            _log.warning("broker at %s: %s", self._settings.broker_url, error or repr(error))
 
     async def _on_disconnect(self) -> None:
         if self._client.is_closed:  # by us: the API stops

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from headcount.access.roles import Caller
-from headcount.api.live_counts import Picture, Pictures
-from headcount.api.services import Parts
+from headcount.api.live_counts import CountsFeed, CountsSnapshot
+from headcount.api.state import ApiState
 from headcount.messages.times import iso
 
 
@@ -24,33 +24,35 @@ class Counts(msgspec.Struct, kw_only=True):
     zones: list[msgspec.Raw]
 
 
-def pictures_for(parts: Parts, caller: Caller) -> Pictures:
+def feed_for(state: ApiState, caller: Caller) -> CountsFeed:
     """The counts as they are, or what the public is told of them."""
     # where everything is open, small counts are hidden only if somebody has asked for it: then from anybody
-    anybody = parts.sources.open and caller.subject == "anybody"
-    if parts.public is None or (caller.may("counts:exact", parts.sources.site.id) and not anybody):
-        return parts.live
-    return parts.public
+    anybody = state.settings.open and caller.subject == "anybody"
+    if state.public is None or (caller.may("counts:exact", state.settings.site.id) and not anybody):
+        return state.live
+    return state.public
 
 
-def counts(site: str, picture: Picture, asked_s: float) -> Counts:
-    """All zones of a picture; `asked_s` is the moment that was asked for, Unix seconds."""
-    total = picture.total
+def counts(site: str, snapshot: CountsSnapshot, asked_s: float) -> Counts:
+    """All zones of a snapshot; `asked_s` is the moment that was asked for, Unix seconds."""
+    total = snapshot.total
     return Counts(
         site=site,
         at=iso(total.at),
         partitions_fresh=total.partitions_fresh,
         partitions_total=total.partitions_total,
         age_s=age_s(total.at, asked_s),
-        zones=picture.fragments,
+        zones=snapshot.fragments,
     )
 
 
-def update(site: str, picture: Picture, asked_s: float, zones: Sequence[int], *, full: bool) -> Counts:
-    """Some zones of a picture, by their indices, for a stream."""
-    chosen = counts(site, picture, asked_s)
+def update(
+    site: str, snapshot: CountsSnapshot, asked_s: float, zones: Sequence[int], *, full: bool
+) -> Counts:
+    """Some zones of a snapshot, by their indices, for a stream."""
+    chosen = counts(site, snapshot, asked_s)
     chosen.full = full
-    chosen.zones = [picture.fragments[i] for i in zones]
+    chosen.zones = [snapshot.fragments[i] for i in zones]
     return chosen
 
 

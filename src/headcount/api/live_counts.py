@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _decoder = msgspec.msgpack.Decoder(PartitionCounts)
 
 
-class Picture:
+class CountsSnapshot:
     """A total with its number: the n-th since the start. Its JSON is made once for all readers."""
 
     def __init__(self, number: int, total: Total, zones: tuple[str, ...]) -> None:
@@ -64,24 +64,24 @@ def fragments(zones: tuple[str, ...], values: I4) -> list[msgspec.Raw]:
     ]
 
 
-class Pictures:
-    """The newest picture, and who waits for the next. A reader never has a queue."""
+class CountsFeed:
+    """The newest snapshot, and who waits for the next. A reader never has a queue."""
 
     def __init__(self, site: Site, partitions: int) -> None:
-        """Start without a picture."""
+        """Start without a snapshot."""
         self.site = site
         self.partitions = partitions
         self.zones = tuple(zone.id for zone in site.zones)
         self.index = {zone: i for i, zone in enumerate(self.zones)}
-        self.picture: Picture | None = None
+        self.snapshot: CountsSnapshot | None = None
         self.closed = asyncio.Event()
         self._number = 0
         self._changed = asyncio.Event()
 
     async def newer(self, number: int, timeout_s: float) -> None:
-        """Return when there is a picture after `number`, when closed, or after `timeout_s`."""
+        """Return when there is a snapshot after `number`, when closed, or after `timeout_s`."""
         changed = self._changed
-        if self.closed.is_set() or (self.picture is not None and self.picture.number > number):
+        if self.closed.is_set() or (self.snapshot is not None and self.snapshot.number > number):
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), timeout_s)
@@ -96,8 +96,8 @@ class Pictures:
         self.closed.set()
         self._changed.set()
 
-    def _show(self, picture: Picture) -> None:
-        self.picture = picture
+    def _show(self, snapshot: CountsSnapshot) -> None:
+        self.snapshot = snapshot
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -106,7 +106,7 @@ def _same(a: Total, b: Total) -> bool:
     return (a.at, a.partitions_fresh) == (b.at, b.partitions_fresh) and np.array_equal(a.values, b.values)
 
 
-class LiveCounts(Pictures):
+class LiveCounts(CountsFeed):
     """Keeps the newest total and those of the last `MEMORY_S` seconds, and wakes who waits.
 
     It holds no connection: `take` gets what the broker delivers, so that without a broker the last
@@ -150,7 +150,7 @@ class LiveCounts(Pictures):
         total = self._totals.overdue(self._clock())
         if total is None:
             return
-        if self.picture is None or not _same(self.picture.total, total):
+        if self.snapshot is None or not _same(self.snapshot.total, total):
             self._publish(total)
 
     def silent(self) -> list[int]:
@@ -159,7 +159,7 @@ class LiveCounts(Pictures):
 
     def age_s(self) -> float | None:
         """How old the newest total is."""
-        return None if self.picture is None else max(0.0, self._clock() - self.picture.total.at)
+        return None if self.snapshot is None else max(0.0, self._clock() - self.snapshot.total.at)
 
     def remembered(self, at: float) -> Total | None:
         """The newest total that is at most `at`, if memory reaches back to it without a gap."""
@@ -176,12 +176,12 @@ class LiveCounts(Pictures):
         return np.frombuffer(counts.values, np.dtype("<i4")).reshape(counts.zones, 2, len(NUMBERS))
 
     def _start_anew_if_clock_was_set_back(self) -> None:
-        if self.picture is None or self.picture.total.at <= self._clock() + SET_BACK_S:
+        if self.snapshot is None or self.snapshot.total.at <= self._clock() + SET_BACK_S:
             return
         _log.warning("the clock was set back: totals start anew")
         self._totals = Totals(self.partitions, len(self.zones))
         self._memory.clear()
-        self.picture = None
+        self.snapshot = None
 
     def _remember(self, total: Total) -> None:
         """Keep a total for questions about the past: only exact ones, of one instant in all partitions."""
@@ -190,4 +190,4 @@ class LiveCounts(Pictures):
 
     def _publish(self, total: Total) -> None:
         self._number += 1
-        self._show(Picture(self._number, total, self.zones))
+        self._show(CountsSnapshot(self._number, total, self.zones))

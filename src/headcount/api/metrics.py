@@ -244,8 +244,8 @@ class Metrics:
         age_s = live.age_s()
         yield _gauge("headcount_counts_age_seconds", "Age of the newest total.", age_s)
         devices = GaugeMetricFamily("headcount_devices_present", "Devices on site.", labels=("kind",))
-        if live.picture is not None:
-            for kind, n in zip(KINDS, live.picture.total.values[0, :, NUMBERS.index("count")], strict=True):
+        if live.snapshot is not None:
+            for kind, n in zip(KINDS, live.snapshot.total.values[0, :, NUMBERS.index("count")], strict=True):
                 devices.add_metric((kind,), float(n))
         yield devices
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)

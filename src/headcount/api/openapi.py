@@ -11,8 +11,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
+from headcount.api.media_types import GEOJSON
 from headcount.api.middleware.authorization import RequireAny
-from headcount.api.routes.sites import GEOJSON
 from headcount.api.schemas import problems
 from headcount.api.schemas.examples import failures
 

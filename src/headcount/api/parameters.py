@@ -15,6 +15,8 @@ from headcount.messages.topics import ID_PATTERN
 
 #: 2100-01-01: later moments are mistakes, like milliseconds for seconds.
 MAX_MOMENT_S = 4_102_444_800.0
+#: The span that ends at `to`, without `from`.
+DEFAULT_SPAN_S = 3600.0
 #: Rows of one history answer.
 MAX_ROWS = 10_000
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from headcount.api.api_settings import Sources
-from headcount.api.live_counts import Picture, Pictures
+from headcount.api.api_settings import ApiSettings
+from headcount.api.live_counts import CountsFeed, CountsSnapshot
 from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before, on_grid
 from headcount.counting.fix_batch import I4
 from headcount.counting.site import Site
@@ -32,7 +32,7 @@ MAX_KEPT = round(KEEP_S / GRID_S) + 60
 ROWS_AT_ONCE = 400_000
 
 
-class PublicPicture(Picture):
+class PublicCountsSnapshot(CountsSnapshot):
     """Public numbers of an instant; `total.values` is int32 [Z, 2, 1]."""
 
     def __init__(self, number: int, total: Total, zones: tuple[str, ...], smallest: int) -> None:
@@ -49,7 +49,7 @@ class PublicPicture(Picture):
         return self._fragments
 
 
-class PublicCounts(Pictures):
+class PublicCounts(CountsFeed):
     """Keeps what the public is told, of the last day; it changes at multiples of `GRID_S` only."""
 
     def __init__(self, site: Site, partitions: int, disclosure: Disclosure) -> None:
@@ -65,9 +65,9 @@ class PublicCounts(Pictures):
             return
         self._number += 1
         values = self._publish(float(round(total.at)), total.values[:, :, 0])
-        self._show(self._picture(float(round(total.at)), values, self._number))
+        self._show(self._snapshot(float(round(total.at)), values, self._number))
 
-    def at(self, data: Path, moment_s: float) -> Picture | None:
+    def at(self, data: Path, moment_s: float) -> CountsSnapshot | None:
         """The newest public numbers at or before a moment, from memory or from the history; it may block.
 
         Returns:
@@ -81,12 +81,12 @@ class PublicCounts(Pictures):
             last_s = min(first_s + self._span_s() - GRID_S, newest_s)
             known = self._remembered(_steps(first_s, last_s, GRID_S))
             if known and max(known) == last_s:
-                return self._picture(last_s, known[last_s], 0)
+                return self._snapshot(last_s, known[last_s], 0)
             recorded = self._recorded(data, first_s, last_s, GRID_S)
             if known or recorded:
                 at_s = max((*known, *recorded))
                 values = known[at_s] if at_s in known else self._publish(at_s, recorded[at_s])
-                return self._picture(at_s, values, 0)
+                return self._snapshot(at_s, values, 0)
         return None
 
     def history(
@@ -161,9 +161,9 @@ class PublicCounts(Pictures):
                 self._kept.popitem(last=False)
         return values
 
-    def _picture(self, at_s: float, values: I4, number: int) -> PublicPicture:
+    def _snapshot(self, at_s: float, values: I4, number: int) -> PublicCountsSnapshot:
         total = Total(at_s, values[:, :, np.newaxis], self.partitions, self.partitions)
-        return PublicPicture(number, total, self.zones, self._disclosure.smallest)
+        return PublicCountsSnapshot(number, total, self.zones, self._disclosure.smallest)
 
 
 def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
@@ -171,13 +171,13 @@ def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
     return [step_s * n for n in range(math.ceil(from_s / step_s), math.floor(to_s / step_s) + 1)]
 
 
-def public_counts(sources: Sources) -> PublicCounts | None:
+def public_counts(settings: ApiSettings) -> PublicCounts | None:
     """What the public of an API is told; None where that is everything."""
-    if sources.smallest_shown <= 1:
+    if settings.smallest_shown <= 1:
         return None
-    key = disclosure_key(sources.secret.encode())
-    disclosure = Disclosure(sources.site, sources.smallest_shown, key)
-    return PublicCounts(sources.site, sources.partitions, disclosure)
+    key = disclosure_key(settings.secret.encode())
+    disclosure = Disclosure(settings.site, settings.smallest_shown, key)
+    return PublicCounts(settings.site, settings.partitions, disclosure)
 
 
 def _kinds(row: list[int], smallest: int) -> dict[str, PublicNumbers]:

@@ -10,9 +10,9 @@ from functools import partial
 
 import uvicorn
 
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
-from headcount.api.services import Parts
+from headcount.api.state import ApiState
 from headcount.runtime.http import GRACE_S, Server, listen
 from headcount.tls.contexts import load, server_context
 from headcount.tls.files import TlsFiles
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 async def run(
-    sources: Sources,
+    settings: ApiSettings,
     *,
     host: str,
     port: int,
@@ -36,7 +36,7 @@ async def run(
     """Serve the API until `stop` is set or this is cancelled.
 
     Args:
-        sources: what is served.
+        settings: what is served.
         host: the address to listen on.
         port: the port, 0 = any free one.
         stop: ends it: streams at once; readers that take nothing, and other answers, within `GRACE_S`.
@@ -51,7 +51,7 @@ async def run(
     context = None if tls is None else server_context(tls.certificate, tls.key)
     listener = listen(host, port, "--http-port")
     with listener:
-        app = create_app(sources)
+        app = create_app(settings)
         server = Server(
             uvicorn.Config(
                 app,
@@ -65,7 +65,7 @@ async def run(
                 ssl_context_factory=None if context is None else lambda *_: context,
             )
         )
-        parts: Parts = app.state.parts
+        state: ApiState = app.state.headcount
         # No task group: cancelled from outside, it would cancel the server instead of stopping it.
         serving = asyncio.create_task(server.serve([listener]), name="api: serve")
         stopped = asyncio.create_task(stop.wait(), name="api: stop")
@@ -78,7 +78,7 @@ async def run(
             _log.info("the API stops")
             stopped.cancel()
             renewing.cancel()
-            parts.live.close()
+            state.live.close()
             server.should_exit = True
             await serving
 

@@ -26,7 +26,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.access.access_cache import Kept
+from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import Tokens
 from headcount.broker import connections, nats_probe
 from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTEM
@@ -132,7 +132,7 @@ class Gate:
         settings = self.settings
         inside = Endpoint(settings.server, INTERNAL, settings.secret)
         system = Endpoint(settings.server, SYSTEM, settings.secret)
-        kept = Kept(core)
+        kept = AccessCache(core)
         self._tokens = Tokens(kept)
         async with (
             connected(inside, f"headcount gate {settings.unit}") as server,

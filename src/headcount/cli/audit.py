@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import click
 import msgspec
 
-from headcount.access.audit_log import ACTION, Audit, AuditEntry, Checked
+from headcount.access.audit_log import ACTION, AuditEntry, AuditLog, ChainReport
 from headcount.cli.core import at_the_core, core_options
 from headcount.errors import SettingsError
 from headcount.roles import wiring
@@ -72,7 +72,7 @@ def list_(action: str, before: int | None, limit: int, as_json: bool, settings: 
 
     async def work() -> list[AuditEntry]:
         async with at_the_core(settings) as client:
-            log = Audit(client, client.jetstream(), wiring.secret_of(settings))
+            log = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
             return (await log.entries(before=before, limit=limit, action=action))[0]
 
     for entry in asyncio.run(work()):
@@ -84,9 +84,9 @@ def list_(action: str, before: int | None, limit: int, as_json: bool, settings: 
             click.echo(f"{entry.n:>6} {entry.at} {entry.action:<20} {entry.actor}  {about}".rstrip())
 
 
-async def _verify(settings: Settings, from_head: str) -> Checked:
+async def _verify(settings: Settings, from_head: str) -> ChainReport:
     async with at_the_core(settings) as client:
-        log = Audit(client, client.jetstream(), wiring.secret_of(settings))
+        log = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
         shown = sys.stderr.isatty()
         with (
             click.progressbar(length=1, label="verifying", file=sys.stderr) if shown else nullcontext() as bar

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from headcount.access.audit_log import Value
+from headcount.access.audit_log import AuditValue
 from headcount.cli.core import core_options
 from headcount.cli.device import Desk, open_desk
 from headcount.cli.device_data import COMMAND_LINE, seconds
@@ -106,7 +106,7 @@ def _one(device: str | None, address: str | None) -> str:
     return who
 
 
-async def _note(desk: Desk, action: str, device: str | None, who: str, detail: dict[str, Value]) -> None:
+async def _note(desk: Desk, action: str, device: str | None, who: str, detail: dict[str, AuditValue]) -> None:
     """Write it down: an address as it is, a device by its pseudonym."""
     known = await desk.registry.get(device) if device else None
     if known is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from headcount.access.audit_log import Audit
+from headcount.access.audit_log import AuditLog
 from headcount.cli.core import at_the_core, core_options
 from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.registry import Registry
@@ -106,7 +106,7 @@ async def _register(settings: Settings, device: str, digest: str) -> None:
             device, certificate=digest
         )
         subject = await daily_pseudonym(client, changed.kind, device)
-        await Audit(client, log, secret).record(
+        await AuditLog(client, log, secret).record(
             "device.change", "command line", subject, {"certificate": True}
         )
 

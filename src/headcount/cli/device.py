@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from rich.console import Console
 from rich.table import Table
 
-from headcount.access.audit_log import Audit, Value
+from headcount.access.audit_log import AuditLog, AuditValue
 from headcount.api.schemas.devices import told, told_page
 from headcount.cli.core import at_the_core, core_options
 from headcount.cli.device_data import COMMAND_LINE, COMMANDS, seconds
@@ -44,7 +44,7 @@ class Desk:
     client: Client
     registry: Registry
     links: OneTimeLinks
-    audit: Audit
+    audit: AuditLog
 
     async def known(self, id_: str) -> Device:
         """The device with this id.
@@ -57,7 +57,7 @@ class Desk:
             raise unknown_device(id_)
         return device
 
-    async def note(self, action: str, device: Device, **detail: Value) -> None:
+    async def note(self, action: str, device: Device, **detail: AuditValue) -> None:
         """Write down what is done to a device, before it is done."""
         subject = await daily_pseudonym(self.client, device.kind, device.id)
         await self.audit.record(action, COMMAND_LINE, subject, {"site": device.site, **detail})
@@ -74,7 +74,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         secret, log = wiring.secret_of(settings), client.jetstream()
         bucket = Bucket(client, log, DEVICE_BUCKET)
         registry = Registry(bucket, secret, Bucket(client, log, SEEN_BUCKET))
-        yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), Audit(client, log, secret))
+        yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), AuditLog(client, log, secret))
 
 
 @click.group()

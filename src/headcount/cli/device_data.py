@@ -14,7 +14,7 @@ import click
 import msgspec
 from nats.aio.client import Client
 
-from headcount.access.audit_log import Audit, Value
+from headcount.access.audit_log import AuditLog, AuditValue
 from headcount.cli.core import at_the_core, core_options
 from headcount.devices.commands import OPEN_STATES, CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys, daily_pseudonym
@@ -73,9 +73,9 @@ class _Core:
     def _bucket(self, name: str) -> Bucket:
         return Bucket(self.client, self.client.jetstream(), name)
 
-    async def record(self, action: str, kind: Kind, device: str, detail: dict[str, Value]) -> None:
+    async def record(self, action: str, kind: Kind, device: str, detail: dict[str, AuditValue]) -> None:
         """Write it down, with the device's name of today."""
-        audit = Audit(self.client, self.client.jetstream(), self.secret)
+        audit = AuditLog(self.client, self.client.jetstream(), self.secret)
         await audit.record(action, COMMAND_LINE, await daily_pseudonym(self.client, kind, device), detail)
 
 
@@ -138,7 +138,7 @@ async def _trace(settings: Settings, device: str, reason: str, kind: Kind | None
         )
         if registered is None and is_unknown(found):
             raise _unknown(device)
-        detail: dict[str, Value] = {"reason": reason, "site": site.id, "rows": len(found.lines)}
+        detail: dict[str, AuditValue] = {"reason": reason, "site": site.id, "rows": len(found.lines)}
         await core.record("positions.trace", kind, device, detail)
         return found
 
@@ -238,7 +238,7 @@ class _Target:
             if found is None:
                 raise DeviceError(f"command {command[:64]!r}", "isn't there", "`… command ID list` has all")
             await core.commands.withdraw(self.device, command)
-            detail: dict[str, Value] = {"site": found.site, "command": found.command, "id": found.id}
+            detail: dict[str, AuditValue] = {"site": found.site, "command": found.command, "id": found.id}
             await core.record("command.withdraw", found.kind, self.device, detail)
 
     async def _whose(self, core: _Core) -> tuple[str, Kind]:

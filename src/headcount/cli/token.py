@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from headcount.access.access_cache import Kept
-from headcount.access.audit_log import Audit
+from headcount.access.access_cache import AccessCache
+from headcount.access.audit_log import AuditLog
 from headcount.access.roles import SCOPES
 from headcount.access.sessions import Sessions
 from headcount.access.tokens import Tokens, lives
@@ -69,7 +69,7 @@ def add(
     """Make a token. It is printed here and never again."""
     expires = time.time() + days * DAY_S if days else None
 
-    async def work(tokens: Tokens, audit: Audit) -> str:
+    async def work(tokens: Tokens, audit: AuditLog) -> str:
         made, text = await tokens.add(name, role, sites=sites, scopes=scopes, expires=expires)
         detail = {"role": role, "sites": ", ".join(made.sites), "scopes": ", ".join(made.scopes)}
         await audit.record("token.add", ACTOR, f"token {made.id}", detail)
@@ -84,7 +84,7 @@ def add(
 def list_(settings: Settings) -> None:
     """All tokens, without their secrets."""
 
-    async def work(tokens: Tokens, _: Audit) -> list[Token]:
+    async def work(tokens: Tokens, _: AuditLog) -> list[Token]:
         return await tokens.all()
 
     table = Table("id", "name", "role", "sites", "scopes", "made", "until", box=None)
@@ -102,7 +102,7 @@ def list_(settings: Settings) -> None:
 def revoke(token_id: str, settings: Settings) -> None:
     """Take a token back. It is refused within 2 s, and what it has open is closed."""
 
-    async def work(tokens: Tokens, audit: Audit) -> str:
+    async def work(tokens: Tokens, audit: AuditLog) -> str:
         gone = await tokens.revoke(token_id)
         await audit.record("token.revoke", ACTOR, f"token {gone.id}")
         return gone.name
@@ -121,19 +121,19 @@ def end_sessions(subject: str, settings: Settings) -> None:
 
     async def work() -> int:
         async with at_the_core(settings) as client:
-            ended = await Sessions(Kept(client)).close_all(subject)
-            audit = Audit(client, client.jetstream(), wiring.secret_of(settings))
+            ended = await Sessions(AccessCache(client)).close_all(subject)
+            audit = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
             await audit.record("session.end", ACTOR, f"person {subject}", {"sessions": ended})
             return ended
 
     click.echo(f"{asyncio.run(work())} sessions ended.")
 
 
-def _with_tokens(settings: Settings, work: Callable[[Tokens, Audit], Awaitable[T]]) -> T:
+def _with_tokens(settings: Settings, work: Callable[[Tokens, AuditLog], Awaitable[T]]) -> T:
     async def connected() -> T:
         async with at_the_core(settings) as client:
-            audit = Audit(client, client.jetstream(), wiring.secret_of(settings))
-            return await work(Tokens(Kept(client)), audit)
+            audit = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
+            return await work(Tokens(AccessCache(client)), audit)
 
     return asyncio.run(connected())
 

@@ -12,6 +12,7 @@ import math
 import re
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -43,7 +44,7 @@ class CommandStore:
         self._bucket = bucket
 
     # --- for those who command -------------------------------------------------------------------
-    async def add(
+    async def prepare(
         self,
         site: str,
         kind: Kind,
@@ -56,7 +57,7 @@ class CommandStore:
         until: float | None = None,
         text: str | None = None,
     ) -> Command:
-        """Queue a command.
+        """Make a command that `queue` can queue.
 
         Args:
             site: of the device.
@@ -92,7 +93,16 @@ class CommandStore:
                 f"{MAX_OPEN} wait for this device already",
                 "Withdraw some, or wait for its answers",
             )
+        return made
+
+    async def queue(self, made: Command) -> None:
+        """Store a command, which is sent from then on."""
         await self._bucket.replace(command_key(made), msgspec.json.encode(made), 0)
+
+    async def add(self, site: str, kind: Kind, device: str, command: CommandKind, **options: Any) -> Command:
+        """Prepare and queue a command; see `prepare`."""
+        made = await self.prepare(site, kind, device, command, **options)
+        await self.queue(made)
         return made
 
     async def of(self, device: str) -> list[Command]:

@@ -22,14 +22,14 @@ from headcount.counting.explain import Change, Explained, Explainer, Heard
 from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import Zones
+from headcount.errors import NoAnswerError
 from headcount.messages.fixes import Forget
 from headcount.messages.times import iso
-from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
+from headcount.messages.topics import DEVICE_STATE_SUBJECT, FORGET_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.device_messages import LOG_S, Messages, messages_of
 from headcount.messaging.payloads import rows
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 500
-ASK_SUBJECT = "ask.{partition}"
 _REPLY_TIMEOUT_S = 1.0
 #: Traces that are computed at the same time: each is a second of a core at most.
 _MAX_CONCURRENT = 1
@@ -104,7 +104,10 @@ class DeviceTracer:
         partition = partition_of(self._site.id, device, self._partitions)
         now_s = time.time()
         messages = await messages_of(nc, partition, self._site.id, kind, device, now_s)
-        live = await _worker_state(nc, partition, kind, device)
+        try:
+            live = await device_state(nc, partition, kind, device)
+        except NoAnswerError:
+            live = None
         async with self._turn:
             many, lines, left, zones = await asyncio.to_thread(
                 self._explained, messages, partition, kind, device, limit, dict(names or {}), now_s
@@ -181,17 +184,28 @@ def _mark_matches(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
     return mark.kind == kind and any(names.get(int(day)) == name for day, name in mark.pseudonyms.items())
 
 
-async def _worker_state(nc: Client, partition: int, kind: Kind, device: str) -> dict[str, Any] | None:
-    """What the counting worker says; {} = it has never heard of the device."""
+async def device_state(nc: Client, partition: int, kind: Kind, device: str) -> dict[str, Any]:
+    """Return what the counting worker of a partition knows about a device; {} if it knows nothing.
+
+    Raises:
+        NoAnswerError: the worker does not answer.
+    """
+    if not nc.is_connected:
+        raise NoAnswerError("there is no connection to the core")
     question = msgspec.json.encode({"kind": kind, "device": device})
     try:
-        answer = await nc.request(ASK_SUBJECT.format(partition=partition), question, timeout=_REPLY_TIMEOUT_S)
-    except (nats.errors.Error, OSError, TimeoutError):
-        return None
-    live = msgspec.json.decode(answer.data, type=dict[str, Any])
-    if isinstance(live.get("last_t"), int | float):
-        live["last_t"] = iso(live["last_t"])
-    return live
+        answer = await nc.request(
+            DEVICE_STATE_SUBJECT.format(partition=partition), question, timeout=_REPLY_TIMEOUT_S
+        )
+    except nats.errors.NoRespondersError:
+        raise NoAnswerError(f"no worker owns partition {partition}") from None
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        reason = f"the worker of partition {partition} did not answer within {_REPLY_TIMEOUT_S:g} s"
+        raise NoAnswerError(reason) from error
+    state = msgspec.json.decode(answer.data, type=dict[str, Any])
+    if isinstance(state.get("last_t"), int | float):
+        state["last_t"] = iso(state["last_t"])
+    return state
 
 
 def _trace_entry(explained: Explained) -> TraceEntry:

@@ -15,14 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import duckdb
 import msgspec
 
 from headcount.errors import DataFolderError, QueryError
 from headcount.history.buffer import T_MAX_S, T_MIN_S
+from headcount.history.hours import HOUR_S, folder, hour_start
 from headcount.history.query_areas import area_of
-from headcount.history.retention import KEEP_S, hour_start
-from headcount.history.segments import HOUR_S, folder
+from headcount.history.retention import KEEP_S
 from headcount.messages.counts import Numbers
 from headcount.messages.topics import KINDS, Kind
 
@@ -328,6 +327,8 @@ def _asked(
 
     Retention may drop an hour between listing and reading: then it is put again, without that hour.
     """
+    import duckdb  # noqa: PLC0415  # only processes that run a query pay for it
+
     for attempt in range(1, ATTEMPTS + 1):
         files = _files(folder(data) / kind, *span_s)
         if not files:
@@ -369,6 +370,8 @@ def _by_hour_newest_first(files: list[str]) -> Iterator[list[str]]:
 
 @contextmanager
 def _connection(data: Path) -> Iterator[Any]:
+    import duckdb  # noqa: PLC0415  # only processes that run a query pay for it
+
     settings: dict[str, Any] = {
         "threads": THREADS,
         "memory_limit": MEMORY,

@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -58,11 +57,13 @@ class Area:
 
     def register(self, connection: Any) -> None:
         """Make the shape known to a DuckDB connection."""
+        import pyarrow as pa  # noqa: PLC0415  # only processes that run a query pay for it
+
         inside = self.inside
         if inside is None:
             return
 
-        def columns(lat: pa.ChunkedArray, lon: pa.ChunkedArray) -> pa.Array:
+        def columns(lat: Any, lon: Any) -> Any:  # DuckDB evaluates annotations
             return pa.array(inside(lat.to_numpy(), lon.to_numpy()))
 
         connection.create_function("inside", columns, ["DOUBLE", "DOUBLE"], "BOOLEAN", type="arrow")

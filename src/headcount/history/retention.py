@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from headcount.errors import DataFolderError
-from headcount.history.segments import HOUR_S, folder
+from headcount.history.hours import HOUR_S, folder, hour_start
 
 KEEP_S = 24 * HOUR_S
-
-
-def hour_start(name: str) -> float | None:
-    """When the hour of a folder (`hour=2026-11-24T13`) began, Unix seconds; None for other names."""
-    try:
-        return datetime.strptime(name, "hour=%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return None
 
 
 def expired(names: Iterable[str], now_s: float, keep_s: float = KEEP_S) -> list[str]:

@@ -18,7 +18,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,11 +29,11 @@ import pyarrow.parquet as pq
 from headcount.counting.fix_batch import F8, I8, U8
 from headcount.errors import DataFolderError
 from headcount.history.buffer import CountRows, FixRows, Flush, Written
+from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.messages.counts import NUMBERS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
 
-HOUR_S = 3600
 RECORD = "written.json"
 PART = ".tmp"
 #: Cells by which fixes are sorted: 0.001 degrees, about 110 m north to south.
@@ -43,16 +42,6 @@ CELL_DEG_E7 = 10_000
 ROW_GROUP_ROWS = 16_384
 #: Positions are kept with 7 decimals (11 mm), as receivers give them; such a value comes back exactly.
 LAT_TYPE, LON_TYPE = pa.decimal32(9, 7), pa.decimal64(10, 7)
-
-
-def folder(data: Path) -> Path:
-    """The history's folder in the data folder."""
-    return data / "history"
-
-
-def hour_name(t_s: float) -> str:
-    """The folder of the hour of `t_s` (Unix seconds): `hour=2026-11-24T13`, in UTC."""
-    return datetime.fromtimestamp(t_s // HOUR_S * HOUR_S, UTC).strftime("hour=%Y-%m-%dT%H")
 
 
 class Segments:

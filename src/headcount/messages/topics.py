@@ -51,6 +51,8 @@ EXACT_TOPIC = "headcount/{site}/exact/{zone}"
 FORGET_SUBJECT = "fix.{partition}.forget"
 #: A request to the role `history` (history/row_erasure.py): take these pseudonyms' rows out of everything it keeps.
 HISTORY_ERASE_SUBJECT = "ask.history.erase"
+#: A request to a partition's worker, {"kind", "device"}: the device's state as JSON, `{}` if it is unknown.
+DEVICE_STATE_SUBJECT = "ask.{partition}"
 
 
 def partition_of(site: str, device: str, partitions: int) -> int:

@@ -27,7 +27,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from headcount.access.audit_log import Audit
+from headcount.access.audit_log import AuditLog
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
@@ -127,7 +127,7 @@ class Erasure:
         self._bans = Bucket(client, js, BAN_BUCKET)
         self._commands = CommandStore(Bucket(client, js, COMMAND_BUCKET))
         self._registry = Registry(self._devices, secret)
-        self._audit = Audit(client, js, secret)
+        self._audit = AuditLog(client, js, secret)
         self._paused: dict[str, float] = {}  # who has been marked for which change
 
     async def keep(self, stop: asyncio.Event) -> None:

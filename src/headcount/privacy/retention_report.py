@@ -24,8 +24,8 @@ from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.commands import MAX_EXPIRES_S, RETENTION_S
 from headcount.devices.pseudonym_keys import KEY_RETENTION_S
 from headcount.errors import DataFolderError, LogError
+from headcount.history.hours import folder
 from headcount.history.retention import KEEP_S
-from headcount.history.segments import folder
 from headcount.messages.times import iso
 from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
 from headcount.messaging.kv import Bucket

@@ -17,11 +17,11 @@ from zoneinfo import ZoneInfo
 
 from nats.aio.client import Client
 
-from headcount.access.oidc import Provider
+from headcount.access.oidc import OidcProvider
 from headcount.access.rate_limiter import networks
 from headcount.adapters import translator
 from headcount.api import server
-from headcount.api.api_settings import Sources
+from headcount.api.api_settings import ApiSettings
 from headcount.broker import agent
 from headcount.broker import auth_service as keeping
 from headcount.broker.auth_service import GateSettings
@@ -275,7 +275,7 @@ async def run_adapters(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_api(settings: Settings, stop: asyncio.Event) -> None:
     """HTTP: API, live stream, map, metrics."""
-    sources = Sources(
+    api_settings = ApiSettings(
         site=site_of(settings),
         broker_url=",".join(_endpoint(settings).urls),
         data=settings.data,
@@ -295,10 +295,10 @@ async def run_api(settings: Settings, stop: asyncio.Event) -> None:
         requests_per_s=settings.requests_per_s,
     )
     tls = tls_of(settings) if settings.encrypts_http else None
-    await server.run(sources, host=settings.host, port=settings.http_port, stop=stop, tls=tls)
+    await server.run(api_settings, host=settings.host, port=settings.http_port, stop=stop, tls=tls)
 
 
-def provider_of(settings: Settings) -> Provider | None:
+def provider_of(settings: Settings) -> OidcProvider | None:
     """Who knows the people that log in on the web page; None: nobody logs in.
 
     Raises:
@@ -312,7 +312,7 @@ def provider_of(settings: Settings) -> Provider | None:
             secret = path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError("--oidc-client-secret-file", f"{path} can't be read: {error}") from error
-    return Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_role_claim)
+    return OidcProvider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_role_claim)
 
 
 async def run_devices(settings: Settings, stop: asyncio.Event) -> None:

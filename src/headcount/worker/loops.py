@@ -26,7 +26,7 @@ from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.times import TICK_S
-from headcount.messages.topics import TICK_SUBJECT
+from headcount.messages.topics import DEVICE_STATE_SUBJECT, TICK_SUBJECT
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.log_reader import LogReader, open_reader
 from headcount.runtime.tasks import cancel_all
@@ -333,7 +333,7 @@ class Worker:
         revision = await self._snapshots.save(number, lease.epoch, partition.save(), saved.revision)
         if self._name != name:
             return
-        asked = await self._nc.subscribe(f"ask.{number}", cb=self.answer)
+        asked = await self._nc.subscribe(DEVICE_STATE_SUBJECT.format(partition=number), cb=self.answer)
         self._held[number] = _Held(partition, lease, asked, revision)
         _log.info("%s counts partition %d (epoch %d) after %d", name, number, lease.epoch, partition.seq)
 

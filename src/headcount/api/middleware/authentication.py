@@ -24,14 +24,14 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headcount.access.rate_limiter import Answer, address_of, is_balancer
+from headcount.access.rate_limiter import RateLimitResult, address_of, is_balancer
 from headcount.access.roles import PUBLIC, caller
 from headcount.access.sessions import caller_of_session
 from headcount.access.tokens import TOKEN, caller_of_token
 from headcount.api.middleware.authorization import SignedIn, why_not_local
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import ProblemError, ProblemType
-from headcount.api.services import Parts
+from headcount.api.state import ApiState
 from headcount.errors import AccessError, LogError
 
 CSRF_HEADER = "headcount-csrf"
@@ -84,13 +84,13 @@ def clearing(scope: Scope, public_url: str) -> str:
 class SignIn:
     """Finds out who sends each request, limits how often they may, and keeps up with what is revoked."""
 
-    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+    def __init__(self, app: ASGIApp, state: ApiState) -> None:
         """Wrap an application."""
         self._app = app
-        self._parts = parts
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """RateLimitResult a request, as ASGI has it."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -100,7 +100,7 @@ class SignIn:
             who = await self._who(connection)
             scope.setdefault("state", {})["signed_in"] = who
             rate = self._limit(connection, who)
-            _same_origin(connection, who, self._parts.sources.public_url)
+            _same_origin(connection, who, self._state.settings.public_url)
             _short_enough(connection)
         except ProblemError as error:
             await _refuse(scope, receive, send, error)
@@ -114,17 +114,17 @@ class SignIn:
 
     def _through_tls(self, scope: Scope) -> None:
         """Where our balancer ends TLS, the browser came over TLS all the same."""
-        sources, client = self._parts.sources, scope.get("client")
+        settings, client = self._state.settings, scope.get("client")
         told = Headers(scope=scope).get("x-forwarded-proto") == "https"
-        if sources.https or (told and client is not None and is_balancer(client[0], sources.trusted)):
+        if settings.https or (told and client is not None and is_balancer(client[0], settings.trusted)):
             scope["scheme"] = "https" if scope["type"] == "http" else "wss"
 
     async def _who(self, connection: HTTPConnection) -> SignedIn:
-        headers, sources = connection.headers, self._parts.sources
+        headers, settings = connection.headers, self._state.settings
         _nothing_in_url(connection)
         peer = connection.client.host if connection.client else ""
-        address = address_of(peer, headers.getlist("x-forwarded-for"), sources.trusted)
-        cookie = _cookie(headers, cookie_name(connection.scope, sources.public_url))
+        address = address_of(peer, headers.getlist("x-forwarded-for"), settings.trusted)
+        cookie = _cookie(headers, cookie_name(connection.scope, settings.public_url))
         path: str = connection.scope["path"]  # `url` would believe the header Host
         of_devices = OF_DEVICES.match(path) is not None
         try:
@@ -135,15 +135,15 @@ class SignIn:
                 if found is not None:
                     return found
                 if _API.match(path):
-                    cleared = {"set-cookie": clearing(connection.scope, sources.public_url)}
+                    cleared = {"set-cookie": clearing(connection.scope, settings.public_url)}
                     raise self._failed(address, "Your session is over. Log in again.", cleared)
         except LogError as error:
             raise ProblemError(
                 problems.LOG_AWAY, "Who you are can't be looked up now.", headers={"retry-after": "1"}
             ) from error
-        if sources.open and why_not_local(peer, headers) is None:
+        if settings.open and why_not_local(peer, headers) is None:
             return SignedIn(caller("operator", "this machine"), address, "machine")
-        nobody = caller("viewer", "anybody") if sources.open else PUBLIC
+        nobody = caller("viewer", "anybody") if settings.open else PUBLIC
         return SignedIn(nobody, address, "nobody")
 
     async def _by_token(self, headers: Headers, address: str) -> SignedIn:
@@ -154,9 +154,9 @@ class SignIn:
         text = text.strip()
         if TOKEN.fullmatch(text) is None:
             raise self._failed(address, "This is no token of headcount: they begin with `hc_`.")
-        tokens = self._parts.tokens
+        tokens = self._state.services.token_store
         # who guesses too often costs the core no more questions; who has a token isn't kept out by neighbours
-        guessing = not self._parts.limits.failures.look(address, time.monotonic()).allowed
+        guessing = not self._state.limits.failures.look(address, time.monotonic()).allowed
         token = None if guessing and not tokens.known(text) else await tokens.check(text)
         if token is None:
             raise self._failed(address, "There is no such token, or it was revoked, or its time is over.")
@@ -167,44 +167,44 @@ class SignIn:
         return SignedIn(who, f"token {token.id}", "token", holds=lambda: tokens.holds(token))
 
     async def _by_session(self, value: str, address: str) -> SignedIn | None:
-        if self._parts.limits.failures.look(address, time.monotonic()).allowed or self._parts.sessions.known(
-            value
-        ):
-            session = await self._parts.sessions.check(value)
+        if self._state.limits.failures.look(
+            address, time.monotonic()
+        ).allowed or self._state.services.session_store.known(value):
+            session = await self._state.services.session_store.check(value)
         else:
             session = None
         if session is None:
             return None
-        sessions = self._parts.sessions
+        sessions = self._state.services.session_store
         who = caller_of_session(session)
         return SignedIn(who, who.subject, "session", session, lambda: sessions.known(value))
 
     def _failed(self, address: str, detail: str, headers: Mapping[str, str] | None = None) -> ProblemError:
         """The answer to a sign-in that failed; to one too many, another."""
-        answer = self._parts.limits.failures.take(address, time.monotonic())
+        answer = self._state.limits.failures.take(address, time.monotonic())
         if not answer.allowed:
-            return _too_many("Too many sign-ins from your address have failed.", answer)
+            return too_many("Too many sign-ins from your address have failed.", answer)
         challenge = {"www-authenticate": 'Bearer error="invalid_token"'}
         return ProblemError(
             problems.SIGN_IN, f"{detail} {problems.SIGN_IN.meaning}", headers={**challenge, **(headers or {})}
         )
 
-    def _limit(self, connection: HTTPConnection, who: SignedIn) -> Answer | None:
+    def _limit(self, connection: HTTPConnection, who: SignedIn) -> RateLimitResult | None:
         """What is left to them; None: they aren't limited."""
         peer = connection.client.host if connection.client else ""
         # All those behind a balancer that doesn't say from where they come would share one limit.
         unknown = (
-            is_balancer(peer, self._parts.sources.trusted) and "x-forwarded-for" not in connection.headers
+            is_balancer(peer, self._state.settings.trusted) and "x-forwarded-for" not in connection.headers
         )
         if connection.scope["path"] in _UNLIMITED or (unknown and who.by in ("machine", "nobody")):
             return None
-        answer = self._parts.limits.requests.take(who.key, time.monotonic())
+        answer = self._state.limits.requests.take(who.key, time.monotonic())
         if not answer.allowed:
-            raise _too_many(f"{who.caller.subject.capitalize()} asks too often.", answer)
+            raise too_many(f"{who.caller.subject.capitalize()} asks too often.", answer)
         return answer
 
-    def _telling(self, send: Send, who: SignedIn, rate: Answer) -> Send:
-        limiter = self._parts.limits.requests
+    def _telling(self, send: Send, who: SignedIn, rate: RateLimitResult) -> Send:
+        limiter = self._state.limits.requests
         name = "token" if who.by == "token" else "session" if who.by == "session" else "address"
 
         async def telling(message: Message) -> None:
@@ -249,7 +249,8 @@ class SignIn:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _too_many(detail: str, answer: Answer) -> ProblemError:
+def too_many(detail: str, answer: RateLimitResult) -> ProblemError:
+    """Return the problem of a rate limit that was reached."""
     wait_s = max(1, math.ceil(answer.retry_s))
     headers = {"retry-after": str(wait_s)}
     return ProblemError(problems.TOO_OFTEN, f"{detail} Try again in {wait_s} s.", headers=headers)

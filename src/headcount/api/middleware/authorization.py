@@ -18,7 +18,7 @@ from starlette.types import Scope as Connection
 
 from headcount.access.roles import PUBLIC, Caller, Scope
 from headcount.api.schemas.problems import NOT_ALLOWED, SIGN_IN, ProblemError
-from headcount.api.services import parts_of
+from headcount.api.state import state_of
 from headcount.messages.records import Session
 
 CONTENT_SECURITY_POLICY = (
@@ -123,7 +123,7 @@ class RequireAny:
         """
         who = await caller_of(connection)
         # what is about no site in particular is about the one that is counted here
-        site = connection.path_params.get("site") or parts_of(connection).sources.site.id
+        site = connection.path_params.get("site") or state_of(connection).settings.site.id
         if any(who.may(scope, site) for scope in self.scopes):
             return who
         if who.role == "public":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import time
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,10 +15,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends
 from starlette.requests import Request
 
-from headcount.api.middleware.authentication import base_url
+from headcount.api.middleware.authentication import base_url, too_many
 from headcount.api.middleware.authorization import signed_in
-from headcount.api.schemas.problems import CROSS_SITE, DEVICE_SIGN_IN, TOO_OFTEN, ProblemError
-from headcount.api.services import parts_of
+from headcount.api.schemas.problems import CROSS_SITE, DEVICE_SIGN_IN, ProblemError
+from headcount.api.state import state_of
 from headcount.devices import credentials
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE
@@ -44,24 +43,20 @@ class ByDevice:
         Raises:
             ProblemError: `device-sign-in`, `too-many-requests` after too many failures, or `cross-site`.
         """
-        parts = parts_of(request)
-        _same_origin(request, parts.sources.public_url)
+        state = state_of(request)
+        _same_origin(request, state.settings.public_url)
         id_, password = _basic(request)
         # by id as well: a whole campus may have one address, and guessing has no chance anyway
-        failures, guessed = parts.limits.failures, f"device {signed_in(request).key} {id_[:64]}"
+        failures, guessed = state.limits.failures, f"device {signed_in(request).key} {id_[:64]}"
         answer = failures.look(guessed, time.monotonic())
         if not answer.allowed:
-            wait_s = max(1, math.ceil(answer.retry_s))
-            detail = (
-                f"Too many sign-ins as this device have failed from your address. Try again in {wait_s} s."
-            )
-            raise ProblemError(TOO_OFTEN, detail, headers={"retry-after": str(wait_s)})
-        device = await parts.registry.get(id_) if HANDLE.fullmatch(id_) else None
+            raise too_many("Too many authentications as this device have failed from your address.", answer)
+        device = await state.services.registry.get(id_) if HANDLE.fullmatch(id_) else None
         # an unknown id takes as long as a wrong secret
         proven = credentials.verify_secret(password, device.secret if device is not None else self._nobody)
         if device is not None and not proven:
-            proven = _by_token(device, password, credentials.token_key(parts.sources.secret))
-        here = device is not None and device.site == parts.sources.site.id and device.status in ADMITTED
+            proven = _by_token(device, password, credentials.token_key(state.settings.secret))
+        here = device is not None and device.site == state.settings.site.id and device.status in ADMITTED
         if device is None or not proven or not here:
             failures.take(guessed, time.monotonic())
             raise ProblemError(DEVICE_SIGN_IN, DEVICE_SIGN_IN.meaning, headers=CHALLENGE)

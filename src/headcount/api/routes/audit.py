@@ -12,10 +12,9 @@ from headcount.access.audit_log import HEAD_PATTERN
 from headcount.api.middleware.authorization import Require
 from headcount.api.schemas import examples, responses
 from headcount.api.schemas.examples import failures, success
-from headcount.api.services import Parts, parts_of
+from headcount.api.state import State
 
 router = APIRouter(prefix="/v1", tags=["access"], dependencies=[Depends(Require("audit:read"))])
-Running = Annotated[Parts, Depends(parts_of)]
 MAX_LIMIT = 1000
 #: A walk over the whole log takes seconds: one at a time.
 _walking = asyncio.Semaphore(1)
@@ -26,8 +25,8 @@ _walking = asyncio.Semaphore(1)
     summary="Who has done what",
     responses={**success("Newest first", examples.AUDIT), **failures("invalid-parameter")},
 )
-async def entries(
-    parts: Running,
+async def list_audit_entries(
+    state: State,
     before: Annotated[
         int | None,
         Query(ge=1, le=2**53, description="Only entries before this number; see `before` in the answer."),
@@ -44,7 +43,7 @@ async def entries(
     ] = "",
 ) -> responses.AuditShape:
     """Entries of the audit log; those of positions with the reasons that were given."""
-    found, more = await parts.audit.entries(before=before, limit=limit, action=action)
+    found, more = await state.services.audit_log.entries(before=before, limit=limit, action=action)
     return responses.AuditShape(
         entries=[responses.AuditEntryShape(**msgspec.structs.asdict(entry)) for entry in found], before=more
     )
@@ -58,8 +57,8 @@ async def entries(
         **failures("invalid-parameter"),
     },
 )
-async def verify(
-    parts: Running,
+async def verify_audit_log(
+    state: State,
     from_head: Annotated[
         str | None,
         Query(
@@ -69,7 +68,7 @@ async def verify(
 ) -> responses.VerifiedShape:
     """Walk over the whole log. Keep `head` somewhere else: only so a missing end is found."""
     async with _walking:
-        checked = await parts.audit.verify(from_head or "")
+        checked = await state.services.audit_log.verify(from_head or "")
     problems = [responses.AuditProblem(entry=each.entry, problem=each.problem) for each in checked.problems]
     return responses.VerifiedShape(
         intact=checked.intact,

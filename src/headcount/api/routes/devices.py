@@ -1,4 +1,4 @@
-"""The registry of devices over HTTP: list, add, change, remove; links, claim codes and tables."""
+"""The device registry: list, register, change, remove; tables, links and claim codes."""
 
 from __future__ import annotations
 
@@ -12,32 +12,29 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import HTTPConnection
 
 from headcount.access.roles import Caller
+from headcount.api.media_types import CSV, Csv, Json
 from headcount.api.middleware.authentication import base_url
 from headcount.api.middleware.authorization import Require
 from headcount.api.parameters import SiteId
-from headcount.api.routes.sites import Json
 from headcount.api.schemas import devices
 from headcount.api.schemas.examples import failures, success
-from headcount.api.schemas.problems import ALIAS_TAKEN, INVALID, UNKNOWN_DEVICE, ProblemError, invalid
-from headcount.api.services import Parts, known_site, parts_of
+from headcount.api.schemas.problems import invalid
+from headcount.api.state import ApiState, State, known_site
 from headcount.devices import csv_table
-from headcount.devices.device_fields import CHANGEABLE, MAX_LABEL_CHARS
+from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
 from headcount.devices.provisioning import DeviceEndpoint, provisioning_links, public_host, qr_svg
-from headcount.devices.pseudonym_keys import daily_pseudonym
-from headcount.devices.registry import unknown_device
-from headcount.errors import AliasTakenError, DeviceError, LogError, SettingsError, UnknownDeviceError
-from headcount.messages.records import Device, DeviceStatus
+from headcount.errors import SettingsError
+from headcount.messages.records import DeviceStatus
 from headcount.messages.times import iso
 from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN, Kind
+from headcount.services.devices import secrets_table
 
-#: Devices of one import: beyond it, the command line is the place.
-MOST_IMPORTED = 10_000
+#: The maximum number of devices of one import; larger ones are for the command line.
+MAX_IMPORTED = 10_000
 _CHUNK = 500
-CSV = "text/csv; charset=utf-8"
 
 router = APIRouter(prefix="/v1/sites/{site}", tags=["devices"])
-Running = Annotated[Parts, Depends(parts_of)]
 Reader = Annotated[Caller, Depends(Require("devices:read"))]
 Writer = Annotated[Caller, Depends(Require("devices:write"))]
 DeviceHandle = Annotated[
@@ -47,47 +44,42 @@ DeviceHandle = Annotated[
 _ONE = ("unknown-site", "unknown-device", "invalid-parameter")
 
 
-class Csv(Response):
-    """A table (RFC 4180)."""
-
-    media_type = CSV
-
-
 @router.get(
     "/devices",
-    summary="Registered devices",
+    summary="List devices",
     response_model=devices.RegisteredPageShape,
     responses={
-        **success("A page of them, in the order of their ids", devices.REGISTERED_PAGE),
+        **success("A page of devices, ordered by id", devices.REGISTERED_PAGE),
         **failures("unknown-site", "invalid-parameter"),
     },
 )
-async def listed(
+async def list_devices(
     site: SiteId,
-    parts: Running,
+    state: State,
     _: Reader,
     kind: Annotated[Kind | None, Query(description="Only this kind.")] = None,
     status: Annotated[DeviceStatus | None, Query(description="Only with this status.")] = None,
     group: Annotated[
         str | None,
-        Query(pattern=f"^{ID_PATTERN}$", description="Only those in this group.", examples=["staff"]),
+        Query(pattern=f"^{ID_PATTERN}$", description="Only members of this group.", examples=["staff"]),
     ] = None,
     text: Annotated[
         str | None,
-        Query(max_length=MAX_LABEL_CHARS, description="Only with this in the label, whatever its case."),
+        Query(max_length=MAX_LABEL_CHARS, description="Only labels that contain this text, in any case."),
     ] = None,
     after: Annotated[
         str, Query(pattern=f"^({HANDLE_PATTERN})?$", description="The page after this id.")
     ] = "",
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Devices at most.")] = DEFAULT_PAGE_SIZE,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_PAGE_SIZE, description="Maximum number of devices.")
+    ] = DEFAULT_PAGE_SIZE,
 ) -> Json:
-    """Devices of a site, filtered, a page at a time. Labels are personal data.
+    """List a site's devices, filtered, a page at a time. Labels are personal data.
 
     A change shows here within a fraction of a second.
     """
-    known_site(parts, site)
-    wanted = DeviceFilter(site, kind, status, group, text, after, limit)
-    page = _directory(parts).list(wanted)
+    known_site(state, site)
+    page = await state.services.devices.list(DeviceFilter(site, kind, status, group, text, after, limit))
     return _json(devices.told_page(site, page))
 
 
@@ -97,63 +89,52 @@ async def listed(
     summary="Register a device",
     response_model=devices.WithSecretShape,
     responses={
-        201: success("It is registered; its secret is told here and never again", devices.WITH_SECRET)[200],
+        201: success("The device, with its secret, which cannot be read again", devices.WITH_SECRET)[200],
         **failures("unknown-site", "invalid-parameter", "alias-taken"),
     },
 )
-async def added(site: SiteId, body: devices.NewDevice, parts: Running, who: Writer) -> Json:
-    """Register a device: it gets an id and a secret, its MQTT user name and password."""
-    known_site(parts, site)
+async def create_device(site: SiteId, body: devices.NewDevice, state: State, actor: Writer) -> Json:
+    """Register a device. It gets an id and a secret: its MQTT user name and password."""
+    known_site(state, site)
     fields = body.model_dump(exclude={"kind"})
-    try:
-        device, secret = await parts.registry.add(site, body.kind, **fields)
-    except DeviceError as error:
-        raise _problem(error) from error
-    try:
-        await _note(parts, who, "device.add", device)
-    except LogError:
-        await parts.registry.forget(device.id)
-        raise
+    device, secret = await state.services.devices.add(actor, site, body.kind, **fields)
     location = f"/v1/sites/{site}/devices/{device.id}"
     return _json({**devices.told(device), "secret": secret}, 201, {"location": location})
 
 
 @router.get(
     "/devices.csv",
-    summary="All registered devices as a table",
+    summary="Export all devices as CSV",
     response_class=Csv,
     responses={**success("The table", devices.TABLE, CSV), **failures("unknown-site")},
 )
-async def exported(site: SiteId, parts: Running, who: Reader) -> Response:
-    """Every device of a site, as CSV. It goes into the audit log.
+async def export_devices(site: SiteId, state: State, actor: Reader) -> Response:
+    """Export every device of a site as CSV. The audit log records it.
 
-    A cell that a spreadsheet would take for a formula has an apostrophe before it.
+    A cell that a spreadsheet would take for a formula is preceded by an apostrophe.
     """
-    known_site(parts, site)
-    directory = _directory(parts)
-    devices = [device for device in directory.all() if device.site == site]
-    seen = dict(directory.seen)
-    await parts.audit.record("device.export", who.subject, "", {"site": site, "devices": len(devices)})
-
-    def chunks() -> Iterator[str]:
-        lines: list[str] = []
-        for line in csv_table.export_devices(devices, seen):
-            lines.append(line)
-            if len(lines) == _CHUNK:
-                yield "".join(lines)
-                lines.clear()
-        yield "".join(lines)
-
+    known_site(state, site)
+    lines = await state.services.devices.export_table(actor, site)
     named = {"content-disposition": f'attachment; filename="devices-{site}.csv"'}
-    return StreamingResponse(chunks(), media_type=Csv.media_type, headers=named)
+    return StreamingResponse(_chunks(lines), media_type=Csv.media_type, headers=named)
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[str]:
+    chunk: list[str] = []
+    for line in lines:
+        chunk.append(line)
+        if len(chunk) == _CHUNK:
+            yield "".join(chunk)
+            chunk.clear()
+    yield "".join(chunk)
 
 
 @router.post(
     "/devices.csv",
-    summary="Register the devices of a table",
+    summary="Import devices from CSV",
     response_class=Csv,
     responses={
-        **success("Their ids and secrets: told here and never again", devices.SECRETS_TABLE, CSV),
+        **success("Ids and secrets, which cannot be read again", devices.SECRETS_TABLE, CSV),
         **failures("unknown-site", "invalid-parameter", "alias-taken"),
     },
     openapi_extra={
@@ -168,71 +149,57 @@ async def exported(site: SiteId, parts: Running, who: Reader) -> Response:
         }
     },
 )
-async def imported(site: SiteId, request: Request, parts: Running, who: Writer) -> Csv:
+async def import_devices(site: SiteId, request: Request, state: State, actor: Writer) -> Csv:
     """Register up to 10 000 devices from CSV, all or none.
 
     The header names the columns: `kind` (`person` or `vehicle`) and any of `label`, `groups`, `aliases`,
-    `gateway`, `firmware`, `app`; several groups or aliases have semicolons between. Columns of an export that
-    are ours to give are read past.
+    `gateway`, `firmware`, `app`. Separate several groups or aliases with semicolons. Columns of an export that
+    headcount assigns are ignored.
     """
-    known_site(parts, site)
+    known_site(state, site)
     try:
         text = (await request.body()).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise invalid("body", f"is no UTF-8: {error.reason} at byte {error.start}") from error
-    try:
-        rows = csv_table.parse_devices(text, site, MOST_IMPORTED)
-        await parts.audit.record("device.import", who.subject, "", {"site": site, "devices": len(rows)})
-        given = await csv_table.import_devices(parts.registry, site, rows)
-    except DeviceError as error:
-        raise _problem(error, "body") from error
-    lines = [csv_table.csv_line(csv_table.SECRET_COLUMNS)]
-    lines += [csv_table.csv_line((device.id, secret, device.label)) for device, secret in given]
-    return Csv("".join(lines))
+        raise invalid("body", f"is not UTF-8: {error.reason} at byte {error.start}") from error
+    added = await state.services.devices.import_table(actor, site, text, MAX_IMPORTED)
+    return Csv("".join(secrets_table(added)))
 
 
 @router.post(
     "/claims",
-    summary="Claim codes for new devices",
+    summary="Create claim codes for new devices",
     response_class=Csv,
     responses={
-        **success("The codes: told here and never again", devices.CODES_TABLE, CSV),
+        **success("The codes, which cannot be read again", devices.CODES_TABLE, CSV),
         **failures("unknown-site", "invalid-parameter"),
     },
 )
-async def claimed(
-    site: SiteId, body: devices.ClaimsWish, request: Request, parts: Running, who: Writer
+async def create_claim_codes(
+    site: SiteId, body: devices.ClaimsWish, request: Request, state: State, actor: Writer
 ) -> Csv:
-    """Codes of which each registers one new device of a kind and in some groups, once, for whoever shows it.
+    """Create codes that each register one new device of a kind in some groups, for the first person to use it.
 
-    As CSV, with the links of each for the app OwnTracks and for the browser.
+    The answer is CSV, with the links of each code for the app OwnTracks and for the browser.
     """
-    known_site(parts, site)
-    detail: dict[str, Any] = {
-        "site": site,
-        "kind": body.kind,
-        "codes": body.count,
-        "groups": " ".join(body.groups),
-    }
-    base = _base(request, parts)
-    try:
-        await parts.audit.record("device.claims", who.subject, "", detail)
-        codes = await parts.links.create_claim_codes(site, body.kind, body.count, body.groups, body.within_s)
-    except DeviceError as error:
-        raise _problem(error) from error
+    known_site(state, site)
+    base = _base(request, state)
+    codes = await state.services.provisioning.claim_codes(
+        actor, site, body.kind, body.count, body.groups, body.within_s
+    )
     return Csv(csv_table.claim_codes_csv(codes, base, time.time() + body.within_s))
 
 
 @router.get(
     "/devices/{device}",
-    summary="A registered device",
+    summary="Get a device",
     response_model=devices.RegisteredShape,
     responses={**success("The device", devices.REGISTERED), **failures(*_ONE)},
 )
-async def shown(site: SiteId, device: DeviceHandle, parts: Running, _: Reader) -> Json:
-    """One device, as it is registered."""
-    entry = await _known(parts, site, device)
-    return _json(devices.told(entry, parts.directory.seen.get(device)))
+async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader) -> Json:
+    """Return one registered device."""
+    known_site(state, site)
+    entry = await state.services.devices.get(device, site)
+    return _json(devices.told(entry, await state.services.devices.last_seen(device)))
 
 
 @router.patch(
@@ -240,23 +207,24 @@ async def shown(site: SiteId, device: DeviceHandle, parts: Running, _: Reader) -
     summary="Change a device",
     response_model=devices.RegisteredShape,
     responses={
-        **success("As it is now", devices.REGISTERED),
+        **success("The changed device", devices.REGISTERED),
         **failures(*_ONE, "alias-taken"),
     },
 )
-async def changed(
+async def update_device(
     site: SiteId,
     device: DeviceHandle,
     body: devices.DeviceChange,
-    parts: Running,
-    who: Writer,
+    state: State,
+    actor: Writer,
 ) -> Json:
-    """Change what is named; disable, pause or enable it with `status`.
+    """Change the given fields; disable, pause or enable the device with `status`.
 
-    A device that is disabled is out within 2 s, and links to it end. One that is paused may stay connected and
-    isn't counted.
+    A disabled device is disconnected within 2 s, and its links end. A paused device may stay connected and is
+    not counted.
     """
-    entry = await _known(parts, site, device)
+    known_site(state, site)
+    entry = await state.services.devices.get(device, site)
     fields = {
         name: value
         for name, value in body.model_dump(exclude_unset=True).items()
@@ -264,86 +232,72 @@ async def changed(
     }
     if fields.get("resume") is not None:
         if fields.get("status", entry.status) != "paused":
-            raise invalid("resume", "is for a pause: set `status` to `paused`")
+            raise invalid("resume", "is only for a pause: set `status` to `paused`")
         if fields["resume"] <= time.time():
-            raise invalid("resume", "is over already")
+            raise invalid("resume", "is in the past")
     elif fields.get("status") is not None:
         fields["resume"] = None
-    detail = {"fields": " ".join(sorted(fields)), "status": fields.get("status", entry.status)}
-    await _note(parts, who, "device.change", entry, detail)
-    try:
-        entry = await parts.registry.change(device, **fields)
-    except DeviceError as error:
-        raise _problem(error) from error
-    return _json(devices.told(entry, parts.directory.seen.get(device)))
+    entry = await state.services.devices.change(actor, entry, **fields)
+    return _json(devices.told(entry, await state.services.devices.last_seen(device)))
 
 
 @router.delete(
     "/devices/{device}",
     summary="Remove a device",
     response_model=devices.RegisteredShape,
-    responses={**success("It is being erased", devices.ERASING), **failures(*_ONE)},
+    responses={**success("The device is being erased", devices.ERASING), **failures(*_ONE)},
 )
-async def removed(site: SiteId, device: DeviceHandle, parts: Running, who: Writer) -> Json:
-    """Let it in no more, and erase what is kept of it, from history and log as well, within minutes.
+async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
+    """Reject the device from now on, and erase everything about it.
 
-    Its name is gone at once.
+    Its label is erased immediately, its data in the log and the history within minutes.
     """
-    entry = await _known(parts, site, device)
-    await _note(parts, who, "device.remove", entry)
-    try:
-        entry = await parts.registry.remove(device)
-    except DeviceError as error:
-        raise _problem(error) from error
-    return _json(devices.told(entry))
+    known_site(state, site)
+    entry = await state.services.devices.get(device, site)
+    return _json(devices.told(await state.services.devices.remove(actor, entry)))
 
 
 @router.post(
     "/devices/{device}/rotate",
-    summary="A new secret for a device",
+    summary="Replace a device's secret",
     response_model=devices.WithSecretShape,
     responses={
-        **success("The device with its new secret, told here and never again", devices.WITH_SECRET),
+        **success("The device, with its new secret, which cannot be read again", devices.WITH_SECRET),
         **failures(*_ONE),
     },
 )
-async def rotated(site: SiteId, device: DeviceHandle, parts: Running, who: Writer) -> Json:
-    """The old secret, signed tokens and links are refused from now on; a connection with them is cut."""
-    entry = await _known(parts, site, device)
-    await _note(parts, who, "device.rotate", entry)
-    try:
-        entry, secret = await parts.registry.rotate(device)
-    except DeviceError as error:
-        raise _problem(error) from error
-    return _json({**devices.told(entry, parts.directory.seen.get(device)), "secret": secret})
+async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
+    """Replace the secret. The old one, signed tokens and links are rejected, and connections with them close."""
+    known_site(state, site)
+    entry = await state.services.devices.get(device, site)
+    entry, secret = await state.services.devices.rotate(actor, entry)
+    seen = await state.services.devices.last_seen(device)
+    return _json({**devices.told(entry, seen), "secret": secret})
 
 
 @router.post(
     "/devices/{device}/link",
-    summary="A one-time link for a device",
+    summary="Create a one-time link for a device",
     response_model=devices.LinkShape,
     responses={
-        **success("The link, with QR codes: told here and never again", devices.LINK),
+        **success("The link with QR codes, which cannot be read again", devices.LINK),
         **failures(*_ONE),
     },
 )
-async def linked(
+async def create_device_link(
     site: SiteId,
     device: DeviceHandle,
     request: Request,
-    parts: Running,
-    who: Writer,
+    state: State,
+    actor: Writer,
     body: devices.LinkWish | None = None,
 ) -> Json:
-    """A link that gives whoever opens it first a new secret for this device; the old one is refused then."""
-    entry = await _known(parts, site, device)
+    """Create a link that gives its first user a new secret for this device; the old secret is rejected then."""
+    known_site(state, site)
+    entry = await state.services.devices.get(device, site)
     within_s = (body or devices.LinkWish()).within_s
-    base = _base(request, parts)
-    await _note(parts, who, "device.link", entry, {"within_s": within_s})
-    try:
-        code, _ = await parts.links.create_link(device, within_s)
-    except DeviceError as error:
-        raise _problem(error) from error
+    base = _base(request, state)
+    code = await state.services.provisioning.link(actor, entry, within_s)
     links = provisioning_links(base, code)
     return _json(
         {
@@ -356,59 +310,25 @@ async def linked(
     )
 
 
-def address_of(connection: HTTPConnection, parts: Parts) -> DeviceEndpoint:
-    """Where the sender of a request reaches the broker: on the machine that they asked.
+def address_of(connection: HTTPConnection, state: ApiState) -> DeviceEndpoint:
+    """Return where the sender of a request reaches the broker: on the host of the request.
 
     Raises:
-        ProblemError: `bad-request`, the request doesn't name a machine.
+        ProblemError: `invalid-parameter`, the request does not name a host.
     """
-    sources = parts.sources
+    settings = state.settings
     return DeviceEndpoint(
-        public_host(_base(connection, parts)), sources.mqtt_port, sources.ws_port, sources.https
+        public_host(_base(connection, state)), settings.mqtt_port, settings.ws_port, settings.https
     )
 
 
-def _base(connection: HTTPConnection, parts: Parts) -> str:
-    base = base_url(connection, parts.sources.public_url)
+def _base(connection: HTTPConnection, state: ApiState) -> str:
+    base = base_url(connection, state.settings.public_url)
     try:
         public_host(base)
     except SettingsError as error:
-        raise invalid("host", "the header Host names no machine") from error
+        raise invalid("host", "the header Host does not name a host") from error
     return base
-
-
-def _directory(parts: Parts) -> Any:
-    if not parts.directory.ready.is_set():
-        raise LogError("the registry hasn't been read yet")
-    return parts.directory
-
-
-async def _known(parts: Parts, site: str, id_: str) -> Device:
-    known_site(parts, site)
-    device = await parts.registry.get(id_)
-    if device is None or device.site != site or device.status == "erasing":
-        raise _problem(unknown_device(id_))
-    return device
-
-
-async def _note(
-    parts: Parts, who: Caller, action: str, device: Device, detail: dict[str, Any] | None = None
-) -> None:
-    """Write down who does what, before it is done; without ids and names."""
-    subject = await daily_pseudonym(parts.nats, device.kind, device.id)
-    await parts.audit.record(action, who.subject, subject, {"site": device.site, **(detail or {})})
-
-
-def _problem(error: DeviceError, parameter: str = "") -> ProblemError:
-    if isinstance(error, UnknownDeviceError):
-        return ProblemError(UNKNOWN_DEVICE, f"{error.device} {error.problem}.")
-    if isinstance(error, AliasTakenError):
-        return ProblemError(ALIAS_TAKEN, f"{error}.")
-    return ProblemError(INVALID, f"{error}.", parameter=parameter or _field(error))
-
-
-def _field(error: DeviceError) -> str:
-    return error.device if error.device in CHANGEABLE else "body"
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Json:

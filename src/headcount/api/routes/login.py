@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from headcount.access.oidc import Login
+from headcount.access.oidc import OidcClient
 from headcount.access.rate_limiter import address_of
-from headcount.access.sessions import LIFE_S, caller_of_session
-from headcount.api.middleware.authentication import base_url, clearing, cookie_name, is_secure, session_cookie
+from headcount.access.sessions import LIFE_S
+from headcount.api.middleware.authentication import (
+    base_url,
+    clearing,
+    cookie_name,
+    is_secure,
+    session_cookie,
+    too_many,
+)
 from headcount.api.middleware.authorization import signed_in
 from headcount.api.schemas import examples, responses
 from headcount.api.schemas.examples import success
-from headcount.api.schemas.problems import LOGIN_FAILED, NO_LOGIN, TOO_OFTEN, ProblemError
-from headcount.api.services import Parts, parts_of
+from headcount.api.schemas.problems import LOGIN_FAILED, NO_LOGIN, ProblemError
+from headcount.api.state import ApiState, State
 from headcount.errors import AccessError
 from headcount.messages.times import iso
 
@@ -29,18 +35,17 @@ _MAX_QUERY = 4096
 _SEE_OTHER = 303
 
 router = APIRouter(tags=["access"])
-Running = Annotated[Parts, Depends(parts_of)]
 _log = logging.getLogger(__name__)
 
 
 @router.get("/login", include_in_schema=False)
 async def login(
-    request: Request, parts: Running, next_: Annotated[str, Query(alias="next", max_length=_MAX_NEXT)] = "/"
+    request: Request, state: State, next_: Annotated[str, Query(alias="next", max_length=_MAX_NEXT)] = "/"
 ) -> Response:
     """Send the browser to the identity provider."""
-    provider = _provider(parts)
-    _not_too_often(request, parts)
-    public = parts.sources.public_url
+    provider = _provider(state)
+    _not_too_often(request, state)
+    public = state.settings.public_url
     try:
         begun = await provider.begin(f"{base_url(request, public)}{CALLBACK}", _ours(next_))
     except AccessError as error:
@@ -59,11 +64,11 @@ async def login(
 
 
 @router.get(CALLBACK, include_in_schema=False)
-async def callback(request: Request, parts: Running) -> Response:
+async def callback(request: Request, state: State) -> Response:
     """End a login with what the identity provider has sent the browser back with."""
-    provider = _provider(parts)
-    _not_too_often(request, parts)  # each is a question to the provider
-    public = parts.sources.public_url
+    provider = _provider(state)
+    _not_too_often(request, state)  # each is a question to the provider
+    public = state.settings.public_url
     if len(request.url.query) > _MAX_QUERY:
         raise _failed(AccessError("login", "the answer is too long"))
     try:
@@ -73,12 +78,10 @@ async def callback(request: Request, parts: Running) -> Response:
     except AccessError as error:
         _log.info("a login failed: %s", error.problem)
         raise _failed(error) from error
-    before = request.cookies.get(cookie_name(request.scope, public))
-    if before is not None:
-        await parts.sessions.close(before)
-    value, session = await parts.sessions.open(person.subject, person.name, person.role, person.sites)
-    detail = {"role": person.role, "sites": ", ".join(person.sites)}
-    await parts.audit.record("session.login", caller_of_session(session).subject, "", detail)
+    former = request.cookies.get(cookie_name(request.scope, public))
+    value, _ = await state.services.sessions.open(
+        person.subject, person.name, person.role, person.sites, replacing=former
+    )
     answer = RedirectResponse(next_path, _SEE_OTHER)
     answer.headers.append("set-cookie", session_cookie(request.scope, public, value, LIFE_S))
     answer.delete_cookie(
@@ -88,14 +91,13 @@ async def callback(request: Request, parts: Running) -> Response:
 
 
 @router.post("/logout", include_in_schema=False, status_code=204)
-async def logout(request: Request, parts: Running) -> Response:
+async def logout(request: Request, state: State) -> Response:
     """End the browser's session here; the identity provider's own goes on."""
     who = signed_in(request)
-    public = parts.sources.public_url
+    public = state.settings.public_url
     value = request.cookies.get(cookie_name(request.scope, public))
     if who.session is not None and value is not None:
-        await parts.sessions.close(value)
-        await parts.audit.record("session.logout", who.caller.subject)
+        await state.services.sessions.close(who.caller, value)
     return Response(status_code=204, headers={"set-cookie": clearing(request.scope, public)})
 
 
@@ -104,7 +106,7 @@ async def logout(request: Request, parts: Running) -> Response:
     summary="Who you are here",
     responses=success("Who asks, and what they may", examples.WHOAMI),
 )
-async def whoami(request: Request, parts: Running) -> responses.WhoShape:
+async def whoami(request: Request, state: State) -> responses.WhoShape:
     """Who asks, by token, session or place, what they may, and whether people can log in on the web page."""
     who = signed_in(request)
     return responses.WhoShape(
@@ -115,26 +117,23 @@ async def whoami(request: Request, parts: Running) -> responses.WhoShape:
         name=None if who.session is None else who.session.name,
         csrf=None if who.session is None else who.session.csrf,
         expires=None if who.session is None else iso(who.session.expires),
-        login=parts.sources.oidc is not None,
+        login=state.settings.oidc is not None,
     )
 
 
-def _provider(parts: Parts) -> Login:
-    provider = parts.login
+def _provider(state: ApiState) -> OidcClient:
+    provider = state.login
     if provider is None:
         raise ProblemError(NO_LOGIN, NO_LOGIN.meaning)
     return provider
 
 
-def _not_too_often(request: Request, parts: Parts) -> None:
+def _not_too_often(request: Request, state: ApiState) -> None:
     peer = request.client.host if request.client else ""
-    address = address_of(peer, request.headers.getlist("x-forwarded-for"), parts.sources.trusted)
-    answer = parts.limits.logins.take(address, time.monotonic())
+    address = address_of(peer, request.headers.getlist("x-forwarded-for"), state.settings.trusted)
+    answer = state.limits.logins.take(address, time.monotonic())
     if not answer.allowed:
-        wait = {"retry-after": str(max(1, math.ceil(answer.retry_s)))}
-        raise ProblemError(
-            TOO_OFTEN, f"Too many logins begin at your address. {TOO_OFTEN.meaning}", headers=wait
-        )
+        raise too_many("Too many logins start at your address.", answer)
 
 
 def _begun_name(request: Request, public_url: str) -> str:

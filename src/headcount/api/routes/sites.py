@@ -10,41 +10,26 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from headcount.access.roles import Caller
-from headcount.api.count_views import Counts, age_s, counts, pictures_for
-from headcount.api.live_counts import Picture
+from headcount.api.count_views import Counts, age_s, counts, feed_for
+from headcount.api.live_counts import CountsSnapshot
+from headcount.api.media_types import GEOJSON, GeoJson, Json
 from headcount.api.middleware.authorization import caller_of
-from headcount.api.parameters import MAX_ROWS, At, From, Moment, SiteId, Step, To, ZoneId
+from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, From, Moment, SiteId, Step, To, ZoneId
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import examples, responses
 from headcount.api.schemas.examples import failures, success, told
 from headcount.api.schemas.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
-from headcount.api.services import Parts, known_site, known_zone, parts_of
+from headcount.api.state import ApiState, State, known_site, known_zone
 from headcount.counting.disclosure import GRID_S
 from headcount.counting.site import Site
 from headcount.history import queries
 from headcount.messages.times import iso
 
-#: Without `from`, a history begins so long before its end.
-DEFAULT_SPAN_S = 3600.0
 #: A moment so far ahead is still now: clocks differ.
 AHEAD_S = 5.0
-GEOJSON = "application/geo+json"
 
 router = APIRouter(prefix="/v1", tags=["counts"])
-Running = Annotated[Parts, Depends(parts_of)]
 Asking = Annotated[Caller, Depends(caller_of)]
-
-
-class GeoJson(Response):
-    """GeoJSON (RFC 7946)."""
-
-    media_type = GEOJSON
-
-
-class Json(Response):
-    """JSON that is already text."""
-
-    media_type = "application/json"
 
 
 @router.get(
@@ -53,9 +38,9 @@ class Json(Response):
     response_model=responses.SitesShape,
     responses=success("The sites that are counted here", examples.SITES),
 )
-async def sites(parts: Running) -> Response:
+async def sites(state: State) -> Response:
     """All sites, with the addresses of what there is of them."""
-    return Json(msgspec.json.encode({"sites": [_summary(parts.sources.site)]}))
+    return Json(msgspec.json.encode({"sites": [_summary(state.settings.site)]}))
 
 
 @router.get(
@@ -65,9 +50,9 @@ async def sites(parts: Running) -> Response:
     response_model=responses.SiteShape,
     responses={**success("The site file", examples.SITE, GEOJSON), **failures("unknown-site")},
 )
-async def site_geojson(site: SiteId, parts: Running) -> Response:
+async def site_geojson(site: SiteId, state: State) -> Response:
     """The site's boundary and its zones, with names, types and capacities, as GeoJSON."""
-    return GeoJson(msgspec.json.encode(known_site(parts, site).geojson))
+    return GeoJson(msgspec.json.encode(known_site(state, site).geojson))
 
 
 @router.get(
@@ -86,7 +71,7 @@ async def site_geojson(site: SiteId, parts: Running) -> Response:
         ),
     },
 )
-async def site_counts(site: SiteId, parts: Running, asking: Asking, at: At = None) -> Response:
+async def site_counts(site: SiteId, state: State, asking: Asking, at: At = None) -> Response:
     """The numbers of all zones now, or at a moment of the last 24 hours.
 
     `at` in the answer is the instant whose numbers these are: the newest that is known at or before
@@ -95,8 +80,8 @@ async def site_counts(site: SiteId, parts: Running, asking: Asking, at: At = Non
     Without the scope `counts:exact`, where small counts are hidden: there is one each minute, small
     counts are `"<5"`, the others are rounded to multiples of 5, and what surrounds a count is null.
     """
-    known_site(parts, site)
-    return Json(msgspec.json.encode(await _counts(parts, asking, at)))
+    known_site(state, site)
+    return Json(msgspec.json.encode(await _counts(state, asking, at)))
 
 
 @router.get(
@@ -116,10 +101,10 @@ async def site_counts(site: SiteId, parts: Running, asking: Asking, at: At = Non
         ),
     },
 )
-async def zone_count(site: SiteId, zone: ZoneId, parts: Running, asking: Asking, at: At = None) -> Response:
+async def zone_count(site: SiteId, zone: ZoneId, state: State, asking: Asking, at: At = None) -> Response:
     """The numbers of one zone now, or at a moment of the last 24 hours; what is told is as in /counts."""
-    known_zone(parts, site, zone)
-    answer = msgspec.json.decode(msgspec.json.encode(await _counts(parts, asking, at)))
+    known_zone(state, site, zone)
+    answer = msgspec.json.decode(msgspec.json.encode(await _counts(state, asking, at)))
     numbers = {each["zone"]: each for each in answer.pop("zones")}
     if zone not in numbers:
         raise ProblemError(NOT_RECORDED, f"Zone {zone!r} wasn't counted at {answer['at']}.")
@@ -140,7 +125,7 @@ async def zone_count(site: SiteId, zone: ZoneId, parts: Running, asking: Asking,
 async def zone_history(
     site: SiteId,
     zone: ZoneId,
-    parts: Running,
+    state: State,
     asking: Asking,
     from_: From = None,
     to: To = None,
@@ -154,7 +139,7 @@ async def zone_history(
     Without the scope `counts:exact`, where small counts are hidden: `step` is a multiple of 60, `count`
     is as in /counts, and least, most and mean are null.
     """
-    known_zone(parts, site, zone)
+    known_zone(state, site, zone)
     to_s = time.time() if to is None else to
     from_s = max(0.0, to_s - DEFAULT_SPAN_S) if from_ is None else from_
     if from_s > to_s:
@@ -162,7 +147,7 @@ async def zone_history(
     if (to_s - from_s) / step > MAX_ROWS:
         raise invalid("step", f"gives more than {MAX_ROWS} rows; take a longer one or a shorter span")
 
-    data, seen = parts.sources.data, pictures_for(parts, asking)
+    data, seen = state.settings.data, feed_for(state, asking)
     if isinstance(seen, PublicCounts) and step % GRID_S:
         raise invalid("step", f"without the scope counts:exact, use a multiple of {GRID_S:g} s")
 
@@ -175,27 +160,27 @@ async def zone_history(
         rows = [{"at": iso(b.at), "person": b.person, "vehicle": b.vehicle} for b in buckets]
         return msgspec.json.encode({**head, "rows": rows})
 
-    return Json(await parts.queries.run(ask))
+    return Json(await state.history.run(ask))
 
 
-async def _counts(parts: Parts, asking: Caller, at: Moment | None) -> Counts:
+async def _counts(state: ApiState, asking: Caller, at: Moment | None) -> Counts:
     """The numbers now, or at a moment: from memory where it reaches so far, else from the history."""
     now_s = time.time()
     if at is not None and at > now_s + AHEAD_S:
         raise invalid("at", "is in the future")
-    seen = pictures_for(parts, asking)
+    seen = feed_for(state, asking)
     if isinstance(seen, PublicCounts):
-        return await _public_counts(parts, seen, at, now_s)
-    return await _exact_counts(parts, at, now_s)
+        return await _public_counts(state, seen, at, now_s)
+    return await _exact_counts(state, at, now_s)
 
 
-async def _public_counts(parts: Parts, seen: PublicCounts, at: float | None, now_s: float) -> Counts:
-    picture, asked_s = seen.picture, now_s if at is None else at
+async def _public_counts(state: ApiState, seen: PublicCounts, at: float | None, now_s: float) -> Counts:
+    snapshot, asked_s = seen.snapshot, now_s if at is None else at
     # just started: what was told before is in the history
-    if picture is None or asked_s < picture.total.at:
-        picture = await parts.queries.run(lambda: seen.at(parts.sources.data, asked_s))
-    if picture is not None:
-        return counts(parts.sources.site.id, picture, asked_s)
+    if snapshot is None or asked_s < snapshot.total.at:
+        snapshot = await state.history.run(lambda: seen.at(state.settings.data, asked_s))
+    if snapshot is not None:
+        return counts(state.settings.site.id, snapshot, asked_s)
     if at is None:
         wait_s = str(seen.seconds_to_next(now_s))
         text = f"What everybody may see changes each minute; the first numbers come in {wait_s} s."
@@ -203,31 +188,31 @@ async def _public_counts(parts: Parts, seen: PublicCounts, at: float | None, now
     raise _nothing_recorded(at)
 
 
-async def _exact_counts(parts: Parts, at: float | None, now_s: float) -> Counts:
-    site, live = parts.sources.site.id, parts.live
-    picture = live.picture
+async def _exact_counts(state: ApiState, at: float | None, now_s: float) -> Counts:
+    site, live = state.settings.site.id, state.live
+    snapshot = live.snapshot
     if at is None:
-        if picture is None:
+        if snapshot is None:
             raise ProblemError(NO_COUNTS, NO_COUNTS.meaning, headers={"retry-after": "1"})
-        return counts(site, picture, now_s)
-    if picture is not None and at >= picture.total.at:
-        return counts(site, picture, at)
+        return counts(site, snapshot, now_s)
+    if snapshot is not None and at >= snapshot.total.at:
+        return counts(site, snapshot, at)
     total = live.remembered(at)
     if total is not None:
-        return counts(site, Picture(0, total, live.zones), at)
-    return await _recorded(parts, at)
+        return counts(site, CountsSnapshot(0, total, live.zones), at)
+    return await _recorded(state, at)
 
 
-async def _recorded(parts: Parts, at: float) -> Counts:
-    found = await parts.queries.run(lambda: queries.counts_at(parts.sources.data, at))
+async def _recorded(state: ApiState, at: float) -> Counts:
+    found = await state.history.run(lambda: queries.counts_at(state.settings.data, at))
     if found is None:
         raise _nothing_recorded(at)
     at_s, zones = found
     return Counts(
-        site=parts.sources.site.id,
+        site=state.settings.site.id,
         at=iso(at_s),
-        partitions_fresh=parts.sources.partitions,
-        partitions_total=parts.sources.partitions,
+        partitions_fresh=state.settings.partitions,
+        partitions_total=state.settings.partitions,
         age_s=age_s(at_s, at),
         zones=[msgspec.Raw(msgspec.json.encode(zone)) for zone in zones],
     )

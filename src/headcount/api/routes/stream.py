@@ -1,7 +1,7 @@
 """The live stream: server-sent events, and the same over a WebSocket.
 
 A reader has no queue. When its time has come and it has taken what it was sent before, it gets the
-difference between what it knows and the newest picture; what lies between is never sent.
+difference between what it knows and the newest snapshot; what lies between is never sent.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Depends, Request, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
-from headcount.api.count_views import Counts, age_s, pictures_for, update
-from headcount.api.live_counts import Picture, Pictures
+from headcount.api.count_views import Counts, age_s, feed_for, update
+from headcount.api.live_counts import CountsFeed, CountsSnapshot
 from headcount.api.middleware.authorization import signed_in
 from headcount.api.parameters import Every, SiteId, Zones
 from headcount.api.schemas import problems
 from headcount.api.schemas.examples import STREAM_TEXT, failures
 from headcount.api.schemas.problems import ProblemError, invalid
-from headcount.api.services import Parts, known_site, parts_of
+from headcount.api.state import ApiState, State, known_site
 from headcount.messages.times import iso
 
 #: When a client should connect again.
@@ -52,17 +52,19 @@ class Update(msgspec.Struct):
 class Reader:
     """What one reader knows, and what it gets next."""
 
-    def __init__(self, parts: Parts, connection: HTTPConnection, zones: str | None, every_s: float) -> None:
+    def __init__(
+        self, state: ApiState, connection: HTTPConnection, zones: str | None, every_s: float
+    ) -> None:
         """Read these zones (ids with commas between), at most every `every_s`, as whoever has connected.
 
         Raises:
             ProblemError: `invalid-parameter`, naming the zone that there isn't.
         """
-        self._live = pictures_for(parts, signed_in(connection).caller)
-        self._ping_s = parts.sources.ping_s
+        self._live = feed_for(state, signed_in(connection).caller)
+        self._ping_s = state.settings.ping_s
         self._zones = zone_indices(self._live, zones)
         self._every_s = every_s
-        self._known: Picture | None = None
+        self._known: CountsSnapshot | None = None
         self._ping_due = _now() + self._ping_s
         self._counts_due = 0.0
 
@@ -82,30 +84,30 @@ class Reader:
 
     def _news(self) -> Update | None:
         """What changed since the last time, if it is time for it."""
-        picture = self._live.picture
+        snapshot = self._live.snapshot
         now = _now()
-        if picture is None or picture is self._known or now < self._counts_due:
+        if snapshot is None or snapshot is self._known or now < self._counts_due:
             return None
-        known, self._known = self._known, picture
-        changed = self._changed(known, picture)
-        if known and not changed and known.total.partitions_fresh == picture.total.partitions_fresh:
+        known, self._known = self._known, snapshot
+        changed = self._changed(known, snapshot)
+        if known and not changed and known.total.partitions_fresh == snapshot.total.partitions_fresh:
             return None
-        # Readers of the same rhythm go together, so that they share what is made for a picture.
+        # Readers of the same rhythm go together, so that they share what is made for a snapshot.
         self._counts_due = (now // self._every_s + 1) * self._every_s
         site = self._live.site.id
-        return Update("counts", update(site, picture, time.time(), changed, full=known is None))
+        return Update("counts", update(site, snapshot, time.time(), changed, full=known is None))
 
-    def _changed(self, known: Picture | None, picture: Picture) -> list[int]:
+    def _changed(self, known: CountsSnapshot | None, snapshot: CountsSnapshot) -> list[int]:
         if known is None:
             return self._zones
-        differs = np.any(known.total.values != picture.total.values, axis=(1, 2))
+        differs = np.any(known.total.values != snapshot.total.values, axis=(1, 2))
         return [zone for zone in self._zones if differs[zone]]
 
     def _ping(self) -> Update:
-        picture = self._live.picture
-        if picture is None:
+        snapshot = self._live.snapshot
+        if snapshot is None:
             return Update("ping", Ping(None, None))
-        return Update("ping", Ping(iso(picture.total.at), age_s(picture.total.at, time.time())))
+        return Update("ping", Ping(iso(snapshot.total.at), age_s(snapshot.total.at, time.time())))
 
 
 def _now() -> float:
@@ -117,41 +119,41 @@ class Events(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, parts: Parts, reader: Reader) -> None:
+    def __init__(self, state: ApiState, reader: Reader) -> None:
         """Send what a reader gets; a proxy between must not gather it."""
         super().__init__(_text(reader), headers={"x-accel-buffering": "no"})
-        self._parts = parts
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client leaves, or has taken nothing for too long."""
 
         async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(self._parts.sources.send_timeout_s):
+            async with asyncio.timeout(self._state.settings.send_timeout_s):
                 await send(message)
 
-        with seat(self._parts), contextlib.suppress(TimeoutError):
+        with seat(self._state), contextlib.suppress(TimeoutError):
             await super().__call__(scope, receive, send_in_time)
 
 
 @contextlib.contextmanager
-def seat(parts: Parts) -> Iterator[None]:
+def seat(state: ApiState) -> Iterator[None]:
     """A place among the streams that may be open at once.
 
     Raises:
         ProblemError: `too-many-streams`.
     """
-    limit = parts.sources.max_streams
-    if parts.streams >= limit:
+    limit = state.settings.max_streams
+    if state.open_streams >= limit:
         detail = f"{limit} live streams are open. Try again later, or poll /counts."
         raise ProblemError(problems.TOO_MANY_STREAMS, detail, headers={"retry-after": "10"})
-    parts.streams += 1
+    state.open_streams += 1
     try:
         yield
     finally:
-        parts.streams -= 1
+        state.open_streams -= 1
 
 
-def zone_indices(live: Pictures, zones: str | None) -> list[int]:
+def zone_indices(live: CountsFeed, zones: str | None) -> list[int]:
     """The indices of a list of zone ids with commas between; of all zones without one.
 
     Raises:
@@ -189,7 +191,7 @@ async def _text(reader: Reader) -> AsyncIterator[bytes]:
 async def stream(
     site: SiteId,
     request: Request,
-    parts: Annotated[Parts, Depends(parts_of)],
+    state: State,
     every: Every = 1.0,
     zones: Zones = None,
 ) -> Response:
@@ -201,8 +203,8 @@ async def stream(
     Without the scope `counts:exact`, where small counts are hidden: numbers are as in /counts, and
     change once a minute.
     """
-    known_site(parts, site)
-    return Events(parts, Reader(parts, request, zones, every))
+    known_site(state, site)
+    return Events(state, Reader(state, request, zones, every))
 
 
 @router.get(
@@ -215,9 +217,9 @@ async def stream(
     status_code=101,
     response_class=Response,
 )
-async def not_a_websocket(site: SiteId, parts: Annotated[Parts, Depends(parts_of)]) -> Response:
+async def not_a_websocket(site: SiteId, state: State) -> Response:
     """Connect here with a WebSocket (`ws://`): the same updates and parameters as /stream."""
-    known_site(parts, site)
+    known_site(state, site)
     detail = "This address speaks WebSocket. Over HTTP, the same updates are at /stream."
     raise ProblemError(problems.UPGRADE, detail, headers={"upgrade": "websocket"})
 
@@ -226,17 +228,17 @@ async def not_a_websocket(site: SiteId, parts: Annotated[Parts, Depends(parts_of
 async def websocket(
     socket: WebSocket,
     site: str,
-    parts: Annotated[Parts, Depends(parts_of)],
+    state: State,
     every: Every = 1.0,
     zones: Zones = None,
 ) -> None:
     """Send the updates of /stream over a WebSocket."""
     try:
-        known_site(parts, site)
-        reader = Reader(parts, socket, zones, every)
-        with seat(parts):
+        known_site(state, site)
+        reader = Reader(state, socket, zones, every)
+        with seat(state):
             await socket.accept()
-            await _send_until_gone(socket, reader, parts.sources.send_timeout_s)
+            await _send_until_gone(socket, reader, state.settings.send_timeout_s)
     except ProblemError as error:
         problem = problems.document(error.kind, error.detail, socket.url.path)
         await socket.send_denial_response(problems.response(problem, error.headers))

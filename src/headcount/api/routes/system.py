@@ -16,11 +16,10 @@ from headcount.api.middleware.authorization import Require, caller_of
 from headcount.api.schemas import examples, responses
 from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import NO_SCALER, NOT_READY, ProblemError
-from headcount.api.services import Parts, parts_of
+from headcount.api.state import ApiState, State
 from headcount.messages.times import iso
 
 router = APIRouter(tags=["system"])
-Running = Annotated[Parts, Depends(parts_of)]
 
 
 @router.get(
@@ -28,7 +27,7 @@ Running = Annotated[Parts, Depends(parts_of)]
     summary="Whether the process answers",
     responses=success("It answers", {"status": "alive"}),
 )
-async def healthz() -> responses.HealthShape:
+async def get_health() -> responses.HealthShape:
     """Always 200: a process that doesn't answer this should be restarted."""
     return responses.HealthShape(status="alive")
 
@@ -38,17 +37,17 @@ async def healthz() -> responses.HealthShape:
     summary="Whether the numbers are live",
     responses={**success("They are", examples.READY), **failures("not-ready")},
 )
-async def readyz(parts: Running, who: Annotated[Caller, Depends(caller_of)]) -> responses.ReadyShape:
+async def get_readiness(state: State, who: Annotated[Caller, Depends(caller_of)]) -> responses.ReadyShape:
     """200 when the broker is connected and every partition has reported within 2 s.
 
     Else what is missing, for those with the scope `system:read`.
     """
-    reasons = _missing(parts)
-    if reasons or parts.live.picture is None:
+    reasons = _missing(state)
+    if reasons or state.live.snapshot is None:
         told = " ".join(reasons) if who.may("system:read") else NOT_READY.meaning
         raise ProblemError(NOT_READY, told, headers={"retry-after": "1"})
-    age_s = round(parts.live.age_s() or 0.0, 3)
-    return responses.ReadyShape(status="ready", at=iso(parts.live.picture.total.at), age_s=age_s)
+    age_s = round(state.live.age_s() or 0.0, 3)
+    return responses.ReadyShape(status="ready", at=iso(state.live.snapshot.total.at), age_s=age_s)
 
 
 @router.get(
@@ -62,10 +61,10 @@ async def readyz(parts: Running, who: Annotated[Caller, Depends(caller_of)]) -> 
         "text/plain",
     ),
 )
-async def metrics(parts: Running) -> Response:
+async def get_metrics(state: State) -> Response:
     """Fixes by verdict, rate, lag, latency, devices present, freshness, scaling, and the API's own requests."""
-    parts.metrics.broker_connections = await asyncio.to_thread(parts.metrics.ask_connections)
-    return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    state.metrics.broker_connections = await asyncio.to_thread(state.metrics.ask_connections)
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get(
@@ -74,30 +73,32 @@ async def metrics(parts: Running) -> Response:
     summary="How large the fleet is, and why",
     responses={**success("What the scaler says", examples.SCALING), **failures("no-scaler")},
 )
-async def scaling(parts: Running) -> responses.ScalingShape:
+async def get_scaling(state: State) -> responses.ScalingShape:
     """What the scaler sees, how many brokers and workers it wants, and its last decisions with their reasons."""
-    told = parts.metrics.scaling()
+    told = state.metrics.scaling()
     if told is None:
         raise ProblemError(NO_SCALER, f"No scaler was heard within the last {SCALER_AWAY_S:.0f} s.")
-    state, age_s = told
+    scaling, age_s = told
     return responses.ScalingShape(
-        name=state.name,
-        at=iso(state.at),
+        name=scaling.name,
+        at=iso(scaling.at),
         age_s=round(age_s, 3),
-        driver=state.driver,
-        dry_run=state.dry_run,
-        targets=[responses.ScalingTargetShape(**msgspec.structs.asdict(target)) for target in state.targets],
-        signals=state.signals,
+        driver=scaling.driver,
+        dry_run=scaling.dry_run,
+        targets=[
+            responses.ScalingTargetShape(**msgspec.structs.asdict(target)) for target in scaling.targets
+        ],
+        signals=scaling.signals,
         decisions=[
             responses.ScalingDecisionShape(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})
-            for decision in state.decisions
+            for decision in scaling.decisions
         ],
     )
 
 
-def _missing(parts: Parts) -> list[str]:
-    live, reasons = parts.live, []
-    if not parts.link.connected:
+def _missing(state: ApiState) -> list[str]:
+    live, reasons = state.live, []
+    if not state.core.connected:
         reasons.append("The broker is not connected.")
     silent = live.silent()
     if silent:

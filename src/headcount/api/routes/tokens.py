@@ -1,4 +1,4 @@
-"""API tokens: who has them, new ones, and taking them back; and ending people's sessions."""
+"""API tokens: list, create, revoke; and end people's sessions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from headcount.api.parameters import Moment
 from headcount.api.schemas import examples, responses
 from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import NOT_ALLOWED, UNKNOWN_TOKEN, ProblemError, invalid
-from headcount.api.services import Parts, parts_of
+from headcount.api.state import State
 from headcount.errors import AccessError
 from headcount.messages.records import Token
 from headcount.messages.times import iso
 from headcount.messages.topics import ID_PATTERN
 
 router = APIRouter(prefix="/v1", tags=["access"])
-Running = Annotated[Parts, Depends(parts_of)]
 Maker = Annotated[Caller, Depends(Require("tokens:write"))]
 Site = Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
 
@@ -45,43 +44,37 @@ class EndSessions(responses.Shape):
 
 @router.get(
     "/tokens",
-    summary="All tokens",
-    responses=success("Those on your sites, oldest first", examples.TOKENS),
+    summary="List tokens",
+    responses=success("The tokens on your sites, oldest first", examples.TOKENS),
 )
-async def tokens(parts: Running, who: Maker) -> responses.TokensShape:
-    """All tokens, also those whose time is over; never their secrets, which nobody has but their owners."""
-    return responses.TokensShape(tokens=[_shape(token) for token in await parts.tokens.all(who)])
+async def list_tokens(state: State, actor: Maker) -> responses.TokensShape:
+    """List all tokens, expired ones among them, without their secrets: only hashes of these are stored."""
+    tokens = await state.services.tokens.all(actor)
+    return responses.TokensShape(tokens=[_shape(token) for token in tokens])
 
 
 @router.post(
     "/tokens",
-    summary="Make a token",
+    summary="Create a token",
     status_code=201,
     responses={
         201: {
-            "description": "The token: told here and never again",
+            "description": "The token, which cannot be read again",
             "content": {"application/json": {"example": examples.NEW_TOKEN}},
         },
         **failures("not-allowed", "invalid-parameter", "too-long"),
     },
 )
-async def add(wanted: NewToken, parts: Running, who: Maker) -> responses.MadeTokenShape:
-    """Make a token. Nobody can give it a scope or a site that they don't have themselves."""
+async def create_token(body: NewToken, state: State, actor: Maker) -> responses.MadeTokenShape:
+    """Create a token. You can only grant scopes and sites that you have yourself."""
     try:
-        token, text = await parts.tokens.add(
-            wanted.name,
-            wanted.role,
-            sites=wanted.sites,
-            scopes=wanted.scopes,
-            expires=wanted.expires,
-            by=who,
+        token, text = await state.services.tokens.add(
+            actor, body.name, body.role, sites=body.sites, scopes=body.scopes, expires=body.expires
         )
     except RightsError as error:
         raise ProblemError(NOT_ALLOWED, f"{error}.") from error
     except AccessError as error:
         raise invalid(error.what.partition(" ")[0], error.problem) from error
-    detail = {"role": token.role, "sites": ", ".join(token.sites), "scopes": ", ".join(token.scopes)}
-    await parts.audit.record("token.add", who.subject, f"token {token.id}", detail)
     return responses.MadeTokenShape(**dict(_shape(token)), token=text)
 
 
@@ -92,34 +85,31 @@ async def add(wanted: NewToken, parts: Running, who: Maker) -> responses.MadeTok
     response_class=Response,
     responses=failures("not-allowed", "unknown-token", "invalid-parameter"),
 )
-async def revoke(
+async def delete_token(
     id_: Annotated[
-        str, Path(alias="id", pattern=f"^{TOKEN_ID_PATTERN}$", description="As GET /v1/tokens has it.")
+        str, Path(alias="id", pattern=f"^{TOKEN_ID_PATTERN}$", description="As GET /v1/tokens returns it.")
     ],
-    parts: Running,
-    who: Maker,
+    state: State,
+    actor: Maker,
 ) -> Response:
-    """Take a token back: it is refused within 2 s, and streams that it opened end."""
+    """Revoke a token. It is rejected within 2 s, and streams that it opened end."""
     try:
-        await parts.tokens.revoke(id_, who)
+        await state.services.tokens.revoke(actor, id_)
     except RightsError as error:
         raise ProblemError(NOT_ALLOWED, f"{error}.") from error
     except AccessError as error:
         raise ProblemError(UNKNOWN_TOKEN, f"There is no token {id_!r} that you may see.") from error
-    await parts.audit.record("token.revoke", who.subject, f"token {id_}")
     return Response(status_code=204)
 
 
 @router.post(
     "/sessions/end",
-    summary="End somebody's sessions",
+    summary="End a person's sessions",
     responses={**success("How many there were", {"ended": 2}), **failures("invalid-parameter", "too-long")},
 )
-async def end_sessions(whose: EndSessions, parts: Running, who: Maker) -> responses.EndedShape:
-    """Log a person out, of all that is on your sites. Whether they can log in again is the identity provider's to say."""
-    ended = await parts.sessions.close_all(whose.subject, who.sites)
-    await parts.audit.record("session.end", who.subject, f"person {whose.subject}", {"sessions": ended})
-    return responses.EndedShape(ended=ended)
+async def end_sessions(body: EndSessions, state: State, actor: Maker) -> responses.EndedShape:
+    """Log a person out of your sites. The identity provider decides whether they can log in again."""
+    return responses.EndedShape(ended=await state.services.sessions.end_all(actor, body.subject))
 
 
 def _shape(token: Token) -> responses.TokenShape:

@@ -5,24 +5,15 @@ A problem's `type` is a relative reference, `/problems/<name>`; what it means is
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
-
-from headcount.errors import LogError
 
 MEDIA_TYPE = "application/problem+json"
-_MAX_INSTANCE = 200
-_MAX_PARAMETERS = 10
-_log = logging.getLogger(__name__)
+MAX_INSTANCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +131,7 @@ TOO_MANY_COMMANDS = ProblemType(
     "Withdraw some, or wait until it answers or they expire.",
 )
 TOO_LONG = ProblemType(
-    "too-long", 413, "The request is too long", "The detail says how long it may be; send it in parts."
+    "too-long", 413, "The request is too long", "The detail says how long it may be; send it in state."
 )
 INVALID = ProblemType(
     "invalid-parameter",
@@ -199,14 +190,6 @@ TYPES: Mapping[str, ProblemType] = {
         TOO_MANY_QUERIES, NO_ANSWER,
     )
 }  # fmt: skip
-_BY_STATUS = {
-    400: BAD_REQUEST,
-    403: NOT_ALLOWED,
-    404: NOT_FOUND,
-    405: WRONG_METHOD,
-    413: TOO_LONG,
-    422: INVALID,
-}
 
 
 class ParameterProblem(BaseModel):
@@ -259,7 +242,7 @@ def document(
     kind: ProblemType, detail: str, path: str, errors: list[ParameterProblem] | None = None
 ) -> Problem:
     """The problem document; `path` is what was asked for, not yet percent-encoded."""
-    instance = quote(path[:_MAX_INSTANCE], safe="/:@!$&'()*+,;=~", errors="replace")
+    instance = quote(path[:MAX_INSTANCE], safe="/:@!$&'()*+,;=~", errors="replace")
     return Problem(
         type=f"/problems/{kind.name}",
         title=kind.title,
@@ -276,65 +259,6 @@ def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
     return Response(body, problem.status, dict(headers or {}), MEDIA_TYPE)
 
 
-def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
-    """Make every error of this application a problem document.
-
-    An unforeseen error is answered outside of all middleware: `crash_headers` go with it.
-    """
-
-    async def from_crash(request: Request, error: Exception) -> Response:
-        _log.error("%s %s failed: %r", request.method, _route(request), error)
-        return response(document(INTERNAL, INTERNAL.meaning, request.url.path), crash_headers)
-
-    app.add_exception_handler(ProblemError, _from_problem)
-    app.add_exception_handler(LogError, _from_log)
-    app.add_exception_handler(RequestValidationError, _from_validation)
-    app.add_exception_handler(HTTPException, _from_http)
-    app.add_exception_handler(Exception, from_crash)
-    app.include_router(router)
-
-
-def _route(request: Request) -> str:
-    """The address without what stands for its names: a device's id or a link's secret belong in no log."""
-    return getattr(request.scope.get("route"), "path", "(no route)")
-
-
-async def _from_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)  # noqa: S101  # what it is registered for
-    errors = None
-    if error.parameter is not None:
-        errors = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
-    return response(document(error.kind, error.detail, request.url.path, errors), error.headers)
-
-
-async def _from_log(request: Request, error: Exception) -> Response:
-    _log.warning("%s %s: %s", request.method, _route(request), error)
-    return response(document(LOG_AWAY, LOG_AWAY.meaning, request.url.path), {"retry-after": "1"})
-
-
-async def _from_validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors = [
-        ParameterProblem(parameter=".".join(str(part) for part in e["loc"][1:]), problem=e["msg"])
-        for e in error.errors()[:_MAX_PARAMETERS]
-    ]
-    detail = "; ".join(f"{e.parameter}: {e.problem}" for e in errors)
-    return response(document(INVALID, detail, request.url.path, errors))
-
-
-async def _from_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
-    kind = _BY_STATUS.get(error.status_code)
-    if kind is None:
-        title = HTTPStatus(error.status_code).phrase
-        kind = ProblemType(f"http-{error.status_code}", error.status_code, title, "")
-    detail = f"{request.method} {request.url.path[:_MAX_INSTANCE]}: {kind.title}. {kind.meaning}".strip()
-    return response(document(kind, detail, request.url.path), error.headers)
-
-
-router = APIRouter()
-
-
 class ProblemMeaning(BaseModel):
     """What a kind of problem means."""
 
@@ -344,14 +268,3 @@ class ProblemMeaning(BaseModel):
     title: str
     status: int
     meaning: str
-
-
-@router.get("/problems/{name}", include_in_schema=False)
-async def explain(name: str) -> ProblemMeaning:
-    """What a kind of problem means and what to do about it."""
-    kind = TYPES.get(name)
-    if kind is None:
-        raise ProblemError(NOT_FOUND, f"There is no problem of this name. There are: {', '.join(TYPES)}.")
-    return ProblemMeaning(
-        type=f"/problems/{kind.name}", title=kind.title, status=kind.status, meaning=kind.meaning
-    )

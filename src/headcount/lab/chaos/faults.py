@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.history.retention import KEEP_S
-from headcount.history.segments import HOUR_S, folder, hour_name
 from headcount.lab.chaos import disk
 from headcount.lab.chaos.schedule import Fault
 from headcount.lab.chaos.system import System

@@ -1,0 +1,129 @@
+"""Turn every error of a request into a problem document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from headcount.api.schemas import problems
+from headcount.api.schemas.problems import ParameterProblem, ProblemError, ProblemType, document, response
+from headcount.devices.device_fields import CHANGEABLE
+from headcount.errors import (
+    AliasTakenError,
+    DataFolderError,
+    DeviceError,
+    LinkRefusedError,
+    LogError,
+    NoAnswerError,
+    QueryError,
+    TooManyQueriesError,
+    UnknownDeviceError,
+)
+
+_BY_STATUS = {
+    400: problems.BAD_REQUEST,
+    403: problems.NOT_ALLOWED,
+    404: problems.NOT_FOUND,
+    405: problems.WRONG_METHOD,
+    413: problems.TOO_LONG,
+    422: problems.INVALID,
+}
+_MAX_PARAMETERS = 10
+_RETRY = {"retry-after": "1"}
+#: A device error about one of these names the parameter; any other is about the body as a whole.
+_PARAMETERS = {*CHANGEABLE, "kind", "expires", "interval_s", "until", "text"}
+
+_log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
+    """Make every error of this application a problem document.
+
+    An unexpected error is answered outside of all middleware: `crash_headers` go with it.
+    """
+
+    async def from_crash(request: Request, error: Exception) -> Response:
+        _log.error("%s %s failed: %r", request.method, _route(request), error)
+        problem = document(problems.INTERNAL, problems.INTERNAL.meaning, request.url.path)
+        return response(problem, crash_headers)
+
+    for error in (LogError, DeviceError, DataFolderError, QueryError, TooManyQueriesError, NoAnswerError):
+        app.add_exception_handler(error, _from_service)
+    app.add_exception_handler(ProblemError, _from_problem)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+    app.add_exception_handler(HTTPException, _from_http)
+    app.add_exception_handler(Exception, from_crash)
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """Return the problem of an error that a service raised."""
+    match error:
+        case UnknownDeviceError():
+            return ProblemError(problems.UNKNOWN_DEVICE, f"{error.device} {error.problem}.")
+        case AliasTakenError():
+            return ProblemError(problems.ALIAS_TAKEN, f"{error}.")
+        case LinkRefusedError():
+            return ProblemError(problems.LINK_REFUSED, problems.LINK_REFUSED.meaning)
+        case DeviceError(device="command"):
+            detail = f"{error.problem[:1].upper()}{error.problem[1:]}. {error.remedy}."
+            return ProblemError(problems.TOO_MANY_COMMANDS, detail)
+        case DeviceError():
+            parameter = error.device if error.device in _PARAMETERS else "body"
+            return ProblemError(problems.INVALID, f"{error}.", parameter=parameter)
+        case QueryError():
+            return problems.invalid(error.parameter, error.problem)
+        case TooManyQueriesError():
+            return ProblemError(problems.TOO_MANY_QUERIES, f"{error}. Try again in a second.", headers=_RETRY)
+        case NoAnswerError():
+            detail = f"{error}. {problems.NO_ANSWER.meaning}"
+            return ProblemError(problems.NO_ANSWER, detail, headers=_RETRY)
+        case DataFolderError():
+            return ProblemError(problems.UNREADABLE, problems.UNREADABLE.meaning)
+        case _:
+            return ProblemError(problems.LOG_AWAY, problems.LOG_AWAY.meaning, headers=_RETRY)
+
+
+def _route(request: Request) -> str:
+    """The path with placeholders: a device's id or a link's secret must not be logged."""
+    return getattr(request.scope.get("route"), "path", "(no route)")
+
+
+async def _from_service(request: Request, error: Exception) -> Response:
+    if isinstance(error, (LogError, DataFolderError)):
+        _log.warning("%s %s: %s", request.method, _route(request), error)
+    return await _from_problem(request, problem_of(error))
+
+
+async def _from_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101  # what it is registered for
+    errors = None
+    if error.parameter is not None:
+        errors = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
+    return response(document(error.kind, error.detail, request.url.path, errors), error.headers)
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors = [
+        ParameterProblem(parameter=".".join(str(part) for part in e["loc"][1:]), problem=e["msg"])
+        for e in error.errors()[:_MAX_PARAMETERS]
+    ]
+    detail = "; ".join(f"{e.parameter}: {e.problem}" for e in errors)
+    return response(document(problems.INVALID, detail, request.url.path, errors))
+
+
+async def _from_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is None:
+        title = HTTPStatus(error.status_code).phrase
+        kind = ProblemType(f"http-{error.status_code}", error.status_code, title, "")
+    path = request.url.path[: problems.MAX_INSTANCE]
+    detail = f"{request.method} {path}: {kind.title}. {kind.meaning}".strip()
+    return response(document(kind, detail, request.url.path), error.headers)

@@ -1,0 +1,171 @@
+"""What the endpoints of one application share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from headcount.access.access_cache import POLL_S
+from headcount.access.oidc import OidcClient
+from headcount.access.rate_limiter import RateLimiter
+from headcount.api.api_settings import ApiSettings
+from headcount.api.core_connection import CoreConnection
+from headcount.api.live_counts import LiveCounts
+from headcount.api.metrics import Metrics
+from headcount.api.public_counts import public_counts
+from headcount.api.schemas.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
+from headcount.counting.site import Site
+from headcount.devices.registry_cache import RegistryCache
+from headcount.errors import LogError
+from headcount.services.container import Services
+from headcount.services.history import HistoryQueries
+from headcount.services.personal import PersonalDataService
+from headcount.services.positions import PositionService
+from headcount.services.traces import TraceService
+from headcount.settings import SMALLEST_SHOWN
+
+#: A page loads some dozens of resources at the same time.
+BURST_S = 5.0
+
+
+class ApiRateLimits:
+    """The rate limits of one API."""
+
+    def __init__(self, requests_per_s: float) -> None:
+        """Allow each token and address this many requests per second, with bursts of five seconds' worth."""
+        self.requests = RateLimiter(requests_per_s, max(1, round(BURST_S * requests_per_s)))
+        #: Failed authentications of an address. Guessing a secret is hopeless; this limits noise and load.
+        self.failures = RateLimiter(0.2, 20)
+        #: Logins started at an address: each queries the identity provider.
+        self.logins = RateLimiter(0.5, 20)
+
+
+class ApiState:
+    """The connection to the core with everything that is built on it, the live counts, and the limits."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        """Build what needs no connection."""
+        self.settings = settings
+        self.public = public_counts(settings)  # None where the public sees exact counts
+        self.live = LiveCounts(
+            settings.site, settings.partitions, on_total=self.public.take if self.public else lambda _: None
+        )
+        self.metrics = Metrics(self.live, settings.monitor_url)
+        self.core = CoreConnection(settings, self.live, self.metrics.take)
+        self.history = HistoryQueries(settings.max_queries)
+        self.registry_cache = RegistryCache()
+        self.limits = ApiRateLimits(settings.requests_per_s)
+        self.login = None if settings.oidc is None else OidcClient(settings.oidc, settings.secret)
+        self.open_streams = 0
+        self._connected: _Connected | None = None
+
+    @property
+    def services(self) -> Services:
+        """The operations on the deployment."""
+        return self._over_connection().services
+
+    @property
+    def traces(self) -> TraceService:
+        """Traces of single devices."""
+        return self._over_connection().traces
+
+    @property
+    def personal(self) -> PersonalDataService:
+        """A person's own data."""
+        return self._over_connection().personal
+
+    @property
+    def positions(self) -> PositionService:
+        """Stored and live positions."""
+        return self._over_connection().positions
+
+    async def follow_access(self) -> None:
+        """Keep the copy of tokens and sessions up to date until cancelled."""
+        while True:
+            with contextlib.suppress(LogError):
+                await self.services.access_cache.look()
+            await asyncio.sleep(POLL_S)
+
+    async def follow_registry(self) -> None:
+        """Keep the copy of the device registry up to date until cancelled."""
+        await self.registry_cache.run(lambda: self.core.client)
+
+    def close(self) -> None:
+        """End all streams and history queries."""
+        self.live.close()
+        if self.public is not None:
+            self.public.close()
+        self.history.close()
+
+    def _over_connection(self) -> _Connected:
+        """Everything that is built on the connection, anew if that had to be replaced."""
+        if self._connected is None or self._connected.services.client is not self.core.client:
+            self._connected = _Connected(self)
+        return self._connected
+
+
+class _Connected:
+    """What is built on one connection."""
+
+    def __init__(self, state: ApiState) -> None:
+        settings, client = state.settings, state.core.client
+        self.services = Services(client, settings.secret, state.registry_cache)
+        self.traces = self.services.traces(settings.site, settings.partitions)
+        self.positions = PositionService(
+            client,
+            state.history,
+            self.services.audit,
+            data=settings.data,
+            partitions=settings.partitions,
+            # also where everything is open, a cell never shows a single device
+            min_cell=settings.smallest_shown if settings.smallest_shown > 1 else SMALLEST_SHOWN,
+        )
+        self.personal = PersonalDataService(
+            client,
+            self.services.registry,
+            self.services.command_store,
+            self.traces,
+            self.services.audit,
+            state.history,
+            data=settings.data,
+            partitions=settings.partitions,
+        )
+
+
+def state_of(connection: HTTPConnection) -> ApiState:
+    """Return the state of the application that received a request."""
+    return cast("ApiState", connection.app.state.headcount)
+
+
+#: A parameter of endpoints: what they share.
+State = Annotated[ApiState, Depends(state_of)]
+
+
+def known_site(state: ApiState, site: str) -> Site:
+    """Return the site with an id.
+
+    Raises:
+        ProblemError: `unknown-site`.
+    """
+    served = state.settings.site
+    if site != served.id:
+        raise ProblemError(UNKNOWN_SITE, f"There is no site {site[:64]!r}; this API serves {served.id!r}.")
+    return served
+
+
+def known_zone(state: ApiState, site: str, zone: str) -> int:
+    """Return the index of a zone.
+
+    Raises:
+        ProblemError: `unknown-site` or `unknown-zone`.
+    """
+    served = known_site(state, site)
+    index = state.live.index.get(zone)
+    if index is None:
+        detail = f"Site {served.id!r} has no zone {zone[:64]!r}; GET /v1/sites/{served.id} lists all zones."
+        raise ProblemError(UNKNOWN_ZONE, detail)
+    return index

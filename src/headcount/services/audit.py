@@ -1,0 +1,40 @@
+"""Audit entries, with devices under their daily pseudonym."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nats.aio.client import Client
+
+from headcount.access.audit_log import AuditLog, AuditValue
+from headcount.access.roles import Caller
+from headcount.devices.pseudonym_keys import daily_pseudonym
+from headcount.messages.records import Device
+from headcount.messages.topics import Kind
+
+Detail = Mapping[str, AuditValue]
+
+
+class AuditTrail:
+    """Write audit entries; every method raises LogError if the entry cannot be stored."""
+
+    def __init__(self, client: Client, log: AuditLog) -> None:
+        """Write to `log`; `client` reads the keys of the pseudonyms."""
+        self._client = client
+        self.log = log
+
+    async def record(
+        self, actor: Caller, action: str, subject: str = "", detail: Detail | None = None
+    ) -> None:
+        """Record that `actor` did `action` (dotted: `token.add`) to `subject`."""
+        await self.log.record(action, actor.subject, subject, detail)
+
+    async def record_device(
+        self, actor: Caller, action: str, device: Device, detail: Detail | None = None
+    ) -> None:
+        """Record an action on a registered device, without its id and label."""
+        await self.record_id(actor, action, device.kind, device.id, {"site": device.site, **(detail or {})})
+
+    async def record_id(self, actor: Caller, action: str, kind: Kind, id_: str, detail: Detail) -> None:
+        """Record an action on a device that may not be registered, under its pseudonym of today."""
+        await self.record(actor, action, await daily_pseudonym(self._client, kind, id_), detail)

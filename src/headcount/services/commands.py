@@ -1,0 +1,94 @@
+"""Commands to devices: queue, list, withdraw."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from headcount.access.roles import Caller
+from headcount.devices.commands import CommandStore
+from headcount.devices.registry import Registry, unknown_device
+from headcount.errors import DeviceError
+from headcount.messages.commands import CommandKind
+from headcount.messages.records import Command
+from headcount.messages.topics import Kind
+from headcount.services.audit import AuditTrail, Detail
+
+
+class CommandService:
+    """Operations on commands; every method raises LogError if the core does not answer."""
+
+    def __init__(self, commands: CommandStore, registry: Registry, audit: AuditTrail) -> None:
+        """Work on `commands`; `registry` knows the devices."""
+        self._commands = commands
+        self._registry = registry
+        self._audit = audit
+
+    async def target(
+        self, id_: str, site: str, kind: Kind | None = None, *, unregistered: bool = False
+    ) -> Kind:
+        """Return the kind of a device on a site that accepts commands.
+
+        Args:
+            id_: the device's id.
+            site: its site's id.
+            kind: the kind of a device that is not registered.
+            unregistered: accept devices that are not registered.
+
+        Raises:
+            UnknownDeviceError: it is not registered on this site.
+            DeviceError: it is not registered, and `kind` is missing.
+        """
+        device = await self._registry.get(id_)
+        if device is not None and device.site == site and device.status != "erasing":
+            return device.kind
+        if device is not None or not unregistered:
+            raise unknown_device(id_)
+        if kind is None:
+            raise DeviceError(
+                "kind", f"device {id_[:64]!r} is not registered", "State whether it is a person or a vehicle"
+            )
+        return kind
+
+    async def add(
+        self,
+        actor: Caller,
+        site: str,
+        kind: Kind,
+        device: str,
+        command: CommandKind,
+        *,
+        expires_s: float,
+        pause_s: float | None = None,
+        **fields: Any,
+    ) -> Command:
+        """Queue a command, which is sent until the device answers or `expires_s` are over.
+
+        Raises:
+            DeviceError: the command is not valid, or too many wait for this device.
+        """
+        now_s = time.time()
+        until = None if pause_s is None else now_s + pause_s
+        made = await self._commands.prepare(
+            site, kind, device, command, now_s=now_s, expires_s=expires_s, until=until, **fields
+        )
+        await self._record(actor, "command.add", made)
+        await self._commands.queue(made)
+        return made
+
+    async def of(self, device: str) -> list[Command]:
+        """Return a device's commands, newest first."""
+        return await self._commands.of(device)
+
+    async def get(self, device: str, id_: str) -> Command | None:
+        """Return one command."""
+        return await self._commands.get(device, id_)
+
+    async def withdraw(self, actor: Caller, command: Command) -> None:
+        """Stop sending a command, and erase it."""
+        await self._record(actor, "command.withdraw", command)
+        await self._commands.withdraw(command.device, command.id)
+
+    async def _record(self, actor: Caller, action: str, command: Command) -> None:
+        detail: Detail = {"site": command.site, "command": command.command, "id": command.id}
+        await self._audit.record_id(actor, action, command.kind, command.device, detail)

@@ -1,0 +1,60 @@
+"""All services over one connection to the core."""
+
+from __future__ import annotations
+
+from nats.aio.client import Client
+
+from headcount.access.access_cache import AccessCache
+from headcount.access.audit_log import AuditLog
+from headcount.access.sessions import Sessions
+from headcount.access.tokens import Tokens
+from headcount.counting.site import Site
+from headcount.devices.bans import BanList
+from headcount.devices.commands import CommandStore
+from headcount.devices.one_time_links import OneTimeLinks
+from headcount.devices.registry import Registry
+from headcount.devices.registry_cache import RegistryCache
+from headcount.messaging.kv import Bucket
+from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
+from headcount.services.audit import AuditTrail
+from headcount.services.bans import BanService
+from headcount.services.commands import CommandService
+from headcount.services.devices import DeviceService
+from headcount.services.provisioning import ProvisioningService
+from headcount.services.retention import RetentionService
+from headcount.services.tokens import SessionService, TokenService
+from headcount.services.traces import TraceService
+
+
+class Services:
+    """The operations on a deployment; built once per connection."""
+
+    def __init__(self, client: Client, secret: str, registry_cache: RegistryCache | None = None) -> None:
+        """Use a connection with all rights.
+
+        Args:
+            client: the connection.
+            secret: the deployment's secret.
+            registry_cache: answers lists of devices, where there is one.
+        """
+        log = client.jetstream()
+        devices = Bucket(client, log, DEVICE_BUCKET)
+        self.client = client
+        self.registry = Registry(devices, secret, Bucket(client, log, SEEN_BUCKET))
+        self.access_cache = AccessCache(client)
+        self.audit_log = AuditLog(client, log, secret)
+        self.audit = AuditTrail(client, self.audit_log)
+        self.devices = DeviceService(self.registry, self.audit, registry_cache)
+        self.provisioning = ProvisioningService(OneTimeLinks(devices, self.registry, secret), self.audit)
+        self.bans = BanService(BanList(Bucket(client, log, BAN_BUCKET)), self.registry, self.audit)
+        self.command_store = CommandStore(Bucket(client, log, COMMAND_BUCKET))
+        self.commands = CommandService(self.command_store, self.registry, self.audit)
+        self.token_store = Tokens(self.access_cache)
+        self.tokens = TokenService(self.token_store, self.audit)
+        self.session_store = Sessions(self.access_cache)
+        self.sessions = SessionService(self.session_store, self.audit)
+        self.retention = RetentionService(client)
+
+    def traces(self, site: Site, partitions: int | None = None) -> TraceService:
+        """Return the traces of a site's devices; without `partitions`, their number is read from the log."""
+        return TraceService(self.client, site, self.registry, self.audit, partitions)

@@ -1,0 +1,44 @@
+"""History queries: in threads, a limited number at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from headcount.errors import TooManyQueriesError
+
+T = TypeVar("T")
+
+
+class HistoryQueries:
+    """Run at most `limit` queries at the same time; further ones are rejected, not queued."""
+
+    def __init__(self, limit: int) -> None:
+        """Create threads for `limit` queries."""
+        self._limit = limit
+        self._running = 0
+        self._threads = ThreadPoolExecutor(limit, "history query")
+
+    async def run(self, query: Callable[[], T]) -> T:
+        """Return the result of a blocking query.
+
+        Raises:
+            TooManyQueriesError: `limit` queries are running.
+            QueryError: the query is not valid.
+            DataFolderError: a segment cannot be read.
+        """
+        if self._running >= self._limit:
+            raise TooManyQueriesError(self._limit)
+        self._running += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, query)
+        future.add_done_callback(self._done)  # also when nobody awaits the result any more
+        return await asyncio.shield(future)
+
+    def close(self) -> None:
+        """Cancel waiting queries; running ones are abandoned."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, _: object) -> None:
+        self._running -= 1

@@ -1,0 +1,55 @@
+"""One-time links and claim codes: create them, and exchange them for a device's credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headcount.access.roles import Caller
+from headcount.devices.one_time_links import OneTimeLinks
+from headcount.messages.records import Device
+from headcount.messages.topics import Kind
+from headcount.services.actors import LINK_HOLDER
+from headcount.services.audit import AuditTrail, Detail
+
+
+class ProvisioningService:
+    """Operations on links and codes; every method raises LogError if the core does not answer."""
+
+    def __init__(self, links: OneTimeLinks, audit: AuditTrail) -> None:
+        """Work on `links`."""
+        self._links = links
+        self._audit = audit
+
+    async def link(self, actor: Caller, device: Device, within_s: int) -> str:
+        """Return a code that gives its first user a new secret for a device.
+
+        Raises:
+            DeviceError: the device is gone or disabled, or the time is out of range.
+        """
+        await self._audit.record_device(actor, "device.link", device, {"within_s": within_s})
+        return (await self._links.create_link(device.id, within_s))[0]
+
+    async def claim_codes(
+        self, actor: Caller, site: str, kind: Kind, count: int, groups: Sequence[str], within_s: int
+    ) -> list[str]:
+        """Return codes that each register one new device, for the first person who shows it.
+
+        Raises:
+            DeviceError: groups, count or time are out of range.
+        """
+        detail: Detail = {"site": site, "kind": kind, "codes": count, "groups": " ".join(groups)}
+        await self._audit.record(actor, "device.claims", detail=detail)
+        return await self._links.create_claim_codes(site, kind, count, groups, within_s)
+
+    async def redeem(self, code: str) -> tuple[Device, str]:
+        """Use up a code; return its device and the device's new secret.
+
+        Only the used code tells which device it is, so the entry follows. If it fails, the code is used up
+        and nobody has the secret: a new link is needed.
+
+        Raises:
+            LinkRefusedError: the code is unknown, used or expired.
+        """
+        device, secret = await self._links.redeem(code)
+        await self._audit.record_device(LINK_HOLDER, "device.provision", device, {"kind": device.kind})
+        return device, secret

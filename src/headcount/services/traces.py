@@ -1,0 +1,95 @@
+"""Device traces: why a device is counted or not."""
+
+from __future__ import annotations
+
+from nats.aio.client import Client
+
+from headcount.access.roles import Caller
+from headcount.counting.site import Site
+from headcount.devices.pseudonym_keys import PseudonymKeys
+from headcount.devices.registry import Registry
+from headcount.devices.trace import DEFAULT_LIMIT, DeviceTrace, DeviceTracer, is_unknown, kinds_in_log
+from headcount.errors import UnknownDeviceError
+from headcount.messages.records import Device
+from headcount.messages.topics import ID, Kind
+from headcount.messaging.device_messages import partitions_of_log
+from headcount.services.audit import AuditTrail, Detail
+
+
+class TraceService:
+    """Traces of a site's devices; every method raises LogError if the log does not answer."""
+
+    def __init__(
+        self, client: Client, site: Site, registry: Registry, audit: AuditTrail, partitions: int | None = None
+    ) -> None:
+        """Trace over a connection; without `partitions`, their number is read from the log."""
+        self._client = client
+        self._site = site
+        self._registry = registry
+        self._audit = audit
+        self._partitions = partitions
+        self._tracer: DeviceTracer | None = None
+
+    async def own(self, device: Device, limit: int = DEFAULT_LIMIT) -> DeviceTrace:
+        """Return a device's trace for its owner, without an audit entry."""
+        return await self._trace(device.kind, device.id, limit)
+
+    async def of(
+        self,
+        actor: Caller,
+        id_: str,
+        reason: str,
+        kind: Kind | None = None,
+        limit: int = DEFAULT_LIMIT,
+        *,
+        silent: bool = False,
+    ) -> DeviceTrace:
+        """Return a device's last messages of the hour, each with the rule that decided.
+
+        Args:
+            actor: who wants to see it.
+            id_: the device's id.
+            reason: why; it goes into the audit log.
+            kind: the kind of a device that is not registered; None: the one with most messages.
+            limit: the maximum number of messages, the newest.
+            silent: also return the trace of a registered device without messages.
+
+        Raises:
+            UnknownDeviceError: it is neither registered on this site nor in the log.
+        """
+        registered = await self._registry.get(id_)
+        if registered is not None:
+            if registered.site != self._site.id:
+                raise _unknown(id_)
+            kind = registered.kind
+        elif kind is None and ID.fullmatch(id_):
+            partitions = await self._partition_count()
+            kind = next(iter(await kinds_in_log(self._client, self._site.id, id_, partitions)), None)
+        if kind is None:
+            raise _unknown(id_)
+        trace = await self._trace(kind, id_, limit)
+        if is_unknown(trace) and not (silent and registered is not None):
+            raise _unknown(id_)
+        detail: Detail = {"reason": reason, "site": self._site.id, "rows": len(trace.lines)}
+        await self._audit.record_id(actor, "positions.trace", kind, id_, detail)
+        return trace
+
+    async def _trace(self, kind: Kind, id_: str, limit: int) -> DeviceTrace:
+        if self._tracer is None:
+            self._tracer = DeviceTracer(self._site, await self._partition_count())
+        keys = PseudonymKeys(self._client, self._client.jetstream())
+        names = await keys.pseudonyms_of(kind, id_)
+        return await self._tracer.trace(self._client, kind, id_, limit=limit, names=names)
+
+    async def _partition_count(self) -> int:
+        if self._partitions is None:
+            self._partitions = await partitions_of_log(self._client)
+        return self._partitions
+
+
+def _unknown(id_: str) -> UnknownDeviceError:
+    return UnknownDeviceError(
+        f"device {id_[:64]!r}",
+        "is not registered here, or nothing was received from it within the last hour",
+        "`headcount device list` shows all registered devices",
+    )
