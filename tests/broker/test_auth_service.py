@@ -62,7 +62,7 @@ class Yard:
     async def person(self) -> tuple[Device, str]:
         """A new device, once the gate knows it, and its secret."""
         device, secret = await self.registry.add("ul", "person")
-        await until(lambda: device.id in self.gate.admission._accounts)
+        await until(lambda: device.id in self.gate.authenticator._accounts)
         return device, secret
 
     def client(self, user: str, password: str, client_id: str | None = None) -> aiomqtt.Client:
@@ -391,12 +391,12 @@ def test_who_is_changed_is_cut_off(
                     await back.publish(topic(mine, "ack"), b"{}", qos=1)
                 assert (await here.logged())[f"ul.person.{mine.id}"] == counted
                 await here.registry.enable(mine.id)
-                await until(lambda: here.gate.admission._accounts[mine.id].status == "active")
+                await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
             else:
                 assert not await enters(here.port, mine.id, secret)
             if change is disabled:
                 await here.registry.enable(mine.id)
-                await until(lambda: here.gate.admission._accounts[mine.id].status == "active")
+                await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
                 assert await enters(here.port, mine.id, secret)
             bystander.leave()
 
@@ -472,7 +472,7 @@ def test_beside_a_leaf(tmp_path: Path) -> None:
 # --- too much -------------------------------------------------------------------------------------------
 async def banned(here: Yard, id_: str) -> None:
     """Return when a device is kept out, as far as the gate knows."""
-    await until(lambda: here.gate.admission.banned(id_, LOOPBACK, time.time()))
+    await until(lambda: here.gate.authenticator.is_banned(id_, LOOPBACK, time.time()))
     assert [one.device for one in await here.bans.all()] == [id_]
 
 
@@ -480,7 +480,7 @@ async def comes_back(here: Yard, id_: str, secret: str) -> None:
     """Return when a ban is over."""
     assert not await enters(here.port, id_, secret)
     assert here.refused("banned") > 0
-    await until(lambda: not here.gate.admission.banned(id_, LOOPBACK, time.time()))
+    await until(lambda: not here.gate.authenticator.is_banned(id_, LOOPBACK, time.time()))
     assert await enters(here.port, id_, secret)
 
 
@@ -526,7 +526,7 @@ def test_who_floods_is_cut_off_and_kept_out(broker: Broker) -> None:
 
 async def comes_back_now(here: Yard, id_: str, secret: str) -> None:
     """Once the gate has heard that a ban is lifted, it lets in."""
-    await until(lambda: not here.gate.admission.banned(id_, LOOPBACK, time.time()))
+    await until(lambda: not here.gate.authenticator.is_banned(id_, LOOPBACK, time.time()))
     assert await enters(here.port, id_, secret)
 
 
@@ -591,7 +591,7 @@ def test_many_at_once(broker: Broker) -> None:
     async def scenario() -> None:
         async with yard(broker) as here:
             found = await asyncio.gather(*(here.registry.add("ul", "person") for _ in range(300)))
-            await until(lambda: all(device.id in here.gate.admission._accounts for device, _ in found))
+            await until(lambda: all(device.id in here.gate.authenticator._accounts for device, _ in found))
             phones = [Phone(here.port, device.id, secret) for device, secret in found]
             began_s = time.monotonic()
             admitted = await asyncio.gather(*(phone.enter() for phone in phones))

@@ -1,4 +1,4 @@
-"""The server's question and our answer, as bytes."""
+"""The server's requests and our responses, as bytes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from headcount.devices.auth_callout import (
 from headcount.devices.permissions import Permissions
 
 NOW_S = 1_800_000_000.5
-RIGHTS = Permissions(("a.b",), ("c", "c.>"), 7, 99)
-QUESTION: dict[str, Any] = {
+PERMISSIONS = Permissions(("a.b",), ("c", "c.>"), 7, 99)
+REQUEST: dict[str, Any] = {
     "exp": NOW_S + 2,
     "nats": {
         "user_nkey": "UKEY",
@@ -35,8 +35,8 @@ QUESTION: dict[str, Any] = {
 }
 
 
-def question(claims: Any) -> bytes:
-    """A JWT of the server's; nobody looks at its signature."""
+def jwt(claims: Any) -> bytes:
+    """A JWT of the server, whose signature is not verified."""
     return b"e30." + base64.urlsafe_b64encode(msgspec.json.encode(claims)).rstrip(b"=") + b".c2ln"
 
 
@@ -46,7 +46,7 @@ def part(text: bytes) -> bytes:
 
 
 def claims_of(token: bytes, account: str) -> dict[str, Any]:
-    """What a JWT says, whose signature is this account's."""
+    """The claims of a JWT with a valid signature of this account."""
     raw = base64.b32decode(account)
     assert (len(account), account[0]) == (56, "A")
     assert binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") == raw[-2:]
@@ -57,13 +57,13 @@ def claims_of(token: bytes, account: str) -> dict[str, Any]:
     return found
 
 
-def test_a_question() -> None:
-    """Who wants in, from where, with what, and until when an answer is waited for; nothing of it is shown."""
-    found = decode_request(question(QUESTION))
+def test_a_request() -> None:
+    """A request is decoded with all fields, and its representation shows none of them."""
+    found = decode_request(jwt(REQUEST))
     assert found == AuthRequest(
         "UKEY", "SERVER", "u1", "p1", "c1", "192.0.2.1", "mqtt", certificate=None, until_s=NOW_S + 2
     )
-    assert repr(found) == "Request(…)"
+    assert repr(found) == "AuthRequest(…)"
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ def test_a_question() -> None:
         b"a.b",
         b"a.b.c.d",
         b"a.!.c",
-        question([]),
-        question({}),
-        question({"nats": {"user_nkey": "U"}}),
-        question({"nats": QUESTION["nats"] | {"connect_opts": {"user": 5}}}),
+        jwt([]),
+        jwt({}),
+        jwt({"nats": {"user_nkey": "U"}}),
+        jwt({"nats": REQUEST["nats"] | {"connect_opts": {"user": 5}}}),
         b"." + b"A" * MAX_REQUEST_BYTES + b".",
         b"." + base64.urlsafe_b64encode(b"[" * 20_000) + b".",
     ],
 )
-def test_no_question(data: bytes) -> None:
+def test_no_jwt(data: bytes) -> None:
     """What can't be read is nobody's question."""
     assert decode_request(data) is None
 
@@ -94,18 +94,18 @@ def test_whatever_comes(raw: bytes, encoded: bool) -> None:
 
 def test_a_broken_certificate() -> None:
     """A certificate that can't be read is none."""
-    nats = QUESTION["nats"] | {"client_tls": {"verified_chains": [["no certificate"]]}}
-    found = decode_request(question({"nats": nats}))
+    nats = REQUEST["nats"] | {"client_tls": {"verified_chains": [["no certificate"]]}}
+    found = decode_request(jwt({"nats": nats}))
     assert found is not None
     assert found.certificate is None
 
 
 @pytest.mark.parametrize("expires_s", [None, NOW_S + 0.2])
-def test_let_in(expires_s: float | None) -> None:
-    """The answer is bound to this connection and server, and holds a user with just these rights and this end."""
+def test_accepted(expires_s: float | None) -> None:
+    """The response is bound to connection and server, and contains a user with these permissions and this expiry."""
     signer = CalloutSigner("the secret", "ACC")
     request = AuthRequest("UKEY", "SERVER")
-    answer = claims_of(signer.accept(request, "d1.abcd", RIGHTS, NOW_S, expires_s), signer.public)
+    answer = claims_of(signer.accept(request, "d1.abcd", PERMISSIONS, NOW_S, expires_s), signer.public)
     assert (answer["sub"], answer["aud"], answer["iss"]) == ("UKEY", "SERVER", signer.public)
     assert (answer["nats"]["type"], answer["nats"].get("error")) == ("authorization_response", None)
     user = claims_of(answer["nats"]["jwt"].encode(), signer.public)
@@ -117,8 +117,8 @@ def test_let_in(expires_s: float | None) -> None:
     assert user["nats"]["allowed_connection_types"] == ["MQTT", "MQTT_WS"]
 
 
-def test_nothing_allowed_is_all_denied() -> None:
-    """To the server an empty list would mean everything."""
+def test_no_permission_denies_everything() -> None:
+    """No permission is encoded as a denial of everything: the server takes an empty list for permission to everything."""
     signer = CalloutSigner("the secret", "ACC")
     answer = claims_of(
         signer.accept(AuthRequest("U", "S"), "n", Permissions((), ("c",)), NOW_S, None), signer.public
@@ -128,14 +128,14 @@ def test_nothing_allowed_is_all_denied() -> None:
 
 
 def test_refused() -> None:
-    """The server, and so its log, is told no reason."""
+    """The response, and so the server's log, contains no reason."""
     signer = CalloutSigner("the secret", "ACC")
     answer = claims_of(signer.refuse(AuthRequest("U", "S", "u1", "p1"), NOW_S), signer.public)
     assert (answer["nats"]["error"], "jwt" in answer["nats"]) == (REFUSED, False)
 
 
 def test_every_unit_has_the_same_key() -> None:
-    """The key follows from the deployment's secret alone, and another secret has another."""
+    """The key follows from the deployment's secret alone, and another secret gives another key."""
     signer, same, other = (CalloutSigner(secret, "ACC") for secret in ("one", "one", "two"))
     assert signer.public == same.public != other.public
     answer = other.refuse(AuthRequest("U", "S"), NOW_S)

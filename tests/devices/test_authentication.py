@@ -1,4 +1,4 @@
-"""Who is let in, and as which: every branch of the decision, without a server."""
+"""Authentication: every branch of the decision, without a server."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ HERE, ELSEWHERE = "192.0.2.1", "2001:db8::1"
 
 
 def device(**fields: Any) -> Device:
-    """A device of the registry, with SECRET."""
+    """A registered device with SECRET."""
     return Device(
         **({"id": ID, "site": "ul", "kind": "person", "secret": credentials.hash_secret(SECRET)} | fields)
     )
 
 
 def known(*devices: Device) -> DeviceAuthenticator:
-    """An admission that has read a registry of these."""
+    """An authenticator with a registry of these devices."""
     found = DeviceAuthenticator(KEY)
-    found.all_devices({DEVICE_KEY.format(id=one.id): msgspec.json.encode(one) for one in devices})
+    found.replace_devices({DEVICE_KEY.format(id=one.id): msgspec.json.encode(one) for one in devices})
     return found
 
 
-def asks(**fields: Any) -> AuthRequest:
-    """Somebody who does everything right, but for these."""
+def request(**fields: Any) -> AuthRequest:
+    """A valid request, except for these fields."""
     right = {"user": ID, "password": SECRET, "client_id": ID, "address": HERE, "type": "mqtt"}
     return AuthRequest(**({"key": "K", "server": "S"} | right | fields))
 
 
-def ban(gate: DeviceAuthenticator, who: str, until_s: float) -> None:
-    """Keep somebody out."""
-    gate.ban_changed(ban_key(who), msgspec.json.encode(Ban(until_s, "a test")))
+def ban(authenticator: DeviceAuthenticator, who: str, until_s: float) -> None:
+    """Ban a device or address."""
+    authenticator.update_ban(ban_key(who), msgspec.json.encode(Ban(until_s, "a test")))
 
 
 def signed(
@@ -60,7 +60,7 @@ def signed(
 
 
 def token(role: Role = "viewer", **fields: Any) -> Token:
-    """An API token that has been found."""
+    """An API token."""
     usual: dict[str, Any] = {"id": "t2", "name": "n", "role": role, "secret": "", "created": 0.0}
     return Token(**(usual | fields))
 
@@ -69,12 +69,12 @@ def token(role: Role = "viewer", **fields: Any) -> Token:
 @pytest.mark.parametrize("client_id", [ID, f"{ID}-", f"{ID}-phone 2"])
 @pytest.mark.parametrize("kind", ["mqtt", "mqtt_ws"])
 def test_the_right_password(client_id: str, kind: str) -> None:
-    """Its id, its secret and a client id of its own: it is in, for good, with a device's rights."""
-    found = known(device()).decide(asks(client_id=client_id, type=kind), NOW_S)
+    """A device with its id, secret and own client id is authenticated without end, with a device's permissions."""
+    found = known(device()).authenticate_device(request(client_id=client_id, type=kind), NOW_S)
     assert isinstance(found, Authenticated)
     assert (found.device, found.expires_s) == (ID, None)
     assert found.name.startswith(f"{ID}.")
-    assert found.rights == permissions.device_permissions(device())
+    assert found.permissions == permissions.device_permissions(device())
 
 
 CERTIFIED = {"certificate": ClientCertificate(ID, PIN), "password": ""}
@@ -84,11 +84,11 @@ BY_PIN = device(certificate=PIN.upper())
 @pytest.mark.parametrize(
     ("account", "asked", "reason"),
     [
-        # nothing that devices are not told of
+        # protocols other than MQTT
         (device(), {"type": "nats"}, "protocol"),
         (device(), {"type": "websocket"}, "protocol"),
         (device(), {"type": ""}, "protocol"),
-        # who
+        # ids
         (device(), {"user": OTHER}, "unknown"),
         (device(), {"user": ""}, "unknown"),
         (device(), {"user": "headcount"}, "unknown"),
@@ -133,9 +133,9 @@ BY_PIN = device(certificate=PIN.upper())
         (device(status="disabled"), {"password": ANOTHER}, "password"),
     ],
 )
-def test_who_is_not_let_in(account: Device, asked: dict[str, Any], reason: RefusalReason) -> None:
-    """With a single thing wrong nobody is let in, and the metrics say which it was."""
-    assert known(account).decide(asks(**asked), NOW_S) == reason
+def test_refused_devices(account: Device, asked: dict[str, Any], reason: RefusalReason) -> None:
+    """A single invalid field refuses the device, with the reason that the metrics show."""
+    assert known(account).authenticate_device(request(**asked), NOW_S) == reason
 
 
 @pytest.mark.parametrize(
@@ -145,54 +145,54 @@ def test_who_is_not_let_in(account: Device, asked: dict[str, Any], reason: Refus
         (device(secret=""), CERTIFIED),
         (device(), CERTIFIED | {"user": ""}),
         (BY_PIN, CERTIFIED),
-        (BY_PIN, {}),  # its password is as good, where the server doesn't ask for a certificate
+        (BY_PIN, {}),  # its password suffices if the server does not require a certificate
         (device(), {"certificate": ClientCertificate(ID, PIN)}),
         (
             device(),
             {"certificate": ClientCertificate("a laptop", PIN)},
-        ),  # names nobody: the password says who it is
+        ),  # not a device's certificate: the password decides
     ],
 )
 def test_certificates(account: Device, asked: dict[str, Any]) -> None:
-    """A certificate with its id is enough; where the registry names one it must be that."""
-    found = known(account).decide(asks(**asked), NOW_S)
+    """A certificate with the device's id suffices; if the registry has a fingerprint, it must match."""
+    found = known(account).authenticate_device(request(**asked), NOW_S)
     assert isinstance(found, Authenticated)
     assert found.device == ID
 
 
-def test_a_signed_token_ends() -> None:
-    """A signed token lets its device in until its end, which the server is told."""
-    gate = known(device(valid_from=NOW_S))
-    found = gate.decide(asks(password=signed()), NOW_S + 59)
+def test_a_signed_token_expires() -> None:
+    """A signed token authenticates its device until the token expires, as does the connection."""
+    authenticator = known(device(valid_from=NOW_S))
+    found = authenticator.authenticate_device(request(password=signed()), NOW_S + 59)
     assert isinstance(found, Authenticated)
     assert found.expires_s == NOW_S + 60
-    assert gate.decide(asks(password=signed()), NOW_S + 60) == "password"
+    assert authenticator.authenticate_device(request(password=signed()), NOW_S + 60) == "password"
 
 
-def test_paused() -> None:
-    """Who is paused is let in to hear, and may publish nothing but answers to commands."""
-    found = known(device(status="paused")).decide(asks(), NOW_S)
+def test_a_paused_device() -> None:
+    """A paused device may connect and subscribe, and publish only answers to commands."""
+    found = known(device(status="paused")).authenticate_device(request(), NOW_S)
     assert isinstance(found, Authenticated)
-    assert found.rights.publish == (f"headcount.ul.person.{ID}.ack",)
+    assert found.permissions.publish == (f"headcount.ul.person.{ID}.ack",)
 
 
-def test_rights_are_of_the_registrys_site() -> None:
-    """Where a device may publish follows from the registry, not from what it says."""
-    found = known(device(site="moon", kind="vehicle")).decide(asks(), NOW_S)
+def test_permissions_follow_the_registry() -> None:
+    """The topics of a device follow from the registry, not from its request."""
+    found = known(device(site="moon", kind="vehicle")).authenticate_device(request(), NOW_S)
     assert isinstance(found, Authenticated)
     mine = ("headcount.moon.vehicle.", "fix.*.moon.vehicle.", "owntracks.")
-    assert all(subject.startswith(mine) and ID in subject for subject in found.rights.publish)
+    assert all(subject.startswith(mine) and ID in subject for subject in found.permissions.publish)
 
 
 def test_before_the_registry_is_read() -> None:
-    """A gate that has just been started lets nobody in."""
-    gate = DeviceAuthenticator(KEY)
-    assert gate.decide(asks(), NOW_S) == "starting"
-    assert gate.decide_program(asks(user="token"), token(), NOW_S) == "starting"
+    """Before the registry has been read, all clients are refused."""
+    authenticator = DeviceAuthenticator(KEY)
+    assert authenticator.authenticate_device(request(), NOW_S) == "starting"
+    assert authenticator.authenticate_program(request(user="token"), token(), NOW_S) == "starting"
 
 
-def test_reasons_are_told_apart() -> None:
-    """Only who may be guessing counts against an address; all reasons are in the metrics."""
+def test_guessing_reasons() -> None:
+    """Only reasons that may mean guessing count against an address."""
     assert set(GUESSING_REASONS) < set(REFUSAL_REASONS)
     assert not GUESSING_REASONS & {"banned", "client-id", "status", "starting", "protocol"}
 
@@ -200,19 +200,19 @@ def test_reasons_are_told_apart() -> None:
 # --- programs --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("role", ROLES)
 def test_programs(role: Role) -> None:
-    """A program gets its role's rights on its token's sites until the token's end, and publishes nothing."""
-    asked = asks(user="token", client_id="t2-any name")
-    found = known().decide_program(asked, token(role, sites=["ul"], expires=NOW_S + 5), NOW_S)
+    """A program gets its role's permissions on its token's sites until the token expires, and publishes nothing."""
+    asked = request(user="token", client_id="t2-any name")
+    found = known().authenticate_program(asked, token(role, sites=["ul"], expires=NOW_S + 5), NOW_S)
     assert isinstance(found, Authenticated)
     assert (found.name, found.device, found.expires_s) == ("token.t2", None, NOW_S + 5)
-    assert found.rights == permissions.program_permissions(role, ("ul",))
-    assert not found.rights.publish
-    assert ("headcount.ul.exact.>" in found.rights.subscribe) == (role != "public")
-    assert ("headcount.ul.events.>" in found.rights.subscribe) == (role in {"operator", "admin"})
+    assert found.permissions == permissions.program_permissions(role, ("ul",))
+    assert not found.permissions.publish
+    assert ("headcount.ul.exact.>" in found.permissions.subscribe) == (role != "public")
+    assert ("headcount.ul.events.>" in found.permissions.subscribe) == (role in {"operator", "admin"})
 
 
 @pytest.mark.parametrize(
-    ("scopes", "heard"),
+    ("scopes", "topics"),
     [
         ([], {"counts", "site", "exact", "events"}),
         (["system:read"], {"counts", "site"}),
@@ -220,13 +220,13 @@ def test_programs(role: Role) -> None:
         (["events:read", "devices:read"], {"counts", "site", "events"}),
     ],
 )
-def test_scopes_of_programs(scopes: list[str], heard: set[str]) -> None:
-    """A token that is narrowed to some scopes hears no more over MQTT than it may see over HTTP."""
-    found = known().decide_program(
-        asks(user="token", client_id="t2"), token("operator", sites=["ul"], scopes=scopes), NOW_S
+def test_scopes_of_programs(scopes: list[str], topics: set[str]) -> None:
+    """A token with some scopes may subscribe to no more over MQTT than it may read over HTTP."""
+    found = known().authenticate_program(
+        request(user="token", client_id="t2"), token("operator", sites=["ul"], scopes=scopes), NOW_S
     )
     assert isinstance(found, Authenticated)
-    assert {subject.split(".")[2] for subject in found.rights.subscribe} == heard
+    assert {subject.split(".")[2] for subject in found.permissions.subscribe} == topics
 
 
 @pytest.mark.parametrize(
@@ -241,51 +241,55 @@ def test_scopes_of_programs(scopes: list[str], heard: set[str]) -> None:
         ({"type": "nats"}, token(), "protocol"),
     ],
 )
-def test_programs_that_are_not_let_in(
-    fields: dict[str, Any], found: Token | None, reason: RefusalReason
-) -> None:
-    """Without a token that lives, or with the client id of a device or of another program, it stays out."""
+def test_refused_programs(fields: dict[str, Any], found: Token | None, reason: RefusalReason) -> None:
+    """A program without a valid token, or with the client id of a device or another program, is refused."""
     assert (
-        known(device()).decide_program(asks(**{"user": "token", "client_id": "t2"} | fields), found, NOW_S)
+        known(device()).authenticate_program(
+            request(**{"user": "token", "client_id": "t2"} | fields), found, NOW_S
+        )
         == reason
     )
 
 
 # --- bans ------------------------------------------------------------------------------------------------
 def test_a_banned_device() -> None:
-    """It is out until the ban is over or lifted, others aren't; its connections don't hold meanwhile."""
-    gate = known(device(), device(id=OTHER))
-    name = gate.decide(asks(), NOW_S)
+    """A banned device is refused and its connections are invalid until the ban ends or is lifted; others are not affected."""
+    authenticator = known(device(), device(id=OTHER))
+    name = authenticator.authenticate_device(request(), NOW_S)
     assert isinstance(name, Authenticated)
-    ban(gate, ID, NOW_S + 10)
-    assert gate.decide(asks(), NOW_S) == "banned"
-    assert not gate.holds(name.name, HERE, NOW_S)
-    assert isinstance(gate.decide(asks(user=OTHER, client_id=OTHER), NOW_S), Authenticated)
-    assert isinstance(gate.decide(asks(), NOW_S + 10), Authenticated)
-    assert gate.holds(name.name, HERE, NOW_S + 10)
-    gate.ban_changed(ban_key(ID), None)
-    assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
+    ban(authenticator, ID, NOW_S + 10)
+    assert authenticator.authenticate_device(request(), NOW_S) == "banned"
+    assert not authenticator.is_still_valid(name.name, HERE, NOW_S)
+    assert isinstance(
+        authenticator.authenticate_device(request(user=OTHER, client_id=OTHER), NOW_S), Authenticated
+    )
+    assert isinstance(authenticator.authenticate_device(request(), NOW_S + 10), Authenticated)
+    assert authenticator.is_still_valid(name.name, HERE, NOW_S + 10)
+    authenticator.update_ban(ban_key(ID), None)
+    assert isinstance(authenticator.authenticate_device(request(), NOW_S), Authenticated)
 
 
 def test_guesses_at_a_banned_device_are_guesses() -> None:
-    """Who has no proof isn't told apart by whether the device is banned: it counts against the address."""
-    gate = known(device())
-    ban(gate, ID, NOW_S + 10)
-    assert gate.decide(asks(password=ANOTHER), NOW_S) == "password"
+    """A wrong password for a banned device is refused as a wrong password, and counts against the address."""
+    authenticator = known(device())
+    ban(authenticator, ID, NOW_S + 10)
+    assert authenticator.authenticate_device(request(password=ANOTHER), NOW_S) == "password"
 
 
 @pytest.mark.parametrize("address", [HERE, ELSEWHERE])
 def test_a_banned_address(address: str) -> None:
-    """Nobody comes in from there, device or program; from elsewhere they do."""
-    gate = known(device())
-    found = gate.decide(asks(), NOW_S)
+    """Devices and programs are refused from a banned address, and accepted from others."""
+    authenticator = known(device())
+    found = authenticator.authenticate_device(request(), NOW_S)
     assert isinstance(found, Authenticated)
-    gate.all_bans({ban_key(address): msgspec.json.encode(Ban(NOW_S + 10, "")), "device.x": b"broken"})
-    assert gate.decide(asks(address=address), NOW_S) == "banned"
-    assert gate.decide_program(asks(address=address), token(), NOW_S) == "banned"
-    assert not gate.holds(found.name, address, NOW_S)
-    assert isinstance(gate.decide(asks(address="192.0.2.99"), NOW_S), Authenticated)
-    assert isinstance(gate.decide(asks(address=address), NOW_S + 10), Authenticated)
+    authenticator.replace_bans(
+        {ban_key(address): msgspec.json.encode(Ban(NOW_S + 10, "")), "device.x": b"broken"}
+    )
+    assert authenticator.authenticate_device(request(address=address), NOW_S) == "banned"
+    assert authenticator.authenticate_program(request(address=address), token(), NOW_S) == "banned"
+    assert not authenticator.is_still_valid(found.name, address, NOW_S)
+    assert isinstance(authenticator.authenticate_device(request(address="192.0.2.99"), NOW_S), Authenticated)
+    assert isinstance(authenticator.authenticate_device(request(address=address), NOW_S + 10), Authenticated)
 
 
 # --- what changes ----------------------------------------------------------------------------------------
@@ -303,52 +307,58 @@ def test_a_banned_address(address: str) -> None:
         {"kind": "vehicle"},
     ],
 )
-def test_whatever_changes_rights_cuts(fields: dict[str, Any]) -> None:
-    """Each field that decides about rights changes the name, and connections of the old one are cut."""
-    gate = known(device())
-    found = gate.decide(asks(), NOW_S)
+def test_changed_permissions_close_connections(fields: dict[str, Any]) -> None:
+    """Each field that affects permissions changes the connection name, and connections of the old name are closed."""
+    authenticator = known(device())
+    found = authenticator.authenticate_device(request(), NOW_S)
     assert isinstance(found, Authenticated)
     changed = msgspec.structs.replace(device(secret=""), **({"secret": "x"} | fields))
-    assert gate.device_changed(DEVICE_KEY.format(id=ID), msgspec.json.encode(changed)) == found.name
-    assert not gate.holds(found.name, HERE, NOW_S)
+    assert authenticator.update_device(DEVICE_KEY.format(id=ID), msgspec.json.encode(changed)) == found.name
+    assert not authenticator.is_still_valid(found.name, HERE, NOW_S)
 
 
-def test_a_label_cuts_nobody() -> None:
-    """What has nothing to do with rights leaves connections alone."""
+def test_a_label_closes_no_connection() -> None:
+    """A change that does not affect permissions closes no connection."""
     account = device()
-    gate = known(account)
-    found = gate.decide(asks(), NOW_S)
+    authenticator = known(account)
+    found = authenticator.authenticate_device(request(), NOW_S)
     assert isinstance(found, Authenticated)
     renamed = msgspec.structs.replace(account, label="Ada", groups=["staff"], firmware="2", changed=NOW_S)
-    assert gate.device_changed(DEVICE_KEY.format(id=ID), msgspec.json.encode(renamed)) is None
-    assert gate.holds(found.name, HERE, NOW_S)
+    assert authenticator.update_device(DEVICE_KEY.format(id=ID), msgspec.json.encode(renamed)) is None
+    assert authenticator.is_still_valid(found.name, HERE, NOW_S)
 
 
 @pytest.mark.parametrize("value", [None, b"broken", msgspec.json.encode(device(id=OTHER))])
-def test_a_device_that_is_gone(value: bytes | None) -> None:
-    """Removed, or unreadable, or another's value under its key: it is unknown and its connections are cut."""
-    gate = known(device())
-    found = gate.decide(asks(), NOW_S)
+def test_a_removed_device(value: bytes | None) -> None:
+    """A device that was removed, is unreadable, or has another's value under its key is unknown, and its connections are closed."""
+    authenticator = known(device())
+    found = authenticator.authenticate_device(request(), NOW_S)
     assert isinstance(found, Authenticated)
-    assert gate.device_changed(DEVICE_KEY.format(id=ID), value) == found.name
-    assert gate.decide(asks(), NOW_S) == "unknown"
-    assert not gate.holds(found.name, HERE, NOW_S)
-    assert len(gate) == 0
+    assert authenticator.update_device(DEVICE_KEY.format(id=ID), value) == found.name
+    assert authenticator.authenticate_device(request(), NOW_S) == "unknown"
+    assert not authenticator.is_still_valid(found.name, HERE, NOW_S)
+    assert len(authenticator) == 0
 
 
 def test_the_registry_read_again() -> None:
-    """What isn't in it any more is unknown, as if it had been removed."""
-    gate = known(device(), device(id=OTHER, gateway=True))
-    assert (gate.gateway(OTHER), gate.gateway(ID), gate.gateway("nobody")) == (True, False, False)
-    gate.all_devices({DEVICE_KEY.format(id=OTHER): msgspec.json.encode(device(id=OTHER))})
-    assert gate.decide(asks(), NOW_S) == "unknown"
-    assert isinstance(gate.decide(asks(user=OTHER, client_id=OTHER), NOW_S), Authenticated)
+    """A device that is missing when the registry is read again is unknown."""
+    authenticator = known(device(), device(id=OTHER, gateway=True))
+    assert (
+        authenticator.is_gateway(OTHER),
+        authenticator.is_gateway(ID),
+        authenticator.is_gateway("unknown"),
+    ) == (True, False, False)
+    authenticator.replace_devices({DEVICE_KEY.format(id=OTHER): msgspec.json.encode(device(id=OTHER))})
+    assert authenticator.authenticate_device(request(), NOW_S) == "unknown"
+    assert isinstance(
+        authenticator.authenticate_device(request(user=OTHER, client_id=OTHER), NOW_S), Authenticated
+    )
 
 
-# --- passwords that were found right ----------------------------------------------------------------------
+# --- verified passwords ----------------------------------------------------------------------
 @pytest.fixture
 def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every password that is hashed."""
+    """Collects every password that is hashed."""
     seen: list[str] = []
     matches = credentials.verify_secret
 
@@ -361,44 +371,46 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_password_is_hashed_once(hashes: list[str]) -> None:
-    """Who comes again with the same password isn't hashed again; a wrong one always is, and never helps."""
-    gate = known(device())
+    """A verified password is not hashed again; a wrong one always is."""
+    authenticator = known(device())
     for _ in range(3):
-        assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
+        assert isinstance(authenticator.authenticate_device(request(), NOW_S), Authenticated)
     assert hashes == [SECRET]
     for _ in range(2):
-        assert gate.decide(asks(password=ANOTHER), NOW_S) == "password"
-    assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
+        assert authenticator.authenticate_device(request(password=ANOTHER), NOW_S) == "password"
+    assert isinstance(authenticator.authenticate_device(request(), NOW_S), Authenticated)
     assert hashes == [SECRET, ANOTHER, ANOTHER]
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_new_secret_ends_the_old_one(hashes: list[str], *, whole: bool) -> None:
-    """After a change the old password is wrong, however often it was right before; so when all is read again."""
-    gate = known(device())
-    assert isinstance(gate.decide(asks(), NOW_S), Authenticated)
+def test_a_new_secret_replaces_the_old_one(hashes: list[str], *, whole: bool) -> None:
+    """After a change, or when the registry is read again, the old password is wrong although it was cached."""
+    authenticator = known(device())
+    assert isinstance(authenticator.authenticate_device(request(), NOW_S), Authenticated)
     changed = msgspec.json.encode(device(secret=credentials.hash_secret(ANOTHER)))
     if whole:
-        gate.all_devices({DEVICE_KEY.format(id=ID): changed})
+        authenticator.replace_devices({DEVICE_KEY.format(id=ID): changed})
     else:
-        gate.device_changed(DEVICE_KEY.format(id=ID), changed)
-    assert gate.decide(asks(), NOW_S) == "password"
-    assert isinstance(gate.decide(asks(password=ANOTHER), NOW_S), Authenticated)
+        authenticator.update_device(DEVICE_KEY.format(id=ID), changed)
+    assert authenticator.authenticate_device(request(), NOW_S) == "password"
+    assert isinstance(authenticator.authenticate_device(request(password=ANOTHER), NOW_S), Authenticated)
     assert hashes == [SECRET, SECRET, ANOTHER]
 
 
-def test_what_is_remembered_is_bounded(hashes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many passwords are remembered; the oldest is hashed again."""
+def test_the_cache_is_bounded(hashes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache of verified passwords is bounded; the oldest is hashed again."""
     monkeypatch.setattr(authentication, "MAX_VERIFIED", 1)
-    gate = known(device(), device(id=OTHER))
+    authenticator = known(device(), device(id=OTHER))
     for who in (ID, OTHER, OTHER, ID):
-        assert isinstance(gate.decide(asks(user=who, client_id=who), NOW_S), Authenticated)
+        assert isinstance(
+            authenticator.authenticate_device(request(user=who, client_id=who), NOW_S), Authenticated
+        )
     assert len(hashes) == 3
 
 
 def test_an_unknown_id_costs_as_much(hashes: list[str]) -> None:
     """An id that there isn't is hashed for as well: time doesn't tell who is registered."""
-    gate = known(device())
-    assert gate.decide(asks(user=OTHER), NOW_S) == "unknown"
-    assert gate.decide(asks(user=OTHER, password="x" * 5000), NOW_S) == "unknown"
+    authenticator = known(device())
+    assert authenticator.authenticate_device(request(user=OTHER), NOW_S) == "unknown"
+    assert authenticator.authenticate_device(request(user=OTHER, password="x" * 5000), NOW_S) == "unknown"
     assert len(hashes) == 2

@@ -1,4 +1,4 @@
-"""Commands reach devices with QoS 1, are answered or expire; at a real broker, with real MQTT clients."""
+"""Commands reach devices with QoS 1, are answered or expire: with a real broker and real MQTT clients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _names = (f"d{number}" for number in range(1000))
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker of this file."""
+    """A broker for this file."""
     with running_broker(tmp_path_factory.mktemp("broker"), partitions=1) as running:
         yield running
 
@@ -49,15 +49,15 @@ def name() -> str:
 
 
 @dataclass
-class Role:
-    """The store of commands, and loops that deliver them, with a clock that can be set ahead."""
+class DeliveryRole:
+    """The store of commands, and deliveries with a clock that can be set ahead."""
 
     nc: Client
     commands: CommandStore
     ahead_s: float = 0.0
 
     def now_s(self) -> float:
-        """By the clock of this role."""
+        """The time of this role's clock."""
         return time.time() + self.ahead_s
 
     async def add(self, device: str, command: Any = "report", **fields: Any) -> Command:
@@ -65,7 +65,7 @@ class Role:
         return await self.commands.add(SITE, "person", device, command, now_s=self.now_s(), **fields)
 
     async def until(self, command: Command, state: str) -> Command:
-        """The command as soon as it is in this state."""
+        """Wait until a command is in a state."""
         async with asyncio.timeout(10):
             while True:
                 found = await self.commands.get(command.device, command.id)
@@ -74,14 +74,14 @@ class Role:
                 await asyncio.sleep(0.02)
 
     async def seen(self, device: str, *, connected: bool) -> None:
-        """Say that a device is there or not, as its broker unit does."""
+        """Publish whether a device is connected, as its broker unit does."""
         value = msgspec.json.encode(Seen(time.time(), connected, "unit"))
         await Bucket(self.nc, self.nc.jetstream(), SEEN_BUCKET).put(device, value)
 
 
 @asynccontextmanager
-async def role(broker: Broker, loops: int = 1) -> AsyncIterator[Role]:
-    """So many running loops."""
+async def role(broker: Broker, loops: int = 1) -> AsyncIterator[DeliveryRole]:
+    """Run some deliveries at a broker."""
     client = await internal_client(broker)
     try:
         async with delivering(client, broker.config.mqtt_port, loops) as made:
@@ -91,10 +91,10 @@ async def role(broker: Broker, loops: int = 1) -> AsyncIterator[Role]:
 
 
 @asynccontextmanager
-async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[Role]:
-    """So many loops over a connection to the core, which takes MQTT on this port."""
+async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[DeliveryRole]:
+    """Run some deliveries over a connection to the core, with MQTT on this port."""
     stop = asyncio.Event()
-    made = Role(client, CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
+    made = DeliveryRole(client, CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
     brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
     async with asyncio.TaskGroup() as group:
         for _ in range(loops):
@@ -107,7 +107,7 @@ async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIte
 
 @asynccontextmanager
 async def device(broker: Broker | int, name: str) -> AsyncIterator[aiomqtt.Client]:
-    """A device that hears its commands, at a broker or a port."""
+    """A device that subscribes to its commands, at a broker or a port."""
     port = broker if isinstance(broker, int) else broker.config.mqtt_port
     async with aiomqtt.Client("127.0.0.1", port, timeout=10) as client:
         await client.subscribe(topic(name), qos=1)
@@ -119,7 +119,7 @@ def topic(name: str, what: str = COMMAND_TOPIC) -> str:
     return what.format(site=SITE, kind=KIND, device=name)
 
 
-async def heard(client: aiomqtt.Client) -> tuple[CommandSent, int]:
+async def received(client: aiomqtt.Client) -> tuple[CommandSent, int]:
     """The next command, and its quality of service."""
     async with asyncio.timeout(10):
         message = await anext(client.messages)
@@ -137,14 +137,14 @@ def run(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(check())
 
 
-def test_a_device_that_is_there_gets_it_with_qos_1(broker: Broker, name: str) -> None:
-    """A command arrives at once, with QoS 1, and its answer is kept."""
+def test_a_connected_device_receives_a_command(broker: Broker, name: str) -> None:
+    """A command arrives immediately with QoS 1, and its answer is stored."""
 
     async def check() -> None:
         async with role(broker) as devices, device(broker, name) as phone:
             began_s = time.monotonic()
             sent = await devices.add(name, "interval", interval_s=30.0)
-            command, qos = await heard(phone)
+            command, qos = await received(phone)
             assert time.monotonic() - began_s < 5
             assert qos == 1
             assert (command.id, command.command, command.interval_s) == (sent.id, "interval", 30.0)
@@ -157,8 +157,8 @@ def test_a_device_that_is_there_gets_it_with_qos_1(broker: Broker, name: str) ->
     run(check)
 
 
-def test_an_absent_one_gets_it_on_its_return(broker: Broker, name: str) -> None:
-    """What was commanded while a device was away waits, and comes when it is said to be connected."""
+def test_an_absent_device_receives_a_command_when_it_connects(broker: Broker, name: str) -> None:
+    """A command to a disconnected device is queued, and sent when the device connects."""
 
     async def check() -> None:
         async with role(broker) as devices:
@@ -171,7 +171,7 @@ def test_an_absent_one_gets_it_on_its_return(broker: Broker, name: str) -> None:
             assert found.state == "queued"
             async with device(broker, name) as phone:
                 await devices.seen(name, connected=True)
-                command, qos = await heard(phone)
+                command, qos = await received(phone)
                 assert (command.id, command.text, qos) == (sent.id, "battery low?", 1)
                 await answer(phone, name, id=command.id, ok=False, text="no screen")
                 assert (await devices.until(sent, "refused")).answer == "no screen"
@@ -180,14 +180,14 @@ def test_an_absent_one_gets_it_on_its_return(broker: Broker, name: str) -> None:
 
 
 def test_it_is_repeated_until_it_is_answered(broker: Broker, name: str) -> None:
-    """Where nobody says who is connected, it is sent again with growing pauses, and no more once answered."""
+    """A command to a device of unknown state is repeated with growing pauses until it is answered."""
 
     async def check() -> None:
         async with role(broker) as devices:
             sent = await devices.add(name)
             await devices.until(sent, "sent")
             async with device(broker, name) as phone:
-                first, second = await heard(phone), await heard(phone)
+                first, second = await received(phone), await received(phone)
                 assert first[0].id == second[0].id == sent.id
                 await answer(phone, name, id=sent.id)
                 await devices.until(sent, "acknowledged")
@@ -199,7 +199,7 @@ def test_it_is_repeated_until_it_is_answered(broker: Broker, name: str) -> None:
 
 
 def test_expired_and_erased(broker: Broker, name: str) -> None:
-    """What nobody answers in time is expired, isn't sent any more, and is gone after a day."""
+    """A command without an answer expires, is not sent any more, and is erased a day later."""
 
     async def check() -> None:
         async with role(broker) as devices:
@@ -222,12 +222,12 @@ def test_expired_and_erased(broker: Broker, name: str) -> None:
 
 
 def test_only_its_device_answers(broker: Broker, name: str) -> None:
-    """Answers of others, of another kind, to other ids, or that are none, change nothing and break nothing."""
+    """Answers of other devices or kinds, to other ids, or invalid ones change nothing."""
 
     async def check() -> None:
         async with role(broker) as devices, device(broker, name) as phone:
             sent = await devices.add(name)
-            await heard(phone)
+            await received(phone)
             good = msgspec.json.encode({"id": sent.id})
             await phone.publish(f"headcount/{SITE}/vehicle/{name}/ack", good, qos=1)
             await phone.publish(f"headcount/other/{KIND}/{name}/ack", good, qos=1)
@@ -250,15 +250,15 @@ def test_only_its_device_answers(broker: Broker, name: str) -> None:
     run(check)
 
 
-def test_several_loops(broker: Broker, name: str) -> None:
-    """With several loops at work each command is sent with one id, answered once, and nothing is lost."""
+def test_several_deliveries(broker: Broker, name: str) -> None:
+    """With several deliveries each command has one id, is answered once, and none is lost."""
 
     async def check() -> None:
         async with role(broker, loops=3) as devices, device(broker, name) as phone:
             sent = [await devices.add(name) for _ in range(5)]
             missing = {each.id for each in sent}
             while missing:
-                command, _ = await heard(phone)
+                command, _ = await received(phone)
                 missing.discard(command.id)
                 await answer(phone, name, id=command.id)
             for each in sent:
@@ -268,7 +268,7 @@ def test_several_loops(broker: Broker, name: str) -> None:
 
 
 def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
-    """A device at a leaf gets what the core's loop sends, with QoS 1, and its answer comes back."""
+    """A device at a leaf receives a command from the core with QoS 1, and its answer comes back."""
 
     async def check() -> None:
         async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
@@ -277,7 +277,7 @@ def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
             async with delivering(client, core.configs[0].mqtt_port) as devices:
                 sent = await devices.add(name)
                 async with device(unit.port, name) as phone:
-                    command, qos = await heard(phone)
+                    command, qos = await received(phone)
                     assert (command.id, qos) == (sent.id, 1)
                     await answer(phone, name, id=command.id)
                     await devices.until(sent, "acknowledged")
@@ -287,7 +287,7 @@ def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
 
 
 def test_withdrawn(broker: Broker, name: str) -> None:
-    """A withdrawn command is erased and isn't sent any more; one that isn't there can't be withdrawn."""
+    """A withdrawn command is erased and not sent any more; an unknown one cannot be withdrawn."""
 
     async def check() -> None:
         async with role(broker) as devices:
@@ -306,14 +306,14 @@ def test_withdrawn(broker: Broker, name: str) -> None:
 
 
 def test_limits(broker: Broker, name: str) -> None:
-    """A device has at most so many waiting commands; wildcards in ids find nothing."""
+    """The open commands of a device are limited; wildcards in ids match nothing."""
 
     async def check() -> None:
         client = await internal_client(broker)
         store = CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET))
         for _ in range(commands.MAX_OPEN):
             await store.add(SITE, "person", name, "report", now_s=time.time())
-        with pytest.raises(DeviceError, match="wait for this device already"):
+        with pytest.raises(DeviceError, match="open commands already"):
             await store.add(SITE, "person", name, "report", now_s=time.time())
         assert await store.of("*") == []
         assert await store.get(name, "*") is None
@@ -327,10 +327,10 @@ def test_limits(broker: Broker, name: str) -> None:
 @pytest.mark.parametrize(
     ("command", "fields", "problem"),
     [
-        ("interval", {}, "interval_s is missing"),
-        ("interval", {"interval_s": 0.5}, "not within 1 and 86400"),
-        ("interval", {"interval_s": float("nan")}, "not within 1 and 86400"),
-        ("report", {"text": "x"}, "text doesn't go with it"),
+        ("interval", {}, "interval_s is required"),
+        ("interval", {"interval_s": 0.5}, "must be within 1 and 86400"),
+        ("interval", {"interval_s": float("nan")}, "must be within 1 and 86400"),
+        ("report", {"text": "x"}, "text is not allowed"),
         ("pause", {"until": 999.0}, "next 7 days"),
         ("pause", {"until": 1000.0 + 8 * 86_400}, "next 7 days"),
         ("message", {"text": "x" * 257}, "1 to 256"),
@@ -338,11 +338,11 @@ def test_limits(broker: Broker, name: str) -> None:
         ("message", {"text": "\x1b[2J"}, "1 to 256"),
         ("report", {"expires": 1000.0 + 8 * 86_400}, "7 days"),
         ("report", {"expires": 1000.0}, "7 days"),
-        ("report", {"device": "a.b"}, "is no id"),
+        ("report", {"device": "a.b"}, "is not a valid id"),
     ],
 )
-def test_what_is_refused(command: Any, fields: dict[str, Any], problem: str) -> None:
-    """Each command has exactly its own value, within its limits."""
+def test_invalid_commands(command: Any, fields: dict[str, Any], problem: str) -> None:
+    """Each command requires exactly its own value, within its limits."""
     made: dict[str, Any] = {
         "device": "d",
         "kind": "person",
@@ -354,7 +354,7 @@ def test_what_is_refused(command: Any, fields: dict[str, Any], problem: str) -> 
         commands.validate_command(Command(id="0" * 16, command=command, **(made | fields)))
 
 
-def test_answers_are_decoded_or_none() -> None:
-    """An answer without `ok` is a yes."""
+def test_answers_are_decoded() -> None:
+    """An answer without `ok` is positive; an oversized one is ignored."""
     assert decode_ack(b'{"id": "0123456789abcdef"}') == Ack("0123456789abcdef", ok=True)
     assert decode_ack(b" " * 5000) is None

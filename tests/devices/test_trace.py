@@ -1,4 +1,4 @@
-"""A device's messages as the log has them, judged once more; at a real broker."""
+"""Device traces, with a real broker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _names = (f"d{number}" for number in range(1000))
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker of this file."""
+    """A broker for this file."""
     with running_broker(tmp_path_factory.mktemp("broker"), partitions=PARTITIONS) as running:
         yield running
 
@@ -42,7 +42,7 @@ def name() -> str:
 
 @asynccontextmanager
 async def opened(broker: Broker) -> AsyncIterator[tuple[Client, aiomqtt.Client]]:
-    """A client with all rights, and a device's."""
+    """A client with all permissions, and a device's client."""
     client = await internal_client(broker)
     try:
         async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10) as phone:
@@ -62,7 +62,7 @@ def topic(name: str, what: str = FIX_TOPIC, kind: str = "person") -> str:
 
 
 def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
-    """Fixes of any QoS and status messages stand in the trace once each, in order, with rule and numbers."""
+    """Fixes of any QoS and status messages appear once each, in order, with rule and numbers."""
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
@@ -71,7 +71,7 @@ def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
                 [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
             ):
                 await phone.publish(topic(name), encode_fix(now_s + n, *place, acc=acc), qos=qos)
-                # QoS 0 and 1 don't overtake each other then
+                # so that QoS 0 and 1 do not overtake each other
                 await asyncio.sleep(0.1)
             await phone.publish(topic(name), b"not json", qos=1)
             await phone.publish(topic(name), encode_fix(now_s - 5, *INSIDE, acc=8.0), qos=1)
@@ -104,8 +104,8 @@ def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
     run(check)
 
 
-def test_what_the_worker_knows_stands_beside(broker: Broker, name: str) -> None:
-    """Who counts is asked, and whether both agree is said."""
+def test_the_state_of_the_worker_is_included(broker: Broker, name: str) -> None:
+    """The worker's state is included, and whether the replay agrees with it."""
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
@@ -132,8 +132,8 @@ def test_what_the_worker_knows_stands_beside(broker: Broker, name: str) -> None:
     run(check)
 
 
-def test_limit_and_much(broker: Broker, name: str) -> None:
-    """With a limit the newest are told; of too many messages the newer part of the hour is read."""
+def test_limits(broker: Broker, name: str) -> None:
+    """A limit returns the newest messages; of too many messages only the newer part of the hour is read."""
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
@@ -154,8 +154,8 @@ def test_limit_and_much(broker: Broker, name: str) -> None:
     run(check)
 
 
-def test_who_was_forgotten(broker: Broker, name: str) -> None:
-    """From a mark that means the device on, it is as if never heard of; marks of others mean nothing."""
+def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
+    """After a marker of the device its state is gone; markers of others have no effect."""
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
@@ -180,7 +180,7 @@ def test_who_was_forgotten(broker: Broker, name: str) -> None:
 
 
 def test_kinds(broker: Broker, name: str) -> None:
-    """Of an id that isn't registered the kinds that were heard are found."""
+    """The kinds of an unregistered id are found in the log."""
 
     async def check() -> None:
         async with opened(broker) as (client, phone):

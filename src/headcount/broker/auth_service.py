@@ -100,7 +100,7 @@ class Gate:
         """Know nothing yet."""
         self.settings = settings
         self.figures = Figures()
-        self.admission = DeviceAuthenticator(credentials.token_key(settings.secret))
+        self.authenticator = DeviceAuthenticator(credentials.token_key(settings.secret))
         #: NATS connections to the server that are its own, and messages that it has sent there.
         self.connections = 0
         self.sent = 0
@@ -124,7 +124,7 @@ class Gate:
         """Why nobody is let in now; None: devices are."""
         if self.connections == 0:
             return "the gate waits for the NATS server"
-        return None if self.admission.ready else "the gate waits for the registry of devices"
+        return None if self.authenticator.ready else "the gate waits for the registry of devices"
 
     @contextlib.asynccontextmanager
     async def opened(self, core: Client) -> AsyncIterator[None]:
@@ -172,7 +172,7 @@ class Gate:
         """None of the loops may end by itself: then nobody is let in any more, and that is seen."""
         if not task.cancelled() and not self._stopping:
             _log.error("%s has ended: %r", task.get_name(), task.exception())
-            self.admission.ready = False
+            self.authenticator.ready = False
 
     async def _say_ready(self, message: Msg) -> None:
         if message.reply:
@@ -191,7 +191,9 @@ class Gate:
                 self._lookups.add(task)
                 task.add_done_callback(self._lookups.discard)
             return
-        await self._reply(server, message, request, self.admission.decide(request, now_s), now_s)
+        await self._reply(
+            server, message, request, self.authenticator.authenticate_device(request, now_s), now_s
+        )
 
     async def _answer_program(self, server: Client, message: Msg, request: AuthRequest) -> None:
         token = None
@@ -199,7 +201,7 @@ class Gate:
             with contextlib.suppress(LogError):
                 token = await self._tokens.check(request.password)
         now_s = time.time()
-        verdict = self.admission.decide_program(request, token, now_s)
+        verdict = self.authenticator.authenticate_program(request, token, now_s)
         if isinstance(verdict, Authenticated) and token is not None:
             self._programs[verdict.name] = token
         await self._reply(server, message, request, verdict, now_s)
@@ -214,7 +216,7 @@ class Gate:
     ) -> None:
         if isinstance(verdict, Authenticated):
             self.figures.admitted += 1
-            answer = self._signer.accept(request, verdict.name, verdict.rights, now_s, verdict.expires_s)
+            answer = self._signer.accept(request, verdict.name, verdict.permissions, now_s, verdict.expires_s)
             if verdict.device is not None:
                 self._came(verdict.device, now_s)
         else:
@@ -244,20 +246,20 @@ class Gate:
 
     # --- what changes -------------------------------------------------------------------------------------
     def _all_devices(self, found: dict[str, bytes]) -> None:
-        self.admission.all_devices(found)
+        self.authenticator.replace_devices(found)
         self._look_soon.set()
 
     def _device_changed(self, key: str, value: bytes | None) -> None:
-        name = self.admission.device_changed(key, value)
+        name = self.authenticator.update_device(key, value)
         if name is not None:
             self._cut_soon.put_nowait(name)
 
     def _all_bans(self, found: dict[str, bytes]) -> None:
-        self.admission.all_bans(found)
+        self.authenticator.replace_bans(found)
         self._look_soon.set()
 
     def _ban_changed(self, key: str, value: bytes | None) -> None:
-        self.admission.ban_changed(key, value)
+        self.authenticator.update_ban(key, value)
         if value is not None:
             self._look_soon.set()
 
@@ -299,7 +301,7 @@ class Gate:
                 async with asyncio.timeout(pause_s):
                     await self._look_soon.wait()
             self._look_soon.clear()
-            if not self.admission.ready:
+            if not self.authenticator.ready:
                 continue
             began_s = loop.time()
             try:
@@ -346,18 +348,18 @@ class Gate:
 
     def _stays(self, user: str, address: str, now_s: float) -> bool:
         if user == DEVICE:  # where everything is open, anybody
-            return not self.admission.banned("", address, now_s)
+            return not self.authenticator.is_banned("", address, now_s)
         if user.startswith(f"{PROGRAM_USER}."):
             token = self._programs.get(user)
             if token is None:  # it came in before this gate was started: it may sign in again
                 return False
             holds = self._tokens is not None and self._tokens.holds(token)
-            return holds and not self.admission.banned("", address, now_s)
-        return self.admission.holds(user, address, now_s)
+            return holds and not self.authenticator.is_banned("", address, now_s)
+        return self.authenticator.is_still_valid(user, address, now_s)
 
     def _measure(self, used: dict[str, tuple[int, int]], now_s: float) -> None:
         for device, (messages, size) in used.items():
-            gateway = self.admission.gateway(device)
+            gateway = self.authenticator.is_gateway(device)
             if self._meter.add(device, messages, size, now_s, gateway=gateway):
                 self._meter.forget(device)
                 self._ban(device, "sends too much")

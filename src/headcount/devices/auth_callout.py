@@ -1,13 +1,13 @@
-"""The NATS server's authorization callout: its question to bytes that we understand, our answer to its bytes.
+"""The NATS server's auth callout: decoding its requests, encoding the responses.
 
-    server ──▶ $SYS.REQ.USER.AUTH  a JWT: who connects from where, with which password, certificate, client id
-    server ◀── reply               a JWT, signed by the account's key: a user's JWT with its rights, or an error
+    server ──▶ $SYS.REQ.USER.AUTH  a JWT: user, password, certificate, client id and address of a client
+    server ◀── reply               a JWT signed by the account's key: a user JWT with permissions, or an error
 
-The answer is bound to the question by the key that the server has made for this one connection. The
-account's key is derived from the deployment's secret, so every unit has the same without being told.
+The response is bound to the request by a key that the server generates for each connection. The account's
+key is derived from the deployment's secret, so every unit has the same one.
 
 Source: nats-server `auth_callout.go`, nats-io/jwt v2 `authorization_claims.go`, `user_claims.go`.
-Questions hold passwords: nothing of them is ever logged.
+Requests contain passwords: no part of them is ever logged.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cryptography.x509.oid import NameOID
 from headcount.devices.permissions import Permissions
 
 SUBJECT = "$SYS.REQ.USER.AUTH"
-#: The longest question that is read: a password of 1 KiB and a chain of certificates fit.
+#: A longer request is ignored: a password of 1 KiB and a chain of certificates fit.
 MAX_REQUEST_BYTES = 64 << 10
-#: What is written into the server's log of somebody who isn't let in: no more than this.
+#: The only text in the server's log about a refused client.
 REFUSED = "refused"
 _CONNECTION_TYPES = ("MQTT", "MQTT_WS")
 #: Of nats-io/jwt.
@@ -75,34 +75,34 @@ _DECODER = msgspec.json.Decoder(_CalloutClaims)
 
 
 class ClientCertificate(msgspec.Struct, frozen=True):
-    """A client's certificate that the server has verified: its common name and its SHA-256 in hex."""
+    """A client certificate that the server has verified."""
 
-    name: str
-    sha256: str
+    name: str  # the common name
+    sha256: str  # in hex
 
 
 class AuthRequest(msgspec.Struct, frozen=True):
-    """Somebody who wants in."""
+    """A client to authenticate."""
 
-    key: str  # the public key that the server has made for this connection
+    key: str  # the public key of this connection
     server: str  # the server's own public key
     user: str = ""
     password: str = ""
     client_id: str = ""  # of MQTT
-    address: str = ""  # from where the server sees them come
+    address: str = ""  # as the server sees it
     type: str = ""  # `mqtt`, `mqtt_ws`, `nats`, …
     certificate: ClientCertificate | None = None
-    until_s: float = math.inf  # Unix seconds; after that the server doesn't wait for the answer any more
+    until_s: float = math.inf  # Unix seconds, when the server stops waiting for the response
 
     def __repr__(self) -> str:
-        """Without anything of a person: representations end up in logs."""
-        return "Request(…)"
+        """Omit everything personal: representations end up in logs."""
+        return "AuthRequest(…)"
 
 
 def decode_request(data: bytes) -> AuthRequest | None:
-    """A question of the server's; None if it can't be read.
+    """Decode a request of the server; None if it is not valid.
 
-    Its signature isn't looked at: nobody but the server itself may publish on that subject.
+    The signature is not verified: only the server itself may publish on that subject.
     """
     parts = data.split(b".") if len(data) <= MAX_REQUEST_BYTES else []
     if len(parts) != 3:
@@ -111,12 +111,12 @@ def decode_request(data: bytes) -> AuthRequest | None:
         claims = _DECODER.decode(base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4)))
     except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):
         return None
-    asked = claims.nats
-    tls, client, connect = asked.client_tls, asked.client_info, asked.connect_opts
+    request = claims.nats
+    tls, client, connect = request.client_tls, request.client_info, request.connect_opts
     chain = tls.verified_chains[0] if tls and tls.verified_chains else []
     return AuthRequest(
-        key=asked.user_nkey,
-        server=asked.server_id.id,
+        key=request.user_nkey,
+        server=request.server_id.id,
         user=connect.user,
         password=connect.password,
         client_id=client.mqtt_id,
@@ -138,43 +138,43 @@ def _certificate(pem: str) -> ClientCertificate | None:
 
 
 class CalloutSigner:
-    """Signs answers with the account's key."""
+    """Signs responses with the account's key."""
 
     def __init__(self, secret: str, account: str) -> None:
-        """Derive the key from the deployment's secret; who is let in is put into `account`."""
+        """Derive the key from the deployment's secret; accepted clients join `account`."""
         raw = hashlib.blake2b(b"callout", key=secret.encode()[:64], digest_size=32).digest()
         self._key = Ed25519PrivateKey.from_private_bytes(raw)
         self._account = account
-        #: The public key, as the server's configuration names it.
+        #: The public key, for the server's configuration.
         self.public: str = _account_key(self._key.public_key().public_bytes_raw())
 
     def accept(
-        self, request: AuthRequest, name: str, rights: Permissions, now_s: float, expires_s: float | None
+        self, request: AuthRequest, name: str, permissions: Permissions, now_s: float, expires_s: float | None
     ) -> bytes:
-        """Let somebody in under a name, with these rights, until a time (Unix seconds; None = for good)."""
+        """Accept a client under a name, until a time (Unix seconds; None = without end)."""
         claims: dict[str, object] = {
             "iat": int(now_s),
             "iss": self.public,
             "sub": request.key,
             "name": name,
             "aud": self._account,
-            "nats": _permission_claims(rights),
+            "nats": _permission_claims(permissions),
         }
         if expires_s is not None:
             claims["exp"] = math.ceil(expires_s)
-        return self._answer(request, now_s, {"jwt": self._signed(msgspec.json.encode(claims)).decode()})
+        return self._respond(request, now_s, {"jwt": self._signed(msgspec.json.encode(claims)).decode()})
 
     def refuse(self, request: AuthRequest, now_s: float) -> bytes:
-        """Let nobody in; the reason stays with us."""
-        return self._answer(request, now_s, {"error": REFUSED})
+        """Refuse a client, without the reason."""
+        return self._respond(request, now_s, {"error": REFUSED})
 
-    def _answer(self, request: AuthRequest, now_s: float, what: dict[str, object]) -> bytes:
+    def _respond(self, request: AuthRequest, now_s: float, fields: dict[str, object]) -> bytes:
         claims = {
             "iat": int(now_s),
             "iss": self.public,
             "sub": request.key,
             "aud": request.server,
-            "nats": what | {"type": "authorization_response", "version": _VERSION},
+            "nats": fields | {"type": "authorization_response", "version": _VERSION},
         }
         return self._signed(msgspec.json.encode(claims))
 
@@ -184,16 +184,16 @@ class CalloutSigner:
 
 
 @functools.lru_cache(maxsize=4096)
-def _permission_claims(rights: Permissions) -> msgspec.Raw:
-    """The part of a user's claims that is the same at each connection."""
+def _permission_claims(permissions: Permissions) -> msgspec.Raw:
+    """The part of a user's claims that is the same for each connection."""
     return msgspec.Raw(
         msgspec.json.encode(
             {
-                "pub": _allowed(rights.publish),
-                "sub": _allowed(rights.subscribe),
-                "subs": rights.subscriptions,
+                "pub": _allowed(permissions.publish),
+                "sub": _allowed(permissions.subscribe),
+                "subs": permissions.max_subscriptions,
                 "data": -1,
-                "payload": rights.payload_bytes,
+                "payload": permissions.max_payload_bytes,
                 "allowed_connection_types": _CONNECTION_TYPES,
                 "type": "user",
                 "version": _VERSION,
@@ -203,12 +203,12 @@ def _permission_claims(rights: Permissions) -> msgspec.Raw:
 
 
 def _allowed(subjects: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """An empty list of what is allowed would allow everything."""
+    """The server takes an empty list for permission to everything."""
     return {"allow": subjects} if subjects else {"deny": (">",)}
 
 
 def _account_key(public: bytes) -> str:
-    """A public key as NATS names an account's: base 32 of a prefix (0: it begins with A), the key and CRC-16.
+    """A public key in NATS' encoding of accounts: base 32 of a prefix (0, an A), the key and CRC-16.
 
     Source: nats-io/nkeys, `strkey.go`, `crc16.go`.
     """

@@ -1,16 +1,16 @@
-"""Who is let in, as which, with which rights: decided from a copy of the registry in memory; no socket, no clock.
+"""Authentication of devices and programs, from a copy of the registry in memory; no socket, no clock.
 
-    user        password               client id         certificate         who it is
+    user        password               client id         certificate         authenticates
     <id>        its secret             <id>, <id>-…      none, or CN <id>     a device
-    <id>        a signed token of <id> the same          the same            a device, until the token's end
+    <id>        a signed token of <id> the same          the same            a device, until the token expires
     <id> or -   -                      the same          CN <id>             a device
     token       an API token           <token's id>, -…  any                 a program
 
-A client id begins with one's own id: otherwise one could take over the session of another. A device's name
-at the server is its id and a fingerprint of what it was let in by, so that a connection that came in by
-what is no longer true is recognised, whoever finds it and whenever.
+A client id starts with the client's own id: otherwise one client could take over the session of another. A
+device's connection name at the server is its id and a fingerprint of its account, so that a connection whose
+account has changed since is recognised at any time.
 
-Until the registry has been read once nobody is let in.
+Until the registry has been read once, no one is authenticated.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from typing import Literal, get_args
 
 import msgspec
 
-from headcount.devices import credentials, permissions
+from headcount.devices import credentials
 from headcount.devices.auth_callout import AuthRequest, ClientCertificate
 from headcount.devices.bans import ADDRESS_BAN, DEVICE_BAN
-from headcount.devices.permissions import PROGRAM_USER, Permissions
+from headcount.devices.permissions import PROGRAM_USER, Permissions, device_permissions, program_permissions
 from headcount.messages.records import DEVICE_KEY, Ban, DeviceStatus, Token
 from headcount.messages.topics import HANDLE, Kind
 
-#: Why somebody isn't let in, as metrics have it.
+#: Why a connection is refused, as in the metrics.
 RefusalReason = Literal[
     "starting", "protocol", "banned", "unknown", "password", "certificate", "client-id", "status", "token"
 ]
 REFUSAL_REASONS: tuple[RefusalReason, ...] = get_args(RefusalReason)
-#: Of these, the ones of somebody who may be guessing.
+#: Those of a client that may be guessing.
 GUESSING_REASONS: frozenset[RefusalReason] = frozenset({"unknown", "password", "certificate", "token"})
-#: Devices whose password is remembered as right; hashing it again costs 0.2 ms.
+#: Devices whose verified password is cached; hashing it again takes 0.2 ms.
 MAX_VERIFIED = 100_000
 _TYPES = frozenset({"mqtt", "mqtt_ws"})
-_DEVICE, _BAN_DEVICE, _BAN_ADDRESS = DEVICE_KEY.format(id=""), DEVICE_BAN.format(id=""), ADDRESS_BAN
+_DEVICE_PREFIX, _BAN_PREFIX = DEVICE_KEY.format(id=""), DEVICE_BAN.format(id="")
 
 
 class DeviceAccount(msgspec.Struct, kw_only=True):
-    """Of a device, what the gate needs: no name, no label is kept in its memory."""
+    """The part of a device's entry that authentication needs: no label, no alias."""
 
     id: str
     site: str
@@ -57,49 +57,49 @@ class DeviceAccount(msgspec.Struct, kw_only=True):
     gateway: bool = False
 
     def fingerprint(self) -> str:
-        """Changes with everything that decides whether, and with which rights, it is let in."""
+        """Changes with everything that decides about authentication and permissions."""
         return hashlib.blake2b(msgspec.json.encode(self), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """Somebody who is let in."""
+    """An accepted client."""
 
-    name: str  # at the server
-    rights: Permissions
+    name: str  # of its connection at the server
+    permissions: Permissions
     expires_s: float | None = None  # Unix seconds
     device: str | None = None
 
 
 class DeviceAuthenticator:
-    """The registry, bans and passwords found right, as far as they are needed to decide."""
+    """Decides from copies of the registry and the bans, and a cache of verified passwords."""
 
     def __init__(self, token_key: bytes) -> None:
-        """Signed tokens are checked with this key; see `credentials.token_key`."""
+        """Verify signed tokens with this key; see `credentials.token_key`."""
         self.ready = False
         self._token_key = token_key
         self._accounts: dict[str, DeviceAccount] = {}
-        self._names: dict[str, str] = {}  # id → name at the server
+        self._names: dict[str, str] = {}  # id → connection name
         self._bans: dict[str, Ban] = {}  # by key of the bucket
         self._verified: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         self._key = secrets.token_bytes(32)  # of digests of passwords in memory
-        # hashed in place of nobody's, so that an unknown id takes as long as a wrong password
-        self._nobody = credentials.hash_secret(credentials.new_secret())
+        # verified for unknown ids, so that they take as long as a wrong password
+        self._dummy_hash = credentials.hash_secret(credentials.new_secret())
 
     def __len__(self) -> int:
         return len(self._accounts)
 
-    # --- the copy of the registry ------------------------------------------------------------------
-    def all_devices(self, found: dict[str, bytes]) -> None:
-        """Take the whole registry (keys of the bucket to values); from now on it can decide."""
+    # --- copies ------------------------------------------------------------------------------------
+    def replace_devices(self, found: dict[str, bytes]) -> None:
+        """Replace the copy of the registry (keys of the bucket to values); it is ready from now on."""
         accounts = (_decode_account(value) for value in found.values())
         self._accounts = {account.id: account for account in accounts if account is not None}
         self._names = {account.id: _connection_name(account) for account in self._accounts.values()}
         self.ready = True
 
-    def device_changed(self, key: str, value: bytes | None) -> str | None:
-        """Take one device as it is now; the name of connections that are to be cut for that, if any."""
-        id_ = key.removeprefix(_DEVICE)
+    def update_device(self, key: str, value: bytes | None) -> str | None:
+        """Update one device; returns the name of connections that must be closed because of it, if any."""
+        id_ = key.removeprefix(_DEVICE_PREFIX)
         before = self._names.get(id_)
         account = None if value is None else _decode_account(value)
         if account is None or account.id != id_:
@@ -114,14 +114,14 @@ class DeviceAuthenticator:
         self._verified.pop(id_, None)
         return before
 
-    def all_bans(self, found: dict[str, bytes]) -> None:
-        """Take all bans (keys of the bucket to values)."""
+    def replace_bans(self, found: dict[str, bytes]) -> None:
+        """Replace all bans (keys of the bucket to values)."""
         self._bans = {}
         for key, value in found.items():
-            self.ban_changed(key, value)
+            self.update_ban(key, value)
 
-    def ban_changed(self, key: str, value: bytes | None) -> None:
-        """Take one ban as it is now."""
+    def update_ban(self, key: str, value: bytes | None) -> None:
+        """Update one ban."""
         self._bans.pop(key, None)
         if value is not None:
             try:
@@ -129,90 +129,85 @@ class DeviceAuthenticator:
             except msgspec.MsgspecError:
                 return
 
-    def gateway(self, id_: str) -> bool:
-        """Whether a device speaks for others."""
+    def is_gateway(self, id_: str) -> bool:
+        """Whether a device may publish for others."""
         account = self._accounts.get(id_)
         return account is not None and account.gateway
 
-    def holds(self, name: str, address: str, now_s: float) -> bool:
-        """Whether a device's connection of this name, from there, is one that would be let in now."""
+    def is_still_valid(self, name: str, address: str, now_s: float) -> bool:
+        """Whether a device's connection with this name and address would be accepted now."""
         id_ = name.partition(".")[0]
         account = self._accounts.get(id_)
         return (
             account is not None
             and account.status in {"active", "paused"}
             and self._names[id_] == name
-            and not self.banned(id_, address, now_s)
+            and not self.is_banned(id_, address, now_s)
         )
 
-    def banned(self, device: str, address: str, now_s: float) -> bool:
-        """Whether a device, or whoever comes from an address, is kept out now."""
+    def is_banned(self, device: str, address: str, now_s: float) -> bool:
+        """Whether a device or all connections from an address are banned now."""
         if not self._bans:
             return False
-        keys = (_BAN_DEVICE + device, _BAN_ADDRESS.format(hex=address.encode().hex()))
-        return any(
-            key in self._bans and self._bans[key].until > now_s for key in keys if not self._guessing(key)
-        )
+        bans = (self._bans.get(key) for key in (_BAN_PREFIX + device, _address_key(address)))
+        return any(ban is not None and ban.until > now_s and not ban.guesses for ban in bans)
 
-    def _guessing(self, key: str) -> bool:
-        ban = self._bans.get(key)
-        return ban is not None and ban.guesses
-
-    def _suspected(self, address: str, now_s: float) -> bool:
-        """Whether somebody guesses from an address."""
-        ban = self._bans.get(_BAN_ADDRESS.format(hex=address.encode().hex()))
+    def _is_suspected(self, address: str, now_s: float) -> bool:
+        """Whether an address is banned for guessing."""
+        ban = self._bans.get(_address_key(address))
         return ban is not None and ban.guesses and ban.until > now_s
 
     # --- deciding ------------------------------------------------------------------------------------
-    def decide(self, request: AuthRequest, now_s: float) -> Authenticated | RefusalReason:
-        """Whether a device is let in."""
-        problem = self._outside(request, now_s)
+    def authenticate_device(self, request: AuthRequest, now_s: float) -> Authenticated | RefusalReason:
+        """Authenticate a device."""
+        problem = self._precondition(request, now_s)
         if problem is not None:
             return problem
         certificate = request.certificate
         id_ = request.user or (certificate.name if certificate else "")
         account = self._accounts.get(id_)
-        if account is None and self._suspected(request.address, now_s):
+        if account is None and self._is_suspected(request.address, now_s):
             return "banned"
         if account is None:
-            credentials.verify_secret(request.password[: credentials.MAX_SECRET_CHARS] or "-", self._nobody)
+            credentials.verify_secret(
+                request.password[: credentials.MAX_SECRET_CHARS] or "-", self._dummy_hash
+            )
             return "unknown"
-        proof = self._proof(account, request, now_s)
+        proof = self._verify(account, request, now_s)
         if isinstance(proof, str):
             return proof
-        if self.banned(
-            id_, request.address, now_s
-        ):  # only now: whoever guesses isn't told by the time it takes
+        # only now: the duration must not reveal a ban to a client that guesses
+        if self.is_banned(id_, request.address, now_s):
             return "banned"
         if not _owns_client_id(request.client_id, id_):
             return "client-id"
-        rights = permissions.device_permissions(account)
-        if rights is None:
+        permissions = device_permissions(account)
+        if permissions is None:
             return "status"
-        return Authenticated(self._names[id_], rights, proof.expires_s, id_)
+        return Authenticated(self._names[id_], permissions, proof.expires_s, id_)
 
-    def decide_program(
+    def authenticate_program(
         self, request: AuthRequest, token: Token | None, now_s: float
     ) -> Authenticated | RefusalReason:
-        """Whether a program is let in, whose token has been looked up (None: there is no such token)."""
-        problem = self._outside(request, now_s)
+        """Authenticate a program by its API token, already looked up (None: it does not exist)."""
+        problem = self._precondition(request, now_s)
         if problem is not None:
             return problem
         if token is None:
             return "token"
         if not _owns_client_id(request.client_id, token.id):
             return "client-id"
-        rights = permissions.program_permissions(token.role, tuple(token.sites), tuple(token.scopes))
-        return Authenticated(f"{PROGRAM_USER}.{token.id}", rights, token.expires)
+        permissions = program_permissions(token.role, tuple(token.sites), tuple(token.scopes))
+        return Authenticated(f"{PROGRAM_USER}.{token.id}", permissions, token.expires)
 
-    def _outside(self, request: AuthRequest, now_s: float) -> RefusalReason | None:
+    def _precondition(self, request: AuthRequest, now_s: float) -> RefusalReason | None:
         if not self.ready:
             return "starting"
         if request.type not in _TYPES:
             return "protocol"
-        return "banned" if self.banned("", request.address, now_s) else None
+        return "banned" if self.is_banned("", request.address, now_s) else None
 
-    def _proof(self, account: DeviceAccount, request: AuthRequest, now_s: float) -> _Proof | RefusalReason:
+    def _verify(self, account: DeviceAccount, request: AuthRequest, now_s: float) -> _Proof | RefusalReason:
         certificate = request.certificate
         if certificate is not None and HANDLE.fullmatch(certificate.name):
             if not _certificate_matches(account, certificate):
@@ -223,13 +218,13 @@ class DeviceAuthenticator:
         if not password:
             return "password"
         if credentials.is_token(password):
-            signed = credentials.verify_token(self._token_key, password, now_s)
-            if signed is None or signed.device != account.id or signed.issued_s < account.valid_from:
+            claims = credentials.verify_token(self._token_key, password, now_s)
+            if claims is None or claims.device != account.id or claims.issued_s < account.valid_from:
                 return "password"
-            return _Proof(signed.expires_s)
-        return _Proof(None) if self._matches(account, password) else "password"
+            return _Proof(claims.expires_s)
+        return _Proof(None) if self._password_matches(account, password) else "password"
 
-    def _matches(self, account: DeviceAccount, password: str) -> bool:
+    def _password_matches(self, account: DeviceAccount, password: str) -> bool:
         if len(password) > credentials.MAX_SECRET_CHARS or not account.secret:
             return False
         digest = hashlib.blake2b(password.encode(errors="replace"), key=self._key, digest_size=32).digest()
@@ -246,7 +241,7 @@ class DeviceAuthenticator:
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """Somebody is who they say, until a time."""
+    """A verified identity, valid until a time."""
 
     expires_s: float | None
 
@@ -256,6 +251,10 @@ def _decode_account(value: bytes) -> DeviceAccount | None:
         return msgspec.json.decode(value, type=DeviceAccount)
     except msgspec.MsgspecError:
         return None
+
+
+def _address_key(address: str) -> str:
+    return ADDRESS_BAN.format(hex=address.encode().hex())
 
 
 def _connection_name(account: DeviceAccount) -> str:

@@ -1,8 +1,8 @@
-"""Delivering commands: each is sent until its device answers or its time is over.
+"""Delivery of commands: each is sent until its device answers or it expires.
 
-A message that comes from NATS reaches an MQTT subscriber with QoS 0 whatever he asked for, so commands are
-published by an MQTT client of our own, with QoS 1. Any number of these loops may run: the same command
-comes more than once then, and devices know it by its id.
+A message from a NATS client reaches an MQTT subscriber with QoS 0 whatever it subscribed to, so commands are
+published by our own MQTT client, with QoS 1. Any number of deliveries may run: devices then receive the same
+command more than once, and recognise it by its id.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
 
 _log = logging.getLogger(__name__)
 
-#: Between sendings to a device that is there or of which nothing is known; the last one goes on.
+#: Pauses between sending to a connected device, or to one of unknown state; the last one repeats.
 RESEND_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-#: To one that isn't there: it is sent when it comes, and now and then in case that we weren't told.
+#: The pause for a disconnected device, which is also sent its commands when it connects.
 ABSENT_PAUSE_S = 300.0
-#: From a device's coming to the sending: it must subscribe first.
+#: Pause between a device's connection and the sending: it must subscribe first.
 SUBSCRIBE_DELAY_S = 0.3
 RELOAD_INTERVAL_S = 30.0
 POLL_INTERVAL_S = 0.5
@@ -52,27 +52,27 @@ ACK_SUBJECT = "headcount.*.*.*.ack"
 
 
 class MqttBroker(Protocol):
-    """An address where the core takes MQTT, and who we are there."""
+    """An MQTT address of the core, and our credentials there."""
 
     def client(self, name: str) -> aiomqtt.Client:
-        """A client that isn't connected yet.
+        """A client that is not connected yet.
 
         Raises:
-            CertificateError: the server's certificate can't be read.
+            CertificateError: the server's certificate cannot be read.
         """
 
 
 @dataclass(slots=True)
 class _OpenCommand:
-    """A command, and when it is sent next."""
+    """An open command, and when it is sent next."""
 
     command: Command
     due_s: float = -math.inf
-    sendings: int = 0
+    attempts: int = 0
 
 
 class CommandDelivery:
-    """Sends commands and takes the answers."""
+    """Sends commands and records the answers."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class CommandDelivery:
         clock: Callable[[], float] = time.time,
         pauses_s: Sequence[float] = RESEND_PAUSES_S,
     ) -> None:
-        """Work over a connection to the core that comes back by itself, and MQTT at any of some brokers."""
+        """Use a reconnecting connection to the core, and MQTT at any of the brokers."""
         js = nc.jetstream()
         self._nc = nc
         self._brokers = brokers
@@ -89,15 +89,15 @@ class CommandDelivery:
         self._pauses_s = pauses_s
         self._commands = CommandStore(Bucket(nc, js, COMMAND_BUCKET))
         self._seen_bucket = Bucket(nc, js, SEEN_BUCKET)
-        self._waiting: dict[str, _OpenCommand] = {}
+        self._open: dict[str, _OpenCommand] = {}
         self._finished: dict[str, Command] = {}
-        self._heard: set[str] = set()  # keys of which something was written since the last load began
+        self._updated: set[str] = set()  # keys that were written since the last load started
         self._connected: dict[str, bool] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until told to stop."""
+        """Deliver until `stop` is set."""
         subscriptions = [
             await self._nc.subscribe(f"$KV.{COMMAND_BUCKET}.>", cb=self._on_command),
             await self._nc.subscribe(f"$KV.{SEEN_BUCKET}.>", cb=self._on_seen),
@@ -105,16 +105,16 @@ class CommandDelivery:
         ]
         try:
             async with asyncio.TaskGroup() as group:
-                sending = group.create_task(self._keep_sending(), name="commands: send")
+                sending = group.create_task(self._send_loop(), name="commands: send")
                 loops = [
                     sending,
-                    group.create_task(self._keep_loaded(), name="commands: load"),
-                    group.create_task(self._keep_tidy(), name="commands: tidy"),
+                    group.create_task(self._load_loop(), name="commands: load"),
+                    group.create_task(self._expire_loop(), name="commands: expire"),
                 ]
                 await stop.wait()
                 self._stopping = True
                 self._wake.set()
-                # an MQTT client that is cancelled while it connects leaves its connection open
+                # cancelling an MQTT client while it connects would leave its connection open
                 await asyncio.wait({sending}, timeout=STOP_TIMEOUT_S)
                 for loop in loops:
                     loop.cancel()
@@ -123,15 +123,15 @@ class CommandDelivery:
                 for subscription in subscriptions:
                     await subscription.unsubscribe()
 
-    # --- what there is -----------------------------------------------------------------------------
-    async def _keep_loaded(self) -> None:
-        """Read all at the start, after a lost connection, and now and then: erasing tells nobody."""
+    # --- the commands ------------------------------------------------------------------------------
+    async def _load_loop(self) -> None:
+        """Read all commands at the start, after a reconnect, and periodically: erasures are not notified."""
         while True:
             reconnects = self._nc.stats["reconnects"]
             try:
                 await self._load()
             except LogError as error:
-                _log.debug("commands can't be read yet: %s", error)
+                _log.debug("cannot read the commands yet: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL_S)
                 continue
             until_s = time.monotonic() + RELOAD_INTERVAL_S
@@ -140,47 +140,46 @@ class CommandDelivery:
 
     async def _load(self) -> None:
         for id_, entry in (await self._seen_bucket.newest()).items():
-            self._see(id_, entry.value)
-        self._heard.clear()
-        kept = {command_key(command): command for command in await self._commands.all()}
-        # what is heard while all are read is newer
-        for key in {*self._waiting, *self._finished} - kept.keys() - self._heard:
-            self._waiting.pop(key, None)
+            self._update_seen(id_, entry.value)
+        self._updated.clear()
+        stored = {command_key(command): command for command in await self._commands.all()}
+        # updates received during the read are newer
+        for key in {*self._open, *self._finished} - stored.keys() - self._updated:
+            self._open.pop(key, None)
             self._finished.pop(key, None)
-        for key in kept.keys() - self._heard:
-            self._take(kept[key])
+        for key in stored.keys() - self._updated:
+            self._update(stored[key])
 
     async def _on_command(self, msg: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
             if msg.data:
                 command = msgspec.json.decode(msg.data, type=Command)
-                self._heard.add(command_key(command))
-                self._take(command)
+                self._updated.add(command_key(command))
+                self._update(command)
 
-    def _take(self, command: Command) -> None:
+    def _update(self, command: Command) -> None:
         key = command_key(command)
         if command.state not in OPEN_STATES:
-            self._waiting.pop(key, None)
+            self._open.pop(key, None)
             self._finished[key] = command
-        elif key in self._waiting:
-            self._waiting[key].command = command
+        elif key in self._open:
+            self._open[key].command = command
         else:
-            self._waiting[key] = _OpenCommand(command)
+            self._open[key] = _OpenCommand(command)
             self._wake.set()
 
-    # --- who is there ------------------------------------------------------------------------------
+    # --- connected devices -------------------------------------------------------------------------
     async def _on_seen(self, msg: Msg) -> None:
         id_ = msg.subject.rpartition(".")[2]
-        came = self._see(id_, msg.data)
-        if came:
+        if self._update_seen(id_, msg.data):
             due_s = self._clock() + SUBSCRIBE_DELAY_S
-            for waiting in self._waiting.values():
-                if waiting.command.device == id_:
-                    waiting.due_s, waiting.sendings = due_s, 0
+            for each in self._open.values():
+                if each.command.device == id_:
+                    each.due_s, each.attempts = due_s, 0
             self._wake.set()
 
-    def _see(self, id_: str, value: bytes) -> bool:
-        """Remember whether a device is there; whether it is (again)."""
+    def _update_seen(self, id_: str, value: bytes) -> bool:
+        """Record whether a device is connected, and return it."""
         try:
             seen = msgspec.json.decode(value, type=Seen)
         except msgspec.MsgspecError:
@@ -190,7 +189,7 @@ class CommandDelivery:
         return seen.connected
 
     # --- sending -----------------------------------------------------------------------------------
-    async def _keep_sending(self) -> None:
+    async def _send_loop(self) -> None:
         for broker in cycle(self._brokers):
             try:
                 async with broker.client("headcount-commands") as client:
@@ -198,63 +197,63 @@ class CommandDelivery:
                         await self._send_due(client)
                     return
             except (aiomqtt.MqttError, CertificateError) as error:
-                _log.info("commands: %s: no connection (%s), trying again", broker, error)
+                _log.info("commands: cannot connect to %s (%s); trying again", broker, error)
                 await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _send_due(self, client: aiomqtt.Client) -> None:
-        """Send what is due, and wait for what is next."""
+        """Send the commands that are due, and wait for the next one."""
         self._wake.clear()
         now_s = self._clock()
-        for waiting in [w for w in self._waiting.values() if w.due_s <= now_s]:
-            await self._send(client, waiting, now_s)
-        next_s = min((w.due_s for w in self._waiting.values()), default=math.inf)
+        for each in [each for each in self._open.values() if each.due_s <= now_s]:
+            await self._send(client, each, now_s)
+        next_s = min((each.due_s for each in self._open.values()), default=math.inf)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(
                 self._wake.wait(), min(RELOAD_INTERVAL_S, max(0.0, next_s - self._clock()))
             )
 
-    async def _send(self, client: aiomqtt.Client, waiting: _OpenCommand, now_s: float) -> None:
-        command = waiting.command
+    async def _send(self, client: aiomqtt.Client, due: _OpenCommand, now_s: float) -> None:
+        command = due.command
         if command.expires <= now_s:
-            waiting.due_s = math.inf  # `_keep_tidy` ends it
+            due.due_s = math.inf  # `_expire_loop` ends it
             return
         absent = self._connected.get(command.device) is False
-        if not absent or waiting.sendings:
+        if not absent or due.attempts:
             topic = COMMAND_TOPIC.format(site=command.site, kind=command.kind, device=command.device)
             await client.publish(topic, msgspec.json.encode(command_message(command)), qos=1)
             if command.state == "queued" and not absent:
-                with contextlib.suppress(LogError):  # the next sending says it again
-                    await self._commands.sent(command, now_s)
-        pause_s = ABSENT_PAUSE_S if absent else self._pauses_s[min(waiting.sendings, len(self._pauses_s) - 1)]
-        waiting.sendings += 1
-        if waiting.due_s <= now_s:  # else the device came meanwhile
-            waiting.due_s = self._clock() + pause_s
+                with contextlib.suppress(LogError):  # the next attempt writes it again
+                    await self._commands.mark_sent(command, now_s)
+        pause_s = ABSENT_PAUSE_S if absent else self._pauses_s[min(due.attempts, len(self._pauses_s) - 1)]
+        due.attempts += 1
+        if due.due_s <= now_s:  # else the device connected meanwhile
+            due.due_s = self._clock() + pause_s
 
-    # --- answers and ends --------------------------------------------------------------------------
+    # --- answers and expiry ------------------------------------------------------------------------
     async def _on_ack(self, msg: Msg) -> None:
         _, site, kind, device, _ = msg.subject.split(".")
         ack = decode_ack(msg.data)
-        if ack is None or f"{device}.{ack.id}" not in self._waiting:
+        if ack is None or f"{device}.{ack.id}" not in self._open:
             return
-        with contextlib.suppress(LogError):  # it is sent again, and answered again
-            await self._commands.answered(site, kind, device, ack, self._clock())
+        with contextlib.suppress(LogError):  # the command is sent and answered again
+            await self._commands.record_answer(site, kind, device, ack, self._clock())
 
-    async def _keep_tidy(self) -> None:
-        """End what is over, and erase what has been over for long."""
+    async def _expire_loop(self) -> None:
+        """Expire open commands, and erase finished ones when they have been stored long enough."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             now_s = self._clock()
             try:
-                for waiting in [w for w in self._waiting.values() if ends_s(w.command) <= now_s]:
-                    await self._commands.expire(waiting.command, now_s)
+                for each in [each for each in self._open.values() if ends_s(each.command) <= now_s]:
+                    await self._commands.expire(each.command, now_s)
                 for key, command in [(k, c) for k, c in self._finished.items() if ends_s(c) <= now_s]:
                     await self._commands.erase(command.device, command.id)
                     self._finished.pop(key, None)
             except LogError as error:
-                _log.debug("commands can't be tidied up now: %s", error)
+                _log.debug("cannot expire commands now: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL_S)
 
 
 async def run(nc: Client, brokers: Sequence[MqttBroker], stop: asyncio.Event) -> None:
-    """The loop of the role `devices` that delivers commands."""
+    """Deliver commands until `stop` is set: a task of the role `devices`."""
     await CommandDelivery(nc, brokers).run(stop)

@@ -1,9 +1,9 @@
-"""Commands to devices: kept until they are answered or over, and a day longer; see `delivery` for sending.
+"""Commands to devices: stored until answered or expired, and a day longer; `command_delivery` sends them.
 
-    queued ──▶ sent ──▶ acknowledged | refused      what the device says on …/ack
-       └────────┴─────▶ expired                     nobody said anything in time
+    queued ──▶ sent ──▶ acknowledged | refused      the device's answer on …/ack
+       └────────┴─────▶ expired                     no answer in time
 
-`sent` says that the broker has it; that it arrived is only known when the device answers.
+`sent` means that the broker has the command; only the device's answer shows that it arrived.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from headcount.messages.records import Command
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.kv import Bucket
 
-#: Of one device: that wait for an answer, and that are kept at all.
+#: Maximum number of open and of stored commands per device.
 MAX_OPEN, MAX_STORED = 20, 200
 MAX_TEXT_CHARS = 256
 DEFAULT_EXPIRES_S, MAX_EXPIRES_S = 86_400.0, 7 * 86_400.0
 INTERVAL_RANGE_S = (1.0, 86_400.0)
-#: How long a finished command can still be looked at.
+#: Time for which a finished command is stored.
 RETENTION_S = 86_400.0
 OPEN_STATES = frozenset({"queued", "sent"})
-#: What an answer may have; longer ones are none.
+#: Longer answers are ignored.
 MAX_ACK_BYTES = 4096
 COMMAND_ID = re.compile(r"[0-9a-f]{16}")
 _ATTEMPTS = 8
 
 
 class CommandStore:
-    """The commands of all devices, in the bucket COMMAND. Every call raises LogError if the log doesn't answer."""
+    """The commands of all devices, in the bucket COMMAND; every call raises LogError if NATS does not answer."""
 
     def __init__(self, bucket: Bucket) -> None:
-        """Work on the bucket COMMAND."""
+        """Use the bucket COMMAND."""
         self._bucket = bucket
 
-    # --- for those who command -------------------------------------------------------------------
+    # --- for operators ---------------------------------------------------------------------------
     async def prepare(
         self,
         site: str,
@@ -65,13 +65,13 @@ class CommandStore:
             device: its id.
             command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds) or `command_message` (with text).
             now_s: Unix seconds.
-            expires_s: for so many seconds it is tried.
-            interval_s: a fix every so many seconds.
-            until: when the device goes on.
-            text: what it shows.
+            expires_s: seconds until it expires.
+            interval_s: seconds between two fixes.
+            until: when the pause ends.
+            text: to show on the device.
 
         Raises:
-            DeviceError: the command isn't usable, or too many wait for this device.
+            DeviceError: the command is not valid, or the device has too many.
         """
         made = Command(
             id=secrets.token_hex(8),
@@ -86,13 +86,10 @@ class CommandStore:
             text=text,
         )
         validate_command(made)
-        kept = await self.of(device)
-        if sum(each.state in OPEN_STATES for each in kept) >= MAX_OPEN or len(kept) >= MAX_STORED:
-            raise DeviceError(
-                "command",
-                f"{MAX_OPEN} wait for this device already",
-                "Withdraw some, or wait for its answers",
-            )
+        stored = await self.of(device)
+        if sum(each.state in OPEN_STATES for each in stored) >= MAX_OPEN or len(stored) >= MAX_STORED:
+            remedy = "Withdraw some, or wait for the device's answers"
+            raise DeviceError("command", f"the device has {MAX_OPEN} open commands already", remedy)
         return made
 
     async def queue(self, made: Command) -> None:
@@ -107,43 +104,43 @@ class CommandStore:
 
     async def of(self, device: str) -> list[Command]:
         """The commands of a device, newest first."""
-        if ID.fullmatch(device) is None:  # keys may hold wildcards
+        if ID.fullmatch(device) is None:  # a key could contain wildcards
             return []
         entries = await self._bucket.newest(f"{device}.*")
         found = [msgspec.json.decode(entry.value, type=Command) for entry in entries.values()]
         return sorted(found, key=lambda command: (command.created, command.id), reverse=True)
 
     async def get(self, device: str, command: str) -> Command | None:
-        """One command."""
+        """One command of a device."""
         return (await self._entry(device, command))[0]
 
     async def withdraw(self, device: str, command: str) -> bool:
-        """Send it no more and erase it; whether there was one."""
+        """Stop sending a command and erase it; False: it does not exist."""
 
         def withdrawn(found: Command) -> Command:
             return msgspec.structs.replace(found, state="expired", text=None, answer="withdrawn")
 
-        # who delivers is told by what is written, and not by what is erased
+        # the delivery is notified of writes, not of erasures
         if await self.update(device, command, withdrawn) is None:
             return False
         await self.erase(device, command)
         return True
 
     async def erase_all(self, device: str) -> int:
-        """Overwrite everything of a device; how many commands that were."""
-        kept = await self.of(device)
-        for each in kept:
+        """Overwrite all commands of a device; returns their number."""
+        stored = await self.of(device)
+        for each in stored:
             await self.withdraw(device, each.id)
-        return len(kept)
+        return len(stored)
 
-    # --- for those who deliver -------------------------------------------------------------------
+    # --- for the delivery ------------------------------------------------------------------------
     async def all(self) -> list[Command]:
-        """All that is kept."""
+        """All stored commands."""
         entries = await self._bucket.newest()
         return [msgspec.json.decode(entry.value, type=Command) for entry in entries.values()]
 
-    async def sent(self, command: Command, now_s: float) -> None:
-        """The broker has taken it for the first time."""
+    async def mark_sent(self, command: Command, now_s: float) -> None:
+        """Record that the broker has accepted a command for the first time."""
 
         def changed(found: Command) -> Command | None:
             return (
@@ -152,8 +149,10 @@ class CommandStore:
 
         await self.update(command.device, command.id, changed)
 
-    async def answered(self, site: str, kind: str, device: str, ack: Ack, now_s: float) -> Command | None:
-        """Take a device's answer; None if it waits for none."""
+    async def record_answer(
+        self, site: str, kind: str, device: str, ack: Ack, now_s: float
+    ) -> Command | None:
+        """Record a device's answer; None: no open command matches it."""
         state = "acknowledged" if ack.ok else "refused"
 
         def changed(found: Command) -> Command | None:
@@ -165,23 +164,23 @@ class CommandStore:
         return await self.update(device, ack.id, changed)
 
     async def expire(self, command: Command, now_s: float) -> None:
-        """Its time is over."""
+        """Mark an open command as expired."""
 
         def changed(found: Command) -> Command | None:
-            over = found.state in OPEN_STATES and found.expires <= now_s
-            return msgspec.structs.replace(found, state="expired") if over else None
+            expired = found.state in OPEN_STATES and found.expires <= now_s
+            return msgspec.structs.replace(found, state="expired") if expired else None
 
         await self.update(command.device, command.id, changed)
 
     async def erase(self, device: str, command: str) -> None:
-        """Overwrite it on disk."""
+        """Overwrite a command on disk."""
         if ID.fullmatch(device) is not None and COMMAND_ID.fullmatch(command) is not None:
             await self._bucket.erase(f"{device}.{command}")
 
     async def update(
         self, device: str, command: str, change: Callable[[Command], Command | None]
     ) -> Command | None:
-        """Change a command by compare-and-set; `change` says None where there is nothing to change."""
+        """Change a command by compare-and-set; None: it does not exist, or `change` returned None."""
         for _ in range(_ATTEMPTS):
             found, revision = await self._entry(device, command)
             after = None if found is None else change(found)
@@ -205,19 +204,19 @@ class CommandStore:
 
 
 def command_key(command: Command) -> str:
-    """Under which a command is kept."""
+    """The key of a command."""
     return f"{command.device}.{command.id}"
 
 
 def ends_s(command: Command) -> float:
-    """When a command stops being looked after: it expires, or, finished, is erased (Unix seconds)."""
+    """When an open command expires, or a finished one is erased (Unix seconds)."""
     if command.state in OPEN_STATES:
         return command.expires
     return (command.answered or command.expires) + RETENTION_S
 
 
 def command_message(command: Command) -> CommandSent:
-    """What the device gets."""
+    """The message to the device."""
     return CommandSent(
         id=command.id,
         command=command.command,
@@ -229,7 +228,7 @@ def command_message(command: Command) -> CommandSent:
 
 
 def decode_ack(payload: bytes) -> Ack | None:
-    """A device's answer; None where it is none."""
+    """Decode a device's answer; None: it is not valid."""
     if len(payload) > MAX_ACK_BYTES:
         return None
     try:
@@ -240,24 +239,26 @@ def decode_ack(payload: bytes) -> Ack | None:
 
 
 def validate_command(command: Command) -> None:
-    """Refuse what no device could do.
+    """Check the fields of a command.
 
     Raises:
-        DeviceError: with the field, and what it may be.
+        DeviceError: a field is not valid.
     """
     if ID.fullmatch(command.device) is None:
         raise DeviceError(
-            f"device {command.device[:64]!r}", "is no id", "`headcount device list` has all of them"
+            f"device {command.device[:64]!r}",
+            "is not a valid id",
+            "`headcount device list` shows all devices",
         )
     lasts_s = command.expires - command.created
     if not 1.0 <= lasts_s <= MAX_EXPIRES_S:
         raise DeviceError(
-            "expires", f"is not within 1 second and {MAX_EXPIRES_S / 86_400:g} days", "Choose another"
+            "expires", f"must be within 1 second and {MAX_EXPIRES_S / 86_400:g} days", "Change it"
         )
     wanted = {"interval": "interval_s", "pause": "until", "message": "text"}.get(command.command)
     for name in ("interval_s", "until", "text"):
         if (getattr(command, name) is not None) != (name == wanted):
-            problem = "is missing" if name == wanted else "doesn't go with it"
+            problem = "is required" if name == wanted else "is not allowed"
             raise DeviceError(
                 f"command {command.command}", f"{name} {problem}", "See docs/guides/commands.md"
             )
@@ -265,17 +266,17 @@ def validate_command(command: Command) -> None:
 
 
 def _check_values(command: Command) -> None:
-    least, most = INTERVAL_RANGE_S
-    if command.interval_s is not None and not least <= command.interval_s <= most:
-        raise DeviceError("interval_s", f"is not within {least:g} and {most:g} seconds", "Choose another")
+    min_s, max_s = INTERVAL_RANGE_S
+    if command.interval_s is not None and not min_s <= command.interval_s <= max_s:
+        raise DeviceError("interval_s", f"must be within {min_s:g} and {max_s:g} seconds", "Change it")
     if command.until is not None:
         ahead_s = command.until - command.created
         if not math.isfinite(ahead_s) or not 0 < ahead_s <= MAX_EXPIRES_S:
             raise DeviceError(
-                "until", f"is not within the next {MAX_EXPIRES_S / 86_400:g} days", "Choose another"
+                "until", f"must be within the next {MAX_EXPIRES_S / 86_400:g} days", "Change it"
             )
     if command.text is not None and not (0 < len(command.text) <= MAX_TEXT_CHARS and _is_text(command.text)):
-        raise DeviceError("text", f"is not 1 to {MAX_TEXT_CHARS} printable characters", "Shorten it")
+        raise DeviceError("text", f"must be 1 to {MAX_TEXT_CHARS} printable characters", "Change it")
 
 
 def _is_text(text: str) -> bool:

@@ -1,9 +1,9 @@
-"""What each may publish and hear: devices their own and the public's, programs by their role; pure.
+"""Permissions to publish and subscribe: of devices, and of programs by their role; pure.
 
-The server checks rights on the subject after its mapping, so a device's fix is named twice: as it is
-published and as it stands in the log. No right of a device has a wildcard where another device's id, or
-another kind's or site's name, could stand: it can neither speak as another nor hear that there is one.
-What QoS 1 needs inside of the server ($MQTT.…) the server does itself, and MQTT clients can't name it.
+The server checks permissions on the subject after its mapping, so a device's fix needs two: for the subject
+as published and as stored in the log. No permission of a device has a wildcard in the place of a device, kind
+or site: a device can neither publish as another one nor learn that it exists. The subjects that QoS 1 needs
+inside the server ($MQTT.…) are the server's own; MQTT clients cannot use them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from headcount.messages.topics import Kind
 
 #: The largest message of a device; the streams take no larger ones.
 MAX_PAYLOAD_BYTES = 64 << 10
-#: Subscriptions of one connection.
+#: Maximum number of subscriptions of one connection.
 MAX_SUBSCRIPTIONS = 50
-#: What hears more than the public has, and the scope of the API that stands for it.
+#: Topics that the public has no access to, each with the API scope that grants it.
 EXACT, EVENTS = ("exact", "counts:exact"), ("events", "events:read")
 #: The user name of programs; their password is their token.
 PROGRAM_USER = "token"
@@ -26,16 +26,16 @@ PROGRAM_USER = "token"
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects (NATS) that somebody may publish to and subscribe to."""
+    """NATS subjects that a client may publish to and subscribe to."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    subscriptions: int = MAX_SUBSCRIPTIONS
-    payload_bytes: int = MAX_PAYLOAD_BYTES
+    max_subscriptions: int = MAX_SUBSCRIPTIONS
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
 
 
 class DeviceIdentity(Protocol):
-    """Of a device, what its rights depend on."""
+    """The fields of a device on which its permissions depend."""
 
     id: str
     site: str
@@ -45,7 +45,7 @@ class DeviceIdentity(Protocol):
 
 
 def device_permissions(device: DeviceIdentity) -> Permissions | None:
-    """A device's rights; None: it isn't let in."""
+    """A device's permissions; None: it may not connect."""
     if device.status not in {"active", "paused"}:
         return None
     own = f"headcount.{device.site}.{device.kind}.{device.id}"
@@ -70,9 +70,12 @@ def device_permissions(device: DeviceIdentity) -> Permissions | None:
 
 
 def program_permissions(role: Role, sites: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Permissions:
-    """A program's rights on these sites (none named: on all): it publishes nothing.
+    """A program's permissions; it publishes nothing.
 
-    `scopes` narrow what the role has; none named: all of it.
+    Args:
+        role: the role of its token.
+        sites: the sites of its token; empty = all.
+        scopes: the scopes of its token, which narrow the role; empty = all of the role's.
     """
     more = {"public": (), "viewer": (EXACT,)}.get(role, (EXACT, EVENTS))
     names = ("counts", "site", *(name for name, scope in more if not scopes or scope in scopes))
@@ -86,5 +89,5 @@ def program_permissions(role: Role, sites: tuple[str, ...] = (), scopes: tuple[s
 
 
 def _with_parent(subject: str) -> tuple[str, ...]:
-    """MQTT's `counts/#` also means `counts` itself; `site` has nothing below it."""
+    """MQTT's `counts/#` includes `counts` itself; nothing is below `site`."""
     return (subject,) if subject.endswith(".site") else (subject, f"{subject}.>")

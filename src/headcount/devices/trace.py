@@ -1,8 +1,7 @@
-"""Why is it (not) counted: a device's messages of the last hour, judged once more and explained.
+"""Device trace: the messages of the last hour, judged again and explained, show why a device is (not) counted.
 
-Nothing is kept for it. What the log has of the device is read and given to an engine of its own. That one
-begins with nothing, so what the device did before its oldest message here isn't known to it; what the
-counting worker knows is told beside.
+Nothing is stored for a trace. The device's messages are read from the log and passed to a separate engine,
+which does not know anything from before the oldest message. The trace also has the counting worker's state.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from headcount.messaging.payloads import rows
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 500
 _REPLY_TIMEOUT_S = 1.0
-#: Traces that are computed at the same time: each is a second of a core at most.
+#: Concurrent computations: each takes up to a second of a core.
 _MAX_CONCURRENT = 1
 
 
 class TraceEntry(msgspec.Struct, kw_only=True):
-    """One message of the device, oldest first in a trace; times are RFC 3339 in UTC."""
+    """One message of the device; times are RFC 3339 in UTC."""
 
     received: str
     what: str  # fix, online, offline, forgotten
@@ -54,26 +53,26 @@ class TraceEntry(msgspec.Struct, kw_only=True):
 
 
 class DeviceTrace(msgspec.Struct, kw_only=True):
-    """What became of a device's messages, and what is known of it now."""
+    """The messages of a device with their effects, oldest first, and its present state."""
 
     site: str
     kind: Kind
     device: str
-    since: str  # the replay begins there, from nothing
-    truncated: bool  # the log has older messages of the hour, too many to read
+    since: str  # start of the replay, without earlier state
+    truncated: bool  # the log has older messages of the hour that were not read
     messages: int
     lines: list[TraceEntry]
-    left: list[dict[str, Any]]  # changes since the last message: it fell silent
-    zones: list[str]  # where the replay ends
-    live: dict[str, Any] | None  # what the counting worker knows; None = it doesn't answer
-    agrees: bool | None  # whether both are in the same zones
+    left: list[dict[str, Any]]  # changes since the last message, by expired holds
+    zones: list[str]  # at the end of the replay
+    live: dict[str, Any] | None  # the counting worker's state; None = no answer
+    agrees: bool | None  # whether replay and worker have the same zones
 
 
 class DeviceTracer:
-    """Traces devices of one site; the site's zones are prepared when the first one is asked for."""
+    """Traces devices of one site; the first trace prepares the site's zones."""
 
     def __init__(self, site: Site, partitions: int) -> None:
-        """Trace on this site, whose log is cut into so many partitions."""
+        """Trace on a site with this number of log partitions."""
         self._site = site
         self._partitions = partitions
         self._zones: Zones | None = None
@@ -89,17 +88,17 @@ class DeviceTracer:
         limit: int = DEFAULT_LIMIT,
         names: Mapping[int, str] | None = None,
     ) -> DeviceTrace:
-        """The last `limit` messages of a device, explained.
+        """Explain the last `limit` messages of a device.
 
         Args:
-            nc: connected with all rights.
-            kind: the device's.
+            nc: connected with all permissions.
+            kind: the device's kind.
             device: its id.
-            limit: so many lines, the newest.
-            names: the device's pseudonyms by day, so that it is seen where it was to be forgotten.
+            limit: maximum number of lines, the newest.
+            names: the device's pseudonyms by day, to recognise markers that removed it.
 
         Raises:
-            LogError: the log doesn't answer.
+            LogError: NATS does not answer.
         """
         partition = partition_of(self._site.id, device, self._partitions)
         now_s = time.time()
@@ -109,7 +108,7 @@ class DeviceTracer:
         except NoAnswerError:
             live = None
         async with self._turn:
-            many, lines, left, zones = await asyncio.to_thread(
+            count, lines, left, zones = await asyncio.to_thread(
                 self._explained, messages, partition, kind, device, limit, dict(names or {}), now_s
             )
         return DeviceTrace(
@@ -118,7 +117,7 @@ class DeviceTracer:
             device=device,
             since=iso(messages.since_s),
             truncated=messages.since_s > now_s - LOG_S,
-            messages=many,
+            messages=count,
             lines=lines,
             left=left,
             zones=zones,
@@ -146,18 +145,18 @@ class DeviceTracer:
 
 
 async def kinds_in_log(nc: Client, site: str, device: str, partitions: int) -> list[Kind]:
-    """Of which kinds the log's last hour has messages of a device with this id; the one with most first."""
+    """The kinds under which the log has messages of this id, the most frequent first."""
     partition, now_s = partition_of(site, device, partitions), time.time()
     found = {kind: await messages_of(nc, partition, site, kind, device, now_s) for kind in KINDS}
     own = f"fix.{partition}.{site}.".encode()
-    many = {kind: sum(subject.startswith(own) for subject in each.subjects) for kind, each in found.items()}
-    return sorted((kind for kind in KINDS if many[kind]), key=lambda kind: -many[kind])
+    count = {kind: sum(subject.startswith(own) for subject in each.subjects) for kind, each in found.items()}
+    return sorted((kind for kind in KINDS if count[kind]), key=lambda kind: -count[kind])
 
 
 def messages_for_explainer(
     messages: Messages, partition: int, site: str, kind: Kind, names: Mapping[int, str]
 ) -> list[Heard]:
-    """The messages as the explainer takes them; marks that mean other devices are left out."""
+    """The messages for the explainer, without markers of other devices."""
     forget = FORGET_SUBJECT.format(partition=partition).encode()
     own = [n for n, subject in enumerate(messages.subjects) if subject != forget]
     seq = np.array([messages.seq[n] for n in own], dtype=np.int64)
@@ -209,15 +208,15 @@ async def device_state(nc: Client, partition: int, kind: Kind, device: str) -> d
 
 
 def _trace_entry(explained: Explained) -> TraceEntry:
-    said = explained.heard
-    what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten"}.get(said.what, "online")
+    message = explained.heard
+    what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten"}.get(message.what, "online")
     return TraceEntry(
-        received=iso(said.received_s),
+        received=iso(message.received_s),
         what=what,
-        t=_iso_or_none(said.t_s),
-        lat=_finite_or_none(said.lat_deg),
-        lon=_finite_or_none(said.lon_deg),
-        acc=_finite_or_none(said.acc_m) or None,
+        t=_iso_or_none(message.t_s),
+        lat=_finite_or_none(message.lat_deg),
+        lon=_finite_or_none(message.lon_deg),
+        acc=_finite_or_none(message.acc_m) or None,
         verdict=explained.verdict,
         rule=explained.rule,
         why=explained.why,
@@ -236,7 +235,7 @@ def _zone_change(change: Change) -> dict[str, Any]:
 def _iso_or_none(t_s: float) -> str | None:
     try:
         return iso(t_s)
-    except (ValueError, OverflowError, OSError):  # not a number, or not of this calendar
+    except (ValueError, OverflowError, OSError):  # not a number, or outside the calendar
         return None
 
 
@@ -245,5 +244,5 @@ def _finite_or_none(value: float) -> float | None:
 
 
 def is_unknown(trace: DeviceTrace) -> bool:
-    """Whether neither the log's hour nor the worker has heard of the device."""
+    """Whether neither the log nor the worker knows the device."""
     return not trace.messages and not trace.live
