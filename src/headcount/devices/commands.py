@@ -63,7 +63,7 @@ class CommandStore:
             site: of the device.
             kind: of the device.
             device: its id.
-            command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds) or `command_message` (with text).
+            command: `interval` (with interval_s), `report`, `pause` (with until, Unix seconds) or `message` (with text).
             now_s: Unix seconds.
             expires_s: seconds until it expires.
             interval_s: seconds between two fixes.
