@@ -37,12 +37,6 @@ NOT_YET = {
     "CONTRIBUTING.md",
     "deploy/access/README.md",
     "deploy/tls/README.md",
-    "docs/reference/day.md",
-    "docs/reference/errors.md",
-    "docs/reference/figures.md",
-    "docs/reference/metrics.md",
-    "docs/reference/site-file.md",
-    "docs/reference/topics.md",
     # generated from help texts and OpenAPI
     "docs/reference/cli.md",
     "docs/reference/http.md",
