@@ -91,7 +91,7 @@ audit: env ## known weaknesses of what is locked, as far as the advisories can b
 	$(BIN)/python .ci/audit.py
 
 bench: env ## the figures of the documents, measured on this machine
-	$(BIN)/python src/headcount/lab/figures/run.py $(BENCH)
+	$(BIN)/python -m headcount.lab.figures.run_all $(BENCH)
 
 docs: env ## the documentation as a site, into site/
 	$(BIN)/mkdocs build --strict --quiet

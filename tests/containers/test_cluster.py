@@ -15,9 +15,9 @@ from docker.errors import NotFound
 from containers.drills import Done, Drill, api_answers, costs, counts, drill, scaling
 from containers.stack import Stack, engine, until
 from containers.watch import Watch, judge
-from headcount.lab.chaos.campus import campus
-from headcount.lab.chaos.hearing import Report
-from headcount.lab.chaos.load import load
+from headcount.lab.chaos.observer import Report
+from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.traffic import load
 from headcount.messages.counts import NUMBERS
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS

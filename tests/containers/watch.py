@@ -18,11 +18,11 @@ from nats.aio.client import Client
 from containers.stack import Stack, until
 from headcount.broker.nats_config import INTERNAL
 from headcount.history.writer import CONSUMER
-from headcount.lab.chaos.compare import Comparison, Evidence, compare
-from headcount.lab.chaos.hearing import Heard, Report, listen
-from headcount.lab.chaos.load import CONNECTIONS, Say
-from headcount.lab.chaos.log import read_day_keys, read_events, read_history, read_log
-from headcount.lab.chaos.senders import Sent, overlook_breaks, send
+from headcount.lab.chaos.comparison import Comparison, Evidence, compare
+from headcount.lab.chaos.independent_reader import read_day_keys, read_events, read_history, read_log
+from headcount.lab.chaos.mqtt_senders import Sent, overlook_breaks, send
+from headcount.lab.chaos.observer import Heard, Report, listen
+from headcount.lab.chaos.traffic import CONNECTIONS, Say
 from headcount.messages.topics import HISTORY_STREAM
 
 RETRY_S = 0.2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headcount.counting.edge_distance import MOST_M, SQUARE_M, Clearance
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.scenes import scene
+from headcount.lab.chaos.scenarios import scene
 
 
 @settings(max_examples=30)

@@ -14,7 +14,7 @@ from headcount.counting.fix_batch import Fixes
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.errors import SnapshotError
-from headcount.lab.chaos.scenes import scene
+from headcount.lab.chaos.scenarios import scene
 from headcount.messages.fixes import VERDICTS
 
 

@@ -16,7 +16,7 @@ from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import KINDS
-from headcount.lab.chaos.scenes import Scene, scene
+from headcount.lab.chaos.scenarios import Scene, scene
 
 SEEDS = st.integers(0, 2**63 - 1)
 

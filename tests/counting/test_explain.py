@@ -16,7 +16,7 @@ from headcount.counting.explain import Explained, Explainer, Heard
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import Oracle
-from headcount.lab.chaos.scenes import scene
+from headcount.lab.chaos.scenarios import scene
 from headcount.messages.fixes import VERDICTS
 from small_site import small_site
 

@@ -12,7 +12,7 @@ from counting.running import Counts, Runner
 from counting.walks import FIX, FORGET, OFFLINE, ONLINE, Message
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import Event, Oracle
-from headcount.lab.chaos.scenes import degrees
+from headcount.lab.chaos.scenarios import degrees
 
 CENTRE = (52.6738, -8.5725)
 T = 1_790_000_000.0

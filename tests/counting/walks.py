@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from headcount.lab.chaos.scenes import Scene
+from headcount.lab.chaos.scenarios import Scene
 
 START_S = 1_790_000_000.0
 #: All times are multiples of it, so that sums are exact and "at that very instant" can be met.

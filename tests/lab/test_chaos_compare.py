@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headcount.lab.chaos.campus import campus
-from headcount.lab.chaos.compare import KEPT, Comparison, Evidence, compare
-from headcount.lab.chaos.hearing import Report
-from headcount.lab.chaos.load import load
-from headcount.lab.chaos.log import Fix, Partition, Recorded, Row, Stored, Told, decoded
-from headcount.lab.chaos.truth import Truth, name_of
+from headcount.lab.chaos.comparison import KEPT, Comparison, Evidence, compare
+from headcount.lab.chaos.expected_counts import Truth, name_of
+from headcount.lab.chaos.independent_reader import Fix, Partition, Recorded, Row, Stored, Told, decoded
+from headcount.lab.chaos.observer import Report
+from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.traffic import load
 from headcount.messages.topics import partition_of
 
 SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000

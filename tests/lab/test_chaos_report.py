@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from headcount.lab.chaos.compare import Comparison
-from headcount.lab.chaos.faults import Applied
-from headcount.lab.chaos.hearing import Heard, Report
-from headcount.lab.chaos.log import Fix, Partition, Row
-from headcount.lab.chaos.picture import picture
+from headcount.lab.chaos.comparison import Comparison
+from headcount.lab.chaos.experiment import Plan, Proof
+from headcount.lab.chaos.fault_injection import Applied
+from headcount.lab.chaos.fault_schedule import Fault
+from headcount.lab.chaos.independent_reader import Fix, Partition, Row
+from headcount.lab.chaos.mqtt_senders import Sent
+from headcount.lab.chaos.observer import Heard, Report
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
-from headcount.lab.chaos.run import Plan, Proof
-from headcount.lab.chaos.schedule import Fault
-from headcount.lab.chaos.senders import Sent
+from headcount.lab.chaos.report import picture
 from headcount.lab.chaos.timeline import ages, bars, received
 
 START_S = 1_790_000_000

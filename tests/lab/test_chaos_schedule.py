@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from headcount.lab.chaos.campus import campus
-from headcount.lab.chaos.load import load
-from headcount.lab.chaos.log import decoded
-from headcount.lab.chaos.schedule import FIRST_S, LAST_S, MEANING, Fault, schedule
+from headcount.lab.chaos.fault_schedule import FIRST_S, LAST_S, MEANING, Fault, schedule
+from headcount.lab.chaos.independent_reader import decoded
+from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.traffic import load
 from headcount.worker.leases import TTL_S
 
 SEEDS = range(200)

@@ -21,11 +21,11 @@ from headcount.adapters.decoding import Canonical
 from headcount.adapters.device_aliases import Names
 from headcount.counting.site_file import parse_site
 from headcount.devices.registry_cache import RegistryCache
-from headcount.lab.load.curve import NIGHT, Day, pace, presence
-from headcount.lab.load.link import Broker, Link, Tally
-from headcount.lab.load.packets import CONNACK, PUBACK, Answers, Will, connect, publish
+from headcount.lab.load.day_profile import NIGHT, Day, pace, presence
+from headcount.lab.load.device_connection import Broker, Link, Tally
+from headcount.lab.load.latency_probes import Probed
+from headcount.lab.load.mqtt_packets import CONNACK, PUBACK, Answers, Will, connect, publish
 from headcount.lab.load.population import PROBE_ZONE, Message, bench_site, population, probe_place
-from headcount.lab.load.probes import Probed
 from headcount.sites.files import bundled_site
 from nats_fixture import open_broker
 

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from headcount.adapters.device_aliases import Names
 from headcount.devices.registry_cache import RegistryCache
-from headcount.lab.chaos.compare import Comparison
-from headcount.lab.chaos.log import Fix, Partition, Row
-from headcount.lab.load import drawing
+from headcount.lab.chaos.comparison import Comparison
+from headcount.lab.chaos.independent_reader import Fix, Partition, Row
+from headcount.lab.load import day_plots
 from headcount.lab.load.balance import Spread, table
-from headcount.lab.load.day import Plan, Run
-from headcount.lab.load.elastic import scaler_environment
-from headcount.lab.load.figures import (
+from headcount.lab.load.day_bench import Plan, Run
+from headcount.lab.load.day_statistics import (
     by_hour,
     changes,
     compared,
@@ -31,10 +30,11 @@ from headcount.lab.load.figures import (
     settled_samples,
     turns,
 )
-from headcount.lab.load.judge import Judgement, Stored, lost
-from headcount.lab.load.sending import Said
-from headcount.lab.load.usage import Meter, Usage, parts, role_of
-from headcount.lab.load.watch import Sample, spread
+from headcount.lab.load.process_usage import Meter, Usage, parts, role_of
+from headcount.lab.load.scaler_environment import scaler_environment
+from headcount.lab.load.sender_process import Said
+from headcount.lab.load.system_monitor import Sample, spread
+from headcount.lab.load.verification import Judgement, Stored, lost
 from headcount.runtime.proc import ProcessStat
 from headcount.scaling.scale_settings import ScaleSettings
 
@@ -125,7 +125,7 @@ def test_a_run_without_samples_has_figures_too() -> None:
     assert math.isnan(found.p99_s)
     assert "CPU seconds" in compared(found, found)
     assert per_thousand(run, PLAN) == ""
-    ET.fromstring(drawing.picture(run, None, PLAN))  # noqa: S314 - our own
+    ET.fromstring(day_plots.picture(run, None, PLAN))  # noqa: S314 - our own
 
 
 def test_the_text_says_what_was_saved() -> None:
@@ -145,11 +145,11 @@ def test_the_text_says_what_was_saved() -> None:
 def test_the_picture_is_valid_and_has_every_broker() -> None:
     """The picture is XML with a line for each broker that there was."""
     run = _run(_day())
-    svg = drawing.picture(run, run, PLAN)
+    svg = day_plots.picture(run, run, PLAN)
     root = ET.fromstring(svg)  # noqa: S314 - our own
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert {"b1", "b2", "fixed", "elastic"} <= set(texts)
-    assert "<pre>figures &lt;</pre>" in drawing.page(svg, "figures <", 1)
+    assert "<pre>figures &lt;</pre>" in day_plots.page(svg, "figures <", 1)
 
 
 @given(st.lists(st.floats(0, 10), min_size=1), st.floats(0, 1))

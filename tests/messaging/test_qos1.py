@@ -28,7 +28,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.devices.pseudonyms import PSEUDONYM_BYTES
 from headcount.errors import LogError
-from headcount.lab.chaos.disk import fill, release, small_disk
+from headcount.lab.chaos.small_disk import fill, release, small_disk
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.history import HistoryBatch

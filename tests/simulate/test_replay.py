@@ -22,7 +22,7 @@ from counting.test_engine_traces import campus_rows, read, town
 from counting.walks import FIX, Message, walk
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import KINDS, Row, replay
-from headcount.lab.chaos.scenes import scene
+from headcount.lab.chaos.scenarios import scene
 from headcount.simulate.replay import Replay
 from headcount.simulate.traces import read_trace
 from shared import shared

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.lab.chaos.log import Told, decoded, read_day_keys, read_stream
-from headcount.lab.chaos.log import read_events as every_event
+from headcount.lab.chaos.expected_counts import name_of
+from headcount.lab.chaos.independent_reader import Told, decoded, read_day_keys, read_stream
+from headcount.lab.chaos.independent_reader import read_events as every_event
 from headcount.lab.chaos.oracle import Numbers, Oracle, Row
-from headcount.lab.chaos.truth import name_of
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import KINDS, partition_of
 from system.running import Up

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from headcount.lab.chaos.system import Role
+from headcount.lab.chaos.chaos_system import Role
 from headcount.proxy.runtime_api import Runtime
 from headcount.runtime.ports import free_ports
 from headcount.settings import Settings

@@ -24,7 +24,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import Oracle
-from headcount.lab.chaos.scenes import scene
+from headcount.lab.chaos.scenarios import scene
 from headcount.messages.counts import PartitionCounts
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader

@@ -17,7 +17,7 @@ from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import KINDS, Oracle
-from headcount.lab.chaos.scenes import scene
+from headcount.lab.chaos.scenarios import scene
 from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from headcount import __version__
-from headcount.lab.load import balance, drawing
-from headcount.lab.load.day import Driver, Plan, Run, run_day
-from headcount.lab.load.figures import Figures, by_hour, compared, figures, per_thousand
+from headcount.lab.load import balance, day_plots
+from headcount.lab.load.day_bench import Driver, Plan, Run, run_day
+from headcount.lab.load.day_statistics import Figures, by_hour, compared, figures, per_thousand
 from headcount.proxy.haproxy_config import Balance
 from headcount.runtime.logs import configure_logging
 
@@ -112,10 +112,10 @@ def day_command(
         other = asyncio.run(run_day(plan, "fixed", shown.tell)) if fixed else None
     runs = [run for run in (elastic, other) if run is not None]
     text = _text(plan, elastic, other)
-    svg = drawing.picture(elastic, other, plan)
+    svg = day_plots.picture(elastic, other, plan)
     (out / "day.txt").write_text(text + "\n")
     (out / "day.svg").write_text(svg)
-    (out / "day.html").write_text(drawing.page(svg, text, seed))
+    (out / "day.html").write_text(day_plots.page(svg, text, seed))
     click.echo(text)
     for run in runs:
         for difference in run.judgement.comparison.differences[:SHOWN]:

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from headcount.lab.chaos.picture import picture
-from headcount.lab.chaos.run import Plan, Proof, Stage, median, prove
-from headcount.lab.chaos.schedule import Fault, in_words
+from headcount.lab.chaos.experiment import Plan, Proof, Stage, median, prove
+from headcount.lab.chaos.fault_schedule import Fault, in_words
+from headcount.lab.chaos.report import picture
 from headcount.messages.times import iso
 
 #: How many differences are shown in full.

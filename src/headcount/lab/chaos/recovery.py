@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from headcount.lab.chaos.hearing import Report
-from headcount.lab.chaos.schedule import Fault
+from headcount.lab.chaos.fault_schedule import Fault
+from headcount.lab.chaos.observer import Report
 
 #: A count that is older than this when we hear it isn't fresh.
 FRESH_S = 1.0

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from headcount.lab.chaos.hearing import Report
-from headcount.lab.chaos.log import Partition
+from headcount.lab.chaos.independent_reader import Partition
+from headcount.lab.chaos.observer import Report
 from headcount.lab.chaos.recovery import GAP_S
 
 

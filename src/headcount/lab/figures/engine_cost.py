@@ -16,7 +16,7 @@ from headcount.counting.engine import Engine
 from headcount.counting.fix_batch import F8, I4, I8, Fixes
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import Zones
-from headcount.lab.figures.campus import campus, degrees, side
+from headcount.lab.figures.bench_fixes import campus, degrees, side
 
 BATCH = 10_000
 #: Not measured: the zones learn their transitions.

@@ -18,10 +18,10 @@ from nats.aio.client import Client
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
-from headcount.lab.chaos.system import Role
-from headcount.lab.load.link import Broker, Link, Tally
+from headcount.lab.chaos.chaos_system import Role
+from headcount.lab.load.device_connection import Broker, Link, Tally
 from headcount.lab.load.population import Message
-from headcount.lab.load.watch import spread
+from headcount.lab.load.system_monitor import spread
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.units import Units
 from headcount.proxy.balancer import ProxySettings, opened

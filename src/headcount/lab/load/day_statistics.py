@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headcount.lab.load.curve import HOURS, Day
-from headcount.lab.load.day import Plan, Run
-from headcount.lab.load.watch import Sample, spread
+from headcount.lab.load.day_bench import Plan, Run
+from headcount.lab.load.day_profile import HOURS, Day
+from headcount.lab.load.system_monitor import Sample, spread
 
 #: Brokers have settled when their number hasn't changed for so long and none drains.
 SETTLED_S = 10.0

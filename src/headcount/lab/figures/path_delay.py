@@ -1,6 +1,6 @@
 """The whole path on one core and in memory: messages → columns → engine → counts and history rows.
 
-What the broker and the reader cost is not in it (src/headcount/lab/figures/pipeline.py has them). Times are this process's
+What the broker and the reader cost is not in it (src/headcount/lab/figures/pipeline_throughput.py has them). Times are this process's
 CPU time, so that a busy machine doesn't matter.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from headcount.counting.fix_batch import F8
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.lab.figures.campus import campus, degrees, side
+from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.messages.topics import partition_of
 from headcount.messaging.log_reader import Delivery
 from headcount.worker.partition import BATCH_ROWS, Partition

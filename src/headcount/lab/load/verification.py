@@ -18,11 +18,17 @@ from headcount.adapters.translator import DURABLE
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
-from headcount.lab.chaos.compare import Comparison, Evidence, compare
-from headcount.lab.chaos.hearing import Heard
-from headcount.lab.chaos.log import Partition, read_day_keys, read_events, read_history, read_log
-from headcount.lab.load.stack import Stack
-from headcount.lab.load.system import System
+from headcount.lab.chaos.comparison import Comparison, Evidence, compare
+from headcount.lab.chaos.independent_reader import (
+    Partition,
+    read_day_keys,
+    read_events,
+    read_history,
+    read_log,
+)
+from headcount.lab.chaos.observer import Heard
+from headcount.lab.load.compose_stack import Stack
+from headcount.lab.load.up_system import System
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM, Kind
 
 SETTLE_S = 60.0

@@ -19,7 +19,7 @@ import pyarrow as pa
 from headcount.counting.fix_batch import Fixes
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.lab.figures.campus import campus, degrees, side
+from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.worker.partition import Partition
 
 ZONES = 100

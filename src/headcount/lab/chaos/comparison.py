@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headcount.counting.totals import Totals
-from headcount.lab.chaos.hearing import Report
-from headcount.lab.chaos.log import Partition, Recorded, Stored, Told
+from headcount.lab.chaos.expected_counts import I4, At, Truth, name_of
+from headcount.lab.chaos.independent_reader import Partition, Recorded, Stored, Told
+from headcount.lab.chaos.observer import Report
 from headcount.lab.chaos.oracle import DAY_S, Event
-from headcount.lab.chaos.truth import I4, At, Truth, name_of
 from headcount.messages.times import HISTORY_TICK_S
 from headcount.messages.topics import KINDS
 

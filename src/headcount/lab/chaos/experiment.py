@@ -20,18 +20,24 @@ from nats.aio.client import Client
 
 from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
-from headcount.lab.chaos.campus import campus
-from headcount.lab.chaos.compare import Comparison, Evidence, compare
-from headcount.lab.chaos.disk import small_disk
-from headcount.lab.chaos.faults import Applied, apply_all, old_hours
-from headcount.lab.chaos.forgetting import forget_all, plan
-from headcount.lab.chaos.hearing import Heard, listen
-from headcount.lab.chaos.load import CONNECTIONS, Say, load
-from headcount.lab.chaos.log import Partition, read_day_keys, read_events, read_history, read_log
+from headcount.lab.chaos.chaos_system import System
+from headcount.lab.chaos.comparison import Comparison, Evidence, compare
+from headcount.lab.chaos.erasures import forget_all, plan
+from headcount.lab.chaos.fault_injection import Applied, apply_all, old_hours
+from headcount.lab.chaos.fault_schedule import Fault, schedule
+from headcount.lab.chaos.independent_reader import (
+    Partition,
+    read_day_keys,
+    read_events,
+    read_history,
+    read_log,
+)
+from headcount.lab.chaos.mqtt_senders import Sent, overlook_breaks, send
+from headcount.lab.chaos.observer import Heard, listen
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
-from headcount.lab.chaos.schedule import Fault, schedule
-from headcount.lab.chaos.senders import Sent, overlook_breaks, send
-from headcount.lab.chaos.system import System
+from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.small_disk import small_disk
+from headcount.lab.chaos.traffic import CONNECTIONS, Say, load
 from headcount.messages.topics import HISTORY_STREAM
 from headcount.worker.leases import TTL_S
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from headcount.lab.chaos.scenes import Scene
+from headcount.lab.chaos.scenarios import Scene
 
 CONNECTIONS = 6
 #: Fixes a second, drawn anew every so many seconds.

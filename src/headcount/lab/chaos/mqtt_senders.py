@@ -12,7 +12,7 @@ from typing import Any
 
 import aiomqtt
 
-from headcount.lab.chaos.load import Say
+from headcount.lab.chaos.traffic import Say
 from headcount.messages.topics import FIX_TOPIC, STATUS_TOPIC
 
 # the broker is killed on purpose: what the MQTT library says about that is of no interest

@@ -15,12 +15,12 @@ PAGE = HERE.parents[3] / "docs" / "reference" / "figures.md"
 #: What is run, and what its figures say.
 BENCHES = {
     "Engine": ["engine_cost", "--million"],
-    "Messages to history rows": ["path"],
-    "Pipeline": ["pipeline", "--seconds", "3", "--repeat", "5"],
-    "Stopping anywhere": ["handover"],
-    "History": ["history"],
-    "Connects": ["connects"],
-    "QoS 1": ["qos1", "plain", "acked", "--kills", "3"],
+    "Messages to history rows": ["path_delay"],
+    "Pipeline": ["pipeline_throughput", "--seconds", "3", "--repeat", "5"],
+    "Stopping anywhere": ["handover_time"],
+    "History": ["history_speed"],
+    "Connects": ["connection_rate"],
+    "QoS 1": ["qos1_cost", "plain", "acked", "--kills", "3"],
 }
 
 

@@ -26,7 +26,7 @@ from headcount.broker.core import Broker
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
 from headcount.broker.nats_process import WatchedServer
-from headcount.lab.figures.qos1 import PARTITIONS, PASSWORD, ask, connect, processor_s, send, stored
+from headcount.lab.figures.qos1_cost import PARTITIONS, PASSWORD, ask, connect, processor_s, send, stored
 from headcount.runtime.ports import free_ports
 
 WAYS = {"direct": (1, 0), "leaf": (1, 1), "leaves": (1, 2), "three": (3, 2)}

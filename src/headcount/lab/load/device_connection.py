@@ -15,7 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from headcount.lab.load.packets import CONNACK, DISCONNECT, PINGREQ, PUBACK, Answers, Will, connect, publish
+from headcount.lab.load.mqtt_packets import (
+    CONNACK,
+    DISCONNECT,
+    PINGREQ,
+    PUBACK,
+    Answers,
+    Will,
+    connect,
+    publish,
+)
 from headcount.lab.load.population import Message
 
 #: Messages that wait while the connection is broken; above that the oldest are dropped.

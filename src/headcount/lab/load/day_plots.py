@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from headcount.lab.load.curve import HOURS, Day
-from headcount.lab.load.day import Plan, Run
-from headcount.lab.load.figures import percentile, rates
+from headcount.lab.load.day_bench import Plan, Run
+from headcount.lab.load.day_profile import HOURS, Day
+from headcount.lab.load.day_statistics import percentile, rates
 
 WIDTH, LEFT, RIGHT, TOP = 1000.0, 64.0, 16.0, 34.0
 PANEL, SPACE = 92.0, 44.0

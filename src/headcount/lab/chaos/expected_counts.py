@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.lab.chaos.log import Partition, Row
+from headcount.lab.chaos.independent_reader import Partition, Row
 from headcount.lab.chaos.oracle import KINDS, Event, Oracle
 
 I4 = NDArray[np.int32]

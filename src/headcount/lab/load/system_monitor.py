@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headcount.errors import LogError
-from headcount.lab.load.usage import Meter, Usage
+from headcount.lab.load.process_usage import Meter, Usage
 from headcount.messaging.units import Units
 
 EVERY_S = 1.0

@@ -7,7 +7,7 @@ from random import Random
 
 from headcount.counting.site_file import parse_site
 from headcount.errors import SiteError
-from headcount.lab.chaos.scenes import Scene, scene
+from headcount.lab.chaos.scenarios import Scene, scene
 
 MOST_ZONES = 10
 #: What a site may say, in seconds, metres and metres a second; drawn for each run.

@@ -23,7 +23,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.devices.rate_limits import MqttRateLimits
 from headcount.devices.registry import Registry
-from headcount.lab.figures.qos1 import PARTITIONS, PASSWORD
+from headcount.lab.figures.qos1_cost import PARTITIONS, PASSWORD
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.history.retention import KEEP_S
-from headcount.lab.chaos import disk
-from headcount.lab.chaos.schedule import Fault
-from headcount.lab.chaos.system import System
+from headcount.lab.chaos import small_disk
+from headcount.lab.chaos.chaos_system import System
+from headcount.lab.chaos.fault_schedule import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ async def _happen(system: System, fault: Fault) -> str | None:
         case "history kill":
             system.history.send(signal.SIGKILL)
         case "full disk":
-            await asyncio.to_thread(disk.fill, system.data)
+            await asyncio.to_thread(small_disk.fill, system.data)
             await asyncio.sleep(fault.lasts_s)
-            disk.release(system.data)
+            small_disk.release(system.data)
         case "old hours":
             place_old_hours(system.data, time.time())
         case "duplicates":

@@ -18,7 +18,7 @@ from typing import Any, Self
 from nats.aio.client import Client
 
 from headcount.errors import HeadcountError
-from headcount.lab.load.system import connect, get
+from headcount.lab.load.up_system import connect, get
 from headcount.runtime.ports import free_ports
 
 READY_S = 120.0

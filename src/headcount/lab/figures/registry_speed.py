@@ -1,4 +1,4 @@
-"""The registry with many devices: `python -m headcount.lab.figures.registry [100000]`.
+"""The registry with many devices: `python -m headcount.lab.figures.registry_speed [100000]`.
 
 Registers them through an import, reads them whole, fills a copy in memory, and asks for pages of it.
 """

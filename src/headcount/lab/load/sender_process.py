@@ -1,4 +1,4 @@
-"""The process of senders: `python -m headcount.lab.load.sending`, its orders as JSON on standard input.
+"""The process of senders: `python -m headcount.lab.load.sender_process`, its orders as JSON on standard input.
 
 It prints a line of JSON each second, and at the end writes down every fix that was acknowledged.
 """
@@ -17,9 +17,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-from headcount.lab.load.curve import Day, pace, presence
-from headcount.lab.load.link import Broker, Link, Tally
-from headcount.lab.load.packets import Will
+from headcount.lab.load.day_profile import Day, pace, presence
+from headcount.lab.load.device_connection import Broker, Link, Tally
+from headcount.lab.load.mqtt_packets import Will
 from headcount.lab.load.population import Device, Message, population
 from headcount.runtime.signals import stop_on_signals
 

@@ -21,8 +21,8 @@ import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.lab.chaos.hearing import Heard, Report
-from headcount.lab.load.link import Broker, Link, Tally
+from headcount.lab.chaos.observer import Heard, Report
+from headcount.lab.load.device_connection import Broker, Link, Tally
 from headcount.lab.load.population import Message
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix

@@ -18,15 +18,15 @@ import msgspec
 from nats.aio.client import Client
 
 from headcount.errors import HeadcountError, LogError
-from headcount.lab.load.elastic import arguments, scaler_environment
-from headcount.lab.load.judge import Judgement, Name, judge, names_in
-from headcount.lab.load.link import ACK_CLASS_S, Broker
+from headcount.lab.load.compose_stack import Stack
+from headcount.lab.load.device_connection import ACK_CLASS_S, Broker
+from headcount.lab.load.latency_probes import Probes
 from headcount.lab.load.population import bench_site, probe_place
-from headcount.lab.load.probes import Probes
-from headcount.lab.load.sending import Orders, Said
-from headcount.lab.load.stack import Stack
-from headcount.lab.load.system import System
-from headcount.lab.load.watch import Sample, Watch
+from headcount.lab.load.scaler_environment import arguments, scaler_environment
+from headcount.lab.load.sender_process import Orders, Said
+from headcount.lab.load.system_monitor import Sample, Watch
+from headcount.lab.load.up_system import System
+from headcount.lab.load.verification import Judgement, Name, judge, names_in
 from headcount.messaging.units import Units
 from headcount.runtime.processes import stop_with_parent
 from headcount.sites.files import bundled_site
@@ -240,7 +240,7 @@ class _Day:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "headcount.lab.load.sending",
+                "headcount.lab.load.sender_process",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
-from headcount.lab.load.usage import parts
+from headcount.lab.load.process_usage import parts
 from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import all_processes

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from headcount.lab.chaos.experiment import Proof
+from headcount.lab.chaos.fault_schedule import in_words
 from headcount.lab.chaos.recovery import Gap, recovery_s
-from headcount.lab.chaos.run import Proof
-from headcount.lab.chaos.schedule import in_words
 from headcount.lab.chaos.timeline import Bar, ages, bars, received
 
 WIDTH, LEFT, RIGHT = 1160.0, 76.0, 16.0

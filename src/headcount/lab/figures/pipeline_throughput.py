@@ -32,7 +32,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.lab.figures.campus import LAT0, LON0, campus
+from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
 from headcount.messages.counts import PartitionCounts
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader

@@ -1,6 +1,6 @@
 """History: rows written per second on one core, bytes per fix, time of a question.
 
-Usage: python -m headcount.lab.figures.history [ROWS] [DEVICES]      (defaults: 2 000 000 rows, 20 000 devices)
+Usage: python -m headcount.lab.figures.history_speed [ROWS] [DEVICES]      (defaults: 2 000 000 rows, 20 000 devices)
 
 The rows are an hour of devices that stand or walk: 16 partitions, whole-second event times, positions
 with 7 decimals, in flushes of 200 000 rows as the writer makes them. "Written" is the way from batches
