@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from headcount.lab.load.usage import parts
+from headcount.lab.load.process_usage import parts
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import ProcessStat, all_processes, command_line
 
