@@ -15,8 +15,8 @@ from docker.errors import NotFound
 from containers.drills import Done, Drill, api_answers, costs, counts, drill, scaling
 from containers.stack import Stack, engine, until
 from containers.watch import Watch, judge
-from headcount.lab.chaos.observer import Report
-from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.observer import ObservedCounts
+from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.traffic import load
 from headcount.messages.counts import NUMBERS
 from headcount.messages.times import iso
@@ -96,8 +96,8 @@ class Run:
         seed = SystemRandom().randrange(10**6)
         print(f"seed {seed}")
         self._folder = folder
-        self._geojson = campus(seed).geojson
-        self._says = load(seed, campus(seed), load_s, [])
+        self._geojson = short_hold_scenario(seed).geojson
+        self._says = load(seed, short_hold_scenario(seed), load_s, [])
         self._site_id = self._geojson["features"][0]["properties"]["id"]
         self._site = folder / "site.geojson"
         self._site.write_text(json.dumps(self._geojson))
@@ -148,7 +148,7 @@ def numbers(said: dict[str, Any]) -> list[list[int]]:
     return [[zone[kind][name] for name in NUMBERS] for zone in said["zones"] for kind in KINDS]
 
 
-def told(reports: list[Report], at: str) -> list[list[int]]:
+def told(reports: list[ObservedCounts], at: str) -> list[list[int]]:
     """The sum of what the partitions told of an instant, as `numbers` has it."""
     values = {one.partition: one.values for one in reports if iso(one.at) == at}
     assert len(values) == PARTITIONS

@@ -20,9 +20,9 @@ from headcount.broker.nats_config import INTERNAL
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.independent_reader import read_day_keys, read_events, read_history, read_log
-from headcount.lab.chaos.mqtt_senders import Sent, overlook_breaks, send
-from headcount.lab.chaos.observer import Heard, Report, listen
-from headcount.lab.chaos.traffic import CONNECTIONS, Say
+from headcount.lab.chaos.mqtt_senders import SendCounters, overlook_breaks, send
+from headcount.lab.chaos.observer import Observations, ObservedCounts, listen
+from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage
 from headcount.messages.topics import HISTORY_STREAM
 
 RETRY_S = 0.2
@@ -57,12 +57,12 @@ async def _ignore(_: Exception) -> None:
 class Watch:
     """Load on the cluster and an ear to its counts, in a thread of their own, as a context manager."""
 
-    def __init__(self, stack: Stack, says: list[Say], site_id: str) -> None:
+    def __init__(self, stack: Stack, says: list[ScheduledMessage], site_id: str) -> None:
         """Send what `says` through the proxy from `start_s` on."""
-        self.sent = Sent()
+        self.sent = SendCounters()
         self.start_s = 0
         self._stack, self._says, self._site = stack, says, site_id
-        self._heard: list[Heard] = []
+        self._heard: list[Observations] = []
         self._problem: BaseException | None = None
         self._ready, self._end, self._loaded = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch")
@@ -94,7 +94,7 @@ class Watch:
         assert self._loaded.wait(seconds), f"{self.sent.messages} of {len(self._says)} sent"
 
     @property
-    def reports(self) -> list[Report]:
+    def reports(self) -> list[ObservedCounts]:
         """All counts so far, in the order in which they came."""
         return [report for heard in list(self._heard) for report in list(heard.reports)]
 

@@ -19,7 +19,7 @@ from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.lab.chaos.oracle import KINDS, Event, Numbers, Oracle
+from headcount.lab.chaos.oracle import KINDS, Oracle, OracleCount, OracleEvent
 from headcount.messages.fixes import VERDICTS
 
 REASONS = ("moved", "outside", "silent", "removed")
@@ -27,7 +27,7 @@ NO_VERDICT = 255
 #: Some day of the walks, which last weeks.
 FIRST_DAY = 1_790_000_000 // DAY_S
 NAMES = Pseudonyms({FIRST_DAY - 2 + i: bytes([i]) * 32 for i in range(200)})
-Counts = dict[str, dict[str, Numbers]]
+Counts = dict[str, dict[str, OracleCount]]
 
 
 class Look(NamedTuple):
@@ -41,13 +41,13 @@ class Outcome(NamedTuple):
     """What came of a list of messages."""
 
     verdicts: list[str | None]  # None for a status
-    events: dict[tuple[str, str], list[list[Event]]]  # of each device, in order; see `in_order`
+    events: dict[tuple[str, str], list[list[OracleEvent]]]  # of each device, in order; see `in_order`
     counts: list[Counts]  # one for each look
 
 
-def in_order(events: Iterable[Event]) -> dict[tuple[str, str], list[list[Event]]]:
+def in_order(events: Iterable[OracleEvent]) -> dict[tuple[str, str], list[list[OracleEvent]]]:
     """Each device's events in their order; those of one moment, in which zones have none, sorted."""
-    devices: dict[tuple[str, str], list[Event]] = {}
+    devices: dict[tuple[str, str], list[OracleEvent]] = {}
     for event in events:
         devices.setdefault((event.kind, event.device), []).append(event)
     return {
@@ -96,7 +96,7 @@ class Runner:
         self.site = site
         self.engine = engine or Engine(site, names=NAMES)
         self.verdicts: list[str | None] = []
-        self.events: list[Event] = []
+        self.events: list[OracleEvent] = []
         self.met: dict[tuple[str, int], tuple[str, str]] = {}  # name and day → who that is
 
     def feed(self, messages: Sequence[Message]) -> None:
@@ -169,7 +169,7 @@ class Runner:
             name = self.engine.names(np.array([slot], np.int32), day).tobytes().hex()
             change = "enter" if enter else "exit"
             self.events.append(
-                Event(change, self.site.zones[zone].id, *self.met[name, day], t, REASONS[reason], day)
+                OracleEvent(change, self.site.zones[zone].id, *self.met[name, day], t, REASONS[reason], day)
             )
 
     def _meet(self, messages: Sequence[Message]) -> None:
@@ -179,7 +179,7 @@ class Runner:
             self.met[NAMES.of(f"{m.kind}.{m.device}".encode(), day), day] = m.key
 
 
-def _numbers(four: list[int]) -> Numbers:
+def _numbers(four: list[int]) -> OracleCount:
     count, low, high, stale = four
     return count, low, high, stale
 

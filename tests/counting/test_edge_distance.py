@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from headcount.counting.edge_distance import MOST_M, SQUARE_M, Clearance
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.scenarios import scene
+from headcount.lab.chaos.scenarios import random_scenario
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**63 - 1))
 def test_no_outline_is_nearer_than_told(seed: int) -> None:
     """Wherever one asks, and however often, the nearest outline is at least as far as was said."""
-    site = parse_site(scene(Random(seed)).geojson, "scene")
+    site = parse_site(random_scenario(Random(seed)).geojson, "scene")
     clearance = Clearance(site)
     rng = np.random.default_rng(seed)
     min_x, min_y, max_x, max_y = site.zones[0].plane.bounds

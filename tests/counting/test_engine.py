@@ -14,14 +14,14 @@ from headcount.counting.fix_batch import Fixes
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.errors import SnapshotError
-from headcount.lab.chaos.scenarios import scene
+from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.fixes import VERDICTS
 
 
 @pytest.fixture(scope="module")
 def site() -> Site:
     """A campus with some zones."""
-    return parse_site(scene(Random(3), 8).geojson, "test")
+    return parse_site(random_scenario(Random(3), 8).geojson, "test")
 
 
 def at_centre(site: Site, device: list[int], what: list[int]) -> Fixes:
@@ -90,7 +90,7 @@ def test_a_silent_device_is_no_burden_for_ever(site: Site, what: int) -> None:
 
 def test_a_snapshot_of_another_site_is_refused(site: Site) -> None:
     """A state is worth nothing on another site."""
-    other = parse_site(scene(Random(4), 8).geojson, "test")
+    other = parse_site(random_scenario(Random(4), 8).geojson, "test")
     with pytest.raises(SnapshotError):
         Engine.restore(other, Engine(site, names=NAMES).snapshot())
 
@@ -98,7 +98,7 @@ def test_a_snapshot_of_another_site_is_refused(site: Site) -> None:
 def test_a_damaged_snapshot_is_refused(site: Site) -> None:
     """Whatever is cut off a snapshot's end, and what is none at all, is refused as one."""
     runner = Runner(site)
-    runner.feed(walk(Random(5), scene(Random(3), 8), 5, 100))
+    runner.feed(walk(Random(5), random_scenario(Random(3), 8), 5, 100))
     data = runner.engine.snapshot()
     for cut in [0, 1, 10, *range(20, len(data), 97), len(data) - 1]:
         with pytest.raises(SnapshotError):

@@ -16,7 +16,7 @@ from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import KINDS
-from headcount.lab.chaos.scenarios import Scene, scene
+from headcount.lab.chaos.scenarios import Scenario, random_scenario
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -25,7 +25,7 @@ SEEDS = st.integers(0, 2**63 - 1)
 class Case:
     """A campus, what was received there, and when somebody looked."""
 
-    scene: Scene
+    scene: Scenario
     messages: list[Message]
     looks: list[Look]
 
@@ -40,7 +40,7 @@ class Case:
 
 def case(rng: Random, devices: int, length: int, many_looks: int, most_zones: int = 12) -> Case:
     """A random case of about that size, whose last look is at the end."""
-    campus = scene(rng, most_zones)
+    campus = random_scenario(rng, most_zones)
     messages = walk(rng, campus, devices, length)
     at = looks(rng, messages, campus.waits_s, many_looks)
     return Case(campus, messages, [*at, Look(len(messages), messages[-1].received + 5e4)])
@@ -122,7 +122,7 @@ def test_a_restored_engine_has_the_same_future(seed: int) -> None:
         compare(expected, got, saved.messages, saved.looks)
 
 
-def _zones_of_others(rng: Random, campus: Scene) -> Zones:
+def _zones_of_others(rng: Random, campus: Scenario) -> Zones:
     """The prepared zones of a campus as another engine left them, which has met others first."""
     zones = Zones(parse_site(campus.geojson, "test"))
     other = Runner(zones.site, Engine(zones.site, zones, NAMES))

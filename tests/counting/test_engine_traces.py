@@ -16,7 +16,7 @@ import pytest
 from counting.running import Look, Runner, by_engine, by_oracle, compare
 from counting.walks import FIX, Message
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.oracle import Row, replay
+from headcount.lab.chaos.oracle import TraceRow, replay
 from shared import shared
 
 BUSES = ("capmetro_2015-03-08.csv.gz", "capmetro_2017-03-21.csv.gz", "liverpool_bus14.csv")
@@ -138,7 +138,7 @@ def test_a_campus_tick_by_tick() -> None:
     """An engine that is asked each minute counts what the oracle's replay counts."""
     geojson, messages = campus_rows(keep=20)
     runner, done = Runner(parse_site(geojson, "csusb")), 0
-    rows = [Row(m.t, m.device, m.kind, m.lat, m.lon) for m in messages]
+    rows = [TraceRow(m.t, m.device, m.kind, m.lat, m.lon) for m in messages]
     for at, sizes in replay(rows, geojson, 60):
         stop = done
         while stop < len(messages) and messages[stop].received <= at:

@@ -16,7 +16,7 @@ from headcount.counting.explain import Explained, Explainer, Heard
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import Oracle
-from headcount.lab.chaos.scenarios import scene
+from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.fixes import VERDICTS
 from small_site import small_site
 
@@ -36,7 +36,7 @@ def heard(message: Message) -> Heard:
 def test_it_is_what_the_engine_says(seed: int) -> None:
     """Of each device by itself: verdicts are those of the engine that counts all of them, events the oracle's."""
     rng = Random(seed)
-    campus = scene(rng, most_zones=8)
+    campus = random_scenario(rng, most_zones=8)
     messages = [m for m in walk(rng, campus, 4, 120) if m.what != FORGET]
     site = parse_site(campus.geojson, "test")
     everybody, oracle = Runner(site), Oracle(campus.geojson)

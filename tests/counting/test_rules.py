@@ -11,7 +11,7 @@ import pytest
 from counting.running import Counts, Runner
 from counting.walks import FIX, FORGET, OFFLINE, ONLINE, Message
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.oracle import Event, Oracle
+from headcount.lab.chaos.oracle import Oracle, OracleEvent
 from headcount.lab.chaos.scenarios import degrees
 
 CENTRE = (52.6738, -8.5725)
@@ -51,7 +51,7 @@ class Counter(Protocol):
     def counts(self, now: float) -> Counts:
         """All numbers then."""
 
-    def happened(self) -> list[Event]:
+    def happened(self) -> list[OracleEvent]:
         """The events until now."""
 
 
@@ -77,7 +77,7 @@ class ByOracle:
         """All numbers then."""
         return self.oracle.counts(now)
 
-    def happened(self) -> list[Event]:
+    def happened(self) -> list[OracleEvent]:
         """The events until now."""
         return self.oracle.events
 
@@ -98,7 +98,7 @@ class ByEngine:
         """All numbers then."""
         return self.runner.counts(now)
 
-    def happened(self) -> list[Event]:
+    def happened(self) -> list[OracleEvent]:
         """The events until now."""
         return self.runner.events
 
@@ -407,7 +407,7 @@ def test_offline_leaves_after_the_grace_where_the_site_says_so(
         counter.send(message)
     assert members(counter, last) == {"site"}
     assert members(counter, last + 0.125) == set()
-    assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + last, "silent", TODAY)
+    assert counter.happened()[-1] == OracleEvent("exit", "site", "person", "a", T + last, "silent", TODAY)
 
 
 def test_offline_never_prolongs(by: Maker) -> None:
@@ -499,7 +499,7 @@ def test_a_look_after_more_than_a_day_still_names_those_who_left(by: Maker) -> N
     counter = by(campus())
     counter.send(fix(0, 0, 0))
     assert members(counter, 1_000_000) == set()
-    assert counter.happened()[-1] == Event("exit", "site", "person", "a", T + 900, "silent", TODAY)
+    assert counter.happened()[-1] == OracleEvent("exit", "site", "person", "a", T + 900, "silent", TODAY)
 
 
 def test_who_is_forgotten_has_never_been_here(by: Maker) -> None:

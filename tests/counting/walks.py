@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from headcount.lab.chaos.scenarios import Scene
+from headcount.lab.chaos.scenarios import Scenario
 
 START_S = 1_790_000_000.0
 #: All times are multiples of it, so that sums are exact and "at that very instant" can be met.
@@ -45,7 +45,7 @@ class Mover:
     sent: list[Message] = field(default_factory=list)
 
 
-def walk(rng: Random, scene: Scene, devices: int, length: int) -> list[Message]:
+def walk(rng: Random, scene: Scenario, devices: int, length: int) -> list[Message]:
     """So many messages of so many devices, in the order in which they were received."""
     movers = [Mover(rng.choice(("person", "vehicle")), f"d{i // 2}") for i in range(devices)]
     movers = list({(m.kind, m.id): m for m in movers}.values())
@@ -69,7 +69,7 @@ def steps(rng: Random, most_s: float) -> float:
     return rng.randint(0, int(most_s / STEP_S)) * STEP_S
 
 
-def _later(rng: Random, now: float, mover: Mover, scene: Scene) -> float:
+def _later(rng: Random, now: float, mover: Mover, scene: Scenario) -> float:
     roll = rng.random()
     if roll < 0.3:
         return now
@@ -82,7 +82,7 @@ def _later(rng: Random, now: float, mover: Mover, scene: Scene) -> float:
     return now + rng.choice((200.0, 400.0, 1000.0, 45000.0, 90000.0))
 
 
-def _say(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
+def _say(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
     roll = rng.random()
     if roll < 0.015:
         return _forgotten(rng, now, mover)
@@ -118,7 +118,7 @@ def _accuracy(rng: Random) -> float:
     return rng.choice((math.nan, -1.0, 0.5, 30.0, 30.5, 60.0, 99.5, 100.0, 100.5, 150.0, 5000.0, math.inf))
 
 
-def _move(rng: Random, mover: Mover, scene: Scene) -> tuple[float, float]:
+def _move(rng: Random, mover: Mover, scene: Scenario) -> tuple[float, float]:
     """Where it goes next: some metres on, somewhere on the campus, or exactly to a special spot."""
     roll = rng.random()
     if roll < 0.3:
@@ -134,7 +134,7 @@ def _move(rng: Random, mover: Mover, scene: Scene) -> tuple[float, float]:
     return scene.degrees(mover.x, mover.y)
 
 
-def _broken(rng: Random, now: float, mover: Mover, scene: Scene) -> Message:
+def _broken(rng: Random, now: float, mover: Mover, scene: Scenario) -> Message:
     good = _fix(rng, now, mover, now, _move(rng, mover, scene))
     return rng.choice(
         (
@@ -150,7 +150,7 @@ def _broken(rng: Random, now: float, mover: Mover, scene: Scene) -> Message:
     )
 
 
-def _odd_times(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
+def _odd_times(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
     """Before the last one, long ago (to the very instant at which it's too late), in the future."""
     if rng.random() < 0.5:
         t = now - rng.choice(scene.waits_s[:5]) + rng.choice((-STEP_S, 0.0, STEP_S))
@@ -166,7 +166,7 @@ def _odd_times(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Mess
     return [_fix(rng, now, mover, t, _move(rng, mover, scene))]
 
 
-def _teleport(rng: Random, now: float, mover: Mover, scene: Scene) -> list[Message]:
+def _teleport(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
     """One to four fixes in a row from far away, or spread over the campus too fast."""
     far = rng.choice((2_000.0, 30_000.0, 2_000_000.0))
     x, y = rng.choice(((far, 0.0), (0.0, -far), (rng.uniform(-1, 1) * scene.radius_m, 0.0)))

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from headcount.lab.chaos.comparison import KEPT, Comparison, Evidence, compare
-from headcount.lab.chaos.expected_counts import Truth, name_of
-from headcount.lab.chaos.independent_reader import Fix, Partition, Recorded, Row, Stored, Told, decoded
-from headcount.lab.chaos.observer import Report
-from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.expected_counts import ExpectedPartition, name_of
+from headcount.lab.chaos.independent_reader import (
+    LogEntry,
+    LoggedFix,
+    ParquetCounts,
+    ParquetFix,
+    PartitionLog,
+    PublishedEvent,
+    decoded,
+)
+from headcount.lab.chaos.observer import ObservedCounts
+from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.traffic import load
 from headcount.messages.topics import partition_of
 
@@ -23,31 +31,31 @@ KEYS = {TODAY: b"a key for tests", TODAY + 1: b"another"}
 FORGOTTEN = (("person", "d1", 10.0), ("person", "d2", 20.0), ("vehicle", "d4", 20.0))
 
 
-def _log() -> list[Partition]:
-    rows: list[list[Row]] = [[] for _ in range(PARTITIONS)]
-    for say in load(SEED, campus(SEED), SECONDS, [20.0]):
+def _log() -> list[PartitionLog]:
+    rows: list[list[LogEntry]] = [[] for _ in range(PARTITIONS)]
+    for say in load(SEED, short_hold_scenario(SEED), SECONDS, [20.0]):
         number = partition_of("campus", say.device, PARTITIONS)
         payload, seq = say.payload(START_S), len(rows[number]) + 1
         fix, name = decoded(payload)
         rows[number].append(
-            Row(START_S + say.at_s + 0.01, number, seq, say.kind, say.device, say.status, fix, name)
+            LogEntry(START_S + say.at_s + 0.01, number, seq, say.kind, say.device, say.status, fix, name)
         )
     for kind, device, at_s in FORGOTTEN:
         own = rows[partition_of("campus", device, PARTITIONS)]
         names = {day: name_of(kind, device, key) for day, key in KEYS.items()}
-        marker = Row(START_S + at_s, own[0].partition, 0, kind, "", None, Fix(), 0, names)
+        marker = LogEntry(START_S + at_s, own[0].partition, 0, kind, "", None, LoggedFix(), 0, names)
         own.append(marker)
     ordered = [sorted(own, key=lambda row: row.received) for own in rows]
     return [
-        Partition(START_S, [row._replace(seq=seq) for seq, row in enumerate(own, 1)], 0) for own in ordered
+        PartitionLog(START_S, [row._replace(seq=seq) for seq, row in enumerate(own, 1)], 0) for own in ordered
     ]
 
 
 @pytest.fixture(scope="module")
 def honest() -> Evidence:
     """What a system leaves that has told nothing but the truth."""
-    geojson, log = campus(SEED).geojson, _log()
-    truths = [Truth(geojson, own, KEYS) for own in log]
+    geojson, log = short_hold_scenario(SEED).geojson, _log()
+    truths = [ExpectedPartition(geojson, own, KEYS) for own in log]
     zones = list(truths[0].zones)
     reports, recorded = [], []
     for tick in range(1, int(SECONDS) * 10 + 20):
@@ -56,18 +64,18 @@ def honest() -> Evidence:
         for number, truth in enumerate(truths):
             done = [row.seq for row in truth.log.rows if row.received <= at]
             reports.append(
-                Report(
+                ObservedCounts(
                     at + 0.1, number, 1, done[-1] if done else 0, at, values[number].astype("<i4").tobytes()
                 )
             )
         if tick % 100 == 0:
             total = sum(values, np.zeros_like(values[0])).tolist()
             recorded += [
-                Recorded(at, zone, tuple(map(tuple, numbers)), PARTITIONS, PARTITIONS)
+                ParquetCounts(at, zone, tuple(map(tuple, numbers)), PARTITIONS, PARTITIONS)
                 for zone, numbers in zip(zones, total, strict=True)
             ]
     events = [
-        Told(
+        PublishedEvent(
             f"id{number}-{i}",
             e.zone,
             e.type,
@@ -80,7 +88,7 @@ def honest() -> Evidence:
         for i, e in enumerate(truth.events)
     ]
     fixes = [
-        Stored(
+        ParquetFix(
             number,
             seq,
             name_of(row.kind, row.device, KEYS[TODAY]),

@@ -6,12 +6,12 @@ import re
 from xml.etree import ElementTree as ET
 
 from headcount.lab.chaos.comparison import Comparison
-from headcount.lab.chaos.experiment import Plan, Proof
-from headcount.lab.chaos.fault_injection import Applied
+from headcount.lab.chaos.experiment import ChaosPlan, ChaosResult
+from headcount.lab.chaos.fault_injection import AppliedFault
 from headcount.lab.chaos.fault_schedule import Fault
-from headcount.lab.chaos.independent_reader import Fix, Partition, Row
-from headcount.lab.chaos.mqtt_senders import Sent
-from headcount.lab.chaos.observer import Heard, Report
+from headcount.lab.chaos.independent_reader import LogEntry, LoggedFix, PartitionLog
+from headcount.lab.chaos.mqtt_senders import SendCounters
+from headcount.lab.chaos.observer import Observations, ObservedCounts
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
 from headcount.lab.chaos.report import picture
 from headcount.lab.chaos.timeline import ages, bars, received
@@ -19,11 +19,11 @@ from headcount.lab.chaos.timeline import ages, bars, received
 START_S = 1_790_000_000
 
 
-def _report(at_s: float, partition: int, epoch: int, late_s: float = 0.1) -> Report:
-    return Report(START_S + at_s + late_s, partition, epoch, 0, START_S + at_s, b"")
+def _report(at_s: float, partition: int, epoch: int, late_s: float = 0.1) -> ObservedCounts:
+    return ObservedCounts(START_S + at_s + late_s, partition, epoch, 0, START_S + at_s, b"")
 
 
-def _reports() -> list[Report]:
+def _reports() -> list[ObservedCounts]:
     """Partition 0 is silent from 4 to 8 s, after which another worker has it; 1 is told all the time."""
     ticks = [tick / 10 for tick in range(-10, 200)]
     zero = [_report(at_s, 0, 1 if at_s < 6 else 2) for at_s in ticks if not 4 < at_s < 8]
@@ -55,8 +55,10 @@ def test_bars_end_with_the_owner_and_with_silence() -> None:
 
 def test_load_by_the_second() -> None:
     """Messages count in the second in which the log received them."""
-    rows = [Row(START_S + at_s, 0, 1, "person", "a", None, Fix(), 1) for at_s in (0.1, 0.9, 2.5, 99)]
-    assert received([Partition(START_S, rows, 0)], START_S, 4) == [2, 0, 1, 0]
+    rows = [
+        LogEntry(START_S + at_s, 0, 1, "person", "a", None, LoggedFix(), 1) for at_s in (0.1, 0.9, 2.5, 99)
+    ]
+    assert received([PartitionLog(START_S, rows, 0)], START_S, 4) == [2, 0, 1, 0]
 
 
 def test_ages_grow_while_a_partition_is_silent() -> None:
@@ -67,28 +69,28 @@ def test_ages_grow_while_a_partition_is_silent() -> None:
     assert max(found[9:]) < 0.5
 
 
-def _proof(different: bool = False) -> Proof:
+def _proof(different: bool = False) -> ChaosResult:
     reports, comparison = _reports(), Comparison(fixes=10, counts=4)
     if different:
         comparison.differs("count", START_S + 3.0, "zone <b> & more")
     faults = [
-        Applied(Fault(4.0, "kill", 1), START_S + 4.0, START_S + 4.1),
-        Applied(Fault(5.0, "pause", 2, 3.5), START_S + 5.0, START_S + 8.5),
-        Applied(Fault(9.0, "full disk", 0, 3.5), START_S + 9.0, START_S + 9.0, "only root may mount"),
+        AppliedFault(Fault(4.0, "kill", 1), START_S + 4.0, START_S + 4.1),
+        AppliedFault(Fault(5.0, "pause", 2, 3.5), START_S + 5.0, START_S + 8.5),
+        AppliedFault(Fault(9.0, "full disk", 0, 3.5), START_S + 9.0, START_S + 9.0, "only root may mount"),
     ]
-    rows = [Row(START_S + i / 9, 0, i, "person", "a", None, Fix(), i) for i in range(1, 150)]
-    return Proof(
-        plan=Plan(42, 20.0, 2),
+    rows = [LogEntry(START_S + i / 9, 0, i, "person", "a", None, LoggedFix(), i) for i in range(1, 150)]
+    return ChaosResult(
+        plan=ChaosPlan(42, 20.0, 2),
         partitions=2,
         start_s=START_S,
         end_s=START_S + 20.0,
         faults=faults,
         comparison=comparison,
-        heard=Heard(reports),
+        heard=Observations(reports),
         gaps=gaps(reports, 2, START_S, START_S + 20),
-        log=[Partition(START_S, rows, 0), Partition(START_S, [], 0)],
+        log=[PartitionLog(START_S, rows, 0), PartitionLog(START_S, [], 0)],
         owners={(0, 1): 1, (1, 1): 2},
-        sent=Sent(),
+        sent=SendCounters(),
         hours_dropped=True,
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from headcount.lab.chaos.fault_schedule import FIRST_S, LAST_S, MEANING, Fault, schedule
 from headcount.lab.chaos.independent_reader import decoded
-from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.traffic import load
 from headcount.worker.leases import TTL_S
 
@@ -67,13 +67,13 @@ def test_somebody_counts_all_the_time(workers: int) -> None:
 
 def test_the_same_seed_gives_the_same_load() -> None:
     """Twice the same seed, twice the same messages at the same moments over the same connections."""
-    assert load(3, campus(3), 20.0, [5.0]) == load(3, campus(3), 20.0, [5.0])
-    assert load(3, campus(3), 20.0, []) != load(4, campus(4), 20.0, [])
+    assert load(3, short_hold_scenario(3), 20.0, [5.0]) == load(3, short_hold_scenario(3), 20.0, [5.0])
+    assert load(3, short_hold_scenario(3), 20.0, []) != load(4, short_hold_scenario(4), 20.0, [])
 
 
 def test_a_fix_carries_its_number() -> None:
     """What a fix says is read back from its payload: its number, and its time after the start."""
-    says = [say for say in load(5, campus(5), 20.0, []) if say.number]
+    says = [say for say in load(5, short_hold_scenario(5), 20.0, []) if say.number]
     assert len({say.qos for say in says}) == 2
     for say in says:
         fix, number = decoded(say.payload(1_790_000_000))
@@ -84,7 +84,7 @@ def test_a_fix_carries_its_number() -> None:
 
 def test_a_flood_repeats_what_was_said() -> None:
     """At a flood many messages come again within seconds, all of them said before."""
-    says = load(6, campus(6), 20.0, [10.0])
+    says = load(6, short_hold_scenario(6), 20.0, [10.0])
     early = {say.number for say in says if say.at_s < 10}
     flood = [say for say in says if 10 <= say.at_s < 12 and say.number in early]
     assert len(flood) > 100

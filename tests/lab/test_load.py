@@ -21,11 +21,11 @@ from headcount.adapters.decoding import Canonical
 from headcount.adapters.device_aliases import Names
 from headcount.counting.site_file import parse_site
 from headcount.devices.registry_cache import RegistryCache
-from headcount.lab.load.day_profile import NIGHT, Day, pace, presence
-from headcount.lab.load.device_connection import Broker, Link, Tally
-from headcount.lab.load.latency_probes import Probed
-from headcount.lab.load.mqtt_packets import CONNACK, PUBACK, Answers, Will, connect, publish
-from headcount.lab.load.population import PROBE_ZONE, Message, bench_site, population, probe_place
+from headcount.lab.load.day_profile import NIGHT, DayProfile, pace, presence
+from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.latency_probes import ProbeTimes
+from headcount.lab.load.mqtt_packets import CONNACK, PUBACK, LastWill, PacketReader, connect, publish
+from headcount.lab.load.population import PROBE_ZONE, FixMessage, bench_site, population, probe_place
 from headcount.sites.files import bundled_site
 from nats_fixture import open_broker
 
@@ -51,7 +51,7 @@ def test_at_noon_more_than_half_has_left() -> None:
 @given(at_s=st.floats(-100, 100), seconds=st.floats(1, 50))
 def test_the_hour_stays_within_the_day(at_s: float, seconds: float) -> None:
     """Before and after the day it is midnight."""
-    assert 0 <= Day(seconds).hour(at_s) <= 24
+    assert 0 <= DayProfile(seconds).hour(at_s) <= 24
 
 
 # --- who sends --------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_nobody_walks_through_the_zone_of_the_probes() -> None:
 # --- probes -----------------------------------------------------------------------------------------
 def test_a_probe_is_counted_by_the_first_report_that_has_it() -> None:
     """Probes whose hold has passed are no longer in the count, and counted all the same."""
-    probed = Probed(said_s=[1.0, 2.0, 3.0])
+    probed = ProbeTimes(said_s=[1.0, 2.0, 3.0])
     probed.hear(heard_s=1.3, at_s=1.2, count=1, hold_s=10)
     probed.hear(heard_s=1.4, at_s=1.3, count=1, hold_s=10)
     assert probed.heard_s == [1.3]
@@ -120,7 +120,7 @@ def test_answers_come_whole_however_they_were_cut(packets: list[tuple[int, bytes
     """Type and body of each packet come out, wherever the stream was cut."""
     stream = b"".join(bytes([kind << 4]) + _size(len(body)) + body for kind, body in packets)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    answers = Answers()
+    answers = PacketReader()
     found = [packet for a, b in itertools.pairwise(edges) for packet in answers.feed(stream[a:b])]
     assert found == packets
 
@@ -132,7 +132,7 @@ def _size(length: int) -> bytes:
 def test_a_length_of_five_bytes_is_no_mqtt() -> None:
     """Garbage ends in an error, not in waiting for ever."""
     with pytest.raises(ValueError, match="four bytes"):
-        list(Answers().feed(b"\x40\xff\xff\xff\xff\x01"))
+        list(PacketReader().feed(b"\x40\xff\xff\xff\xff\x01"))
 
 
 def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
 
     async def test() -> None:
         async with open_broker(tmp_path) as broker:
-            acked: list[Message] = []
-            tally = Tally()
-            link = Link(
-                Broker("127.0.0.1", broker.config.mqtt_port),
+            acked: list[FixMessage] = []
+            tally = ConnectionCounters()
+            link = DeviceConnection(
+                BrokerAddress("127.0.0.1", broker.config.mqtt_port),
                 "device-1",
                 tally,
                 acked.append,
                 random.Random(1),
-                will=Will("headcount/ul/person/device-1/status", b"offline"),
+                will=LastWill("headcount/ul/person/device-1/status", b"offline"),
             )
             link.open()
             messages = [_message(number) for number in range(60)]
@@ -169,8 +169,8 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def _message(number: int, qos: int = 1) -> Message:
-    return Message(b"headcount/ul/person/device-1/fix", b"%d" % number, qos, "person", "device-1", number)
+def _message(number: int, qos: int = 1) -> FixMessage:
+    return FixMessage(b"headcount/ul/person/device-1/fix", b"%d" % number, qos, "person", "device-1", number)
 
 
 class _Forgetful:
@@ -215,9 +215,11 @@ def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
     """After a break a link comes back by itself and repeats, in their order, the messages that are owed."""
 
     async def test() -> None:
-        broker, acked, tally = _Forgetful(3), list[Message](), Tally()
+        broker, acked, tally = _Forgetful(3), list[FixMessage](), ConnectionCounters()
         async with broker.running() as port:
-            link = Link(Broker("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1))
+            link = DeviceConnection(
+                BrokerAddress("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
+            )
             link.open()
             for number in range(8):
                 link.put(_message(number))
@@ -238,9 +240,11 @@ def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
     """Closing a link that owes something sends it first, even over a new connection."""
 
     async def test() -> None:
-        broker, acked, tally = _Forgetful(0), list[Message](), Tally()
+        broker, acked, tally = _Forgetful(0), list[FixMessage](), ConnectionCounters()
         async with broker.running() as port:
-            link = Link(Broker("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1))
+            link = DeviceConnection(
+                BrokerAddress("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
+            )
             link.open()
             link.put(_message(1))
             link.close()
@@ -253,8 +257,10 @@ def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
 
 def test_a_full_buffer_drops_its_oldest() -> None:
     """While there is no connection the newest messages are kept, and what is dropped is counted."""
-    tally = Tally()
-    link = Link(Broker("127.0.0.1", 1), "device-1", tally, lambda _: None, random.Random(1))
+    tally = ConnectionCounters()
+    link = DeviceConnection(
+        BrokerAddress("127.0.0.1", 1), "device-1", tally, lambda _: None, random.Random(1)
+    )
     for number in range(510):
         link.put(_message(number))
     assert (tally.said, tally.dropped, link.owes) == (510, 10, 500)
@@ -263,7 +269,7 @@ def test_a_full_buffer_drops_its_oldest() -> None:
 def test_packets_have_the_bytes_of_the_standard() -> None:
     """CONNECT and PUBLISH are those of MQTT 3.1.1, written out."""
     assert connect("ab", 30) == b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x1e\x00\x02ab"
-    assert connect("a", 30, Will("t", b"x"))[:2] == b"\x10\x13"
+    assert connect("a", 30, LastWill("t", b"x"))[:2] == b"\x10\x13"
     assert publish(b"t", b"x") == b"\x30\x04\x00\x01tx"
     assert publish(b"t", b"x", 7) == b"\x32\x06\x00\x01t\x00\x07x"
     assert publish(b"t", b"x", 7, again=True)[0] == 0x3A

@@ -16,39 +16,39 @@ from hypothesis import strategies as st
 from headcount.adapters.device_aliases import Names
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.chaos.comparison import Comparison
-from headcount.lab.chaos.independent_reader import Fix, Partition, Row
+from headcount.lab.chaos.independent_reader import LogEntry, LoggedFix, PartitionLog
 from headcount.lab.load import day_plots
-from headcount.lab.load.balance import Spread, table
-from headcount.lab.load.day_bench import Plan, Run
+from headcount.lab.load.balance import ConnectionSpread, table
+from headcount.lab.load.day_bench import DayPlan, DayRun
 from headcount.lab.load.day_statistics import (
     by_hour,
     changes,
     compared,
-    figures,
+    day_statistics,
     per_thousand,
     percentile,
     settled_samples,
     turns,
 )
-from headcount.lab.load.process_usage import Meter, Usage, parts, role_of
+from headcount.lab.load.process_usage import RoleUsage, UsageMeter, parts, role_of
 from headcount.lab.load.scaler_environment import scaler_environment
-from headcount.lab.load.sender_process import Said
-from headcount.lab.load.system_monitor import Sample, spread
-from headcount.lab.load.verification import Judgement, Stored, lost
+from headcount.lab.load.sender_process import SenderReport
+from headcount.lab.load.system_monitor import SystemSample, spread
+from headcount.lab.load.verification import StoredBytes, Verification, lost
 from headcount.runtime.proc import ProcessStat
 from headcount.scaling.scale_settings import ScaleSettings
 
-PLAN = Plan(seed=1, seconds=60.0, devices=100, every_s=1.0, most=3)
+PLAN = DayPlan(seed=1, seconds=60.0, devices=100, every_s=1.0, most=3)
 
 
-def _sample(at_s: float, brokers: dict[str, int], workers: int = 1, draining: str = "") -> Sample:
+def _sample(at_s: float, brokers: dict[str, int], workers: int = 1, draining: str = "") -> SystemSample:
     usage = {
-        "broker": Usage(len(brokers), 0.1 * at_s, 40 << 20),
-        "count": Usage(workers, 0.2 * at_s, 100 << 20),
-        "api": Usage(1, 0.05 * at_s, 90 << 20),
+        "broker": RoleUsage(len(brokers), 0.1 * at_s, 40 << 20),
+        "count": RoleUsage(workers, 0.2 * at_s, 100 << 20),
+        "api": RoleUsage(1, 0.05 * at_s, 90 << 20),
     }
     connected = sum(brokers.values())
-    return Sample(
+    return SystemSample(
         at_s,
         connected,
         connected,
@@ -64,7 +64,7 @@ def _sample(at_s: float, brokers: dict[str, int], workers: int = 1, draining: st
     )
 
 
-def _day() -> list[Sample]:
+def _day() -> list[SystemSample]:
     """One, two, one, two, one brokers, twelve seconds each."""
     even, alone = {"b1": 50, "b2": 50}, {"b1": 100}
     return [
@@ -73,11 +73,11 @@ def _day() -> list[Sample]:
     ]
 
 
-def _run(samples: list[Sample]) -> Run:
-    said = Said(60.0, 0, 0, 3000, 3010, 1200, 10, 0, 2, 7, 0, 100, 0, [5, 90, 5], done=True)
+def _run(samples: list[SystemSample]) -> DayRun:
+    said = SenderReport(60.0, 0, 0, 3000, 3010, 1200, 10, 0, 2, 7, 0, 100, 0, [5, 90, 5], done=True)
     delays = [(float(at), 0.05 if at % 10 else 0.4) for at in range(60)]
-    judgement = Judgement(Comparison(), 1200, [], Stored(3000, 375_000, 36_000))
-    return Run("elastic", samples, delays, 0, [said], judgement, [])
+    judgement = Verification(Comparison(), 1200, [], StoredBytes(3000, 375_000, 36_000))
+    return DayRun("elastic", samples, delays, 0, [said], judgement, [])
 
 
 @given(st.lists(st.integers(0, 1000), max_size=9))
@@ -106,7 +106,7 @@ def test_only_settled_seconds_tell_the_spread() -> None:
 
 def test_the_figures_of_a_run() -> None:
     """Processor seconds, unit-seconds, latencies and counters are those of the samples."""
-    found = figures(_run(_day()), PLAN)
+    found = day_statistics(_run(_day()), PLAN)
     assert (found.brokers, found.workers, found.turns) == ((1, 2), (1, 2), (2, 2))
     assert found.cpu_s == pytest.approx(0.3 * 60)
     assert found.whole_cpu_s == pytest.approx(0.35 * 60)
@@ -119,18 +119,18 @@ def test_the_figures_of_a_run() -> None:
 
 def test_a_run_without_samples_has_figures_too() -> None:
     """A system that was never seen gives zeros and unknowns, no error."""
-    run = Run("fixed", [], [], 0, [], Judgement(Comparison(), 0, [], Stored(0, 0, 0)), [])
-    found = figures(run, PLAN)
+    run = DayRun("fixed", [], [], 0, [], Verification(Comparison(), 0, [], StoredBytes(0, 0, 0)), [])
+    found = day_statistics(run, PLAN)
     assert found.cpu_s == found.unit_s == 0
     assert math.isnan(found.p99_s)
     assert "CPU seconds" in compared(found, found)
     assert per_thousand(run, PLAN) == ""
-    ET.fromstring(day_plots.picture(run, None, PLAN))  # noqa: S314 - our own
+    ET.fromstring(day_plots.plot_day(run, None, PLAN))  # noqa: S314 - our own
 
 
 def test_the_text_says_what_was_saved() -> None:
     """Both fleets stand side by side, with the ratio of what they used."""
-    one = figures(_run(_day()), PLAN)
+    one = day_statistics(_run(_day()), PLAN)
     text = compared(one, one)
     assert "elastic / fixed: CPU seconds 1.00" in text
     assert "  of them lost" in text
@@ -145,11 +145,11 @@ def test_the_text_says_what_was_saved() -> None:
 def test_the_picture_is_valid_and_has_every_broker() -> None:
     """The picture is XML with a line for each broker that there was."""
     run = _run(_day())
-    svg = day_plots.picture(run, run, PLAN)
+    svg = day_plots.plot_day(run, run, PLAN)
     root = ET.fromstring(svg)  # noqa: S314 - our own
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert {"b1", "b2", "fixed", "elastic"} <= set(texts)
-    assert "<pre>figures &lt;</pre>" in day_plots.page(svg, "figures <", 1)
+    assert "<pre>figures &lt;</pre>" in day_plots.day_page(svg, "figures <", 1)
 
 
 @given(st.lists(st.floats(0, 10), min_size=1), st.floats(0, 1))
@@ -160,9 +160,9 @@ def test_a_percentile_is_one_of_the_values(values: list[float], share: float) ->
 
 def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
     """Kind, device and event time together name a fix."""
-    rows = [Row(5.0, 0, 1, "person", "p", None, Fix(4.25, 1.0, 2.0), 0)]
+    rows = [LogEntry(5.0, 0, 1, "person", "p", None, LoggedFix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
-    assert lost(acknowledged, [Partition(0.0, rows, 0)], Names("a secret for tests", RegistryCache())) == [
+    assert lost(acknowledged, [PartitionLog(0.0, rows, 0)], Names("a secret for tests", RegistryCache())) == [
         ("person", "p", 4251),
         ("vehicle", "p", 4250),
     ]
@@ -202,7 +202,7 @@ def test_a_role_is_read_off_the_command_line() -> None:
 
 def test_the_time_of_a_process_that_has_ended_is_kept() -> None:
     """Processor time never falls, also when a unit goes."""
-    meter = Meter()
+    meter = UsageMeter()
     code = "import time\nwhile time.process_time() < 0.2: pass\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         deadline = time.monotonic() + 20
@@ -219,7 +219,10 @@ def test_the_time_of_a_process_that_has_ended_is_kept() -> None:
 def test_the_table_of_the_balances_has_all_moments() -> None:
     """A line for each moment, with the ratio of the fullest broker to the mean."""
     text = table(
-        [Spread("leastconn", "2 brokers", (50, 50), 0), Spread("source", "3rd came", (0, 30, 60), 4)]
+        [
+            ConnectionSpread("leastconn", "2 brokers", (50, 50), 0),
+            ConnectionSpread("source", "3rd came", (0, 30, 60), 4),
+        ]
     )
     assert "1.00" in text.splitlines()[1]
     assert "2.00" in text.splitlines()[2]

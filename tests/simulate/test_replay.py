@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from counting.test_engine_traces import campus_rows, read, town
 from counting.walks import FIX, Message, walk
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.oracle import KINDS, Row, replay
-from headcount.lab.chaos.scenarios import scene
+from headcount.lab.chaos.oracle import KINDS, TraceRow, replay
+from headcount.lab.chaos.scenarios import random_scenario
 from headcount.simulate.replay import Replay
 from headcount.simulate.traces import read_trace
 from shared import shared
@@ -30,10 +30,10 @@ from shared import shared
 Ticks = list[tuple[float, dict[str, dict[str, int]]]]
 
 
-def rows_of(messages: Iterable[Message], with_received: bool) -> list[Row]:
+def rows_of(messages: Iterable[Message], with_received: bool) -> list[TraceRow]:
     """The fixes as rows of a recording, which knows neither infinite numbers nor status messages."""
     return [
-        Row(
+        TraceRow(
             *(m.t, m.device, m.kind, m.lat, m.lon),
             acc=m.acc if math.isfinite(m.acc) else 5000.0,
             received=m.received if with_received else None,
@@ -43,11 +43,11 @@ def rows_of(messages: Iterable[Message], with_received: bool) -> list[Row]:
     ]
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
+def write(rows: Iterable[TraceRow], path: Path) -> None:
     """A recording as CSV; what is unknown stays empty."""
     with path.open("w", newline="") as file:
         out = csv.writer(file)
-        out.writerow(Row._fields)
+        out.writerow(TraceRow._fields)
         for row in rows:
             out.writerow("" if x is None or x != x else repr(x) if isinstance(x, float) else x for x in row)  # noqa: PLR0124  # NaN
 
@@ -72,7 +72,7 @@ def by_engine(path: Path, geojson: dict[str, Any], every: float) -> Ticks:
 def test_random_recordings(seed: int, every: float, with_received: bool) -> None:
     """Random recordings, in order and out of it: the same ticks and counts as by the definition."""
     rng = Random(seed)
-    campus = scene(rng, 6)
+    campus = random_scenario(rng, 6)
     messages = walk(rng, campus, devices=5, length=120)
     if not with_received:  # then a row that can't be read has no time at which it was received
         messages = [m for m in messages if math.isfinite(m.t + m.lat + m.lon)]

@@ -23,9 +23,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headcount.lab.chaos.expected_counts import name_of
-from headcount.lab.chaos.independent_reader import Told, decoded, read_day_keys, read_stream
+from headcount.lab.chaos.independent_reader import PublishedEvent, decoded, read_day_keys, read_stream
 from headcount.lab.chaos.independent_reader import read_events as every_event
-from headcount.lab.chaos.oracle import Numbers, Oracle, Row
+from headcount.lab.chaos.oracle import Oracle, OracleCount, TraceRow
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import KINDS, partition_of
 from system.running import Up
@@ -33,7 +33,7 @@ from system.running import Up
 KEPT = {"accepted", "inaccurate", "late", "out_of_order"}
 #: Before the subject of what a PUBACK has waited for.
 STORED = "$MQTT.msgs."
-Counts = dict[str, dict[str, Numbers]]
+Counts = dict[str, dict[str, OracleCount]]
 
 
 class LogRow(NamedTuple):
@@ -91,10 +91,10 @@ def read_log(up: Up) -> list[LogRow]:
     return asyncio.run(read())
 
 
-def read_events(up: Up) -> list[Told]:
+def read_events(up: Up) -> list[PublishedEvent]:
     """Everything in the stream of events."""
 
-    async def read() -> list[Told]:
+    async def read() -> list[PublishedEvent]:
         client = await connect(up)
         try:
             return await every_event(client)
@@ -180,14 +180,14 @@ def device_of(row: LogRow, site_id: str, partitions: int) -> tuple[str, str] | N
     return words[3], device
 
 
-def replay_rows(log: list[LogRow], site_id: str, partitions: int) -> list[Row]:
+def replay_rows(log: list[LogRow], site_id: str, partitions: int) -> list[TraceRow]:
     """The readable fixes of a log, as rows of a recording."""
     rows = []
     for row in log:
         device, (fix, _) = device_of(row, site_id, partitions), decoded(row.payload)
         t, lat, lon, acc = fix
         if device is not None and t is not None:
-            rows.append(Row(t, device[1], device[0], lat, lon, acc, row.received))
+            rows.append(TraceRow(t, device[1], device[0], lat, lon, acc, row.received))
     return rows
 
 
@@ -282,7 +282,7 @@ def compare_totals(expected: Expected, reports: Reports, extra: Iterable[float] 
     return found
 
 
-def compare_events(expected: Expected, events: list[Told], keys: dict[int, bytes]) -> None:
+def compare_events(expected: Expected, events: list[PublishedEvent], keys: dict[int, bytes]) -> None:
     """Each event of the oracle must have been published exactly once, and no other."""
     want: Counter[tuple[object, ...]] = Counter(
         (e.zone, e.type, e.kind, name_of(e.kind, e.device, keys[e.day]), e.t, e.reason)
@@ -322,7 +322,7 @@ def recorded_counts(data: Path) -> dict[float, Counts]:
     return found
 
 
-def _four(row: dict[str, Any], kind: str) -> Numbers:
+def _four(row: dict[str, Any], kind: str) -> OracleCount:
     count, low, high, stale = (row[f"{kind}_{name}"] for name in ("count", "low", "high", "stale"))
     return count, low, high, stale
 

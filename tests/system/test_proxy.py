@@ -12,7 +12,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from headcount.lab.chaos.chaos_system import Role
+from headcount.lab.chaos.chaos_system import RestartedRole
 from headcount.proxy.runtime_api import Runtime
 from headcount.runtime.ports import free_ports
 from headcount.settings import Settings
@@ -47,26 +47,26 @@ class Cluster:
             drain_s=2,
         )
 
-    async def core(self) -> Role:
+    async def core(self) -> RestartedRole:
         """The core, started."""
         return await self._role("core", "core", self.settings)
 
-    async def broker(self, name: str) -> Role:
+    async def broker(self, name: str) -> RestartedRole:
         """A broker unit, started."""
         mqtt, ws, health, nats = free_ports(4)
         own = replace(self.settings, name=name, mqtt_port=mqtt, ws_port=ws)
         own = replace(own, health_port=health, nats_port=nats)
         return await self._role(name, "broker", own)
 
-    async def balancer(self) -> Role:
+    async def balancer(self) -> RestartedRole:
         """The balancer, started."""
         ws, http, health = free_ports(3)
         own = replace(self.settings, name="proxy", mqtt_port=self.port, ws_port=ws)
         return await self._role("proxy", "proxy", replace(own, http_port=http, health_port=health))
 
-    async def _role(self, name: str, role: str, settings: Settings) -> Role:
+    async def _role(self, name: str, role: str, settings: Settings) -> RestartedRole:
         variables = settings.environment() | {"HEADCOUNT_PROXY_OPEN_PER_ADDRESS": "4321"}
-        process = Role(name, role, self.folder, variables)
+        process = RestartedRole(name, role, self.folder, variables)
         self.opened.push_async_callback(process.stop)
         await process.start()
         return process

@@ -24,7 +24,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import Oracle
-from headcount.lab.chaos.scenarios import scene
+from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import PartitionCounts
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader
@@ -41,7 +41,7 @@ class _Deployment:
 
     def __init__(self, broker: Broker, client: Client, seed: int) -> None:
         self.rng = Random(seed)
-        campus = scene(self.rng, 4)
+        campus = random_scenario(self.rng, 4)
         self.geojson = campus.geojson
         self.degrees = campus.degrees
         self.site = parse_site(campus.geojson, "scene")

@@ -17,7 +17,7 @@ from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import KINDS, Oracle
-from headcount.lab.chaos.scenarios import scene
+from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch
@@ -118,7 +118,7 @@ class _Heard:
 def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     """Counts at every instant told, events and verdicts are the oracle's, with stops, kills and replays."""
     rng = Random(seed)
-    campus = scene(rng)
+    campus = random_scenario(rng)
     site = parse_site(campus.geojson, "scene")
     messages = walk(rng, campus, 8, 250)
     log = _log(rng, site.id, messages)
@@ -201,7 +201,7 @@ def _look(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
 def test_an_instant_is_told_when_something_later_was_received() -> None:
     """A fix waits for its instant; a tick after it brings the counts that include it, and says when."""
     rng = Random(1)
-    campus = scene(rng, 0)
+    campus = random_scenario(rng, 0)
     site = parse_site(campus.geojson, "scene")
     x, y = campus.degrees(0.0, 0.0)
     lat, lon = x, y
@@ -233,7 +233,7 @@ def test_an_instant_is_told_when_something_later_was_received() -> None:
 def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     """What was received while the machine's clock was behind counts as received when it was set back."""
     rng = Random(seed)
-    campus = scene(rng)
+    campus = random_scenario(rng)
     site = parse_site(campus.geojson, "scene")
     log = _log(rng, site.id, walk(rng, campus, 5, 120))
     back = rng.randrange(1, len(log))
@@ -257,7 +257,7 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
 def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     """Who publishes into a partition that isn't its own is counted nowhere."""
     rng = Random(2)
-    campus = scene(rng, 0)
+    campus = random_scenario(rng, 0)
     site = parse_site(campus.geojson, "scene")
     lat, lon = campus.degrees(0.0, 0.0)
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from headcount import __version__
 from headcount.lab.load import balance, day_plots
-from headcount.lab.load.day_bench import Driver, Plan, Run, run_day
-from headcount.lab.load.day_statistics import Figures, by_hour, compared, figures, per_thousand
+from headcount.lab.load.day_bench import DayPlan, DayRun, Driver, run_day
+from headcount.lab.load.day_statistics import DayStatistics, by_hour, compared, day_statistics, per_thousand
 from headcount.proxy.haproxy_config import Balance
 from headcount.runtime.logs import configure_logging
 
@@ -104,7 +104,7 @@ def day_command(
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
     out = out or Path(f"headcount-day-{seed}")
-    plan = Plan(seed, minutes * 60, devices, every_s, most, driver, out)
+    plan = DayPlan(seed, minutes * 60, devices, every_s, most, driver, out)
     screen = Console(stderr=True)
     screen.print(f"seed {seed}: {devices} devices, {minutes:g} minutes a day", highlight=False)
     with _Shown(screen, quiet) as shown:
@@ -112,10 +112,10 @@ def day_command(
         other = asyncio.run(run_day(plan, "fixed", shown.tell)) if fixed else None
     runs = [run for run in (elastic, other) if run is not None]
     text = _text(plan, elastic, other)
-    svg = day_plots.picture(elastic, other, plan)
+    svg = day_plots.plot_day(elastic, other, plan)
     (out / "day.txt").write_text(text + "\n")
     (out / "day.svg").write_text(svg)
-    (out / "day.html").write_text(day_plots.page(svg, text, seed))
+    (out / "day.html").write_text(day_plots.day_page(svg, text, seed))
     click.echo(text)
     for run in runs:
         for difference in run.judgement.comparison.differences[:SHOWN]:
@@ -162,10 +162,10 @@ def balance_command(connections: int, seed: int, ways: tuple[Balance, ...], quie
     click.echo(balance.table(found))
 
 
-def _text(plan: Plan, elastic: Run, fixed: Run | None) -> str:
+def _text(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> str:
     """All figures as text, with where they come from."""
-    one: Figures = figures(elastic, plan)
-    other = None if fixed is None else figures(fixed, plan)
+    one: DayStatistics = day_statistics(elastic, plan)
+    other = None if fixed is None else day_statistics(fixed, plan)
     head = (
         f"headcount {__version__}, {machine()}, {datetime.now(UTC).date().isoformat()}\n"
         f"seed {plan.seed}, a day in {plan.seconds / 60:g} minutes, {plan.devices} devices, "

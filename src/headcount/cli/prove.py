@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from headcount.lab.chaos.experiment import Plan, Proof, Stage, median, prove
+from headcount.lab.chaos.experiment import ChaosPlan, ChaosProgress, ChaosResult, median, run_chaos_test
 from headcount.lab.chaos.fault_schedule import Fault, in_words
 from headcount.lab.chaos.report import picture
 from headcount.messages.times import iso
@@ -72,10 +72,10 @@ def prove_command(
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
     screen = Console(stderr=True)
-    plan = Plan(seed, minutes * 60, workers, keep)
+    plan = ChaosPlan(seed, minutes * 60, workers, keep)
     screen.print(f"seed {seed}: {minutes:g} minutes, workers at the start: {workers}", highlight=False)
     with _Shown(screen, quiet) as shown:
-        proof = asyncio.run(prove(plan, shown.tell))
+        proof = asyncio.run(run_chaos_test(plan, shown.tell))
     file = file or Path(f"headcount-proof-{seed}.html")
     file.write_text(picture(proof))
     _report(proof, Console(soft_wrap=True))
@@ -102,7 +102,7 @@ class _Shown:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tell(self, stage: Stage) -> None:
+    def tell(self, stage: ChaosProgress) -> None:
         """Show how far the proof is."""
         if stage.fault is not None and not self._quiet:
             self._screen.print(
@@ -116,7 +116,7 @@ def _words(fault: Fault) -> str:
     return f"{in_words(fault)}{lasts}"
 
 
-def _report(proof: Proof, screen: Console) -> None:
+def _report(proof: ChaosResult, screen: Console) -> None:
     found = proof.comparison
     screen.print(_faults(proof))
     table = Table(title=f"compared with the rules (seed {proof.plan.seed})", title_justify="left")
@@ -158,7 +158,7 @@ def _report(proof: Proof, screen: Console) -> None:
         screen.print("[bold green]exact[/]: 0 differences")
 
 
-def _faults(proof: Proof) -> Table:
+def _faults(proof: ChaosResult) -> Table:
     table = Table(title="faults, and how long until all counts were fresh again", title_justify="left")
     for name in ("fault", "survived", "recovery p50", "max"):
         table.add_column(name, justify="left" if name == "fault" else "right")

@@ -32,7 +32,7 @@ RETRY_S = 0.5
 READY_S = 60.0
 
 
-class Role:
+class RestartedRole:
     """A process that is started again when it ends by itself, as `headcount up` does it."""
 
     def __init__(self, name: str, role: str, folder: Path, environment: Mapping[str, str]) -> None:
@@ -76,7 +76,7 @@ class Role:
         await self._supervised.stop(())
 
 
-class System:
+class ChaosSystem:
     """Broker, history and workers on free ports, as an async context manager."""
 
     def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
@@ -98,9 +98,9 @@ class System:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
         own = {k: v for k, v in self.settings.environment().items() if k not in os.environ or k not in ours}
         self._environment = ours | own | {LOG_LEVEL: "INFO"}
-        self.broker = Role("broker", "core", folder, self._environment)
-        self.history = Role("history", "history", folder, self._environment)
-        self.workers: dict[int, Role] = {}
+        self.broker = RestartedRole("broker", "core", folder, self._environment)
+        self.history = RestartedRole("history", "history", folder, self._environment)
+        self.workers: dict[int, RestartedRole] = {}
         self._first = workers
 
     async def __aenter__(self) -> Self:
@@ -168,7 +168,7 @@ class System:
 
     async def join(self, number: int) -> None:
         """Start a worker."""
-        self.workers[number] = Role(f"count-{number}", "count", self.folder, self._environment)
+        self.workers[number] = RestartedRole(f"count-{number}", "count", self.folder, self._environment)
         await self.workers[number].start()
 
     def kill_broker(self) -> bool:
@@ -179,7 +179,7 @@ class System:
             return False
         return True
 
-    def roles(self) -> list[Role]:
+    def roles(self) -> list[RestartedRole]:
         """Every role that has ever run."""
         return [self.broker, self.history, *self.workers.values()]
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headcount.counting.totals import Totals
-from headcount.lab.chaos.expected_counts import I4, At, Truth, name_of
-from headcount.lab.chaos.independent_reader import Partition, Recorded, Stored, Told
-from headcount.lab.chaos.observer import Report
-from headcount.lab.chaos.oracle import DAY_S, Event
+from headcount.lab.chaos.expected_counts import I4, ExpectedCounts, ExpectedPartition, name_of
+from headcount.lab.chaos.independent_reader import ParquetCounts, ParquetFix, PartitionLog, PublishedEvent
+from headcount.lab.chaos.observer import ObservedCounts
+from headcount.lab.chaos.oracle import DAY_S, OracleEvent
 from headcount.messages.times import HISTORY_TICK_S
 from headcount.messages.topics import KINDS
 
@@ -33,11 +33,11 @@ class Evidence:
     geojson: dict[str, Any]
     keys: dict[int, bytes]  # of the days' names
     settled_s: float  # everything up to here must have been told and stored
-    log: list[Partition]
-    reports: list[Report]
-    events: list[Told]
-    fixes: list[Stored]
-    recorded: list[Recorded]
+    log: list[PartitionLog]
+    reports: list[ObservedCounts]
+    events: list[PublishedEvent]
+    fixes: list[ParquetFix]
+    recorded: list[ParquetCounts]
     acknowledged: dict[int, float]  # number of a QoS 1 fix → when its PUBACK came
 
 
@@ -77,11 +77,11 @@ class Comparison:
 def compare(evidence: Evidence, tell: Callable[[float], None] = lambda _: None) -> Comparison:
     """Compare everything; `tell` hears the share that is done."""
     found = Comparison()
-    truths = [Truth(evidence.geojson, log, evidence.keys) for log in evidence.log]
+    truths = [ExpectedPartition(evidence.geojson, log, evidence.keys) for log in evidence.log]
     zones = list(truths[0].zones)
     known: dict[float, dict[int, I4]] = {}
-    due: list[list[Event]] = []
-    possible: list[list[Event]] = []
+    due: list[list[OracleEvent]] = []
+    possible: list[list[OracleEvent]] = []
     last = max([evidence.settled_s, *(report.at for report in evidence.reports)])
     for number, truth in enumerate(truths):
         told = _by_instant(evidence.reports, number)
@@ -111,8 +111,8 @@ def compare(evidence: Evidence, tell: Callable[[float], None] = lambda _: None) 
     return found
 
 
-def _by_instant(reports: list[Report], partition: int) -> dict[float, list[Report]]:
-    found: dict[float, list[Report]] = {}
+def _by_instant(reports: list[ObservedCounts], partition: int) -> dict[float, list[ObservedCounts]]:
+    found: dict[float, list[ObservedCounts]] = {}
     for report in reports:
         if report.partition == partition:
             found.setdefault(report.at, []).append(report)
@@ -134,7 +134,7 @@ def _must_be_recorded(evidence: Evidence) -> Iterator[float]:
             yield step * HISTORY_TICK_S
 
 
-def _compare_count(found: Comparison, report: Report, true: At, zones: list[str]) -> None:
+def _compare_count(found: Comparison, report: ObservedCounts, true: ExpectedCounts, zones: list[str]) -> None:
     found.counts += 1
     where = f"partition {report.partition}, epoch {report.epoch}"
     if report.values != true.values.astype("<i4").tobytes():
@@ -176,7 +176,7 @@ def _compare_totals(
 
 
 def _compare_events(
-    found: Comparison, evidence: Evidence, due: list[list[Event]], possible: list[list[Event]]
+    found: Comparison, evidence: Evidence, due: list[list[OracleEvent]], possible: list[list[OracleEvent]]
 ) -> None:
     """All that is due must be there once, and nothing that isn't possible.
 
@@ -196,12 +196,12 @@ def _compare_events(
             found.differs("event", 0, f"{times} events have the id {name}")
 
 
-def _public(keys: dict[int, bytes], event: Event) -> tuple[str, str, str, str, float, str]:
+def _public(keys: dict[int, bytes], event: OracleEvent) -> tuple[str, str, str, str, float, str]:
     device = name_of(event.kind, event.device, keys[event.day])
     return event.zone, event.type, event.kind, device, event.t, event.reason
 
 
-def _compare_fixes(found: Comparison, evidence: Evidence, truths: list[Truth]) -> None:
+def _compare_fixes(found: Comparison, evidence: Evidence, truths: list[ExpectedPartition]) -> None:
     found.rows = len(evidence.fixes)
     times = Counter((row.partition, row.seq) for row in evidence.fixes)
     for name, number in times.items():
@@ -217,7 +217,7 @@ def _compare_fixes(found: Comparison, evidence: Evidence, truths: list[Truth]) -
                 found.differs("history fix", said.received, f"is missing: {said}, {verdict}")
 
 
-def _problem(row: Stored, truths: list[Truth], keys: dict[int, bytes]) -> str:
+def _problem(row: ParquetFix, truths: list[ExpectedPartition], keys: dict[int, bytes]) -> str:
     if not 0 <= row.partition < len(truths) or row.seq not in truths[row.partition].verdicts:
         return "no such fix in the log"
     said, verdict = truths[row.partition].verdicts[row.seq]
@@ -271,7 +271,7 @@ def _compare_acknowledged(found: Comparison, evidence: Evidence) -> None:
     found.lost = sorted(number for number in evidence.acknowledged if number not in there)
 
 
-def _check_senders(found: Comparison, logs: list[Partition]) -> None:
+def _check_senders(found: Comparison, logs: list[PartitionLog]) -> None:
     """All that a device ever said is in one partition, and each stream is in order of time."""
     where: dict[str, int] = {}
     for number, log in enumerate(logs):

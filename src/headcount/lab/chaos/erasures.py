@@ -27,7 +27,7 @@ TWICE_SHARE = 0.2
 ANSWER_S, RETRY_S = 2.0, 0.3
 
 
-class Forgotten(NamedTuple):
+class PlannedErasure(NamedTuple):
     """Who is to be forgotten, and when after the load's start."""
 
     at_s: float
@@ -35,20 +35,20 @@ class Forgotten(NamedTuple):
     device: str
 
 
-def plan(seed: int, seconds: float) -> list[Forgotten]:
+def plan(seed: int, seconds: float) -> list[PlannedErasure]:
     """Who is to be forgotten in a run, in the order of time: a pure function of the seed."""
     rng = Random(f"forgetting {seed}")
-    found: list[Forgotten] = []
+    found: list[PlannedErasure] = []
     now_s = rng.expovariate(1 / EVERY_S)
     while now_s < seconds:
-        one = Forgotten(round(now_s, 2), rng.choice(KINDS), f"d{rng.randrange(DEVICES)}")
+        one = PlannedErasure(round(now_s, 2), rng.choice(KINDS), f"d{rng.randrange(DEVICES)}")
         found += [one] * (2 if rng.random() < TWICE_SHARE else 1)
         now_s += rng.expovariate(1 / EVERY_S)
     return found
 
 
 async def forget_all(
-    client: Client, planned: Sequence[Forgotten], site: str, partitions: int, start_s: float
+    client: Client, planned: Sequence[PlannedErasure], site: str, partitions: int, start_s: float
 ) -> None:
     """Put a marker for each into the log, at its time or as soon after it as the log takes it."""
     js = client.jetstream(timeout=ANSWER_S)

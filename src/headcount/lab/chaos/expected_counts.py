@@ -9,28 +9,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.lab.chaos.independent_reader import Partition, Row
-from headcount.lab.chaos.oracle import KINDS, Event, Oracle
+from headcount.lab.chaos.independent_reader import LogEntry, PartitionLog
+from headcount.lab.chaos.oracle import KINDS, Oracle, OracleEvent
 
 I4 = NDArray[np.int32]
 
 
-class At(NamedTuple):
+class ExpectedCounts(NamedTuple):
     """The truth of one partition at one instant."""
 
     values: I4  # [Z, 2, 4]
     first_not_in: int  # sequence of the first fix or status that came later; 0 = none
 
 
-class Truth:
+class ExpectedPartition:
     """The oracle over one partition; ask for later and later instants."""
 
-    def __init__(self, geojson: dict[str, Any], log: Partition, keys: Mapping[int, bytes]) -> None:
+    def __init__(self, geojson: dict[str, Any], log: PartitionLog, keys: Mapping[int, bytes]) -> None:
         """Begin before the first message; `keys` are those of the days' names, by which markers call devices."""
         self.log = log
         self.forgotten = 0  # markers so far
         self._keys = keys
-        self.verdicts: dict[int, tuple[Row, str]] = {}  # sequence → what it said, and its verdict
+        self.verdicts: dict[int, tuple[LogEntry, str]] = {}  # sequence → what it said, and its verdict
         self._oracle = Oracle(geojson)
         self._next = 0
 
@@ -42,16 +42,16 @@ class Truth:
             self._next += 1
         self._oracle.advance(at)
 
-    def at(self, at: float) -> At:
+    def at(self, at: float) -> ExpectedCounts:
         """All numbers at that instant."""
         self.advance(at)
         counts = self._oracle.counts(at)
         values = np.array([[kinds[kind] for kind in KINDS] for kinds in counts.values()], np.int32)
         rows = self.log.rows
-        return At(values, rows[self._next].seq if self._next < len(rows) else 0)
+        return ExpectedCounts(values, rows[self._next].seq if self._next < len(rows) else 0)
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> list[OracleEvent]:
         """All changes of membership so far."""
         return self._oracle.events
 
@@ -60,7 +60,7 @@ class Truth:
         """The zones in the order of the site file."""
         return self._oracle.zones
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: LogEntry) -> None:
         if row.forget is not None:
             self._forget(row, row.forget)
             return
@@ -69,7 +69,7 @@ class Truth:
             return
         self.verdicts[row.seq] = (row, self._oracle.fix(row.received, row.kind, row.device, *row.fix))
 
-    def _forget(self, row: Row, names: dict[int, str]) -> None:
+    def _forget(self, row: LogEntry, names: dict[int, str]) -> None:
         self.forgotten += 1
         meant = [
             device

@@ -20,24 +20,24 @@ from nats.aio.client import Client
 
 from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
-from headcount.lab.chaos.chaos_system import System
+from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.erasures import forget_all, plan
-from headcount.lab.chaos.fault_injection import Applied, apply_all, old_hours
+from headcount.lab.chaos.fault_injection import AppliedFault, apply_all, old_hours
 from headcount.lab.chaos.fault_schedule import Fault, schedule
 from headcount.lab.chaos.independent_reader import (
-    Partition,
+    PartitionLog,
     read_day_keys,
     read_events,
     read_history,
     read_log,
 )
-from headcount.lab.chaos.mqtt_senders import Sent, overlook_breaks, send
-from headcount.lab.chaos.observer import Heard, listen
+from headcount.lab.chaos.mqtt_senders import SendCounters, overlook_breaks, send
+from headcount.lab.chaos.observer import Observations, listen
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
-from headcount.lab.chaos.short_holds import campus
+from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.small_disk import small_disk
-from headcount.lab.chaos.traffic import CONNECTIONS, Say, load
+from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, load
 from headcount.messages.topics import HISTORY_STREAM
 from headcount.worker.leases import TTL_S
 
@@ -49,7 +49,7 @@ STORED_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChaosPlan:
     """A proof to be made."""
 
     seed: int
@@ -59,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ChaosProgress:
     """How far it is."""
 
     text: str
@@ -68,20 +68,20 @@ class Stage:
 
 
 @dataclass(slots=True)
-class Proof:
+class ChaosResult:
     """What came of it."""
 
-    plan: Plan
+    plan: ChaosPlan
     partitions: int
     start_s: int
     end_s: float
-    faults: list[Applied]
+    faults: list[AppliedFault]
     comparison: Comparison
-    heard: Heard
+    heard: Observations
     gaps: list[Gap]
-    log: list[Partition]
+    log: list[PartitionLog]
     owners: dict[tuple[int, int], int]  # (partition, epoch) → the worker that counted it
-    sent: Sent
+    sent: SendCounters
     hours_dropped: bool
     ended: dict[str, list[int]] = field(default_factory=dict)  # role → exit codes nobody had asked for
     folder: Path | None = None
@@ -118,14 +118,14 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-async def prove(plan: Plan, tell: Callable[[Stage], None]) -> Proof:
+async def run_chaos_test(plan: ChaosPlan, tell: Callable[[ChaosProgress], None]) -> ChaosResult:
     """Make a proof; it takes the plan's time, about 15 s to start and settle, and the comparison.
 
     Raises:
         HeadcountError: the system doesn't start, or doesn't answer any more at the end.
     """
     asyncio.get_running_loop().set_exception_handler(overlook_breaks)
-    scene = campus(plan.seed)
+    scene = short_hold_scenario(plan.seed)
     partitions = Random(f"partitions {plan.seed}").choice(PARTITIONS)
     faults = schedule(plan.seed, plan.seconds, plan.workers, TTL_S)
     floods_s = [fault.at_s for fault in faults if fault.kind == "duplicates"]
@@ -135,9 +135,9 @@ async def prove(plan: Plan, tell: Callable[[Stage], None]) -> Proof:
         site = folder / "site.geojson"
         site.write_text(json.dumps(scene.geojson))
         with small_disk(data) as no_disk:
-            tell(Stage("starting", 0.0))
-            async with System(folder, data, site, partitions, plan.workers) as system:
-                run = _Run(plan, system, scene.geojson, faults, says, tell)
+            tell(ChaosProgress("starting", 0.0))
+            async with ChaosSystem(folder, data, site, partitions, plan.workers) as system:
+                run = _ChaosRun(plan, system, scene.geojson, faults, says, tell)
                 return await run.run(no_disk)
 
 
@@ -151,17 +151,17 @@ async def _folder(keep: Path | None) -> AsyncIterator[Path]:
         yield Path(name)
 
 
-class _Run:
+class _ChaosRun:
     """The stages, in their order."""
 
     def __init__(
         self,
-        plan: Plan,
-        system: System,
+        plan: ChaosPlan,
+        system: ChaosSystem,
         geojson: dict[str, Any],
         faults: list[Fault],
-        says: list[Say],
-        tell: Callable[[Stage], None],
+        says: list[ScheduledMessage],
+        tell: Callable[[ChaosProgress], None],
     ) -> None:
         self._plan = plan
         self._system = system
@@ -170,11 +170,11 @@ class _Run:
         self._says = says
         self._tell = tell
         self._site = geojson["features"][0]["properties"]["id"]
-        self._sent = Sent()
+        self._sent = SendCounters()
         self._start_s = 0
         self._whole_s = plan.seconds * 1.2 + 15
 
-    async def run(self, no_disk: str) -> Proof:
+    async def run(self, no_disk: str) -> ChaosResult:
         client = await self._system.connect()
         try:
             heard = await listen(client)
@@ -192,9 +192,9 @@ class _Run:
         return self._system.settings.partitions
 
     def _say(self, text: str, share: float, fault: Fault | None = None) -> None:
-        self._tell(Stage(text, min(share, 1.0), fault))
+        self._tell(ChaosProgress(text, min(share, 1.0), fault))
 
-    async def _under_fire(self, client: Client, no_disk: str) -> list[Applied]:
+    async def _under_fire(self, client: Client, no_disk: str) -> list[AppliedFault]:
         async with asyncio.TaskGroup() as group:
             happening = group.create_task(
                 apply_all(
@@ -242,7 +242,7 @@ class _Run:
             self._say(f"{self._sent.messages} messages sent", self._passed())
             await asyncio.sleep(0.5)
 
-    async def _settle(self, heard: Heard) -> float:
+    async def _settle(self, heard: Observations) -> float:
         """Wait until all that was sent is counted and stored; the instant up to which that is so."""
         self._say("settling", self._passed())
         until_s = time.time() + 0.5
@@ -265,8 +265,8 @@ class _Run:
             ) from None
 
     async def _judge(
-        self, client: Client, heard: Heard, applied: list[Applied], settled_s: float, end_s: float
-    ) -> Proof:
+        self, client: Client, heard: Observations, applied: list[AppliedFault], settled_s: float, end_s: float
+    ) -> ChaosResult:
         system = self._system
         self._say("stopping the workers", self._passed())
         for worker in system.workers.values():
@@ -294,7 +294,7 @@ class _Run:
         comparison = await asyncio.to_thread(
             compare, evidence, lambda share: self._say("comparing", before + share * (1 - before))
         )
-        return Proof(
+        return ChaosResult(
             self._plan,
             self._partitions,
             self._start_s,
@@ -311,7 +311,7 @@ class _Run:
             self._plan.keep,
         )
 
-    async def _old_hours_gone(self, applied: list[Applied]) -> bool:
+    async def _old_hours_gone(self, applied: list[AppliedFault]) -> bool:
         """Whether retention took what is over a day old, and nothing else.
 
         It looks once a minute, and when the writer starts: a run that was shorter starts it again.
@@ -347,7 +347,7 @@ class _Run:
         await asyncio.sleep(1)
 
 
-def _owners(system: System) -> dict[tuple[int, int], int]:
+def _owners(system: ChaosSystem) -> dict[tuple[int, int], int]:
     """Which worker counted which partition under which epoch: it says so in its log."""
     found: dict[tuple[int, int], int] = {}
     for number, role in system.workers.items():

@@ -12,12 +12,12 @@ from pathlib import Path
 from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.history.retention import KEEP_S
 from headcount.lab.chaos import small_disk
-from headcount.lab.chaos.chaos_system import System
+from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.fault_schedule import Fault
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedFault:
     """A fault, when it came and when it was over (Unix seconds); or why it was left out."""
 
     fault: Fault
@@ -27,8 +27,8 @@ class Applied:
 
 
 async def apply_all(
-    system: System, faults: Sequence[Fault], start_s: float, no_disk: str, tell: Callable[[Fault], None]
-) -> list[Applied]:
+    system: ChaosSystem, faults: Sequence[Fault], start_s: float, no_disk: str, tell: Callable[[Fault], None]
+) -> list[AppliedFault]:
     """Let each fault happen at its time; returns when the last one is over.
 
     Args:
@@ -48,14 +48,14 @@ async def apply_all(
     return [task.result() for task in tasks]
 
 
-async def _apply(system: System, fault: Fault, skipped: str) -> Applied:
+async def _apply(system: ChaosSystem, fault: Fault, skipped: str) -> AppliedFault:
     from_s = time.time()
     if not skipped:
         skipped = await _happen(system, fault) or ""
-    return Applied(fault, from_s, time.time(), skipped)
+    return AppliedFault(fault, from_s, time.time(), skipped)
 
 
-async def _happen(system: System, fault: Fault) -> str | None:
+async def _happen(system: ChaosSystem, fault: Fault) -> str | None:
     match fault.kind:
         case "join":
             await system.join(fault.worker)
@@ -84,7 +84,7 @@ async def _happen(system: System, fault: Fault) -> str | None:
     return None
 
 
-async def _pause(system: System, fault: Fault) -> None:
+async def _pause(system: ChaosSystem, fault: Fault) -> None:
     worker = system.workers[fault.worker]
     worker.send(signal.SIGSTOP)
     await asyncio.sleep(fault.lasts_s)

@@ -83,7 +83,7 @@ def schedule(seed: int, seconds: float, workers: int, lease_s: float) -> list[Fa
         but for 3 s at most.
     """
     rng = Random(f"faults {seed}")
-    crew = _Crew(list(range(1, workers + 1)), workers + 1)
+    crew = _ExpectedWorkers(list(range(1, workers + 1)), workers + 1)
     faults = [Fault(round(rng.uniform(1, 4), 1), "old hours")]
     bag: list[Kind] = []
     now = FIRST_S + rng.uniform(0, 2)
@@ -100,7 +100,7 @@ def schedule(seed: int, seconds: float, workers: int, lease_s: float) -> list[Fa
     return sorted(faults)
 
 
-class _Crew:
+class _ExpectedWorkers:
     """Who counts, as the schedule sees it."""
 
     def __init__(self, there: list[int], following: int) -> None:
@@ -117,7 +117,7 @@ class _Crew:
         return self.there[-1]
 
 
-def _faults(rng: Random, kind: Kind, at_s: float, crew: _Crew, lease_s: float) -> list[Fault]:
+def _faults(rng: Random, kind: Kind, at_s: float, crew: _ExpectedWorkers, lease_s: float) -> list[Fault]:
     if kind == "full disk":
         return [Fault(at_s, kind, lasts_s=round(rng.uniform(2, 5), 1))]
     if kind not in {"join", "leave", "kill", "pause"}:

@@ -27,7 +27,7 @@ FETCH = 2_000
 FETCH_S = 10.0
 
 
-class Fix(NamedTuple):
+class LoggedFix(NamedTuple):
     """What a fix says; None where it is no fix."""
 
     t: Any = None
@@ -36,7 +36,7 @@ class Fix(NamedTuple):
     acc: Any = None
 
 
-class Row(NamedTuple):
+class LogEntry(NamedTuple):
     """A message of the log that isn't a tick; `received` in Unix seconds."""
 
     received: float
@@ -45,20 +45,20 @@ class Row(NamedTuple):
     kind: str
     device: str
     status: str | None
-    fix: Fix
+    fix: LoggedFix
     number: int  # as the load gave it; 0 = none
     forget: dict[int, str] | None = None  # a marker: the device's names, by day; nothing else is said
 
 
-class Partition(NamedTuple):
+class PartitionLog(NamedTuple):
     """The log of one partition: when its first message was received; its fixes, statuses and markers."""
 
     began: float
-    rows: list[Row]
+    rows: list[LogEntry]
     ticks: int
 
 
-async def read_log(client: Client, partitions: int) -> list[Partition]:
+async def read_log(client: Client, partitions: int) -> list[PartitionLog]:
     """The whole log."""
     found = []
     for number in range(partitions):
@@ -68,7 +68,7 @@ async def read_log(client: Client, partitions: int) -> list[Partition]:
         received = list(accumulate(map(_received, messages), max))
         rows = [row for row in map(_row, repeat(number), messages, received) if row is not None]
         began = received[0] if received else math.inf
-        found.append(Partition(began, rows, len(messages) - len(rows)))
+        found.append(PartitionLog(began, rows, len(messages) - len(rows)))
     return found
 
 
@@ -108,20 +108,20 @@ def _is_early(message: Msg) -> bool:
     return qos in {"1", "2"} and message.subject.startswith("fix.")
 
 
-def _row(partition: int, message: Msg, received: float) -> Row | None:
+def _row(partition: int, message: Msg, received: float) -> LogEntry | None:
     words = message.subject.removeprefix("$MQTT.msgs.").split(".")
     seq = int(message.reply.split(".")[5])
     if len(words) == 3 and words[2] == "forget":
         said = json.loads(message.data)
         names = {int(day): name for day, name in said["pseudonyms"].items()}
-        return Row(received, partition, seq, said["kind"], "", None, Fix(), 0, names)
+        return LogEntry(received, partition, seq, said["kind"], "", None, LoggedFix(), 0, names)
     if len(words) < 5:
         return None
     kind, device = words[3], words[4]
     if len(words) == 6 and message.data in (b"online", b"offline"):
-        return Row(received, partition, seq, kind, device, message.data.decode(), Fix(), 0)
+        return LogEntry(received, partition, seq, kind, device, message.data.decode(), LoggedFix(), 0)
     fix, number = decoded(message.data)
-    return Row(received, partition, seq, kind, device, None, fix, number)
+    return LogEntry(received, partition, seq, kind, device, None, fix, number)
 
 
 async def read_day_keys(client: Client) -> dict[int, bytes]:
@@ -132,26 +132,26 @@ async def read_day_keys(client: Client) -> dict[int, bytes]:
     }
 
 
-def decoded(payload: bytes) -> tuple[Fix, int]:
+def decoded(payload: bytes) -> tuple[LoggedFix, int]:
     """What a payload says, by the words of rule 1; and its number, where it has one."""
     if len(payload) > MAX_FIX_BYTES:
-        return Fix(), 0
+        return LoggedFix(), 0
     try:
         body = json.loads(payload.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return Fix(), 0
+        return LoggedFix(), 0
     if not isinstance(body, dict):
-        return Fix(), 0
+        return LoggedFix(), 0
     number = body.get("n", 0)
     if not all(_is_number(body.get(name)) for name in ("tst", "lat", "lon")):
-        return Fix(), number
+        return LoggedFix(), number
     optional = [body.get(name) for name in ("acc", "vel", "cog", "alt", "batt")]
     t = body.get("t")
     if not all(value is None or _is_number(value) for value in optional):
-        return Fix(), number
+        return LoggedFix(), number
     if not (t is None or isinstance(t, str) or _is_number(t)):
-        return Fix(), number
-    return Fix(t if _is_number(t) else body["tst"], body["lat"], body["lon"], body.get("acc")), number
+        return LoggedFix(), number
+    return LoggedFix(t if _is_number(t) else body["tst"], body["lat"], body["lon"], body.get("acc")), number
 
 
 def _is_number(value: Any) -> bool:
@@ -162,7 +162,7 @@ def _refuse(name: str) -> Any:
     raise ValueError(name)
 
 
-class Told(NamedTuple):
+class PublishedEvent(NamedTuple):
     """An event as it was published."""
 
     id: str
@@ -174,13 +174,13 @@ class Told(NamedTuple):
     reason: str
 
 
-async def read_events(client: Client) -> list[Told]:
+async def read_events(client: Client) -> list[PublishedEvent]:
     """Everything in the stream of events."""
     bodies = [json.loads(message.data) for message in await read_stream(client, "EVENT")]
-    return [Told(*(body[name] for name in Told._fields)) for body in bodies]
+    return [PublishedEvent(*(body[name] for name in PublishedEvent._fields)) for body in bodies]
 
 
-class Stored(NamedTuple):
+class ParquetFix(NamedTuple):
     """A fix in the history."""
 
     partition: int
@@ -193,7 +193,7 @@ class Stored(NamedTuple):
     acc: float
 
 
-class Recorded(NamedTuple):
+class ParquetCounts(NamedTuple):
     """A row of counts in the history."""
 
     at: float
@@ -203,10 +203,10 @@ class Recorded(NamedTuple):
     partitions_total: int
 
 
-def read_history(data: Path) -> tuple[list[Stored], list[Recorded]]:
+def read_history(data: Path) -> tuple[list[ParquetFix], list[ParquetCounts]]:
     """All rows of the history's segments."""
     fixes = [
-        Stored(
+        ParquetFix(
             r["partition"],
             r["seq"],
             r["device"],
@@ -219,7 +219,7 @@ def read_history(data: Path) -> tuple[list[Stored], list[Recorded]]:
         for r in _rows(data, "fixes")
     ]
     counts = [
-        Recorded(
+        ParquetCounts(
             r["at"].timestamp(),
             r["zone"],
             tuple(tuple(r[f"{kind}_{name}"] for name in ("count", "low", "high", "stale")) for kind in KINDS),

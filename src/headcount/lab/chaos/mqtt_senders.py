@@ -12,7 +12,7 @@ from typing import Any
 
 import aiomqtt
 
-from headcount.lab.chaos.traffic import Say
+from headcount.lab.chaos.traffic import ScheduledMessage
 from headcount.messages.topics import FIX_TOPIC, STATUS_TOPIC
 
 # the broker is killed on purpose: what the MQTT library says about that is of no interest
@@ -24,7 +24,7 @@ RETRY_S = 0.2
 
 
 @dataclass(slots=True)
-class Sent:
+class SendCounters:
     """What all senders have done so far."""
 
     messages: int = 0
@@ -35,7 +35,12 @@ class Sent:
 
 
 async def send(
-    says: Sequence[Say], site: str, port: int, start_s: int, sent: Sent, connection: int = 0
+    says: Sequence[ScheduledMessage],
+    site: str,
+    port: int,
+    start_s: int,
+    sent: SendCounters,
+    connection: int = 0,
 ) -> None:
     """Send one connection's messages in order, each at its time or as soon after it as possible.
 
@@ -66,7 +71,9 @@ def overlook_breaks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
         loop.default_exception_handler(context)
 
 
-async def _send_all(client: aiomqtt.Client, waiting: list[Say], site: str, start_s: int, sent: Sent) -> None:
+async def _send_all(
+    client: aiomqtt.Client, waiting: list[ScheduledMessage], site: str, start_s: int, sent: SendCounters
+) -> None:
     while waiting:
         say = waiting[-1]
         wait_s = start_s + say.at_s - time.time()

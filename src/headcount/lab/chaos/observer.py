@@ -13,7 +13,7 @@ from headcount.messages.counts import PartitionCounts
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ObservedCounts:
     """Counts of one partition at one instant, and when we heard of them (Unix seconds)."""
 
     heard_s: float
@@ -25,10 +25,10 @@ class Report:
 
 
 @dataclass(slots=True)
-class Heard:
+class Observations:
     """Counts in the order in which it came."""
 
-    reports: list[Report] = field(default_factory=list)
+    reports: list[ObservedCounts] = field(default_factory=list)
     #: partition → the newest instant that was told, Unix seconds
     newest: dict[int, float] = field(default_factory=dict)
 
@@ -37,13 +37,15 @@ class Heard:
         return min((self.newest.get(number, 0.0) for number in range(partitions)), default=0.0)
 
 
-async def listen(client: Client) -> Heard:
+async def listen(client: Client) -> Observations:
     """Listen from now on, for as long as the client is open; what is said while it is cut off is missed."""
-    heard = Heard()
+    heard = Observations()
 
     async def counts(message: Msg) -> None:
         told = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        heard.reports.append(Report(time.time(), told.partition, told.epoch, told.seq, told.at, told.values))
+        heard.reports.append(
+            ObservedCounts(time.time(), told.partition, told.epoch, told.seq, told.at, told.values)
+        )
         heard.newest[told.partition] = max(told.at, heard.newest.get(told.partition, 0.0))
 
     await client.subscribe("count.*", cb=counts)

@@ -35,7 +35,7 @@ KINDS = ("person", "vehicle")
 FORGET_S = DAY_S = 86_400.0
 
 
-class Event(NamedTuple):
+class OracleEvent(NamedTuple):
     """One change of membership."""
 
     type: str  # enter or exit
@@ -48,10 +48,10 @@ class Event(NamedTuple):
 
 
 #: count, low, high, stale
-Numbers = tuple[int, int, int, int]
+OracleCount = tuple[int, int, int, int]
 
 
-class Spot(NamedTuple):
+class Position(NamedTuple):
     """A position in metres, for quick looks at bounding boxes and as a geometry."""
 
     x: float
@@ -60,7 +60,7 @@ class Spot(NamedTuple):
 
 
 @dataclass
-class Zone:
+class OracleZone:
     """A zone in metres."""
 
     area: BaseGeometry
@@ -68,27 +68,27 @@ class Zone:
     leave_margin_m: float
     box: tuple[float, float, float, float]  # around the area, 1 m wider on every side
 
-    def is_near(self, p: Spot, reach: float) -> bool:
+    def is_near(self, p: Position, reach: float) -> bool:
         """Whether p is so near that it may be within reach; only saves the exact look far away."""
         x0, y0, x1, y1 = self.box
         return x0 - reach <= p.x <= x1 + reach and y0 - reach <= p.y <= y1 + reach
 
-    def covers(self, p: Spot) -> bool:
+    def covers(self, p: Position) -> bool:
         """Whether p is inside or on the edge."""
         return self.is_near(p, 0) and bool(self.area.covers(p.point))
 
-    def is_within(self, reach: float, p: Spot) -> bool:
+    def is_within(self, reach: float, p: Position) -> bool:
         """Whether the zone is at most that many metres away from p."""
         return self.is_near(p, reach) and bool(self.area.distance(p.point) <= reach)
 
 
 @dataclass
-class Device:
+class OracleDevice:
     """What is remembered of a device: the last used fix, the last used position, where it is."""
 
     last_t: float | None = None
     used: float = math.nan  # when the last used fix was received
-    position: Spot | None = None
+    position: Position | None = None
     position_t: float = math.nan
     position_acc: float = 0.0
     implausible: int = 0  # in a row
@@ -134,15 +134,15 @@ class Oracle:
             if feature["properties"]["role"] == "zone":
                 own = feature["properties"]
                 self.zones[own["id"]] = self._zone(feature["geometry"], own)
-        self.devices: dict[tuple[str, str], Device] = {}
-        self.events: list[Event] = []
+        self.devices: dict[tuple[str, str], OracleDevice] = {}
+        self.events: list[OracleEvent] = []
 
-    def _zone(self, geometry: dict[str, Any], own: dict[str, Any]) -> Zone:
+    def _zone(self, geometry: dict[str, Any], own: dict[str, Any]) -> OracleZone:
         area = transform(shape(geometry), lambda lon_lat: [self._project(y, x) for x, y in lon_lat])
         margin = own.get("leave_margin_m", self.leave_margin_m)
         x0, y0, x1, y1 = area.bounds
         hold_s = per_kind(own.get("hold_s"), self.hold_s)
-        return Zone(area, hold_s, margin, (x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+        return OracleZone(area, hold_s, margin, (x0 - 1, y0 - 1, x1 + 1, y1 + 1))
 
     def _project(self, lat: float, lon: float) -> tuple[float, float]:
         x = EARTH_RADIUS_M * math.radians(lon - self.lon0) * math.cos(math.radians(self.lat0))
@@ -171,7 +171,7 @@ class Oracle:
             d.last_t, d.used, d.offline = t, received, None
             return "inaccurate"
         x, y = self._project(lat, lon)
-        p = Spot(x, y, Point(x, y))
+        p = Position(x, y, Point(x, y))
         if d.position is not None and d.implausible < 2:
             reach = self.max_speed_mps[kind] * (t - d.position_t) + acc + d.position_acc
             if p.point.distance(d.position.point) > reach:
@@ -186,7 +186,7 @@ class Oracle:
         self._move(key, zones, t, "moved")
         return "accepted"
 
-    def _holds(self, name: str, p: Spot, member: bool) -> bool:
+    def _holds(self, name: str, p: Position, member: bool) -> bool:
         """Rule 2: whether a device at p, a member until now or not, is one from now on."""
         zone = self.zones[name]
         return zone.is_within(zone.leave_margin_m, p) if member else zone.covers(p)
@@ -196,7 +196,7 @@ class Oracle:
         for name in self.zones:
             if (name in d.zones) != (name in zones):
                 change = "enter" if name in zones else "exit"
-                self.events.append(Event(change, name, *key, t, reason, int(d.used // DAY_S)))
+                self.events.append(OracleEvent(change, name, *key, t, reason, int(d.used // DAY_S)))
         d.zones, d.circle = zones, None
 
     def status(self, received: float, kind: str, device: str, online: bool) -> None:
@@ -211,12 +211,12 @@ class Oracle:
             self._move(key, set(), received, "removed")
             del self.devices[key]
 
-    def _device(self, key: tuple[str, str], now: float) -> Device:
+    def _device(self, key: tuple[str, str], now: float) -> OracleDevice:
         """The device as it is now, after whatever expired before."""
-        d = self.devices.setdefault(key, Device())
+        d = self.devices.setdefault(key, OracleDevice())
         self._expire(key, now)
         if not d.zones and d.last_t is not None and d.last_t < now - FORGET_S:
-            d = self.devices[key] = Device()
+            d = self.devices[key] = OracleDevice()
         return d
 
     def _expire(self, key: tuple[str, str], now: float) -> None:
@@ -235,7 +235,7 @@ class Oracle:
         for key in self.devices:
             self._expire(key, now)
 
-    def counts(self, now: float) -> dict[str, dict[str, Numbers]]:
+    def counts(self, now: float) -> dict[str, dict[str, OracleCount]]:
         """All numbers of all zones now (rule 4)."""
         self.advance(now)
         found = {name: {kind: [0, 0, 0, 0] for kind in KINDS} for name in self.zones}
@@ -258,7 +258,7 @@ class Oracle:
             for name, kinds in found.items()
         }
 
-    def _circle(self, d: Device, p: Spot) -> tuple[set[str], set[str]]:
+    def _circle(self, d: OracleDevice, p: Position) -> tuple[set[str], set[str]]:
         """The zones of the device that hold its whole accuracy circle, and the others that it touches."""
         whole, touched = set(), set()
         for name, zone in self.zones.items():
@@ -278,7 +278,7 @@ class Oracle:
         return members
 
 
-class Row(NamedTuple):
+class TraceRow(NamedTuple):
     """A row of a recording; one without `received` was received at `t`."""
 
     t: float
@@ -291,7 +291,7 @@ class Row(NamedTuple):
 
 
 def replay(
-    rows: list[Row], geojson: dict[str, Any], every: float
+    rows: list[TraceRow], geojson: dict[str, Any], every: float
 ) -> Iterator[tuple[float, dict[str, dict[str, int]]]]:
     """The instants and counts of `headcount replay`, by its definition.
 

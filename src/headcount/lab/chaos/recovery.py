@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from headcount.lab.chaos.fault_schedule import Fault
-from headcount.lab.chaos.observer import Report
+from headcount.lab.chaos.observer import ObservedCounts
 
 #: A count that is older than this when we hear it isn't fresh.
 FRESH_S = 1.0
@@ -27,7 +27,7 @@ class Gap(NamedTuple):
     to_s: float
 
 
-def gaps(reports: Iterable[Report], partitions: int, from_s: float, to_s: float) -> list[Gap]:
+def gaps(reports: Iterable[ObservedCounts], partitions: int, from_s: float, to_s: float) -> list[Gap]:
     """All gaps of all partitions between two moments."""
     heard: list[list[float]] = [[from_s] for _ in range(partitions)]
     for report in reports:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from headcount.lab.chaos.experiment import Proof
+from headcount.lab.chaos.experiment import ChaosResult
 from headcount.lab.chaos.fault_schedule import in_words
 from headcount.lab.chaos.recovery import Gap, recovery_s
-from headcount.lab.chaos.timeline import Bar, ages, bars, received
+from headcount.lab.chaos.timeline import OwnershipSpan, ages, bars, received
 
 WIDTH, LEFT, RIGHT = 1160.0, 76.0, 16.0
 PANEL, SPACE, ROW = 96.0, 46.0, 20.0
@@ -42,7 +42,7 @@ td, th { padding:4px 22px 4px 0; border-bottom:1px solid var(--line); vertical-a
 """
 
 
-class _Scale(NamedTuple):
+class _TimeScale(NamedTuple):
     """Seconds since the start → x."""
 
     seconds: float
@@ -52,7 +52,7 @@ class _Scale(NamedTuple):
         return LEFT + inside / self.seconds * (WIDTH - LEFT - RIGHT)
 
 
-def picture(proof: Proof) -> str:
+def picture(proof: ChaosResult) -> str:
     """The HTML of a proof; it needs nothing beside it."""
     found = proof.comparison
     word = "<b>exact</b>" if proof.is_exact else '<b class="bad">not exact</b>'
@@ -94,9 +94,9 @@ def _figure(name: str, number: int, bad: bool) -> str:
     return f"<div><dt>{name}</dt><dd{mark}>{number:,}</dd></div>"
 
 
-def _svg(proof: Proof) -> str:
+def _svg(proof: ChaosResult) -> str:
     seconds = max(1, math.ceil(proof.end_s - proof.start_s))
-    scale = _Scale(seconds)
+    scale = _TimeScale(seconds)
     labels, top = _labels(proof, scale)
     parts = [labels]
     y = top + 30
@@ -120,7 +120,7 @@ def _svg(proof: Proof) -> str:
     )
 
 
-def _labels(proof: Proof, scale: _Scale) -> tuple[str, float]:
+def _labels(proof: ChaosResult, scale: _TimeScale) -> tuple[str, float]:
     """The names of the faults, in as few rows as keep them apart; and where they end."""
     ends: list[float] = []
     placed: list[tuple[float, int, str]] = []
@@ -141,7 +141,7 @@ def _labels(proof: Proof, scale: _Scale) -> tuple[str, float]:
     return svg, rows * LABEL + 4
 
 
-def _marks(proof: Proof, scale: _Scale, top: float, bottom: float) -> str:
+def _marks(proof: ChaosResult, scale: _TimeScale, top: float, bottom: float) -> str:
     parts = []
     for one in proof.faults:
         x, to = (scale.x(t - proof.start_s) for t in (one.from_s, one.to_s))
@@ -153,7 +153,7 @@ def _marks(proof: Proof, scale: _Scale, top: float, bottom: float) -> str:
     return "".join(parts)
 
 
-def _panel(title: str, values: Sequence[float], colour: str, y: float, scale: _Scale) -> str:
+def _panel(title: str, values: Sequence[float], colour: str, y: float, scale: _TimeScale) -> str:
     """An area with its own axis, from 0 to a round number above the largest value."""
     most = _round_up(max(values, default=1))
     points = [f"{scale.x(0):.1f},{y + PANEL:g}"]
@@ -178,7 +178,9 @@ def _round_up(value: float) -> float:
     return max(2.0, next(step * power for step in (1, 2, 4, 6, 10) if step * power >= value))
 
 
-def _owners(proof: Proof, told: Sequence[Bar], found: Sequence[Gap], y: float, scale: _Scale) -> str:
+def _owners(
+    proof: ChaosResult, told: Sequence[OwnershipSpan], found: Sequence[Gap], y: float, scale: _TimeScale
+) -> str:
     parts = [f'<text class="title label" x="{LEFT:g}" y="{y - 9:g}">who told each partition\'s counts</text>']
     x = LEFT + 250
     for worker in sorted({bar.worker for bar in told}):
@@ -215,7 +217,7 @@ def _colour(worker: int) -> str:
     return f"var(--w{(worker - 1) % COLOURS + 1 if worker else 0})"
 
 
-def _axis(scale: _Scale, y: float) -> str:
+def _axis(scale: _TimeScale, y: float) -> str:
     step = next(s for s in (5, 10, 15, 30, 60, 120, 300, 600) if scale.seconds / s <= 14 or s == 600)
     parts = []
     for second in range(0, int(scale.seconds) + 1, step):
@@ -227,7 +229,7 @@ def _axis(scale: _Scale, y: float) -> str:
     return "".join(parts) + f'<text class="soft" x="{LEFT:g}" y="{y + 36:g}">seconds since the start</text>'
 
 
-def _table(proof: Proof) -> str:
+def _table(proof: ChaosResult) -> str:
     happened = [one for one in proof.faults if not one.skipped]
     rows = []
     for number, one in enumerate(proof.faults, 1):
@@ -247,7 +249,7 @@ def _table(proof: Proof) -> str:
     )
 
 
-def _differences(proof: Proof) -> str:
+def _differences(proof: ChaosResult) -> str:
     found = proof.comparison
     if not found.differences:
         return ""

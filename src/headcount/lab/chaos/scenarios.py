@@ -21,7 +21,7 @@ XY = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """A site file, and the positions worth a visit: vertices, points of edges, beside them."""
 
     geojson: dict[str, Any]
@@ -42,7 +42,7 @@ def degrees(centre: XY, x_m: float, y_m: float) -> XY:
     return lat + math.degrees(y_m / EARTH_RADIUS_M), lon + east
 
 
-def scene(rng: Random, most_zones: int = 12) -> Scene:
+def random_scenario(rng: Random, most_zones: int = 12) -> Scenario:
     """A campus of about half a kilometre with up to so many zones beside its boundary."""
     centre = rng.choice(CENTRES)
     places = rng.choice((None, 7))  # decimal places of the file: as drawn, or as a map has them
@@ -61,7 +61,7 @@ def scene(rng: Random, most_zones: int = 12) -> Scene:
         for own, g in zip(rules, kept, strict=True)
     ]
     geojson = {"type": "FeatureCollection", "features": features}
-    return Scene(geojson, centre, radius, _spots(rng, kept), _waits(rules))
+    return Scenario(geojson, centre, radius, _spots(rng, kept), _waits(rules))
 
 
 def mapping_of(geometry: Polygon | MultiPolygon) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from random import Random
 
 from headcount.counting.site_file import parse_site
 from headcount.errors import SiteError
-from headcount.lab.chaos.scenarios import Scene, scene
+from headcount.lab.chaos.scenarios import Scenario, random_scenario
 
 MOST_ZONES = 10
 #: What a site may say, in seconds, metres and metres a second; drawn for each run.
@@ -23,11 +23,11 @@ RULES = {
 ZONE_HOLDS = ({"vehicle": 43_200}, {"person": 6}, {"person": 25, "vehicle": 4}, 18)
 
 
-def campus(seed: int) -> Scene:
+def short_hold_scenario(seed: int) -> Scenario:
     """The same campus for the same seed; `scene` has stars, nested, holed, tiny and scattered zones."""
     rng = Random(f"campus {seed}")
     while True:
-        found = _with_short_holds(rng, scene(rng, MOST_ZONES))
+        found = _with_short_holds(rng, random_scenario(rng, MOST_ZONES))
         try:
             parse_site(found.geojson, "campus")
         except SiteError:  # a zone of the drawing may end up outside the boundary
@@ -35,7 +35,7 @@ def campus(seed: int) -> Scene:
         return found
 
 
-def _with_short_holds(rng: Random, found: Scene) -> Scene:
+def _with_short_holds(rng: Random, found: Scenario) -> Scenario:
     site, *zones = found.geojson["features"]
     properties = site["properties"] | {name: rng.choice(values) for name, values in RULES.items()}
     features = [site | {"properties": properties}]

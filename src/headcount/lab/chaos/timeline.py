@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from headcount.lab.chaos.independent_reader import Partition
-from headcount.lab.chaos.observer import Report
+from headcount.lab.chaos.independent_reader import PartitionLog
+from headcount.lab.chaos.observer import ObservedCounts
 from headcount.lab.chaos.recovery import GAP_S
 
 
-class Bar(NamedTuple):
+class OwnershipSpan(NamedTuple):
     """A worker told a partition's counts from then to then (seconds since the start)."""
 
     partition: int
@@ -20,7 +20,9 @@ class Bar(NamedTuple):
     to_s: float
 
 
-def bars(reports: Iterable[Report], owners: Mapping[tuple[int, int], int], start_s: float) -> list[Bar]:
+def bars(
+    reports: Iterable[ObservedCounts], owners: Mapping[tuple[int, int], int], start_s: float
+) -> list[OwnershipSpan]:
     """Who told which partition's counts when.
 
     Args:
@@ -28,20 +30,20 @@ def bars(reports: Iterable[Report], owners: Mapping[tuple[int, int], int], start
         owners: (partition, epoch) → worker.
         start_s: where time begins, Unix seconds.
     """
-    found: list[Bar] = []
-    current: dict[int, Bar] = {}
+    found: list[OwnershipSpan] = []
+    current: dict[int, OwnershipSpan] = {}
     for report in reports:
         at_s = report.heard_s - start_s
         worker = owners.get((report.partition, report.epoch), 0)
         bar = current.get(report.partition)
         if bar is None or bar.worker != worker or at_s - bar.to_s > GAP_S:
             found += [bar] if bar else []
-            bar = Bar(report.partition, worker, at_s, at_s)
+            bar = OwnershipSpan(report.partition, worker, at_s, at_s)
         current[report.partition] = bar._replace(to_s=at_s)
     return [bar for bar in (*found, *current.values()) if bar.to_s > 0]
 
 
-def received(log: Sequence[Partition], start_s: float, seconds: int) -> list[int]:
+def received(log: Sequence[PartitionLog], start_s: float, seconds: int) -> list[int]:
     """Fixes and statuses that the log received in each second."""
     found = [0] * seconds
     for partition in log:
@@ -52,7 +54,7 @@ def received(log: Sequence[Partition], start_s: float, seconds: int) -> list[int
     return found
 
 
-def ages(reports: Iterable[Report], partitions: int, start_s: float, seconds: int) -> list[float]:
+def ages(reports: Iterable[ObservedCounts], partitions: int, start_s: float, seconds: int) -> list[float]:
     """How old, at most within each second, the newest count of the partition that lagged most was."""
     moments: list[list[tuple[float, float]]] = [[] for _ in range(partitions)]
     for report in reports:

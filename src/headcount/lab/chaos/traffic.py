@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from headcount.lab.chaos.scenarios import Scene
+from headcount.lab.chaos.scenarios import Scenario
 
 CONNECTIONS = 6
 #: Fixes a second, drawn anew every so many seconds.
@@ -25,7 +25,7 @@ FLOOD, FLOOD_LASTS_S = 1_000, 2.0
 QOS1_SHARE = 0.4
 
 
-class Say(NamedTuple):
+class ScheduledMessage(NamedTuple):
     """One message."""
 
     at_s: float
@@ -56,7 +56,7 @@ class Say(NamedTuple):
 
 
 @dataclass
-class _Mover:
+class _MovingDevice:
     kind: str
     id: str
     connection: int
@@ -69,24 +69,24 @@ class _Mover:
     backlog: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
 
-class _Plan:
+class _TrafficGenerator:
     """The messages so far, and who says the next one."""
 
-    def __init__(self, seed: int, campus: Scene) -> None:
+    def __init__(self, seed: int, campus: Scenario) -> None:
         self.rng = Random(f"load {seed}")
         self.campus = campus
-        self.said: list[Say] = []
+        self.said: list[ScheduledMessage] = []
         self.numbers = 0
-        self.newest: deque[Say] = deque(maxlen=FLOOD)
+        self.newest: deque[ScheduledMessage] = deque(maxlen=FLOOD)
         rules = campus.geojson["features"][0]["properties"]
         hold_s = rules["hold_s"]
         self.hold_s = hold_s if isinstance(hold_s, dict) else {"person": hold_s, "vehicle": hold_s}
         self.movers = [self._mover(i) for i in range(self.rng.choice((40, 100, 200)))]
 
-    def _mover(self, i: int) -> _Mover:
+    def _mover(self, i: int) -> _MovingDevice:
         rng = self.rng
         kind = rng.choice(("person", "person", "vehicle"))
-        mover = _Mover(kind, f"d{i // 2}", rng.randrange(CONNECTIONS), rng.random() < 0.4)
+        mover = _MovingDevice(kind, f"d{i // 2}", rng.randrange(CONNECTIONS), rng.random() < 0.4)
         mover.x, mover.y = (rng.uniform(-0.4, 0.4) * self.campus.radius_m for _ in "xy")
         mover.silent_from_s = rng.uniform(3, 40)
         return mover
@@ -108,15 +108,17 @@ class _Plan:
             mover.backlog = []
         self._say(mover, now_s)
 
-    def _say(self, mover: _Mover, now_s: float) -> None:
+    def _say(self, mover: _MovingDevice, now_s: float) -> None:
         rng, roll = self.rng, self.rng.random()
         if roll < 0.04:
-            self._add(Say(now_s, 0, 0, "", "", rng.choice(("online", "offline", "offline"))), mover)
+            self._add(
+                ScheduledMessage(now_s, 0, 0, "", "", rng.choice(("online", "offline", "offline"))), mover
+            )
         elif roll < 0.10 and self.newest:
             again = rng.choice(list(self.newest)[-40:])
             self.said.append(again._replace(at_s=now_s))
         elif roll < 0.14:
-            self._add(Say(now_s, 0, 0, "", "", raw=self._unreadable()), mover)
+            self._add(ScheduledMessage(now_s, 0, 0, "", "", raw=self._unreadable()), mover)
         elif roll < 0.17:
             self._fix(mover, now_s, now_s, rng.choice(({"lat": 0, "lon": 0.0}, {"lat": 90.5, "lon": 1.0})))
         elif roll < 0.24:
@@ -126,13 +128,13 @@ class _Plan:
         else:
             self._fix(mover, now_s, self._t(mover, now_s), self._place(mover))
 
-    def _t(self, mover: _Mover, now_s: float) -> float:
+    def _t(self, mover: _MovingDevice, now_s: float) -> float:
         lag_s = self.rng.choice((0.0, 0.0, self.rng.uniform(0, 2), self.rng.uniform(0, 9)))
         t_s = max(mover.t_s + 0.001, now_s - lag_s)
         mover.t_s = float(math.floor(t_s)) if mover.whole_s else round(t_s, 3)
         return mover.t_s
 
-    def _odd_time(self, mover: _Mover, now_s: float) -> float:
+    def _odd_time(self, mover: _MovingDevice, now_s: float) -> float:
         """Before the last one, at the very end of a hold, too late, in the future."""
         rng, hold_s = self.rng, self.hold_s[mover.kind]
         if rng.random() < 0.02:  # after these it has to wait until its clock has caught up
@@ -140,7 +142,7 @@ class _Plan:
         early_s = (mover.t_s - rng.uniform(0, 5), mover.t_s - hold_s, now_s - hold_s - rng.uniform(-1, 3))
         return rng.choice((*early_s, now_s + 60 + rng.uniform(0.5, 20)))
 
-    def _place(self, mover: _Mover) -> dict[str, Any]:
+    def _place(self, mover: _MovingDevice) -> dict[str, Any]:
         """Some metres on, somewhere on the campus, or exactly at a special spot."""
         rng, campus = self.rng, self.campus
         roll = rng.random()
@@ -157,7 +159,7 @@ class _Plan:
         acc = rng.choice((None, 0, 3, 8, 8, 20, 20, 45.5, 150, 3000))
         return body if acc is None else body | {"acc": acc}
 
-    def _jump(self, mover: _Mover, now_s: float) -> None:
+    def _jump(self, mover: _MovingDevice, now_s: float) -> None:
         """One to four fixes in a row from far away."""
         far_m = self.rng.choice((2_000.0, 30_000.0))
         lat, lon = self.campus.degrees(far_m, -far_m)
@@ -179,13 +181,13 @@ class _Plan:
             )
         )
 
-    def _fix(self, mover: _Mover, now_s: float, t_s: float, body: dict[str, Any]) -> None:
+    def _fix(self, mover: _MovingDevice, now_s: float, t_s: float, body: dict[str, Any]) -> None:
         self.numbers += 1
         qos = int(self.rng.random() < QOS1_SHARE)
-        say = Say(now_s, 0, qos, "", "", t_s=round(t_s, 3), body=body, number=self.numbers)
+        say = ScheduledMessage(now_s, 0, qos, "", "", t_s=round(t_s, 3), body=body, number=self.numbers)
         self.newest.append(self._add(say, mover))
 
-    def _add(self, say: Say, mover: _Mover) -> Say:
+    def _add(self, say: ScheduledMessage, mover: _MovingDevice) -> ScheduledMessage:
         whose = say._replace(connection=mover.connection, kind=mover.kind, device=mover.id)
         self.said.append(whose)
         return whose
@@ -197,7 +199,7 @@ class _Plan:
             self.said.append(say._replace(at_s=now_s + FLOOD_LASTS_S * i / many))
 
 
-def load(seed: int, campus: Scene, seconds: float, floods_s: Sequence[float]) -> list[Say]:
+def load(seed: int, campus: Scenario, seconds: float, floods_s: Sequence[float]) -> list[ScheduledMessage]:
     """All messages of a run in the order of time.
 
     Args:
@@ -206,7 +208,7 @@ def load(seed: int, campus: Scene, seconds: float, floods_s: Sequence[float]) ->
         seconds: how long.
         floods_s: when devices repeat themselves all at once.
     """
-    plan = _Plan(seed, campus)
+    plan = _TrafficGenerator(seed, campus)
     waiting = sorted(floods_s)
     now_s, rate, drawn = 0.0, 0.0, -1
     while now_s < seconds:

@@ -27,7 +27,7 @@ EVERY_S = 1.0
 WARM_FIXES = 2_000_000
 
 
-class Log:
+class TimedLog:
     """What walking people say, one delivery of `BATCH_ROWS` fixes for each partition at a time."""
 
     def __init__(self, site: str, side_m: float, devices: int, rng: np.random.Generator) -> None:
@@ -71,7 +71,7 @@ def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
     site = campus(zones, seed)
     shared, names = Zones(site), Pseudonyms({})
     parts = [Partition(p, PARTITIONS, 1, site, shared, names) for p in range(PARTITIONS)]
-    log = Log(site.id, side(zones), devices, np.random.default_rng(seed))
+    log = TimedLog(site.id, side(zones), devices, np.random.default_rng(seed))
     warm, timed, took_s = max(WARM_FIXES, 3 * devices), 0, 0.0
     while timed < fixes:
         deliveries = log.second()

@@ -121,7 +121,7 @@ async def _mqtt(config: BrokerConfig, name: bytes) -> tuple[asyncio.StreamReader
     return reader, writer
 
 
-class Clock:
+class StageTimer:
     """Wall time and this process's CPU time since it was made: the CPU's says more on a busy machine."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ async def read_only(endpoint: Endpoint, client: Client, partitions: int, fixes: 
     async with open_reader(endpoint, client) as reader:
         for partition in range(partitions):
             await reader.follow(partition, 0)
-        clock, seen = Clock(), 0
+        clock, seen = StageTimer(), 0
         while seen < fixes:
             for delivery in await reader.read():
                 seen += len(delivery.payloads)
@@ -181,7 +181,7 @@ async def counting(
     async with open_reader(endpoint, client) as reader:
         for partition in parts:
             await reader.follow(partition.number, 0)
-        clock, seen, warm, told = Clock(), 0, 0, time.perf_counter()
+        clock, seen, warm, told = StageTimer(), 0, 0, time.perf_counter()
         while seen < fixes:
             for delivery in await reader.read():
                 seen += len(delivery.payloads)
@@ -194,7 +194,7 @@ async def counting(
                     part.history()
             if not warm and seen >= fixes // 2:
                 _finish(parts)
-                clock, warm = Clock(), seen
+                clock, warm = StageTimer(), seen
         _finish(parts)
         return clock.rates(seen - warm)
 

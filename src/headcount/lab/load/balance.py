@@ -18,9 +18,9 @@ from nats.aio.client import Client
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
-from headcount.lab.chaos.chaos_system import Role
-from headcount.lab.load.device_connection import Broker, Link, Tally
-from headcount.lab.load.population import Message
+from headcount.lab.chaos.chaos_system import RestartedRole
+from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.population import FixMessage
 from headcount.lab.load.system_monitor import spread
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.units import Units
@@ -48,7 +48,7 @@ STEP_S = 0.25
 OPENED_PER_S = 400
 
 
-class Spread(NamedTuple):
+class ConnectionSpread(NamedTuple):
     """How the connections lie at one moment."""
 
     way: Balance
@@ -70,7 +70,9 @@ class Spread(NamedTuple):
 Tell = Callable[[str], None]
 
 
-async def measure(connections: int, seed: int, tell: Tell, ways: Sequence[Balance] = WAYS) -> list[Spread]:
+async def measure(
+    connections: int, seed: int, tell: Tell, ways: Sequence[Balance] = WAYS
+) -> list[ConnectionSpread]:
     """Each way to choose, from two brokers through a third one to a broker that was killed.
 
     Args:
@@ -82,16 +84,16 @@ async def measure(connections: int, seed: int, tell: Tell, ways: Sequence[Balanc
     Raises:
         HeadcountError: something doesn't start.
     """
-    found: list[Spread] = []
+    found: list[ConnectionSpread] = []
     for way in ways:
         with tempfile.TemporaryDirectory(prefix="headcount-balance-", ignore_cleanup_errors=True) as name:
             async with _stand(Path(name), way) as stand:
-                found += await _Course(stand, way, connections, seed, tell).run()
+                found += await _BalanceBench(stand, way, connections, seed, tell).run()
     return found
 
 
 @dataclass(slots=True)
-class _Stand:
+class _BalanceSetup:
     """A core, its brokers, and the balancer in front of them."""
 
     settings: Settings
@@ -108,11 +110,11 @@ class _Stand:
 
 
 @contextlib.asynccontextmanager
-async def _stand(folder: Path, way: Balance) -> AsyncIterator[_Stand]:
+async def _stand(folder: Path, way: Balance) -> AsyncIterator[_BalanceSetup]:
     settings = _settings(folder)
     endpoint = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
     (public,) = free_ports(1)
-    core = Role("core", "core", folder, settings.environment())
+    core = RestartedRole("core", "core", folder, settings.environment())
     await core.start()
     try:
         async with (
@@ -124,7 +126,7 @@ async def _stand(folder: Path, way: Balance) -> AsyncIterator[_Stand]:
             async with opened(ProxySettings(config, folder / "proxy", units.table)) as proxy:
                 stepping = asyncio.create_task(_step(proxy), name="proxy")
                 try:
-                    yield _Stand(settings, endpoint, client, units, brokers, public)
+                    yield _BalanceSetup(settings, endpoint, client, units, brokers, public)
                 finally:
                     await cancel_all([stepping])
     finally:
@@ -177,20 +179,20 @@ async def _step(proxy: Proxy) -> None:
 
 
 @dataclass(slots=True)
-class _Course:
+class _BalanceBench:
     """What happens to the brokers, one thing after the other, and how the connections lie after each."""
 
-    stand: _Stand
+    stand: _BalanceSetup
     way: Balance
     connections: int
     seed: int
     tell: Tell
-    tally: Tally = field(default_factory=Tally)
-    links: list[Link] = field(default_factory=list)
-    found: list[Spread] = field(default_factory=list)
+    tally: ConnectionCounters = field(default_factory=ConnectionCounters)
+    links: list[DeviceConnection] = field(default_factory=list)
+    found: list[ConnectionSpread] = field(default_factory=list)
     opened: int = 0
 
-    async def run(self) -> list[Spread]:
+    async def run(self) -> list[ConnectionSpread]:
         """All of it."""
         stand = self.stand
         first = [await stand.brokers.add("broker") for _ in range(2)]
@@ -221,10 +223,10 @@ class _Course:
     async def _connect(self) -> None:
         """One connection after the other, each from an address of its own."""
         rng = random.Random(f"balance {self.seed}")
-        broker = Broker("127.0.0.1", self.stand.port)
+        broker = BrokerAddress("127.0.0.1", self.stand.port)
         for number in range(self.connections):
             address = f"127.{rng.randrange(1, 255)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
-            link = Link(broker, f"balance-{number}", self.tally, _nothing, rng, address=address)
+            link = DeviceConnection(broker, f"balance-{number}", self.tally, _nothing, rng, address=address)
             self.links.append(link)
             link.open()
             await asyncio.sleep(1 / OPENED_PER_S)
@@ -266,7 +268,7 @@ class _Course:
         loads = await self.stand.loads()
         moved, self.opened = self.tally.opened - self.opened, self.tally.opened
         self.found.append(
-            Spread(self.way, moment, tuple(sorted(loads.values())), moved if len(self.found) else 0)
+            ConnectionSpread(self.way, moment, tuple(sorted(loads.values())), moved if len(self.found) else 0)
         )
 
     async def _look(self) -> None:
@@ -287,11 +289,11 @@ class _Course:
             ) from None
 
 
-def _nothing(_: Message) -> None:
+def _nothing(_: FixMessage) -> None:
     """These devices say nothing."""
 
 
-def table(found: list[Spread]) -> str:
+def table(found: list[ConnectionSpread]) -> str:
     """The spreads as text."""
     lines = [f"{'way':<12}{'moment':<34}{'max/mean':>9}{'variation':>11}{'moved':>7}  connections"]
     lines += [

@@ -25,7 +25,7 @@ READY_S = 120.0
 COMPOSE = Path("deploy/compose.yaml")
 
 
-class Stack:
+class ComposeStack:
     """A stack of its own name, networks, volumes and ports, as an async context manager."""
 
     def __init__(self, folder: Path, site: Path, partitions: int, environment: Mapping[str, str]) -> None:

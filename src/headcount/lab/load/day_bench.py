@@ -18,15 +18,15 @@ import msgspec
 from nats.aio.client import Client
 
 from headcount.errors import HeadcountError, LogError
-from headcount.lab.load.compose_stack import Stack
-from headcount.lab.load.device_connection import ACK_CLASS_S, Broker
-from headcount.lab.load.latency_probes import Probes
+from headcount.lab.load.compose_stack import ComposeStack
+from headcount.lab.load.device_connection import ACK_CLASS_S, BrokerAddress
+from headcount.lab.load.latency_probes import LatencyProbes
 from headcount.lab.load.population import bench_site, probe_place
 from headcount.lab.load.scaler_environment import arguments, scaler_environment
-from headcount.lab.load.sender_process import Orders, Said
-from headcount.lab.load.system_monitor import Sample, Watch
-from headcount.lab.load.up_system import System
-from headcount.lab.load.verification import Judgement, Name, judge, names_in
+from headcount.lab.load.sender_process import SenderOrders, SenderReport
+from headcount.lab.load.system_monitor import SystemMonitor, SystemSample
+from headcount.lab.load.up_system import UpSystem
+from headcount.lab.load.verification import FixKey, Verification, read_fix_keys, verify_day
 from headcount.messaging.units import Units
 from headcount.runtime.processes import stop_with_parent
 from headcount.sites.files import bundled_site
@@ -46,7 +46,7 @@ LINE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DayPlan:
     """A day to be run."""
 
     seed: int
@@ -64,15 +64,15 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Run:
+class DayRun:
     """What was seen of one fleet."""
 
     fleet: Fleet
-    samples: list[Sample]
+    samples: list[SystemSample]
     delays: list[tuple[float, float]]  # (seconds since the start of the day, publish → count in seconds)
     uncounted: int  # probes
-    senders: list[Said]  # the last line of each process
-    judgement: Judgement
+    senders: list[SenderReport]  # the last line of each process
+    judgement: Verification
     decisions: list[dict[str, Any]]  # of the scaler
 
     @property
@@ -97,7 +97,7 @@ def _percentile(classes: list[int], share: float) -> float:
 Tell = Callable[[str, float], None]
 
 
-async def run_day(plan: Plan, fleet: Fleet, tell: Tell) -> Run:
+async def run_day(plan: DayPlan, fleet: Fleet, tell: Tell) -> DayRun:
     """Run the day once, and judge it.
 
     Args:
@@ -116,15 +116,15 @@ async def run_day(plan: Plan, fleet: Fleet, tell: Tell) -> Run:
         environment = scaler_environment(
             plan.driver, plan.most, plan.devices, plan.peak_per_s, plan.seconds, fixed=fleet == "fixed"
         )
-        system: System | Stack
+        system: UpSystem | ComposeStack
         if plan.driver == "docker":
-            system = Stack(folder, site, PARTITIONS, environment)
+            system = ComposeStack(folder, site, PARTITIONS, environment)
         else:
-            system = System(folder, site, PARTITIONS, arguments(), environment)
+            system = UpSystem(folder, site, PARTITIONS, arguments(), environment)
         async with system:
             client = await system.connect()
             try:
-                return await _Day(plan, fleet, system, client, geojson, tell).run()
+                return await _DayBench(plan, fleet, system, client, geojson, tell).run()
             finally:
                 await client.close()
 
@@ -141,25 +141,25 @@ async def _folder(keep: Path | None, fleet: Fleet) -> AsyncIterator[Path]:
 
 
 @dataclass(slots=True)
-class _Day:
+class _DayBench:
     """The stages of a run, in their order."""
 
-    plan: Plan
+    plan: DayPlan
     fleet: Fleet
-    system: System | Stack
+    system: UpSystem | ComposeStack
     client: Client
     geojson: dict[str, Any]
     tell: Tell
     start_s: float = 0.0
-    probed: set[Name] = field(default_factory=set)
-    last: dict[int, Said] = field(default_factory=dict)
+    probed: set[FixKey] = field(default_factory=set)
+    last: dict[int, SenderReport] = field(default_factory=dict)
 
-    async def run(self) -> Run:
+    async def run(self) -> DayRun:
         plan, system = self.plan, self.system
         hold_s = self.geojson["features"][0]["properties"]["hold_s"]["person"]
         site = self.geojson["features"][0]["properties"]["id"]
-        probes = Probes(
-            Broker("127.0.0.1", system.mqtt_port),
+        probes = LatencyProbes(
+            BrokerAddress("127.0.0.1", system.mqtt_port),
             site,
             probe_place(self.geojson),
             len(self.geojson["features"]) - 1,
@@ -172,7 +172,7 @@ class _Day:
         await probes.listen(self.client)
         self.start_s = time.time() + BEFORE_S
         end_s = self.start_s + plan.seconds
-        watch = Watch(system.roots)
+        watch = SystemMonitor(system.roots)
         files = [
             system.folder / f"acknowledged-{part}.txt"
             for part in range(math.ceil(plan.devices / DEVICES_OF_PROCESS))
@@ -184,8 +184,8 @@ class _Day:
             for part, file in enumerate(files):
                 group.create_task(self._send(part, file, len(files), watch), name=f"senders {part}")
         _, scaling = await system.get("/v1/system/scaling")
-        acknowledged = names_in(files) | self.probed
-        judgement = await judge(
+        acknowledged = read_fix_keys(files) | self.probed
+        judgement = await verify_day(
             system,
             self.client,
             probes.heard,
@@ -196,7 +196,7 @@ class _Day:
         delays = [(said - self.start_s, delay) for said, delay in probes.delays()]
         decisions = scaling.get("decisions", []) if isinstance(scaling, dict) else []
         senders = [self.last[part] for part in sorted(self.last)]
-        return Run(self.fleet, watch.samples, delays, probes.uncounted(), senders, judgement, decisions)
+        return DayRun(self.fleet, watch.samples, delays, probes.uncounted(), senders, judgement, decisions)
 
     async def _brokers(self) -> None:
         """Wait until as many brokers are there as the day begins with."""
@@ -212,7 +212,7 @@ class _Day:
         except TimeoutError:
             raise HeadcountError(f"there are no {wanted} brokers after {READY_S:.0f} s") from None
 
-    async def _show(self, watch: Watch) -> None:
+    async def _show(self, watch: SystemMonitor) -> None:
         while (passed_s := time.time() - self.start_s) < self.plan.seconds:
             if watch.samples:
                 now = watch.samples[-1]
@@ -220,9 +220,9 @@ class _Day:
                 self.tell(f"{self.fleet}: {text}", max(0.0, passed_s / self.plan.seconds))
             await asyncio.sleep(0.5)
 
-    async def _send(self, part: int, file: Path, processes: int, watch: Watch) -> None:
+    async def _send(self, part: int, file: Path, processes: int, watch: SystemMonitor) -> None:
         plan = self.plan
-        orders = Orders(
+        orders = SenderOrders(
             self.geojson,
             "127.0.0.1",
             self.system.mqtt_port,
@@ -253,7 +253,7 @@ class _Day:
             process.stdin.write(msgspec.json.encode(orders) + b"\n")
             await process.stdin.drain()
             while line := await process.stdout.readline():
-                said = msgspec.json.decode(line, type=Said)
+                said = msgspec.json.decode(line, type=SenderReport)
                 self.last[part] = said
                 watch.senders[part] = said.wanted, said.connected, said.said
             code = await process.wait()

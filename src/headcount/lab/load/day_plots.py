@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from headcount.lab.load.day_bench import Plan, Run
-from headcount.lab.load.day_profile import HOURS, Day
+from headcount.lab.load.day_bench import DayPlan, DayRun
+from headcount.lab.load.day_profile import HOURS, DayProfile
 from headcount.lab.load.day_statistics import percentile, rates
 
 WIDTH, LEFT, RIGHT, TOP = 1000.0, 64.0, 16.0, 34.0
@@ -28,7 +28,7 @@ svg polyline { fill:none; stroke-width:1.6; }
 COLOURS = 6
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """A line of a panel; `values` are (seconds, value)."""
 
     name: str
@@ -37,7 +37,7 @@ class Line(NamedTuple):
     dashed: bool = False
 
 
-def picture(elastic: Run, fixed: Run | None, plan: Plan) -> str:
+def plot_day(elastic: DayRun, fixed: DayRun | None, plan: DayPlan) -> str:
     """The day as SVG that needs nothing beside it; the fixed fleet is drawn dashed."""
     panels = [
         ("devices connected", _devices(elastic)),
@@ -46,7 +46,7 @@ def picture(elastic: Run, fixed: Run | None, plan: Plan) -> str:
         ("workers", _units("workers", elastic, fixed)),
         ("connections of each broker", _connections(elastic)),
         ("publish to count, milliseconds", _delays(elastic, plan)),
-        ("messages waiting in the log", [Line("lag", [(s.at_s, float(s.lag)) for s in elastic.samples])]),
+        ("messages waiting in the log", [PlotLine("lag", [(s.at_s, float(s.lag)) for s in elastic.samples])]),
     ]
     y, parts = TOP, []
     for title, lines in panels:
@@ -61,7 +61,7 @@ def picture(elastic: Run, fixed: Run | None, plan: Plan) -> str:
     )
 
 
-def page(svg: str, text: str, seed: int) -> str:
+def day_page(svg: str, text: str, seed: int) -> str:
     """Picture and figures as one HTML file."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -73,48 +73,48 @@ def page(svg: str, text: str, seed: int) -> str:
     )
 
 
-def _devices(run: Run) -> list[Line]:
+def _devices(run: DayRun) -> list[PlotLine]:
     return [
-        Line("connected", [(sample.at_s, float(sample.connected)) for sample in run.samples]),
-        Line("want to be", [(sample.at_s, float(sample.wanted)) for sample in run.samples], dashed=True),
+        PlotLine("connected", [(sample.at_s, float(sample.connected)) for sample in run.samples]),
+        PlotLine("want to be", [(sample.at_s, float(sample.wanted)) for sample in run.samples], dashed=True),
     ]
 
 
-def _fixes(run: Run, plan: Plan) -> list[Line]:
+def _fixes(run: DayRun, plan: DayPlan) -> list[PlotLine]:
     samples = [sample for sample in run.samples if sample.at_s <= plan.seconds + 1]
     times = [sample.at_s for sample in samples]
     offered = rates(samples, [sample.offered for sample in samples])
     counted = rates(samples, [sample.counted for sample in samples])
     return [
-        Line("sent", list(zip(times, offered, strict=True)), dashed=True),
-        Line("counted", list(zip(times, counted, strict=True))),
+        PlotLine("sent", list(zip(times, offered, strict=True)), dashed=True),
+        PlotLine("counted", list(zip(times, counted, strict=True))),
     ]
 
 
-def _units(name: str, elastic: Run, fixed: Run | None) -> list[Line]:
-    def values(run: Run) -> list[tuple[float, float]]:
+def _units(name: str, elastic: DayRun, fixed: DayRun | None) -> list[PlotLine]:
+    def values(run: DayRun) -> list[tuple[float, float]]:
         return [
             (sample.at_s, float(len(sample.brokers) if name == "brokers" else sample.workers))
             for sample in run.samples
         ]
 
-    lines = [Line("elastic", values(elastic), steps=True)]
+    lines = [PlotLine("elastic", values(elastic), steps=True)]
     wanted = [
         (sample.at_s, float(number))
         for sample in elastic.samples
         if (number := sample.wanted_brokers if name == "brokers" else sample.wanted_workers) is not None
     ]
     if wanted:
-        lines.append(Line("wanted by the scaler", wanted, steps=True, dashed=True))
+        lines.append(PlotLine("wanted by the scaler", wanted, steps=True, dashed=True))
     if fixed is not None:
-        lines.append(Line("fixed", values(fixed), steps=True, dashed=True))
+        lines.append(PlotLine("fixed", values(fixed), steps=True, dashed=True))
     return lines
 
 
-def _connections(run: Run) -> list[Line]:
+def _connections(run: DayRun) -> list[PlotLine]:
     names = list(dict.fromkeys(name for sample in run.samples for name in sample.brokers))
     return [
-        Line(
+        PlotLine(
             name,
             [(sample.at_s, float(sample.brokers[name])) for sample in run.samples if name in sample.brokers],
         )
@@ -122,19 +122,19 @@ def _connections(run: Run) -> list[Line]:
     ]
 
 
-def _delays(run: Run, plan: Plan) -> list[Line]:
+def _delays(run: DayRun, plan: DayPlan) -> list[PlotLine]:
     windows: dict[int, list[float]] = {}
     for at_s, delay in run.delays:
         if 0 <= at_s <= plan.seconds:
             windows.setdefault(int(at_s / WINDOW_S), []).append(delay * 1000)
     found = sorted(windows.items())
     return [
-        Line("p50", [((index + 0.5) * WINDOW_S, percentile(values, 0.5)) for index, values in found]),
-        Line("p99", [((index + 0.5) * WINDOW_S, percentile(values, 0.99)) for index, values in found]),
+        PlotLine("p50", [((index + 0.5) * WINDOW_S, percentile(values, 0.5)) for index, values in found]),
+        PlotLine("p99", [((index + 0.5) * WINDOW_S, percentile(values, 0.99)) for index, values in found]),
     ]
 
 
-def _panel(title: str, lines: Sequence[Line], y: float, seconds: float) -> str:
+def _panel(title: str, lines: Sequence[PlotLine], y: float, seconds: float) -> str:
     most = _round_up(max((value for line in lines for _, value in line.values), default=1))
     parts = [f'<text class="title" x="{LEFT:g}" y="{y - 10:g}">{escape(title)}</text>']
     for at, value in ((y, most), (y + PANEL / 2, most / 2), (y + PANEL, 0.0)):
@@ -154,7 +154,7 @@ def _panel(title: str, lines: Sequence[Line], y: float, seconds: float) -> str:
     return "".join(parts)
 
 
-def _points(line: Line, y: float, most: float, seconds: float) -> str:
+def _points(line: PlotLine, y: float, most: float, seconds: float) -> str:
     points: list[str] = []
     before = 0.0
     for at_s, value in line.values:
@@ -176,8 +176,8 @@ def _round_up(value: float) -> float:
     return next(step * power for step in (1, 2, 4, 6, 10) if step * power >= value)
 
 
-def _axis(plan: Plan, y: float) -> str:
-    day, parts = Day(plan.seconds), []
+def _axis(plan: DayPlan, y: float) -> str:
+    day, parts = DayProfile(plan.seconds), []
     for hour in range(0, int(HOURS) + 1, 3):
         x = LEFT + hour / HOURS * (WIDTH - LEFT - RIGHT)
         parts.append(

@@ -24,7 +24,7 @@ def pace(hour: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class DayProfile:
     """A day that lasts so many seconds."""
 
     seconds: float

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headcount.lab.load.day_bench import Plan, Run
-from headcount.lab.load.day_profile import HOURS, Day
-from headcount.lab.load.system_monitor import Sample, spread
+from headcount.lab.load.day_bench import DayPlan, DayRun
+from headcount.lab.load.day_profile import HOURS, DayProfile
+from headcount.lab.load.system_monitor import SystemSample, spread
 
 #: Brokers have settled when their number hasn't changed for so long and none drains.
 SETTLED_S = 10.0
@@ -24,7 +24,7 @@ ELASTIC = ("broker", "count")
 HOURS_SHOWN = 2
 
 
-class Change(NamedTuple):
+class UnitChange(NamedTuple):
     """The number of units of a role changed."""
 
     at_s: float
@@ -34,7 +34,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class DayStatistics:
     """The numbers of one run; times in seconds."""
 
     fixes: int
@@ -64,7 +64,7 @@ class Figures:
     ack_p99_s: float
 
 
-def figures(run: Run, plan: Plan) -> Figures:
+def day_statistics(run: DayRun, plan: DayPlan) -> DayStatistics:
     """The numbers of a run."""
     day = [sample for sample in run.samples if sample.at_s <= plan.seconds]
     moves = changes(run.samples)
@@ -77,7 +77,7 @@ def figures(run: Run, plan: Plan) -> Figures:
     during = [delay for at_s, delay in run.delays if is_scaling(at_s, moves)]
     ack_p50_s, ack_p99_s = run.acked_s
     found = run.judgement.comparison
-    return Figures(
+    return DayStatistics(
         fixes=sum(said.said for said in run.senders),
         peak_per_s=max(rates(day, [sample.offered for sample in day]), default=0.0),
         most_connected=max((sample.connected for sample in day), default=0),
@@ -116,7 +116,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
-def rates(samples: Sequence[Sample], totals: Sequence[int], over: int = 3) -> list[float]:
+def rates(samples: Sequence[SystemSample], totals: Sequence[int], over: int = 3) -> list[float]:
     """What grew by how much a second, over so many samples, for each sample."""
     found = []
     for index, sample in enumerate(samples):
@@ -126,7 +126,7 @@ def rates(samples: Sequence[Sample], totals: Sequence[int], over: int = 3) -> li
     return found
 
 
-def changes(samples: Sequence[Sample]) -> list[Change]:
+def changes(samples: Sequence[SystemSample]) -> list[UnitChange]:
     """When the number of brokers and of workers changed."""
     found = []
     for before, after in itertools.pairwise(samples):
@@ -135,23 +135,23 @@ def changes(samples: Sequence[Sample]) -> list[Change]:
             ("count", before.workers, after.workers),
         ):
             if was != now and was:
-                found.append(Change(after.at_s, role, was, now))
+                found.append(UnitChange(after.at_s, role, was, now))
     return found
 
 
-def turns(moves: Sequence[Change]) -> tuple[int, int]:
+def turns(moves: Sequence[UnitChange]) -> tuple[int, int]:
     """How often it grew and shrank: changes in one direction after each other are one."""
     ways = [move.after > move.before for move in moves]
     begins = [way for index, way in enumerate(ways) if index == 0 or way != ways[index - 1]]
     return begins.count(True), begins.count(False)
 
 
-def is_scaling(at_s: float, moves: Sequence[Change]) -> bool:
+def is_scaling(at_s: float, moves: Sequence[UnitChange]) -> bool:
     """Whether the number of units changes about then."""
     return any(move.at_s - SCALING_S <= at_s <= move.at_s + SCALING_S for move in moves)
 
 
-def settled_samples(samples: Sequence[Sample], moves: Sequence[Change]) -> list[Sample]:
+def settled_samples(samples: Sequence[SystemSample], moves: Sequence[UnitChange]) -> list[SystemSample]:
     """The seconds in which more than one broker is there, and no other number was for a while."""
     at_s = [move.at_s for move in moves if move.role == "broker"]
     return [
@@ -163,12 +163,12 @@ def settled_samples(samples: Sequence[Sample], moves: Sequence[Change]) -> list[
     ]
 
 
-def used_cpu_s(samples: Sequence[Sample], roles: Sequence[str] | None) -> float:
+def used_cpu_s(samples: Sequence[SystemSample], roles: Sequence[str] | None) -> float:
     """Processor seconds of these roles, or of all, between the first and the last sample."""
     if not samples:
         return 0.0
 
-    def total(sample: Sample) -> float:
+    def total(sample: SystemSample) -> float:
         return sum(used.cpu_s for role, used in sample.usage.items() if roles is None or role in roles)
 
     return total(samples[-1]) - total(samples[0])
@@ -180,9 +180,9 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
 
 
 # --- as text -------------------------------------------------------------------------------------
-def by_hour(run: Run, plan: Plan) -> str:
+def by_hour(run: DayRun, plan: DayPlan) -> str:
     """The day, a line for every other hour."""
-    day, hours = Day(plan.seconds), [sample for sample in run.samples if sample.at_s <= plan.seconds]
+    day, hours = DayProfile(plan.seconds), [sample for sample in run.samples if sample.at_s <= plan.seconds]
     offered = rates(hours, [sample.offered for sample in hours])
     counted = rates(hours, [sample.counted for sample in hours])
     lines = [
@@ -220,7 +220,7 @@ def _between(values: Iterable[int]) -> str:
     return f"{least}" if least == most else f"{least}-{most}"
 
 
-def compared(elastic: Figures, fixed: Figures | None) -> str:
+def compared(elastic: DayStatistics, fixed: DayStatistics | None) -> str:
     """Both fleets side by side."""
     rows: list[tuple[str, str, str]] = []
 
@@ -283,7 +283,7 @@ def _ratio(one: float, other: float) -> str:
     return f"{one / other:.2f}" if other else "unknown"
 
 
-def per_thousand(run: Run, plan: Plan) -> str:
+def per_thousand(run: DayRun, plan: DayPlan) -> str:
     """What 1 000 connected devices cost, by part of the system, over the busiest fifth of the day."""
     day = [sample for sample in run.samples if sample.at_s <= plan.seconds]
     if len(day) < 2:
@@ -323,5 +323,5 @@ def per_thousand(run: Run, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _units(role: str, sample: Sample) -> int:
+def _units(role: str, sample: SystemSample) -> int:
     return max(1, {"broker": len(sample.brokers), "count": sample.workers}.get(role, 1))

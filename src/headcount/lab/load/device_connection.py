@@ -20,12 +20,12 @@ from headcount.lab.load.mqtt_packets import (
     DISCONNECT,
     PINGREQ,
     PUBACK,
-    Answers,
-    Will,
+    LastWill,
+    PacketReader,
     connect,
     publish,
 )
-from headcount.lab.load.population import Message
+from headcount.lab.load.population import FixMessage
 
 #: Messages that wait while the connection is broken; above that the oldest are dropped.
 BUFFER = 500
@@ -41,7 +41,7 @@ ACK_CLASS_S, ACK_CLASSES = 0.005, 2001
 
 
 @dataclass(slots=True)
-class Tally:
+class ConnectionCounters:
     """What all connections of a process have done so far."""
 
     said: int = 0
@@ -58,14 +58,14 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Broker:
+class BrokerAddress:
     """Where devices connect to, and from which address."""
 
     host: str
     port: int
 
 
-class Link(asyncio.Protocol):
+class DeviceConnection(asyncio.Protocol):
     """One connection at a time; `open` and `close` say whether there shall be one."""
 
     __slots__ = (
@@ -91,13 +91,13 @@ class Link(asyncio.Protocol):
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerAddress,
         name: str,
-        tally: Tally,
-        on_ack: Callable[[Message], None],
+        tally: ConnectionCounters,
+        on_ack: Callable[[FixMessage], None],
         rng: random.Random,
         *,
-        will: Will | None = None,
+        will: LastWill | None = None,
         address: str | None = None,
     ) -> None:
         """Nothing is opened yet.
@@ -113,11 +113,11 @@ class Link(asyncio.Protocol):
         """
         self._broker, self._name, self._tally, self._on_ack = broker, name, tally, on_ack
         self._rng, self._will, self._address = rng, will, address
-        self._waiting: deque[tuple[Message, bool]] = deque()
-        self._unacked: dict[int, tuple[Message, float]] = {}
+        self._waiting: deque[tuple[FixMessage, bool]] = deque()
+        self._unacked: dict[int, tuple[FixMessage, float]] = {}
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._answers = Answers()
+        self._answers = PacketReader()
         self._wanted = self._up = self._paused = False
         self._number = self._tries = 0
         self._pinged_s = 0.0
@@ -151,7 +151,7 @@ class Link(asyncio.Protocol):
         if not self.owes:
             self._leave()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: FixMessage) -> None:
         """Say something, now or as soon as the connection is there."""
         self._tally.said += 1
         if len(self._waiting) >= BUFFER:
@@ -203,7 +203,7 @@ class Link(asyncio.Protocol):
         """Say who we are."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=65_536)
-        self._task, self._answers, self._paused = None, Answers(), False
+        self._task, self._answers, self._paused = None, PacketReader(), False
         self._transport.write(connect(self._name, KEEPALIVE_S, self._will))
         asyncio.get_running_loop().call_later(ANSWER_S, self._must_be_up, transport)
 

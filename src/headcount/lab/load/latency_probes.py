@@ -21,9 +21,9 @@ import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.lab.chaos.observer import Heard, Report
-from headcount.lab.load.device_connection import Broker, Link, Tally
-from headcount.lab.load.population import Message
+from headcount.lab.chaos.observer import Observations, ObservedCounts
+from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.population import FixMessage
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, partition_of
@@ -36,7 +36,7 @@ LOST_S = 60.0
 
 
 @dataclass(slots=True)
-class Probed:
+class ProbeTimes:
     """The probes of one partition: when each was said, and when it was heard to be counted."""
 
     said_s: list[float] = field(default_factory=list)
@@ -50,19 +50,19 @@ class Probed:
             self.heard_s.append(heard_s)
 
 
-class Probes:
+class LatencyProbes:
     """Probes on their way; open with `run`, and ask for the delays afterwards."""
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerAddress,
         site: str,
         place: tuple[float, float],
         zone: int,
         partitions: int,
         hold_s: float,
         seed: int,
-        note: Callable[[Message], None],
+        note: Callable[[FixMessage], None],
     ) -> None:
         """Prepare them.
 
@@ -76,14 +76,14 @@ class Probes:
             seed: of the waits of connections that broke.
             note: is called with each acknowledged probe.
         """
-        self.tally = Tally()
-        self.heard = Heard()
+        self.tally = ConnectionCounters()
+        self.heard = Observations()
         self._site, self._place, self._zone, self._hold_s = site, place, zone, hold_s
         self._partitions = partitions
-        self._of = [Probed() for _ in range(partitions)]
+        self._of = [ProbeTimes() for _ in range(partitions)]
         rng = random.Random(f"probes {seed}")
         self.links = [
-            Link(broker, f"bench-probe-{index}", self.tally, note, rng)
+            DeviceConnection(broker, f"bench-probe-{index}", self.tally, note, rng)
             for index in range(min(CONNECTIONS, partitions))
         ]
         self._names = [self._named(partition) for partition in range(partitions)]
@@ -102,7 +102,7 @@ class Probes:
             told = decode(message.data)
             now_s = time.time()
             self.heard.reports.append(
-                Report(now_s, told.partition, told.epoch, told.seq, told.at, told.values)
+                ObservedCounts(now_s, told.partition, told.epoch, told.seq, told.at, told.values)
             )
             self.heard.newest[told.partition] = max(told.at, self.heard.newest.get(told.partition, 0.0))
             count = int(np.frombuffer(told.values, "<i4", 1, 32 * self._zone)[0])
@@ -135,7 +135,7 @@ class Probes:
         topic = FIX_TOPIC.format(site=self._site, kind="person", device=name).encode()
         payload = encode_fix(t_ms / 1000, *self._place, acc=3)
         probed.said_s.append(t_ms / 1000)
-        self.links[partition % len(self.links)].put(Message(topic, payload, 1, "person", name, t_ms))
+        self.links[partition % len(self.links)].put(FixMessage(topic, payload, 1, "person", name, t_ms))
 
     def delays(self) -> list[tuple[float, float]]:
         """When a probe was said (Unix seconds), and how many seconds later its count was heard."""

@@ -16,14 +16,14 @@ _CLEAN, _WILL = 0x02, 0x04
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
+class LastWill:
     """What the broker says for a device that is gone without a word."""
 
     topic: str
     payload: bytes
 
 
-def connect(client_id: str, keepalive_s: int, will: Will | None = None) -> bytes:
+def connect(client_id: str, keepalive_s: int, will: LastWill | None = None) -> bytes:
     """A CONNECT with a clean session and no password."""
     flags = _CLEAN | (_WILL if will else 0)
     body = b"\x00\x04MQTT\x04" + struct.pack(">BH", flags, keepalive_s) + _text(client_id.encode())
@@ -57,7 +57,7 @@ def _size(length: int) -> bytes:
 
 
 @dataclass(slots=True)
-class Answers:
+class PacketReader:
     """Bytes from a broker → packets, however they were cut."""
 
     _rest: bytearray = field(default_factory=bytearray)

@@ -36,7 +36,7 @@ RULES: dict[str, Any] = {
 PROBE_ZONE, PROBE_OFF, PROBE_SIZE = "bench-probe", 0.003, 0.0001
 
 
-class Message(NamedTuple):
+class FixMessage(NamedTuple):
     """A fix on its way."""
 
     topic: bytes
@@ -48,7 +48,7 @@ class Message(NamedTuple):
 
 
 @dataclass(slots=True)
-class Device:
+class LoadDevice:
     """A phone or a car."""
 
     kind: Kind
@@ -70,13 +70,13 @@ class Device:
         """Where its last will goes."""
         return STATUS_TOPIC.format(site=site, kind=self.kind, device=self.id)
 
-    def say(self, topic: bytes, now_s: float) -> Message:
+    def say(self, topic: bytes, now_s: float) -> FixMessage:
         """Its next fix."""
         self.last_ms = max(self.last_ms + 1, int(now_s * 1000))
         lat, lon = self.place()
         self.said += 1
         payload = self._payload(self.last_ms / 1000, lat, lon)
-        return Message(topic, payload, self.qos, self.kind, self.id, self.last_ms)
+        return FixMessage(topic, payload, self.qos, self.kind, self.id, self.last_ms)
 
     def place(self) -> tuple[float, float]:
         """Where it is now, degrees."""
@@ -115,7 +115,7 @@ def probe_place(geojson: dict[str, Any]) -> tuple[float, float]:
     return round(lat + PROBE_SIZE / 2, 7), round(lon + PROBE_SIZE / 2, 7)
 
 
-def population(geojson: dict[str, Any], number: int, seed: int) -> list[Device]:
+def population(geojson: dict[str, Any], number: int, seed: int) -> list[LoadDevice]:
     """The devices of a day; the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
     # the last zone is that of the probes: nobody else goes there
@@ -132,5 +132,5 @@ def population(geojson: dict[str, Any], number: int, seed: int) -> list[Device]:
         tour = [(float(lat[s, p]), float(lon[s, p])) for s, p in zip(stops, points, strict=True)]
         qos = int(rng.random() < QOS1_SHARE)
         name = f"{'car' if kind == 'vehicle' else 'phone'}-{index:05d}"
-        devices.append(Device(kind, name, flow, qos, tour, int(rng.integers(3, 25))))
+        devices.append(LoadDevice(kind, name, flow, qos, tour, int(rng.integers(3, 25))))
     return devices

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from headcount.runtime.proc import ProcessStat, all_processes, command_line
 
 
-class Usage(NamedTuple):
+class RoleUsage(NamedTuple):
     """What a part of the system uses."""
 
     processes: int
@@ -20,13 +20,13 @@ class Usage(NamedTuple):
 
 
 @dataclass(slots=True)
-class Meter:
+class UsageMeter:
     """Processor time by part; a process that has ended keeps what it last had."""
 
     _last: dict[tuple[int, int], tuple[str, float]] = field(default_factory=dict)
     _began: dict[tuple[int, int], float] = field(default_factory=dict)
 
-    def read(self, roots: Iterable[int]) -> dict[str, Usage]:
+    def read(self, roots: Iterable[int]) -> dict[str, RoleUsage]:
         """Part → what it uses, of these processes and all below them."""
         found: dict[str, list[ProcessStat]] = {}
         for process, part in parts(all_processes(), roots):
@@ -36,7 +36,7 @@ class Meter:
         for part, seconds in self._last.values():
             cpu_s[part] = cpu_s.get(part, 0.0) + seconds
         return {
-            part: Usage(
+            part: RoleUsage(
                 len(found.get(part, ())),
                 seconds,
                 sum(process.memory for process in found.get(part, ())),

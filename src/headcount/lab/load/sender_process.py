@@ -17,10 +17,10 @@ from typing import Any, TextIO
 
 import msgspec
 
-from headcount.lab.load.day_profile import Day, pace, presence
-from headcount.lab.load.device_connection import Broker, Link, Tally
-from headcount.lab.load.mqtt_packets import Will
-from headcount.lab.load.population import Device, Message, population
+from headcount.lab.load.day_profile import DayProfile, pace, presence
+from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.mqtt_packets import LastWill
+from headcount.lab.load.population import FixMessage, LoadDevice, population
 from headcount.runtime.signals import stop_on_signals
 
 STEP_S = 0.02
@@ -30,7 +30,7 @@ LOOK_S = 0.25
 OWED_S = 30.0
 
 
-class Orders(msgspec.Struct):
+class SenderOrders(msgspec.Struct):
     """What a process of senders does."""
 
     site: dict[str, Any]
@@ -46,7 +46,7 @@ class Orders(msgspec.Struct):
     acknowledged: str  # the file for them
 
 
-class Said(msgspec.Struct):
+class SenderReport(msgspec.Struct):
     """One line: the counters so far."""
 
     at_s: float
@@ -67,23 +67,23 @@ class Said(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class Sender:
+class LoadSender:
     """A device, its connection, and its topic."""
 
-    device: Device
-    link: Link
+    device: LoadDevice
+    link: DeviceConnection
     topic: bytes
     here: bool = False
     due_s: float = 0.0  # when it speaks next, Unix seconds
 
 
-class Sending:
+class SenderProcess:
     """All senders of this process."""
 
-    def __init__(self, orders: Orders, out: TextIO, file: TextIO) -> None:
+    def __init__(self, orders: SenderOrders, out: TextIO, file: TextIO) -> None:
         """Nobody is connected yet; `file` gets the acknowledged fixes, `out` a line a second."""
         self._orders, self._out, self._file = orders, out, file
-        self._day, self._tally = Day(orders.seconds), Tally()
+        self._day, self._tally = DayProfile(orders.seconds), ConnectionCounters()
         self._rng = random.Random(f"sending {orders.seed} {orders.part}")
         site = orders.site["features"][0]["properties"]["id"]
         devices = population(orders.site, orders.devices, orders.seed)
@@ -92,13 +92,13 @@ class Sending:
         self._away = list(range(len(self._senders)))
         self._due: list[tuple[float, int]] = []
 
-    def _sender(self, site: str, device: Device) -> Sender:
-        will = Will(device.status_topic(site), b"offline") if device.flow == "own" else None
-        broker = Broker(self._orders.host, self._orders.port)
-        link = Link(broker, device.id, self._tally, self._note, self._rng, will=will)
-        return Sender(device, link, device.topic(site).encode())
+    def _sender(self, site: str, device: LoadDevice) -> LoadSender:
+        will = LastWill(device.status_topic(site), b"offline") if device.flow == "own" else None
+        broker = BrokerAddress(self._orders.host, self._orders.port)
+        link = DeviceConnection(broker, device.id, self._tally, self._note, self._rng, will=will)
+        return LoadSender(device, link, device.topic(site).encode())
 
-    def _note(self, message: Message) -> None:
+    def _note(self, message: FixMessage) -> None:
         self._file.write(f"{message.kind} {message.device} {message.t_ms}\n")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -173,7 +173,7 @@ class Sending:
         classes = tally.ack_s[:]
         while classes and not classes[-1]:
             classes.pop()
-        said = Said(
+        said = SenderReport(
             now_s,
             0 if done else len(self._here),
             tally.connected,
@@ -208,13 +208,13 @@ class Sending:
 
 def main() -> None:
     """Do as ordered."""
-    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=SenderOrders)
     gc.set_threshold(100_000, 20, 100)
 
     async def work(file: TextIO) -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        await Sending(orders, sys.stdout, file).run(stop)
+        await SenderProcess(orders, sys.stdout, file).run(stop)
 
     with Path(orders.acknowledged).open("w", encoding="ascii") as file:
         asyncio.run(work(file))

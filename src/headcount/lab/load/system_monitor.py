@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headcount.errors import LogError
-from headcount.lab.load.process_usage import Meter, Usage
+from headcount.lab.load.process_usage import RoleUsage, UsageMeter
 from headcount.messaging.units import Units
 
 EVERY_S = 1.0
@@ -24,7 +24,7 @@ SILENT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SystemSample:
     """One second."""
 
     at_s: float  # since the start of the day
@@ -38,7 +38,7 @@ class Sample:
     draining: frozenset[str]
     wanted_workers: int | None  # by the scaler
     wanted_brokers: int | None
-    usage: dict[str, Usage]
+    usage: dict[str, RoleUsage]
 
 
 def spread(connections: Iterable[int]) -> tuple[float, float]:
@@ -51,21 +51,21 @@ def spread(connections: Iterable[int]) -> tuple[float, float]:
 
 
 @dataclass(slots=True)
-class _Worker:
+class _WorkerReport:
     heard_s: float
     fixes: int
     lag: int
 
 
 @dataclass(slots=True)
-class Watch:
+class SystemMonitor:
     """The samples so far. Senders tell their lines to `senders`; workers are heard over NATS."""
 
     roots: Callable[[], list[int]]  # processes of the system, those below them included
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[SystemSample] = field(default_factory=list)
     senders: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # wanted, connected, said
-    _workers: dict[str, _Worker] = field(default_factory=dict)
-    _meter: Meter = field(default_factory=Meter)
+    _workers: dict[str, _WorkerReport] = field(default_factory=dict)
+    _meter: UsageMeter = field(default_factory=UsageMeter)
 
     async def run(self, client: Client, start_s: float, until_s: float) -> None:
         """Look each second until then (Unix seconds)."""
@@ -80,9 +80,9 @@ class Watch:
     async def _hear(self, message: Msg) -> None:
         told = json.loads(message.data)
         fixes = sum(sum(verdicts.values()) for verdicts in told["verdicts"].values())
-        self._workers[str(told["worker"])] = _Worker(time.monotonic(), fixes, int(told["lag"]))
+        self._workers[str(told["worker"])] = _WorkerReport(time.monotonic(), fixes, int(told["lag"]))
 
-    async def _look(self, units: Units, at_s: float) -> Sample:
+    async def _look(self, units: Units, at_s: float) -> SystemSample:
         now_s = time.monotonic()
         alive = [worker for worker in self._workers.values() if now_s - worker.heard_s <= SILENT_S]
         brokers: dict[str, int] = {}
@@ -100,7 +100,7 @@ class Watch:
             if self.senders
             else (0, 0, 0)
         )
-        return Sample(
+        return SystemSample(
             at_s,
             wanted,
             connected,

@@ -31,7 +31,7 @@ READY_S, STOP_S = 90.0, 60.0
 _PORTS = ("mqtt", "ws", "http", "nats", "monitor")
 
 
-class System:
+class UpSystem:
     """`headcount up` on free ports, as an async context manager; inside, it is ready."""
 
     def __init__(

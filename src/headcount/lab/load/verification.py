@@ -20,25 +20,25 @@ from headcount.errors import HeadcountError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.independent_reader import (
-    Partition,
+    PartitionLog,
     read_day_keys,
     read_events,
     read_history,
     read_log,
 )
-from headcount.lab.chaos.observer import Heard
-from headcount.lab.load.compose_stack import Stack
-from headcount.lab.load.up_system import System
+from headcount.lab.chaos.observer import Observations
+from headcount.lab.load.compose_stack import ComposeStack
+from headcount.lab.load.up_system import UpSystem
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM, Kind
 
 SETTLE_S = 60.0
 #: What was told is stored within a second; some more for a busy machine.
 STORED_S = 3.0
 
-Name = tuple[str, str, int]  # kind, device, event time in milliseconds
+FixKey = tuple[str, str, int]  # kind, device, event time in milliseconds
 
 
-class Stored(NamedTuple):
+class StoredBytes(NamedTuple):
     """What a run left on disk."""
 
     fixes: int
@@ -47,13 +47,13 @@ class Stored(NamedTuple):
 
 
 @dataclass(slots=True)
-class Judgement:
+class Verification:
     """What came of the comparison."""
 
     comparison: Comparison
     acknowledged: int
-    lost: list[Name]  # acknowledged, but not in the log
-    stored: Stored
+    lost: list[FixKey]  # acknowledged, but not in the log
+    stored: StoredBytes
 
     @property
     def is_good(self) -> bool:
@@ -61,9 +61,9 @@ class Judgement:
         return not self.lost and not self.comparison.different
 
 
-def names_in(files: Iterable[Path]) -> set[Name]:
+def read_fix_keys(files: Iterable[Path]) -> set[FixKey]:
     """The fixes that senders wrote down as acknowledged."""
-    found: set[Name] = set()
+    found: set[FixKey] = set()
     for file in files:
         for line in file.read_text(encoding="ascii").splitlines():
             kind, device, t_ms = line.split()
@@ -71,7 +71,7 @@ def names_in(files: Iterable[Path]) -> set[Name]:
     return found
 
 
-def lost(acknowledged: set[Name], log: Iterable[Partition], names: Names) -> list[Name]:
+def lost(acknowledged: set[FixKey], log: Iterable[PartitionLog], names: Names) -> list[FixKey]:
     """What was acknowledged and isn't in the log, under its own name or the one that an older flow gets."""
     there = {
         (row.kind, row.device, round(row.fix.t * 1000))
@@ -86,14 +86,14 @@ def lost(acknowledged: set[Name], log: Iterable[Partition], names: Names) -> lis
     )
 
 
-async def judge(
-    system: System | Stack,
+async def verify_day(
+    system: UpSystem | ComposeStack,
     client: Client,
-    heard: Heard,
+    heard: Observations,
     geojson: dict[str, Any],
-    acknowledged: set[Name],
+    acknowledged: set[FixKey],
     tell: Callable[[str], None],
-) -> Judgement:
+) -> Verification:
     """Wait until all is counted and stored, read log, events and history, and compare; nobody sends any more.
 
     Raises:
@@ -118,19 +118,19 @@ async def judge(
     tell("comparing")
     comparison = await asyncio.to_thread(compare, evidence)
     stored = await _stored(client, system.partitions, data, sum(len(partition.rows) for partition in log))
-    return Judgement(
+    return Verification(
         comparison, len(acknowledged), lost(acknowledged, log, Names(system.secret, RegistryCache())), stored
     )
 
 
-async def _stored(client: Client, partitions: int, data: Path, fixes: int) -> Stored:
+async def _stored(client: Client, partitions: int, data: Path, fixes: int) -> StoredBytes:
     """Bytes of the log, the workers' ticks included, and of the history."""
     jetstream = client.jetstream(timeout=5)
     streams = [
         await jetstream.stream_info(FIX_STREAM.format(partition=number)) for number in range(partitions)
     ]
     files = (data / "history").rglob("*.parquet")
-    return Stored(
+    return StoredBytes(
         fixes, sum(info.state.bytes for info in streams), sum(file.stat().st_size for file in files)
     )
 
