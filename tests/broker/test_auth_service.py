@@ -21,9 +21,9 @@ from headcount.access.tokens import Tokens
 from headcount.broker import nats_config
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.broker.core import Broker
+from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.devices.authentication import RefusalReason
 from headcount.devices.bans import BanList
-from headcount.devices.rate_limits import MqttRateLimits
 from headcount.devices.registry import Registry
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device, Seen

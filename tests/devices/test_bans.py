@@ -1,4 +1,4 @@
-"""Bans, and the rate limits of devices."""
+"""Bans of devices and addresses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headcount.broker.core import Broker
 from headcount.devices.bans import (
@@ -21,17 +19,13 @@ from headcount.devices.bans import (
     ban_key,
     banned_address,
 )
-from headcount.devices.rate_limits import MINUTE_S, AttemptCounter, DeviceRateLimiter, MqttRateLimits
 from headcount.errors import DeviceError
 from headcount.messages.records import Ban
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET
 from nats_fixture import internal_client, running_broker
 
-LIMITS = MqttRateLimits(messages_per_s=2.0, burst_messages=10.0, bytes_per_s=100.0, burst_bytes=1000.0)
 
-
-# --- bans ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("who", "key"),
     [
@@ -96,63 +90,3 @@ def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
         await client.close()
 
     asyncio.run(check())
-
-
-# --- how often -------------------------------------------------------------------------------------------
-def test_a_tally_is_of_a_minute() -> None:
-    """Each key is counted by itself, and anew in the next minute."""
-    tally = AttemptCounter()
-    assert [tally.add("a", t) for t in (0.0, 1.0, MINUTE_S - 0.1)] == [1, 2, 3]
-    assert tally.add("b", 2.0) == 1
-    assert tally.add("a", MINUTE_S) == 1
-    tally.forget("a")
-    tally.forget("nobody")
-    assert tally.add("a", MINUTE_S + 1) == 1
-
-
-def test_a_tally_is_bounded() -> None:
-    """Above its keys new ones aren't counted, and those that are go on, until the minute ends."""
-    tally = AttemptCounter(most_keys=2)
-    assert [tally.add(key, 0.0) for key in "abca"] == [1, 1, 0, 2]
-    assert tally.add("c", MINUTE_S) == 1
-
-
-# --- how much --------------------------------------------------------------------------------------------
-def test_a_burst_and_then_the_rate() -> None:
-    """So much may come at once, then as much as the rate gives back; messages and bytes alike."""
-    meter = DeviceRateLimiter(LIMITS)
-    assert not meter.add("a", 10, 0, 0.0)
-    assert meter.add("a", 1, 0, 0.0)
-    assert not meter.add("b", 1, 1000, 0.0)
-    assert meter.add("b", 1, 1, 0.0)
-    meter.forget("a")
-    assert not meter.add("a", 10, 0, 0.0)
-    assert not meter.add("a", 2, 0, 1.0)
-    assert meter.add("a", 3, 0, 2.0)
-
-
-def test_a_gateway_speaks_for_many() -> None:
-    """It may do so many times as much."""
-    meter = DeviceRateLimiter(LIMITS)
-    assert not meter.add("g", 10_000, 0, 0.0, gateway=True)
-    assert meter.add("g", 1, 0, 0.0, gateway=True)
-
-
-@given(st.lists(st.floats(0.0, 4.0), min_size=1, max_size=50))
-def test_at_the_rate_for_ever(pauses: list[float]) -> None:
-    """Who never sends more than the rate gives, nor a burst at once, is never too much."""
-    meter, now_s, owed = DeviceRateLimiter(LIMITS), 0.0, 0.0
-    for pause in pauses:
-        now_s += pause
-        owed += pause * LIMITS.messages_per_s
-        messages, owed = int(owed), owed % 1
-        assert not meter.add("a", messages, 0, now_s)
-
-
-def test_the_idle_are_forgotten() -> None:
-    """A clock that goes back gives nothing; who has been silent for an hour begins again."""
-    meter = DeviceRateLimiter(LIMITS)
-    assert not meter.add("a", 10, 0, 100.0)
-    assert meter.add("a", 1, 0, 50.0)
-    meter.forget_idle(10_000.0)
-    assert not meter.add("a", 10, 0, 10_000.0)

@@ -17,6 +17,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_KEYS = 20_000
 _IPV6_PREFIX = 64
 _MAX_ADDRESS = 64
+#: Rounding errors of times.
+_TOLERANCE_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class RateLimitResult:
 class RateLimiter:
     """So many a second, and so many at once."""
 
-    def __init__(self, per_s: float, burst: int, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, per_s: float, burst: float, max_keys: int = MAX_KEYS) -> None:
         """Allow `burst` at once, and then `per_s`."""
         self.burst = burst
         self.window_s = burst / per_s
@@ -48,17 +50,31 @@ class RateLimiter:
         """Take one for a key, at a time of a clock that never goes back."""
         answer = self.look(key, now_s, 1)
         if answer.allowed:
-            self._full_at[key] = now_s + answer.full_s
-            self._full_at.move_to_end(key)
-            if len(self._full_at) > self._max_keys:
-                self._full_at.popitem(last=False)
+            self._store(key, now_s, answer.full_s)
         return answer
+
+    def charge(self, key: str, now_s: float, amount: float) -> bool:
+        """Charge a key for what it has used already; returns whether that exceeds the limit."""
+        full_in_s = max(0.0, self._full_at.get(key, 0.0) - now_s) + amount * self._interval_s
+        if amount:
+            self._store(key, now_s, full_in_s)
+        return full_in_s > self.window_s + _TOLERANCE_S
+
+    def forget(self, key: str) -> None:
+        """Give a key a full bucket."""
+        self._full_at.pop(key, None)
+
+    def _store(self, key: str, now_s: float, full_in_s: float) -> None:
+        self._full_at[key] = now_s + full_in_s
+        self._full_at.move_to_end(key)
+        while len(self._full_at) > self._max_keys or next(iter(self._full_at.values())) <= now_s:
+            self._full_at.popitem(last=False)
 
     def look(self, key: str, now_s: float, wanted: int = 1) -> RateLimitResult:
         """Whether so many are there, without taking them."""
         full_in_s = max(0.0, self._full_at.get(key, 0.0) - now_s) + wanted * self._interval_s
         over_s = full_in_s - self.window_s
-        if over_s > 1e-9:  # what floats lose
+        if over_s > _TOLERANCE_S:
             return RateLimitResult(False, 0, over_s, full_in_s - wanted * self._interval_s)
         return RateLimitResult(True, math.floor(-over_s / self._interval_s + 1e-6), 0.0, full_in_s)
 

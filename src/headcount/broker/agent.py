@@ -30,10 +30,10 @@ from nats.aio.msg import Msg
 from headcount import __version__
 from headcount.broker import device_connections, nats_probe
 from headcount.broker.auth_service import Figures, Gate, GateSettings
+from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
 from headcount.broker.unit_health import health_app
-from headcount.devices.rate_limits import MqttRateLimits
 from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest

@@ -29,6 +29,7 @@ from nats.aio.msg import Msg
 from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import Tokens
 from headcount.broker import connections, nats_probe
+from headcount.broker.device_rate_limiter import DeviceRateLimiter, MqttRateLimits
 from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTEM
 from headcount.devices import auth_callout, credentials
 from headcount.devices.auth_callout import AuthRequest, CalloutSigner
@@ -40,7 +41,6 @@ from headcount.devices.authentication import (
 )
 from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
-from headcount.devices.rate_limits import AttemptCounter, DeviceRateLimiter, MqttRateLimits
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import Seen, Token
 from headcount.messaging.connection import Endpoint, connected
@@ -112,8 +112,7 @@ class Gate:
         self._lookups: set[asyncio.Task[None]] = set()
         self._tokens: Tokens | None = None
         self._programs: dict[str, Token] = {}
-        self._meter = DeviceRateLimiter(settings.limits)
-        self._connects, self._guesses = AttemptCounter(), AttemptCounter()
+        self._limiter = DeviceRateLimiter(settings.limits)
         self._sent_before: dict[int, tuple[int, int]] | None = None
         self._present: set[str] = set()
         self._seen: dict[str, Seen] = {}
@@ -223,21 +222,19 @@ class Gate:
             self.figures.refused[verdict] += 1
             answer = self._signer.refuse(request, now_s)
             if verdict in GUESSING_REASONS:
-                self._guessed(request.address, now_s)
+                self._guessed(request.address)
         self.sent += 1
         await server.publish(message.reply, answer)
 
     def _came(self, device: str, now_s: float) -> None:
-        if self._connects.add(device, now_s) > self.settings.limits.connects_per_minute:
-            self._connects.forget(device)  # else it would be banned again at once when its ban ends
+        if self._limiter.connected(device, time.monotonic()):
             self._ban(device, "connects too often")
         self._seen[device] = Seen(now_s, connected=True, unit=self.settings.unit)
 
-    def _guessed(self, address: str, now_s: float) -> None:
+    def _guessed(self, address: str) -> None:
         if not self.settings.direct or address in LOCAL.values():
             return
-        if self._guesses.add(address, now_s) > self.settings.limits.refused_per_minute:
-            self._guesses.forget(address)
+        if self._limiter.refused(address, time.monotonic()):
             self._ban(address, GUESSING)
 
     def _ban(self, who: str, reason: str) -> None:
@@ -343,7 +340,7 @@ class Gate:
         self._sent_before = after
         for cid in closing:
             await self._close(over, server, cid)
-        self._measure(used, now_s)
+        self._measure(used)
         self._tell_presence(present, now_s)
 
     def _stays(self, user: str, address: str, now_s: float) -> bool:
@@ -357,11 +354,11 @@ class Gate:
             return holds and not self.authenticator.is_banned("", address, now_s)
         return self.authenticator.is_still_valid(user, address, now_s)
 
-    def _measure(self, used: dict[str, tuple[int, int]], now_s: float) -> None:
+    def _measure(self, used: dict[str, tuple[int, int]]) -> None:
+        now_s = time.monotonic()
         for device, (messages, size) in used.items():
             gateway = self.authenticator.is_gateway(device)
-            if self._meter.add(device, messages, size, now_s, gateway=gateway):
-                self._meter.forget(device)
+            if self._limiter.sent(device, messages, size, now_s, gateway=gateway):
                 self._ban(device, "sends too much")
 
     def _tell_presence(self, present: set[str], now_s: float) -> None:
@@ -370,7 +367,6 @@ class Gate:
             self._seen[device] = Seen(now_s, connected=False, unit=unit)
         if now_s >= self._say_all_s:
             self._say_all_s = now_s + SEEN_EVERY_S
-            self._meter.forget_idle(now_s)
             self._seen |= {device: Seen(now_s, connected=True, unit=unit) for device in present}
         self._present = present
 

@@ -27,6 +27,7 @@ from headcount.broker import auth_service as keeping
 from headcount.broker.auth_service import GateSettings
 from headcount.broker.core import Broker
 from headcount.broker.data_folder import write_private
+from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.nats_config import INTERNAL, LOCAL, BrokerConfig
 from headcount.counting.disclosure import disclosure_key
 from headcount.counting.site import Site
@@ -34,7 +35,6 @@ from headcount.counting.site_file import at_speed
 from headcount.devices import command_delivery
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
-from headcount.devices.rate_limits import MqttRateLimits
 from headcount.errors import DataFolderError, SettingsError
 from headcount.history import writer
 from headcount.messaging import scrub

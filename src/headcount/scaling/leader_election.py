@@ -1,4 +1,4 @@
-"""Leader election: of any number of scalers one decides, as a key of the bucket UNIT says.
+"""Leader election: of any number of scalers one decides, by a key of the bucket UNIT.
 
 The leader renews its lease by compare-and-set every period. Another scaler takes the lease over when the
 key's revision has not changed for `TTL_S` by its own clock, so clocks need not agree; a leader that was
@@ -23,7 +23,7 @@ TTL_S = 6.0
 _VACANT = ""
 
 
-class _Lease(msgspec.Struct):
+class _LeaderLease(msgspec.Struct):
     leader: str
 
 
@@ -77,11 +77,11 @@ class LeaderElection:
             self._revision = None
 
     async def _write(self, leader: str, revision: int) -> int | None:
-        return await self._bucket.replace(LEADER_KEY, msgspec.json.encode(_Lease(leader)), revision)
+        return await self._bucket.replace(LEADER_KEY, msgspec.json.encode(_LeaderLease(leader)), revision)
 
 
 def _leader_in(value: bytes) -> str:
     try:
-        return msgspec.json.decode(value, type=_Lease).leader
+        return msgspec.json.decode(value, type=_LeaderLease).leader
     except msgspec.MsgspecError:
         return _VACANT

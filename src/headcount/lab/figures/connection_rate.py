@@ -20,8 +20,8 @@ from pathlib import Path
 
 from headcount.broker.auth_service import GateSettings, run
 from headcount.broker.core import Broker
+from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
-from headcount.devices.rate_limits import MqttRateLimits
 from headcount.devices.registry import Registry
 from headcount.lab.figures.qos1_cost import PARTITIONS, PASSWORD
 from headcount.messaging.connection import Endpoint, connected
