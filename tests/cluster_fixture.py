@@ -41,9 +41,9 @@ from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, TICK_SUBJECT
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.runtime.ports import free_ports
 from headcount.worker.loops import WorkerSettings, run
-from headcount.worker.publisher import MqttAddress
 from nats_fixture import PASSWORD
 from small_site import small_site
 

@@ -247,6 +247,12 @@ class Settings:
         return {**os.environ, **ours}
 
 
+def site_path(site: Path | None) -> Path | None:
+    """The site file to use: `site`, else `site.geojson` in this folder if it exists."""
+    here = Path("site.geojson")
+    return site or (here if here.exists() else None)
+
+
 def joined(*found: Address) -> str:
     """Addresses as a setting has them."""
     return ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in found)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from headcount.proxy import proxy_settings as proxy
-from headcount.roles import wiring
+from headcount.roles import ROLES
 from headcount.scaling import scale_settings as scaling
 from headcount.settings import ENVIRONMENT, Settings
 
@@ -150,7 +150,7 @@ def test_everything_set_is_a_setting() -> None:
     assert named | set(image) <= known
     for command, role in started:
         assert command == "run"
-        assert role in wiring.ROLES
+        assert role in ROLES
 
 
 def test_every_role_may_talk_to_the_core_only_where_it_must() -> None:

@@ -26,8 +26,8 @@ from headcount.messages.commands import Ack, CommandSent
 from headcount.messages.records import Command, Seen
 from headcount.messages.topics import ACK_TOPIC, COMMAND_TOPIC
 from headcount.messaging.kv import Bucket
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
-from headcount.worker.publisher import MqttAddress
 from nats_fixture import PASSWORD, internal_client, running_broker
 
 SITE, KIND = "s", "person"

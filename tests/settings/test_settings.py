@@ -11,7 +11,10 @@ from click.testing import CliRunner
 
 from headcount.cli import main
 from headcount.errors import SettingsError
-from headcount.roles import wiring
+from headcount.roles.api import oidc_provider_of
+from headcount.roles.endpoints import health_url
+from headcount.roles.secret import secret_of
+from headcount.roles.server_config import core_config
 from headcount.settings import ENVIRONMENT, Settings, addresses, machine_name, with_ports
 
 
@@ -89,18 +92,18 @@ def test_our_own_clients_meet_tls_where_devices_do() -> None:
     for elsewhere in ({"core": "core:4222"}, {"core_mqtt": "core:1883"}, {"devices": False}):
         assert not settings(tls="on", **elsewhere).core_takes_tls
     with pytest.raises(SettingsError, match="--no-devices"):
-        wiring.core_config(settings(tls="on", inside_host="0.0.0.0"))
+        core_config(settings(tls="on", inside_host="0.0.0.0"))
 
 
 def test_health_is_asked_where_a_role_listens() -> None:
     """Each role is asked on its own address; where it listens on all, on the loopback one."""
-    assert wiring.health_url("broker", settings()) == "http://127.0.0.1:8081/healthz"
-    assert wiring.health_url("core", settings(inside_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
-    assert wiring.health_url("proxy", settings(inside_host="::")) == "http://[::1]:8081/healthz"
+    assert health_url("broker", settings()) == "http://127.0.0.1:8081/healthz"
+    assert health_url("core", settings(inside_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
+    assert health_url("proxy", settings(inside_host="::")) == "http://[::1]:8081/healthz"
     public = settings(inside_host="10.1.2.3", host="0.0.0.0")
-    assert wiring.health_url("api", public) == "https://127.0.0.1:8080/healthz"
-    assert wiring.health_url("api", replace(public, tls="proxy")) == "http://127.0.0.1:8080/healthz"
-    assert wiring.health_url("count", settings()) == ""
+    assert health_url("api", public) == "https://127.0.0.1:8080/healthz"
+    assert health_url("api", replace(public, tls="proxy")) == "http://127.0.0.1:8080/healthz"
+    assert health_url("count", settings()) == ""
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     async def role(taken: Settings, _: object) -> None:
         found.append(taken)
 
-    monkeypatch.setitem(wiring.ROLES, "core", role)
+    monkeypatch.setattr("headcount.roles.core.run", role)
     result = CliRunner().invoke(main.main, ["run", "core"], catch_exceptions=False)
     assert result.exit_code == 0
     names = [name for name in Settings.__dataclass_fields__ if name != "site"]
@@ -158,12 +161,12 @@ def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     given = settings(data=tmp_path / "data", secret_file=file)
     with pytest.raises(SettingsError, match="--secret-file"):
-        wiring.secret_of(given)
+        secret_of(given)
     file.write_text("short\n")
     with pytest.raises(SettingsError, match="16"):
-        wiring.secret_of(given)
+        secret_of(given)
     file.write_text("long enough for anybody\n")
-    assert wiring.secret_of(given) == "long enough for anybody"
+    assert secret_of(given) == "long enough for anybody"
     assert not given.data.exists()
 
 
@@ -187,11 +190,11 @@ def test_settings_of_signing_in_are_checked(changes: dict[str, Any], option: str
 
 def test_the_identity_provider_comes_from_settings(tmp_path: Path) -> None:
     """Its secret is read from its file and shown nowhere; without an issuer nobody logs in."""
-    assert wiring.provider_of(settings()) is None
+    assert oidc_provider_of(settings()) is None
     file = tmp_path / "secret"
     file.write_text("s3cret\n")
     given = settings(oidc_issuer="https://id.example", oidc_client_secret_file=file)
-    provider = wiring.provider_of(given)
+    provider = oidc_provider_of(given)
     assert provider is not None
     assert (provider.client_secret, provider.client_id, provider.role_claim) == (
         "s3cret",
@@ -200,4 +203,4 @@ def test_the_identity_provider_comes_from_settings(tmp_path: Path) -> None:
     )
     assert "s3cret" not in repr(provider)
     with pytest.raises(SettingsError, match="--oidc-client-secret-file"):
-        wiring.provider_of(replace(given, oidc_client_secret_file=tmp_path / "none"))
+        oidc_provider_of(replace(given, oidc_client_secret_file=tmp_path / "none"))

@@ -28,9 +28,9 @@ from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import PartitionCounts
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.leases import TTL_S, Leases
 from headcount.worker.loops import Worker, WorkerSettings, run
-from headcount.worker.publisher import MqttAddress
 from headcount.worker.snapshots import open_snapshots
 
 PARTITIONS = 4

@@ -21,7 +21,8 @@ from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
 from headcount.counting.fix_batch import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
-from headcount.worker.publisher import MqttAddress, RetainedCounts
+from headcount.messaging.mqtt_address import MqttAddress
+from headcount.worker.publisher import RetainedCounts
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
 

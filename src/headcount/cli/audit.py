@@ -12,7 +12,7 @@ import msgspec
 from headcount.access.audit_log import ACTION, AuditEntry, AuditLog, ChainReport
 from headcount.cli.core import at_the_core, core_options
 from headcount.errors import SettingsError
-from headcount.roles import wiring
+from headcount.roles.secret import secret_of
 from headcount.settings import Settings
 
 #: Entries between two moves of the progress bar.
@@ -72,7 +72,7 @@ def list_(action: str, before: int | None, limit: int, as_json: bool, settings: 
 
     async def work() -> list[AuditEntry]:
         async with at_the_core(settings) as client:
-            log = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
+            log = AuditLog(client, client.jetstream(), secret_of(settings))
             return (await log.entries(before=before, limit=limit, action=action))[0]
 
     for entry in asyncio.run(work()):
@@ -86,7 +86,7 @@ def list_(action: str, before: int | None, limit: int, as_json: bool, settings: 
 
 async def _verify(settings: Settings, from_head: str) -> ChainReport:
     async with at_the_core(settings) as client:
-        log = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
+        log = AuditLog(client, client.jetstream(), secret_of(settings))
         shown = sys.stderr.isatty()
         with (
             click.progressbar(length=1, label="verifying", file=sys.stderr) if shown else nullcontext() as bar

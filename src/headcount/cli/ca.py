@@ -15,7 +15,7 @@ from headcount.devices.registry import Registry
 from headcount.errors import CertificateError
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET
-from headcount.roles import wiring
+from headcount.roles.secret import secret_of
 from headcount.settings import DEFAULT_DATA, Settings
 from headcount.tls.authority import FOLDER, MOST_DAYS, Authority, Issued, files_of
 from headcount.tls.certificates import fingerprint, spoken
@@ -101,7 +101,7 @@ def issue(
 async def _register(settings: Settings, device: str, digest: str) -> None:
     async with at_the_core(settings) as client:
         log = client.jetstream()
-        secret = wiring.secret_of(settings)
+        secret = secret_of(settings)
         changed = await Registry(Bucket(client, log, DEVICE_BUCKET), secret).change(
             device, certificate=digest
         )

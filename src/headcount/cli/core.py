@@ -17,8 +17,8 @@ from headcount.broker.nats_config import INTERNAL
 from headcount.cli.cluster import cluster_options
 from headcount.errors import LogUnavailableError, SettingsError
 from headcount.messaging.connection import Endpoint
-from headcount.roles import wiring
-from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, Settings
+from headcount.roles.secret import secret_of
+from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, Settings, site_path
 
 CONNECT_S = 5.0
 
@@ -38,7 +38,7 @@ def core_options(*, site: bool = False) -> Callable[[Callable[..., None]], Calla
             **more: Any,
         ) -> None:
             settings = Settings(
-                site=wiring.site_path(site) or DEFAULT_SITE,
+                site=site_path(site) or DEFAULT_SITE,
                 data=data,
                 nats_port=nats_port,
                 core=core,
@@ -95,7 +95,7 @@ async def at_the_core(settings: Settings) -> AsyncIterator[Client]:
     """
     if settings.secret_file is None and not (settings.data / "secret").is_file():
         raise SettingsError("--data", f"{settings.data} is no folder of a deployment: it has no secret in it")
-    log = Endpoint(settings.core_addresses, INTERNAL, wiring.secret_of(settings))
+    log = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
     try:
         client = await nats.connect(
             log.urls,

@@ -29,7 +29,8 @@ from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
-from headcount.roles import wiring
+from headcount.roles.secret import secret_of
+from headcount.roles.site import site_of
 from headcount.settings import Settings
 
 #: What doesn't go to a terminal isn't cut to a terminal's width.
@@ -71,7 +72,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         LogUnavailableError: it doesn't answer.
     """
     async with at_the_core(settings) as client:
-        secret, log = wiring.secret_of(settings), client.jetstream()
+        secret, log = secret_of(settings), client.jetstream()
         bucket = Bucket(client, log, DEVICE_BUCKET)
         registry = Registry(bucket, secret, Bucket(client, log, SEEN_BUCKET))
         yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), AuditLog(client, log, secret))
@@ -130,7 +131,7 @@ def add(kind: Kind, as_json: bool, settings: Settings, **fields: Any) -> None:
     headcount device add --kind person --label "Ada" --group staff
     headcount device add --kind vehicle --alias iotp/42 --json
     """
-    site = wiring.site_of(settings).id
+    site = site_of(settings).id
 
     async def work() -> tuple[Device, str]:
         async with open_desk(settings) as desk:
@@ -179,7 +180,7 @@ def list_(
     headcount device list --kind vehicle --group fleet --limit 500
     headcount device list --text ada --json
     """
-    site = wiring.site_of(settings).id
+    site = site_of(settings).id
 
     async def work() -> DevicePage:
         async with open_desk(settings) as desk:

@@ -36,7 +36,8 @@ from headcount.messages.topics import ID, KINDS, Kind
 from headcount.messaging.device_messages import partitions_of_log
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET
-from headcount.roles import wiring
+from headcount.roles.secret import secret_of
+from headcount.roles.site import site_of
 from headcount.settings import Settings
 
 #: The actor in the audit log.
@@ -82,7 +83,7 @@ class _Core:
 @contextlib.asynccontextmanager
 async def _core(settings: Settings) -> AsyncIterator[_Core]:
     async with at_the_core(settings) as client:
-        yield _Core(client, settings, wiring.secret_of(settings))
+        yield _Core(client, settings, secret_of(settings))
 
 
 # --- trace ---------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def trace(device: str, reason: str, kind: Kind | None, limit: int, as_json: bool
 
 
 async def _trace(settings: Settings, device: str, reason: str, kind: Kind | None, limit: int) -> DeviceTrace:
-    site = wiring.site_of(settings)
+    site = site_of(settings)
     async with _core(settings) as core:
         partitions = await partitions_of_log(core.client)
         registered = await core.registry.get(device)
@@ -251,7 +252,7 @@ class _Target:
                 "isn't registered",
                 "`headcount device list` has all; where devices need no account, add --kind",
             )
-        return wiring.site_of(self.settings).id, self.kind
+        return site_of(self.settings).id, self.kind
 
 
 def _given(function: Callable[..., None]) -> Callable[..., None]:

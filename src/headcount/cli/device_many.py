@@ -26,7 +26,7 @@ from headcount.errors import DeviceError, SettingsError
 from headcount.messages.records import Device
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
-from headcount.roles import wiring
+from headcount.roles.site import site_of
 from headcount.settings import Settings
 
 #: What takes longer shows how far it is.
@@ -72,7 +72,7 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
     \b
     headcount device import people.csv --output secrets.csv
     """
-    site = wiring.site_of(settings).id
+    site = site_of(settings).id
     rows = csv_table.parse_devices(_read(file), site)
 
     async def work(shown: Callable[[int], None]) -> list[tuple[Device, str]]:
@@ -102,7 +102,7 @@ def export(output: Path | None, settings: Settings) -> None:
     \b
     headcount device export --output devices.csv
     """
-    site = wiring.site_of(settings).id
+    site = site_of(settings).id
 
     async def work() -> list[str]:
         async with open_desk(settings) as desk:
@@ -186,7 +186,7 @@ def claim(
     headcount device claim --kind person --count 200 --group students \\
         --url https://count.example.org:8443 --output codes.csv
     """
-    site, base = wiring.site_of(settings).id, _base(url)
+    site, base = site_of(settings).id, _base(url)
 
     async def work() -> list[str]:
         async with open_desk(settings) as desk:

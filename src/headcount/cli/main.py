@@ -31,14 +31,17 @@ from headcount.cli.simulate import publish, simulate
 from headcount.cli.site import site as site_group
 from headcount.cli.token import token
 from headcount.errors import HeadcountError, SettingsError
+from headcount.roles import ROLES, load
 from headcount.roles import up as machine
-from headcount.roles import wiring
+from headcount.roles.endpoints import health_url
+from headcount.roles.scale import run_with
+from headcount.roles.tls import tls_files_of
 from headcount.runtime.heartbeat import beating
 from headcount.runtime.logs import configure_logging
 from headcount.runtime.ports import free_port
 from headcount.runtime.signals import run_role, run_until_stopped
 from headcount.scaling.scale_settings import ScaleSettings
-from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings, joined, with_ports
+from headcount.settings import DEFAULT_DATA, DEFAULT_SITE, LOOPBACK, Settings, joined, site_path, with_ports
 from headcount.sites.files import bundled_site, load_site
 from headcount.tls.certificates import fingerprint, first_certificate, spoken
 
@@ -92,7 +95,7 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def _settings(site: Path | None, values: dict[str, Any]) -> Settings:
-    found = wiring.site_path(site)
+    found = site_path(site)
     if found is None:
         raise SettingsError(
             "--site", "no site file. Name one, make one with `headcount site import`, or try `headcount demo`"
@@ -202,7 +205,7 @@ def _url(settings: Settings, path: str) -> str:
 
 def _certificate(settings: Settings) -> str:
     """What browsers and devices are shown: how to tell ours from another's."""
-    tls = wiring.tls_of(settings)
+    tls = tls_files_of(settings)
     if tls is None:
         return ""
     shown = first_certificate(tls.certificate)
@@ -285,7 +288,7 @@ def demo(
 async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
     configure_logging("demo", "WARNING")
     arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
-    if tls := wiring.tls_of(settings):
+    if tls := tls_files_of(settings):
         arguments += ["--ca", str(tls.certificate)]
 
     async def work() -> None:
@@ -312,7 +315,7 @@ def _open_browser(url: str) -> None:
 
 
 @main.command()
-@click.argument("role", type=click.Choice(sorted(wiring.ROLES)))
+@click.argument("role", type=click.Choice(sorted(ROLES)))
 @site_option
 @deployment_options
 @cluster_options()
@@ -335,15 +338,15 @@ def run(role: str, site: Path | None, **values: Any) -> None:
     proxy     the balancer before brokers and API (HAProxy); more in variables HEADCOUNT_PROXY_…
     scale     adds and removes brokers and workers; more in variables HEADCOUNT_SCALE_…
     """
-    if role in wiring.WITHOUT_SITE:
-        settings = Settings(site=wiring.site_path(site) or DEFAULT_SITE, **with_ports(values))
+    if not ROLES[role]:
+        settings = Settings(site=site_path(site) or DEFAULT_SITE, **with_ports(values))
     else:
         settings = _settings(site, values)
     configure_logging(role)
 
     async def work(stop: asyncio.Event) -> None:
-        async with beating(wiring.health_url(role, settings)):
-            await wiring.ROLES[role](settings, stop)
+        async with beating(health_url(role, settings)):
+            await load(role)(settings, stop)
 
     asyncio.run(run_role(work))
 
@@ -365,7 +368,7 @@ def scale(site: Path | None, **values: Any) -> None:
     GET /v1/system/scaling has what it sees and why it did what.
     """
     chosen = taken(values)
-    settings = Settings(site=wiring.site_path(site) or DEFAULT_SITE, **with_ports(values))
+    settings = Settings(site=site_path(site) or DEFAULT_SITE, **with_ports(values))
     configure_logging("scale")
 
-    asyncio.run(run_role(partial(wiring.scale, settings, chosen)))
+    asyncio.run(run_role(partial(run_with, settings, chosen)))

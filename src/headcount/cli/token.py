@@ -19,7 +19,7 @@ from headcount.access.sessions import Sessions
 from headcount.access.tokens import Tokens, lives
 from headcount.cli.core import at_the_core, core_options
 from headcount.messages.records import ROLES, Role, Token
-from headcount.roles import wiring
+from headcount.roles.secret import secret_of
 from headcount.settings import Settings
 
 DAY_S = 86_400
@@ -122,7 +122,7 @@ def end_sessions(subject: str, settings: Settings) -> None:
     async def work() -> int:
         async with at_the_core(settings) as client:
             ended = await Sessions(AccessCache(client)).close_all(subject)
-            audit = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
+            audit = AuditLog(client, client.jetstream(), secret_of(settings))
             await audit.record("session.end", ACTOR, f"person {subject}", {"sessions": ended})
             return ended
 
@@ -132,7 +132,7 @@ def end_sessions(subject: str, settings: Settings) -> None:
 def _with_tokens(settings: Settings, work: Callable[[Tokens, AuditLog], Awaitable[T]]) -> T:
     async def connected() -> T:
         async with at_the_core(settings) as client:
-            audit = AuditLog(client, client.jetstream(), wiring.secret_of(settings))
+            audit = AuditLog(client, client.jetstream(), secret_of(settings))
             return await work(Tokens(AccessCache(client)), audit)
 
     return asyncio.run(connected())

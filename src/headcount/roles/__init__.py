@@ -1,1 +1,33 @@
-"""Process roles: what each one opens, runs and closes."""
+"""Process roles: what each one opens, runs and closes.
+
+Each role has a module of its name here, with `run(settings, stop)`; it imports only what the role runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable
+
+from headcount.settings import Settings
+
+Run = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+#: The roles, each with whether it needs a site file.
+ROLES = {
+    "core": False,
+    "broker": False,
+    "count": True,
+    "history": False,
+    "adapters": True,
+    "devices": False,
+    "api": True,
+    "proxy": False,
+    "scale": False,
+}
+
+
+def load(role: str) -> Run:
+    """The function that runs a role; imports its module."""
+    run: Run = importlib.import_module(f"headcount.roles.{role}").run
+    return run

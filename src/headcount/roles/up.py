@@ -20,7 +20,9 @@ from headcount.broker.nats_config import INTERNAL, LOCAL
 from headcount.errors import CertificateError, HeadcountError, SettingsError
 from headcount.proxy.haproxy_program import find_program
 from headcount.proxy.proxy_settings import ProxyOptions
-from headcount.roles import wiring
+from headcount.roles.server_config import core_config, standalone_config
+from headcount.roles.site import site_of
+from headcount.roles.tls import tls_files_of
 from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import check_free, free_port, free_ports
 from headcount.runtime.processes import start_process
@@ -45,11 +47,11 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Supervised]]
     Raises:
         HeadcountError: whatever keeps it from starting; nothing is left behind then.
     """
-    wiring.site_of(settings)  # a bad site file is told here, once; and a bad certificate
-    tls = wiring.tls_of(settings)
+    site_of(settings)  # a bad site file is told here, once; and a bad certificate
+    tls = tls_files_of(settings)
     check_free("HTTP", settings.host, settings.http_port, "--http-port")
     async with (
-        Broker(wiring.alone(settings), stop_s=settings.stop_s),
+        Broker(standalone_config(settings), stop_s=settings.stop_s),
         watched({role: Part(["run", role], settings) for role in WORKING_ROLES}) as children,
     ):
         await _ready(settings, tls)
@@ -63,8 +65,8 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     Raises:
         HeadcountError: whatever keeps it from starting; nothing is left behind then.
     """
-    wiring.site_of(settings)
-    tls = wiring.tls_of(settings)
+    site_of(settings)
+    tls = tls_files_of(settings)
     # what its parts would stumble over again and again is told here, once
     chosen = ScaleSettings.from_environment(os.environ)
     if chosen.driver != "process":
@@ -80,7 +82,7 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     parts["proxy"] = Part(["run", "proxy"], proxy)
     parts["scale"] = Part(["run", "scale"], inside, extra_stop_s=SCALE_EXTRA_S)
     async with (
-        Broker(wiring.core_config(inside), stop_s=settings.stop_s),
+        Broker(core_config(inside), stop_s=settings.stop_s),
         watched(parts) as children,
     ):
         await _ready(settings, tls, devices=True)
@@ -166,7 +168,7 @@ async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = Fa
 
 async def _let_in(settings: Settings) -> tuple[bool, str]:
     try:
-        await nats_probe.ask_mqtt(wiring.alone(settings))
+        await nats_probe.ask_mqtt(standalone_config(settings))
     except nats_probe.NO_ANSWER as error:
         return False, f"MQTT on port {settings.mqtt_port}: {str(error) or repr(error)}"
     return True, ""
@@ -176,7 +178,7 @@ async def _guarded(settings: Settings) -> tuple[bool, str]:
     """Whether the gate beside the core lets devices in."""
     try:
         answer = await nats_probe.request(
-            wiring.alone(settings), INTERNAL, GATE_SUBJECT, within_s=GATE_ANSWER_S
+            standalone_config(settings), INTERNAL, GATE_SUBJECT, within_s=GATE_ANSWER_S
         )
     except nats_probe.NO_ANSWER:
         return False, "no device is let in yet"

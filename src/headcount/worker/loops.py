@@ -29,11 +29,12 @@ from headcount.messages.times import TICK_S
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, TICK_SUBJECT
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.log_reader import LogReader, open_reader
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.runtime.tasks import cancel_all
 from headcount.worker.assignment import assign
 from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
 from headcount.worker.partition import BATCH_ROWS, Partition
-from headcount.worker.publisher import MqttAddress, Publisher, RetainedCounts
+from headcount.worker.publisher import Publisher, RetainedCounts
 from headcount.worker.snapshots import Snapshots, open_snapshots
 from headcount.worker.stats import Figures
 

@@ -6,12 +6,9 @@ import asyncio
 import dataclasses
 import json
 import logging
-import secrets
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 
@@ -47,6 +44,7 @@ from headcount.messages.topics import (
     HISTORY_SUBJECT,
     SITE_TOPIC,
 )
+from headcount.messaging.mqtt_address import MqttAddress
 
 _log = logging.getLogger(__name__)
 
@@ -132,37 +130,6 @@ class Publisher:
             await self._js.publish(subject, msgspec.msgpack.encode(batch), ACK_TIMEOUT_S)
             if batches and batches[0] is batch:
                 batches.popleft()
-
-
-@dataclass(frozen=True, slots=True)
-class MqttAddress:
-    """Where the MQTT broker is, and who we are there."""
-
-    host: str
-    port: int
-    user: str
-    password: str
-    #: Where its port is encrypted: makes a context for one connection. Raises CertificateError.
-    tls: Callable[[], ssl.SSLContext] | None = None
-
-    def __repr__(self) -> str:
-        """Without the password: representations end up in logs."""
-        return f"MqttAddress({self.user}@{self.host}:{self.port})"
-
-    def client(self, name: str) -> aiomqtt.Client:
-        """A client that isn't connected yet; `name` gets a random end, so that no two clients share one.
-
-        Raises:
-            CertificateError: the server's certificate can't be read.
-        """
-        return aiomqtt.Client(
-            self.host,
-            self.port,
-            username=self.user,
-            password=self.password,
-            identifier=f"{name}-{secrets.token_hex(4)}",
-            tls_context=self.tls() if self.tls else None,
-        )
 
 
 class RetainedCounts:

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
-from headcount.roles.wiring import secret_of
+from headcount.roles.secret import secret_of
 from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import free_ports
 from headcount.runtime.processes import start_process

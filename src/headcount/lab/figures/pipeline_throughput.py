@@ -36,9 +36,9 @@ from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
 from headcount.messages.counts import PartitionCounts
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.loops import WorkerSettings, run
 from headcount.worker.partition import BATCH_ROWS, Partition
-from headcount.worker.publisher import MqttAddress
 
 PASSWORD = "only for this benchmark"  # noqa: S105
 ZONES = 100

@@ -27,7 +27,7 @@ from headcount.messaging.units import Units
 from headcount.proxy.balancer import ProxySettings, opened
 from headcount.proxy.balancer import Role as Proxy
 from headcount.proxy.haproxy_config import Balance, ProxyConfig
-from headcount.roles.wiring import secret_of
+from headcount.roles.secret import secret_of
 from headcount.runtime.ports import free_ports
 from headcount.runtime.tasks import cancel_all
 from headcount.scaling.drivers.none import NoDriver

@@ -1,0 +1,19 @@
+"""The role `adapters`: the translator of other formats."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from headcount.adapters import translator
+from headcount.roles.endpoints import core_endpoint
+from headcount.roles.site import site_of
+from headcount.settings import Settings
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Translate messages of other formats until `stop` is set."""
+    core = core_endpoint(settings)
+    options = {"servers": core.urls, "user": core.user, "password": core.password}
+    site_id = site_of(settings).id
+    await translator.run(options, site_id, stop, secret=core.password, worker=str(os.getpid()))

@@ -1,0 +1,59 @@
+"""The role `api`: HTTP with the map, the API, live streams and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headcount.access.oidc import OidcProvider
+from headcount.access.rate_limiter import networks
+from headcount.api import server
+from headcount.api.api_settings import ApiSettings
+from headcount.errors import SettingsError
+from headcount.roles.endpoints import core_endpoint
+from headcount.roles.secret import secret_of
+from headcount.roles.site import site_of
+from headcount.roles.tls import tls_files_of
+from headcount.settings import Settings
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve HTTP until `stop` is set."""
+    core = core_endpoint(settings)
+    api_settings = ApiSettings(
+        site=site_of(settings),
+        broker_url=",".join(core.urls),
+        data=settings.data,
+        partitions=settings.partitions,
+        user=core.user,
+        password=core.password,
+        secret=secret_of(settings),
+        open=settings.open,
+        smallest_shown=settings.smallest_shown,
+        monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",
+        https=settings.encrypted,
+        mqtt_port=settings.mqtt_port,
+        ws_port=settings.ws_port,
+        public_url=settings.public_url,
+        trusted=networks(settings.trusted_proxies),
+        oidc=oidc_provider_of(settings),
+        requests_per_s=settings.requests_per_s,
+    )
+    tls = tls_files_of(settings) if settings.encrypts_http else None
+    await server.run(api_settings, host=settings.host, port=settings.http_port, stop=stop, tls=tls)
+
+
+def oidc_provider_of(settings: Settings) -> OidcProvider | None:
+    """The identity provider of people who log in on the web page; None where nobody logs in.
+
+    Raises:
+        SettingsError: the file with the client secret can't be read.
+    """
+    if not settings.oidc_issuer:
+        return None
+    path, secret = settings.oidc_client_secret_file, ""
+    if path is not None:
+        try:
+            secret = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError("--oidc-client-secret-file", f"{path} can't be read: {error}") from error
+    return OidcProvider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_role_claim)

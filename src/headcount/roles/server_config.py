@@ -1,0 +1,65 @@
+"""Configurations of the NATS servers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from headcount.broker.device_rate_limiter import MqttRateLimits
+from headcount.broker.nats_config import BrokerConfig
+from headcount.errors import SettingsError
+from headcount.roles.secret import secret_of
+from headcount.roles.tls import tls_files_of
+from headcount.settings import LOOPBACK, Settings
+
+
+def standalone_config(settings: Settings) -> BrokerConfig:
+    """One NATS server that is everything.
+
+    Raises:
+        CertificateError: see `tls_files_of`.
+    """
+    return BrokerConfig(
+        data=settings.data,
+        password=secret_of(settings),
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        ws_port=settings.ws_port,
+        nats_port=settings.nats_port,
+        monitor_port=settings.monitor_port,
+        partitions=settings.partitions,
+        anonymous=settings.open,
+        tls=tls_files_of(settings),
+        ws_tls=settings.encrypts_http,
+    )
+
+
+def core_config(settings: Settings) -> BrokerConfig:
+    """A node of the core that brokers and other nodes can join.
+
+    Raises:
+        SettingsError: it would take devices over TLS, which the workers of other machines can't use.
+        CertificateError: see `tls_files_of`.
+    """
+    if settings.devices and settings.encrypted and settings.inside_host != LOOPBACK:
+        raise SettingsError(
+            "--devices", "with TLS devices reach a core of several machines through brokers: --no-devices"
+        )
+    config = standalone_config(settings)
+    return dataclasses.replace(
+        config,
+        inside_host=settings.inside_host,
+        devices=settings.devices,
+        leaf_port=settings.leaf_port,
+        cluster_port=settings.cluster_port,
+        peers=settings.peer_addresses,
+        replicas=settings.replicas,
+        server_name=settings.name if settings.peer_addresses else config.server_name,
+    )
+
+
+def rate_limits_of(settings: Settings) -> MqttRateLimits:
+    """What one device may send; in a time-lapse as much per second of its own time."""
+    faster = max(settings.speed, 1.0)
+    return MqttRateLimits(
+        messages_per_s=settings.device_fixes_per_s * faster, bytes_per_s=settings.device_bytes_per_s * faster
+    )
