@@ -1,32 +1,33 @@
 """Every error that headcount raises on purpose.
 
     HeadcountError
-    ├── SettingsError          a flag, variable or configuration file says something impossible
-    ├── SiteError              a site file is not usable: file, feature, problem, remedy
-    ├── TraceError             a file of recorded fixes is not usable: file, row, problem
+    ├── SettingsError          a flag, variable or configuration file has an invalid value
+    ├── SiteError              a site file is invalid: source, feature, problem, remedy
+    ├── TraceError             a file of recorded fixes is invalid: source, where, problem
     ├── DataFolderError        the data folder can't be used: read-only, full, in use
     ├── BrokerError            the NATS server can't be run
     │   ├── BrokerVersionError     too old, or not found
-    │   └── PortTakenError         somebody else listens there
-    ├── ProxyError             HAProxy can't be run, or refuses
+    │   └── PortTakenError         another program listens on the port
+    ├── ProxyError             HAProxy can't be run, or refuses a command
     │   └── ProxyVersionError      too old, or not found
-    ├── LogError               the fix log can't be read or written
-    │   ├── LogUnavailableError    it doesn't answer now: starting, or too few nodes of the core are up
-    │   └── ProtocolError          bytes that are not the NATS protocol
+    ├── LogError               the log can't be read or written
+    │   ├── LogUnavailableError    not available now: starting, or too few core nodes are running
+    │   └── ProtocolError          bytes that violate the NATS protocol
     ├── ScalingError           units can't be started or stopped: action, problem, remedy
-    ├── DeviceError            the registry of devices refuses: device, problem, remedy
+    ├── DeviceError            the registry refuses a change: device, problem, remedy
     │   ├── UnknownDeviceError     there is no such device
-    │   ├── AliasTakenError        a name of another format leads to another device already
-    │   └── LinkRefusedError       a one-time link or claim code is unknown, used or over
-    ├── AccessError            a token, role or scope can't be used: what, problem
-    ├── AuditError             the audit log doesn't fit together: entry, problem
+    │   ├── AliasTakenError        the alias maps to another device
+    │   └── LinkRefusedError       a one-time link or claim code is unknown, used or expired
+    ├── AccessError            a token, role or scope is invalid: what, problem
+    ├── AuditError             the audit log is inconsistent: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
-    ├── SnapshotError          a saved state can't be used
-    ├── QueryError             a question to the history that has no answer: parameter, problem
-    ├── TooManyQueriesError    too many history queries run at the same time
+    ├── SnapshotError          a snapshot can't be used
+    │   └── SnapshotConflictError  another worker saved a newer snapshot
+    ├── QueryError             a history query is invalid: parameter, problem
+    ├── TooManyQueriesError    the maximum number of concurrent history queries is reached
     └── NoAnswerError          a counting worker does not answer
 
-An error's text says what happened, where, and what to do; its facts are attributes.
+An error's text states what is wrong, where, and what to do; its facts are attributes.
 Only the edges (command line, HTTP) turn an error into an exit code or a problem document.
 """
 
@@ -38,20 +39,20 @@ class HeadcountError(Exception):
 
 
 class SettingsError(HeadcountError):
-    """A flag, an environment variable or the configuration file says something impossible."""
+    """A flag, an environment variable or the configuration file has an invalid value."""
 
     def __init__(self, name: str, problem: str) -> None:
-        """Name the setting as the user wrote it (`--partitions`), and what is wrong with it."""
+        """`name` is the setting as the user wrote it, such as `--partitions`."""
         self.name = name
         self.problem = problem
         super().__init__(f"{name}: {problem}")
 
 
 class SiteError(HeadcountError):
-    """A site file is not usable."""
+    """A site file is invalid."""
 
     def __init__(self, source: str, feature: str, problem: str, remedy: str) -> None:
-        """Name the file, the feature (`zone "library"`), what is wrong with it and how to mend it."""
+        """`source` is the file, `feature` the part of it, such as `zone "library"`."""
         self.source = source
         self.feature = feature
         self.problem = problem
@@ -60,10 +61,10 @@ class SiteError(HeadcountError):
 
 
 class TraceError(HeadcountError):
-    """A file of recorded fixes is not usable."""
+    """A file of recorded fixes is invalid."""
 
     def __init__(self, source: str, where: str, problem: str) -> None:
-        """Name the file, the place in it (`row 12`, `column t`) and what is wrong."""
+        """`source` is the file, `where` the place in it, such as `row 12` or `column t`."""
         self.source = source
         self.where = where
         self.problem = problem
@@ -74,7 +75,7 @@ class DataFolderError(HeadcountError):
     """The data folder can't be used."""
 
     def __init__(self, folder: str, problem: str, remedy: str) -> None:
-        """Name the folder, what is wrong with it and what to do."""
+        """`folder` is the path of the data folder."""
         self.folder = folder
         self.problem = problem
         self.remedy = remedy
@@ -86,10 +87,10 @@ class BrokerError(HeadcountError):
 
 
 class BrokerVersionError(BrokerError):
-    """There is no NATS server, or it is too old."""
+    """The NATS server is missing or too old."""
 
     def __init__(self, path: str, found: str, needed: str) -> None:
-        """Name the program, the version that it has (or `none`) and the one that is needed."""
+        """`path` is the program, `found` its version or `none`."""
         self.path = path
         self.found = found
         self.needed = needed
@@ -100,10 +101,10 @@ class BrokerVersionError(BrokerError):
 
 
 class PortTakenError(BrokerError):
-    """Somebody else listens on a port that headcount was told to use."""
+    """Another program listens on a port that headcount needs."""
 
     def __init__(self, purpose: str, host: str, port: int, option: str) -> None:
-        """Name what the port is for, the address, and the option that changes it."""
+        """`purpose` is the use of the port, `option` the flag that selects another."""
         self.purpose = purpose
         self.host = host
         self.port = port
@@ -115,14 +116,14 @@ class PortTakenError(BrokerError):
 
 
 class ProxyError(HeadcountError):
-    """HAProxy can't be run, doesn't answer, or refuses what it is told."""
+    """HAProxy can't be run, doesn't answer, or refuses a command."""
 
 
 class ProxyVersionError(ProxyError):
-    """There is no HAProxy, or it is too old."""
+    """HAProxy is missing or too old."""
 
     def __init__(self, path: str, found: str, needed: str) -> None:
-        """Name the program, what is wrong with it and the version that is needed."""
+        """`path` is the program, `found` its problem or version."""
         self.path = path
         self.found = found
         self.needed = needed
@@ -133,18 +134,18 @@ class ProxyVersionError(ProxyError):
 
 
 class LogError(HeadcountError):
-    """The fix log can't be read or written."""
+    """The log can't be read or written."""
 
 
 class LogUnavailableError(LogError):
-    """The fix log doesn't answer now: it starts, or too few nodes of the core are up."""
+    """The log is not available now: it is starting, or too few core nodes are running."""
 
 
 class ProtocolError(LogError):
-    """The peer sent bytes that are not the NATS protocol."""
+    """The peer sent bytes that violate the NATS protocol."""
 
     def __init__(self, problem: str, near: bytes) -> None:
-        """Say what was expected, and show the bytes where it went wrong (at most 80 of them)."""
+        """`near` are the bytes at the problem; at most 80 are kept."""
         self.problem = problem
         self.near = near[:80]
         super().__init__(f"{problem}, near {self.near!r}")
@@ -154,7 +155,7 @@ class ScalingError(HeadcountError):
     """Units can't be started or stopped."""
 
     def __init__(self, action: str, problem: str, remedy: str) -> None:
-        """Name what was tried (`start broker-2`), what is wrong with it and what to do."""
+        """`action` is the failed step, such as `start broker-2`."""
         self.action = action
         self.problem = problem
         self.remedy = remedy
@@ -162,10 +163,10 @@ class ScalingError(HeadcountError):
 
 
 class DeviceError(HeadcountError):
-    """The registry of devices refuses what it is asked for."""
+    """The registry of devices refuses a change."""
 
     def __init__(self, device: str, problem: str, remedy: str) -> None:
-        """Name the device (or the row, the link), what is wrong and what to do."""
+        """`device` is the device, or the row or link."""
         self.device = device
         self.problem = problem
         self.remedy = remedy
@@ -173,32 +174,32 @@ class DeviceError(HeadcountError):
 
 
 class UnknownDeviceError(DeviceError):
-    """There is no device with this id, or it is being erased."""
+    """No device has this id, or it is being erased."""
 
 
 class AliasTakenError(DeviceError):
-    """A name of another format leads to another device already."""
+    """The alias already maps to another device."""
 
 
 class LinkRefusedError(DeviceError):
-    """A one-time link or claim code was never made, is used, or is over."""
+    """A one-time link or claim code is unknown, used or expired."""
 
 
 class AccessError(HeadcountError):
-    """A token, role or scope can't be used."""
+    """A token, role or scope is invalid."""
 
     def __init__(self, what: str, problem: str) -> None:
-        """Name what it is about (`role`, `token k3…`) and what is wrong with it."""
+        """`what` is the subject, such as `role` or `token k3…`."""
         self.what = what
         self.problem = problem
         super().__init__(f"{what}: {problem}")
 
 
 class AuditError(HeadcountError):
-    """The audit log doesn't fit together: somebody has changed it, or it is damaged."""
+    """The audit log is inconsistent: it was changed, or it is damaged."""
 
     def __init__(self, entry: int, problem: str) -> None:
-        """Name the entry (its number in the log) and what is wrong with it."""
+        """`entry` is the number of the entry in the log."""
         self.entry = entry
         self.problem = problem
         super().__init__(f"audit entry {entry}: {problem}")
@@ -208,7 +209,7 @@ class CertificateError(HeadcountError):
     """A certificate or its key can't be used."""
 
     def __init__(self, file: str, problem: str, remedy: str) -> None:
-        """Name the file, what is wrong with it and what to do."""
+        """`file` is the path of the certificate or key."""
         self.file = file
         self.problem = problem
         self.remedy = remedy
@@ -216,20 +217,20 @@ class CertificateError(HeadcountError):
 
 
 class SnapshotError(HeadcountError):
-    """A saved state can't be used."""
+    """A snapshot can't be used."""
 
     def __init__(self, name: str, problem: str) -> None:
-        """Name the snapshot and what is wrong with it."""
+        """`name` is the name of the snapshot."""
         self.name = name
         self.problem = problem
         super().__init__(f"snapshot {name}: {problem}")
 
 
 class QueryError(HeadcountError):
-    """A question to the history can't be answered as it was put."""
+    """A history query is invalid."""
 
     def __init__(self, parameter: str, problem: str) -> None:
-        """Name the parameter (`step`) and what is wrong with it, and how it can be put instead."""
+        """`parameter` is the invalid parameter, such as `step`; `problem` names a valid form."""
         self.parameter = parameter
         self.problem = problem
         super().__init__(f"{parameter}: {problem}")
@@ -249,4 +250,4 @@ class NoAnswerError(HeadcountError):
 
 
 class SnapshotConflictError(SnapshotError):
-    """Somebody else has saved a newer state: a compare-and-set was refused."""
+    """Another worker saved a newer snapshot: the compare-and-set failed."""
