@@ -52,8 +52,8 @@ ENV PATH=/opt/headcount/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
     PYTHONUNBUFFERED=1 \
     HEADCOUNT_DATA=/data \
     HEADCOUNT_HOST=0.0.0.0 \
-    HEADCOUNT_INSIDE_HOST=0.0.0.0 \
-    HEADCOUNT_PULSE=/tmp/pulse
+    HEADCOUNT_INTERNAL_HOST=0.0.0.0 \
+    HEADCOUNT_HEARTBEAT_FILE=/tmp/heartbeat
 # a number: Kubernetes can see then that it isn't root
 USER 10001:10001
 WORKDIR /data

@@ -1,7 +1,7 @@
 """Write the pages of the reference that are read off the code: `python docs/generate.py [--check | --openapi]`.
 
     reference/cli.md       every command's --help
-    reference/settings.md  every field of `Settings`, with its flag, variable and default
+    reference/settings.md  every declared setting, with its flag, variable and default
     reference/http.md      OpenAPI, and the problem documents
 
 With `--check` nothing is written: it fails where a page on disk isn't what would be written.
@@ -10,7 +10,6 @@ With `--openapi` it prints the OpenAPI document.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import textwrap
@@ -24,7 +23,8 @@ from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.schemas.problems import TYPES
 from headcount.cli.main import main
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
+from headcount.settings.model import Setting, settings_of
 from headcount.sites.files import bundled_site, load_site
 
 FOLDER = Path(__file__).parent / "reference"
@@ -57,85 +57,69 @@ def commands(
     yield " ".join(word for word in context.command_path.split() if not word.isupper()), command, context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            inner = command.commands[name]
-            yield from commands(inner, click.Context(inner, context, name))
+            inner = command.get_command(context, name)
+            if inner is not None:
+                yield from commands(inner, click.Context(inner, context, name))
 
 
 def settings() -> str:
     """The page of settings."""
-    options = {parameter.name: parameter for parameter in main.commands["run"].params}
     parts = [
         "# Settings",
         NOTE,
         (
-            "A flag wins over an environment variable, that over the configuration file, that over the default. "
-            "The file is `headcount.toml` in the folder where headcount is started, or the one that `--config` "
-            "or the variable `HEADCOUNT_CONFIG` names. It holds the names below:"
+            "Each setting can be given in four ways. A flag on the command line wins over an environment "
+            "variable, which wins over the configuration file, which wins over the default. An empty variable counts "
+            "as not set."
         ),
-        '```toml\nsite = "campus.geojson"\ndata = "/var/lib/headcount"\nhttp_port = 8080\nopen = true\n```',
         (
-            "An unknown name in the file is an error, so that a slip of the pen is noticed. `headcount demo` has "
-            "defaults of its own: free ports where those below are taken, `speed` 30, and a data folder "
-            "`headcount-data/demo`. What concerns counting (holds, margins, limits) is no setting: it stands in "
-            "the [site file](site-file.md)."
+            "The configuration file is `headcount.toml` in the folder where headcount is started, or the one that "
+            "`--config` or the variable `HEADCOUNT_CONFIG` names. It is TOML and holds the names below; an unknown "
+            "name is an error, so that typos are caught:"
+        ),
+        (
+            '```toml\nsite = "campus.geojson"\ndata = "/var/lib/headcount"\nhttp_port = 8080\n\n'
+            '[scale]\nmax_workers = 8\n\n[proxy]\nbalance = "leastconn"\n```'
+        ),
+        (
+            "`headcount run` accepts the flags of all settings. `headcount up` and `headcount demo` accept those "
+            "that make sense on one machine; `headcount demo` has defaults of its own: free ports where those below "
+            "are taken, `speed` 30, and the data folder `headcount-data/demo`. [Command line](cli.md) lists the flags of each "
+            "command. The counting rules (hold times, margins, limits) are not settings: they are part of the "
+            "[site file](site-file.md)."
         ),
     ]
-    for field in dataclasses.fields(Settings):
-        parts += [f"## {field.name}", *setting(field.name, options[field.name], field.default)]
+    group = ""
+    for setting in settings_of(Settings).values():
+        if setting.declared.group != group:
+            group = setting.declared.group
+            parts.append(f"## {group}")
+        parts += [f"### {setting.key}", setting.declared.help, table_of(setting)]
     parts += [
-        "## Only in the environment",
-        "`HEADCOUNT_CONFIG`: the path of the configuration file, as `--config`.",
+        "## Variables that are not settings",
+        "`HEADCOUNT_CONFIG`: path of the configuration file, like `--config`.",
         (
-            "`HEADCOUNT_LOG_LEVEL`: what the operator's log says: `DEBUG`, `INFO`, `WARNING` or `ERROR`. "
-            "Without it `headcount up` and `headcount demo` say warnings, and each role on its own says more."
-        ),
-        (
-            "`HEADCOUNT_PULSE`: a file that `headcount run` touches each second, for the health check of a "
-            "container (`python -m headcount.runtime.health`). The image sets it; without it there is none."
-        ),
-        (
-            "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_NAMES`, `HEADCOUNT_IMAGE`: read by `deploy/compose.yaml`, see "
-            "[run a cluster](../guides/deploy.md)."
+            "`HEADCOUNT_SITE_FILE`, `HEADCOUNT_ADDRESS`, `HEADCOUNT_NAMES`, `HEADCOUNT_IMAGE`: read by "
+            "`deploy/compose.yaml`, see [run a cluster](../guides/deploy.md)."
         ),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def setting(name: str, option: click.Parameter, default: object) -> list[str]:
-    """The paragraphs about one setting."""
-    if not isinstance(option, click.Option):
-        raise TypeError(name)
-    if name == "site":
-        shown = "`site.geojson` in this folder"
-    elif isinstance(option.show_default, str):
-        shown = option.show_default
-    else:
-        shown = f"`{json.dumps(str(default) if name == 'data' else default)}`"
+def table_of(setting: Setting) -> str:
+    """The names, default and values of a setting."""
+    flags = f"`{setting.flag}`"
+    if setting.type is bool:
+        flags += f", `--no-{setting.flag[2:]}`"
+    default = setting.default_text if setting.declared.default_text else f"`{setting.default_text}`"
     rows = [
-        ("flag", " / ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))),
-        ("variable", f"`{option.envvar}`"),
-        ("in the file", f"`{name}`"),
-        ("default", shown),
-        ("values", values_of(option)),
+        ("flag", flags),
+        ("variable", f"`{setting.variable}`"),
+        ("configuration file", f"`{setting.key}`"),
+        ("default", default),
+        ("values", setting.values),
     ]
-    table = "\n".join(f"| {what} | {value} |" for what, value in rows)
-    return [option.help or "", f"| | |\n|---|---|\n{table}"]
-
-
-def values_of(option: click.Option) -> str:
-    """What an option takes, in words."""
-    kind = option.type
-    if option.is_flag:
-        return "on or off"
-    if isinstance(kind, click.Choice):
-        return ", ".join(f"`{choice}`" for choice in kind.choices)
-    if isinstance(kind, click.IntRange):
-        return f"{kind.min} to {kind.max}"
-    if kind.name == "float":
-        return {"drain_s": "0 to 3600", "requests_per_s": "0.1 to 1000000"}.get(
-            str(option.name), "0.01 to 10000"
-        )
-    return "text" if kind.name == "text" else "a path"
+    return "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows)])
 
 
 def openapi() -> dict[str, Any]:

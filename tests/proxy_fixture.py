@@ -23,7 +23,7 @@ from headcount.errors import LogError, ProxyError, ProxyVersionError
 from headcount.messages.units import BrokerUnit
 from headcount.messaging.units import UnitTable
 from headcount.proxy.address_bans import AddressBans
-from headcount.proxy.balancer import ProxySettings, Role, opened
+from headcount.proxy.balancer import ProxyParts, Role, opened
 from headcount.proxy.haproxy_config import ProxyConfig, ProxyLimits
 from headcount.proxy.haproxy_program import Program, find_program
 from headcount.proxy.runtime_api import Runtime
@@ -141,11 +141,9 @@ class Bench:
         self.config = replace(self.config, tls=True, client_certificates=files.clients is not None)
         self.tls = files
 
-    def settings(self) -> ProxySettings:
+    def settings(self) -> ProxyParts:
         """What the role is started with."""
-        return ProxySettings(
-            self.config, self.folder, self.table, apis=self.apis, tls=self.tls, bans=self.bans
-        )
+        return ProxyParts(self.config, self.folder, self.table, apis=self.apis, tls=self.tls, bans=self.bans)
 
     async def pid(self) -> int:
         """The HAProxy that answers in the folder; 0 while there is none."""

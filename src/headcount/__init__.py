@@ -1,5 +1,3 @@
-"""headcount: how many people and vehicles are in every zone of a campus, exactly and at once."""
+"""headcount: exact, real-time counts of people and vehicles in every zone of a campus."""
 
-from importlib.metadata import version
-
-__version__ = version("headcount")
+__version__ = "0.1.0"

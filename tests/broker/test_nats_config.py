@@ -45,7 +45,7 @@ def config(data: Path, **changes: Any) -> BrokerConfig:
         ("ipv6", {"host": "::1"}),
         ("monitored", {"host": "0.0.0.0", "monitor_port": 8222, "partitions": 64}),
         ("safe", {"sync_interval": "always", "limits": Limits(max_connections=10)}),
-        ("core", {"leaf_port": 7422, "inside_host": "0.0.0.0", "devices": False}),
+        ("core", {"leaf_port": 7422, "internal_host": "0.0.0.0", "devices": False}),
         ("node", NODE),
         (
             "leaf",
@@ -156,7 +156,7 @@ def test_every_way_into_the_log_is_mapped() -> None:
         ({"server_name": "two words"}, "server_name"),
         ({"sync_interval": "sometimes"}, "sync_interval"),
         ({"host": 'x" port: 1'}, "listen address"),
-        ({"inside_host": "a b"}, "listen address"),
+        ({"internal_host": "a b"}, "listen address"),
         ({"hub": (('x"', 1),)}, "listen address"),
         ({"hub": (("core", 1),), "peers": (("core", 1),)}, "peers"),
         ({"peers": (("core", 1),)}, "peers"),

@@ -14,18 +14,16 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from headcount.proxy import proxy_settings as proxy
 from headcount.roles import ROLES
-from headcount.scaling import scale_settings as scaling
-from headcount.settings import ENVIRONMENT, Settings
+from headcount.settings.deployment import Settings
+from headcount.settings.environment import PREFIX
+from headcount.settings.model import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 BASE, HPA, KEDA = (DEPLOY / "k8s" / name for name in ("base", "hpa", "keda"))
 #: What is in the folders and is no object of a cluster.
 OTHERS = {"kustomization.yaml", "adapter-rules.yaml"}
-#: Variables of the environment that aren't settings.
-MORE_VARIABLES = {"LOG_LEVEL", "PULSE"}
 
 
 def objects(folder: Path) -> Iterator[dict[str, Any]]:
@@ -132,9 +130,7 @@ def environment(container: dict[str, Any]) -> dict[str, Any]:
 
 def test_everything_set_is_a_setting() -> None:
     """Manifests and Compose start roles that there are, and set nothing that headcount doesn't know."""
-    known = {f"{ENVIRONMENT}{name.upper()}" for name in [*Settings.__dataclass_fields__, *MORE_VARIABLES]}
-    known |= {scaling.variable(name) for name in scaling.ScaleSettings.__dataclass_fields__}
-    known |= {proxy.variable(name) for name in proxy.ProxyOptions.__dataclass_fields__}
+    known = {setting.variable for setting in settings_of(Settings).values()}
     base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
     literals = next(one for one in base["configMapGenerator"] if one["name"] == "settings")["literals"]
     named = {literal.split("=")[0] for literal in literals}
@@ -143,10 +139,10 @@ def test_everything_set_is_a_setting() -> None:
         named |= set(environment(one))
         started.append(one["args"])
     for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
-        named |= {name for name in service.get("environment", {}) if name.startswith(ENVIRONMENT)}
+        named |= {name for name in service.get("environment", {}) if name.startswith(PREFIX)}
         if service.get("image", "").startswith("${HEADCOUNT_IMAGE") and "entrypoint" not in service:
             started.append(service["command"])
-    image = re.findall(rf"{ENVIRONMENT}\w+(?==)", (ROOT / "Dockerfile").read_text())
+    image = re.findall(rf"{PREFIX}\w+(?==)", (ROOT / "Dockerfile").read_text())
     assert named | set(image) <= known
     for command, role in started:
         assert command == "run"

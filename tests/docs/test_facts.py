@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import subprocess
@@ -14,9 +13,9 @@ import pytest
 
 from headcount import errors
 from headcount.cli.main import main
-from headcount.proxy.proxy_settings import ProxyOptions
 from headcount.roles.up import WORKING_ROLES
-from headcount.settings import PUBLIC_PORTS, Settings
+from headcount.settings.deployment import Settings
+from headcount.settings.model import settings_of
 
 from .pages import DOCS, PAGES, ROOT, blocks, inline, name, prose
 
@@ -100,11 +99,11 @@ def test_the_roles_of_one_machine_are_listed(page: str) -> None:
 def test_tables_of_ports_have_the_defaults(page: str) -> None:
     """A table row with a port's setting has its default, with TLS and without."""
     rows = re.findall(r"^\|.*\| `(\w+_port)` \|.*$", (ROOT / page).read_text(), re.MULTILINE)
-    assert set(PUBLIC_PORTS) <= set(rows)
+    assert {"mqtt_port", "ws_port", "http_port"} <= set(rows)
     for row in re.findall(r"^\|.*`\w+_port`.*$", (ROOT / page).read_text(), re.MULTILINE):
         (setting,) = re.findall(r"`(\w+_port)`", row)
-        ports = PUBLIC_PORTS.get(setting) or (getattr(Settings(Path()), setting),)
-        assert re.findall(r"\b\d{4,5}\b", row) == [str(port) for port in ports], row
+        default = settings_of(Settings)[setting].default_text
+        assert re.findall(r"\b\d{4,5}\b", row) == re.findall(r"\d+", default), row
 
 
 def _variables() -> set[str]:
@@ -112,10 +111,7 @@ def _variables() -> set[str]:
     code = [*SOURCE.rglob("*.py"), *(ROOT / "deploy").rglob("*.yaml"), *(ROOT / "web" / "e2e").glob("*.mjs")]
     code += (ROOT / "examples").rglob("*.js*")
     found = set(re.findall(r"HEADCOUNT_[A-Z0-9_]+[A-Z0-9]", "\n".join(path.read_text() for path in code)))
-    found |= {f"HEADCOUNT_PROXY_{item.name.upper()}" for item in dataclasses.fields(ProxyOptions)}
-    return found | {
-        str(variable) for option in _options() for variable in [option.envvar] if isinstance(variable, str)
-    }
+    return found | {setting.variable for setting in settings_of(Settings).values()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import subprocess
@@ -28,7 +27,8 @@ from headcount.counting import events, site_file
 from headcount.messages.fixes import VERDICTS, Fix
 from headcount.messages.topics import COUNT_TOPIC, EVENT_TOPIC, FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC
 from headcount.messaging.connection import Endpoint
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
+from headcount.settings.model import settings_of
 from headcount.sites.files import bundled_site, load_site
 
 from .pages import DOCS, REFERENCE, ROOT, headings
@@ -54,9 +54,8 @@ def test_generated_pages_are_fresh() -> None:
 
 
 def test_each_setting_has_its_heading() -> None:
-    """Every field of Settings stands in settings.md."""
-    names = {field.name for field in dataclasses.fields(Settings)}
-    assert not _missing(names, REFERENCE / "settings.md")
+    """Every setting stands in settings.md."""
+    assert not _missing(set(settings_of(Settings)), REFERENCE / "settings.md")
 
 
 def test_each_variable_is_named() -> None:
@@ -68,11 +67,12 @@ def test_each_variable_is_named() -> None:
     assert {variable for variable in asked if f"`{variable}`" not in text} == set()
 
 
-def _commands(command: click.Command, name: str) -> Iterator[str]:
+def _commands(command: click.Command | None, name: str) -> Iterator[str]:
     yield name
     if isinstance(command, click.Group):
-        for inner in command.commands:
-            yield from _commands(command.commands[inner], f"{name} {inner}")
+        context = click.Context(command)
+        for inner in command.list_commands(context):
+            yield from _commands(command.get_command(context, inner), f"{name} {inner}")
 
 
 def test_each_command_has_its_heading() -> None:

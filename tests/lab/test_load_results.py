@@ -36,7 +36,7 @@ from headcount.lab.load.sender_process import SenderReport
 from headcount.lab.load.system_monitor import SystemSample, spread
 from headcount.lab.load.verification import StoredBytes, Verification, lost
 from headcount.runtime.proc import ProcessStat
-from headcount.scaling.scale_settings import ScaleSettings
+from headcount.settings.layers import Layers
 
 PLAN = DayPlan(seed=1, seconds=60.0, devices=100, every_s=1.0, most=3)
 
@@ -172,9 +172,9 @@ def test_the_scaler_gets_settings_that_it_takes() -> None:
     """Both fleets' settings are valid, and the fixed one can't change."""
     for fixed in (True, False):
         environment = scaler_environment("process", 3, 3000, 2500.0, 300.0, fixed=fixed)
-        settings = ScaleSettings.from_environment(environment)
-        assert (settings.brokers_least == settings.brokers_most) is fixed
-        assert settings.workers_most == 3
+        settings = Layers(variables=environment).load().scale
+        assert (settings.min_brokers == settings.max_brokers) is fixed
+        assert settings.max_workers == 3
         assert settings.worker_capacity is not None
         assert 2 < 2500 / settings.worker_capacity < 3
 

@@ -36,7 +36,7 @@ from headcount.messages.topics import FIX_TOPIC, HISTORY_STREAM, TICK_SUBJECT
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.streams import _ask
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 from nats_fixture import config_for, internal_client, open_broker
 from small_site import small_site
 

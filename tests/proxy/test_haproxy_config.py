@@ -14,7 +14,6 @@ from headcount.proxy.haproxy_config import (
     CLIENTS_FILE,
     MOST_CONNECTIONS,
     PEM_FILE,
-    Balance,
     Pools,
     ProxyConfig,
     ProxyLimits,
@@ -23,6 +22,7 @@ from headcount.proxy.haproxy_config import (
     render,
     server_name,
 )
+from headcount.settings.proxy import BalanceAlgorithm
 from headcount.tls.certificates import ensure_server_certificate
 from proxy_fixture import haproxy
 
@@ -37,10 +37,10 @@ POOLS: Pools = {"mqtt": [V4, V6], "ws": [V6], "api": [V4], "api_alive": [V4]}
         ProxyConfig(),
         ProxyConfig(tls=True, health_port=8404),
         ProxyConfig(tls=True, client_certificates=True),
-        ProxyConfig(host="::", inside_host="::1", health_port=8404),
+        ProxyConfig(host="::", internal_host="::1", health_port=8404),
         ProxyConfig(ws_port=None, http_port=None),
         ProxyConfig(limits=ProxyLimits(unlimited=("10.0.0.0/8", "fd00::/8"))),
-        *(ProxyConfig(balance=balance) for balance in get_args(Balance)),
+        *(ProxyConfig(balance=balance) for balance in get_args(BalanceAlgorithm)),
     ],
 )
 @pytest.mark.parametrize("pools", [{}, POOLS], ids=["nobody", "servers"])
@@ -68,7 +68,7 @@ def test_haproxy_takes_it(config: ProxyConfig, pools: Pools, tmp_path: Path) -> 
         {"mqtt_port": 0},
         {"ws_port": 1883},
         {"host": "a b"},
-        {"inside_host": "x\n"},
+        {"internal_host": "x\n"},
         {"balance": "random"},
         {"limits": ProxyLimits(unlimited=("everybody",))},
     ],

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from headcount.runtime.health import HANGS_S, PULSE, problem
+from headcount.runtime.health import HANGS_S, problem
 from headcount.runtime.heartbeat import beating
+from headcount.settings.environment import HEARTBEAT_FILE
 
 
-def check(pulse: Path, *arguments: str) -> tuple[int, str]:
+def check(file: Path, *arguments: str) -> tuple[int, str]:
     """What the check of a container ends with and says."""
     done = subprocess.run(
         [sys.executable, "-m", "headcount.runtime.health", *arguments],
-        env={**os.environ, PULSE: str(pulse)},
+        env={**os.environ, HEARTBEAT_FILE: str(file)},
         capture_output=True,
         text=True,
         check=False,
@@ -29,22 +30,21 @@ def check(pulse: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_role_is_healthy_while_its_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_is_healthy_while_its_loop_runs(tmp_path: Path) -> None:
     """A role without an address is healthy while it touches its file, and not when it has stopped."""
-    pulse = tmp_path / "pulse"
-    monkeypatch.setenv(PULSE, str(pulse))
+    file = tmp_path / "file"
 
     async def role() -> None:
-        async with beating():
+        async with beating(file):
             await asyncio.sleep(0.2)
-            first = pulse.stat().st_mtime_ns
-            while pulse.stat().st_mtime_ns == first:  # noqa: ASYNC110
+            first = file.stat().st_mtime_ns
+            while file.stat().st_mtime_ns == first:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     asyncio.run(role())
-    assert check(pulse) == (0, "healthy")
-    stopped_s = pulse.stat().st_mtime + HANGS_S + 1
-    assert "hangs" in problem(pulse, stopped_s)
+    assert check(file) == (0, "healthy")
+    stopped_s = file.stat().st_mtime + HANGS_S + 1
+    assert "hangs" in problem(file, stopped_s)
     assert "no sign of life" in problem(tmp_path / "nothing", time.time())
 
 
@@ -61,14 +61,14 @@ def test_a_role_with_an_address_is_asked(status: int, code: int, tmp_path: Path)
         def log_message(self, *_: object) -> None:
             pass
 
-    pulse = tmp_path / "pulse"
+    file = tmp_path / "file"
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        pulse.write_text(f"http://127.0.0.1:{server.server_port}/healthz")
-        os.utime(pulse)  # as the role does, by its own clock
-        ended, said = check(pulse)
+        file.write_text(f"http://127.0.0.1:{server.server_port}/healthz")
+        os.utime(file)  # as the role does, by its own clock
+        ended, said = check(file)
         server.shutdown()
     assert ended == code
     assert status == 200 or "503 draining" in said
-    assert check(pulse, "--alive") == (0, "healthy")
-    assert check(pulse)[0] == 1  # nobody listens there any more
+    assert check(file, "--alive") == (0, "healthy")
+    assert check(file)[0] == 1  # nobody listens there any more

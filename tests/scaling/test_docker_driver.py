@@ -23,6 +23,7 @@ from headcount.scaling.drivers.docker import (
     ContainerOptions,
     DockerDriver,
 )
+from headcount.settings.scaling import ScaleSettings
 
 #: A machine's own Python and nothing else: tests/containers/base_image.py.
 IMAGE = os.environ.get("HEADCOUNT_BASE_IMAGE", "headcount-base")
@@ -86,6 +87,7 @@ def _options(deployment: str, **more: Any) -> ContainerOptions:
     return ContainerOptions(
         deployment=deployment,
         image=more.pop("image", IMAGE),
+        host=os.environ.get("DOCKER_HOST", ScaleSettings().docker_host),
         environment={"HEADCOUNT_PARTITIONS": "4", **more.pop("environment", {})},
         cores={"broker": 0.5, "count": 1.0},
         memory_bytes=64 << 20,

@@ -30,19 +30,19 @@ from headcount.messaging.units import ALIVE_S, Units
 from headcount.scaling.demand import FIXES
 from headcount.scaling.drivers import FleetUnit, UnitRole, free_name
 from headcount.scaling.forecast import SLOTS, LoadProfile, TimeSlot, add_slot, time_slot
-from headcount.scaling.scale_settings import ScaleSettings
 from headcount.scaling.scaler import PROFILE_KEY, Deployment, run_with
+from headcount.settings.scaling import ScaleSettings
 from nats_fixture import internal_client, open_broker
 
 FAST = ScaleSettings(
-    period_s=0.2,
+    interval_s=0.2,
     worker_capacity=1000.0,
     down_window_s=1.0,
     down_period_s=0.5,
     up_period_s=0.5,
     cooldown_s=0.5,
-    workers_most=3,
-    brokers_most=3,
+    max_workers=3,
+    max_brokers=3,
     rebalance_for_s=0.5,
     latency_s=0.0,
 )
@@ -272,7 +272,7 @@ def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> 
             s.connections = {"broker-1": 9900, "broker-2": 100}
             async with s.scaler():
                 await s.until(lambda: len(kicks) >= 3)
-                assert max(kicks) <= 9900 * FAST.rebalance_per_s * FAST.period_s + 1
+                assert max(kicks) <= 9900 * FAST.rebalance_per_s * FAST.interval_s + 1
                 s.connections = {"broker-1": 30, "broker-2": 200}
                 await s.until(lambda: s.driver.here["broker"] == ["broker-2"], 40)
 
@@ -306,7 +306,7 @@ def test_an_unresponsive_broker_is_replaced(tmp_path: Path) -> None:
         async with stage(tmp_path) as s:
             s.driver.here["broker"] = ["broker-7"]
             s.silent = {"broker-7"}
-            async with s.scaler(dataclasses.replace(FAST, silent_s=1.0)):
+            async with s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=1.0)):
                 await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
 
     asyncio.run(check())
@@ -316,7 +316,7 @@ def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
     """An outage of the core is not held against brokers: the first steps after it replace none."""
 
     async def check() -> None:
-        async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, silent_s=3.0)):
+        async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=3.0)):
             await s.until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
             began = list(s.driver.here["broker"])
             s.driver.added.clear()

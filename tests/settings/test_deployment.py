@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headcount.cli import main
+from headcount.cli.main import main
 from headcount.errors import SettingsError
 from headcount.roles.api import oidc_provider_of
 from headcount.roles.endpoints import health_url
 from headcount.roles.secret import secret_of
 from headcount.roles.server_config import core_config
-from headcount.settings import ENVIRONMENT, Settings, addresses, machine_name, with_ports
+from headcount.settings.deployment import Settings, machine_name
+from headcount.settings.environment import PREFIX
+from headcount.settings.formats import addresses
 
 
 def settings(**changes: Any) -> Settings:
@@ -25,14 +27,14 @@ def settings(**changes: Any) -> Settings:
 
 def test_addresses_are_read() -> None:
     """Names, IPv4 and IPv6 addresses with or without ports; several with commas between."""
-    assert addresses("--core", " core-0:4222, 10.0.0.1 ,[::1]:5,", 7) == (
+    assert addresses(" core-0:4222, 10.0.0.1 ,[::1]:5,", 7) == (
         ("core-0", 4222),
         ("10.0.0.1", 7),
         ("::1", 5),
     )
     for text in ("a b", "core:99999", "[nonsense]:1", "core:x", "::1"):
-        with pytest.raises(SettingsError, match="--core"):
-            addresses("--core", text, 7)
+        with pytest.raises(ValueError, match=r".*"):
+            addresses(text, 7)
 
 
 def test_a_machine_is_a_cluster_of_one() -> None:
@@ -58,9 +60,9 @@ def test_three_nodes_keep_three_replicas() -> None:
 def test_where_others_reach_a_unit() -> None:
     """What is told to others: what was said, else the address that it listens on, else its host's name."""
     assert settings().advertised == "127.0.0.1"
-    assert settings(inside_host="10.1.2.3").advertised == "10.1.2.3"
-    assert settings(inside_host="0.0.0.0").advertised not in {"0.0.0.0", ""}
-    assert settings(inside_host="0.0.0.0", advertise="broker-1").advertised == "broker-1"
+    assert settings(internal_host="10.1.2.3").advertised == "10.1.2.3"
+    assert settings(internal_host="0.0.0.0").advertised not in {"0.0.0.0", ""}
+    assert settings(internal_host="0.0.0.0", advertise="broker-1").advertised == "broker-1"
 
 
 @pytest.mark.parametrize(
@@ -77,12 +79,11 @@ def test_where_others_reach_a_unit() -> None:
 def test_tls_decides_the_ports(
     tls: str, host: str, encrypted: bool, http: bool, ports: tuple[int, ...]
 ) -> None:
-    """It is encrypted where asked for, or where other machines come; ports that aren't given follow."""
-    values = with_ports({"tls": tls, "host": host, "mqtt_port": None})
-    chosen = settings(**values)
+    """TLS is on where it is set, or where other machines connect; ports that are not set follow."""
+    chosen = settings(tls=tls, host=host)
     assert (chosen.encrypted, chosen.encrypts_http) == (encrypted, http)
     assert (chosen.mqtt_port, chosen.ws_port, chosen.http_port) == ports
-    assert with_ports({"tls": tls, "host": host, "mqtt_port": 7})["mqtt_port"] == 7
+    assert settings(tls=tls, host=host, mqtt_port=7).mqtt_port == 7
 
 
 def test_our_own_clients_meet_tls_where_devices_do() -> None:
@@ -92,34 +93,34 @@ def test_our_own_clients_meet_tls_where_devices_do() -> None:
     for elsewhere in ({"core": "core:4222"}, {"core_mqtt": "core:1883"}, {"devices": False}):
         assert not settings(tls="on", **elsewhere).core_takes_tls
     with pytest.raises(SettingsError, match="--no-devices"):
-        core_config(settings(tls="on", inside_host="0.0.0.0"))
+        core_config(settings(tls="on", internal_host="0.0.0.0"))
 
 
 def test_health_is_asked_where_a_role_listens() -> None:
     """Each role is asked on its own address; where it listens on all, on the loopback one."""
     assert health_url("broker", settings()) == "http://127.0.0.1:8081/healthz"
-    assert health_url("core", settings(inside_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
-    assert health_url("proxy", settings(inside_host="::")) == "http://[::1]:8081/healthz"
-    public = settings(inside_host="10.1.2.3", host="0.0.0.0")
-    assert health_url("api", public) == "https://127.0.0.1:8080/healthz"
-    assert health_url("api", replace(public, tls="proxy")) == "http://127.0.0.1:8080/healthz"
+    assert health_url("core", settings(internal_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
+    assert health_url("proxy", settings(internal_host="::")) == "http://[::1]:8081/healthz"
+    public = settings(internal_host="10.1.2.3", host="0.0.0.0")
+    assert health_url("api", public) == "https://127.0.0.1:8443/healthz"
+    assert health_url("api", replace(public, tls="proxy")) == "http://127.0.0.1:8443/healthz"
     assert health_url("count", settings()) == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"client_ca": Path("ca.crt")}, "--client-ca"),
-        ({"tls_cert": Path("server.crt")}, "--tls-cert"),
-        ({"name": "two words"}, "--name"),
-        ({"drain_s": -1}, "--drain-s"),
-        ({"peers": "a,b", "devices": False}, "--peers"),
-        ({"peers": "a,b,c"}, "--devices"),
-        ({"core": "a b"}, "--core"),
-        ({"core_mqtt": ":1"}, "--core-mqtt"),
-        ({"api": "a:b:c"}, "--api"),
-        ({"inside_host": 'x" port'}, "--inside-host"),
-        ({"advertise": "a b"}, "--advertise"),
+        ({"client_ca": Path("ca.crt")}, "client_ca"),
+        ({"tls_cert": Path("server.crt")}, "tls_key"),
+        ({"name": "two words"}, "name"),
+        ({"drain_s": -1}, "drain_s"),
+        ({"peers": "a,b", "devices": False}, "peers"),
+        ({"peers": "a,b,c"}, "devices"),
+        ({"core": "a b"}, "core"),
+        ({"core_mqtt": ":1"}, "core_mqtt"),
+        ({"api": "a:b:c"}, "api"),
+        ({"internal_host": 'x" port'}, "internal_host"),
+        ({"advertise": "a b"}, "advertise"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], name: str) -> None:
@@ -142,7 +143,7 @@ def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         secret_file=tmp_path / "secret",
     )
     for variable, value in given.environment().items():
-        if variable.startswith(ENVIRONMENT):
+        if variable.startswith(PREFIX):
             monkeypatch.setenv(variable, value)
     found: list[Settings] = []
 
@@ -150,17 +151,16 @@ def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         found.append(taken)
 
     monkeypatch.setattr("headcount.roles.core.run", role)
-    result = CliRunner().invoke(main.main, ["run", "core"], catch_exceptions=False)
+    result = CliRunner().invoke(main, ["run", "core"], catch_exceptions=False)
     assert result.exit_code == 0
-    names = [name for name in Settings.__dataclass_fields__ if name != "site"]
-    assert [getattr(found[0], name) for name in names] == [getattr(given, name) for name in names]
+    assert found[0] == replace(given, site=given.site.resolve())
 
 
 def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
     """A secret file must be there and long enough; nothing is made in its place."""
     file = tmp_path / "secret"
     given = settings(data=tmp_path / "data", secret_file=file)
-    with pytest.raises(SettingsError, match="--secret-file"):
+    with pytest.raises(SettingsError, match="secret_file"):
         secret_of(given)
     file.write_text("short\n")
     with pytest.raises(SettingsError, match="16"):
@@ -173,13 +173,13 @@ def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"public_url": "headcount.example"}, "--public-url"),
-        ({"public_url": "https://a.example/path"}, "--public-url"),
-        ({"trusted_proxies": "proxy"}, "--trusted-proxies"),
-        ({"trusted_proxies": "10.0.0.0/99"}, "--trusted-proxies"),
-        ({"requests_per_s": 0.0}, "--requests-per-s"),
-        ({"oidc_issuer": "http://id.example"}, "--oidc-issuer"),
-        ({"oidc_client_secret_file": Path("secret")}, "--oidc-client-secret-file"),
+        ({"public_url": "headcount.example"}, "public_url"),
+        ({"public_url": "https://a.example/path"}, "public_url"),
+        ({"trusted_proxies": "proxy"}, "trusted_proxies"),
+        ({"trusted_proxies": "10.0.0.0/99"}, "trusted_proxies"),
+        ({"requests_per_s": 0.0}, "requests_per_s"),
+        ({"oidc_issuer": "http://id.example"}, "oidc_issuer"),
+        ({"oidc_client_secret_file": Path("secret")}, "oidc_client_secret_file"),
     ],
 )
 def test_settings_of_signing_in_are_checked(changes: dict[str, Any], option: str) -> None:
@@ -202,5 +202,5 @@ def test_the_identity_provider_comes_from_settings(tmp_path: Path) -> None:
         "groups",
     )
     assert "s3cret" not in repr(provider)
-    with pytest.raises(SettingsError, match="--oidc-client-secret-file"):
+    with pytest.raises(SettingsError, match="oidc_client_secret_file"):
         oidc_provider_of(replace(given, oidc_client_secret_file=tmp_path / "none"))

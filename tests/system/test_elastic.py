@@ -82,7 +82,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
     [
         ("HEADCOUNT_PROXY_PROGRAM", "/nowhere/haproxy"),
         ("HEADCOUNT_PROXY_BALANCE", "fair"),
-        ("HEADCOUNT_SCALE_BROKERS_MOST", "0"),
+        ("HEADCOUNT_SCALE_MAX_BROKERS", "0"),
         ("HEADCOUNT_SCALE_DRIVER", "docker"),
         ("HEADCOUNT_SCALE_DRY_RUN", "true"),
     ],

@@ -113,7 +113,7 @@ def test_the_page(tmp_path: Path) -> None:
             browse(base, ada, HEADCOUNT_ERASE="1")
         with bob.phone():
             until(lambda: LIBRARY in bob.ask("GET", "/v1/me")["zones"], "it is counted")
-            link = json.loads(bob.desk("link", bob.id, "--url", base, "--json"))
+            link = json.loads(bob.desk("link", bob.id, "--public-url", base, "--json"))
             browse(base, bob, HEADCOUNT_JOIN=str(link["code"]))
 
 

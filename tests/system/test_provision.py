@@ -79,7 +79,7 @@ def test_a_device_from_the_command_line_to_the_count(tmp_path: Path) -> None:
         topic = f"headcount/ul/person/{added['id']}/fix"
         here.send(added["id"], added["secret"], topic, fix(LIBRARY))
         here.counted(1, 0)
-        link = here.json("link", added["id"], "--url", here.base, "--qr", str(tmp_path / "ada.png"))
+        link = here.json("link", added["id"], "--public-url", here.base, "--qr", str(tmp_path / "ada.png"))
         assert (tmp_path / "ada.png").read_bytes().startswith(b"\x89PNG")
         file = unquote(link["owntracks"].removeprefix("owntracks:///config?url="))
         app = httpx.get(file, trust_env=False).raise_for_status().json()
@@ -110,7 +110,7 @@ def _many(here: Deployment, folder: Path) -> None:
     here.counted(1, 2)
     exported = here.device("export")
     assert {row["id"] for row in rows} <= {row["id"] for row in csv.DictReader(io.StringIO(exported))}
-    codes = here.device("claim", "--kind", "person", "--count", "2", "--url", here.base)
+    codes = here.device("claim", "--kind", "person", "--count", "2", "--public-url", here.base)
     code = next(csv.DictReader(io.StringIO(codes)))["code"]
     told = (
         httpx.post(f"{here.base}/v1/provision", json={"code": code}, trust_env=False)
@@ -137,7 +137,7 @@ def test_what_can_not_be_done_is_said(tmp_path: Path) -> None:
     for command, problem in (
         (["list"], "no folder of a deployment"),
         (["import", str(table)], "line 2: kind: is 'cat'. Use person or vehicle"),
-        (["link", "a" * 20, "--url", "ftp://x"], "is no http(s)://HOST[:PORT]"),
+        (["link", "a" * 20, "--public-url", "ftp://x"], "is not a valid URL"),
         (["show", "nobody"], "no folder of a deployment"),
     ):
         site = ["--site", str(UL)]

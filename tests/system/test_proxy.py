@@ -15,7 +15,7 @@ import pytest
 from headcount.lab.chaos.chaos_system import RestartedRole
 from headcount.proxy.runtime_api import Runtime
 from headcount.runtime.ports import free_ports
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 from headcount.sites.files import bundled_site
 from proxy_fixture import Device, haproxy
 

@@ -32,11 +32,11 @@ from system.senders import publish
 PARTITIONS = 4
 #: A worker for a hundred fixes a second, a broker for six devices; all windows short.
 SCALE = {
-    "HEADCOUNT_SCALE_PERIOD_S": "0.5",
+    "HEADCOUNT_SCALE_INTERVAL_S": "0.5",
     "HEADCOUNT_SCALE_WORKER_CAPACITY": "100",
-    "HEADCOUNT_SCALE_WORKERS_MOST": "3",
+    "HEADCOUNT_SCALE_MAX_WORKERS": "3",
     "HEADCOUNT_SCALE_BROKER_CONNECTIONS": "6",
-    "HEADCOUNT_SCALE_BROKERS_MOST": "2",
+    "HEADCOUNT_SCALE_MAX_BROKERS": "2",
     "HEADCOUNT_SCALE_UP_PERIOD_S": "2",
     "HEADCOUNT_SCALE_DOWN_WINDOW_S": "6",
     "HEADCOUNT_SCALE_DOWN_PERIOD_S": "2",

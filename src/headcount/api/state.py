@@ -26,7 +26,7 @@ from headcount.services.history import HistoryQueries
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.services.traces import TraceService
-from headcount.settings import SMALLEST_SHOWN
+from headcount.settings.deployment import SMALLEST_SHOWN
 
 #: A page loads some dozens of resources at the same time.
 BURST_S = 5.0

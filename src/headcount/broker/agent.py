@@ -299,7 +299,9 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
         HeadcountError: it can't be started.
     """
     agent = Agent(settings)
-    async with serving(health_app(agent), settings.config.inside_host, settings.health_port, "--health-port"):
+    async with serving(
+        health_app(agent), settings.config.internal_host, settings.health_port, "--health-port"
+    ):
         work = asyncio.create_task(_serve(agent, stop), name="leaf")
         waiting = asyncio.create_task(_stopped_early(agent, stop, work), name="stop")
         try:

@@ -106,7 +106,7 @@ class BrokerConfig:
     """Everything that decides how the NATS server runs.
 
     Ports are 1 to 65535; `monitor_port` None leaves the HTTP monitor off. `host` is where devices
-    reach the MQTT and WebSocket ports; all other ports are on `inside_host`. Without `devices` the MQTT
+    reach the MQTT and WebSocket ports; all other ports are on `internal_host`. Without `devices` the MQTT
     port is there too, for our own user only, and there is no WebSocket port.
 
     With `leaf_port` it is a core that leaves can join; with `peers` one node of several, all of which
@@ -124,7 +124,7 @@ class BrokerConfig:
     nats_port: int = 4222
     monitor_port: int | None = None
     partitions: int = 16
-    inside_host: str = "127.0.0.1"
+    internal_host: str = "127.0.0.1"
     devices: bool = True
     #: Whether devices need no account.
     anonymous: bool = False
@@ -150,7 +150,7 @@ class BrokerConfig:
         _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
         _require(len(self.password) >= 16, "password", "needs at least 16 characters")
         _require(self.password.isprintable(), "password", "has a character that can't be printed")
-        for host in (self.host, self.inside_host, *(host for host, _ in (*self.peers, *self.hub))):
+        for host in (self.host, self.internal_host, *(host for host, _ in (*self.peers, *self.hub))):
             known = re.fullmatch(r"[0-9A-Za-z.:%_-]+", host) is not None
             _require(known, "listen address", f"{host!r} is no address or name")
         _require(not (self.hub and self.peers), "peers", "a leaf has none")
@@ -166,7 +166,7 @@ class BrokerConfig:
     @property
     def mqtt_host(self) -> str:
         """Where the MQTT port listens."""
-        return self.host if self.devices else self.inside_host
+        return self.host if self.devices else self.internal_host
 
     @property
     def mqtt_tls(self) -> TlsFiles | None:
@@ -176,7 +176,7 @@ class BrokerConfig:
     @property
     def local_host(self) -> str:
         """Where we reach the inside ports from this machine."""
-        return LOCAL.get(self.inside_host, self.inside_host)
+        return LOCAL.get(self.internal_host, self.internal_host)
 
     def ports(self) -> dict[str, tuple[str, int]]:
         """Purpose → (the option that changes it, the port)."""
@@ -192,7 +192,7 @@ class BrokerConfig:
 
     def listens_on(self, purpose: str) -> str:
         """The address of one of `ports`."""
-        return {"MQTT": self.mqtt_host, "WebSocket": self.host}.get(purpose, self.inside_host)
+        return {"MQTT": self.mqtt_host, "WebSocket": self.host}.get(purpose, self.internal_host)
 
 
 def render(config: BrokerConfig, *, closed: bool = False) -> str:
@@ -391,7 +391,7 @@ def _url(scheme: str, config: BrokerConfig, address: Address) -> str:
 
 
 def _inside(config: BrokerConfig, port: int | None) -> str:
-    return _quote(f"{_bracket(config.inside_host)}:{port}")
+    return _quote(f"{_bracket(config.internal_host)}:{port}")
 
 
 def _line(name: str, config: BrokerConfig, port: int | None) -> str:

@@ -226,7 +226,7 @@ def check_ports(config: BrokerConfig) -> None:
         try:
             check_free(purpose, host, port, option)
         except OSError as error:
-            other = "another address with --inside-host, or " if host == config.inside_host else ""
+            other = "another address with --internal-host, or " if host == config.internal_host else ""
             raise BrokerError(
                 f"can't listen on {host}:{port} for {purpose}: {error.strerror or error}. "
                 f"Choose {other}another port with {option}."

@@ -13,7 +13,7 @@ from headcount.access.audit_log import ACTION, AuditEntry, AuditLog, ChainReport
 from headcount.cli.core import at_the_core, core_options
 from headcount.errors import SettingsError
 from headcount.roles.secret import secret_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 #: Entries between two moves of the progress bar.
 _STEP = 500
@@ -37,7 +37,7 @@ def audit() -> None:
     metavar="NUMBER:HASH",
     help="A head that an earlier verify printed, and that was kept elsewhere: it must still be there.",
 )
-@core_options()
+@core_options
 def verify(from_head: str, settings: Settings) -> None:
     """Walk over the whole log: is anything changed, missing or in another place?
 
@@ -64,7 +64,7 @@ def verify(from_head: str, settings: Settings) -> None:
     "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Entries at most."
 )
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON each.")
-@core_options()
+@core_options
 def list_(action: str, before: int | None, limit: int, as_json: bool, settings: Settings) -> None:
     """The newest entries, newest first."""
     if action and ACTION.fullmatch(action) is None:

@@ -20,7 +20,7 @@ from headcount.devices.bans import ActiveBan, BanList, ban_key, banned_address
 from headcount.errors import SettingsError
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import BAN_BUCKET
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 T = TypeVar("T")
 _device = click.option("--device", metavar="ID", help="A device, by its id.")
@@ -47,7 +47,7 @@ def ban() -> None:
 @_address
 @click.option("--for", "for_s", default="1h", show_default=True, callback=seconds, help="Such as 5m, 1h, 2d.")
 @click.option("--reason", default="", metavar="TEXT", help="For whoever lists the bans.")
-@core_options()
+@core_options
 def add(device: str | None, address: str | None, for_s: float, reason: str, settings: Settings) -> None:
     """Keep a device or an address out, in place of what was set for it before."""
     who = _one(device, address)
@@ -64,7 +64,7 @@ def add(device: str | None, address: str | None, for_s: float, reason: str, sett
 
 
 @ban.command("list")
-@core_options()
+@core_options
 def list_(settings: Settings) -> None:
     """Who is kept out now, until when and why."""
 
@@ -81,7 +81,7 @@ def list_(settings: Settings) -> None:
 @ban.command()
 @_device
 @_address
-@core_options()
+@core_options
 def remove(device: str | None, address: str | None, settings: Settings) -> None:
     """Let a device or an address in again."""
     who = _one(device, address)

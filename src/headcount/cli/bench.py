@@ -19,15 +19,15 @@ from headcount import __version__
 from headcount.lab.load import balance, day_plots
 from headcount.lab.load.day_bench import DayPlan, DayRun, Driver, run_day
 from headcount.lab.load.day_statistics import DayStatistics, by_hour, compared, day_statistics, per_thousand
-from headcount.proxy.haproxy_config import Balance
 from headcount.runtime.logs import configure_logging
+from headcount.settings.proxy import BalanceAlgorithm
 
 #: How many differences are shown.
 SHOWN = 5
 
 
 @click.group("bench")
-def bench_group() -> None:
+def bench() -> None:
     """Measure a system that grows and shrinks with its load.
 
     \b
@@ -36,7 +36,7 @@ def bench_group() -> None:
     """
 
 
-@bench_group.command("day")
+@bench.command("day")
 @click.option(
     "--driver",
     type=click.Choice(get_args(Driver)),
@@ -126,7 +126,7 @@ def day_command(
     sys.exit(0 if all(run.judgement.is_good for run in runs) else 1)
 
 
-@bench_group.command("balance")
+@bench.command("balance")
 @click.option(
     "--connections", type=click.IntRange(20, 10_000), default=600, show_default=True, help="How many devices."
 )
@@ -139,7 +139,7 @@ def day_command(
     help="Only this way to choose; may be given more than once. Default: all.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def balance_command(connections: int, seed: int, ways: tuple[Balance, ...], quiet: bool) -> None:
+def balance_command(connections: int, seed: int, ways: tuple[BalanceAlgorithm, ...], quiet: bool) -> None:
     """Compare HAProxy's ways to choose a broker for connections that last.
 
     \b

@@ -10,26 +10,19 @@ import click
 
 from headcount.access.audit_log import AuditLog
 from headcount.cli.core import at_the_core, core_options
+from headcount.cli.options import takes_settings
 from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.registry import Registry
 from headcount.errors import CertificateError
 from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.roles.secret import secret_of
-from headcount.settings import DEFAULT_DATA, Settings
+from headcount.settings.deployment import Settings
 from headcount.tls.authority import FOLDER, MOST_DAYS, Authority, Issued, files_of
 from headcount.tls.certificates import fingerprint, spoken
 
 Command = Callable[..., None]
-_DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_DATA,
-    envvar="HEADCOUNT_DATA",
-    show_default=True,
-    show_envvar=True,
-    help="The data folder; the CA is in its folder ca.",
-)
+_DATA = takes_settings("data")
 _PASSWORD = click.option(
     "--password-file",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -64,9 +57,9 @@ def ca() -> None:
 @_DATA
 @_PASSWORD
 @click.option("--name", default="headcount CA", show_default=True, help="What people see that are asked.")
-def init(data: Path, password_file: Path | None, name: str) -> None:
+def init(settings: Settings, password_file: Path | None, name: str) -> None:
     """Make the CA; it lives ten years. Keep its key: nobody can make it again."""
-    folder = data / FOLDER
+    folder = settings.data / FOLDER
     authority = Authority.init(folder, name, _password(password_file))
     certificate, key = files_of(folder)
     click.echo(f"{certificate}  hand it to whoever is to trust what it vouches for")
@@ -82,7 +75,7 @@ def init(data: Path, password_file: Path | None, name: str) -> None:
 @_PASSWORD
 @_DAYS
 @_INTO
-@core_options()
+@core_options
 def issue(
     device: str, register: bool, password_file: Path | None, days: int, into: Path, settings: Settings
 ) -> None:
@@ -117,23 +110,25 @@ async def _register(settings: Settings, device: str, digest: str) -> None:
 @_PASSWORD
 @_DAYS
 @_INTO
-def server(names: tuple[str, ...], data: Path, password_file: Path | None, days: int, into: Path) -> None:
+def server(
+    names: tuple[str, ...], settings: Settings, password_file: Path | None, days: int, into: Path
+) -> None:
     """Make a certificate for a server: NAMES are its host names and addresses.
 
     \b
     headcount ca server counts.example.org 10.1.2.3
     headcount up --site campus.geojson --host 0.0.0.0 --tls-cert server.crt --tls-key server.key
     """
-    made = Authority.open(data / FOLDER, _password(password_file)).issue_server(names, days)
+    made = Authority.open(settings.data / FOLDER, _password(password_file)).issue_server(names, days)
     _write(made, into, "server")
 
 
 @ca.command()
 @_DATA
-def show(data: Path) -> None:
+def show(settings: Settings) -> None:
     """Say which CA this is, and until when."""
-    certificate, _ = files_of(data / FOLDER)
-    found = Authority.certificate_in(data / FOLDER)
+    certificate, _ = files_of(settings.data / FOLDER)
+    found = Authority.certificate_in(settings.data / FOLDER)
     click.echo(f"{certificate}")
     click.echo(f"until {found.not_valid_after_utc:%Y-%m-%d}")
     click.echo(f"SHA-256 {spoken(fingerprint(found))}")

@@ -18,8 +18,9 @@ from rich.table import Table
 
 from headcount.access.audit_log import AuditLog, AuditValue
 from headcount.api.schemas.devices import told, told_page
-from headcount.cli.core import at_the_core, core_options
-from headcount.cli.device_data import COMMAND_LINE, COMMANDS, seconds
+from headcount.cli.core import at_the_core, core_and_site_options, core_options
+from headcount.cli.device_data import COMMAND_LINE, seconds
+from headcount.cli.lazy import Entry, LazyGroup
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter, DevicePage
 from headcount.devices.one_time_links import OneTimeLinks
 from headcount.devices.pseudonym_keys import daily_pseudonym
@@ -31,7 +32,7 @@ from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 #: What doesn't go to a terminal isn't cut to a terminal's width.
 _WIDTH = 200
@@ -78,14 +79,29 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), AuditLog(client, log, secret))
 
 
-@click.group()
+_MANY, _DATA = "headcount.cli.device_many", "headcount.cli.device_data"
+_MORE = {
+    "Many devices, and what their owners receive": {
+        "import": Entry(f"{_MANY}:import_", "Register the devices of a CSV table."),
+        "export": Entry(f"{_MANY}:export", "Write all devices as CSV, without secrets."),
+        "link": Entry(f"{_MANY}:link", "Create a one-time link that sets up a phone."),
+        "claim": Entry(f"{_MANY}:claim", "Create codes that register one new device each."),
+    },
+    "Positions and commands": {
+        "trace": Entry(f"{_DATA}:trace", "Explain why a device is counted or not."),
+        "command": Entry(f"{_DATA}:command", "Send a command to a device."),
+    },
+}
+
+
+@click.group(cls=LazyGroup, sections=_MORE)
 def device() -> None:
     """The registry: which devices may send, and which person or car each is.
 
     \b
     headcount device add --kind person --label "Ada" --group staff
     headcount device list --kind person --text ada
-    headcount device link k3qv7m2xw5yd4hbt6zra --url https://count.example.org:8443
+    headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443
     headcount device import people.csv --output secrets.csv
     headcount device disable k3qv7m2xw5yd4hbt6zra
 
@@ -123,7 +139,7 @@ def described(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What it is.")
 @described
 @as_json
-@core_options(site=True)
+@core_and_site_options
 def add(kind: Kind, as_json: bool, settings: Settings, **fields: Any) -> None:
     """Register a device; its secret is told here and never again.
 
@@ -162,7 +178,7 @@ def add(kind: Kind, as_json: bool, settings: Settings, **fields: Any) -> None:
     help="Devices at most.",
 )
 @as_json
-@core_options(site=True)
+@core_and_site_options
 def list_(
     kind: Kind | None,
     status: DeviceStatus | None,
@@ -203,7 +219,7 @@ def list_(
 @device.command()
 @click.argument("id_", metavar="ID")
 @as_json
-@core_options()
+@core_options
 def show(id_: str, as_json: bool, settings: Settings) -> None:
     """One device, as it is registered.
 
@@ -228,7 +244,7 @@ def show(id_: str, as_json: bool, settings: Settings) -> None:
 @click.argument("id_", metavar="ID")
 @described
 @as_json
-@core_options()
+@core_options
 def change(id_: str, as_json: bool, settings: Settings, **fields: Any) -> None:
     """Change what is named of a device; groups and aliases are replaced as a whole.
 
@@ -242,7 +258,7 @@ def change(id_: str, as_json: bool, settings: Settings, **fields: Any) -> None:
 @device.command()
 @click.argument("id_", metavar="ID")
 @as_json
-@core_options()
+@core_options
 def rotate(id_: str, as_json: bool, settings: Settings) -> None:
     """A new secret; the old one, signed tokens and links are refused from now on.
 
@@ -261,7 +277,7 @@ def rotate(id_: str, as_json: bool, settings: Settings) -> None:
 @device.command()
 @click.argument("id_", metavar="ID")
 @as_json
-@core_options()
+@core_options
 def disable(id_: str, as_json: bool, settings: Settings) -> None:
     """Let it in no more: its connection is cut within 2 s, and links to it end.
 
@@ -274,7 +290,7 @@ def disable(id_: str, as_json: bool, settings: Settings) -> None:
 @device.command()
 @click.argument("id_", metavar="ID")
 @as_json
-@core_options()
+@core_options
 def enable(id_: str, as_json: bool, settings: Settings) -> None:
     """Let it in and count it again, after it was disabled or paused.
 
@@ -290,7 +306,7 @@ def enable(id_: str, as_json: bool, settings: Settings) -> None:
     "--for", "pause_s", callback=seconds, help="So long: 30m, 8h, 2d. Default: until it is enabled."
 )
 @as_json
-@core_options()
+@core_options
 def pause(id_: str, pause_s: float | None, as_json: bool, settings: Settings) -> None:
     """Count it no more for a while: what is known of it is forgotten, and its fixes are refused.
 
@@ -304,7 +320,7 @@ def pause(id_: str, pause_s: float | None, as_json: bool, settings: Settings) ->
 @device.command()
 @click.argument("id_", metavar="ID")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@core_options()
+@core_options
 def remove(id_: str, yes: bool, settings: Settings) -> None:
     """Let it in no more, and erase all that is kept of it: names at once, history and log within minutes.
 
@@ -375,7 +391,3 @@ def _print_json(content: Any) -> None:
 def _console() -> Console:
     wide = None if sys.stdout.isatty() else _WIDTH
     return Console(width=wide, highlight=False, markup=False, emoji=False)
-
-
-for _command in COMMANDS:
-    device.add_command(_command)

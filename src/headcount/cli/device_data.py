@@ -15,7 +15,7 @@ import msgspec
 from nats.aio.client import Client
 
 from headcount.access.audit_log import AuditLog, AuditValue
-from headcount.cli.core import at_the_core, core_options
+from headcount.cli.core import at_the_core, core_and_site_options, core_options
 from headcount.devices.commands import OPEN_STATES, CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys, daily_pseudonym
 from headcount.devices.registry import Registry
@@ -38,7 +38,7 @@ from headcount.messaging.kv import Bucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 #: The actor in the audit log.
 COMMAND_LINE = "command line"
@@ -101,7 +101,7 @@ async def _core(settings: Settings) -> AsyncIterator[_Core]:
     help="Messages at most.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON document.")
-@core_options(site=True)
+@core_and_site_options
 def trace(device: str, reason: str, kind: Kind | None, limit: int, as_json: bool, settings: Settings) -> None:
     """Why is it (not) counted: its last messages, each with the rule that decided.
 
@@ -258,7 +258,7 @@ class _Target:
 def _given(function: Callable[..., None]) -> Callable[..., None]:
     """The options of everything that is commanded; `settings` among them."""
     for option in (
-        core_options(site=True),
+        core_and_site_options,
         click.option("--kind", type=click.Choice(KINDS), help="Of a device that isn't registered."),
         click.option(
             "--expires",
@@ -335,7 +335,7 @@ def message(device: str, /, text: str, **given: Any) -> None:
 
 
 @command.command("list")
-@core_options()
+@core_options
 @click.pass_obj
 def list_(device: str, settings: Settings) -> None:
     """What waits, and what was finished within a day, newest first."""
@@ -345,12 +345,8 @@ def list_(device: str, settings: Settings) -> None:
 
 @command.command()
 @click.argument("id_", metavar="COMMAND")
-@core_options()
+@core_options
 @click.pass_obj
 def withdraw(device: str, id_: str, settings: Settings) -> None:
     """Send it no more, and erase it."""
     asyncio.run(_Target(settings, device).withdraw(id_))
-
-
-#: What `headcount device` gets from here.
-COMMANDS: tuple[click.Command, ...] = (trace, command)

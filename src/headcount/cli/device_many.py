@@ -16,9 +16,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from headcount.cli.core import core_options
+from headcount.cli.core import CORE, core_and_site_options
 from headcount.cli.device import Desk, as_json, open_desk
 from headcount.cli.device_data import COMMAND_LINE, seconds
+from headcount.cli.options import takes_settings
 from headcount.devices import csv_table
 from headcount.devices.one_time_links import CLAIM_CODE_LIFETIME_S, LINK_LIFETIME_S, MAX_CLAIM_CODES
 from headcount.devices.provisioning import provisioning_links, public_host, qr_file, qr_text
@@ -27,18 +28,11 @@ from headcount.messages.records import Device
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 from headcount.roles.site import site_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 #: What takes longer shows how far it is.
 _SHOWN_S = 2.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_URL = click.option(
-    "--url",
-    envvar="HEADCOUNT_PUBLIC_URL",
-    show_envvar=True,
-    required=True,
-    help="Under which address phones reach headcount: https://HOST[:PORT].",
-)
 _OUTPUT = click.option(
     "-o",
     "--output",
@@ -61,7 +55,7 @@ def _within(default: str) -> Callable[[Callable[..., None]], Callable[..., None]
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True))
 @_OUTPUT
-@core_options(site=True)
+@core_and_site_options
 def import_(file: Path, output: Path | None, settings: Settings) -> None:
     """Register the devices of a table: all of them, or none if a line is wrong.
 
@@ -93,7 +87,7 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
 
 @click.command()
 @_OUTPUT
-@core_options(site=True)
+@core_and_site_options
 def export(output: Path | None, settings: Settings) -> None:
     """All devices of the site as CSV, without secrets.
 
@@ -118,7 +112,6 @@ def export(output: Path | None, settings: Settings) -> None:
 
 @click.command()
 @click.argument("id_", metavar="ID")
-@_URL
 @_within(f"{LINK_LIFETIME_S // 3600}h")
 @click.option(
     "--for", "app", type=click.Choice(["owntracks", "page"]), default="owntracks", show_default=True,
@@ -126,20 +119,18 @@ def export(output: Path | None, settings: Settings) -> None:
 )  # fmt: skip
 @click.option("--qr", type=_FILE, help="Write the QR code to this file: .svg or .png.")
 @as_json
-@core_options()
-def link(
-    id_: str, url: str, within_s: float, app: str, qr: Path | None, as_json: bool, settings: Settings
-) -> None:
+@takes_settings("public_url", *CORE)
+def link(id_: str, within_s: float, app: str, qr: Path | None, as_json: bool, settings: Settings) -> None:
     """A one-time link for a device: whoever opens it first gets a new secret for it.
 
     \b
-    headcount device link k3qv7m2xw5yd4hbt6zra --url https://count.example.org:8443
-    headcount device link k3qv7m2xw5yd4hbt6zra --url https://count.example.org:8443 --qr ada.svg
-    headcount device link k3qv7m2xw5yd4hbt6zra --url https://count.example.org:8443 --for page
+    headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443
+    headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --qr ada.svg
+    headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --for page
 
     The QR code is for the phone's camera: it opens the app OwnTracks, or the page /me in the browser.
     """
-    base = _base(url)
+    base = _base(settings)
 
     async def work() -> str:
         async with open_desk(settings) as desk:
@@ -165,15 +156,13 @@ def link(
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What the new devices are.")
 @click.option("--count", type=click.IntRange(1, MAX_CLAIM_CODES), required=True, help="How many codes.")
 @click.option("--group", "groups", multiple=True, help="A group that they will be in.")
-@_URL
 @_within(f"{CLAIM_CODE_LIFETIME_S // 86_400}d")
 @_OUTPUT
-@core_options(site=True)
+@takes_settings("public_url", "site", *CORE)
 def claim(
     kind: Kind,
     count: int,
     groups: tuple[str, ...],
-    url: str,
     within_s: float,
     output: Path | None,
     settings: Settings,
@@ -184,9 +173,9 @@ def claim(
 
     \b
     headcount device claim --kind person --count 200 --group students \\
-        --url https://count.example.org:8443 --output codes.csv
+        --public-url https://count.example.org:8443 --output codes.csv
     """
-    site, base = site_of(settings).id, _base(url)
+    site, base = site_of(settings).id, _base(settings)
 
     async def work() -> list[str]:
         async with open_desk(settings) as desk:
@@ -204,12 +193,14 @@ async def _claims(
     return await desk.links.create_claim_codes(site, kind, count, groups, within_s)
 
 
-def _base(url: str) -> str:
-    base = url.rstrip("/")
+def _base(settings: Settings) -> str:
+    if not settings.public_url:
+        raise SettingsError("public_url", "is required here; use https://HOST or http://HOST:PORT")
+    base = settings.public_url.rstrip("/")
     try:
         public_host(base)
     except SettingsError as error:
-        raise SettingsError("--url", error.problem) from error
+        raise SettingsError("public_url", error.problem) from error
     return base
 
 
@@ -265,7 +256,3 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if started:
             bar.stop()
-
-
-#: What `headcount device` gets from here.
-COMMANDS: tuple[click.Command, ...] = (import_, export, link, claim)

@@ -52,7 +52,7 @@ SHOWN = 5
     help="Run in this folder, and leave data and logs there.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def prove_command(
+def prove(
     seed: int | None, minutes: float, workers: int, file: Path | None, keep: Path | None, quiet: bool
 ) -> None:
     """Break a real system on purpose, and compare all that it said with the rules.

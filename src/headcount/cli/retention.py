@@ -11,7 +11,7 @@ import msgspec
 
 from headcount.cli.core import at_the_core, core_options
 from headcount.privacy.retention_report import Row, rows
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 
 @click.group("retention")
@@ -21,7 +21,7 @@ def retention() -> None:
 
 @retention.command()
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each store.")
-@core_options()
+@core_options
 def report(as_json: bool, settings: Settings) -> None:
     """Each store with its limit and the age of the oldest row in it. Exit code 1 where one is older.
 

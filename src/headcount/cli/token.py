@@ -20,7 +20,7 @@ from headcount.access.tokens import Tokens, lives
 from headcount.cli.core import at_the_core, core_options
 from headcount.messages.records import ROLES, Role, Token
 from headcount.roles.secret import secret_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 DAY_S = 86_400
 #: Of the audit log: whoever has the deployment's secret.
@@ -62,7 +62,7 @@ def token() -> None:
 @click.option(
     "--days", type=click.IntRange(0, 3650), default=365, show_default=True, help="How long; 0 = for ever."
 )
-@core_options()
+@core_options
 def add(
     name: str, role: Role, sites: tuple[str, ...], scopes: tuple[str, ...], days: int, settings: Settings
 ) -> None:
@@ -80,7 +80,7 @@ def add(
 
 
 @token.command("list")
-@core_options()
+@core_options
 def list_(settings: Settings) -> None:
     """All tokens, without their secrets."""
 
@@ -98,7 +98,7 @@ def list_(settings: Settings) -> None:
 
 @token.command()
 @click.argument("token_id", metavar="ID")
-@core_options()
+@core_options
 def revoke(token_id: str, settings: Settings) -> None:
     """Take a token back. It is refused within 2 s, and what it has open is closed."""
 
@@ -112,7 +112,7 @@ def revoke(token_id: str, settings: Settings) -> None:
 
 @token.command("end-sessions")
 @click.argument("subject")
-@core_options()
+@core_options
 def end_sessions(subject: str, settings: Settings) -> None:
     """Log a person out everywhere; SUBJECT is what the identity provider calls them, as in the audit log.
 

@@ -40,7 +40,7 @@ UnitSource = Callable[[], Awaitable[UnitTable]]
 
 
 @dataclass(frozen=True, slots=True)
-class ProxySettings:
+class ProxyParts:
     """What the role needs.
 
     `folder` is the balancer's own; `apis` are `host:port`, each address of a name is one API; `tls` is
@@ -68,7 +68,7 @@ class ProxySettings:
         return [_split(api) for api in self.apis]
 
 
-async def run(settings: ProxySettings, stop: asyncio.Event) -> None:
+async def run(settings: ProxyParts, stop: asyncio.Event) -> None:
     """HAProxy, kept in step with the units, until `stop` is set.
 
     Raises:
@@ -84,7 +84,7 @@ async def run(settings: ProxySettings, stop: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: ProxySettings) -> AsyncIterator[Role]:
+async def opened(settings: ProxyParts) -> AsyncIterator[Role]:
     """The role with a running HAProxy; `step` is for the caller to call."""
     membership = Membership(_known(settings.folder))
     names = Names(asyncio.get_running_loop().time)
@@ -113,9 +113,7 @@ def _known(home: Path) -> list[Unit]:
 class Role:
     """The balancer as one object: `step` brings HAProxy in line with the units."""
 
-    def __init__(
-        self, settings: ProxySettings, haproxy: Haproxy, membership: Membership, names: Names
-    ) -> None:
+    def __init__(self, settings: ProxyParts, haproxy: Haproxy, membership: Membership, names: Names) -> None:
         """Keep this HAProxy in step; see `opened`."""
         self.haproxy = haproxy
         self._settings = settings

@@ -23,6 +23,8 @@ from typing import Literal, get_args
 
 from headcount.errors import SettingsError
 from headcount.messages.topics import ID_PATTERN
+from headcount.settings.formats import split
+from headcount.settings.proxy import BalanceAlgorithm, ProxySettings
 
 #: Files in the balancer's folder.
 CONFIG_FILE, SOCKET_FILE, STATE_FILE = "haproxy.cfg", "runtime.sock", "servers.state"
@@ -36,7 +38,6 @@ ADDRESSES = "addresses"
 #: Where MQTT over WebSocket is; the same port of a broker speaks NATS on other paths.
 WS_PATH = "/mqtt"
 
-Balance = Literal["leastconn", "roundrobin", "source"]
 Backend = Literal["mqtt", "ws", "api", "api_alive"]
 #: Backend → the path that its servers are checked at.
 CHECKS: Mapping[Backend, str] = {
@@ -55,6 +56,9 @@ MOST_CONNECTIONS = 200_000
 ADDRESS_ENTRIES = 100_000
 
 
+_DEFAULTS = ProxySettings()
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyLimits:
     """What one address, or one connection, can take from the balancer.
@@ -64,15 +68,15 @@ class ProxyLimits:
     """
 
     #: New connections of one address within 10 s; those above it are closed at once and not counted.
-    new_per_address_10s: int = 10_000
+    new_per_address_10s: int = _DEFAULTS.new_per_address_10s
     #: Open connections of one address.
-    open_per_address: int = 30_000
+    open_per_address: int = _DEFAULTS.open_per_address
     unlimited: tuple[str, ...] = ()
     #: Open connections in all; None: what the limit of open files allows.
     max_connections: int | None = None
     #: Silence after which a device's connection is closed. 1.5 times the longest sensible keepalive:
     #: phones' apps go up to an hour, and 7 200 s let keepalives of 80 minutes live.
-    device_idle_s: float = 7_200.0
+    device_idle_s: float = _DEFAULTS.device_idle_s
     #: Silence after which an HTTP connection is closed; the live stream says something each second.
     http_idle_s: float = 60.0
     #: A connection that hasn't sent its CONNECT, or its HTTP request, by then is closed.
@@ -80,6 +84,17 @@ class ProxyLimits:
     #: After a reload the old process keeps its connections for so long.
     hard_stop_s: float = 86_400.0
     check_every_s: float = 0.5
+
+
+def address_limits(settings: ProxySettings) -> ProxyLimits:
+    """The limits that an operator set."""
+    return ProxyLimits(
+        new_per_address_10s=settings.new_per_address_10s,
+        open_per_address=settings.open_per_address,
+        unlimited=split(settings.unlimited),
+        max_connections=settings.max_connections or None,
+        device_idle_s=settings.device_idle_s,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +109,14 @@ class ProxyConfig:
     mqtt_port: int = 1883
     ws_port: int | None = 9001
     http_port: int | None = 8080
-    #: Health and metrics of the balancer itself, on `inside_host`.
+    #: Health and metrics of the balancer itself, on `internal_host`.
     health_port: int | None = None
-    inside_host: str = "127.0.0.1"
+    internal_host: str = "127.0.0.1"
     #: Whether devices and browsers speak TLS; with `PEM_FILE` in the folder.
     tls: bool = False
     #: Whether WebSockets must show a certificate of `CLIENTS_FILE`. Over MQTT the brokers ask for it.
     client_certificates: bool = False
-    balance: Balance = "leastconn"
+    balance: BalanceAlgorithm = _DEFAULTS.balance
     limits: ProxyLimits = ProxyLimits()
 
     def __post_init__(self) -> None:
@@ -109,11 +124,15 @@ class ProxyConfig:
             _require(1 <= port <= 65535, option, f"{port} is no port, use 1 to 65535")
         numbers = [port for *_, port in self.ports()]
         _require(len(set(numbers)) == len(numbers), "--mqtt-port", f"the ports {numbers} must differ")
-        for host in (self.host, self.inside_host):
+        for host in (self.host, self.internal_host):
             _require(re.fullmatch(r"[0-9A-Za-z.:%_-]+", host) is not None, "listen address", f"{host!r}")
-        _require(self.balance in get_args(Balance), "--balance", f"use one of {', '.join(get_args(Balance))}")
+        _require(
+            self.balance in get_args(BalanceAlgorithm),
+            "--proxy-balance",
+            f"use one of {', '.join(get_args(BalanceAlgorithm))}",
+        )
         for network in self.limits.unlimited:
-            _require(_is_network(network), "--unlimited", f"{network!r} is no network like 10.0.0.0/8")
+            _require(_is_network(network), "--proxy-unlimited", f"{network!r} is no network like 10.0.0.0/8")
 
     def ports(self) -> list[tuple[str, str, str, int]]:
         """Purpose, the option that changes it, host and port of everything that is listened on."""
@@ -121,7 +140,7 @@ class ProxyConfig:
             ("MQTT", "--mqtt-port", self.host, self.mqtt_port),
             ("WebSocket", "--ws-port", self.host, self.ws_port),
             ("HTTP", "--http-port", self.host, self.http_port),
-            ("health", "--health-port", self.inside_host, self.health_port),
+            ("health", "--health-port", self.internal_host, self.health_port),
         )
         return [(purpose, option, host, port) for purpose, option, host, port in every if port is not None]
 
@@ -341,7 +360,7 @@ def _inside(config: ProxyConfig, *, prometheus: bool) -> str:
     figures = "  http-request use-service prometheus-exporter if { path /metrics }\n" if prometheus else ""
     no_broker = 'content-type text/plain string "no broker takes connections"'
     return f"""\
-{_front("inside", "http", _bind(config.inside_host, config.health_port), 10)}\
+{_front("inside", "http", _bind(config.internal_host, config.health_port), 10)}\
 {figures}\
   http-request return status 200 if {{ path /healthz }}
   http-request return status 503 {no_broker} if {{ path /readyz }} {{ nbsrv(mqtt) eq 0 }}

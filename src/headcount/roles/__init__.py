@@ -9,7 +9,7 @@ import asyncio
 import importlib
 from collections.abc import Awaitable, Callable
 
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 Run = Callable[[Settings, asyncio.Event], Awaitable[None]]
 

@@ -8,7 +8,7 @@ import os
 from headcount.adapters import translator
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.site import site_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:

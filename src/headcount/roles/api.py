@@ -13,7 +13,7 @@ from headcount.roles.endpoints import core_endpoint
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
 from headcount.roles.tls import tls_files_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -55,5 +55,5 @@ def oidc_provider_of(settings: Settings) -> OidcProvider | None:
         try:
             secret = path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError("--oidc-client-secret-file", f"{path} can't be read: {error}") from error
+            raise SettingsError("oidc_client_secret_file", f"{path} cannot be read: {error}") from error
     return OidcProvider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_role_claim)

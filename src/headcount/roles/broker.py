@@ -8,7 +8,7 @@ import dataclasses
 from headcount.broker import agent
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.server_config import rate_limits_of, standalone_config
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 #: In the data folder: what broker units need while they run.
 UNITS = "units"
@@ -19,7 +19,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     config = dataclasses.replace(
         standalone_config(settings),
         data=settings.data / UNITS / settings.name,
-        inside_host=settings.inside_host,
+        internal_host=settings.internal_host,
         monitor_port=None,
         hub=settings.core_leaf_addresses,
         replicas=3 if len(settings.core_addresses) == 3 else 1,

@@ -7,7 +7,7 @@ import asyncio
 from headcount.broker.core import Broker
 from headcount.roles.server_config import core_config
 from headcount.runtime.tasks import until_stopped
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:

@@ -11,7 +11,7 @@ from headcount.errors import SettingsError
 from headcount.roles.endpoints import core_endpoint, mqtt_addresses
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 from headcount.worker import loops
 
 

@@ -21,7 +21,7 @@ from headcount.privacy import erasure
 from headcount.roles.endpoints import core_endpoint, mqtt_addresses
 from headcount.roles.secret import secret_of
 from headcount.roles.server_config import rate_limits_of
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 from headcount.worker.snapshots import open_snapshots
 
 

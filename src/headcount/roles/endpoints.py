@@ -9,7 +9,8 @@ from headcount.messaging.connection import Endpoint
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.roles.secret import secret_of
 from headcount.roles.tls import tls_files_of
-from headcount.settings import Settings, joined
+from headcount.settings.deployment import Settings
+from headcount.settings.formats import joined
 from headcount.tls.contexts import pinned_context
 
 
@@ -36,9 +37,9 @@ def mqtt_addresses(settings: Settings) -> list[MqttAddress]:
 def health_url(role: str, settings: Settings) -> str:
     """The health endpoint of a role on this machine; "" for those that have none."""
     addresses = {
-        "core": (settings.inside_host, settings.monitor_port),
-        "broker": (settings.inside_host, settings.health_port),
-        "proxy": (settings.inside_host, settings.health_port),
+        "core": (settings.internal_host, settings.monitor_port),
+        "broker": (settings.internal_host, settings.health_port),
+        "proxy": (settings.internal_host, settings.health_port),
         "api": (settings.host, settings.http_port),
     }
     if role not in addresses:

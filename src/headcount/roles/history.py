@@ -7,7 +7,7 @@ import asyncio
 from headcount.history import writer
 from headcount.messaging.connection import connected
 from headcount.roles.endpoints import core_endpoint
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from headcount.messaging.unit_watch import watching
 from headcount.proxy import balancer
 from headcount.proxy.address_bans import AddressBans, following
-from headcount.proxy.balancer import ProxySettings
-from headcount.proxy.proxy_settings import ProxyOptions
+from headcount.proxy.balancer import ProxyParts
+from headcount.proxy.haproxy_config import ProxyConfig, address_limits
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.tls import tls_files_of
-from headcount.settings import Settings, joined
+from headcount.settings.deployment import Settings
+from headcount.settings.formats import joined
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Balance connections until `stop` is set."""
-    options = ProxyOptions.from_environment(os.environ)
-    ports = (settings.mqtt_port, settings.ws_port, settings.http_port)
     tls = tls_files_of(settings)
-    config = options.config(settings.host, ports, settings.inside_host, settings.health_port, tls)
+    config = ProxyConfig(
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        ws_port=settings.ws_port,
+        http_port=settings.http_port,
+        health_port=settings.health_port,
+        internal_host=settings.internal_host,
+        tls=tls is not None,
+        client_certificates=tls is not None and tls.clients is not None,
+        balance=settings.proxy.balance,
+        limits=address_limits(settings.proxy),
+    )
     apis = tuple(joined(address) for address in settings.api_addresses)
     bans, core = AddressBans(), core_endpoint(settings)
     async with watching(core, "headcount proxy") as units, following(core, bans):
         folder = settings.data / "proxy"
-        proxy = ProxySettings(config, folder, units, apis, tls, options.program_path(), bans)
+        proxy = ProxyParts(config, folder, units, apis, tls, settings.proxy.program, bans)
         await balancer.run(proxy, stop)

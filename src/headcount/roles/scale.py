@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import dataclasses
 from zoneinfo import ZoneInfo
 
 from headcount.errors import SettingsError
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.site import site_of
 from headcount.scaling import scaler
-from headcount.scaling.scale_settings import ScaleSettings
-from headcount.settings import ENVIRONMENT, Settings, joined
+from headcount.settings.deployment import Settings
+from headcount.settings.formats import joined
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Scale with the settings of the environment until `stop` is set."""
-    await run_with(settings, ScaleSettings.from_environment(os.environ), stop)
-
-
-async def run_with(settings: Settings, chosen: ScaleSettings, stop: asyncio.Event) -> None:
-    """Scale with these settings of the scaler until `stop` is set.
+    """Scale until `stop` is set.
 
     Raises:
         SettingsError: the driver can't work with these settings.
     """
-    if chosen.driver == "docker" and settings.secret_file is None:
-        raise SettingsError(
-            "--secret-file", "containers need the deployment's secret: name the file to mount"
-        )
+    if settings.scale.driver == "docker" and settings.secret_file is None:
+        raise SettingsError("secret_file", "containers need the deployment's secret: name the file to mount")
     # units have ports of their own, but the core's stay
-    own = {
-        f"{ENVIRONMENT}CORE": joined(*settings.core_addresses),
-        f"{ENVIRONMENT}CORE_MQTT": joined(*settings.core_mqtt_addresses),
-    }
+    units = dataclasses.replace(
+        settings, core=joined(*settings.core_addresses), core_mqtt=joined(*settings.core_mqtt_addresses)
+    )
     # days begin at midnight where the site is; in UTC without a site file
     zone = ZoneInfo(site_of(settings).timezone if settings.site.exists() else "UTC")
     deployment = scaler.Deployment(
         name=settings.name,
         log=core_endpoint(settings),
         data=settings.data,
-        environment={**settings.environment(), **own},
+        environment=units.environment(),
         drain_s=settings.drain_s,
         stop_s=settings.stop_s,
         zone=zone,
     )
-    await scaler.run(chosen, deployment, stop)
+    await scaler.run(settings.scale, deployment, stop)

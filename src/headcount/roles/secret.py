@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headcount.broker.data_folder import write_private
 from headcount.errors import DataFolderError, SettingsError
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 
 MIN_SECRET = 16
 
@@ -39,7 +39,7 @@ def _given_secret(path: Path) -> str:
     try:
         secret = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError("--secret-file", f"{path} can't be read: {error}") from error
+        raise SettingsError("secret_file", f"{path} cannot be read: {error}") from error
     if len(secret) < MIN_SECRET:
-        raise SettingsError("--secret-file", f"{path} has fewer than {MIN_SECRET} characters")
+        raise SettingsError("secret_file", f"{path} has fewer than {MIN_SECRET} characters")
     return secret

@@ -9,7 +9,7 @@ from headcount.broker.nats_config import BrokerConfig
 from headcount.errors import SettingsError
 from headcount.roles.secret import secret_of
 from headcount.roles.tls import tls_files_of
-from headcount.settings import LOOPBACK, Settings
+from headcount.settings.deployment import LOOPBACK, Settings
 
 
 def standalone_config(settings: Settings) -> BrokerConfig:
@@ -40,14 +40,15 @@ def core_config(settings: Settings) -> BrokerConfig:
         SettingsError: it would take devices over TLS, which the workers of other machines can't use.
         CertificateError: see `tls_files_of`.
     """
-    if settings.devices and settings.encrypted and settings.inside_host != LOOPBACK:
+    if settings.devices and settings.encrypted and settings.internal_host != LOOPBACK:
         raise SettingsError(
-            "--devices", "with TLS devices reach a core of several machines through brokers: --no-devices"
+            "devices",
+            "with TLS, devices connect to a core of several machines through brokers; use --no-devices",
         )
     config = standalone_config(settings)
     return dataclasses.replace(
         config,
-        inside_host=settings.inside_host,
+        internal_host=settings.internal_host,
         devices=settings.devices,
         leaf_port=settings.leaf_port,
         cluster_port=settings.cluster_port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headcount.counting.site import Site
 from headcount.counting.site_file import at_speed
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 from headcount.sites.files import load_site
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
 from headcount.tls.files import TlsFiles
 
 

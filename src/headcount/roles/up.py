@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import sys
 import urllib.error
 import urllib.request
@@ -19,16 +18,14 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, LOCAL
 from headcount.errors import CertificateError, HeadcountError, SettingsError
 from headcount.proxy.haproxy_program import find_program
-from headcount.proxy.proxy_settings import ProxyOptions
 from headcount.roles.server_config import core_config, standalone_config
 from headcount.roles.site import site_of
 from headcount.roles.tls import tls_files_of
-from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import check_free, free_port, free_ports
 from headcount.runtime.processes import start_process
 from headcount.runtime.supervisor import Supervised, all_running
-from headcount.scaling.scale_settings import ScaleSettings, variable
-from headcount.settings import LOOPBACK, Settings, joined
+from headcount.settings.deployment import LOOPBACK, Settings
+from headcount.settings.formats import joined
 from headcount.tls.contexts import pinned_context
 from headcount.tls.files import TlsFiles
 
@@ -68,12 +65,13 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     site_of(settings)
     tls = tls_files_of(settings)
     # what its parts would stumble over again and again is told here, once
-    chosen = ScaleSettings.from_environment(os.environ)
-    if chosen.driver != "process":
-        raise SettingsError(variable("driver"), f"here it is always process, not {chosen.driver}: unset it")
-    if chosen.dry_run:
-        raise SettingsError(variable("dry_run"), "nobody would count: unset it")
-    await find_program(ProxyOptions.from_environment(os.environ).program_path())
+    if settings.scale.driver != "process":
+        raise SettingsError(
+            "scale.driver", f"{settings.scale.driver!r} does not work with --elastic; use process"
+        )
+    if settings.scale.dry_run:
+        raise SettingsError("scale.dry_run", "with --elastic no worker would be started; unset it")
+    await find_program(settings.proxy.program)
     public = (("HTTP", "http"), ("MQTT", "mqtt"), ("WebSocket", "ws"))
     for purpose, name in public:
         check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
@@ -137,7 +135,9 @@ async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Supervis
                 start_process,
                 name,
                 [sys.executable, "-m", "headcount", *part.arguments],
-                environment={LOG_LEVEL: "WARNING", **part.settings.environment()},
+                environment=dataclasses.replace(
+                    part.settings, log_level=part.settings.log_level or "WARNING"
+                ).environment(),
             ),
             stop_s=(part.settings.stop_s + part.extra_stop_s,),
         )

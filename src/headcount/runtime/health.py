@@ -1,6 +1,6 @@
 """The health check of a container, whatever role runs in it: `python -m headcount.runtime.health`.
 
-It ends with 0 when the role's event loop has lately touched the file named by HEADCOUNT_PULSE and
+It ends with 0 when the role's event loop has lately touched the file named by HEADCOUNT_HEARTBEAT_FILE and
 the address in it, if there is one, answers 200; else with 1 and the reason. `--alive` asks for the
 file only. It runs every few seconds in each container: nothing but the standard library is loaded.
 """
@@ -8,14 +8,13 @@ file only. It runs every few seconds in each container: nothing but the standard
 from __future__ import annotations
 
 import http.client
-import os
 import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-#: The environment variable with the name of the file.
-PULSE = "HEADCOUNT_PULSE"
+from headcount.settings.environment import HEARTBEAT_FILE, variable
+
 BEAT_S = 1.0
 #: An event loop that hasn't touched it for so long hangs.
 HANGS_S = 10.0
@@ -61,7 +60,11 @@ def _asked(url: str) -> str:
 
 
 if __name__ == "__main__":
-    name = os.environ.get(PULSE)
-    reason = problem(Path(name), time.time(), alive="--alive" in sys.argv) if name else f"{PULSE} isn't set"
+    name = variable(HEARTBEAT_FILE)
+    reason = (
+        problem(Path(name), time.time(), alive="--alive" in sys.argv)
+        if name
+        else f"{HEARTBEAT_FILE} is not set"
+    )
     sys.stdout.write(reason or "healthy")
     sys.exit(bool(reason))

@@ -13,22 +13,21 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from headcount.runtime.health import BEAT_S, PULSE
+from headcount.runtime.health import BEAT_S
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def beating(url: str = "") -> AsyncIterator[None]:
-    """Inside, the file named by HEADCOUNT_PULSE is touched each second; without that name nothing is done.
+async def beating(file: Path | None, url: str = "") -> AsyncIterator[None]:
+    """Inside, the file is touched each second; without one nothing is done.
 
     `url` answers 200 while the role is healthy; "" where it has no such address.
     """
-    name = os.environ.get(PULSE)
-    if not name:
+    if file is None:
         yield
         return
-    task = asyncio.create_task(_beat(Path(name), url), name="pulse")
+    task = asyncio.create_task(_beat(file, url), name="heartbeat")
     try:
         yield
     finally:
@@ -42,4 +41,4 @@ async def _beat(path: Path, url: str) -> None:
             await asyncio.sleep(BEAT_S)
             os.utime(path)
     except OSError as error:
-        _log.warning("%s=%s can't be written, the health check will fail: %s", PULSE, path, error)
+        _log.warning("%s cannot be written, the health check will fail: %s", path, error)

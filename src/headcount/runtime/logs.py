@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-
-#: The environment variable that says how much is logged.
-LOG_LEVEL = "HEADCOUNT_LOG_LEVEL"
 
 
 def configure_logging(role: str, level: str = "INFO") -> None:
@@ -16,4 +12,4 @@ def configure_logging(role: str, level: str = "INFO") -> None:
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(level=os.environ.get(LOG_LEVEL, level).upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)

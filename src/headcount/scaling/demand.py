@@ -17,9 +17,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headcount.scaling.policy import Demand, Observation, worker_demand
-from headcount.scaling.scale_settings import ScaleSettings
+from headcount.scaling.drivers import UnitRole
+from headcount.scaling.policy import Demand, Observation, ScalingPolicy, worker_demand
+from headcount.scaling.rebalance import RebalanceRules
 from headcount.scaling.signals import BrokerSignals, WorkerSignals
+from headcount.settings.scaling import ScaleSettings
 
 #: The kinds of load that the forecast covers.
 FIXES, CONNECTIONS, MESSAGES = "fixes_per_s", "connections", "messages_per_s"
@@ -99,9 +101,38 @@ class ScalingSignals:
         }
 
 
+def policy_of(settings: ScaleSettings, role: UnitRole) -> ScalingPolicy:
+    """The limits and windows of a role."""
+    workers = role == "count"
+    return ScalingPolicy(
+        min_units=settings.min_workers if workers else settings.min_brokers,
+        max_units=settings.max_workers if workers else settings.max_brokers,
+        tolerance=settings.tolerance,
+        up_window_s=settings.up_window_s,
+        down_window_s=settings.down_window_s,
+        up_step=settings.up_step,
+        up_period_s=settings.up_period_s,
+        down_step=settings.down_step,
+        down_period_s=settings.down_period_s,
+        cooldown_s=settings.cooldown_s,
+        latency_target_s=settings.latency_s or None if workers else None,
+    )
+
+
+def rules_of(settings: ScaleSettings) -> RebalanceRules:
+    """When brokers are rebalanced, and how fast."""
+    return RebalanceRules(
+        start=settings.rebalance_start,
+        stop=settings.rebalance_stop,
+        for_s=settings.rebalance_for_s,
+        share_per_s=settings.rebalance_per_s,
+        flight_s=2 * settings.interval_s + 1.0,
+    )
+
+
 def worker_capacity(settings: ScaleSettings, per_cpu_s: float) -> float:
     """Fixes per second that a worker should carry: as configured, or derived from the learned capacity."""
-    return settings.worker_capacity or per_cpu_s * settings.worker_cores * settings.worker_use
+    return settings.worker_capacity or per_cpu_s * settings.worker_cores * settings.worker_utilization
 
 
 def observe_workers(
@@ -114,7 +145,7 @@ def observe_workers(
         at_s,
         (
             worker_demand(workers.fixes_per_s, workers.lag, settings.catch_up_s, signals.capacity),
-            _cpu_demand(workers.cores, settings.worker_cores * settings.worker_use),
+            _cpu_demand(workers.cores, settings.worker_cores * settings.worker_utilization),
         ),
         complete=complete,
         latency_p99_s=workers.latency_p99_s,
@@ -134,7 +165,7 @@ def observe_brokers(
         (
             _demand("connections", brokers.connections, limits[CONNECTIONS]),
             _demand("messages/s", brokers.messages_per_s, limits[MESSAGES]),
-            _cpu_demand(brokers.cores, settings.broker_cores * settings.broker_use),
+            _cpu_demand(brokers.cores, settings.broker_cores * settings.broker_utilization),
         ),
         complete=complete,
         floor=max(floors, default=None),

@@ -36,6 +36,8 @@ from headcount.scaling.demand import (
     ScalingSignals,
     observe_brokers,
     observe_workers,
+    policy_of,
+    rules_of,
     worker_capacity,
 )
 from headcount.scaling.drivers import UNIT_ROLES, Driver, FleetUnit, UnitRole
@@ -44,8 +46,10 @@ from headcount.scaling.drivers.process import ProcessDriver
 from headcount.scaling.forecast import LoadForecaster, LoadProfile
 from headcount.scaling.leader_election import LeaderElection
 from headcount.scaling.policy import PolicyState, decide
-from headcount.scaling.scale_settings import ENVIRONMENT, ScaleSettings
 from headcount.scaling.signals import ReportCollector
+from headcount.settings.formats import split
+from headcount.settings.model import settings_of
+from headcount.settings.scaling import ScaleSettings
 
 _log = logging.getLogger(__name__)
 
@@ -77,9 +81,8 @@ def open_driver(settings: ScaleSettings, deployment: Deployment) -> Driver:
     Raises:
         SettingsError: it needs a package that is not installed.
     """
-    environment = {
-        name: value for name, value in deployment.environment.items() if not name.startswith(ENVIRONMENT)
-    }
+    own = {setting.variable for setting in settings_of(ScaleSettings).values()}
+    environment = {name: value for name, value in deployment.environment.items() if name not in own}
     if settings.driver == "none":
         return NoDriver()
     if settings.driver == "process":
@@ -91,12 +94,13 @@ def open_driver(settings: ScaleSettings, deployment: Deployment) -> Driver:
             "--driver docker", f"the package docker is missing ({error}): pip install 'headcount[docker]'"
         ) from error
     options = module.ContainerOptions(
+        host=settings.docker_host,
         deployment=settings.deployment,
         image=settings.image,
         # ours only, not the rest of this machine's environment
         environment={name: value for name, value in environment.items() if name.startswith("HEADCOUNT_")},
         network=settings.network,
-        binds=tuple(settings.binds()),
+        binds=split(settings.mounts),
         user=settings.user,
         memory_bytes=settings.memory_mb << 20,
         cores={"broker": settings.broker_cores, "count": settings.worker_cores},
@@ -170,7 +174,7 @@ class Scaler:
         self._bucket = Bucket(nc, js, UNIT_BUCKET)
         self._units = Units(nc, js)
         self._name = f"{deployment.name}-{secrets.token_hex(3)}"
-        self._election = LeaderElection(self._bucket, self._name, max(3 * settings.period_s, 6.0))
+        self._election = LeaderElection(self._bucket, self._name, max(3 * settings.interval_s, 6.0))
         self._reports = ReportCollector()
         self._fleets: dict[UnitRole, _RoleFleet] = {role: _RoleFleet() for role in UNIT_ROLES}
         self._rebalance = rebalance.RebalanceState()
@@ -189,7 +193,7 @@ class Scaler:
             while not self._nc.is_closed:
                 began_s = time.monotonic()
                 await self._try_step()
-                await asyncio.sleep(max(self._settings.period_s - (time.monotonic() - began_s), 0.1))
+                await asyncio.sleep(max(self._settings.interval_s - (time.monotonic() - began_s), 0.1))
         finally:
             with contextlib.suppress(LogError, TimeoutError):
                 async with asyncio.timeout(RESIGN_TIMEOUT_S):
@@ -266,7 +270,7 @@ class Scaler:
 
     # --- deciding --------------------------------------------------------------------------------------
     def _decide(self, role: UnitRole, signals: ScalingSignals, now_s: float, at_s: float) -> None:
-        fleet, policy = self._fleets[role], self._settings.policy(role)
+        fleet, policy = self._fleets[role], policy_of(self._settings, role)
         reporting = _reporting(role, signals)
         if fleet.wanted is None:
             unmanaged = self._driver.kind == "none" or self._settings.dry_run
@@ -321,7 +325,7 @@ class Scaler:
         last = self._last_report_s
         self._last_report_s = {name: at_s if name in alive else last.get(name, at_s) for name in running}
         for name, last_s in self._last_report_s.items():
-            if at_s - last_s > self._settings.silent_s:
+            if at_s - last_s > self._settings.heartbeat_timeout_s:
                 _log.warning("%s has not reported for %.0f s; replacing it", name, at_s - last_s)
                 await self._driver.remove("broker", name)
                 return  # one at a time
@@ -335,7 +339,7 @@ class Scaler:
         }
         before = self._rebalance
         kicks, self._rebalance = rebalance.plan_kicks(
-            self._settings.rules(), before, at_s, brokers, self._settings.period_s
+            rules_of(self._settings), before, at_s, brokers, self._settings.interval_s
         )
         if before.active != self._rebalance.active:
             _log.info("rebalance %s: %s", "starts" if self._rebalance.active else "ends", kicks.reason)
@@ -344,7 +348,7 @@ class Scaler:
         await asyncio.gather(*(self._kick(name, devices) for name, devices in kicks.by_broker.items()))
 
     async def _kick(self, name: str, devices: int) -> None:
-        request = msgspec.json.encode(KickRequest(devices, self._settings.period_s))
+        request = msgspec.json.encode(KickRequest(devices, self._settings.interval_s))
         try:
             await self._nc.request(KICK_SUBJECT.format(name=name), request, timeout=KICK_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError) as error:
@@ -354,7 +358,7 @@ class Scaler:
     async def _publish(self, signals: ScalingSignals, now_s: float) -> None:
         targets = []
         for role, fleet in self._fleets.items():
-            policy = self._settings.policy(role)
+            policy = policy_of(self._settings, role)
             actual = _reporting(role, signals) if self._driver.kind == "none" else len(fleet.running)
             targets.append(ScalingTarget(role, fleet.wanted or 0, actual, policy.min_units, policy.max_units))
         state = ScalingState(

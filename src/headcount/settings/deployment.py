@@ -1,48 +1,58 @@
-"""What an operator may set; flag > environment > file > default is click's work in `cli.py`."""
+"""The settings of one deployment: what the operator of headcount sets."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from headcount.errors import SettingsError
-from headcount.messages.topics import ID
+from headcount.settings.environment import process_environment
+from headcount.settings.formats import (
+    ADDRESSES,
+    HOST,
+    ISSUER,
+    NAME,
+    NETWORKS,
+    PUBLIC_URL,
+    Address,
+    addresses,
+)
+from headcount.settings.model import check_all, setting, settings_of
+from headcount.settings.proxy import ProxySettings
+from headcount.settings.scaling import ScaleSettings
 
-DEFAULT_DATA = Path("headcount-data")
-#: The site file where none is named.
-DEFAULT_SITE = Path("site.geojson")
-ENVIRONMENT = "HEADCOUNT_"
+#: Read by `headcount` where neither `--config` nor this variable names another file than headcount.toml.
+CONFIG_VARIABLE = "HEADCOUNT_CONFIG"
 LOOPBACK = "127.0.0.1"
-#: Addresses that mean "all of this machine's".
+#: Addresses that mean all addresses of this machine.
 ANY = ("0.0.0.0", "::")
-#: Counts below this aren't told to the public.
+#: Counts below this are not shown to the public.
 SMALLEST_SHOWN = 5
 
-Address = tuple[str, int]
+STORAGE = "Site and storage"
+NETWORK = "Ports and addresses"
+TLS_GROUP = "TLS"
+ACCESS = "Access and limits"
+SIGN_IN = "Sign-in"
+OPERATION = "Operation"
+CLUSTER = "Cluster"
+#: What each command that runs a deployment takes.
+DEPLOYMENT_GROUPS = (STORAGE, NETWORK, TLS_GROUP, ACCESS, SIGN_IN, OPERATION)
 
-
-#: The ports of devices and browsers: plain, and with TLS (8883 is MQTT's own by IANA).
-PUBLIC_PORTS = {"mqtt_port": (1883, 8883), "ws_port": (9001, 9443), "http_port": (8080, 8443)}
-
-
-def wants_tls(tls: str, host: str) -> bool:
-    """Whether a setting of `--tls` means it, where we listen on `host`."""
-    return tls in ("on", "proxy") or (tls == "auto" and host not in (LOOPBACK, "localhost", "::1"))
-
-
-def with_ports(values: dict[str, Any]) -> dict[str, Any]:
-    """Values of a command line with those ports that weren't given: the usual ones, with TLS or without."""
-    encrypted = wants_tls(values["tls"], values["host"])
-    usual = {
-        name: ports[encrypted and (values["tls"] != "proxy" or name == "mqtt_port")]
-        for name, ports in PUBLIC_PORTS.items()
-    }
-    return values | {name: values.get(name) or port for name, port in usual.items()}
+_storage = partial(setting, group=STORAGE)
+_network = partial(setting, group=NETWORK)
+_tls = partial(setting, group=TLS_GROUP)
+_access = partial(setting, group=ACCESS)
+_sign_in = partial(setting, group=SIGN_IN)
+_operation = partial(setting, group=OPERATION)
+_port = partial(setting, group=NETWORK, low=1, high=65_535)
+_cluster = partial(setting, group=CLUSTER)
 
 
 def machine_name() -> str:
@@ -53,228 +63,281 @@ def machine_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One deployment; every role of it gets the same, but for its name and its own ports."""
+    """One deployment. Each of its processes gets the same settings, except for its name and its own ports."""
 
-    site: Path
-    data: Path = DEFAULT_DATA
-    mqtt_port: int = 1883
-    ws_port: int = 9001
-    http_port: int = 8080
-    nats_port: int = 4222
-    monitor_port: int = 8222
-    partitions: int = 16
-    host: str = LOOPBACK
-    open: bool = False
-    suppress_below: int | None = None
-    tls: Literal["auto", "on", "off", "proxy"] = "auto"
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    client_ca: Path | None = None
-    device_fixes_per_s: float = 5.0
-    device_bytes_per_s: int = 64 << 10
-    # --- signing in over HTTP
-    public_url: str = ""
-    trusted_proxies: str = ""
-    requests_per_s: float = 100.0
-    oidc_issuer: str = ""
-    oidc_client_id: str = "headcount"
-    oidc_client_secret_file: Path | None = None
-    oidc_role_claim: str = "groups"
-    speed: float = 1.0
-    # --- more than one machine
-    name: str = field(default_factory=machine_name)
-    inside_host: str = LOOPBACK
-    advertise: str = ""
-    core: str = ""
-    core_mqtt: str = ""
-    peers: str = ""
-    devices: bool = True
-    leaf_port: int = 7422
-    cluster_port: int = 6222
-    health_port: int = 8081
-    api: str = "api:8080"
-    drain_s: float = 20.0
-    stop_s: float = 10.0
-    secret_file: Path | None = None
+    site: Path = _storage(Path("site.geojson"), "Site file (GeoJSON).")
+    data: Path = _storage(
+        Path("headcount-data"),
+        "Folder for everything that is stored, and for the deployment's secret.",
+        folder=True,
+    )
+    partitions: int = _storage(
+        16, "Number of log partitions; it cannot change once the data folder exists.", low=1, high=512
+    )
+    host: str = _network(
+        LOOPBACK, "Address that devices and browsers connect to; 0.0.0.0 for all addresses.", format=HOST
+    )
+    mqtt_port: int = _port(None, "Port for MQTT, for devices.", default_text="1883, with TLS 8883")
+    ws_port: int = _port(
+        None, "Port for MQTT over WebSocket, for browsers.", default_text="9001, with TLS 9443"
+    )
+    http_port: int = _port(None, "Port for HTTP: map, API, metrics.", default_text="8080, with TLS 8443")
+    nats_port: int = _port(4222, "Port for NATS, internal.")
+    monitor_port: int = _port(8222, "Port for the monitoring of the NATS server, internal.")
+    tls: Literal["auto", "on", "off", "proxy"] = _tls(
+        "auto",
+        "TLS for devices and browsers; auto: on unless `host` is a loopback address; "
+        "proxy: on for MQTT, but a balancer in front ends it for HTTP and WebSocket.",
+    )
+    tls_cert: Path | None = _tls(
+        None, "Certificate (PEM).", default_text="a self-signed one in the data folder"
+    )
+    tls_key: Path | None = _tls(
+        None, "Private key of the certificate (PEM).", default_text="that of the self-signed one"
+    )
+    client_ca: Path | None = _tls(
+        None, "CA (PEM) whose client certificates devices must present.", default_text="none"
+    )
+    open: bool = _access(
+        False,
+        "For evaluation only: devices need no account, programs on this machine have full access, "
+        "and small counts are shown.",
+    )
+    suppress_below: int | None = _access(
+        None,
+        "The smallest count that is shown to the public.",
+        low=1,
+        high=1000,
+        default_text="5, with --open 1",
+    )
+    device_fixes_per_s: float = _access(
+        5.0,
+        "Fixes per second above which a device with an account is blocked for a while.",
+        low=0.01,
+        high=100_000,
+    )
+    device_bytes_per_s: int = _access(
+        64 << 10,
+        "Bytes per second above which a device with an account is blocked for a while.",
+        low=1000,
+        high=10**9,
+    )
+    requests_per_s: float = _access(
+        100.0,
+        "HTTP requests per second of each token and each address; bursts of five seconds' worth are allowed.",
+        low=0.1,
+        high=1_000_000,
+    )
+    # --- sign-in
+    public_url: str = _sign_in(
+        "",
+        "URL at which browsers and phones reach headcount, such as https://headcount.example.",
+        format=PUBLIC_URL,
+        default_text="the one of each request",
+    )
+    trusted_proxies: str = _sign_in(
+        "",
+        "Networks of balancers whose X-Forwarded-For header is trusted, such as 10.0.0.0/8,fd00::/8.",
+        format=NETWORKS,
+        default_text="this machine only",
+    )
+    oidc_issuer: str = _sign_in(
+        "",
+        "Issuer of the OpenID Connect identity provider that people sign in with.",
+        format=ISSUER,
+        default_text="none; sign-in is off",
+    )
+    oidc_client_id: str = _sign_in("headcount", "Client id at the identity provider.")
+    oidc_client_secret_file: Path | None = _sign_in(None, "File with the client secret.", default_text="none")
+    oidc_role_claim: str = _sign_in(
+        "groups", "Claim of the ID token whose values headcount-ROLE and headcount-ROLE-SITE grant roles."
+    )
+    speed: float = _operation(
+        1.0,
+        "Time-lapse factor: hold times are divided by it, speed limits multiplied.",
+        low=0.01,
+        high=10_000,
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = _operation(
+        None, "Least severe messages that are logged.", default_text="INFO; for up and demo WARNING"
+    )
+    name: str = _cluster(
+        None,
+        "Unique name of this unit.",
+        factory=machine_name,
+        format=NAME,
+        default_text="this machine's name",
+    )
+    internal_host: str = _cluster(
+        LOOPBACK, "Address that the other units of the cluster connect to.", format=HOST
+    )
+    advertise: str = _cluster(
+        "",
+        "Host under which other units reach this one.",
+        format=HOST,
+        default_text="internal_host, or this machine's name",
+    )
+    core: str = _cluster(
+        "", "NATS addresses of the core.", format=ADDRESSES, default_text="127.0.0.1 and the NATS port"
+    )
+    core_mqtt: str = _cluster(
+        "",
+        "MQTT addresses of the core.",
+        format=ADDRESSES,
+        default_text="the hosts of the core and the MQTT port",
+    )
+    peers: str = _cluster(
+        "",
+        "Addresses of the cluster ports of the core's three nodes.",
+        format=ADDRESSES,
+        default_text="none; the core is one node",
+    )
+    devices: bool = _cluster(True, "Whether the core itself accepts devices, and not brokers only.")
+    leaf_port: int = _port(7422, "Port of the core for brokers.", group=CLUSTER)
+    cluster_port: int = _port(6222, "Port of the core for its other nodes.", group=CLUSTER)
+    health_port: int = _port(
+        8081, "HTTP port for health and metrics of a broker, and of the balancer.", group=CLUSTER
+    )
+    api: str = _cluster(
+        "api:8080",
+        "Addresses at which the balancer finds the API; each address that a name resolves to is used.",
+        format=ADDRESSES,
+    )
+    drain_s: float = _cluster(
+        20.0, "Seconds over which a broker that stops disconnects its devices.", low=0, high=3600
+    )
+    stop_s: float = _cluster(
+        10.0, "Seconds that a process may take to stop before it is killed.", low=0.1, high=3600
+    )
+    secret_file: Path | None = _cluster(
+        None, "File with the secret that all units share.", default_text="secret in the data folder"
+    )
+    heartbeat_file: Path | None = _cluster(
+        None,
+        "File that `headcount run` touches each second, for the health check of a container "
+        "(`python -m headcount.runtime.health`); the image sets it.",
+        default_text="none",
+    )
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
 
     def __post_init__(self) -> None:
-        """Check what one value can't show by itself.
+        """Check the values, and choose the ports that are not set.
 
         Raises:
-            SettingsError: if values are out of range or don't go together.
+            SettingsError: a value is out of range, or two contradict each other.
         """
-        ranges = (
-            ("--speed", self.speed, 0.01, 10_000),
-            ("--device-fixes-per-s", self.device_fixes_per_s, 0.01, 100_000),
-            ("--device-bytes-per-s", self.device_bytes_per_s, 1_000, 10**9),
-            ("--requests-per-s", self.requests_per_s, 0.1, 1_000_000),
-            ("--drain-s", self.drain_s, 0, 3600),
-            ("--stop-s", self.stop_s, 0.1, 3600),
-        )
-        for option, value, least, most in ranges:
-            if not least <= value <= most:
-                raise SettingsError(option, f"{value:g} is not within {least:g} to {most:.0f}")
-        if self.partitions < 1 or self.partitions > 512:
-            raise SettingsError("--partitions", f"{self.partitions} is not within 1 to 512")
-        if ID.fullmatch(self.name) is None:
-            raise SettingsError("--name", f"{self.name!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
-        if self.suppress_below is not None and not 1 <= self.suppress_below <= 1000:
-            raise SettingsError("--suppress-below", f"{self.suppress_below} is not within 1 to 1000")
+        check_all(self)
+        self._choose_port("mqtt_port", 1883, 8883, encrypted=self.encrypted)
+        self._choose_port("ws_port", 9001, 9443, encrypted=self.encrypts_http)
+        self._choose_port("http_port", 8080, 8443, encrypted=self.encrypts_http)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise SettingsError("--tls-cert", "a certificate and its key (--tls-key) go together")
+            missing = "tls_key" if self.tls_key is None else "tls_cert"
+            raise SettingsError(missing, "is not set; tls_cert and tls_key belong together")
         if self.client_ca is not None and not self.encrypted:
-            raise SettingsError("--client-ca", "devices can only show a certificate over TLS: --tls on")
-        hosts = {"--host": self.host, "--inside-host": self.inside_host, "--advertise": self.advertise}
-        for option, host in hosts.items():
-            if host and re.fullmatch(r"[0-9A-Za-z.:_-]+", host) is None:
-                raise SettingsError(option, f"{host!r} is no address or name of a machine")
-        self._check_ports()
-        self._check_sign_in()
-        addresses("--core", self.core, self.nats_port)
-        addresses("--api", self.api, self.http_port)
-        addresses("--core-mqtt", self.core_mqtt, self.mqtt_port)
-        if len(addresses("--peers", self.peers, self.cluster_port)) not in (0, 1, 3):
-            raise SettingsError("--peers", f"{self.peers!r}: a core is 1 node or 3")
+            raise SettingsError("client_ca", "client certificates need TLS; set tls to on")
+        if self.oidc_client_secret_file is not None and not self.oidc_issuer:
+            raise SettingsError("oidc_client_secret_file", "has no effect without oidc_issuer; set both")
+        if len(addresses(self.peers, self.cluster_port)) not in (0, 1, 3):
+            raise SettingsError("peers", f"{self.peers!r} has the wrong number of nodes; use 1 or 3")
         if self.replicas > 1 and self.devices:
             raise SettingsError(
-                "--devices", "devices reach a core of three nodes through brokers: --no-devices"
+                "devices", "devices connect to a core of three nodes through brokers; use --no-devices"
             )
+        self._check_ports()
 
-    def _check_sign_in(self) -> None:
-        if self.public_url and re.fullmatch(r"https?://[0-9A-Za-z.:\[\]-]+/?", self.public_url) is None:
-            raise SettingsError(
-                "--public-url", f"{self.public_url!r}: use https://HOST or http://HOST:PORT, without a path"
-            )
-        try:
-            for part in filter(None, self.trusted_proxies.split(",")):
-                ipaddress.ip_network(part.strip(), strict=False)
-        except ValueError as error:
-            raise SettingsError("--trusted-proxies", str(error)) from error
-        if (
-            self.oidc_issuer
-            and re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", self.oidc_issuer) is None
-        ):
-            raise SettingsError(
-                "--oidc-issuer", f"{self.oidc_issuer!r}: use https://…; http:// on this machine only"
-            )
-        if self.oidc_client_secret_file is not None and not self.oidc_issuer:
-            raise SettingsError("--oidc-client-secret-file", "is of no use without --oidc-issuer")
+    def _choose_port(self, name: str, plain: int, with_tls: int, *, encrypted: bool) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, with_tls if encrypted else plain)
 
     def _check_ports(self) -> None:
-        ports = {
-            "--mqtt-port": self.mqtt_port,
-            "--ws-port": self.ws_port,
-            "--http-port": self.http_port,
-            "--nats-port": self.nats_port,
-            "--monitor-port": self.monitor_port,
-        }
         taken: dict[int, str] = {}
-        for option, port in ports.items():
+        for name in ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port"):
+            port = getattr(self, name)
             if port in taken:
-                raise SettingsError(option, f"{port} is the port of {taken[port]} already")
-            taken[port] = option
+                raise SettingsError(name, f"{port} is also the value of {taken[port]}; choose another port")
+            taken[port] = name
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Settings:
+        """Build the settings from values by key (`scale.max_workers`).
+
+        Raises:
+            SettingsError: a value is out of range, or two contradict each other.
+        """
+        sections: dict[str, dict[str, Any]] = {"": {}, "scale": {}, "proxy": {}}
+        for key, value in values.items():
+            section, _, name = key.rpartition(".")
+            sections[section][name] = value
+        scale, proxy = ScaleSettings(**sections["scale"]), ProxySettings(**sections["proxy"])
+        return cls(**sections[""], scale=scale, proxy=proxy)
 
     @property
     def smallest_shown(self) -> int:
-        """The smallest count that the public is told (k); 1 = all, as where everything is open."""
-        return (
-            self.suppress_below if self.suppress_below is not None else (1 if self.open else SMALLEST_SHOWN)
-        )
+        """The smallest count that is shown to the public (k); 1 = all, the default where everything is open."""
+        if self.suppress_below is not None:
+            return self.suppress_below
+        return 1 if self.open else SMALLEST_SHOWN
 
     @property
     def encrypted(self) -> bool:
-        """Whether devices and browsers speak TLS: by default where they come from other machines."""
-        return wants_tls(self.tls, self.host)
+        """Whether devices connect over TLS: by default where they come from other machines."""
+        return self.tls in ("on", "proxy") or (
+            self.tls == "auto" and self.host not in (LOOPBACK, "localhost", "::1")
+        )
 
     @property
     def encrypts_http(self) -> bool:
-        """Whether the API itself speaks TLS, and not a balancer ahead of it."""
+        """Whether the API itself, and not a balancer in front of it, ends TLS."""
         return self.encrypted and self.tls != "proxy"
 
     @property
     def core_takes_tls(self) -> bool:
-        """Whether our own MQTT clients meet TLS: where devices come to the same port of this machine."""
+        """Whether our own MQTT clients use TLS: where they share a port of this machine with devices."""
         return self.encrypted and self.devices and not self.core and not self.core_mqtt
 
     @property
     def advertised(self) -> str:
-        """Under which other units reach this one."""
-        return self.advertise or (socket.gethostname() if self.inside_host in ANY else self.inside_host)
+        """The host under which other units reach this one."""
+        return self.advertise or (socket.gethostname() if self.internal_host in ANY else self.internal_host)
 
     @property
     def core_addresses(self) -> tuple[Address, ...]:
-        """Where the nodes of the core are, for NATS clients."""
-        return addresses("--core", self.core, self.nats_port) or ((LOOPBACK, self.nats_port),)
+        """Where the nodes of the core accept NATS clients."""
+        return addresses(self.core, self.nats_port) or ((LOOPBACK, self.nats_port),)
 
     @property
     def core_leaf_addresses(self) -> tuple[Address, ...]:
-        """Where the nodes of the core take brokers."""
+        """Where the nodes of the core accept brokers."""
         return tuple((host, self.leaf_port) for host, _ in self.core_addresses)
 
     @property
     def core_mqtt_addresses(self) -> tuple[Address, ...]:
-        """Where the nodes of the core take retained counts over MQTT."""
-        return addresses("--core-mqtt", self.core_mqtt, self.mqtt_port) or tuple(
+        """Where the nodes of the core accept retained counts over MQTT."""
+        return addresses(self.core_mqtt, self.mqtt_port) or tuple(
             (host, self.mqtt_port) for host, _ in self.core_addresses
         )
 
     @property
     def api_addresses(self) -> tuple[Address, ...]:
         """Where the balancer finds the API."""
-        return addresses("--api", self.api, self.http_port)
+        return addresses(self.api, self.http_port)
 
     @property
     def peer_addresses(self) -> tuple[Address, ...]:
-        """The nodes of the core as they reach each other; none where there is one."""
-        peers = addresses("--peers", self.peers, self.cluster_port)
+        """Where the nodes of the core reach each other; none if there is only one."""
+        peers = addresses(self.peers, self.cluster_port)
         return peers if len(peers) > 1 else ()
 
     @property
     def replicas(self) -> int:
-        """On how many nodes of the core each stream is."""
+        """The number of nodes of the core that store each stream."""
         return len(self.peer_addresses) or 1
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for a role in a process of its own."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in (
-            "data", "site", "secret_file", "tls_cert", "tls_key", "client_ca", "oidc_client_secret_file",
-        ):  # fmt: skip
-            values[name] = values[name] and values[name].resolve()
-        ours = {
-            f"{ENVIRONMENT}{name.upper()}": str(value) for name, value in values.items() if value is not None
-        }
-        return {**os.environ, **ours}
-
-
-def site_path(site: Path | None) -> Path | None:
-    """The site file to use: `site`, else `site.geojson` in this folder if it exists."""
-    here = Path("site.geojson")
-    return site or (here if here.exists() else None)
-
-
-def joined(*found: Address) -> str:
-    """Addresses as a setting has them."""
-    return ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in found)
-
-
-def addresses(option: str, text: str, port: int) -> tuple[Address, ...]:
-    """`host:port,host` as addresses; `port` is for those that name none.
-
-    Raises:
-        SettingsError: if one can't be read.
-    """
-    return tuple(_address(option, part.strip(), port) for part in text.split(",") if part.strip())
-
-
-def _address(option: str, text: str, port: int) -> Address:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(\d{1,5}))?", text)
-    if match is None or not 1 <= int(match[2] or port) <= 65535:
-        raise SettingsError(option, f"{text!r}: use HOST:PORT, several with commas between")
-    host = match[1].strip("[]")
-    if match[1].startswith("["):
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError as error:
-            raise SettingsError(option, f"{text!r}: {error}") from error
-    return host, int(match[2] or port)
+        """These settings as variables, for a process of the same deployment; it reads no configuration file."""
+        ours = {CONFIG_VARIABLE: os.devnull}
+        for one in settings_of(Settings).values():
+            holder = getattr(self, one.section) if one.section else self
+            ours[one.variable] = one.text(getattr(holder, one.name))
+        return {**process_environment(), **ours}

@@ -20,12 +20,11 @@ from nats.aio.client import Client
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.roles.secret import secret_of
-from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import free_ports
 from headcount.runtime.processes import start_process
 from headcount.runtime.retry import Backoff
 from headcount.runtime.supervisor import Supervised
-from headcount.settings import ENVIRONMENT, Settings
+from headcount.settings.deployment import Settings
 
 STOP_S = 15.0
 RETRY_S = 0.5
@@ -94,10 +93,9 @@ class ChaosSystem:
             leaf_port=leaf,
             partitions=partitions,
             open=True,
+            log_level="INFO",
         )
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
-        own = {k: v for k, v in self.settings.environment().items() if k not in os.environ or k not in ours}
-        self._environment = ours | own | {LOG_LEVEL: "INFO"}
+        self._environment = self.settings.environment()
         self.broker = RestartedRole("broker", "core", folder, self._environment)
         self.history = RestartedRole("history", "history", folder, self._environment)
         self.workers: dict[int, RestartedRole] = {}

@@ -24,20 +24,21 @@ from headcount.lab.load.population import FixMessage
 from headcount.lab.load.system_monitor import spread
 from headcount.messaging.connection import Endpoint, connected
 from headcount.messaging.units import Units
-from headcount.proxy.balancer import ProxySettings, opened
+from headcount.proxy.balancer import ProxyParts, opened
 from headcount.proxy.balancer import Role as Proxy
-from headcount.proxy.haproxy_config import Balance, ProxyConfig
+from headcount.proxy.haproxy_config import ProxyConfig
 from headcount.roles.secret import secret_of
 from headcount.runtime.ports import free_ports
 from headcount.runtime.tasks import cancel_all
 from headcount.scaling.drivers.none import NoDriver
 from headcount.scaling.drivers.process import ProcessDriver
-from headcount.scaling.scale_settings import ScaleSettings
 from headcount.scaling.scaler import Deployment, run_with
-from headcount.settings import Settings
+from headcount.settings.deployment import Settings
+from headcount.settings.proxy import BalanceAlgorithm
+from headcount.settings.scaling import ScaleSettings
 from headcount.sites.files import bundled_site
 
-WAYS: tuple[Balance, ...] = get_args(Balance)
+WAYS: tuple[BalanceAlgorithm, ...] = get_args(BalanceAlgorithm)
 DRAIN_S = 5
 #: Until a change is through, and how long the rebalancer is given.
 SETTLE_S, EVEN_S, REBALANCE_S = 30.0, 2.0, 30.0
@@ -51,7 +52,7 @@ OPENED_PER_S = 400
 class ConnectionSpread(NamedTuple):
     """How the connections lie at one moment."""
 
-    way: Balance
+    way: BalanceAlgorithm
     moment: str
     connections: tuple[int, ...]  # of each broker, fewest first
     moved: int  # connections that were opened again since the moment before
@@ -71,7 +72,7 @@ Tell = Callable[[str], None]
 
 
 async def measure(
-    connections: int, seed: int, tell: Tell, ways: Sequence[Balance] = WAYS
+    connections: int, seed: int, tell: Tell, ways: Sequence[BalanceAlgorithm] = WAYS
 ) -> list[ConnectionSpread]:
     """Each way to choose, from two brokers through a third one to a broker that was killed.
 
@@ -110,7 +111,7 @@ class _BalanceSetup:
 
 
 @contextlib.asynccontextmanager
-async def _stand(folder: Path, way: Balance) -> AsyncIterator[_BalanceSetup]:
+async def _stand(folder: Path, way: BalanceAlgorithm) -> AsyncIterator[_BalanceSetup]:
     settings = _settings(folder)
     endpoint = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
     (public,) = free_ports(1)
@@ -123,7 +124,7 @@ async def _stand(folder: Path, way: Balance) -> AsyncIterator[_BalanceSetup]:
         ):
             units = Units(client, client.jetstream(timeout=2))
             config = ProxyConfig(mqtt_port=public, ws_port=None, http_port=None, balance=way)
-            async with opened(ProxySettings(config, folder / "proxy", units.table)) as proxy:
+            async with opened(ProxyParts(config, folder / "proxy", units.table)) as proxy:
                 stepping = asyncio.create_task(_step(proxy), name="proxy")
                 try:
                     yield _BalanceSetup(settings, endpoint, client, units, brokers, public)
@@ -183,7 +184,7 @@ class _BalanceBench:
     """What happens to the brokers, one thing after the other, and how the connections lie after each."""
 
     stand: _BalanceSetup
-    way: Balance
+    way: BalanceAlgorithm
     connections: int
     seed: int
     tell: Tell
@@ -239,7 +240,7 @@ class _BalanceBench:
         """Let the scaler's rebalancer work until nothing moves any more."""
         stand = self.stand
         settings = ScaleSettings(
-            driver="none", period_s=1.0, rebalance_start=1.15, rebalance_for_s=2.0, rebalance_per_s=0.1
+            driver="none", interval_s=1.0, rebalance_start=1.15, rebalance_for_s=2.0, rebalance_per_s=0.1
         )
         deployment = Deployment(
             "balance", stand.endpoint, stand.settings.data, stand.settings.environment(), DRAIN_S

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -20,6 +19,7 @@ from nats.aio.client import Client
 from headcount.errors import HeadcountError
 from headcount.lab.load.up_system import connect, get
 from headcount.runtime.ports import free_ports
+from headcount.settings.environment import process_environment
 
 READY_S = 120.0
 COMPOSE = Path("deploy/compose.yaml")
@@ -42,7 +42,7 @@ class ComposeStack:
         self._project = f"headcount-bench-{secrets.token_hex(3)}"
         self.mqtt_port, ws_port, self._http_port = free_ports(3)
         self._environment = {
-            **os.environ,
+            **process_environment(),
             "HEADCOUNT_SITE_FILE": str(site.resolve()),
             "HEADCOUNT_OPEN": "true",
             "HEADCOUNT_TLS": "off",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headcount.scaling.scale_settings import variable
-from headcount.settings import ENVIRONMENT
+from headcount.settings.deployment import Settings
+from headcount.settings.model import settings_of
 
 #: At a peak the last unit is needed for its larger part: noise doesn't decide whether it comes.
 ROOM = 0.35
@@ -33,11 +33,11 @@ def scaler_environment(
     """
     values: dict[str, object] = {
         "driver": driver,
-        "period_s": 1,
-        "brokers_least": most if fixed else 1,
-        "brokers_most": most,
-        "workers_least": most if fixed else 1,
-        "workers_most": most,
+        "interval_s": 1,
+        "min_brokers": most if fixed else 1,
+        "max_brokers": most,
+        "min_workers": most if fixed else 1,
+        "max_workers": most,
         "worker_capacity": peak_per_s / (most - ROOM),
         "broker_connections": int(devices / (most - ROOM)),
         "up_step": 1,
@@ -51,5 +51,6 @@ def scaler_environment(
         "rebalance_stop": 1.05,
         "rebalance_per_s": 0.08,
     }
-    ours = {f"{ENVIRONMENT}DRAIN_S": str(DRAIN_S)}
-    return ours | {variable(name): str(value) for name, value in values.items()}
+    known = settings_of(Settings)
+    ours = {known["drain_s"].variable: str(DRAIN_S)}
+    return ours | {known[f"scale.{name}"].variable: str(value) for name, value in values.items()}

@@ -21,11 +21,10 @@ from nats.aio.client import Client
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.lab.load.process_usage import parts
-from headcount.runtime.logs import LOG_LEVEL
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import all_processes
 from headcount.runtime.processes import ChildProcess, start_process
-from headcount.settings import ENVIRONMENT
+from headcount.settings.environment import foreign_environment
 
 READY_S, STOP_S = 90.0, 60.0
 _PORTS = ("mqtt", "ws", "http", "nats", "monitor")
@@ -54,8 +53,7 @@ class UpSystem:
         self.folder, self.data, self.partitions = folder, folder / "data", partitions
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self.log = folder / "up.log"
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
-        self._environment = ours | {LOG_LEVEL: "INFO"} | dict(environment or {})
+        self._environment = foreign_environment() | {"HEADCOUNT_LOG_LEVEL": "INFO"} | dict(environment or {})
         ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
         self._command = [sys.executable, "-m", "headcount", "up", "--open", "--site", str(site)]
         self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,6 +50,7 @@ class ContainerOptions:
 
     deployment: str
     image: str
+    host: str  # address of the engine
     environment: Mapping[str, str]
     network: str = ""
     binds: tuple[str, ...] = ()  # FROM:TO[:ro]
@@ -81,7 +82,7 @@ class DockerDriver:
 
     async def __aenter__(self) -> Self:
         """Connect to the engine."""
-        self._client = await self._call("reach the engine", _connect)
+        self._client = await self._call("reach the engine", partial(_connect, self._options.host))
         for role in UNIT_ROLES:
             found = [unit.name for unit in await self.units(role)]
             if found:
@@ -173,7 +174,7 @@ class DockerDriver:
         own = {
             "HEADCOUNT_NAME": name,
             "HEADCOUNT_ADVERTISE": hostname,
-            "HEADCOUNT_INSIDE_HOST": "0.0.0.0",
+            "HEADCOUNT_INTERNAL_HOST": "0.0.0.0",
             "HEADCOUNT_DATA": "/data",
             "HEADCOUNT_HOST": "0.0.0.0",  # inside the container
             "HEADCOUNT_DRAIN_S": f"{options.drain_s:g}",
@@ -306,12 +307,8 @@ def _cpu_of_cgroup(identity: str) -> float | None:
     return None
 
 
-def _connect() -> Any:
-    """A client of the engine in DOCKER_HOST, else of the local one."""
-    client = docker.APIClient(
-        base_url=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
-        version=API_VERSION,
-        timeout=ENGINE_TIMEOUT_S,
-    )
+def _connect(host: str) -> Any:
+    """A client of the engine at this address."""
+    client = docker.APIClient(base_url=host, version=API_VERSION, timeout=ENGINE_TIMEOUT_S)
     client.ping()
     return client
