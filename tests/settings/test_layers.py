@@ -204,6 +204,8 @@ def test_errors_name_the_source(key: str, text: str, problem: str | None) -> Non
         ("nats_port = '1'", "headcount.toml: nats_port: '1' is not valid; use a whole number, 1 to 65535"),
         ("nats_port = true", "headcount.toml: nats_port: True is not valid; use a whole number, 1 to 65535"),
         ("open = 1", "headcount.toml: open: 1 is not valid; use true or false"),
+        ("data = 'headcount.toml'", "headcount.toml: data: 'headcount.toml' is a file; use a folder"),
+        ("site = '.'", "headcount.toml: site: '.' is a folder; use a file"),
         ("host = []", "headcount.toml: host: [] is not valid; use host name or IP address"),
         ("host", "headcount.toml: cannot be read: "),
     ],

@@ -135,10 +135,10 @@ def test_what_can_not_be_done_is_said(tmp_path: Path) -> None:
     table.write_text("kind\ncat\n")
     where = ["--data", str(tmp_path / "data")]
     for command, problem in (
-        (["list"], "no folder of a deployment"),
+        (["list"], "not the data folder of a deployment"),
         (["import", str(table)], "line 2: kind: is 'cat'. Use person or vehicle"),
         (["link", "a" * 20, "--public-url", "ftp://x"], "is not a valid URL"),
-        (["show", "nobody"], "no folder of a deployment"),
+        (["show", "nobody"], "not the data folder of a deployment"),
     ):
         site = ["--site", str(UL)]
         more = site if command[0] in {"list", "import"} else []

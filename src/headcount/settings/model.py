@@ -38,6 +38,7 @@ class Declaration:
     high: float = _LARGEST
     above_low: bool = False  # whether `low` itself is out of range
     format: TextFormat | None = None
+    folder: bool = False  # of a path: whether it names a folder, not a file
     default_text: str = ""
     group: str = ""
     variable: str = ""
@@ -100,7 +101,9 @@ class Setting:
             return f"{'a whole number' if self.type is int else 'a number'}, {start}"
         if text := self.declared.format:
             return f"{text.name}: {text.rule}" if text.rule else text.name
-        return "a path" if self.type is Path else "text"
+        if self.type is Path:
+            return "a folder" if self.declared.folder else "a file"
+        return "text"
 
     @property
     def metavar(self) -> str:
@@ -152,6 +155,9 @@ class Setting:
             above = value > declared.low if declared.above_low else value >= declared.low
             if not (above and value <= declared.high):
                 raise self.error(value)
+        if isinstance(value, Path) and value.exists() and value.is_dir() != declared.folder:
+            is_a, use = ("a file", "a folder") if declared.folder else ("a folder", "a file")
+            raise SettingsError(self.key, f"'{value}' is {is_a}; use {use}")
         if declared.format and value and not declared.format.is_valid(value):
             rule = f"; use {declared.format.rule}" if declared.format.rule else ""
             raise SettingsError(self.key, f"{value!r} is not a valid {declared.format.name}{rule}")
