@@ -23,6 +23,7 @@ from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.schemas.problems import TYPES
 from headcount.cli.main import main
+from headcount.messaging.connection import Endpoint
 from headcount.settings.deployment import Settings
 from headcount.settings.model import Setting, settings_of
 from headcount.sites.files import bundled_site, load_site
@@ -124,9 +125,7 @@ def table_of(setting: Setting) -> str:
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of the API."""
-    return create_app(
-        ApiSettings(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)
-    ).openapi()
+    return create_app(ApiSettings(load_site(bundled_site("ul")), Endpoint((), "", ""), Path(), 16)).openapi()
 
 
 def http() -> str:

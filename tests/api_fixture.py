@@ -32,6 +32,7 @@ from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import AUDIT_STREAM, COUNT_STREAM
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.streams import StreamBytes, stream_configs
 from headcount.runtime.ports import free_ports
 from headcount.services.container import Services
@@ -73,7 +74,9 @@ def site_with(zones: int) -> Site:
 
 def app_without_broker(folder: Path, **changes: Any) -> FastAPI:
     """The application, not started: enough for what needs no broker. Open, where nothing else is asked for."""
-    settings = ApiSettings(site_with(2), "nats://127.0.0.1:1", folder / "data", 2, web=folder / "web")
+    settings = ApiSettings(
+        site_with(2), Endpoint((("127.0.0.1", 1),), "", ""), folder / "data", 2, web=folder / "web"
+    )
     return create_app(replace(settings, **{**OPEN, **changes}))
 
 
@@ -157,7 +160,7 @@ class Api:
     def services(self) -> Services:
         """The operations on the deployment, over the test's own connection."""
         if self._services is None:
-            self._services = Services(self.nats, self.settings.secret)
+            self._services = Services(Connection(self.nats), self.settings.secret)
         return self._services
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
@@ -265,7 +268,7 @@ async def open_api(
     site = site_with(zones)
     settings = ApiSettings(
         site=site,
-        broker_url=broker.url,
+        core=Endpoint((("127.0.0.1", broker.port),), "", ""),
         data=folder / "data",
         partitions=PARTITIONS,
         monitor_url=f"http://127.0.0.1:{broker.monitor_port}",

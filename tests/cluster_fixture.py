@@ -39,7 +39,7 @@ from headcount.counting.totals import Totals
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, TICK_SUBJECT
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.runtime.ports import free_ports
@@ -279,7 +279,7 @@ async def log_of(core: Core) -> dict[str, list[int]]:
     """Device → the numbers (`batt`) of its fixes in the log, as a worker reads them."""
     client = await core.client()
     found: dict[str, list[int]] = {}
-    async with open_reader(core.endpoint, client) as reader:
+    async with open_reader(core.endpoint, Connection(client)) as reader:
         for partition in range(PARTITIONS):
             await client.jetstream().publish(TICK_SUBJECT.format(partition=partition), b"")
             last = (await client.jetstream().stream_info(f"FIX_{partition}")).state.last_seq

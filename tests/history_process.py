@@ -13,6 +13,7 @@ from pathlib import Path
 import nats
 
 from headcount.history.writer import run
+from headcount.messaging.connection import Connection
 
 
 async def main(url: str, user: str, password: str, data: str, flush_s: str, now_s: str) -> None:
@@ -21,7 +22,7 @@ async def main(url: str, user: str, password: str, data: str, flush_s: str, now_
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
-    await run(client, Path(data), stop=stop, flush_s=float(flush_s), clock=lambda: float(now_s))
+    await run(Connection(client), Path(data), stop=stop, flush_s=float(flush_s), clock=lambda: float(now_s))
     await client.close()
 
 

@@ -23,6 +23,7 @@ from nats.aio.client import Client
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.broker.nats_program import find_program
+from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
 
 PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
@@ -53,6 +54,12 @@ async def open_broker(data: Path, **changes: Any) -> AsyncIterator[Broker]:
 def server_program() -> Path:
     """The nats-server that the product itself would take."""
     return asyncio.run(find_program())[0]
+
+
+def endpoint_of(broker: Broker) -> Endpoint:
+    """Where the broker is, as the user with all rights."""
+    config = broker.config
+    return Endpoint(((config.local_host, config.nats_port),), INTERNAL, config.password)
 
 
 async def internal_client(broker: Broker, **options: Any) -> Client:

@@ -23,6 +23,7 @@ from api_fixture import PARTITIONS, Api, open_api
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device, Role
 from headcount.messages.topics import partition_of
+from headcount.messaging.connection import Connection
 from headcount.messaging.streams import ensure_streams
 
 #: In the library of the fixture's site, and far outside of it.
@@ -88,5 +89,5 @@ class People:
 async def open_people(folder: Path, **limits: Any) -> AsyncIterator[People]:
     """A broker with all streams, and the API on it: with accounts, unless `limits` say `open`."""
     async with open_api(folder, with_stream=False, **({"open": False} | limits)) as api:
-        await ensure_streams(api.nats, PARTITIONS, store_bytes=1 << 30)
+        await ensure_streams(Connection(api.nats), PARTITIONS, store_bytes=1 << 30)
         yield People(api)

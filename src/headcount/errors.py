@@ -12,6 +12,13 @@
     │   └── ProxyVersionError      too old, or not found
     ├── LogError               the log can't be read or written
     │   ├── LogUnavailableError    not available now: starting, or too few core nodes are running
+    │   │   ├── NoRespondersError      nothing subscribes to the subject of a request
+    │   │   └── LogTimeoutError        no answer in time
+    │   ├── JetStreamError         JetStream refuses a request
+    │   │   ├── MessageNotFoundError   the stream has no such message
+    │   │   ├── StreamNotFoundError    there is no such stream or consumer
+    │   │   ├── StreamExistsError      it exists already, with another configuration
+    │   │   └── WrongRevisionError     a compare-and-set was refused
     │   └── ProtocolError          bytes that violate the NATS protocol
     ├── ScalingError           units can't be started or stopped: action, problem, remedy
     ├── DeviceError            the registry refuses a change: device, problem, remedy
@@ -139,6 +146,34 @@ class LogError(HeadcountError):
 
 class LogUnavailableError(LogError):
     """The log is not available now: it is starting, or too few core nodes are running."""
+
+
+class NoRespondersError(LogUnavailableError):
+    """Nothing subscribes to the subject of a request: the role that answers it doesn't run."""
+
+
+class LogTimeoutError(LogUnavailableError):
+    """A request isn't answered in time: the stream has no leader, or the server is busy or gone."""
+
+
+class JetStreamError(LogError):
+    """JetStream refuses a request."""
+
+
+class MessageNotFoundError(JetStreamError):
+    """The stream has no such message."""
+
+
+class StreamNotFoundError(JetStreamError):
+    """There is no such stream or consumer, or not yet."""
+
+
+class StreamExistsError(JetStreamError):
+    """There is a stream of that name already, with another configuration."""
+
+
+class WrongRevisionError(JetStreamError):
+    """A compare-and-set was refused: the key or stream has changed since."""
 
 
 class ProtocolError(LogError):

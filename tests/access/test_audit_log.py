@@ -16,6 +16,7 @@ from headcount.access.audit_log import MAX_TEXT, AuditLog
 from headcount.cli import main
 from headcount.errors import AuditError
 from headcount.messages.topics import AUDIT_STREAM
+from headcount.messaging.connection import Connection
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 
 
@@ -24,7 +25,7 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Client, AuditLog]]:
     """A client of a real broker with all rights, and the audit log there."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
-        yield client, AuditLog(client, client.jetstream(), PASSWORD)
+        yield client, AuditLog(Connection(client), PASSWORD)
         await client.close()
 
 
@@ -33,7 +34,7 @@ def test_many_writers_keep_one_chain(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with opened(tmp_path) as (client, _):
-            writers = [AuditLog(client, client.jetstream(), PASSWORD) for _ in range(4)]
+            writers = [AuditLog(Connection(client), PASSWORD) for _ in range(4)]
             numbers = await asyncio.gather(
                 *(writers[n % 4].record("device.add", f"token {n}", "x", {"n": n}) for n in range(40))
             )
@@ -128,7 +129,7 @@ def test_another_secret_can_neither_write_nor_verify(tmp_path: Path) -> None:
     async def check() -> None:
         async with opened(tmp_path) as (client, audit):
             await audit.record("a.b", "x")
-            stranger = AuditLog(client, client.jetstream(), "another secret of tests")
+            stranger = AuditLog(Connection(client), "another secret of tests")
             await stranger.record("a.b", "x")
             assert [problem.entry for problem in (await audit.verify()).problems] == [2]
             assert [problem.entry for problem in (await stranger.verify()).problems] == [1]
@@ -219,9 +220,7 @@ def test_command_line(tmp_path: Path) -> None:
         def write(secret: str) -> None:
             async def record() -> None:
                 client = await internal_client(broker)
-                await AuditLog(client, client.jetstream(), secret).record(
-                    "device.add", "token x", "s", {"a": 1}
-                )
+                await AuditLog(Connection(client), secret).record("device.add", "token x", "s", {"a": 1})
                 await client.close()
 
             asyncio.run(record())

@@ -18,6 +18,7 @@ from headcount.access.sessions import Sessions, caller_of_session
 from headcount.access.tokens import TOKEN, Tokens, caller_of_token
 from headcount.cli import main
 from headcount.errors import AccessError
+from headcount.messaging.connection import Connection
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 
 
@@ -26,7 +27,7 @@ async def copies(folder: Path, number: int = 2) -> AsyncIterator[list[AccessCach
     """Copies of the bucket of as many APIs, on a real broker, each following it."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
-        kept = [AccessCache(client) for _ in range(number)]
+        kept = [AccessCache(Connection(client)) for _ in range(number)]
         loops = [asyncio.create_task(each.follow()) for each in kept]
         try:
             yield kept

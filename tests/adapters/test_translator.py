@@ -22,15 +22,15 @@ from nats.aio.client import Client
 from headcount.adapters import translator
 from headcount.adapters.device_aliases import Names
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.fixes import Fix
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
-from nats_fixture import internal_client, open_broker
+from nats_fixture import endpoint_of, internal_client, open_broker
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed"
@@ -43,10 +43,9 @@ LOCATION = b'{"_type":"location","lat":52.67,"lon":-8.57,"tst":1700000000,"acc":
 async def adapters(broker: Broker) -> AsyncIterator[None]:
     """The role's loop beside the test; stopped at the end."""
     stop = asyncio.Event()
-    options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
     async with asyncio.TaskGroup() as tasks:
         secret = broker.config.password
-        tasks.create_task(translator.run(options, "ul", stop, secret=secret, worker="w1"))
+        tasks.create_task(translator.run(endpoint_of(broker), "ul", stop, secret=secret, worker="w1"))
         try:
             yield
         finally:
@@ -137,7 +136,7 @@ def test_names_are_not_on_the_disk_any_more(tmp_path: Path) -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
             jetstream = client.jetstream()
-            registry = Registry(Bucket(client, jetstream, DEVICE_BUCKET), broker.config.password)
+            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), broker.config.password)
             device, _ = await registry.add("ul", "person")
             location = LOCATION.replace(b"}", b',"tid":"tid-Ford","topic":"owntracks/Zaphod/x"}')
             for topic in ("owntracks/Zaphod/Trillian", f"owntracks/{device.id}/Trillian"):
@@ -243,9 +242,10 @@ def test_without_the_stream_it_says_so(tmp_path: Path) -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
             await client.jetstream().delete_stream(FOREIGN_STREAM)
-            options = {"servers": broker.url, "user": INTERNAL, "password": broker.config.password}
             with pytest.raises(LogError, match="FOREIGN"):
-                await translator.run(options, "ul", asyncio.Event(), secret=broker.config.password)
+                await translator.run(
+                    endpoint_of(broker), "ul", asyncio.Event(), secret=broker.config.password
+                )
             await client.close()
 
     asyncio.run(scenario())

@@ -14,6 +14,7 @@ from headcount.api.schemas import personal
 from headcount.devices import credentials
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messages.times import iso
+from headcount.messaging.connection import Connection
 from person_fixture import LIBRARY, OUTSIDE, People, Phone, open_people
 
 SECRETS = ("secret", "scrypt")
@@ -158,7 +159,7 @@ def test_export(tmp_path: Path) -> None:
 
 async def names(people: People, phone: Phone) -> dict[int, str]:
     """The pseudonyms of a device."""
-    keys = PseudonymKeys(people.api.nats, people.api.nats.jetstream())
+    keys = PseudonymKeys(Connection(people.api.nats))
     return await keys.pseudonyms_of("person", phone.id)
 
 

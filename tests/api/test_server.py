@@ -12,18 +12,18 @@ import pytest
 from api_fixture import Api, app_without_broker, open_api, serving, site_with, status_is, until
 from headcount.api.api_settings import ApiSettings
 from headcount.api.server import run
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import PortTakenError, SettingsError
+from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
-from nats_fixture import internal_client, open_broker
+from nats_fixture import endpoint_of, internal_client, open_broker
 
 PASSWORD = "a secret of tests"  # noqa: S105  # that is what it says
 
 
 def settings(folder: Path) -> ApiSettings:
     """ApiSettings whose broker isn't there."""
-    url = f"nats://127.0.0.1:{free_ports(1)[0]}"
-    return ApiSettings(site_with(1), url, folder, 2, user="u", password=PASSWORD)
+    core = Endpoint((("127.0.0.1", free_ports(1)[0]),), "u", PASSWORD)
+    return ApiSettings(site_with(1), core, folder, 2)
 
 
 def test_taken_port(tmp_path: Path) -> None:
@@ -69,11 +69,9 @@ def test_with_the_products_own_broker(tmp_path: Path) -> None:
             client = await internal_client(broker)
             real = ApiSettings(
                 site=site_with(3),
-                broker_url=broker.url,
+                core=endpoint_of(broker),
                 data=tmp_path / "data",
                 partitions=2,
-                user=INTERNAL,
-                password=broker.config.password,
                 monitor_url=f"http://127.0.0.1:{monitor_port}",
                 open=True,
                 smallest_shown=1,

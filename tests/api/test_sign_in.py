@@ -18,6 +18,7 @@ from headcount.access.audit_log import AuditLog
 from headcount.access.rate_limiter import networks
 from headcount.api.schemas import responses
 from headcount.messages.records import Role
+from headcount.messaging.connection import Connection
 
 CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 5}
 NONSENSE = [
@@ -224,7 +225,7 @@ def test_the_audit_log_over_http(tmp_path: Path) -> None:
             assert [entry["n"] for entry in rest["entries"]] == [2, 1]
             found = responses.VerifiedShape.model_validate(await api.json("/v1/audit/verify", headers=admin))
             assert (found.intact, found.entries) == (True, 5)
-            forger = AuditLog(api.nats, api.nats.jetstream(), "another secret")
+            forger = AuditLog(Connection(api.nats), "another secret")
             await forger.record("device.add", "command line")
             found = responses.VerifiedShape.model_validate(
                 await api.json("/v1/audit/verify", params={"from_head": found.head}, headers=admin)

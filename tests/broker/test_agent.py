@@ -20,12 +20,13 @@ from headcount.broker.nats_config import SYSTEM
 from headcount.errors import PortTakenError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
+from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
 
 
 async def told(client: Client, name: str = "b1") -> BrokerUnit | None:
     """What a unit has said last."""
-    found = (await Units(client, client.jetstream()).table()).units.get(name)
+    found = (await Units(Connection(client)).table()).units.get(name)
     return found and found[0]
 
 

@@ -27,7 +27,8 @@ from headcount.devices.bans import BanList
 from headcount.devices.registry import Registry
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device, Seen
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 from proxy_fixture import until
@@ -96,13 +97,13 @@ async def yard(
         broker,
         core,
         gate,
-        Registry(Bucket(core, core.jetstream(), DEVICE_BUCKET), PASSWORD),
-        BanList(Bucket(core, core.jetstream(), BAN_BUCKET)),
+        Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD),
+        BanList(KvBucket(Connection(core), BAN_BUCKET)),
     )
     try:
         async with contextlib.AsyncExitStack() as going:
             if open_gate:
-                await going.enter_async_context(gate.opened(core))
+                await going.enter_async_context(gate.opened(Connection(core)))
                 # the first look is what later ones are compared with
                 await until(lambda: gate.problem is None and gate._sent_before is not None)
             yield found
@@ -316,7 +317,7 @@ def test_programs(broker: Broker) -> None:
 
     async def scenario() -> None:
         async with yard(broker) as here:
-            kept = AccessCache(here.core)
+            kept = AccessCache(Connection(here.core))
             tokens = Tokens(kept)
             token, text = await tokens.add("a test", "viewer")
             mine, _ = await here.person()
@@ -450,7 +451,7 @@ def test_beside_a_leaf(tmp_path: Path) -> None:
         async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
             client = await core.client()
             await unit.until_status(200)
-            registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), PASSWORD)
+            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
             mine, secret = await registry.add("s", "person")
             while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - its gate hears of it
                 await asyncio.sleep(0.05)
@@ -564,7 +565,7 @@ def test_who_is_there_is_told(broker: Broker) -> None:
     async def scenario() -> None:
         async with yard(broker) as here:
             mine, secret = await here.person()
-            seen = Bucket(here.core, here.core.jetstream(), SEEN_BUCKET)
+            seen = KvBucket(Connection(here.core), SEEN_BUCKET)
 
             async def said(*, connected: bool) -> None:
                 while True:

@@ -11,7 +11,8 @@ import pytest
 from headcount.broker import auth_service as gates
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.devices.registry import Registry
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
 from proxy_fixture import until
@@ -28,7 +29,7 @@ def test_a_sign_in_is_not_cut_by_a_look(tmp_path: Path, monkeypatch: pytest.Monk
     async def check() -> None:
         async with open_broker(tmp_path, anonymous=False) as broker:
             core = await internal_client(broker)
-            registry = Registry(Bucket(core, core.jetstream(), DEVICE_BUCKET), PASSWORD)
+            registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
             made = [await registry.add("ul", "person") for _ in range(DEVICES)]
             gate = Gate(
                 GateSettings("test", (("127.0.0.1", broker.config.nats_port),), PASSWORD, direct=True)
@@ -40,7 +41,7 @@ def test_a_sign_in_is_not_cut_by_a_look(tmp_path: Path, monkeypatch: pytest.Monk
                 await decide(*arguments)  # type: ignore[arg-type]  # whatever it gets
 
             gate._reply = slowly  # type: ignore[method-assign, assignment]  # so that looks fall into sign-ins
-            async with gate.opened(core):
+            async with gate.opened(Connection(core)):
                 await until(lambda: gate.problem is None)
                 for number in range(ROUNDS):
                     async with asyncio.TaskGroup() as attempts:

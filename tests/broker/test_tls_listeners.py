@@ -21,7 +21,8 @@ from headcount.api import server
 from headcount.api.api_settings import ApiSettings
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.devices.registry import Registry
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection, Endpoint
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.runtime import health
 from headcount.runtime.ports import free_ports
@@ -273,7 +274,7 @@ def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
         async with open_broker(tmp_path / "data", tls=files, anonymous=False) as broker:
             port = broker.config.mqtt_port
             core = await internal_client(broker)
-            registry = Registry(Bucket(core, core.jetstream(), DEVICE_BUCKET), PASSWORD)
+            registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
             gate = Gate(GateSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
             one, _ = await registry.add("ul", "person")
             other, _ = await registry.add("ul", "person")
@@ -285,7 +286,7 @@ def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
                 "another's": context(ca.issue_device(other.id), "other"),
             }
             topic = f"headcount/ul/person/{one.id}/status"
-            async with gate.opened(core):
+            async with gate.opened(Connection(core)):
                 await until(lambda: gate.problem is None)
                 for name, tls in contexts.items():
                     device = mqtt(port, tls, identifier=one.id, username=one.id)
@@ -325,7 +326,9 @@ async def https(folder: Path, files: TlsFiles) -> AsyncIterator[int]:
     """The API over HTTPS, with no broker behind it."""
     stop, ready = asyncio.Event(), asyncio.Event()
     (port,) = free_ports(1)
-    settings = ApiSettings(site_with(2), "nats://127.0.0.1:1", folder, 2, web=folder / "web", https=True)
+    settings = ApiSettings(
+        site_with(2), Endpoint((("127.0.0.1", 1),), "", ""), folder, 2, web=folder / "web", https=True
+    )
     task = asyncio.create_task(
         server.run(settings, host=LOOPBACK, port=port, stop=stop, on_ready=lambda _: ready.set(), tls=files)
     )

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 
 from containers.stack import Stack, until
 from headcount.broker.nats_config import INTERNAL
+from headcount.errors import LogError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.independent_reader import read_day_keys, read_events, read_history, read_log
@@ -24,6 +25,7 @@ from headcount.lab.chaos.mqtt_senders import SendCounters, overlook_breaks, send
 from headcount.lab.chaos.observer import Observations, ObservedCounts, listen
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage
 from headcount.messages.topics import HISTORY_STREAM
+from headcount.messaging.connection import Connection
 
 RETRY_S = 0.2
 LINK_S = 3.0
@@ -150,10 +152,10 @@ class Watch:
 
     async def _listen(self) -> None:
         while True:
-            with contextlib.suppress(OSError, TimeoutError, nats.errors.Error):
+            with contextlib.suppress(OSError, TimeoutError, LogError, nats.errors.Error):
                 client = await connect(self._stack)
                 try:
-                    self._heard.append(await listen(client))
+                    self._heard.append(await listen(Connection(client)))
                     while client.is_connected:  # noqa: ASYNC110
                         await asyncio.sleep(RETRY_S)
                 finally:

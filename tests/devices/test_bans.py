@@ -21,7 +21,8 @@ from headcount.devices.bans import (
 )
 from headcount.errors import DeviceError
 from headcount.messages.records import Ban
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET
 from nats_fixture import internal_client, running_broker
 
@@ -64,7 +65,7 @@ def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
 
     async def check() -> None:
         client = await internal_client(broker)
-        bans = BanList(Bucket(client, client.jetstream(), BAN_BUCKET))
+        bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
         assert await bans.all() == []
         first = await bans.add("d1", 100, "a")
         await bans.add("192.0.2.1", 50, "b")

@@ -25,7 +25,8 @@ from headcount.errors import DeviceError
 from headcount.messages.commands import Ack, CommandSent
 from headcount.messages.records import Command, Seen
 from headcount.messages.topics import ACK_TOPIC, COMMAND_TOPIC
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, running_broker
@@ -76,7 +77,7 @@ class DeliveryRole:
     async def seen(self, device: str, *, connected: bool) -> None:
         """Publish whether a device is connected, as its broker unit does."""
         value = msgspec.json.encode(Seen(time.time(), connected, "unit"))
-        await Bucket(self.nc, self.nc.jetstream(), SEEN_BUCKET).put(device, value)
+        await KvBucket(Connection(self.nc), SEEN_BUCKET).put(device, value)
 
 
 @asynccontextmanager
@@ -94,11 +95,11 @@ async def role(broker: Broker, loops: int = 1) -> AsyncIterator[DeliveryRole]:
 async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[DeliveryRole]:
     """Run some deliveries over a connection to the core, with MQTT on this port."""
     stop = asyncio.Event()
-    made = DeliveryRole(client, CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET)))
+    made = DeliveryRole(client, CommandStore(KvBucket(Connection(client), COMMAND_BUCKET)))
     brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
     async with asyncio.TaskGroup() as group:
         for _ in range(loops):
-            group.create_task(CommandDelivery(client, brokers, made.now_s, PAUSES_S).run(stop))
+            group.create_task(CommandDelivery(Connection(client), brokers, made.now_s, PAUSES_S).run(stop))
         try:
             yield made
         finally:
@@ -310,7 +311,7 @@ def test_limits(broker: Broker, name: str) -> None:
 
     async def check() -> None:
         client = await internal_client(broker)
-        store = CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET))
+        store = CommandStore(KvBucket(Connection(client), COMMAND_BUCKET))
         for _ in range(commands.MAX_OPEN):
             await store.add(SITE, "person", name, "report", now_s=time.time())
         with pytest.raises(DeviceError, match="open commands already"):

@@ -25,7 +25,8 @@ from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import Device, Seen
 from headcount.messages.topics import KINDS
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
 
@@ -111,7 +112,7 @@ def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), PASSWORD)
+            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
             text = (
                 "﻿Kind,Label,Groups,Aliases\r\nperson,Ford,staff;night,iotp/1\r\n\r\nvehicle,'=SUM(A1),,\r\n"
             )

@@ -16,17 +16,18 @@ from headcount.devices.one_time_links import MAX_CLAIM_CODES, OneTimeLinks
 from headcount.devices.registry import Registry
 from headcount.errors import DeviceError
 from headcount.messages.records import Device, Link
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
 
 
 @asynccontextmanager
-async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, OneTimeLinks, Bucket]]:
+async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, OneTimeLinks, KvBucket]]:
     """A registry and its links, with their own broker."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
-        bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+        bucket = KvBucket(Connection(client), DEVICE_BUCKET)
         registry = Registry(bucket, PASSWORD)
         yield registry, OneTimeLinks(bucket, registry, PASSWORD), bucket
         await client.close()

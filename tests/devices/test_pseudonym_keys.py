@@ -12,11 +12,12 @@ import pytest
 from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.pseudonym_keys import KEY_RETENTION_S, PseudonymKeys, is_expired
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DAYKEY_BUCKET
 from nats_fixture import internal_client, open_broker
 
-Scenario = Callable[[list[PseudonymKeys], Bucket], Awaitable[None]]
+Scenario = Callable[[list[PseudonymKeys], KvBucket], Awaitable[None]]
 
 
 def _with_users(folder: Path, scenario: Scenario) -> None:
@@ -25,8 +26,8 @@ def _with_users(folder: Path, scenario: Scenario) -> None:
     async def play() -> None:
         async with open_broker(folder) as broker:
             clients = [await internal_client(broker) for _ in range(3)]
-            users = [PseudonymKeys(client, client.jetstream(timeout=5)) for client in clients]
-            await scenario(users, Bucket(clients[0], clients[0].jetstream(), DAYKEY_BUCKET))
+            users = [PseudonymKeys(Connection(client)) for client in clients]
+            await scenario(users, KvBucket(Connection(clients[0]), DAYKEY_BUCKET))
             for client in clients:
                 await client.close()
 
@@ -40,7 +41,7 @@ def _on_disk(folder: Path, needle: bytes) -> bool:
 def test_all_users_have_the_same_keys(tmp_path: Path) -> None:
     """The first user of a day creates its key; concurrent users get the same one."""
 
-    async def scenario(users: list[PseudonymKeys], bucket: Bucket) -> None:
+    async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
         today = int(await bucket.now_s() // DAY_S)
         days = [today - 1, today, today + 1]
         await asyncio.gather(*(each.ensure(days) for each in users))
@@ -61,7 +62,7 @@ def test_all_users_have_the_same_keys(tmp_path: Path) -> None:
 def test_tomorrows_key_exists_today(tmp_path: Path) -> None:
     """At its start the task creates today's and tomorrow's keys, and it stops on request."""
 
-    async def scenario(users: list[PseudonymKeys], bucket: Bucket) -> None:
+    async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
         stop = asyncio.Event()
         loop = asyncio.create_task(users[0].run(stop))
         async with asyncio.timeout(10):
@@ -79,7 +80,7 @@ def test_an_expired_key_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptureFi
     """26 hours after its day a key is on no disk and in no memory that was refreshed; it is not created again or logged."""
     caplog.set_level(logging.INFO)
 
-    async def scenario(users: list[PseudonymKeys], bucket: Bucket) -> None:
+    async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
         user, other, _ = users
         today = int(await bucket.now_s() // DAY_S)
         await user.ensure([today])
@@ -107,7 +108,7 @@ def test_an_expired_key_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_an_expired_day_gets_no_key(tmp_path: Path) -> None:
     """An expired day gets no key, and its pseudonyms are random and private."""
 
-    async def scenario(users: list[PseudonymKeys], bucket: Bucket) -> None:
+    async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
         now_s = await bucket.now_s()
         old = int(now_s // DAY_S) - 7
         assert is_expired(old, now_s)

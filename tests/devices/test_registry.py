@@ -18,19 +18,19 @@ from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, AliasOf, Device, Seen
 from headcount.messages.topics import HANDLE, KINDS
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
 
 
 @asynccontextmanager
-async def open_registry(folder: Path) -> AsyncIterator[tuple[Registry, Bucket]]:
+async def open_registry(folder: Path) -> AsyncIterator[tuple[Registry, KvBucket]]:
     """A registry with its own broker, and its bucket."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker)
-        log = client.jetstream()
-        bucket = Bucket(client, log, DEVICE_BUCKET)
-        yield Registry(bucket, PASSWORD, Bucket(client, log, SEEN_BUCKET)), bucket
+        bucket = KvBucket(Connection(client), DEVICE_BUCKET)
+        yield Registry(bucket, PASSWORD, KvBucket(Connection(client), SEEN_BUCKET)), bucket
         await client.close()
 
 
@@ -199,9 +199,8 @@ def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            log = client.jetstream()
-            seen = Bucket(client, log, SEEN_BUCKET)
-            registry = Registry(Bucket(client, log, DEVICE_BUCKET), PASSWORD, seen)
+            seen = KvBucket(Connection(client), SEEN_BUCKET)
+            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD, seen)
             for number in range(7):
                 kind = KINDS[number % 2 == 0]
                 await registry.add("ul", kind, label=f"Device {number}", groups=["odd"] if number % 2 else [])

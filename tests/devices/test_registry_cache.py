@@ -13,7 +13,8 @@ from headcount.devices.device_filter import DeviceFilter
 from headcount.devices.registry import Registry, new_handle
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messages.records import Device, Seen
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
 
@@ -32,13 +33,12 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
             watching = await internal_client(broker)
-            log = client.jetstream()
-            seen = Bucket(client, log, SEEN_BUCKET)
-            registry = Registry(Bucket(client, log, DEVICE_BUCKET), PASSWORD, seen)
+            seen = KvBucket(Connection(client), SEEN_BUCKET)
+            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD, seen)
             first, _ = await registry.add("ul", "person", label="First", aliases=["iotp/1"])
             await seen.put(first.id, msgspec.json.encode(Seen(1.0, False, "a")))
             copy = RegistryCache()
-            running = asyncio.create_task(copy.run(lambda: watching))
+            running = asyncio.create_task(copy.run(Connection(watching)))
             await asyncio.wait_for(copy.ready.wait(), 20)
             kept = copy.get(first.id)
             assert kept is not None
@@ -74,16 +74,16 @@ def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
             first, second = await internal_client(broker), await internal_client(broker)
-            registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), PASSWORD)
+            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
             gone, _ = await registry.add("ul", "person")
-            using = [first]
+            watching = Connection(first)
             copy = RegistryCache()
-            running = asyncio.create_task(copy.run(lambda: using[0]))
+            running = asyncio.create_task(copy.run(watching))
             await until(lambda: len(copy) == 1)
             await first.close()
             added, _ = await registry.add("ul", "person")
             await registry.forget(gone.id)
-            using[0] = second
+            await watching.replace_client(second)
             await until(lambda: copy.get(added.id) is not None and copy.get(gone.id) is None)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -18,6 +18,7 @@ from headcount.broker.core import Broker
 from headcount.devices.trace import DeviceTracer, is_unknown, kinds_in_log
 from headcount.messages.fixes import Forget, encode_fix
 from headcount.messages.topics import ACK_TOPIC, FIX_TOPIC, STATUS_TOPIC, partition_of
+from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import messages_of
 from nats_fixture import internal_client, running_broker
 from small_site import small_site
@@ -78,7 +79,7 @@ def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
             await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
             await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
             await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
-            trace = await DeviceTracer(small_site(), PARTITIONS).trace(client, "person", name)
+            trace = await DeviceTracer(small_site(), PARTITIONS).trace(Connection(client), "person", name)
             assert [line.verdict for line in trace.lines] == [
                 "accepted",
                 "inaccurate",
@@ -117,16 +118,16 @@ def test_the_state_of_the_worker_is_included(broker: Broker, name: str) -> None:
 
             worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
             tracer = DeviceTracer(small_site(), PARTITIONS)
-            nothing = await tracer.trace(client, "person", name)
+            nothing = await tracer.trace(Connection(client), "person", name)
             assert nothing.agrees is False
             assert not is_unknown(nothing)
             await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
-            trace = await tracer.trace(client, "person", name)
+            trace = await tracer.trace(Connection(client), "person", name)
             assert trace.agrees is True
             assert trace.live == {"zones": ["b1", "site"], "last_t": "2026-09-21T14:13:20.500Z"}
             known.clear()
-            assert (await tracer.trace(client, "person", name)).agrees is False
-            assert is_unknown(await tracer.trace(client, "vehicle", name))
+            assert (await tracer.trace(Connection(client), "person", name)).agrees is False
+            assert is_unknown(await tracer.trace(Connection(client), "vehicle", name))
             await worker.unsubscribe()
 
     run(check)
@@ -140,14 +141,18 @@ def test_limits(broker: Broker, name: str) -> None:
             now_s = time.time() - 30
             for n in range(30):
                 await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
-            trace = await DeviceTracer(small_site(), PARTITIONS).trace(client, "person", name, limit=3)
+            trace = await DeviceTracer(small_site(), PARTITIONS).trace(
+                Connection(client), "person", name, limit=3
+            )
             assert len(trace.lines) == 3
             assert trace.messages == 30
             assert trace.lines[-1].t is not None
             partition = partition_of("s", name, PARTITIONS)
             await asyncio.sleep(1.2)
             later_s = time.time() + 1800
-            few = await messages_of(client, partition, "s", "person", name, later_s, most=10)
+            few = await messages_of(
+                Connection(client), partition, "s", "person", name, later_s, max_messages=10
+            )
             assert len(few) <= 10
             assert few.since_s > later_s - 3600
 
@@ -170,7 +175,7 @@ def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
                 await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
             await js.publish(f"fix.{partition}.forget", b"{}")
             trace = await DeviceTracer(small_site(), PARTITIONS).trace(
-                client, "person", name, names={20001: "1" * 16}
+                Connection(client), "person", name, names={20001: "1" * 16}
             )
             assert [line.what for line in trace.lines] == ["fix", "forgotten"]
             assert {change["reason"] for change in trace.lines[1].changes} == {"removed"}
@@ -184,12 +189,12 @@ def test_kinds(broker: Broker, name: str) -> None:
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
-            assert await kinds_in_log(client, "s", name, PARTITIONS) == []
+            assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == []
             await phone.publish(topic(name, kind="vehicle"), encode_fix(time.time(), *INSIDE), qos=1)
-            assert await kinds_in_log(client, "s", name, PARTITIONS) == ["vehicle"]
+            assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == ["vehicle"]
             for _ in range(2):
                 await phone.publish(topic(name), encode_fix(time.time(), *INSIDE), qos=1)
-            assert await kinds_in_log(client, "s", name, PARTITIONS) == ["person", "vehicle"]
+            assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == ["person", "vehicle"]
             await phone.publish(topic(name, ACK_TOPIC), b"{}", qos=1)
 
     run(check)

@@ -39,7 +39,7 @@ SOURCE = ROOT / "src" / "headcount"
 @pytest.fixture(scope="module")
 def settings() -> ApiSettings:
     """What an API needs; nothing is connected."""
-    return ApiSettings(load_site(bundled_site("ul")), "nats://127.0.0.1:4222", Path(), 16)
+    return ApiSettings(load_site(bundled_site("ul")), Endpoint((("127.0.0.1", 1),), "", ""), Path(), 16)
 
 
 def _missing(names: set[str], page: Path) -> set[str]:

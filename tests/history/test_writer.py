@@ -30,6 +30,7 @@ from headcount.history.segments import opened
 from headcount.history.writer import CONSUMER, Stats, run
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT
+from headcount.messaging.connection import Connection
 from history_batches import (
     T0,
     Row,
@@ -87,7 +88,9 @@ async def writing(
     stop, stats = asyncio.Event(), Stats()
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(run(client, data, stop=stop, flush_s=flush_s, clock=clock, stats=stats))
+            tasks.create_task(
+                run(Connection(client), data, stop=stop, flush_s=flush_s, clock=clock, stats=stats)
+            )
             yield client, stats
             stop.set()
     finally:

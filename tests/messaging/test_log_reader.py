@@ -14,7 +14,7 @@ import nats_fixture
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import LogError
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import PULL, LogReader, open_reader
 
 
@@ -50,7 +50,7 @@ def test_everything_once_in_order_from_where_we_stopped(tmp_path: Path) -> None:
             n = 2 * PULL + 100
             await _fill(client, 0, 0, n)
             await _fill(client, 3, 0, 50, b"with\r\nCRLF and \r\n\r\n")
-            async with open_reader(_endpoint(broker), client) as reader:
+            async with open_reader(_endpoint(broker), Connection(client)) as reader:
                 await reader.follow(0, 10)
                 await reader.follow(3, 0)
                 found = await _collect(reader, n - 10 + 50)
@@ -76,7 +76,7 @@ def test_a_killed_server_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None
         async with nats_fixture.open_broker(tmp_path) as broker:
             client = await nats_fixture.internal_client(broker)
             await _fill(client, 1, 0, 100)
-            async with open_reader(_endpoint(broker), client) as reader:
+            async with open_reader(_endpoint(broker), Connection(client)) as reader:
                 await reader.follow(1, 0)
                 await _collect(reader, 100)
                 assert broker.pid is not None
@@ -87,7 +87,7 @@ def test_a_killed_server_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None
                 while not (broker.restarts and client.is_connected):  # noqa: ASYNC110  nobody tells
                     await asyncio.sleep(0.05)
             await _fill(client, 1, 100, 7)
-            async with open_reader(_endpoint(broker), client) as reader:
+            async with open_reader(_endpoint(broker), Connection(client)) as reader:
                 await reader.follow(1, 100)
                 found = await _collect(reader, 7)
             assert [seq for seq, _, _ in found[1]] == list(range(101, 108))
@@ -103,7 +103,7 @@ def test_a_log_that_lost_its_end_is_read_from_there(tmp_path: Path) -> None:
         async with nats_fixture.open_broker(tmp_path) as broker:
             client = await nats_fixture.internal_client(broker)
             await _fill(client, 2, 0, 5)
-            async with open_reader(_endpoint(broker), client) as reader:
+            async with open_reader(_endpoint(broker), Connection(client)) as reader:
                 await reader.follow(2, 1_000)
                 await _fill(client, 2, 5, 1)
                 found = await _collect(reader, 1)
@@ -120,10 +120,10 @@ def test_a_wrong_password_and_a_missing_stream_are_clear_errors(tmp_path: Path) 
         async with nats_fixture.open_broker(tmp_path) as broker:
             client = await nats_fixture.internal_client(broker)
             with pytest.raises(LogError) as refused:
-                async with open_reader(_endpoint(broker, "something wrong"), client):
+                async with open_reader(_endpoint(broker, "something wrong"), Connection(client)):
                     pass
             assert "something wrong" not in str(refused.value)
-            async with open_reader(_endpoint(broker), client) as reader:
+            async with open_reader(_endpoint(broker), Connection(client)) as reader:
                 with pytest.raises(LogError, match="FIX_99"):
                     await reader.follow(99, 0)
             await client.close()
@@ -137,7 +137,7 @@ def test_what_comes_when_waiting_ends_is_not_lost(tmp_path: Path) -> None:
     async def check() -> None:
         async with nats_fixture.open_broker(tmp_path) as broker:
             client = await nats_fixture.internal_client(broker)
-            async with open_reader(_endpoint(broker), client) as reader:
+            async with open_reader(_endpoint(broker), Connection(client)) as reader:
                 await reader.follow(0, 0)
                 found = 0
                 for number in range(1500):

@@ -33,9 +33,9 @@ from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import FIX_TOPIC, HISTORY_STREAM, TICK_SUBJECT
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint
+from headcount.messaging.jetstream import request
 from headcount.messaging.log_reader import open_reader
-from headcount.messaging.streams import _ask
 from headcount.settings.deployment import Settings
 from nats_fixture import config_for, internal_client, open_broker
 from small_site import small_site
@@ -100,10 +100,10 @@ def endpoint(broker: Broker) -> Endpoint:
 async def fixes(broker: Broker, client: Client) -> dict[str, list[int]]:
     """Device → the numbers of its fixes in the log, as a counting worker reads them."""
     found: dict[str, list[int]] = {}
-    async with open_reader(endpoint(broker), client) as reader:
+    async with open_reader(endpoint(broker), Connection(client)) as reader:
         for partition in range(PARTITIONS):
             await client.jetstream().publish(TICK_SUBJECT.format(partition=partition), b"")
-            state = (await _ask(client, f"STREAM.INFO.FIX_{partition}"))["state"]
+            state = (await request(Connection(client), f"STREAM.INFO.FIX_{partition}"))["state"]
             await reader.follow(partition, 0)
             seq = 0
             while seq < state["last_seq"]:
@@ -125,7 +125,7 @@ async def back(broker: Broker, restarts: int) -> Client:
     while True:
         with contextlib.suppress(OSError, LogError, nats.errors.Error, TimeoutError):
             client = await internal_client(broker, allow_reconnect=False)
-            await _ask(client, f"STREAM.INFO.FIX_{PARTITIONS - 1}")
+            await request(Connection(client), f"STREAM.INFO.FIX_{PARTITIONS - 1}")
             return client
         await asyncio.sleep(0.1)
 
@@ -258,7 +258,7 @@ async def worker(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process
 async def history_rows(client: Client) -> list[tuple[int, int, str]]:
     """Partition, sequence and pseudonym of every row that was handed to the history."""
     rows = []
-    state = (await _ask(client, f"STREAM.INFO.{HISTORY_STREAM}"))["state"]
+    state = (await request(Connection(client), f"STREAM.INFO.{HISTORY_STREAM}"))["state"]
     for seq in range(max(state["first_seq"], 1), state["last_seq"] + 1):
         message = await client.jetstream().get_msg(HISTORY_STREAM, seq)
         batch = msgspec.msgpack.decode(message.data or b"", type=HistoryBatch)
@@ -310,10 +310,12 @@ def test_what_the_log_does_not_take_is_not_acknowledged(tmp_path: Path) -> None:
             client = await internal_client(broker)
             port = broker.config.mqtt_port
             assert not await asyncio.to_thread(refused, port, 0)
-            config = (await _ask(client, "STREAM.INFO.FIX_0"))["config"]
-            await _ask(client, "STREAM.UPDATE.FIX_0", config | {"discard": "new", "max_msgs": 2})
+            config = (await request(Connection(client), "STREAM.INFO.FIX_0"))["config"]
+            await request(
+                Connection(client), "STREAM.UPDATE.FIX_0", config | {"discard": "new", "max_msgs": 2}
+            )
             assert await asyncio.to_thread(refused, port, 1)
-            await _ask(client, "STREAM.UPDATE.FIX_0", config)
+            await request(Connection(client), "STREAM.UPDATE.FIX_0", config)
             assert not await asyncio.to_thread(refused, port, 2)
             await client.close()
 

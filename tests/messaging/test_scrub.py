@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from headcount.messaging import scrub
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import internal_client, open_broker
 
@@ -22,15 +23,15 @@ def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None:
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+            bucket = KvBucket(Connection(client), DEVICE_BUCKET)
             for number in range(1500):
                 await bucket.put(f"device.d{number}", b"kept-%d" % number)
-            assert await scrub.overwrite_replaced(client, DEVICE_BUCKET) == 0
+            assert await scrub.overwrite_replaced(Connection(client), DEVICE_BUCKET) == 0
             revision = await bucket.replace("device.killed", b"First-Zaphod", 0)
             assert revision
             assert await bucket.replace("device.killed", b"Second-Trillian", revision)
             await bucket.put("device.d7", b"kept-anew")
-            assert await scrub.overwrite_replaced(client, DEVICE_BUCKET) == 2
+            assert await scrub.overwrite_replaced(Connection(client), DEVICE_BUCKET) == 2
             entries = await bucket.newest()
             assert len(entries) == 1501
             assert entries["device.killed"].value == b"Second-Trillian"
@@ -40,7 +41,7 @@ def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None:
             assert b"First-Zaphod" not in data
             assert b"Second-Trillian" in data
             stop = asyncio.Event()
-            keeping = asyncio.create_task(scrub.keep(client, [DEVICE_BUCKET], stop))
+            keeping = asyncio.create_task(scrub.run(Connection(client), [DEVICE_BUCKET], stop))
             stop.set()
             await asyncio.wait_for(keeping, 10)
             await client.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import internal_client, open_broker
 
@@ -18,7 +19,7 @@ def test_what_was_rewritten_or_erased_is_nowhere_on_disk(tmp_path: Path) -> None
     async def run() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+            bucket = KvBucket(Connection(client), DEVICE_BUCKET)
             revision = await bucket.replace("device.ford7prefect", SECRETS[0], 0)
             kept = await bucket.replace("device.other", b"stays-Arthur", 0)
             assert revision

@@ -19,6 +19,8 @@ from nats.js.errors import APIError, NotFoundError
 from headcount.broker.core import Broker
 from headcount.errors import LogError
 from headcount.messages.topics import FOREIGN_SUBJECTS
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import request
 from headcount.messaging.qos1 import with_stored
 from headcount.messaging.streams import (
     LOG_AGE_S,
@@ -26,7 +28,6 @@ from headcount.messaging.streams import (
     MQTT_STREAMS,
     SNAPSHOT_BUCKET,
     StreamBytes,
-    _ask,
     ensure_streams,
     stream_configs,
 )
@@ -46,13 +47,13 @@ async def log_of(data: Path, **changes: Any) -> AsyncIterator[tuple[Broker, Clie
 
 async def config(client: Client, stream: str) -> dict[str, Any]:
     """A stream's configuration as the server has it."""
-    answer: dict[str, Any] = (await _ask(client, f"STREAM.INFO.{stream}"))["config"]
+    answer: dict[str, Any] = (await request(Connection(client), f"STREAM.INFO.{stream}"))["config"]
     return answer
 
 
 async def messages(client: Client, stream: str) -> int:
     """How many messages a stream holds."""
-    return int((await _ask(client, f"STREAM.INFO.{stream}"))["state"]["messages"])
+    return int((await request(Connection(client), f"STREAM.INFO.{stream}"))["state"]["messages"])
 
 
 def test_all_streams_are_there(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_all_streams_are_there(tmp_path: Path) -> None:
 
     async def check() -> None:
         async with log_of(tmp_path, partitions=3) as (_, client):
-            names = set((await _ask(client, "STREAM.NAMES"))["streams"])
+            names = set((await request(Connection(client), "STREAM.NAMES"))["streams"])
             assert {"FIX_0", "FIX_1", "FIX_2", "COUNT", "EVENT", "HISTORY", "FOREIGN"} <= names
             assert {"KV_SNAPSHOT", "KV_LEASE"} <= names
             assert "FIX_3" not in names
@@ -87,7 +88,7 @@ def test_once_more_changes_nothing(tmp_path: Path) -> None:
             before = [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")]
             store_bytes = await _store_bytes(client)
             for _ in range(3):
-                await ensure_streams(client, 4, store_bytes=store_bytes)
+                await ensure_streams(Connection(client), 4, store_bytes=store_bytes)
             assert await messages(client, "HISTORY") == 1
             assert [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")] == before
             await client.flush()
@@ -114,8 +115,12 @@ def test_an_older_stream_is_brought_up_to_date(tmp_path: Path) -> None:
         async with log_of(tmp_path) as (_, client):
             old = await config(client, "EVENT")
             await client.jetstream().publish("event.ul.library", b"kept")
-            await _ask(client, "STREAM.UPDATE.EVENT", old | {"max_age": 10**12, "duplicate_window": 10**11})
-            await ensure_streams(client, 4)
+            await request(
+                Connection(client),
+                "STREAM.UPDATE.EVENT",
+                old | {"max_age": 10**12, "duplicate_window": 10**11},
+            )
+            await ensure_streams(Connection(client), 4)
             new = await config(client, "EVENT")
             assert (new["max_age"], new["duplicate_window"]) == (LOG_AGE_S * 10**9, LOG_AGE_S * 10**9)
             assert new["republish"] == old["republish"]
@@ -130,11 +135,11 @@ def test_a_half_made_log_is_completed(tmp_path: Path) -> None:
     async def check() -> None:
         async with log_of(tmp_path) as (_, client):
             for name in ("FIX_2", "FIX_3", "HISTORY"):
-                await _ask(client, f"STREAM.DELETE.{name}")
+                await request(Connection(client), f"STREAM.DELETE.{name}")
             await client.jetstream().delete_key_value(SNAPSHOT_BUCKET)
-            await ensure_streams(client, 4)
+            await ensure_streams(Connection(client), 4)
             assert {"FIX_2", "FIX_3", "HISTORY", "KV_SNAPSHOT"} <= set(
-                (await _ask(client, "STREAM.NAMES"))["streams"]
+                (await request(Connection(client), "STREAM.NAMES"))["streams"]
             )
 
     asyncio.run(check())
@@ -147,7 +152,7 @@ def test_another_number_of_partitions_is_refused(tmp_path: Path, partitions: int
     async def check() -> None:
         async with log_of(tmp_path) as (_, client):
             with pytest.raises(LogError) as info:
-                await ensure_streams(client, partitions)
+                await ensure_streams(Connection(client), partitions)
             assert "--partitions 4" in str(info.value)
             assert "jetstream" in str(info.value)
             assert len(await _fix_streams(client)) == 4
@@ -156,7 +161,7 @@ def test_another_number_of_partitions_is_refused(tmp_path: Path, partitions: int
 
 
 async def _fix_streams(client: Client) -> list[str]:
-    names = (await _ask(client, "STREAM.NAMES"))["streams"]
+    names = (await request(Connection(client), "STREAM.NAMES"))["streams"]
     return [name for name in names if name.startswith("FIX_")]
 
 
@@ -167,7 +172,7 @@ def test_a_smaller_disk_forgets_nothing(tmp_path: Path) -> None:
         async with log_of(tmp_path) as (_, client):
             for _ in range(100):
                 await client.jetstream().publish("history.0", b"x" * 50_000)
-            await ensure_streams(client, 4, store_bytes=1 << 20)
+            await ensure_streams(Connection(client), 4, store_bytes=1 << 20)
             assert await messages(client, "HISTORY") == 100
             assert (await config(client, "HISTORY"))["max_bytes"] >= 100 * 50_000
 
@@ -310,8 +315,10 @@ def test_what_an_earlier_release_kept_for_mqtt_is_removed(tmp_path: Path) -> Non
     async def check() -> None:
         async with log_of(tmp_path) as (_, client):
             for wanted in MQTT_STREAMS:
-                await _ask(client, f"STREAM.DELETE.{wanted['name']}")
-                await _ask(client, f"STREAM.CREATE.{wanted['name']}", wanted | {"storage": "file"})
+                await request(Connection(client), f"STREAM.DELETE.{wanted['name']}")
+                await request(
+                    Connection(client), f"STREAM.CREATE.{wanted['name']}", wanted | {"storage": "file"}
+                )
             await client.jetstream().publish("$MQTT.sess.x", b"Zaphod")
         async with log_of(tmp_path) as (_, client):
             await _mqtt_is_in_memory(client)
@@ -326,7 +333,7 @@ def test_a_refusal_is_an_error_with_the_servers_words(tmp_path: Path) -> None:
     async def check() -> None:
         async with log_of(tmp_path) as (_, client):
             with pytest.raises(LogError, match="stream not found"):
-                await _ask(client, "STREAM.INFO.NOTHING")
+                await request(Connection(client), "STREAM.INFO.NOTHING")
             with pytest.raises(NotFoundError):
                 await client.jetstream().stream_info("NOTHING")
 
@@ -340,6 +347,6 @@ def test_a_server_without_answers_is_an_error(tmp_path: Path) -> None:
         async with log_of(tmp_path) as (_, client):
             await client.close()
             with pytest.raises(LogError, match="Is the broker running"):
-                await ensure_streams(client, 4)
+                await ensure_streams(Connection(client), 4)
 
     asyncio.run(check())

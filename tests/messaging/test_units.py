@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from headcount.messages.units import BrokerUnit, Decision, ScalingState, ScalingTarget
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import ALIVE_S, Units, UnitTable
 from nats_fixture import internal_client, open_broker
@@ -23,7 +24,7 @@ def test_units_tell_and_end(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            units = Units(client, client.jetstream())
+            units = Units(Connection(client))
             assert (await units.table()).units == {}
             await units.speak(unit("b1", 1))
             await units.speak(unit("b1", 2))
@@ -60,7 +61,7 @@ def test_the_scaler_tells(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            units = Units(client, client.jetstream())
+            units = Units(Connection(client))
             assert await units.scaling() is None
             await units.tell_scaling(state)
             told = await units.scaling()
@@ -78,7 +79,7 @@ def test_a_bucket_changes_by_compare_and_set(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            bucket = Bucket(client, client.jetstream(), UNIT_BUCKET)
+            bucket = KvBucket(Connection(client), UNIT_BUCKET)
             first = await bucket.replace("k", b"1", 0)
             assert first is not None
             assert await bucket.replace("k", b"2", 0) is None

@@ -25,12 +25,12 @@ from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device
 from headcount.messages.topics import COUNT_SUBJECT
-from headcount.messaging.connection import Endpoint
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection, Endpoint
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.privacy import erasure
 from headcount.worker import loops as counting
-from headcount.worker.snapshots import open_snapshots
+from headcount.worker.snapshots import Snapshots
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
 
@@ -45,7 +45,7 @@ class _Deployment:
         self.log = client.jetstream()
         self.partitions = partitions
         self.data = data
-        self.registry = Registry(Bucket(client, self.log, DEVICE_BUCKET), PASSWORD)
+        self.registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
         self.counts: dict[int, int] = {}
 
     async def hear(self, message: Msg) -> None:
@@ -67,10 +67,10 @@ class _Deployment:
                 await asyncio.sleep(0.05)
 
     async def saved_seq(self, partition: int) -> int:
-        return await (await open_snapshots(self.log)).saved_seq(partition)
+        return await Snapshots(Connection(self.client)).saved_seq(partition)
 
     def erasing(self) -> erasure.Erasure:
-        return erasure.Erasure(self.client, PASSWORD, self.partitions, self.saved_seq)
+        return erasure.Erasure(Connection(self.client), PASSWORD, self.partitions, self.saved_seq)
 
 
 @asynccontextmanager
@@ -84,7 +84,7 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as roles:
             roles.create_task(counting.run(counting.WorkerSettings(SITE, core, [], 2), stop))
-            roles.create_task(writer.run(client, data, stop=stop, flush_s=0.5))
+            roles.create_task(writer.run(Connection(client), data, stop=stop, flush_s=0.5))
             try:
                 yield found
             finally:
@@ -113,10 +113,10 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
                 await here.fix(stays)
                 await asyncio.sleep(0.3)
             await here.until_people(2)
-            await Bucket(here.client, here.log, BAN_BUCKET).put(f"device.{gone.id}", b"{}")
-            commands = CommandStore(Bucket(here.client, here.log, COMMAND_BUCKET))
+            await KvBucket(Connection(here.client), BAN_BUCKET).put(f"device.{gone.id}", b"{}")
+            commands = CommandStore(KvBucket(Connection(here.client), COMMAND_BUCKET))
             await commands.add(SITE.id, "person", gone.id, "report", now_s=time.time())
-            names = await PseudonymKeys(here.client, here.log).pseudonyms_of("person", gone.id)
+            names = await PseudonymKeys(Connection(here.client)).pseudonyms_of("person", gone.id)
             await here.registry.remove(gone.id)
             kills = 0
             async with asyncio.timeout(60):
@@ -127,7 +127,7 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
                     await asyncio.wait([running])
                     kills += 1
             assert kills > 1
-            assert not await Bucket(here.client, here.log, BAN_BUCKET).newest()
+            assert not await KvBucket(Connection(here.client), BAN_BUCKET).newest()
             await here.until_people(1)
         forms = [form for name in names.values() for form in (name.encode(), bytes.fromhex(name))]
         return [gone.id.encode(), *forms], stays.id

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import request
 from headcount.messaging.secure_delete import erase
-from headcount.messaging.streams import LOG_AGE_S, _ask
+from headcount.messaging.streams import LOG_AGE_S
 from headcount.privacy.retention_report import SLACK_S, Row, first_record_s, rows
 from history_batches import batch, random_rows, segment_files, write
 from nats_fixture import PASSWORD, internal_client, open_broker
@@ -37,14 +39,14 @@ def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
             await log.publish("fix.0.ul.person.a", b"{}")
             await log.publish("event.ul.library", b"{}")
             await log.publish("owntracks.a.b", b"{}")
-            found = await rows(client, tmp_path, time.time())
+            found = await rows(Connection(client), tmp_path, time.time())
             assert all(row.kept for row in found)
             for store in ("log of fixes", "events", "other formats"):
                 age_s = of(found, store).age_s
                 assert age_s is not None
                 assert age_s <= time.time() - began_s + 1
             assert of(found, "commands").age_s is None
-            later = await rows(client, tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
+            later = await rows(Connection(client), tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
             assert {row.store for row in later if not row.kept} == {
                 "log of fixes",
                 "events",
@@ -62,14 +64,19 @@ def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
             for partition in range(broker.config.partitions):
-                config = (await _ask(client, f"STREAM.INFO.FIX_{partition}"))["config"]
+                config = (await request(Connection(client), f"STREAM.INFO.FIX_{partition}"))["config"]
                 assert config["max_age"] == HOUR_S * 10**9
             short = config | {"max_age": 10**9, "duplicate_window": 10**8}
-            await _ask(client, f"STREAM.UPDATE.{config['name']}", short)
+            await request(Connection(client), f"STREAM.UPDATE.{config['name']}", short)
             await client.jetstream().publish(f"fix.{partition}.ul.person.a", b"{}")
-            assert of(await rows(client, tmp_path, time.time()), "log of fixes").age_s is not None
+            connection = Connection(client)
+
+            async def age_s() -> float | None:
+                return of(await rows(connection, tmp_path, time.time()), "log of fixes").age_s
+
+            assert await age_s() is not None
             async with asyncio.timeout(10):
-                while of(await rows(client, tmp_path, time.time()), "log of fixes").age_s is not None:  # noqa: ASYNC110
+                while await age_s() is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
             await client.close()
 
@@ -87,7 +94,7 @@ def test_a_row_is_read_and_not_its_folders_name(tmp_path: Path) -> None:
     async def check() -> tuple[list[Row], int, str]:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            found = await rows(client, tmp_path, time.time())
+            found = await rows(Connection(client), tmp_path, time.time())
             await client.close()
             port = str(broker.config.nats_port)
             command = [sys.executable, "-m", "headcount", "retention", "report", "--json"]
@@ -128,7 +135,7 @@ def test_the_first_record_of_a_file_is_its_first_that_is_not_overwritten(tmp_pat
             assert stamps[0] is not None
             assert stamps[1] is not None
             assert abs((first_record_s(block) or 0) - stamps[0].timestamp()) < 1e-3
-            await erase(client, ack.stream, [1])
+            await erase(Connection(client), ack.stream, [1])
             await asyncio.sleep(1.2)
             assert abs((first_record_s(block) or 0) - stamps[1].timestamp()) < 1e-3
             await client.close()

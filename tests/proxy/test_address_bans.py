@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from headcount.devices.bans import BanList, ban_key
-from headcount.messaging.connection import Endpoint
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET
 from headcount.proxy.address_bans import AddressBans, following, plain
 from headcount.proxy.balancer import BANS_FILE
@@ -39,10 +39,9 @@ def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
             await bench.unit("b1", one.config.mqtt_port)
             await role.step()
             client = await internal_client(one)
-            bans = BanList(Bucket(client, client.jetstream(), BAN_BUCKET))
-            core = Endpoint(((US, one.config.nats_port),), "headcount", one.config.password)
+            bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
             device = await bench.device()
-            async with following(core, bench.bans):
+            async with following(Connection(client), bench.bans):
                 ban = await bans.add(US, 5, "test")
                 await bans.add("2001:db8::1", 100, "test")
                 async with asyncio.timeout(2):

@@ -23,8 +23,8 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import ScalingError
 from headcount.messages.units import BrokerUnit, KickRequest, ScalingState
-from headcount.messaging.connection import Endpoint
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection, Endpoint
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import ALIVE_S, Units
 from headcount.scaling.demand import FIXES
@@ -155,7 +155,7 @@ async def stage(folder: Path) -> AsyncIterator[ScalerStage]:
     """A real core, with workers and brokers that report while the driver has them."""
     async with open_broker(folder) as broker:
         client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-        one = ScalerStage(broker, client, Units(client, client.jetstream()), RecordingDriver())
+        one = ScalerStage(broker, client, Units(Connection(client)), RecordingDriver())
         await client.subscribe("metrics.scale.*", cb=one.receive)
         reporting = asyncio.create_task(one.report())
         try:
@@ -288,7 +288,7 @@ def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
             profile = LoadProfile()
             for slot in range(SLOTS):
                 profile = add_slot(profile, TimeSlot("2020-01-01", now.working, slot), {FIXES: 2500.0})
-            bucket = Bucket(s.client, s.client.jetstream(), UNIT_BUCKET)
+            bucket = KvBucket(Connection(s.client), UNIT_BUCKET)
             await bucket.put(PROFILE_KEY, msgspec.json.encode(profile))
             async with s.scaler():
                 await s.until(lambda: s.count() == 3)

@@ -27,7 +27,7 @@ from headcount.counting.site_file import at_speed
 from headcount.errors import BrokerError, SettingsError, SiteError
 from headcount.messages.fixes import Fix, encode_fix
 from headcount.messages.topics import SITE_TOPIC, TICK_SUBJECT, Kind
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.simulate.fleet import BUFFER, Broker, Link, Sent, find_site, open_fleet
 from headcount.simulate.pacing import Progress
@@ -172,7 +172,7 @@ async def in_log(server: Server) -> dict[str, list[int]]:
     client = await internal_client(server)
     stored: dict[str, list[int]] = {}
     endpoint = Endpoint((("127.0.0.1", server.config.nats_port),), "headcount", server.config.password)
-    async with open_reader(endpoint, client) as reader:
+    async with open_reader(endpoint, Connection(client)) as reader:
         for partition in range(server.config.partitions):
             # a last message that comes out in any case
             last = await client.jetstream().publish(TICK_SUBJECT.format(partition=partition), b"")

@@ -29,7 +29,8 @@ from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.messages.records import Device
 from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from system.running import Up, headcount, until
 
@@ -125,9 +126,8 @@ class Campus:
 
     def registry(self, client: Client) -> Registry:
         """The registry over a connection."""
-        log = client.jetstream()
-        seen = Bucket(client, log, SEEN_BUCKET)
-        return Registry(Bucket(client, log, DEVICE_BUCKET), self.up.password, seen)
+        seen = KvBucket(Connection(client), SEEN_BUCKET)
+        return Registry(KvBucket(Connection(client), DEVICE_BUCKET), self.up.password, seen)
 
     def add(self, **fields: Any) -> Device:
         """Register a person."""
@@ -191,9 +191,7 @@ class Campus:
 
         async def known(client: Client) -> list[str]:
             return list(
-                (
-                    await PseudonymKeys(client, client.jetstream()).pseudonyms_of(device.kind, device.id)
-                ).values()
+                (await PseudonymKeys(Connection(client)).pseudonyms_of(device.kind, device.id)).values()
             )
 
         return self.inside(known)
@@ -262,7 +260,7 @@ def command(campus: Campus, device: Device) -> None:
     """A message for a person."""
 
     async def added(client: Client) -> None:
-        commands = CommandStore(Bucket(client, client.jetstream(), COMMAND_BUCKET))
+        commands = CommandStore(KvBucket(Connection(client), COMMAND_BUCKET))
         await commands.add(
             "ul", device.kind, device.id, "message", now_s=time.time(), text=COMMAND_TEXT.decode()
         )

@@ -15,7 +15,6 @@ import pytest
 
 from cluster_fixture import Core, Counting, Device, Unit, counting, log_of, open_core, open_unit, until
 from headcount.adapters import translator
-from headcount.broker.nats_config import INTERNAL
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import HISTORY_STREAM
 from nats_fixture import PASSWORD
@@ -87,8 +86,9 @@ def test_owntracks_through_a_leaf(tmp_path: Path) -> None:
         ):
             await unit.until_status(200)
             stop = asyncio.Event()
-            options = {"servers": core.endpoint.urls, "user": INTERNAL, "password": PASSWORD}
-            adapters = asyncio.create_task(translator.run(options, "s", stop, secret=PASSWORD, worker="test"))
+            adapters = asyncio.create_task(
+                translator.run(core.endpoint, "s", stop, secret=PASSWORD, worker="test")
+            )
             location = {"_type": "location", "tst": int(time.time()), "lat": 50.0025, "lon": 0.0025, "acc": 5}
             async with aiomqtt.Client("127.0.0.1", unit.port) as phone:
                 await phone.publish("owntracks/ada/phone", json.dumps(location), qos=1)

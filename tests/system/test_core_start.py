@@ -14,11 +14,10 @@ from headcount.adapters import translator
 from headcount.broker import nats_probe
 from headcount.broker.nats_config import SYSTEM, BrokerConfig
 from headcount.messages.topics import FOREIGN_STREAM
+from headcount.messaging.jetstream import pull_consumer, request, stream_names
 from headcount.messaging.streams import (
     MQTT_STREAMS,
     StreamBytes,
-    _ask,
-    _names,
     ensure_streams,
     stream_configs,
 )
@@ -34,8 +33,8 @@ CREATED = {
 
 async def streams_of(config: BrokerConfig) -> set[str]:
     """The names of all streams, as one node lists them."""
-    async with nats_probe.connected(config) as client:
-        return await _names(client)
+    async with nats_probe.connected(config) as connection:
+        return set(await stream_names(connection))
 
 
 def test_three_nodes_start_twenty_times(tmp_path: Path) -> None:
@@ -59,16 +58,16 @@ def test_nodes_create_the_same_streams_at_the_same_time(tmp_path: Path) -> None:
     rng = random.Random(random.SystemRandom().randrange(2**32))
 
     async def ensure(config: BrokerConfig, store_bytes: int) -> None:
-        async with nats_probe.connected(config) as client:
+        async with nats_probe.connected(config) as connection:
             await asyncio.sleep(rng.random() * 0.3)
-            await ensure_streams(client, PARTITIONS, store_bytes=store_bytes, replicas=3)
+            await ensure_streams(connection, PARTITIONS, store_bytes=store_bytes, replicas=3)
 
     async def check() -> None:
         async with open_core(tmp_path, 3) as core:
             for _ in range(ROUNDS):
-                async with nats_probe.connected(core.configs[0]) as client:
-                    for name in await _names(client):
-                        await _ask(client, f"STREAM.DELETE.{name}")
+                async with nats_probe.connected(core.configs[0]) as connection:
+                    for name in await stream_names(connection):
+                        await request(connection, f"STREAM.DELETE.{name}", timeout_s=10.0)
                 async with asyncio.TaskGroup() as group:
                     for number, config in enumerate(core.configs, 1):
                         group.create_task(ensure(config, number << 30))
@@ -81,16 +80,19 @@ def test_adapters_create_the_same_consumer_at_the_same_time(tmp_path: Path) -> N
     """Adapters that start side by side on different nodes share one consumer."""
 
     async def subscribe(config: BrokerConfig) -> None:
-        async with nats_probe.connected(config) as client:
-            await translator._subscribe(client)
+        async with (
+            nats_probe.connected(config) as connection,
+            pull_consumer(connection, FOREIGN_STREAM, translator._CONSUMER),
+        ):
+            pass
 
     async def check() -> None:
-        async with open_core(tmp_path, 3) as core, nats_probe.connected(core.configs[0]) as client:
+        async with open_core(tmp_path, 3) as core, nats_probe.connected(core.configs[0]) as connection:
             for _ in range(ROUNDS):
                 async with asyncio.TaskGroup() as group:
                     for config in core.configs:
                         group.create_task(subscribe(config))
-                await client.jetstream().delete_consumer(FOREIGN_STREAM, translator.DURABLE)
+                await request(connection, f"CONSUMER.DELETE.{FOREIGN_STREAM}.{translator.DURABLE}")
 
     asyncio.run(check())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
 from system.judging import connect
 from system.running import Up, until
@@ -71,7 +72,7 @@ async def connected(port: int, seed: int) -> AsyncIterator[list[Device]]:
 async def settle(up: Up) -> tuple[dict[str, int], list[int]]:
     """Connections by broker once they are even, and how often each device has connected."""
     client = await connect(up)
-    units = Units(client, client.jetstream())
+    units = Units(Connection(client))
     try:
         async with connected(up.mqtt_port, 1) as devices, asyncio.timeout(120):
             worst = 0

@@ -16,7 +16,8 @@ from headcount.broker.nats_config import INTERNAL
 from headcount.devices.registry import Registry
 from headcount.errors import ProxyVersionError
 from headcount.messages.topics import FIX_STREAM
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.proxy.haproxy_program import find_program
 from headcount.tls.certificates import fingerprint, first_certificate, spoken
@@ -72,7 +73,7 @@ async def _register(up: Up) -> tuple[str, str]:
     """A device's id and secret."""
     client = await nats.connect(f"nats://127.0.0.1:{up.ports['nats']}", user=INTERNAL, password=up.password)
     try:
-        registry = Registry(Bucket(client, client.jetstream(), DEVICE_BUCKET), up.password)
+        registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), up.password)
         device, secret = await registry.add("ul", "person")
         return device.id, secret
     finally:

@@ -26,12 +26,11 @@ from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import Oracle
 from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import PartitionCounts
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.leases import TTL_S, Leases
 from headcount.worker.loops import Worker, WorkerSettings, run
-from headcount.worker.snapshots import open_snapshots
 
 PARTITIONS = 4
 
@@ -114,7 +113,7 @@ class _Deployment:
     async def log(self) -> list[tuple[float, str, str, dict[str, Any]]]:
         """Every fix of the log in the order in which it was received."""
         rows = []
-        async with open_reader(self.endpoint, self.client) as reader:
+        async with open_reader(self.endpoint, Connection(self.client)) as reader:
             for number in range(PARTITIONS):
                 info = await self.client.jetstream().stream_info(f"FIX_{number}")
                 await reader.follow(number, 0)
@@ -229,12 +228,11 @@ def test_who_joins_anew_is_nobody_else_any_more(tmp_path: Path) -> None:
     async def check() -> None:
         async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
             client = await nats_fixture.internal_client(broker)
-            js = client.jetstream(timeout=5)
-            worker = Worker(_Deployment(broker, client, 1).settings, client, js, await open_snapshots(js))
+            worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
             await worker._speak()
             former = worker._name
             await worker._begin_anew()
-            leases = Leases(client, js)
+            leases = Leases(Connection(client))
             await leases.speak(former)
             assert set((await leases.table()).members) == {former}
             await worker._speak()

@@ -21,6 +21,7 @@ from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
 from headcount.counting.fix_batch import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
+from headcount.messaging.connection import Connection
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.publisher import RetainedCounts
 from nats_fixture import PASSWORD, internal_client, open_broker
@@ -87,7 +88,7 @@ async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
     nc = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)
     disclosure = Disclosure(SITE, smallest, KEY) if smallest > 1 else None
     address = MqttAddress("127.0.0.1", broker.config.mqtt_port, INTERNAL, PASSWORD)
-    retained = RetainedCounts(nc, [address], SITE, PARTITIONS, lambda: True, disclosure)
+    retained = RetainedCounts(Connection(nc), [address], SITE, PARTITIONS, lambda: True, disclosure)
     task = asyncio.create_task(retained.run())
 
     async def report(at: float, people: dict[str, int]) -> None:

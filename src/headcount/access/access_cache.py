@@ -11,12 +11,9 @@ import asyncio
 import contextlib
 import time
 
-import msgspec
-import nats.errors
-from nats.aio.client import Client
-
 from headcount.errors import LogError
-from headcount.messaging.kv import Bucket, Entry
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import Entry, KvBucket
 from headcount.messaging.streams import ACCESS_BUCKET
 
 #: What is revoked is out after twice this at most (and the time of a question).
@@ -25,16 +22,14 @@ POLL_S = 0.5
 _SETTLED_S = 2.0
 #: Without the core nobody can revoke anything either; but the core may be there and only we are cut off.
 BLIND_S = 300.0
-_ANSWER_S = 2.0
 
 
 class AccessCache:
     """What the bucket holds; `follow` keeps it up to date."""
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Read the bucket over a connection."""
-        self.client = nc
-        self.bucket = Bucket(nc, nc.jetstream(timeout=_ANSWER_S), ACCESS_BUCKET)
+        self.bucket = KvBucket(connection, ACCESS_BUCKET)
         self._entries: dict[str, Entry] = {}
         self._sequence = -1
         self._changed_s = self._seen_s = float("-inf")
@@ -52,7 +47,7 @@ class AccessCache:
         Raises:
             LogError: the core doesn't answer.
         """
-        sequence, now = await self._last(), time.monotonic()
+        sequence, now = (await self.bucket.info()).state.last_seq, time.monotonic()
         if sequence != self._sequence:
             self._changed_s = now
         if now - self._changed_s < _SETTLED_S:
@@ -67,7 +62,7 @@ class AccessCache:
         """
         found = self._entries.get(key)
         if found is None or time.monotonic() - self._seen_s > BLIND_S:
-            found = (await self.bucket.newest(key)).get(key)
+            found = await self.bucket.get(key)
             if found is not None:
                 self._entries[key] = found
         return found
@@ -83,10 +78,3 @@ class AccessCache:
     def drop(self, key: str) -> None:
         """Forget a key at once: we have just deleted it."""
         self._entries.pop(key, None)
-
-    async def _last(self) -> int:
-        try:
-            answer = await self.client.request(f"$JS.API.STREAM.INFO.KV_{ACCESS_BUCKET}", timeout=_ANSWER_S)
-            return int(msgspec.json.decode(answer.data)["state"]["last_seq"])
-        except (nats.errors.Error, OSError, TimeoutError, KeyError) as error:
-            raise LogError(f"the bucket {ACCESS_BUCKET} doesn't answer: {error!r}") from error

@@ -15,25 +15,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
-import nats.errors
-import nats.js.errors
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from nats.aio.client import Client
-from nats.js import JetStreamContext
 
-from headcount.errors import AuditError, LogError
+from headcount.errors import AuditError, LogError, WrongRevisionError
 from headcount.messages.times import iso
 from headcount.messages.topics import AUDIT_STREAM, AUDIT_SUBJECT
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import StoredMessage, append, direct_scan, get_message, stream_info
 from headcount.messaging.streams import AUDIT_AGE_S
 
 AuditValue = str | int | float | bool | None
@@ -52,8 +48,6 @@ _BATCH = 500
 #: An entry older than this may have been dropped by its age.
 _AGED_S = AUDIT_AGE_S - 24 * 3600
 _FULL = 0.9
-_WRONG_SEQUENCE = (10071, 10164)
-_NO_MESSAGE = (10037, 10043, 10057)
 _MAX_PROBLEMS = 100
 
 
@@ -93,10 +87,9 @@ def audit_key(secret: str) -> bytes:
 class AuditLog:
     """The audit log over one connection; every call raises LogError if the log doesn't answer."""
 
-    def __init__(self, nc: Client, js: JetStreamContext, secret: str) -> None:
+    def __init__(self, connection: Connection, secret: str) -> None:
         """Use the stream AUDIT, which `streams` has made, with the deployment's secret."""
-        self.client = nc
-        self._js = js
+        self._connection = connection
         self._key = audit_key(secret)
         self._turn = asyncio.Lock()
 
@@ -147,9 +140,9 @@ class AuditLog:
         state = await self._state()
         checked = ChainReport(first=state.first if state.messages else 0)
         chain = _Chain(self._hash, checked)
-        async for sequence, data in self._read(state.first, state.last):
-            entry = chain.follow(sequence, data)
-            if sequence == number and (entry is None or not hmac.compare_digest(entry.hash, hash_)):
+        async for message in self._read(state.first, state.last):
+            entry = chain.follow(message.sequence, message.data)
+            if message.sequence == number and (entry is None or not hmac.compare_digest(entry.hash, hash_)):
                 chain.problem(number, "isn't the one that was remembered")
             if on_progress is not None:
                 on_progress(checked.entries, state.messages)
@@ -169,7 +162,7 @@ class AuditLog:
         found: list[AuditEntry] = []
         while end >= max(state.first, 1):
             start = max(state.first, 1, end - _BATCH + 1)
-            block = [data async for _, data in self._read(start, end)]
+            block = [message.data async for message in self._read(start, end)]
             for data in reversed(block):
                 entry = _decoded(data)
                 if entry is None or not _of(entry.action, action):
@@ -189,76 +182,37 @@ class AuditLog:
         headers = {"Nats-Expected-Last-Sequence": str(entry.n - 1)}
         subject = AUDIT_SUBJECT.format(action=entry.action)
         try:
-            await self._js.publish(subject, _encoded(entry), _ANSWER_S, headers=headers)
-        except nats.js.errors.APIError as error:
-            if error.err_code in _WRONG_SEQUENCE:
-                return False
-            raise LogError(f"the audit log takes nothing: {error}") from error
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"the audit log takes nothing: {error!r}") from error
+            await append(self._connection, subject, _encoded(entry), headers=headers, timeout_s=_ANSWER_S)
+        except WrongRevisionError:
+            return False
         return True
 
     async def _newest(self) -> tuple[int, str]:
         """The last sequence and the hash of the entry there."""
-        answer = await self._ask("STREAM.MSG.GET", {"last_by_subj": "audit.>"})
-        if "error" in answer:  # nothing there: never, or not for so long that all are gone
+        query = {"last_by_subj": "audit.>"}
+        last = await get_message(self._connection, AUDIT_STREAM, query, timeout_s=_ANSWER_S)
+        if last is None:  # nothing there: never, or not for so long that all are gone
             return (await self._state()).last, ""
-        data = _base64(answer["message"].get("data", ""))
-        entry = _decoded(data)
-        return int(answer["message"]["seq"]), "" if entry is None else entry.hash
+        entry = _decoded(last.data)
+        return last.sequence, "" if entry is None else entry.hash
 
     async def _state(self) -> _State:
-        answer = await self._ask("STREAM.INFO", {})
-        state, config = answer["state"], answer["config"]
-        return _State(
-            messages=state["messages"],
-            first=state["first_seq"],
-            last=state["last_seq"],
-            full=config["max_bytes"] > 0 and state["bytes"] > _FULL * config["max_bytes"],
-        )
+        info = await stream_info(self._connection, AUDIT_STREAM, timeout_s=_ANSWER_S)
+        state, max_bytes = info.state, info.config["max_bytes"]
+        full = max_bytes > 0 and state.bytes > _FULL * max_bytes
+        return _State(state.messages, state.first_seq, state.last_seq, full)
 
-    async def _read(self, first: int, last: int) -> AsyncIterator[tuple[int, bytes]]:
+    def _read(self, first: int, last: int) -> AsyncIterator[StoredMessage]:
         """All messages from one sequence to another, in their order."""
-        inbox = self.client.new_inbox()
-        try:
-            subscription = await self.client.subscribe(inbox)
-            try:
-                while first <= last:
-                    ask = {"seq": first, "batch": min(_BATCH, last - first + 1), "next_by_subj": "audit.>"}
-                    subject = f"$JS.API.DIRECT.GET.{AUDIT_STREAM}"
-                    await self.client.publish(subject, json.dumps(ask).encode(), reply=inbox)
-                    await asyncio.sleep(0)  # others have their turn, too
-                    while True:
-                        message = await subscription.next_msg(timeout=_ANSWER_S)
-                        headers = message.headers or {}
-                        if headers.get("Status") == "204":  # the end of the batch
-                            break
-                        if headers.get("Status"):
-                            if headers["Status"] == "404":
-                                return
-                            raise LogError(f"the audit log: {headers}")
-                        sequence = int(headers["Nats-Sequence"])
-                        first = sequence + 1
-                        if sequence > last:
-                            return
-                        yield sequence, message.data
-            finally:
-                await subscription.unsubscribe()
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"the audit log doesn't answer: {error!r}") from error
-
-    async def _ask(self, question: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            message = await self.client.request(
-                f"$JS.API.{question}.{AUDIT_STREAM}", json.dumps(body).encode(), timeout=_ANSWER_S
-            )
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"the audit log doesn't answer: {error!r}") from error
-        answer: dict[str, Any] = msgspec.json.decode(message.data)
-        problem = answer.get("error", {})
-        if problem and problem.get("err_code") not in _NO_MESSAGE:
-            raise LogError(f"the audit log refuses {question}: {problem.get('description')}")
-        return answer
+        return direct_scan(
+            self._connection,
+            AUDIT_STREAM,
+            "audit.>",
+            first=first,
+            last=last,
+            page=_BATCH,
+            timeout_s=_ANSWER_S,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,10 +292,6 @@ def _decoded(data: bytes) -> AuditEntry | None:
         return msgspec.json.decode(data, type=AuditEntry)
     except msgspec.MsgspecError:
         return None
-
-
-def _base64(text: str) -> bytes:
-    return msgspec.convert(text, bytes)
 
 
 def _parsed(head: str) -> tuple[int, str]:

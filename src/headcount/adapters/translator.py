@@ -15,19 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
-import nats
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.client import JetStreamContext
 
 from headcount.adapters import iotp, owntracks
 from headcount.adapters.decoding import Canonical, Ignored, Outcome
@@ -36,9 +26,18 @@ from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging import qos1
+from headcount.messaging.connection import Connection, Endpoint, connected
+from headcount.messaging.jetstream import (
+    NS,
+    PullConsumer,
+    StoredMessage,
+    acknowledge,
+    append,
+    consumer_info,
+    pull_consumer,
+)
 from headcount.messaging.qos1 import QOS_HEADER
 from headcount.messaging.secure_delete import purge
-from headcount.runtime.tasks import unless_stopped
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +53,13 @@ RETRY_S = 1.0
 METRICS_EVERY_S = 1.0
 #: How often what is translated is removed from the disk.
 PURGE_EVERY_S = 0.2
+_CONSUMER = {
+    "durable_name": DURABLE,
+    "deliver_policy": "all",
+    "ack_policy": "explicit",
+    "ack_wait": int(ACK_WAIT_S * NS),
+    "max_ack_pending": 4 * BATCH,
+}
 
 
 @dataclass(slots=True)
@@ -106,7 +112,7 @@ def translate(
 
 
 async def run(
-    options: Mapping[str, Any],
+    core: Endpoint,
     site_id: str,
     stop: asyncio.Event,
     *,
@@ -117,7 +123,7 @@ async def run(
     """Translate until `stop` is set; at most `FETCH_S` and a batch later this returns.
 
     Args:
-        options: for `nats.connect`; reconnecting for ever is the default.
+        core: where the log is.
         site_id: whose canonical topics the translations go to.
         stop: set to end.
         secret: the deployment's, from which handles of unregistered names are derived.
@@ -128,62 +134,28 @@ async def run(
         LogError: the stream FOREIGN isn't there.
         StopRequestedError: `stop` was set while it waited for the core.
     """
-    defaults = {
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": 0.5,
-        "name": f"adapters-{worker}",
-        "error_cb": _note,
-    }
-    connect_options: dict[str, Any] = {**defaults, **options}
-    client = await unless_stopped(nats.connect(**connect_options), stop)
-    try:
-        subscription = await _subscribe(client)
-        tally, directory = Tally(), RegistryCache()
-        adapter = _Adapter(client, site_id, Names(secret, directory), vehicles, tally)
+    async with (
+        connected(core, f"headcount adapters {worker}", stop) as connection,
+        pull_consumer(connection, FOREIGN_STREAM, _CONSUMER) as consumer,
+    ):
+        tally, registry = Tally(), RegistryCache()
+        adapter = _Adapter(connection, site_id, Names(secret, registry), vehicles, tally)
         async with asyncio.TaskGroup() as loops:
-            keeping = loops.create_task(directory.run(lambda: client), name="registry")
-            loops.create_task(_report(client, tally, worker, stop), name="metrics")
+            keeping = loops.create_task(registry.run(connection), name="registry")
+            loops.create_task(_report(connection, tally, worker, stop), name="metrics")
             # before the registry is known, a registered device would get another name
-            ready = loops.create_task(_either(directory.ready, stop))
+            ready = loops.create_task(_either(registry.ready, stop))
             await ready
-            purging = loops.create_task(_purge(client), name="purge")
-            await adapter.work(subscription, stop)
+            purging = loops.create_task(_purge(connection), name="purge")
+            await adapter.work(consumer, stop)
             keeping.cancel()
             purging.cancel()
-    finally:
-        # nats-py raises what the lost connection did, when the broker is away just now
-        with suppress(nats.errors.Error, OSError, TimeoutError):
-            await client.close()
 
 
-async def _note(error: Exception) -> None:
-    log.warning("connection to the broker: %s", error)
-
-
-async def _subscribe(client: Client) -> JetStreamContext.PullSubscription:
-    jetstream = client.jetstream()
-    config = ConsumerConfig(
-        durable_name=DURABLE,
-        deliver_policy=DeliverPolicy.ALL,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=ACK_WAIT_S,
-        max_ack_pending=4 * BATCH,
-    )
-    try:
-        with suppress(nats.js.errors.NotFoundError):
-            present = await jetstream.consumer_info(FOREIGN_STREAM, DURABLE)
-            if present.config.ack_policy != config.ack_policy:  # of an earlier release
-                await jetstream.delete_consumer(FOREIGN_STREAM, DURABLE)
-        await jetstream.add_consumer(FOREIGN_STREAM, config)
-        return await jetstream.pull_subscribe_bind(DURABLE, FOREIGN_STREAM)
-    except nats.js.errors.NotFoundError as error:
-        raise LogError(f"there is no stream {FOREIGN_STREAM}: start headcount's broker first") from error
-
-
-async def _report(client: Client, tally: Tally, worker: str, stop: asyncio.Event) -> None:
+async def _report(connection: Connection, tally: Tally, worker: str, stop: asyncio.Event) -> None:
     while True:
-        if client.is_connected:
-            await client.publish(METRICS_SUBJECT.format(worker=worker), tally.message(worker))
+        if connection.is_connected:
+            await connection.publish(METRICS_SUBJECT.format(worker=worker), tally.message(worker))
         if stop.is_set():
             return
         try:
@@ -194,56 +166,49 @@ async def _report(client: Client, tally: Tally, worker: str, stop: asyncio.Event
 
 @dataclass(frozen=True, slots=True)
 class _Adapter:
-    client: Client
+    connection: Connection
     site_id: str
     names: Names
     vehicles: frozenset[str]
     tally: Tally
 
-    async def work(self, subscription: JetStreamContext.PullSubscription, stop: asyncio.Event) -> None:
+    async def work(self, consumer: PullConsumer, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            messages = await _fetch(subscription)
+            messages = await _fetch(consumer)
             if not messages:
                 continue
             canonical = [found for message in messages for found in self._translated(message)]
-            if await _publish_all(self.client, self.site_id, canonical, stop):
-                for message in messages:
-                    await _ack(message)
+            if await _publish_all(self.connection, self.site_id, canonical, stop):
+                try:
+                    for message in messages:
+                        await acknowledge(self.connection, message)
+                except LogError as error:
+                    log.debug("not acknowledged, it comes again: %s", error)
 
-    def _translated(self, message: Msg) -> list[Canonical]:
-        subject, qos = message.subject.encode(), (message.headers or {}).get(QOS_HEADER, "")
+    def _translated(self, message: StoredMessage) -> list[Canonical]:
+        subject, qos = message.subject.encode(), message.headers.get(QOS_HEADER, "")
         if not qos1.counts(subject, qos.encode()):
             return []  # it comes again when it has been acknowledged
-        received_s = message.metadata.timestamp.timestamp()
         plain = qos1.plain(subject).decode()
-        format_, outcomes = translate(plain, message.data, received_s, self.names, self.vehicles)
+        format_, outcomes = translate(plain, message.data, message.stored_s, self.names, self.vehicles)
         for outcome in outcomes:
             self.tally.add(format_, outcome)
         return [outcome for outcome in outcomes if isinstance(outcome, Canonical)]
 
 
-async def _ack(message: Msg) -> None:
-    try:
-        await message.ack()
-    except nats.errors.Error as error:
-        log.debug("not acknowledged, it comes again: %s", error)
-
-
-async def _purge(client: Client) -> None:
+async def _purge(connection: Connection) -> None:
     """Remove from the disk what is acknowledged without a gap, as soon as it is."""
-    jetstream = client.jetstream(timeout=ANSWER_S)
     done = 0
     while True:
         await asyncio.sleep(PURGE_EVERY_S)
         try:
-            info = await jetstream.consumer_info(FOREIGN_STREAM, DURABLE)
-            floor = info.ack_floor.stream_seq if info.ack_floor else 0
-            if floor != done:
-                await purge(client, FOREIGN_STREAM, floor)
+            info = await consumer_info(connection, FOREIGN_STREAM, DURABLE)
+            if info.acknowledged != done:
+                await purge(connection, FOREIGN_STREAM, info.acknowledged)
                 # while more comes, some of what is dead stays in the newest file
-                done = floor if not info.num_ack_pending and not info.num_pending else 0
-        except (LogError, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-            log.debug("what is translated can't be removed now, trying again: %r", error)
+                done = info.acknowledged if not info.num_ack_pending and not info.num_pending else 0
+        except LogError as error:
+            log.debug("what is translated can't be removed now, trying again: %s", error)
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
@@ -255,22 +220,22 @@ async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
             wait.cancel()
 
 
-async def _fetch(subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
     try:
-        return await subscription.fetch(BATCH, timeout=FETCH_S)
-    except TimeoutError:
-        return []
-    except (nats.errors.Error, nats.js.errors.APIError) as error:
-        log.warning("the broker gives no foreign messages, trying again: %r", error)
+        return await consumer.fetch(BATCH, FETCH_S)
+    except LogError as error:
+        log.warning("the broker gives no foreign messages, trying again: %s", error)
         await asyncio.sleep(RETRY_S)
         return []
 
 
-async def _publish_all(client: Client, site_id: str, canonical: list[Canonical], stop: asyncio.Event) -> bool:
+async def _publish_all(
+    connection: Connection, site_id: str, canonical: list[Canonical], stop: asyncio.Event
+) -> bool:
     """Publish until the log has acknowledged all; False when stopped before."""
     left = canonical
     while left:
-        left = await _publish(client, site_id, left)
+        left = await _publish(connection, site_id, left)
         if left:
             log.warning("the log did not take %d translated messages, trying again", len(left))
             if stop.is_set():
@@ -279,19 +244,15 @@ async def _publish_all(client: Client, site_id: str, canonical: list[Canonical],
     return True
 
 
-async def _publish(client: Client, site_id: str, canonical: list[Canonical]) -> list[Canonical]:
+async def _publish(connection: Connection, site_id: str, canonical: list[Canonical]) -> list[Canonical]:
     """Send all, then wait for the answers; returns those that the log hasn't acknowledged."""
-    jetstream = client.jetstream()
 
-    async def one(message: Canonical) -> None:
+    async def one(message: Canonical) -> Canonical | None:
         subject = f"headcount.{site_id}.{message.kind}.{message.device}.{message.what}"
-        await jetstream.publish(subject, message.payload, timeout=ANSWER_S)
+        try:
+            await append(connection, subject, message.payload, timeout_s=ANSWER_S)
+        except LogError:
+            return message
+        return None
 
-    answers = await asyncio.gather(*(one(message) for message in canonical), return_exceptions=True)
-    failed = []
-    for message, answer in zip(canonical, answers, strict=True):
-        if isinstance(answer, nats.errors.Error | nats.js.errors.Error | TimeoutError):
-            failed.append(message)
-        elif isinstance(answer, BaseException):
-            raise answer
-    return failed
+    return [message for message in await asyncio.gather(*map(one, canonical)) if message is not None]

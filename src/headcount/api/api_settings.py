@@ -8,6 +8,7 @@ from pathlib import Path
 from headcount.access.oidc import OidcProvider
 from headcount.access.rate_limiter import Network
 from headcount.counting.site import Site
+from headcount.messaging.connection import Endpoint
 
 #: Where `make web` puts the map.
 WEB = Path(__file__).resolve().parents[1] / "web"
@@ -18,11 +19,9 @@ class ApiSettings:
     """The site, the broker and the data folder behind one API, and the API's limits."""
 
     site: Site
-    broker_url: str  # nats://host:port, several with commas between
+    core: Endpoint
     data: Path  # the data folder, for the history
     partitions: int
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
     secret: str = field(default="", repr=False)  # the deployment's, for the keys that are derived from it
     monitor_url: str | None = None  # the broker's monitoring, http://host:port
     web: Path = WEB

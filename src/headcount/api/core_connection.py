@@ -7,25 +7,25 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
 from headcount.api.api_settings import ApiSettings
 from headcount.api.live_counts import CHECK_S, LiveCounts
+from headcount.errors import LogError
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
+from headcount.messaging.connection import Connection, Message, connected
+from headcount.messaging.jetstream import get_message
 
 METRICS_SUBJECT = "metrics.>"  # metrics.count.<worker>, metrics.adapters.<id>
-#: Between attempts to connect, and to read the last counts while the broker isn't ready for it.
+#: Between attempts to read the last counts while the core isn't ready for it.
 RETRY_S = 0.5
-_NO_MESSAGE = 10037  # JetStream's error code for "no message found"
+#: A server that disappears without closing the connection is noticed within three of these.
+PING_INTERVAL_S = 2
+_ANSWER_S = 2.0
 
 _log = logging.getLogger(__name__)
 
 
 class CoreConnection:
-    """One connection to the broker, made anew as often as needed; without it nothing else stops."""
+    """One connection to the core, restored whenever it is lost; without it nothing else stops."""
 
     def __init__(
         self, settings: ApiSettings, live: LiveCounts, on_metrics: Callable[[str, bytes], None]
@@ -34,26 +34,32 @@ class CoreConnection:
         self._settings = settings
         self._live = live
         self._on_metrics = on_metrics
-        self._client = Client()
+        self.connection = Connection()
         self._read_last = asyncio.Event()
-        self._last_error = ""
-
-    @property
-    def client(self) -> Client:
-        """The connection itself; another one after it was given up for good."""
-        return self._client
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there now."""
-        return self._client.is_connected
+        """Whether the core is there now."""
+        return self.connection.is_connected
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[CoreConnection]:
         """Run the loops of the connection; inside, it may or may not be connected."""
-        async with asyncio.TaskGroup() as group:
+        await self.connection.subscribe("count.*", self._take_counts)
+        await self.connection.subscribe(METRICS_SUBJECT, self._take_metrics)
+        async with (
+            connected(
+                self._settings.core,
+                "headcount api",
+                wait=False,
+                connection=self.connection,
+                ping_interval_s=PING_INTERVAL_S,
+                on_connect=self._on_connect,
+                on_disconnect=self._on_disconnect,
+            ),
+            asyncio.TaskGroup() as group,
+        ):
             loops = (
-                group.create_task(self._keep_connected(), name="api: connect"),
                 group.create_task(self._keep_read(), name="api: last counts"),
                 group.create_task(self._keep_checking(), name="api: overdue"),
             )
@@ -62,47 +68,11 @@ class CoreConnection:
             finally:
                 for loop in loops:
                     loop.cancel()
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self._client.close()
 
-    async def _keep_connected(self) -> None:
-        """Connect, and should the client ever give up for good, connect anew."""
-        while True:
-            closed = asyncio.Event()
-            await self._connect(closed)
-            await self._client.subscribe("count.*", cb=self._take_counts)
-            await self._client.subscribe(METRICS_SUBJECT, cb=self._take_metrics)
-            self._read_last.set()
-            _log.info("connected to the broker at %s", self._settings.broker_url)
-            await closed.wait()
-            await asyncio.sleep(RETRY_S)
-
-    async def _connect(self, closed: asyncio.Event) -> None:
-        """Return when connected; nats-py itself tries again and again, and says so to `_on_error`."""
-
-        async def on_closed() -> None:
-            closed.set()
-
-        self._client = Client()
-        await self._client.connect(
-            self._settings.broker_url.split(","),
-            user=self._settings.user,
-            password=self._settings.password,
-            name="headcount api",
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # it only sleeps that long
-            connect_timeout=2,
-            ping_interval=2,  # a broker that is gone without a word is noticed in 6 s
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            closed_cb=on_closed,
-        )
-
-    async def _take_counts(self, message: Msg) -> None:
+    async def _take_counts(self, message: Message) -> None:
         self._live.take(message.data)
 
-    async def _take_metrics(self, message: Msg) -> None:
+    async def _take_metrics(self, message: Message) -> None:
         self._on_metrics(message.subject, message.data)
 
     async def _keep_checking(self) -> None:
@@ -111,40 +81,27 @@ class CoreConnection:
             await asyncio.sleep(CHECK_S)
 
     async def _keep_read(self) -> None:
-        """After each connect, read what the partitions said last, until the broker gives it."""
+        """After each connect, read what the partitions published last, until the core returns it."""
         while True:
             await self._read_last.wait()
             self._read_last.clear()
             try:
                 await self._read()
-            except (nats.errors.Error, TimeoutError) as error:
+            except LogError as error:
                 _log.debug("the last counts can't be read yet: %s", error)
                 self._read_last.set()
                 await asyncio.sleep(RETRY_S)
 
     async def _read(self) -> None:
-        log = self._client.jetstream(timeout=2)
         for partition in range(self._settings.partitions):
-            try:
-                last = await log.get_last_msg(COUNT_STREAM, COUNT_SUBJECT.format(partition=partition))
-            except nats.js.errors.APIError as error:
-                if error.err_code == _NO_MESSAGE:
-                    continue
-                raise
-            if last.data is not None:
+            query = {"last_by_subj": COUNT_SUBJECT.format(partition=partition)}
+            last = await get_message(self.connection, COUNT_STREAM, query, timeout_s=_ANSWER_S)
+            if last is not None:
                 self._live.take(last.data)
 
-    async def _on_error(self, error: Exception) -> None:
-        if str(error) != self._last_error:
-            self._last_error = str(error)
-            _log.warning("broker at %s: %s", self._settings.broker_url, error or repr(error))
-
-    async def _on_disconnect(self) -> None:
-        if self._client.is_closed:  # by us: the API stops
-            return
-        _log.warning("the broker is gone; serving the last numbers until it is back")
-
-    async def _on_reconnect(self) -> None:
-        self._last_error = ""
-        _log.info("the broker is back")
+    def _on_connect(self) -> None:
+        _log.info("connected to the core at %s", self._settings.core)
         self._read_last.set()
+
+    def _on_disconnect(self) -> None:
+        _log.warning("the core is gone; serving the last numbers until it is back")

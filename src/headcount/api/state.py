@@ -25,7 +25,6 @@ from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
-from headcount.services.traces import TraceService
 from headcount.settings.deployment import SMALLEST_SHOWN
 
 #: A page loads some dozens of resources at the same time.
@@ -61,27 +60,28 @@ class ApiState:
         self.limits = ApiRateLimits(settings.requests_per_s)
         self.login = None if settings.oidc is None else OidcClient(settings.oidc, settings.secret)
         self.open_streams = 0
-        self._connected: _Connected | None = None
-
-    @property
-    def services(self) -> Services:
-        """The operations on the deployment."""
-        return self._over_connection().services
-
-    @property
-    def traces(self) -> TraceService:
-        """Traces of single devices."""
-        return self._over_connection().traces
-
-    @property
-    def personal(self) -> PersonalDataService:
-        """A person's own data."""
-        return self._over_connection().personal
-
-    @property
-    def positions(self) -> PositionService:
-        """Stored and live positions."""
-        return self._over_connection().positions
+        connection = self.core.connection
+        self.services = Services(connection, settings.secret, self.registry_cache)
+        self.traces = self.services.traces(settings.site, settings.partitions)
+        self.positions = PositionService(
+            connection,
+            self.history,
+            self.services.audit,
+            data=settings.data,
+            partitions=settings.partitions,
+            # also where everything is open, a cell never shows a single device
+            min_cell=settings.smallest_shown if settings.smallest_shown > 1 else SMALLEST_SHOWN,
+        )
+        self.personal = PersonalDataService(
+            connection,
+            self.services.registry,
+            self.services.command_store,
+            self.traces,
+            self.services.audit,
+            self.history,
+            data=settings.data,
+            partitions=settings.partitions,
+        )
 
     async def follow_access(self) -> None:
         """Keep the copy of tokens and sessions up to date until cancelled."""
@@ -92,7 +92,7 @@ class ApiState:
 
     async def follow_registry(self) -> None:
         """Keep the copy of the device registry up to date until cancelled."""
-        await self.registry_cache.run(lambda: self.core.client)
+        await self.registry_cache.run(self.core.connection)
 
     def close(self) -> None:
         """End all streams and history queries."""
@@ -100,40 +100,6 @@ class ApiState:
         if self.public is not None:
             self.public.close()
         self.history.close()
-
-    def _over_connection(self) -> _Connected:
-        """Everything that is built on the connection, anew if that had to be replaced."""
-        if self._connected is None or self._connected.services.client is not self.core.client:
-            self._connected = _Connected(self)
-        return self._connected
-
-
-class _Connected:
-    """What is built on one connection."""
-
-    def __init__(self, state: ApiState) -> None:
-        settings, client = state.settings, state.core.client
-        self.services = Services(client, settings.secret, state.registry_cache)
-        self.traces = self.services.traces(settings.site, settings.partitions)
-        self.positions = PositionService(
-            client,
-            state.history,
-            self.services.audit,
-            data=settings.data,
-            partitions=settings.partitions,
-            # also where everything is open, a cell never shows a single device
-            min_cell=settings.smallest_shown if settings.smallest_shown > 1 else SMALLEST_SHOWN,
-        )
-        self.personal = PersonalDataService(
-            client,
-            self.services.registry,
-            self.services.command_store,
-            self.traces,
-            self.services.audit,
-            state.history,
-            data=settings.data,
-            partitions=settings.partitions,
-        )
 
 
 def state_of(connection: HTTPConnection) -> ApiState:

@@ -23,9 +23,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount import __version__
 from headcount.broker import device_connections, nats_probe
@@ -37,7 +34,7 @@ from headcount.broker.unit_health import health_app
 from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
-from headcount.messaging.connection import RETRY_S, Endpoint, connected
+from headcount.messaging.connection import RETRY_S, Connection, Endpoint, Message, connected
 from headcount.messaging.units import SPEAK_S, Units
 from headcount.runtime.http import serving
 from headcount.runtime.proc import cpu_s_of
@@ -203,16 +200,16 @@ class Agent:
             HeadcountError: the leaf can't be started.
         """
         settings = self.settings
-        async with connected(settings.core, f"headcount broker {settings.name}") as client:
-            units = Units(client, client.jetstream(timeout=2))
+        async with connected(settings.core, f"headcount broker {settings.name}") as connection:
+            units = Units(connection)
             # A PUBACK is only worth something once the log is there: nobody gets one before.
             await _until_there(units)
             async with (
                 Leaf(settings.config, check_every_s=CHECK_S, stop_s=settings.stop_s) as self._leaf,
-                self.gate.opened(client),
+                self.gate.opened(connection),
             ):
                 self._units = units
-                await self._answer_requests(client)
+                await self._answer_requests(connection)
                 counting = asyncio.create_task(self.keep_counting(), name="count")
                 try:
                     yield
@@ -224,11 +221,11 @@ class Agent:
                 await units.retire(settings.name)
 
     # --- what it is asked for ------------------------------------------------------------------------------
-    async def _answer_requests(self, client: Client) -> None:
+    async def _answer_requests(self, connection: Connection) -> None:
         name = self.settings.name
-        await client.subscribe(KICK_SUBJECT.format(name=name), cb=self._on_kick)
+        await connection.subscribe(KICK_SUBJECT.format(name=name), self._on_kick)
 
-    async def _on_kick(self, message: Msg) -> None:
+    async def _on_kick(self, message: Message) -> None:
         try:
             ask = msgspec.json.decode(message.data, type=KickRequest)
         except msgspec.MsgspecError as error:
@@ -286,7 +283,7 @@ async def _until_there(units: Units) -> None:
     while True:
         try:
             await units.table()
-        except (LogError, nats.errors.Error):
+        except LogError:
             await asyncio.sleep(RETRY_S)
         else:
             return

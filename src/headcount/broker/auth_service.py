@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import Tokens
@@ -43,9 +41,9 @@ from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import Seen, Token
-from headcount.messaging.connection import Endpoint, connected
-from headcount.messaging.kv import Bucket
-from headcount.messaging.kv_watch import follow
+from headcount.messaging.connection import Connection, Endpoint, Message, connected
+from headcount.messaging.kv import KvBucket
+from headcount.messaging.kv_watch import watch
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from headcount.runtime.tasks import cancel_all
 
@@ -126,7 +124,7 @@ class Gate:
         return None if self.authenticator.ready else "the gate waits for the registry of devices"
 
     @contextlib.asynccontextmanager
-    async def opened(self, core: Client) -> AsyncIterator[None]:
+    async def opened(self, core: Connection) -> AsyncIterator[None]:
         """Run it, with a connection to the core."""
         settings = self.settings
         inside = Endpoint(settings.server, INTERNAL, settings.secret)
@@ -137,24 +135,24 @@ class Gate:
             connected(inside, f"headcount gate {settings.unit}") as server,
             connected(system, f"headcount gate {settings.unit}") as over,
         ):
-            await server.subscribe(auth_callout.SUBJECT, cb=partial(self._answer, server))
+            await server.subscribe(auth_callout.SUBJECT, partial(self._answer, server))
             if settings.direct:
-                await server.subscribe(READY_SUBJECT, cb=self._say_ready)
+                await server.subscribe(READY_SUBJECT, self._say_ready)
             await server.flush()
             self.connections = 2
             loops = {
-                "devices": follow(
+                "devices": watch(
                     core,
                     DEVICE_BUCKET,
                     "device.*",
                     on_all=self._all_devices,
                     on_change=self._device_changed,
                 ),
-                "bans": follow(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
+                "bans": watch(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
                 "tokens": kept.follow(),
                 "looks": self._keep_looking(over),
                 "cuts": self._keep_cutting(over),
-                "new bans": self._keep_banning(BanList(Bucket(core, core.jetstream(timeout=2), BAN_BUCKET))),
+                "new bans": self._keep_banning(BanList(KvBucket(core, BAN_BUCKET))),
                 "seen": self._keep_telling(core),
             }
             tasks = {asyncio.create_task(loop, name=f"gate: {name}") for name, loop in loops.items()}
@@ -173,12 +171,12 @@ class Gate:
             _log.error("%s has ended: %r", task.get_name(), task.exception())
             self.authenticator.ready = False
 
-    async def _say_ready(self, message: Msg) -> None:
+    async def _say_ready(self, message: Message) -> None:
         if message.reply:
             await message.respond((self.problem or "").encode())
 
     # --- the callout ------------------------------------------------------------------------------------
-    async def _answer(self, server: Client, message: Msg) -> None:
+    async def _answer(self, server: Connection, message: Message) -> None:
         """Answer the server's question; what can't be read gets no answer and isn't let in either."""
         request = auth_callout.decode_request(message.data)
         now_s = time.time()
@@ -194,7 +192,7 @@ class Gate:
             server, message, request, self.authenticator.authenticate_device(request, now_s), now_s
         )
 
-    async def _answer_program(self, server: Client, message: Msg, request: AuthRequest) -> None:
+    async def _answer_program(self, server: Connection, message: Message, request: AuthRequest) -> None:
         token = None
         if self._tokens is not None:
             with contextlib.suppress(LogError):
@@ -207,8 +205,8 @@ class Gate:
 
     async def _reply(
         self,
-        server: Client,
-        message: Msg,
+        server: Connection,
+        message: Message,
         request: AuthRequest,
         verdict: Authenticated | RefusalReason,
         now_s: float,
@@ -260,7 +258,7 @@ class Gate:
         if value is not None:
             self._look_soon.set()
 
-    async def _keep_cutting(self, over: Client) -> None:
+    async def _keep_cutting(self, over: Connection) -> None:
         """Close the connections of those who have changed, at once where they are few."""
         while True:
             names = [await self._cut_soon.get()]
@@ -278,19 +276,19 @@ class Gate:
                 _log.debug("the NATS server can't be asked now: %r", error)
             self._look_soon.set()
 
-    async def _cut(self, over: Client, name: str) -> None:
+    async def _cut(self, over: Connection, name: str) -> None:
         async for server, page in connections.pages(over, name):
             self.sent += 1
             for one in page:
                 await self._close(over, server, one.cid)
 
-    async def _close(self, over: Client, server: str, cid: int) -> None:
+    async def _close(self, over: Connection, server: str, cid: int) -> None:
         await connections.close(over, server, cid)
         self.sent += 1
         self.figures.cut += 1
 
     # --- looking at all connections ---------------------------------------------------------------------
-    async def _keep_looking(self, over: Client) -> None:
+    async def _keep_looking(self, over: Connection) -> None:
         loop = asyncio.get_running_loop()
         pause_s = LOOK_S
         while True:
@@ -309,7 +307,7 @@ class Gate:
             pause_s = max(LOOK_S, (loop.time() - began_s) / LOOK_SHARE)
             await asyncio.sleep(0.1)  # not again and again while many change
 
-    async def _look(self, over: Client) -> None:
+    async def _look(self, over: Connection) -> None:
         now_s = time.time()
         first, before = self._sent_before is None, self._sent_before or {}
         after: dict[int, tuple[int, int]] = {}
@@ -371,7 +369,7 @@ class Gate:
         self._present = present
 
     # --- telling the core ---------------------------------------------------------------------------------
-    async def _keep_telling(self, core: Client) -> None:
+    async def _keep_telling(self, core: Connection) -> None:
         """Write who came and went, all of a second at once; whoever reads it can do without one of them."""
         while True:
             await asyncio.sleep(_SEEN_FLUSH_S)
@@ -395,7 +393,7 @@ class Gate:
             _log.warning("one %s is kept out for %.0f s: it %s", kind, self.settings.limits.ban_s, reason)
 
 
-async def run(settings: GateSettings, core: Client, stop: asyncio.Event) -> None:
+async def run(settings: GateSettings, core: Connection, stop: asyncio.Event) -> None:
     """A gate on its own, until `stop` is set."""
     async with Gate(settings).opened(core):
         await stop.wait()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
+
+from headcount.errors import LogUnavailableError
+from headcount.messaging.connection import Connection as NatsConnection
 
 #: Connections that the server tells of in one answer.
 PAGE = 1024
@@ -41,11 +42,13 @@ class _Answer(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Answer)
 
 
-async def pages(client: Client, user: str | None = None) -> AsyncIterator[tuple[str, list[Connection]]]:
+async def pages(
+    connection: NatsConnection, user: str | None = None
+) -> AsyncIterator[tuple[str, list[Connection]]]:
     """The server's id with some of its connections, again and again until all were there.
 
     Args:
-        client: connected as the system's user.
+        connection: as the system's user.
         user: only those that came in under this name.
 
     Raises:
@@ -58,11 +61,11 @@ async def pages(client: Client, user: str | None = None) -> AsyncIterator[tuple[
     while True:
         # a leaf shares no system account: nobody but itself answers
         question = msgspec.json.encode(ask | {"offset": seen})
-        message = await client.request("$SYS.REQ.SERVER.PING.CONNZ", question, timeout=_ANSWER_S)
+        data = await connection.request("$SYS.REQ.SERVER.PING.CONNZ", question, timeout_s=_ANSWER_S)
         try:
-            answer = _DECODER.decode(message.data)
+            answer = _DECODER.decode(data)
         except msgspec.DecodeError as error:
-            raise nats.errors.Error("the NATS server tells of its connections in an unknown way") from error
+            raise LogUnavailableError("the NATS server lists its connections in an unknown format") from error
         page = answer.data.connections
         yield answer.server.id, page
         seen += len(page)
@@ -70,11 +73,13 @@ async def pages(client: Client, user: str | None = None) -> AsyncIterator[tuple[
             return
 
 
-async def close(client: Client, server: str, cid: int) -> None:
+async def close(connection: NatsConnection, server: str, cid: int) -> None:
     """Have a server close one of its connections.
 
     Raises:
         any of probe.NO_ANSWER.
     """
     # without an address for its answer the server doesn't look at a request
-    await client.publish(f"$SYS.REQ.SERVER.{server}.KICK", msgspec.json.encode({"cid": cid}), reply="kicked")
+    await connection.publish(
+        f"$SYS.REQ.SERVER.{server}.KICK", msgspec.json.encode({"cid": cid}), reply="kicked"
+    )

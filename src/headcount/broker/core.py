@@ -51,10 +51,10 @@ class Broker(WatchedServer):
         await self._until(process, self._make_streams)
 
     async def _make_streams(self) -> None:
-        async with nats_probe.connected(self.config) as client:
+        async with nats_probe.connected(self.config) as connection:
             store_bytes = data_folder.disk_budget_bytes(self.config.data, STORE_BYTES)
             await ensure_streams(
-                client, self.config.partitions, store_bytes=store_bytes, replicas=self.config.replicas
+                connection, self.config.partitions, store_bytes=store_bytes, replicas=self.config.replicas
             )
 
     async def _poll(self) -> None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 
-from nats.aio.client import Client
-
 from headcount.broker import connections, nats_probe
 from headcount.broker.nats_config import SYSTEM, BrokerConfig
 from headcount.broker.nats_probe import PROBE_CLIENT
+from headcount.messaging.connection import Connection
 
 
 async def kick(config: BrokerConfig, most: int | None, within_s: float) -> int:
@@ -31,24 +30,24 @@ async def kick(config: BrokerConfig, most: int | None, within_s: float) -> int:
     Raises:
         any of nats_probe.NO_ANSWER.
     """
-    async with nats_probe.connected(config, SYSTEM) as client:
-        server, cids = await _devices(client)
+    async with nats_probe.connected(config, SYSTEM) as connection:
+        server, cids = await _devices(connection)
         random.shuffle(cids)
         del cids[len(cids) if most is None else most :]
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         for number, cid in enumerate(cids):
             await asyncio.sleep(max(0.0, began_s + number * within_s / len(cids) - loop.time()))
-            await connections.close(client, server, cid)
-        await client.flush()
+            await connections.close(connection, server, cid)
+        await connection.flush()
         return len(cids)
 
 
-async def _devices(client: Client) -> tuple[str, list[int]]:
+async def _devices(connection: Connection) -> tuple[str, list[int]]:
     """The server's id, and the number of each connection of a device."""
     cids: list[int] = []
     server = ""
-    async for name, page in connections.pages(client):
+    async for name, page in connections.pages(connection):
         server = name
         cids += [one.cid for one in page if one.mqtt_client and not one.mqtt_client.startswith(PROBE_CLIENT)]
     return server, cids

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
 
 from headcount.broker.nats_config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
-from headcount.errors import CertificateError
+from headcount.errors import CertificateError, LogUnavailableError
+from headcount.messaging.connection import Connection, Endpoint, connected_once
 from headcount.tls.contexts import pinned_context
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
-NO_ANSWER = (OSError, TimeoutError, nats.errors.Error)
+NO_ANSWER = (OSError, TimeoutError, LogUnavailableError)
 _ANSWER_S = 5.0
 #: While a core has no leader nobody answers: it is asked again after this.
 _SOON_S = 1.0
@@ -170,34 +167,13 @@ async def ask_load(config: BrokerConfig) -> Load:
         raise ConnectionRefusedError(f"the NATS server says {answer[:200]!r}") from error
 
 
-@asynccontextmanager
-async def connected(config: BrokerConfig, user: str = INTERNAL) -> AsyncIterator[Client]:
-    """A NATS client with all rights, in the account or (SYSTEM) over the server, that doesn't reconnect.
+def connected(
+    config: BrokerConfig, user: str = INTERNAL
+) -> contextlib.AbstractAsyncContextManager[Connection]:
+    """A connection with all rights, in the account or (SYSTEM) over the server, that isn't re-established.
 
-    Raises:
+    Raises (on entering):
         any of NO_ANSWER.
     """
-    client = Client()
-    try:
-        await client.connect(
-            url(config),
-            user=user,
-            password=config.password,
-            allow_reconnect=False,
-            error_cb=_ignore,
-        )
-        yield client
-    finally:
-        await client.close()
-        _raise_swallowed_cancellation()
-
-
-def _raise_swallowed_cancellation() -> None:
-    """nats-py catches CancelledError where it flushes (`Client._flush_pending`) and goes on."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-async def _ignore(_error: Exception) -> None:
-    """The caller gets the error as an exception."""
+    endpoint = Endpoint(((config.local_host, config.nats_port),), user, config.password)
+    return connected_once(endpoint, "headcount probe")

@@ -72,7 +72,7 @@ def list_(action: str, before: int | None, limit: int, as_json: bool, settings: 
 
     async def work() -> list[AuditEntry]:
         async with at_the_core(settings) as client:
-            log = AuditLog(client, client.jetstream(), secret_of(settings))
+            log = AuditLog(client, secret_of(settings))
             return (await log.entries(before=before, limit=limit, action=action))[0]
 
     for entry in asyncio.run(work()):
@@ -86,7 +86,7 @@ def list_(action: str, before: int | None, limit: int, as_json: bool, settings: 
 
 async def _verify(settings: Settings, from_head: str) -> ChainReport:
     async with at_the_core(settings) as client:
-        log = AuditLog(client, client.jetstream(), secret_of(settings))
+        log = AuditLog(client, secret_of(settings))
         shown = sys.stderr.isatty()
         with (
             click.progressbar(length=1, label="verifying", file=sys.stderr) if shown else nullcontext() as bar

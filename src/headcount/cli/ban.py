@@ -18,7 +18,7 @@ from headcount.cli.device import Desk, open_desk
 from headcount.cli.device_data import COMMAND_LINE, seconds
 from headcount.devices.bans import ActiveBan, BanList, ban_key, banned_address
 from headcount.errors import SettingsError
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET
 from headcount.settings.deployment import Settings
 
@@ -117,7 +117,7 @@ async def _note(desk: Desk, action: str, device: str | None, who: str, detail: d
 
 async def _with_bans(settings: Settings, work: Callable[[Desk, BanList], Awaitable[T]]) -> T:
     async with open_desk(settings) as desk:
-        return await work(desk, BanList(Bucket(desk.client, desk.client.jetstream(), BAN_BUCKET)))
+        return await work(desk, BanList(KvBucket(desk.client, BAN_BUCKET)))
 
 
 def _moment(t_s: float) -> str:

@@ -14,7 +14,7 @@ from headcount.cli.options import takes_settings
 from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.devices.registry import Registry
 from headcount.errors import CertificateError
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.settings.deployment import Settings
@@ -93,15 +93,10 @@ def issue(
 
 async def _register(settings: Settings, device: str, digest: str) -> None:
     async with at_the_core(settings) as client:
-        log = client.jetstream()
         secret = secret_of(settings)
-        changed = await Registry(Bucket(client, log, DEVICE_BUCKET), secret).change(
-            device, certificate=digest
-        )
+        changed = await Registry(KvBucket(client, DEVICE_BUCKET), secret).change(device, certificate=digest)
         subject = await daily_pseudonym(client, changed.kind, device)
-        await AuditLog(client, log, secret).record(
-            "device.change", "command line", subject, {"certificate": True}
-        )
+        await AuditLog(client, secret).record("device.change", "command line", subject, {"certificate": True})
 
 
 @ca.command()

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import msgspec
-from nats.aio.client import Client
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +27,8 @@ from headcount.devices.registry import Registry, unknown_device
 from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
@@ -43,7 +43,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 class Desk:
     """What the commands of `headcount device` work with."""
 
-    client: Client
+    client: Connection
     registry: Registry
     links: OneTimeLinks
     audit: AuditLog
@@ -73,10 +73,10 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         LogUnavailableError: it doesn't answer.
     """
     async with at_the_core(settings) as client:
-        secret, log = secret_of(settings), client.jetstream()
-        bucket = Bucket(client, log, DEVICE_BUCKET)
-        registry = Registry(bucket, secret, Bucket(client, log, SEEN_BUCKET))
-        yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), AuditLog(client, log, secret))
+        secret = secret_of(settings)
+        bucket = KvBucket(client, DEVICE_BUCKET)
+        registry = Registry(bucket, secret, KvBucket(client, SEEN_BUCKET))
+        yield Desk(client, registry, OneTimeLinks(bucket, registry, secret), AuditLog(client, secret))
 
 
 _MANY, _DATA = "headcount.cli.device_many", "headcount.cli.device_data"

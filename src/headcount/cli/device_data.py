@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import msgspec
-from nats.aio.client import Client
 
 from headcount.access.audit_log import AuditLog, AuditValue
 from headcount.cli.core import at_the_core, core_and_site_options, core_options
@@ -33,8 +32,9 @@ from headcount.messages.commands import CommandKind
 from headcount.messages.records import Command
 from headcount.messages.times import iso
 from headcount.messages.topics import ID, KINDS, Kind
+from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import partitions_of_log
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
@@ -59,7 +59,7 @@ def seconds(_: click.Context, parameter: click.Parameter, text: str | None) -> f
 class _Core:
     """What commands here work with."""
 
-    client: Client
+    client: Connection
     settings: Settings
     secret: str
 
@@ -71,12 +71,12 @@ class _Core:
     def commands(self) -> CommandStore:
         return CommandStore(self._bucket(COMMAND_BUCKET))
 
-    def _bucket(self, name: str) -> Bucket:
-        return Bucket(self.client, self.client.jetstream(), name)
+    def _bucket(self, name: str) -> KvBucket:
+        return KvBucket(self.client, name)
 
     async def record(self, action: str, kind: Kind, device: str, detail: dict[str, AuditValue]) -> None:
         """Write it down, with the device's name of today."""
-        audit = AuditLog(self.client, self.client.jetstream(), self.secret)
+        audit = AuditLog(self.client, self.secret)
         await audit.record(action, COMMAND_LINE, await daily_pseudonym(self.client, kind, device), detail)
 
 
@@ -132,7 +132,7 @@ async def _trace(settings: Settings, device: str, reason: str, kind: Kind | None
             kind = next(iter(await kinds_in_log(core.client, site.id, device, partitions)), None)
         if kind is None:
             raise _unknown(device)
-        keys = PseudonymKeys(core.client, core.client.jetstream())
+        keys = PseudonymKeys(core.client)
         names = await keys.pseudonyms_of(kind, device)
         found = await DeviceTracer(site, partitions).trace(
             core.client, kind, device, limit=limit, names=names

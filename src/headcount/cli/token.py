@@ -122,7 +122,7 @@ def end_sessions(subject: str, settings: Settings) -> None:
     async def work() -> int:
         async with at_the_core(settings) as client:
             ended = await Sessions(AccessCache(client)).close_all(subject)
-            audit = AuditLog(client, client.jetstream(), secret_of(settings))
+            audit = AuditLog(client, secret_of(settings))
             await audit.record("session.end", ACTOR, f"person {subject}", {"sessions": ended})
             return ended
 
@@ -132,7 +132,7 @@ def end_sessions(subject: str, settings: Settings) -> None:
 def _with_tokens(settings: Settings, work: Callable[[Tokens, AuditLog], Awaitable[T]]) -> T:
     async def connected() -> T:
         async with at_the_core(settings) as client:
-            audit = AuditLog(client, client.jetstream(), secret_of(settings))
+            audit = AuditLog(client, secret_of(settings))
             return await work(Tokens(AccessCache(client)), audit)
 
     return asyncio.run(connected())

@@ -13,7 +13,7 @@ import msgspec
 from headcount.errors import DeviceError
 from headcount.messages.records import Ban
 from headcount.messages.topics import ID
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 
 #: Keys in the bucket BAN; an address has colons and dots, so its text is in hex.
 DEVICE_BAN = "device.{id}"
@@ -39,7 +39,7 @@ class ActiveBan:
 class BanList:
     """The bans in the bucket BAN; every call raises LogError if NATS does not answer."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: KvBucket) -> None:
         """Use the bucket BAN."""
         self._bucket = bucket
 

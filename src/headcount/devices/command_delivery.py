@@ -19,8 +19,6 @@ from typing import Protocol
 
 import aiomqtt
 import msgspec
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.devices.commands import (
     OPEN_STATES,
@@ -33,7 +31,8 @@ from headcount.devices.commands import (
 from headcount.errors import CertificateError, LogError
 from headcount.messages.records import Command, Seen
 from headcount.messages.topics import COMMAND_TOPIC
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection, Message
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
 
 _log = logging.getLogger(__name__)
@@ -76,19 +75,18 @@ class CommandDelivery:
 
     def __init__(
         self,
-        nc: Client,
+        connection: Connection,
         brokers: Sequence[MqttBroker],
         clock: Callable[[], float] = time.time,
         pauses_s: Sequence[float] = RESEND_PAUSES_S,
     ) -> None:
         """Use a reconnecting connection to the core, and MQTT at any of the brokers."""
-        js = nc.jetstream()
-        self._nc = nc
+        self._connection = connection
         self._brokers = brokers
         self._clock = clock
         self._pauses_s = pauses_s
-        self._commands = CommandStore(Bucket(nc, js, COMMAND_BUCKET))
-        self._seen_bucket = Bucket(nc, js, SEEN_BUCKET)
+        self._commands = CommandStore(KvBucket(connection, COMMAND_BUCKET))
+        self._seen_bucket = KvBucket(connection, SEEN_BUCKET)
         self._open: dict[str, _OpenCommand] = {}
         self._finished: dict[str, Command] = {}
         self._updated: set[str] = set()  # keys that were written since the last load started
@@ -99,9 +97,9 @@ class CommandDelivery:
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set."""
         subscriptions = [
-            await self._nc.subscribe(f"$KV.{COMMAND_BUCKET}.>", cb=self._on_command),
-            await self._nc.subscribe(f"$KV.{SEEN_BUCKET}.>", cb=self._on_seen),
-            await self._nc.subscribe(ACK_SUBJECT, cb=self._on_ack),
+            await self._connection.subscribe(f"$KV.{COMMAND_BUCKET}.>", self._on_command),
+            await self._connection.subscribe(f"$KV.{SEEN_BUCKET}.>", self._on_seen),
+            await self._connection.subscribe(ACK_SUBJECT, self._on_ack),
         ]
         try:
             async with asyncio.TaskGroup() as group:
@@ -119,15 +117,14 @@ class CommandDelivery:
                 for loop in loops:
                     loop.cancel()
         finally:
-            if self._nc.is_connected:
-                for subscription in subscriptions:
-                    await subscription.unsubscribe()
+            for subscription in subscriptions:
+                await subscription.unsubscribe()
 
     # --- the commands ------------------------------------------------------------------------------
     async def _load_loop(self) -> None:
         """Read all commands at the start, after a reconnect, and periodically: erasures are not notified."""
         while True:
-            reconnects = self._nc.stats["reconnects"]
+            reconnects = self._connection.reconnects
             try:
                 await self._load()
             except LogError as error:
@@ -135,7 +132,7 @@ class CommandDelivery:
                 await asyncio.sleep(RETRY_INTERVAL_S)
                 continue
             until_s = time.monotonic() + RELOAD_INTERVAL_S
-            while time.monotonic() < until_s and self._nc.stats["reconnects"] == reconnects:  # noqa: ASYNC110  # nats-py counts only
+            while time.monotonic() < until_s and self._connection.reconnects == reconnects:  # noqa: ASYNC110  # nats-py counts only
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _load(self) -> None:
@@ -150,7 +147,7 @@ class CommandDelivery:
         for key in stored.keys() - self._updated:
             self._update(stored[key])
 
-    async def _on_command(self, msg: Msg) -> None:
+    async def _on_command(self, msg: Message) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
             if msg.data:
                 command = msgspec.json.decode(msg.data, type=Command)
@@ -169,7 +166,7 @@ class CommandDelivery:
             self._wake.set()
 
     # --- connected devices -------------------------------------------------------------------------
-    async def _on_seen(self, msg: Msg) -> None:
+    async def _on_seen(self, msg: Message) -> None:
         id_ = msg.subject.rpartition(".")[2]
         if self._update_seen(id_, msg.data):
             due_s = self._clock() + SUBSCRIBE_DELAY_S
@@ -230,7 +227,7 @@ class CommandDelivery:
             due.due_s = self._clock() + pause_s
 
     # --- answers and expiry ------------------------------------------------------------------------
-    async def _on_ack(self, msg: Msg) -> None:
+    async def _on_ack(self, msg: Message) -> None:
         _, site, kind, device, _ = msg.subject.split(".")
         ack = decode_ack(msg.data)
         if ack is None or f"{device}.{ack.id}" not in self._open:
@@ -254,6 +251,6 @@ class CommandDelivery:
                 await asyncio.sleep(RETRY_INTERVAL_S)
 
 
-async def run(nc: Client, brokers: Sequence[MqttBroker], stop: asyncio.Event) -> None:
+async def run(connection: Connection, brokers: Sequence[MqttBroker], stop: asyncio.Event) -> None:
     """Deliver commands until `stop` is set: a task of the role `devices`."""
-    await CommandDelivery(nc, brokers).run(stop)
+    await CommandDelivery(connection, brokers).run(stop)

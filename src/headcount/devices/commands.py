@@ -20,7 +20,7 @@ from headcount.errors import DeviceError
 from headcount.messages.commands import Ack, CommandKind, CommandSent
 from headcount.messages.records import Command
 from headcount.messages.topics import ID, Kind
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 
 #: Maximum number of open and of stored commands per device.
 MAX_OPEN, MAX_STORED = 20, 200
@@ -39,7 +39,7 @@ _ATTEMPTS = 8
 class CommandStore:
     """The commands of all devices, in the bucket COMMAND; every call raises LogError if NATS does not answer."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: KvBucket) -> None:
         """Use the bucket COMMAND."""
         self._bucket = bucket
 

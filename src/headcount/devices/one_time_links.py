@@ -20,15 +20,14 @@ import time
 from collections.abc import Sequence
 
 import msgspec
-from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from headcount.devices.device_fields import apply_changes
 from headcount.devices.registry import Registry, unknown_device, use_up_link
 from headcount.errors import DeviceError, LinkRefusedError, LogError
 from headcount.messages.records import LINK_KEY, Device, Link
 from headcount.messages.topics import Kind
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 
 _log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ _MISREAD = str.maketrans({"0": "o", "1": "l", "8": "b", "-": None, " ": None})
 class OneTimeLinks:
     """Links and claim codes of a deployment; every call raises LogError if NATS does not answer."""
 
-    def __init__(self, bucket: Bucket, registry: Registry, secret: str) -> None:
+    def __init__(self, bucket: KvBucket, registry: Registry, secret: str) -> None:
         """Use the bucket DEVICE of the deployment with this secret."""
         self._bucket = bucket
         self._registry = registry
@@ -169,9 +168,9 @@ class OneTimeLinks:
         return hashlib.blake2b(code.encode(), key=self._key, digest_size=20).hexdigest()
 
 
-def open_one_time_links(client: Client, log: JetStreamContext, secret: str) -> OneTimeLinks:
+def open_one_time_links(connection: Connection, secret: str) -> OneTimeLinks:
     """The one-time links of a deployment, over one connection."""
-    bucket = Bucket(client, log, DEVICE_BUCKET)
+    bucket = KvBucket(connection, DEVICE_BUCKET)
     return OneTimeLinks(bucket, Registry(bucket, secret), secret)
 
 

@@ -16,15 +16,13 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from nats.aio.client import Client
-from nats.js import JetStreamContext
-
 from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.pseudonyms import KEY_BYTES, Pseudonyms
 from headcount.errors import LogError
 from headcount.messages.records import DAYKEY_KEY
 from headcount.messages.topics import Kind
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DAYKEY_BUCKET
 
 _log = logging.getLogger(__name__)
@@ -41,9 +39,9 @@ ATTEMPTS, ATTEMPT_PAUSE_S = 20, 0.05
 class PseudonymKeys:
     """The keys of all days with stored data, over one connection."""
 
-    def __init__(self, nc: Client, js: JetStreamContext) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Start without keys; `load` or `ensure` reads them."""
-        self._bucket = Bucket(nc, js, DAYKEY_BUCKET)
+        self._bucket = KvBucket(connection, DAYKEY_BUCKET)
         #: day (days since 1970) → its key, as of the last `load` or `ensure`
         self.keys: dict[int, bytes] = {}
 
@@ -80,7 +78,7 @@ class PseudonymKeys:
     async def _read_or_create(self, day: int) -> None:
         key = DAYKEY_KEY.format(day=day)
         for _ in range(ATTEMPTS):
-            entry = (await self._bucket.newest(key)).get(key)
+            entry = await self._bucket.get(key)
             if entry is not None:
                 self.keys[day] = entry.value
                 return
@@ -153,14 +151,14 @@ def is_expired(day: int, now_s: float) -> bool:
     return now_s > (day + 1) * DAY_S + KEY_RETENTION_S
 
 
-async def daily_pseudonym(client: Client, kind: Kind, device: str) -> str:
+async def daily_pseudonym(connection: Connection, kind: Kind, device: str) -> str:
     """A device's pseudonym of today, as in events, history and audit log: 16 hexadecimal digits.
 
     Raises:
         LogError: NATS does not answer.
     """
     day = int(time.time() // DAY_S)
-    keys = PseudonymKeys(client, client.jetstream())
+    keys = PseudonymKeys(connection)
     await keys.ensure([day])
     return Pseudonyms(keys.keys).of(f"{kind}.{device}".encode(), day)
 

@@ -28,7 +28,7 @@ from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, LINK_KEY, AliasOf, Device, Link, Seen
 from headcount.messages.topics import ID, Kind
-from headcount.messaging.kv import Bucket, Entry
+from headcount.messaging.kv import Entry, KvBucket
 
 #: Attempts to write a key that others change at the same time.
 _ATTEMPTS = 20
@@ -49,7 +49,7 @@ class Registry:
     Every call raises LogError if NATS does not answer.
     """
 
-    def __init__(self, bucket: Bucket, secret: str, seen: Bucket | None = None) -> None:
+    def __init__(self, bucket: KvBucket, secret: str, seen: KvBucket | None = None) -> None:
         """Use the bucket DEVICE of the deployment with this secret; `seen` is the bucket SEEN."""
         self._bucket = bucket
         self._seen = seen
@@ -263,7 +263,7 @@ class Registry:
             await self._bucket.erase(key)
 
 
-async def use_up_link(bucket: Bucket, key: str, link: Link, revision: int) -> bool:
+async def use_up_link(bucket: KvBucket, key: str, link: Link, revision: int) -> bool:
     """Use a link up and overwrite it; False: another request used it first."""
     used = msgspec.structs.replace(link, left=0)
     left_s = max(1, int(link.expires - time.time()) + _USED_LINK_EXTRA_S)

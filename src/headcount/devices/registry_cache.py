@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from sys import intern
 
 import msgspec
-from nats.aio.client import Client
 
 from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.errors import LogError
 from headcount.messages.records import DEVICE_KEY, Device, Seen
-from headcount.messaging.kv import Bucket
-from headcount.messaging.kv_watch import follow
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
+from headcount.messaging.kv_watch import watch
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 
 #: Interval at which the connection is checked.
@@ -84,41 +84,23 @@ class RegistryCache:
             del self._ids[bisect_right(self._ids, id_) - 1]
         self.seen.pop(id_, None)
 
-    async def run(self, client: Callable[[], Client]) -> None:
-        """Fill and update the copy until cancelled; `client` returns the current connection."""
-        while True:
-            now = client()
-            if now.is_connected:
-                await self._follow(now, client)
-            await asyncio.sleep(POLL_INTERVAL_S)
-
-    async def _follow(self, now: Client, client: Callable[[], Client]) -> None:
-        """Watch both buckets over one connection until it is replaced."""
-        over = asyncio.Event()
+    async def run(self, connection: Connection) -> None:
+        """Fill and update the copy until cancelled."""
+        bucket = KvBucket(connection, DEVICE_BUCKET)
         async with asyncio.TaskGroup() as loops:
-            devices = follow(
-                now,
+            devices = watch(
+                connection,
                 DEVICE_BUCKET,
                 f"{_DEVICE_PREFIX}*",
                 on_all=self._replace_devices,
                 on_change=self._update_device,
-                until=over,
             )
-            seen = follow(
-                now, SEEN_BUCKET, "*", on_all=self._replace_seen, on_change=self._update_seen, until=over
-            )
+            seen = watch(connection, SEEN_BUCKET, "*", on_all=self._replace_seen, on_change=self._update_seen)
             loops.create_task(devices, name="registry cache: devices")
             loops.create_task(seen, name="registry cache: last seen")
-            erased_s = 0.0
-            try:
-                while client() is now and not now.is_closed:
-                    await asyncio.sleep(POLL_INTERVAL_S)
-                    erased_s += POLL_INTERVAL_S
-                    if erased_s >= _ERASED_POLL_INTERVAL_S:
-                        erased_s = 0.0
-                        await self._drop_erased(Bucket(now, now.jetstream(), DEVICE_BUCKET))
-            finally:
-                over.set()
+            while True:
+                await asyncio.sleep(_ERASED_POLL_INTERVAL_S)
+                await self._drop_erased(bucket)
 
     def _replace_devices(self, found: dict[str, bytes]) -> None:
         """Replace all devices; those that were not found are removed."""
@@ -149,7 +131,7 @@ class RegistryCache:
         except msgspec.MsgspecError:
             self.seen.pop(id_, None)
 
-    async def _drop_erased(self, bucket: Bucket) -> None:
+    async def _drop_erased(self, bucket: KvBucket) -> None:
         erasing = [device.id for device in self._devices.values() if device.status == "erasing"]
         try:
             for id_ in erasing[:_ERASED_BATCH]:

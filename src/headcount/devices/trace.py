@@ -13,18 +13,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import nats.errors
 import numpy as np
-from nats.aio.client import Client
 
 from headcount.counting.explain import Change, Explained, Explainer, Heard
 from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import Zones
-from headcount.errors import NoAnswerError
+from headcount.errors import LogError, NoAnswerError, NoRespondersError
 from headcount.messages.fixes import Forget
 from headcount.messages.times import iso
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, FORGET_SUBJECT, KINDS, Kind, partition_of
+from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import LOG_S, Messages, messages_of
 from headcount.messaging.payloads import rows
 
@@ -81,7 +80,7 @@ class DeviceTracer:
 
     async def trace(
         self,
-        nc: Client,
+        connection: Connection,
         kind: Kind,
         device: str,
         *,
@@ -91,7 +90,7 @@ class DeviceTracer:
         """Explain the last `limit` messages of a device.
 
         Args:
-            nc: connected with all permissions.
+            connection: to the core, with all permissions.
             kind: the device's kind.
             device: its id.
             limit: maximum number of lines, the newest.
@@ -102,9 +101,9 @@ class DeviceTracer:
         """
         partition = partition_of(self._site.id, device, self._partitions)
         now_s = time.time()
-        messages = await messages_of(nc, partition, self._site.id, kind, device, now_s)
+        messages = await messages_of(connection, partition, self._site.id, kind, device, now_s)
         try:
-            live = await device_state(nc, partition, kind, device)
+            live = await device_state(connection, partition, kind, device)
         except NoAnswerError:
             live = None
         async with self._turn:
@@ -144,10 +143,10 @@ class DeviceTracer:
             return len(found), lines, left, explainer.zones
 
 
-async def kinds_in_log(nc: Client, site: str, device: str, partitions: int) -> list[Kind]:
+async def kinds_in_log(connection: Connection, site: str, device: str, partitions: int) -> list[Kind]:
     """The kinds under which the log has messages of this id, the most frequent first."""
     partition, now_s = partition_of(site, device, partitions), time.time()
-    found = {kind: await messages_of(nc, partition, site, kind, device, now_s) for kind in KINDS}
+    found = {kind: await messages_of(connection, partition, site, kind, device, now_s) for kind in KINDS}
     own = f"fix.{partition}.{site}.".encode()
     count = {kind: sum(subject.startswith(own) for subject in each.subjects) for kind, each in found.items()}
     return sorted((kind for kind in KINDS if count[kind]), key=lambda kind: -count[kind])
@@ -183,25 +182,24 @@ def _mark_matches(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
     return mark.kind == kind and any(names.get(int(day)) == name for day, name in mark.pseudonyms.items())
 
 
-async def device_state(nc: Client, partition: int, kind: Kind, device: str) -> dict[str, Any]:
+async def device_state(connection: Connection, partition: int, kind: Kind, device: str) -> dict[str, Any]:
     """Return what the counting worker of a partition knows about a device; {} if it knows nothing.
 
     Raises:
         NoAnswerError: the worker does not answer.
     """
-    if not nc.is_connected:
+    if not connection.is_connected:
         raise NoAnswerError("there is no connection to the core")
     question = msgspec.json.encode({"kind": kind, "device": device})
     try:
-        answer = await nc.request(
-            DEVICE_STATE_SUBJECT.format(partition=partition), question, timeout=_REPLY_TIMEOUT_S
-        )
-    except nats.errors.NoRespondersError:
+        subject = DEVICE_STATE_SUBJECT.format(partition=partition)
+        answer = await connection.request(subject, question, timeout_s=_REPLY_TIMEOUT_S)
+    except NoRespondersError:
         raise NoAnswerError(f"no worker owns partition {partition}") from None
-    except (nats.errors.Error, OSError, TimeoutError) as error:
+    except LogError as error:
         reason = f"the worker of partition {partition} did not answer within {_REPLY_TIMEOUT_S:g} s"
         raise NoAnswerError(reason) from error
-    state = msgspec.json.decode(answer.data, type=dict[str, Any])
+    state = msgspec.json.decode(answer, type=dict[str, Any])
     if isinstance(state.get("last_t"), int | float):
         state["last_t"] = iso(state["last_t"])
     return state

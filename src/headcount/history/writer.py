@@ -19,24 +19,28 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy
-from nats.js.client import JetStreamContext
 
-from headcount.errors import HeadcountError, LogError
+from headcount.errors import HeadcountError, LogError, StreamNotFoundError
 from headcount.history.buffer import Pending
 from headcount.history.retention import drop_expired
 from headcount.history.row_erasure import Answer, asked, erase_rows
 from headcount.history.segments import Segments, opened
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM
+from headcount.messaging.connection import Connection, Message
+from headcount.messaging.jetstream import (
+    NS,
+    PullConsumer,
+    StoredMessage,
+    acknowledge,
+    consumer_info,
+    pull_consumer,
+    request,
+    stream_info,
+)
 from headcount.messaging.secure_delete import erase_acknowledged
 
 log = logging.getLogger(__name__)
@@ -78,6 +82,7 @@ class Stats:
 
 @dataclass(slots=True)
 class _Writer:
+    connection: Connection
     segments: Segments
     pending: Pending
     data: Path
@@ -88,12 +93,12 @@ class _Writer:
     written: asyncio.Event = field(default_factory=asyncio.Event)
     disk: asyncio.Lock = field(default_factory=asyncio.Lock)
     erasing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    held: list[Msg] = field(default_factory=list)  # to be acknowledged with the next flush
+    held: list[StoredMessage] = field(default_factory=list)  # to be acknowledged with the next flush
     decoder: msgspec.msgpack.Decoder[HistoryBatch] = field(
         default_factory=lambda: msgspec.msgpack.Decoder(HistoryBatch)
     )
 
-    def take_in(self, message: Msg) -> None:
+    def take_in(self, message: StoredMessage) -> None:
         self.held.append(message)
         try:
             self.pending.add(self.decoder.decode(message.data), self.clock())
@@ -118,23 +123,28 @@ class _Writer:
             self.stats.fixes += rows
             self.stats.repeated = self.pending.repeated
         for message in held:
-            await _ack(message)
+            try:
+                await acknowledge(self.connection, message)
+            except LogError as error:  # it comes again, is recognised and acknowledged then
+                log.debug("not acknowledged: %s", error)
+                break
         self.written.set()
 
-    async def erase(self, client: Client, names: list[str]) -> int:
+    async def erase(self, names: list[str]) -> int:
         """Have no row of these pseudonyms anywhere: not in the stream, not in memory, not in a segment.
 
         Raises:
-            LogError, TimeoutError, nats.errors.Error: the broker is away; some may be left.
+            LogError, TimeoutError: the broker is away; some may be left.
             DataFolderError: the disk refuses.
         """
+        connection = self.connection
         async with self.erasing, asyncio.timeout(ERASE_S):
-            last = (await client.jetstream().stream_info(HISTORY_STREAM)).state.last_seq
+            last = (await stream_info(connection, HISTORY_STREAM)).state.last_seq
             while True:  # until all that was in the stream has come, is in segments and is overwritten
                 await self.flush()
-                await client.flush()
-                await erase_acknowledged(client, HISTORY_STREAM, CONSUMER)
-                state = (await client.jetstream().stream_info(HISTORY_STREAM)).state
+                await connection.flush()
+                await erase_acknowledged(connection, HISTORY_STREAM, CONSUMER)
+                state = (await stream_info(connection, HISTORY_STREAM)).state
                 if not state.messages or state.first_seq > last:
                     break
                 await asyncio.sleep(ERASE_LOOK_S)
@@ -143,15 +153,15 @@ class _Writer:
         self.stats.erased += rows
         return rows
 
-    async def answer(self, client: Client, message: Msg) -> None:
+    async def answer(self, message: Message) -> None:
         """Answer a request to erase."""
         names = asked(message.data)
         if names is None:
             answer = Answer(error="that names nobody")
         else:
             try:
-                answer = Answer(await self.erase(client, names))
-            except (HeadcountError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
+                answer = Answer(await self.erase(names))
+            except (HeadcountError, OSError) as error:
                 log.warning(
                     "somebody can't be erased from the history now: %s", error or type(error).__name__
                 )
@@ -167,7 +177,7 @@ class _Writer:
 
 
 async def run(
-    client: Client,
+    connection: Connection,
     data: Path,
     *,
     stop: asyncio.Event,
@@ -178,7 +188,7 @@ async def run(
     """Write the history until `stop` is set; then flush, acknowledge and return.
 
     Args:
-        client: connected, and told to reconnect for ever (`max_reconnect_attempts=-1`); it stays open.
+        connection: to the core; it stays open.
         data: the data folder.
         stop: set from outside.
         flush_s: seconds between flushes; what is not yet flushed waits in memory and in the stream.
@@ -188,57 +198,51 @@ async def run(
     Raises:
         DataFolderError: the folder can't be written, or another writer has it. Nothing is lost: what
             isn't on disk isn't acknowledged.
-        nats.errors.ConnectionClosedError: the client was closed.
     """
     with opened(data) as segments:
-        writer = _Writer(segments, Pending(segments.written), data, clock, stats or Stats())
+        writer = _Writer(connection, segments, Pending(segments.written), data, clock, stats or Stats())
         writer.roomy.set()
         await writer.drop_expired()
-        requests = await client.subscribe(HISTORY_ERASE_SUBJECT, cb=partial(writer.answer, client))
+        requests = await connection.subscribe(HISTORY_ERASE_SUBJECT, writer.answer)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_read(client, writer, stop), name="history: read")
+                tasks.create_task(_read(writer, stop), name="history: read")
                 tasks.create_task(_flush(writer, stop, flush_s), name="history: flush")
                 tasks.create_task(_retain(writer, stop), name="history: retention")
-                tasks.create_task(_remove(client, writer, stop), name="history: remove")
+                tasks.create_task(_remove(writer, stop), name="history: remove")
         except ExceptionGroup as group:
             # One loop failed and ended the others: its error is the role's.
             raise group.exceptions[0] from group
         finally:
-            if client.is_connected:
-                await requests.unsubscribe()
+            await requests.unsubscribe()
         await writer.flush()
-        if client.is_connected:
-            await client.flush()
-            with suppress(TimeoutError):  # the next start does the rest
+        if connection.is_connected:
+            with suppress(LogError, TimeoutError):  # the next start does the rest
+                await connection.flush()
                 async with asyncio.timeout(STOP_S):
-                    await _remove_written(client)
+                    await _remove_written(connection)
 
 
-async def _read(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
-    jetstream = client.jetstream(timeout=REQUEST_S)
+async def _read(writer: _Writer, stop: asyncio.Event) -> None:
+    connection = writer.connection
     while not stop.is_set():
-        connection = client.stats["reconnects"]
+        before = connection.reconnects
 
-        def over(connection: int = connection) -> bool:
-            return stop.is_set() or client.stats["reconnects"] != connection
+        def over(before: int = before) -> bool:
+            return stop.is_set() or connection.reconnects != before
 
         try:
-            subscription = await _new_consumer(jetstream, writer)
-            try:
-                await _read_in_order(subscription, writer, stop, over)
-            finally:
-                await subscription.unsubscribe()
-        except nats.errors.ConnectionClosedError:
-            raise
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
+            config = await _consumer_config(writer)
+            async with pull_consumer(connection, HISTORY_STREAM, config, timeout_s=REQUEST_S) as consumer:
+                await _read_in_order(consumer, writer, stop, over)
+        except LogError as error:
             # The broker is away or starting, or the stream isn't there yet.
-            log.warning("the history waits for the broker: %s", error or type(error).__name__)
+            log.warning("the history waits for the broker: %s", error)
             await _either(stop, RETRY_S)
 
 
 async def _read_in_order(
-    subscription: JetStreamContext.PullSubscription,
+    consumer: PullConsumer,
     writer: _Writer,
     stop: asyncio.Event,
     over: Callable[[], bool],
@@ -249,45 +253,33 @@ async def _read_in_order(
         if not writer.roomy.is_set():
             await _either(stop, FETCH_S, writer.roomy)
             continue
-        try:
-            messages = await subscription.fetch(FETCH_MESSAGES, timeout=FETCH_S)
-        except TimeoutError:
-            continue
-        for message in messages:
+        for message in await consumer.fetch(FETCH_MESSAGES, FETCH_S):
             delivered += 1
-            if message.metadata.sequence.consumer != delivered:
+            if message.delivery != delivered:
                 return
             writer.take_in(message)
         await asyncio.sleep(0)
 
 
-async def _new_consumer(jetstream: JetStreamContext, writer: _Writer) -> JetStreamContext.PullSubscription:
-    """The durable consumer, made anew from the first message that isn't acknowledged.
+async def _consumer_config(writer: _Writer) -> dict[str, object]:
+    """A durable consumer from the first message that isn't acknowledged; the one there was is deleted.
 
     What is still in memory comes again, is recognised, and is acknowledged by its new delivery.
     """
+    connection = writer.connection
     writer.held.clear()
-    info = await jetstream.stream_info(HISTORY_STREAM)
-    first: int | None = None
-    try:
-        old = await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)
-        first = (old.ack_floor.stream_seq if old.ack_floor else 0) + 1
-        await jetstream.delete_consumer(HISTORY_STREAM, CONSUMER)
+    start: dict[str, object] = {"deliver_policy": "all"}
+    with suppress(StreamNotFoundError):
+        old = await consumer_info(connection, HISTORY_STREAM, CONSUMER, timeout_s=REQUEST_S)
+        start = {"deliver_policy": "by_start_sequence", "opt_start_seq": old.acknowledged + 1}
+        await request(connection, f"CONSUMER.DELETE.{HISTORY_STREAM}.{CONSUMER}", timeout_s=REQUEST_S)
         writer.stats.reopened += 1
-    except nats.js.errors.NotFoundError:
-        pass
-    # A work queue holds nothing that is acknowledged, and takes no other start than its first.
-    from_first = first is None or info.config.retention == RetentionPolicy.WORK_QUEUE
-    config = ConsumerConfig(
-        durable_name=CONSUMER,
-        ack_policy=AckPolicy.EXPLICIT,
-        deliver_policy=DeliverPolicy.ALL if from_first else DeliverPolicy.BY_START_SEQUENCE,
-        opt_start_seq=None if from_first else first,
-        ack_wait=300.0,
-        max_ack_pending=2 * FLUSH_MESSAGES,
-    )
-    await jetstream.add_consumer(HISTORY_STREAM, config)
-    return await jetstream.pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
+    return start | {
+        "durable_name": CONSUMER,
+        "ack_policy": "explicit",
+        "ack_wait": 300 * NS,
+        "max_ack_pending": 2 * FLUSH_MESSAGES,
+    }
 
 
 async def _flush(writer: _Writer, stop: asyncio.Event, flush_s: float) -> None:
@@ -303,29 +295,19 @@ async def _retain(writer: _Writer, stop: asyncio.Event) -> None:
         await writer.drop_expired()
 
 
-async def _remove(client: Client, writer: _Writer, stop: asyncio.Event) -> None:
+async def _remove(writer: _Writer, stop: asyncio.Event) -> None:
     """Overwrite in the stream what is in segments; what an earlier writer left behind, too."""
     while not stop.is_set():
         await _either(stop, REMOVE_S, writer.written)
         writer.written.clear()
-        await _remove_written(client)
+        await _remove_written(writer.connection)
 
 
-async def _remove_written(client: Client) -> None:
+async def _remove_written(connection: Connection) -> None:
     try:
-        await erase_acknowledged(client, HISTORY_STREAM, CONSUMER)
+        await erase_acknowledged(connection, HISTORY_STREAM, CONSUMER)
     except LogError as error:
         log.debug("rows that are written stay in the stream for now: %s", error)
-
-
-async def _ack(message: Msg) -> None:
-    try:
-        await message.ack()
-    except nats.errors.ConnectionClosedError:
-        raise
-    except nats.errors.Error as error:
-        # It comes again, is recognised and acknowledged then.
-        log.debug("not acknowledged: %s", error)
 
 
 async def _either(stop: asyncio.Event, wait_s: float, other: asyncio.Event | None = None) -> None:

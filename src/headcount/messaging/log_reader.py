@@ -26,16 +26,12 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import compress, islice, pairwise
-from typing import Any
-
-import msgspec
-import nats.errors
-from nats.aio.client import Client
 
 from headcount.errors import LogError
 from headcount.messages.topics import FIX_STREAM
 from headcount.messaging import qos1
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint
+from headcount.messaging.jetstream import request, stream_info
 from headcount.messaging.parser import Batch, Parser, Status
 
 _log = logging.getLogger(__name__)
@@ -83,11 +79,11 @@ class _Followed:
 class LogReader:
     """Reads any number of partitions over one connection, for one task; use `open_reader`."""
 
-    def __init__(self, sock: socket.socket, parser: Parser, nc: Client) -> None:
-        """Take over a connected socket. `nc` is used to make and remove consumers."""
+    def __init__(self, sock: socket.socket, parser: Parser, connection: Connection) -> None:
+        """Take over a connected socket. `connection` is used to create and delete consumers."""
         self._socket = sock
         self._parser = parser
-        self._nc = nc
+        self._connection = connection
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._followed: dict[bytes, _Followed] = {}
         self._sids = 0
@@ -104,8 +100,7 @@ class LogReader:
         """
         consumer = f"r{secrets.token_hex(8)}"
         stream = FIX_STREAM.format(partition=partition)
-        info = await self._request(f"STREAM.INFO.{stream}", {}, stream)
-        last = int(info["state"]["last_seq"])
+        last = (await stream_info(self._connection, stream, timeout_s=ANSWER_S)).state.last_seq
         if last < after:
             # the server lost the end of its log (power cut): go on behind what it still has;
             # reading something twice changes no count
@@ -120,9 +115,8 @@ class LogReader:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        await self._request(
-            f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config}, stream
-        )
+        body = {"stream_name": stream, "config": config}
+        await request(self._connection, f"CONSUMER.CREATE.{stream}.{consumer}", body, timeout_s=ANSWER_S)
         self._sids += 1
         followed = _Followed(partition, consumer, str(self._sids).encode())
         self._followed[followed.sid] = followed
@@ -243,22 +237,12 @@ class LogReader:
         except OSError as error:
             raise LogError(f"connection to the log lost: {error}") from error
 
-    async def _request(self, call: str, body: dict[str, Any], what: str) -> dict[str, Any]:
-        try:
-            answer = await self._nc.request(f"$JS.API.{call}", json.dumps(body).encode(), timeout=ANSWER_S)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"{what}: the log doesn't answer: {error!r}") from error
-        reply: dict[str, Any] = msgspec.json.decode(answer.data)
-        if "error" in reply:
-            raise LogError(f"{what}: {reply['error'].get('description', reply['error'])}")
-        return reply
-
     async def _remove(self, followed: _Followed) -> None:
         """Ask for the consumer's removal and don't wait: the server removes it itself after a while."""
         stream = FIX_STREAM.format(partition=followed.partition)
-        with contextlib.suppress(nats.errors.Error, OSError):
-            if self._nc.is_connected:
-                await self._nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{followed.consumer}")
+        with contextlib.suppress(LogError):
+            if self._connection.is_connected:
+                await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{followed.consumer}")
 
 
 def _delivery(followed: _Followed, part: Batch) -> Delivery:
@@ -305,7 +289,7 @@ def _received(replies: list[bytes], pending_digits: int) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def open_reader(endpoint: Endpoint, nc: Client) -> AsyncIterator[LogReader]:
+async def open_reader(endpoint: Endpoint, connection: Connection) -> AsyncIterator[LogReader]:
     """A reader on a connection of its own; partitions still followed are left at the end.
 
     Raises:
@@ -314,12 +298,12 @@ async def open_reader(endpoint: Endpoint, nc: Client) -> AsyncIterator[LogReader
     sock, rest = await _connect(endpoint)
     parser = Parser()
     parser.feed(rest)
-    reader = LogReader(sock, parser, nc)
+    reader = LogReader(sock, parser, connection)
     try:
         yield reader
     finally:
         reader.close()
-        if nc.is_connected:
+        if connection.is_connected:
             await asyncio.gather(*map(reader._remove, reader._followed.values()))  # noqa: SLF001
 
 

@@ -10,7 +10,7 @@
     KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
     KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
     KV_DEVICE    $KV.DEVICE.>    the registry of devices, a key-value bucket; keeps what is replaced
-                                 until it is erased by overwriting (`Bucket.rewrite`, `erase`)
+                                 until it is erased by overwriting (`KvBucket.rewrite`, `erase`)
     KV_COMMAND   $KV.COMMAND.>   commands to devices, the same
     KV_DAYKEY    $KV.DAYKEY.>    the keys of the days' pseudonyms, the same
     KV_ACCESS    $KV.ACCESS.>    tokens and sessions of the API, a key-value bucket
@@ -39,10 +39,14 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
 
-from headcount.errors import LogError, LogUnavailableError
+from headcount.errors import (
+    LogError,
+    LogTimeoutError,
+    LogUnavailableError,
+    StreamExistsError,
+    StreamNotFoundError,
+)
 from headcount.messages.topics import (
     AUDIT_STREAM,
     COUNT_STREAM,
@@ -52,6 +56,8 @@ from headcount.messages.topics import (
     FOREIGN_SUBJECTS,
     HISTORY_STREAM,
 )
+from headcount.messaging import jetstream
+from headcount.messaging.connection import Connection
 from headcount.messaging.qos1 import STORED, with_stored
 
 MIB = 1 << 20
@@ -117,14 +123,14 @@ class StreamBytes:
 
 
 async def ensure_streams(
-    client: Client, partitions: int, *, store_bytes: int = STORE_BYTES, replicas: int = 1
+    connection: Connection, partitions: int, *, store_bytes: int = STORE_BYTES, replicas: int = 1
 ) -> None:
     """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
 
     All nodes of a core may do so at the same time: a node that another one overtakes checks again.
 
     Args:
-        client: connected as the user with all rights.
+        connection: as the user with all rights.
         partitions: P, the same that the broker's mapping has.
         store_bytes: what the streams may take of the disk together.
         replicas: on how many nodes each stream is.
@@ -133,8 +139,8 @@ async def ensure_streams(
         LogUnavailableError: the core has no leader yet, too few of its nodes are up.
         LogError: the folder holds a log with another number of partitions, or the server refuses.
     """
-    names = await _names(client)
-    await _unless_overtaken(partial(_check_partitions, client, names, partitions))
+    names = set(await jetstream.stream_names(connection, timeout_s=_ANSWER_S))
+    await _unless_overtaken(partial(_check_partitions, connection, names, partitions))
     configs = (
         # first: in an earlier release they had subjects of ours
         *(config for config in MQTT_STREAMS if config["name"] in names),
@@ -143,7 +149,7 @@ async def ensure_streams(
         *MQTT_STREAMS,
     )
     for config in configs:
-        await _unless_overtaken(partial(_ensure, client, config | {"num_replicas": replicas}))
+        await _unless_overtaken(partial(_ensure, connection, config | {"num_replicas": replicas}))
 
 
 def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
@@ -256,7 +262,8 @@ async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> 
     for subject in _DEVICE_SUBJECTS:
         body = msgspec.json.encode({"filter": f"$MQTT.rmsgs.{subject}"})
         answer = await request("$JS.API.STREAM.PURGE.$MQTT_rmsgs", body)
-        purged += _accepted("STREAM.PURGE", answer)["purged"]
+        jetstream.check_answer("STREAM.PURGE", answer)
+        purged += msgspec.json.decode(answer)["purged"]
     return purged
 
 
@@ -273,26 +280,26 @@ async def _unless_overtaken(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await work()
-        except (_ExistsError, _NotFoundError, _NoAnswerError) as error:
+        except (StreamExistsError, StreamNotFoundError, LogTimeoutError) as error:
             if pause_s > OVERTAKEN_MAX_S:
                 raise LogUnavailableError(f"{error}. Other nodes keep changing it") from error
         await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - so that nodes fall out of step
         pause_s *= 2
 
 
-async def _ensure(client: Client, config: dict[str, Any]) -> None:
+async def _ensure(connection: Connection, config: dict[str, Any]) -> None:
     name = config["name"]
     try:
-        answer = await _ask(client, f"STREAM.INFO.{name}", within_s=_SOON_S)
-    except _NotFoundError:
-        await _ask(client, f"STREAM.CREATE.{name}", config)
+        answer = await _ask(connection, f"STREAM.INFO.{name}", within_s=_SOON_S)
+    except StreamNotFoundError:
+        await _ask(connection, f"STREAM.CREATE.{name}", config)
         return
     present = answer["config"]
     if present["storage"] != config["storage"] or (present["deny_delete"] and not config.get("deny_delete")):
         # Of an earlier release, and nothing that can be changed. What was there held what may not be on
         # the disk; what it was for is made again.
-        await _ask(client, f"STREAM.DELETE.{name}")
-        await _ask(client, f"STREAM.CREATE.{name}", config)
+        await _ask(connection, f"STREAM.DELETE.{name}")
+        await _ask(connection, f"STREAM.CREATE.{name}", config)
         return
     if partitions := config.get("metadata", {}).get(PARTITIONS_KEY):
         _check_made_with(present, partitions)  # another node may have made it since the first check
@@ -304,15 +311,15 @@ async def _ensure(client: Client, config: dict[str, Any]) -> None:
     # A disk that has become smaller is no reason to forget what is stored.
     wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
     if wanted != present:
-        await _ask(client, f"STREAM.UPDATE.{name}", wanted)
+        await _ask(connection, f"STREAM.UPDATE.{name}", wanted)
 
 
-async def _check_partitions(client: Client, names: set[str], partitions: int) -> None:
+async def _check_partitions(connection: Connection, names: set[str], partitions: int) -> None:
     """The partition of a device depends on P: a log made with another P can't be read on."""
     prefix = FIX_STREAM.format(partition="")
     for name in sorted(names):
         if name.startswith(prefix):
-            info = await _ask(client, f"STREAM.INFO.{name}", within_s=_SOON_S)
+            info = await _ask(connection, f"STREAM.INFO.{name}", within_s=_SOON_S)
             _check_made_with(info["config"], str(partitions))
 
 
@@ -326,59 +333,10 @@ def _check_made_with(present: dict[str, Any], partitions: str) -> None:
         )
 
 
-async def _names(client: Client) -> set[str]:
-    names: list[str] = []
-    while True:
-        page = await _ask(client, "STREAM.NAMES", {"offset": len(names)})
-        names += page.get("streams") or []
-        if len(names) >= page["total"] or not page.get("streams"):
-            return set(names)
-
-
 async def _ask(
-    client: Client, request: str, body: dict[str, Any] | None = None, *, within_s: float = _ANSWER_S
+    connection: Connection, call: str, body: dict[str, Any] | None = None, *, within_s: float = _ANSWER_S
 ) -> dict[str, Any]:
-    """One request of JetStream's API; nats-py's own calls don't know every field."""
-    payload = b"" if body is None else msgspec.json.encode(body)
-    try:
-        answer = await client.request(f"$JS.API.{request}", payload, timeout=within_s)
-    except (nats.errors.Error, TimeoutError) as error:
-        problem = f"JetStream doesn't answer {request}: {error!r}. Is the broker running?"
-        kind = _NoAnswerError if isinstance(error, TimeoutError) else LogUnavailableError
-        raise kind(problem) from error
-    return _accepted(request, answer.data)
-
-
-def _accepted(request: str, answer: bytes) -> dict[str, Any]:
-    decoded: dict[str, Any] = msgspec.json.decode(answer)
-    if problem := decoded.get("error"):
-        kind = _KINDS.get(problem.get("err_code"), LogError)
-        raise kind(f"JetStream refuses {request}: {problem.get('description', problem)}")
-    return decoded
-
-
-class _ExistsError(LogError):
-    """A stream of that name is there already, with another configuration."""
-
-
-class _NoAnswerError(LogUnavailableError):
-    """Nobody answers for the stream in time: it has no leader, or the server is busy."""
-
-
-class _NotFoundError(LogError):
-    """There is no stream of that name, or not yet."""
-
-
-#: JetStream's error codes that mean something to us.
-_KINDS: dict[int | None, type[LogError]] = {
-    10058: _ExistsError,
-    10059: _NotFoundError,
-    10005: LogUnavailableError,  # too few nodes for the replicas
-    10008: LogUnavailableError,  # no leader
-    10009: LogUnavailableError,  # no leader of the cluster
-    10023: LogUnavailableError,  # too few resources, while a node is still missing
-    10118: LogUnavailableError,  # the stream has no leader
-}
+    return await jetstream.request(connection, call, body, timeout_s=within_s)
 
 
 def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:

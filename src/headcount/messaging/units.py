@@ -13,11 +13,10 @@ import logging
 from dataclasses import dataclass
 
 import msgspec
-from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from headcount.messages.units import BROKER_UNIT_KEY, SCALING_KEY, BrokerUnit, ScalingState
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
 
 _log = logging.getLogger(__name__)
@@ -47,9 +46,9 @@ class UnitTable:
 class Units:
     """The bucket over one connection; every call raises LogError if the log doesn't answer."""
 
-    def __init__(self, nc: Client, js: JetStreamContext) -> None:
-        """Talk over this connection."""
-        self._bucket = Bucket(nc, js, UNIT_BUCKET)
+    def __init__(self, connection: Connection) -> None:
+        """Use this connection."""
+        self._bucket = KvBucket(connection, UNIT_BUCKET)
 
     async def speak(self, unit: BrokerUnit) -> None:
         """Say what a broker unit is now."""
@@ -80,7 +79,7 @@ class Units:
 
     async def scaling(self) -> tuple[ScalingState, float] | None:
         """The scaler's last word and how many seconds ago it was; None if no scaler has spoken lately."""
-        entry = (await self._bucket.newest(SCALING_KEY)).get(SCALING_KEY)
+        entry = await self._bucket.get(SCALING_KEY)
         if entry is None:
             return None
         try:

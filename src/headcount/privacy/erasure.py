@@ -23,15 +23,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
 
 from headcount.access.audit_log import AuditLog
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
-from headcount.errors import DeviceError, LogError
+from headcount.errors import DeviceError, LogError, NoRespondersError
 from headcount.history.row_erasure import Answer, Request
 from headcount.messages.counts import Event
 from headcount.messages.fixes import Forget
@@ -44,10 +41,12 @@ from headcount.messages.topics import (
     HISTORY_ERASE_SUBJECT,
     partition_of,
 )
-from headcount.messaging.kv import Bucket
-from headcount.messaging.kv_watch import follow
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import append, read
+from headcount.messaging.kv import KvBucket
+from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
-from headcount.messaging.secure_delete import erase, sequences
+from headcount.messaging.secure_delete import erase
 from headcount.messaging.streams import (
     BAN_BUCKET,
     COMMAND_BUCKET,
@@ -108,34 +107,33 @@ class _Marked:
 class Erasure:
     """Erasing over one connection; see `run`."""
 
-    def __init__(self, client: Client, secret: str, partitions: int, saved_seq: SavedSeq) -> None:
+    def __init__(self, connection: Connection, secret: str, partitions: int, saved_seq: SavedSeq) -> None:
         """Erase from a deployment with this secret and so many partitions.
 
         Args:
-            client: connected with all rights.
+            connection: to the core, with all rights.
             secret: the deployment's.
             partitions: P.
             saved_seq: up to which sequence of a partition's log the newest saved state goes; 0: none is.
         """
-        self._client = client
-        self._js = js = client.jetstream(timeout=5)
+        self._connection = connection
         self._partitions = partitions
         self._saved_seq = saved_seq
-        self._days = PseudonymKeys(client, js)
-        self._devices = Bucket(client, js, DEVICE_BUCKET)
-        self._seen = Bucket(client, js, SEEN_BUCKET)
-        self._bans = Bucket(client, js, BAN_BUCKET)
-        self._commands = CommandStore(Bucket(client, js, COMMAND_BUCKET))
+        self._days = PseudonymKeys(connection)
+        self._devices = KvBucket(connection, DEVICE_BUCKET)
+        self._seen = KvBucket(connection, SEEN_BUCKET)
+        self._bans = KvBucket(connection, BAN_BUCKET)
+        self._commands = CommandStore(KvBucket(connection, COMMAND_BUCKET))
         self._registry = Registry(self._devices, secret)
-        self._audit = AuditLog(client, js, secret)
+        self._audit = AuditLog(connection, secret)
         self._paused: dict[str, float] = {}  # who has been marked for which change
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Look after those who are erased or paused until `stop` is set."""
         marked = _Marked()
         following = asyncio.create_task(
-            follow(
-                self._client,
+            watch(
+                self._connection,
                 DEVICE_BUCKET,
                 DEVICE_KEY.format(id="*"),
                 on_all=marked.all,
@@ -174,8 +172,8 @@ class Erasure:
             elif self._paused.get(device.id) != device.changed:
                 await self._mark(device)
                 self._paused[device.id] = device.changed
-        except (LogError, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-            _log.warning("a device that is %s: %s; trying again", device.status, error or repr(error))
+        except LogError as error:
+            _log.warning("a device that is %s: %s; trying again", device.status, error)
             return False
         return True
 
@@ -212,7 +210,7 @@ class Erasure:
     async def _until_cut(self, device: Device) -> None:
         while True:
             since_s = time.time() - device.changed
-            entry = (await self._seen.newest(device.id)).get(device.id)
+            entry = await self._seen.get(device.id)
             connected = entry is not None and msgspec.json.decode(entry.value, type=Seen).connected
             if since_s >= CUT_MOST_S or (since_s >= CUT_S and not connected):
                 return
@@ -226,7 +224,7 @@ class Erasure:
         names = await self._days.pseudonyms_of(device.kind, device.id)
         mark = Forget(device.kind, {str(day): name for day, name in names.items()})
         subject = FORGET_SUBJECT.format(partition=self._partition(device))
-        return (await self._js.publish(subject, msgspec.json.encode(mark))).seq
+        return await append(self._connection, subject, msgspec.json.encode(mark))
 
     async def _until_counted(self, device: Device, seq: int) -> None:
         """Wait until what the worker has saved is newer than the mark: all that came before is stored then."""
@@ -246,8 +244,8 @@ class Erasure:
         erased = latest = 0
         for subject in (own, f"{own}.status"):
             for stored in (subject, STORED + subject):
-                found = [seq async for seq, _ in sequences(self._client, stream, stored)]
-                erased += await erase(self._client, stream, found)
+                found = [message.sequence async for message in read(self._connection, stream, [stored])]
+                erased += await erase(self._connection, stream, found)
                 latest = max([latest, *found])
         return erased, latest
 
@@ -255,29 +253,34 @@ class Erasure:
         """The marks themselves, and states that were saved before."""
         partition = self._partition(device)
         stream, subject = FIX_STREAM.format(partition=partition), FORGET_SUBJECT.format(partition=partition)
-        marks = sequences(self._client, stream, subject)
-        theirs = [seq async for seq, data in marks if any(name.encode() in data for name in names)]
-        await erase(self._client, stream, theirs)
+        wanted = [name.encode() for name in names]
+        theirs = [
+            mark.sequence
+            async for mark in read(self._connection, stream, [subject])
+            if any(name in mark.data for name in wanted)
+        ]
+        await erase(self._connection, stream, theirs)
         states, subject = f"KV_{SNAPSHOT_BUCKET}", f"$KV.{SNAPSHOT_BUCKET}.p{partition}"
-        saved = [seq async for seq, _ in sequences(self._client, states, subject)]
-        await erase(self._client, states, saved[:-1])
+        saved = [state.sequence async for state in read(self._connection, states, [subject])]
+        await erase(self._connection, states, saved[:-1])
 
     async def _erase_events(self, device: Device, names: list[str]) -> int:
         subject = EVENT_SUBJECT.format(site=device.site, zone="*")
         wanted = [name.encode() for name in names]
-        theirs = []
-        async for seq, data in sequences(self._client, EVENT_STREAM, subject):
-            if any(name in data for name in wanted) and _event_of(data) in names:
-                theirs.append(seq)
-        return await erase(self._client, EVENT_STREAM, theirs)
+        theirs = [
+            event.sequence
+            async for event in read(self._connection, EVENT_STREAM, [subject])
+            if any(name in event.data for name in wanted) and _event_of(event.data) in names
+        ]
+        return await erase(self._connection, EVENT_STREAM, theirs)
 
     async def _erase_history(self, names: list[str]) -> int:
         body = msgspec.json.encode(Request(names))
         try:
-            reply = await self._client.request(HISTORY_ERASE_SUBJECT, body, timeout=HISTORY_S)
-        except nats.errors.NoRespondersError as error:
+            reply = await self._connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_S)
+        except NoRespondersError as error:
             raise LogError("the history isn't written now: does the role `history` run?") from error
-        answer = msgspec.json.decode(reply.data, type=Answer)
+        answer = msgspec.json.decode(reply, type=Answer)
         if answer.error:
             raise LogError(f"history: {answer.error}")
         return answer.rows
@@ -297,6 +300,8 @@ def _event_of(data: bytes) -> str:
         return ""
 
 
-async def run(client: Client, secret: str, partitions: int, saved_seq: SavedSeq, stop: asyncio.Event) -> None:
+async def run(
+    connection: Connection, secret: str, partitions: int, saved_seq: SavedSeq, stop: asyncio.Event
+) -> None:
     """Erase who is to be erased and tell the counts who has paused, until `stop` is set; see `Erasure`."""
-    await Erasure(client, secret, partitions, saved_seq).keep(stop)
+    await Erasure(connection, secret, partitions, saved_seq).keep(stop)

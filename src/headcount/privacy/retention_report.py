@@ -11,24 +11,22 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
-import nats.errors
-import nats.js.errors
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from headcount.access.sessions import LIFE_S
 from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.commands import MAX_EXPIRES_S, RETENTION_S
 from headcount.devices.pseudonym_keys import KEY_RETENTION_S
-from headcount.errors import DataFolderError, LogError
+from headcount.errors import DataFolderError
 from headcount.history.hours import folder
 from headcount.history.retention import KEEP_S
 from headcount.messages.times import iso
 from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import get_message, stream_info, stream_names
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import (
     ACCESS_BUCKET,
     AUDIT_AGE_S,
@@ -65,11 +63,11 @@ class Row(msgspec.Struct, kw_only=True):
         return self.age_s is None or self.limit_s is None or self.age_s <= self.limit_s + SLACK_S
 
 
-async def rows(client: Client, data: Path, now_s: float) -> list[Row]:
+async def rows(connection: Connection, data: Path, now_s: float) -> list[Row]:
     """Every store of a deployment.
 
     Args:
-        client: connected with all rights.
+        connection: to the core, with all rights.
         data: the data folder; its files are looked at where they are on this machine.
         now_s: Unix seconds.
 
@@ -77,10 +75,7 @@ async def rows(client: Client, data: Path, now_s: float) -> list[Row]:
         LogError: the log doesn't answer.
         DataFolderError: a file can't be read.
     """
-    try:
-        found = [row async for row in _stored(client, now_s)]
-    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-        raise LogError(f"the log can't be looked through: {error!r}") from error
+    found = [row async for row in _stored(connection, now_s)]
     try:
         return [*found, *_on_disk(data, now_s)]
     except (OSError, pa.ArrowException) as error:
@@ -100,11 +95,10 @@ def _row(store: str, limit_s: float | None, oldest_s: float | None, now_s: float
     )
 
 
-async def _stored(client: Client, now_s: float) -> AsyncIterator[Row]:
-    js = client.jetstream(timeout=5)
-    logs = [info.config.name or "" for info in await js.streams_info()]
-    logs = [name for name in logs if name.startswith(FIX_STREAM.format(partition=""))]
-    fixes = [await _oldest(js, name) for name in logs]
+async def _stored(connection: Connection, now_s: float) -> AsyncIterator[Row]:
+    prefix = FIX_STREAM.format(partition="")
+    logs = [name for name in await stream_names(connection) if name.startswith(prefix)]
+    fixes = [await _oldest(connection, name) for name in logs]
     yield _row("log of fixes", LOG_AGE_S, _least(fixes), now_s, f"{len(logs)} streams")
     for store, stream, limit_s in (
         ("other formats", FOREIGN_STREAM, LOG_AGE_S),
@@ -113,35 +107,34 @@ async def _stored(client: Client, now_s: float) -> AsyncIterator[Row]:
         ("saved states", f"KV_{SNAPSHOT_BUCKET}", KEY_RETENTION_S),
         ("audit log", AUDIT_STREAM, AUDIT_AGE_S),
     ):
-        yield _row(store, limit_s, await _oldest(js, stream), now_s)
-    keys = await Bucket(client, js, DAYKEY_BUCKET).newest("day.*")
+        yield _row(store, limit_s, await _oldest(connection, stream), now_s)
+    keys = await KvBucket(connection, DAYKEY_BUCKET).newest("day.*")
     ends = [(int(key.partition(".")[2]) + 1) * DAY_S for key in keys]
     yield _row("keys of days, after their end", KEY_RETENTION_S, _least(ends), now_s, f"{len(keys)} keys")
-    commands = await Bucket(client, js, COMMAND_BUCKET).newest()
+    commands = await KvBucket(connection, COMMAND_BUCKET).newest()
     created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
     yield _row("commands", MAX_EXPIRES_S + RETENTION_S, _least(created), now_s)
-    sessions = await Bucket(client, js, ACCESS_BUCKET).newest("session.*")
+    sessions = await KvBucket(connection, ACCESS_BUCKET).newest("session.*")
     yield _row("sessions", LIFE_S, _least([entry.stored_s for entry in sessions.values()]), now_s)
     for name in ("$MQTT_msgs", "$MQTT_out", "$MQTT_qos2in"):
-        yield _row(f"MQTT, in memory: {name}", HOUR_S, await _oldest(js, name), now_s)
+        yield _row(f"MQTT, in memory: {name}", HOUR_S, await _oldest(connection, name), now_s)
     for name in ("$MQTT_sess", "$MQTT_rmsgs"):
-        yield _row(f"MQTT, in memory: {name}", None, await _oldest(js, name), now_s)
+        yield _row(f"MQTT, in memory: {name}", None, await _oldest(connection, name), now_s)
 
 
 def _least(found: list[float | None] | list[float] | list[int]) -> float | None:
     return min((value for value in found if value is not None), default=None)
 
 
-async def _oldest(js: JetStreamContext, stream: str) -> float | None:
+async def _oldest(connection: Connection, stream: str) -> float | None:
     """When the first message that a stream really holds was stored."""
-    state = (await js.stream_info(stream)).state
+    state = (await stream_info(connection, stream)).state
     if not state.messages:
         return None
-    try:
-        message = await js.get_msg(stream, state.first_seq)
-    except nats.js.errors.NotFoundError:  # it has just become too old
-        return await _oldest(js, stream)
-    return None if message.time is None else message.time.timestamp()
+    message = await get_message(connection, stream, {"seq": state.first_seq})
+    if message is None:  # it has just become too old
+        return await _oldest(connection, stream)
+    return message.stored_s
 
 
 # --- files ------------------------------------------------------------------------------------------

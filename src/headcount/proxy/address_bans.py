@@ -12,8 +12,8 @@ import msgspec
 
 from headcount.devices.bans import banned_address
 from headcount.messages.records import Ban
-from headcount.messaging.connection import Endpoint, connected
-from headcount.messaging.kv_watch import follow
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv_watch import watch
 from headcount.messaging.streams import BAN_BUCKET
 from headcount.runtime.tasks import cancel_all
 
@@ -71,14 +71,10 @@ def plain(text: str) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def following(core: Endpoint, bans: AddressBans) -> AsyncIterator[None]:
+async def following(connection: Connection, bans: AddressBans) -> AsyncIterator[None]:
     """Keep `bans` as the core has them; it may be away, at the start as well."""
-
-    async def work() -> None:
-        async with connected(core, "headcount proxy bans") as client:
-            await follow(client, BAN_BUCKET, "address.*", on_all=bans.all, on_change=bans.changed)
-
-    task = asyncio.create_task(work(), name="bans")
+    work = watch(connection, BAN_BUCKET, "address.*", on_all=bans.all, on_change=bans.changed)
+    task = asyncio.create_task(work, name="bans")
     try:
         yield
     finally:

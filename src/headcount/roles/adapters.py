@@ -14,6 +14,5 @@ from headcount.settings.deployment import Settings
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Translate messages of other formats until `stop` is set."""
     core = core_endpoint(settings)
-    options = {"servers": core.urls, "user": core.user, "password": core.password}
     site_id = site_of(settings).id
-    await translator.run(options, site_id, stop, secret=core.password, worker=str(os.getpid()))
+    await translator.run(core, site_id, stop, secret=core.password, worker=str(os.getpid()))

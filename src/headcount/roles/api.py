@@ -18,14 +18,11 @@ from headcount.settings.deployment import Settings
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve HTTP until `stop` is set."""
-    core = core_endpoint(settings)
     api_settings = ApiSettings(
         site=site_of(settings),
-        broker_url=",".join(core.urls),
+        core=core_endpoint(settings),
         data=settings.data,
         partitions=settings.partitions,
-        user=core.user,
-        password=core.password,
         secret=secret_of(settings),
         open=settings.open,
         smallest_shown=settings.smallest_shown,

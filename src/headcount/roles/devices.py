@@ -7,37 +7,34 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from nats.aio.client import Client
-
 from headcount.broker import auth_service
 from headcount.broker.auth_service import GateSettings
 from headcount.devices import command_delivery
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messaging import scrub
-from headcount.messaging.connection import connected
+from headcount.messaging.connection import Connection, connected
 from headcount.messaging.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKET
 from headcount.privacy import erasure
 from headcount.roles.endpoints import core_endpoint, mqtt_addresses
 from headcount.roles.secret import secret_of
 from headcount.roles.server_config import rate_limits_of
 from headcount.settings.deployment import Settings
-from headcount.worker.snapshots import open_snapshots
+from headcount.worker.snapshots import Snapshots
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run the loops of the role until `stop` is set."""
     core = core_endpoint(settings)
-    async with connected(core, "headcount devices", stop) as client, asyncio.TaskGroup() as group:
-        for name, loop in _loops(settings, client).items():
+    async with connected(core, "headcount devices", stop) as connection, asyncio.TaskGroup() as group:
+        for name, loop in _loops(settings, connection).items():
             group.create_task(loop(stop), name=f"devices: {name}")
 
 
 def _loops(
-    settings: Settings, client: Client
+    settings: Settings, connection: Connection
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role; each ends when the event is set."""
-    js = client.jetstream(timeout=5)
     gate = GateSettings(
         settings.name,
         settings.core_addresses,
@@ -45,16 +42,14 @@ def _loops(
         direct=True,
         limits=rate_limits_of(settings),
     )
-
-    async def saved_seq(partition: int) -> int:
-        return await (await open_snapshots(js)).saved_seq(partition)
-
     # a core that lets no devices in needs no auth service: each of its brokers has its own
-    authenticate = {"auth service": partial(auth_service.run, gate, client)} if settings.devices else {}
+    authenticate = {"auth service": partial(auth_service.run, gate, connection)} if settings.devices else {}
     return authenticate | {
-        "pseudonym keys": PseudonymKeys(client, js).run,
-        "commands": partial(command_delivery.run, client, mqtt_addresses(settings)),
-        "one-time links": open_one_time_links(client, js, secret_of(settings)).run,
-        "scrub": partial(scrub.keep, client, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
-        "erasure": partial(erasure.run, client, secret_of(settings), settings.partitions, saved_seq),
+        "pseudonym keys": PseudonymKeys(connection).run,
+        "commands": partial(command_delivery.run, connection, mqtt_addresses(settings)),
+        "one-time links": open_one_time_links(connection, secret_of(settings)).run,
+        "scrub": partial(scrub.run, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
+        "erasure": partial(
+            erasure.run, connection, secret_of(settings), settings.partitions, Snapshots(connection).saved_seq
+        ),
     }

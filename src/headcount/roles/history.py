@@ -12,5 +12,5 @@ from headcount.settings.deployment import Settings
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Write the history until `stop` is set."""
-    async with connected(core_endpoint(settings), "headcount history", stop) as client:
-        await writer.run(client, settings.data, stop=stop)
+    async with connected(core_endpoint(settings), "headcount history", stop) as connection:
+        await writer.run(connection, settings.data, stop=stop)

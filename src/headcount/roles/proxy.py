@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headcount.messaging.unit_watch import watching
+from headcount.messaging.connection import connected
+from headcount.messaging.units import Units
 from headcount.proxy import balancer
 from headcount.proxy.address_bans import AddressBans, following
 from headcount.proxy.balancer import ProxyParts
@@ -32,7 +33,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     )
     apis = tuple(joined(address) for address in settings.api_addresses)
     bans, core = AddressBans(), core_endpoint(settings)
-    async with watching(core, "headcount proxy") as units, following(core, bans):
+    async with connected(core, "headcount proxy", wait=False) as connection, following(connection, bans):
+        units = Units(connection).table
         folder = settings.data / "proxy"
         proxy = ProxyParts(config, folder, units, apis, tls, settings.proxy.program, bans)
         await balancer.run(proxy, stop)

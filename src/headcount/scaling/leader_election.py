@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LeaderElection:
     """The election as one candidate sees it; every call raises LogError if NATS does not answer."""
 
     def __init__(
-        self, bucket: Bucket, name: str, ttl_s: float = TTL_S, clock: Callable[[], float] = time.monotonic
+        self, bucket: KvBucket, name: str, ttl_s: float = TTL_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take part under `name`, which must be unique to this process."""
         self._bucket = bucket

@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.errors import LogError, ScalingError, SettingsError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, Decision, KickRequest, ScalingState, ScalingTarget
-from headcount.messaging.connection import Endpoint, connected
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection, Endpoint, Message, connected
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
 from headcount.messaging.units import Units
 from headcount.runtime.supervisor import STOP_S
@@ -133,11 +130,8 @@ async def run_with(
 
 
 async def _scale(settings: ScaleSettings, deployment: Deployment, driver: Driver) -> None:
-    while True:
-        async with connected(deployment.log, "headcount scale") as nc:
-            await Scaler(settings, deployment, driver, nc).run()
-        # the server closed the connection for good
-        await asyncio.sleep(RETRY_INTERVAL_S)
+    async with connected(deployment.log, "headcount scale") as connection:
+        await Scaler(settings, deployment, driver, connection).run()
 
 
 @dataclass(slots=True)
@@ -165,14 +159,15 @@ class _RoleFleet:
 class Scaler:
     """Decides every period while it is the leader."""
 
-    def __init__(self, settings: ScaleSettings, deployment: Deployment, driver: Driver, nc: Client) -> None:
-        js = nc.jetstream(timeout=2)
+    def __init__(
+        self, settings: ScaleSettings, deployment: Deployment, driver: Driver, connection: Connection
+    ) -> None:
         self._settings = settings
         self._deployment = deployment
         self._driver = driver
-        self._nc = nc
-        self._bucket = Bucket(nc, js, UNIT_BUCKET)
-        self._units = Units(nc, js)
+        self._connection = connection
+        self._bucket = KvBucket(connection, UNIT_BUCKET)
+        self._units = Units(connection)
         self._name = f"{deployment.name}-{secrets.token_hex(3)}"
         self._election = LeaderElection(self._bucket, self._name, max(3 * settings.interval_s, 6.0))
         self._reports = ReportCollector()
@@ -188,9 +183,9 @@ class Scaler:
 
     async def run(self) -> None:
         """Scale until cancelled, or until the connection is closed; then resign as leader."""
-        await self._nc.subscribe(METRICS_SUBJECT, cb=self._receive)
+        await self._connection.subscribe(METRICS_SUBJECT, self._receive)
         try:
-            while not self._nc.is_closed:
+            while True:
                 began_s = time.monotonic()
                 await self._try_step()
                 await asyncio.sleep(max(self._settings.interval_s - (time.monotonic() - began_s), 0.1))
@@ -199,7 +194,7 @@ class Scaler:
                 async with asyncio.timeout(RESIGN_TIMEOUT_S):
                     await self._election.resign()
 
-    async def _receive(self, message: Msg) -> None:
+    async def _receive(self, message: Message) -> None:
         self._reports.receive(message.subject, message.data, time.monotonic())
 
     async def _try_step(self) -> None:
@@ -350,8 +345,8 @@ class Scaler:
     async def _kick(self, name: str, devices: int) -> None:
         request = msgspec.json.encode(KickRequest(devices, self._settings.interval_s))
         try:
-            await self._nc.request(KICK_SUBJECT.format(name=name), request, timeout=KICK_TIMEOUT_S)
-        except (nats.errors.Error, TimeoutError) as error:
+            await self._connection.request(KICK_SUBJECT.format(name=name), request, timeout_s=KICK_TIMEOUT_S)
+        except LogError as error:
             _log.warning("%s did not answer the request to disconnect %d devices: %r", name, devices, error)
 
     # --- publishing and storing --------------------------------------------------------------------------
@@ -372,10 +367,7 @@ class Scaler:
         )
         await self._units.tell_scaling(state)
         subject = STATE_SUBJECT.format(name=self._name)
-        try:
-            await self._nc.publish(subject, msgspec.json.encode(state))
-        except (nats.errors.Error, OSError) as error:
-            raise LogError(f"cannot publish {subject}: {error!r}") from error
+        await self._connection.publish(subject, msgspec.json.encode(state))
 
     async def _restore(self) -> None:
         """Read what the previous leader stored: the profile and its decisions."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nats.aio.client import Client
-
 from headcount.access.audit_log import AuditLog, AuditValue
 from headcount.access.roles import Caller
 from headcount.devices.pseudonym_keys import daily_pseudonym
 from headcount.messages.records import Device
 from headcount.messages.topics import Kind
+from headcount.messaging.connection import Connection
 
 Detail = Mapping[str, AuditValue]
 
@@ -18,7 +17,7 @@ Detail = Mapping[str, AuditValue]
 class AuditTrail:
     """Write audit entries; every method raises LogError if the entry cannot be stored."""
 
-    def __init__(self, client: Client, log: AuditLog) -> None:
+    def __init__(self, client: Connection, log: AuditLog) -> None:
         """Write to `log`; `client` reads the keys of the pseudonyms."""
         self._client = client
         self.log = log

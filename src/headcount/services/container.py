@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from nats.aio.client import Client
-
 from headcount.access.access_cache import AccessCache
 from headcount.access.audit_log import AuditLog
 from headcount.access.sessions import Sessions
@@ -14,7 +12,8 @@ from headcount.devices.commands import CommandStore
 from headcount.devices.one_time_links import OneTimeLinks
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from headcount.services.audit import AuditTrail
 from headcount.services.bans import BanService
@@ -29,7 +28,7 @@ from headcount.services.traces import TraceService
 class Services:
     """The operations on a deployment; built once per connection."""
 
-    def __init__(self, client: Client, secret: str, registry_cache: RegistryCache | None = None) -> None:
+    def __init__(self, client: Connection, secret: str, registry_cache: RegistryCache | None = None) -> None:
         """Use a connection with all rights.
 
         Args:
@@ -37,17 +36,16 @@ class Services:
             secret: the deployment's secret.
             registry_cache: answers lists of devices, where there is one.
         """
-        log = client.jetstream()
-        devices = Bucket(client, log, DEVICE_BUCKET)
+        devices = KvBucket(client, DEVICE_BUCKET)
         self.client = client
-        self.registry = Registry(devices, secret, Bucket(client, log, SEEN_BUCKET))
+        self.registry = Registry(devices, secret, KvBucket(client, SEEN_BUCKET))
         self.access_cache = AccessCache(client)
-        self.audit_log = AuditLog(client, log, secret)
+        self.audit_log = AuditLog(client, secret)
         self.audit = AuditTrail(client, self.audit_log)
         self.devices = DeviceService(self.registry, self.audit, registry_cache)
         self.provisioning = ProvisioningService(OneTimeLinks(devices, self.registry, secret), self.audit)
-        self.bans = BanService(BanList(Bucket(client, log, BAN_BUCKET)), self.registry, self.audit)
-        self.command_store = CommandStore(Bucket(client, log, COMMAND_BUCKET))
+        self.bans = BanService(BanList(KvBucket(client, BAN_BUCKET)), self.registry, self.audit)
+        self.command_store = CommandStore(KvBucket(client, COMMAND_BUCKET))
         self.commands = CommandService(self.command_store, self.registry, self.audit)
         self.token_store = Tokens(self.access_cache)
         self.tokens = TokenService(self.token_store, self.audit)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client
 
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
@@ -18,6 +17,7 @@ from headcount.history import queries
 from headcount.messages.records import Command, Device, Seen
 from headcount.messages.times import iso
 from headcount.messages.topics import partition_of
+from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import messages_of
 from headcount.services.access_history import AccessHistory
 from headcount.services.actors import DEVICE_OWNER
@@ -59,7 +59,7 @@ class PersonalDataService:
 
     def __init__(
         self,
-        client: Client,
+        client: Connection,
         registry: Registry,
         commands: CommandStore,
         traces: TraceService,
@@ -130,7 +130,7 @@ class PersonalDataService:
         await self._registry.remove(device.id)
 
     async def _pseudonyms(self, device: Device) -> dict[int, str]:
-        keys = PseudonymKeys(self._client, self._client.jetstream())
+        keys = PseudonymKeys(self._client)
         return await keys.pseudonyms_of(device.kind, device.id)
 
     async def _seen(self, device: Device) -> Seen | None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nats.aio.client import Client
-
 from headcount.access.audit_log import AuditValue
 from headcount.access.roles import Caller
 from headcount.devices.trace import device_state
@@ -19,6 +17,7 @@ from headcount.history import queries
 from headcount.history.queries import SLOT_S, Cell, StoredFix
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind, partition_of
+from headcount.messaging.connection import Connection
 from headcount.services.audit import AuditTrail, Detail
 from headcount.services.history import HistoryQueries
 
@@ -63,7 +62,7 @@ class PositionService:
 
     def __init__(
         self,
-        client: Client,
+        client: Connection,
         history: HistoryQueries,
         audit: AuditTrail,
         *,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nats.aio.client import Client
-
+from headcount.messaging.connection import Connection
 from headcount.privacy import retention_report
 from headcount.privacy.retention_report import Row
 
@@ -14,7 +13,7 @@ from headcount.privacy.retention_report import Row
 class RetentionService:
     """Report the age of stored data."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Connection) -> None:
         """Read the streams over a connection with all rights."""
         self._client = client
 

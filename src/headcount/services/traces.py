@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from nats.aio.client import Client
-
 from headcount.access.roles import Caller
 from headcount.counting.site import Site
 from headcount.devices.pseudonym_keys import PseudonymKeys
@@ -12,6 +10,7 @@ from headcount.devices.trace import DEFAULT_LIMIT, DeviceTrace, DeviceTracer, is
 from headcount.errors import UnknownDeviceError
 from headcount.messages.records import Device
 from headcount.messages.topics import ID, Kind
+from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import partitions_of_log
 from headcount.services.audit import AuditTrail, Detail
 
@@ -20,7 +19,12 @@ class TraceService:
     """Traces of a site's devices; every method raises LogError if the log does not answer."""
 
     def __init__(
-        self, client: Client, site: Site, registry: Registry, audit: AuditTrail, partitions: int | None = None
+        self,
+        client: Connection,
+        site: Site,
+        registry: Registry,
+        audit: AuditTrail,
+        partitions: int | None = None,
     ) -> None:
         """Trace over a connection; without `partitions`, their number is read from the log."""
         self._client = client
@@ -77,7 +81,7 @@ class TraceService:
     async def _trace(self, kind: Kind, id_: str, limit: int) -> DeviceTrace:
         if self._tracer is None:
             self._tracer = DeviceTracer(self._site, await self._partition_count())
-        keys = PseudonymKeys(self._client, self._client.jetstream())
+        keys = PseudonymKeys(self._client)
         names = await keys.pseudonyms_of(kind, id_)
         return await self._tracer.trace(self._client, kind, id_, limit=limit, names=names)
 

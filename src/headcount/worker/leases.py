@@ -14,10 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from nats.aio.client import Client
-from nats.js import JetStreamContext
 
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import LEASE_BUCKET
 
 #: A worker that says nothing for so long has lost its partitions.
@@ -60,9 +59,9 @@ class Table:
 class Leases:
     """The bucket as one worker uses it; every call raises LogError if the log doesn't answer."""
 
-    def __init__(self, nc: Client, js: JetStreamContext) -> None:
-        """Talk over this connection."""
-        self._bucket = Bucket(nc, js, LEASE_BUCKET)
+    def __init__(self, connection: Connection) -> None:
+        """Use this connection."""
+        self._bucket = KvBucket(connection, LEASE_BUCKET)
 
     async def speak(self, worker: str) -> None:
         """Say that a worker lives."""

@@ -12,11 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext
 
 from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import EARTH_RADIUS_M, Site
@@ -27,7 +22,7 @@ from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.times import TICK_S
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, TICK_SUBJECT
-from headcount.messaging.connection import Endpoint, connected
+from headcount.messaging.connection import Connection, Endpoint, Message, Subscription, connected
 from headcount.messaging.log_reader import LogReader, open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.runtime.tasks import cancel_all
@@ -35,7 +30,7 @@ from headcount.worker.assignment import assign
 from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
 from headcount.worker.partition import BATCH_ROWS, Partition
 from headcount.worker.publisher import Publisher, RetainedCounts
-from headcount.worker.snapshots import Snapshots, open_snapshots
+from headcount.worker.snapshots import Snapshots
 from headcount.worker.stats import Figures
 
 _log = logging.getLogger(__name__)
@@ -94,17 +89,15 @@ class Worker:
     epoch or were the same as theirs.
     """
 
-    def __init__(
-        self, settings: WorkerSettings, nc: Client, js: JetStreamContext, snapshots: Snapshots
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, connection: Connection) -> None:
         """Count over an open connection; see `run`."""
         self._settings = settings
-        self._nc = nc
-        self._snapshots = snapshots
-        self._leases = Leases(nc, js)
-        self._publisher = Publisher(nc, js)
+        self._connection = connection
+        self._snapshots = Snapshots(connection)
+        self._leases = Leases(connection)
+        self._publisher = Publisher(connection)
         self._zones = Zones(settings.site)
-        self._days = PseudonymKeys(nc, js)
+        self._days = PseudonymKeys(connection)
         self._pseudonyms = Pseudonyms(self._days.keys)
         self._disclosure = (
             Disclosure(settings.site, settings.smallest_shown, settings.public_key)
@@ -124,7 +117,7 @@ class Worker:
         """Read and count; a lost connection is made again, from where we are."""
         while True:
             try:
-                async with open_reader(self._settings.log, self._nc) as reader:
+                async with open_reader(self._settings.log, self._connection) as reader:
                     await self._read(reader)
             except LogError as error:
                 _log.warning("%s; trying again", error)
@@ -156,7 +149,7 @@ class Worker:
     def _check_heard(self, following: dict[int, _Held]) -> None:
         """The log's ticks are its heartbeat: without them our connection leads nowhere."""
         oldest_s = min((held.heard_s for held in following.values()), default=math.inf)
-        if time.monotonic() - oldest_s > SILENT_S and self._nc.is_connected:
+        if time.monotonic() - oldest_s > SILENT_S and self._connection.is_connected:
             raise LogError(f"nothing was heard of a partition for {SILENT_S:g} s")
 
     async def _work(self, held: _Held) -> None:
@@ -183,9 +176,9 @@ class Worker:
         """Write the log's clock into each partition that we count."""
         while True:
             await asyncio.sleep(TICK_S - time.time() % TICK_S + 0.001)
-            if self._nc.is_connected:
+            if self._connection.is_connected:
                 for number in list(self._held):
-                    await self._nc.publish(TICK_SUBJECT.format(partition=number))
+                    await self._connection.publish(TICK_SUBJECT.format(partition=number))
 
     # --- storing -----------------------------------------------------------------------------------
     async def keep_stored(self) -> None:
@@ -334,7 +327,7 @@ class Worker:
         revision = await self._snapshots.save(number, lease.epoch, partition.save(), saved.revision)
         if self._name != name:
             return
-        asked = await self._nc.subscribe(DEVICE_STATE_SUBJECT.format(partition=number), cb=self.answer)
+        asked = await self._connection.subscribe(DEVICE_STATE_SUBJECT.format(partition=number), self.answer)
         self._held[number] = _Held(partition, lease, asked, revision)
         _log.info("%s counts partition %d (epoch %d) after %d", name, number, lease.epoch, partition.seq)
 
@@ -349,9 +342,8 @@ class Worker:
     async def _drop(self, number: int) -> None:
         """Hold a partition no longer; the reading loop leaves it when it sees that."""
         held = self._held.pop(number, None)
-        if held is not None and self._nc.is_connected:
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await held.asked.unsubscribe()
+        if held is not None:
+            await held.asked.unsubscribe()
 
     async def keep_retained(self) -> None:
         """Keep the retained counts while we have partition 0: one worker does, and nobody is elected."""
@@ -359,7 +351,7 @@ class Worker:
         while True:
             if 0 in self._held:
                 await RetainedCounts(
-                    self._nc,
+                    self._connection,
                     settings.mqtt,
                     settings.site,
                     settings.partitions,
@@ -375,10 +367,10 @@ class Worker:
             await asyncio.sleep(FLUSH_S)
             lag = sum(held.partition.pending for held in self._held.values())
             report = self._figures.report(self._process, lag, len(self._held))
-            if self._nc.is_connected:
-                await self._nc.publish(f"metrics.count.{self._process}", msgspec.json.encode(report))
+            if self._connection.is_connected:
+                await self._connection.publish(f"metrics.count.{self._process}", msgspec.json.encode(report))
 
-    async def answer(self, message: Msg) -> None:
+    async def answer(self, message: Message) -> None:
         """Answer `ask.<p>` {"kind", "device"}: what is known of a device, `{}` if nothing is."""
         number = int(message.subject.rpartition(".")[2])
         question = msgspec.json.decode(message.data, type=dict[str, str])
@@ -439,7 +431,5 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     Raises:
         LogError: if the log has no bucket for snapshots.
     """
-    async with connected(settings.log, "headcount count", stop) as nc:
-        js = nc.jetstream(timeout=5)
-        worker = Worker(settings, nc, js, await open_snapshots(js))
-        await worker.run(stop)
+    async with connected(settings.log, "headcount count", stop) as connection:
+        await Worker(settings, connection).run(stop)

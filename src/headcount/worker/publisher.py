@@ -14,17 +14,13 @@ from itertools import cycle, islice
 
 import aiomqtt
 import msgspec
-import nats.errors
 import numpy as np
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 
 from headcount.counting.disclosure import Disclosure, as_public, on_grid
 from headcount.counting.fix_batch import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
-from headcount.errors import CertificateError, LogError
+from headcount.errors import CertificateError
 from headcount.messages.counts import (
     Event,
     Numbers,
@@ -44,6 +40,8 @@ from headcount.messages.topics import (
     HISTORY_SUBJECT,
     SITE_TOPIC,
 )
+from headcount.messaging.connection import Connection, Message
+from headcount.messaging.jetstream import append
 from headcount.messaging.mqtt_address import MqttAddress
 
 _log = logging.getLogger(__name__)
@@ -64,10 +62,9 @@ class Publisher:
     was stored all the same is recognised when it comes again, by an event's id or a row's sequence.
     """
 
-    def __init__(self, nc: Client, js: JetStreamContext) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Publish over this connection."""
-        self._nc = nc
-        self._js = js
+        self._connection = connection
         self._events: deque[tuple[Event, int]] = deque()
         self._batches: dict[int, deque[HistoryBatch]] = {}
 
@@ -80,7 +77,7 @@ class Publisher:
         """Tell counts; a newer one will come in any case, so nobody waits for an answer."""
         for count in counts:
             subject = COUNT_SUBJECT.format(partition=count.partition)
-            await self._nc.publish(subject, msgspec.msgpack.encode(count))
+            await self._connection.publish(subject, msgspec.msgpack.encode(count))
 
     def remember(self, events: list[Event], epoch: int) -> None:
         """Keep events of a partition of this epoch until `flush` has stored them."""
@@ -102,11 +99,8 @@ class Publisher:
         Raises:
             LogError: if the log doesn't take them; what it hasn't taken stays remembered.
         """
-        try:
-            await self._store_events()
-            await asyncio.gather(*map(self._store_batches, list(self._batches.values())))
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"the log takes nothing: {error!r}") from error
+        await self._store_events()
+        await asyncio.gather(*map(self._store_batches, list(self._batches.values())))
 
     async def _store_events(self) -> None:
         """Many at once, each acknowledged: a broker that dies in between may have any part of them."""
@@ -120,14 +114,16 @@ class Publisher:
     async def _store_event(self, event: Event, epoch: int) -> None:
         subject = EVENT_SUBJECT.format(site=event.site, zone=event.zone)
         headers = {"Nats-Msg-Id": event.id, EPOCH_HEADER: str(epoch)}
-        await self._js.publish(subject, msgspec.json.encode(event), ACK_TIMEOUT_S, headers=headers)
+        payload = msgspec.json.encode(event)
+        await append(self._connection, subject, payload, headers=headers, timeout_s=ACK_TIMEOUT_S)
 
     async def _store_batches(self, batches: deque[HistoryBatch]) -> None:
         """One partition's rows: in order, since a reader takes older ones after newer for a repetition."""
         while batches:
             batch = batches[0]
             subject = HISTORY_SUBJECT.format(partition=batch.partition)
-            await self._js.publish(subject, msgspec.msgpack.encode(batch), ACK_TIMEOUT_S)
+            payload = msgspec.msgpack.encode(batch)
+            await append(self._connection, subject, payload, timeout_s=ACK_TIMEOUT_S)
             if batches and batches[0] is batch:
                 batches.popleft()
 
@@ -137,7 +133,7 @@ class RetainedCounts:
 
     def __init__(
         self,
-        nc: Client,
+        connection: Connection,
         addresses: Sequence[MqttAddress],
         site: Site,
         partitions: int,
@@ -149,7 +145,7 @@ class RetainedCounts:
         With a `disclosure` the public's topics get what it makes of the counts, once a minute, and
         those of exact counts get the counts; without, the public's get the counts.
         """
-        self._nc = nc
+        self._connection = connection
         self._addresses = addresses
         self._site = site
         self._still = still
@@ -160,7 +156,7 @@ class RetainedCounts:
 
     async def run(self) -> None:
         """Publish; a lost connection is made again."""
-        subscription = await self._nc.subscribe("count.*", cb=self._add)
+        subscription = await self._connection.subscribe("count.*", self._add)
         try:
             for address in cycle(self._addresses):
                 if not self._still():
@@ -172,10 +168,9 @@ class RetainedCounts:
                     _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
                     await asyncio.sleep(RECONNECT_S)
         finally:
-            if self._nc.is_connected:
-                await subscription.unsubscribe()
+            await subscription.unsubscribe()
 
-    async def _add(self, message: Msg) -> None:
+    async def _add(self, message: Message) -> None:
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         if counts.site != self._site.id or counts.zones != len(self._site.zones):
             return

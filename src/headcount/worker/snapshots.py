@@ -11,19 +11,18 @@ import logging
 from dataclasses import dataclass
 
 import msgspec
-import nats.errors
-import nats.js.errors
 import pyarrow as pa
-from nats.js import JetStreamContext
-from nats.js.kv import KeyValue
 
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
+from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import SNAPSHOT_BUCKET
 
 _log = logging.getLogger(__name__)
 
 #: More than the largest message of the broker can't be saved; more partitions make smaller ones.
 MAX_BYTES = 8 * 1024 * 1024 - 4096
+_ANSWER_S = 5.0
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -44,10 +43,9 @@ class Snapshot:
 class Snapshots:
     """The newest saved state of each partition."""
 
-    def __init__(self, bucket: KeyValue, js: JetStreamContext) -> None:
-        """Use this bucket; see `open_snapshots`."""
-        self._bucket = bucket
-        self._js = js
+    def __init__(self, connection: Connection) -> None:
+        """Use this connection."""
+        self._bucket = KvBucket(connection, SNAPSHOT_BUCKET, timeout_s=_ANSWER_S)
 
     async def load(self, partition: int) -> Snapshot:
         """The newest state of a partition; one that is damaged counts as none.
@@ -55,20 +53,16 @@ class Snapshots:
         Raises:
             LogError: if the log doesn't answer.
         """
-        try:
-            entry = await self._bucket.get(f"p{partition}")
-        except nats.js.errors.KeyNotFoundError:
+        entry = await self._bucket.get(f"p{partition}")
+        if entry is None:
             return Snapshot(0, None, 0)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"snapshot of partition {partition}: the log doesn't answer: {error!r}") from error
-        revision = entry.revision or 0
         try:
-            stored = msgspec.msgpack.decode(entry.value or b"", type=_Stored)
+            stored = msgspec.msgpack.decode(entry.value, type=_Stored)
             raw = pa.decompress(stored.zstd, stored.raw_bytes, codec="zstd", asbytes=True)
         except (msgspec.MsgspecError, OSError, ValueError) as error:
             _log.warning("snapshot of partition %d is damaged (%s): counting from the log", partition, error)
-            return Snapshot(0, None, revision)
-        return Snapshot(stored.epoch, raw, revision)
+            return Snapshot(0, None, entry.revision)
+        return Snapshot(stored.epoch, raw, entry.revision)
 
     async def saved_seq(self, partition: int) -> int:
         """Up to which sequence of its log a partition's newest state goes; 0 where there is none.
@@ -97,12 +91,9 @@ class Snapshots:
                 f"takes {len(zstd)} bytes, more than {MAX_BYTES}; use more partitions",
             )
         value = msgspec.msgpack.encode(_Stored(epoch, len(state), zstd))
-        try:
-            newer = await self._bucket.update(f"p{partition}", value, last=revision)
-        except nats.js.errors.KeyWrongLastSequenceError as error:
-            raise SnapshotConflictError(f"of partition {partition}", "somebody saved a newer one") from error
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise LogError(f"snapshot of partition {partition}: not saved: {error!r}") from error
+        newer = await self._bucket.replace(f"p{partition}", value, revision)
+        if newer is None:
+            raise SnapshotConflictError(f"of partition {partition}", "another worker saved a newer one")
         if revision:
             await self._overwrite(revision)
         return newer
@@ -110,9 +101,9 @@ class Snapshots:
     async def _overwrite(self, revision: int) -> None:
         """Best effort: what is left is overwritten when somebody is erased, see `privacy.erasure`."""
         try:
-            await self._js.delete_msg(f"KV_{SNAPSHOT_BUCKET}", revision)
-        except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-            _log.debug("an older state isn't overwritten: %r", error)
+            await self._bucket.overwrite(revision)
+        except LogError as error:
+            _log.debug("an older state isn't overwritten: %s", error)
 
 
 def sequence_of(state: bytes) -> int:
@@ -121,15 +112,3 @@ def sequence_of(state: bytes) -> int:
         return int(msgspec.msgpack.decode(state)[0])
     except (msgspec.DecodeError, TypeError, ValueError, IndexError):
         return 0
-
-
-async def open_snapshots(js: JetStreamContext) -> Snapshots:
-    """The snapshots of the log that `js` talks to.
-
-    Raises:
-        LogError: if the bucket isn't there.
-    """
-    try:
-        return Snapshots(await js.key_value(SNAPSHOT_BUCKET), js)
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise LogError(f"the bucket {SNAPSHOT_BUCKET} isn't there: {error!r}") from error

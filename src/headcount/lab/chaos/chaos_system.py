@@ -8,17 +8,16 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import nats
-import nats.errors
-from nats.aio.client import Client
-
 from headcount.broker.nats_config import INTERNAL
-from headcount.errors import HeadcountError
+from headcount.errors import HeadcountError, LogError
+from headcount.messaging.connection import Connection, Endpoint, connected, connected_once
+from headcount.messaging.jetstream import stream_info
 from headcount.roles.secret import secret_of
 from headcount.runtime.ports import free_ports
 from headcount.runtime.processes import start_process
@@ -135,34 +134,21 @@ class ChaosSystem:
             async with asyncio.timeout(READY_S):
                 while True:
                     try:
-                        client = await self.connect(max_reconnect_attempts=0, allow_reconnect=False)
-                    except (nats.errors.Error, OSError, TimeoutError) as error:
+                        async with connected_once(self._core, "headcount prove") as connection:
+                            await stream_info(connection, "KV_LEASE", timeout_s=2.0)
+                            return
+                    except LogError as error:
                         problem = error
                         await asyncio.sleep(0.1)
-                        continue
-                    try:
-                        await client.jetstream(timeout=2).stream_info("KV_LEASE")
-                    except (nats.errors.Error, OSError, TimeoutError) as error:
-                        problem = error
-                        await asyncio.sleep(0.1)
-                    else:
-                        return
-                    finally:
-                        await client.close()
         raise HeadcountError(f"the broker doesn't come up: {problem!r}; its log is {self.broker.log}")
 
-    async def connect(self, **options: object) -> Client:
-        """A NATS client with all rights that comes back after every break."""
-        defaults: dict[str, object] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1}
-        return await nats.connect(
-            f"nats://127.0.0.1:{self.settings.nats_port}",
-            user=INTERNAL,
-            password=secret_of(self.settings),
-            name="headcount prove",
-            connect_timeout=2,
-            error_cb=_ignore,
-            **{**defaults, **options},
-        )
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection with all rights that comes back after every break."""
+        return connected(self._core, "headcount prove", retry_s=0.1)
+
+    @property
+    def _core(self) -> Endpoint:
+        return Endpoint((("127.0.0.1", self.settings.nats_port),), INTERNAL, secret_of(self.settings))
 
     async def join(self, number: int) -> None:
         """Start a worker."""

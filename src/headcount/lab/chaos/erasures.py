@@ -9,14 +9,13 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
 
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.errors import LogError
 from headcount.messages.fixes import Forget
 from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import append
 
 #: One each so many seconds, on average.
 EVERY_S = 2.0
@@ -48,11 +47,10 @@ def plan(seed: int, seconds: float) -> list[PlannedErasure]:
 
 
 async def forget_all(
-    client: Client, planned: Sequence[PlannedErasure], site: str, partitions: int, start_s: float
+    connection: Connection, planned: Sequence[PlannedErasure], site: str, partitions: int, start_s: float
 ) -> None:
     """Put a marker for each into the log, at its time or as soon after it as the log takes it."""
-    js = client.jetstream(timeout=ANSWER_S)
-    days = PseudonymKeys(client, js)
+    days = PseudonymKeys(connection)
     for one in planned:
         await asyncio.sleep(max(0.0, start_s + one.at_s - time.time()))
         subject = FORGET_SUBJECT.format(partition=partition_of(site, one.device, partitions))
@@ -60,7 +58,7 @@ async def forget_all(
             try:
                 names = await days.pseudonyms_of(one.kind, one.device)
                 marker = Forget(one.kind, {str(day): name for day, name in names.items()})
-                await js.publish(subject, msgspec.json.encode(marker), ANSWER_S)
+                await append(connection, subject, msgspec.json.encode(marker), timeout_s=ANSWER_S)
                 break
-            except (LogError, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+            except LogError:
                 await asyncio.sleep(RETRY_S)  # the broker is away

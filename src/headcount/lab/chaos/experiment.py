@@ -16,9 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from nats.aio.client import Client
-
-from headcount.errors import HeadcountError
+from headcount.errors import HeadcountError, LogError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
@@ -39,6 +37,8 @@ from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.small_disk import small_disk
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, load
 from headcount.messages.topics import HISTORY_STREAM
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import consumer_info
 from headcount.worker.leases import TTL_S
 
 PARTITIONS = (4, 8, 16)
@@ -175,17 +175,14 @@ class _ChaosRun:
         self._whole_s = plan.seconds * 1.2 + 15
 
     async def run(self, no_disk: str) -> ChaosResult:
-        client = await self._system.connect()
-        try:
-            heard = await listen(client)
+        async with self._system.connect() as connection:
+            heard = await listen(connection)
             await self._wait(lambda: heard.oldest(self._partitions) > 0, "the first counts", SETTLE_S)
             self._start_s = math.ceil(time.time())
-            applied = await self._under_fire(client, no_disk)
+            applied = await self._under_fire(connection, no_disk)
             settled_s = await self._settle(heard)
             end_s = time.time()
-            return await self._judge(client, heard, applied, settled_s, end_s)
-        finally:
-            await client.close()
+            return await self._judge(connection, heard, applied, settled_s, end_s)
 
     @property
     def _partitions(self) -> int:
@@ -194,7 +191,7 @@ class _ChaosRun:
     def _say(self, text: str, share: float, fault: Fault | None = None) -> None:
         self._tell(ChaosProgress(text, min(share, 1.0), fault))
 
-    async def _under_fire(self, client: Client, no_disk: str) -> list[AppliedFault]:
+    async def _under_fire(self, connection: Connection, no_disk: str) -> list[AppliedFault]:
         async with asyncio.TaskGroup() as group:
             happening = group.create_task(
                 apply_all(
@@ -208,7 +205,7 @@ class _ChaosRun:
             )
             showing = group.create_task(self._show(), name="show")
             forgetting = forget_all(
-                client,
+                connection,
                 plan(self._plan.seed, self._plan.seconds),
                 self._site,
                 self._partitions,
@@ -265,22 +262,27 @@ class _ChaosRun:
             ) from None
 
     async def _judge(
-        self, client: Client, heard: Observations, applied: list[AppliedFault], settled_s: float, end_s: float
+        self,
+        connection: Connection,
+        heard: Observations,
+        applied: list[AppliedFault],
+        settled_s: float,
+        end_s: float,
     ) -> ChaosResult:
         system = self._system
         self._say("stopping the workers", self._passed())
         for worker in system.workers.values():
             await worker.stop()
         dropped = await self._old_hours_gone(applied)
-        await self._history_is_read(client)
+        await self._history_is_read(connection)
         await system.history.stop()
         self._say("reading", self._passed())
-        log = await read_log(client, self._partitions)
-        events = await read_events(client)
+        log = await read_log(connection.client, self._partitions)
+        events = await read_events(connection.client)
         fixes, recorded = await asyncio.to_thread(read_history, system.data)
         evidence = Evidence(
             self._geojson,
-            await read_day_keys(client),
+            await read_day_keys(connection.client),
             settled_s,
             log,
             heard.reports,
@@ -330,14 +332,12 @@ class _ChaosRun:
             right &= not any(path.exists() for path in gone) and all(path.exists() for path in kept)
         return right
 
-    async def _history_is_read(self, client: Client) -> None:
+    async def _history_is_read(self, connection: Connection) -> None:
         """Wait until the writer of the history has fetched everything that is there for it."""
-        jetstream = client.jetstream(timeout=2)
 
         async def pending() -> int:
-            with contextlib.suppress(Exception):  # the consumer is made anew after each break
-                info = await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)
-                return info.num_pending or 0
+            with contextlib.suppress(LogError):  # the consumer is created again after each break
+                return (await consumer_info(connection, HISTORY_STREAM, CONSUMER, timeout_s=2.0)).num_pending
             return 1
 
         with contextlib.suppress(TimeoutError):  # what is missing will be a difference

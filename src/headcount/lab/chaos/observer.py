@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass, field
 
 import msgspec
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.messages.counts import PartitionCounts
+from headcount.messaging.connection import Connection, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +36,17 @@ class Observations:
         return min((self.newest.get(number, 0.0) for number in range(partitions)), default=0.0)
 
 
-async def listen(client: Client) -> Observations:
-    """Listen from now on, for as long as the client is open; what is said while it is cut off is missed."""
+async def listen(connection: Connection) -> Observations:
+    """Listen from now on, for as long as the connection is open; what is said while it is cut off is missed."""
     heard = Observations()
 
-    async def counts(message: Msg) -> None:
+    async def counts(message: Message) -> None:
         told = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         heard.reports.append(
             ObservedCounts(time.time(), told.partition, told.epoch, told.seq, told.at, told.values)
         )
         heard.newest[told.partition] = max(told.at, heard.newest.get(told.partition, 0.0))
 
-    await client.subscribe("count.*", cb=counts)
-    await client.flush()
+    await connection.subscribe("count.*", counts)
+    await connection.flush()
     return heard

@@ -25,7 +25,7 @@ from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.devices.registry import Registry
 from headcount.lab.figures.qos1_cost import PARTITIONS, PASSWORD
 from headcount.messaging.connection import Endpoint, connected
-from headcount.messaging.kv import Bucket
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import cpu_s_of
@@ -67,7 +67,7 @@ async def register(broker: Broker, number: int) -> list[Login]:
     """So many devices: their ids and secrets."""
     endpoint = Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, PASSWORD)
     async with connected(endpoint, "bench registry") as client:
-        registry = Registry(Bucket(client, client.jetstream(timeout=5), DEVICE_BUCKET), PASSWORD)
+        registry = Registry(KvBucket(client, DEVICE_BUCKET), PASSWORD)
         made = [await registry.add("s", "person") for _ in range(number)]
     return [(device.id, secret) for device, secret in made]
 

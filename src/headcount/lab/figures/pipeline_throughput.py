@@ -23,10 +23,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
-import nats
 import numpy as np
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
@@ -34,7 +31,8 @@ from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
 from headcount.messages.counts import PartitionCounts
-from headcount.messaging.connection import Endpoint
+from headcount.messaging.connection import Connection, Endpoint, Message, connected
+from headcount.messaging.jetstream import stream_info
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.loops import WorkerSettings, run
@@ -53,8 +51,8 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Client]]:
-    """A broker on free ports in a temporary folder, and a client with all rights."""
+async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Connection]]:
+    """A broker on free ports in a temporary folder, and a connection with all rights."""
     mqtt, ws, port = _free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         config = BrokerConfig(
@@ -66,16 +64,22 @@ async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Client]]:
             nats_port=port,
             partitions=partitions,
         )
-        async with Broker(config) as server:
-            client = await nats.connect(server.url, user=INTERNAL, password=PASSWORD)
-            try:
-                yield config, client
-            finally:
-                await client.close()
+        async with Broker(config), connected(endpoint_of(config), "pipeline figures") as connection:
+            yield config, connection
+
+
+def endpoint_of(config: BrokerConfig) -> Endpoint:
+    """Where the broker is."""
+    return Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD)
 
 
 async def fill(
-    config: BrokerConfig, client: Client, site: str, fixes: int, devices: int, rng: np.random.Generator
+    config: BrokerConfig,
+    connection: Connection,
+    site: str,
+    fixes: int,
+    devices: int,
+    rng: np.random.Generator,
 ) -> int:
     """Put fixes of walking people into the log as devices do: over MQTT, QoS 0. How many are there."""
     lat = LAT0 + rng.uniform(-0.006, 0.006, devices)
@@ -101,15 +105,14 @@ async def fill(
             print(f"\rfilling the log: {start:,} of {fixes:,}", end="", file=sys.stderr, flush=True)
     print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
     stored = -1
-    while stored != (stored := await _stored(client, config.partitions)):  # noqa: ASYNC110  nobody tells
+    while stored != (stored := await _stored(connection, config.partitions)):  # noqa: ASYNC110  nobody tells
         await asyncio.sleep(1)
     writer.close()
     return stored
 
 
-async def _stored(client: Client, partitions: int) -> int:
-    jetstream = client.jetstream(timeout=20)
-    infos = [await jetstream.stream_info(f"FIX_{number}") for number in range(partitions)]
+async def _stored(connection: Connection, partitions: int) -> int:
+    infos = [await stream_info(connection, f"FIX_{number}", timeout_s=20) for number in range(partitions)]
     return sum(info.state.messages for info in infos)
 
 
@@ -134,9 +137,11 @@ class StageTimer:
         return done / (time.perf_counter() - wall), done / (time.process_time() - cpu)
 
 
-async def read_only(endpoint: Endpoint, client: Client, partitions: int, fixes: int) -> tuple[float, float]:
+async def read_only(
+    endpoint: Endpoint, connection: Connection, partitions: int, fixes: int
+) -> tuple[float, float]:
     """Messages per second and CPU second of a reader that does nothing with them."""
-    async with open_reader(endpoint, client) as reader:
+    async with open_reader(endpoint, connection) as reader:
         for partition in range(partitions):
             await reader.follow(partition, 0)
         clock, seen = StageTimer(), 0
@@ -146,18 +151,18 @@ async def read_only(endpoint: Endpoint, client: Client, partitions: int, fixes: 
         return clock.rates(seen)
 
 
-async def nats_py(client: Client, fixes: int, seconds: float) -> float:
+async def nats_py(connection: Connection, fixes: int, seconds: float) -> float:
     """Messages per second of an ordinary subscriber: the official Python client, one partition's stream."""
     seen = 0
     done = asyncio.Event()
 
-    async def take(_: Msg) -> None:
+    async def take(_: Message) -> None:
         nonlocal seen
         seen += 1
         if seen >= fixes:
             done.set()
 
-    subscription = await client.jetstream().subscribe(
+    subscription = await connection.client.jetstream().subscribe(
         "fix.0.>", stream="FIX_0", ordered_consumer=True, cb=take
     )
     began = time.perf_counter()
@@ -169,7 +174,7 @@ async def nats_py(client: Client, fixes: int, seconds: float) -> float:
 
 
 async def counting(
-    endpoint: Endpoint, client: Client, partitions: int, fixes: int, seed: int
+    endpoint: Endpoint, connection: Connection, partitions: int, fixes: int, seed: int
 ) -> tuple[float, float]:
     """Fixes per second and CPU second from the log to counts: decoded, judged, counted, history rows made.
 
@@ -178,7 +183,7 @@ async def counting(
     site = campus(ZONES, seed)
     zones, names = Zones(site), Pseudonyms({})
     parts = [Partition(n, partitions, 1, site, zones, names) for n in range(partitions)]
-    async with open_reader(endpoint, client) as reader:
+    async with open_reader(endpoint, connection) as reader:
         for partition in parts:
             await reader.follow(partition.number, 0)
         clock, seen, warm, told = StageTimer(), 0, 0, time.perf_counter()
@@ -214,7 +219,7 @@ def _packet(topic: bytes, body: bytes) -> bytes:
 
 
 async def latency(
-    config: BrokerConfig, client: Client, rate: int, seconds: int, seed: int
+    config: BrokerConfig, connection: Connection, rate: int, seconds: int, seed: int
 ) -> tuple[float, float, float]:
     """Publish → count latency in seconds, p50 and p99, and the rate reached, in the running system.
 
@@ -224,7 +229,7 @@ async def latency(
     site = campus(ZONES, seed)
     settings = WorkerSettings(
         site,
-        Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD),
+        endpoint_of(config),
         [MqttAddress("127.0.0.1", config.mqtt_port, INTERNAL, PASSWORD)],
         config.partitions,
     )
@@ -232,12 +237,12 @@ async def latency(
     worker = asyncio.create_task(run(settings, stop))
     heard: list[tuple[float, int, int]] = []  # when heard, partition, how many are on site
 
-    async def hear(message: Msg) -> None:
+    async def hear(message: Message) -> None:
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
         heard.append((time.time(), counts.partition, int(values[0, 0, 0])))
 
-    await client.subscribe("count.*", cb=hear)
+    await connection.subscribe("count.*", hear)
     await asyncio.sleep(2)
     _, writer = await _mqtt(config, b"bench1")
     sent: list[float] = []
@@ -274,14 +279,14 @@ async def latency(
 async def measure(options: argparse.Namespace) -> None:
     """All three, each on a fresh broker."""
     rng = np.random.default_rng(options.seed)
-    async with broker(options.partitions) as (config, client):
-        endpoint = Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD)
+    async with broker(options.partitions) as (config, connection):
+        endpoint = endpoint_of(config)
         site = campus(ZONES, options.seed)
-        options.fixes = await fill(config, client, site.id, options.fixes, options.devices, rng)
+        options.fixes = await fill(config, connection, site.id, options.fixes, options.devices, rng)
         ratios = []
         for _ in range(options.repeat):
-            alone = await read_only(endpoint, client, options.partitions, options.fixes)
-            counted = await counting(endpoint, client, options.partitions, options.fixes, options.seed)
+            alone = await read_only(endpoint, connection, options.partitions, options.fixes)
+            counted = await counting(endpoint, connection, options.partitions, options.fixes, options.seed)
             ratios.append([mine / reader for mine, reader in zip(counted, alone, strict=True)])
             for what, reads, counts, ratio in zip(("", "CPU "), alone, counted, ratios[-1], strict=True):
                 print(
@@ -289,10 +294,10 @@ async def measure(options: argparse.Namespace) -> None:
                 )
         wall, cpu = np.median(ratios, axis=0)
         print(f"median ratio {wall:.2f}, of CPU time {cpu:.2f}")
-        ordinary = await nats_py(client, options.fixes // options.partitions, 5.0)
+        ordinary = await nats_py(connection, options.fixes // options.partitions, 5.0)
         print(f"an ordinary subscriber (nats-py, one partition) reads only {ordinary:,.0f}/s")
-    async with broker(options.partitions) as (config, client):
-        p50, p99, rate = await latency(config, client, options.rate, options.seconds, options.seed)
+    async with broker(options.partitions) as (config, connection):
+        p50, p99, rate = await latency(config, connection, options.rate, options.seconds, options.seed)
         print(f"publish → count at {rate:,.0f} fixes/s: p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
 
 

@@ -6,6 +6,7 @@ Registers them through an import, reads them whole, fills a copy in memory, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import statistics
 import sys
@@ -13,15 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import nats
-
 from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.devices.csv_table import export_devices, import_devices, parse_devices
 from headcount.devices.device_filter import DeviceFilter
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
-from headcount.messaging.kv import Bucket
+from headcount.messaging.connection import Endpoint, connected
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.runtime.ports import free_ports
 
@@ -39,9 +39,11 @@ async def measure(folder: Path, devices: int) -> None:
     config = BrokerConfig(
         data=folder, password=PASSWORD, mqtt_port=mqtt, ws_port=ws, nats_port=port, partitions=4
     )
-    async with Broker(config) as broker:
-        client = await nats.connect(broker.url, user=INTERNAL, password=PASSWORD)
-        bucket = Bucket(client, client.jetstream(), DEVICE_BUCKET)
+    async with Broker(config), contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(
+            connected(Endpoint((("127.0.0.1", port),), INTERNAL, PASSWORD), "registry figures")
+        )
+        bucket = KvBucket(connection, DEVICE_BUCKET)
         registry = Registry(bucket, PASSWORD)
         lines = [f"person,Person {n},group{n % 50},iotp/{n}" for n in range(devices)]
         text = "\n".join(["kind,label,groups,aliases", *lines])
@@ -61,7 +63,7 @@ async def measure(folder: Path, devices: int) -> None:
         before_mib = resident_mib()
         start_s = time.perf_counter()
         copy = RegistryCache()
-        keeping = asyncio.create_task(copy.run(lambda: client))
+        keeping = asyncio.create_task(copy.run(connection))
         await copy.ready.wait()
         took_s = time.perf_counter() - start_s
         print(
@@ -84,10 +86,8 @@ async def measure(folder: Path, devices: int) -> None:
         start_s = time.perf_counter()
         size = sum(map(len, export_devices(copy.all(), {})))
         print(f"export, {size / 2**20:.1f} MiB: {time.perf_counter() - start_s:.1f} s")
-        stream = await client.jetstream().stream_info(f"KV_{DEVICE_BUCKET}")
-        print(f"on disk: {stream.state.bytes / 2**20:.0f} MiB")
+        print(f"on disk: {(await bucket.info()).state.bytes / 2**20:.0f} MiB")
         keeping.cancel()
-        await client.close()
 
 
 if __name__ == "__main__":

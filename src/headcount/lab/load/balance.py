@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from nats.aio.client import Client
-
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
 from headcount.lab.chaos.chaos_system import RestartedRole
 from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
 from headcount.lab.load.population import FixMessage
 from headcount.lab.load.system_monitor import spread
-from headcount.messaging.connection import Endpoint, connected
+from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.messaging.units import Units
 from headcount.proxy.balancer import ProxyParts, opened
 from headcount.proxy.balancer import Role as Proxy
@@ -99,7 +97,7 @@ class _BalanceSetup:
 
     settings: Settings
     endpoint: Endpoint
-    client: Client
+    connection: Connection
     units: Units
     brokers: ProcessDriver
     port: int
@@ -119,15 +117,15 @@ async def _stand(folder: Path, way: BalanceAlgorithm) -> AsyncIterator[_BalanceS
     await core.start()
     try:
         async with (
-            _client(endpoint) as client,
+            _connection(endpoint) as connection,
             ProcessDriver(folder / "units", settings.environment(), DRAIN_S) as brokers,
         ):
-            units = Units(client, client.jetstream(timeout=2))
+            units = Units(connection)
             config = ProxyConfig(mqtt_port=public, ws_port=None, http_port=None, balance=way)
             async with opened(ProxyParts(config, folder / "proxy", units.table)) as proxy:
                 stepping = asyncio.create_task(_step(proxy), name="proxy")
                 try:
-                    yield _BalanceSetup(settings, endpoint, client, units, brokers, public)
+                    yield _BalanceSetup(settings, endpoint, connection, units, brokers, public)
                 finally:
                     await cancel_all([stepping])
     finally:
@@ -155,14 +153,14 @@ def _settings(folder: Path) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def _client(endpoint: Endpoint) -> AsyncIterator[Client]:
+async def _connection(endpoint: Endpoint) -> AsyncIterator[Connection]:
     """A connection to a core that is just starting."""
     until_s = time.monotonic() + SETTLE_S
     async with contextlib.AsyncExitStack() as opened_:
         while True:
             try:
-                client = await opened_.enter_async_context(connected(endpoint, "headcount bench"))
-                await Units(client, client.jetstream(timeout=2)).table()
+                connection = await opened_.enter_async_context(connected(endpoint, "headcount bench"))
+                await Units(connection).table()
             except LogError:
                 await opened_.aclose()
                 if time.monotonic() > until_s:
@@ -170,7 +168,7 @@ async def _client(endpoint: Endpoint) -> AsyncIterator[Client]:
                 await asyncio.sleep(0.2)
             else:
                 break
-        yield client
+        yield connection
 
 
 async def _step(proxy: Proxy) -> None:

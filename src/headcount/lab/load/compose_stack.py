@@ -10,14 +10,14 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nats.aio.client import Client
-
 from headcount.errors import HeadcountError
 from headcount.lab.load.up_system import connect, get
+from headcount.messaging.connection import Connection
 from headcount.runtime.ports import free_ports
 from headcount.settings.environment import process_environment
 
@@ -130,13 +130,13 @@ class ComposeStack:
         """Status and JSON of a path of the API; (0, None) when it doesn't answer."""
         return await asyncio.to_thread(get, f"http://127.0.0.1:{self._http_port}{path}")
 
-    async def connect(self) -> Client:
-        """A NATS client with all rights that comes back after every break."""
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection with all rights that comes back after every break."""
         core = self._containers(
             f"com.docker.compose.project={self._project}", "com.docker.compose.service=core"
         )
         address = core[0]["NetworkSettings"]["Networks"][f"{self._project}_inside"]["IPAddress"]
-        return await connect(address, 4222, self.secret)
+        return connect(address, 4222, self.secret)
 
     def roots(self) -> list[int]:
         """The first process of each container."""

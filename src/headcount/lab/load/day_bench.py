@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from nats.aio.client import Client
 
 from headcount.errors import HeadcountError, LogError
 from headcount.lab.load.compose_stack import ComposeStack
@@ -27,6 +26,7 @@ from headcount.lab.load.sender_process import SenderOrders, SenderReport
 from headcount.lab.load.system_monitor import SystemMonitor, SystemSample
 from headcount.lab.load.up_system import UpSystem
 from headcount.lab.load.verification import FixKey, Verification, read_fix_keys, verify_day
+from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
 from headcount.runtime.processes import stop_with_parent
 from headcount.sites.files import bundled_site
@@ -121,12 +121,8 @@ async def run_day(plan: DayPlan, fleet: Fleet, tell: Tell) -> DayRun:
             system = ComposeStack(folder, site, PARTITIONS, environment)
         else:
             system = UpSystem(folder, site, PARTITIONS, arguments(), environment)
-        async with system:
-            client = await system.connect()
-            try:
-                return await _DayBench(plan, fleet, system, client, geojson, tell).run()
-            finally:
-                await client.close()
+        async with system, system.connect() as connection:
+            return await _DayBench(plan, fleet, system, connection, geojson, tell).run()
 
 
 @contextlib.asynccontextmanager
@@ -147,7 +143,7 @@ class _DayBench:
     plan: DayPlan
     fleet: Fleet
     system: UpSystem | ComposeStack
-    client: Client
+    connection: Connection
     geojson: dict[str, Any]
     tell: Tell
     start_s: float = 0.0
@@ -169,7 +165,7 @@ class _DayBench:
             lambda message: self.probed.add((message.kind, message.device, message.t_ms)),
         )
         await self._brokers()
-        await probes.listen(self.client)
+        await probes.listen(self.connection)
         self.start_s = time.time() + BEFORE_S
         end_s = self.start_s + plan.seconds
         watch = SystemMonitor(system.roots)
@@ -178,7 +174,7 @@ class _DayBench:
             for part in range(math.ceil(plan.devices / DEVICES_OF_PROCESS))
         ]
         async with asyncio.TaskGroup() as group:
-            group.create_task(watch.run(self.client, self.start_s, end_s + AFTER_S), name="watch")
+            group.create_task(watch.run(self.connection, self.start_s, end_s + AFTER_S), name="watch")
             group.create_task(probes.run(self.start_s, end_s), name="probes")
             group.create_task(self._show(watch), name="show")
             for part, file in enumerate(files):
@@ -187,7 +183,7 @@ class _DayBench:
         acknowledged = read_fix_keys(files) | self.probed
         judgement = await verify_day(
             system,
-            self.client,
+            self.connection,
             probes.heard,
             self.geojson,
             acknowledged,
@@ -201,7 +197,7 @@ class _DayBench:
     async def _brokers(self) -> None:
         """Wait until as many brokers are there as the day begins with."""
         wanted = self.plan.most if self.fleet == "fixed" else 1
-        units = Units(self.client, self.client.jetstream(timeout=2))
+        units = Units(self.connection)
         try:
             async with asyncio.timeout(READY_S):
                 while True:

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from headcount.lab.chaos.observer import Observations, ObservedCounts
 from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
@@ -27,6 +25,8 @@ from headcount.lab.load.population import FixMessage
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, partition_of
+from headcount.messaging.connection import Connection
+from headcount.messaging.connection import Message as Received
 
 #: Connections of probes; each has some partitions.
 CONNECTIONS = 8
@@ -94,11 +94,11 @@ class LatencyProbes:
             (f"probe-{number}" for number in itertools.count()),
         )
 
-    async def listen(self, client: Client) -> None:
+    async def listen(self, connection: Connection) -> None:
         """Hear all counts from now on."""
         decode = msgspec.msgpack.Decoder(PartitionCounts).decode
 
-        async def hear(message: Msg) -> None:
+        async def hear(message: Received) -> None:
             told = decode(message.data)
             now_s = time.time()
             self.heard.reports.append(
@@ -108,8 +108,8 @@ class LatencyProbes:
             count = int(np.frombuffer(told.values, "<i4", 1, 32 * self._zone)[0])
             self._of[told.partition].hear(now_s, told.at, count, self._hold_s)
 
-        await client.subscribe("count.*", cb=hear)
-        await client.flush()
+        await connection.subscribe("count.*", hear)
+        await connection.flush()
 
     async def run(self, start_s: float, until_s: float) -> None:
         """Connect now, send probes from then until then (Unix seconds), and stay until all is acknowledged."""

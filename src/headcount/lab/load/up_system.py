@@ -11,16 +11,15 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import nats
-from nats.aio.client import Client
-
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.lab.load.process_usage import parts
+from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import all_processes
 from headcount.runtime.processes import ChildProcess, start_process
@@ -121,26 +120,18 @@ class UpSystem:
         """The deployment's secret."""
         return (self.data / "secret").read_text().strip()
 
-    async def connect(self) -> Client:
-        """A NATS client with all rights that comes back after every break."""
-        return await connect("127.0.0.1", self.ports["nats"], self.secret)
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection with all rights that comes back after every break."""
+        return connect("127.0.0.1", self.ports["nats"], self.secret)
 
 
 def _some_run(pids: Sequence[int]) -> bool:
     return any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-async def connect(host: str, port: int, secret: str) -> Client:
-    """A NATS client with all rights that comes back after every break."""
-    return await nats.connect(
-        f"nats://{host}:{port}",
-        user=INTERNAL,
-        password=secret,
-        name="headcount bench",
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.2,
-        pending_size=64 * 2**20,
-    )
+def connect(host: str, port: int, secret: str) -> AbstractAsyncContextManager[Connection]:
+    """A connection with all rights that comes back after every break."""
+    return connected(Endpoint(((host, port),), INTERNAL, secret), "headcount bench", retry_s=0.2)
 
 
 def get(url: str) -> tuple[int, Any]:

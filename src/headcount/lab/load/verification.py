@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import nats.errors
-from nats.aio.client import Client
-
 from headcount.adapters.device_aliases import Names
 from headcount.adapters.translator import DURABLE
 from headcount.devices.registry_cache import RegistryCache
-from headcount.errors import HeadcountError
+from headcount.errors import HeadcountError, LogError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.independent_reader import (
@@ -30,6 +27,8 @@ from headcount.lab.chaos.observer import Observations
 from headcount.lab.load.compose_stack import ComposeStack
 from headcount.lab.load.up_system import UpSystem
 from headcount.messages.topics import FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM, Kind
+from headcount.messaging.connection import Connection
+from headcount.messaging.jetstream import consumer_info, stream_info
 
 SETTLE_S = 60.0
 #: What was told is stored within a second; some more for a busy machine.
@@ -88,7 +87,7 @@ def lost(acknowledged: set[FixKey], log: Iterable[PartitionLog], names: Names) -
 
 async def verify_day(
     system: UpSystem | ComposeStack,
-    client: Client,
+    connection: Connection,
     heard: Observations,
     geojson: dict[str, Any],
     acknowledged: set[FixKey],
@@ -100,34 +99,33 @@ async def verify_day(
         HeadcountError: the system doesn't come to rest.
     """
     tell("settling")
-    await _drained(client, FOREIGN_STREAM, DURABLE)
+    await _drained(connection, FOREIGN_STREAM, DURABLE)
     until_s = time.time() + 0.5
     await _until(lambda: heard.oldest(system.partitions) > until_s, "fresh counts at the end")
     settled_s = min(heard.newest.values())
     await asyncio.sleep(STORED_S)
     tell("reading the log")
-    await _drained(client, HISTORY_STREAM, CONSUMER, unwritten=True)
+    await _drained(connection, HISTORY_STREAM, CONSUMER, unwritten=True)
     data = await system.written_history()
-    log = await read_log(client, system.partitions)
-    events = await read_events(client)
+    log = await read_log(connection.client, system.partitions)
+    events = await read_events(connection.client)
     fixes, recorded = await asyncio.to_thread(read_history, data)
     reports = [report for report in heard.reports if report.at <= settled_s]
     recorded = [row for row in recorded if row.at <= settled_s]
-    keys = await read_day_keys(client)
+    keys = await read_day_keys(connection.client)
     evidence = Evidence(geojson, keys, settled_s, log, reports, events, fixes, recorded, {})
     tell("comparing")
     comparison = await asyncio.to_thread(compare, evidence)
-    stored = await _stored(client, system.partitions, data, sum(len(partition.rows) for partition in log))
+    stored = await _stored(connection, system.partitions, data, sum(len(partition.rows) for partition in log))
     return Verification(
         comparison, len(acknowledged), lost(acknowledged, log, Names(system.secret, RegistryCache())), stored
     )
 
 
-async def _stored(client: Client, partitions: int, data: Path, fixes: int) -> StoredBytes:
+async def _stored(connection: Connection, partitions: int, data: Path, fixes: int) -> StoredBytes:
     """Bytes of the log, the workers' ticks included, and of the history."""
-    jetstream = client.jetstream(timeout=5)
     streams = [
-        await jetstream.stream_info(FIX_STREAM.format(partition=number)) for number in range(partitions)
+        await stream_info(connection, FIX_STREAM.format(partition=number)) for number in range(partitions)
     ]
     files = (data / "history").rglob("*.parquet")
     return StoredBytes(
@@ -135,16 +133,15 @@ async def _stored(client: Client, partitions: int, data: Path, fixes: int) -> St
     )
 
 
-async def _drained(client: Client, stream: str, consumer: str, *, unwritten: bool = False) -> None:
+async def _drained(connection: Connection, stream: str, consumer: str, *, unwritten: bool = False) -> None:
     """Wait until a consumer has fetched all that is there and, unless `unwritten`, acknowledged it."""
-    jetstream = client.jetstream(timeout=5)
 
     async def left() -> int:
         try:
-            info = await jetstream.consumer_info(stream, consumer)
-        except (nats.errors.Error, OSError, TimeoutError):
+            info = await consumer_info(connection, stream, consumer)
+        except LogError:
             return 1
-        return (info.num_pending or 0) + (0 if unwritten else info.num_ack_pending or 0)
+        return info.num_pending + (0 if unwritten else info.num_ack_pending)
 
     with contextlib.suppress(TimeoutError):  # what is missing will be a difference
         async with asyncio.timeout(SETTLE_S):

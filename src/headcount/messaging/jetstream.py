@@ -1,0 +1,412 @@
+"""JetStream: requests to its API, messages stored with an answer, stored messages read back.
+
+nats-py's own calls neither know every field of a stream's configuration nor read many messages with one
+request, so the API is used as it is: JSON on `$JS.API.…` (docs/decisions).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext
+
+from headcount.errors import (
+    JetStreamError,
+    LogError,
+    LogUnavailableError,
+    MessageNotFoundError,
+    NoRespondersError,
+    StreamExistsError,
+    StreamNotFoundError,
+    WrongRevisionError,
+)
+from headcount.messaging.connection import Connection, Message, log_errors
+
+ANSWER_S = 5.0
+NS = 10**9
+#: The server deletes a temporary consumer that is not read for this long.
+IDLE_S = 30
+_PAGE = 1000
+_ERRORS: dict[int, type[LogError]] = {
+    10037: MessageNotFoundError,
+    10043: MessageNotFoundError,  # none of that sequence
+    10057: MessageNotFoundError,  # deleted
+    10059: StreamNotFoundError,
+    10014: StreamNotFoundError,  # consumer
+    10058: StreamExistsError,
+    10071: WrongRevisionError,  # of what is stored
+    10164: WrongRevisionError,  # of what is about to be, with three replicas
+    10005: LogUnavailableError,  # too few nodes for the replicas
+    10008: LogUnavailableError,  # no leader
+    10009: LogUnavailableError,  # no leader of the cluster
+    10023: LogUnavailableError,  # too few resources, while a node is still missing
+    10118: LogUnavailableError,  # the stream has no leader
+}
+#: The end of a batch of direct reads; nothing found; more than 1024 subjects match.
+_END, _NONE, TOO_MANY = "204", "404", "413"
+_NO_RESPONDERS = "503"
+
+
+class _Problem(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    error: _Problem | None = None
+
+
+class _PubAck(msgspec.Struct):
+    seq: int
+
+
+class StreamState(msgspec.Struct):
+    """What a stream holds."""
+
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    num_subjects: int = 0
+
+
+class StreamInfo(msgspec.Struct):
+    """Configuration and state of a stream, and the server's time."""
+
+    config: dict[str, Any]
+    state: StreamState
+    ts: str
+
+    @property
+    def now_s(self) -> float:
+        """The server's time, by the clock that stamps the messages (Unix seconds)."""
+        return _unix_ns(self.ts) / NS
+
+
+class _Sequences(msgspec.Struct):
+    stream_seq: int = 0
+
+
+class ConsumerInfo(msgspec.Struct):
+    """How far a consumer is."""
+
+    name: str
+    num_pending: int = 0
+    num_ack_pending: int = 0
+    ack_floor: _Sequences = msgspec.field(default_factory=_Sequences)
+
+    @property
+    def acknowledged(self) -> int:
+        """The sequence up to which all messages are acknowledged; 0 where none is."""
+        return self.ack_floor.stream_seq
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message of a stream; from a consumer with the number and the reply subject of its delivery."""
+
+    subject: str
+    data: bytes
+    sequence: int
+    stored_ns: int  # Unix nanoseconds, by the server's clock
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delivery: int = 0
+    pending: int = 0  # messages that the consumer has yet to deliver
+    reply: str = ""
+
+    @property
+    def stored_s(self) -> float:
+        """When it was stored (Unix seconds)."""
+        return self.stored_ns // NS + self.stored_ns % NS / NS
+
+
+# --- requests and storing -----------------------------------------------------------------------------
+async def request(
+    connection: Connection, call: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = ANSWER_S
+) -> dict[str, Any]:
+    """The answer to one request of JetStream's API, such as `STREAM.INFO.FIX_0`.
+
+    Raises:
+        LogUnavailableError: no answer, or no leader.
+        MessageNotFoundError, StreamNotFoundError, StreamExistsError, JetStreamError: refused.
+    """
+    payload = b"" if body is None else msgspec.json.encode(body)
+    answer = await connection.request(f"$JS.API.{call}", payload, timeout_s=timeout_s)
+    check_answer(call, answer)
+    decoded: dict[str, Any] = msgspec.json.decode(answer)
+    return decoded
+
+
+def check_answer(call: str, answer: bytes) -> None:
+    """Raise the error that an answer holds; see `request`."""
+    problem = msgspec.json.decode(answer, type=_Answer).error
+    if problem is None:
+        return
+    text = f"JetStream refuses {call}: {problem.description}"
+    raise _ERRORS[problem.err_code](text) if problem.err_code in _ERRORS else JetStreamError(text)
+
+
+async def append(
+    connection: Connection,
+    subject: str,
+    payload: bytes,
+    *,
+    headers: dict[str, str] | None = None,
+    timeout_s: float = ANSWER_S,
+) -> int:
+    """Store a message in the stream of its subject; its sequence there.
+
+    Raises:
+        WrongRevisionError: a header names an expected sequence, and the stream has another one.
+        LogError: it isn't known to be stored.
+    """
+    answer = await connection.request_message(subject, payload, timeout_s=timeout_s, headers=headers)
+    check_answer(subject, answer.data)
+    return msgspec.json.decode(answer.data, type=_PubAck).seq
+
+
+async def stream_names(connection: Connection, *, timeout_s: float = ANSWER_S) -> list[str]:
+    """The names of all streams."""
+    names: list[str] = []
+    while True:
+        page = await request(connection, "STREAM.NAMES", {"offset": len(names)}, timeout_s=timeout_s)
+        names += page.get("streams") or []
+        if len(names) >= page["total"] or not page.get("streams"):
+            return names
+
+
+async def stream_info(connection: Connection, stream: str, *, timeout_s: float = ANSWER_S) -> StreamInfo:
+    """Configuration and state of a stream."""
+    return msgspec.convert(
+        await request(connection, f"STREAM.INFO.{stream}", timeout_s=timeout_s), StreamInfo
+    )
+
+
+async def consumer_info(
+    connection: Connection, stream: str, consumer: str, *, timeout_s: float = ANSWER_S
+) -> ConsumerInfo:
+    """State of a consumer.
+
+    Raises:
+        StreamNotFoundError: there is no such consumer.
+    """
+    answer = await request(connection, f"CONSUMER.INFO.{stream}.{consumer}", timeout_s=timeout_s)
+    return msgspec.convert(answer, ConsumerInfo)
+
+
+# --- single messages and pages of them ----------------------------------------------------------------
+async def get_message(
+    connection: Connection, stream: str, query: Mapping[str, Any], *, timeout_s: float = ANSWER_S
+) -> StoredMessage | None:
+    """The message with a sequence (`seq`) or the last one of a subject (`last_by_subj`); None: there is none.
+
+    The leader of the stream answers, so what has just been stored is found.
+    """
+    try:
+        answer = await request(connection, f"STREAM.MSG.GET.{stream}", query, timeout_s=timeout_s)
+    except MessageNotFoundError:
+        return None
+    found = answer["message"]
+    data = base64.b64decode(found.get("data", ""))
+    return StoredMessage(found["subject"], data, found["seq"], _unix_ns(found["time"]))
+
+
+async def delete_message(
+    connection: Connection, stream: str, sequence: int, *, timeout_s: float = ANSWER_S
+) -> bool:
+    """Overwrite a message on disk and remove it; False: it was gone already."""
+    body = {"seq": sequence, "no_erase": False}
+    try:
+        await request(connection, f"STREAM.MSG.DELETE.{stream}", body, timeout_s=timeout_s)
+    except MessageNotFoundError:
+        return False
+    return True
+
+
+async def direct_get(
+    connection: Connection, stream: str, query: Mapping[str, Any], *, timeout_s: float = ANSWER_S
+) -> tuple[list[StoredMessage], int, str]:
+    """Messages that any replica of a stream has, so the newest may be missing.
+
+    Args:
+        connection: to the core.
+        stream: one with `allow_direct`.
+        query: `multi_last`: subjects of which the last message is wanted; or `next_by_subj`, `seq` and `batch`.
+        timeout_s: for each message.
+
+    Returns:
+        The messages, how many more match, and the server's status, TOO_MANY in place of some.
+    """
+    found: list[StoredMessage] = []
+    async with connection.inbox() as inbox:
+        subject = f"$JS.API.DIRECT.GET.{stream}"
+        await connection.publish(subject, msgspec.json.encode(query), reply=inbox.subject)
+        while True:
+            message = await inbox.next(timeout_s)
+            headers = message.headers or {}
+            status = headers.get("Status")
+            if not status:
+                found.append(_direct(message, headers))
+            elif status in {_END, _NONE, TOO_MANY}:
+                return found, int(headers.get("Nats-Num-Pending", 0)), status
+            elif status == _NO_RESPONDERS:
+                raise NoRespondersError(f"{subject}: nothing answers there")
+            else:
+                raise JetStreamError(f"JetStream refuses {subject}: {headers}")
+
+
+async def direct_scan(
+    connection: Connection,
+    stream: str,
+    subject: str,
+    *,
+    first: int = 1,
+    last: int | None = None,
+    page: int = _PAGE,
+    timeout_s: float = ANSWER_S,
+) -> AsyncIterator[StoredMessage]:
+    """All messages on `subject`, which may have wildcards, from one sequence to another in order."""
+    more = 1
+    while more and (last is None or first <= last):
+        batch = page if last is None else min(page, last - first + 1)
+        query = {"next_by_subj": subject, "seq": first, "batch": batch}
+        found, more, _ = await direct_get(connection, stream, query, timeout_s=timeout_s)
+        for message in found:
+            first = message.sequence + 1
+            if last is not None and message.sequence > last:
+                return
+            yield message
+        more = more if found else 0
+
+
+async def direct_last(
+    connection: Connection, stream: str, subject: str, *, timeout_s: float = ANSWER_S
+) -> StoredMessage | None:
+    """The last message on one subject that any replica of a stream has; None: there is none."""
+    body = msgspec.json.encode({"last_by_subj": subject})
+    call = f"$JS.API.DIRECT.GET.{stream}"
+    message = await connection.request_message(call, body, timeout_s=timeout_s)
+    headers = message.headers or {}
+    if headers.get("Status") == _NONE:
+        return None
+    if "Status" in headers:
+        raise JetStreamError(f"JetStream refuses {call}: {headers}")
+    return _direct(message, headers)
+
+
+def _direct(message: Message, headers: Mapping[str, str]) -> StoredMessage:
+    stored_ns = _unix_ns(headers["Nats-Time-Stamp"])
+    return StoredMessage(
+        headers["Nats-Subject"], message.data, int(headers["Nats-Sequence"]), stored_ns, headers
+    )
+
+
+# --- consumers ----------------------------------------------------------------------------------------
+def delivered(message: Message) -> StoredMessage:
+    """A message that a consumer has delivered.
+
+    Its reply subject is `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`;
+    a domain and an account may stand before the stream, and a random word at the end.
+    """
+    parts = message.reply.split(".")
+    at = 5 if len(parts) == 9 else 7
+    sequence, delivery, stored_ns, pending = map(int, parts[at : at + 4])
+    return StoredMessage(
+        message.subject,
+        message.data,
+        sequence,
+        stored_ns,
+        message.headers or {},
+        delivery,
+        pending,
+        message.reply,
+    )
+
+
+async def acknowledge(connection: Connection, message: StoredMessage) -> None:
+    """Acknowledge what a consumer has delivered, without waiting for an answer."""
+    await connection.publish(message.reply, b"+ACK")
+
+
+class PullConsumer:
+    """A consumer of a stream, read in batches; see `pull_consumer`."""
+
+    def __init__(self, subscription: JetStreamContext.PullSubscription, pending: int) -> None:
+        """Read through a subscription; `pending` messages were there when the consumer was created."""
+        self.pending = pending
+        self._subscription = subscription
+
+    async def fetch(self, limit: int, within_s: float) -> list[StoredMessage]:
+        """Up to `limit` messages as soon as there is one; none where none came in time."""
+        try:
+            messages = await self._subscription.fetch(limit, timeout=within_s)
+        except nats.js.errors.APIError as error:
+            raise JetStreamError(f"JetStream refuses a fetch: {error!r}") from error
+        except TimeoutError:
+            return []
+        except (nats.errors.Error, OSError) as error:
+            raise LogUnavailableError(f"a consumer doesn't answer: {error!r}") from error
+        return [delivered(message) for message in messages]
+
+
+@contextlib.asynccontextmanager
+async def pull_consumer(
+    connection: Connection, stream: str, config: Mapping[str, Any], *, timeout_s: float = ANSWER_S
+) -> AsyncIterator[PullConsumer]:
+    """A consumer with this configuration, as JetStream's API takes it (times in nanoseconds).
+
+    One without `durable_name` is in the memory of one server, acknowledges nothing, and is deleted at the end.
+    """
+    durable = config.get("durable_name")
+    call = f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" if durable else f"CONSUMER.CREATE.{stream}"
+    temporary = {
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": IDLE_S * NS,
+    }
+    wanted = {**({} if durable else temporary), **config}
+    answer = await request(connection, call, {"stream_name": stream, "config": wanted}, timeout_s=timeout_s)
+    info = msgspec.convert(answer, ConsumerInfo)
+    with log_errors(f"consumer of {stream}"):
+        jetstream = connection.client.jetstream(timeout=timeout_s)
+        subscription = await jetstream.pull_subscribe_bind(info.name, stream)
+    try:
+        yield PullConsumer(subscription, info.num_pending)
+    finally:
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, LogError):
+            await subscription.unsubscribe()
+            if not durable:
+                await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{info.name}")
+
+
+async def read(
+    connection: Connection, stream: str, subjects: list[str], *, page: int = 500, timeout_s: float = 10.0
+) -> AsyncIterator[StoredMessage]:
+    """The messages of a stream whose subjects match, in order; those stored while this reads may be missing."""
+    async with pull_consumer(
+        connection, stream, {"filter_subjects": subjects}, timeout_s=timeout_s
+    ) as consumer:
+        pending = consumer.pending
+        while pending > 0:
+            found = await consumer.fetch(min(pending, page), timeout_s)
+            if not found:
+                raise LogUnavailableError(f"{stream}: the core stopped sending its messages")
+            for message in found:
+                pending = message.pending
+                yield message
+
+
+def _unix_ns(stamp: str) -> int:
+    """RFC 3339 in UTC with up to nine decimals as Unix nanoseconds."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * NS + int(f"{fraction:0<9}"[:9])
