@@ -148,7 +148,7 @@ def http() -> str:
     for path, item in api["paths"].items():
         for method, operation in item.items():
             parts += [f"## {method.upper()} {path}", *operation_of(operation)]
-    parts += ["## Shapes", *shapes(api["components"]["schemas"])]
+    parts += ["## Schemas", *shapes(api["components"]["schemas"])]
     parts += [
         "## Problems",
         (

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headcount.api.schemas import personal
+from headcount.api.schemas.commands import CommandListResponse, CommandResponse
+from headcount.api.schemas.traces import TraceResponse
 from person_fixture import LIBRARY, open_people
 
 REASON = {"headcount-reason": "why is this phone not counted, ticket 12"}
@@ -28,9 +29,9 @@ def test_given_seen_withdrawn(tmp_path: Path) -> None:
             ):
                 answer = await http.post(path, json=body, headers=operator)
                 assert answer.status_code == 201, answer.text
-                assert personal.CommandShape.model_validate(answer.json()).state == "queued"
+                assert CommandResponse.model_validate(answer.json()).state == "queued"
             found = (await http.get(path, headers=operator)).json()
-            commands = personal.CommandsShape.model_validate(found).commands
+            commands = CommandListResponse.model_validate(found).commands
             assert [each.command for each in commands] == ["message", "pause", "report", "interval"]
             one = f"{path}/{commands[0].id}"
             assert (await http.get(one, headers=operator)).json() == found["commands"][0]
@@ -139,7 +140,7 @@ def test_trace(tmp_path: Path) -> None:
             for n in range(3):
                 await people.fix(phone, time.time() - 30 + n, *LIBRARY, acc=8.0)
             answer = await people.api.get(f"{path}?limit=2", headers=operator | REASON)
-            found = personal.TraceShape.model_validate(answer.json())
+            found = TraceResponse.model_validate(answer.json())
             assert [line.rule for line in found.lines] == ["1.10", "1.10"]
             assert found.zones[:2] == ["site", "library"]
             [entry], _ = await people.api.services.audit_log.entries(action="positions")

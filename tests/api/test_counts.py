@@ -14,7 +14,8 @@ import pytest
 import history_batches
 from api_fixture import Api, make_count_stream, moment, open_api, serving, site_with, status_is, until
 from headcount.api.live_counts import LiveCounts
-from headcount.api.schemas import responses
+from headcount.api.schemas.counts import CountsResponse, ZoneCountsResponse, ZoneHistoryResponse
+from headcount.api.schemas.system import ReadinessResponse
 from headcount.counting.fix_batch import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
@@ -45,12 +46,12 @@ def test_counts_are_sums_over_partitions(tmp_path: Path) -> None:
             await api.publish(1, at, api.values({"site": (4, 0), "library": (1, 0)}))
             await api.seen(at)
             counts = await api.json("/v1/sites/ul/counts")
-            responses.CountsShape.model_validate(counts)
+            CountsResponse.model_validate(counts)
             assert counts["at"] == iso(at)
             numbers = {z["zone"]: (z["person"]["count"], z["vehicle"]["count"]) for z in counts["zones"]}
             assert numbers == {"site": (7, 1), "library": (3, 0), "z1": (0, 0), "z2": (0, 0)}
             zone = await api.json("/v1/sites/ul/zones/library")
-            responses.ZoneCountShape.model_validate(zone)
+            ZoneCountsResponse.model_validate(zone)
             assert zone["person"] == {"count": 3, "low": 1, "high": 5, "stale": 0}
 
     asyncio.run(check())
@@ -200,7 +201,7 @@ def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
         async with open_api(tmp_path) as api:
             await api.count({"site": (1, 1)})
             counts = await api.json("/v1/sites/ul/counts", params={"at": str(before + 5)})
-            responses.CountsShape.model_validate(counts)
+            CountsResponse.model_validate(counts)
             assert counts["at"] == iso(before)
             assert counts["zones"][0]["person"] == {"count": 100, "low": 101, "high": 102, "stale": 103}
             zone = await api.json("/v1/sites/ul/zones/library", params={"at": iso(before + 5)})
@@ -211,7 +212,7 @@ def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
             assert (none.status_code, none.json()["type"]) == (404, "/problems/not-recorded")
             span = {"from": str(before - 60), "to": str(before + 60), "step": "10"}
             history = await api.json("/v1/sites/ul/zones/library/history", params=span)
-            responses.HistoryShape.model_validate(history)
+            ZoneHistoryResponse.model_validate(history)
             assert [row["at"] for row in history["rows"]] == [iso(before), iso(before + 10)]
             assert history["rows"][0]["person"] == {"count": 108, "min": 108, "max": 108, "mean": 108.0}
             empty = await api.json("/v1/sites/ul/zones/library/history")
@@ -242,7 +243,7 @@ def test_numbers_grow_old_without_broker_and_recover(tmp_path: Path) -> None:
             await until(lambda: fresh_is(api, 0))
             await api.broker.start()
             await until(lambda: status_is(api, "/readyz", 200))
-            responses.ReadyShape.model_validate(await api.json("/readyz"))
+            ReadinessResponse.model_validate(await api.json("/readyz"))
             await until(lambda: fresh_is(api, 2))
 
     asyncio.run(check())

@@ -16,7 +16,7 @@ import segno
 
 from api_fixture import until
 from headcount.api.routes.devices import MAX_IMPORTED
-from headcount.api.schemas import devices
+from headcount.api.schemas import devices, provisioning
 from headcount.devices import credentials
 from headcount.devices.provisioning import qr_svg
 from headcount.messages.records import Role
@@ -80,12 +80,12 @@ def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None:
             )
             assert answer.status_code == 201
             added = answer.json()
-            devices.WithSecretShape.model_validate(added)
+            devices.DeviceWithSecretResponse.model_validate(added)
             path = f"{DEVICES}/{added['id']}"
             assert answer.headers["location"] == path
             assert HANDLE.fullmatch(added["id"])
             shown = await desk.told("GET", path)
-            devices.RegisteredShape.model_validate(shown)
+            devices.DeviceResponse.model_validate(shown)
             assert shown["label"] == "Ada"
             assert added["secret"] not in str(shown)
             changed = await desk.told("PATCH", path, json={"label": "Ada L.", "aliases": ["iotp/1"]})
@@ -128,7 +128,7 @@ def test_the_list_is_filtered_and_paged(tmp_path: Path) -> None:
 
             await until(all_there)
             first = await desk.told("GET", f"{DEVICES}?limit=3")
-            devices.RegisteredPageShape.model_validate(first)
+            devices.DeviceListResponse.model_validate(first)
             second = await desk.told("GET", f"{DEVICES}?limit=3&after={first['after']}")
             assert second["after"] is None
             ids = [each["id"] for each in first["devices"] + second["devices"]]
@@ -227,7 +227,7 @@ def test_a_link_works_once_over_http(tmp_path: Path) -> None:
         async with open_desk(tmp_path, mqtt_port=1899, ws_port=9099) as desk:
             added = await desk.told("POST", DEVICES, json={"kind": "person", "label": "Ada"})
             link = await desk.told("POST", f"{DEVICES}/{added['id']}/link", json={"within_s": 600})
-            devices.LinkShape.model_validate(link)
+            devices.LinkResponse.model_validate(link)
             assert link["owntracks"]["qr_svg"] == qr_svg(link["owntracks"]["link"])
             file = unquote(link["owntracks"]["link"].removeprefix("owntracks:///config?url="))
             assert file == f"{desk.people.api.base}/v1/provision/{link['code']}.otrc"
@@ -259,7 +259,7 @@ def test_what_a_phone_is_told(tmp_path: Path) -> None:
             added = await desk.told("POST", DEVICES, json={"kind": "person"})
             first = await desk.told("POST", f"{DEVICES}/{added['id']}/link")
             told = (await desk.http.post("/v1/provision", json={"code": first["code"]})).json()
-            devices.ProvisionedShape.model_validate(told)
+            provisioning.CredentialsResponse.model_validate(told)
             assert told["device"] == added["id"]
             assert told["topic"] == f"headcount/ul/person/{added['id']}"
             assert told["mqtt"] == {"host": "127.0.0.1", "port": 1899, "tls": False}
@@ -270,7 +270,7 @@ def test_what_a_phone_is_told(tmp_path: Path) -> None:
             assert answer.headers["content-disposition"] == 'attachment; filename="headcount.otrc"'
             assert "no-store" in answer.headers["cache-control"]
             app = answer.json()
-            devices.OwnTracksShape.model_validate(app)
+            provisioning.OwnTracksResponse.model_validate(app)
             assert (app["_type"], app["mode"], app["host"], app["port"]) == (
                 "configuration",
                 0,

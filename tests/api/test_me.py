@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import history_batches
-from headcount.api.schemas import personal
+from headcount.api.schemas import me
+from headcount.api.schemas.traces import TraceResponse
 from headcount.devices import credentials
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messages.times import iso
@@ -33,7 +34,7 @@ def test_seen_by_itself_only(tmp_path: Path) -> None:
                 | {"lon": -8.5, "acc": 8.0, "offline": False, "last_verdict": "accepted"},
             )
             answer = await people.ask(ada, "GET", "/v1/me")
-            found = personal.MeShape.model_validate(answer.json())
+            found = me.MeResponse.model_validate(answer.json())
             assert (found.device, found.label, found.groups) == (ada.id, "Ada's phone", ["staff"])
             assert found.zones == ["library", "site"]
             assert found.last is not None
@@ -139,7 +140,7 @@ def test_export(tmp_path: Path) -> None:
             answer = await people.ask(ada, "GET", "/v1/me/export")
             assert answer.headers["content-disposition"].startswith("attachment")
             found = answer.json()
-            assert found.keys() == personal.EXPORT.keys()
+            assert found.keys() == me.EXPORT.keys()
             assert found["registry"]["label"] == "Ada's phone"
             assert [m["payload"]["acc"] for m in found["log"]["messages"]] == [8.0, 250.0]
             assert [(f["lat"], f["verdict"]) for f in found["history"]] == [(52.6725, "accepted")]
@@ -180,7 +181,7 @@ def test_trace_of_oneself(tmp_path: Path) -> None:
         async with open_people(tmp_path) as people:
             ada = await people.phone()
             await people.fix(ada, time.time() - 20, *OUTSIDE, acc=8.0)
-            found = personal.TraceShape.model_validate((await people.ask(ada, "GET", "/v1/me/trace")).json())
+            found = TraceResponse.model_validate((await people.ask(ada, "GET", "/v1/me/trace")).json())
             assert [line.verdict for line in found.lines] == ["outside"]
 
     asyncio.run(check())
@@ -230,7 +231,7 @@ def test_erase(tmp_path: Path) -> None:
             ada = await people.phone(label="Ada's phone")
             answer = await people.ask(ada, "DELETE", "/v1/me")
             assert answer.status_code == 202
-            personal.ErasingShape.model_validate(answer.json())
+            me.ErasureResponse.model_validate(answer.json())
             assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
             device = await people.api.services.registry.get(ada.id)
             assert device is not None

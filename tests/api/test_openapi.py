@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from api_fixture import app_without_broker, ask
 from headcount.api import openapi
 from headcount.api.middleware.authorization import RequireAny
-from headcount.api.schemas import examples, problems, responses
+from headcount.api.schemas import counts, problems
 
 #: Not described: pages and what browsers are sent to.
 OTHERS = {"/login", "/login/callback", "/logout", "/problems/{name}"}
@@ -141,9 +141,9 @@ def test_parameters_can_be_refused(schema: dict[str, Any]) -> None:
 
 def test_stream_example_is_made_of_valid_events() -> None:
     """The events in the example of the stream fit the shapes of updates and pings."""
-    responses.StreamCountsShape.model_validate(examples.STREAM_COUNTS, strict=True)
-    responses.StreamCountsShape.model_validate(examples.STREAM_CHANGES, strict=True)
-    responses.PingShape.model_validate(examples.PING, strict=True)
+    counts.StreamCounts.model_validate(counts.STREAM_COUNTS, strict=True)
+    counts.StreamCounts.model_validate(counts.STREAM_CHANGES, strict=True)
+    counts.StreamPing.model_validate(counts.PING, strict=True)
 
 
 def test_references_lead_somewhere(schema: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 import history_batches
 from api_fixture import Api, open_api, site_with
-from headcount.api.schemas import responses
+from headcount.api.schemas.positions import CellFeature, CellsResponse, DeviceStateResponse, FixesResponse
 from headcount.history.queries import SLOT_S
 from headcount.messages.records import Role
 from headcount.messages.times import iso
@@ -57,10 +57,10 @@ def test_exact_positions_need_a_right_and_a_reason(tmp_path: Path) -> None:
             assert (await api.get(FIXES, headers=other | REASON)).status_code == 403
             for headers in (viewer, viewer | REASON, operator, operator | {"headcount-reason": "x"}):
                 answer = await api.json(FIXES, headers=headers)
-                assert responses.CellsShape.model_validate(answer).features == []
+                assert CellsResponse.model_validate(answer).features == []
             assert (await api.services.audit_log.entries())[0] == []
             exact = await api.json(f"{FIXES}?bbox=-9,52,-8,53", headers=operator | REASON)
-            assert len(responses.FixesShape.model_validate(exact).features) == 2
+            assert len(FixesResponse.model_validate(exact).features) == 2
             by_query = await api.json(f"{FIXES}?reason=drill", headers=operator)
             assert by_query["precision"] == "exact"
             last, first = (await api.services.audit_log.entries())[0]
@@ -96,11 +96,11 @@ def test_cells_hide_the_few(tmp_path: Path) -> None:
         async with open_api(tmp_path, **CLOSED) as api:
             viewer = await token(api, "viewer")
 
-            async def cells(**parameters: Any) -> list[responses.CellShape]:
+            async def cells(**parameters: Any) -> list[CellFeature]:
                 answer = await api.json(FIXES, headers=viewer, params=parameters)
                 text = json.dumps(answer)
                 assert not any(word in text for word in ("acc", "verdict", '"device"', "0" * 15))
-                return responses.CellsShape.model_validate(answer).features
+                return CellsResponse.model_validate(answer).features
 
             (cell,) = await cells()
             assert cell.properties.devices == 5
@@ -146,7 +146,7 @@ def test_stored_fixes(tmp_path: Path) -> None:
                 answer = await api.get(FIXES, params=parameters, headers=REASON)
                 assert answer.status_code == 200, answer.text
                 assert answer.headers["content-type"] == "application/geo+json"
-                found = responses.FixesShape.model_validate(answer.json())
+                found = FixesResponse.model_validate(answer.json())
                 return ["abcdefgh"[int(f.properties.device, 16)] for f in found.features]
 
             assert await names() == ["c", "b", "a"]
@@ -195,7 +195,7 @@ def test_device_is_asked_of_its_worker(tmp_path: Path, role: Role) -> None:
                 await api.nats.subscribe(f"ask.{partition}", cb=answer)
             await api.nats.flush()
             found = await api.json(path, headers=headers)
-            responses.DeviceShape.model_validate(found)
+            DeviceStateResponse.model_validate(found)
             assert found["last_t"] == "2026-11-24T12:59:58.000Z"
             assert {**state, "last_t": None} == {**{k: found[k] for k in state}, "last_t": None}
             unknown = await api.get("/v1/sites/ul/devices/person/nobody", headers=headers)

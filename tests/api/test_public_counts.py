@@ -15,7 +15,7 @@ import pytest
 
 import history_batches
 from api_fixture import PARTITIONS, SECRET, Api, Sent, events, moment, open_api, site_with, status_is, until
-from headcount.api.schemas import responses
+from headcount.api.schemas.counts import CountsResponse, ZoneCountsResponse, ZoneHistoryResponse
 from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before
 from headcount.counting.fix_batch import I4
 from headcount.messages.times import iso
@@ -92,14 +92,14 @@ def test_public_sees_rounded_counts_by_the_minute(tmp_path: Path) -> None:
             await report(api, grid_s + 0.1, {"site": (61, 8), "library": (31, 9), "z1": (17, 8)})
             await seen(api, grid_s)
             answer = await api.json(COUNTS)
-            responses.CountsShape.model_validate(answer)
+            CountsResponse.model_validate(answer)
             assert answer["at"] == iso(grid_s)
             assert by_zone(answer) == as_told(told(grid_s, (43, 7), (12, 3), (4, 0)))
             assert by_zone(answer)["z1"] == ("<5", "<5")
             assert by_zone(answer)["library"][0] in (10, 15)
             assert {z["person"][name] for z in answer["zones"] for name in ("low", "high", "stale")} == {None}
             zone = await api.json("/v1/sites/ul/zones/z1")
-            responses.ZoneCountShape.model_validate(zone)
+            ZoneCountsResponse.model_validate(zone)
             assert (zone["person"]["count"], zone["person"]["high"]) == ("<5", None)
             header = await viewer(api)
             exact = await api.json(COUNTS, headers=header)
@@ -163,7 +163,7 @@ def test_history_says_what_was_told(tmp_path: Path) -> None:
             path = "/v1/sites/ul/zones/library/history"
             span = {"from": str(end_s - 15 * GRID_S - 1), "to": str(end_s + 5)}
             history = await api.json(path, params=span)
-            responses.HistoryShape.model_validate(history)
+            ZoneHistoryResponse.model_validate(history)
             expected = {
                 iso(at): as_told(told(at, *minutes[at]))["library"] for at in minutes if at >= end_s - 900
             }

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api_fixture import Api, ask, open_api
 from headcount.access.audit_log import AuditLog
 from headcount.access.rate_limiter import networks
-from headcount.api.schemas import responses
+from headcount.api.schemas import access, audit
 from headcount.messages.records import Role
 from headcount.messaging.connection import Connection
 
@@ -71,7 +71,7 @@ def test_tokens_over_http(tmp_path: Path) -> None:
             wanted = {"name": "Prometheus", "role": "viewer", "scopes": ["system:read"]}
             made = await api.http.post("/v1/tokens", json=wanted, headers=admin)
             assert made.status_code == 201, made.text
-            token = responses.MadeTokenShape.model_validate(made.json())
+            token = access.TokenCreatedResponse.model_validate(made.json())
             own = {"authorization": f"Bearer {token.token}"}
             listed = await api.json("/v1/tokens", headers=admin)
             assert len(listed["tokens"]) == 2
@@ -79,7 +79,7 @@ def test_tokens_over_http(tmp_path: Path) -> None:
             assert (await api.get("/metrics", headers=own)).status_code == 200
             assert (await api.get("/v1/system/scaling", headers=own)).status_code == 404
             assert (await api.get("/v1/tokens", headers=own)).status_code == 403
-            who = responses.WhoShape.model_validate(await api.json("/v1/whoami", headers=own))
+            who = access.WhoAmIResponse.model_validate(await api.json("/v1/whoami", headers=own))
             assert (who.role, who.scopes, who.csrf) == ("viewer", ["system:read"], None)
             revoked = await api.http.delete(f"/v1/tokens/{token.id}", headers=admin)
             assert (revoked.status_code, revoked.content) == (204, b"")
@@ -219,15 +219,17 @@ def test_the_audit_log_over_http(tmp_path: Path) -> None:
                 assert (await api.get(path, headers=operator)).status_code == 403
             for n in range(5):
                 await api.services.audit_log.record("device.add", "command line", str(n))
-            page = responses.AuditShape.model_validate(await api.json("/v1/audit?limit=3", headers=admin))
+            page = audit.AuditListResponse.model_validate(await api.json("/v1/audit?limit=3", headers=admin))
             assert ([entry.n for entry in page.entries], page.before) == ([5, 4, 3], 3)
             rest = await api.json(f"/v1/audit?before={page.before}&action=device", headers=admin)
             assert [entry["n"] for entry in rest["entries"]] == [2, 1]
-            found = responses.VerifiedShape.model_validate(await api.json("/v1/audit/verify", headers=admin))
+            found = audit.AuditVerificationResponse.model_validate(
+                await api.json("/v1/audit/verify", headers=admin)
+            )
             assert (found.intact, found.entries) == (True, 5)
             forger = AuditLog(Connection(api.nats), "another secret")
             await forger.record("device.add", "command line")
-            found = responses.VerifiedShape.model_validate(
+            found = audit.AuditVerificationResponse.model_validate(
                 await api.json("/v1/audit/verify", params={"from_head": found.head}, headers=admin)
             )
             assert [problem.entry for problem in found.problems] == [6]

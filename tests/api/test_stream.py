@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from api_fixture import Api, Sent, events, open_api, until
-from headcount.api.schemas import responses
+from headcount.api.schemas.counts import StreamCounts, StreamPing
 from headcount.messages.times import iso
 
 
@@ -33,7 +33,7 @@ async def next_counts(stream_events: AsyncIterator[Sent]) -> Any:
     async with asyncio.timeout(20):
         async for sent in stream_events:
             if sent.event == "counts":
-                responses.StreamCountsShape.model_validate(sent.data)
+                StreamCounts.model_validate(sent.data)
                 assert sent.id == sent.data["at"]
                 return sent.data
     raise AssertionError("the stream ended")
@@ -115,7 +115,7 @@ def test_pings_without_counts(tmp_path: Path) -> None:
             await next_counts(sent)
             while (later := await anext(sent)).event != "ping":
                 pass
-            assert responses.PingShape.model_validate(later.data).at == iso(at)
+            assert StreamPing.model_validate(later.data).at == iso(at)
 
     asyncio.run(check())
 
@@ -284,7 +284,7 @@ def test_websocket_has_the_same_updates(tmp_path: Path) -> None:
             async with connect(address, proxy=None) as socket_:
                 first = json.loads(await socket_.recv())
                 assert first["event"] == "counts"
-                assert responses.StreamCountsShape.model_validate(first["data"]).full
+                assert StreamCounts.model_validate(first["data"]).full
                 with pytest.raises(refused) as full:
                     await connect(address, proxy=None)
                 assert response_of(full.value).status_code == 503

@@ -22,7 +22,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["MeShape"];
+                        "application/json": components["schemas"]["MeResponse"];
                     };
                 };
             };
@@ -43,7 +43,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["ErasingShape"];
+                        "application/json": components["schemas"]["ErasureResponse"];
                     };
                 };
             };
@@ -71,7 +71,7 @@ export interface paths {
             };
             requestBody?: {
                 content: {
-                    "application/json": components["schemas"]["PauseAsked"] | null;
+                    "application/json": components["schemas"]["PauseRequest"] | null;
                 };
             };
             responses: {
@@ -80,7 +80,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["StatusShape"];
+                        "application/json": components["schemas"]["PauseResponse"];
                     };
                 };
             };
@@ -114,7 +114,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["StatusShape"];
+                        "application/json": components["schemas"]["PauseResponse"];
                     };
                 };
             };
@@ -148,7 +148,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["TraceShape"];
+                        "application/json": components["schemas"]["TraceResponse"];
                     };
                 };
             };
@@ -179,7 +179,7 @@ export interface paths {
             };
             requestBody: {
                 content: {
-                    "application/json": components["schemas"]["Redemption"];
+                    "application/json": components["schemas"]["CodeRedemption"];
                 };
             };
             responses: {
@@ -188,7 +188,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["ProvisionedShape"];
+                        "application/json": components["schemas"]["CredentialsResponse"];
                     };
                 };
             };
@@ -220,7 +220,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["SitesShape"];
+                        "application/json": components["schemas"]["SiteListResponse"];
                     };
                 };
             };
@@ -257,7 +257,7 @@ export interface paths {
                     };
                     content: {
                         "application/geo+json": {
-                            features: components["schemas"]["FeatureShape"][];
+                            features: components["schemas"]["SiteFeature"][];
                             /** @constant */
                             type: "FeatureCollection";
                         } & {
@@ -300,7 +300,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["CountsShape"];
+                        "application/json": components["schemas"]["CountsResponse"];
                     };
                 };
             };
@@ -341,7 +341,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["HistoryShape"];
+                        "application/json": components["schemas"]["ZoneHistoryResponse"];
                     };
                 };
             };
@@ -375,7 +375,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["WhoShape"];
+                        "application/json": components["schemas"]["WhoAmIResponse"];
                     };
                 };
             };
@@ -392,28 +392,21 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        BrokerShape: {
+        AccessEntry: {
+            action: string;
+            actor: string;
+            at: string;
+            reason: string | null;
+        };
+        BrokerEndpoint: {
             host: string;
             port: number;
             tls: boolean;
         };
-        ChangeShape: {
-            /** @enum {string} */
-            reason: "moved" | "outside" | "silent" | "removed";
-            t: string | null;
-            /** @enum {string} */
-            type: "enter" | "exit";
-            zone: string;
+        CodeRedemption: {
+            code: string;
         };
-        CheckShape: {
-            limit: number | null;
-            line: number;
-            matched: boolean;
-            unit: string;
-            value: number | null;
-            verdict: string;
-        };
-        CommandShape: {
+        CommandResponse: {
             answer: string;
             answered: string | null;
             /** @enum {string} */
@@ -428,28 +421,76 @@ export interface components {
             text: string | null;
             until: string | null;
         };
-        CountsShape: {
+        CountsResponse: {
             age_s: number;
             at: string;
             partitions_fresh: number;
             partitions_total: number;
             site: string;
-            zones: components["schemas"]["ZoneShape"][];
+            zones: components["schemas"]["ZoneCountsEntry"][];
         };
-        EdgeShape: {
-            edge_m: number;
-            inside: boolean;
-            margin_m: number;
-            member: boolean;
-            member_before: boolean;
-            zone: string;
+        CredentialsResponse: {
+            device: string;
+            /** @enum {string} */
+            kind: "person" | "vehicle";
+            mqtt: components["schemas"]["BrokerEndpoint"];
+            secret: string;
+            site: string;
+            topic: string;
+            websocket: string;
         };
-        ErasingShape: {
+        ErasureResponse: {
             detail: string;
             /** @constant */
             status: "erasing";
         };
-        FeatureShape: {
+        HistoryStep: {
+            at: string;
+            person: components["schemas"]["KindSummary"];
+            vehicle: components["schemas"]["KindSummary"];
+        };
+        KindCounts: {
+            count: number | string | null;
+            high: number | null;
+            low: number | null;
+            stale: number | null;
+        };
+        KindSummary: {
+            count: number | string | null;
+            max: number | null;
+            mean: number | null;
+            min: number | null;
+        };
+        MeResponse: {
+            aliases: string[];
+            commands: components["schemas"]["CommandResponse"][];
+            connected: boolean | null;
+            created: string;
+            device: string;
+            groups: string[];
+            /** @enum {string} */
+            kind: "person" | "vehicle";
+            label: string;
+            last: {
+                [key: string]: unknown;
+            } | null;
+            looks: components["schemas"]["AccessEntry"][];
+            resume: string | null;
+            site: string;
+            /** @enum {string} */
+            status: "active" | "paused" | "disabled" | "erasing";
+            zones: string[];
+        };
+        PauseRequest: {
+            for_s?: number | null;
+            until?: string | null;
+        };
+        PauseResponse: {
+            resume: string | null;
+            /** @enum {string} */
+            status: "active" | "paused" | "disabled" | "erasing";
+        };
+        SiteFeature: {
             geometry: {
                 [key: string]: unknown;
             };
@@ -461,19 +502,44 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
-        HistoryShape: {
-            from: string;
-            rows: components["schemas"]["RowShape"][];
-            site: string;
-            step_s: number;
-            to: string;
+        SiteLinks: {
+            counts: string;
+            self: string;
+            stream: string;
+            websocket: string;
+        };
+        SiteListResponse: {
+            sites: components["schemas"]["SiteSummary"][];
+        };
+        SiteSummary: {
+            bbox: number[];
+            id: string;
+            links: components["schemas"]["SiteLinks"];
+            name: string;
+            timezone: string;
+            zones: number;
+        };
+        TraceCheck: {
+            limit: number | null;
+            line: number;
+            matched: boolean;
+            unit: string;
+            value: number | null;
+            verdict: string;
+        };
+        TraceEdge: {
+            edge_m: number;
+            inside: boolean;
+            margin_m: number;
+            member: boolean;
+            member_before: boolean;
             zone: string;
         };
-        LineShape: {
+        TraceLine: {
             acc: number | null;
-            changes: components["schemas"]["ChangeShape"][];
-            checks: components["schemas"]["CheckShape"][];
-            edges: components["schemas"]["EdgeShape"][];
+            changes: components["schemas"]["TraceZoneChange"][];
+            checks: components["schemas"]["TraceCheck"][];
+            edges: components["schemas"]["TraceEdge"][];
             lat: number | null;
             lon: number | null;
             received: string;
@@ -485,95 +551,13 @@ export interface components {
             why: string;
             zones: string[];
         };
-        LookShape: {
-            action: string;
-            actor: string;
-            at: string;
-            reason: string | null;
-        };
-        MeShape: {
-            aliases: string[];
-            commands: components["schemas"]["CommandShape"][];
-            connected: boolean | null;
-            created: string;
-            device: string;
-            groups: string[];
-            /** @enum {string} */
-            kind: "person" | "vehicle";
-            label: string;
-            last: {
-                [key: string]: unknown;
-            } | null;
-            looks: components["schemas"]["LookShape"][];
-            resume: string | null;
-            site: string;
-            /** @enum {string} */
-            status: "active" | "paused" | "disabled" | "erasing";
-            zones: string[];
-        };
-        NumbersShape: {
-            count: number | string | null;
-            high: number | null;
-            low: number | null;
-            stale: number | null;
-        };
-        PauseAsked: {
-            for_s?: number | null;
-            until?: string | null;
-        };
-        ProvisionedShape: {
-            device: string;
-            /** @enum {string} */
-            kind: "person" | "vehicle";
-            mqtt: components["schemas"]["BrokerShape"];
-            secret: string;
-            site: string;
-            topic: string;
-            websocket: string;
-        };
-        Redemption: {
-            code: string;
-        };
-        RowShape: {
-            at: string;
-            person: components["schemas"]["SummaryShape"];
-            vehicle: components["schemas"]["SummaryShape"];
-        };
-        SiteLinks: {
-            counts: string;
-            self: string;
-            stream: string;
-            websocket: string;
-        };
-        SitesShape: {
-            sites: components["schemas"]["SiteSummary"][];
-        };
-        SiteSummary: {
-            bbox: number[];
-            id: string;
-            links: components["schemas"]["SiteLinks"];
-            name: string;
-            timezone: string;
-            zones: number;
-        };
-        StatusShape: {
-            resume: string | null;
-            /** @enum {string} */
-            status: "active" | "paused" | "disabled" | "erasing";
-        };
-        SummaryShape: {
-            count: number | string | null;
-            max: number | null;
-            mean: number | null;
-            min: number | null;
-        };
-        TraceShape: {
+        TraceResponse: {
             agrees: boolean | null;
             device: string;
             /** @enum {string} */
             kind: "person" | "vehicle";
-            left: components["schemas"]["ChangeShape"][];
-            lines: components["schemas"]["LineShape"][];
+            left: components["schemas"]["TraceZoneChange"][];
+            lines: components["schemas"]["TraceLine"][];
             live: {
                 [key: string]: unknown;
             } | null;
@@ -583,7 +567,15 @@ export interface components {
             truncated: boolean;
             zones: string[];
         };
-        WhoShape: {
+        TraceZoneChange: {
+            /** @enum {string} */
+            reason: "moved" | "outside" | "silent" | "removed";
+            t: string | null;
+            /** @enum {string} */
+            type: "enter" | "exit";
+            zone: string;
+        };
+        WhoAmIResponse: {
             csrf: string | null;
             expires: string | null;
             login: boolean;
@@ -594,9 +586,17 @@ export interface components {
             sites: string[];
             subject: string;
         };
-        ZoneShape: {
-            person: components["schemas"]["NumbersShape"];
-            vehicle: components["schemas"]["NumbersShape"];
+        ZoneCountsEntry: {
+            person: components["schemas"]["KindCounts"];
+            vehicle: components["schemas"]["KindCounts"];
+            zone: string;
+        };
+        ZoneHistoryResponse: {
+            from: string;
+            rows: components["schemas"]["HistoryStep"][];
+            site: string;
+            step_s: number;
+            to: string;
             zone: string;
         };
     };

@@ -4,47 +4,61 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from importlib import metadata
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headcount.api import openapi, problem_handlers
 from headcount.api.api_settings import ApiSettings
-from headcount.api.metrics import Metrics
 from headcount.api.middleware.authentication import SignIn
 from headcount.api.middleware.authorization import SECURITY_HEADERS, BrowserRules
+from headcount.api.middleware.request_metrics import RequestMetricsMiddleware
 from headcount.api.routes import (
     audit,
     commands,
+    counts,
     devices,
+    live_stream,
     login,
     me,
-    page,
     positions,
-    provision,
+    problems,
+    provisioning,
     sites,
-    stream,
     system,
     tokens,
-    trace,
-)
-from headcount.api.routes import (
-    problems as problem_routes,
+    traces,
+    web_pages,
 )
 from headcount.api.state import ApiState
 
-_DESCRIPTION = """How many people and vehicles are in every zone of a campus, now and before.
+_DESCRIPTION = """Counts of people and vehicles in every zone of a campus, now and over the last 24 hours.
 
-Counts are absolute numbers, never differences. Times are RFC 3339 in UTC, or Unix seconds where a
-parameter takes one. Every error is a problem document (RFC 9457) whose `type` says what it means.
+Counts are absolute numbers, never differences. Times are RFC 3339 in UTC; parameters also take Unix
+seconds. Every error is a problem document (RFC 9457) whose `type` says what it means.
 
-Counts and sites are for everybody, small numbers hidden. What else there is needs a token
-(`Authorization: Bearer hc_…`) or a login on the web page; each endpoint names the scope that it asks for.
-A token that is wrong, revoked or over is refused with 401 everywhere, also where none is needed.
+Counts and sites are public, with small counts hidden. Everything else needs a token
+(`Authorization: Bearer hc_…`) or a login on the web page; each endpoint names the scope that it requires.
+An invalid, revoked or expired token is rejected with 401 everywhere, also where none is needed.
 """
+#: Routes about one device precede the older path with its kind (in `positions`), which would match them too.
+_RESOURCES = (
+    traces,
+    commands,
+    devices,
+    provisioning,
+    me,
+    system,
+    sites,
+    counts,
+    live_stream,
+    positions,
+    login,
+    tokens,
+    audit,
+    problems,
+)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -61,27 +75,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.headcount = state
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.add_middleware(SignIn, state=state)
-    app.add_middleware(Measured, metrics=state.metrics)
+    app.add_middleware(RequestMetricsMiddleware, metrics=state.metrics)
     app.add_middleware(BrowserRules)
     problem_handlers.install(app, SECURITY_HEADERS)
-    # routes about one device precede the older path with its kind, which would match them too
-    for resource in (
-        trace,
-        commands,
-        devices,
-        provision,
-        me,
-        system,
-        sites,
-        stream,
-        positions,
-        login,
-        tokens,
-        audit,
-        problem_routes,
-    ):
+    for resource in _RESOURCES:
         app.include_router(resource.router)
-    page.install(app, settings.web)
+    web_pages.install(app, settings.web)
     return app
 
 
@@ -99,32 +98,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             for loop in loops:
                 loop.cancel()
             state.close()
-
-
-class Measured:
-    """Counts requests and the time to the start of their answers, by route."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap an application."""
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        start_s = time.perf_counter()
-
-        async def measuring(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._measure(scope, message["status"], time.perf_counter() - start_s)
-            await send(message)
-
-        await self._app(scope, receive, measuring)
-
-    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if scope["method"] in ("GET", "HEAD", "OPTIONS") else "other"
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from headcount.api.media_types import GEOJSON
 from headcount.api.middleware.authorization import RequireAny
 from headcount.api.schemas import problems
-from headcount.api.schemas.examples import failures
+from headcount.api.schemas.responses import failures
 
 SCHEMES: dict[str, Any] = {
     "token": {

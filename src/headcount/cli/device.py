@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from headcount.access.audit_log import AuditLog, AuditValue
-from headcount.api.schemas.devices import told, told_page
 from headcount.cli.core import at_the_core, core_and_site_options, core_options
 from headcount.cli.device_data import COMMAND_LINE, seconds
 from headcount.cli.lazy import Entry, LazyGroup
@@ -32,6 +31,7 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
+from headcount.services.devices import device_as_json, page_as_json
 from headcount.settings.deployment import Settings
 
 #: What doesn't go to a terminal isn't cut to a terminal's width.
@@ -204,7 +204,7 @@ def list_(
 
     page = asyncio.run(work())
     if as_json:
-        _print_json(told_page(site, page))
+        _print_json(page_as_json(site, page))
         return
     table = Table("id", "kind", "status", "label", "groups", "last seen")
     for each in page.devices:
@@ -230,7 +230,7 @@ def show(id_: str, as_json: bool, settings: Settings) -> None:
     async def work() -> dict[str, Any]:
         async with open_desk(settings) as desk:
             found = await desk.known(id_)
-            return told(found, (await desk.registry.seen()).get(id_))
+            return device_as_json(found, (await desk.registry.seen()).get(id_))
 
     shown = asyncio.run(work())
     if as_json:
@@ -349,7 +349,7 @@ def _changed(settings: Settings, id_: str, action: str, *, as_json: bool, **fiel
 
     after = asyncio.run(work())
     if as_json:
-        _print_json(told(after))
+        _print_json(device_as_json(after))
     else:
         ends = "" if after.resume is None else f" until {iso(after.resume)}"
         click.echo(f"{after.id}  {after.kind}  {after.status}{ends}  {after.label}".rstrip())
@@ -366,7 +366,7 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _tell_secret(made: Device, secret: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json({**told(made), "secret": secret})
+        _print_json({**device_as_json(made), "secret": secret})
         return
     click.echo(f"id      {made.id}")
     click.echo(f"secret  {secret}")

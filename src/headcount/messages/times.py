@@ -14,3 +14,8 @@ def iso(t: float) -> str:
     """Unix seconds as RFC 3339 in UTC with milliseconds: `2026-11-24T13:00:00.000Z`."""
     moment = datetime.fromtimestamp(round(t * 1000) / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso_or_none(t: float | None) -> str | None:
+    """As `iso`; None stays None."""
+    return None if t is None else iso(t)

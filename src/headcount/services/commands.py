@@ -11,6 +11,7 @@ from headcount.devices.registry import Registry, unknown_device
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandKind
 from headcount.messages.records import Command
+from headcount.messages.times import iso_or_none
 from headcount.messages.topics import Kind
 from headcount.services.audit import AuditTrail, Detail
 
@@ -92,3 +93,16 @@ class CommandService:
     async def _record(self, actor: Caller, action: str, command: Command) -> None:
         detail: Detail = {"site": command.site, "command": command.command, "id": command.id}
         await self._audit.record_id(actor, action, command.kind, command.device, detail)
+
+
+def command_as_json(command: Command) -> dict[str, Any]:
+    """Return a command for JSON."""
+    moments = ("created", "expires", "until", "sent", "answered")
+    return {
+        "id": command.id,
+        "command": command.command,
+        "state": command.state,
+        "interval_s": command.interval_s,
+        "text": command.text,
+        "answer": command.answer,
+    } | {name: iso_or_none(getattr(command, name)) for name in moments}

@@ -13,6 +13,7 @@ from headcount.devices.registry import Registry, unknown_device
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.records import Device, Seen
+from headcount.messages.times import iso, iso_or_none
 from headcount.messages.topics import Kind
 from headcount.services.audit import AuditTrail
 
@@ -145,3 +146,35 @@ def secrets_table(added: Added) -> Iterator[str]:
     yield csv_table.csv_line(csv_table.SECRET_COLUMNS)
     for device, secret in added:
         yield csv_table.csv_line((device.id, secret, device.label))
+
+
+def device_as_json(device: Device, seen: Seen | None = None) -> dict[str, Any]:
+    """Return a device for JSON, without the hash of its secret; `seen` is its last connection."""
+    return {
+        "id": device.id,
+        "site": device.site,
+        "kind": device.kind,
+        "status": device.status,
+        "label": device.label,
+        "groups": device.groups,
+        "aliases": device.aliases,
+        "gateway": device.gateway,
+        "firmware": device.firmware,
+        "app": device.app,
+        "certificate": device.certificate,
+        "created": iso(device.created),
+        "changed": iso(device.changed),
+        "resume": iso_or_none(device.resume),
+        "last_seen": seen_as_json(seen),
+    }
+
+
+def page_as_json(site: str, page: DevicePage) -> dict[str, Any]:
+    """Return a page of a site's devices for JSON."""
+    devices = [device_as_json(device, page.seen.get(device.id)) for device in page.devices]
+    return {"site": site, "devices": devices, "after": page.after or None}
+
+
+def seen_as_json(seen: Seen | None) -> dict[str, Any] | None:
+    """Return a device's last connection for JSON."""
+    return None if seen is None else {"at": iso(seen.at), "connected": seen.connected}

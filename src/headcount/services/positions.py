@@ -126,7 +126,7 @@ class PositionService:
         if not state:
             raise UnknownDeviceError(
                 f"{kind} {id_[:64]!r}",
-                f"nothing was received from it on site {site!r}",
+                f"is unknown: nothing was received from it on site {site!r}",
                 "Check its id and kind",
             )
         detail: Detail = {"reason": reason, "site": site, "kind": kind, "rows": 1}

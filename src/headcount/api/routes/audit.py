@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Query
 
 from headcount.access.audit_log import HEAD_PATTERN
 from headcount.api.middleware.authorization import Require
-from headcount.api.schemas import examples, responses
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import audit
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
 
 router = APIRouter(prefix="/v1", tags=["access"], dependencies=[Depends(Require("audit:read"))])
@@ -23,7 +23,7 @@ _walking = asyncio.Semaphore(1)
 @router.get(
     "/audit",
     summary="Who has done what",
-    responses={**success("Newest first", examples.AUDIT), **failures("invalid-parameter")},
+    responses={**success("Newest first", audit.AUDIT), **failures("invalid-parameter")},
 )
 async def list_audit_entries(
     state: State,
@@ -41,11 +41,11 @@ async def list_audit_entries(
             examples=["positions.read"],
         ),
     ] = "",
-) -> responses.AuditShape:
+) -> audit.AuditListResponse:
     """Entries of the audit log; those of positions with the reasons that were given."""
     found, more = await state.services.audit_log.entries(before=before, limit=limit, action=action)
-    return responses.AuditShape(
-        entries=[responses.AuditEntryShape(**msgspec.structs.asdict(entry)) for entry in found], before=more
+    return audit.AuditListResponse(
+        entries=[audit.AuditEntryResponse(**msgspec.structs.asdict(entry)) for entry in found], before=more
     )
 
 
@@ -53,7 +53,7 @@ async def list_audit_entries(
     "/audit/verify",
     summary="Whether the audit log fits together",
     responses={
-        **success("What a walk over all of it found", examples.VERIFIED),
+        **success("What a walk over all of it found", audit.VERIFIED),
         **failures("invalid-parameter"),
     },
 )
@@ -65,12 +65,12 @@ async def verify_audit_log(
             pattern=f"^{HEAD_PATTERN}$", description="`head` of an earlier answer, which must still be there."
         ),
     ] = None,
-) -> responses.VerifiedShape:
+) -> audit.AuditVerificationResponse:
     """Walk over the whole log. Keep `head` somewhere else: only so a missing end is found."""
     async with _walking:
         checked = await state.services.audit_log.verify(from_head or "")
-    problems = [responses.AuditProblem(entry=each.entry, problem=each.problem) for each in checked.problems]
-    return responses.VerifiedShape(
+    problems = [audit.AuditProblemEntry(entry=each.entry, problem=each.problem) for each in checked.problems]
+    return audit.AuditVerificationResponse(
         intact=checked.intact,
         entries=checked.entries,
         first=checked.first,

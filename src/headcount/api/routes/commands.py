@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Path
@@ -12,12 +12,12 @@ from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Require
 from headcount.api.parameters import DeviceId, SiteId
-from headcount.api.schemas import personal
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import commands
 from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State, known_site
 from headcount.messages.records import Command
-from headcount.messages.times import iso
+from headcount.services.commands import command_as_json
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 Reader = Annotated[Caller, Depends(Require("devices:read"))]
@@ -32,17 +32,17 @@ _PATH = "/sites/{site}/devices/{device}/commands"
     _PATH,
     status_code=201,
     summary="Send a command to a device",
-    response_model=personal.CommandShape,
+    response_model=commands.CommandResponse,
     responses={
         201: {
             "description": "The command is queued",
-            "content": {"application/json": {"example": personal.COMMAND | {"state": "queued"}}},
+            "content": {"application/json": {"example": commands.COMMAND | {"state": "queued"}}},
         },
         **failures("unknown-site", "unknown-device", "invalid-parameter", "too-many-commands", "log-away"),
     },
 )
 async def create_command(
-    site: SiteId, device: DeviceId, body: personal.CommandAsked, state: State, actor: Commander
+    site: SiteId, device: DeviceId, body: commands.CommandCreate, state: State, actor: Commander
 ) -> Response:
     """Queue a command. It is sent now, or when the device connects, until the device answers or it expires.
 
@@ -61,15 +61,15 @@ async def create_command(
         interval_s=body.interval_s,
         text=body.text,
     )
-    return Json(msgspec.json.encode(told(command)), 201)
+    return Json(msgspec.json.encode(command_as_json(command)), 201)
 
 
 @router.get(
     _PATH,
     summary="List a device's commands",
-    response_model=personal.CommandsShape,
+    response_model=commands.CommandListResponse,
     responses={
-        **success("Newest first", personal.COMMANDS),
+        **success("Newest first", commands.COMMANDS),
         **failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
     },
 )
@@ -79,21 +79,21 @@ async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader)
     found = [each for each in await state.services.commands.of(device) if each.site == site]
     if not found:
         await state.services.commands.target(device, site, "person", unregistered=state.settings.open)
-    return Json(msgspec.json.encode({"commands": list(map(told, found))}))
+    return Json(msgspec.json.encode({"commands": list(map(command_as_json, found))}))
 
 
 @router.get(
     f"{_PATH}/{{command}}",
     summary="Get a command and its state",
-    response_model=personal.CommandShape,
+    response_model=commands.CommandResponse,
     responses={
-        **success("The command", personal.COMMAND),
+        **success("The command", commands.COMMAND),
         **failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
     },
 )
 async def get_command(site: SiteId, device: DeviceId, command: CommandId, state: State, _: Reader) -> Json:
     """Return one command; it is erased a day after it finished."""
-    return Json(msgspec.json.encode(told(await _found(state, site, device, command))))
+    return Json(msgspec.json.encode(command_as_json(await _found(state, site, device, command))))
 
 
 @router.delete(
@@ -112,19 +112,6 @@ async def delete_command(
     """Stop sending a command, and erase it. A device that has received it may still carry it out."""
     await state.services.commands.withdraw(actor, await _found(state, site, device, command))
     return Response(status_code=204)
-
-
-def told(command: Command) -> dict[str, Any]:
-    """A command as the API has it."""
-    moments = {name: getattr(command, name) for name in ("created", "expires", "until", "sent", "answered")}
-    return {
-        "id": command.id,
-        "command": command.command,
-        "state": command.state,
-        "interval_s": command.interval_s,
-        "text": command.text,
-        "answer": command.answer,
-    } | {name: None if t_s is None else iso(t_s) for name, t_s in moments.items()}
 
 
 async def _found(state: ApiState, site: str, device: str, command: str) -> Command:

@@ -17,8 +17,8 @@ from headcount.api.middleware.authentication import base_url
 from headcount.api.middleware.authorization import Require
 from headcount.api.parameters import SiteId
 from headcount.api.schemas import devices
-from headcount.api.schemas.examples import failures, success
 from headcount.api.schemas.problems import invalid
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State, known_site
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
@@ -28,7 +28,7 @@ from headcount.errors import SettingsError
 from headcount.messages.records import DeviceStatus
 from headcount.messages.times import iso
 from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN, Kind
-from headcount.services.devices import secrets_table
+from headcount.services.devices import device_as_json, page_as_json, secrets_table
 
 #: The maximum number of devices of one import; larger ones are for the command line.
 MAX_IMPORTED = 10_000
@@ -47,9 +47,9 @@ _ONE = ("unknown-site", "unknown-device", "invalid-parameter")
 @router.get(
     "/devices",
     summary="List devices",
-    response_model=devices.RegisteredPageShape,
+    response_model=devices.DeviceListResponse,
     responses={
-        **success("A page of devices, ordered by id", devices.REGISTERED_PAGE),
+        **success("A page of devices, ordered by id", devices.DEVICES),
         **failures("unknown-site", "invalid-parameter"),
     },
 )
@@ -80,33 +80,35 @@ async def list_devices(
     """
     known_site(state, site)
     page = await state.services.devices.list(DeviceFilter(site, kind, status, group, text, after, limit))
-    return _json(devices.told_page(site, page))
+    return _json(page_as_json(site, page))
 
 
 @router.post(
     "/devices",
     status_code=201,
     summary="Register a device",
-    response_model=devices.WithSecretShape,
+    response_model=devices.DeviceWithSecretResponse,
     responses={
-        201: success("The device, with its secret, which cannot be read again", devices.WITH_SECRET)[200],
+        201: success("The device, with its secret, which cannot be read again", devices.DEVICE_WITH_SECRET)[
+            200
+        ],
         **failures("unknown-site", "invalid-parameter", "alias-taken"),
     },
 )
-async def create_device(site: SiteId, body: devices.NewDevice, state: State, actor: Writer) -> Json:
+async def create_device(site: SiteId, body: devices.DeviceCreate, state: State, actor: Writer) -> Json:
     """Register a device. It gets an id and a secret: its MQTT user name and password."""
     known_site(state, site)
     fields = body.model_dump(exclude={"kind"})
     device, secret = await state.services.devices.add(actor, site, body.kind, **fields)
     location = f"/v1/sites/{site}/devices/{device.id}"
-    return _json({**devices.told(device), "secret": secret}, 201, {"location": location})
+    return _json({**device_as_json(device), "secret": secret}, 201, {"location": location})
 
 
 @router.get(
     "/devices.csv",
     summary="Export all devices as CSV",
     response_class=Csv,
-    responses={**success("The table", devices.TABLE, CSV), **failures("unknown-site")},
+    responses={**success("The table", devices.DEVICE_TABLE, CSV), **failures("unknown-site")},
 )
 async def export_devices(site: SiteId, state: State, actor: Reader) -> Response:
     """Export every device of a site as CSV. The audit log records it.
@@ -134,7 +136,7 @@ def _chunks(lines: Iterator[str]) -> Iterator[str]:
     summary="Import devices from CSV",
     response_class=Csv,
     responses={
-        **success("Ids and secrets, which cannot be read again", devices.SECRETS_TABLE, CSV),
+        **success("Ids and secrets, which cannot be read again", devices.ISSUED_TABLE, CSV),
         **failures("unknown-site", "invalid-parameter", "alias-taken"),
     },
     openapi_extra={
@@ -170,12 +172,12 @@ async def import_devices(site: SiteId, request: Request, state: State, actor: Wr
     summary="Create claim codes for new devices",
     response_class=Csv,
     responses={
-        **success("The codes, which cannot be read again", devices.CODES_TABLE, CSV),
+        **success("The codes, which cannot be read again", devices.CODE_TABLE, CSV),
         **failures("unknown-site", "invalid-parameter"),
     },
 )
 async def create_claim_codes(
-    site: SiteId, body: devices.ClaimsWish, request: Request, state: State, actor: Writer
+    site: SiteId, body: devices.ClaimCodesCreate, request: Request, state: State, actor: Writer
 ) -> Csv:
     """Create codes that each register one new device of a kind in some groups, for the first person to use it.
 
@@ -192,29 +194,29 @@ async def create_claim_codes(
 @router.get(
     "/devices/{device}",
     summary="Get a device",
-    response_model=devices.RegisteredShape,
-    responses={**success("The device", devices.REGISTERED), **failures(*_ONE)},
+    response_model=devices.DeviceResponse,
+    responses={**success("The device", devices.DEVICE), **failures(*_ONE)},
 )
 async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader) -> Json:
     """Return one registered device."""
     known_site(state, site)
     entry = await state.services.devices.get(device, site)
-    return _json(devices.told(entry, await state.services.devices.last_seen(device)))
+    return _json(device_as_json(entry, await state.services.devices.last_seen(device)))
 
 
 @router.patch(
     "/devices/{device}",
     summary="Change a device",
-    response_model=devices.RegisteredShape,
+    response_model=devices.DeviceResponse,
     responses={
-        **success("The changed device", devices.REGISTERED),
+        **success("The changed device", devices.DEVICE),
         **failures(*_ONE, "alias-taken"),
     },
 )
 async def update_device(
     site: SiteId,
     device: DeviceHandle,
-    body: devices.DeviceChange,
+    body: devices.DeviceUpdate,
     state: State,
     actor: Writer,
 ) -> Json:
@@ -238,14 +240,14 @@ async def update_device(
     elif fields.get("status") is not None:
         fields["resume"] = None
     entry = await state.services.devices.change(actor, entry, **fields)
-    return _json(devices.told(entry, await state.services.devices.last_seen(device)))
+    return _json(device_as_json(entry, await state.services.devices.last_seen(device)))
 
 
 @router.delete(
     "/devices/{device}",
     summary="Remove a device",
-    response_model=devices.RegisteredShape,
-    responses={**success("The device is being erased", devices.ERASING), **failures(*_ONE)},
+    response_model=devices.DeviceResponse,
+    responses={**success("The device is being erased", devices.DEVICE_ERASING), **failures(*_ONE)},
 )
 async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
     """Reject the device from now on, and erase everything about it.
@@ -254,15 +256,15 @@ async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor:
     """
     known_site(state, site)
     entry = await state.services.devices.get(device, site)
-    return _json(devices.told(await state.services.devices.remove(actor, entry)))
+    return _json(device_as_json(await state.services.devices.remove(actor, entry)))
 
 
 @router.post(
     "/devices/{device}/rotate",
     summary="Replace a device's secret",
-    response_model=devices.WithSecretShape,
+    response_model=devices.DeviceWithSecretResponse,
     responses={
-        **success("The device, with its new secret, which cannot be read again", devices.WITH_SECRET),
+        **success("The device, with its new secret, which cannot be read again", devices.DEVICE_WITH_SECRET),
         **failures(*_ONE),
     },
 )
@@ -272,13 +274,13 @@ async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor:
     entry = await state.services.devices.get(device, site)
     entry, secret = await state.services.devices.rotate(actor, entry)
     seen = await state.services.devices.last_seen(device)
-    return _json({**devices.told(entry, seen), "secret": secret})
+    return _json({**device_as_json(entry, seen), "secret": secret})
 
 
 @router.post(
     "/devices/{device}/link",
     summary="Create a one-time link for a device",
-    response_model=devices.LinkShape,
+    response_model=devices.LinkResponse,
     responses={
         **success("The link with QR codes, which cannot be read again", devices.LINK),
         **failures(*_ONE),
@@ -290,12 +292,12 @@ async def create_device_link(
     request: Request,
     state: State,
     actor: Writer,
-    body: devices.LinkWish | None = None,
+    body: devices.LinkCreate | None = None,
 ) -> Json:
     """Create a link that gives its first user a new secret for this device; the old secret is rejected then."""
     known_site(state, site)
     entry = await state.services.devices.get(device, site)
-    within_s = (body or devices.LinkWish()).within_s
+    within_s = (body or devices.LinkCreate()).within_s
     base = _base(request, state)
     code = await state.services.provisioning.link(actor, entry, within_s)
     links = provisioning_links(base, code)

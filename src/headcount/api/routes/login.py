@@ -21,9 +21,9 @@ from headcount.api.middleware.authentication import (
     too_many,
 )
 from headcount.api.middleware.authorization import signed_in
-from headcount.api.schemas import examples, responses
-from headcount.api.schemas.examples import success
+from headcount.api.schemas import access
 from headcount.api.schemas.problems import LOGIN_FAILED, NO_LOGIN, ProblemError
+from headcount.api.schemas.responses import success
 from headcount.api.state import ApiState, State
 from headcount.errors import AccessError
 from headcount.messages.times import iso
@@ -104,12 +104,12 @@ async def logout(request: Request, state: State) -> Response:
 @router.get(
     "/v1/whoami",
     summary="Who you are here",
-    responses=success("Who asks, and what they may", examples.WHOAMI),
+    responses=success("Who asks, and what they may", access.WHOAMI),
 )
-async def whoami(request: Request, state: State) -> responses.WhoShape:
+async def whoami(request: Request, state: State) -> access.WhoAmIResponse:
     """Who asks, by token, session or place, what they may, and whether people can log in on the web page."""
     who = signed_in(request)
-    return responses.WhoShape(
+    return access.WhoAmIResponse(
         subject=who.caller.subject,
         role=who.caller.role,
         scopes=sorted(who.caller.scopes),

@@ -11,15 +11,16 @@ from fastapi import APIRouter
 from headcount.api.media_types import Json
 from headcount.api.middleware.device_authentication import Owner
 from headcount.api.parameters import moment
-from headcount.api.routes.commands import told
-from headcount.api.routes.trace import Limit
-from headcount.api.schemas import personal
-from headcount.api.schemas.examples import failures, success
+from headcount.api.routes.traces import Limit
+from headcount.api.schemas import me, traces
 from headcount.api.schemas.problems import invalid
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
 from headcount.devices.trace import DEFAULT_LIMIT
-from headcount.messages.records import Device, Seen
-from headcount.messages.times import iso
+from headcount.messages.records import Device
+from headcount.messages.times import iso, iso_or_none
+from headcount.services.commands import command_as_json
+from headcount.services.devices import seen_as_json
 from headcount.services.personal import PersonalExport
 
 #: The longest pause.
@@ -34,9 +35,9 @@ _ALWAYS = ("device-sign-in", "too-many-requests", "log-away")
 @router.get(
     "",
     summary="Get what is known about my device",
-    response_model=personal.MeShape,
+    response_model=me.MeResponse,
     openapi_extra=_BY_DEVICE,
-    responses={**success("What is known", personal.ME), **failures(*_ALWAYS)},
+    responses={**success("What is known", me.ME), **failures(*_ALWAYS)},
 )
 async def get_me(device: Owner, state: State) -> Json:
     """Return the registry's entry, where the device is counted now, its commands, and who accessed it."""
@@ -51,7 +52,7 @@ async def get_me(device: Owner, state: State) -> Json:
         "connected": None if found.seen is None else found.seen.connected,
         "zones": found.live.get("zones", []),
         "last": _last(found.live),
-        "commands": [told(command) for command in found.commands],
+        "commands": [command_as_json(command) for command in found.commands],
         "looks": found.accesses,
     }
     return Json(msgspec.json.encode(answer))
@@ -63,7 +64,7 @@ async def get_me(device: Owner, state: State) -> Json:
     response_model=dict[str, Any],
     openapi_extra=_BY_DEVICE,
     responses={
-        **success("One JSON document, to be saved", personal.EXPORT),
+        **success("One JSON document, to be saved", me.EXPORT),
         **failures(*_ALWAYS, "history-unreadable", "too-many-queries"),
     },
 )
@@ -81,10 +82,10 @@ async def export_me(device: Owner, state: State) -> Json:
 @router.get(
     "/trace",
     summary="Trace why my device is counted or not",
-    response_model=personal.TraceShape,
+    response_model=traces.TraceResponse,
     openapi_extra=_BY_DEVICE,
     responses={
-        **success("Its last messages, oldest first", personal.TRACE),
+        **success("Its last messages, oldest first", traces.TRACE),
         **failures(*_ALWAYS, "invalid-parameter"),
     },
 )
@@ -96,23 +97,23 @@ async def get_my_trace(device: Owner, state: State, limit: Limit = DEFAULT_LIMIT
 @router.post(
     "/pause",
     summary="Stop counting me for a while",
-    response_model=personal.StatusShape,
+    response_model=me.PauseResponse,
     openapi_extra=_BY_DEVICE,
-    responses={**success("Paused", personal.PAUSED), **failures(*_ALWAYS, "invalid-parameter", "cross-site")},
+    responses={**success("Paused", me.PAUSED), **failures(*_ALWAYS, "invalid-parameter", "cross-site")},
 )
-async def pause_me(device: Owner, state: State, body: personal.PauseAsked | None = None) -> Json:
+async def pause_me(device: Owner, state: State, body: me.PauseRequest | None = None) -> Json:
     """Reject what the device sends from now on and remove it from every zone.
 
     The pause lasts until `until`, for `for_s`, or until it is resumed.
     """
-    until_s = _until(body or personal.PauseAsked(), time.time())
+    until_s = _until(body or me.PauseRequest(), time.time())
     return _status(await state.personal.pause(device, until_s))
 
 
 @router.post(
     "/resume",
     summary="Count me again",
-    response_model=personal.StatusShape,
+    response_model=me.PauseResponse,
     openapi_extra=_BY_DEVICE,
     responses={
         **success("Counted again, from the next fix", {"status": "active", "resume": None}),
@@ -128,12 +129,12 @@ async def resume_me(device: Owner, state: State) -> Json:
     "",
     status_code=202,
     summary="Erase me",
-    response_model=personal.ErasingShape,
+    response_model=me.ErasureResponse,
     openapi_extra=_BY_DEVICE,
     responses={
         202: {
             "description": "The device is being erased; this cannot be undone",
-            "content": {"application/json": {"example": personal.ERASING}},
+            "content": {"application/json": {"example": me.ERASING}},
         },
         **failures(*_ALWAYS, "cross-site"),
     },
@@ -141,7 +142,7 @@ async def resume_me(device: Owner, state: State) -> Json:
 async def erase_me(device: Owner, state: State) -> Json:
     """Erase the device and everything stored about it. Its credentials are rejected from now on."""
     await state.personal.erase(device)
-    return Json(msgspec.json.encode(personal.ERASING), 202)
+    return Json(msgspec.json.encode(me.ERASING), 202)
 
 
 def _entry(device: Device) -> dict[str, Any]:
@@ -157,19 +158,15 @@ def _export(device: Device, found: PersonalExport) -> dict[str, Any]:
     return {
         "exported": iso(time.time()),
         "registry": _entry(device),
-        "seen": _seen(found.seen),
+        "seen": seen_as_json(found.seen),
         "names": {str(day): name for day, name in found.pseudonyms.items()},
         "log": {"since": iso(found.log_since_s), "messages": found.log},
         "memberships": [change for line in found.trace.lines for change in line.changes] + found.trace.left,
         "history": found.history,
         "now": found.trace.live,
-        "commands": [told(command) for command in found.commands],
+        "commands": [command_as_json(command) for command in found.commands],
         "looks": found.accesses,
     }
-
-
-def _seen(seen: Seen | None) -> dict[str, Any] | None:
-    return None if seen is None else {"at": iso(seen.at), "connected": seen.connected}
 
 
 def _last(live: dict[str, Any]) -> dict[str, Any] | None:
@@ -179,7 +176,7 @@ def _last(live: dict[str, Any]) -> dict[str, Any] | None:
     return {"t": live.get("last_t"), "verdict": live.get("last_verdict"), **position}
 
 
-def _until(body: personal.PauseAsked, now_s: float) -> float | None:
+def _until(body: me.PauseRequest, now_s: float) -> float | None:
     if body.until is not None and body.for_s is not None:
         raise invalid("until", "excludes for_s")
     if body.for_s is not None:
@@ -196,5 +193,4 @@ def _until(body: personal.PauseAsked, now_s: float) -> float | None:
 
 
 def _status(device: Device) -> Json:
-    resume = None if device.resume is None else iso(device.resume)
-    return Json(msgspec.json.encode({"status": device.status, "resume": resume}))
+    return Json(msgspec.json.encode({"status": device.status, "resume": iso_or_none(device.resume)}))

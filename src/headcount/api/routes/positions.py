@@ -13,9 +13,9 @@ from headcount.access.roles import Caller
 from headcount.api.media_types import GEOJSON, GeoJson, Json
 from headcount.api.middleware.authorization import Reason, Require, RequireAny
 from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, SiteId, To
-from headcount.api.schemas import examples, responses
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import positions
 from headcount.api.schemas.problems import invalid
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State, known_site
 from headcount.history.queries import CELLS_PER_DEG, SLOT_S, Cell, StoredFix
 from headcount.messages.times import iso
@@ -34,13 +34,13 @@ Asking = Annotated[Caller, Depends(RequireAny("positions:coarse", "positions:rea
     "/sites/{site}/fixes",
     summary="List stored positions in an area",
     response_class=GeoJson,
-    response_model=responses.FixesShape | responses.CellsShape,
+    response_model=positions.FixesResponse | positions.CellsResponse,
     responses={
         200: {
             "description": "With a reason and the right to it, fixes, newest first; else cells of a grid.",
             "content": {
                 GEOJSON: {
-                    "examples": {"exact": {"value": examples.FIXES}, "coarse": {"value": examples.CELLS}}
+                    "examples": {"exact": {"value": positions.FIXES}, "coarse": {"value": positions.CELLS}}
                 }
             },
         },
@@ -117,9 +117,9 @@ async def list_fixes(
 @router.get(
     "/sites/{site}/devices/{kind}/{device}",
     summary="Get the state of a device",
-    response_model=responses.DeviceShape,
+    response_model=positions.DeviceStateResponse,
     responses={
-        **success("Its state now", examples.DEVICE),
+        **success("Its state now", positions.DEVICE_STATE),
         **failures("unknown-site", "unknown-device", "invalid-parameter", "no-answer", "log-away"),
     },
 )

@@ -13,9 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from headcount.access.roles import Caller
 from headcount.api.metrics import SCALER_AWAY_S
 from headcount.api.middleware.authorization import Require, caller_of
-from headcount.api.schemas import examples, responses
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import system
 from headcount.api.schemas.problems import NO_SCALER, NOT_READY, ProblemError
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State
 from headcount.messages.times import iso
 
@@ -27,17 +27,17 @@ router = APIRouter(tags=["system"])
     summary="Whether the process answers",
     responses=success("It answers", {"status": "alive"}),
 )
-async def get_health() -> responses.HealthShape:
+async def get_health() -> system.HealthResponse:
     """Always 200: a process that doesn't answer this should be restarted."""
-    return responses.HealthShape(status="alive")
+    return system.HealthResponse(status="alive")
 
 
 @router.get(
     "/readyz",
     summary="Whether the numbers are live",
-    responses={**success("They are", examples.READY), **failures("not-ready")},
+    responses={**success("They are", system.READY), **failures("not-ready")},
 )
-async def get_readiness(state: State, who: Annotated[Caller, Depends(caller_of)]) -> responses.ReadyShape:
+async def get_readiness(state: State, who: Annotated[Caller, Depends(caller_of)]) -> system.ReadinessResponse:
     """200 when the broker is connected and every partition has reported within 2 s.
 
     Else what is missing, for those with the scope `system:read`.
@@ -47,7 +47,7 @@ async def get_readiness(state: State, who: Annotated[Caller, Depends(caller_of)]
         told = " ".join(reasons) if who.may("system:read") else NOT_READY.meaning
         raise ProblemError(NOT_READY, told, headers={"retry-after": "1"})
     age_s = round(state.live.age_s() or 0.0, 3)
-    return responses.ReadyShape(status="ready", at=iso(state.live.snapshot.total.at), age_s=age_s)
+    return system.ReadinessResponse(status="ready", at=iso(state.live.snapshot.total.at), age_s=age_s)
 
 
 @router.get(
@@ -71,26 +71,24 @@ async def get_metrics(state: State) -> Response:
     "/v1/system/scaling",
     dependencies=[Depends(Require("system:read"))],
     summary="How large the fleet is, and why",
-    responses={**success("What the scaler says", examples.SCALING), **failures("no-scaler")},
+    responses={**success("What the scaler says", system.SCALING), **failures("no-scaler")},
 )
-async def get_scaling(state: State) -> responses.ScalingShape:
+async def get_scaling(state: State) -> system.ScalingResponse:
     """What the scaler sees, how many brokers and workers it wants, and its last decisions with their reasons."""
     told = state.metrics.scaling()
     if told is None:
         raise ProblemError(NO_SCALER, f"No scaler was heard within the last {SCALER_AWAY_S:.0f} s.")
     scaling, age_s = told
-    return responses.ScalingShape(
+    return system.ScalingResponse(
         name=scaling.name,
         at=iso(scaling.at),
         age_s=round(age_s, 3),
         driver=scaling.driver,
         dry_run=scaling.dry_run,
-        targets=[
-            responses.ScalingTargetShape(**msgspec.structs.asdict(target)) for target in scaling.targets
-        ],
+        targets=[system.ScalingTargetEntry(**msgspec.structs.asdict(target)) for target in scaling.targets],
         signals=scaling.signals,
         decisions=[
-            responses.ScalingDecisionShape(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})
+            system.ScalingDecisionEntry(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})
             for decision in scaling.decisions
         ],
     )

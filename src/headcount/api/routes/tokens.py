@@ -6,51 +6,29 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
-from pydantic import Field
 
-from headcount.access.roles import Caller, Scope
-from headcount.access.tokens import MAX_NAME, MAX_SITES, TOKEN_ID_PATTERN, RightsError
+from headcount.access.roles import Caller
+from headcount.access.tokens import TOKEN_ID_PATTERN, RightsError
 from headcount.api.middleware.authorization import Require
-from headcount.api.parameters import Moment
-from headcount.api.schemas import examples, responses
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import access
 from headcount.api.schemas.problems import NOT_ALLOWED, UNKNOWN_TOKEN, ProblemError, invalid
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
 from headcount.errors import AccessError
-from headcount.messages.records import Token
-from headcount.messages.times import iso
-from headcount.messages.topics import ID_PATTERN
 
 router = APIRouter(prefix="/v1", tags=["access"])
 Maker = Annotated[Caller, Depends(Require("tokens:write"))]
-Site = Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]
-
-
-class NewToken(responses.Shape):
-    """What a token is to be."""
-
-    name: str = Field(min_length=1, max_length=MAX_NAME, description="What it is for.")
-    role: responses.TokenRole
-    sites: list[Site] = Field([], max_length=MAX_SITES, description="Only these; none = all.")
-    scopes: list[Scope] = Field([], max_length=50, description="Of the role's only these; none = all.")
-    expires: Moment | None = Field(None, description="After this it is nothing; null = never.")
-
-
-class EndSessions(responses.Shape):
-    """Whose sessions end."""
-
-    subject: str = Field(min_length=1, max_length=200, description="As the identity provider calls them.")
 
 
 @router.get(
     "/tokens",
     summary="List tokens",
-    responses=success("The tokens on your sites, oldest first", examples.TOKENS),
+    responses=success("The tokens on your sites, oldest first", access.TOKENS),
 )
-async def list_tokens(state: State, actor: Maker) -> responses.TokensShape:
+async def list_tokens(state: State, actor: Maker) -> access.TokenListResponse:
     """List all tokens, expired ones among them, without their secrets: only hashes of these are stored."""
     tokens = await state.services.tokens.all(actor)
-    return responses.TokensShape(tokens=[_shape(token) for token in tokens])
+    return access.TokenListResponse(tokens=list(map(access.TokenResponse.of, tokens)))
 
 
 @router.post(
@@ -60,12 +38,12 @@ async def list_tokens(state: State, actor: Maker) -> responses.TokensShape:
     responses={
         201: {
             "description": "The token, which cannot be read again",
-            "content": {"application/json": {"example": examples.NEW_TOKEN}},
+            "content": {"application/json": {"example": access.NEW_TOKEN}},
         },
         **failures("not-allowed", "invalid-parameter", "too-long"),
     },
 )
-async def create_token(body: NewToken, state: State, actor: Maker) -> responses.MadeTokenShape:
+async def create_token(body: access.TokenCreate, state: State, actor: Maker) -> access.TokenCreatedResponse:
     """Create a token. You can only grant scopes and sites that you have yourself."""
     try:
         token, text = await state.services.tokens.add(
@@ -75,7 +53,7 @@ async def create_token(body: NewToken, state: State, actor: Maker) -> responses.
         raise ProblemError(NOT_ALLOWED, f"{error}.") from error
     except AccessError as error:
         raise invalid(error.what.partition(" ")[0], error.problem) from error
-    return responses.MadeTokenShape(**dict(_shape(token)), token=text)
+    return access.TokenCreatedResponse.of(token, token=text)
 
 
 @router.delete(
@@ -107,18 +85,6 @@ async def delete_token(
     summary="End a person's sessions",
     responses={**success("How many there were", {"ended": 2}), **failures("invalid-parameter", "too-long")},
 )
-async def end_sessions(body: EndSessions, state: State, actor: Maker) -> responses.EndedShape:
+async def end_sessions(body: access.SessionsEnd, state: State, actor: Maker) -> access.SessionsEndResponse:
     """Log a person out of your sites. The identity provider decides whether they can log in again."""
-    return responses.EndedShape(ended=await state.services.sessions.end_all(actor, body.subject))
-
-
-def _shape(token: Token) -> responses.TokenShape:
-    return responses.TokenShape(
-        id=token.id,
-        name=token.name,
-        role=token.role,
-        sites=token.sites,
-        scopes=token.scopes,
-        created=iso(token.created),
-        expires=None if token.expires is None else iso(token.expires),
-    )
+    return access.SessionsEndResponse(ended=await state.services.sessions.end_all(actor, body.subject))

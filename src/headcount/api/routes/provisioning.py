@@ -15,8 +15,8 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.authentication import too_many
 from headcount.api.middleware.authorization import signed_in
 from headcount.api.routes.devices import address_of
-from headcount.api.schemas import devices
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import provisioning
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State
 from headcount.devices.one_time_links import MAX_CODE_CHARS
 from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
@@ -31,13 +31,13 @@ _REFUSED = ("link-refused", "invalid-parameter")
 @router.post(
     "",
     summary="Exchange a link or code for credentials",
-    response_model=devices.ProvisionedShape,
+    response_model=provisioning.CredentialsResponse,
     responses={
-        **success("The credentials, which cannot be read again", devices.PROVISIONED),
+        **success("The credentials, which cannot be read again", provisioning.CREDENTIALS),
         **failures(*_REFUSED),
     },
 )
-async def redeem_code(body: devices.Redemption, request: Request, state: State) -> Json:
+async def redeem_code(body: provisioning.CodeRedemption, request: Request, state: State) -> Json:
     """Use up a code: get a device's id, a new secret for it, and the broker's address.
 
     A link belongs to a device; a claim code registers a new one. A second use of a code is rejected.
@@ -50,9 +50,9 @@ async def redeem_code(body: devices.Redemption, request: Request, state: State) 
 @router.get(
     "/{code}.otrc",
     summary="Exchange a code for OwnTracks settings",
-    response_model=devices.OwnTracksShape,
+    response_model=provisioning.OwnTracksResponse,
     responses={
-        **success("The app's settings, which include the credentials", devices.OWNTRACKS),
+        **success("The app's settings, which include the credentials", provisioning.OWNTRACKS),
         **failures(*_REFUSED),
     },
 )

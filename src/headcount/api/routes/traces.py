@@ -11,9 +11,9 @@ from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Reason, Require
 from headcount.api.parameters import DeviceId, SiteId
-from headcount.api.schemas import personal
-from headcount.api.schemas.examples import failures, success
+from headcount.api.schemas import traces
 from headcount.api.schemas.problems import invalid
+from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State, known_site
 from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT
 from headcount.messages.topics import Kind
@@ -26,9 +26,9 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of 
 @router.get(
     "/sites/{site}/devices/{device}/trace",
     summary="Trace why a device is counted or not",
-    response_model=personal.TraceShape,
+    response_model=traces.TraceResponse,
     responses={
-        **success("Its last messages, oldest first, each with the rule that decided", personal.TRACE),
+        **success("Its last messages, oldest first, each with the rule that decided", traces.TRACE),
         **failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
     },
 )

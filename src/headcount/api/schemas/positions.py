@@ -1,0 +1,146 @@
+"""Stored positions, exact and coarse, and the state of single devices."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from headcount.api.schemas.base import OpenSchema, Schema
+from headcount.messages.topics import Kind
+
+
+class PointGeometry(Schema):
+    """A GeoJSON point: longitude, latitude."""
+
+    type: Literal["Point"]
+    coordinates: list[float] = Field(min_length=2, max_length=2)
+
+
+class FixProperties(Schema):
+    """The properties of a fix."""
+
+    device: str = Field(description="Daily pseudonym.")
+    kind: Kind
+    t: str = Field(description="When the device measured it.")
+    acc: float | None = Field(description="Accuracy in metres; null = unknown.")
+    verdict: str
+
+
+class FixFeature(Schema):
+    """A fix as a GeoJSON feature."""
+
+    type: Literal["Feature"]
+    geometry: PointGeometry
+    properties: FixProperties
+
+
+class FixesResponse(Schema):
+    """Fixes as a GeoJSON FeatureCollection."""
+
+    type: Literal["FeatureCollection"]
+    precision: Literal["exact"]
+    features: list[FixFeature]
+    truncated: bool = Field(description="Whether there are more than `limit`.")
+
+
+class CellGeometry(Schema):
+    """A GeoJSON polygon: the outline of a cell."""
+
+    type: Literal["Polygon"]
+    coordinates: list[list[list[float]]]
+
+
+class CellProperties(Schema):
+    """The number of devices in a cell."""
+
+    kind: Kind
+    from_: str = Field(alias="from", description="Start of the 5 minutes.")
+    to: str
+    devices: int = Field(description="Different devices with accepted fixes there within the 5 minutes.")
+
+
+class CellFeature(Schema):
+    """A cell of the grid as a GeoJSON feature."""
+
+    type: Literal["Feature"]
+    geometry: CellGeometry
+    properties: CellProperties
+
+
+class CellsResponse(Schema):
+    """Coarse positions as a GeoJSON FeatureCollection."""
+
+    type: Literal["FeatureCollection"]
+    precision: Literal["coarse"]
+    features: list[CellFeature]
+    truncated: bool = Field(description="Whether there are more than `limit`.")
+
+
+class DeviceStateResponse(OpenSchema):
+    """The counting worker's state of a device."""
+
+    site: str
+    kind: Kind
+    device: str
+    present: bool
+    zones: list[str]
+    last_t: str | None = Field(description="Event time of the last fix that was used.")
+    lat: float | None
+    lon: float | None
+    acc: float | None
+    offline: bool = Field(description="Whether its last will was received after its last fix.")
+    last_verdict: str | None
+    verdicts: dict[str, int] | None = Field(None, description="Number of fixes by verdict, if recorded.")
+
+
+FIXES: dict[str, Any] = {
+    "type": "FeatureCollection",
+    "precision": "exact",
+    "truncated": False,
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [-8.5722, 52.6737]},
+            "properties": {
+                "device": "q3Zk0w9uTtS1",
+                "kind": "person",
+                "t": "2026-11-24T12:59:58.000Z",
+                "acc": 8.5,
+                "verdict": "accepted",
+            },
+        }
+    ],
+}
+_CELL = [[[-8.573, 52.673], [-8.572, 52.673], [-8.572, 52.674], [-8.573, 52.674], [-8.573, 52.673]]]
+CELLS: dict[str, Any] = {
+    "type": "FeatureCollection",
+    "precision": "coarse",
+    "truncated": False,
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": _CELL},
+            "properties": {
+                "kind": "person",
+                "from": "2026-11-24T12:50:00.000Z",
+                "to": "2026-11-24T12:55:00.000Z",
+                "devices": 23,
+            },
+        }
+    ],
+}
+DEVICE_STATE: dict[str, Any] = {
+    "site": "ul",
+    "kind": "person",
+    "device": "phone-1",
+    "present": True,
+    "zones": ["site", "library"],
+    "last_t": "2026-11-24T12:59:58.000Z",
+    "lat": 52.6737,
+    "lon": -8.5722,
+    "acc": 8.5,
+    "offline": False,
+    "last_verdict": "accepted",
+    "verdicts": {"accepted": 118, "duplicate": 2},
+}

@@ -1,0 +1,124 @@
+"""Device traces."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from headcount.api.schemas.base import Schema
+from headcount.messages.topics import Kind
+
+
+class TraceCheck(Schema):
+    """A line of rule 1 that was checked; the last one of a fix decided."""
+
+    line: int = Field(description="In the table of rule 1, from 1.")
+    verdict: str
+    matched: bool
+    value: float | None = Field(description="The value that was compared; null: none.")
+    limit: float | None = Field(description="The limit that it was compared with.")
+    unit: str = Field(description="The unit of both: `s`, `m`, or none.")
+
+
+class TraceEdge(Schema):
+    """A zone that the device was or is a member of, or that is near (rule 2)."""
+
+    zone: str
+    inside: bool = Field(description="Whether the zone covers the position.")
+    edge_m: float = Field(description="Distance to the zone's edge; negative inside.")
+    margin_m: float = Field(description="How far outside a member may be.")
+    member_before: bool
+    member: bool
+
+
+class TraceZoneChange(Schema):
+    """A change of membership."""
+
+    zone: str
+    type: Literal["enter", "exit"]
+    t: str | None
+    reason: Literal["moved", "outside", "silent", "removed"]
+
+
+class TraceLine(Schema):
+    """One message and its effect."""
+
+    received: str
+    what: Literal["fix", "online", "offline", "forgotten"]
+    t: str | None = Field(description="When the device measured it.")
+    lat: float | None
+    lon: float | None
+    acc: float | None
+    verdict: str | None = Field(description="null: the message is not a fix.")
+    rule: str = Field(description="`1.8` is line 8 of rule 1; `3` a status; or `forgotten`.")
+    why: str = Field(description="One sentence, with the numbers.")
+    checks: list[TraceCheck]
+    edges: list[TraceEdge]
+    changes: list[TraceZoneChange]
+    zones: list[str] = Field(description="The device's zones afterwards.")
+
+
+class TraceResponse(Schema):
+    """A device's messages, each with its effect, and the device's state now."""
+
+    site: str
+    kind: Kind
+    device: str
+    since: str = Field(description="Where the replay starts, without state.")
+    truncated: bool = Field(description="Whether the hour has more messages than are read.")
+    messages: int = Field(description="Number of messages read.")
+    lines: list[TraceLine]
+    left: list[TraceZoneChange] = Field(description="Changes since its last message, by its silence.")
+    zones: list[str] = Field(description="The device's zones at the end of the replay.")
+    live: dict[str, Any] | None = Field(description="The counting worker's state; null: no answer.")
+    agrees: bool | None = Field(description="Whether both place the device in the same zones.")
+
+
+_CHECKS: list[dict[str, Any]] = [
+    {"line": 1, "verdict": "malformed", "matched": False, "value": None, "limit": None, "unit": ""},
+    {"line": 2, "verdict": "invalid", "matched": False, "value": None, "limit": None, "unit": ""},
+    {"line": 3, "verdict": "future", "matched": False, "value": -0.4, "limit": 60.0, "unit": "s"},
+    {"line": 4, "verdict": "duplicate", "matched": False, "value": 15.0, "limit": 0.0, "unit": "s"},
+    {"line": 5, "verdict": "out_of_order", "matched": False, "value": 15.0, "limit": 0.0, "unit": "s"},
+    {"line": 6, "verdict": "late", "matched": False, "value": 0.4, "limit": 900.0, "unit": "s"},
+    {"line": 7, "verdict": "inaccurate", "matched": True, "value": 250.0, "limit": 100.0, "unit": "m"},
+]
+TRACE: dict[str, Any] = {
+    "site": "ul",
+    "kind": "person",
+    "device": "k3vq2hbw5yxam7p4n6ts",
+    "since": "2026-11-24T12:00:00.000Z",
+    "truncated": False,
+    "messages": 118,
+    "lines": [
+        {
+            "received": "2026-11-24T12:59:58.400Z",
+            "what": "fix",
+            "t": "2026-11-24T12:59:58.000Z",
+            "lat": 52.6737,
+            "lon": -8.5722,
+            "acc": 250.0,
+            "verdict": "inaccurate",
+            "rule": "1.7",
+            "why": "Its accuracy is 250 m; 100 m are allowed. The device lives on.",
+            "checks": _CHECKS,
+            "edges": [],
+            "changes": [],
+            "zones": ["site", "library"],
+        }
+    ],
+    "left": [],
+    "zones": ["site", "library"],
+    "live": {
+        "present": True,
+        "zones": ["library", "site"],
+        "last_t": "2026-11-24T12:59:58.000Z",
+        "lat": 52.6737,
+        "lon": -8.5722,
+        "acc": 8.0,
+        "offline": False,
+        "last_verdict": "inaccurate",
+    },
+    "agrees": True,
+}
