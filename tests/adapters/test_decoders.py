@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.adapters import iotp, owntracks
-from headcount.adapters.decoding import MAX_BYTES, Canonical, Ignored, Outcome, Rejected
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.decoding import MAX_BYTES, CanonicalMessage, IgnoredMessage, Outcome, RejectedMessage
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messages.fixes import Fix, encode_fix
 from headcount.messages.records import Device, DeviceStatus
@@ -23,7 +23,7 @@ from headcount.messages.topics import HANDLE
 FIX = msgspec.json.Decoder(Fix)
 SECRET = "the secret of a deployment"  # noqa: S105 - of no other than this
 #: Nobody is registered.
-NAMES = Names(SECRET, RegistryCache())
+NAMES = AliasResolver(SECRET, RegistryCache())
 
 # Payloads as the OwnTracks apps send them: the booklet's fields, the shapes of public samples.
 ANDROID = (
@@ -53,7 +53,7 @@ def only(outcomes: list[Outcome]) -> Outcome:
 
 def fix_of(outcome: Outcome) -> Fix:
     """The decoded payload of a translated fix."""
-    assert isinstance(outcome, Canonical)
+    assert isinstance(outcome, CanonicalMessage)
     assert outcome.what == "fix"
     return FIX.decode(outcome.payload)
 
@@ -77,7 +77,7 @@ def test_owntracks_positions_become_fixes(
 ) -> None:
     """Locations and transitions of real apps become fixes with the same time, place and accuracy."""
     outcome = only(owntracks.decode("owntracks/jane/phone", payload, NAMES))
-    assert isinstance(outcome, Canonical)
+    assert isinstance(outcome, CanonicalMessage)
     assert outcome.kind == "person"
     assert HANDLE.fullmatch(outcome.device)
     assert b"jane" not in outcome.payload
@@ -89,8 +89,8 @@ def test_owntracks_last_will_becomes_offline() -> None:
     """The app's last will is the status `offline` of the same device."""
     outcome = only(owntracks.decode("owntracks/jane/car1", b'{"_type":"lwt","tst":1700000000}', NAMES))
     there = only(owntracks.decode("owntracks/jane/car1", SHORT, NAMES))
-    assert isinstance(there, Canonical)
-    assert outcome == Canonical("vehicle", there.device, "status", b"offline")
+    assert isinstance(there, CanonicalMessage)
+    assert outcome == CanonicalMessage("vehicle", there.device, "status", b"offline")
 
 
 def test_transitions_come_on_the_event_topic_too() -> None:
@@ -118,16 +118,16 @@ def test_transitions_come_on_the_event_topic_too() -> None:
 def test_owntracks_types_without_a_position_are_ignored(type_: str) -> None:
     """Every other type of the booklet is ignored under its own name, even if it has a position."""
     payload = json.dumps({"_type": type_, "lat": 1, "lon": 2, "tst": 3}).encode()
-    assert only(owntracks.decode("owntracks/jane/phone", payload, NAMES)) == Ignored(type_)
+    assert only(owntracks.decode("owntracks/jane/phone", payload, NAMES)) == IgnoredMessage(type_)
 
 
 def test_other_owntracks_messages_are_ignored_politely() -> None:
     """Unknown types, other subtopics and transitions of beacons are ignored, not rejected."""
     unknown = only(owntracks.decode("owntracks/a/b", b'{"_type":"x\\ny"}', NAMES))
-    assert unknown == Ignored("unknown_type")
-    assert only(owntracks.decode("owntracks/a/b/cmd", b"anything", NAMES)) == Ignored("subtopic")
+    assert unknown == IgnoredMessage("unknown_type")
+    assert only(owntracks.decode("owntracks/a/b/cmd", b"anything", NAMES)) == IgnoredMessage("subtopic")
     beacon = b'{"_type":"transition","event":"enter","tst":1,"acc":0}'
-    assert only(owntracks.decode("owntracks/a/b", beacon, NAMES)) == Ignored("beacon_transition")
+    assert only(owntracks.decode("owntracks/a/b", beacon, NAMES)) == IgnoredMessage("beacon_transition")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_other_owntracks_messages_are_ignored_politely() -> None:
 def test_bad_owntracks_messages_are_rejected_with_a_reason(topic: str, payload: bytes, reason: str) -> None:
     """Whatever can't be an OwnTracks message is rejected, each time with the reason."""
     outcome = only(owntracks.decode(topic, payload, NAMES))
-    assert isinstance(outcome, Rejected)
+    assert isinstance(outcome, RejectedMessage)
     assert outcome.reason == reason
 
 
@@ -167,7 +167,7 @@ def test_an_array_gives_one_outcome_for_each_object() -> None:
     """An array of messages is translated object by object; a broken one spoils no other."""
     payload = b"[" + ANDROID + b',1,{"_type":"card"},' + IOS + b"]"
     kinds = [type(outcome) for outcome in owntracks.decode("owntracks/a/b", payload, NAMES)]
-    assert kinds == [Canonical, Rejected, Ignored, Canonical]
+    assert kinds == [CanonicalMessage, RejectedMessage, IgnoredMessage, CanonicalMessage]
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_a_derived_handle_stands_for_one_name(name: str, other: str) -> None:
     first, second = NAMES.iotp(name, "person"), NAMES.iotp(other, "person")
     assert HANDLE.fullmatch(first[1])
     assert (first == second) == (name == other)
-    assert first == Names(SECRET, RegistryCache()).iotp(name, "person")
-    assert first[1] != Names("another secret", RegistryCache()).iotp(name, "person")[1]
+    assert first == AliasResolver(SECRET, RegistryCache()).iotp(name, "person")
+    assert first[1] != AliasResolver("another secret", RegistryCache()).iotp(name, "person")[1]
     assert first[1] != NAMES.owntracks(name, name, "person")[1]
 
 
-def registered() -> tuple[Names, Device]:
+def registered() -> tuple[AliasResolver, Device]:
     """A registry with one car that has aliases."""
     directory = RegistryCache()
     device = Device(
@@ -215,7 +215,7 @@ def registered() -> tuple[Names, Device]:
         aliases=["owntracks/jane/phone", "iotp/AA:BB:CC"],
     )
     directory.put(device)
-    return Names(SECRET, directory), device
+    return AliasResolver(SECRET, directory), device
 
 
 def test_aliases_and_handles_mean_the_registered_device() -> None:
@@ -226,7 +226,7 @@ def test_aliases_and_handles_mean_the_registered_device() -> None:
         only(owntracks.decode("owntracks/jane/phone", SHORT, names)),
         only(iotp.decode("mobile-iotp", b'{"id":"AA:BB:CC","lat":1,"lon":2}', 5.0, names)),
     ):
-        assert isinstance(outcome, Canonical)
+        assert isinstance(outcome, CanonicalMessage)
         assert (outcome.kind, outcome.device) == ("vehicle", car.id)
 
 
@@ -235,7 +235,7 @@ def test_other_names_mean_no_registered_device(topic: str) -> None:
     """Neither another device of the same user nor a handle that isn't registered is somebody's."""
     names, car = registered()
     outcome = only(owntracks.decode(topic, SHORT, names))
-    assert isinstance(outcome, Canonical)
+    assert isinstance(outcome, CanonicalMessage)
     assert outcome.device not in (car.id, "aaaaaaaaaaaaaaaaaaaa")
 
 
@@ -243,7 +243,7 @@ def test_a_gateway_can_not_name_a_handle() -> None:
     """The id in an iotp payload is a name: a registered handle there is not that device."""
     names, car = registered()
     outcome = only(iotp.decode("car-iotp", b'{"id":"%b","lat":1,"lon":2}' % car.id.encode(), 5.0, names))
-    assert isinstance(outcome, Canonical)
+    assert isinstance(outcome, CanonicalMessage)
     assert outcome.device != car.id
 
 
@@ -252,8 +252,10 @@ def test_nothing_is_translated_for_who_is_not_active(status: DeviceStatus) -> No
     """Through a gateway, too, a device that is paused, disabled or being erased says nothing."""
     names, car = registered()
     car.status = status
-    assert only(owntracks.decode("owntracks/jane/phone", SHORT, names)) == Ignored(status)
-    assert only(iotp.decode("car-iotp", b'{"id":"AA:BB:CC","lat":1,"lon":2}', 5.0, names)) == Ignored(status)
+    assert only(owntracks.decode("owntracks/jane/phone", SHORT, names)) == IgnoredMessage(status)
+    assert only(iotp.decode("car-iotp", b'{"id":"AA:BB:CC","lat":1,"lon":2}', 5.0, names)) == IgnoredMessage(
+        status
+    )
 
 
 # --- iotp ----------------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ def b64(value: object) -> str:
 def test_iotp_in_every_wrapping_becomes_the_same_fix(payload: str) -> None:
     """Plain, Base64 and wrapped objects with any of the known key names are one and the same fix."""
     outcome = only(iotp.decode("car-iotp", payload.encode(), 5.0, NAMES))
-    assert isinstance(outcome, Canonical)
+    assert isinstance(outcome, CanonicalMessage)
     assert (outcome.kind, outcome.device) == NAMES.iotp("car-7", "vehicle")
     fix = fix_of(outcome)
     assert (fix.tst, fix.t, fix.lat, fix.lon, fix.acc) == (1732453200, 1732453200.25, 52.67, -8.57, 4.5)
@@ -301,7 +303,7 @@ def test_iotp_in_every_wrapping_becomes_the_same_fix(payload: str) -> None:
 def test_iotp_without_a_time_has_the_brokers() -> None:
     """A message without a time happened when the broker received it; its topic tells the kind."""
     outcome = only(iotp.decode("mobile-iotp", b'{"id":12,"lat":1,"lon":2,"t":null}', 1700000000.5, NAMES))
-    assert isinstance(outcome, Canonical)
+    assert isinstance(outcome, CanonicalMessage)
     assert (outcome.kind, outcome.device) == NAMES.iotp("12", "person")
     assert fix_of(outcome).t == 1700000000.5
 
@@ -331,7 +333,7 @@ def test_iotp_without_a_time_has_the_brokers() -> None:
 )
 def test_bad_iotp_messages_are_rejected_with_a_reason(payload: bytes, reason: str) -> None:
     """Whatever can't be a position is rejected, each time with the reason."""
-    assert only(iotp.decode("car-iotp", payload, 0.0, NAMES)) == Rejected(reason)
+    assert only(iotp.decode("car-iotp", payload, 0.0, NAMES)) == RejectedMessage(reason)
 
 
 # --- nothing raises ------------------------------------------------------------------------------
@@ -383,7 +385,7 @@ def test_no_input_makes_a_decoder_raise(user: str, device: str, payload: bytes) 
         *iotp.decode("mobile-iotp", payload, 1.0, NAMES),
     ]
     for outcome in outcomes:
-        if isinstance(outcome, Canonical) and outcome.what == "fix":
+        if isinstance(outcome, CanonicalMessage) and outcome.what == "fix":
             assert HANDLE.fullmatch(outcome.device)
             fix = fix_of(outcome)
             assert all(math.isfinite(value) for value in (fix.tst, fix.lat, fix.lon, fix.acc or 0))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 
 from headcount.adapters import translator
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.broker.core import Broker
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
@@ -110,7 +110,7 @@ def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
             await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
             await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
             found = dict(await next_in_log(client, 6))
-            names = Names(broker.config.password, RegistryCache())
+            names = AliasResolver(broker.config.password, RegistryCache())
             _, phone = names.owntracks("jane", "phone", "person")
             _, car = names.owntracks("jane.doe", "car1", "vehicle")
             _, c7 = names.iotp("c-7", "vehicle")

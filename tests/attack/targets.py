@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from headcount.adapters import iotp, owntracks
-from headcount.adapters.decoding import Canonical, Ignored, Rejected
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, RejectedMessage
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.engine import Engine
 from headcount.counting.fix_batch import Fixes
 from headcount.counting.zone_lookup import Zones
@@ -24,12 +24,12 @@ from headcount.messaging import payloads
 from headcount.messaging.parser import Parser
 from small_site import small_site
 
-OUTCOMES = (Canonical, Ignored, Rejected)
+OUTCOMES = (CanonicalMessage, IgnoredMessage, RejectedMessage)
 SECOND_NS = 10**9
 NOW_S = 1_800_000_000
 _SITE = small_site()
 _ZONES = Zones(_SITE)
-_NAMES = Names("a secret for fuzzing", RegistryCache())
+_NAMES = AliasResolver("a secret for fuzzing", RegistryCache())
 _KEY = token_key("a secret for fuzzing")
 
 

@@ -27,9 +27,9 @@ from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.runtime import health
 from headcount.runtime.ports import free_ports
 from headcount.tls import reload
-from headcount.tls.authority import Authority, Issued
+from headcount.tls.authority import CertificateAuthority, IssuedCertificate
 from headcount.tls.certificates import (
-    ensure_client_rules,
+    ensure_client_certificates,
     ensure_server_certificate,
     fingerprint,
     first_certificate,
@@ -47,7 +47,7 @@ DEVICE = "abcdefghij234567abcd"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are looked at often, so that nobody waits for it."""
-    monkeypatch.setattr(reload, "LOOK_S", 0.05)
+    monkeypatch.setattr(reload, "POLL_INTERVAL_S", 0.05)
 
 
 def made(folder: Path) -> TlsFiles:
@@ -204,7 +204,7 @@ def test_a_pair_that_doesn_t_fit_is_not_taken(tmp_path: Path, caplog: pytest.Log
             nonlocal calls
             calls += 1
 
-        task = asyncio.create_task(reload.reloading(files, act))
+        task = asyncio.create_task(reload.reload_on_change(files, act))
         await asyncio.sleep(0.1)
         shutil.copy(other.certificate, files.certificate)
         await until(lambda: "isn't taken" in caplog.text)
@@ -225,9 +225,9 @@ def test_devices_must_show_a_certificate(tmp_path: Path, way: str) -> None:
     """With a CA for devices only its certificates and our own client get in: the server asks everybody."""
 
     async def scenario() -> None:
-        ca = Authority.init(tmp_path / "ca", "Ours")
-        strangers = Authority.init(tmp_path / "strangers", "Theirs")
-        files = ensure_client_rules(
+        ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
+        strangers = CertificateAuthority.init(tmp_path / "strangers", "Theirs")
+        files = ensure_client_certificates(
             TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
             tmp_path,
         )
@@ -258,13 +258,13 @@ def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
     """
 
     async def scenario() -> None:
-        ca = Authority.init(tmp_path / "ca", "Ours")
-        files = ensure_client_rules(
+        ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
+        files = ensure_client_certificates(
             TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
             tmp_path,
         )
 
-        def context(issued: Issued, name: str) -> ssl.SSLContext:
+        def context(issued: IssuedCertificate, name: str) -> ssl.SSLContext:
             pair = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
             issued.write(*pair)
             made = client_context(files.certificate)

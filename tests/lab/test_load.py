@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.adapters import iotp
-from headcount.adapters.decoding import Canonical
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.decoding import CanonicalMessage
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.site_file import parse_site
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.load.day_profile import NIGHT, DayProfile, pace, presence
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_devices() -> None:
 
 def test_every_flow_says_the_same_fix() -> None:
     """What a device sends on the older flows is translated to the position and time that it meant."""
-    seen, names = set(), Names("a secret for tests", RegistryCache())
+    seen, names = set(), AliasResolver("a secret for tests", RegistryCache())
     for device in population(SITE, 300, 1):
         lat, lon = device.place()
         message = device.say(device.topic("ul").encode(), 1_764_000_000.25)
@@ -73,7 +73,7 @@ def test_every_flow_says_the_same_fix() -> None:
             assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)
             continue
         (outcome,) = iotp.decode(device.topic("ul"), message.payload, 1_764_000_001.0, names)
-        assert isinstance(outcome, Canonical)
+        assert isinstance(outcome, CanonicalMessage)
         body = json.loads(outcome.payload)
         assert (outcome.kind, outcome.device) == names.iotp(device.id, device.kind)
         assert (body["t"], body["lat"], body["lon"]) == (1_764_000_000.25, lat, lon)

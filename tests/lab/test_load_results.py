@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.chaos.comparison import Comparison
 from headcount.lab.chaos.independent_reader import LogEntry, LoggedFix, PartitionLog
@@ -162,7 +162,9 @@ def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
     """Kind, device and event time together name a fix."""
     rows = [LogEntry(5.0, 0, 1, "person", "p", None, LoggedFix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
-    assert lost(acknowledged, [PartitionLog(0.0, rows, 0)], Names("a secret for tests", RegistryCache())) == [
+    assert lost(
+        acknowledged, [PartitionLog(0.0, rows, 0)], AliasResolver("a secret for tests", RegistryCache())
+    ) == [
         ("person", "p", 4251),
         ("vehicle", "p", 4250),
     ]

@@ -96,8 +96,8 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """States are saved more often, and nobody has a connection that must be cut."""
     monkeypatch.setattr(counting, "SNAPSHOT_S", 0.3)
-    monkeypatch.setattr(erasure, "CUT_S", 0.2)
-    monkeypatch.setattr(erasure, "RETRY_S", 0.3)
+    monkeypatch.setattr(erasure, "DISCONNECT_S", 0.2)
+    monkeypatch.setattr(erasure, "RETRY_INTERVAL_S", 0.3)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.simulate.crowd import Crowd, Reports
-from headcount.simulate.ground_truth import HEADER, Truth
+from headcount.simulate.ground_truth import HEADER, GroundTruth
 from headcount.simulate.places import to_degrees
 from small_site import feature, site_of, small_site, square
 
@@ -161,7 +161,7 @@ def test_truth_agrees_with_geometry() -> None:
     """After every step, each device's newest row names exactly the zones that cover its true position."""
     site = small_site()
     crowd = Crowd(site, 150, 60, 17, 8 * 3600)
-    truth = Truth(crowd)
+    truth = GroundTruth(crowd)
     newest = dict.fromkeys(crowd.names, "")
     everybody = np.arange(len(crowd.names))
     for t in np.arange(8 * 3600, 14 * 3600, 30.0):

@@ -29,8 +29,8 @@ from headcount.messages.fixes import Fix, encode_fix
 from headcount.messages.topics import SITE_TOPIC, TICK_SUBJECT, Kind
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
-from headcount.simulate.fleet import BUFFER, Broker, Link, Sent, find_site, open_fleet
-from headcount.simulate.pacing import Progress
+from headcount.simulate.fleet import BUFFER, BrokerAddress, FleetConnection, SendStats, find_site, open_fleet
+from headcount.simulate.pacing import RunProgress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
 from nats_fixture import internal_client, open_broker, running_broker
 from small_site import small_site
@@ -39,9 +39,9 @@ FIX = msgspec.json.Decoder(Fix)
 DEVICES: list[tuple[Kind, str]] = [("person", "p1"), ("person", "p2"), ("vehicle", "c1")]
 
 
-def at(server: Server) -> Broker:
+def at(server: Server) -> BrokerAddress:
     """The MQTT side of a broker of the fixtures."""
-    return Broker("127.0.0.1", server.config.mqtt_port)
+    return BrokerAddress("127.0.0.1", server.config.mqtt_port)
 
 
 async def announce(server: Server, geojson: Any, site_id: str = "s") -> None:
@@ -74,7 +74,7 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-def nothing(_: Progress) -> None:
+def nothing(_: RunProgress) -> None:
     """Nobody looks at the progress."""
 
 
@@ -123,7 +123,7 @@ def test_a_broken_connection_leaves_its_last_will(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with open_broker(tmp_path) as server, heard(server) as messages:
-            link = Link(at(server), "headcount/ul/person/p1/status", "p1", 0, Sent())
+            link = FleetConnection(at(server), "headcount/ul/person/p1/status", "p1", 0, SendStats())
             link.put("headcount/ul/person/p1/fix", b"x")
             client = at(server).client("p1", aiomqtt.Will("headcount/ul/person/p1/status", b"offline"))
             await client.__aenter__()
@@ -192,10 +192,10 @@ async def in_log(server: Server) -> dict[str, list[int]]:
 def test_a_full_buffer_drops_the_oldest() -> None:
     """Without a broker the buffer keeps the newest messages and counts the others; the end is soon."""
 
-    async def scenario() -> Sent:
+    async def scenario() -> SendStats:
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
-            nobody = Broker("127.0.0.1", reserved.getsockname()[1])
+            nobody = BrokerAddress("127.0.0.1", reserved.getsockname()[1])
             async with open_fleet(nobody, "ul", DEVICES[:1]) as fleet:
                 for number in range(BUFFER + 5):
                     fleet.put(0, f"{number}".encode())
@@ -233,13 +233,13 @@ def test_the_site_is_asked_of_the_system(tmp_path: Path) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         with pytest.raises(BrokerError, match="headcount up"):
-            asyncio.run(find_site(Broker("127.0.0.1", reserved.getsockname()[1])))
+            asyncio.run(find_site(BrokerAddress("127.0.0.1", reserved.getsockname()[1])))
 
 
 def test_a_crowd_is_heard_as_its_truth_says(tmp_path: Path) -> None:
     """Every fix of a run is a fix of the log with the clock's time, and its truth lies within its noise."""
 
-    async def scenario() -> tuple[list[tuple[str, bytes]], Sent]:
+    async def scenario() -> tuple[list[tuple[str, bytes]], SendStats]:
         async with open_broker(tmp_path) as server, heard(server) as messages:
             await announce(server, at_speed(small_site(), 20).geojson)
             run = CrowdRun(at(server), people=150, vehicles=50, duration_s=4.0, truth=tmp_path / "truth.csv")

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.runtime.ports import free_ports
 
@@ -254,7 +254,7 @@ class Up:
     def handle(self, foreign: str) -> str:
         """Under which id the system has a device of another format that isn't registered: `iotp/<id>`."""
         format_, _, name = foreign.partition("/")
-        names = Names(self.password, RegistryCache())
+        names = AliasResolver(self.password, RegistryCache())
         if format_ == "owntracks":
             user, _, device = name.partition("/")
             return names.owntracks(user, device, "person")[1]

@@ -20,7 +20,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.proxy.haproxy_program import find_program
-from headcount.tls.certificates import fingerprint, first_certificate, spoken
+from headcount.tls.certificates import display_fingerprint, fingerprint, first_certificate
 from headcount.tls.contexts import client_context
 from system.running import Up, headcount, until
 from system.senders import fix, mosquitto_pub, spot
@@ -54,7 +54,7 @@ def recording(path: Path) -> Path:
 def test_everything_encrypted(tmp_path: Path) -> None:
     """With --tls on it shows a certificate of its own and says which; devices, publish and the API use it."""
     with Encrypted(tmp_path, arguments=["--tls", "on"]) as up:
-        assert spoken(fingerprint(first_certificate(up.certificate))) in up.said()
+        assert display_fingerprint(fingerprint(first_certificate(up.certificate))) in up.said()
         assert f"https://127.0.0.1:{up.ports['http']}/" in up.said()
         assert f"mqtts://127.0.0.1:{up.mqtt_port}" in up.said()
         with pytest.raises(httpx.TransportError):

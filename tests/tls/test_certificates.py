@@ -18,20 +18,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from headcount.cli.main import main
 from headcount.errors import CertificateError
-from headcount.tls.authority import FOLDER, MOST_DAYS, Authority
+from headcount.tls.authority import FOLDER, MAX_DAYS, CertificateAuthority
 from headcount.tls.certificates import (
-    LIVES,
-    RENEWED_BEFORE,
+    LIFETIME,
+    RENEW_BEFORE,
     check_pair,
     common_name,
-    ensure_client_rules,
+    display_fingerprint,
+    ensure_client_certificates,
     ensure_server_certificate,
     fingerprint,
     first_certificate,
     key_pem,
     machine_names,
-    refreshed,
-    spoken,
+    refresh,
 )
 from headcount.tls.contexts import pinned_context, server_context
 from headcount.tls.files import TlsFiles
@@ -47,7 +47,7 @@ def test_what_is_made_for_the_first_start(tmp_path: Path) -> None:
     public = made.public_key()
     assert isinstance(public, ec.EllipticCurvePublicKey)
     assert public.curve.name == "secp256r1"
-    assert timedelta(0) < LIVES - (made.not_valid_after_utc - datetime.now(UTC)) < timedelta(minutes=1)
+    assert timedelta(0) < LIFETIME - (made.not_valid_after_utc - datetime.now(UTC)) < timedelta(minutes=1)
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == NAMES[:2]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == NAMES[2:]
@@ -65,9 +65,9 @@ def test_it_is_renewed_before_it_ends(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     certificate, _ = ensure_server_certificate(tmp_path, NAMES, now=now)
     first = certificate.read_bytes()
-    ensure_server_certificate(tmp_path, ["other"], now=now + LIVES - RENEWED_BEFORE - timedelta(hours=1))
+    ensure_server_certificate(tmp_path, ["other"], now=now + LIFETIME - RENEW_BEFORE - timedelta(hours=1))
     assert certificate.read_bytes() == first
-    ensure_server_certificate(tmp_path, ["other"], now=now + LIVES - RENEWED_BEFORE + timedelta(hours=1))
+    ensure_server_certificate(tmp_path, ["other"], now=now + LIFETIME - RENEW_BEFORE + timedelta(hours=1))
     assert certificate.read_bytes() != first
     names = first_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert names.value.get_values_for_type(x509.DNSName) == NAMES[:2]
@@ -93,7 +93,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     good = ensure_server_certificate(tmp_path / "a", NAMES)
     other = ensure_server_certificate(tmp_path / "b", NAMES)
-    old = ensure_server_certificate(tmp_path / "c", NAMES, now=now - LIVES - timedelta(days=1))
+    old = ensure_server_certificate(tmp_path / "c", NAMES, now=now - LIFETIME - timedelta(days=1))
     early = ensure_server_certificate(tmp_path / "d", NAMES, now=now + timedelta(days=9))
     shared, empty = tmp_path / "shared.key", tmp_path / "empty"
     shared.write_bytes(good[1].read_bytes())
@@ -143,25 +143,25 @@ def test_fingerprints_are_openssl_s(tmp_path: Path) -> None:
     certificate, _ = ensure_server_certificate(tmp_path, NAMES)
     ask = ["openssl", "x509", "-in", str(certificate), "-noout", "-fingerprint", "-sha256"]
     said = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
-    assert said.partition("=")[2] == spoken(fingerprint(first_certificate(certificate)))
+    assert said.partition("=")[2] == display_fingerprint(fingerprint(first_certificate(certificate)))
 
 
 def test_client_rules(tmp_path: Path) -> None:
     """The devices' CA and our own clients' certificate are let in; a certificate that is no CA's is refused."""
-    ca = Authority.init(tmp_path / "ca", "Test")
+    ca = CertificateAuthority.init(tmp_path / "ca", "Test")
     files = TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt")
-    files = ensure_client_rules(files, tmp_path)
+    files = ensure_client_certificates(files, tmp_path)
     assert files.clients is not None
     assert files.own_certificate is not None
     found = x509.load_pem_x509_certificates(files.clients.read_bytes())
     assert found == [ca.certificate, first_certificate(files.own_certificate)]
     pinned_context(files)
     before = files.clients.stat().st_mtime_ns
-    refreshed(files)
+    refresh(files)
     assert files.clients.stat().st_mtime_ns == before
     wrong = TlsFiles(files.certificate, files.key, client_ca=files.certificate)
     with pytest.raises(CertificateError, match="no CA's"):
-        ensure_client_rules(wrong, tmp_path)
+        ensure_client_certificates(wrong, tmp_path)
 
 
 # --- the small CA --------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_the_ca_vouches(tmp_path: Path) -> None:
     """`ca init`, `issue` and `server` make what OpenSSL takes for a client and for a server, and not crosswise."""
     said = headcount("ca", "init", "--data", tmp_path, "--name", "Campus")
     ca = tmp_path / FOLDER / "ca.crt"
-    digest = spoken(fingerprint(first_certificate(ca)))
+    digest = display_fingerprint(fingerprint(first_certificate(ca)))
     assert digest in said
     assert digest in headcount("ca", "show", "--data", tmp_path)
     assert stat.S_IMODE((tmp_path / FOLDER / "ca.key").stat().st_mode) == 0o600
@@ -206,13 +206,15 @@ def test_what_the_ca_refuses(tmp_path: Path) -> None:
     """It is made once, names devices of the registry only, outlives what it issues, overwrites nothing."""
     folder = tmp_path / FOLDER
     with pytest.raises(CertificateError, match="headcount ca init"):
-        Authority.open(folder)
-    ca = Authority.init(folder, "Test", b"a password", now=datetime.now(UTC) - timedelta(days=3300))
+        CertificateAuthority.open(folder)
+    ca = CertificateAuthority.init(
+        folder, "Test", b"a password", now=datetime.now(UTC) - timedelta(days=3300)
+    )
     with pytest.raises(CertificateError, match="exists already"):
-        Authority.init(folder, "Test")
+        CertificateAuthority.init(folder, "Test")
     with pytest.raises(CertificateError, match="no id of the registry"):
         ca.issue_device("Alice's phone")
-    for days in (0, MOST_DAYS + 1):
+    for days in (0, MAX_DAYS + 1):
         with pytest.raises(CertificateError, match="--days"):
             ca.issue_device(DEVICE, days)
     with pytest.raises(CertificateError, match="the CA itself ends"):
@@ -220,10 +222,10 @@ def test_what_the_ca_refuses(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="no host name"):
         ca.issue_server(["a" * 300], 30)
     with pytest.raises(CertificateError, match="has a password"):
-        Authority.open(folder)
+        CertificateAuthority.open(folder)
     with pytest.raises(CertificateError, match="isn't opened"):
-        Authority.open(folder, b"another")
-    made = Authority.open(folder, b"a password").issue_device(DEVICE, 30)
+        CertificateAuthority.open(folder, b"another")
+    made = CertificateAuthority.open(folder, b"a password").issue_device(DEVICE, 30)
     made.write(tmp_path / "a.crt", tmp_path / "a.key")
     with pytest.raises(CertificateError, match="exists already"):
         made.write(tmp_path / "a.crt", tmp_path / "b.key")

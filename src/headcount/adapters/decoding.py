@@ -1,6 +1,6 @@
 """What a decoder of a foreign format says of a message, and the careful reading all of them share.
 
-Nothing here raises on any input: a message becomes `Canonical`, `Ignored` or `Rejected`.
+Nothing here raises on any input: a message becomes `CanonicalMessage`, `IgnoredMessage` or `RejectedMessage`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ MAX_BYTES = 64 * 1024
 #: Characters of the longest number that is accepted as a text (`"lat": "52.67"`).
 MAX_NUMBER_CHARS = 32
 #: Fields beside the position, under the names of the canonical payload.
-OPTIONAL = ("acc", "vel", "cog", "alt", "batt")
+OPTIONAL_FIELDS = ("acc", "vel", "cog", "alt", "batt")
 
 
 @dataclass(frozen=True, slots=True)
-class Canonical:
+class CanonicalMessage:
     """A message for `headcount/{site}/{kind}/{device}/{what}`."""
 
     kind: Kind
@@ -33,23 +33,23 @@ class Canonical:
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
+class IgnoredMessage:
     """A proper message that says nothing about a position."""
 
     reason: str  # a word for a metric's label
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedMessage:
     """A message that can't be what its topic promises."""
 
     reason: str  # a word for a metric's label
 
 
-Outcome = Canonical | Ignored | Rejected
+Outcome = CanonicalMessage | IgnoredMessage | RejectedMessage
 
 
-class Unreadable(Exception):  # noqa: N818  (never leaves this package: the decoders turn it into Rejected)
+class UnreadableError(Exception):
     """A message can't be read; its text is the reason, a word for a metric's label."""
 
 
@@ -60,14 +60,14 @@ def read_json(data: bytes) -> Any:
         Unreadable: `too_large`, or `not_json` (binary, nested too deeply, NaN, broken).
     """
     if len(data) > MAX_BYTES:
-        raise Unreadable("too_large")
+        raise UnreadableError("too_large")
     try:
         return msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Unreadable("not_json") from error
+        raise UnreadableError("not_json") from error
 
 
-def number(value: object) -> float | None:
+def to_number(value: object) -> float | None:
     """The finite number that a JSON value is or spells, else None (also for true and false)."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -82,10 +82,10 @@ def number(value: object) -> float | None:
 
 def first_number(fields: dict[str, Any], names: tuple[str, ...]) -> float | None:
     """The first of these fields that is a finite number."""
-    return next((found for name in names if (found := number(fields.get(name))) is not None), None)
+    return next((found for name in names if (found := to_number(fields.get(name))) is not None), None)
 
 
-def fix(
+def decode_fix(
     kind: Kind, device: str, t_s: float, fields: dict[str, Any], names: dict[str, tuple[str, ...]]
 ) -> Outcome:
     """A fix from a decoded object; `names` says under which keys a canonical field may be found.
@@ -96,8 +96,8 @@ def fix(
     lat_deg = first_number(fields, names.get("lat", ("lat",)))
     lon_deg = first_number(fields, names.get("lon", ("lon",)))
     if lat_deg is None or lon_deg is None:
-        return Rejected("no_position")
-    optional = {name: first_number(fields, names.get(name, (name,))) for name in OPTIONAL}
+        return RejectedMessage("no_position")
+    optional = {name: first_number(fields, names.get(name, (name,))) for name in OPTIONAL_FIELDS}
     if optional["acc"] is not None and optional["acc"] < 0:
         optional["acc"] = None
-    return Canonical(kind, device, "fix", encode_fix(t_s, lat_deg, lon_deg, **optional))
+    return CanonicalMessage(kind, device, "fix", encode_fix(t_s, lat_deg, lon_deg, **optional))

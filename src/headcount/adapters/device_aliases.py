@@ -18,10 +18,10 @@ from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, Kind
 
 #: Characters of a handle, see `wire.HANDLE_PATTERN`; 13 bytes in base 32 have enough.
-_CHARS, _BYTES = 20, 13
+_HANDLE_CHARS, _HANDLE_BYTES = 20, 13
 
 
-class Registered(Protocol):
+class RegisteredDevices(Protocol):
     """What is asked of the registry's copy in memory."""
 
     def get(self, id_: str) -> Device | None:
@@ -31,14 +31,14 @@ class Registered(Protocol):
         """The id of the device that has this alias."""
 
 
-class Absent(Exception):  # noqa: N818  (never leaves this package: the decoders turn it into Ignored)
+class InactiveDeviceError(Exception):
     """The name means a device that isn't to be counted now; the text is its status, a word for a metric."""
 
 
-class Names:
+class AliasResolver:
     """From names of other formats to devices."""
 
-    def __init__(self, secret: str, registered: Registered) -> None:
+    def __init__(self, secret: str, registered: RegisteredDevices) -> None:
         """Derive handles by the deployment's secret; ask `registered` first."""
         self._key = hashlib.blake2b(b"foreign names", key=secret.encode()[:64], digest_size=32).digest()
         self._registered = registered
@@ -67,10 +67,10 @@ class Names:
 
     def _known(self, device: Device) -> tuple[Kind, str]:
         if device.status != "active":
-            raise Absent(device.status)
+            raise InactiveDeviceError(device.status)
         return device.kind, device.id
 
     def _derived(self, format_: str, name: str) -> str:
         text = f"{format_}\0{name}".encode(errors="surrogatepass")
-        digest = hashlib.blake2b(text, key=self._key, digest_size=_BYTES).digest()
-        return base64.b32encode(digest).decode().lower()[:_CHARS]
+        digest = hashlib.blake2b(text, key=self._key, digest_size=_HANDLE_BYTES).digest()
+        return base64.b32encode(digest).decode().lower()[:_HANDLE_CHARS]

@@ -18,20 +18,20 @@ from typing import Any
 
 from headcount.adapters.decoding import (
     MAX_BYTES,
-    Ignored,
+    IgnoredMessage,
     Outcome,
-    Rejected,
-    Unreadable,
-    fix,
-    number,
+    RejectedMessage,
+    UnreadableError,
+    decode_fix,
     read_json,
+    to_number,
 )
-from headcount.adapters.device_aliases import Absent, Names
+from headcount.adapters.device_aliases import AliasResolver, InactiveDeviceError
 from headcount.messages.topics import Kind
 
 KIND_OF_TOPIC: dict[str, Kind] = {"car-iotp": "vehicle", "mobile-iotp": "person"}
 
-NAMES = {
+FIELD_NAMES = {
     "lat": ("lat", "latitude"),
     "lon": ("lon", "lng", "long", "longitude"),
     "acc": ("acc", "accuracy"),
@@ -40,7 +40,7 @@ NAMES = {
     "alt": ("alt", "altitude"),
     "batt": ("batt", "battery"),
 }
-TIMES = ("t", "tst", "timestamp", "ts")
+TIME_FIELDS = ("t", "tst", "timestamp", "ts")
 WRAPPERS = ("payload", "data", "d")
 #: How many wrappers may lie around the object.
 MAX_WRAPPERS = 4
@@ -51,7 +51,7 @@ MAX_ID_CHARS = 1000
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 
 
-def decode(topic: str, payload: bytes, received_s: float, names: Names) -> list[Outcome]:
+def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) -> list[Outcome]:
     """Translate one MQTT message.
 
     Args:
@@ -65,50 +65,50 @@ def decode(topic: str, payload: bytes, received_s: float, names: Names) -> list[
     """
     kind = KIND_OF_TOPIC.get(topic)
     if kind is None:
-        return [Rejected("topic")]
+        return [RejectedMessage("topic")]
     try:
-        fields = _unwrapped(payload)
-        name = _name(fields.get("id"))
+        fields = _unwrap(payload)
+        name = _sender_id(fields.get("id"))
         fix_kind, device = names.iotp(name, kind)
-        return [fix(fix_kind, device, _time_s(fields, received_s), fields, NAMES)]
-    except Unreadable as error:
-        return [Rejected(str(error))]
-    except Absent as status:
-        return [Ignored(str(status))]
+        return [decode_fix(fix_kind, device, _event_time_s(fields, received_s), fields, FIELD_NAMES)]
+    except UnreadableError as error:
+        return [RejectedMessage(str(error))]
+    except InactiveDeviceError as status:
+        return [IgnoredMessage(str(status))]
 
 
-def _name(value: object) -> str:
+def _sender_id(value: object) -> str:
     """The sender's id as a text: a number is one, too."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise Unreadable("no_id")
+        raise UnreadableError("no_id")
     if isinstance(value, str) and len(value) > MAX_ID_CHARS:
-        raise Unreadable("long_id")
+        raise UnreadableError("long_id")
     return str(value)
 
 
-def _unwrapped(payload: bytes) -> dict[str, Any]:
+def _unwrap(payload: bytes) -> dict[str, Any]:
     """The innermost object, with the fields of the wrappers around it where it lacks them."""
     if len(payload) > MAX_BYTES:
-        raise Unreadable("too_large")
+        raise UnreadableError("too_large")
     value: Any = _json_or_base64(payload)
     fields: dict[str, Any] = {}
     for _ in range(MAX_WRAPPERS + 1):
         if isinstance(value, str):
             value = _from_base64(value.encode(errors="replace"))
         if not isinstance(value, dict):
-            raise Unreadable("not_an_object")
+            raise UnreadableError("not_an_object")
         wrapper = next((name for name in WRAPPERS if isinstance(value.get(name), dict | str)), None)
         fields |= {name: inner for name, inner in value.items() if name != wrapper}
-        if wrapper is None or any(name in value for name in NAMES["lat"]):
+        if wrapper is None or any(name in value for name in FIELD_NAMES["lat"]):
             return fields
         value = value[wrapper]
-    raise Unreadable("too_many_wrappers")
+    raise UnreadableError("too_many_wrappers")
 
 
 def _json_or_base64(payload: bytes) -> Any:
     try:
         return read_json(payload)
-    except Unreadable:
+    except UnreadableError:
         return _from_base64(payload)
 
 
@@ -116,26 +116,26 @@ def _from_base64(text: bytes) -> Any:
     """JSON from Base64, standard or for URLs, with or without padding and line breaks."""
     compact = b"".join(text.split())
     if not _BASE64.fullmatch(compact):
-        raise Unreadable("not_json")
+        raise UnreadableError("not_json")
     standard = compact.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
     try:
         return read_json(binascii.a2b_base64(standard + b"=" * (-len(standard) % 4)))
     except binascii.Error as error:
-        raise Unreadable("not_json") from error
+        raise UnreadableError("not_json") from error
 
 
-def _time_s(fields: dict[str, Any], received_s: float) -> float:
+def _event_time_s(fields: dict[str, Any], received_s: float) -> float:
     """The event time: the first field that is a time, `received_s` where there is no such field."""
-    given = [fields[name] for name in TIMES if fields.get(name) is not None]
+    given = [fields[name] for name in TIME_FIELDS if fields.get(name) is not None]
     if not given:
         return received_s
     for value in given:
-        t = number(value)
+        t = to_number(value)
         if t is not None:
             return t / 1000 if t > MILLISECONDS_ABOVE else t
         if isinstance(value, str) and (moment := _iso_s(value)) is not None:
             return moment
-    raise Unreadable("no_time")
+    raise UnreadableError("no_time")
 
 
 def _iso_s(text: str) -> float | None:

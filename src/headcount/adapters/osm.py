@@ -12,7 +12,7 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.adapters.osm_areas import Area, Tags, read_areas
+from headcount.adapters.osm_areas import OsmArea, Tags, read_areas
 from headcount.counting.polygons import geometry_of
 from headcount.counting.site_file import BOUNDARY, MAX_ZONES, parse_site
 from headcount.errors import SiteError
@@ -21,13 +21,13 @@ ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"  # as the licence asks
 #: A parked car is silent: this long it still counts (half a day).
 CAR_PARK_HOLD_S = 43_200
 #: An id made from a name is cut to this, which leaves room for a number behind it.
-MAX_SLUG = 48
+MAX_SLUG_CHARS = 48
 
 _CAMPUS = ("university", "college")
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedSite:
     """A site made from OpenStreetMap data."""
 
     geojson: dict[str, Any]
@@ -35,7 +35,7 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _OsmPlace:
     """An area with its outline."""
 
     ref: str
@@ -53,7 +53,7 @@ def site_from_osm(
     boundary: str | None = None,
     site_id: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Imported:
+) -> ImportedSite:
     """The site around a campus: buildings and car parks with more than half of their area inside.
 
     Args:
@@ -72,7 +72,7 @@ def site_from_osm(
 
     areas = read_areas(path, wanted, progress)
     progress(f"drawing {len(areas)} outlines")
-    places = [_Place(area.ref, area.tags, area.outline()) for area in areas]
+    places = [_OsmPlace(area.ref, area.tags, area.outline()) for area in areas]
     campus = _choose_boundary(places, boundary, str(path))
     zones, left_out = _zones(areas, places, campus)
     geojson = {
@@ -81,7 +81,7 @@ def site_from_osm(
         "features": [_site_feature(campus, site_id), *_zone_features(zones)],
     }
     parse_site(geojson, str(path))
-    return Imported(geojson, left_out)
+    return ImportedSite(geojson, left_out)
 
 
 def _is_boundary(ref: str, tags: Tags, boundary: str | None) -> bool:
@@ -96,7 +96,7 @@ def _zone_type(tags: Tags) -> str | None:
     return "building" if tags.get("building", "no") != "no" else None
 
 
-def _choose_boundary(places: list[_Place], boundary: str | None, source: str) -> _Place:
+def _choose_boundary(places: list[_OsmPlace], boundary: str | None, source: str) -> _OsmPlace:
     named = [place for place in places if _is_boundary(place.ref, place.tags, boundary)]
     whole = [place for place in named if not place.outline.is_empty]
     if whole:
@@ -113,7 +113,9 @@ def _choose_boundary(places: list[_Place], boundary: str | None, source: str) ->
     raise SiteError(source, label, problem, "Name the area with --boundary NAME, way/12 or relation/34")
 
 
-def _zones(areas: list[Area], places: list[_Place], campus: _Place) -> tuple[list[_Place], list[str]]:
+def _zones(
+    areas: list[OsmArea], places: list[_OsmPlace], campus: _OsmPlace
+) -> tuple[list[_OsmPlace], list[str]]:
     """The places that become zones, and the reasons of those left out, the far away ones unmentioned."""
     sides = {ref: _zone_type(area.tags) for area in areas for ref in area.outer}
     shapely.prepare(campus.outline)
@@ -141,7 +143,7 @@ def _zones(areas: list[Area], places: list[_Place], campus: _Place) -> tuple[lis
     return _largest(zones, left_out), left_out
 
 
-def _is_near(area: Area, campus: BaseGeometry) -> bool:
+def _is_near(area: OsmArea, campus: BaseGeometry) -> bool:
     points = [point for line in area.lines for point in line]
     return not points or campus.intersects(shapely.MultiPoint(points))
 
@@ -152,26 +154,26 @@ def _share_inside(outline: BaseGeometry, campus: BaseGeometry) -> float:
     return float(campus.intersection(outline).area / outline.area)
 
 
-def _largest(zones: list[_Place], left_out: list[str]) -> list[_Place]:
+def _largest(zones: list[_OsmPlace], left_out: list[str]) -> list[_OsmPlace]:
     by_size = sorted(zones, key=lambda place: place.outline.area, reverse=True)
     small = {place.ref for place in by_size[MAX_ZONES:]}
     left_out += [f"{place.title}: a site has at most {MAX_ZONES} zones" for place in by_size[MAX_ZONES:]]
     return [place for place in zones if place.ref not in small]
 
 
-def _site_feature(campus: _Place, site_id: str | None) -> dict[str, Any]:
+def _site_feature(campus: _OsmPlace, site_id: str | None) -> dict[str, Any]:
     name = campus.tags.get("name", "Campus")
     site_id = slug(name) or "campus" if site_id is None else site_id
     properties = {"role": "site", "id": site_id, "name": name, "osm": campus.ref}
     return _feature(properties, campus.outline)
 
 
-def _zone_features(zones: list[_Place]) -> list[dict[str, Any]]:
+def _zone_features(zones: list[_OsmPlace]) -> list[dict[str, Any]]:
     taken = {BOUNDARY}
     return [_zone_feature(place, taken) for place in zones]
 
 
-def _zone_feature(place: _Place, taken: set[str]) -> dict[str, Any]:
+def _zone_feature(place: _OsmPlace, taken: set[str]) -> dict[str, Any]:
     zone_type = _zone_type(place.tags)
     word = "parking" if zone_type == "car_park" else "building"
     number = place.ref.split("/")[1]
@@ -195,7 +197,7 @@ def slug(name: str) -> str:
     """An id from a name: `Músaem & Café` → `musaem-cafe`; empty where no letter or digit is left."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     plain = re.sub(r"['.]", "", plain)
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_SLUG].rstrip("-")
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_SLUG_CHARS].rstrip("-")
 
 
 def _unique(wish: str, taken: set[str]) -> str:

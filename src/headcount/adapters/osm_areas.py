@@ -26,13 +26,13 @@ GRID_DEG = 1e-7
 Tags = Mapping[str, str]
 Line = list[tuple[float, float]]  # lon and lat in degrees
 #: Says whether an element is wanted, from its reference (`way/12`) and its tags.
-Wanted = Callable[[str, Tags], bool]
+AreaFilter = Callable[[str, Tags], bool]
 
 _FORMATS = "Give OpenStreetMap data as .osm, .osm.gz, .osm.bz2 or .osm.pbf, or an Overpass answer as .json"
 
 
 @dataclass
-class Area:
+class OsmArea:
     """A closed way, or a relation of ways."""
 
     ref: str  # way/12, relation/34
@@ -66,7 +66,7 @@ def _areal(shape: BaseGeometry) -> BaseGeometry:
     return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
 
 
-def read_areas(path: Path, wanted: Wanted, progress: Callable[[str], None]) -> list[Area]:
+def read_areas(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
     """The wanted areas of a file, ways first, by number; those with parts missing among them.
 
     Raises:
@@ -83,7 +83,7 @@ def read_areas(path: Path, wanted: Wanted, progress: Callable[[str], None]) -> l
     return sorted(areas, key=lambda area: (area.ref.startswith("relation/"), int(area.ref.split("/")[1])))
 
 
-def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) -> list[Area]:
+def _from_osmium(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
     """Two passes, so that only the ways of wanted relations are kept: relations, then ways."""
     progress("reading relations")
     relations = []
@@ -93,7 +93,7 @@ def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) ->
         ref, tags = f"relation/{relation.id}", dict(relation.tags)
         if tags.get("type") in AREA_RELATIONS and wanted(ref, tags):
             members = [(m.ref, m.role) for m in relation.members if m.type == "w"]
-            relations.append((Area(ref, tags), members))
+            relations.append((OsmArea(ref, tags), members))
     needed = {way for _, members in relations for way, _ in members}
 
     progress("reading ways")
@@ -110,11 +110,11 @@ def _from_osmium(path: Path, wanted: Wanted, progress: Callable[[str], None]) ->
         if len(line) == len(way.nodes):
             found[way.id] = line
         if wanted(ref, tags):
-            ways.append(Area(ref, tags, [line], missing=len(line) != len(way.nodes)))
+            ways.append(OsmArea(ref, tags, [line], missing=len(line) != len(way.nodes)))
     return ways + [_with_members(area, members, found) for area, members in relations]
 
 
-def _with_members(area: Area, members: Iterable[tuple[int, str]], found: Mapping[int, Line]) -> Area:
+def _with_members(area: OsmArea, members: Iterable[tuple[int, str]], found: Mapping[int, Line]) -> OsmArea:
     for way, role in members:
         area.lines.append(found.get(way, []))
         if role != "inner":
@@ -125,7 +125,7 @@ def _with_members(area: Area, members: Iterable[tuple[int, str]], found: Mapping
     return area
 
 
-def _from_overpass(path: Path, wanted: Wanted) -> list[Area]:
+def _from_overpass(path: Path, wanted: AreaFilter) -> list[OsmArea]:
     answer = decode_json(path.read_bytes(), str(path))
     if not isinstance(answer, dict) or not isinstance(answer.get("elements"), list):
         problem = "is JSON, but not an answer of the Overpass API: it has no list of elements"
@@ -141,7 +141,7 @@ def _from_overpass(path: Path, wanted: Wanted) -> list[Area]:
         ) from None
 
 
-def _overpass_areas(elements: list[dict[str, Any]], wanted: Wanted) -> Iterator[Area]:
+def _overpass_areas(elements: list[dict[str, Any]], wanted: AreaFilter) -> Iterator[OsmArea]:
     nodes = {e["id"]: (e["lon"], e["lat"]) for e in elements if e["type"] == "node"}
     ways = {e["id"]: e for e in elements if e["type"] == "way"}
     lines = {way_id: _overpass_line(way, nodes) for way_id, way in ways.items()}
@@ -149,14 +149,14 @@ def _overpass_areas(elements: list[dict[str, Any]], wanted: Wanted) -> Iterator[
         ref, tags = f"way/{way_id}", way.get("tags", {})
         if wanted(ref, tags):
             line = lines[way_id]
-            yield Area(ref, tags, [line or []], missing=line is None)
+            yield OsmArea(ref, tags, [line or []], missing=line is None)
     for relation in (e for e in elements if e["type"] == "relation"):
         ref, tags = f"relation/{relation['id']}", relation.get("tags", {})
         if tags.get("type") in AREA_RELATIONS and wanted(ref, tags):
             members = [m for m in relation.get("members", []) if m["type"] == "way"]
             own = {m["ref"]: _overpass_line(m, nodes) or lines.get(m["ref"]) for m in members}
             found = {way: line for way, line in own.items() if line}
-            yield _with_members(Area(ref, tags), [(m["ref"], m.get("role", "")) for m in members], found)
+            yield _with_members(OsmArea(ref, tags), [(m["ref"], m.get("role", "")) for m in members], found)
 
 
 def _overpass_line(way: Mapping[str, Any], nodes: Mapping[int, tuple[float, float]]) -> Line | None:

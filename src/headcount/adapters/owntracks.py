@@ -14,24 +14,24 @@ import re
 from typing import Any
 
 from headcount.adapters.decoding import (
-    Canonical,
-    Ignored,
+    CanonicalMessage,
+    IgnoredMessage,
     Outcome,
-    Rejected,
-    Unreadable,
+    RejectedMessage,
+    UnreadableError,
+    decode_fix,
     first_number,
-    fix,
     read_json,
 )
-from headcount.adapters.device_aliases import Absent, Names
+from headcount.adapters.device_aliases import AliasResolver, InactiveDeviceError
 from headcount.messages.topics import Kind
 
 #: Objects of the longest array that is looked at.
 MAX_OBJECTS = 100
 #: The only topic below a device's own that carries positions.
-EVENT = "event"
+EVENT_SUBTOPIC = "event"
 #: A device of this name drives: `car`, `car7`, `Car_2`, `car-red`; not `carol`.
-VEHICLE = re.compile(r"car([0-9_-].*)?", re.IGNORECASE | re.DOTALL)
+VEHICLE_NAME = re.compile(r"car([0-9_-].*)?", re.IGNORECASE | re.DOTALL)
 
 TYPES_WITHOUT_POSITION = frozenset(
     [
@@ -50,7 +50,9 @@ TYPES_WITHOUT_POSITION = frozenset(
 )
 
 
-def decode(topic: str, payload: bytes, names: Names, vehicles: frozenset[str] = frozenset()) -> list[Outcome]:
+def decode(
+    topic: str, payload: bytes, names: AliasResolver, vehicles: frozenset[str] = frozenset()
+) -> list[Outcome]:
     """Translate one MQTT message.
 
     Args:
@@ -58,37 +60,37 @@ def decode(topic: str, payload: bytes, names: Names, vehicles: frozenset[str] = 
         payload: whatever was sent.
         names: says which device the topic means.
         vehicles: devices that are vehicles, as `{user}/{device}` or `{device}`; others are when
-            their name matches `VEHICLE`, and persons otherwise. Of a registered one the registry says it.
+            their name matches `VEHICLE_NAME`, and persons otherwise. Of a registered one the registry says it.
 
     Returns:
         At least one outcome; more than one only for an array.
     """
-    user, device, below = _names(topic)
+    user, device, below = _split_topic(topic)
     if not user or not device:
-        return [Rejected("topic")]
-    if below not in ("", EVENT):
-        return [Ignored("subtopic")]
+        return [RejectedMessage("topic")]
+    if below not in ("", EVENT_SUBTOPIC):
+        return [IgnoredMessage("subtopic")]
     try:
         kind, id_ = names.owntracks(user, device, kind_of(user, device, vehicles))
         value = read_json(payload)
-    except Unreadable as error:
-        return [Rejected(str(error))]
-    except Absent as status:
-        return [Ignored(str(status))]
+    except UnreadableError as error:
+        return [RejectedMessage(str(error))]
+    except InactiveDeviceError as status:
+        return [IgnoredMessage(str(status))]
     if isinstance(value, list) and value:
         if len(value) > MAX_OBJECTS:
-            return [Rejected("too_large")]
-        return [_outcome(kind, id_, item) for item in value]
-    return [_outcome(kind, id_, value)]
+            return [RejectedMessage("too_large")]
+        return [_decode_object(kind, id_, item) for item in value]
+    return [_decode_object(kind, id_, value)]
 
 
 def kind_of(user: str, device: str, vehicles: frozenset[str] = frozenset()) -> Kind:
     """A vehicle where it is configured or named so, else a person."""
     named = device in vehicles or f"{user}/{device}" in vehicles
-    return "vehicle" if named or VEHICLE.fullmatch(device) else "person"
+    return "vehicle" if named or VEHICLE_NAME.fullmatch(device) else "person"
 
 
-def _names(topic: str) -> tuple[str, str, str]:
+def _split_topic(topic: str) -> tuple[str, str, str]:
     """User, device and what is below; empty where the topic is no OwnTracks topic."""
     match topic.split("/"):
         case [_, user, device]:
@@ -98,17 +100,17 @@ def _names(topic: str) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _outcome(kind: Kind, device: str, value: Any) -> Outcome:
+def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
     if not isinstance(value, dict):
-        return Rejected("not_an_object")
+        return RejectedMessage("not_an_object")
     type_ = value.get("_type")
     if type_ == "lwt":
-        return Canonical(kind, device, "status", b"offline")
+        return CanonicalMessage(kind, device, "status", b"offline")
     if type_ == "transition" and "lat" not in value and "lon" not in value:
-        return Ignored("beacon_transition")  # a beacon's range was entered: there is no position
+        return IgnoredMessage("beacon_transition")  # a beacon's range was entered: there is no position
     if type_ in ("location", "transition"):
         t_s = first_number(value, ("tst",))
-        return Rejected("no_time") if t_s is None else fix(kind, device, t_s, value, {})
+        return RejectedMessage("no_time") if t_s is None else decode_fix(kind, device, t_s, value, {})
     if not isinstance(type_, str):
-        return Rejected("no_type")
-    return Ignored(type_ if type_ in TYPES_WITHOUT_POSITION else "unknown_type")
+        return RejectedMessage("no_type")
+    return IgnoredMessage(type_ if type_ in TYPES_WITHOUT_POSITION else "unknown_type")

@@ -14,9 +14,9 @@ from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.state import ApiState
 from headcount.runtime.http import GRACE_S, Server, listen
-from headcount.tls.contexts import load, server_context
+from headcount.tls.contexts import load_certificate, server_context
 from headcount.tls.files import TlsFiles
-from headcount.tls.reload import reloading
+from headcount.tls.reload import reload_on_change
 
 #: Clients' WebSocket messages are thrown away: none needs to be longer.
 _MAX_WEBSOCKET_MESSAGE = 1024
@@ -85,7 +85,7 @@ async def run(
 
 async def _renewing(tls: TlsFiles | None, context: ssl.SSLContext | None) -> None:
     if tls is not None and context is not None:
-        await reloading(tls, partial(load, context, tls.certificate, tls.key))
+        await reload_on_change(tls, partial(load_certificate, context, tls.certificate, tls.key))
 
 
 async def _started(server: Server, serving: asyncio.Task[None]) -> bool:

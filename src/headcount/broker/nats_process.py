@@ -24,7 +24,7 @@ from headcount.runtime.ports import check_free
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import STOP_S, Supervised
 from headcount.runtime.tasks import background
-from headcount.tls.reload import reloading
+from headcount.tls.reload import reload_on_change
 
 LOG = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class WatchedServer:
         devices need no account.
         """
         if self.config.mqtt_tls is not None:
-            await reloading(self.config.mqtt_tls, self._hang_up_soon)
+            await reload_on_change(self.config.mqtt_tls, self._hang_up_soon)
 
     def _hang_up_soon(self) -> None:
         wait_s = secrets.randbelow(1000) / 1000 * SPREAD_S if self.config.hub else 0

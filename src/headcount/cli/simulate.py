@@ -16,8 +16,8 @@ from rich.progress import Progress as Bar
 from headcount.errors import HeadcountError
 from headcount.messages.topics import KINDS, Kind
 from headcount.runtime.signals import stop_on_signals
-from headcount.simulate.fleet import CONNECTIONS, Broker, Sent
-from headcount.simulate.pacing import Progress
+from headcount.simulate.fleet import CONNECTIONS, BrokerAddress, SendStats
+from headcount.simulate.pacing import RunProgress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
 from headcount.tls.contexts import client_context
 
@@ -152,7 +152,7 @@ def simulate(
         truth=truth,
     )
     with _Shown(quiet, _crowd_line) as shown:
-        sent = _run(lambda stop: run_crowd(run, stop, shown.tell))
+        sent = _run(lambda stop: run_crowd(run, stop, shown.report))
     click.echo(_summary(sent), err=True)
 
 
@@ -218,7 +218,7 @@ def publish(
         qos=qos,
     )
     with _Shown(quiet, _trace_line) as shown:
-        end = _run(lambda stop: run_trace(run, stop, shown.tell))
+        end = _run(lambda stop: run_trace(run, stop, shown.report))
     for error in end.errors:
         click.echo(f"left out: {error}", err=True)
     if end.broken:
@@ -235,13 +235,13 @@ def publish(
 
 def _broker(
     host: str, port: int | None, *, tls: bool, ca: Path | None, user: str = "", password: str = ""
-) -> Broker:
+) -> BrokerAddress:
     encrypted = tls or ca is not None
     try:
         context = client_context(ca) if encrypted else None
     except HeadcountError as error:
         raise _UnusableError(str(error)) from error
-    return Broker(host, port or (8883 if encrypted else 1883), context, user, password)
+    return BrokerAddress(host, port or (8883 if encrypted else 1883), context, user, password)
 
 
 def _secret(file: Path | None) -> str:
@@ -268,7 +268,7 @@ def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
 class _Shown:
     """Progress on standard error, while a terminal is there to show it."""
 
-    def __init__(self, quiet: bool, line: Callable[[Progress, float], str]) -> None:
+    def __init__(self, quiet: bool, line: Callable[[RunProgress, float], str]) -> None:
         self._line = line
         columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
         self._bar = Bar(*columns, console=Console(stderr=True), disable=quiet, refresh_per_second=5)
@@ -283,7 +283,7 @@ class _Shown:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: RunProgress) -> None:
         """Show how far the run is."""
         now_s, sent = self._bar.get_time(), progress.sent.sent
         if self._last is None:
@@ -297,7 +297,7 @@ class _Shown:
         self._bar.update(self._task, description=text, completed=progress.share or 0)
 
 
-def _crowd_line(progress: Progress, rate: float) -> str:
+def _crowd_line(progress: RunProgress, rate: float) -> str:
     minutes = int(progress.clock_s % 86_400) // 60
     return (
         f"{minutes // 60:02}:{minutes % 60:02} on the campus, {progress.people} people and {progress.vehicles} "
@@ -305,17 +305,17 @@ def _crowd_line(progress: Progress, rate: float) -> str:
     )
 
 
-def _trace_line(progress: Progress, rate: float) -> str:
+def _trace_line(progress: RunProgress, rate: float) -> str:
     return f"{progress.clock_s:.0f} s of the recording, {_sent_text(progress.sent)}, {rate:.0f}/s"
 
 
-def _sent_text(sent: Sent) -> str:
+def _sent_text(sent: SendStats) -> str:
     waiting = f", {sent.waiting} waiting" if sent.waiting > 100 else ""
     dropped = f", {sent.dropped} dropped" if sent.dropped else ""
     return f"{sent.sent} fixes sent{waiting}{dropped} over {sent.connected} connections"
 
 
-def _summary(sent: Sent) -> str:
+def _summary(sent: SendStats) -> str:
     lost = f", {sent.dropped} could not be sent" if sent.dropped else ""
     broken = f"; connections broke {sent.broken} times" if sent.broken else ""
     return f"{sent.sent} fixes sent{lost}{broken}"

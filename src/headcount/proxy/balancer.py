@@ -28,7 +28,7 @@ from headcount.proxy.resolver import Names
 from headcount.proxy.runtime_api import Standing
 from headcount.runtime.signals import on_hangup
 from headcount.tls.files import TlsFiles
-from headcount.tls.reload import renewing
+from headcount.tls.reload import reloading
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ async def run(settings: ProxyParts, stop: asyncio.Event) -> None:
     Raises:
         HeadcountError: it can't be started.
     """
-    async with opened(settings) as role, renewing(settings.tls, role.reload_soon):
+    async with opened(settings) as role, reloading(settings.tls, role.reload_soon):
         with on_hangup(role.reload_soon):
             while not stop.is_set():
                 await role.step()

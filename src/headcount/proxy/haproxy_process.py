@@ -35,7 +35,7 @@ from headcount.proxy.runtime_api import Runtime
 from headcount.runtime.ports import check_free
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import Supervised
-from headcount.tls.certificates import write_file
+from headcount.tls.certificates import write_private_file
 from headcount.tls.files import TlsFiles
 
 _log = logging.getLogger(__name__)
@@ -149,9 +149,9 @@ class Haproxy:
             return
         try:
             parts = (self._tls.certificate, self._tls.key)
-            write_file(self._home / PEM_FILE, b"\n".join(part.read_bytes() for part in parts))
+            write_private_file(self._home / PEM_FILE, b"\n".join(part.read_bytes() for part in parts))
             if self._tls.clients is not None:
-                write_file(self._home / CLIENTS_FILE, self._tls.clients.read_bytes())
+                write_private_file(self._home / CLIENTS_FILE, self._tls.clients.read_bytes())
         except (OSError, CertificateError) as error:
             raise ProxyError(f"HAProxy can't be given its certificate: {error}") from error
 

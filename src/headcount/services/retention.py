@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headcount.messaging.connection import Connection
 from headcount.privacy import retention_report
-from headcount.privacy.retention_report import Row
+from headcount.privacy.retention_report import StoreAge
 
 
 class RetentionService:
@@ -17,11 +17,11 @@ class RetentionService:
         """Read the streams over a connection with all rights."""
         self._client = client
 
-    async def report(self, data: Path) -> list[Row]:
+    async def report(self, data: Path) -> list[StoreAge]:
         """Return every store of the deployment; `data` is its data folder.
 
         Raises:
             LogError: the log does not answer.
             DataFolderError: a file cannot be read.
         """
-        return await retention_report.rows(self._client, data, time.time())
+        return await retention_report.store_ages(self._client, data, time.time())

@@ -14,9 +14,9 @@ import shapely
 from numpy.typing import NDArray
 
 from headcount.counting.site import Site
-from headcount.simulate.places import OUTSIDE_M, survey, to_degrees
-from headcount.simulate.routes import AWAY, DRIVING, INDOORS, OUTDOORS, PARKED, WALKING, Routes, lay
-from headcount.simulate.timetable import plan
+from headcount.simulate.places import OUTSIDE_M, find_places, to_degrees
+from headcount.simulate.routes import AWAY, DRIVING, INDOORS, OUTDOORS, PARKED, WALKING, Routes, lay_routes
+from headcount.simulate.timetable import draw_timetable
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -29,7 +29,7 @@ REPORT_S = np.array([[np.inf, np.inf], [15, 30], [10, 20], [60, 300], [60, 180],
 #: Fixes of a car that has parked; then its ignition is off, and it is silent until it drives.
 PARKED_FIXES = 3
 #: Seconds after which a device that moves outside looks again whether it is on site.
-LOOK_S = (5.0, 10.0)
+POLL_INTERVAL_S = (5.0, 10.0)
 #: Seconds after which half of a GPS error is forgotten: errors of neighbouring fixes are alike.
 ERROR_HALF_LIFE_S = 45.0
 #: 68 % of a two-dimensional normal error of deviation 1 (each axis) lie within this radius.
@@ -80,7 +80,7 @@ class Crowd:
         self.kind = np.repeat(np.array([0, 1], np.uint8), [people, vehicles])
         self.t_s = start_s
         self._rng = np.random.default_rng(seed)
-        self._places = survey(site, self._rng)
+        self._places = find_places(site, self._rng)
         self._boundary = site.zones[0].plane
         shapely.prepare(self._boundary)
         n = people + vehicles
@@ -136,8 +136,8 @@ class Crowd:
     def _begin_day(self, t_s: float) -> None:
         people = int((self.kind == 0).sum())
         self._day = t_s // DAY_S
-        timetable = plan(self._places, people, len(self.kind) - people, self._rng)
-        self._routes: Routes = lay(self._places, timetable, self._rng)
+        timetable = draw_timetable(self._places, people, len(self.kind) - people, self._rng)
+        self._routes: Routes = lay_routes(self._places, timetable, self._rng)
         self._at = self._routes.first.copy()  # the frame that each device has passed last
         self._mode: U1 = self._routes.mode[self._at]
 
@@ -186,7 +186,7 @@ class Crowd:
     def _schedule(self, due: I8, mode: U1, is_on: B1) -> None:
         low, high = REPORT_S[mode].T
         looks = ~is_on & (mode != AWAY)
-        low, high = np.where(looks, LOOK_S[0], low), np.where(looks, LOOK_S[1], high)
+        low, high = np.where(looks, POLL_INTERVAL_S[0], low), np.where(looks, POLL_INTERVAL_S[1], high)
         share = self._rng.random(len(due))
         span = np.where(np.isinf(high), 0.0, high - np.where(np.isinf(high), 0.0, low))
         self._parked_fixes[due] += mode == PARKED

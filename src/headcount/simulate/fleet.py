@@ -32,17 +32,17 @@ CONNECTIONS = 300
 #: Messages that wait on one connection while it is broken; above that the oldest are dropped.
 BUFFER = 10_000
 #: Seconds before a connection is tried again: at first, and at most; the real wait is 50 to 100 % of it.
-RETRY_FIRST_S, RETRY_MOST_S = 0.5, 15.0
+FIRST_RETRY_S, MAX_RETRY_S = 0.5, 15.0
 #: Connections that are being opened at one time.
-OPENING = 50
+MAX_OPENING = 50
 #: Seconds that the end waits for what is still buffered.
-FLUSH_S = 1.5
+FLUSH_TIMEOUT_S = 1.5
 #: Seconds that the broker has for an answer; a connection that broke meanwhile is noticed then.
-ANSWER_S = 4.0
+RESPONSE_TIMEOUT_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class BrokerAddress:
     """Where the fleet connects to."""
 
     host: str = "127.0.0.1"
@@ -63,13 +63,13 @@ class Broker:
             identifier=f"{self.user or name}-{secrets.token_hex(4)}",
             protocol=aiomqtt.ProtocolVersion.V311,
             will=will,
-            timeout=ANSWER_S,
+            timeout=RESPONSE_TIMEOUT_S,
             keepalive=60,
         )
 
 
 @dataclass(slots=True)
-class Sent:
+class SendStats:
     """What has become of the messages so far."""
 
     put: int = 0
@@ -84,10 +84,12 @@ class Sent:
         return self.put - self.sent - self.dropped
 
 
-class Link:
+class FleetConnection:
     """One connection and the messages that wait for it, in order."""
 
-    def __init__(self, broker: Broker, status_topic: str, name: str, qos: int, sent: Sent) -> None:
+    def __init__(
+        self, broker: BrokerAddress, status_topic: str, name: str, qos: int, sent: SendStats
+    ) -> None:
         """Nothing is opened before the first message."""
         self._broker, self._status_topic, self._name, self._qos = broker, status_topic, name, qos
         self._sent = sent
@@ -112,12 +114,12 @@ class Link:
     async def run(self, opening: asyncio.Semaphore) -> None:
         """Keep the connection while there is something to send, and open it again whenever it breaks."""
         await self._wake.wait()
-        wait_s = RETRY_FIRST_S
+        wait_s = FIRST_RETRY_S
         while self._buffer or not self._ends:
             will = aiomqtt.Will(self._status_topic, b"offline", qos=self._qos)
             try:
                 async with self._open(self._broker.client(self._name, will), opening) as client:
-                    wait_s = RETRY_FIRST_S
+                    wait_s = FIRST_RETRY_S
                     await self._send_all(client)
                     return
             except aiomqtt.MqttError as error:
@@ -125,7 +127,7 @@ class Link:
                 log.debug("%s: %s", self._name, error)
             share = 0.5 + secrets.randbelow(1000) / 2000
             await asyncio.sleep(wait_s * share)
-            wait_s = min(2 * wait_s, RETRY_MOST_S)
+            wait_s = min(2 * wait_s, MAX_RETRY_S)
 
     @asynccontextmanager
     async def _open(
@@ -168,13 +170,20 @@ class Fleet:
     """The devices of a site and their connections; open it with `open_fleet`."""
 
     def __init__(
-        self, broker: Broker, site_id: str, devices: Sequence[tuple[Kind, str]], connections: int, qos: int
+        self,
+        broker: BrokerAddress,
+        site_id: str,
+        devices: Sequence[tuple[Kind, str]],
+        connections: int,
+        qos: int,
     ) -> None:
         """Make the links; nothing is opened yet."""
-        self.sent = Sent()
+        self.sent = SendStats()
         self._topics = [FIX_TOPIC.format(site=site_id, kind=kind, device=name) for kind, name in devices]
         self.links = [
-            Link(broker, STATUS_TOPIC.format(site=site_id, kind=kind, device=name), name, qos, self.sent)
+            FleetConnection(
+                broker, STATUS_TOPIC.format(site=site_id, kind=kind, device=name), name, qos, self.sent
+            )
             for kind, name in devices[:connections]
         ]
 
@@ -185,14 +194,14 @@ class Fleet:
 
 @asynccontextmanager
 async def open_fleet(
-    broker: Broker,
+    broker: BrokerAddress,
     site_id: str,
     devices: Sequence[tuple[Kind, str]],
     *,
     connections: int = CONNECTIONS,
     qos: int = 0,
 ) -> AsyncIterator[Fleet]:
-    """Connect devices as they get something to say; at the end, flush for `FLUSH_S` at most.
+    """Connect devices as they get something to say; at the end, flush for `FLUSH_TIMEOUT_S` at most.
 
     Args:
         broker: where they connect to.
@@ -202,7 +211,7 @@ async def open_fleet(
         qos: 0 or 1.
     """
     fleet = Fleet(broker, site_id, devices, connections, qos)
-    opening = asyncio.Semaphore(OPENING)
+    opening = asyncio.Semaphore(MAX_OPENING)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(link.run(opening), name=f"link {i}") for i, link in enumerate(fleet.links)
@@ -213,21 +222,23 @@ async def open_fleet(
             for link in fleet.links:
                 link.end()
             if running:
-                _, late = await asyncio.wait(running, timeout=FLUSH_S)
+                _, late = await asyncio.wait(running, timeout=FLUSH_TIMEOUT_S)
                 for task in late:
                     task.cancel()
             fleet.sent.dropped += fleet.sent.waiting
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningSystem:
     """What a running system says of itself by the retained message with its site."""
 
     site: Site
     speed: float  # seconds of movement in one second; 1 but in a time-lapse
 
 
-async def find_site(broker: Broker, site_id: str | None = None, timeout_s: float = 5.0) -> Running:
+async def find_site(
+    broker: BrokerAddress, site_id: str | None = None, timeout_s: float = 5.0
+) -> RunningSystem:
     """The site of the running system, from its retained message `headcount/+/site`.
 
     Args:
@@ -256,7 +267,7 @@ async def find_site(broker: Broker, site_id: str | None = None, timeout_s: float
     if len(found) > 1:
         raise BrokerError(f"{where}: publishes the sites {', '.join(sorted(found))}. Choose one with --site.")
     topic, geojson = next(iter(found.items()))
-    return Running(parse_site(geojson, f"{where}, topic {topic}"), _speed(geojson))
+    return RunningSystem(parse_site(geojson, f"{where}, topic {topic}"), _speed(geojson))
 
 
 async def _retained_sites(client: aiomqtt.Client, site_id: str | None, timeout_s: float) -> dict[str, object]:

@@ -17,7 +17,7 @@ I8 = NDArray[np.int64]
 HEADER = "t,device,kind,lat,lon,zones"
 
 
-class Truth:
+class GroundTruth:
     """Follows a crowd; a device's zones are by geometry alone, without hysteresis, hold or noise.
 
     A device is in the zones of its newest row: rows come with its first step on site, with each of

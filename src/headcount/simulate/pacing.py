@@ -20,8 +20,8 @@ from headcount.errors import SettingsError
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import KINDS, Kind
 from headcount.simulate.crowd import Crowd, Reports
-from headcount.simulate.fleet import Fleet, Running, Sent
-from headcount.simulate.ground_truth import HEADER, Truth
+from headcount.simulate.fleet import Fleet, RunningSystem, SendStats
+from headcount.simulate.ground_truth import HEADER, GroundTruth
 from headcount.simulate.traces import Trace
 
 F8 = NDArray[np.float64]
@@ -29,26 +29,26 @@ F8 = NDArray[np.float64]
 #: Real seconds between two steps of a crowd, and between two looks at a recording.
 STEP_S = 0.2
 #: Rows of a recording that are handed over before others get a turn.
-ROWS = 1000
+ROWS_PER_TURN = 1000
 #: Messages of a recording that may wait for their connections.
-WAITING = 5000
+MAX_WAITING = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """How far a run is; told about five times a second."""
 
-    sent: Sent
+    sent: SendStats
     clock_s: float  # simulated seconds since midnight, or seconds of the recording since its start
     people: int  # on site by true position; for a recording the rows so far
     vehicles: int  # on site; for a recording the connections
     share: float | None  # of the run that is done, None = no end
 
 
-Tell = Callable[[Progress], None]
+ReportProgress = Callable[[RunProgress], None]
 
 
-def chosen_speed(wanted: float | None, running: Running) -> float:
+def check_speed(wanted: float | None, running: RunningSystem) -> float:
     """The system's speed; another one is refused, because honest movement would be implausible there.
 
     Raises:
@@ -75,7 +75,7 @@ async def send_crowd(
     speed: float,
     duration_s: float | None,
     stop: asyncio.Event,
-    tell: Tell,
+    report: ReportProgress,
     truth_file: TextIO | None = None,
 ) -> None:
     """Step the crowd every `STEP_S` real seconds and send what is due, until the end or `stop`.
@@ -86,10 +86,10 @@ async def send_crowd(
         speed: simulated seconds in a real one.
         duration_s: real seconds, None = without end.
         stop: ends the run at the next step.
-        tell: is told the progress after every step.
+        report: called with the progress after every step.
         truth_file: gets the truth as CSV, with the times that the fixes carry.
     """
-    truth = None if truth_file is None else Truth(crowd)
+    truth = None if truth_file is None else GroundTruth(crowd)
     if truth_file is not None:
         truth_file.write(HEADER + "\n")
     people = int((crowd.kind == 0).sum())
@@ -104,7 +104,7 @@ async def send_crowd(
             truth_file.writelines(row + "\n" for row in truth.rows(t_s, reports))
         there = crowd.on_site()
         done = None if duration_s is None else steps * STEP_S / duration_s
-        tell(Progress(fleet.sent, crowd.t_s, int(there[:people].sum()), int(there[people:].sum()), done))
+        report(RunProgress(fleet.sent, crowd.t_s, int(there[:people].sum()), int(there[people:].sum()), done))
 
 
 def _put(fleet: Fleet, reports: Reports, t_s: float) -> None:
@@ -172,11 +172,11 @@ def schedule(trace: Trace) -> Schedule:
 
 
 async def send_schedule(
-    plan: Schedule, fleet: Fleet, *, speed: float, loop: bool, stop: asyncio.Event, tell: Tell
+    plan: Schedule, fleet: Fleet, *, speed: float, loop: bool, stop: asyncio.Event, report: ReportProgress
 ) -> None:
     """Send a recording as if live: a time t becomes `start + t / speed`, start being now.
 
-    Rows wait while `WAITING` messages are under way: nothing of a recording is dropped for speed.
+    Rows wait while `MAX_WAITING` messages are under way: nothing of a recording is dropped for speed.
 
     Args:
         plan: of the recording.
@@ -184,19 +184,19 @@ async def send_schedule(
         speed: seconds of the recording in a real one.
         loop: begin again at the end, for ever.
         stop: ends the run.
-        tell: is told the progress.
+        report: called with the progress.
     """
     while len(plan) and not stop.is_set():
         start_s, row = time.time(), 0
         while row < len(plan) and not stop.is_set():
-            if fleet.sent.waiting > WAITING:
+            if fleet.sent.waiting > MAX_WAITING:
                 await _until(time.time() + STEP_S / 10, stop)
                 continue
             now_s = (time.time() - start_s) * speed
-            upto = min(int(np.searchsorted(plan.due_s, now_s, side="right")), row + ROWS)
+            upto = min(int(np.searchsorted(plan.due_s, now_s, side="right")), row + ROWS_PER_TURN)
             _put_rows(fleet, plan, row, upto, start_s, speed)
             row = max(row, upto)
-            tell(Progress(fleet.sent, now_s, row, len(fleet.links), row / len(plan)))
+            report(RunProgress(fleet.sent, now_s, row, len(fleet.links), row / len(plan)))
             if row < len(plan):
                 await _until(min(start_s + plan.due_s[row] / speed, time.time() + STEP_S), stop)
         if not loop:

@@ -17,7 +17,7 @@ F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
 #: Points prepared in every place; a stay is at one of them.
-POOL = 64
+POINTS_PER_PLACE = 64
 #: Metres that a place's points keep from its walls, where it is wide enough.
 WALL_M = 2.0
 #: Metres from the boundary at which a device is surely outside: the default margin, and 3 sigma of GPS.
@@ -31,7 +31,7 @@ _FOOD = ("canteen", "restaurant", "cafe", "café", "dining", "food", "union", "b
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """L places with `POOL` points each, and G ways in. Coordinates are metres in the site's plane.
+    """L places with `POINTS_PER_PLACE` points each, and G ways in. Coordinates are metres in the site's plane.
 
     `works`, `food`, `books`, `lawns` and `parks` are indices of places; none but `lawns` is empty.
     """
@@ -52,7 +52,7 @@ class Places:
     out_y_m: F8
 
 
-def survey(site: Site, rng: np.random.Generator) -> Places:
+def find_places(site: Site, rng: np.random.Generator) -> Places:
     """Find the places of any site; where it has no zones of a type, others stand in."""
     boundary = site.zones[0]
     zones = [zone for zone in site.zones[1:] if zone.type != "gate"] or [boundary]
@@ -104,20 +104,23 @@ def _capacity(park: Zone) -> int:
 
 
 def _points(plane: BaseGeometry, boundary: BaseGeometry, rng: np.random.Generator) -> tuple[F8, F8]:
-    """`POOL` points in the part of a zone that is on site: drawn in its bounds, kept where inside."""
+    """`POINTS_PER_PLACE` points in the part of a zone that is on site: drawn in its bounds, kept where inside."""
     whole = plane.intersection(boundary)
     inner = whole.buffer(-WALL_M)
     room = whole if inner.is_empty else inner
     x_low, y_low, x_high, y_high = room.bounds
     x, y = np.zeros(0), np.zeros(0)
     for _ in range(50):
-        more_x, more_y = rng.uniform(x_low, x_high, 4 * POOL), rng.uniform(y_low, y_high, 4 * POOL)
+        more_x, more_y = (
+            rng.uniform(x_low, x_high, 4 * POINTS_PER_PLACE),
+            rng.uniform(y_low, y_high, 4 * POINTS_PER_PLACE),
+        )
         inside = shapely.contains_xy(room, more_x, more_y)
         x, y = np.append(x, more_x[inside]), np.append(y, more_y[inside])
-        if len(x) >= POOL:
-            return x[:POOL], y[:POOL]
+        if len(x) >= POINTS_PER_PLACE:
+            return x[:POINTS_PER_PLACE], y[:POINTS_PER_PLACE]
     middle = room.representative_point()  # a sliver: hardly anything of its bounds is inside
-    return np.full(POOL, middle.x), np.full(POOL, middle.y)
+    return np.full(POINTS_PER_PLACE, middle.x), np.full(POINTS_PER_PLACE, middle.y)
 
 
 def _gates(site: Site, rng: np.random.Generator) -> tuple[F8, F8]:

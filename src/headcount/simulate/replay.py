@@ -16,7 +16,7 @@ from headcount.simulate.traces import Trace
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class ReplayTick:
     """The counts at one instant."""
 
     at_s: float
@@ -61,7 +61,7 @@ class Replay:
         received_s = self._received_s[self._order]
         return math.ceil(received_s[0] / self._every_s), math.ceil(received_s[-1] / self._every_s)
 
-    def run(self) -> Iterator[Tick]:
+    def run(self) -> Iterator[ReplayTick]:
         """The counts from the first received on, until everybody is gone or a tick after the last row."""
         if not len(self._order):
             return
@@ -75,7 +75,7 @@ class Replay:
             start = stop
             self._engine.advance(at_s)
             counts = self._engine.counts(at_s)
-            yield Tick(at_s, counts, stop)
+            yield ReplayTick(at_s, counts, stop)
             if tick >= last and not counts[0, :, 0].any():
                 return
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headcount.simulate.places import Places
-from headcount.simulate.timetable import HOURS, Timetable, spots
+from headcount.simulate.timetable import HOURS, Timetable, draw_points
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -28,7 +28,7 @@ BEND_SHARE, BEND_M = 0.04, 12.0
 #: Seconds between parking and walking off, and between coming back and driving off.
 BOARDING_S = 40.0
 #: Least seconds at a place.
-PAUSE_S = 60.0
+MIN_STAY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ class _Frames:
         return Routes(first, t_s[order], x_m[order], y_m[order], mode[order])
 
 
-def lay(places: Places, timetable: Timetable, rng: np.random.Generator) -> Routes:
+def lay_routes(places: Places, timetable: Timetable, rng: np.random.Generator) -> Routes:
     """Lay the ways between the stays of a timetable: devices 0 … P-1 are people, then V cars."""
-    return _Layer(places, timetable, rng).lay()
+    return _RouteBuilder(places, timetable, rng).lay()
 
 
-class _Layer:
+class _RouteBuilder:
     """Where everybody is, and since when, while the hours of the timetable go by."""
 
     def __init__(self, places: Places, timetable: Timetable, rng: np.random.Generator) -> None:
@@ -78,7 +78,7 @@ class _Layer:
         )
         self.x_m, self.y_m = places.out_x_m[self.gate], places.out_y_m[self.gate]
         self.free_s = np.zeros(n)
-        self.spot = spots(timetable.park, rng)
+        self.spot = draw_points(timetable.park, rng)
         self.frames = _Frames()
 
     def lay(self) -> Routes:
@@ -120,7 +120,7 @@ class _Layer:
     def _walk(self, who: I8, start_s: F8, before: I8, after: I8) -> None:
         """On foot from a place to a place; from and to outside by the own gate."""
         places, gate = self.places, self.gate[who]
-        spot = spots(after, self.rng)
+        spot = draw_points(after, self.rng)
         to_x = np.where(after < 0, places.out_x_m[gate], places.x_m[after, spot])
         to_y = np.where(after < 0, places.out_y_m[gate], places.y_m[after, spot])
         stay = np.where(after < 0, AWAY, np.where(places.is_indoors[after], INDOORS, OUTDOORS)).astype(
@@ -174,7 +174,7 @@ class _Layer:
         who = moved[0][0]
         x, y = self.x_m[who], self.y_m[who]
         (x1, y1), (x2, y2) = self._bent(x, y, to_x, to_y, via)
-        t = np.maximum(start_s, np.where(self.free_s[who] > 0, self.free_s[who] + PAUSE_S / 2, 0))
+        t = np.maximum(start_s, np.where(self.free_s[who] > 0, self.free_s[who] + MIN_STAY_S / 2, 0))
         frames = [(t, x, y)]
         for next_x, next_y in ((x1, y1), (x2, y2), (to_x, to_y)):
             t = t + np.hypot(next_x - x, next_y - y) / self.pace_mps[who]

@@ -10,19 +10,26 @@ from pathlib import Path
 from headcount.errors import SettingsError, TraceError
 from headcount.messages.topics import Kind
 from headcount.simulate.crowd import Crowd
-from headcount.simulate.fleet import CONNECTIONS, Broker, Sent, find_site, open_fleet
-from headcount.simulate.pacing import Tell, chosen_speed, devices_of, schedule, send_crowd, send_schedule
+from headcount.simulate.fleet import CONNECTIONS, BrokerAddress, SendStats, find_site, open_fleet
+from headcount.simulate.pacing import (
+    ReportProgress,
+    check_speed,
+    devices_of,
+    schedule,
+    send_crowd,
+    send_schedule,
+)
 from headcount.simulate.traces import read_trace
 
 #: The broker that `headcount up` starts on this machine.
-LOCAL = Broker()
+LOCAL_BROKER = BrokerAddress()
 
 
 @dataclass(frozen=True, slots=True)
 class CrowdRun:
     """A simulated crowd; the defaults are those of `headcount simulate`."""
 
-    broker: Broker = LOCAL
+    broker: BrokerAddress = LOCAL_BROKER
     site_id: str | None = None  # None = the only one that the broker has
     people: int = 1000
     vehicles: int = 300
@@ -41,7 +48,7 @@ class TraceRun:
 
     file: Path
     kind: Kind | None = None  # of rows that don't name one
-    broker: Broker = LOCAL
+    broker: BrokerAddress = LOCAL_BROKER
     site_id: str | None = None
     speed: float = 1.0
     loop: bool = False
@@ -50,10 +57,10 @@ class TraceRun:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceEnd:
+class TraceRunResult:
     """What became of a recording."""
 
-    sent: Sent
+    sent: SendStats
     rows: int
     broken: int
     errors: tuple[TraceError, ...]  # of the first broken rows
@@ -61,10 +68,10 @@ class TraceEnd:
 
 
 #: Broken rows of a recording that are reported one by one.
-ERRORS_SHOWN = 10
+MAX_ERRORS = 10
 
 
-async def run_crowd(run: CrowdRun, stop: asyncio.Event, tell: Tell) -> Sent:
+async def run_crowd(run: CrowdRun, stop: asyncio.Event, report: ReportProgress) -> SendStats:
     """Simulate until the duration is over or `stop` is set.
 
     Raises:
@@ -72,7 +79,7 @@ async def run_crowd(run: CrowdRun, stop: asyncio.Event, tell: Tell) -> Sent:
         SettingsError: the speed isn't the system's, or the truth can't be written.
     """
     running = await find_site(run.broker, run.site_id)
-    speed = chosen_speed(run.speed, running)
+    speed = check_speed(run.speed, running)
     crowd = Crowd(running.site, run.people, run.vehicles, run.seed, run.start_s)
     fleet_of = open_fleet(
         run.broker, running.site.id, devices_of(crowd), connections=run.connections, qos=run.qos
@@ -91,13 +98,13 @@ async def run_crowd(run: CrowdRun, stop: asyncio.Event, tell: Tell) -> Sent:
                 speed=speed,
                 duration_s=run.duration_s,
                 stop=stop,
-                tell=tell,
+                report=report,
                 truth_file=truth_file,
             )
         return fleet.sent
 
 
-async def run_trace(run: TraceRun, stop: asyncio.Event, tell: Tell) -> TraceEnd:
+async def run_trace(run: TraceRun, stop: asyncio.Event, report: ReportProgress) -> TraceRunResult:
     """Send a recording to its end, or until `stop` is set; broken rows are left out and counted.
 
     Raises:
@@ -107,7 +114,7 @@ async def run_trace(run: TraceRun, stop: asyncio.Event, tell: Tell) -> TraceEnd:
     """
     trace = read_trace(run.file, run.kind)
     broken = int((trace.problem > 0).sum())
-    errors = tuple(error for error, _ in zip(trace.errors(), range(ERRORS_SHOWN), strict=False))
+    errors = tuple(error for error, _ in zip(trace.errors(), range(MAX_ERRORS), strict=False))
     if broken and broken == len(trace):
         raise errors[0]
     plan = schedule(trace)
@@ -120,5 +127,5 @@ async def run_trace(run: TraceRun, stop: asyncio.Event, tell: Tell) -> TraceEnd:
     async with open_fleet(
         run.broker, running.site.id, plan.devices, connections=run.connections, qos=run.qos
     ) as fleet:
-        await send_schedule(plan, fleet, speed=run.speed, loop=run.loop, stop=stop, tell=tell)
-    return TraceEnd(fleet.sent, len(trace), broken, errors, running.speed)
+        await send_schedule(plan, fleet, speed=run.speed, loop=run.loop, stop=stop, report=report)
+    return TraceRunResult(fleet.sent, len(trace), broken, errors, running.speed)

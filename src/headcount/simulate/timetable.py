@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.simulate.places import POOL, Places
+from headcount.simulate.places import POINTS_PER_PLACE, Places
 
 I8 = NDArray[np.int64]
 F8 = NDArray[np.float64]
 B1 = NDArray[np.bool_]
 
 HOURS = 24
-OFF = -1  # not on site
+OFF_SITE = -1  # not on site
 #: Kinds of day: its share of the people; hours of coming and of going, each with its weight.
-DAYS = (
+DAY_KINDS = (
     (0.30, {8: 1, 9: 6, 10: 3}, {12: 4, 13: 6}),
     (0.45, {8: 2, 9: 5, 10: 2, 11: 1}, {16: 4, 17: 9, 18: 4, 19: 2, 21: 1}),
     (0.25, {13: 2, 14: 6, 15: 2}, {17: 6, 18: 8, 19: 4, 21: 2}),
@@ -50,7 +50,7 @@ class Timetable:
     car_shift_s: F8  # [V]
 
 
-def plan(places: Places, people: int, vehicles: int, rng: np.random.Generator) -> Timetable:
+def draw_timetable(places: Places, people: int, vehicles: int, rng: np.random.Generator) -> Timetable:
     """Draw a day: the cars that have drivers keep their hours, and come only where a place is free."""
     come, go = _presence(people, rng)
     home = _home(places, people, rng)
@@ -72,14 +72,14 @@ def plan(places: Places, people: int, vehicles: int, rng: np.random.Generator) -
 def _presence(number: int, rng: np.random.Generator) -> tuple[I8, I8]:
     """Hours of coming and going of each."""
     come, go = np.zeros(number, np.int64), np.zeros(number, np.int64)
-    days = rng.choice(len(DAYS), number, p=[share for share, _, _ in DAYS])
-    for index, (_, comes, goes) in enumerate(DAYS):
+    days = rng.choice(len(DAY_KINDS), number, p=[share for share, _, _ in DAY_KINDS])
+    for index, (_, comes, goes) in enumerate(DAY_KINDS):
         mine = days == index
-        come[mine], go[mine] = _drawn(comes, int(mine.sum()), rng), _drawn(goes, int(mine.sum()), rng)
+        come[mine], go[mine] = _draw(comes, int(mine.sum()), rng), _draw(goes, int(mine.sum()), rng)
     return come, go
 
 
-def _drawn(weights: dict[int, int], number: int, rng: np.random.Generator) -> I8:
+def _draw(weights: dict[int, int], number: int, rng: np.random.Generator) -> I8:
     total = sum(weights.values())
     return rng.choice(list(weights), number, p=[weight / total for weight in weights.values()])
 
@@ -104,10 +104,10 @@ def _hours(places: Places, home: I8, come: I8, go: I8, drives: B1, rng: np.rando
     lunch[drives[all_day] & (lunch == 2)] = 0  # who has parked eats here
     hour = rng.integers(12, 14, len(all_day))
     food = rng.choice(places.food, len(all_day))
-    meals = [food, lawn[all_day, hour], np.full(len(all_day), OFF), home[all_day]]
+    meals = [food, lawn[all_day, hour], np.full(len(all_day), OFF_SITE), home[all_day]]
     place[all_day, hour] = np.choose(lunch, meals)
     hours = np.arange(HOURS)
-    return np.where((hours >= come[:, None]) & (hours < go[:, None]), place, OFF)
+    return np.where((hours >= come[:, None]) & (hours < go[:, None]), place, OFF_SITE)
 
 
 def _find_parks(places: Places, come: I8, go: I8, target: I8, rng: np.random.Generator) -> I8:
@@ -129,6 +129,6 @@ def _find_parks(places: Places, come: I8, go: I8, target: I8, rng: np.random.Gen
     return found
 
 
-def spots(place: I8, rng: np.random.Generator) -> I8:
+def draw_points(place: I8, rng: np.random.Generator) -> I8:
     """A point of its place for each stay: an index into the pool."""
-    return rng.integers(0, POOL, place.shape)
+    return rng.integers(0, POINTS_PER_PLACE, place.shape)

@@ -27,9 +27,9 @@ F8 = NDArray[np.float64]
 I4 = NDArray[np.int32]
 U1 = NDArray[np.uint8]
 
-NUMBERS = ("t", "lat", "lon", "acc", "vel", "received")
-TEXTS = ("device", "kind")
-NEEDED = ("t", "device", "lat", "lon")
+NUMBER_COLUMNS = ("t", "lat", "lon", "acc", "vel", "received")
+TEXT_COLUMNS = ("device", "kind")
+REQUIRED_COLUMNS = ("t", "device", "lat", "lon")
 
 #: What can be wrong with a row; the index is the code in `Trace.problem`.
 PROBLEMS = (
@@ -114,10 +114,10 @@ def _csv(path: Path) -> tuple[pa.Table, list[int]]:
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=note),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(NUMBERS + TEXTS, pa.binary()), check_utf8=False
+            column_types=dict.fromkeys(NUMBER_COLUMNS + TEXT_COLUMNS, pa.binary()), check_utf8=False
         ),
     )
-    return _with_gaps(_known(table), bad), bad
+    return _with_gaps(_known_columns(table), bad), bad
 
 
 def _with_gaps(table: pa.Table, rows: list[int]) -> pa.Table:
@@ -129,10 +129,10 @@ def _with_gaps(table: pa.Table, rows: list[int]) -> pa.Table:
 
 
 def _parquet(path: Path) -> tuple[pa.Table, list[int]]:
-    return _known(pyarrow.parquet.read_table(path)), []
+    return _known_columns(pyarrow.parquet.read_table(path)), []
 
 
-class _Row(msgspec.Struct, gc=False):
+class _TraceRow(msgspec.Struct, gc=False):
     t: float | None = None
     device: str | int | None = None
     kind: str | None = None
@@ -148,58 +148,58 @@ def _ndjson(path: Path) -> tuple[pa.Table, list[int]]:
         data: bytes = stream.read()
     bad: list[int] = []
     try:
-        rows = msgspec.json.Decoder(_Row).decode_lines(data)
+        rows = msgspec.json.Decoder(_TraceRow).decode_lines(data)
     except (msgspec.MsgspecError, ValueError):
         rows = list(_careful_rows(data, bad))
     columns: dict[str, Any] = {}
-    for name in NUMBERS:
+    for name in NUMBER_COLUMNS:
         column = [getattr(row, name) for row in rows]
-        if name in NEEDED or any(value is not None for value in column):
+        if name in REQUIRED_COLUMNS or any(value is not None for value in column):
             columns[name] = pa.array(column, pa.float64())
-    for name in TEXTS:
+    for name in TEXT_COLUMNS:
         columns[name] = pa.array(
             [None if (value := getattr(row, name)) is None else str(value).encode() for row in rows],
             pa.binary(),
         )
     if rows and len(bad) < len(rows):
-        empty = [name for name in NEEDED if columns[name].null_count == len(rows)]
+        empty = [name for name in REQUIRED_COLUMNS if columns[name].null_count == len(rows)]
         if empty:
             raise TraceError(str(path), f"column {empty[0]}", "no row has it")
     return pa.table(columns), bad
 
 
-def _careful_rows(data: bytes, bad: list[int]) -> Iterator[_Row]:
+def _careful_rows(data: bytes, bad: list[int]) -> Iterator[_TraceRow]:
     """Row by row; a line that is no row becomes an empty one, its index appended to `bad`."""
-    decoder = msgspec.json.Decoder(_Row)
+    decoder = msgspec.json.Decoder(_TraceRow)
     lines = (line for line in data.split(b"\n") if line.strip())
     for index, line in enumerate(lines):
         try:
             yield decoder.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             bad.append(index)
-            yield _Row()
+            yield _TraceRow()
 
 
-def _known(table: pa.Table) -> pa.Table:
-    return table.select([name for name in table.column_names if name in NUMBERS + TEXTS])
+def _known_columns(table: pa.Table) -> pa.Table:
+    return table.select([name for name in table.column_names if name in NUMBER_COLUMNS + TEXT_COLUMNS])
 
 
 # --- from the table to columns ------------------------------------------------------------------
 
 
 def _trace(source: str, table: pa.Table, bad_rows: list[int], kind: Kind | None) -> Trace:
-    for name in NEEDED:
+    for name in REQUIRED_COLUMNS:
         if name not in table.column_names:
             raise TraceError(source, f"column {name}", f"is missing; there are {table.column_names}")
     if "kind" not in table.column_names and kind is None:
         raise TraceError(source, "column kind", "is missing; say the kind of all rows with --kind")
     n = table.num_rows
     problem = np.zeros(n, np.uint8)
-    numbers = {name: _numbers(table[name]) for name in NUMBERS if name in table.column_names}
+    numbers = {name: _numbers(table[name]) for name in NUMBER_COLUMNS if name in table.column_names}
     for name, (_, broken) in numbers.items():
-        problem[broken] = POSITION if name in NEEDED else NUMBER
+        problem[broken] = POSITION if name in REQUIRED_COLUMNS else NUMBER
     unknown = np.full(n, np.nan)
-    values = {name: numbers[name][0] if name in numbers else unknown for name in NUMBERS}
+    values = {name: numbers[name][0] if name in numbers else unknown for name in NUMBER_COLUMNS}
     kinds, kind_broken = _kinds(table, kind)
     problem[kind_broken] = KIND
     devices, device = _devices(table["device"])
@@ -257,7 +257,7 @@ def _is_text(type_: pa.DataType) -> bool:
     return type_ in {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 
 
-def _words(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+def _distinct_words(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
     """The different words of a column in order of appearance, and each row's index; empty is ""."""
     if not _is_text(column.type):
         column = pc.cast(column, pa.string())
@@ -267,7 +267,7 @@ def _words(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _devices(column: pa.ChunkedArray) -> tuple[tuple[str, ...], I4]:
-    words, rows = _words(column)
+    words, rows = _distinct_words(column)
     good = [word for word in words if ID.fullmatch(word)]
     place = {word: index for index, word in enumerate(good)}
     codes = np.array([place.get(word, -1) for word in words], np.int32)
@@ -278,7 +278,7 @@ def _kinds(table: pa.Table, default: Kind | None) -> tuple[U1, NDArray[np.bool_]
     if "kind" not in table.column_names:
         code = 0 if default is None else KINDS.index(default)
         return np.full(table.num_rows, code, np.uint8), np.zeros(table.num_rows, np.bool_)
-    words, rows = _words(table["kind"])
+    words, rows = _distinct_words(table["kind"])
     named = [default if word == "" else word for word in words]
     codes = np.array([KINDS.index(word) if word in KINDS else 255 for word in named], np.uint8)
     kinds = codes[rows] if len(rows) else np.zeros(0, np.uint8)

@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 from headcount.errors import CertificateError
-from headcount.tls.certificates import check_pair, ensure_server_certificate, held_folder, write_file
+from headcount.tls.certificates import (
+    check_pair,
+    ensure_server_certificate,
+    locked_folder,
+    write_private_file,
+)
 
 
 def main(own: Path, folder: Path, names: list[str]) -> None:
@@ -24,11 +29,11 @@ def main(own: Path, folder: Path, names: list[str]) -> None:
         check_pair(certificate, key)
     else:
         ensure_server_certificate(folder, names)
-    with held_folder(folder):
+    with locked_folder(folder):
         # the key first: until the certificate fits it nobody takes either
         for path in (key, certificate, own / "clients.crt"):
             if path.exists():
-                write_file(folder / path.name, path.read_bytes())
+                write_private_file(folder / path.name, path.read_bytes())
 
 
 if __name__ == "__main__":

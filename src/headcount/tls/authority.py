@@ -25,24 +25,24 @@ from headcount.errors import CertificateError
 from headcount.messages.topics import HANDLE
 from headcount.tls.certificates import (
     alternative_names,
-    described,
+    certificate_builder,
     first_certificate,
-    held_folder,
     key_pem,
+    locked_folder,
     pem,
     private_key,
-    write_file,
+    write_private_file,
 )
 
 #: In the data folder.
 FOLDER = "ca"
-LIVES = timedelta(days=3650)
+CA_LIFETIME = timedelta(days=3650)
 #: What clients accept of a server at most, and more than a phone lives without being set up anew.
-MOST_DAYS = 825
+MAX_DAYS = 825
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCertificate:
     """A certificate and its key, which nobody else has."""
 
     certificate: x509.Certificate
@@ -59,11 +59,11 @@ class Issued:
                 raise CertificateError(
                     str(path), "exists already", "Remove it, or choose another place with --into"
                 )
-        write_file(key, key_pem(self.key))
-        write_file(certificate, pem(self.certificate))
+        write_private_file(key, key_pem(self.key))
+        write_private_file(certificate, pem(self.certificate))
 
 
-class Authority:
+class CertificateAuthority:
     """A CA in a folder; made by `init`, opened by `open`."""
 
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
@@ -74,7 +74,7 @@ class Authority:
     @classmethod
     def init(
         cls, folder: Path, name: str, password: bytes | None = None, *, now: datetime | None = None
-    ) -> Authority:
+    ) -> CertificateAuthority:
         """Make a CA; it lives ten years.
 
         Args:
@@ -86,31 +86,33 @@ class Authority:
         Raises:
             CertificateError: there is one already, or the folder can't be written.
         """
-        certificate, key = files_of(folder)
-        with held_folder(folder):
+        certificate, key = ca_files(folder)
+        with locked_folder(folder):
             for path in (certificate, key):
                 if path.exists():
                     remedy = "What it has issued is worth nothing without it: use it, or move it away"
                     raise CertificateError(str(path), "exists already", remedy)
             private = ec.generate_private_key(ec.SECP256R1())
-            builder = described(name, private.public_key(), now or datetime.now(UTC), LIVES, ca=True)
+            builder = certificate_builder(
+                name, private.public_key(), now or datetime.now(UTC), CA_LIFETIME, ca=True
+            )
             made = builder.issuer_name(x509.Name(_subject(name))).add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(private.public_key()), critical=False
             )
             signed = made.sign(private, hashes.SHA256())
-            write_file(key, key_pem(private, password))
-            write_file(certificate, pem(signed))
+            write_private_file(key, key_pem(private, password))
+            write_private_file(certificate, pem(signed))
         return cls(signed, private)
 
     @classmethod
-    def open(cls, folder: Path, password: bytes | None = None) -> Authority:
+    def open(cls, folder: Path, password: bytes | None = None) -> CertificateAuthority:
         """The CA in a folder.
 
         Raises:
             CertificateError: there is none, or the password isn't its.
         """
         certificate = cls.certificate_in(folder)
-        _, key = files_of(folder)
+        _, key = ca_files(folder)
         private = private_key(key, password)
         if not isinstance(private, ec.EllipticCurvePrivateKey):
             raise CertificateError(
@@ -125,12 +127,12 @@ class Authority:
         Raises:
             CertificateError: there is none.
         """
-        certificate, _ = files_of(folder)
+        certificate, _ = ca_files(folder)
         if not certificate.exists():
             raise CertificateError(str(certificate), "isn't there", "Make a CA with `headcount ca init`")
         return first_certificate(certificate)
 
-    def issue_device(self, device: str, days: int = 365, *, now: datetime | None = None) -> Issued:
+    def issue_device(self, device: str, days: int = 365, *, now: datetime | None = None) -> IssuedCertificate:
         """A client certificate for a device: its common name is the device's id.
 
         Raises:
@@ -142,7 +144,9 @@ class Authority:
             )
         return self._issue(device, (), ExtendedKeyUsageOID.CLIENT_AUTH, days, now)
 
-    def issue_server(self, names: Sequence[str], days: int = 365, *, now: datetime | None = None) -> Issued:
+    def issue_server(
+        self, names: Sequence[str], days: int = 365, *, now: datetime | None = None
+    ) -> IssuedCertificate:
         """A certificate for a server with these host names and addresses.
 
         Raises:
@@ -159,12 +163,10 @@ class Authority:
         purpose: x509.ObjectIdentifier,
         days: int,
         now: datetime | None,
-    ) -> Issued:
+    ) -> IssuedCertificate:
         now = now or datetime.now(UTC)
-        if not 1 <= days <= MOST_DAYS:
-            raise CertificateError(
-                "--days", f"{days} is not within 1 to {MOST_DAYS}", "Choose another number"
-            )
+        if not 1 <= days <= MAX_DAYS:
+            raise CertificateError("--days", f"{days} is not within 1 to {MAX_DAYS}", "Choose another number")
         if now + timedelta(days=days) > self.certificate.not_valid_after_utc:
             when = f"{self.certificate.not_valid_after_utc:%Y-%m-%d}"
             raise CertificateError(
@@ -173,7 +175,7 @@ class Authority:
         private = ec.generate_private_key(ec.SECP256R1())
         issuer = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         builder = (
-            described(name, private.public_key(), now, timedelta(days=days))
+            certificate_builder(name, private.public_key(), now, timedelta(days=days))
             .issuer_name(self.certificate.subject)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(
@@ -182,10 +184,10 @@ class Authority:
         )
         if names:
             builder = builder.add_extension(alternative_names(names), critical=False)
-        return Issued(builder.sign(self._key, hashes.SHA256()), private)
+        return IssuedCertificate(builder.sign(self._key, hashes.SHA256()), private)
 
 
-def files_of(folder: Path) -> tuple[Path, Path]:
+def ca_files(folder: Path) -> tuple[Path, Path]:
     """Where certificate and key of a CA are."""
     return folder / "ca.crt", folder / "ca.key"
 

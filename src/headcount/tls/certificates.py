@@ -31,11 +31,11 @@ from headcount.tls.files import TlsFiles
 #: In the data folder.
 FOLDER = "tls"
 #: What we make lives for so long, and is made anew so long before its end. Apple's limit is 825 days.
-LIVES, RENEWED_BEFORE = timedelta(days=365), timedelta(days=30)
+LIFETIME, RENEW_BEFORE = timedelta(days=365), timedelta(days=30)
 #: Clocks of devices are not exact: valid since yesterday.
-SINCE = timedelta(days=1)
-MOST_BYTES = 1 << 20
-_NEVER = "Name other files, or none: then one is made"
+CLOCK_SKEW = timedelta(days=1)
+MAX_FILE_BYTES = 1 << 20
+_REMEDY = "Name other files, or none: then one is made"
 
 
 def ensure_server_certificate(
@@ -53,10 +53,10 @@ def ensure_server_certificate(
     """
     certificate, key = folder / "server.crt", folder / "server.key"
     now = now or datetime.now(UTC)
-    with held_folder(folder):
+    with locked_folder(folder):
         if certificate.exists() and key.exists():
             old = first_certificate(certificate)
-            if old.not_valid_after_utc - now > RENEWED_BEFORE:
+            if old.not_valid_after_utc - now > RENEW_BEFORE:
                 return certificate, key
             names = _names(old) or names
         private = ec.generate_private_key(ec.SECP256R1())
@@ -67,7 +67,7 @@ def ensure_server_certificate(
     return certificate, key
 
 
-def ensure_client_rules(files: TlsFiles, folder: Path, *, now: datetime | None = None) -> TlsFiles:
+def ensure_client_certificates(files: TlsFiles, folder: Path, *, now: datetime | None = None) -> TlsFiles:
     """The same files, and those that are needed because devices must show a certificate of `client_ca`.
 
     Raises:
@@ -78,23 +78,23 @@ def ensure_client_rules(files: TlsFiles, folder: Path, *, now: datetime | None =
     cas = certificates_in(files.client_ca)
     for one in cas:
         if not _is_ca(one):
-            raise CertificateError(str(files.client_ca), "holds a certificate that is no CA's", _NEVER)
+            raise CertificateError(str(files.client_ca), "holds a certificate that is no CA's", _REMEDY)
     own, key, clients = folder / "own.crt", folder / "own.key", folder / "clients.pem"
     now = now or datetime.now(UTC)
-    with held_folder(folder):
+    with locked_folder(folder):
         if not (own.exists() and key.exists()) or (
-            first_certificate(own).not_valid_after_utc - now < RENEWED_BEFORE
+            first_certificate(own).not_valid_after_utc - now < RENEW_BEFORE
         ):
             private = ec.generate_private_key(ec.SECP256R1())
             made = self_signed(private, "headcount itself", (), ExtendedKeyUsageOID.CLIENT_AUTH, now)
             _write_pair(own, key, made, private)
         text = b"".join(pem(one) for one in [*cas, first_certificate(own)])
         if not clients.exists() or clients.read_bytes() != text:
-            write_file(clients, text)
+            write_private_file(clients, text)
     return replace(files, clients=clients, own_certificate=own, own_key=key)
 
 
-def refreshed(files: TlsFiles) -> None:
+def refresh(files: TlsFiles) -> None:
     """See that the files can be used, and make anew what we made and what ends soon.
 
     Raises:
@@ -104,7 +104,7 @@ def refreshed(files: TlsFiles) -> None:
         ensure_server_certificate(files.certificate.parent, ())
     check_pair(files.certificate, files.key)
     if files.clients is not None:
-        ensure_client_rules(files, files.clients.parent)
+        ensure_client_certificates(files, files.clients.parent)
 
 
 def check_pair(certificate: Path, key: Path, *, now: datetime | None = None) -> None:
@@ -115,7 +115,9 @@ def check_pair(certificate: Path, key: Path, *, now: datetime | None = None) -> 
     """
     first = first_certificate(certificate)
     private = private_key(key)
-    if first.public_key().public_bytes(*_PUBLIC) != private.public_key().public_bytes(*_PUBLIC):
+    if first.public_key().public_bytes(*_PUBLIC_KEY_FORMAT) != private.public_key().public_bytes(
+        *_PUBLIC_KEY_FORMAT
+    ):
         raise CertificateError(
             str(key), f"isn't the key of {certificate}", "Name the two that belong together"
         )
@@ -128,7 +130,7 @@ def check_pair(certificate: Path, key: Path, *, now: datetime | None = None) -> 
         raise CertificateError(str(certificate), f"begins on {when}", "See whether this clock is right")
 
 
-_PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+_PUBLIC_KEY_FORMAT = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def private_key(path: Path, password: bytes | None = None) -> PrivateKeyTypes:
@@ -159,7 +161,7 @@ def certificates_in(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(_read(path))
     except ValueError:
-        raise CertificateError(str(path), "holds no certificate in PEM", _NEVER) from None
+        raise CertificateError(str(path), "holds no certificate in PEM", _REMEDY) from None
 
 
 def first_certificate(path: Path) -> x509.Certificate:
@@ -176,7 +178,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def spoken(digest: str) -> str:
+def display_fingerprint(digest: str) -> str:
     """A fingerprint as programs show it to people: `AB:CD:…`."""
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)).upper()
 
@@ -198,10 +200,10 @@ def machine_names(*more: str) -> list[str]:
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         found.append(probe.getsockname()[0])
-    return [one for one in dict.fromkeys(found) if one not in {"", "0.0.0.0", "::"} and _can_stand(one)]
+    return [one for one in dict.fromkeys(found) if one not in {"", "0.0.0.0", "::"} and _is_valid_name(one)]
 
 
-def _can_stand(name: str) -> bool:
+def _is_valid_name(name: str) -> bool:
     try:
         alternative_names([name])
     except CertificateError:
@@ -242,7 +244,7 @@ def self_signed(
     now: datetime,
 ) -> x509.Certificate:
     """A certificate that vouches for itself; who trusts it trusts nothing else by it."""
-    builder = described(name, key.public_key(), now, LIVES)
+    builder = certificate_builder(name, key.public_key(), now, LIFETIME)
     builder = builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     builder = builder.add_extension(
@@ -253,7 +255,7 @@ def self_signed(
     return builder.sign(key, hashes.SHA256())
 
 
-def described(
+def certificate_builder(
     name: str, public: ec.EllipticCurvePublicKey, now: datetime, lives: timedelta, *, ca: bool = False
 ) -> x509.CertificateBuilder:
     """What all our certificates have: name, key, time, and whether it may sign others."""
@@ -273,7 +275,7 @@ def described(
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - SINCE)
+        .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lives)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
         .add_extension(usage, critical=True)
@@ -294,7 +296,7 @@ def key_pem(key: PrivateKeyTypes, password: bytes | None = None) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)
 
 
-def write_file(path: Path, text: bytes) -> None:
+def write_private_file(path: Path, text: bytes) -> None:
     """Replace a file that only its owner may read, at once: never half of it is there.
 
     Raises:
@@ -310,40 +312,40 @@ def write_file(path: Path, text: bytes) -> None:
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _write_error(path, error) from error
 
 
 def _write_pair(certificate: Path, key: Path, made: x509.Certificate, private: PrivateKeyTypes) -> None:
-    write_file(key, key_pem(private))
-    write_file(certificate, pem(made))
+    write_private_file(key, key_pem(private))
+    write_private_file(certificate, pem(made))
 
 
 @contextlib.contextmanager
-def held_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """The folder, made, and nobody else writes in it: several roles may start at once."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("a")
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _write_error(folder, error) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _unwritable(path: Path, error: OSError) -> CertificateError:
+def _write_error(path: Path, error: OSError) -> CertificateError:
     return CertificateError(str(path), f"can't be written: {error.strerror or error}", "Mend its rights")
 
 
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
+            text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         problem = f"can't be read: {error.strerror or error}"
         raise CertificateError(str(path), problem, "Mend its rights, or name another") from error
-    if len(text) > MOST_BYTES:
-        raise CertificateError(str(path), f"is larger than {MOST_BYTES >> 20} MiB", "Name another")
+    if len(text) > MAX_FILE_BYTES:
+        raise CertificateError(str(path), f"is larger than {MAX_FILE_BYTES >> 20} MiB", "Name another")
     return text
 
 

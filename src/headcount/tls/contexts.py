@@ -18,7 +18,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """For a server: 1.2 at least. `load` it again when the files have changed.
+    """For a server: 1.2 at least. `load_certificate` it again when the files have changed.
 
     Raises:
         CertificateError: they can't be used.
@@ -28,11 +28,11 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["http/1.1"])
-    load(context, certificate, key)
+    load_certificate(context, certificate, key)
     return context
 
 
-def load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Have new connections see what the files hold now; those that are there stay.
 
     Raises:

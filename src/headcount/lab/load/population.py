@@ -15,7 +15,7 @@ import numpy as np
 from headcount.counting.site_file import parse_site
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, STATUS_TOPIC, Kind
-from headcount.simulate.places import POOL, survey, to_degrees
+from headcount.simulate.places import POINTS_PER_PLACE, find_places, to_degrees
 
 #: How a device sends: on its own topic, or on the topic of the older flows, plain or in Base64.
 Flow = Literal["own", "iotp", "iotp64"]
@@ -120,7 +120,7 @@ def population(geojson: dict[str, Any], number: int, seed: int) -> list[LoadDevi
     rng = np.random.default_rng(seed)
     # the last zone is that of the probes: nobody else goes there
     site = parse_site(geojson | {"features": geojson["features"][:-1]}, "bench")
-    places = survey(site, rng)
+    places = find_places(site, rng)
     lat, lon = to_degrees(site, places.x_m, places.y_m)
     indoors = np.concatenate([places.works, places.lawns]) if len(places.lawns) else places.works
     devices = []
@@ -128,7 +128,7 @@ def population(geojson: dict[str, Any], number: int, seed: int) -> list[LoadDevi
         kind: Kind = "vehicle" if rng.random() < VEHICLE_SHARE else "person"
         flow = FLOWS[int(rng.integers(1, 3))] if rng.random() < IOTP_SHARE else "own"
         stops = rng.choice(places.parks if kind == "vehicle" else indoors, STOPS)
-        points = rng.integers(0, POOL, STOPS)
+        points = rng.integers(0, POINTS_PER_PLACE, STOPS)
         tour = [(float(lat[s, p]), float(lon[s, p])) for s, p in zip(stops, points, strict=True)]
         qos = int(rng.random() < QOS1_SHARE)
         name = f"{'car' if kind == 'vehicle' else 'phone'}-{index:05d}"
