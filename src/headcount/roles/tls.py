@@ -25,4 +25,4 @@ def tls_files_of(settings: Settings) -> TlsFiles | None:
     else:
         files = TlsFiles(settings.tls_cert.absolute(), settings.tls_key.absolute(), client_ca=client_ca)
         certificates.check_pair(files.certificate, files.key)
-    return certificates.ensure_client_rules(files, folder)
+    return certificates.ensure_client_certificates(files, folder)
