@@ -18,8 +18,8 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.settings.deployment import Settings
-from headcount.tls.authority import FOLDER, MOST_DAYS, Authority, Issued, files_of
-from headcount.tls.certificates import fingerprint, spoken
+from headcount.tls.authority import FOLDER, MAX_DAYS, CertificateAuthority, IssuedCertificate, ca_files
+from headcount.tls.certificates import display_fingerprint, fingerprint
 
 Command = Callable[..., None]
 _DATA = takes_settings("data")
@@ -29,7 +29,7 @@ _PASSWORD = click.option(
     help="File with the password of the CA's key.",
 )
 _DAYS = click.option(
-    "--days", type=click.IntRange(1, MOST_DAYS), default=365, show_default=True, help="How long it lives."
+    "--days", type=click.IntRange(1, MAX_DAYS), default=365, show_default=True, help="How long it lives."
 )
 _INTO = click.option(
     "--into",
@@ -60,11 +60,11 @@ def ca() -> None:
 def init(settings: Settings, password_file: Path | None, name: str) -> None:
     """Make the CA; it lives ten years. Keep its key: nobody can make it again."""
     folder = settings.data / FOLDER
-    authority = Authority.init(folder, name, _password(password_file))
-    certificate, key = files_of(folder)
+    authority = CertificateAuthority.init(folder, name, _password(password_file))
+    certificate, key = ca_files(folder)
     click.echo(f"{certificate}  hand it to whoever is to trust what it vouches for")
     click.echo(f"{key}  keep it to yourself, and a copy of it where nothing else is")
-    click.echo(f"SHA-256 {spoken(fingerprint(authority.certificate))}")
+    click.echo(f"SHA-256 {display_fingerprint(fingerprint(authority.certificate))}")
 
 
 @ca.command()
@@ -85,7 +85,9 @@ def issue(
     Every certificate of the CA with this id lets it in, until the registry names one: --register, which
     needs the running deployment. All else needs the CA only.
     """
-    made = Authority.open(settings.data / FOLDER, _password(password_file)).issue_device(device, days)
+    made = CertificateAuthority.open(settings.data / FOLDER, _password(password_file)).issue_device(
+        device, days
+    )
     if register:
         asyncio.run(_register(settings, device, fingerprint(made.certificate)))
     _write(made, into, device)
@@ -114,7 +116,9 @@ def server(
     headcount ca server counts.example.org 10.1.2.3
     headcount up --site campus.geojson --host 0.0.0.0 --tls-cert server.crt --tls-key server.key
     """
-    made = Authority.open(settings.data / FOLDER, _password(password_file)).issue_server(names, days)
+    made = CertificateAuthority.open(settings.data / FOLDER, _password(password_file)).issue_server(
+        names, days
+    )
     _write(made, into, "server")
 
 
@@ -122,14 +126,14 @@ def server(
 @_DATA
 def show(settings: Settings) -> None:
     """Say which CA this is, and until when."""
-    certificate, _ = files_of(settings.data / FOLDER)
-    found = Authority.certificate_in(settings.data / FOLDER)
+    certificate, _ = ca_files(settings.data / FOLDER)
+    found = CertificateAuthority.certificate_in(settings.data / FOLDER)
     click.echo(f"{certificate}")
     click.echo(f"until {found.not_valid_after_utc:%Y-%m-%d}")
-    click.echo(f"SHA-256 {spoken(fingerprint(found))}")
+    click.echo(f"SHA-256 {display_fingerprint(fingerprint(found))}")
 
 
-def _write(made: Issued, into: Path, name: str) -> None:
+def _write(made: IssuedCertificate, into: Path, name: str) -> None:
     certificate, key = into / f"{name}.crt", into / f"{name}.key"
     made.write(certificate, key)
     click.echo(f"{certificate}, {key}")

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from headcount.cli.core import at_the_core, core_options
-from headcount.privacy.retention_report import Row, rows
+from headcount.privacy.retention_report import StoreAge, store_ages
 from headcount.settings.deployment import Settings
 
 
@@ -28,9 +28,9 @@ def report(as_json: bool, settings: Settings) -> None:
     Run it where the data folder is: files that aren't on this machine can't be looked at.
     """
 
-    async def work() -> list[Row]:
+    async def work() -> list[StoreAge]:
         async with at_the_core(settings) as client:
-            return await rows(client, settings.data, time.time())
+            return await store_ages(client, settings.data, time.time())
 
     found = asyncio.run(work())
     if as_json:

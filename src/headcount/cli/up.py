@@ -93,14 +93,14 @@ def _url(settings: Settings, path: str) -> str:
 def _certificate(settings: Settings) -> str:
     """The certificate and its fingerprint, so that people can recognize it."""
     from headcount.roles.tls import tls_files_of
-    from headcount.tls.certificates import fingerprint, first_certificate, spoken
+    from headcount.tls.certificates import display_fingerprint, fingerprint, first_certificate
 
     tls = tls_files_of(settings)
     if tls is None:
         return ""
     shown = first_certificate(tls.certificate)
     made = "self-signed, so browsers warn; see docs/guides/secure.md" if tls.self_made else tls.certificate
-    return f"  tls      {made}\n           SHA-256 {spoken(fingerprint(shown))}\n"
+    return f"  tls      {made}\n           SHA-256 {display_fingerprint(fingerprint(shown))}\n"
 
 
 def _fleet(settings: Settings) -> str:
