@@ -16,14 +16,14 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import request
 from headcount.messaging.secure_delete import erase
 from headcount.messaging.streams import LOG_AGE_S
-from headcount.privacy.retention_report import SLACK_S, Row, first_record_s, rows
+from headcount.privacy.retention_report import SLACK_S, StoreAge, first_record_s, store_ages
 from history_batches import batch, random_rows, segment_files, write
 from nats_fixture import PASSWORD, internal_client, open_broker
 
 HOUR_S = 3600
 
 
-def of(found: list[Row], store: str) -> Row:
+def of(found: list[StoreAge], store: str) -> StoreAge:
     """The row of a store."""
     return next(row for row in found if row.store == store)
 
@@ -39,14 +39,14 @@ def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
             await log.publish("fix.0.ul.person.a", b"{}")
             await log.publish("event.ul.library", b"{}")
             await log.publish("owntracks.a.b", b"{}")
-            found = await rows(Connection(client), tmp_path, time.time())
+            found = await store_ages(Connection(client), tmp_path, time.time())
             assert all(row.kept for row in found)
             for store in ("log of fixes", "events", "other formats"):
                 age_s = of(found, store).age_s
                 assert age_s is not None
                 assert age_s <= time.time() - began_s + 1
             assert of(found, "commands").age_s is None
-            later = await rows(Connection(client), tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
+            later = await store_ages(Connection(client), tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
             assert {row.store for row in later if not row.kept} == {
                 "log of fixes",
                 "events",
@@ -72,7 +72,7 @@ def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
             connection = Connection(client)
 
             async def age_s() -> float | None:
-                return of(await rows(connection, tmp_path, time.time()), "log of fixes").age_s
+                return of(await store_ages(connection, tmp_path, time.time()), "log of fixes").age_s
 
             assert await age_s() is not None
             async with asyncio.timeout(10):
@@ -91,10 +91,10 @@ def test_a_row_is_read_and_not_its_folders_name(tmp_path: Path) -> None:
     segment.parent.rename(today)
     (tmp_path / "secret").write_text(PASSWORD)
 
-    async def check() -> tuple[list[Row], int, str]:
+    async def check() -> tuple[list[StoreAge], int, str]:
         async with open_broker(tmp_path) as broker:
             client = await internal_client(broker)
-            found = await rows(Connection(client), tmp_path, time.time())
+            found = await store_ages(Connection(client), tmp_path, time.time())
             await client.close()
             port = str(broker.config.nats_port)
             command = [sys.executable, "-m", "headcount", "retention", "report", "--json"]

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from headcount.adapters import iotp, owntracks
-from headcount.adapters.decoding import Canonical, Ignored, Outcome
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, Outcome
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
 from headcount.messages.topics import FOREIGN_STREAM
@@ -44,26 +44,26 @@ log = logging.getLogger(__name__)
 DURABLE = "adapters"
 METRICS_SUBJECT = "metrics.adapters.{worker}"
 #: Messages of one batch, and of the answers to it that may be under way at once.
-BATCH = 1000
+BATCH_SIZE = 1000
 #: Seconds that a fetch waits for a first message: the longest time until a stop is noticed.
 FETCH_S = 0.5
 #: Seconds until an unacknowledged batch comes again, and until an unanswered publish is sent again.
-ACK_WAIT_S, ANSWER_S = 60.0, 5.0
-RETRY_S = 1.0
-METRICS_EVERY_S = 1.0
+ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
+RETRY_INTERVAL_S = 1.0
+METRICS_INTERVAL_S = 1.0
 #: How often what is translated is removed from the disk.
-PURGE_EVERY_S = 0.2
+PURGE_INTERVAL_S = 0.2
 _CONSUMER = {
     "durable_name": DURABLE,
     "deliver_policy": "all",
     "ack_policy": "explicit",
     "ack_wait": int(ACK_WAIT_S * NS),
-    "max_ack_pending": 4 * BATCH,
+    "max_ack_pending": 4 * BATCH_SIZE,
 }
 
 
 @dataclass(slots=True)
-class Tally:
+class TranslationStats:
     """How many messages were translated (by format), ignored and rejected (by reason) since the start."""
 
     translated: Counter[str] = field(default_factory=Counter)
@@ -72,9 +72,9 @@ class Tally:
 
     def add(self, format_: str, outcome: Outcome) -> None:
         """Count one outcome."""
-        if isinstance(outcome, Canonical):
+        if isinstance(outcome, CanonicalMessage):
             self.translated[format_] += 1
-        elif isinstance(outcome, Ignored):
+        elif isinstance(outcome, IgnoredMessage):
             self.ignored[outcome.reason] += 1
         else:
             self.rejected[outcome.reason] += 1
@@ -102,7 +102,11 @@ def topic_of(subject: str) -> str:
 
 
 def translate(
-    subject: str, payload: bytes, received_s: float, names: Names, vehicles: frozenset[str] = frozenset()
+    subject: str,
+    payload: bytes,
+    received_s: float,
+    names: AliasResolver,
+    vehicles: frozenset[str] = frozenset(),
 ) -> tuple[str, list[Outcome]]:
     """The name of a foreign message's format, and what comes of it. Never raises."""
     topic = topic_of(subject)
@@ -138,13 +142,13 @@ async def run(
         connected(core, f"headcount adapters {worker}", stop) as connection,
         pull_consumer(connection, FOREIGN_STREAM, _CONSUMER) as consumer,
     ):
-        tally, registry = Tally(), RegistryCache()
-        adapter = _Adapter(connection, site_id, Names(secret, registry), vehicles, tally)
+        tally, registry = TranslationStats(), RegistryCache()
+        adapter = _Translator(connection, site_id, AliasResolver(secret, registry), vehicles, tally)
         async with asyncio.TaskGroup() as loops:
             keeping = loops.create_task(registry.run(connection), name="registry")
             loops.create_task(_report(connection, tally, worker, stop), name="metrics")
             # before the registry is known, a registered device would get another name
-            ready = loops.create_task(_either(registry.ready, stop))
+            ready = loops.create_task(_wait_for_either(registry.ready, stop))
             await ready
             purging = loops.create_task(_purge(connection), name="purge")
             await adapter.work(consumer, stop)
@@ -152,25 +156,25 @@ async def run(
             purging.cancel()
 
 
-async def _report(connection: Connection, tally: Tally, worker: str, stop: asyncio.Event) -> None:
+async def _report(connection: Connection, tally: TranslationStats, worker: str, stop: asyncio.Event) -> None:
     while True:
         if connection.is_connected:
             await connection.publish(METRICS_SUBJECT.format(worker=worker), tally.message(worker))
         if stop.is_set():
             return
         try:
-            await asyncio.wait_for(stop.wait(), METRICS_EVERY_S)
+            await asyncio.wait_for(stop.wait(), METRICS_INTERVAL_S)
         except TimeoutError:
             continue
 
 
 @dataclass(frozen=True, slots=True)
-class _Adapter:
+class _Translator:
     connection: Connection
     site_id: str
-    names: Names
+    names: AliasResolver
     vehicles: frozenset[str]
-    tally: Tally
+    tally: TranslationStats
 
     async def work(self, consumer: PullConsumer, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -185,7 +189,7 @@ class _Adapter:
                 except LogError as error:
                     log.debug("not acknowledged, it comes again: %s", error)
 
-    def _translated(self, message: StoredMessage) -> list[Canonical]:
+    def _translated(self, message: StoredMessage) -> list[CanonicalMessage]:
         subject, qos = message.subject.encode(), message.headers.get(QOS_HEADER, "")
         if not qos1.counts(subject, qos.encode()):
             return []  # it comes again when it has been acknowledged
@@ -193,14 +197,14 @@ class _Adapter:
         format_, outcomes = translate(plain, message.data, message.stored_s, self.names, self.vehicles)
         for outcome in outcomes:
             self.tally.add(format_, outcome)
-        return [outcome for outcome in outcomes if isinstance(outcome, Canonical)]
+        return [outcome for outcome in outcomes if isinstance(outcome, CanonicalMessage)]
 
 
 async def _purge(connection: Connection) -> None:
     """Remove from the disk what is acknowledged without a gap, as soon as it is."""
     done = 0
     while True:
-        await asyncio.sleep(PURGE_EVERY_S)
+        await asyncio.sleep(PURGE_INTERVAL_S)
         try:
             info = await consumer_info(connection, FOREIGN_STREAM, DURABLE)
             if info.acknowledged != done:
@@ -211,7 +215,7 @@ async def _purge(connection: Connection) -> None:
             log.debug("what is translated can't be removed now, trying again: %s", error)
 
 
-async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
+async def _wait_for_either(first: asyncio.Event, second: asyncio.Event) -> None:
     waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -222,15 +226,15 @@ async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
 
 async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
     try:
-        return await consumer.fetch(BATCH, FETCH_S)
+        return await consumer.fetch(BATCH_SIZE, FETCH_S)
     except LogError as error:
         log.warning("the broker gives no foreign messages, trying again: %s", error)
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(RETRY_INTERVAL_S)
         return []
 
 
 async def _publish_all(
-    connection: Connection, site_id: str, canonical: list[Canonical], stop: asyncio.Event
+    connection: Connection, site_id: str, canonical: list[CanonicalMessage], stop: asyncio.Event
 ) -> bool:
     """Publish until the log has acknowledged all; False when stopped before."""
     left = canonical
@@ -240,17 +244,19 @@ async def _publish_all(
             log.warning("the log did not take %d translated messages, trying again", len(left))
             if stop.is_set():
                 return False
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
     return True
 
 
-async def _publish(connection: Connection, site_id: str, canonical: list[Canonical]) -> list[Canonical]:
+async def _publish(
+    connection: Connection, site_id: str, canonical: list[CanonicalMessage]
+) -> list[CanonicalMessage]:
     """Send all, then wait for the answers; returns those that the log hasn't acknowledged."""
 
-    async def one(message: Canonical) -> Canonical | None:
+    async def one(message: CanonicalMessage) -> CanonicalMessage | None:
         subject = f"headcount.{site_id}.{message.kind}.{message.device}.{message.what}"
         try:
-            await append(connection, subject, message.payload, timeout_s=ANSWER_S)
+            await append(connection, subject, message.payload, timeout_s=ACK_TIMEOUT_S)
         except LogError:
             return message
         return None

@@ -58,21 +58,21 @@ from headcount.messaging.streams import (
 _log = logging.getLogger(__name__)
 
 #: Between looks at who is to be erased, and attempts at one who can't be erased yet.
-LOOK_S, RETRY_S = 0.25, 5.0
+POLL_INTERVAL_S, RETRY_INTERVAL_S = 0.25, 5.0
 #: From the change of status until nobody speaks for the device any more: its connection is cut within 2 s.
-CUT_S = 2.0
+DISCONNECT_S = 2.0
 #: A connection that is said to last longer than this is one of a broker unit that is gone.
-CUT_MOST_S = 30.0
+MAX_DISCONNECT_S = 30.0
 #: Until its worker has counted and saved: a worker that was killed is replaced within this.
-COUNTED_S = 60.0
-HISTORY_S = 70.0
+COUNTED_TIMEOUT_S = 60.0
+HISTORY_TIMEOUT_S = 70.0
 ACTOR = "headcount"
 
 SavedSeq = Callable[[int], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class ErasureResult:
     """What was there of somebody."""
 
     messages: int  # in the log
@@ -81,7 +81,7 @@ class Erased:
 
 
 @dataclass(slots=True)
-class _Marked:
+class _InactiveDevices:
     """Devices that aren't active, as the registry was last heard to say."""
 
     devices: dict[str, Device] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Erasure:
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Look after those who are erased or paused until `stop` is set."""
-        marked = _Marked()
+        marked = _InactiveDevices()
         following = asyncio.create_task(
             watch(
                 self._connection,
@@ -153,9 +153,9 @@ class Erasure:
                         if device.status == "erasing":
                             marked.devices.pop(device.id, None)
                     else:
-                        later[device.id] = time.monotonic() + RETRY_S
+                        later[device.id] = time.monotonic() + RETRY_INTERVAL_S
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), LOOK_S)
+                    await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
         finally:
             following.cancel()
             await asyncio.wait([following])
@@ -183,7 +183,7 @@ class Erasure:
             self._paused.pop(device.id, None)
 
     # --- erasing one ---------------------------------------------------------------------------------
-    async def erase(self, device: Device) -> Erased:
+    async def erase(self, device: Device) -> ErasureResult:
         """Erase a device whose status is `erasing` from everything.
 
         Raises:
@@ -201,7 +201,7 @@ class Erasure:
         events = await self._erase_events(device, names)
         rows = await self._erase_history(names)
         await self._erase_rest(device)
-        found = Erased(messages, events, rows)
+        found = ErasureResult(messages, events, rows)
         await self._audit.record("device.erased", ACTOR, "", {"site": device.site, "kind": device.kind})
         await self._registry.forget(device.id)
         _log.info("a device is erased: %d messages, %d events, %d rows", messages, events, rows)
@@ -212,9 +212,9 @@ class Erasure:
             since_s = time.time() - device.changed
             entry = await self._seen.get(device.id)
             connected = entry is not None and msgspec.json.decode(entry.value, type=Seen).connected
-            if since_s >= CUT_MOST_S or (since_s >= CUT_S and not connected):
+            if since_s >= MAX_DISCONNECT_S or (since_s >= DISCONNECT_S and not connected):
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     def _partition(self, device: Device) -> int:
         return partition_of(device.site, device.id, self._partitions)
@@ -230,9 +230,9 @@ class Erasure:
         """Wait until what the worker has saved is newer than the mark: all that came before is stored then."""
         partition = self._partition(device)
         try:
-            async with asyncio.timeout(COUNTED_S):
+            async with asyncio.timeout(COUNTED_TIMEOUT_S):
                 while await self._saved_seq(partition) < seq:  # noqa: ASYNC110 - it is elsewhere
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError as error:
             raise LogError(f"partition {partition} isn't counted: does a worker run?") from error
 
@@ -270,14 +270,14 @@ class Erasure:
         theirs = [
             event.sequence
             async for event in read(self._connection, EVENT_STREAM, [subject])
-            if any(name in event.data for name in wanted) and _event_of(event.data) in names
+            if any(name in event.data for name in wanted) and _pseudonym_of_event(event.data) in names
         ]
         return await erase(self._connection, EVENT_STREAM, theirs)
 
     async def _erase_history(self, names: list[str]) -> int:
         body = msgspec.json.encode(Request(names))
         try:
-            reply = await self._connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_S)
+            reply = await self._connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_TIMEOUT_S)
         except NoRespondersError as error:
             raise LogError("the history isn't written now: does the role `history` run?") from error
         answer = msgspec.json.decode(reply, type=Answer)
@@ -293,7 +293,7 @@ class Erasure:
                 await bucket.delete(key, ttl_s=60)
 
 
-def _event_of(data: bytes) -> str:
+def _pseudonym_of_event(data: bytes) -> str:
     try:
         return msgspec.json.decode(data, type=Event).device
     except msgspec.DecodeError:

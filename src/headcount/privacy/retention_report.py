@@ -41,14 +41,14 @@ from headcount.messaging.streams import (
 #: Streams are looked through for what is over every second or so, folders once a minute.
 SLACK_S = 120.0
 #: A file of the log has at most 8 MiB and goes when all in it is over. Ticks alone fill it in this time.
-FILE_S = 6 * HOUR_S
+MAX_FILE_SPAN_S = 6 * HOUR_S
 _HEADER = struct.Struct("<IQQH")  # length, sequence, time in ns, length of the subject
 _ERASED, _TOMBSTONE = 1 << 63, 1 << 62
 _HAS_HEADERS = 1 << 31
 _FIRST_BYTES = 1 << 20
 
 
-class Row(msgspec.Struct, kw_only=True):
+class StoreAge(msgspec.Struct, kw_only=True):
     """One store: the limit on the age of what it holds, and the oldest."""
 
     store: str
@@ -63,7 +63,7 @@ class Row(msgspec.Struct, kw_only=True):
         return self.age_s is None or self.limit_s is None or self.age_s <= self.limit_s + SLACK_S
 
 
-async def rows(connection: Connection, data: Path, now_s: float) -> list[Row]:
+async def store_ages(connection: Connection, data: Path, now_s: float) -> list[StoreAge]:
     """Every store of a deployment.
 
     Args:
@@ -75,18 +75,20 @@ async def rows(connection: Connection, data: Path, now_s: float) -> list[Row]:
         LogError: the log doesn't answer.
         DataFolderError: a file can't be read.
     """
-    found = [row async for row in _stored(connection, now_s)]
+    found = [row async for row in _streams_and_buckets(connection, now_s)]
     try:
-        return [*found, *_on_disk(data, now_s)]
+        return [*found, *_files(data, now_s)]
     except (OSError, pa.ArrowException) as error:
         raise DataFolderError(
             str(data), f"can't be looked through: {error}", "Run this as the user who runs headcount"
         ) from error
 
 
-def _row(store: str, limit_s: float | None, oldest_s: float | None, now_s: float, note: str = "") -> Row:
+def _store_age(
+    store: str, limit_s: float | None, oldest_s: float | None, now_s: float, note: str = ""
+) -> StoreAge:
     age_s = None if oldest_s is None else round(max(now_s - oldest_s, 0.0), 1)
-    return Row(
+    return StoreAge(
         store=store,
         limit_s=limit_s,
         age_s=age_s,
@@ -95,11 +97,11 @@ def _row(store: str, limit_s: float | None, oldest_s: float | None, now_s: float
     )
 
 
-async def _stored(connection: Connection, now_s: float) -> AsyncIterator[Row]:
+async def _streams_and_buckets(connection: Connection, now_s: float) -> AsyncIterator[StoreAge]:
     prefix = FIX_STREAM.format(partition="")
     logs = [name for name in await stream_names(connection) if name.startswith(prefix)]
     fixes = [await _oldest(connection, name) for name in logs]
-    yield _row("log of fixes", LOG_AGE_S, _least(fixes), now_s, f"{len(logs)} streams")
+    yield _store_age("log of fixes", LOG_AGE_S, _earliest(fixes), now_s, f"{len(logs)} streams")
     for store, stream, limit_s in (
         ("other formats", FOREIGN_STREAM, LOG_AGE_S),
         ("events", EVENT_STREAM, LOG_AGE_S),
@@ -107,22 +109,24 @@ async def _stored(connection: Connection, now_s: float) -> AsyncIterator[Row]:
         ("saved states", f"KV_{SNAPSHOT_BUCKET}", KEY_RETENTION_S),
         ("audit log", AUDIT_STREAM, AUDIT_AGE_S),
     ):
-        yield _row(store, limit_s, await _oldest(connection, stream), now_s)
+        yield _store_age(store, limit_s, await _oldest(connection, stream), now_s)
     keys = await KvBucket(connection, DAYKEY_BUCKET).newest("day.*")
     ends = [(int(key.partition(".")[2]) + 1) * DAY_S for key in keys]
-    yield _row("keys of days, after their end", KEY_RETENTION_S, _least(ends), now_s, f"{len(keys)} keys")
+    yield _store_age(
+        "keys of days, after their end", KEY_RETENTION_S, _earliest(ends), now_s, f"{len(keys)} keys"
+    )
     commands = await KvBucket(connection, COMMAND_BUCKET).newest()
     created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
-    yield _row("commands", MAX_EXPIRES_S + RETENTION_S, _least(created), now_s)
+    yield _store_age("commands", MAX_EXPIRES_S + RETENTION_S, _earliest(created), now_s)
     sessions = await KvBucket(connection, ACCESS_BUCKET).newest("session.*")
-    yield _row("sessions", LIFE_S, _least([entry.stored_s for entry in sessions.values()]), now_s)
+    yield _store_age("sessions", LIFE_S, _earliest([entry.stored_s for entry in sessions.values()]), now_s)
     for name in ("$MQTT_msgs", "$MQTT_out", "$MQTT_qos2in"):
-        yield _row(f"MQTT, in memory: {name}", HOUR_S, await _oldest(connection, name), now_s)
+        yield _store_age(f"MQTT, in memory: {name}", HOUR_S, await _oldest(connection, name), now_s)
     for name in ("$MQTT_sess", "$MQTT_rmsgs"):
-        yield _row(f"MQTT, in memory: {name}", None, await _oldest(connection, name), now_s)
+        yield _store_age(f"MQTT, in memory: {name}", None, await _oldest(connection, name), now_s)
 
 
-def _least(found: list[float | None] | list[float] | list[int]) -> float | None:
+def _earliest(found: list[float | None] | list[float] | list[int]) -> float | None:
     return min((value for value in found if value is not None), default=None)
 
 
@@ -138,22 +142,24 @@ async def _oldest(connection: Connection, stream: str) -> float | None:
 
 
 # --- files ------------------------------------------------------------------------------------------
-def _on_disk(data: Path, now_s: float) -> Iterator[Row]:
+def _files(data: Path, now_s: float) -> Iterator[StoreAge]:
     for kind, column in (("fixes", "received"), ("counts", "at")):
-        oldest = [_smallest(path, column) for path in folder(data).glob(f"{kind}/hour=*/*.parquet")]
+        oldest = [
+            _earliest_in_segment(path, column) for path in folder(data).glob(f"{kind}/hour=*/*.parquet")
+        ]
         note = f"{len(oldest)} segments"
-        yield _row(f"history: {kind}", KEEP_S + HOUR_S, _least(oldest), now_s, note)
+        yield _store_age(f"history: {kind}", KEEP_S + HOUR_S, _earliest(oldest), now_s, note)
     blocks = list(data.glob(f"jetstream/*/streams/{FIX_STREAM.format(partition='*')}/msgs/*.blk"))
     note = "bytes of the log, also what can't be read any more" if blocks else "not on this machine"
     found = [first for path in blocks if (first := first_record_s(path)) is not None]
-    yield _row("log of fixes: files", LOG_AGE_S + FILE_S, _least(found), now_s, note)
+    yield _store_age("log of fixes: files", LOG_AGE_S + MAX_FILE_SPAN_S, _earliest(found), now_s, note)
     logs = [path.stat().st_mtime for path in data.glob("*.log*")]
-    yield _row(
-        "the server's own logs", None, _least(logs), now_s, "by size: 30 MiB; hold no ids and no names"
+    yield _store_age(
+        "the server's own logs", None, _earliest(logs), now_s, "by size: 30 MiB; hold no ids and no names"
     )
 
 
-def _smallest(path: Path, column: str) -> float | None:
+def _earliest_in_segment(path: Path, column: str) -> float | None:
     values = pq.read_table(path, columns=[column]).column(column)
     smallest = pc.min(values).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
     return None if smallest is None else float(smallest) / 1e6

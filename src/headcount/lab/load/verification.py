@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from headcount.adapters.device_aliases import Names
+from headcount.adapters.device_aliases import AliasResolver
 from headcount.adapters.translator import DURABLE
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import HeadcountError, LogError
@@ -70,7 +70,7 @@ def read_fix_keys(files: Iterable[Path]) -> set[FixKey]:
     return found
 
 
-def lost(acknowledged: set[FixKey], log: Iterable[PartitionLog], names: Names) -> list[FixKey]:
+def lost(acknowledged: set[FixKey], log: Iterable[PartitionLog], names: AliasResolver) -> list[FixKey]:
     """What was acknowledged and isn't in the log, under its own name or the one that an older flow gets."""
     there = {
         (row.kind, row.device, round(row.fix.t * 1000))
@@ -118,7 +118,10 @@ async def verify_day(
     comparison = await asyncio.to_thread(compare, evidence)
     stored = await _stored(connection, system.partitions, data, sum(len(partition.rows) for partition in log))
     return Verification(
-        comparison, len(acknowledged), lost(acknowledged, log, Names(system.secret, RegistryCache())), stored
+        comparison,
+        len(acknowledged),
+        lost(acknowledged, log, AliasResolver(system.secret, RegistryCache())),
+        stored,
     )
 
 
