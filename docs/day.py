@@ -16,7 +16,7 @@ DAY, SIZE = DOCS / "reference" / "day.md", DOCS / "guides" / "size.md"
 
 
 def fill(page: Path, name: str, text: str) -> None:
-    """Replace the block of code behind the comment `<!-- name: … -->`."""
+    """Replace the code block after the comment `<!-- name: … -->`."""
     block = re.compile(rf"(<!-- {name}: [^\n]*-->\n```text\n).*?(^```$)", re.DOTALL | re.MULTILINE)
     page.write_text(
         block.sub(lambda match: f"{match[1]}{text.strip(chr(10))}\n{match[2]}", page.read_text(), count=1)
@@ -24,7 +24,7 @@ def fill(page: Path, name: str, text: str) -> None:
 
 
 def main() -> None:
-    """Fill what was given."""
+    """Update the pages for which results are given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--day", type=Path)
     parser.add_argument("--balance", type=Path)

@@ -46,7 +46,7 @@ def test_commands_exist(page: Path) -> None:
             pytest.fail(f"{call}: {error.format_message()}")
 
 
-def test_there_are_commands_to_look_at() -> None:
+def test_commands_that_matter_are_shown() -> None:
     """The documents show the commands that matter."""
     shown = {" ".join(call.split()[:2]) for page in PAGES for call in commands(page, "headcount")}
     assert {

@@ -179,7 +179,7 @@ def test_the_rules_name_all_verdicts_and_reasons() -> None:
         ("offline_grace_s", (site_file.OFFLINE_GRACE_S,)),
     ],
 )
-def test_defaults_of_a_site_are_told(key: str, value: tuple[float, ...]) -> None:
+def test_defaults_of_a_site_are_documented(key: str, value: tuple[float, ...]) -> None:
     """The section of a property tells the default that the code has."""
     section = (REFERENCE / "site-file.md").read_text().split(f"## {key}\n")[1].split("\n## ")[0]
     for number in value:

@@ -54,7 +54,6 @@ WORDS: dict[str, str] = {
     "chair": "leader election",
     "roster": "device table",
     "clearance": "edge distance",
-    "outline outlines": "polygons",
     "zoneset zonesets": "membership sets",
     "leftover leftovers": "scrub",
     "handout": "provisioning",
@@ -68,7 +67,7 @@ NAMES: dict[Kind, dict[str, str]] = {
     "file": {
         r"law|needs|days": "policy, demand, load_profile",
         r"kept|looks|parts|sources|picture|shapes": "cache or buffer, access_history, services, settings …",
-        r"following|erasing|links|scenes|prove": "kv_watch, secure_delete, one_time_links, scenarios, chaos",
+        r"following|erasing|links|outlines|scenes": "kv_watch, secure_delete, one_time_links, polygons, scenarios",
         r"own|sheet|trail": "device-api, bottom-sheet, track",
     },
     "class": {
@@ -88,6 +87,7 @@ _PHRASES = {re.compile(rf"\b(?:{text})\b(?!-)", re.IGNORECASE): use for text, us
 #: A sentence that has a question for its subject.
 _HEADLESS = re.compile(r"(?:^[-*>| ]*|(?<=[.:;] ))\**(?:Who|What|Whose) [^.?\n]*(?:\.|$)", re.MULTILINE)
 _WORDS = {word: use for words, use in WORDS.items() for word in words.split()}
+_IDIOMS = re.compile(r"at_(?:least|most)|look_up", re.IGNORECASE)
 _HUMP = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
@@ -103,7 +103,7 @@ def in_text(text: str) -> Iterator[str]:
 
 def in_name(name: str, kind: Kind) -> Iterator[str]:
     """Each banned word of an identifier, and the identifier itself where it is banned as a whole."""
-    for word in _HUMP.findall(name):
+    for word in _HUMP.findall(_IDIOMS.sub("", name)):
         if (use := _WORDS.get(word.lower())) is not None:
             yield f"{kind} `{name}`, “{word}”: use {use}"
     for pattern, use in NAMES[kind].items():
