@@ -15,7 +15,7 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(\d{1,5}))?")
 
 
 class TextFormat(NamedTuple):
-    """What a text has to look like."""
+    """The required format of a text."""
 
     is_valid: Callable[[str], bool]
     name: str

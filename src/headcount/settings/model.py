@@ -31,7 +31,7 @@ _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "fals
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a field says about its setting beside name, type and default."""
+    """Details of a setting besides its name, type and default."""
 
     help: str
     low: float = 0
