@@ -1,4 +1,4 @@
-"""Erasing and pausing, with a real broker, worker and writer; killed at any moment, it goes on."""
+"""Erasure and pauses, with a real broker, worker and writer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SITE = small_site()
 
 
 class _Deployment:
-    """A broker with a worker and a writer, and what they say."""
+    """A broker with a worker and a writer, and their counts."""
 
     def __init__(self, client: Client, partitions: int, data: Path) -> None:
         self.client = client
@@ -48,7 +48,7 @@ class _Deployment:
         self.registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
         self.counts: dict[int, int] = {}
 
-    async def hear(self, message: Msg) -> None:
+    async def receive(self, message: Msg) -> None:
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         self.counts[counts.partition] = memoryview(counts.values).cast("i")[0]
 
@@ -63,23 +63,23 @@ class _Deployment:
 
     async def until_people(self, number: int) -> None:
         async with asyncio.timeout(20):
-            while self.people != number:  # noqa: ASYNC110 - what is heard has no event
+            while self.people != number:  # noqa: ASYNC110 - counts have no event
                 await asyncio.sleep(0.05)
 
     async def saved_seq(self, partition: int) -> int:
         return await Snapshots(Connection(self.client)).saved_seq(partition)
 
-    def erasing(self) -> erasure.Erasure:
+    def erasure(self) -> erasure.Erasure:
         return erasure.Erasure(Connection(self.client), PASSWORD, self.partitions, self.saved_seq)
 
 
 @asynccontextmanager
 async def deployment(data: Path) -> AsyncIterator[_Deployment]:
-    """Everything that erasing needs."""
+    """Everything that an erasure needs."""
     async with open_broker(data / "broker", partitions=2) as broker:
         client = await internal_client(broker)
         found = _Deployment(client, 2, data)
-        await client.subscribe(COUNT_SUBJECT.format(partition="*"), cb=found.hear)
+        await client.subscribe(COUNT_SUBJECT.format(partition="*"), cb=found.receive)
         core = Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, PASSWORD)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as roles:
@@ -94,15 +94,15 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """States are saved more often, and nobody has a connection that must be cut."""
+    """Snapshots are more frequent, and no device has a connection to close."""
     monkeypatch.setattr(counting, "SNAPSHOT_S", 0.3)
     monkeypatch.setattr(erasure, "DISCONNECT_S", 0.2)
     monkeypatch.setattr(erasure, "RETRY_INTERVAL_S", 0.3)
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
-    """However often it is killed in between, in the end nothing of the device is there, and all of the other."""
+def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
+    """However often an erasure is killed, in the end nothing of the device is stored, and everything of the other."""
     rng = Random(5)
 
     async def check() -> tuple[list[bytes], str]:
@@ -121,7 +121,7 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
             kills = 0
             async with asyncio.timeout(60):
                 while await here.registry.get(gone.id):
-                    running = asyncio.create_task(here.erasing().keep(asyncio.Event()))
+                    running = asyncio.create_task(here.erasure().run(asyncio.Event()))
                     await asyncio.sleep(rng.uniform(0.2, 0.6) if kills < 6 else 3)
                     running.cancel()
                     await asyncio.wait([running])
@@ -138,8 +138,8 @@ def test_killed_at_any_moment_erasing_goes_on(tmp_path: Path) -> None:
     assert not any(hits.values()), hits
 
 
-def test_who_pauses_leaves_the_counts_and_comes_back(tmp_path: Path) -> None:
-    """A pause takes effect at once, for that device alone, and ends by itself when its time is over."""
+def test_a_paused_device_leaves_the_counts_and_returns(tmp_path: Path) -> None:
+    """A pause takes effect immediately, for that device alone, and ends when its time is over."""
 
     async def check() -> None:
         async with deployment(tmp_path) as here:
@@ -148,7 +148,7 @@ def test_who_pauses_leaves_the_counts_and_comes_back(tmp_path: Path) -> None:
                 await here.fix(device)
             await here.until_people(2)
             stop = asyncio.Event()
-            keeping = asyncio.create_task(here.erasing().keep(stop))
+            running = asyncio.create_task(here.erasure().run(stop))
             await here.registry.pause(pauses.id, time.time() + 3)
             await here.until_people(1)
             async with asyncio.timeout(15):
@@ -162,6 +162,6 @@ def test_who_pauses_leaves_the_counts_and_comes_back(tmp_path: Path) -> None:
             await here.until_people(2)
             stop.set()
             with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+                await running
 
     asyncio.run(check())

@@ -1,4 +1,4 @@
-"""How old the oldest row is: really read, and called too old when it is."""
+"""The report on the age of stored data."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HOUR_S = 3600
 
 
 def of(found: list[StoreAge], store: str) -> StoreAge:
-    """The row of a store."""
+    """The report on one store."""
     return next(row for row in found if row.store == store)
 
 
 def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
-    """With a clock that has gone on, what should be gone by then is called too old, and only that."""
+    """With a later clock, exactly the data that should have been removed by then is reported as too old."""
 
     async def check() -> None:
         async with open_broker(tmp_path) as broker:
@@ -58,7 +58,7 @@ def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
 
 
 def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
-    """Each stream of fixes has an age of one hour, and the server holds to the age that a stream has."""
+    """Each stream of fixes has a maximum age of one hour, and the server enforces a stream's maximum age."""
 
     async def check() -> None:
         async with open_broker(tmp_path) as broker:
@@ -83,8 +83,8 @@ def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_a_row_is_read_and_not_its_folders_name(tmp_path: Path) -> None:
-    """A row of last week in a folder of this hour is found, and the command ends with 1."""
+def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
+    """A row of last week in a folder of this hour is reported, and the command exits with 1."""
     write(tmp_path, batch(0, random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)))
     [segment] = segment_files(tmp_path, "fixes")
     today = segment.parent.with_name(time.strftime("hour=%Y-%m-%dT%H", time.gmtime()))
@@ -108,18 +108,18 @@ def test_a_row_is_read_and_not_its_folders_name(tmp_path: Path) -> None:
             )
             return found, ended.returncode, ended.stdout
 
-    found, code, said = asyncio.run(check())
+    found, code, output = asyncio.run(check())
     row = of(found, "history: fixes")
     assert row.age_s is not None
     assert row.age_s > 6.9 * 24 * HOUR_S
     assert not row.kept
     assert code == 1
-    told = [msgspec.json.decode(line) for line in said.splitlines()]
-    assert [one["store"] for one in told if not one["kept"]] == ["history: fixes"]
+    reported = [msgspec.json.decode(line) for line in output.splitlines()]
+    assert [one["store"] for one in reported if not one["kept"]] == ["history: fixes"]
 
 
-def test_the_first_record_of_a_file_is_its_first_that_is_not_overwritten(tmp_path: Path) -> None:
-    """The time in a file of the log is that of the first message that can still be read from its bytes."""
+def test_overwritten_records_of_a_file_are_skipped(tmp_path: Path) -> None:
+    """The time of a file of the log is that of its first message that is not overwritten."""
 
     async def check() -> None:
         async with open_broker(tmp_path) as broker:

@@ -1,6 +1,6 @@
-"""What a decoder of a foreign format says of a message, and the careful reading all of them share.
+"""The results of decoding a message of another format, and the tolerant parsing that all decoders share.
 
-Nothing here raises on any input: a message becomes `CanonicalMessage`, `IgnoredMessage` or `RejectedMessage`.
+No input raises an exception: a message becomes a `CanonicalMessage`, `IgnoredMessage` or `RejectedMessage`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import msgspec
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import Kind
 
-#: Bytes of the largest message that is looked at: a location has some 300, a configuration some 10 000.
+#: Larger messages are rejected: a location has some 300 bytes, a configuration some 10 000.
 MAX_BYTES = 64 * 1024
-#: Characters of the longest number that is accepted as a text (`"lat": "52.67"`).
+#: Characters of the longest number that is accepted as text (`"lat": "52.67"`).
 MAX_NUMBER_CHARS = 32
-#: Fields beside the position, under the names of the canonical payload.
+#: Fields in addition to the position, by their names in the canonical payload.
 OPTIONAL_FIELDS = ("acc", "vel", "cog", "alt", "batt")
 
 
@@ -34,23 +34,23 @@ class CanonicalMessage:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredMessage:
-    """A proper message that says nothing about a position."""
+    """A valid message without a position."""
 
-    reason: str  # a word for a metric's label
+    reason: str  # label of a metric
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A message that can't be what its topic promises."""
+    """A message that is not valid on its topic."""
 
-    reason: str  # a word for a metric's label
+    reason: str  # label of a metric
 
 
 Outcome = CanonicalMessage | IgnoredMessage | RejectedMessage
 
 
 class UnreadableError(Exception):
-    """A message can't be read; its text is the reason, a word for a metric's label."""
+    """A message cannot be parsed; the text is the reason, a label of a metric. Never leaves this package."""
 
 
 def read_json(data: bytes) -> Any:
@@ -68,7 +68,7 @@ def read_json(data: bytes) -> Any:
 
 
 def to_number(value: object) -> float | None:
-    """The finite number that a JSON value is or spells, else None (also for true and false)."""
+    """The finite number in a JSON number or string, else None (also for true and false)."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and (len(value) > MAX_NUMBER_CHARS or "_" in value):
@@ -88,10 +88,10 @@ def first_number(fields: dict[str, Any], names: tuple[str, ...]) -> float | None
 def decode_fix(
     kind: Kind, device: str, t_s: float, fields: dict[str, Any], names: dict[str, tuple[str, ...]]
 ) -> Outcome:
-    """A fix from a decoded object; `names` says under which keys a canonical field may be found.
+    """A fix from a decoded object; `names` maps canonical fields to the keys that may contain them.
 
-    Values out of range go through: their verdict belongs to the counting rules. A negative accuracy
-    is what iOS says for "none", and is left out.
+    Values out of range are kept: the counting rules judge them. A negative accuracy, which means "none" on
+    iOS, is omitted.
     """
     lat_deg = first_number(fields, names.get("lat", ("lat",)))
     lon_deg = first_number(fields, names.get("lon", ("lon",)))

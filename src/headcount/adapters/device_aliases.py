@@ -1,11 +1,11 @@
-"""Which device a name of another format means. The name itself gets no further than this.
+"""Resolve names of other formats to devices; the names themselves go no further.
 
     a registered handle as OwnTracks user    that device
-    an alias in the registry                 the device that has it
-    any other name                           a handle that is derived from it
+    an alias in the registry                 the device with the alias
+    any other name                           a derived handle
 
-A derived handle is a keyed hash: the same name has the same one for as long as the deployment has its
-secret, nobody without the secret can go from one to the other, and it never is a registered device's.
+A derived handle is a keyed hash: a name has the same one as long as the deployment has its secret, neither
+can be computed from the other without the secret, and it is never the id of a registered device.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from typing import Protocol
 from headcount.messages.records import Device
 from headcount.messages.topics import HANDLE, Kind
 
-#: Characters of a handle, see `wire.HANDLE_PATTERN`; 13 bytes in base 32 have enough.
+#: Characters of a handle, see `topics.HANDLE_PATTERN`; 13 bytes in base 32 are enough.
 _HANDLE_CHARS, _HANDLE_BYTES = 20, 13
 
 
 class RegisteredDevices(Protocol):
-    """What is asked of the registry's copy in memory."""
+    """The part of the registry's copy in memory that is used here."""
 
     def get(self, id_: str) -> Device | None:
         """The device with this id."""
 
     def by_alias(self, alias: str) -> str | None:
-        """The id of the device that has this alias."""
+        """The id of the device with this alias."""
 
 
 class InactiveDeviceError(Exception):
-    """The name means a device that isn't to be counted now; the text is its status, a word for a metric."""
+    """The device is not to be counted now; the text is its status, a label of a metric. Never leaves this package."""
 
 
 class AliasResolver:
-    """From names of other formats to devices."""
+    """Resolves names of other formats to devices."""
 
     def __init__(self, secret: str, registered: RegisteredDevices) -> None:
-        """Derive handles by the deployment's secret; ask `registered` first."""
+        """Look names up in `registered` first; derive other handles with the deployment's secret."""
         self._key = hashlib.blake2b(b"foreign names", key=secret.encode()[:64], digest_size=32).digest()
         self._registered = registered
 
     def owntracks(self, user: str, device: str, kind: Kind) -> tuple[Kind, str]:
-        """Kind and id of the device behind `owntracks/{user}/{device}`; `kind` where it isn't registered.
+        """Kind and id of `owntracks/{user}/{device}`; `kind` applies to unregistered devices.
 
         Raises:
-            Absent: it is registered, and not active.
+            Absent: the device is registered, but not active.
         """
         named = self._registered.get(user) if HANDLE.fullmatch(user) else None
         return self._known(named) if named else self._of("owntracks", f"{user}/{device}", kind)
 
     def iotp(self, name: str, kind: Kind) -> tuple[Kind, str]:
-        """Kind and id of the device with this `id` in its payload; `kind` where it isn't registered.
+        """Kind and id of the device with this `id` in its payload; `kind` applies to unregistered devices.
 
         Raises:
-            Absent: it is registered, and not active.
+            Absent: the device is registered, but not active.
         """
         return self._of("iotp", name, kind)
 

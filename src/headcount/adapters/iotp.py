@@ -2,11 +2,11 @@
 
     {"id": "car-7", "lat": 52.67, "lon": -8.57, "t": 1732453200}      plain
     eyJpZCI6ImNhci03Iiwi…                                             Base64 of that, also in quotes
-    {"id": "car-7", "payload": "eyJsYXQiOjUy…"}                       an object that holds it …
-    {"d": {"id": "car-7", "lat": 52.67, "lon": -8.57}}                … or holds the object itself
+    {"id": "car-7", "payload": "eyJsYXQiOjUy…"}                       an object that contains it …
+    {"d": {"id": "car-7", "lat": 52.67, "lon": -8.57}}                … or contains the object itself
 
-The kind comes from the topic, or from the registry where the id is a device's alias. Times are seconds, milliseconds or ISO 8601; without one, the time at
-which the broker received the message stands.
+The kind follows from the topic, or from the registry if the id is a device's alias. Times are seconds,
+milliseconds or ISO 8601; without one, the time at which the broker received the message is used.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ FIELD_NAMES = {
 }
 TIME_FIELDS = ("t", "tst", "timestamp", "ts")
 WRAPPERS = ("payload", "data", "d")
-#: How many wrappers may lie around the object.
+#: Maximum number of wrappers around the object.
 MAX_WRAPPERS = 4
 #: A time above this is in milliseconds: in seconds it would be the year 5138.
 MILLISECONDS_ABOVE = 1e11
-#: Characters of the longest id that is taken: the registry's aliases are shorter.
+#: Longer ids are rejected: the registry's aliases are shorter.
 MAX_ID_CHARS = 1000
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 
@@ -56,12 +56,12 @@ def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) 
 
     Args:
         topic: `car-iotp` or `mobile-iotp`.
-        payload: whatever was sent.
+        payload: as sent.
         received_s: Unix seconds, when the broker received it.
-        names: says which device an id means.
+        names: resolves an id to a device.
 
     Returns:
-        One outcome, in a list like those of the other decoders.
+        One outcome, in a list for the same signature as the other decoders.
     """
     kind = KIND_OF_TOPIC.get(topic)
     if kind is None:
@@ -78,7 +78,7 @@ def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) 
 
 
 def _sender_id(value: object) -> str:
-    """The sender's id as a text: a number is one, too."""
+    """The sender's id as text; a number is valid, too."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise UnreadableError("no_id")
     if isinstance(value, str) and len(value) > MAX_ID_CHARS:
@@ -87,7 +87,7 @@ def _sender_id(value: object) -> str:
 
 
 def _unwrap(payload: bytes) -> dict[str, Any]:
-    """The innermost object, with the fields of the wrappers around it where it lacks them."""
+    """The innermost object, with missing fields from the wrappers around it."""
     if len(payload) > MAX_BYTES:
         raise UnreadableError("too_large")
     value: Any = _json_or_base64(payload)
@@ -125,7 +125,7 @@ def _from_base64(text: bytes) -> Any:
 
 
 def _event_time_s(fields: dict[str, Any], received_s: float) -> float:
-    """The event time: the first field that is a time, `received_s` where there is no such field."""
+    """The event time: the first field that is a time, or `received_s` if there is none."""
     given = [fields[name] for name in TIME_FIELDS if fields.get(name) is not None]
     if not given:
         return received_s
@@ -139,7 +139,7 @@ def _event_time_s(fields: dict[str, Any], received_s: float) -> float:
 
 
 def _iso_s(text: str) -> float | None:
-    """ISO 8601 as Unix seconds; without a zone it is UTC."""
+    """ISO 8601 as Unix seconds; UTC if it has no zone."""
     try:
         moment = datetime.fromisoformat(text[:40])
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,7 +1,7 @@
-"""OpenStreetMap data → areas: closed ways and multipolygon relations with their tags and outlines.
+"""OpenStreetMap data → areas: closed ways and multipolygon relations with their tags and polygons.
 
-Reads OSM XML and PBF (also compressed) through osmium, and the JSON answers of the Overpass API
-(`out geom;`, or with the nodes in the answer).
+Reads OSM XML and PBF (also compressed) through osmium, and the JSON responses of the Overpass API
+(`out geom;`, or with the nodes in the response).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from headcount.sites.files import decode_json
 
 #: Relations of these types are areas.
 AREA_RELATIONS = ("multipolygon", "boundary")
-#: About a centimetre: what OpenStreetMap itself keeps.
+#: About a centimetre: OpenStreetMap's own precision.
 GRID_DEG = 1e-7
 
 Tags = Mapping[str, str]
 Line = list[tuple[float, float]]  # lon and lat in degrees
-#: Says whether an element is wanted, from its reference (`way/12`) and its tags.
+#: Selects elements by their reference (`way/12`) and tags.
 AreaFilter = Callable[[str, Tags], bool]
 
-_FORMATS = "Give OpenStreetMap data as .osm, .osm.gz, .osm.bz2 or .osm.pbf, or an Overpass answer as .json"
+_FORMATS = "Use OpenStreetMap data as .osm, .osm.gz, .osm.bz2 or .osm.pbf, or an Overpass response as .json"
 
 
 @dataclass
@@ -37,28 +37,28 @@ class OsmArea:
 
     ref: str  # way/12, relation/34
     tags: Tags
-    lines: list[Line] = field(default_factory=list)  # one for a way, its members' for a relation
+    lines: list[Line] = field(default_factory=list)  # one of a way, one for each member of a relation
     outer: list[str] = field(default_factory=list)  # references of a relation's outer ways
     missing: bool = False  # a part of its outer ring is not in the data
     missing_holes: int = 0  # inner ways that are not in the data
 
-    def outline(self) -> BaseGeometry:
-        """Its polygon or multipolygon, repaired where it crosses itself; empty where there is none."""
+    def polygon(self) -> BaseGeometry:
+        """Its polygon or multipolygon, repaired if it crosses itself; empty if there is none."""
         lines = [line for line in self.lines if len(line) > 1]
         if self.missing or not lines:
             return shapely.Polygon()
         if self.ref.startswith("relation/"):
-            # By the even-odd rule, which needs no roles: editors forget them, and outlines stay right.
+            # the even-odd rule needs no roles, which editors often omit
             noded = shapely.union_all([shapely.LineString(line) for line in lines])
-            return _areal(shapely.build_area(noded))
+            return _polygons_of(shapely.build_area(noded))
         line = lines[0]
         if len(line) < 4 or line[0] != line[-1]:
             return shapely.Polygon()
-        return _areal(shapely.make_valid(shapely.Polygon(line)))
+        return _polygons_of(shapely.make_valid(shapely.Polygon(line)))
 
 
-def _areal(shape: BaseGeometry) -> BaseGeometry:
-    """Only the polygons of a shape, rounded: make_valid may leave lines and points beside them."""
+def _polygons_of(shape: BaseGeometry) -> BaseGeometry:
+    """Only the polygons of a shape, rounded: make_valid may return lines and points, too."""
     shape = shapely.set_precision(shape, GRID_DEG)
     polygons = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and part.area > 0]
     nested = [part for part in shapely.get_parts(shape) if part.geom_type == "MultiPolygon"]
@@ -67,7 +67,7 @@ def _areal(shape: BaseGeometry) -> BaseGeometry:
 
 
 def read_areas(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
-    """The wanted areas of a file, ways first, by number; those with parts missing among them.
+    """The selected areas of a file, ways first, by number; incomplete ones are included.
 
     Raises:
         SiteError: the file is missing, of another format, or broken.
@@ -78,13 +78,13 @@ def read_areas(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) 
         areas = (
             _from_overpass(path, wanted) if path.suffix == ".json" else _from_osmium(path, wanted, progress)
         )
-    except (RuntimeError, OSError) as error:  # what osmium raises for any file that it can't read
-        raise SiteError(str(path), "the file", f"can't be read: {error}", _FORMATS) from None
+    except (RuntimeError, OSError) as error:  # osmium's errors for files that it cannot read
+        raise SiteError(str(path), "the file", f"cannot be read: {error}", _FORMATS) from None
     return sorted(areas, key=lambda area: (area.ref.startswith("relation/"), int(area.ref.split("/")[1])))
 
 
 def _from_osmium(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
-    """Two passes, so that only the ways of wanted relations are kept: relations, then ways."""
+    """Read in two passes, relations and ways, so that only the ways of selected relations are kept."""
     progress("reading relations")
     relations = []
     for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
@@ -126,18 +126,16 @@ def _with_members(area: OsmArea, members: Iterable[tuple[int, str]], found: Mapp
 
 
 def _from_overpass(path: Path, wanted: AreaFilter) -> list[OsmArea]:
-    answer = decode_json(path.read_bytes(), str(path))
-    if not isinstance(answer, dict) or not isinstance(answer.get("elements"), list):
-        problem = "is JSON, but not an answer of the Overpass API: it has no list of elements"
+    response = decode_json(path.read_bytes(), str(path))
+    if not isinstance(response, dict) or not isinstance(response.get("elements"), list):
+        problem = "is JSON, but not a response of the Overpass API: it has no list of elements"
         raise SiteError(str(path), "the file", problem, _FORMATS)
     try:
-        return list(_overpass_areas(answer["elements"], wanted))
+        return list(_overpass_areas(response["elements"], wanted))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        problem = (
-            f"has an element that is not as the Overpass API writes it ({type(error).__name__}: {error})"
-        )
+        problem = f"has an element that the Overpass API does not write ({type(error).__name__}: {error})"
         raise SiteError(
-            str(path), "the file", problem, "Ask for `out geom;` and save the answer whole"
+            str(path), "the file", problem, "Request `out geom;` and save the whole response"
         ) from None
 
 
@@ -160,7 +158,7 @@ def _overpass_areas(elements: list[dict[str, Any]], wanted: AreaFilter) -> Itera
 
 
 def _overpass_line(way: Mapping[str, Any], nodes: Mapping[int, tuple[float, float]]) -> Line | None:
-    """The positions of a way from its own geometry, or from its nodes; None where some are missing."""
+    """The positions of a way from its own geometry or its nodes; None if some are missing."""
     geometry = way.get("geometry")
     if geometry is not None:
         return None if None in geometry else [(float(p["lon"]), float(p["lat"])) for p in geometry]

@@ -1,11 +1,11 @@
 """OwnTracks: `owntracks/{user}/{device}` (and `…/event` for transitions) → canonical messages.
 
     _type location    → fix
-    _type transition  → fix at the place where the region was entered or left
+    _type transition  → fix at the position where the region was entered or left
     _type lwt         → status `offline`
     every other type  → ignored (encrypted, waypoint(s), card, cmd, configuration, steps, beacon, …)
 
-Source: OwnTracks booklet, docs/tech/json.md. A payload may also be an array of such objects.
+Source: OwnTracks booklet, docs/tech/json.md. A payload may also be an array of objects.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from headcount.adapters.decoding import (
 from headcount.adapters.device_aliases import AliasResolver, InactiveDeviceError
 from headcount.messages.topics import Kind
 
-#: Objects of the longest array that is looked at.
+#: Longer arrays are rejected.
 MAX_OBJECTS = 100
-#: The only topic below a device's own that carries positions.
+#: The only subtopic of a device with positions.
 EVENT_SUBTOPIC = "event"
-#: A device of this name drives: `car`, `car7`, `Car_2`, `car-red`; not `carol`.
+#: Names of devices that are vehicles: `car`, `car7`, `Car_2`, `car-red`; not `carol`.
 VEHICLE_NAME = re.compile(r"car([0-9_-].*)?", re.IGNORECASE | re.DOTALL)
 
 TYPES_WITHOUT_POSITION = frozenset(
@@ -57,10 +57,10 @@ def decode(
 
     Args:
         topic: `owntracks/{user}/{device}`, with or without one part more.
-        payload: whatever was sent.
-        names: says which device the topic means.
-        vehicles: devices that are vehicles, as `{user}/{device}` or `{device}`; others are when
-            their name matches `VEHICLE_NAME`, and persons otherwise. Of a registered one the registry says it.
+        payload: as sent.
+        names: resolves the topic to a device.
+        vehicles: unregistered devices that are vehicles, as `{user}/{device}` or `{device}`, in addition to
+            those whose name matches `VEHICLE_NAME`. All others are persons.
 
     Returns:
         At least one outcome; more than one only for an array.
@@ -85,13 +85,13 @@ def decode(
 
 
 def kind_of(user: str, device: str, vehicles: frozenset[str] = frozenset()) -> Kind:
-    """A vehicle where it is configured or named so, else a person."""
+    """A vehicle if it is configured or named as one, else a person."""
     named = device in vehicles or f"{user}/{device}" in vehicles
     return "vehicle" if named or VEHICLE_NAME.fullmatch(device) else "person"
 
 
 def _split_topic(topic: str) -> tuple[str, str, str]:
-    """User, device and what is below; empty where the topic is no OwnTracks topic."""
+    """User, device and subtopic; empty if it is not an OwnTracks topic."""
     match topic.split("/"):
         case [_, user, device]:
             return user, device, ""
@@ -107,7 +107,7 @@ def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
     if type_ == "lwt":
         return CanonicalMessage(kind, device, "status", b"offline")
     if type_ == "transition" and "lat" not in value and "lon" not in value:
-        return IgnoredMessage("beacon_transition")  # a beacon's range was entered: there is no position
+        return IgnoredMessage("beacon_transition")  # the range of a beacon: there is no position
     if type_ in ("location", "transition"):
         t_s = first_number(value, ("tst",))
         return RejectedMessage("no_time") if t_s is None else decode_fix(kind, device, t_s, value, {})

@@ -1,13 +1,13 @@
-"""The loop of the role `adapters`: foreign messages in, canonical ones out.
+"""The translator of other formats: foreign messages in, canonical ones out.
 
     FOREIGN ──pull──▶ decode ──▶ headcount.{site}.{kind}.{device}.{fix,status} ──▶ FIX_<p> ──▶ ack ──▶ purge
 
-A batch is acknowledged when the log has acknowledged everything that came of it. Whatever ends the
-program before that, the batch comes again, and the counting rules judge what is then there twice as
-`duplicate`. So nothing is lost, and nothing is counted twice.
+A batch is acknowledged when the log has acknowledged all of its translations. If the process ends before
+that, the batch is delivered again, and the counting rules judge repeated fixes as `duplicate`. So nothing is
+lost, and nothing is counted twice.
 
-Topics and payloads hold names of people, so what is translated is removed from the disk, a moment later:
-everything up to the first message that isn't acknowledged.
+Topics and payloads contain names of people, so translated messages are soon removed from the disk: everything
+up to the first message that is not acknowledged.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 
 DURABLE = "adapters"
 METRICS_SUBJECT = "metrics.adapters.{worker}"
-#: Messages of one batch, and of the answers to it that may be under way at once.
+#: Messages of one batch, all of which are published concurrently.
 BATCH_SIZE = 1000
-#: Seconds that a fetch waits for a first message: the longest time until a stop is noticed.
+#: Time that a fetch waits for a first message, and so the longest reaction to a stop.
 FETCH_S = 0.5
-#: Seconds until an unacknowledged batch comes again, and until an unanswered publish is sent again.
+#: Time after which an unacknowledged batch is delivered again, and an unacknowledged publish repeated.
 ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
 RETRY_INTERVAL_S = 1.0
 METRICS_INTERVAL_S = 1.0
-#: How often what is translated is removed from the disk.
+#: Interval at which translated messages are removed from the disk.
 PURGE_INTERVAL_S = 0.2
 _CONSUMER = {
     "durable_name": DURABLE,
@@ -64,7 +64,7 @@ _CONSUMER = {
 
 @dataclass(slots=True)
 class TranslationStats:
-    """How many messages were translated (by format), ignored and rejected (by reason) since the start."""
+    """Numbers of translated (by format), ignored and rejected messages (by reason) since the start."""
 
     translated: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -92,10 +92,9 @@ class TranslationStats:
 
 
 def topic_of(subject: str) -> str:
-    """The MQTT topic that the broker made this subject of.
+    """The MQTT topic of a subject.
 
-    Source: nats-server `mqtt.go`: `/` parts the levels as `.`, a `.` is written `//`, and a level
-    without a name is written `/`.
+    Source: nats-server `mqtt.go`: `/` becomes `.`, `.` becomes `//`, and an empty level becomes `/`.
     """
     levels = ["" if level == "/" else level.replace("//", ".") for level in subject.split(".")]
     return "/".join(levels)
@@ -108,7 +107,7 @@ def translate(
     names: AliasResolver,
     vehicles: frozenset[str] = frozenset(),
 ) -> tuple[str, list[Outcome]]:
-    """The name of a foreign message's format, and what comes of it. Never raises."""
+    """The format of a foreign message, and its translations. Never raises."""
     topic = topic_of(subject)
     if topic in iotp.KIND_OF_TOPIC:
         return "iotp", iotp.decode(topic, payload, received_s, names)
@@ -124,42 +123,42 @@ async def run(
     worker: str = "0",
     vehicles: frozenset[str] = frozenset(),
 ) -> None:
-    """Translate until `stop` is set; at most `FETCH_S` and a batch later this returns.
+    """Translate until `stop` is set, and return at most `FETCH_S` and a batch later.
 
     Args:
-        core: where the log is.
-        site_id: whose canonical topics the translations go to.
+        core: address of the core.
+        site_id: site of the canonical topics.
         stop: set to end.
-        secret: the deployment's, from which handles of unregistered names are derived.
-        worker: names this process in its metrics.
-        vehicles: OwnTracks devices that drive, see `owntracks.decode`.
+        secret: of the deployment, from which the handles of unregistered names are derived.
+        worker: name of this process in its metrics.
+        vehicles: OwnTracks devices that are vehicles, see `owntracks.decode`.
 
     Raises:
-        LogError: the stream FOREIGN isn't there.
-        StopRequestedError: `stop` was set while it waited for the core.
+        LogError: the stream FOREIGN does not exist.
+        StopRequestedError: `stop` was set while waiting for the core.
     """
     async with (
         connected(core, f"headcount adapters {worker}", stop) as connection,
         pull_consumer(connection, FOREIGN_STREAM, _CONSUMER) as consumer,
     ):
-        tally, registry = TranslationStats(), RegistryCache()
-        adapter = _Translator(connection, site_id, AliasResolver(secret, registry), vehicles, tally)
+        stats, registry = TranslationStats(), RegistryCache()
+        translator = _Translator(connection, site_id, AliasResolver(secret, registry), vehicles, stats)
         async with asyncio.TaskGroup() as loops:
-            keeping = loops.create_task(registry.run(connection), name="registry")
-            loops.create_task(_report(connection, tally, worker, stop), name="metrics")
-            # before the registry is known, a registered device would get another name
+            caching = loops.create_task(registry.run(connection), name="registry")
+            loops.create_task(_report(connection, stats, worker, stop), name="metrics")
+            # before the registry is read, a registered device would get a derived handle
             ready = loops.create_task(_wait_for_either(registry.ready, stop))
             await ready
             purging = loops.create_task(_purge(connection), name="purge")
-            await adapter.work(consumer, stop)
-            keeping.cancel()
+            await translator.run(consumer, stop)
+            caching.cancel()
             purging.cancel()
 
 
-async def _report(connection: Connection, tally: TranslationStats, worker: str, stop: asyncio.Event) -> None:
+async def _report(connection: Connection, stats: TranslationStats, worker: str, stop: asyncio.Event) -> None:
     while True:
         if connection.is_connected:
-            await connection.publish(METRICS_SUBJECT.format(worker=worker), tally.message(worker))
+            await connection.publish(METRICS_SUBJECT.format(worker=worker), stats.message(worker))
         if stop.is_set():
             return
         try:
@@ -174,9 +173,9 @@ class _Translator:
     site_id: str
     names: AliasResolver
     vehicles: frozenset[str]
-    tally: TranslationStats
+    stats: TranslationStats
 
-    async def work(self, consumer: PullConsumer, stop: asyncio.Event) -> None:
+    async def run(self, consumer: PullConsumer, stop: asyncio.Event) -> None:
         while not stop.is_set():
             messages = await _fetch(consumer)
             if not messages:
@@ -187,21 +186,21 @@ class _Translator:
                     for message in messages:
                         await acknowledge(self.connection, message)
                 except LogError as error:
-                    log.debug("not acknowledged, it comes again: %s", error)
+                    log.debug("cannot acknowledge a batch, it will be delivered again: %s", error)
 
     def _translated(self, message: StoredMessage) -> list[CanonicalMessage]:
         subject, qos = message.subject.encode(), message.headers.get(QOS_HEADER, "")
         if not qos1.counts(subject, qos.encode()):
-            return []  # it comes again when it has been acknowledged
+            return []  # it is delivered again once it has been acknowledged
         plain = qos1.plain(subject).decode()
         format_, outcomes = translate(plain, message.data, message.stored_s, self.names, self.vehicles)
         for outcome in outcomes:
-            self.tally.add(format_, outcome)
+            self.stats.add(format_, outcome)
         return [outcome for outcome in outcomes if isinstance(outcome, CanonicalMessage)]
 
 
 async def _purge(connection: Connection) -> None:
-    """Remove from the disk what is acknowledged without a gap, as soon as it is."""
+    """Remove messages from the disk as soon as all earlier ones are acknowledged, too."""
     done = 0
     while True:
         await asyncio.sleep(PURGE_INTERVAL_S)
@@ -209,10 +208,10 @@ async def _purge(connection: Connection) -> None:
             info = await consumer_info(connection, FOREIGN_STREAM, DURABLE)
             if info.acknowledged != done:
                 await purge(connection, FOREIGN_STREAM, info.acknowledged)
-                # while more comes, some of what is dead stays in the newest file
+                # while more messages arrive, some deleted ones remain in the newest file
                 done = info.acknowledged if not info.num_ack_pending and not info.num_pending else 0
         except LogError as error:
-            log.debug("what is translated can't be removed now, trying again: %s", error)
+            log.debug("cannot remove translated messages, trying again: %s", error)
 
 
 async def _wait_for_either(first: asyncio.Event, second: asyncio.Event) -> None:
@@ -228,7 +227,7 @@ async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
     try:
         return await consumer.fetch(BATCH_SIZE, FETCH_S)
     except LogError as error:
-        log.warning("the broker gives no foreign messages, trying again: %s", error)
+        log.warning("cannot fetch foreign messages, trying again: %s", error)
         await asyncio.sleep(RETRY_INTERVAL_S)
         return []
 
@@ -236,12 +235,12 @@ async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
 async def _publish_all(
     connection: Connection, site_id: str, canonical: list[CanonicalMessage], stop: asyncio.Event
 ) -> bool:
-    """Publish until the log has acknowledged all; False when stopped before."""
+    """Publish until the log has acknowledged all messages; False: stopped before."""
     left = canonical
     while left:
         left = await _publish(connection, site_id, left)
         if left:
-            log.warning("the log did not take %d translated messages, trying again", len(left))
+            log.warning("the log did not accept %d translated messages, trying again", len(left))
             if stop.is_set():
                 return False
             await asyncio.sleep(RETRY_INTERVAL_S)
@@ -251,7 +250,7 @@ async def _publish_all(
 async def _publish(
     connection: Connection, site_id: str, canonical: list[CanonicalMessage]
 ) -> list[CanonicalMessage]:
-    """Send all, then wait for the answers; returns those that the log hasn't acknowledged."""
+    """Publish all messages; returns those that the log has not acknowledged."""
 
     async def one(message: CanonicalMessage) -> CanonicalMessage | None:
         subject = f"headcount.{site_id}.{message.kind}.{message.device}.{message.what}"

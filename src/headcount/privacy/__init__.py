@@ -1,1 +1,1 @@
-"""What keeps people's data theirs: erasing it everywhere, and proof of how old the oldest is."""
+"""Privacy: erasure of devices from all stores, and a report on the age of stored data."""

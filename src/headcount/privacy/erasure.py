@@ -1,16 +1,16 @@
-"""The loop that erases people from everything, and takes those out of the counts who have paused.
+"""Erasure of devices from all stores, and removal of paused devices from the counts.
 
-Who is to be erased stands in the registry with the status `erasing`; that entry is the only memory of how far
-this is, and goes last. Every step can be done again, so whoever is killed in between begins anew:
+A device to erase has the status `erasing` in the registry; that entry is the only record of the erasure and
+is removed last. All steps are idempotent, so an interrupted erasure starts again:
 
-    cut       the device's connection is gone, and no adapter speaks for it any more
-    forget    a mark in the log: from here on the counts know nothing of it
-    counted   its partition's worker has counted past the mark, and what it saved is newer, too
-    erase     overwritten: its messages in the log, the marks, older saved states, its events
-    history   the role `history` takes its rows out of the stream and the segments
-    last      commands, links, last seen, bans; aliases and the registry's entry
+    disconnected   the device's connection is closed, and no adapter publishes for it any more
+    marker         a marker in the log removes the device from the counts
+    counted        the partition's worker has counted past the marker, and its snapshot is newer
+    overwritten    the device's messages in the log, the markers, older snapshots, its events
+    history        the role `history` removes the device's rows from the stream and the segments
+    the rest       commands, links, last seen, bans; aliases and the registry's entry
 
-What may still name it: the audit log, by pseudonyms of days whose keys are destroyed within a day.
+The audit log may still contain its pseudonyms, of days whose keys are destroyed within a day.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ from headcount.messaging.streams import (
 
 _log = logging.getLogger(__name__)
 
-#: Between looks at who is to be erased, and attempts at one who can't be erased yet.
+#: Intervals between two polls, and between two attempts to erase a device.
 POLL_INTERVAL_S, RETRY_INTERVAL_S = 0.25, 5.0
-#: From the change of status until nobody speaks for the device any more: its connection is cut within 2 s.
+#: Time from the change of status until the device cannot publish any more: its connection is closed within 2 s.
 DISCONNECT_S = 2.0
-#: A connection that is said to last longer than this is one of a broker unit that is gone.
+#: A connection reported for longer than this belongs to a broker unit that no longer exists.
 MAX_DISCONNECT_S = 30.0
-#: Until its worker has counted and saved: a worker that was killed is replaced within this.
+#: Time for the worker to count and save; a killed worker is replaced within this.
 COUNTED_TIMEOUT_S = 60.0
 HISTORY_TIMEOUT_S = 70.0
 ACTOR = "headcount"
@@ -73,7 +73,7 @@ SavedSeq = Callable[[int], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """What was there of somebody."""
+    """The number of erased items of a device."""
 
     messages: int  # in the log
     events: int
@@ -82,21 +82,21 @@ class ErasureResult:
 
 @dataclass(slots=True)
 class _InactiveDevices:
-    """Devices that aren't active, as the registry was last heard to say."""
+    """Devices that are erasing or paused, from a KV watch of the registry."""
 
     devices: dict[str, Device] = field(default_factory=dict)
 
-    def all(self, values: Mapping[str, bytes]) -> None:
+    def replace(self, values: Mapping[str, bytes]) -> None:
         self.devices.clear()
         for key, value in values.items():
-            self.one(key, value)
+            self.update(key, value)
 
-    def one(self, key: str, value: bytes | None) -> None:
+    def update(self, key: str, value: bytes | None) -> None:
         id_ = key.rpartition(".")[2]
         try:
             device = None if value is None else msgspec.json.decode(value, type=Device)
         except msgspec.MsgspecError:
-            _log.warning("what was written to the registry is no device")
+            _log.warning("ignoring an invalid entry in the registry")
             return
         if device is not None and device.status in {"erasing", "paused"}:
             self.devices[id_] = device
@@ -105,109 +105,109 @@ class _InactiveDevices:
 
 
 class Erasure:
-    """Erasing over one connection; see `run`."""
+    """Erases and pauses devices over one connection."""
 
     def __init__(self, connection: Connection, secret: str, partitions: int, saved_seq: SavedSeq) -> None:
-        """Erase from a deployment with this secret and so many partitions.
+        """Erase devices of a deployment.
 
         Args:
-            connection: to the core, with all rights.
-            secret: the deployment's.
-            partitions: P.
-            saved_seq: up to which sequence of a partition's log the newest saved state goes; 0: none is.
+            connection: to the core, with all permissions.
+            secret: of the deployment.
+            partitions: number of log partitions.
+            saved_seq: returns the log sequence of a partition's newest snapshot; 0: there is none.
         """
         self._connection = connection
         self._partitions = partitions
         self._saved_seq = saved_seq
-        self._days = PseudonymKeys(connection)
+        self._keys = PseudonymKeys(connection)
         self._devices = KvBucket(connection, DEVICE_BUCKET)
         self._seen = KvBucket(connection, SEEN_BUCKET)
         self._bans = KvBucket(connection, BAN_BUCKET)
         self._commands = CommandStore(KvBucket(connection, COMMAND_BUCKET))
         self._registry = Registry(self._devices, secret)
         self._audit = AuditLog(connection, secret)
-        self._paused: dict[str, float] = {}  # who has been marked for which change
+        self._paused: dict[str, float] = {}  # by id: the change for which a marker was published
 
-    async def keep(self, stop: asyncio.Event) -> None:
-        """Look after those who are erased or paused until `stop` is set."""
-        marked = _InactiveDevices()
-        following = asyncio.create_task(
+    async def run(self, stop: asyncio.Event) -> None:
+        """Erase and pause devices until `stop` is set."""
+        inactive = _InactiveDevices()
+        watching = asyncio.create_task(
             watch(
                 self._connection,
                 DEVICE_BUCKET,
                 DEVICE_KEY.format(id="*"),
-                on_all=marked.all,
-                on_change=marked.one,
+                on_all=inactive.replace,
+                on_change=inactive.update,
                 until=stop,
             ),
-            name="erasing: registry",
+            name="erasure: registry",
         )
-        later: dict[str, float] = {}
+        retry_at_s: dict[str, float] = {}
         try:
-            while not stop.is_set() and not following.done():
-                for device in list(marked.devices.values()):
-                    if later.get(device.id, 0.0) > time.monotonic() or stop.is_set():
+            while not stop.is_set() and not watching.done():
+                for device in list(inactive.devices.values()):
+                    if retry_at_s.get(device.id, 0.0) > time.monotonic() or stop.is_set():
                         continue
-                    if await self._tend(device):
-                        later.pop(device.id, None)
+                    if await self._process(device):
+                        retry_at_s.pop(device.id, None)
                         if device.status == "erasing":
-                            marked.devices.pop(device.id, None)
+                            inactive.devices.pop(device.id, None)
                     else:
-                        later[device.id] = time.monotonic() + RETRY_INTERVAL_S
+                        retry_at_s[device.id] = time.monotonic() + RETRY_INTERVAL_S
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
         finally:
-            following.cancel()
-            await asyncio.wait([following])
+            watching.cancel()
+            await asyncio.wait([watching])
         if not stop.is_set():
-            following.result()
+            watching.result()
 
-    async def _tend(self, device: Device) -> bool:
-        """Do for a device what is due; whether that has worked."""
+    async def _process(self, device: Device) -> bool:
+        """Erase, pause or resume a device as due; returns whether that succeeded."""
         try:
             if device.status == "erasing":
                 await self.erase(device)
             elif device.resume is not None and device.resume <= time.time():
                 await self._resume(device)
             elif self._paused.get(device.id) != device.changed:
-                await self._mark(device)
+                await self._publish_marker(device)
                 self._paused[device.id] = device.changed
         except LogError as error:
-            _log.warning("a device that is %s: %s; trying again", device.status, error)
+            _log.warning("cannot process a device that is %s: %s; trying again", device.status, error)
             return False
         return True
 
     async def _resume(self, device: Device) -> None:
-        with contextlib.suppress(DeviceError):  # it is being changed by somebody else, or gone
+        with contextlib.suppress(DeviceError):  # it is being changed, or was removed
             await self._registry.enable(device.id)
             self._paused.pop(device.id, None)
 
-    # --- erasing one ---------------------------------------------------------------------------------
+    # --- one erasure ---------------------------------------------------------------------------------
     async def erase(self, device: Device) -> ErasureResult:
-        """Erase a device whose status is `erasing` from everything.
+        """Erase a device with the status `erasing` from all stores.
 
         Raises:
-            LogError: something doesn't answer, or isn't as far yet. Asking again goes on.
+            LogError: a step failed or timed out; call again to continue.
         """
-        await self._until_cut(device)
-        names = list((await self._days.pseudonyms_of(device.kind, device.id)).values())
-        messages, latest, mark = 0, 1, 0
-        while latest > mark:  # again where something has come after the mark all the same
-            mark = await self._mark(device)
-            await self._until_counted(device, mark)
+        await self._until_disconnected(device)
+        names = list((await self._keys.pseudonyms_of(device.kind, device.id)).values())
+        messages, latest, marker = 0, 1, 0
+        while latest > marker:  # again if a message arrived after the marker
+            marker = await self._publish_marker(device)
+            await self._until_counted(device, marker)
             erased, latest = await self._erase_messages(device)
             messages += erased
-        await self._erase_marks(device, names)
+        await self._erase_markers(device, names)
         events = await self._erase_events(device, names)
         rows = await self._erase_history(names)
         await self._erase_rest(device)
         found = ErasureResult(messages, events, rows)
         await self._audit.record("device.erased", ACTOR, "", {"site": device.site, "kind": device.kind})
         await self._registry.forget(device.id)
-        _log.info("a device is erased: %d messages, %d events, %d rows", messages, events, rows)
+        _log.info("erased a device: %d messages, %d events, %d rows", messages, events, rows)
         return found
 
-    async def _until_cut(self, device: Device) -> None:
+    async def _until_disconnected(self, device: Device) -> None:
         while True:
             since_s = time.time() - device.changed
             entry = await self._seen.get(device.id)
@@ -219,25 +219,25 @@ class Erasure:
     def _partition(self, device: Device) -> int:
         return partition_of(device.site, device.id, self._partitions)
 
-    async def _mark(self, device: Device) -> int:
-        """Put into the log that a device is to be forgotten; the mark's sequence."""
-        names = await self._days.pseudonyms_of(device.kind, device.id)
-        mark = Forget(device.kind, {str(day): name for day, name in names.items()})
+    async def _publish_marker(self, device: Device) -> int:
+        """Publish the marker that removes a device from the counts; returns its sequence."""
+        names = await self._keys.pseudonyms_of(device.kind, device.id)
+        marker = Forget(device.kind, {str(day): name for day, name in names.items()})
         subject = FORGET_SUBJECT.format(partition=self._partition(device))
-        return await append(self._connection, subject, msgspec.json.encode(mark))
+        return await append(self._connection, subject, msgspec.json.encode(marker))
 
     async def _until_counted(self, device: Device, seq: int) -> None:
-        """Wait until what the worker has saved is newer than the mark: all that came before is stored then."""
+        """Wait until the worker's snapshot is newer than the marker: all earlier messages are counted and stored."""
         partition = self._partition(device)
         try:
             async with asyncio.timeout(COUNTED_TIMEOUT_S):
-                while await self._saved_seq(partition) < seq:  # noqa: ASYNC110 - it is elsewhere
+                while await self._saved_seq(partition) < seq:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError as error:
-            raise LogError(f"partition {partition} isn't counted: does a worker run?") from error
+            raise LogError(f"partition {partition} is not counted; check that a worker runs") from error
 
     async def _erase_messages(self, device: Device) -> tuple[int, int]:
-        """How many there were, and the sequence of the last one."""
+        """Overwrite the device's messages; returns their number and the sequence of the last one."""
         partition = self._partition(device)
         stream = FIX_STREAM.format(partition=partition)
         own = f"fix.{partition}.{device.site}.{device.kind}.{device.id}"
@@ -249,20 +249,20 @@ class Erasure:
                 latest = max([latest, *found])
         return erased, latest
 
-    async def _erase_marks(self, device: Device, names: list[str]) -> None:
-        """The marks themselves, and states that were saved before."""
+    async def _erase_markers(self, device: Device, names: list[str]) -> None:
+        """Overwrite the markers, and older snapshots."""
         partition = self._partition(device)
         stream, subject = FIX_STREAM.format(partition=partition), FORGET_SUBJECT.format(partition=partition)
         wanted = [name.encode() for name in names]
         theirs = [
-            mark.sequence
-            async for mark in read(self._connection, stream, [subject])
-            if any(name in mark.data for name in wanted)
+            marker.sequence
+            async for marker in read(self._connection, stream, [subject])
+            if any(name in marker.data for name in wanted)
         ]
         await erase(self._connection, stream, theirs)
-        states, subject = f"KV_{SNAPSHOT_BUCKET}", f"$KV.{SNAPSHOT_BUCKET}.p{partition}"
-        saved = [state.sequence async for state in read(self._connection, states, [subject])]
-        await erase(self._connection, states, saved[:-1])
+        stream, subject = f"KV_{SNAPSHOT_BUCKET}", f"$KV.{SNAPSHOT_BUCKET}.p{partition}"
+        snapshots = [snapshot.sequence async for snapshot in read(self._connection, stream, [subject])]
+        await erase(self._connection, stream, snapshots[:-1])
 
     async def _erase_events(self, device: Device, names: list[str]) -> int:
         subject = EVENT_SUBJECT.format(site=device.site, zone="*")
@@ -279,7 +279,7 @@ class Erasure:
         try:
             reply = await self._connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_TIMEOUT_S)
         except NoRespondersError as error:
-            raise LogError("the history isn't written now: does the role `history` run?") from error
+            raise LogError("the history is not written; check that the role `history` runs") from error
         answer = msgspec.json.decode(reply, type=Answer)
         if answer.error:
             raise LogError(f"history: {answer.error}")
@@ -289,7 +289,7 @@ class Erasure:
         await self._commands.erase_all(device.id)
         await self._registry.revoke_links(device.id)
         for bucket, key in ((self._seen, device.id), (self._bans, f"device.{device.id}")):
-            if await bucket.newest(key):  # both in memory
+            if await bucket.newest(key):  # both buckets are in memory
                 await bucket.delete(key, ttl_s=60)
 
 
@@ -303,5 +303,5 @@ def _pseudonym_of_event(data: bytes) -> str:
 async def run(
     connection: Connection, secret: str, partitions: int, saved_seq: SavedSeq, stop: asyncio.Event
 ) -> None:
-    """Erase who is to be erased and tell the counts who has paused, until `stop` is set; see `Erasure`."""
-    await Erasure(connection, secret, partitions, saved_seq).keep(stop)
+    """Erase and pause devices until `stop` is set; see `Erasure`."""
+    await Erasure(connection, secret, partitions, saved_seq).run(stop)

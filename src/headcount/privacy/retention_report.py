@@ -1,7 +1,7 @@
-"""How old the oldest of everything that is kept really is, against what is promised.
+"""The age of the oldest row in each store, compared with its limit.
 
-Each store's oldest row itself is read: the first message of a stream, the smallest time in a Parquet file's
-column, the first record in a file of the log. Names of folders and files prove nothing.
+The oldest row itself is read: the first message of a stream, the smallest time in a column of a Parquet file,
+the first record in a file of the log. Names of folders and files prove nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from headcount.messaging.streams import (
     SNAPSHOT_BUCKET,
 )
 
-#: Streams are looked through for what is over every second or so, folders once a minute.
+#: Expired data is removed from streams about every second, from folders once a minute.
 SLACK_S = 120.0
-#: A file of the log has at most 8 MiB and goes when all in it is over. Ticks alone fill it in this time.
+#: A file of the log has up to 8 MiB and is removed when all of it has expired. Ticks alone fill it in this time.
 MAX_FILE_SPAN_S = 6 * HOUR_S
 _HEADER = struct.Struct("<IQQH")  # length, sequence, time in ns, length of the subject
 _ERASED, _TOMBSTONE = 1 << 63, 1 << 62
@@ -49,17 +49,17 @@ _FIRST_BYTES = 1 << 20
 
 
 class StoreAge(msgspec.Struct, kw_only=True):
-    """One store: the limit on the age of what it holds, and the oldest."""
+    """One store: the limit on the age of its data, and its oldest row."""
 
     store: str
     limit_s: float | None  # None: it is in memory and ends with the server
-    age_s: float | None  # of the oldest row; None: there is none, or it can't be seen from here
-    oldest: str = ""  # when that was, RFC 3339 in UTC
+    age_s: float | None  # of the oldest row; None: there is none, or it is not visible from here
+    oldest: str = ""  # the time of that row, RFC 3339 in UTC
     note: str = ""
 
     @property
     def kept(self) -> bool:
-        """Whether the promise is kept."""
+        """Whether the data is within the limit."""
         return self.age_s is None or self.limit_s is None or self.age_s <= self.limit_s + SLACK_S
 
 
@@ -106,14 +106,14 @@ async def _streams_and_buckets(connection: Connection, now_s: float) -> AsyncIte
         ("other formats", FOREIGN_STREAM, LOG_AGE_S),
         ("events", EVENT_STREAM, LOG_AGE_S),
         ("rows on their way into the history", HISTORY_STREAM, HISTORY_AGE_S),
-        ("saved states", f"KV_{SNAPSHOT_BUCKET}", KEY_RETENTION_S),
+        ("snapshots", f"KV_{SNAPSHOT_BUCKET}", KEY_RETENTION_S),
         ("audit log", AUDIT_STREAM, AUDIT_AGE_S),
     ):
         yield _store_age(store, limit_s, await _oldest(connection, stream), now_s)
     keys = await KvBucket(connection, DAYKEY_BUCKET).newest("day.*")
     ends = [(int(key.partition(".")[2]) + 1) * DAY_S for key in keys]
     yield _store_age(
-        "keys of days, after their end", KEY_RETENTION_S, _earliest(ends), now_s, f"{len(keys)} keys"
+        "daily keys, after their day", KEY_RETENTION_S, _earliest(ends), now_s, f"{len(keys)} keys"
     )
     commands = await KvBucket(connection, COMMAND_BUCKET).newest()
     created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
@@ -131,12 +131,12 @@ def _earliest(found: list[float | None] | list[float] | list[int]) -> float | No
 
 
 async def _oldest(connection: Connection, stream: str) -> float | None:
-    """When the first message that a stream really holds was stored."""
+    """The time of the first message that a stream contains."""
     state = (await stream_info(connection, stream)).state
     if not state.messages:
         return None
     message = await get_message(connection, stream, {"seq": state.first_seq})
-    if message is None:  # it has just become too old
+    if message is None:  # it has just expired
         return await _oldest(connection, stream)
     return message.stored_s
 
@@ -150,12 +150,16 @@ def _files(data: Path, now_s: float) -> Iterator[StoreAge]:
         note = f"{len(oldest)} segments"
         yield _store_age(f"history: {kind}", KEEP_S + HOUR_S, _earliest(oldest), now_s, note)
     blocks = list(data.glob(f"jetstream/*/streams/{FIX_STREAM.format(partition='*')}/msgs/*.blk"))
-    note = "bytes of the log, also what can't be read any more" if blocks else "not on this machine"
+    note = "bytes of the log, including deleted messages" if blocks else "not on this machine"
     found = [first for path in blocks if (first := first_record_s(path)) is not None]
     yield _store_age("log of fixes: files", LOG_AGE_S + MAX_FILE_SPAN_S, _earliest(found), now_s, note)
     logs = [path.stat().st_mtime for path in data.glob("*.log*")]
     yield _store_age(
-        "the server's own logs", None, _earliest(logs), now_s, "by size: 30 MiB; hold no ids and no names"
+        "the server's own logs",
+        None,
+        _earliest(logs),
+        now_s,
+        "limited to 30 MiB; contain no ids and no names",
     )
 
 
@@ -166,7 +170,7 @@ def _earliest_in_segment(path: Path, column: str) -> float | None:
 
 
 def first_record_s(path: Path) -> float | None:
-    """When the first message in a file of a stream was stored that isn't overwritten; None: there is none.
+    """The time of the first message in a file of a stream that is not overwritten; None: there is none.
 
     Source of the format: nats-server 2.15.1, `filestore.go`: length (4), sequence (8), time in ns (8), length of
     the subject (2), subject, payload, hash (8).
@@ -174,7 +178,7 @@ def first_record_s(path: Path) -> float | None:
     try:
         with path.open("rb") as file:
             data = file.read(_FIRST_BYTES)
-    except FileNotFoundError:  # just gone
+    except FileNotFoundError:  # just removed
         return None
     at = 0
     while at + _HEADER.size <= len(data):

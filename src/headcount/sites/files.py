@@ -1,4 +1,4 @@
-"""Site files on disk: read one, find one that comes with headcount."""
+"""Reading and writing site files, and finding those that come with headcount."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.errors import SiteError
 
-#: More than a thousand detailed campuses: whoever points at something larger means another file.
+#: More than a thousand detailed campuses: a larger file is not a site file.
 MAX_FILE_BYTES = 64_000_000
 
-_MAKE_ONE = "Give the path of a site file, or make one with `headcount site import`"
+_REMEDY = "Use the path of a site file, or create one with `headcount site import`"
 
 
 def load_site(path: Path) -> Site:
-    """The site of a file.
+    """Read a site file.
 
     Raises:
-        SiteError: the file can't be read, isn't JSON, or its content is not usable as a site.
+        SiteError: the file cannot be read, is not JSON, or is not a valid site.
     """
     return parse_site(read_geojson(path), str(path))
 
 
 def read_geojson(path: Path) -> object:
-    """The JSON of a site file, not yet looked at.
+    """The JSON of a site file, without any validation.
 
     Raises:
         SiteError: the file is missing, unreadable, larger than `MAX_FILE_BYTES`, or not JSON.
@@ -37,21 +37,21 @@ def read_geojson(path: Path) -> object:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             problem = f"has {size} bytes, more than {MAX_FILE_BYTES}"
-            raise SiteError(source, "the file", problem, _MAKE_ONE)
+            raise SiteError(source, "the file", problem, _REMEDY)
         content = path.read_bytes()
     except FileNotFoundError:
-        raise SiteError(source, "the file", "does not exist", _MAKE_ONE) from None
+        raise SiteError(source, "the file", "does not exist", _REMEDY) from None
     except OSError as error:
-        problem = f"can't be read: {error.strerror or error}"
-        raise SiteError(source, "the file", problem, _MAKE_ONE) from None
+        problem = f"cannot be read: {error.strerror or error}"
+        raise SiteError(source, "the file", problem, _REMEDY) from None
     return decode_json(content, source)
 
 
 def decode_json(content: bytes, source: str) -> object:
-    """JSON in UTF-8, with or without byte order mark; `source` names the file in errors.
+    """Decode JSON in UTF-8, with or without a byte order mark; `source` is the file name in errors.
 
     Raises:
-        SiteError: it is not JSON; the text says at which line and column.
+        SiteError: it is not JSON; the error has the line and column.
     """
     try:
         value: object = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
@@ -64,7 +64,7 @@ def decode_json(content: bytes, source: str) -> object:
     else:
         return value
     raise SiteError(
-        source, "the file", problem, "A site file is GeoJSON: correct it there, or export it anew"
+        source, "the file", problem, "A site file is GeoJSON: correct it there, or export it again"
     )
 
 
@@ -74,7 +74,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def format_geojson(geojson: dict[str, Any]) -> str:
-    """GeoJSON as text with one feature a line: short, and fit for line-by-line comparison."""
+    """Format GeoJSON with one feature per line: short, and suitable for line-by-line comparison."""
     head = {key: value for key, value in geojson.items() if key != "features"}
     opening = json.dumps(head, ensure_ascii=False)[:-1]
     lines = ",\n".join(json.dumps(f, ensure_ascii=False) for f in geojson["features"])
@@ -85,11 +85,11 @@ def bundled_site(name: str) -> Path:
     """The file of a site that comes with headcount: `ul`, the University of Limerick.
 
     Raises:
-        SiteError: there is none of that name; the text lists those that there are.
+        SiteError: there is none with this name; the error lists the available ones.
     """
     folder = Path(str(resources.files("headcount"))) / "sites" / "bundled"
     path = folder / f"{name}.geojson"
     if path.is_file():
         return path
     known = ", ".join(sorted(p.stem for p in folder.glob("*.geojson"))) or "none"
-    raise SiteError(name, "the site", "does not come with headcount", f"Those that do: {known}")
+    raise SiteError(name, "the site", "does not come with headcount", f"Available: {known}")

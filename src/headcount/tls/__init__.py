@@ -1,1 +1,1 @@
-"""TLS: certificates made, checked and loaded again when they change; a small CA for devices."""
+"""TLS: creating, checking and reloading certificates; a certificate authority for devices."""

@@ -1,7 +1,7 @@
-"""`python -m headcount.tls OWN FOLDER NAME…`: the certificate of a stack of containers, before it starts.
+"""`python -m headcount.tls OWN FOLDER NAME…` provides the certificate of a stack of containers.
 
-An operator's own `server.crt`, `server.key` and `clients.crt` in OWN are copied to FOLDER; without
-the first one is made there for these names, or made anew where it ends soon.
+An operator's own `server.crt`, `server.key` and `clients.crt` in OWN are copied to FOLDER; without the first,
+one is created there for the names, or renewed if it expires soon.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from headcount.tls.certificates import (
 
 
 def main(own: Path, folder: Path, names: list[str]) -> None:
-    """Have a certificate in `folder`.
+    """Provide a certificate in `folder`.
 
     Raises:
-        CertificateError: what is there can't be used.
+        CertificateError: a file is not valid.
     """
     certificate, key = own / "server.crt", own / "server.key"
     if certificate.exists():
@@ -30,7 +30,7 @@ def main(own: Path, folder: Path, names: list[str]) -> None:
     else:
         ensure_server_certificate(folder, names)
     with locked_folder(folder):
-        # the key first: until the certificate fits it nobody takes either
+        # the key first: servers ignore both until the certificate matches the key
         for path in (key, certificate, own / "clients.crt"):
             if path.exists():
                 write_private_file(folder / path.name, path.read_bytes())

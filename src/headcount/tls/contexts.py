@@ -1,7 +1,7 @@
-"""TLS as Python has it: for our HTTP server, for our own clients, for clients that are anywhere.
+"""TLS contexts: for our HTTP server, for our own clients, and for clients on other machines.
 
-Our own clients speak to the server of the same machine, whose certificate may be for any name: they
-trust this one certificate and nothing else.
+Our own clients connect to the server on the same machine, whose certificate may have any name: they trust this
+one certificate and nothing else.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from headcount.errors import CertificateError
 from headcount.tls.certificates import certificates_in, check_pair, first_certificate, pem
 from headcount.tls.files import TlsFiles
 
-#: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
+#: TLS 1.2 ciphers with forward secrecy and authenticated encryption; TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """For a server: 1.2 at least. `load_certificate` it again when the files have changed.
+    """A context for a server, with TLS 1.2 or newer; call `load_certificate` when the files have changed.
 
     Raises:
-        CertificateError: they can't be used.
+        CertificateError: the files are not valid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -33,29 +33,29 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Have new connections see what the files hold now; those that are there stay.
+    """Load the files for new connections; existing ones are not affected.
 
     Raises:
-        CertificateError: they can't be used.
+        CertificateError: the files are not valid.
     """
     check_pair(certificate, key)
     try:
         context.load_cert_chain(certificate, key)
     except (ssl.SSLError, OSError) as error:
-        raise CertificateError(str(certificate), f"can't be used: {error}", "Name other files") from error
+        raise CertificateError(str(certificate), f"cannot be loaded: {error}", "Use other files") from error
 
 
 def pinned_context(files: TlsFiles) -> ssl.SSLContext:
-    """For our own clients: trusts the one certificate that the server shows, whatever name it has.
+    """A context for our own clients, which trusts only the server's certificate, whatever its name.
 
-    Make one for each connection: the certificate may have been renewed.
+    Create one for each connection: the certificate may have been renewed.
 
     Raises:
-        CertificateError: the files can't be used.
+        CertificateError: the files are not valid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False  # it is this very certificate, which says more than a name
+    context.check_hostname = False  # trusting a single certificate is stricter than a name
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=pem(first_certificate(files.certificate)).decode())
     if files.own_certificate is not None and files.own_key is not None:
@@ -64,10 +64,10 @@ def pinned_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def client_context(ca: Path | None = None) -> ssl.SSLContext:
-    """For a client that is anywhere: the system's authorities, or those in a file.
+    """A context for a client on any machine: trusts the system's authorities, or those in a file.
 
     Raises:
-        CertificateError: the file holds no certificate.
+        CertificateError: the file contains no certificate.
     """
     if ca is not None:
         certificates_in(ca)

@@ -1,4 +1,4 @@
-"""Where the parts of a TLS server are; pure."""
+"""The files of a TLS server; pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What a server shows, whom it asks for a certificate, and what our own clients show it."""
+    """The certificates of a server, of the clients it accepts, and of our own clients."""
 
-    certificate: Path  # PEM: the server's own first, then those between it and its CA
+    certificate: Path  # PEM: the server's certificate, then the intermediate ones
     key: Path
-    #: Whether we made it, and so renew it.
+    #: Whether we created it, and so renew it.
     self_made: bool = False
-    #: Of the CA whose certificates devices must show; None: they needn't.
+    #: The CA whose certificates devices must present; None: none are required.
     client_ca: Path | None = None
     #: With `client_ca`: it and our own clients' certificate, in one file for the NATS server.
     clients: Path | None = None
@@ -23,5 +23,5 @@ class TlsFiles:
 
     @property
     def watched(self) -> tuple[Path, ...]:
-        """The files whose change means loading again."""
+        """The files that are reloaded when they change."""
         return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))

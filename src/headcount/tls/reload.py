@@ -1,4 +1,4 @@
-"""Certificates that change while a server runs: seen by their content, loaded when they fit together."""
+"""Reloading certificates that change while a server runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from headcount.tls.files import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-#: The files are looked at this often: whoever renews a certificate waits no longer for it to be shown.
+#: Interval at which the files are checked for changes.
 POLL_INTERVAL_S = 2.0
-#: Whether what we made ourselves ends soon is asked this often.
+#: Interval at which our own certificates are checked for their expiry.
 RENEW_INTERVAL_S = 3600.0
 
 
-async def reload_on_change(files: TlsFiles, act: Callable[[], None]) -> None:
-    """Call `act` whenever the files hold something else that can be used; never ends.
+async def reload_on_change(files: TlsFiles, on_change: Callable[[], None]) -> None:
+    """Call `on_change` whenever the files have changed and are valid; never ends.
 
-    A certificate and its key are replaced one after the other: what doesn't fit together is looked at
-    again, and said once when it stays so. Until it fits, the server shows what it had.
+    A certificate and its key are replaced one after the other: files that do not match are checked again, and
+    the problem is logged once. Until they match, the server uses the previous ones.
     """
-    seen = await asyncio.to_thread(_digest, files.watched)
-    complained: bytes | None = None
+    loaded = await asyncio.to_thread(_digest, files.watched)
+    rejected: bytes | None = None
     loop = asyncio.get_running_loop()
     renew_s = loop.time() + RENEW_INTERVAL_S
     while True:
@@ -37,28 +37,28 @@ async def reload_on_change(files: TlsFiles, act: Callable[[], None]) -> None:
             renew_s = loop.time() + RENEW_INTERVAL_S
             await _renew(files)
         now = await asyncio.to_thread(_digest, files.watched)
-        if now in {seen, complained}:
+        if now in {loaded, rejected}:
             continue
         try:
             await asyncio.to_thread(refresh, files)
-            act()
+            on_change()
         except CertificateError as error:
             await asyncio.sleep(POLL_INTERVAL_S)  # the other file may be on its way
             if await asyncio.to_thread(_digest, files.watched) == now:
-                complained = now
-                _log.error("the new certificate isn't taken: %s", error)
+                rejected = now
+                _log.error("the new certificate is not valid: %s", error)
             continue
-        seen, complained = now, None
-        _log.info("the certificate in %s has changed: new connections see the new one", files.certificate)
+        loaded, rejected = now, None
+        _log.info("reloaded the certificate in %s for new connections", files.certificate)
 
 
 @contextlib.asynccontextmanager
-async def reloading(files: TlsFiles | None, act: Callable[[], None]) -> AsyncIterator[None]:
-    """The same for as long as the body runs; nothing where there are no files."""
+async def reloading(files: TlsFiles | None, on_change: Callable[[], None]) -> AsyncIterator[None]:
+    """Run `reload_on_change` during the body; does nothing without files."""
     if files is None:
         yield
         return
-    task = asyncio.create_task(reload_on_change(files, act), name="certificates")
+    task = asyncio.create_task(reload_on_change(files, on_change), name="certificates")
     try:
         yield
     finally:
@@ -75,7 +75,7 @@ async def _renew(files: TlsFiles) -> None:
 
 
 def _digest(paths: tuple[Path, ...]) -> bytes:
-    """A digest of the files; who replaces a link or a folder (Kubernetes, certbot) changes it too."""
+    """A digest of the files' content, which replaced links and folders (Kubernetes, certbot) change, too."""
     digest = hashlib.sha256()
     for path in paths:
         try:
