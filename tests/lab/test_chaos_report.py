@@ -1,4 +1,4 @@
-"""The picture of a proof, and the gaps that it shows."""
+"""The report of a chaos test, and the gaps that it shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headcount.lab.chaos.independent_reader import LogEntry, LoggedFix, Partitio
 from headcount.lab.chaos.mqtt_senders import SendCounters
 from headcount.lab.chaos.observer import Observations, ObservedCounts
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
-from headcount.lab.chaos.report import picture
+from headcount.lab.chaos.report import report_page
 from headcount.lab.chaos.timeline import ages, bars, received
 
 START_S = 1_790_000_000
@@ -95,22 +95,21 @@ def _proof(different: bool = False) -> ChaosResult:
     )
 
 
-def test_the_picture_is_whole_and_needs_nothing_else() -> None:
-    """Its SVG is well-formed, has each bar, gap and fault, and nothing is fetched from anywhere."""
-    html = picture(_proof())
+def test_the_report_needs_no_other_file() -> None:
+    """The figure is well-formed and has each worker and fault, and the page refers to nothing else."""
+    html = report_page(_proof())
     svg = html[html.index("<svg") : html.index("</svg>") + 6]
     root = ET.fromstring(svg)  # noqa: S314 - our own
-    assert len([e for e in root.iter("line") if e.get("class") == "fault"]) == 3
-    assert len([e for e in root.iter("rect") if e.get("class") == "gap"]) == 2  # one is the legend's
-    assert "worker 1" in svg
-    assert "full disk (left out)" in svg
-    assert not re.search(r"https?://|<script|<link|@import", html)
-    assert "prefers-color-scheme: dark" in html
+    texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag.endswith("text")]
+    assert {"worker 1", "worker 2", "no fresh counts"} <= set(texts)
+    assert len([e for e in root.iter() if e.get("id", "").startswith("fault-")]) == 3
+    assert "skipped: only root may mount" in html
+    assert not re.search(r"<script|<link|@import|src=", html)
     assert "<b>exact</b>" in html
 
 
-def test_the_picture_tells_of_differences() -> None:
-    """A proof that failed says so, and shows what differed, as text."""
-    html = picture(_proof(different=True))
+def test_the_report_shows_differences() -> None:
+    """The report of a failed test has the differences, as text."""
+    html = report_page(_proof(different=True))
     assert "not exact" in html
     assert "zone &lt;b&gt; &amp; more" in html

@@ -76,8 +76,8 @@ def _day() -> list[SystemSample]:
 def _run(samples: list[SystemSample]) -> DayRun:
     said = SenderReport(60.0, 0, 0, 3000, 3010, 1200, 10, 0, 2, 7, 0, 100, 0, [5, 90, 5], done=True)
     delays = [(float(at), 0.05 if at % 10 else 0.4) for at in range(60)]
-    judgement = Verification(Comparison(), 1200, [], StoredBytes(3000, 375_000, 36_000))
-    return DayRun("elastic", samples, delays, 0, [said], judgement, [])
+    verification = Verification(Comparison(), 1200, [], StoredBytes(3000, 375_000, 36_000))
+    return DayRun("elastic", samples, delays, 0, [said], verification, [])
 
 
 @given(st.lists(st.integers(0, 1000), max_size=9))
@@ -142,12 +142,12 @@ def test_the_text_says_what_was_saved() -> None:
     assert "125 bytes in the log, 12 in the history" in costs
 
 
-def test_the_picture_is_valid_and_has_every_broker() -> None:
-    """The picture is XML with a line for each broker that there was."""
+def test_the_figure_is_valid_and_has_every_broker() -> None:
+    """The figure is XML with a line for each broker."""
     run = _run(_day())
     svg = day_plots.plot_day(run, run, PLAN)
     root = ET.fromstring(svg)  # noqa: S314 - our own
-    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag.endswith("text")]
     assert {"b1", "b2", "fixed", "elastic"} <= set(texts)
     assert "<pre>figures &lt;</pre>" in day_plots.day_page(svg, "figures <", 1)
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headcount.lab.plots import COLOURS, as_svg, figure, legend
 from headcount.scaling import forecast
 from headcount.scaling.policy import Observation, PolicyState, ScalingPolicy, decide, worker_demand
 
@@ -127,47 +128,22 @@ def learned_floor(load: Load, days: int = 2, lead_slots: int = 2) -> Callable[[f
     return floor
 
 
-def picture(run: Run, width: int = 760, height: int = 300) -> str:
-    """A day as SVG: load and what the workers can do, in thousands of fixes per second."""
-    top = max(max(s.counting * FULL, s.rate) for s in run.steps) * 1.1
-    left, bottom = 46, height - 30
-
-    def x(at_s: float) -> float:
-        return left + at_s / DAY_S * (width - left - 10)
-
-    def y(value: float) -> float:
-        return bottom - value / top * (bottom - 26)
-
-    thin = run.steps[:: int(60 / PERIOD_S)]
-    load = " ".join(f"{x(s.at_s):.1f},{y(s.rate):.1f}" for s in thin)
-    steps: list[str] = []
-    last = -1
-    for s in run.steps:
-        if s.counting != last:
-            if steps:
-                steps.append(f"{x(s.at_s):.1f},{y(last * FULL):.1f}")
-            steps.append(f"{x(s.at_s):.1f},{y(s.counting * FULL):.1f}")
-            last = s.counting
-    steps.append(f"{x(DAY_S):.1f},{y(last * FULL):.1f}")
-    axis = "".join(
-        f'<text x="{x(hour * 3600):.0f}" y="{bottom + 18}" text-anchor="middle">{hour:02d}:00</text>'
-        for hour in range(0, 25, 4)
-    )
-    axis += "".join(
-        f'<line x1="{left}" y1="{y(v):.1f}" x2="{width - 10}" y2="{y(v):.1f}" stroke="#ddd"/>'
-        f'<text x="{left - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v / 1000:.0f}k</text>'
-        for v in range(0, int(top), 2000)
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="12" role="img"><title>A simulated day under the scaling policy</title>{axis}'
-        f'<polyline points="{load}" fill="none" stroke="#c2571a" stroke-width="1"/>'
-        f'<polyline points="{" ".join(steps)}" fill="none" stroke="#1d5fa8" stroke-width="1.8"/>'
-        f'<text x="{left}" y="16" fill="#c2571a">fixes/s</text>'
-        f'<text x="{left + 60}" y="16" fill="#1d5fa8">capacity of the workers</text></svg>\n'
-    )
+def plot(run: Run) -> str:
+    """A day as SVG: load and the capacity of the workers, in fixes per second."""
+    thin = run.steps[:: int(120 / PERIOD_S)]
+    with figure([3.0]) as (drawn, (panel,)):
+        hours = [step.at_s / 3600 for step in thin]
+        panel.plot(hours, [step.rate for step in thin], color=COLOURS[1], label="fixes/s", linewidth=0.8)
+        capacity = [step.counting * FULL for step in thin]
+        panel.step(hours, capacity, where="post", color=COLOURS[0], label="capacity of the workers")
+        panel.set_xlim(0, 24)
+        panel.set_xticks(range(0, 25, 4))
+        panel.set_xlabel("hour of the day")
+        panel.set_ylim(bottom=0)
+        legend(panel)
+        return as_svg(drawn, "A simulated day under the scaling policy")
 
 
 if __name__ == "__main__":
     day = campus_day(4)
-    sys.stdout.write(picture(simulate(day, DAY_S, ScalingPolicy(max_units=10), floor=learned_floor(day))))
+    sys.stdout.write(plot(simulate(day, DAY_S, ScalingPolicy(max_units=10), floor=learned_floor(day))))

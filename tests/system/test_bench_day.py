@@ -48,7 +48,7 @@ def test_a_short_day_loses_nothing_and_says_nothing_wrong(tmp_path: Path) -> Non
 
 def test_the_rebalancer_fills_a_new_broker(tmp_path: Path) -> None:
     """With leastconn a broker that comes later stays empty until the rebalancer has worked."""
-    answer = _bench("balance", "--connections", "90", "--way", "leastconn", cwd=tmp_path)
+    answer = _bench("balance", "--connections", "90", "--algorithm", "leastconn", cwd=tmp_path)
     assert answer.returncode == 0
     rows = [line.split() for line in answer.stdout.splitlines() if line.startswith("leastconn")]
     brokers = [sorted(map(int, row[-2:] if "2" in row[1] else row[-3:])) for row in rows]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+
+from headcount.lab.machine import machine
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[3] / "docs" / "reference" / "figures.md"
@@ -22,21 +22,6 @@ BENCHES = {
     "Connects": ["connection_rate"],
     "QoS 1": ["qos1_cost", "plain", "acked", "--kills", "3"],
 }
-
-
-def machine() -> str:
-    """Processor, cores, memory, system, Python."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return (
-        f"{names[0] if names else platform.processor() or 'unknown processor'}, {os.cpu_count()} cores, "
-        f"{pages * size / 2**30:.0f} GiB, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`headcount bench balance`: how evenly HAProxy's ways to choose spread connections that last for hours."""
+"""`headcount bench balance`: how evenly HAProxy's balancing algorithms distribute long-lived connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from headcount.settings.proxy import BalanceAlgorithm
 from headcount.settings.scaling import ScaleSettings
 from headcount.sites.files import bundled_site
 
-WAYS: tuple[BalanceAlgorithm, ...] = get_args(BalanceAlgorithm)
+ALGORITHMS: tuple[BalanceAlgorithm, ...] = get_args(BalanceAlgorithm)
 DRAIN_S = 5
 #: Until a change is through, and how long the rebalancer is given.
 SETTLE_S, EVEN_S, REBALANCE_S = 30.0, 2.0, 30.0
@@ -50,7 +50,7 @@ OPENED_PER_S = 400
 class ConnectionSpread(NamedTuple):
     """How the connections lie at one moment."""
 
-    way: BalanceAlgorithm
+    algorithm: BalanceAlgorithm
     moment: str
     connections: tuple[int, ...]  # of each broker, fewest first
     moved: int  # connections that were opened again since the moment before
@@ -70,24 +70,24 @@ Tell = Callable[[str], None]
 
 
 async def measure(
-    connections: int, seed: int, tell: Tell, ways: Sequence[BalanceAlgorithm] = WAYS
+    connections: int, seed: int, tell: Tell, algorithms: Sequence[BalanceAlgorithm] = ALGORITHMS
 ) -> list[ConnectionSpread]:
-    """Each way to choose, from two brokers through a third one to a broker that was killed.
+    """Each algorithm to choose, from two brokers through a third one to a broker that was killed.
 
     Args:
         connections: of devices, each from an address of its own, as far as 127.0.0.0/8 goes.
         seed: of the devices' waits and addresses.
         tell: hears what happens.
-        ways: of HAProxy.
+        algorithms: of HAProxy.
 
     Raises:
         HeadcountError: something doesn't start.
     """
     found: list[ConnectionSpread] = []
-    for way in ways:
+    for algorithm in algorithms:
         with tempfile.TemporaryDirectory(prefix="headcount-balance-", ignore_cleanup_errors=True) as name:
-            async with _stand(Path(name), way) as stand:
-                found += await _BalanceBench(stand, way, connections, seed, tell).run()
+            async with _stand(Path(name), algorithm) as stand:
+                found += await _BalanceBench(stand, algorithm, connections, seed, tell).run()
     return found
 
 
@@ -109,7 +109,7 @@ class _BalanceSetup:
 
 
 @contextlib.asynccontextmanager
-async def _stand(folder: Path, way: BalanceAlgorithm) -> AsyncIterator[_BalanceSetup]:
+async def _stand(folder: Path, algorithm: BalanceAlgorithm) -> AsyncIterator[_BalanceSetup]:
     settings = _settings(folder)
     endpoint = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
     (public,) = free_ports(1)
@@ -121,7 +121,7 @@ async def _stand(folder: Path, way: BalanceAlgorithm) -> AsyncIterator[_BalanceS
             ProcessDriver(folder / "units", settings.environment(), DRAIN_S) as brokers,
         ):
             units = Units(connection)
-            config = ProxyConfig(mqtt_port=public, ws_port=None, http_port=None, balance=way)
+            config = ProxyConfig(mqtt_port=public, ws_port=None, http_port=None, balance=algorithm)
             async with opened(ProxyParts(config, folder / "proxy", units.table)) as proxy:
                 stepping = asyncio.create_task(_step(proxy), name="proxy")
                 try:
@@ -182,7 +182,7 @@ class _BalanceBench:
     """What happens to the brokers, one thing after the other, and how the connections lie after each."""
 
     stand: _BalanceSetup
-    way: BalanceAlgorithm
+    algorithm: BalanceAlgorithm
     connections: int
     seed: int
     tell: Tell
@@ -258,7 +258,7 @@ class _BalanceBench:
         os.kill(self.stand.brokers.pids()[name], signal.SIGKILL)
 
     async def _measure(self, moment: str) -> None:
-        self.tell(f"{self.way}: {moment}")
+        self.tell(f"{self.algorithm}: {moment}")
         await asyncio.sleep(EVEN_S)
         brokers = 2 if not self.found else 3
         await self._until(
@@ -267,7 +267,9 @@ class _BalanceBench:
         loads = await self.stand.loads()
         moved, self.opened = self.tally.opened - self.opened, self.tally.opened
         self.found.append(
-            ConnectionSpread(self.way, moment, tuple(sorted(loads.values())), moved if len(self.found) else 0)
+            ConnectionSpread(
+                self.algorithm, moment, tuple(sorted(loads.values())), moved if len(self.found) else 0
+            )
         )
 
     async def _look(self) -> None:
@@ -284,7 +286,7 @@ class _BalanceBench:
                     await asyncio.sleep(0.3)
         except TimeoutError:
             raise HeadcountError(
-                f"{self.way}, {what}: not within {SETTLE_S:.0f} s, there are {loads}"
+                f"{self.algorithm}, {what}: not within {SETTLE_S:.0f} s, there are {loads}"
             ) from None
 
 
@@ -294,9 +296,9 @@ def _nothing(_: FixMessage) -> None:
 
 def table(found: list[ConnectionSpread]) -> str:
     """The spreads as text."""
-    lines = [f"{'way':<12}{'moment':<34}{'max/mean':>9}{'variation':>11}{'moved':>7}  connections"]
+    lines = [f"{'algorithm':<12}{'moment':<34}{'max/mean':>9}{'variation':>11}{'moved':>7}  connections"]
     lines += [
-        f"{one.way:<12}{one.moment:<34}{one.ratio:>9.2f}{one.variation:>11.2f}{one.moved:>7}  "
+        f"{one.algorithm:<12}{one.moment:<34}{one.ratio:>9.2f}{one.variation:>11.2f}{one.moved:>7}  "
         f"{' '.join(map(str, one.connections))}"
         for one in found
     ]

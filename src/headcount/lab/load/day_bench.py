@@ -72,7 +72,7 @@ class DayRun:
     delays: list[tuple[float, float]]  # (seconds since the start of the day, publish → count in seconds)
     uncounted: int  # probes
     senders: list[SenderReport]  # the last line of each process
-    judgement: Verification
+    verification: Verification
     decisions: list[dict[str, Any]]  # of the scaler
 
     @property
@@ -181,7 +181,7 @@ class _DayBench:
                 group.create_task(self._send(part, file, len(files), watch), name=f"senders {part}")
         _, scaling = await system.get("/v1/system/scaling")
         acknowledged = read_fix_keys(files) | self.probed
-        judgement = await verify_day(
+        verification = await verify_day(
             system,
             self.connection,
             probes.heard,
@@ -192,7 +192,7 @@ class _DayBench:
         delays = [(said - self.start_s, delay) for said, delay in probes.delays()]
         decisions = scaling.get("decisions", []) if isinstance(scaling, dict) else []
         senders = [self.last[part] for part in sorted(self.last)]
-        return DayRun(self.fleet, watch.samples, delays, probes.uncounted(), senders, judgement, decisions)
+        return DayRun(self.fleet, watch.samples, delays, probes.uncounted(), senders, verification, decisions)
 
     async def _brokers(self) -> None:
         """Wait until as many brokers are there as the day begins with."""

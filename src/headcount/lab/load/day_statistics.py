@@ -76,7 +76,7 @@ def day_statistics(run: DayRun, plan: DayPlan) -> DayStatistics:
     delays = [delay for _, delay in run.delays]
     during = [delay for at_s, delay in run.delays if is_scaling(at_s, moves)]
     ack_p50_s, ack_p99_s = run.acked_s
-    found = run.judgement.comparison
+    found = run.verification.comparison
     return DayStatistics(
         fixes=sum(said.said for said in run.senders),
         peak_per_s=max(rates(day, [sample.offered for sample in day]), default=0.0),
@@ -97,8 +97,8 @@ def day_statistics(run: DayRun, plan: DayPlan) -> DayStatistics:
             (len(before.brokers) + before.workers) * (after.at_s - before.at_s)
             for before, after in itertools.pairwise(day)
         ),
-        acknowledged=run.judgement.acknowledged,
-        lost=len(run.judgement.lost),
+        acknowledged=run.verification.acknowledged,
+        lost=len(run.verification.lost),
         wrong=found.different,
         compared=found.counts + found.events + found.rows + found.recorded,
         again=sum(said.again for said in run.senders),
@@ -314,7 +314,7 @@ def per_thousand(run: DayRun, plan: DayPlan) -> str:
         f"{memory.get(role, 0) / 2**20:>12.0f}"
         for role in sorted(cpu, key=lambda name: -cpu[name])
     ]
-    stored = run.judgement.stored
+    stored = run.verification.stored
     if stored.fixes:
         lines.append(
             f"a fix takes {stored.log_bytes / stored.fixes:.0f} bytes in the log, "

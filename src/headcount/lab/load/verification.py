@@ -55,7 +55,7 @@ class Verification:
     stored: StoredBytes
 
     @property
-    def is_good(self) -> bool:
+    def is_correct(self) -> bool:
         """Whether nothing is lost and nothing wrong."""
         return not self.lost and not self.comparison.different
 
