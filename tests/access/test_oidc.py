@@ -316,7 +316,7 @@ def test_id_tokens_that_are_not_for_us_are_refused() -> None:
         {"error": "no"},
     ],
 )
-def test_what_a_provider_says_of_itself_is_checked(said: dict[str, Any]) -> None:
+def test_the_metadata_of_a_provider_is_checked(said: dict[str, Any]) -> None:
     """A provider under another name, or with addresses that aren't the web's, isn't used."""
 
     async def check() -> None:
@@ -353,7 +353,7 @@ def test_groups_give_roles(groups: Any, role: str | None, sites: tuple[str, ...]
         assert (found.role, found.sites) == (role, sites)
 
 
-def test_without_a_provider_nobody_logs_in(tmp_path: Path) -> None:
+def test_logging_in_needs_a_provider(tmp_path: Path) -> None:
     """Without settings for it, /login is 404 and says so."""
     for path in ("/login", "/login/callback"):
         answer = ask(tmp_path, path)

@@ -106,7 +106,7 @@ MAKER = caller("admin", "token c", ["tokens:write", "counts:exact"])
         (MAKER, {"role": "admin"}, "scopes"),
     ],
 )
-def test_nobody_gives_more_than_they_have(
+def test_a_caller_can_only_grant_its_own_permissions(
     tmp_path: Path, by: Caller, wanted: dict[str, Any], refused: str | None
 ) -> None:
     """A token never has a scope or a site that its maker hasn't, and nothing of it is nonsense."""

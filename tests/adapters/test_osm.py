@@ -169,7 +169,7 @@ def test_outlines(tmp_path: Path) -> None:
     assert site.geojson == found.geojson
 
 
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+def test_left_out_areas_are_reported(tmp_path: Path) -> None:
     """What isn't taken is listed with the reason, unless it lies elsewhere."""
     found = site_from_osm(write(campus(), tmp_path, "geom.json"))
     assert found.left_out == [

@@ -166,7 +166,7 @@ def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:
     return {needle for needle in needles if any(needle in data for data in files)}
 
 
-def test_metrics_tell_what_became_of_messages(tmp_path: Path) -> None:
+def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
     """Once a second the loop reports how many were translated, ignored and rejected, with reasons."""
 
     async def scenario() -> dict[str, Any]:
@@ -193,7 +193,7 @@ def test_metrics_tell_what_became_of_messages(tmp_path: Path) -> None:
     }
 
 
-def test_what_came_while_nobody_translated_is_translated_later(tmp_path: Path) -> None:
+def test_messages_received_during_an_outage_are_translated_later(tmp_path: Path) -> None:
     """Messages that arrive before the start, and after an end, are translated once, in order."""
 
     async def scenario() -> None:
@@ -235,7 +235,7 @@ def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
     assert len({subject for subject, _ in asyncio.run(scenario())}) == 2
 
 
-def test_without_the_stream_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_stream_is_reported(tmp_path: Path) -> None:
     """A broker without the stream FOREIGN is a LogError, not an endless wait."""
 
     async def scenario() -> None:

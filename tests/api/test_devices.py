@@ -251,7 +251,7 @@ def test_a_link_works_once_over_http(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_what_a_phone_is_told(tmp_path: Path) -> None:
+def test_the_settings_of_a_phone(tmp_path: Path) -> None:
     """Both ways tell user, password and where the broker is: on the host that was asked."""
 
     async def check() -> None:
@@ -312,7 +312,7 @@ def test_claim_codes_make_devices(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_whoever_guesses_codes_is_slowed_down(tmp_path: Path) -> None:
+def test_guessing_codes_is_rate_limited(tmp_path: Path) -> None:
     """After twenty wrong codes an address gets 429 for a while, whatever it shows."""
 
     async def check() -> None:

@@ -253,7 +253,7 @@ def test_the_disabled_see_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/me/export", "/v1/me/trace"])
-def test_nobody(tmp_path: Path, path: str) -> None:
+def test_without_credentials(tmp_path: Path, path: str) -> None:
     """Without credentials there is nothing, even where everything is open."""
 
     async def check() -> None:

@@ -191,7 +191,7 @@ def scaling_state(at: float, *decisions: tuple[float, int, int], dry: bool = Fal
     return json.dumps({**state, "signals": {"lag": 5.0, "unknown": None}, "decisions": made}).encode()
 
 
-def test_what_the_scaler_says_is_told() -> None:
+def test_the_state_of_the_scaler_is_published() -> None:
     """Targets and signals are told as they are, each decision is counted once, silence makes them absent."""
     worker = Worker()
     worker.metrics.take("metrics.scale.s", scaling_state(1.0, (0.5, 1, 2)))

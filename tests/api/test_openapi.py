@@ -66,7 +66,9 @@ def test_everything_is_described(schema: dict[str, Any]) -> None:
             assert described, (path, parameter["name"])
 
 
-def test_it_says_who_may_what(schema: dict[str, Any], routes: dict[tuple[str, str], APIRoute]) -> None:
+def test_it_documents_the_scope_of_each_endpoint(
+    schema: dict[str, Any], routes: dict[tuple[str, str], APIRoute]
+) -> None:
     """An endpoint that asks for a scope says which, and that others get 401 or 403; all say how to sign in."""
     assert {"token", "session", "device"} <= set(schema["components"]["securitySchemes"])
     for path, method, operation in operations(schema):

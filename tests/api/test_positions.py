@@ -121,7 +121,7 @@ def test_cells_hide_the_few(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_a_slot_that_grows_is_not_told(tmp_path: Path) -> None:
+def test_an_unfinished_slot_is_not_published(tmp_path: Path) -> None:
     """Of the present nothing is told until its 5 minutes are over, so that nobody sees who joins them."""
     stored(tmp_path / "data", dict.fromkeys("abcdefgh", (52.6725, -8.5725)), time.time() - 20)
 

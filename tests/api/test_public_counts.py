@@ -140,7 +140,7 @@ async def following(stream: AsyncIterator[Sent]) -> Sent:
         return await anext(stream)
 
 
-def test_history_says_what_was_told(tmp_path: Path) -> None:
+def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
     """The past is told as it was when it was now, at whole minutes; whoever asks for more often is refused."""
     end_s = grid_before(time.time()) - 10 * GRID_S
     rng = np.random.default_rng(3)

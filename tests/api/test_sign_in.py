@@ -92,7 +92,7 @@ def test_tokens_over_http(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_nobody_makes_a_token_with_more_than_they_have(tmp_path: Path) -> None:
+def test_a_token_has_no_more_permissions_than_its_creator(tmp_path: Path) -> None:
     """403 for scopes and sites that one hasn't; 422 for what is no role, scope, site or time."""
 
     async def check() -> None:
@@ -359,7 +359,7 @@ def test_failed_sign_ins_are_limited_and_good_ones_are_not(tmp_path: Path) -> No
     asyncio.run(check())
 
 
-def test_the_header_host_says_nothing_about_the_path(tmp_path: Path) -> None:
+def test_the_host_header_does_not_affect_the_path(tmp_path: Path) -> None:
     """A host name with a path in it neither lifts the limits nor hides a wrong token."""
 
     async def check() -> None:
@@ -412,7 +412,7 @@ def test_bodies_have_a_limit(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_the_public_is_not_told_what_is_missing(tmp_path: Path) -> None:
+def test_the_public_does_not_see_what_is_missing(tmp_path: Path) -> None:
     """Whether it is ready anybody learns; what is missing, those who may see the system."""
     public = ask(tmp_path, "/readyz", changes=CLOSED).json()
     viewer = ask(tmp_path, "/readyz").json()

@@ -120,7 +120,7 @@ def test_pings_without_counts(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_freshness_is_told(tmp_path: Path) -> None:
+def test_freshness_is_reported(tmp_path: Path) -> None:
     """When partitions fall silent, the stream says so with no zones in the event."""
 
     async def check() -> None:

@@ -24,7 +24,7 @@ SILENT = 200
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
-def test_broken_mqtt_harms_nobody(tmp_path: Path) -> None:
+def test_broken_mqtt_harms_no_other_device(tmp_path: Path) -> None:
     """Thousands of broken sessions and silent connections: no server ends, memory stays, counts are right."""
     haproxy()
     seed = secrets.randbelow(2**31)

@@ -57,7 +57,7 @@ async def gone(found: list[Device], number: int) -> set[str]:
     return names
 
 
-def test_a_unit_tells_what_it_carries(tmp_path: Path) -> None:
+def test_a_unit_reports_its_load(tmp_path: Path) -> None:
     """In the bucket and over HTTP stand its addresses, versions, devices and messages, and no probe of its own."""
 
     async def check() -> None:

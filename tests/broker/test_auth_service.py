@@ -243,7 +243,7 @@ def test_own_topics_only(broker: Broker) -> None:
     asyncio.run(scenario())
 
 
-def test_another_s_commands_are_not_heard(broker: Broker) -> None:
+def test_commands_of_other_devices_are_not_received(broker: Broker) -> None:
     """A device hears its own commands and the counts; of others' neither by name nor by wildcard."""
 
     async def scenario() -> None:
@@ -404,7 +404,7 @@ def test_who_is_changed_is_cut_off(
     asyncio.run(scenario())
 
 
-def test_a_gate_that_is_started_again(tmp_path: Path) -> None:
+def test_an_auth_service_that_restarts(tmp_path: Path) -> None:
     """Without its gate the server lets nobody in; started, it cuts off whom it finds and wouldn't let in."""
 
     async def scenario() -> None:
@@ -559,7 +559,7 @@ def test_an_address_that_guesses(broker: Broker) -> None:
     asyncio.run(scenario())
 
 
-def test_who_is_there_is_told(broker: Broker) -> None:
+def test_presence_of_devices_is_published(broker: Broker) -> None:
     """The bucket SEEN says of a device that it came, and then that it left."""
 
     async def scenario() -> None:

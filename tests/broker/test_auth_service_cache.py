@@ -21,7 +21,7 @@ DEVICES = 10
 ROUNDS = 10
 
 
-def test_a_sign_in_is_not_cut_by_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is in the middle of signing in when the gate looks gets in all the same."""
     monkeypatch.setattr(gates, "LOOK_S", 0.0)
     monkeypatch.setattr(gates, "LOOK_SHARE", 1000.0)

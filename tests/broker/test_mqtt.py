@@ -386,7 +386,7 @@ def test_rubbish_costs_only_its_sender(broker: Broker, site: str) -> None:
         "headcount/*/person/>",
     ],
 )
-def test_a_device_hears_no_positions(broker: Broker, topic: str, qos: int) -> None:
+def test_a_device_receives_no_positions(broker: Broker, topic: str, qos: int) -> None:
     """Every subscription that could bring another device's fix is refused in the SUBACK."""
 
     async def check() -> None:
@@ -408,7 +408,7 @@ def test_a_device_hears_no_positions(broker: Broker, topic: str, qos: int) -> No
         "headcount/ul/person/me/cmd",
     ],
 )
-def test_a_device_hears_what_is_meant_for_it(broker: Broker, topic: str, qos: int) -> None:
+def test_a_device_receives_its_own_messages(broker: Broker, topic: str, qos: int) -> None:
     """Counts, events, the site and commands can be subscribed with each quality of service."""
 
     async def check() -> None:
@@ -546,7 +546,7 @@ def test_a_wrong_name_is_refused(broker: Broker, user: str, password: str | None
     "login", [{}, {"user": "device"}, {"user": "device", "pass": PASSWORD}, {"user": "headcount", "pass": ""}]
 )
 @pytest.mark.parametrize("way", ["NATS", "WebSocket"])
-def test_nobody_speaks_nats_without_the_password(broker: Broker, way: str, login: dict[str, str]) -> None:
+def test_nats_clients_need_the_password(broker: Broker, way: str, login: dict[str, str]) -> None:
     """The NATS port, and NATS over the WebSocket port, let nobody in but our own roles."""
     options = {"verbose": False, "pedantic": False, "name": "a stranger " * 10} | login
     hello = b"CONNECT " + msgspec.json.encode(options) + b"\r\nPING\r\n"

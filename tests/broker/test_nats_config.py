@@ -97,7 +97,7 @@ def test_a_leaf_keeps_nothing(tmp_path: Path) -> None:
     assert "no_auth_user: device" in text
 
 
-def test_a_node_tells_nobody_its_addresses(tmp_path: Path) -> None:
+def test_a_node_does_not_reveal_its_addresses(tmp_path: Path) -> None:
     """Streams are three times there, and clients go on with the addresses that they were given."""
     text = render(config(tmp_path, **NODE))
     assert "stream_replicas: 3" in text
@@ -111,7 +111,7 @@ def test_while_closed_no_device_gets_in(tmp_path: Path) -> None:
     assert "websocket {" not in text
 
 
-def test_a_device_may_hear_no_position() -> None:
+def test_a_device_may_not_subscribe_to_positions() -> None:
     """No right of a device's covers a subject on which fixes travel, directly or by a wildcard."""
     for subject in DEVICE_SUBSCRIBE:
         first, *_, last = subject.split(".")

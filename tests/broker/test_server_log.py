@@ -29,7 +29,7 @@ def test_no_name_of_a_connection_is_written(name: str, level: str) -> None:
     assert told == HEAD.format(level, "…", 'authentication error - User "…"')
 
 
-def test_what_the_server_says_of_itself_stays() -> None:
+def test_messages_about_the_server_itself_are_kept() -> None:
     """Paths and names of streams are told; a handle is told nowhere."""
     line = b'[7] 2026/11/24 22:58:34.309783 [INF]   Store Directory: "/data/jetstream"'
     assert without_names(line) == line
@@ -45,7 +45,7 @@ async def refused(port: int, user: str, name: str) -> None:
             pass
 
 
-def test_a_real_server_names_nobody(tmp_path: Path) -> None:
+def test_the_log_of_a_real_server_has_no_device_ids(tmp_path: Path) -> None:
     """After refused and replaced clients with names, the log tells of them without the names."""
 
     async def check() -> None:
@@ -82,7 +82,7 @@ def test_the_log_is_rotated(tmp_path: Path) -> None:
     assert (tmp_path / "broker.log").read_text().endswith("the end\n")
 
 
-def test_why_a_server_does_not_start_is_still_told(tmp_path: Path) -> None:
+def test_the_reason_for_a_failed_start_is_kept(tmp_path: Path) -> None:
     """What it said last is in the error."""
 
     async def check() -> None:

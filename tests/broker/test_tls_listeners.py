@@ -169,7 +169,7 @@ def test_mosquitto_gets_in(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_new_certificate_is_shown_and_nobody_is_cut_off(tmp_path: Path) -> None:
+def test_a_new_certificate_is_served_without_disconnects(tmp_path: Path) -> None:
     """Replaced files are loaded by the NATS server: new connections see the new one, old ones stay."""
 
     async def scenario() -> None:

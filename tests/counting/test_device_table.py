@@ -46,7 +46,7 @@ def test_an_index_is_a_dict(seed: int) -> None:
 
 @settings(max_examples=60)
 @given(SEEDS)
-def test_a_roster_is_a_dict(seed: int) -> None:
+def test_a_device_table_behaves_like_a_dict(seed: int) -> None:
     """Whatever is asked, refused, forgotten, dumped and loaded: each key keeps its slot and its state."""
     rng = Random(seed)
     roster, known = Roster(NAMES), dict[bytes, int]()
@@ -136,7 +136,7 @@ def test_a_nameless_slot_is_found_by_its_name_of_that_day_alone() -> None:
     assert late.slots([b"vehicle.a", b"person.a"], lambda _: True).tolist() == [1, 2]
 
 
-def test_somebody_is_found_by_any_of_its_names() -> None:
+def test_a_device_is_found_by_any_of_its_pseudonyms() -> None:
     """The names of several days lead to a device, named or not, whichever of them it was told by, and to no other."""
     roster = Roster(NAMES)
     keys = [b"person.%d" % i for i in range(50)]

@@ -132,7 +132,7 @@ class TestPublish:
         }
         assert len(answers) > 4
 
-    def test_a_number_that_would_say_too_much_is_rounded_the_other_way(self) -> None:
+    def test_a_revealing_number_is_rounded_the_other_way(self) -> None:
         """Three zones of at least six in one of fifteen at most nineteen: a fourth can't be told to be nearly empty."""
         parts = [zone(f"p{i}", 2 * i, 0, 2) for i in range(4)]
         outer = feature(

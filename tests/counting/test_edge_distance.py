@@ -17,7 +17,7 @@ from headcount.lab.chaos.scenarios import random_scenario
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**63 - 1))
-def test_no_outline_is_nearer_than_told(seed: int) -> None:
+def test_no_edge_is_nearer_than_reported(seed: int) -> None:
     """Wherever one asks, and however often, the nearest outline is at least as far as was said."""
     site = parse_site(random_scenario(Random(seed)).geojson, "scene")
     clearance = Clearance(site)

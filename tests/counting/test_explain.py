@@ -33,7 +33,7 @@ def heard(message: Message) -> Heard:
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS)
-def test_it_is_what_the_engine_says(seed: int) -> None:
+def test_it_agrees_with_the_engine(seed: int) -> None:
     """Of each device by itself: verdicts are those of the engine that counts all of them, events the oracle's."""
     rng = Random(seed)
     campus = random_scenario(rng, most_zones=8)

@@ -366,7 +366,7 @@ def test_an_inaccurate_fix_keeps_a_device_alive_where_it_is(by: Maker) -> None:
     assert members(counter, 1700.125) == set()
 
 
-def test_an_inaccurate_fix_makes_nobody_present(by: Maker) -> None:
+def test_an_inaccurate_fix_adds_no_device(by: Maker) -> None:
     """Who isn't on site doesn't come by an inaccurate fix."""
     counter = by(campus())
     assert counter.send(fix(0, 0, 0, acc=150)) == "inaccurate"
@@ -398,7 +398,7 @@ LEAVE = {"on_offline": {"person": "leave"}, "offline_grace_s": 30}
         ([status(120, ONLINE), status(125, OFFLINE)], 155),
     ],
 )
-def test_offline_leaves_after_the_grace_where_the_site_says_so(
+def test_offline_leaves_after_the_grace_if_the_site_sets_it(
     by: Maker, then: list[Message], last: float
 ) -> None:
     """Offline at 100 s with a grace of 30 s is called off by online and used fixes, and by nothing else."""
@@ -479,7 +479,7 @@ def test_an_inaccurate_fix_keeps_a_device_fresh(by: Maker) -> None:
     assert counter.counts(T + 219)["site"]["person"] == (1, 1, 1, 0)
 
 
-def test_nobody_who_left_is_in_high(by: Maker) -> None:
+def test_a_device_that_left_is_not_in_high(by: Maker) -> None:
     """Who is outside the site isn't present, however near: `high` doesn't count them."""
     counter = by(campus())
     assert counter.send(fix(0, 505, 0, acc=50)) == "outside"
@@ -494,7 +494,7 @@ def test_a_day_after_its_last_fix_a_device_is_forgotten(by: Maker) -> None:
     assert counter.send(fix(86_400.125, 400, 0)) == "accepted"
 
 
-def test_a_look_after_more_than_a_day_still_names_those_who_left(by: Maker) -> None:
+def test_a_poll_after_more_than_a_day_still_reports_the_exits(by: Maker) -> None:
     """Whoever looks again only after days gets the exits with the devices' names."""
     counter = by(campus())
     counter.send(fix(0, 0, 0))

@@ -107,7 +107,7 @@ def test_plane_is_the_local_equirectangular_projection() -> None:
     assert np.array_equal(shapely.get_coordinates(site.zones[1].plane), np.column_stack([x, y]))
 
 
-def test_wrong_winding_is_mended_silently() -> None:
+def test_wrong_winding_is_corrected_silently() -> None:
     """Rings of the wrong direction come out as RFC 7946 has them, in the zones and in the GeoJSON."""
     wrong = campus()
     hole = square(8.0013, 50.0013, 0.0002)["coordinates"][0]

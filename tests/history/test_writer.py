@@ -430,7 +430,7 @@ def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left:
     assert len(stored_fixes(tmp_path)) == len(rows) - theirs
 
 
-def test_a_segment_that_holds_nobody_else_goes(tmp_path: Path) -> None:
+def test_a_segment_without_other_devices_is_removed(tmp_path: Path) -> None:
     """Where no row is left there is no file."""
     rows = random_rows(random.Random(8), 20)
     write(tmp_path, batch(0, rows))

@@ -47,7 +47,7 @@ def test_old_counts_are_not_fresh() -> None:
     assert gaps(stale, 1, START_S, START_S + 15) == [Gap(0, START_S, START_S + 15)]
 
 
-def test_bars_end_with_the_owner_and_with_silence() -> None:
+def test_bars_end_with_the_owner_and_with_missed_heartbeats() -> None:
     """Each bar is one worker's, and a silence divides it."""
     found = bars(_reports(), {(0, 1): 1, (1, 1): 2, (0, 2): 3}, START_S)
     assert [(bar.partition, bar.worker) for bar in found] == [(0, 1), (0, 3), (1, 2)]

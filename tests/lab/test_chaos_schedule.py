@@ -44,7 +44,7 @@ def test_every_kind_of_fault_comes() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_somebody_counts_all_the_time(workers: int) -> None:
+def test_there_is_always_a_worker(workers: int) -> None:
     """Only workers that are there leave, and never are all of them away or paused for over 3 s."""
     for seed in SEEDS:
         there, paused_until_s, alone_since_s = set(range(1, workers + 1)), dict[int, float](), None
@@ -82,7 +82,7 @@ def test_a_fix_carries_its_number() -> None:
         assert fix.lat == say.body["lat"]
 
 
-def test_a_flood_repeats_what_was_said() -> None:
+def test_a_flood_repeats_earlier_messages() -> None:
     """At a flood many messages come again within seconds, all of them said before."""
     says = load(6, short_hold_scenario(6), 20.0, [10.0])
     early = {say.number for say in says if say.at_s < 10}

@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_devices() -> None:
     assert population(SITE, 200, 3) != population(SITE, 200, 4)
 
 
-def test_every_flow_says_the_same_fix() -> None:
+def test_every_flow_carries_the_same_fix() -> None:
     """What a device sends on the older flows is translated to the position and time that it meant."""
     seen, names = set(), AliasResolver("a secret for tests", RegistryCache())
     for device in population(SITE, 300, 1):
@@ -80,14 +80,14 @@ def test_every_flow_says_the_same_fix() -> None:
     assert len(seen) == 6  # each kind on each flow
 
 
-def test_a_device_never_says_the_same_time_twice() -> None:
+def test_a_device_never_sends_the_same_time_twice() -> None:
     """Event times of a device grow, so that kind, device and time name a fix."""
     device = population(SITE, 1, 1)[0]
     times = [device.say(b"topic", now_s).t_ms for now_s in (10.0, 10.0, 9.0, 10.0001)]
     assert times == sorted(set(times))
 
 
-def test_nobody_walks_through_the_zone_of_the_probes() -> None:
+def test_no_device_walks_through_the_zone_of_the_probes() -> None:
     """The zone for probes is on site, and lies apart from where devices go."""
     site = parse_site(SITE, "bench")
     probes = site.zones[-1]

@@ -97,7 +97,7 @@ def test_growing_twice_is_counted_as_twice() -> None:
     assert turns([move for move in moves if move.role == "count"]) == (2, 2)
 
 
-def test_only_settled_seconds_tell_the_spread() -> None:
+def test_only_settled_seconds_count_for_the_spread() -> None:
     """The seconds after a change of the number of brokers, and those of a drain, are left out."""
     samples = [*_day(), _sample(61.0, {"b1": 90, "b2": 10}, draining="b2")]
     settled = [sample.at_s for sample in settled_samples(samples, changes(samples))]
@@ -128,7 +128,7 @@ def test_a_run_without_samples_has_figures_too() -> None:
     ET.fromstring(day_plots.plot_day(run, None, PLAN))  # noqa: S314 - our own
 
 
-def test_the_text_says_what_was_saved() -> None:
+def test_the_text_states_the_saving() -> None:
     """Both fleets stand side by side, with the ratio of what they used."""
     one = day_statistics(_run(_day()), PLAN)
     text = compared(one, one)

@@ -81,7 +81,7 @@ def test_an_empty_message_with_headers_is_a_message() -> None:
     assert not batch.statuses
 
 
-def test_a_status_tells_what_will_not_come() -> None:
+def test_a_status_announces_missing_messages() -> None:
     """The end of a pull request names its code and how many messages of it are left out."""
     head = b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 37\r\nNats-Pending-Bytes: 0\r\n\r\n"
     batch = Parser().feed(b"HMSG inbox.4 4 %d %d\r\n%s\r\n" % (len(head), len(head), head))

@@ -116,7 +116,7 @@ MARKER = b'{"kind":"vehicle","pseudonyms":{"20717":"00ff00ff00ff00ff","20718":"0
 
 
 @pytest.mark.parametrize("good", [0, 700])
-def test_a_marker_names_somebody_by_day(good: int) -> None:
+def test_a_marker_has_the_pseudonyms_of_all_days(good: int) -> None:
     """`fix.<p>.forget` is a row of its own, whose kind and names stay with its sequence in parts and joined rows."""
     fixes = [b"fix.1.ul.person.a"] * good
     found = _rows([*fixes, b"fix.1.forget", *fixes], [*[GOOD] * good, MARKER, *[GOOD] * good])

@@ -322,7 +322,7 @@ def test_what_the_log_does_not_take_is_not_acknowledged(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_nobody_is_acknowledged_before_the_log_is_there(tmp_path: Path) -> None:
+def test_nothing_is_acknowledged_before_the_log_exists(tmp_path: Path) -> None:
     """A device that tries to get in while a new folder is made gets no PUBACK for what isn't kept."""
     config = config_for(tmp_path, partitions=PARTITIONS)
     end = threading.Event()

@@ -18,7 +18,7 @@ def unit(name: str, connections: int = 0) -> BrokerUnit:
     return BrokerUnit(name, "1", "2.15.1", "127.0.0.1", 1883, 9001, 8081, "up", connections, 0.0, 0.0, 0.0)
 
 
-def test_units_tell_and_end(tmp_path: Path) -> None:
+def test_units_send_heartbeats_and_end(tmp_path: Path) -> None:
     """Each unit's newest word is in the table until it retires; words that can't be read are left out."""
 
     async def check() -> None:
@@ -46,7 +46,7 @@ def test_who_is_silent_is_dead() -> None:
     assert set(table.alive()) == {"young"}
 
 
-def test_the_scaler_tells(tmp_path: Path) -> None:
+def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
     """What the scaler has said last can be read, with its age; before that there is nothing."""
     state = ScalingState(
         "s",

@@ -108,7 +108,7 @@ def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_what_the_bucket_says() -> None:
+def test_addresses_follow_the_bucket() -> None:
     """IPv4 written as IPv6 is IPv4; what is no address, a device or no ban is passed over."""
     bans = AddressBans()
     value = b'{"until":50,"reason":""}'

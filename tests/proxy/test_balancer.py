@@ -181,7 +181,7 @@ def test_a_restart_without_the_core_has_the_units(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_health_is_what_the_agent_says(tmp_path: Path) -> None:
+def test_health_is_that_of_the_agent(tmp_path: Path) -> None:
     """A broker whose agent answers 503 gets nothing new and keeps what it has; 200 brings it back."""
 
     async def scenario() -> None:
@@ -358,7 +358,7 @@ def test_mqtt_over_websocket_passes_and_nothing_else_there(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
-def test_the_api_is_told_for_whom_a_request_is(tmp_path: Path) -> None:
+def test_the_api_receives_the_address_of_the_client(tmp_path: Path) -> None:
     """What a client claims in X-Forwarded-For is replaced by its address; a ready API is preferred."""
 
     async def scenario() -> None:
@@ -460,7 +460,7 @@ def test_the_socket_is_the_owners(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_the_role_stops_and_reloads_when_told(tmp_path: Path) -> None:
+def test_the_role_stops_and_reloads_on_signals(tmp_path: Path) -> None:
     """SIGHUP gives a new process; `stop` ends all of them and frees the ports."""
 
     async def scenario() -> None:

@@ -103,7 +103,7 @@ def test_a_new_server_is_added_checked_and_made_ready() -> None:
     ]
 
 
-def test_nothing_is_told_when_all_is_well() -> None:
+def test_no_commands_if_nothing_changed() -> None:
     """Where HAProxy has what it should have, there is no command."""
     name = server().name
     assert Plan(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: UP}}, (), 0.0) == []

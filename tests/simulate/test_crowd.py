@@ -194,7 +194,7 @@ def test_any_site_will_do(site: Site) -> None:
     assert crowd.on_site().sum() > 20
 
 
-def test_nobody_is_nothing() -> None:
+def test_no_people_yield_nothing() -> None:
     """A crowd of no people, or of no vehicles, or of neither, steps without reports of them."""
     for people, vehicles in ((0, 0), (5, 0), (0, 5)):
         crowd = Crowd(small_site(), people, vehicles, 21, 8 * 3600)

@@ -236,7 +236,7 @@ def test_the_site_is_asked_of_the_system(tmp_path: Path) -> None:
             asyncio.run(find_site(BrokerAddress("127.0.0.1", reserved.getsockname()[1])))
 
 
-def test_a_crowd_is_heard_as_its_truth_says(tmp_path: Path) -> None:
+def test_a_crowd_is_received_as_in_its_truth(tmp_path: Path) -> None:
     """Every fix of a run is a fix of the log with the clock's time, and its truth lies within its noise."""
 
     async def scenario() -> tuple[list[tuple[str, bytes]], SendStats]:
@@ -306,7 +306,7 @@ def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
     assert sorted(round(t - start, 2) for t in times) == [0.0, 0.25, 0.5, 1.0]
 
 
-def test_mosquitto_sub_hears_the_status(tmp_path: Path) -> None:
+def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
     """A program that isn't ours gets the fleet's messages; devices may hear only what is theirs."""
     if shutil.which("mosquitto_sub") is None:
         pytest.skip("mosquitto_sub is not installed")

@@ -28,7 +28,7 @@ def _row(text: str, name: str) -> str:
     return found[1]
 
 
-def test_a_short_day_loses_nothing_and_says_nothing_wrong(tmp_path: Path) -> None:
+def test_a_short_day_loses_nothing_and_publishes_nothing_wrong(tmp_path: Path) -> None:
     """Brokers and workers come and go, and all that was acknowledged and said stands."""
     out = tmp_path / "out"
     answer = _bench(

@@ -87,7 +87,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
         ("HEADCOUNT_SCALE_DRY_RUN", "true"),
     ],
 )
-def test_what_can_not_work_is_said_at_once(tmp_path: Path, name: str, value: str) -> None:
+def test_impossible_settings_are_reported_at_the_start(tmp_path: Path, name: str, value: str) -> None:
     """A part that would end again and again isn't started: one line says what is wrong, the exit code is 2."""
     command = [sys.executable, "-m", "headcount", "up", "--open", "--elastic", "--site", str(UL)]
     ports = [

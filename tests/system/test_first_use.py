@@ -123,7 +123,7 @@ WAYS: dict[str, tuple[int, str, Send]] = {
 }
 
 
-def test_every_way_in_counts_and_tells(up: Up) -> None:
+def test_every_format_is_counted_and_published(up: Up) -> None:
     """Each way in raises its zone's count over HTTP by one, and its event comes over MQTT exactly once."""
     with Subscriber(up, "headcount/ul/events/#") as subscriber:
         for way, (kind, zone, send) in WAYS.items():
@@ -164,7 +164,7 @@ def test_retained_counts_are_there_at_once(up: Up) -> None:
     assert found == up.counts()
 
 
-def test_the_stream_tells_a_change(up: Up) -> None:
+def test_the_stream_publishes_a_change(up: Up) -> None:
     """Over SSE come all zones first, and then the changed one with its new number."""
     url = f"http://127.0.0.1:{up.ports['http']}/v1/sites/ul/stream"
     zone = "languages-building"

@@ -129,7 +129,7 @@ def _many(here: Deployment, folder: Path) -> None:
     )
 
 
-def test_what_can_not_be_done_is_said(tmp_path: Path) -> None:
+def test_impossible_provisioning_is_reported(tmp_path: Path) -> None:
     """Without a deployment, or with a bad table or output, a command ends with 2 and says what to do."""
     table = tmp_path / "people.csv"
     table.write_text("kind\ncat\n")

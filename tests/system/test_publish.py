@@ -45,7 +45,7 @@ def test_a_recording_is_counted_as_if_it_happened_now(tmp_path: Path) -> None:
         assert up.metric("headcount_fixes_total", verdict="accepted") == whole
 
 
-def test_without_a_system_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_system_is_reported(tmp_path: Path) -> None:
     """Where nothing runs, `publish` and `simulate` end with 2 and say where they looked."""
     write_recording(tmp_path / "walk.csv")
     for command in (["publish", str(tmp_path / "walk.csv")], ["simulate"]):

@@ -222,7 +222,7 @@ def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
     _deployment(tmp_path, Random().randrange(2**32), scenario)
 
 
-def test_who_joins_anew_is_nobody_else_any_more(tmp_path: Path) -> None:
+def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
     """Words under a worker's former name that arrive late leave no member that others would wait for."""
 
     async def check() -> None:

@@ -198,7 +198,7 @@ def _look(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
                 assert tuple(own) == expected[zone][kind], (at, zone, kind)
 
 
-def test_an_instant_is_told_when_something_later_was_received() -> None:
+def test_an_instant_is_published_after_a_later_message() -> None:
     """A fix waits for its instant; a tick after it brings the counts that include it, and says when."""
     rng = Random(1)
     campus = random_scenario(rng, 0)
@@ -297,7 +297,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
     assert len({event.id for event in events}) == len(events)
 
 
-def test_who_is_forgotten_may_say_the_same_again() -> None:
+def test_a_removed_device_may_send_the_same_fix_again() -> None:
     """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
     site = small_site()
     partition = Partition(0, 1, 1, site, Zones(site), NAMES)
@@ -329,7 +329,7 @@ def test_who_is_forgotten_may_say_the_same_again() -> None:
     assert output.verdicts.sum() == 2, "markers are no fixes"
 
 
-def test_an_exit_by_silence_after_midnight_has_the_name_of_the_enter() -> None:
+def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
     """Who is heard before midnight and falls silent after it is told of by one name; a restored one too."""
     site = small_site()
     midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S

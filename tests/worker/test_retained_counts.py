@@ -155,7 +155,7 @@ def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_everything_is_told_anew_after_a_restart(tmp_path: Path) -> None:
+def test_all_counts_are_published_again_after_a_restart(tmp_path: Path) -> None:
     """A server that has forgotten what was retained gets all of it at once, not with the next minute."""
 
     async def check() -> None:
