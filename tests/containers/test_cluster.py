@@ -17,7 +17,7 @@ from containers.stack import Stack, engine, until
 from containers.watch import Watch, judge
 from headcount.lab.chaos.observer import ObservedCounts
 from headcount.lab.chaos.short_holds import short_hold_scenario
-from headcount.lab.chaos.traffic import load
+from headcount.lab.chaos.traffic import traffic
 from headcount.messages.counts import NUMBERS
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS
@@ -97,7 +97,7 @@ class Run:
         print(f"seed {seed}")
         self._folder = folder
         self._geojson = short_hold_scenario(seed).geojson
-        self._says = load(seed, short_hold_scenario(seed), load_s, [])
+        self._says = traffic(seed, short_hold_scenario(seed), load_s, [])
         self._site_id = self._geojson["features"][0]["properties"]["id"]
         self._site = folder / "site.geojson"
         self._site.write_text(json.dumps(self._geojson))
@@ -129,8 +129,8 @@ class Run:
         print(*costs(done, watch, PARTITIONS, end_s), sep="\n")
         sent = watch.sent
         print(
-            f"{sent.messages} messages sent, {len(sent.acknowledged)} fixes acknowledged, {sent.again} sent again, "
-            f"{sent.dropped} of QoS 0 dropped by the sender; {sent.broken} connections broke"
+            f"{sent.messages} messages sent, {len(sent.acknowledged)} fixes acknowledged, {sent.resent} sent again, "
+            f"{sent.dropped} of QoS 0 dropped by the sender; {sent.disconnects} connections broke"
         )
         print(
             f"{comparison.fixes} fixes in the log, {comparison.counts} counts, {comparison.totals} totals, "

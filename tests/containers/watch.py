@@ -21,8 +21,8 @@ from headcount.errors import LogError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.independent_reader import read_day_keys, read_events, read_history, read_log
-from headcount.lab.chaos.mqtt_senders import SendCounters, overlook_breaks, send
-from headcount.lab.chaos.observer import Observations, ObservedCounts, listen
+from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
+from headcount.lab.chaos.observer import Observations, ObservedCounts, observe
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage
 from headcount.messages.topics import HISTORY_STREAM
 from headcount.messaging.connection import Connection
@@ -132,7 +132,7 @@ class Watch:
             self._loaded.set()
 
     async def _watch(self) -> None:
-        asyncio.get_running_loop().set_exception_handler(overlook_breaks)
+        asyncio.get_running_loop().set_exception_handler(ignore_disconnects)
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen(), name="listen")
             await asyncio.to_thread(self._ready.wait)
@@ -155,7 +155,7 @@ class Watch:
             with contextlib.suppress(OSError, TimeoutError, LogError, nats.errors.Error):
                 client = await connect(self._stack)
                 try:
-                    self._heard.append(await listen(Connection(client)))
+                    self._heard.append(await observe(Connection(client)))
                     while client.is_connected:  # noqa: ASYNC110
                         await asyncio.sleep(RETRY_S)
                 finally:

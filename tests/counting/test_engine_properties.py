@@ -38,9 +38,9 @@ class Case:
         return [rng.randint(1, len(self.messages)) for _ in range(rng.randint(0, most))]
 
 
-def case(rng: Random, devices: int, length: int, many_looks: int, most_zones: int = 12) -> Case:
+def case(rng: Random, devices: int, length: int, many_looks: int, max_zones: int = 12) -> Case:
     """A random case of about that size, whose last look is at the end."""
-    campus = random_scenario(rng, most_zones)
+    campus = random_scenario(rng, max_zones)
     messages = walk(rng, campus, devices, length)
     at = looks(rng, messages, campus.waits_s, many_looks)
     return Case(campus, messages, [*at, Look(len(messages), messages[-1].received + 5e4)])
@@ -50,7 +50,7 @@ def case(rng: Random, devices: int, length: int, many_looks: int, most_zones: in
 @given(st.randoms(use_true_random=False), st.integers(1, 25))
 def test_few_messages_equal_the_oracle(rng: Random, length: int) -> None:
     """A few messages of few devices: verdicts, events and all four numbers are the oracle's."""
-    small = case(rng, devices=3, length=length, many_looks=2, most_zones=3)
+    small = case(rng, devices=3, length=length, many_looks=2, max_zones=3)
     got = by_engine(small.scene.geojson, small.messages, small.looks, small.cuts(rng, 3))
     compare(small.expected(), got, small.messages, small.looks)
 
@@ -80,7 +80,7 @@ def test_a_crowd_equals_the_oracle(seed: int) -> None:
 def test_many_zones_equal_the_oracle(seed: int) -> None:
     """Dozens of overlapping zones, so that devices are at many edges at once: all is the oracle's."""
     rng = Random(seed)
-    dense = case(rng, devices=8, length=200, many_looks=2, most_zones=80)
+    dense = case(rng, devices=8, length=200, many_looks=2, max_zones=80)
     got = by_engine(dense.scene.geojson, dense.messages, dense.looks, dense.cuts(rng, 8), dense.cuts(rng, 2))
     compare(dense.expected(), got, dense.messages, dense.looks)
 
@@ -114,7 +114,7 @@ def test_looking_makes_no_difference(seed: int) -> None:
 def test_a_restored_engine_has_the_same_future(seed: int) -> None:
     """Saved and restored anywhere, any number of times, the engine goes on as if nothing had been."""
     rng = Random(seed)
-    saved = case(rng, devices=rng.choice((2, 40)), length=200, many_looks=6, most_zones=rng.choice((4, 40)))
+    saved = case(rng, devices=rng.choice((2, 40)), length=200, many_looks=6, max_zones=rng.choice((4, 40)))
     expected = saved.expected()
     for zones in (None, _zones_of_others(rng, saved.scene)):
         cuts, restores = saved.cuts(rng, 5), [*saved.cuts(rng, 5), *(look.after for look in saved.looks)]

@@ -36,7 +36,7 @@ def heard(message: Message) -> Heard:
 def test_it_agrees_with_the_engine(seed: int) -> None:
     """Of each device by itself: verdicts are those of the engine that counts all of them, events the oracle's."""
     rng = Random(seed)
-    campus = random_scenario(rng, most_zones=8)
+    campus = random_scenario(rng, max_zones=8)
     messages = [m for m in walk(rng, campus, 4, 120) if m.what != FORGET]
     site = parse_site(campus.geojson, "test")
     everybody, oracle = Runner(site), Oracle(campus.geojson)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headcount.lab.chaos.comparison import KEPT, Comparison, Evidence, compare
-from headcount.lab.chaos.expected_counts import ExpectedPartition, name_of
+from headcount.lab.chaos.comparison import STORED_VERDICTS, Comparison, Evidence, compare
+from headcount.lab.chaos.expected_counts import ExpectedPartition, pseudonym_of
 from headcount.lab.chaos.independent_reader import (
     LogEntry,
     LoggedFix,
@@ -17,11 +17,11 @@ from headcount.lab.chaos.independent_reader import (
     ParquetFix,
     PartitionLog,
     PublishedEvent,
-    decoded,
+    decode_fix,
 )
 from headcount.lab.chaos.observer import ObservedCounts
 from headcount.lab.chaos.short_holds import short_hold_scenario
-from headcount.lab.chaos.traffic import load
+from headcount.lab.chaos.traffic import traffic
 from headcount.messages.topics import partition_of
 
 SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000
@@ -33,16 +33,16 @@ FORGOTTEN = (("person", "d1", 10.0), ("person", "d2", 20.0), ("vehicle", "d4", 2
 
 def _log() -> list[PartitionLog]:
     rows: list[list[LogEntry]] = [[] for _ in range(PARTITIONS)]
-    for say in load(SEED, short_hold_scenario(SEED), SECONDS, [20.0]):
+    for say in traffic(SEED, short_hold_scenario(SEED), SECONDS, [20.0]):
         number = partition_of("campus", say.device, PARTITIONS)
         payload, seq = say.payload(START_S), len(rows[number]) + 1
-        fix, name = decoded(payload)
+        fix, name = decode_fix(payload)
         rows[number].append(
             LogEntry(START_S + say.at_s + 0.01, number, seq, say.kind, say.device, say.status, fix, name)
         )
     for kind, device, at_s in FORGOTTEN:
         own = rows[partition_of("campus", device, PARTITIONS)]
-        names = {day: name_of(kind, device, key) for day, key in KEYS.items()}
+        names = {day: pseudonym_of(kind, device, key) for day, key in KEYS.items()}
         marker = LogEntry(START_S + at_s, own[0].partition, 0, kind, "", None, LoggedFix(), 0, names)
         own.append(marker)
     ordered = [sorted(own, key=lambda row: row.received) for own in rows]
@@ -80,7 +80,7 @@ def honest() -> Evidence:
             e.zone,
             e.type,
             e.kind,
-            name_of(e.kind, e.device, KEYS[e.day]),
+            pseudonym_of(e.kind, e.device, KEYS[e.day]),
             e.t,
             e.reason,
         )
@@ -91,7 +91,7 @@ def honest() -> Evidence:
         ParquetFix(
             number,
             seq,
-            name_of(row.kind, row.device, KEYS[TODAY]),
+            pseudonym_of(row.kind, row.device, KEYS[TODAY]),
             row.kind,
             verdict,
             row.fix.lat,
@@ -100,7 +100,7 @@ def honest() -> Evidence:
         )
         for number, truth in enumerate(truths)
         for seq, (row, verdict) in truth.verdicts.items()
-        if verdict in KEPT
+        if verdict in STORED_VERDICTS
     ]
     acknowledged = {row.number: row.received for own in log for row in own.rows if row.number % 2}
     return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged)
@@ -118,7 +118,7 @@ def test_the_truth_does_not_differ(honest: Evidence) -> None:
     assert found.recorded == len(honest.recorded) > 0
     assert found.acknowledged > 100
     assert found.fixes > 2000
-    assert found.forgotten == len(FORGOTTEN)
+    assert found.erasures == len(FORGOTTEN)
 
 
 def _wrong_count(honest: Evidence) -> Evidence:
@@ -144,14 +144,14 @@ def _later_sequence(honest: Evidence) -> Evidence:
 def _yesterdays_name(honest: Evidence) -> Evidence:
     fixes = list(honest.fixes)
     said = next(row for row in honest.log[fixes[7].partition].rows if row.seq == fixes[7].seq)
-    fixes[7] = fixes[7]._replace(device=name_of(said.kind, said.device, KEYS[TODAY + 1]))
+    fixes[7] = fixes[7]._replace(device=pseudonym_of(said.kind, said.device, KEYS[TODAY + 1]))
     return replace(honest, fixes=fixes)
 
 
 def _nobody_forgotten(honest: Evidence) -> Evidence:
     log = [
         own._replace(rows=[row for row in own.rows if row.forget is None or row.forget[TODAY] != name])
-        for name in [name_of("person", "d1", KEYS[TODAY])]
+        for name in [pseudonym_of("person", "d1", KEYS[TODAY])]
         for own in honest.log
     ]
     return replace(honest, log=log)

@@ -14,7 +14,7 @@ from headcount.lab.chaos.mqtt_senders import SendCounters
 from headcount.lab.chaos.observer import Observations, ObservedCounts
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
 from headcount.lab.chaos.report import report_page
-from headcount.lab.chaos.timeline import ages, bars, received
+from headcount.lab.chaos.timeline import max_ages, ownership_spans, received_per_second
 
 START_S = 1_790_000_000
 
@@ -27,7 +27,7 @@ def _reports() -> list[ObservedCounts]:
     """Partition 0 is silent from 4 to 8 s, after which another worker has it; 1 is told all the time."""
     ticks = [tick / 10 for tick in range(-10, 200)]
     zero = [_report(at_s, 0, 1 if at_s < 6 else 2) for at_s in ticks if not 4 < at_s < 8]
-    return sorted([*zero, *(_report(at_s, 1, 1) for at_s in ticks)], key=lambda report: report.heard_s)
+    return sorted([*zero, *(_report(at_s, 1, 1) for at_s in ticks)], key=lambda report: report.received_s)
 
 
 def test_a_silent_partition_is_a_gap() -> None:
@@ -49,7 +49,7 @@ def test_old_counts_are_not_fresh() -> None:
 
 def test_bars_end_with_the_owner_and_with_missed_heartbeats() -> None:
     """Each bar is one worker's, and a silence divides it."""
-    found = bars(_reports(), {(0, 1): 1, (1, 1): 2, (0, 2): 3}, START_S)
+    found = ownership_spans(_reports(), {(0, 1): 1, (1, 1): 2, (0, 2): 3}, START_S)
     assert [(bar.partition, bar.worker) for bar in found] == [(0, 1), (0, 3), (1, 2)]
 
 
@@ -58,12 +58,12 @@ def test_load_by_the_second() -> None:
     rows = [
         LogEntry(START_S + at_s, 0, 1, "person", "a", None, LoggedFix(), 1) for at_s in (0.1, 0.9, 2.5, 99)
     ]
-    assert received([PartitionLog(START_S, rows, 0)], START_S, 4) == [2, 0, 1, 0]
+    assert received_per_second([PartitionLog(START_S, rows, 0)], START_S, 4) == [2, 0, 1, 0]
 
 
 def test_ages_grow_while_a_partition_is_silent() -> None:
     """The age is small while all tell, grows while one is silent, and falls when it has caught up."""
-    found = [round(age_s, 1) for age_s in ages(_reports(), 2, START_S, 12)]
+    found = [round(age_s, 1) for age_s in max_ages(_reports(), 2, START_S, 12)]
     assert max(found[:4]) < 0.5
     assert found[4:9] == [1.0, 2.0, 3.0, 4.0, 4.1]
     assert max(found[9:]) < 0.5
@@ -86,7 +86,7 @@ def _proof(different: bool = False) -> ChaosResult:
         end_s=START_S + 20.0,
         faults=faults,
         comparison=comparison,
-        heard=Observations(reports),
+        observed=Observations(reports),
         gaps=gaps(reports, 2, START_S, START_S + 20),
         log=[PartitionLog(START_S, rows, 0), PartitionLog(START_S, [], 0)],
         owners={(0, 1): 1, (1, 1): 2},

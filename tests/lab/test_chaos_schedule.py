@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from headcount.lab.chaos.fault_schedule import FIRST_S, LAST_S, MEANING, Fault, schedule
-from headcount.lab.chaos.independent_reader import decoded
+from headcount.lab.chaos.fault_schedule import DESCRIPTIONS, FIRST_S, LAST_S, Fault, schedule
+from headcount.lab.chaos.independent_reader import decode_fix
 from headcount.lab.chaos.short_holds import short_hold_scenario
-from headcount.lab.chaos.traffic import load
+from headcount.lab.chaos.traffic import traffic
 from headcount.worker.leases import TTL_S
 
 SEEDS = range(200)
@@ -38,7 +38,7 @@ def test_faults_stand_in_order_and_leave_time_to_recover() -> None:
 def test_every_kind_of_fault_comes() -> None:
     """Within a few seeds each kind has come, pauses outlast the lease, and disks stay full for seconds."""
     faults = [fault for seed in range(20) for fault in _made(seed)]
-    assert Counter(fault.kind for fault in faults).keys() == MEANING.keys()
+    assert Counter(fault.kind for fault in faults).keys() == DESCRIPTIONS.keys()
     assert all(fault.lasts_s > TTL_S for fault in faults if fault.kind == "pause")
     assert all(fault.lasts_s >= 2 for fault in faults if fault.kind == "full disk")
 
@@ -67,16 +67,16 @@ def test_there_is_always_a_worker(workers: int) -> None:
 
 def test_the_same_seed_gives_the_same_load() -> None:
     """Twice the same seed, twice the same messages at the same moments over the same connections."""
-    assert load(3, short_hold_scenario(3), 20.0, [5.0]) == load(3, short_hold_scenario(3), 20.0, [5.0])
-    assert load(3, short_hold_scenario(3), 20.0, []) != load(4, short_hold_scenario(4), 20.0, [])
+    assert traffic(3, short_hold_scenario(3), 20.0, [5.0]) == traffic(3, short_hold_scenario(3), 20.0, [5.0])
+    assert traffic(3, short_hold_scenario(3), 20.0, []) != traffic(4, short_hold_scenario(4), 20.0, [])
 
 
 def test_a_fix_carries_its_number() -> None:
     """What a fix says is read back from its payload: its number, and its time after the start."""
-    says = [say for say in load(5, short_hold_scenario(5), 20.0, []) if say.number]
+    says = [say for say in traffic(5, short_hold_scenario(5), 20.0, []) if say.number]
     assert len({say.qos for say in says}) == 2
     for say in says:
-        fix, number = decoded(say.payload(1_790_000_000))
+        fix, number = decode_fix(say.payload(1_790_000_000))
         assert number == say.number
         assert fix.t == round(1_790_000_000 + say.t_s, 3)
         assert fix.lat == say.body["lat"]
@@ -84,7 +84,7 @@ def test_a_fix_carries_its_number() -> None:
 
 def test_a_flood_repeats_earlier_messages() -> None:
     """At a flood many messages come again within seconds, all of them said before."""
-    says = load(6, short_hold_scenario(6), 20.0, [10.0])
+    says = traffic(6, short_hold_scenario(6), 20.0, [10.0])
     early = {say.number for say in says if say.at_s < 10}
     flood = [say for say in says if 10 <= say.at_s < 12 and say.number in early]
     assert len(flood) > 100

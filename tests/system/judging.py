@@ -1,6 +1,6 @@
 """What the system must have published, by the oracle over its log; and what it has published.
 
-The log (streams FIX_<p>) is read with nats-py, not with our own reader; payloads are decoded with
+The log (streams FIX_<p>) is read with nats-py, not with our own reader; payloads are decode_fix with
 Python's own JSON; the rules are those of `headcount.lab.chaos.oracle`. Only names and shapes on the wire and
 the pseudonyms come from headcount.
 """
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from headcount.lab.chaos.expected_counts import name_of
-from headcount.lab.chaos.independent_reader import PublishedEvent, decoded, read_day_keys, read_stream
+from headcount.lab.chaos.expected_counts import pseudonym_of
+from headcount.lab.chaos.independent_reader import PublishedEvent, decode_fix, read_day_keys, read_stream
 from headcount.lab.chaos.independent_reader import read_events as every_event
 from headcount.lab.chaos.oracle import Oracle, OracleCount, TraceRow
 from headcount.messages.counts import PartitionCounts
@@ -158,7 +158,7 @@ class Expected:
         elif row.payload in (b"online", b"offline") and row.subject.endswith(".status"):
             self.oracle.status(row.received, *device, online=row.payload == b"online")
         else:
-            verdict = self.oracle.fix(row.received, *device, *decoded(row.payload)[0])
+            verdict = self.oracle.fix(row.received, *device, *decode_fix(row.payload)[0])
             self.verdicts[name] = (device[0], verdict)
 
     def tally(self) -> Counter[tuple[str, str]]:
@@ -184,7 +184,7 @@ def replay_rows(log: list[LogRow], site_id: str, partitions: int) -> list[TraceR
     """The readable fixes of a log, as rows of a recording."""
     rows = []
     for row in log:
-        device, (fix, _) = device_of(row, site_id, partitions), decoded(row.payload)
+        device, (fix, _) = device_of(row, site_id, partitions), decode_fix(row.payload)
         t, lat, lon, acc = fix
         if device is not None and t is not None:
             rows.append(TraceRow(t, device[1], device[0], lat, lon, acc, row.received))
@@ -285,7 +285,7 @@ def compare_totals(expected: Expected, reports: Reports, extra: Iterable[float] 
 def compare_events(expected: Expected, events: list[PublishedEvent], keys: dict[int, bytes]) -> None:
     """Each event of the oracle must have been published exactly once, and no other."""
     want: Counter[tuple[object, ...]] = Counter(
-        (e.zone, e.type, e.kind, name_of(e.kind, e.device, keys[e.day]), e.t, e.reason)
+        (e.zone, e.type, e.kind, pseudonym_of(e.kind, e.device, keys[e.day]), e.t, e.reason)
         for e in expected.oracle.events
     )
     got: Counter[tuple[object, ...]] = Counter(tuple(e[1:]) for e in events)

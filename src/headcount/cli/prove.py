@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import statistics
 import sys
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from headcount.cli.progress import ProgressBar
-from headcount.lab.chaos.experiment import ChaosPlan, ChaosProgress, ChaosResult, median, run_chaos_test
-from headcount.lab.chaos.fault_schedule import Fault, in_words
+from headcount.lab.chaos.experiment import ChaosPlan, ChaosProgress, ChaosResult, run_chaos_test
+from headcount.lab.chaos.fault_schedule import Fault, describe
 from headcount.lab.chaos.report import report_page
 from headcount.lab.plots import require_matplotlib
 from headcount.messages.times import iso
@@ -91,7 +92,7 @@ def prove(
 
 def _words(fault: Fault) -> str:
     lasts = f", {fault.lasts_s:g} s" if fault.lasts_s else ""
-    return f"{in_words(fault)}{lasts}"
+    return f"{describe(fault)}{lasts}"
 
 
 def _print_result(result: ChaosResult, screen: Console) -> None:
@@ -102,7 +103,7 @@ def _print_result(result: ChaosResult, screen: Console) -> None:
     table.add_column("number", justify="right")
     for what, number in (
         ("fixes in the log", found.fixes),
-        ("erasures of a device", found.forgotten),
+        ("erasures of a device", found.erasures),
         ("instants (ticks of 0.1 s)", found.ticks),
         ("counts of a partition at an instant", found.counts),
         ("totals", found.totals),
@@ -141,7 +142,7 @@ def _faults(result: ChaosResult) -> Table:
     for name in ("fault", "times", "recovery p50", "max"):
         table.add_column(name, justify="left" if name == "fault" else "right")
     for kind, costs_s in sorted(result.recoveries().items()):
-        table.add_row(kind, str(len(costs_s)), f"{median(costs_s):.1f} s", f"{max(costs_s):.1f} s")
+        table.add_row(kind, str(len(costs_s)), f"{statistics.median(costs_s):.1f} s", f"{max(costs_s):.1f} s")
     for applied in result.faults:
         if applied.skipped:
             table.add_row(applied.fault.kind, "skipped", applied.skipped, "")

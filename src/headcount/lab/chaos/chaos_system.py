@@ -1,4 +1,4 @@
-"""The system under proof: broker, counting workers and history, each a process of its own."""
+"""The system under test: core, counting workers and history, each in its own process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READY_S = 60.0
 
 
 class RestartedRole:
-    """A process that is started again when it ends by itself, as `headcount up` does it."""
+    """A process that is restarted when it exits unexpectedly, as by `headcount up`."""
 
     def __init__(self, name: str, role: str, folder: Path, environment: Mapping[str, str]) -> None:
         """Run `headcount run <role>` as `name`; its output is in `<folder>/<name>.log`."""
@@ -57,7 +57,7 @@ class RestartedRole:
             self.ended.append(code)
 
     async def start(self) -> None:
-        """Start it, and again whenever it ends before `stop`."""
+        """Start it; restart it whenever it exits before `stop`."""
         await self._supervised.__aenter__()
 
     def send(self, number: signal.Signals) -> None:
@@ -66,7 +66,7 @@ class RestartedRole:
             self._supervised.process.send(number)
 
     async def stop(self) -> None:
-        """End it for good; it is killed when it takes longer than STOP_S."""
+        """Stop it for good; kill it after STOP_S."""
         await self._supervised.stop()
 
     async def kill(self) -> None:
@@ -78,7 +78,7 @@ class ChaosSystem:
     """Broker, history and workers on free ports, as an async context manager."""
 
     def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
-        """Run in `folder` with the data in `data`, at first with so many workers, numbered from 1."""
+        """Run in `folder` with the data in `data` and `workers` workers, numbered from 1."""
         mqtt, ws, http, nats_port, monitor, leaf = free_ports(6)
         self.folder, self.data = folder, data
         self.settings = Settings(
@@ -95,7 +95,7 @@ class ChaosSystem:
             log_level="INFO",
         )
         self._environment = self.settings.environment()
-        self.broker = RestartedRole("broker", "core", folder, self._environment)
+        self.core = RestartedRole("core", "core", folder, self._environment)
         self.history = RestartedRole("history", "history", folder, self._environment)
         self.workers: dict[int, RestartedRole] = {}
         self._first = workers
@@ -103,7 +103,7 @@ class ChaosSystem:
     async def __aenter__(self) -> Self:
         try:
             secret_of(self.settings)
-            await self.broker.start()
+            await self.core.start()
             await self.ready()
             await self.history.start()
             for number in range(1, self._first + 1):
@@ -119,7 +119,7 @@ class ChaosSystem:
         await self._end()
 
     async def _end(self) -> None:
-        for role in (*self.workers.values(), self.history, self.broker):
+        for role in (*self.workers.values(), self.history, self.core):
             role.send(signal.SIGCONT)
             await role.stop()
 
@@ -127,27 +127,27 @@ class ChaosSystem:
         """Wait until the broker has its streams.
 
         Raises:
-            HeadcountError: it doesn't come up.
+            HeadcountError: it does not start.
         """
-        problem: Exception = TimeoutError("no answer yet")
+        problem: Exception = TimeoutError("no response yet")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 while True:
                     try:
-                        async with connected_once(self._core, "headcount prove") as connection:
+                        async with connected_once(self._endpoint, "headcount chaos test") as connection:
                             await stream_info(connection, "KV_LEASE", timeout_s=2.0)
                             return
                     except LogError as error:
                         problem = error
                         await asyncio.sleep(0.1)
-        raise HeadcountError(f"the broker doesn't come up: {problem!r}; its log is {self.broker.log}")
+        raise HeadcountError(f"the core did not start: {problem!r}; its log is {self.core.log}")
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection with all rights that comes back after every break."""
-        return connected(self._core, "headcount prove", retry_s=0.1)
+        """A connection with all rights that reconnects after every failure."""
+        return connected(self._endpoint, "headcount chaos test", retry_s=0.1)
 
     @property
-    def _core(self) -> Endpoint:
+    def _endpoint(self) -> Endpoint:
         return Endpoint((("127.0.0.1", self.settings.nats_port),), INTERNAL, secret_of(self.settings))
 
     async def join(self, number: int) -> None:
@@ -156,7 +156,7 @@ class ChaosSystem:
         await self.workers[number].start()
 
     def kill_broker(self) -> bool:
-        """Kill the NATS server itself, not the role that watches it; whether there was one."""
+        """Kill the NATS server, not the role that supervises it; return whether it was running."""
         try:
             os.kill(int((self.data / "broker.pid").read_text()), signal.SIGKILL)
         except (OSError, ValueError):
@@ -164,9 +164,5 @@ class ChaosSystem:
         return True
 
     def roles(self) -> list[RestartedRole]:
-        """Every role that has ever run."""
-        return [self.broker, self.history, *self.workers.values()]
-
-
-async def _ignore(_: Exception) -> None:
-    """The broker is killed on purpose."""
+        """All roles, including stopped ones."""
+        return [self.core, self.history, *self.workers.values()]

@@ -1,4 +1,4 @@
-"""Devices that are forgotten while they go on sending: markers in the log, as whoever erases data puts them there."""
+"""Erasure of devices that keep sending: markers in the log, as the product writes them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import append
 
-#: One each so many seconds, on average.
+#: Mean time between two erasures.
 EVERY_S = 2.0
-#: The load's devices are d0, d1 and so on; so many there are at least.
+#: The load has at least these devices, d0 to d19.
 DEVICES = 20
-#: Now and then the same marker comes twice.
+#: Share of markers that are written twice.
 TWICE_SHARE = 0.2
 ANSWER_S, RETRY_S = 2.0, 0.3
 
 
 class PlannedErasure(NamedTuple):
-    """Who is to be forgotten, and when after the load's start."""
+    """A device, and the time of its erasure after the start of the load."""
 
     at_s: float
     kind: Kind
     device: str
 
 
-def plan(seed: int, seconds: float) -> list[PlannedErasure]:
-    """Who is to be forgotten in a run, in the order of time: a pure function of the seed."""
+def plan_erasures(seed: int, seconds: float) -> list[PlannedErasure]:
+    """The erasures of a run in the order of time: a pure function of the seed."""
     rng = Random(f"forgetting {seed}")
     found: list[PlannedErasure] = []
     now_s = rng.expovariate(1 / EVERY_S)
@@ -46,10 +46,10 @@ def plan(seed: int, seconds: float) -> list[PlannedErasure]:
     return found
 
 
-async def forget_all(
+async def erase_all(
     connection: Connection, planned: Sequence[PlannedErasure], site: str, partitions: int, start_s: float
 ) -> None:
-    """Put a marker for each into the log, at its time or as soon after it as the log takes it."""
+    """Write a marker for each into the log, at its time or as soon as the log is available."""
     days = PseudonymKeys(connection)
     for one in planned:
         await asyncio.sleep(max(0.0, start_s + one.at_s - time.time()))
@@ -61,4 +61,4 @@ async def forget_all(
                 await append(connection, subject, msgspec.json.encode(marker), timeout_s=ANSWER_S)
                 break
             except LogError:
-                await asyncio.sleep(RETRY_S)  # the broker is away
+                await asyncio.sleep(RETRY_S)  # the broker is down

@@ -1,4 +1,4 @@
-"""What the system must have said, by the oracle over its log."""
+"""The expected results: those of the oracle over the log."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ I4 = NDArray[np.int32]
 
 
 class ExpectedCounts(NamedTuple):
-    """The truth of one partition at one instant."""
+    """The expected counts of one partition at one instant."""
 
     values: I4  # [Z, 2, 4]
-    first_not_in: int  # sequence of the first fix or status that came later; 0 = none
+    first_not_in: int  # sequence of the first fix or status received later; 0 = none
 
 
 class ExpectedPartition:
-    """The oracle over one partition; ask for later and later instants."""
+    """The oracle over one partition, for increasing instants."""
 
     def __init__(self, geojson: dict[str, Any], log: PartitionLog, keys: Mapping[int, bytes]) -> None:
-        """Begin before the first message; `keys` are those of the days' names, by which markers call devices."""
+        """Start before the first message; `keys` are those of the daily pseudonyms, which markers refer to."""
         self.log = log
-        self.forgotten = 0  # markers so far
+        self.erasures = 0  # markers so far
         self._keys = keys
-        self.verdicts: dict[int, tuple[LogEntry, str]] = {}  # sequence → what it said, and its verdict
+        self.verdicts: dict[int, tuple[LogEntry, str]] = {}  # sequence → entry, verdict
         self._oracle = Oracle(geojson)
         self._next = 0
 
     def advance(self, at: float) -> None:
-        """Take everything with `received <= at`, and let expire what expires until then."""
+        """Process everything with `received <= at`, and expire devices until then."""
         rows = self.log.rows
         while self._next < len(rows) and rows[self._next].received <= at:
-            self._take(rows[self._next])
+            self._process(rows[self._next])
             self._next += 1
         self._oracle.advance(at)
 
     def at(self, at: float) -> ExpectedCounts:
-        """All numbers at that instant."""
+        """All counts at that instant."""
         self.advance(at)
         counts = self._oracle.counts(at)
         values = np.array([[kinds[kind] for kind in KINDS] for kinds in counts.values()], np.int32)
@@ -60,30 +60,30 @@ class ExpectedPartition:
         """The zones in the order of the site file."""
         return self._oracle.zones
 
-    def _take(self, row: LogEntry) -> None:
+    def _process(self, row: LogEntry) -> None:
         if row.forget is not None:
-            self._forget(row, row.forget)
+            self._erase(row, row.forget)
             return
         if row.status is not None:
             self._oracle.status(row.received, row.kind, row.device, online=row.status == "online")
             return
         self.verdicts[row.seq] = (row, self._oracle.fix(row.received, row.kind, row.device, *row.fix))
 
-    def _forget(self, row: LogEntry, names: dict[int, str]) -> None:
-        self.forgotten += 1
-        meant = [
+    def _erase(self, row: LogEntry, pseudonyms: dict[int, str]) -> None:
+        self.erasures += 1
+        erased = [
             device
             for kind, device in self._oracle.devices
             if kind == row.kind
             and any(
-                day in self._keys and name_of(kind, device, self._keys[day]) == name
-                for day, name in names.items()
+                day in self._keys and pseudonym_of(kind, device, self._keys[day]) == pseudonym
+                for day, pseudonym in pseudonyms.items()
             )
         ]
-        for device in meant:
+        for device in erased:
             self._oracle.forget(row.received, row.kind, device)
 
 
-def name_of(kind: str, device: str, key: bytes) -> str:
-    """A device's name on the day whose key this is."""
+def pseudonym_of(kind: str, device: str, key: bytes) -> str:
+    """A device's pseudonym of the day with this key."""
     return hashlib.blake2b(f"{kind}.{device}".encode(), key=key, digest_size=8).hexdigest()

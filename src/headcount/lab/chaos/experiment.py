@@ -1,4 +1,4 @@
-"""A whole proof: start, load, break, settle, stop, read, compare."""
+"""A whole chaos test: start, load with faults, settle, stop, read, compare."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from headcount.errors import HeadcountError, LogError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.chaos_system import ChaosSystem
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
-from headcount.lab.chaos.erasures import forget_all, plan
+from headcount.lab.chaos.erasures import erase_all, plan_erasures
 from headcount.lab.chaos.fault_injection import AppliedFault, apply_all, old_hours
 from headcount.lab.chaos.fault_schedule import Fault, schedule
 from headcount.lab.chaos.independent_reader import (
@@ -30,46 +28,46 @@ from headcount.lab.chaos.independent_reader import (
     read_history,
     read_log,
 )
-from headcount.lab.chaos.mqtt_senders import SendCounters, overlook_breaks, send
-from headcount.lab.chaos.observer import Observations, listen
+from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
+from headcount.lab.chaos.observer import Observations, observe
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
 from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.small_disk import small_disk
-from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, load
+from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, traffic
+from headcount.lab.waiting import wait_consumed, wait_until
 from headcount.messages.topics import HISTORY_STREAM
 from headcount.messaging.connection import Connection
-from headcount.messaging.jetstream import consumer_info
 from headcount.worker.leases import TTL_S
 
 PARTITIONS = (4, 8, 16)
-#: After the load's end senders may need so long for what piled up, and the system to settle.
+#: Time that senders may take for queued messages after the load, and that the system may take to settle.
 DRAIN_S, SETTLE_S = 60.0, 60.0
-#: What was told is stored within a second; some more for a busy machine.
+#: Published results are stored within a second; the rest is for busy machines.
 STORED_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosPlan:
-    """A proof to be made."""
+    """The parameters of a chaos test."""
 
     seed: int
     seconds: float
     workers: int
-    keep: Path | None = None  # a folder that stays
+    keep: Path | None = None  # a folder that is kept
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosProgress:
-    """How far it is."""
+    """The progress of a chaos test."""
 
     text: str
     share: float  # of the whole, 0 to 1
-    fault: Fault | None = None  # has just come
+    fault: Fault | None = None  # that has just started
 
 
 @dataclass(slots=True)
 class ChaosResult:
-    """What came of it."""
+    """The result of a chaos test."""
 
     plan: ChaosPlan
     partitions: int
@@ -77,22 +75,22 @@ class ChaosResult:
     end_s: float
     faults: list[AppliedFault]
     comparison: Comparison
-    heard: Observations
+    observed: Observations
     gaps: list[Gap]
     log: list[PartitionLog]
-    owners: dict[tuple[int, int], int]  # (partition, epoch) → the worker that counted it
+    owners: dict[tuple[int, int], int]  # (partition, epoch) → worker
     sent: SendCounters
     hours_dropped: bool
-    ended: dict[str, list[int]] = field(default_factory=dict)  # role → exit codes nobody had asked for
+    ended: dict[str, list[int]] = field(default_factory=dict)  # role → unexpected exit codes
     folder: Path | None = None
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing differed and nothing that was acknowledged is lost."""
+        """Whether there is no difference and no acknowledged fix is lost."""
         return not self.comparison.different and not self.comparison.lost and self.hours_dropped
 
     def lost_after(self) -> dict[str, list[float]]:
-        """Last fault before the PUBACK of a fix that is lost → how many seconds after it that came."""
+        """Last fault before the PUBACK of a lost fix → seconds between them."""
         found: dict[str, list[float]] = {}
         for number in self.comparison.lost:
             acked_s = self.sent.acknowledged[number]
@@ -103,7 +101,7 @@ class ChaosResult:
         return found
 
     def recoveries(self) -> dict[str, list[float]]:
-        """Kind of fault → seconds until all partitions told fresh counts again, for each that happened."""
+        """Kind of fault → seconds until all partitions published fresh counts again, for each fault."""
         happened = [applied for applied in self.faults if not applied.skipped]
         found: dict[str, list[float]] = {}
         for index, applied in enumerate(happened):
@@ -113,31 +111,26 @@ class ChaosResult:
         return found
 
 
-def median(values: list[float]) -> float:
-    """The median of some seconds."""
-    return statistics.median(values)
-
-
-async def run_chaos_test(plan: ChaosPlan, tell: Callable[[ChaosProgress], None]) -> ChaosResult:
-    """Make a proof; it takes the plan's time, about 15 s to start and settle, and the comparison.
+async def run_chaos_test(plan: ChaosPlan, show: Callable[[ChaosProgress], None]) -> ChaosResult:
+    """Run a chaos test: the load, about 15 s to start and settle, and the comparison.
 
     Raises:
-        HeadcountError: the system doesn't start, or doesn't answer any more at the end.
+        HeadcountError: the system does not start, or does not respond at the end.
     """
-    asyncio.get_running_loop().set_exception_handler(overlook_breaks)
-    scene = short_hold_scenario(plan.seed)
+    asyncio.get_running_loop().set_exception_handler(ignore_disconnects)
+    scenario = short_hold_scenario(plan.seed)
     partitions = Random(f"partitions {plan.seed}").choice(PARTITIONS)
     faults = schedule(plan.seed, plan.seconds, plan.workers, TTL_S)
     floods_s = [fault.at_s for fault in faults if fault.kind == "duplicates"]
-    says = load(plan.seed, scene, plan.seconds, floods_s)
+    messages = traffic(plan.seed, scenario, plan.seconds, floods_s)
     async with _folder(plan.keep) as folder:
         data = folder / "data"
         site = folder / "site.geojson"
-        site.write_text(json.dumps(scene.geojson))
+        site.write_text(json.dumps(scenario.geojson))
         with small_disk(data) as no_disk:
-            tell(ChaosProgress("starting", 0.0))
+            show(ChaosProgress("starting", 0.0))
             async with ChaosSystem(folder, data, site, partitions, plan.workers) as system:
-                run = _ChaosRun(plan, system, scene.geojson, faults, says, tell)
+                run = _ChaosRun(plan, system, scenario.geojson, faults, messages, show)
                 return await run.run(no_disk)
 
 
@@ -152,7 +145,7 @@ async def _folder(keep: Path | None) -> AsyncIterator[Path]:
 
 
 class _ChaosRun:
-    """The stages, in their order."""
+    """The stages of a run."""
 
     def __init__(
         self,
@@ -160,123 +153,115 @@ class _ChaosRun:
         system: ChaosSystem,
         geojson: dict[str, Any],
         faults: list[Fault],
-        says: list[ScheduledMessage],
-        tell: Callable[[ChaosProgress], None],
+        messages: list[ScheduledMessage],
+        show: Callable[[ChaosProgress], None],
     ) -> None:
         self._plan = plan
         self._system = system
         self._geojson = geojson
         self._faults = faults
-        self._says = says
-        self._tell = tell
+        self._messages = messages
+        self._show_progress = show
         self._site = geojson["features"][0]["properties"]["id"]
-        self._sent = SendCounters()
+        self._counters = SendCounters()
         self._start_s = 0
-        self._whole_s = plan.seconds * 1.2 + 15
+        self._total_s = plan.seconds * 1.2 + 15
 
     async def run(self, no_disk: str) -> ChaosResult:
         async with self._system.connect() as connection:
-            heard = await listen(connection)
-            await self._wait(lambda: heard.oldest(self._partitions) > 0, "the first counts", SETTLE_S)
+            observed = await observe(connection)
+            await self._wait(lambda: observed.oldest(self._partitions) > 0, "the first counts")
             self._start_s = math.ceil(time.time())
-            applied = await self._under_fire(connection, no_disk)
-            settled_s = await self._settle(heard)
+            applied = await self._run_load(connection, no_disk)
+            settled_s = await self._settle(observed)
             end_s = time.time()
-            return await self._judge(connection, heard, applied, settled_s, end_s)
+            return await self._collect(connection, observed, applied, settled_s, end_s)
 
     @property
     def _partitions(self) -> int:
         return self._system.settings.partitions
 
-    def _say(self, text: str, share: float, fault: Fault | None = None) -> None:
-        self._tell(ChaosProgress(text, min(share, 1.0), fault))
+    def _report(self, text: str, share: float, fault: Fault | None = None) -> None:
+        self._show_progress(ChaosProgress(text, min(share, 1.0), fault))
 
-    async def _under_fire(self, connection: Connection, no_disk: str) -> list[AppliedFault]:
+    async def _run_load(self, connection: Connection, no_disk: str) -> list[AppliedFault]:
         async with asyncio.TaskGroup() as group:
-            happening = group.create_task(
+            injecting = group.create_task(
                 apply_all(
                     self._system,
                     self._faults,
                     self._start_s,
                     no_disk,
-                    lambda fault: self._say(fault.kind, self._passed(), fault),
+                    lambda fault: self._report(fault.kind, self._share(), fault),
                 ),
                 name="faults",
             )
-            showing = group.create_task(self._show(), name="show")
-            forgetting = forget_all(
+            showing = group.create_task(self._show_sent(), name="show")
+            erasing = erase_all(
                 connection,
-                plan(self._plan.seed, self._plan.seconds),
+                plan_erasures(self._plan.seed, self._plan.seconds),
                 self._site,
                 self._partitions,
                 self._start_s,
             )
             async with asyncio.timeout(self._plan.seconds + DRAIN_S):
-                await asyncio.gather(*self._senders(), forgetting)
-            await happening
+                await asyncio.gather(*self._senders(), erasing)
+            await injecting
             showing.cancel()
-        return happening.result()
+        return injecting.result()
 
     def _senders(self) -> list[Any]:
         port = self._system.settings.mqtt_port
         return [
             send(
-                [say for say in self._says if say.connection == number],
+                [message for message in self._messages if message.connection == number],
                 self._site,
                 port,
                 self._start_s,
-                self._sent,
+                self._counters,
                 number,
             )
             for number in range(CONNECTIONS)
         ]
 
-    def _passed(self) -> float:
-        return (time.time() - self._start_s) / self._whole_s
+    def _share(self) -> float:
+        return (time.time() - self._start_s) / self._total_s
 
-    async def _show(self) -> None:
+    async def _show_sent(self) -> None:
         while True:
-            self._say(f"{self._sent.messages} messages sent", self._passed())
+            self._report(f"{self._counters.messages} messages sent", self._share())
             await asyncio.sleep(0.5)
 
-    async def _settle(self, heard: Observations) -> float:
-        """Wait until all that was sent is counted and stored; the instant up to which that is so."""
-        self._say("settling", self._passed())
+    async def _settle(self, observed: Observations) -> float:
+        """Wait until all messages are counted and stored; return the instant up to which that holds."""
+        self._report("settling", self._share())
         until_s = time.time() + 0.5
-        await self._wait(
-            lambda: heard.oldest(self._partitions) > until_s, "fresh counts at the end", SETTLE_S
-        )
-        settled_s = min(heard.newest.values())
+        await self._wait(lambda: observed.oldest(self._partitions) > until_s, "fresh counts at the end")
+        settled_s = min(observed.newest.values())
         await asyncio.sleep(STORED_S)
         return settled_s
 
-    async def _wait(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition():  # noqa: ASYNC110 - others fill what we look at
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise HeadcountError(
-                f"{what}: not within {seconds:.0f} s (seed {self._plan.seed}); "
-                f"what the roles say is in {self._system.folder}"
-            ) from None
+    async def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        hint = f" (seed {self._plan.seed}); the logs are in {self._system.folder}"
+        await wait_until(condition, what, SETTLE_S, hint)
 
-    async def _judge(
+    async def _collect(
         self,
         connection: Connection,
-        heard: Observations,
+        observed: Observations,
         applied: list[AppliedFault],
         settled_s: float,
         end_s: float,
     ) -> ChaosResult:
         system = self._system
-        self._say("stopping the workers", self._passed())
+        self._report("stopping the workers", self._share())
         for worker in system.workers.values():
             await worker.stop()
-        dropped = await self._old_hours_gone(applied)
-        await self._history_is_read(connection)
+        dropped = await self._has_retention_worked(applied)
+        await wait_consumed(connection, HISTORY_STREAM, CONSUMER, SETTLE_S, acknowledged=False)
+        await asyncio.sleep(1)  # the writer writes
         await system.history.stop()
-        self._say("reading", self._passed())
+        self._report("reading", self._share())
         log = await read_log(connection.client, self._partitions)
         events = await read_events(connection.client)
         fixes, recorded = await asyncio.to_thread(read_history, system.data)
@@ -285,16 +270,16 @@ class _ChaosRun:
             await read_day_keys(connection.client),
             settled_s,
             log,
-            heard.reports,
+            observed.reports,
             events,
             fixes,
             recorded,
-            self._sent.acknowledged,
+            self._counters.acknowledged,
         )
-        before = self._passed()
-        self._say("comparing", before)
+        before = self._share()
+        self._report("comparing", before)
         comparison = await asyncio.to_thread(
-            compare, evidence, lambda share: self._say("comparing", before + share * (1 - before))
+            compare, evidence, lambda share: self._report("comparing", before + share * (1 - before))
         )
         return ChaosResult(
             self._plan,
@@ -303,52 +288,38 @@ class _ChaosRun:
             end_s,
             applied,
             comparison,
-            heard,
-            gaps(heard.reports, self._partitions, self._start_s, end_s),
+            observed,
+            gaps(observed.reports, self._partitions, self._start_s, end_s),
             log,
             _owners(system),
-            self._sent,
+            self._counters,
             dropped,
             {role.name: role.ended for role in system.roles() if role.ended},
             self._plan.keep,
         )
 
-    async def _old_hours_gone(self, applied: list[AppliedFault]) -> bool:
-        """Whether retention took what is over a day old, and nothing else.
+    async def _has_retention_worked(self, applied: list[AppliedFault]) -> bool:
+        """Whether retention has deleted data older than a day, and nothing else.
 
-        It looks once a minute, and when the writer starts: a run that was shorter starts it again.
+        It runs once a minute and when the writer starts, so a shorter test restarts the writer.
         """
-        placed = [one for one in applied if one.fault.kind == "old hours"]
-        right = True
-        for one in placed:
-            gone, kept = old_hours(self._system.data, one.from_s)
-            if any(path.exists() for path in gone):
+        injected = [one for one in applied if one.fault.kind == "old hours"]
+        correct = True
+        for one in injected:
+            expired, kept = old_hours(self._system.data, one.from_s)
+            if any(path.exists() for path in expired):
                 await self._system.history.stop()
                 await self._system.history.start()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
-                    while any(path.exists() for path in gone):  # noqa: ASYNC110
+                    while any(path.exists() for path in expired):  # noqa: ASYNC110
                         await asyncio.sleep(0.1)
-            right &= not any(path.exists() for path in gone) and all(path.exists() for path in kept)
-        return right
-
-    async def _history_is_read(self, connection: Connection) -> None:
-        """Wait until the writer of the history has fetched everything that is there for it."""
-
-        async def pending() -> int:
-            with contextlib.suppress(LogError):  # the consumer is created again after each break
-                return (await consumer_info(connection, HISTORY_STREAM, CONSUMER, timeout_s=2.0)).num_pending
-            return 1
-
-        with contextlib.suppress(TimeoutError):  # what is missing will be a difference
-            async with asyncio.timeout(SETTLE_S):
-                while await pending():  # noqa: ASYNC110
-                    await asyncio.sleep(0.2)
-        await asyncio.sleep(1)
+            correct &= not any(path.exists() for path in expired) and all(path.exists() for path in kept)
+        return correct
 
 
 def _owners(system: ChaosSystem) -> dict[tuple[int, int], int]:
-    """Which worker counted which partition under which epoch: it says so in its log."""
+    """The worker of each partition and epoch, from the workers' logs."""
     found: dict[tuple[int, int], int] = {}
     for number, role in system.workers.items():
         text = role.log.read_text(errors="replace") if role.log.exists() else ""

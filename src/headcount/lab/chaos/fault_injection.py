@@ -1,4 +1,4 @@
-"""Faults as they happen to a running system."""
+"""Injects faults into a running system."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headcount.lab.chaos.fault_schedule import Fault
 
 @dataclass(frozen=True, slots=True)
 class AppliedFault:
-    """A fault, when it came and when it was over (Unix seconds); or why it was left out."""
+    """A fault with its start and end (Unix seconds), or the reason why it was skipped."""
 
     fault: Fault
     from_s: float
@@ -27,22 +27,22 @@ class AppliedFault:
 
 
 async def apply_all(
-    system: ChaosSystem, faults: Sequence[Fault], start_s: float, no_disk: str, tell: Callable[[Fault], None]
+    system: ChaosSystem, faults: Sequence[Fault], start_s: float, no_disk: str, show: Callable[[Fault], None]
 ) -> list[AppliedFault]:
-    """Let each fault happen at its time; returns when the last one is over.
+    """Inject each fault at its time; return when the last one is over.
 
     Args:
-        system: what they happen to.
+        system: the target.
         faults: in order of time.
-        start_s: the beginning of the run, Unix seconds.
-        no_disk: why the disk can't be filled; "" where it can.
-        tell: hears of each fault as it comes.
+        start_s: start of the run, Unix seconds.
+        no_disk: why the disk can't be filled; "" if it can.
+        show: is called with each fault when it starts.
     """
     async with asyncio.TaskGroup() as group:
         tasks = []
         for fault in faults:
             await asyncio.sleep(max(0.0, start_s + fault.at_s - time.time()))
-            tell(fault)
+            show(fault)
             skipped = no_disk if fault.kind == "full disk" else ""
             tasks.append(group.create_task(_apply(system, fault, skipped), name=fault.kind))
     return [task.result() for task in tasks]
@@ -51,11 +51,11 @@ async def apply_all(
 async def _apply(system: ChaosSystem, fault: Fault, skipped: str) -> AppliedFault:
     from_s = time.time()
     if not skipped:
-        skipped = await _happen(system, fault) or ""
+        skipped = await _inject(system, fault) or ""
     return AppliedFault(fault, from_s, time.time(), skipped)
 
 
-async def _happen(system: ChaosSystem, fault: Fault) -> str | None:
+async def _inject(system: ChaosSystem, fault: Fault) -> str | None:
     match fault.kind:
         case "join":
             await system.join(fault.worker)
@@ -66,10 +66,10 @@ async def _happen(system: ChaosSystem, fault: Fault) -> str | None:
         case "pause":
             await _pause(system, fault)
         case "broker kill":
-            return None if system.kill_broker() else "the NATS server wasn't running"
+            return None if system.kill_broker() else "the NATS server was not running"
         case "core restart":
-            await system.broker.stop()
-            await system.broker.start()
+            await system.core.stop()
+            await system.core.start()
             await system.ready()
         case "history kill":
             system.history.send(signal.SIGKILL)
@@ -80,7 +80,7 @@ async def _happen(system: ChaosSystem, fault: Fault) -> str | None:
         case "old hours":
             place_old_hours(system.data, time.time())
         case "duplicates":
-            await asyncio.sleep(0)  # the load does it
+            await asyncio.sleep(0)  # the load contains them
     return None
 
 
@@ -92,15 +92,15 @@ async def _pause(system: ChaosSystem, fault: Fault) -> None:
 
 
 def old_hours(data: Path, now_s: float) -> tuple[list[Path], list[Path]]:
-    """Folders of hours that are over a day old and must go, and of hours that must stay."""
-    gone_s, kept_s = now_s - KEEP_S - 2 * HOUR_S, now_s - KEEP_S + 2 * HOUR_S
+    """Folders of hours that retention must delete, and of hours that it must keep."""
+    expired_s, kept_s = now_s - KEEP_S - 2 * HOUR_S, now_s - KEEP_S + 2 * HOUR_S
     return tuple(  # type: ignore[return-value]  # two of them
-        [folder(data) / kind / hour_name(t_s) for kind in ("fixes", "counts")] for t_s in (gone_s, kept_s)
+        [folder(data) / kind / hour_name(t_s) for kind in ("fixes", "counts")] for t_s in (expired_s, kept_s)
     )
 
 
 def place_old_hours(data: Path, now_s: float) -> None:
-    """Put hours into the history as if the system had run yesterday; what is in them is nobody's."""
+    """Create hours of the history as if the system had run yesterday; they contain no device's data."""
     for hours in old_hours(data, now_s):
         for hour in hours:
             hour.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which fault comes when: a pure function of the seed."""
+"""The faults of a run and their times: a pure function of the seed."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ Kind = Literal[
     "old hours",
     "full disk",
 ]
-#: What each fault does, in words.
-MEANING: dict[Kind, str] = {
+#: Description of each fault.
+DESCRIPTIONS: dict[Kind, str] = {
     "join": "a worker joins",
-    "leave": "a worker is told to stop (SIGTERM)",
+    "leave": "a worker is stopped (SIGTERM)",
     "kill": "a worker is killed (SIGKILL)",
-    "pause": "a worker is stopped for longer than its lease (SIGSTOP) and goes on (SIGCONT)",
+    "pause": "a worker is suspended for longer than its lease (SIGSTOP) and continues (SIGCONT)",
     "broker kill": "the NATS server is killed (SIGKILL)",
-    "core restart": "the broker role is told to stop and started again",
-    "history kill": "the writer of the history is killed (SIGKILL)",
-    "duplicates": "devices send again what they have sent already, all at once",
-    "old hours": "the history holds an hour that is over a day old, and one that isn't",
-    "full disk": "the disk of the data folder is full for some seconds",
+    "core restart": "the role core is stopped and started again",
+    "history kill": "the history writer is killed (SIGKILL)",
+    "duplicates": "devices repeat their latest messages within seconds",
+    "old hours": "the history contains an hour older than a day, and a younger one",
+    "full disk": "the disk of the data folder is full for seconds",
 }
-#: Quiet seconds at the start, and at the end for what is broken then.
+#: Time without faults at the start, and at the end for recovery.
 FIRST_S, LAST_S = 6.0, 8.0
-#: How long the last of a kind needs: no such fault begins later than so long before the end.
+#: Recovery time by kind: no such fault starts later than this before the end.
 NEEDS_S: dict[Kind, float] = {"full disk": 30.0, "broker kill": 10.0, "core restart": 10.0, "pause": 14.0}
-#: Pauses last so much longer than the lease's time to live.
+#: Pauses exceed the time to live of a lease by this.
 PAUSE_S = (0.5, 3.0)
-MOST_WORKERS = 4
-#: Short runs begin with what workers do; the rest follows as time allows.
-_BAG: tuple[Kind, ...] = (
+MAX_WORKERS = 4
+#: The faults of a round.
+_ROUND: tuple[Kind, ...] = (
     "join",
     "leave",
     "kill",
@@ -55,17 +55,17 @@ _BAG: tuple[Kind, ...] = (
 
 
 class Fault(NamedTuple):
-    """Something that happens to the system `at_s` seconds after the load's start."""
+    """A fault `at_s` seconds after the start of the load."""
 
     at_s: float
     kind: Kind
-    worker: int = 0  # which one joins, leaves, is killed or paused; 0 = none
+    worker: int = 0  # that joins, leaves, is killed or paused; 0 = none
     lasts_s: float = 0.0
 
 
-def in_words(fault: Fault) -> str:
-    """What happens, and to whom."""
-    text = MEANING[fault.kind]
+def describe(fault: Fault) -> str:
+    """The fault's description with its worker."""
+    text = DESCRIPTIONS[fault.kind]
     return text.replace("a worker", f"worker {fault.worker}", 1) if fault.worker else text
 
 
@@ -73,75 +73,75 @@ def schedule(seed: int, seconds: float, workers: int, lease_s: float) -> list[Fa
     """The faults of a run, in order of time.
 
     Args:
-        seed: the same one gives the same faults.
-        seconds: how long the load lasts.
-        workers: how many count from the start; they are numbered from 1.
-        lease_s: after so long a silence a worker has lost its partitions.
+        seed: determines the faults.
+        seconds: duration of the load.
+        workers: number of workers at the start, which are numbered from 1.
+        lease_s: time without renewal after which a worker loses its partitions.
 
     Returns:
-        Faults between FIRST_S and `seconds - LAST_S`. At least one worker is there and not paused,
-        but for 3 s at most.
+        Faults between FIRST_S and `seconds - LAST_S`. At least one worker runs and is not paused, except for up
+        to 3 s.
     """
     rng = Random(f"faults {seed}")
-    crew = _ExpectedWorkers(list(range(1, workers + 1)), workers + 1)
+    fleet = _ExpectedWorkers(list(range(1, workers + 1)), workers + 1)
     faults = [Fault(round(rng.uniform(1, 4), 1), "old hours")]
-    bag: list[Kind] = []
+    pending: list[Kind] = []
     now = FIRST_S + rng.uniform(0, 2)
     while now < seconds - LAST_S:
-        bag = bag or rng.sample(_BAG, len(_BAG))
-        fits = [kind for kind in bag if now + NEEDS_S.get(kind, LAST_S) <= seconds]
+        pending = pending or rng.sample(_ROUND, len(_ROUND))
+        fits = [kind for kind in pending if now + NEEDS_S.get(kind, LAST_S) <= seconds]
         if not fits:
             break
         kind = fits[0]
-        bag.remove(kind)
-        found = _faults(rng, kind, round(now, 1), crew, lease_s)
+        pending.remove(kind)
+        found = _faults(rng, kind, round(now, 1), fleet, lease_s)
         faults += found
         now = max(now, max((f.at_s for f in found), default=now)) + _pause_after(rng, found)
     return sorted(faults)
 
 
 class _ExpectedWorkers:
-    """Who counts, as the schedule sees it."""
+    """The workers that run at a time, as scheduled."""
 
-    def __init__(self, there: list[int], following: int) -> None:
-        self.there = there
+    def __init__(self, running: list[int], following: int) -> None:
+        self.running = running
         self.following = following
         self.paused_until_s: dict[int, float] = {}
 
-    def awake(self, at_s: float) -> list[int]:
-        return [worker for worker in self.there if self.paused_until_s.get(worker, 0.0) < at_s]
+    def active(self, at_s: float) -> list[int]:
+        return [worker for worker in self.running if self.paused_until_s.get(worker, 0.0) < at_s]
 
     def join(self) -> int:
-        self.there.append(self.following)
+        self.running.append(self.following)
         self.following += 1
-        return self.there[-1]
+        return self.running[-1]
 
 
-def _faults(rng: Random, kind: Kind, at_s: float, crew: _ExpectedWorkers, lease_s: float) -> list[Fault]:
+def _faults(rng: Random, kind: Kind, at_s: float, fleet: _ExpectedWorkers, lease_s: float) -> list[Fault]:
     if kind == "full disk":
         return [Fault(at_s, kind, lasts_s=round(rng.uniform(2, 5), 1))]
     if kind not in {"join", "leave", "kill", "pause"}:
         return [Fault(at_s, kind)]
-    if kind == "join" and len(crew.there) >= MOST_WORKERS:
+    if kind == "join" and len(fleet.running) >= MAX_WORKERS:
         kind = "leave"
     if kind == "join":
-        return [Fault(at_s, kind, crew.join())]
-    awake = crew.awake(at_s)
-    worker = rng.choice(awake or crew.there)
+        return [Fault(at_s, kind, fleet.join())]
+    active = fleet.active(at_s)
+    worker = rng.choice(active or fleet.running)
     lasts_s = 0.0
     if kind == "pause":
         lasts_s = round(lease_s + rng.uniform(*PAUSE_S), 1)
-        crew.paused_until_s[worker] = at_s + lasts_s
+        fleet.paused_until_s[worker] = at_s + lasts_s
     else:
-        crew.there.remove(worker)
+        fleet.running.remove(worker)
     faults = [Fault(at_s, kind, worker, lasts_s)]
-    if len(awake) <= 1:
-        faults.append(Fault(round(at_s + rng.uniform(0.2, 3), 1), "join", crew.join()))
+    if len(active) <= 1:
+        faults.append(Fault(round(at_s + rng.uniform(0.2, 3), 1), "join", fleet.join()))
     return faults
 
 
 def _pause_after(rng: Random, faults: Sequence[Fault]) -> float:
-    """Mostly time to recover; now and then the next fault comes while the last one is felt."""
+    """Usually time to recover; sometimes the next fault starts during the recovery."""
     if any(fault.kind == "full disk" for fault in faults):
         return 18.0
     if rng.random() < 0.25:

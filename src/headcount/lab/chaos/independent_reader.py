@@ -1,7 +1,7 @@
-"""The log and what became of it, read by other means than the product's own.
+"""Reads the log, the events and the history without the code of the product.
 
-The streams are read with nats-py, payloads are decoded with Python's own JSON, and the rows of the
-history come straight out of its Parquet files.
+Streams are read with nats-py instead of `messaging`, payloads are decoded with Python's `json` instead of
+msgspec, and the history is read from its Parquet files. So a bug of the product's readers can't hide itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from headcount.messages.topics import FIX_STREAM, KINDS
 
-#: Larger payloads of fixes are malformed, whatever is in them.
+#: Larger payloads of fixes are malformed.
 MAX_FIX_BYTES = 16_384
 FETCH = 2_000
 FETCH_S = 10.0
 
 
 class LoggedFix(NamedTuple):
-    """What a fix says; None where it is no fix."""
+    """The fields of a fix; None if it is malformed."""
 
     t: Any = None
     lat: Any = None
@@ -46,12 +46,12 @@ class LogEntry(NamedTuple):
     device: str
     status: str | None
     fix: LoggedFix
-    number: int  # as the load gave it; 0 = none
-    forget: dict[int, str] | None = None  # a marker: the device's names, by day; nothing else is said
+    number: int  # assigned by the load; 0 = none
+    forget: dict[int, str] | None = None  # of an erasure marker: day → pseudonym
 
 
 class PartitionLog(NamedTuple):
-    """The log of one partition: when its first message was received; its fixes, statuses and markers."""
+    """The log of one partition: its fixes, statuses and markers, and when the first message was received."""
 
     began: float
     rows: list[LogEntry]
@@ -59,12 +59,12 @@ class PartitionLog(NamedTuple):
 
 
 async def read_log(client: Client, partitions: int) -> list[PartitionLog]:
-    """The whole log."""
+    """Read the logs of all partitions."""
     found = []
     for number in range(partitions):
         messages = await read_stream(client, FIX_STREAM.format(partition=number))
         messages = [message for message in messages if not _is_early(message)]
-        # the clock of the machine may be set back, the log's never goes back
+        # the machine's clock may be set back; the time of the log is monotonic
         received = list(accumulate(map(_received, messages), max))
         rows = [row for row in map(_row, repeat(number), messages, received) if row is not None]
         began = received[0] if received else math.inf
@@ -73,10 +73,10 @@ async def read_log(client: Client, partitions: int) -> list[PartitionLog]:
 
 
 async def read_stream(client: Client, stream: str) -> list[Msg]:
-    """All messages that a stream holds now, in order."""
+    """Read all messages of a stream in order."""
     jetstream = client.jetstream()
     config = ConsumerConfig(
-        name=f"prove-{secrets.token_hex(4)}",
+        name=f"chaos-{secrets.token_hex(4)}",
         ack_policy=AckPolicy.NONE,
         deliver_policy=DeliverPolicy.ALL,
         mem_storage=True,
@@ -94,16 +94,16 @@ async def read_stream(client: Client, stream: str) -> list[Msg]:
 
 
 def _received(message: Msg) -> float:
-    """The sixth word from the end of `$JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<seq>.<ns>.<pending>`.
+    """The time of receipt: the eighth token of `$JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<seq>.<ns>.<pending>`.
 
-    A float64 can't hold nanoseconds since 1970: seconds and their fraction go separate ways.
+    A float64 can't hold nanoseconds since 1970, so seconds and their fraction are converted separately.
     """
     ns = int(message.reply.split(".")[7])
     return ns // 10**9 + ns % 10**9 / 1e9
 
 
 def _is_early(message: Msg) -> bool:
-    """Whether it is the first of the two that QoS 1 gives: the second, under `$MQTT.msgs.`, is counted."""
+    """Whether it is the first of the two copies of a QoS 1 message: the one under `$MQTT.msgs.` is counted."""
     qos = (message.headers or {}).get("Nmqtt-Pub", "0")
     return qos in {"1", "2"} and message.subject.startswith("fix.")
 
@@ -112,28 +112,28 @@ def _row(partition: int, message: Msg, received: float) -> LogEntry | None:
     words = message.subject.removeprefix("$MQTT.msgs.").split(".")
     seq = int(message.reply.split(".")[5])
     if len(words) == 3 and words[2] == "forget":
-        said = json.loads(message.data)
-        names = {int(day): name for day, name in said["pseudonyms"].items()}
-        return LogEntry(received, partition, seq, said["kind"], "", None, LoggedFix(), 0, names)
+        marker = json.loads(message.data)
+        pseudonyms = {int(day): pseudonym for day, pseudonym in marker["pseudonyms"].items()}
+        return LogEntry(received, partition, seq, marker["kind"], "", None, LoggedFix(), 0, pseudonyms)
     if len(words) < 5:
         return None
     kind, device = words[3], words[4]
     if len(words) == 6 and message.data in (b"online", b"offline"):
         return LogEntry(received, partition, seq, kind, device, message.data.decode(), LoggedFix(), 0)
-    fix, number = decoded(message.data)
+    fix, number = decode_fix(message.data)
     return LogEntry(received, partition, seq, kind, device, None, fix, number)
 
 
 async def read_day_keys(client: Client) -> dict[int, bytes]:
-    """The key of each day's pseudonyms, which are keyed hashes (BLAKE2b, 8 bytes) of `<kind>.<device>`."""
+    """Read the key of each day's pseudonyms, which are keyed hashes (BLAKE2b, 8 bytes) of `<kind>.<device>`."""
     return {
         int(message.subject.rpartition(".")[2]): message.data
         for message in await read_stream(client, "KV_DAYKEY")
     }
 
 
-def decoded(payload: bytes) -> tuple[LoggedFix, int]:
-    """What a payload says, by the words of rule 1; and its number, where it has one."""
+def decode_fix(payload: bytes) -> tuple[LoggedFix, int]:
+    """The fields of a payload by rule 1, and its number (0 = none)."""
     if len(payload) > MAX_FIX_BYTES:
         return LoggedFix(), 0
     try:
@@ -163,7 +163,7 @@ def _refuse(name: str) -> Any:
 
 
 class PublishedEvent(NamedTuple):
-    """An event as it was published."""
+    """A published event."""
 
     id: str
     zone: str
@@ -175,13 +175,13 @@ class PublishedEvent(NamedTuple):
 
 
 async def read_events(client: Client) -> list[PublishedEvent]:
-    """Everything in the stream of events."""
+    """Read the stream of events."""
     bodies = [json.loads(message.data) for message in await read_stream(client, "EVENT")]
     return [PublishedEvent(*(body[name] for name in PublishedEvent._fields)) for body in bodies]
 
 
 class ParquetFix(NamedTuple):
-    """A fix in the history."""
+    """A row of fixes in the history."""
 
     partition: int
     seq: int
@@ -204,7 +204,7 @@ class ParquetCounts(NamedTuple):
 
 
 def read_history(data: Path) -> tuple[list[ParquetFix], list[ParquetCounts]]:
-    """All rows of the history's segments."""
+    """Read all segments of the history."""
     fixes = [
         ParquetFix(
             r["partition"],

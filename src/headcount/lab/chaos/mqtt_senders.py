@@ -1,4 +1,4 @@
-"""Devices as MQTT clients: they send what the load says, and remember what was acknowledged."""
+"""MQTT clients that send the messages of the load and record the acknowledged ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import aiomqtt
 from headcount.lab.chaos.traffic import ScheduledMessage
 from headcount.messages.topics import FIX_TOPIC, STATUS_TOPIC
 
-# the broker is killed on purpose: what the MQTT library says about that is of no interest
-_unheard = logging.getLogger(__name__)
-_unheard.setLevel(logging.CRITICAL)
+# the broker is killed on purpose: messages of the MQTT library about that are not shown
+_silent = logging.getLogger(__name__)
+_silent.setLevel(logging.CRITICAL)
 
 ACK_S = 5.0
 RETRY_S = 0.2
@@ -25,71 +25,71 @@ RETRY_S = 0.2
 
 @dataclass(slots=True)
 class SendCounters:
-    """What all senders have done so far."""
+    """The counters of all senders."""
 
     messages: int = 0
-    dropped: int = 0  # QoS 0 that couldn't be sent: the broker was away
-    again: int = 0  # QoS 1 sent once more, since no acknowledgement came
-    broken: int = 0  # connections
-    acknowledged: dict[int, float] = field(default_factory=dict)  # number of a fix → when, Unix seconds
+    dropped: int = 0  # QoS 0 messages that could not be sent
+    resent: int = 0  # QoS 1 messages that were not acknowledged
+    disconnects: int = 0
+    acknowledged: dict[int, float] = field(default_factory=dict)  # number of a fix → Unix seconds
 
 
 async def send(
-    says: Sequence[ScheduledMessage],
+    messages: Sequence[ScheduledMessage],
     site: str,
     port: int,
     start_s: int,
-    sent: SendCounters,
+    counters: SendCounters,
     connection: int = 0,
 ) -> None:
-    """Send one connection's messages in order, each at its time or as soon after it as possible.
+    """Send the messages of a connection in order, each at its time or as soon as possible.
 
-    A QoS 1 message is sent until it is acknowledged; a QoS 0 one once.
+    A QoS 1 message is sent until it is acknowledged; a QoS 0 message once.
     """
-    waiting = list(reversed(says))
+    waiting = list(reversed(messages))
     while waiting:
         try:
             async with aiomqtt.Client(
                 "127.0.0.1",
                 port,
-                identifier=f"prove-{connection}",
+                identifier=f"chaos-{connection}",
                 timeout=ACK_S,
-                logger=_unheard,
+                logger=_silent,
                 socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             ) as client:
-                await _send_all(client, waiting, site, start_s, sent)
+                await _send_all(client, waiting, site, start_s, counters)
         except (aiomqtt.MqttError, OSError):
-            sent.broken += 1
+            counters.disconnects += 1
             if waiting and waiting[-1].qos:
-                sent.again += 1
+                counters.resent += 1
             await asyncio.sleep(RETRY_S)
 
 
-def overlook_breaks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """For the event loop: aiomqtt leaves futures behind when a connection breaks while it is made."""
+def ignore_disconnects(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception handler for the loop: aiomqtt abandons futures when a connection fails while it is opened."""
     if not isinstance(context.get("exception"), aiomqtt.MqttError):
         loop.default_exception_handler(context)
 
 
 async def _send_all(
-    client: aiomqtt.Client, waiting: list[ScheduledMessage], site: str, start_s: int, sent: SendCounters
+    client: aiomqtt.Client, waiting: list[ScheduledMessage], site: str, start_s: int, counters: SendCounters
 ) -> None:
     while waiting:
-        say = waiting[-1]
-        wait_s = start_s + say.at_s - time.time()
+        message = waiting[-1]
+        wait_s = start_s + message.at_s - time.time()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        topic = (FIX_TOPIC if say.status is None else STATUS_TOPIC).format(
-            site=site, kind=say.kind, device=say.device
+        topic = (FIX_TOPIC if message.status is None else STATUS_TOPIC).format(
+            site=site, kind=message.kind, device=message.device
         )
         try:
-            await client.publish(topic, say.payload(start_s), qos=say.qos)
+            await client.publish(topic, message.payload(start_s), qos=message.qos)
         except (aiomqtt.MqttError, OSError):
-            if not say.qos:
-                sent.dropped += 1
+            if not message.qos:
+                counters.dropped += 1
                 waiting.pop()
             raise
         waiting.pop()
-        sent.messages += 1
-        if say.qos and say.number:
-            sent.acknowledged.setdefault(say.number, time.time())
+        counters.messages += 1
+        if message.qos and message.number:
+            counters.acknowledged.setdefault(message.number, time.time())

@@ -1,4 +1,4 @@
-"""The counts that the system tells while it runs, of all epochs."""
+"""Records the counts that the system publishes, of all epochs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from headcount.messaging.connection import Connection, Message
 
 @dataclass(frozen=True, slots=True)
 class ObservedCounts:
-    """Counts of one partition at one instant, and when we heard of them (Unix seconds)."""
+    """Counts of one partition at one instant, and when they were received (Unix seconds)."""
 
-    heard_s: float
+    received_s: float
     partition: int
     epoch: int
     seq: int
@@ -25,28 +25,32 @@ class ObservedCounts:
 
 @dataclass(slots=True)
 class Observations:
-    """Counts in the order in which it came."""
+    """Counts in the order of receipt."""
 
     reports: list[ObservedCounts] = field(default_factory=list)
-    #: partition → the newest instant that was told, Unix seconds
+    #: partition → its newest instant, Unix seconds
     newest: dict[int, float] = field(default_factory=dict)
 
+    def add(self, counts: PartitionCounts) -> None:
+        """Record counts that were received now."""
+        partition, at = counts.partition, counts.at
+        self.reports.append(
+            ObservedCounts(time.time(), partition, counts.epoch, counts.seq, at, counts.values)
+        )
+        self.newest[partition] = max(at, self.newest.get(partition, 0.0))
+
     def oldest(self, partitions: int) -> float:
-        """Up to here all partitions have told their counts."""
+        """The instant up to which all partitions have published their counts."""
         return min((self.newest.get(number, 0.0) for number in range(partitions)), default=0.0)
 
 
-async def listen(connection: Connection) -> Observations:
-    """Listen from now on, for as long as the connection is open; what is said while it is cut off is missed."""
-    heard = Observations()
+async def observe(connection: Connection) -> Observations:
+    """Record all counts until the connection is closed; those published while it is lost are missed."""
+    observed = Observations()
 
     async def counts(message: Message) -> None:
-        told = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        heard.reports.append(
-            ObservedCounts(time.time(), told.partition, told.epoch, told.seq, told.at, told.values)
-        )
-        heard.newest[told.partition] = max(told.at, heard.newest.get(told.partition, 0.0))
+        observed.add(msgspec.msgpack.decode(message.data, type=PartitionCounts))
 
     await connection.subscribe("count.*", counts)
     await connection.flush()
-    return heard
+    return observed

@@ -1,21 +1,21 @@
-"""The counting rules as a brute-force program: what the engine is compared with.
+"""The counting rules as a brute-force program, which the engine is compared with.
 
-Written straight from the rules, and never importing headcount: one device, one fix, one zone at a
-time, with nothing cached but the projected site and how a device's accuracy circle lies in it. Where
-code and rules disagree, one is a bug.
+It is written from the rules and doesn't import the product: one device, one fix, one zone at a time. It caches
+only the projected site and the position of a device's accuracy circle. If code and rules disagree, one of them
+has a bug.
 
-What the rules leave open is decided so:
+Decisions where the rules are silent:
 
-- A device is a pair (kind, id), and no rule mentions another device: its silence is judged when
-  its own rows arrive, by their own `received`, and whenever somebody looks.
-- An accuracy that is missing, not a number, zero or negative is unknown, and counts as 0.
-- `late` goes by the site's hold of the kind, not by a zone's.
-- Whatever a fix outside the site ends, it ends for the reason `outside`.
+- A device is a pair (kind, id), and devices are independent: each expires when its own rows arrive, by their
+  `received`, and when counts are computed.
+- An accuracy that is missing, not a number, zero or negative is unknown and counts as 0.
+- `late` follows the site's hold of the kind, not a zone's.
+- Memberships that a fix outside the site ends have the reason `outside`.
 - "The last fix" of `low` and `stale` is the last used one: an inaccurate fix keeps a device fresh.
-- `offline_grace_s` counts from the newest offline; a used fix or an online calls it off.
-- A device in no zone whose last used fix is more than a day old is forgotten, as if never heard of.
-- An event is told under the device's name of the day on which its last used fix was received; the fix
-  that leads to the event is one.
+- `offline_grace_s` starts at the newest offline; a used fix or an online cancels it.
+- A device in no zone whose last used fix is more than a day old is forgotten.
+- An event has the device's pseudonym of the day on which its last used fix was received, including the fix that
+  causes the event.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class OracleEvent(NamedTuple):
     device: str
     t: float
     reason: str
-    day: int = -1  # of whose names the device is told by; since 1970
+    day: int = -1  # of the pseudonym, days since 1970
 
 
 #: count, low, high, stale
@@ -52,7 +52,7 @@ OracleCount = tuple[int, int, int, int]
 
 
 class Position(NamedTuple):
-    """A position in metres, for quick looks at bounding boxes and as a geometry."""
+    """A position in metres, as numbers and as a geometry."""
 
     x: float
     y: float
@@ -69,7 +69,7 @@ class OracleZone:
     box: tuple[float, float, float, float]  # around the area, 1 m wider on every side
 
     def is_near(self, p: Position, reach: float) -> bool:
-        """Whether p is so near that it may be within reach; only saves the exact look far away."""
+        """Whether p may be within reach, by the bounding box."""
         x0, y0, x1, y1 = self.box
         return x0 - reach <= p.x <= x1 + reach and y0 - reach <= p.y <= y1 + reach
 
@@ -78,13 +78,13 @@ class OracleZone:
         return self.is_near(p, 0) and bool(self.area.covers(p.point))
 
     def is_within(self, reach: float, p: Position) -> bool:
-        """Whether the zone is at most that many metres away from p."""
+        """Whether p is at most `reach` metres from the zone."""
         return self.is_near(p, reach) and bool(self.area.distance(p.point) <= reach)
 
 
 @dataclass
 class OracleDevice:
-    """What is remembered of a device: the last used fix, the last used position, where it is."""
+    """The state of a device: last used fix, last used position, memberships."""
 
     last_t: float | None = None
     used: float = math.nan  # when the last used fix was received
@@ -93,12 +93,12 @@ class OracleDevice:
     position_acc: float = 0.0
     implausible: int = 0  # in a row
     zones: set[str] = field(default_factory=set)
-    offline: float | None = None  # when the offline was received that nothing has called off
-    circle: tuple[set[str], set[str]] | None = None  # zones that hold all of it; others that it touches
+    offline: float | None = None  # time of receipt of an offline that is not cancelled
+    circle: tuple[set[str], set[str]] | None = None  # zones that contain it; others that it touches
 
 
 def per_kind(value: Any, default: dict[str, float]) -> dict[str, float]:
-    """A setting per kind: an object that may leave kinds out, or one number for both."""
+    """A setting per kind: an object in which kinds may be missing, or one number for both."""
     if value is None:
         return default
     if isinstance(value, dict):
@@ -112,10 +112,10 @@ def is_number(value: object) -> bool:
 
 
 class Oracle:
-    """Who is where, by the rules, one row after the other."""
+    """Memberships by the rules, row after row."""
 
     def __init__(self, geojson: dict[str, Any]) -> None:
-        """Take a site file as it was read: a FeatureCollection with one feature of the role `site`."""
+        """Use a decoded site file: a FeatureCollection with one feature of the role `site`."""
         boundary = next(f for f in geojson["features"] if f["properties"]["role"] == "site")
         rules = boundary["properties"]
         self.hold_s = per_kind(rules.get("hold_s"), {"person": 900.0, "vehicle": 300.0})
@@ -151,7 +151,7 @@ class Oracle:
     def fix(
         self, received: float, kind: str, device: str, t: Any, lat: Any, lon: Any, acc: Any = None
     ) -> str:
-        """Take a fix received then; give its verdict (rule 1)."""
+        """Process a fix; return its verdict (rule 1)."""
         key = (kind, device)
         d = self._device(key, received)
         acc = acc if isinstance(acc, int | float) and acc > 0 else 0.0
@@ -179,15 +179,15 @@ class Oracle:
                 return "implausible"
         d.last_t, d.used, d.offline = t, received, None
         d.position, d.position_t, d.position_acc, d.implausible = p, t, acc, 0
-        zones = {name for name in self.zones if self._holds(name, p, name in d.zones)}
+        zones = {name for name in self.zones if self._is_member(name, p, name in d.zones)}
         if "site" not in zones:
             self._move(key, set(), t, "outside")
             return "outside"
         self._move(key, zones, t, "moved")
         return "accepted"
 
-    def _holds(self, name: str, p: Position, member: bool) -> bool:
-        """Rule 2: whether a device at p, a member until now or not, is one from now on."""
+    def _is_member(self, name: str, p: Position, member: bool) -> bool:
+        """Rule 2: whether a device at p is a member from now on."""
         zone = self.zones[name]
         return zone.is_within(zone.leave_margin_m, p) if member else zone.covers(p)
 
@@ -200,11 +200,11 @@ class Oracle:
         d.zones, d.circle = zones, None
 
     def status(self, received: float, kind: str, device: str, online: bool) -> None:
-        """Take a status message received then."""
+        """Process a status message."""
         self._device((kind, device), received).offline = None if online else received
 
     def forget(self, received: float, kind: str, device: str) -> None:
-        """Take a marker received then: the device leaves all its zones and is as if never heard of."""
+        """Process an erasure marker: the device leaves all its zones and is forgotten."""
         key = (kind, device)
         if key in self.devices:
             self._expire(key, received)
@@ -212,7 +212,7 @@ class Oracle:
             del self.devices[key]
 
     def _device(self, key: tuple[str, str], now: float) -> OracleDevice:
-        """The device as it is now, after whatever expired before."""
+        """The device's state now, after expiry."""
         d = self.devices.setdefault(key, OracleDevice())
         self._expire(key, now)
         if not d.zones and d.last_t is not None and d.last_t < now - FORGET_S:
@@ -231,12 +231,12 @@ class Oracle:
             self._move(key, set(), deadline, "silent")
 
     def advance(self, now: float) -> None:
-        """Let everything expire that is silent for too long now."""
+        """Expire all devices whose deadline has passed."""
         for key in self.devices:
             self._expire(key, now)
 
     def counts(self, now: float) -> dict[str, dict[str, OracleCount]]:
-        """All numbers of all zones now (rule 4)."""
+        """All counts of all zones now (rule 4)."""
         self.advance(now)
         found = {name: {kind: [0, 0, 0, 0] for kind in KINDS} for name in self.zones}
         for (kind, _), d in self.devices.items():
@@ -259,7 +259,7 @@ class Oracle:
         }
 
     def _circle(self, d: OracleDevice, p: Position) -> tuple[set[str], set[str]]:
-        """The zones of the device that hold its whole accuracy circle, and the others that it touches."""
+        """The device's zones that contain its whole accuracy circle, and the others that it touches."""
         whole, touched = set(), set()
         for name, zone in self.zones.items():
             if name in d.zones:
@@ -270,7 +270,7 @@ class Oracle:
         return whole, touched
 
     def sizes(self) -> dict[str, dict[str, int]]:
-        """How many members each zone has of each kind, as of the last `advance`."""
+        """Number of members of each zone and kind, as of the last `advance`."""
         members = {name: dict.fromkeys(KINDS, 0) for name in self.zones}
         for (kind, _), d in self.devices.items():
             for name in d.zones:
@@ -279,7 +279,7 @@ class Oracle:
 
 
 class TraceRow(NamedTuple):
-    """A row of a recording; one without `received` was received at `t`."""
+    """A row of a recording; without `received`, it was received at `t`."""
 
     t: float
     device: str
@@ -295,10 +295,10 @@ def replay(
 ) -> Iterator[tuple[float, dict[str, dict[str, int]]]]:
     """The instants and counts of `headcount replay`, by its definition.
 
-    At each multiple of `every`, from the first received on, every row with `received <= at` counts,
-    in the order of the file; up to the tick at which all rows are in and nobody is left, at most one
-    tick after the first one that has all rows. A row that stands before rows counted already makes
-    its device's history new, which is then worked through from scratch.
+    At each multiple of `every`, starting at the first received row, all rows with `received <= at` count, in the
+    order of the file. The last tick is the one at which all rows are included and no device is present, at most
+    one tick after the first one that includes all rows. If a row precedes rows that are already included, the
+    rows of its device are processed again from the start.
     """
     received = [row.t if row.received is None else row.received for row in rows]
     waiting = sorted(range(len(rows)), key=lambda i: (received[i], i), reverse=True)

@@ -1,4 +1,4 @@
-"""How long some partition told nothing fresh, and what each fault cost. Pure."""
+"""Gaps in which a partition publishes no fresh counts, and the recovery time after each fault. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from headcount.lab.chaos.fault_schedule import Fault
 from headcount.lab.chaos.observer import ObservedCounts
 
-#: A count that is older than this when we hear it isn't fresh.
+#: Counts older than this when received aren't fresh.
 FRESH_S = 1.0
-#: A partition that tells nothing fresh for longer than this has a gap.
+#: Time without fresh counts after which a partition has a gap.
 GAP_S = 1.0
-#: A gap that begins so long after a fault, or a little before it, is the fault's.
+#: A gap is attributed to a fault if it starts within this time after the fault, or slightly before it.
 WITHIN_S = 6.0
-#: The newest count before a kill was told so long before it, at most.
+#: Maximum time between the newest count before a kill and the kill.
 BEFORE_S = 0.3
 
 
 class Gap(NamedTuple):
-    """A partition told nothing fresh from then to then (Unix seconds)."""
+    """A time in which a partition publishes no fresh counts (Unix seconds)."""
 
     partition: int
     from_s: float
@@ -28,25 +28,25 @@ class Gap(NamedTuple):
 
 
 def gaps(reports: Iterable[ObservedCounts], partitions: int, from_s: float, to_s: float) -> list[Gap]:
-    """All gaps of all partitions between two moments."""
-    heard: list[list[float]] = [[from_s] for _ in range(partitions)]
+    """All gaps of all partitions between two times."""
+    received: list[list[float]] = [[from_s] for _ in range(partitions)]
     for report in reports:
-        if report.heard_s - report.at <= FRESH_S and from_s <= report.heard_s <= to_s:
-            heard[report.partition].append(report.heard_s)
+        if report.received_s - report.at <= FRESH_S and from_s <= report.received_s <= to_s:
+            received[report.partition].append(report.received_s)
     found = []
-    for number, moments in enumerate(heard):
+    for number, moments in enumerate(received):
         moments.append(to_s)
         found += [Gap(number, a, b) for a, b in itertools.pairwise(moments) if b - a > GAP_S]
     return sorted(found, key=lambda gap: gap.from_s)
 
 
 def recovery_s(fault: Fault, applied_s: float, next_s: float, found: Sequence[Gap]) -> float:
-    """How long after a fault all partitions told fresh counts again; 0 where none ever stopped.
+    """The time from a fault until all partitions publish fresh counts again; 0 if none stopped.
 
     Args:
-        fault: what happened.
-        applied_s: when.
-        next_s: when the next fault came: what begins after it isn't ours.
+        fault: the fault.
+        applied_s: its time.
+        next_s: time of the next fault, to which later gaps are attributed.
         found: all gaps.
     """
     until_s = min(next_s - BEFORE_S, applied_s + WITHIN_S + fault.lasts_s)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 
 from headcount.lab.chaos.experiment import ChaosResult
-from headcount.lab.chaos.fault_schedule import in_words
+from headcount.lab.chaos.fault_schedule import describe
 from headcount.lab.chaos.recovery import recovery_s
-from headcount.lab.chaos.timeline import ages, bars, received
+from headcount.lab.chaos.timeline import max_ages, ownership_spans, received_per_second
 from headcount.lab.plots import COLOURS, GREY, RED, as_svg, figure, legend
 
 PANEL_IN, ROW_IN = 1.2, 0.22
@@ -61,14 +61,18 @@ program that follows the counting rules.</p>
 def plot_result(result: ChaosResult) -> str:
     """Load, lag and owners of partitions over time, with the faults, as SVG."""
     seconds = max(1, math.ceil(result.end_s - result.start_s))
-    owners = bars(result.heard.reports, result.owners, result.start_s)
+    owners = ownership_spans(result.observed.reports, result.owners, result.start_s)
     with figure([PANEL_IN, PANEL_IN, result.partitions * ROW_IN]) as (drawn, (load, lag, owned)):
         for panel, title, values in (
-            (load, "load: messages received per second", received(result.log, result.start_s, seconds)),
+            (
+                load,
+                "load: messages received per second",
+                received_per_second(result.log, result.start_s, seconds),
+            ),
             (
                 lag,
                 "lag: seconds since the newest count of the slowest partition",
-                ages(result.heard.reports, result.partitions, result.start_s, seconds),
+                max_ages(result.observed.reports, result.partitions, result.start_s, seconds),
             ),
         ):
             panel.set_title(title, pad=16 if panel is load else None)  # below it: the numbers of the faults
@@ -125,7 +129,7 @@ def _faults_table(result: ChaosResult) -> str:
             after = [other.from_s for other in happened if other.from_s > one.from_s]
             cost_s = recovery_s(one.fault, one.from_s, min(after, default=math.inf), result.gaps)
             cost = f"{cost_s:.1f} s" if cost_s else "none"
-        rows.append((str(number), f"{one.from_s - result.start_s:.1f} s", in_words(one.fault), cost))
+        rows.append((str(number), f"{one.from_s - result.start_s:.1f} s", describe(one.fault), cost))
     head = ("", "at", "fault", "recovery")
     return _table("Faults, and the time until all partitions published fresh counts again", head, rows)
 

@@ -1,7 +1,7 @@
-"""Random campuses: stars, rectangles, nested, holed, tiny and scattered zones, as site files.
+"""Random site files with star-shaped, rectangular, nested, holed, tiny and scattered zones.
 
-Everything is drawn from the `Random` that is handed in: a plain one from a seed for large cases,
-hypothesis' own for small ones, which it can then make smaller still.
+All choices come from the given `Random`: a seeded one for large cases, that of hypothesis for small ones, which
+hypothesis can shrink.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ XY = tuple[float, float]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A site file, and the positions worth a visit: vertices, points of edges, beside them."""
+    """A site file, and its critical positions: vertices, points on edges and close to them."""
 
     geojson: dict[str, Any]
     centre: XY  # lat, lon in degrees
     radius_m: float
-    spots: list[XY]  # lat, lon in degrees, exactly as in the file where they are vertices
-    waits_s: list[float]  # the holds, freshness and grace that somebody could wait for
+    spots: list[XY]  # lat, lon in degrees; vertices exactly as in the file
+    waits_s: list[float]  # holds, freshness and grace: waiting times that change counts
 
     def degrees(self, x_m: float, y_m: float) -> XY:
-        """Latitude and longitude of a place so far east and north of the centre."""
+        """Latitude and longitude of a position east and north of the centre."""
         return degrees(self.centre, x_m, y_m)
 
 
 def degrees(centre: XY, x_m: float, y_m: float) -> XY:
-    """Latitude and longitude of a place so far east and north of the centre."""
+    """Latitude and longitude of a position east and north of the centre."""
     lat, lon = centre
     east = math.degrees(x_m / EARTH_RADIUS_M / math.cos(math.radians(lat)))
     return lat + math.degrees(y_m / EARTH_RADIUS_M), lon + east
 
 
-def random_scenario(rng: Random, most_zones: int = 12) -> Scenario:
-    """A campus of about half a kilometre with up to so many zones beside its boundary."""
+def random_scenario(rng: Random, max_zones: int = 12) -> Scenario:
+    """A site of up to a kilometre with at most `max_zones` zones."""
     centre = rng.choice(CENTRES)
-    places = rng.choice((None, 7))  # decimal places of the file: as drawn, or as a map has them
+    places = rng.choice((None, 7))  # decimal places of the file: all, or as on a map
     radius = rng.choice((60.0, 250.0, 500.0))
     boundary = _boundary(rng, radius)
     areas: list[Polygon | MultiPolygon] = []
-    for _ in range(rng.randint(0, most_zones)):
+    for _ in range(rng.randint(0, max_zones)):
         area = _zone(rng, areas, radius)
         if area.intersects(boundary) and not area.touches(boundary):
             areas.append(area)

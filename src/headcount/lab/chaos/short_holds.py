@@ -1,4 +1,4 @@
-"""The random campus of a proof: one on which people fall silent within seconds."""
+"""The random site of a chaos test, with holds of seconds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from headcount.counting.site_file import parse_site
 from headcount.errors import SiteError
 from headcount.lab.chaos.scenarios import Scenario, random_scenario
 
-MOST_ZONES = 10
-#: What a site may say, in seconds, metres and metres a second; drawn for each run.
+MAX_ZONES = 10
+#: Choices for the rules of a site, in seconds, metres and metres per second.
 RULES = {
     "hold_s": ({"person": 12, "vehicle": 8}, {"person": 8, "vehicle": 20}, 10, 15.5),
     "leave_margin_m": (0, 5, 15, 40),
@@ -24,13 +24,13 @@ ZONE_HOLDS = ({"vehicle": 43_200}, {"person": 6}, {"person": 25, "vehicle": 4}, 
 
 
 def short_hold_scenario(seed: int) -> Scenario:
-    """The same campus for the same seed; `scene` has stars, nested, holed, tiny and scattered zones."""
+    """A scenario from a seed, see `random_scenario`, whose holds are short."""
     rng = Random(f"campus {seed}")
     while True:
-        found = _with_short_holds(rng, random_scenario(rng, MOST_ZONES))
+        found = _with_short_holds(rng, random_scenario(rng, MAX_ZONES))
         try:
             parse_site(found.geojson, "campus")
-        except SiteError:  # a zone of the drawing may end up outside the boundary
+        except SiteError:  # a random zone may be outside the boundary
             continue
         return found
 

@@ -1,4 +1,4 @@
-"""A small disk under the data folder, so that it can be full: a tmpfs, where we may mount one."""
+"""A small disk for the data folder, so that it can fill up: a tmpfs, if it may be mounted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FILLER = "filler"
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size_bytes: int = SIZE_BYTES) -> Iterator[str]:
-    """Mount a small disk at `folder` (which is made) for as long as the block lasts.
+    """Mount a small disk at `folder`, which is created, while the block runs.
 
     Yields:
-        Why there is none: "" where there is one.
+        Why there is none; "" if there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     reason = _mount(folder, size_bytes)
@@ -34,16 +34,16 @@ def small_disk(folder: Path, size_bytes: int = SIZE_BYTES) -> Iterator[str]:
 def _mount(folder: Path, size_bytes: int) -> str:
     mount = shutil.which("mount")
     if sys.platform != "linux" or mount is None:
-        return "no mount program of Linux here"
+        return "no mount program of Linux"
     if os.geteuid() != 0:
-        return "only root may mount a small disk"
-    answer = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={size_bytes}", "headcount-prove", folder],
+        return "only root may mount a disk"
+    mounted = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={size_bytes}", "headcount-chaos", folder],
         capture_output=True,
         text=True,
         check=False,
     )
-    return "" if answer.returncode == 0 else f"mount refuses: {answer.stderr.strip()}"
+    return "" if mounted.returncode == 0 else f"mount failed: {mounted.stderr.strip()}"
 
 
 def _unmount(folder: Path) -> None:
@@ -53,7 +53,7 @@ def _unmount(folder: Path) -> None:
 
 
 def fill(folder: Path) -> int:
-    """Take all that is free; how many bytes that was."""
+    """Fill the disk; return the number of bytes."""
     descriptor = os.open(folder / FILLER, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         free = shutil.disk_usage(folder).free
@@ -72,5 +72,5 @@ def fill(folder: Path) -> int:
 
 
 def release(folder: Path) -> None:
-    """Give it back."""
+    """Free the space again."""
     (folder / FILLER).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A run over time, as the picture shows it. Pure."""
+"""A run over time, as the report shows it. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headcount.lab.chaos.recovery import GAP_S
 
 
 class OwnershipSpan(NamedTuple):
-    """A worker told a partition's counts from then to then (seconds since the start)."""
+    """A time in which a worker publishes a partition's counts (seconds since the start)."""
 
     partition: int
     worker: int  # 0 = unknown
@@ -20,20 +20,20 @@ class OwnershipSpan(NamedTuple):
     to_s: float
 
 
-def bars(
+def ownership_spans(
     reports: Iterable[ObservedCounts], owners: Mapping[tuple[int, int], int], start_s: float
 ) -> list[OwnershipSpan]:
-    """Who told which partition's counts when.
+    """The times in which each worker publishes each partition's counts.
 
     Args:
-        reports: in the order in which they were heard.
+        reports: in the order of receipt.
         owners: (partition, epoch) → worker.
-        start_s: where time begins, Unix seconds.
+        start_s: time zero, Unix seconds.
     """
     found: list[OwnershipSpan] = []
     current: dict[int, OwnershipSpan] = {}
     for report in reports:
-        at_s = report.heard_s - start_s
+        at_s = report.received_s - start_s
         worker = owners.get((report.partition, report.epoch), 0)
         bar = current.get(report.partition)
         if bar is None or bar.worker != worker or at_s - bar.to_s > GAP_S:
@@ -43,8 +43,8 @@ def bars(
     return [bar for bar in (*found, *current.values()) if bar.to_s > 0]
 
 
-def received(log: Sequence[PartitionLog], start_s: float, seconds: int) -> list[int]:
-    """Fixes and statuses that the log received in each second."""
+def received_per_second(log: Sequence[PartitionLog], start_s: float, seconds: int) -> list[int]:
+    """Number of fixes and statuses that the log received in each second."""
     found = [0] * seconds
     for partition in log:
         for row in partition.rows:
@@ -54,20 +54,20 @@ def received(log: Sequence[PartitionLog], start_s: float, seconds: int) -> list[
     return found
 
 
-def ages(reports: Iterable[ObservedCounts], partitions: int, start_s: float, seconds: int) -> list[float]:
-    """How old, at most within each second, the newest count of the partition that lagged most was."""
-    moments: list[list[tuple[float, float]]] = [[] for _ in range(partitions)]
+def max_ages(reports: Iterable[ObservedCounts], partitions: int, start_s: float, seconds: int) -> list[float]:
+    """The maximum age of the newest count within each second, over all partitions."""
+    published: list[list[tuple[float, float]]] = [[] for _ in range(partitions)]
     for report in reports:
-        moments[report.partition].append((report.heard_s - start_s, report.at - start_s))
+        published[report.partition].append((report.received_s - start_s, report.at - start_s))
     found = [0.0] * seconds
-    for told in moments:
+    for counts in published:
         newest, position = -math.inf, 0
         for second in range(seconds):
-            oldest_in_it = -math.inf
-            while position < len(told) and told[position][0] < second + 1:
-                oldest_in_it = max(oldest_in_it, told[position][0] - newest)
-                newest = max(newest, told[position][1])
+            max_age_s = -math.inf
+            while position < len(counts) and counts[position][0] < second + 1:
+                max_age_s = max(max_age_s, counts[position][0] - newest)
+                newest = max(newest, counts[position][1])
                 position += 1
-            age_s = max(oldest_in_it, second + 1 - newest)
+            age_s = max(max_age_s, second + 1 - newest)
             found[second] = max(found[second], age_s if math.isfinite(age_s) else 0.0)
     return found
