@@ -28,7 +28,7 @@ from headcount.proxy.haproxy_config import ProxyConfig, ProxyLimits
 from headcount.proxy.haproxy_program import Program, find_program
 from headcount.proxy.runtime_api import Runtime
 from headcount.runtime.ports import free_ports
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 
 def haproxy() -> Program:

@@ -21,7 +21,7 @@ from headcount.proxy.haproxy_config import SOCKET_FILE
 from headcount.proxy.haproxy_process import Haproxy
 from headcount.proxy.haproxy_program import find_program
 from headcount.tls.certificates import ensure_server_certificate
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 from nats_fixture import open_broker
 from proxy_fixture import Bench, connect_packet, haproxy, scaled, states, stepping_until, until
 

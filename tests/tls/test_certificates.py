@@ -1,4 +1,4 @@
-"""Certificates: what is made, what is refused and why, when it is renewed, and the small CA."""
+"""Certificates: creation, checks and renewal, and the certificate authority."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from headcount.tls.certificates import (
     refresh,
 )
 from headcount.tls.contexts import pinned_context, server_context
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 DEVICE = "abcdefghij234567abcd"
 NAMES = ["campus.example.org", "localhost", "127.0.0.1", "::1"]
 
 
-def test_what_is_made_for_the_first_start(tmp_path: Path) -> None:
-    """It is P-256, for a year, for the names given, as a server only, and for its owner's eyes only."""
+def test_our_server_certificate(tmp_path: Path) -> None:
+    """Our certificate is P-256, valid for a year, for the given names, for servers only, and readable by its owner only."""
     certificate, key = ensure_server_certificate(tmp_path / "tls", NAMES)
     made = first_certificate(certificate)
     public = made.public_key()
@@ -60,8 +60,8 @@ def test_what_is_made_for_the_first_start(tmp_path: Path) -> None:
     check_pair(certificate, key)
 
 
-def test_it_is_renewed_before_it_ends(tmp_path: Path) -> None:
-    """It stays the same until a month before its end, and is then made anew with the same names."""
+def test_it_is_renewed_before_it_expires(tmp_path: Path) -> None:
+    """It stays the same until a month before its end, and is then renewed with the same names."""
     now = datetime.now(UTC)
     certificate, _ = ensure_server_certificate(tmp_path, NAMES, now=now)
     first = certificate.read_bytes()
@@ -73,23 +73,23 @@ def test_it_is_renewed_before_it_ends(tmp_path: Path) -> None:
     assert names.value.get_values_for_type(x509.DNSName) == NAMES[:2]
 
 
-def test_roles_that_start_at_once_make_one(tmp_path: Path) -> None:
-    """Eight that want a certificate at the same time all have the same one, and its key."""
+def test_roles_that_start_together_create_one(tmp_path: Path) -> None:
+    """Eight concurrent calls all get the same certificate and its key."""
     with ThreadPoolExecutor(8) as pool:
         for certificate, key in pool.map(lambda _: ensure_server_certificate(tmp_path, NAMES), range(8)):
             check_pair(certificate, key)
 
 
 def test_the_names_of_this_machine() -> None:
-    """They have its name, the loopback addresses and what is added, once each, and no "everywhere"."""
+    """The names contain the host name, the loopback addresses and additional names once each, and no wildcard address."""
     names = machine_names("0.0.0.0", "campus.example.org", "localhost", "bad name", "")
     assert {"localhost", "127.0.0.1", "::1", "campus.example.org"} <= set(names)
     assert len(set(names)) == len(names)
     assert not {"0.0.0.0", "::", "", "bad name"} & set(names)
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
-    """A file that can't be used is named, with what is wrong with it and what to do."""
+def test_invalid_files(tmp_path: Path) -> None:
+    """The error has the invalid file, the problem and a remedy."""
     now = datetime.now(UTC)
     good = ensure_server_certificate(tmp_path / "a", NAMES)
     other = ensure_server_certificate(tmp_path / "b", NAMES)
@@ -103,15 +103,15 @@ def test_what_is_refused(tmp_path: Path) -> None:
     locked.write_bytes(key_pem(ec.generate_private_key(ec.SECP256R1()), b"password"))
     locked.chmod(0o600)
     for certificate, key, problem in [
-        (good[0], other[1], "isn't the key of"),
-        (*old, "has ended on"),
-        (*early, "begins on"),
-        (good[0], shared, "can be read by everybody"),
-        (empty, good[1], "holds no certificate"),
-        (good[0], empty, "is no private key"),
+        (good[0], other[1], "is not the key of"),
+        (*old, "expired on"),
+        (*early, "is valid from"),
+        (good[0], shared, "readable by all users"),
+        (empty, good[1], "contains no certificate"),
+        (good[0], empty, "is not a private key"),
         (good[0], locked, "has a password"),
-        (tmp_path / "none.crt", good[1], "can't be read: No such file"),
-        (good[0], tmp_path, "can't be read: Is a directory"),
+        (tmp_path / "none.crt", good[1], "cannot be read: No such file"),
+        (good[0], tmp_path, "cannot be read: Is a directory"),
     ]:
         with pytest.raises(CertificateError, match=problem) as caught:
             check_pair(certificate, key)
@@ -119,14 +119,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert caught.value.remedy
 
 
-def test_a_key_for_the_group_is_taken(tmp_path: Path) -> None:
-    """A key that a group may read is taken: so are Kubernetes' secrets and certbot's files set up."""
+def test_a_key_may_be_readable_by_the_group(tmp_path: Path) -> None:
+    """A key that a group may read is accepted: Kubernetes' secrets and certbot's files are set up like this."""
     certificate, key = ensure_server_certificate(tmp_path, NAMES)
     key.chmod(0o640)
     check_pair(certificate, key)
 
 
-def test_rsa_is_taken(tmp_path: Path) -> None:
+def test_rsa_is_accepted(tmp_path: Path) -> None:
     """An operator's certificate may have any kind of key."""
     key, certificate = tmp_path / "rsa.key", tmp_path / "rsa.crt"
     private = rsa.generate_private_key(65537, 2048)
@@ -138,16 +138,16 @@ def test_rsa_is_taken(tmp_path: Path) -> None:
     server_context(certificate, key)
 
 
-def test_fingerprints_are_openssl_s(tmp_path: Path) -> None:
-    """What the greeting shows is what `openssl x509 -fingerprint -sha256` shows."""
+def test_fingerprints_match_openssl(tmp_path: Path) -> None:
+    """A displayed fingerprint is the one of `openssl x509 -fingerprint -sha256`."""
     certificate, _ = ensure_server_certificate(tmp_path, NAMES)
-    ask = ["openssl", "x509", "-in", str(certificate), "-noout", "-fingerprint", "-sha256"]
-    said = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
-    assert said.partition("=")[2] == display_fingerprint(fingerprint(first_certificate(certificate)))
+    command = ["openssl", "x509", "-in", str(certificate), "-noout", "-fingerprint", "-sha256"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert output.partition("=")[2] == display_fingerprint(fingerprint(first_certificate(certificate)))
 
 
-def test_client_rules(tmp_path: Path) -> None:
-    """The devices' CA and our own clients' certificate are let in; a certificate that is no CA's is refused."""
+def test_client_certificates(tmp_path: Path) -> None:
+    """The devices' CA and our own clients' certificate are accepted; a certificate that is not a CA's is rejected."""
     ca = CertificateAuthority.init(tmp_path / "ca", "Test")
     files = TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt")
     files = ensure_client_certificates(files, tmp_path)
@@ -160,38 +160,38 @@ def test_client_rules(tmp_path: Path) -> None:
     refresh(files)
     assert files.clients.stat().st_mtime_ns == before
     wrong = TlsFiles(files.certificate, files.key, client_ca=files.certificate)
-    with pytest.raises(CertificateError, match="no CA's"):
+    with pytest.raises(CertificateError, match="not a CA's"):
         ensure_client_certificates(wrong, tmp_path)
 
 
-# --- the small CA --------------------------------------------------------------------------------
+# --- the certificate authority --------------------------------------------------------------------------------
 def headcount(*arguments: str | Path) -> str:
-    """A command that must succeed; what it says."""
+    """Run a command that must succeed; returns its output."""
     result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def verified(certificate: Path, ca: Path, purpose: str) -> bool:
-    """Whether OpenSSL finds that the CA vouches for it, for this purpose."""
+    """Whether OpenSSL verifies the certificate for a purpose with the CA."""
     command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(ca), str(certificate)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def test_the_ca_vouches(tmp_path: Path) -> None:
-    """`ca init`, `issue` and `server` make what OpenSSL takes for a client and for a server, and not crosswise."""
-    said = headcount("ca", "init", "--data", tmp_path, "--name", "Campus")
+def test_issued_certificates(tmp_path: Path) -> None:
+    """OpenSSL verifies issued certificates, those of devices as clients only and those of servers as servers only."""
+    output = headcount("ca", "init", "--data", tmp_path, "--name", "Campus")
     ca = tmp_path / FOLDER / "ca.crt"
     digest = display_fingerprint(fingerprint(first_certificate(ca)))
-    assert digest in said
+    assert digest in output
     assert digest in headcount("ca", "show", "--data", tmp_path)
     assert stat.S_IMODE((tmp_path / FOLDER / "ca.key").stat().st_mode) == 0o600
-    said = headcount("ca", "issue", DEVICE, "--data", tmp_path, "--into", tmp_path, "--days", "30")
+    output = headcount("ca", "issue", DEVICE, "--data", tmp_path, "--into", tmp_path, "--days", "30")
     headcount("ca", "server", "localhost", "127.0.0.1", "--data", tmp_path, "--into", tmp_path)
     device, server = tmp_path / f"{DEVICE}.crt", tmp_path / "server.crt"
     made = first_certificate(device)
     assert common_name(made) == DEVICE
-    assert fingerprint(made) in said
+    assert fingerprint(made) in output
     assert stat.S_IMODE((tmp_path / f"{DEVICE}.key").stat().st_mode) == 0o600
     assert verified(device, ca, "sslclient")
     assert not verified(device, ca, "sslserver")
@@ -202,8 +202,8 @@ def test_the_ca_vouches(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / FOLDER).rglob("*") if DEVICE in str(path)]
 
 
-def test_what_the_ca_refuses(tmp_path: Path) -> None:
-    """It is made once, names devices of the registry only, outlives what it issues, overwrites nothing."""
+def test_limits_of_the_ca(tmp_path: Path) -> None:
+    """A CA is created once, issues for registered devices only, outlives its certificates and overwrites nothing."""
     folder = tmp_path / FOLDER
     with pytest.raises(CertificateError, match="headcount ca init"):
         CertificateAuthority.open(folder)
@@ -212,27 +212,27 @@ def test_what_the_ca_refuses(tmp_path: Path) -> None:
     )
     with pytest.raises(CertificateError, match="exists already"):
         CertificateAuthority.init(folder, "Test")
-    with pytest.raises(CertificateError, match="no id of the registry"):
+    with pytest.raises(CertificateError, match="not an id of the registry"):
         ca.issue_device("Alice's phone")
     for days in (0, MAX_DAYS + 1):
         with pytest.raises(CertificateError, match="--days"):
             ca.issue_device(DEVICE, days)
-    with pytest.raises(CertificateError, match="the CA itself ends"):
+    with pytest.raises(CertificateError, match="the CA itself expires"):
         ca.issue_device(DEVICE, 400)
-    with pytest.raises(CertificateError, match="no host name"):
+    with pytest.raises(CertificateError, match="not a host name"):
         ca.issue_server(["a" * 300], 30)
     with pytest.raises(CertificateError, match="has a password"):
         CertificateAuthority.open(folder)
-    with pytest.raises(CertificateError, match="isn't opened"):
+    with pytest.raises(CertificateError, match="another password"):
         CertificateAuthority.open(folder, b"another")
     made = CertificateAuthority.open(folder, b"a password").issue_device(DEVICE, 30)
-    made.write(tmp_path / "a.crt", tmp_path / "a.key")
+    made.write_new(tmp_path / "a.crt", tmp_path / "a.key")
     with pytest.raises(CertificateError, match="exists already"):
-        made.write(tmp_path / "a.crt", tmp_path / "b.key")
+        made.write_new(tmp_path / "a.crt", tmp_path / "b.key")
 
 
-def test_only_1_2_and_newer(tmp_path: Path) -> None:
-    """Our contexts are 1.2 at least, and of 1.2 they take only ciphers with forward secrecy."""
+def test_tls_1_2_and_newer(tmp_path: Path) -> None:
+    """Our contexts accept TLS 1.2 and newer, and for 1.2 only ciphers with forward secrecy."""
     files = TlsFiles(*ensure_server_certificate(tmp_path, NAMES))
     context = server_context(files.certificate, files.key)
     for one in (context, pinned_context(files)):
@@ -242,9 +242,9 @@ def test_only_1_2_and_newer(tmp_path: Path) -> None:
         assert cipher["aead"]
 
 
-def test_a_folder_that_can_t_be_written(tmp_path: Path) -> None:
-    """Where a file is in the way of the folder, it is named."""
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """If a file has the name of the folder, the error names it."""
     (tmp_path / "tls").touch()
-    with pytest.raises(CertificateError, match="can't be written") as caught:
+    with pytest.raises(CertificateError, match="cannot be written") as caught:
         ensure_server_certificate(tmp_path / "tls", NAMES)
     assert caught.value.file.startswith(os.fspath(tmp_path))

@@ -15,8 +15,8 @@ from headcount.api.app import create_app
 from headcount.api.state import ApiState
 from headcount.runtime.http import GRACE_S, Server, listen
 from headcount.tls.contexts import load_certificate, server_context
-from headcount.tls.files import TlsFiles
 from headcount.tls.reload import reload_on_change
+from headcount.tls.tls_files import TlsFiles
 
 #: Clients' WebSocket messages are thrown away: none needs to be longer.
 _MAX_WEBSOCKET_MESSAGE = 1024

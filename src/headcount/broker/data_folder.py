@@ -10,14 +10,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from headcount.errors import DataFolderError
+from headcount.runtime import private_files
+from headcount.runtime.private_files import locked_folder
 from headcount.runtime.proc import command_line, end_process
 
 #: Free bytes below which the folder counts as full.
@@ -43,20 +44,17 @@ def held(data: Path) -> Iterator[None]:
     Raises:
         DataFolderError: it can't be made or written, is full, or another process holds it.
     """
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        lock = (data / "broker.lock").open("a")
-    except OSError as error:
-        raise _refused(data, error) from error
-    with lock:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            lock.enter_context(locked_folder(data, "broker.lock", mode=0o777))
+        except BlockingIOError as error:
             raise DataFolderError(
                 str(data),
                 "another headcount uses it",
                 "End that one, or choose another folder with --data.",
             ) from error
+        except OSError as error:
+            raise _refused(data, error) from error
         _check_writable(data)
         yield
 
@@ -67,14 +65,8 @@ def write_private(path: Path, text: str) -> None:
     Raises:
         DataFolderError: it can't be written.
     """
-    new = path.with_name(path.name + ".new")
     try:
-        with suppress(FileNotFoundError):
-            new.unlink()
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        new.replace(path)
+        private_files.write_private(path, text.encode())
     except OSError as error:
         raise _refused(path.parent, error) from error
 

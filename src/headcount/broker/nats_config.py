@@ -29,7 +29,7 @@ from urllib.parse import quote
 from headcount.devices.auth_callout import CalloutSigner
 from headcount.errors import SettingsError
 from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 #: Users of the server; `DEVICE` has no password.
 INTERNAL, DEVICE, SYSTEM = "headcount", "device", "system"

@@ -18,8 +18,8 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.roles.secret import secret_of
 from headcount.settings.deployment import Settings
-from headcount.tls.authority import FOLDER, MAX_DAYS, CertificateAuthority, IssuedCertificate, ca_files
-from headcount.tls.certificates import display_fingerprint, fingerprint
+from headcount.tls.authority import FOLDER, MAX_DAYS, CertificateAuthority, ca_files
+from headcount.tls.certificates import IssuedCertificate, display_fingerprint, fingerprint
 
 Command = Callable[..., None]
 _DATA = takes_settings("data")
@@ -135,7 +135,7 @@ def show(settings: Settings) -> None:
 
 def _write(made: IssuedCertificate, into: Path, name: str) -> None:
     certificate, key = into / f"{name}.crt", into / f"{name}.key"
-    made.write(certificate, key)
+    made.write_new(certificate, key)
     click.echo(f"{certificate}, {key}")
     click.echo(f"until {made.certificate.not_valid_after_utc:%Y-%m-%d}")
     click.echo(f"SHA-256 {fingerprint(made.certificate)}")

@@ -27,8 +27,8 @@ from headcount.proxy.reconcile import Plan
 from headcount.proxy.resolver import Names
 from headcount.proxy.runtime_api import Standing
 from headcount.runtime.signals import on_hangup
-from headcount.tls.files import TlsFiles
 from headcount.tls.reload import reloading
+from headcount.tls.tls_files import TlsFiles
 
 _log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from headcount.runtime.ports import check_free
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import Supervised
 from headcount.tls.certificates import write_private_file
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 _log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from headcount.errors import DataFolderError
+from headcount.runtime.private_files import locked_folder, write_private
 
 
 @contextmanager
@@ -25,16 +25,13 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         DataFolderError: it can't be made or written, or another process holds it.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / "proxy.lock").open("a")
-    except OSError as error:
-        raise _refused(folder, f"it can't be written ({error})") from error
-    with lock:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            lock.enter_context(locked_folder(folder, "proxy.lock"))
+        except BlockingIOError as error:
             raise _refused(folder, "another headcount uses it") from error
+        except OSError as error:
+            raise _refused(folder, f"it cannot be written ({error})") from error
         yield
 
 
@@ -44,15 +41,13 @@ def replace(path: Path, content: bytes) -> None:
     Raises:
         DataFolderError: it can't be written.
     """
-    new = path.with_name(path.name + ".new")
     try:
-        new.write_bytes(content)
-        new.replace(path)
+        write_private(path, content)
     except OSError as error:
-        raise _refused(path.parent, f"{path.name} can't be written ({error})") from error
+        raise _refused(path.parent, f"{path.name} cannot be written ({error})") from error
 
 
 def _refused(folder: Path, problem: str) -> DataFolderError:
     return DataFolderError(
-        str(folder), problem, "End the other one, mend its rights, or choose another with --data."
+        str(folder), problem, "End the other one, fix its permissions, or choose another with --data."
     )

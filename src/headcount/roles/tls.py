@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headcount.settings.deployment import Settings
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 
 def tls_files_of(settings: Settings) -> TlsFiles | None:

@@ -27,7 +27,7 @@ from headcount.runtime.supervisor import Supervised, all_running
 from headcount.settings.deployment import LOOPBACK, Settings
 from headcount.settings.formats import joined
 from headcount.tls.contexts import pinned_context
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 #: The roles of a machine, in the order in which they are started.
 WORKING_ROLES = ("devices", "count", "history", "adapters", "api")

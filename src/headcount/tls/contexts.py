@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headcount.errors import CertificateError
 from headcount.tls.certificates import certificates_in, check_pair, first_certificate, pem
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 #: TLS 1.2 ciphers with forward secrecy and authenticated encryption; TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"

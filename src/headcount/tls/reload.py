@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headcount.errors import CertificateError
 from headcount.tls.certificates import refresh
-from headcount.tls.files import TlsFiles
+from headcount.tls.tls_files import TlsFiles
 
 _log = logging.getLogger(__name__)
 
