@@ -106,6 +106,29 @@ def test_tables_of_ports_have_the_defaults(page: str) -> None:
         assert re.findall(r"\b\d{4,5}\b", row) == re.findall(r"\d+", default), row
 
 
+def test_defaults_of_the_scaler_are_documented() -> None:
+    """The page on scaling has the defaults of the policy, the demand, the forecast and rebalancing."""
+    scale = {key.removeprefix("scale."): setting.default for key, setting in settings_of(Settings).items()}
+    page = " ".join((DOCS / "concepts" / "scaling.md").read_text().split())
+    for text in (
+        f"| {scale['tolerance']:.0%} |".replace("%", " %"),
+        f"| {scale['down_window_s']:g} s |",
+        f"| {scale['up_step']} in {scale['up_period_s']:g} s |",
+        f"| {scale['down_step']} in {scale['down_period_s']:g} s |",
+        f"| {scale['cooldown_s']:g} s |",
+        f"| {scale['min_workers']}, {scale['max_workers']} |",
+        f"| {scale['min_brokers']}, {scale['max_brokers']} |",
+        f"lag / {scale['catch_up_s']:g} s",
+        f"CPUs / {scale['worker_utilization']:g}",
+        f"connections / {scale['broker_connections']}",
+        f"messages per second / {scale['broker_messages']:.0f}",
+        f"{scale['rebalance_start']:g} times the mean",
+        f"stops at {scale['rebalance_stop']:g} times the mean",
+        f"at most {scale['rebalance_per_s']:.0%} of their own".replace("%", " %"),
+    ):
+        assert text in page, text
+
+
 def _variables() -> set[str]:
     """Every variable that the command line, the other code and the container stack read."""
     code = [*SOURCE.rglob("*.py"), *(ROOT / "deploy").rglob("*.yaml"), *(ROOT / "web" / "e2e").glob("*.mjs")]
