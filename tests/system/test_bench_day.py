@@ -29,12 +29,10 @@ def _row(text: str, name: str) -> str:
 
 
 def test_a_short_day_loses_nothing_and_publishes_nothing_wrong(tmp_path: Path) -> None:
-    """Brokers and workers come and go, and all that was acknowledged and said stands."""
-    out = tmp_path / "out"
-    answer = _bench(
-        "day", "--minutes", "0.7", "--devices", "150", "--seed", "7", "--no-fixed", "--out", out, cwd=tmp_path
-    )
+    """Brokers and workers come and go, and all that was acknowledged and published is right."""
+    answer = _bench("day", "--minutes", "0.7", "--devices", "150", "--seed", "7", "--no-fixed", cwd=tmp_path)
     assert answer.returncode == 0
+    out = tmp_path / "headcount-day-7"
     text = (out / "day.txt").read_text()
     assert answer.stdout.startswith(text.strip())
     assert _row(text, "  of them lost") == "0"

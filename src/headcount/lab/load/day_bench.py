@@ -128,7 +128,7 @@ async def run_day(plan: DayPlan, fleet: Fleet, tell: Tell) -> DayRun:
 @contextlib.asynccontextmanager
 async def _folder(keep: Path | None, fleet: Fleet) -> AsyncIterator[Path]:
     if keep is not None:
-        folder = keep / fleet
+        folder = keep.absolute() / fleet  # the system runs in it, and must find its files
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
         yield folder
         return
