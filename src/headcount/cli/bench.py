@@ -109,7 +109,7 @@ def day_command(
     require_matplotlib()
     seed = secrets.randbelow(2**32) if seed is None else seed
     out = out or Path(f"headcount-day-{seed}")
-    plan = DayPlan(seed, minutes * 60, devices, every_s, most, driver, out)
+    plan = DayPlan(seed, minutes * 60, devices, every_s, most, driver, out.absolute())
     screen = Console(stderr=True)
     screen.print(f"seed {seed}: {devices} devices, {minutes:g} minutes a day", highlight=False)
     with ProgressBar(screen, quiet) as progress:

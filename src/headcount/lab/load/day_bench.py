@@ -55,7 +55,7 @@ class DayPlan:
     every_s: float  # between two fixes of a device, at a peak
     most: int  # brokers, and workers, that the peak needs
     driver: Driver = "process"
-    keep: Path | None = None
+    keep: Path | None = None  # absolute: the system runs in a folder below it
 
     @property
     def peak_per_s(self) -> float:
@@ -128,7 +128,7 @@ async def run_day(plan: DayPlan, fleet: Fleet, tell: Tell) -> DayRun:
 @contextlib.asynccontextmanager
 async def _folder(keep: Path | None, fleet: Fleet) -> AsyncIterator[Path]:
     if keep is not None:
-        folder = keep.absolute() / fleet  # the system runs in it, and must find its files
+        folder = keep / fleet
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
         yield folder
         return
