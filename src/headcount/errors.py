@@ -26,6 +26,9 @@
     │   ├── AliasTakenError        the alias maps to another device
     │   └── LinkRefusedError       a one-time link or claim code is unknown, used or expired
     ├── AccessError            a token, role or scope is invalid: what, problem
+    │   ├── RightsError            a caller grants or revokes more rights than they have
+    │   ├── UnknownTokenError      there is no such token
+    │   └── LoginError             a login with the identity provider failed
     ├── AuditError             the audit log is inconsistent: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
     ├── SnapshotError          a snapshot can't be used
@@ -228,6 +231,22 @@ class AccessError(HeadcountError):
         self.what = what
         self.problem = problem
         super().__init__(f"{what}: {problem}")
+
+
+class RightsError(AccessError):
+    """A caller grants or revokes more rights than they have."""
+
+
+class UnknownTokenError(AccessError):
+    """There is no such token on the caller's sites."""
+
+
+class LoginError(AccessError):
+    """A login with the identity provider failed."""
+
+    def __init__(self, problem: str) -> None:
+        """`problem` is shown to the person."""
+        super().__init__("login", problem)
 
 
 class AuditError(HeadcountError):

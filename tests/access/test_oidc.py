@@ -125,7 +125,7 @@ def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> None:
             answer = await browser.get(last.replace(api.settings.public_url, api.base))
             assert (answer.status_code, answer.headers["location"]) == (303, "/?zone=library")
             session = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("headcount="))
-            for attribute in ("HttpOnly", "SameSite=Lax", "Path=/"):
+            for attribute in ("HttpOnly", "SameSite=lax", "Path=/"):
                 assert attribute in session
             value = session.partition("=")[2].partition(";")[0]
             assert value != fixed["headcount"]
@@ -281,10 +281,10 @@ async def cheating() -> AsyncIterator[tuple[Cheat, OidcClient]]:
 
 async def ended(cheat: Cheat, login: OidcClient, **more: str) -> tuple[Any, str]:
     """Begin and end a login."""
-    begun = await login.begin("http://127.0.0.1:1/login/callback", "/")
+    begun = await login.start("http://127.0.0.1:1/login/callback", "/")
     query = parse_qs(urlsplit(begun.url).query)
     cheat.nonce = query["nonce"][0]
-    return await login.end({"state": query["state"][0], "code": "c", **more}, begun.cookie)
+    return await login.finish({"state": query["state"][0], "code": "c", **more}, begun.cookie)
 
 
 def test_id_tokens_that_are_not_for_us_are_refused() -> None:

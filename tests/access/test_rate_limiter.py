@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.access.rate_limiter import RateLimiter, address_of, networks
+from headcount.access.client_address import client_address, parse_networks
+from headcount.access.rate_limiter import RateLimiter
 
 
 def test_burst_then_rate() -> None:
@@ -34,7 +35,7 @@ def test_never_more_than_burst_and_rate(waits: list[float], per_s: float, burst:
         if answer.allowed:
             allowed.append(now)
         else:
-            assert limiter.look("a", now + answer.retry_s + 1e-6).allowed
+            assert limiter.peek("a", now + answer.retry_s + 1e-6).allowed
     for i, start in enumerate(allowed):
         for j in range(i, len(allowed)):
             assert j - i + 1 <= burst + (allowed[j] - start) * per_s + 1e-3
@@ -70,15 +71,15 @@ def test_memory_is_bounded() -> None:
 )
 def test_whose_address_counts(peer: str, forwarded: list[str], expected: str) -> None:
     """The header is believed of this machine and of balancers that are named, and only its last part."""
-    assert address_of(peer, forwarded, networks("10.0.0.0/8")) == expected
+    assert client_address(peer, forwarded, parse_networks("10.0.0.0/8")) == expected
 
 
 def test_networks() -> None:
     """Addresses and networks are read; what is neither is an error."""
-    assert networks("10.1.2.3, fd00::/8") == (
+    assert parse_networks("10.1.2.3, fd00::/8") == (
         ipaddress.ip_network("10.1.2.3/32"),
         ipaddress.ip_network("fd00::/8"),
     )
-    assert networks("") == ()
+    assert parse_networks("") == ()
     with pytest.raises(ValueError, match="nonsense"):
-        networks("nonsense")
+        parse_networks("nonsense")

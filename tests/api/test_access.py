@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api_fixture import ask
-from headcount.api.middleware import authorization
+from headcount.api.middleware import local_request
 
 LOCAL = "/v1/sites/ul/devices/person/phone-1"
 
@@ -32,7 +32,7 @@ def test_other_machines_are_not_this_one(tmp_path: Path, client: str) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("header", authorization.PROXY_HEADERS)
+@pytest.mark.parametrize("header", local_request.PROXY_HEADERS)
 def test_proxies_are_not_this_machine(tmp_path: Path, header: str) -> None:
     """Behind a proxy the loopback address proves nothing."""
     assert not is_operator(tmp_path, headers={header: "127.0.0.1"})

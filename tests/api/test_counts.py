@@ -98,7 +98,7 @@ def test_an_instant_waits_for_all_partitions() -> None:
     hand.now += 1.0
     hand.live.check_overdue()
     assert hand.shown() == (2.5, 6, 1)
-    assert hand.live.silent() == [1]
+    assert hand.live.overdue_partitions() == [1]
 
 
 def test_a_clock_that_is_set_back() -> None:
@@ -260,7 +260,7 @@ def test_readiness_names_the_silent_partition(tmp_path: Path) -> None:
                 await api.publish(0, api.tick(), api.values({"site": (9, 9)}))
                 said: str = (await api.get("/readyz")).text
                 counts = await api.json("/v1/sites/ul/counts")
-                as_told = "1 of 2 partitions are fresh; silent: 1." in said
+                as_told = "1 of 2 partitions are fresh; overdue: 1." in said
                 return as_told and (counts["partitions_fresh"], people(counts)) == (1, 9)
 
             await until(one_is_silent)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from api_fixture import app_without_broker, ask
 from headcount.api import openapi
-from headcount.api.middleware.authorization import RequireAny
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.schemas import counts, problems
 
 #: Not described: pages and what browsers are sent to.
@@ -75,7 +75,7 @@ def test_it_documents_the_scope_of_each_endpoint(
         asked = [
             inner.call.scopes
             for inner in routes[path, method].dependant.dependencies
-            if isinstance(inner.call, RequireAny)
+            if isinstance(inner.call, RequireScope)
         ]
         assert {"401", "429"} <= set(operation["responses"]), path
         if asked:

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api_fixture import Api, ask, open_api
 from headcount.access.audit_log import AuditLog
-from headcount.access.rate_limiter import networks
+from headcount.access.client_address import parse_networks
 from headcount.api.schemas import access, audit
 from headcount.messages.records import Role
 from headcount.messaging.connection import Connection
@@ -202,8 +202,8 @@ def test_cookies_over_tls_are_bound_to_the_host(tmp_path: Path) -> None:
         assert (answer.status_code == 401) is refused
         if refused:
             cookie = answer.headers["set-cookie"]
-            assert cookie.startswith("__Host-headcount=;")
-            for attribute in ("Path=/", "HttpOnly", "SameSite=Lax", "Secure"):
+            assert cookie.startswith('__Host-headcount="";')
+            for attribute in ("Path=/", "HttpOnly", "SameSite=lax", "Secure"):
                 assert attribute in cookie
 
 
@@ -321,7 +321,7 @@ def test_each_address_and_token_may_ask_so_often(tmp_path: Path) -> None:
     """Beyond the limit: 429 with Retry-After, by address behind our balancer, and by token wherever it is used."""
 
     async def check() -> None:
-        limits = {"requests_per_s": 0.4, "trusted": networks("10.0.0.0/8"), **CLOSED}
+        limits = {"requests_per_s": 0.4, "trusted": parse_networks("10.0.0.0/8"), **CLOSED}
         async with open_api(tmp_path, **limits) as api:
 
             async def statuses(number: int, **headers: str) -> list[int]:

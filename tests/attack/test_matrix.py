@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection
 
 from api_fixture import app_without_broker, open_api
 from headcount.access.roles import SCOPES, Caller, caller
-from headcount.api.middleware.authorization import RequireAny
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.openapi import routes
 from headcount.devices import permissions
 from headcount.messages.records import ROLES, Device, DeviceStatus
@@ -181,7 +181,7 @@ async def status_at(app: FastAPI, endpoint: str) -> int:
         return await ask(http, endpoint, {})
 
 
-class LetsIn(RequireAny):
+class LetsIn(RequireScope):
     """A rule that isn't one."""
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
@@ -189,10 +189,10 @@ class LetsIn(RequireAny):
         return caller("admin", str(connection.client))
 
 
-def rules_of(dependant: Dependant) -> Iterator[RequireAny]:
+def rules_of(dependant: Dependant) -> Iterator[RequireScope]:
     """The rules of an endpoint, and of what it depends on."""
     for inner in dependant.dependencies:
-        if isinstance(inner.call, RequireAny):
+        if isinstance(inner.call, RequireScope):
             yield inner.call
         yield from rules_of(inner)
 

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 
 from cluster_fixture import open_core, open_unit
 from headcount.access.access_cache import AccessCache
-from headcount.access.tokens import Tokens
+from headcount.access.tokens import TokenStore
 from headcount.broker import nats_config
 from headcount.broker.auth_service import Gate, GateSettings
 from headcount.broker.core import Broker
@@ -318,7 +318,7 @@ def test_programs(broker: Broker) -> None:
     async def scenario() -> None:
         async with yard(broker) as here:
             kept = AccessCache(Connection(here.core))
-            tokens = Tokens(kept)
+            tokens = TokenStore(kept)
             token, text = await tokens.add("a test", "viewer")
             mine, _ = await here.person()
             assert not await enters(here.port, "token", text, mine.id)

@@ -1,8 +1,8 @@
-"""A copy of the bucket ACCESS in memory, so that nobody who is known costs a question to the core.
+"""A copy of the KV bucket ACCESS in memory, so that known callers cost no request to the core.
 
-It is looked at twice a second whether the bucket has changed. (A subscription to its subjects would be
-faster, but also tells writes that the bucket then refuses.) Where an answer may come from a replica that
-is behind, a change is read again for a while.
+Twice a second the bucket's sequence is checked for changes. (A subscription to its subjects would be faster,
+but it also receives writes that the bucket then rejects.) Where a replica that is behind may answer, a change is
+read again for a while.
 """
 
 from __future__ import annotations
@@ -16,65 +16,66 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import Entry, KvBucket
 from headcount.messaging.streams import ACCESS_BUCKET
 
-#: What is revoked is out after twice this at most (and the time of a question).
-POLL_S = 0.5
-#: So long after a change the bucket is read at each look.
-_SETTLED_S = 2.0
-#: Without the core nobody can revoke anything either; but the core may be there and only we are cut off.
-BLIND_S = 300.0
+#: A revoked token is rejected after at most twice this, plus the time of a request.
+POLL_INTERVAL_S = 0.5
+#: For how long after a change the bucket is read at each poll.
+_SETTLE_S = 2.0
+#: The age up to which the copy is used. Without the core, nobody can revoke anything, but only this process may
+#: be cut off from the core.
+MAX_AGE_S = 300.0
 
 
 class AccessCache:
-    """What the bucket holds; `follow` keeps it up to date."""
+    """The entries of the bucket; `run` keeps them up to date."""
 
     def __init__(self, connection: Connection) -> None:
         """Read the bucket over a connection."""
         self.bucket = KvBucket(connection, ACCESS_BUCKET)
         self._entries: dict[str, Entry] = {}
         self._sequence = -1
-        self._changed_s = self._seen_s = float("-inf")
+        self._changed_s = self._refreshed_s = float("-inf")
 
-    async def follow(self) -> None:
-        """Keep up to date until cancelled; while the core doesn't answer, what was read last holds."""
+    async def run(self) -> None:
+        """Refresh until cancelled; while the core does not answer, the last copy stays valid."""
         while True:
             with contextlib.suppress(LogError):
-                await self.look()
-            await asyncio.sleep(POLL_S)
+                await self.refresh()
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read the bucket if it has changed.
 
         Raises:
-            LogError: the core doesn't answer.
+            LogError: the core does not answer.
         """
         sequence, now = (await self.bucket.info()).state.last_seq, time.monotonic()
         if sequence != self._sequence:
             self._changed_s = now
-        if now - self._changed_s < _SETTLED_S:
+        if now - self._changed_s < _SETTLE_S:
             self._entries = await self.bucket.newest()
-        self._sequence, self._seen_s = sequence, now
+        self._sequence, self._refreshed_s = sequence, now
 
-    async def find(self, key: str) -> Entry | None:
-        """What stands under a key now; None: nothing.
+    async def get(self, key: str) -> Entry | None:
+        """Return the entry of a key, from the core if the copy lacks it or is too old.
 
         Raises:
-            LogError: it isn't in the copy, or the copy is too old, and the core doesn't answer.
+            LogError: the core does not answer.
         """
         found = self._entries.get(key)
-        if found is None or time.monotonic() - self._seen_s > BLIND_S:
+        if found is None or time.monotonic() - self._refreshed_s > MAX_AGE_S:
             found = await self.bucket.get(key)
             if found is not None:
                 self._entries[key] = found
         return found
 
-    def has(self, key: str) -> bool:
-        """Whether something stands under a key, as far as is known without asking."""
+    def __contains__(self, key: str) -> bool:
+        """Whether the copy has a key."""
         return key in self._entries
 
-    def under(self, prefix: str) -> dict[str, Entry]:
-        """All keys with a prefix, as far as is known without asking."""
+    def with_prefix(self, prefix: str) -> dict[str, Entry]:
+        """Return the copy's entries whose keys have a prefix."""
         return {key: entry for key, entry in self._entries.items() if key.startswith(prefix)}
 
-    def drop(self, key: str) -> None:
-        """Forget a key at once: we have just deleted it."""
+    def discard(self, key: str) -> None:
+        """Remove a key that was just deleted from the copy."""
         self._entries.pop(key, None)

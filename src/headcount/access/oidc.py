@@ -28,12 +28,12 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from headcount.errors import AccessError
+from headcount.errors import LoginError
 from headcount.messages.records import ROLES, Role
 from headcount.messages.topics import ID
 
 #: A login that isn't ended by then must be begun anew.
-BEGUN_S = 600
+STATE_LIFETIME_S = 600
 #: Signatures with a key that only the provider has; never `none`, never one keyed with something public.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 LEEWAY_S = 60
@@ -60,7 +60,7 @@ class OidcProvider:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class LoginStart:
     """A login that a browser has begun."""
 
     url: str  # where the browser goes now
@@ -86,7 +86,7 @@ class _State(msgspec.Struct):
 
 
 class OidcClient:
-    """Logins with one provider; every call raises AccessError, saying why nobody was logged in."""
+    """Logins with one provider; every call raises LoginError, saying why nobody was logged in."""
 
     def __init__(self, provider: OidcProvider, secret: str) -> None:
         """Use a provider; what browsers bring back is sealed with a key from the deployment's secret."""
@@ -97,7 +97,7 @@ class OidcClient:
         self._keys: KeySet | None = None
         self._asked_s = self._keys_s = float("-inf")
 
-    async def begin(self, redirect: str, next_path: str) -> Begun:
+    async def start(self, redirect: str, next_path: str) -> LoginStart:
         """Begin a login.
 
         Args:
@@ -117,23 +117,23 @@ class OidcClient:
             code_challenge=create_s256_code_challenge(state.verifier),
             code_challenge_method="S256",
         )
-        return Begun(url, self._seal.encrypt(msgspec.json.encode(state)).decode())
+        return LoginStart(url, self._seal.encrypt(msgspec.json.encode(state)).decode())
 
-    async def end(self, query: Mapping[str, str], cookie: str) -> tuple[Person, str]:
+    async def finish(self, query: Mapping[str, str], cookie: str) -> tuple[Person, str]:
         """End a login with what the browser brings back; the person, and where they go.
 
         Raises:
-            AccessError: nobody was logged in, and why.
+            LoginError: nobody was logged in, and why.
         """
         begun = self._unsealed(cookie)
         if not hmac.compare_digest(query.get("state", "").encode(), begun.state.encode()):
-            raise AccessError("login", "the state isn't the one that this browser began with")
+            raise LoginError("the state isn't the one that this browser began with")
         if "error" in query:
-            raise AccessError("login", f"the identity provider refuses: {_plain(query['error'])}")
+            raise LoginError(f"the identity provider refuses: {_plain(query['error'])}")
         metadata = await self._known()
         issuer = query.get("iss")  # RFC 9207: that this answer isn't another provider's
         if issuer is not None and issuer != self._provider.issuer:
-            raise AccessError("login", "the answer comes from another identity provider")
+            raise LoginError("the answer comes from another identity provider")
         token = await self._token(str(metadata["token_endpoint"]), query.get("code", ""), begun)
         claims = await self._claims(token, begun.nonce)
         return person(claims, self._provider.role_claim), begun.next
@@ -159,10 +159,10 @@ class OidcClient:
             auth=httpx.BasicAuth(*secret) if provider.client_secret else None,
         )
         if "error" in answer:
-            raise AccessError("login", f"the identity provider refuses the code: {_plain(answer['error'])}")
+            raise LoginError(f"the identity provider refuses the code: {_plain(answer['error'])}")
         token = answer.get("id_token")
         if not isinstance(token, str):
-            raise AccessError("login", "the identity provider sent no ID token")
+            raise LoginError("the identity provider sent no ID token")
         return token
 
     async def _claims(self, token: str, nonce: str) -> dict[str, Any]:
@@ -180,11 +180,11 @@ class OidcClient:
             )
             rules.validate(decoded.claims)
         except (JoseError, ValueError, TypeError) as error:
-            raise AccessError("login", f"the ID token isn't valid: {_plain(str(error))}") from error
+            raise LoginError(f"the ID token isn't valid: {_plain(str(error))}") from error
         claims = decoded.claims
         audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         if claims.get("azp", self._provider.client_id) != self._provider.client_id or len(audience) > 1:
-            raise AccessError("login", "the ID token isn't valid: it is for somebody else, too")
+            raise LoginError("the ID token isn't valid: it is for somebody else, too")
         return claims
 
     async def _key_set(self, token: str) -> KeySet:
@@ -199,10 +199,10 @@ class OidcClient:
             try:
                 self._keys = KeySet.import_key_set(await self._get(str(metadata["jwks_uri"])))  # type: ignore[arg-type]
             except (JoseError, ValueError, TypeError) as error:
-                raise AccessError("login", "the identity provider's keys can't be read") from error
+                raise LoginError("the identity provider's keys can't be read") from error
             self._keys_s = now
         if self._keys is None:
-            raise AccessError("login", "the identity provider's keys aren't known")
+            raise LoginError("the identity provider's keys aren't known")
         return self._keys
 
     async def _known(self) -> dict[str, Any]:
@@ -212,17 +212,17 @@ class OidcClient:
             issuer = self._provider.issuer
             found = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
             if found.get("issuer") != issuer:
-                raise AccessError("login", "the identity provider calls itself otherwise than --oidc-issuer")
+                raise LoginError("the identity provider calls itself otherwise than --oidc-issuer")
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
                 if not _safe(str(found.get(name, "")), issuer):
-                    raise AccessError("login", f"the identity provider's {name} is missing or not https")
+                    raise LoginError(f"the identity provider's {name} is missing or not https")
             self._metadata, self._asked_s = found, now
         return self._metadata
 
     async def _get(self, url: str) -> dict[str, Any]:
         found = await self._ask("GET", url)
         if "error" in found:
-            raise AccessError("login", "the identity provider doesn't say what it is")
+            raise LoginError("the identity provider doesn't say what it is")
         return found
 
     async def _ask(self, method: str, url: str, **options: Any) -> dict[str, Any]:
@@ -232,19 +232,17 @@ class OidcClient:
                 answer = await http.request(method, url, **options)
                 found = answer.json() if len(answer.content) <= _MAX_ANSWER else None
         except (httpx.HTTPError, ValueError) as error:
-            raise AccessError(
-                "login", f"the identity provider doesn't answer: {type(error).__name__}"
-            ) from error
+            raise LoginError(f"the identity provider doesn't answer: {type(error).__name__}") from error
         if not isinstance(found, dict) or (answer.is_error and "error" not in found):
-            raise AccessError("login", f"the identity provider's answer {answer.status_code} can't be read")
+            raise LoginError(f"the identity provider's answer {answer.status_code} can't be read")
         return found
 
     def _unsealed(self, cookie: str) -> _State:
         try:
-            return msgspec.json.decode(self._seal.decrypt(cookie.encode(), ttl=BEGUN_S), type=_State)
+            return msgspec.json.decode(self._seal.decrypt(cookie.encode(), ttl=STATE_LIFETIME_S), type=_State)
         except (InvalidToken, msgspec.MsgspecError, UnicodeEncodeError) as error:
             problem = "it wasn't begun in this browser, or longer ago than 10 minutes"
-            raise AccessError("login", problem) from error
+            raise LoginError(problem) from error
 
 
 def person(claims: Mapping[str, Any], role_claim: str) -> Person:
@@ -253,7 +251,7 @@ def person(claims: Mapping[str, Any], role_claim: str) -> Person:
     The highest role counts, on the sites of the values that give it.
 
     Raises:
-        AccessError: no value gives a role.
+        LoginError: no value gives a role.
     """
     given = claims.get(role_claim)
     values = [given] if isinstance(given, str) else given if isinstance(given, list) else []
@@ -269,7 +267,7 @@ def person(claims: Mapping[str, Any], role_claim: str) -> Person:
                 roles.setdefault(role, set()).add(match[1] or "")
     highest = next((role for role in reversed(ROLES) if role in roles), None)
     if highest is None:
-        raise AccessError("login", f"nothing in the claim {role_claim!r} gives you a role here")
+        raise LoginError(f"nothing in the claim {role_claim!r} gives you a role here")
     sites = roles[highest]
     subject = str(claims["sub"])
     name = next(

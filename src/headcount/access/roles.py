@@ -1,13 +1,14 @@
-"""Roles and what each may do; pure.
+"""Roles and their scopes; pure.
 
-public     anybody: counts, the small ones hidden; sites
-viewer     counts as they are, and their history; how the system does; where people are, coarsely
-operator   positions with a reason, single devices, commands, events
+public     counts, with small ones hidden; sites
+viewer     exact counts and their history; the state of the system; coarse positions
+operator   exact positions with a reason, single devices, commands, events
 admin      tokens, the audit log
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,7 +29,8 @@ Scope = Literal[
 ]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-_ADDED: dict[Role, tuple[Scope, ...]] = {
+#: The scopes that each role has in addition to the roles before it.
+_ADDED_SCOPES: dict[Role, tuple[Scope, ...]] = {
     "public": (),
     "viewer": ("counts:exact", "system:read", "positions:coarse"),
     "operator": (
@@ -43,24 +45,24 @@ _ADDED: dict[Role, tuple[Scope, ...]] = {
 
 
 def scopes_of(role: Role) -> frozenset[Scope]:
-    """What a role may do: what the ones below it may, and more."""
+    """Return the scopes of a role, those of the roles before it included."""
     roles = ROLES[: ROLES.index(role) + 1]
-    return frozenset(scope for each in roles for scope in _ADDED[each])
+    return frozenset(scope for each in roles for scope in _ADDED_SCOPES[each])
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a person, a program or anybody."""
+    """A person, a program, or an anonymous caller, with their rights."""
 
     role: Role
-    #: For the audit log: `token k3…`, `person alice@…`, `this machine`, `anybody`.
+    #: As the audit log names the caller: `token k3…`, `person alice@…`, `this machine`, `anybody`.
     subject: str
     scopes: frozenset[Scope]
-    #: The sites that all this is about; empty = all.
+    #: The sites that the scopes apply to; empty = all.
     sites: frozenset[str] = frozenset()
 
     def may(self, scope: Scope, site: str | None = None) -> bool:
-        """Whether a scope is theirs, on this site where one is named."""
+        """Whether the caller has a scope, on this site if one is given."""
         return scope in self.scopes and (site is None or not self.sites or site in self.sites)
 
 
@@ -68,12 +70,12 @@ PUBLIC = Caller("public", "anybody", frozenset())
 
 
 def caller(
-    role: Role, subject: str, scopes: list[str] | None = None, sites: list[str] | None = None
+    role: Role, subject: str, scopes: Sequence[str] | None = None, sites: Sequence[str] | None = None
 ) -> Caller:
-    """Somebody of a role; `scopes` and `sites` narrow it where they aren't empty.
+    """Return a caller with a role; `scopes` and `sites` restrict it unless they are empty.
 
     Raises:
-        AccessError: there is no such scope, or the role doesn't have it.
+        AccessError: a scope does not exist, or the role does not have it.
     """
     all_of_role = scopes_of(role)
     for scope in scopes or ():

@@ -1,4 +1,7 @@
-"""Who has logged in on the web page. A cookie holds 256 random bits; of these only a hash is kept."""
+"""Sessions of people who have logged in on the web page.
+
+A cookie holds 256 random bits, of which only a hash is stored.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from headcount.access.roles import Caller, caller
 from headcount.messages.records import SESSION_KEY, Role, Session
 from headcount.messaging.kv import Entry
 
-#: A session ends after this, and must be begun anew.
-LIFE_S = 8 * 3600
-#: And after so long without a request.
-IDLE_S = 3600
-#: It is noted that often that somebody is still there.
-_TOUCH_S = 300
-_MARK_S = 3600
+#: The lifetime of a session.
+LIFETIME_S = 8 * 3600
+#: The time without a request after which it ends.
+IDLE_TIMEOUT_S = 3600
+#: How often the use of a session is stored.
+_TOUCH_INTERVAL_S = 300
+_TOMBSTONE_S = 3600
 _VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
 _PREFIX = SESSION_KEY.format(digest="")
 MAX_SESSIONS = 5000
 
 
-class Sessions:
-    """All sessions; each call that reads or writes the core raises LogError if that doesn't answer."""
+class SessionStore:
+    """All sessions; calls that read or write the core raise LogError if it does not answer."""
 
     def __init__(self, cache: AccessCache) -> None:
         """Use a copy of the bucket."""
@@ -37,7 +40,7 @@ class Sessions:
         self._touched: dict[str, float] = {}
 
     async def open(self, subject: str, name: str, role: Role, sites: Sequence[str]) -> tuple[str, Session]:
-        """Begin a session, always with a new value for the cookie; the server ends it when nobody uses it."""
+        """Create a session; return it with the value for its cookie, which is always a new one."""
         value = secrets.token_urlsafe(32)
         session = Session(
             subject=subject,
@@ -45,75 +48,78 @@ class Sessions:
             role=role,
             sites=sorted(set(sites)),
             csrf=secrets.token_urlsafe(32),
-            expires=time.time() + LIFE_S,
+            expires=time.time() + LIFETIME_S,
         )
         await self._make_room()
-        await self._cache.bucket.put(_key(value), msgspec.json.encode(session), ttl_s=IDLE_S)
+        await self._cache.bucket.put(_key(value), msgspec.json.encode(session), ttl_s=IDLE_TIMEOUT_S)
         return value, session
 
     async def check(self, value: str) -> Session | None:
-        """The session of a cookie, whose idle time begins anew; None: there is none, or it is over."""
+        """Return the session of a cookie and restart its idle time; None: it does not exist or has ended."""
         if _VALUE.fullmatch(value) is None:
             return None
         key = _key(value)
-        entry = await self._cache.find(key)
+        entry = await self._cache.get(key)
         session = None if entry is None else msgspec.json.decode(entry.value, type=Session)
         now = time.time()
-        if entry is None or session is None or session.expires <= now or entry.stored_s + IDLE_S <= now:
+        if entry is None or session is None or session.expires <= now:
             return None
-        if not await self._touch(key, entry, session):
+        if entry.stored_s + IDLE_TIMEOUT_S <= now or not await self._touch(key, entry, session):
             return None
         return session
 
-    def known(self, value: str) -> bool:
-        """Whether a cookie's session hasn't ended, as far as is known without asking."""
-        return _VALUE.fullmatch(value) is not None and self._cache.has(_key(value))
+    def is_cached(self, value: str) -> bool:
+        """Whether the copy in memory has the session of a cookie."""
+        return _VALUE.fullmatch(value) is not None and _key(value) in self._cache
 
     async def close(self, value: str) -> None:
-        """End a session."""
+        """End the session of a cookie."""
         if _VALUE.fullmatch(value) is not None:
             await self._delete(_key(value))
 
     async def close_all(self, subject: str, sites: Collection[str] = ()) -> int:
-        """End all sessions of somebody, as the identity provider calls them; how many there were.
+        """End all sessions of a person, and return their number.
 
-        Where `sites` are named, only sessions on none but these.
+        Args:
+            subject: the person, as the identity provider names them.
+            sites: end only sessions that are restricted to these sites; empty = all sessions.
         """
         ended = 0
         for key, entry in (await self._cache.bucket.newest(f"{_PREFIX}*")).items():
             session = msgspec.json.decode(entry.value, type=Session)
-            theirs = not sites or (bool(session.sites) and set(session.sites) <= set(sites))
-            if theirs and hmac.compare_digest(session.subject.encode(), subject.encode()):
+            included = not sites or (bool(session.sites) and set(session.sites) <= set(sites))
+            if included and hmac.compare_digest(session.subject.encode(), subject.encode()):
                 await self._delete(key)
                 ended += 1
         return ended
 
     async def _touch(self, key: str, entry: Entry, session: Session) -> bool:
-        """Keep a session from ending while it is used; False: it has been ended meanwhile."""
+        """Keep a used session from expiring; False: it has ended in the meantime."""
         now = time.time()
-        if now - max(entry.stored_s, self._touched.get(key, 0.0)) < _TOUCH_S:
+        if now - max(entry.stored_s, self._touched.get(key, 0.0)) < _TOUCH_INTERVAL_S:
             return True
-        self._touched = {each: at for each, at in self._touched.items() if now - at < _TOUCH_S} | {key: now}
-        ttl_s = max(1, min(IDLE_S, int(session.expires - now)))
+        recent = {each: at for each, at in self._touched.items() if now - at < _TOUCH_INTERVAL_S}
+        self._touched = recent | {key: now}
+        ttl_s = max(1, min(IDLE_TIMEOUT_S, int(session.expires - now)))
         bucket = self._cache.bucket
         if await bucket.replace(key, entry.value, entry.revision, ttl_s=ttl_s) is not None:
             return True
-        self._cache.drop(key)  # another API was faster, or it is gone
-        return await self._cache.find(key) is not None
+        self._cache.discard(key)  # another API has stored it, or it has ended
+        return await self._cache.get(key) is not None
 
     async def _make_room(self) -> None:
-        """With too many sessions the oldest ends: a bucket has a limit."""
-        entries = self._cache.under(_PREFIX)
+        """End the oldest session where there are too many: the size of the bucket is limited."""
+        entries = self._cache.with_prefix(_PREFIX)
         if len(entries) >= MAX_SESSIONS:
             await self._delete(min(entries, key=lambda key: entries[key].stored_s))
 
     async def _delete(self, key: str) -> None:
-        await self._cache.bucket.delete(key, ttl_s=_MARK_S)
-        self._cache.drop(key)
+        await self._cache.bucket.delete(key, ttl_s=_TOMBSTONE_S)
+        self._cache.discard(key)
 
 
 def caller_of_session(session: Session) -> Caller:
-    """Who a session stands for."""
+    """Return the person of a session."""
     return caller(session.role, f"person {session.name} ({session.subject})", sites=session.sites)
 
 

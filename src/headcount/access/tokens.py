@@ -1,7 +1,7 @@
-"""API tokens: what programs sign in with. `hc_<id>_<secret>`, of which only a hash of the secret is kept.
+"""API tokens, with which programs authenticate: `hc_<id>_<secret>`. Only a hash of the secret is stored.
 
-The secret is 256 random bits, so a plain SHA-256 is enough: nobody can go through all of them. The
-prefix is there for secret scanners.
+The secret is 256 random bits, so a plain SHA-256 suffices: nobody can try all of them. The prefix lets secret
+scanners find tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from headcount.access.access_cache import AccessCache
-from headcount.access.roles import Caller, caller
-from headcount.errors import AccessError
+from headcount.access.roles import Caller, caller, scopes_of
+from headcount.errors import AccessError, RightsError, UnknownTokenError
 from headcount.messages.records import TOKEN_KEY, Role, Token
 from headcount.messages.topics import ID
 
@@ -31,42 +31,38 @@ _PREFIX = TOKEN_KEY.format(id="")
 MAX_TOKENS = 1000
 MAX_NAME = 64
 MAX_SITES = 100
-#: How long the mark of a deleted token stays, for readers that are behind.
-_MARK_S = 3600
-_NO_SUCH = hashlib.sha256(b"").hexdigest()
+#: How long a deleted token leaves a mark, for readers that are behind.
+_TOMBSTONE_S = 3600
+_NO_SECRET = hashlib.sha256(b"").hexdigest()
 
 
-class RightsError(AccessError):
-    """Somebody gives, or takes back, more than they have."""
-
-
-class Tokens:
-    """All tokens; each call that reads or writes the core raises LogError if that doesn't answer."""
+class TokenStore:
+    """All tokens; calls that read or write the core raise LogError if it does not answer."""
 
     def __init__(self, cache: AccessCache) -> None:
         """Use a copy of the bucket."""
         self._cache = cache
 
     async def check(self, text: str) -> Token | None:
-        """The token that a text is; None: there is no such token, or its time is over."""
+        """Return the token with this text; None: it does not exist or has expired."""
         match = TOKEN.fullmatch(text)
         if match is None:
             return None
-        entry = await self._cache.find(_PREFIX + match[1])
+        entry = await self._cache.get(_PREFIX + match[1])
         token = None if entry is None else msgspec.json.decode(entry.value, type=Token)
-        known = hmac.compare_digest(
-            hashlib.sha256(match[2].encode()).hexdigest(), _NO_SUCH if token is None else token.secret
+        proven = hmac.compare_digest(
+            hashlib.sha256(match[2].encode()).hexdigest(), _NO_SECRET if token is None else token.secret
         )
-        return token if known and token is not None and lives(token) else None
+        return token if proven and token is not None and is_valid(token) else None
 
-    def known(self, text: str) -> bool:
-        """Whether there is a token of this id, as far as is known without asking; whether it is right, isn't said."""
+    def is_cached(self, text: str) -> bool:
+        """Whether the copy in memory has a token with this id; its secret is not checked."""
         match = TOKEN.fullmatch(text)
-        return match is not None and self._cache.has(_PREFIX + match[1])
+        return match is not None and _PREFIX + match[1] in self._cache
 
-    def holds(self, token: Token) -> bool:
-        """Whether a token that was checked hasn't been revoked or run out since."""
-        return lives(token) and self._cache.has(_PREFIX + token.id)
+    def is_still_valid(self, token: Token) -> bool:
+        """Whether a token that was checked has neither been revoked nor expired since."""
+        return is_valid(token) and _PREFIX + token.id in self._cache
 
     async def prepare(
         self,
@@ -83,10 +79,10 @@ class Tokens:
         Args:
             name: its purpose, in its maker's words.
             role: the role that bounds its scopes.
-            sites: its sites; empty means all.
-            scopes: its scopes; empty means all of the role's.
-            expires: Unix seconds; None means never.
-            by: its maker, who can only grant scopes and sites of their own; None means no restriction.
+            sites: its sites; empty = all.
+            scopes: its scopes; empty = all of the role's.
+            expires: Unix seconds; None = never.
+            by: its maker, who can only grant scopes and sites of their own; None = no restriction.
 
         Raises:
             RightsError: it would have more rights than its maker.
@@ -96,8 +92,8 @@ class Tokens:
         wanted = caller(role, name, list(scopes), list(sites))
         if by is not None:
             check_within(wanted, by)
-        await self._cache.look()
-        if len(self._cache.under(_PREFIX)) >= MAX_TOKENS:
+        await self._cache.refresh()
+        if len(self._cache.with_prefix(_PREFIX)) >= MAX_TOKENS:
             raise AccessError("token", f"there are {MAX_TOKENS} already; revoke unused ones")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         token = Token(
@@ -128,58 +124,65 @@ class Tokens:
         return token, text
 
     async def all(self, by: Caller | None = None) -> list[Token]:
-        """All tokens on the sites of whoever asks, oldest first; also those whose time is over."""
+        """Return all tokens on the caller's sites, oldest first, expired ones among them."""
         entries = await self._cache.bucket.newest(f"{_PREFIX}*")
         tokens = [msgspec.json.decode(entry.value, type=Token) for entry in entries.values()]
-        return sorted((t for t in tokens if by is None or _theirs(t, by)), key=lambda t: (t.created, t.id))
+        return sorted((t for t in tokens if by is None or _on_sites(t, by)), key=lambda t: (t.created, t.id))
 
     async def revoke(self, id_: str, by: Caller | None = None) -> Token:
-        """Take a token back: every API refuses it within 2 s.
+        """Delete a token; every API rejects it within 2 s.
 
         Raises:
-            AccessError: there is none of this id, or it may more than whoever asks.
+            RightsError: it has more rights than the caller.
+            UnknownTokenError: there is no such token on the caller's sites.
         """
-        entries = (
-            await self._cache.bucket.newest(_PREFIX + id_) if re.fullmatch(TOKEN_ID_PATTERN, id_) else {}
-        )
-        token = next((msgspec.json.decode(entry.value, type=Token) for entry in entries.values()), None)
-        if token is None or (by is not None and not _theirs(token, by)):
-            raise AccessError(f"token {id_[:64]}", "there is none; `headcount token list` shows all")
+        entry = await self._cache.bucket.get(_PREFIX + id_) if re.fullmatch(TOKEN_ID_PATTERN, id_) else None
+        token = None if entry is None else msgspec.json.decode(entry.value, type=Token)
+        if token is None or (by is not None and not _on_sites(token, by)):
+            raise UnknownTokenError(f"token {id_[:64]}", "does not exist; `headcount token list` shows all")
         if by is not None:
-            check_within(caller_of_token(token), by)
-        await self._cache.bucket.delete(_PREFIX + id_, ttl_s=_MARK_S)
-        self._cache.drop(_PREFIX + id_)
+            check_within(_rights(token), by)
+        await self._cache.bucket.delete(_PREFIX + id_, ttl_s=_TOMBSTONE_S)
+        self._cache.discard(_PREFIX + id_)
         return token
 
 
-def lives(token: Token) -> bool:
-    """Whether a token's time isn't over."""
+def is_valid(token: Token) -> bool:
+    """Whether a token has not expired."""
     return token.expires is None or time.time() < token.expires
 
 
 def caller_of_token(token: Token) -> Caller:
-    """Who a token stands for.
+    """Return the program that a token authenticates.
 
     Raises:
-        AccessError: it has a scope that there isn't (any more).
+        AccessError: it has a scope that does not exist (any more).
     """
     return caller(token.role, f"token {token.id}", token.scopes, token.sites)
 
 
+def _rights(token: Token) -> Caller:
+    """The rights of a token, without scopes that do not exist any more: these must not prevent its revocation."""
+    scopes = [scope for scope in token.scopes if scope in scopes_of(token.role)]
+    if token.scopes and not scopes:
+        return Caller(token.role, f"token {token.id}", frozenset(), frozenset(token.sites))
+    return caller(token.role, f"token {token.id}", scopes, token.sites)
+
+
 def check_within(wanted: Caller, by: Caller) -> None:
-    """Refuse rights that whoever gives them doesn't have.
+    """Reject rights that the caller who grants them does not have.
 
     Raises:
-        RightsError: naming the scopes or sites that are too much.
+        RightsError: naming the scopes or sites.
     """
     more = wanted.scopes - by.scopes
     if more:
-        raise RightsError("scopes", f"{by.subject} has no {', '.join(sorted(more))} to give")
+        raise RightsError("scopes", f"{by.subject} does not have {', '.join(sorted(more))}")
     if by.sites and (not wanted.sites or wanted.sites - by.sites):
-        raise RightsError("sites", f"{by.subject} has only {', '.join(sorted(by.sites))} to give")
+        raise RightsError("sites", f"{by.subject} only has {', '.join(sorted(by.sites))}")
 
 
-def _theirs(token: Token, by: Caller) -> bool:
+def _on_sites(token: Token, by: Caller) -> bool:
     return not by.sites or (bool(token.sites) and by.sites.issuperset(token.sites))
 
 
@@ -189,6 +192,6 @@ def _check(name: str, role: Role, sites: Sequence[str], expires: float | None) -
     if role == "public":
         raise AccessError("role", "public needs no token")
     if len(sites) > MAX_SITES or not all(ID.fullmatch(site) for site in sites):
-        raise AccessError("sites", f"at most {MAX_SITES}, each an id of a site")
+        raise AccessError("sites", f"use at most {MAX_SITES} ids of sites")
     if expires is not None and expires <= time.time():
-        raise AccessError("expires", "is over already")
+        raise AccessError("expires", "is in the past")

@@ -1,40 +1,40 @@
-"""Where the API gets what it serves."""
+"""The settings of the API."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headcount.access.client_address import Network
 from headcount.access.oidc import OidcProvider
-from headcount.access.rate_limiter import Network
 from headcount.counting.site import Site
 from headcount.messaging.connection import Endpoint
 
-#: Where `make web` puts the map.
+#: The folder of the built map (`make web`).
 WEB = Path(__file__).resolve().parents[1] / "web"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """The site, the broker and the data folder behind one API, and the API's limits."""
+    """The site, the core and the data folder of one API, and its limits."""
 
     site: Site
     core: Endpoint
     data: Path  # the data folder, for the history
     partitions: int
-    secret: str = field(default="", repr=False)  # the deployment's, for the keys that are derived from it
-    monitor_url: str | None = None  # the broker's monitoring, http://host:port
+    secret: str = field(default="", repr=False)  # the deployment's; keys are derived from it
+    monitor_url: str | None = None  # of the NATS server: http://host:port
     web: Path = WEB
-    open: bool = False  # anybody may see what a viewer may, this machine what an operator may
-    https: bool = False  # browsers come over TLS, to us or to a balancer ahead of us
-    smallest_shown: int = 5  # the public sees no count below it
-    public_url: str = ""  # under which browsers reach it; "" = as they ask
-    mqtt_port: int = 1883  # on which devices reach the broker, on the same host as us
+    open: bool = False  # anybody is a viewer, a program on this machine an operator
+    https: bool = False  # browsers use TLS, to this API or to a load balancer
+    smallest_shown: int = 5  # the public does not see smaller counts
+    public_url: str = ""  # the address for browsers; "" = as they request it
+    mqtt_port: int = 1883  # of the broker for devices, on the same host
     ws_port: int = 9001  # the same over WebSocket
-    trusted: tuple[Network, ...] = ()  # where our balancers are, beside this machine
-    oidc: OidcProvider | None = None  # who knows the people that log in
-    requests_per_s: float = 100.0  # of each token and address
+    trusted: tuple[Network, ...] = ()  # networks of load balancers, in addition to this machine
+    oidc: OidcProvider | None = None  # the identity provider
+    requests_per_s: float = 100.0  # per token and address
     max_streams: int = 1000  # open SSE and WebSocket connections; beyond it 503
     max_queries: int = 4  # history queries at the same time; beyond it 503
-    ping_s: float = 5.0  # between signs of life in a stream
-    send_timeout_s: float = 30.0  # a stream's reader that takes nothing for so long is given up
+    ping_s: float = 5.0  # between keep-alive messages of a stream
+    send_timeout_s: float = 30.0  # after which a stream whose reader takes nothing is closed

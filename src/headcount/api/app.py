@@ -11,9 +11,11 @@ from fastapi import FastAPI
 
 from headcount.api import openapi, problem_handlers
 from headcount.api.api_settings import ApiSettings
-from headcount.api.middleware.authentication import SignIn
-from headcount.api.middleware.authorization import SECURITY_HEADERS, BrowserRules
+from headcount.api.middleware.authentication import AuthenticationMiddleware
+from headcount.api.middleware.body_limit import BodyLimitMiddleware
 from headcount.api.middleware.request_metrics import RequestMetricsMiddleware
+from headcount.api.middleware.security_headers import SECURITY_HEADERS, SecurityHeadersMiddleware
+from headcount.api.middleware.stream_guard import StreamGuardMiddleware
 from headcount.api.routes import (
     audit,
     commands,
@@ -74,9 +76,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.headcount = state
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
-    app.add_middleware(SignIn, state=state)
+    # the last one added sees a request first
+    app.add_middleware(StreamGuardMiddleware)
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(AuthenticationMiddleware, state=state)
     app.add_middleware(RequestMetricsMiddleware, metrics=state.metrics)
-    app.add_middleware(BrowserRules)
+    app.add_middleware(SecurityHeadersMiddleware)
     problem_handlers.install(app, SECURITY_HEADERS)
     for resource in _RESOURCES:
         app.include_router(resource.router)
@@ -89,8 +94,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: ApiState = app.state.headcount
     async with state.core.open():
         loops = [
-            asyncio.create_task(state.follow_access(), name="api: tokens and sessions"),
-            asyncio.create_task(state.follow_registry(), name="api: device registry"),
+            asyncio.create_task(state.services.access_cache.run(), name="api: tokens and sessions"),
+            asyncio.create_task(state.registry_cache.run(state.core.connection), name="api: device registry"),
         ]
         try:
             yield

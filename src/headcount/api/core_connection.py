@@ -1,4 +1,4 @@
-"""The API's connection to the broker: it hears counts and workers' numbers, and asks workers."""
+"""The API's connection to the core, which receives counts and reports."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 from headcount.api.api_settings import ApiSettings
-from headcount.api.live_counts import CHECK_S, LiveCounts
+from headcount.api.live_counts import CHECK_INTERVAL_S, LiveCounts
 from headcount.errors import LogError
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
 from headcount.messaging.connection import Connection, Message, connected
 from headcount.messaging.jetstream import get_message
 
 METRICS_SUBJECT = "metrics.>"  # metrics.count.<worker>, metrics.adapters.<id>
-#: Between attempts to read the last counts while the core isn't ready for it.
+#: The interval between attempts to read the last counts while the core is not ready.
 RETRY_S = 0.5
 #: A server that disappears without closing the connection is noticed within three of these.
 PING_INTERVAL_S = 2
-_ANSWER_S = 2.0
+_REQUEST_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
 
 
 class CoreConnection:
-    """One connection to the core, restored whenever it is lost; without it nothing else stops."""
+    """A connection to the core that is restored whenever it is lost; everything else continues without it."""
 
     def __init__(
         self, settings: ApiSettings, live: LiveCounts, on_metrics: Callable[[str, bytes], None]
     ) -> None:
-        """Deliver counts to `live`, and workers' numbers to `on_metrics(subject, payload)`."""
+        """Deliver counts to `live`, and reports to `on_metrics(subject, payload)`."""
         self._settings = settings
         self._live = live
         self._on_metrics = on_metrics
@@ -39,12 +39,12 @@ class CoreConnection:
 
     @property
     def connected(self) -> bool:
-        """Whether the core is there now."""
+        """Whether the core is connected now."""
         return self.connection.is_connected
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[CoreConnection]:
-        """Run the loops of the connection; inside, it may or may not be connected."""
+        """Run the loops of the connection, whether the core is available or not."""
         await self.connection.subscribe("count.*", self._take_counts)
         await self.connection.subscribe(METRICS_SUBJECT, self._take_metrics)
         async with (
@@ -60,8 +60,8 @@ class CoreConnection:
             asyncio.TaskGroup() as group,
         ):
             loops = (
-                group.create_task(self._keep_read(), name="api: last counts"),
-                group.create_task(self._keep_checking(), name="api: overdue"),
+                group.create_task(self._read_last_counts(), name="api: last counts"),
+                group.create_task(self._check_overdue(), name="api: overdue"),
             )
             try:
                 yield self
@@ -75,12 +75,12 @@ class CoreConnection:
     async def _take_metrics(self, message: Message) -> None:
         self._on_metrics(message.subject, message.data)
 
-    async def _keep_checking(self) -> None:
+    async def _check_overdue(self) -> None:
         while True:
             self._live.check_overdue()
-            await asyncio.sleep(CHECK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
-    async def _keep_read(self) -> None:
+    async def _read_last_counts(self) -> None:
         """After each connect, read what the partitions published last, until the core returns it."""
         while True:
             await self._read_last.wait()
@@ -88,14 +88,14 @@ class CoreConnection:
             try:
                 await self._read()
             except LogError as error:
-                _log.debug("the last counts can't be read yet: %s", error)
+                _log.debug("the last counts cannot be read yet: %s", error)
                 self._read_last.set()
                 await asyncio.sleep(RETRY_S)
 
     async def _read(self) -> None:
         for partition in range(self._settings.partitions):
             query = {"last_by_subj": COUNT_SUBJECT.format(partition=partition)}
-            last = await get_message(self.connection, COUNT_STREAM, query, timeout_s=_ANSWER_S)
+            last = await get_message(self.connection, COUNT_STREAM, query, timeout_s=_REQUEST_TIMEOUT_S)
             if last is not None:
                 self._live.take(last.data)
 
@@ -104,4 +104,4 @@ class CoreConnection:
         self._read_last.set()
 
     def _on_disconnect(self) -> None:
-        _log.warning("the core is gone; serving the last numbers until it is back")
+        _log.warning("lost the connection to the core; serving the last counts until it is back")

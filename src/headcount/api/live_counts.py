@@ -1,4 +1,4 @@
-"""The live counts: totals as they come in, the last five minutes of them, and who waits for news."""
+"""The live counts: totals as they arrive, those of the last five minutes, and the readers that wait for new ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from headcount.counting.totals import Total, Totals
 from headcount.messages.counts import NUMBERS, PartitionCounts
 from headcount.messages.times import HISTORY_TICK_S
 
-#: How much of the past is kept in memory, and how finely.
+#: The length of the memory, and the distance of the totals in it.
 MEMORY_S = 300.0
 MEMORY_STEP_S = 1.0
-#: How often it is looked whether partitions are overdue.
-CHECK_S = 0.25
-#: A report from further ahead than this comes from a wrong clock.
-MAX_AHEAD_S = 60.0
-#: When the newest total is further ahead than this, the clock was set back, and counting starts anew.
+#: The interval at which overdue partitions are checked.
+CHECK_INTERVAL_S = 0.25
+#: A report from further ahead comes from a wrong clock.
+MAX_REPORT_AHEAD_S = 60.0
+#: When the newest total is further ahead, the clock was set back, and totals start again.
 SET_BACK_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -34,22 +34,22 @@ _decoder = msgspec.msgpack.Decoder(PartitionCounts)
 
 
 class CountsSnapshot:
-    """A total with its number: the n-th since the start. Its JSON is made once for all readers."""
+    """A total and its number since the start. Its JSON is made once for all readers."""
 
     def __init__(self, number: int, total: Total, zones: tuple[str, ...]) -> None:
-        """Number a total; `zones` are the ids in the order of its rows."""
+        """`zones` are the ids of the total's rows."""
         self.number = number
         self.total = total
         self._zones = zones
 
     @cached_property
     def fragments(self) -> list[msgspec.Raw]:
-        """Each zone's numbers as JSON, in the order of the site."""
+        """Each zone's counts as JSON, in the order of the site."""
         return fragments(self._zones, self.total.values)
 
 
 def fragments(zones: tuple[str, ...], values: I4) -> list[msgspec.Raw]:
-    """`{"zone":…,"person":{…},"vehicle":{…}}` of each zone; `values` is int32 [Z, 2, 4]."""
+    """Return `{"zone":…,"person":{…},"vehicle":{…}}` of each zone; `values` is int32 [Z, 2, 4]."""
     return [
         msgspec.Raw(
             msgspec.json.encode(
@@ -65,7 +65,7 @@ def fragments(zones: tuple[str, ...], values: I4) -> list[msgspec.Raw]:
 
 
 class CountsFeed:
-    """The newest snapshot, and who waits for the next. A reader never has a queue."""
+    """The newest snapshot, and the readers that wait for the next one. A reader has no queue."""
 
     def __init__(self, site: Site, partitions: int) -> None:
         """Start without a snapshot."""
@@ -87,7 +87,7 @@ class CountsFeed:
             await asyncio.wait_for(changed.wait(), timeout_s)
 
     async def pause(self, timeout_s: float) -> None:
-        """Return after `timeout_s`, or at once when closed."""
+        """Return after `timeout_s`, or when closed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.closed.wait(), timeout_s)
 
@@ -96,21 +96,17 @@ class CountsFeed:
         self.closed.set()
         self._changed.set()
 
-    def _show(self, snapshot: CountsSnapshot) -> None:
+    def _set_snapshot(self, snapshot: CountsSnapshot) -> None:
         self.snapshot = snapshot
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
 
-def _same(a: Total, b: Total) -> bool:
-    return (a.at, a.partitions_fresh) == (b.at, b.partitions_fresh) and np.array_equal(a.values, b.values)
-
-
 class LiveCounts(CountsFeed):
-    """Keeps the newest total and those of the last `MEMORY_S` seconds, and wakes who waits.
+    """The newest total and those of the last `MEMORY_S` seconds.
 
-    It holds no connection: `take` gets what the broker delivers, so that without a broker the last
-    numbers stay, and get older. `on_total` hears each total that is exact.
+    It has no connection: `take` gets the messages, so that the last counts remain and age without a broker.
+    `on_total` is called with each exact total.
     """
 
     def __init__(
@@ -120,49 +116,49 @@ class LiveCounts(CountsFeed):
         clock: Callable[[], float] = time.time,
         on_total: Callable[[Total], None] = lambda _: None,
     ) -> None:
-        """Start without numbers; `clock` gives Unix seconds."""
+        """Start without counts; `clock` returns Unix seconds."""
         super().__init__(site, partitions)
-        self.refused = 0  # reports of another site or layout, or undecodable
+        self.rejected = 0  # reports of another site or number of partitions, or malformed ones
         self._clock = clock
         self._on_total = on_total
         self._totals = Totals(partitions, len(self.zones))
         self._memory: deque[Total] = deque(maxlen=round(MEMORY_S / MEMORY_STEP_S))
 
     def take(self, payload: bytes) -> None:
-        """Take a `PartitionCounts` message; what can't be used is counted in `refused` and logged."""
+        """Take a `PartitionCounts` message; invalid ones are counted in `rejected`, and the first is logged."""
         try:
             counts = _decoder.decode(payload)
             values = self._values(counts)
-            self._start_anew_if_clock_was_set_back()
+            self._restart_if_clock_was_set_back()
             totals = self._totals.add(counts.partition, counts.epoch, counts.at, values)
         except (msgspec.DecodeError, ValueError) as error:
-            self.refused += 1
-            if self.refused == 1:
-                _log.warning("counts that don't belong to site %s are ignored: %s", self.site.id, error)
+            self.rejected += 1
+            if self.rejected == 1:
+                _log.warning("ignoring counts that do not belong to site %s: %s", self.site.id, error)
             return
         for total in totals:
-            self._publish(total)
+            self._update(total)
             self._remember(total)
             self._on_total(total)
 
     def check_overdue(self) -> None:
-        """Publish what is known when partitions are overdue; to be called every `CHECK_S`."""
+        """Publish the known counts when partitions are overdue; to be called every `CHECK_INTERVAL_S`."""
         total = self._totals.overdue(self._clock())
         if total is None:
             return
-        if self.snapshot is None or not _same(self.snapshot.total, total):
-            self._publish(total)
+        if self.snapshot is None or not _is_same(self.snapshot.total, total):
+            self._update(total)
 
-    def silent(self) -> list[int]:
-        """The partitions without a fresh report."""
+    def overdue_partitions(self) -> list[int]:
+        """Return the partitions without a fresh report."""
         return self._totals.silent(self._clock())
 
     def age_s(self) -> float | None:
-        """How old the newest total is."""
+        """Return the age of the newest total."""
         return None if self.snapshot is None else max(0.0, self._clock() - self.snapshot.total.at)
 
     def remembered(self, at: float) -> Total | None:
-        """The newest total that is at most `at`, if memory reaches back to it without a gap."""
+        """Return the newest total at or before `at`, if the memory reaches back to it without a gap."""
         for total in reversed(self._memory):
             if total.at <= at:
                 return total if at - total.at <= HISTORY_TICK_S else None
@@ -171,23 +167,27 @@ class LiveCounts(CountsFeed):
     def _values(self, counts: PartitionCounts) -> I4:
         if counts.site != self.site.id or counts.partitions != self.partitions:
             raise ValueError(f"site {counts.site!r} with {counts.partitions} partitions")
-        if counts.at > self._clock() + MAX_AHEAD_S:
+        if counts.at > self._clock() + MAX_REPORT_AHEAD_S:
             raise ValueError(f"partition {counts.partition} is {counts.at - self._clock():.0f} s ahead")
         return np.frombuffer(counts.values, np.dtype("<i4")).reshape(counts.zones, 2, len(NUMBERS))
 
-    def _start_anew_if_clock_was_set_back(self) -> None:
+    def _restart_if_clock_was_set_back(self) -> None:
         if self.snapshot is None or self.snapshot.total.at <= self._clock() + SET_BACK_S:
             return
-        _log.warning("the clock was set back: totals start anew")
+        _log.warning("the clock was set back; discarding the totals in memory")
         self._totals = Totals(self.partitions, len(self.zones))
         self._memory.clear()
         self.snapshot = None
 
     def _remember(self, total: Total) -> None:
-        """Keep a total for questions about the past: only exact ones, of one instant in all partitions."""
+        """Store an exact total, of one instant in all partitions, for queries about the past."""
         if not self._memory or total.at - self._memory[-1].at >= MEMORY_STEP_S - 0.001:
             self._memory.append(total)
 
-    def _publish(self, total: Total) -> None:
+    def _update(self, total: Total) -> None:
         self._number += 1
-        self._show(CountsSnapshot(self._number, total, self.zones))
+        self._set_snapshot(CountsSnapshot(self._number, total, self.zones))
+
+
+def _is_same(a: Total, b: Total) -> bool:
+    return (a.at, a.partitions_fresh) == (b.at, b.partitions_fresh) and np.array_equal(a.values, b.values)

@@ -31,7 +31,7 @@ from headcount.messages.units import ScalingState
 FORGET_S = 60.0
 MAX_WORKERS = 1000
 #: A scaler speaks at each look, every two seconds where nothing else is set; after this it is away.
-SCALER_AWAY_S = 15.0
+SCALER_TIMEOUT_S = 15.0
 MAX_SIGNALS = 64
 MAX_FORMATS = 32
 _MONITOR_TIMEOUT_S = 1.0
@@ -104,7 +104,7 @@ class Metrics:
     ) -> None:
         """`monitor_url` is the broker's monitoring address; `clock` gives seconds."""
         self.registry = CollectorRegistry(auto_describe=False)
-        self.refused = 0  # messages that are no reports
+        self.rejected = 0  # messages that are no reports
         self.broker_connections: int | None = None  # as last asked
         self._live = live
         self._monitor_url = monitor_url
@@ -140,12 +140,12 @@ class Metrics:
             elif subject.startswith("metrics.scale."):
                 self._take_scaling(_scaling_state.decode(payload))
         except (msgspec.DecodeError, ValueError) as error:
-            self.refused += 1
+            self.rejected += 1
             _log.debug("%s: not a report: %s", subject, error)
 
     def scaling(self) -> tuple[ScalingState, float] | None:
         """What the scaler said last and how many seconds ago; None if none has spoken lately."""
-        if self._scaling is None or (age_s := self._clock() - self._scaling[0]) > SCALER_AWAY_S:
+        if self._scaling is None or (age_s := self._clock() - self._scaling[0]) > SCALER_TIMEOUT_S:
             return None
         return self._scaling[1], age_s
 
@@ -158,10 +158,10 @@ class Metrics:
             "headcount_refused_messages",
             "Messages to the API that are no counts or no reports.",
             ("what",),
-            {("counts",): float(self._live.refused), ("report",): float(self.refused)},
+            {("counts",): float(self._live.rejected), ("report",): float(self.rejected)},
         )
 
-    def ask_connections(self) -> int | None:
+    def read_broker_connections(self) -> int | None:
         """Connections to the broker, of every protocol, as its monitoring says; blocks up to a second."""
         if self._monitor_url is None:
             return None
@@ -238,7 +238,7 @@ class Metrics:
 
     def _collect_counts(self) -> Iterator[Metric]:
         live = self._live
-        fresh = live.partitions - len(live.silent())
+        fresh = live.partitions - len(live.overdue_partitions())
         yield _gauge("headcount_partitions", "Partitions of the log.", live.partitions)
         yield _gauge("headcount_partitions_fresh", "Partitions with a report of the last 2 s.", fresh)
         age_s = live.age_s()

@@ -1,4 +1,4 @@
-"""OpenAPI: our problem documents instead of FastAPI's own errors, and who may use which endpoint."""
+"""The OpenAPI document: problem documents instead of FastAPI's errors, and the scopes of endpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from headcount.api.media_types import GEOJSON
-from headcount.api.middleware.authorization import RequireAny
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.schemas import problems
 from headcount.api.schemas.responses import failures
 
@@ -21,7 +21,7 @@ SCHEMES: dict[str, Any] = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "hc_<id>_<secret>",
-        "description": "A token, made with `headcount token add` or POST /v1/tokens. Never in an address.",
+        "description": "A token, created with `headcount token add` or POST /v1/tokens. Never put it into an address.",
     },
     "device": {
         "type": "http",
@@ -32,68 +32,68 @@ SCHEMES: dict[str, Any] = {
         "type": "apiKey",
         "in": "cookie",
         "name": "__Host-headcount",
-        "description": "The web page's session, begun at /login (`headcount` without TLS). What changes "
-        "something also needs the header `Headcount-CSRF` with the `csrf` of GET /v1/whoami.",
+        "description": "The web page's session, started at /login (`headcount` without TLS). Changes "
+        "also need the header `Headcount-CSRF` with the `csrf` of GET /v1/whoami.",
     },
 }
-#: What any endpoint may answer, whoever asks; and those that ask for a scope.
+#: Problems of any endpoint, of those that require a scope, and of those that change something.
 _ANYWHERE = ("token-in-url", "sign-in", "too-many-requests", "log-away")
 _WITH_SCOPE = ("not-allowed",)
 _CHANGING = ("cross-site", "too-long")
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of an application, made once."""
+    """Return the OpenAPI document of an application; it is built once."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         components = schema.setdefault("components", {})
         components["securitySchemes"] = SCHEMES
-        _our_problems(components.setdefault("schemas", {}))
+        _use_problems(components.setdefault("schemas", {}))
         for route in routes(app):
             for method in route.methods or ():
                 operation = schema["paths"].get(route.path, {}).get(method.lower())
                 if operation is not None:
-                    _shape_of_geojson(operation, route, components["schemas"])
-                    _whole_examples(operation, route)
-                    _complete(operation, method, scopes_of(route.dependant))
+                    _describe_geojson(operation, route, components["schemas"])
+                    _restore_examples(operation, route)
+                    _complete(operation, method, required_scopes(route.dependant))
         app.openapi_schema = schema
     return app.openapi_schema
 
 
-def _our_problems(shapes: dict[str, Any]) -> None:
+def _use_problems(schemas: dict[str, Any]) -> None:
     for name in ("HTTPValidationError", "ValidationError"):
-        shapes.pop(name, None)
+        schemas.pop(name, None)
     problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    shapes.update(problem.pop("$defs"))
-    shapes["Problem"] = problem
+    schemas.update(problem.pop("$defs"))
+    schemas["Problem"] = problem
 
 
-def _shape_of_geojson(operation: dict[str, Any], route: APIRoute, shapes: dict[str, Any]) -> None:
-    """FastAPI calls what isn't application/json a string; GeoJSON has the shape that the endpoint names."""
+def _describe_geojson(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
+    """FastAPI describes anything but application/json as a string; GeoJSON has the endpoint's schema."""
     for answer in operation["responses"].values():
         content = answer.get("content", {}).get(GEOJSON)
         if content is not None:
-            shape = TypeAdapter(route.response_model).json_schema(
+            schema = TypeAdapter(route.response_model).json_schema(
                 mode="serialization", ref_template="#/components/schemas/{model}"
             )
-            shapes.update(shape.pop("$defs", {}))
-            content["schema"] = shape
+            schemas.update(schema.pop("$defs", {}))
+            content["schema"] = schema
 
 
-def _whole_examples(operation: dict[str, Any], route: APIRoute) -> None:
-    """Put examples back as they are: FastAPI leaves out what is null in them."""
+def _restore_examples(operation: dict[str, Any], route: APIRoute) -> None:
+    """Restore the examples: FastAPI removes null values from them."""
     for status, answer in route.responses.items():
         for media, content in answer.get("content", {}).items():
-            told = operation["responses"].get(str(status), {}).get("content", {}).get(media)
-            if told is not None:
-                told |= {key: content[key] for key in ("example", "examples") if key in content}
+            described = operation["responses"].get(str(status), {}).get("content", {}).get(media)
+            if described is not None:
+                described |= {key: content[key] for key in ("example", "examples") if key in content}
 
 
 def _complete(operation: dict[str, Any], method: str, scopes: tuple[str, ...]) -> None:
     responses = operation["responses"]
-    # FastAPI promises its own 422 for every path parameter; those without a rule are never refused.
+    # FastAPI documents a 422 for every path parameter; those without a pattern never fail
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
     names = _ANYWHERE + (_WITH_SCOPE if scopes else ()) + (() if method == "GET" else _CHANGING)
@@ -102,12 +102,14 @@ def _complete(operation: dict[str, Any], method: str, scopes: tuple[str, ...]) -
     ways = [{"token": list(scopes)}, {"session": list(scopes)}]
     operation.setdefault("security", ways if scopes else [{}, *ways])
     if scopes:
-        needs = " or ".join(f"`{scope}`" for scope in scopes)
-        operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope {needs}.".strip()
+        scopes_text = " or ".join(f"`{scope}`" for scope in scopes)
+        operation["description"] = (
+            f"{operation.get('description', '')}\n\nRequires the scope {scopes_text}.".strip()
+        )
 
 
 def _merge(entry: dict[str, Any], more: dict[str, Any]) -> None:
-    """Put the examples of one answer beside those of another of the same status."""
+    """Add the examples of a problem to those of others with the same status."""
     media = problems.MEDIA_TYPE
     if media not in entry.setdefault("content", {}):
         entry["content"][media] = more["content"][media]
@@ -121,7 +123,7 @@ def _merge(entry: dict[str, Any], more: dict[str, Any]) -> None:
 
 
 def routes(app: FastAPI) -> Iterator[APIRoute]:
-    """All endpoints of an application, those of its routers among them."""
+    """Yield all endpoints of an application, those of its routers included."""
     for route in app.routes:
         included: Any = getattr(route, "original_router", None)
         for each in [route] if included is None else included.routes:
@@ -129,11 +131,11 @@ def routes(app: FastAPI) -> Iterator[APIRoute]:
                 yield each
 
 
-def scopes_of(dependant: Dependant) -> tuple[str, ...]:
-    """The scopes that an endpoint asks for, one of which is enough."""
+def required_scopes(dependant: Dependant) -> tuple[str, ...]:
+    """Return the scopes of an endpoint, one of which is required."""
     for inner in dependant.dependencies:
-        if isinstance(inner.call, RequireAny):
+        if isinstance(inner.call, RequireScope):
             return inner.call.scopes
-        if found := scopes_of(inner):
+        if found := required_scopes(inner):
             return found
     return ()

@@ -1,4 +1,4 @@
-"""What comes in with a request: moments, spans and numbers, checked before anything is asked."""
+"""Parameters of endpoints: moments, spans and ids."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DEFAULT_SPAN_S = 3600.0
 #: Rows of one history answer.
 MAX_ROWS = 10_000
 
-# RFC 3339, section 5.6; a "+" that wasn't percent-encoded arrives as a space.
+# RFC 3339, section 5.6; a "+" that was not percent-encoded arrives as a space.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)")
 _OFFSET_AT = -6
 
 
 def moment(value: object) -> float:
-    """Unix seconds of a moment given as RFC 3339 text or as Unix seconds.
+    """Parse RFC 3339 text or Unix seconds; return Unix seconds.
 
     Raises:
         ValueError: it is neither, or not between 1970 and 2100.
@@ -38,7 +38,7 @@ def moment(value: object) -> float:
         try:
             t_s = datetime.fromisoformat(text.upper()).timestamp()
         except (ValueError, OverflowError):
-            raise ValueError("there is no such day or time") from None
+            raise ValueError("this day or time does not exist") from None
     else:
         try:
             t_s = float(text)
@@ -60,32 +60,28 @@ Moment = Annotated[
         }
     ),
 ]
-At = Annotated[Moment | None, Query(description="The moment; without it, now.")]
-From = Annotated[Moment | None, Query(alias="from", description="Start; without it, an hour before `to`.")]
-To = Annotated[Moment | None, Query(description="End, included; without it, now.")]
+At = Annotated[Moment | None, Query(description="The moment; default: now.")]
+From = Annotated[Moment | None, Query(alias="from", description="Start; default: an hour before `to`.")]
+To = Annotated[Moment | None, Query(description="End, inclusive; default: now.")]
 Step = Annotated[
     float,
     Query(
         ge=HISTORY_TICK_S,
         le=86_400,
         allow_inf_nan=False,
-        description=f"Seconds from row to row; counts are kept every {HISTORY_TICK_S:g} s. "
-        f"At most {MAX_ROWS} rows are given.",
+        description=f"Seconds from row to row; counts are stored every {HISTORY_TICK_S:g} s. "
+        f"At most {MAX_ROWS} rows are returned.",
     ),
 ]
 Every = Annotated[
     float,
-    Query(
-        ge=0.1, le=60, allow_inf_nan=False, description="The shortest time between two updates, in seconds."
-    ),
+    Query(ge=0.1, le=60, allow_inf_nan=False, description="Minimum time between two updates, in seconds."),
 ]
 Zones = Annotated[
     str | None,
-    Query(
-        max_length=10_000, description="Only these zones: ids with commas between.", examples=["site,library"]
-    ),
+    Query(max_length=10_000, description="Only these zones: comma-separated ids.", examples=["site,library"]),
 ]
-# What is not an id can't be the id of anything here: it is looked up, and not found.
+# Site and zone ids have no pattern: an invalid one is simply unknown.
 SiteId = Annotated[str, Path(description="The site's id.", examples=["ul"])]
 ZoneId = Annotated[
     str, Path(description="The zone's id; `site` is the boundary itself.", examples=["library"])

@@ -10,20 +10,25 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import ParameterProblem, ProblemError, ProblemType, document, response
 from headcount.devices.device_fields import CHANGEABLE
 from headcount.errors import (
+    AccessError,
     AliasTakenError,
     DataFolderError,
     DeviceError,
     LinkRefusedError,
     LogError,
+    LoginError,
     NoAnswerError,
     QueryError,
+    RightsError,
     TooManyQueriesError,
     UnknownDeviceError,
+    UnknownTokenError,
 )
 
 _BY_STATUS = {
@@ -35,6 +40,15 @@ _BY_STATUS = {
     422: problems.INVALID,
 }
 _MAX_PARAMETERS = 10
+_SERVICE_ERRORS = (
+    LogError,
+    DeviceError,
+    AccessError,
+    DataFolderError,
+    QueryError,
+    TooManyQueriesError,
+    NoAnswerError,
+)
 _RETRY = {"retry-after": "1"}
 #: A device error about one of these names the parameter; any other is about the body as a whole.
 _PARAMETERS = {*CHANGEABLE, "kind", "expires", "interval_s", "until", "text"}
@@ -53,7 +67,7 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
         problem = document(problems.INTERNAL, problems.INTERNAL.meaning, request.url.path)
         return response(problem, crash_headers)
 
-    for error in (LogError, DeviceError, DataFolderError, QueryError, TooManyQueriesError, NoAnswerError):
+    for error in _SERVICE_ERRORS:
         app.add_exception_handler(error, _from_service)
     app.add_exception_handler(ProblemError, _from_problem)
     app.add_exception_handler(RequestValidationError, _from_validation)
@@ -64,18 +78,10 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
 def problem_of(error: Exception) -> ProblemError:
     """Return the problem of an error that a service raised."""
     match error:
-        case UnknownDeviceError():
-            return ProblemError(problems.UNKNOWN_DEVICE, f"{error.device} {error.problem}.")
-        case AliasTakenError():
-            return ProblemError(problems.ALIAS_TAKEN, f"{error}.")
-        case LinkRefusedError():
-            return ProblemError(problems.LINK_REFUSED, problems.LINK_REFUSED.meaning)
-        case DeviceError(device="command"):
-            detail = f"{error.problem[:1].upper()}{error.problem[1:]}. {error.remedy}."
-            return ProblemError(problems.TOO_MANY_COMMANDS, detail)
         case DeviceError():
-            parameter = error.device if error.device in _PARAMETERS else "body"
-            return ProblemError(problems.INVALID, f"{error}.", parameter=parameter)
+            return _device_problem(error)
+        case AccessError():
+            return _access_problem(error)
         case QueryError():
             return problems.invalid(error.parameter, error.problem)
         case TooManyQueriesError():
@@ -87,6 +93,51 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(problems.UNREADABLE, problems.UNREADABLE.meaning)
         case _:
             return ProblemError(problems.LOG_AWAY, problems.LOG_AWAY.meaning, headers=_RETRY)
+
+
+def _device_problem(error: DeviceError) -> ProblemError:
+    match error:
+        case UnknownDeviceError():
+            return ProblemError(problems.UNKNOWN_DEVICE, f"{error.device} {error.problem}.")
+        case AliasTakenError():
+            return ProblemError(problems.ALIAS_TAKEN, f"{error}.")
+        case LinkRefusedError():
+            return ProblemError(problems.LINK_REFUSED, problems.LINK_REFUSED.meaning)
+        case DeviceError(device="command"):
+            detail = f"{error.problem[:1].upper()}{error.problem[1:]}. {error.remedy}."
+            return ProblemError(problems.TOO_MANY_COMMANDS, detail)
+        case _:
+            parameter = error.device if error.device in _PARAMETERS else "body"
+            return ProblemError(problems.INVALID, f"{error}.", parameter=parameter)
+
+
+def _access_problem(error: AccessError) -> ProblemError:
+    match error:
+        case RightsError():
+            return ProblemError(problems.NOT_ALLOWED, f"{error}.")
+        case UnknownTokenError():
+            return ProblemError(problems.UNKNOWN_TOKEN, f"{error}.")
+        case LoginError():
+            detail = f"{error.problem[:1].upper()}{error.problem[1:]}. {problems.LOGIN_FAILED.meaning}"
+            return ProblemError(problems.LOGIN_FAILED, detail)
+        case _:
+            return problems.invalid(error.what.partition(" ")[0], error.problem)
+
+
+async def send_problem(scope: Scope, receive: Receive, send: Send, error: ProblemError) -> None:
+    """Answer a request, or reject a WebSocket, with a problem document."""
+    answer = response(document(error.kind, error.detail, scope["path"]), error.headers)
+    if scope["type"] == "http":
+        await answer(scope, receive, send)
+        return
+    await receive()  # websocket.connect
+    if "websocket.http.response" in scope.get("extensions", {}):
+        headers = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
+        start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": headers}
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": answer.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})
 
 
 def _route(request: Request) -> str:

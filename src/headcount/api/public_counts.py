@@ -1,7 +1,7 @@
-"""What the public sees: the same numbers in the history, now and in streams, made once an instant.
+"""Public counts: the same numbers now, in streams and in the history, computed once per instant.
 
-docs/concepts/public-counts.md says what is told, and `counting/disclosure.py` makes it. Here it is
-only kept: the newest for readers, and a day of them for questions about the past.
+docs/concepts/public-counts.md describes them, and `counting/disclosure.py` computes them. This module keeps
+the newest for readers, and a day of them for queries about the past.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from headcount.history.retention import KEEP_S
 from headcount.messages.counts import PublicNumbers
 from headcount.messages.topics import KINDS
 
-#: Of so many instants the public numbers are kept in memory: of a day, and a bit.
-MAX_KEPT = round(KEEP_S / GRID_S) + 60
-#: Numbers that are read from the history at a time.
-ROWS_AT_ONCE = 400_000
+#: The number of instants in memory: a day, and a bit.
+MAX_INSTANTS = round(KEEP_S / GRID_S) + 60
+#: The number of rows read from the history at a time.
+MAX_ROWS_PER_QUERY = 400_000
 
 
 class PublicCountsSnapshot(CountsSnapshot):
-    """Public numbers of an instant; `total.values` is int32 [Z, 2, 1]."""
+    """Public counts of an instant; `total.values` is int32 [Z, 2, 1]."""
 
     def __init__(self, number: int, total: Total, zones: tuple[str, ...], smallest: int) -> None:
-        """Number them; counts below `smallest` are hidden."""
+        """Counts below `smallest` are hidden."""
         super().__init__(number, total, zones)
         self._fragments = [
             msgspec.Raw(msgspec.json.encode({"zone": zone} | _kinds(row, smallest)))
@@ -44,37 +44,37 @@ class PublicCountsSnapshot(CountsSnapshot):
         ]
 
     @property
-    def fragments(self) -> list[msgspec.Raw]:  # the same, made at once
-        """Each zone's numbers as JSON, in the order of the site."""
+    def fragments(self) -> list[msgspec.Raw]:  # the same, computed in advance
+        """Each zone's counts as JSON, in the order of the site."""
         return self._fragments
 
 
 class PublicCounts(CountsFeed):
-    """Keeps what the public is told, of the last day; it changes at multiples of `GRID_S` only."""
+    """The public counts of the last day; they change only at multiples of `GRID_S`."""
 
     def __init__(self, site: Site, partitions: int, disclosure: Disclosure) -> None:
-        """Start without numbers."""
+        """Start without counts."""
         super().__init__(site, partitions)
         self._disclosure = disclosure
-        self._kept: OrderedDict[float, I4] = OrderedDict()
-        self._lock = threading.Lock()  # questions about the past run in threads
+        self._values: OrderedDict[float, I4] = OrderedDict()
+        self._lock = threading.Lock()  # queries about the past run in threads
 
     def take(self, total: Total) -> None:
-        """Take an exact total; only those on the grid are told."""
+        """Take an exact total; only those on the grid are published."""
         if not on_grid(total.at):
             return
         self._number += 1
         values = self._publish(float(round(total.at)), total.values[:, :, 0])
-        self._show(self._snapshot(float(round(total.at)), values, self._number))
+        self._set_snapshot(self._snapshot(float(round(total.at)), values, self._number))
 
     def at(self, data: Path, moment_s: float) -> CountsSnapshot | None:
-        """The newest public numbers at or before a moment, from memory or from the history; it may block.
+        """Return the newest public counts at or before a moment, from memory or the history; may block.
 
         Returns:
-            None where nothing is recorded within the last day before.
+            None if nothing is recorded within the day before.
 
         Raises:
-            DataFolderError: a segment can't be read.
+            DataFolderError: a segment cannot be read.
         """
         newest_s = grid_before(moment_s)
         for first_s in self._steps_back(newest_s):
@@ -92,10 +92,10 @@ class PublicCounts(CountsFeed):
     def history(
         self, data: Path, zone: str, span_s: tuple[float, float], step_s: float
     ) -> list[tuple[float, dict[str, object]]]:
-        """A zone's rows, oldest first: instant, and what was told; at the multiples of `step_s`. It may block.
+        """Return a zone's instants and public counts at the multiples of `step_s`, oldest first; may block.
 
         Raises:
-            DataFolderError: a segment can't be read.
+            DataFolderError: a segment cannot be read.
         """
         index, smallest = self.index[zone], self._disclosure.smallest
         rows: dict[float, dict[str, object]] = {}
@@ -111,15 +111,15 @@ class PublicCounts(CountsFeed):
         return sorted(rows.items(), key=lambda row: row[0])
 
     def seconds_to_next(self, now_s: float) -> int:
-        """When there will be new numbers."""
+        """Return the time until new counts are published."""
         return max(1, math.ceil(grid_before(now_s) + GRID_S - now_s) + 1)
 
     def _span_s(self) -> float:
-        """The time of which the history is asked at once."""
-        return min(float(KEEP_S), GRID_S * max(1, ROWS_AT_ONCE // len(self.zones)))
+        """Return the span of one history query."""
+        return min(float(KEEP_S), GRID_S * max(1, MAX_ROWS_PER_QUERY // len(self.zones)))
 
     def _steps_back(self, newest_s: float) -> Iterator[float]:
-        """Where to look for the newest: in the last minutes, then further and further back."""
+        """Yield the starts of the spans to search: the last minutes, then further and further back."""
         yield max(0.0, newest_s - 2 * GRID_S)
         span_s = self._span_s()
         first_s = newest_s
@@ -128,7 +128,7 @@ class PublicCounts(CountsFeed):
             yield first_s
 
     def _between(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
-        """What was told at the multiples of `step_s` in a span: as remembered, the rest from the history."""
+        """Return the public counts at the multiples of `step_s` in a span, from memory and the history."""
         wanted = _steps(from_s, to_s, step_s)
         known = self._remembered(wanted)
         missing = [at_s for at_s in wanted if at_s not in known]
@@ -140,25 +140,25 @@ class PublicCounts(CountsFeed):
 
     def _remembered(self, instants: list[float]) -> dict[float, I4]:
         with self._lock:
-            return {at_s: self._kept[at_s] for at_s in instants if at_s in self._kept}
+            return {at_s: self._values[at_s] for at_s in instants if at_s in self._values}
 
     def _recorded(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
-        """Exact counts [Z, 2] from the history."""
+        """Return exact counts [Z, 2] from the history."""
         found = queries.counts_on_grid(data, from_s, to_s, step_s)
         return {
             at_s: np.array([zones[zone] for zone in self.zones], np.int32)
             for at_s, zones in found.items()
-            # else another site file was in use: what is told depends on all zones
+            # else another site file was in use: public counts depend on all zones
             if self.index.keys() <= zones.keys()
         }
 
     def _publish(self, at_s: float, counts: I4) -> I4:
         values = self._disclosure.publish(at_s, counts)
         with self._lock:
-            self._kept[at_s] = values
-            self._kept.move_to_end(at_s)
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+            self._values[at_s] = values
+            self._values.move_to_end(at_s)
+            while len(self._values) > MAX_INSTANTS:
+                self._values.popitem(last=False)
         return values
 
     def _snapshot(self, at_s: float, values: I4, number: int) -> PublicCountsSnapshot:
@@ -167,12 +167,12 @@ class PublicCounts(CountsFeed):
 
 
 def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
-    """The multiples of a step in a span."""
+    """Return the multiples of a step in a span."""
     return [step_s * n for n in range(math.ceil(from_s / step_s), math.floor(to_s / step_s) + 1)]
 
 
 def public_counts(settings: ApiSettings) -> PublicCounts | None:
-    """What the public of an API is told; None where that is everything."""
+    """Return the public counts of an API; None where the public sees exact ones."""
     if settings.smallest_shown <= 1:
         return None
     key = disclosure_key(settings.secret.encode())
@@ -181,5 +181,5 @@ def public_counts(settings: ApiSettings) -> PublicCounts | None:
 
 
 def _kinds(row: list[int], smallest: int) -> dict[str, PublicNumbers]:
-    """A zone's public numbers by kind."""
+    """Return a zone's public counts by kind."""
     return {kind: PublicNumbers(as_public(number, smallest)) for kind, number in zip(KINDS, row, strict=True)}

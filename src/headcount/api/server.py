@@ -1,4 +1,4 @@
-"""The role `api`: serve HTTP until told to stop, and then stop within a second."""
+"""Serve HTTP until stopped, and then end within a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headcount.tls.contexts import load_certificate, server_context
 from headcount.tls.reload import reload_on_change
 from headcount.tls.tls_files import TlsFiles
 
-#: Clients' WebSocket messages are thrown away: none needs to be longer.
+#: WebSocket messages of clients are ignored.
 _MAX_WEBSOCKET_MESSAGE = 1024
 
 _log = logging.getLogger(__name__)
@@ -36,17 +36,17 @@ async def run(
     """Serve the API until `stop` is set or this is cancelled.
 
     Args:
-        settings: what is served.
+        settings: of the API.
         host: the address to listen on.
         port: the port, 0 = any free one.
-        stop: ends it: streams at once; readers that take nothing, and other answers, within `GRACE_S`.
-        on_ready: called with the port when requests are answered.
-        tls: serve HTTPS with this certificate, which is loaded again when it changes.
+        stop: ends it: streams immediately; stalled readers and other responses within `GRACE_S`.
+        on_ready: called with the port when the server accepts requests.
+        tls: serve HTTPS with this certificate, which is reloaded when it changes.
 
     Raises:
-        CertificateError: the certificate can't be used.
-        PortTakenError: somebody else listens there.
-        SettingsError: the address can't be listened on.
+        CertificateError: the certificate is not valid.
+        PortTakenError: another program listens on the port.
+        SettingsError: the address is not available.
     """
     context = None if tls is None else server_context(tls.certificate, tls.key)
     listener = listen(host, port, "--http-port")
@@ -57,7 +57,7 @@ async def run(
                 app,
                 log_config=None,
                 access_log=False,
-                proxy_headers=False,  # who asks is who is connected, see access.py
+                proxy_headers=False,  # see access/client_address.py
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_S,  # type: ignore[arg-type]  # it only waits that long
                 ws_max_size=_MAX_WEBSOCKET_MESSAGE,
@@ -75,7 +75,7 @@ async def run(
                 on_ready(listener.getsockname()[1])
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            _log.info("the API stops")
+            _log.info("stopping the API")
             stopped.cancel()
             renewing.cancel()
             state.live.close()

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from headcount.access.access_cache import POLL_S
 from headcount.access.oidc import OidcClient
-from headcount.access.rate_limiter import RateLimiter
 from headcount.api.api_settings import ApiSettings
 from headcount.api.core_connection import CoreConnection
 from headcount.api.live_counts import LiveCounts
 from headcount.api.metrics import Metrics
 from headcount.api.public_counts import public_counts
+from headcount.api.rate_limits import ApiRateLimits
 from headcount.api.schemas.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.counting.site import Site
 from headcount.devices.registry_cache import RegistryCache
-from headcount.errors import LogError
 from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.settings.deployment import SMALLEST_SHOWN
 
-#: A page loads some dozens of resources at the same time.
-BURST_S = 5.0
-
-
-class ApiRateLimits:
-    """The rate limits of one API."""
-
-    def __init__(self, requests_per_s: float) -> None:
-        """Allow each token and address this many requests per second, with bursts of five seconds' worth."""
-        self.requests = RateLimiter(requests_per_s, max(1, round(BURST_S * requests_per_s)))
-        #: Failed authentications of an address. Guessing a secret is hopeless; this limits noise and load.
-        self.failures = RateLimiter(0.2, 20)
-        #: Logins started at an address: each queries the identity provider.
-        self.logins = RateLimiter(0.5, 20)
-
 
 class ApiState:
-    """The connection to the core with everything that is built on it, the live counts, and the limits."""
+    """The connection to the core, the services over it, the live counts, and the limits."""
 
     def __init__(self, settings: ApiSettings) -> None:
-        """Build what needs no connection."""
+        """Build everything; `core.open` connects."""
         self.settings = settings
         self.public = public_counts(settings)  # None where the public sees exact counts
         self.live = LiveCounts(
@@ -82,17 +63,6 @@ class ApiState:
             data=settings.data,
             partitions=settings.partitions,
         )
-
-    async def follow_access(self) -> None:
-        """Keep the copy of tokens and sessions up to date until cancelled."""
-        while True:
-            with contextlib.suppress(LogError):
-                await self.services.access_cache.look()
-            await asyncio.sleep(POLL_S)
-
-    async def follow_registry(self) -> None:
-        """Keep the copy of the device registry up to date until cancelled."""
-        await self.registry_cache.run(self.core.connection)
 
     def close(self) -> None:
         """End all streams and history queries."""

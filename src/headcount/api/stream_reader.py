@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 
 from headcount.api.counts_lookup import CountsBody, age_s, changes_body, feed_for
 from headcount.api.live_counts import CountsFeed, CountsSnapshot
-from headcount.api.middleware.authorization import signed_in
+from headcount.api.middleware.identity import identity_of
 from headcount.api.schemas.problems import TOO_MANY_STREAMS, ProblemError, invalid
 from headcount.api.state import ApiState
 from headcount.messages.times import iso
@@ -49,7 +49,7 @@ class StreamReader:
         Raises:
             ProblemError: `invalid-parameter`, naming the unknown zone.
         """
-        self._feed = feed_for(state, signed_in(connection).caller)
+        self._feed = feed_for(state, identity_of(connection).caller)
         self._ping_s = state.settings.ping_s
         self._zones = zone_indices(self._feed, zones)
         self._every_s = every_s

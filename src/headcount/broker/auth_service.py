@@ -25,7 +25,7 @@ from functools import partial
 import msgspec
 
 from headcount.access.access_cache import AccessCache
-from headcount.access.tokens import Tokens
+from headcount.access.tokens import TokenStore
 from headcount.broker import connections, nats_probe
 from headcount.broker.device_rate_limiter import DeviceRateLimiter, MqttRateLimits
 from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTEM
@@ -108,7 +108,7 @@ class Gate:
         self._cut_soon: asyncio.Queue[str] = asyncio.Queue()
         self._bans_soon: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MOST_BANS)
         self._lookups: set[asyncio.Task[None]] = set()
-        self._tokens: Tokens | None = None
+        self._tokens: TokenStore | None = None
         self._programs: dict[str, Token] = {}
         self._limiter = DeviceRateLimiter(settings.limits)
         self._sent_before: dict[int, tuple[int, int]] | None = None
@@ -130,7 +130,7 @@ class Gate:
         inside = Endpoint(settings.server, INTERNAL, settings.secret)
         system = Endpoint(settings.server, SYSTEM, settings.secret)
         kept = AccessCache(core)
-        self._tokens = Tokens(kept)
+        self._tokens = TokenStore(kept)
         async with (
             connected(inside, f"headcount gate {settings.unit}") as server,
             connected(system, f"headcount gate {settings.unit}") as over,
@@ -149,7 +149,7 @@ class Gate:
                     on_change=self._device_changed,
                 ),
                 "bans": watch(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
-                "tokens": kept.follow(),
+                "tokens": kept.run(),
                 "looks": self._keep_looking(over),
                 "cuts": self._keep_cutting(over),
                 "new bans": self._keep_banning(BanList(KvBucket(core, BAN_BUCKET))),
@@ -348,7 +348,7 @@ class Gate:
             token = self._programs.get(user)
             if token is None:  # it came in before this gate was started: it may sign in again
                 return False
-            holds = self._tokens is not None and self._tokens.holds(token)
+            holds = self._tokens is not None and self._tokens.is_still_valid(token)
             return holds and not self.authenticator.is_banned("", address, now_s)
         return self.authenticator.is_still_valid(user, address, now_s)
 

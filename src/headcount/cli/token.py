@@ -15,8 +15,8 @@ from rich.table import Table
 from headcount.access.access_cache import AccessCache
 from headcount.access.audit_log import AuditLog
 from headcount.access.roles import SCOPES
-from headcount.access.sessions import Sessions
-from headcount.access.tokens import Tokens, lives
+from headcount.access.sessions import SessionStore
+from headcount.access.tokens import TokenStore, is_valid
 from headcount.cli.core import at_the_core, core_options
 from headcount.messages.records import ROLES, Role, Token
 from headcount.roles.secret import secret_of
@@ -69,7 +69,7 @@ def add(
     """Make a token. It is printed here and never again."""
     expires = time.time() + days * DAY_S if days else None
 
-    async def work(tokens: Tokens, audit: AuditLog) -> str:
+    async def work(tokens: TokenStore, audit: AuditLog) -> str:
         made, text = await tokens.add(name, role, sites=sites, scopes=scopes, expires=expires)
         detail = {"role": role, "sites": ", ".join(made.sites), "scopes": ", ".join(made.scopes)}
         await audit.record("token.add", ACTOR, f"token {made.id}", detail)
@@ -84,14 +84,14 @@ def add(
 def list_(settings: Settings) -> None:
     """All tokens, without their secrets."""
 
-    async def work(tokens: Tokens, _: AuditLog) -> list[Token]:
+    async def work(tokens: TokenStore, _: AuditLog) -> list[Token]:
         return await tokens.all()
 
     table = Table("id", "name", "role", "sites", "scopes", "made", "until", box=None)
     for each in _with_tokens(settings, work):
         until = "always" if each.expires is None else _day(each.expires)
         scopes, sites = ", ".join(each.scopes) or "all of it", ", ".join(each.sites) or "all"
-        over = "" if lives(each) else " (over)"
+        over = "" if is_valid(each) else " (over)"
         table.add_row(each.id, each.name, each.role, sites, scopes, _day(each.created), until + over)
     Console(soft_wrap=True).print(table)
 
@@ -102,7 +102,7 @@ def list_(settings: Settings) -> None:
 def revoke(token_id: str, settings: Settings) -> None:
     """Take a token back. It is refused within 2 s, and what it has open is closed."""
 
-    async def work(tokens: Tokens, audit: AuditLog) -> str:
+    async def work(tokens: TokenStore, audit: AuditLog) -> str:
         gone = await tokens.revoke(token_id)
         await audit.record("token.revoke", ACTOR, f"token {gone.id}")
         return gone.name
@@ -121,7 +121,7 @@ def end_sessions(subject: str, settings: Settings) -> None:
 
     async def work() -> int:
         async with at_the_core(settings) as client:
-            ended = await Sessions(AccessCache(client)).close_all(subject)
+            ended = await SessionStore(AccessCache(client)).close_all(subject)
             audit = AuditLog(client, secret_of(settings))
             await audit.record("session.end", ACTOR, f"person {subject}", {"sessions": ended})
             return ended
@@ -129,11 +129,11 @@ def end_sessions(subject: str, settings: Settings) -> None:
     click.echo(f"{asyncio.run(work())} sessions ended.")
 
 
-def _with_tokens(settings: Settings, work: Callable[[Tokens, AuditLog], Awaitable[T]]) -> T:
+def _with_tokens(settings: Settings, work: Callable[[TokenStore, AuditLog], Awaitable[T]]) -> T:
     async def connected() -> T:
         async with at_the_core(settings) as client:
             audit = AuditLog(client, secret_of(settings))
-            return await work(Tokens(AccessCache(client)), audit)
+            return await work(TokenStore(AccessCache(client)), audit)
 
     return asyncio.run(connected())
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headcount.access.sessions import LIFE_S
+from headcount.access.sessions import LIFETIME_S
 from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.commands import MAX_EXPIRES_S, RETENTION_S
 from headcount.devices.pseudonym_keys import KEY_RETENTION_S
@@ -119,7 +119,7 @@ async def _streams_and_buckets(connection: Connection, now_s: float) -> AsyncIte
     created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
     yield _store_age("commands", MAX_EXPIRES_S + RETENTION_S, _earliest(created), now_s)
     sessions = await KvBucket(connection, ACCESS_BUCKET).newest("session.*")
-    yield _store_age("sessions", LIFE_S, _earliest([entry.stored_s for entry in sessions.values()]), now_s)
+    yield _store_age("sessions", LIFETIME_S, _earliest([entry.stored_s for entry in sessions.values()]), now_s)
     for name in ("$MQTT_msgs", "$MQTT_out", "$MQTT_qos2in"):
         yield _store_age(f"MQTT, in memory: {name}", HOUR_S, await _oldest(connection, name), now_s)
     for name in ("$MQTT_sess", "$MQTT_rmsgs"):

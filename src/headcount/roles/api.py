@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from headcount.access.client_address import parse_networks
 from headcount.access.oidc import OidcProvider
-from headcount.access.rate_limiter import networks
 from headcount.api import server
 from headcount.api.api_settings import ApiSettings
 from headcount.errors import SettingsError
@@ -31,7 +31,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         mqtt_port=settings.mqtt_port,
         ws_port=settings.ws_port,
         public_url=settings.public_url,
-        trusted=networks(settings.trusted_proxies),
+        trusted=parse_networks(settings.trusted_proxies),
         oidc=oidc_provider_of(settings),
         requests_per_s=settings.requests_per_s,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headcount.access.access_cache import AccessCache
 from headcount.access.audit_log import AuditLog
-from headcount.access.sessions import Sessions
-from headcount.access.tokens import Tokens
+from headcount.access.sessions import SessionStore
+from headcount.access.tokens import TokenStore
 from headcount.counting.site import Site
 from headcount.devices.bans import BanList
 from headcount.devices.commands import CommandStore
@@ -47,9 +47,9 @@ class Services:
         self.bans = BanService(BanList(KvBucket(client, BAN_BUCKET)), self.registry, self.audit)
         self.command_store = CommandStore(KvBucket(client, COMMAND_BUCKET))
         self.commands = CommandService(self.command_store, self.registry, self.audit)
-        self.token_store = Tokens(self.access_cache)
+        self.token_store = TokenStore(self.access_cache)
         self.tokens = TokenService(self.token_store, self.audit)
-        self.session_store = Sessions(self.access_cache)
+        self.session_store = SessionStore(self.access_cache)
         self.sessions = SessionService(self.session_store, self.audit)
         self.retention = RetentionService(client)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headcount.access.roles import Caller
-from headcount.access.sessions import Sessions, caller_of_session
-from headcount.access.tokens import Tokens
+from headcount.access.sessions import SessionStore, caller_of_session
+from headcount.access.tokens import TokenStore
 from headcount.messages.records import Role, Session, Token
 from headcount.services.audit import AuditTrail
 
@@ -14,7 +14,7 @@ from headcount.services.audit import AuditTrail
 class TokenService:
     """Operations on API tokens; every method raises LogError if the core does not answer."""
 
-    def __init__(self, tokens: Tokens, audit: AuditTrail) -> None:
+    def __init__(self, tokens: TokenStore, audit: AuditTrail) -> None:
         """Work on `tokens`."""
         self._tokens = tokens
         self._audit = audit
@@ -52,7 +52,7 @@ class TokenService:
 
         Raises:
             RightsError: it has more rights than `actor`.
-            AccessError: there is no such token on the actor's sites.
+            UnknownTokenError: there is no such token on the actor's sites.
         """
         token = await self._tokens.revoke(id_, actor)
         await self._audit.record(actor, "token.revoke", f"token {token.id}")
@@ -62,7 +62,7 @@ class TokenService:
 class SessionService:
     """Operations on sessions of the web page; every method raises LogError if the core does not answer."""
 
-    def __init__(self, sessions: Sessions, audit: AuditTrail) -> None:
+    def __init__(self, sessions: SessionStore, audit: AuditTrail) -> None:
         """Work on `sessions`."""
         self._sessions = sessions
         self._audit = audit

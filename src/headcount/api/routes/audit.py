@@ -1,4 +1,4 @@
-"""The audit log: what it holds, and whether it fits together."""
+"""The audit log: list its entries, verify its chain."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import msgspec
 from fastapi import APIRouter, Depends, Query
 
 from headcount.access.audit_log import HEAD_PATTERN
-from headcount.api.middleware.authorization import Require
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.schemas import audit
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
 
-router = APIRouter(prefix="/v1", tags=["access"], dependencies=[Depends(Require("audit:read"))])
+router = APIRouter(prefix="/v1", tags=["access"], dependencies=[Depends(RequireScope("audit:read"))])
 MAX_LIMIT = 1000
-#: A walk over the whole log takes seconds: one at a time.
-_walking = asyncio.Semaphore(1)
+#: Verifying the whole log takes seconds: one request at a time.
+_verifying = asyncio.Semaphore(1)
 
 
 @router.get(
     "/audit",
-    summary="Who has done what",
+    summary="List audit entries",
     responses={**success("Newest first", audit.AUDIT), **failures("invalid-parameter")},
 )
 async def list_audit_entries(
@@ -31,29 +31,28 @@ async def list_audit_entries(
         int | None,
         Query(ge=1, le=2**53, description="Only entries before this number; see `before` in the answer."),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries at most.")] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of entries.")] = 100,
     action: Annotated[
         str,
         Query(
             max_length=131,
             pattern=r"^$|^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*$",
-            description="Only this action, or all that begin so: `device` for `device.add`.",
+            description="Only this action, or all that start with it: `device` for `device.add`.",
             examples=["positions.read"],
         ),
     ] = "",
 ) -> audit.AuditListResponse:
-    """Entries of the audit log; those of positions with the reasons that were given."""
+    """List entries of the audit log; those about positions include the reasons."""
     found, more = await state.services.audit_log.entries(before=before, limit=limit, action=action)
-    return audit.AuditListResponse(
-        entries=[audit.AuditEntryResponse(**msgspec.structs.asdict(entry)) for entry in found], before=more
-    )
+    entries = [audit.AuditEntryResponse(**msgspec.structs.asdict(entry)) for entry in found]
+    return audit.AuditListResponse(entries=entries, before=more)
 
 
 @router.get(
     "/audit/verify",
-    summary="Whether the audit log fits together",
+    summary="Verify the audit log",
     responses={
-        **success("What a walk over all of it found", audit.VERIFIED),
+        **success("The result", audit.VERIFIED),
         **failures("invalid-parameter"),
     },
 )
@@ -62,18 +61,19 @@ async def verify_audit_log(
     from_head: Annotated[
         str | None,
         Query(
-            pattern=f"^{HEAD_PATTERN}$", description="`head` of an earlier answer, which must still be there."
+            pattern=f"^{HEAD_PATTERN}$",
+            description="`head` of an earlier answer, which must still be in the log.",
         ),
     ] = None,
 ) -> audit.AuditVerificationResponse:
-    """Walk over the whole log. Keep `head` somewhere else: only so a missing end is found."""
-    async with _walking:
-        checked = await state.services.audit_log.verify(from_head or "")
-    problems = [audit.AuditProblemEntry(entry=each.entry, problem=each.problem) for each in checked.problems]
+    """Verify the chain of the whole log. Store `head` elsewhere: only with it, a missing end is detected."""
+    async with _verifying:
+        report = await state.services.audit_log.verify(from_head or "")
+    problems = [audit.AuditProblemEntry(entry=each.entry, problem=each.problem) for each in report.problems]
     return audit.AuditVerificationResponse(
-        intact=checked.intact,
-        entries=checked.entries,
-        first=checked.first,
-        head=checked.head,
+        intact=report.intact,
+        entries=report.entries,
+        first=report.first,
+        head=report.head,
         problems=problems,
     )

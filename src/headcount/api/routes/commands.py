@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
-from headcount.api.middleware.authorization import Require
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.parameters import DeviceId, SiteId
 from headcount.api.schemas import commands
 from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
@@ -20,8 +20,8 @@ from headcount.messages.records import Command
 from headcount.services.commands import command_as_json
 
 router = APIRouter(prefix="/v1", tags=["devices"])
-Reader = Annotated[Caller, Depends(Require("devices:read"))]
-Commander = Annotated[Caller, Depends(Require("commands:write"))]
+Reader = Annotated[Caller, Depends(RequireScope("devices:read"))]
+Commander = Annotated[Caller, Depends(RequireScope("commands:write"))]
 CommandId = Annotated[
     str, Path(max_length=64, description="The command's id.", examples=["5f0c2b9a7d13e486"])
 ]

@@ -9,22 +9,20 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.requests import HTTPConnection
 
 from headcount.access.roles import Caller
 from headcount.api.media_types import CSV, Csv, Json
-from headcount.api.middleware.authentication import base_url
-from headcount.api.middleware.authorization import Require
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.parameters import SiteId
+from headcount.api.public_url import checked_base_url
 from headcount.api.schemas import devices
 from headcount.api.schemas.problems import invalid
 from headcount.api.schemas.responses import failures, success
-from headcount.api.state import ApiState, State, known_site
+from headcount.api.state import State, known_site
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
-from headcount.devices.provisioning import DeviceEndpoint, provisioning_links, public_host, qr_svg
-from headcount.errors import SettingsError
+from headcount.devices.provisioning import provisioning_links, qr_svg
 from headcount.messages.records import DeviceStatus
 from headcount.messages.times import iso
 from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN, Kind
@@ -35,8 +33,8 @@ MAX_IMPORTED = 10_000
 _CHUNK = 500
 
 router = APIRouter(prefix="/v1/sites/{site}", tags=["devices"])
-Reader = Annotated[Caller, Depends(Require("devices:read"))]
-Writer = Annotated[Caller, Depends(Require("devices:write"))]
+Reader = Annotated[Caller, Depends(RequireScope("devices:read"))]
+Writer = Annotated[Caller, Depends(RequireScope("devices:write"))]
 DeviceHandle = Annotated[
     str,
     Path(pattern=f"^{HANDLE_PATTERN}$", description="The device's id.", examples=["k3qv7m2xw5yd4hbt6zra"]),
@@ -184,7 +182,7 @@ async def create_claim_codes(
     The answer is CSV, with the links of each code for the app OwnTracks and for the browser.
     """
     known_site(state, site)
-    base = _base(request, state)
+    base = checked_base_url(request, state.settings)
     codes = await state.services.provisioning.claim_codes(
         actor, site, body.kind, body.count, body.groups, body.within_s
     )
@@ -298,7 +296,7 @@ async def create_device_link(
     known_site(state, site)
     entry = await state.services.devices.get(device, site)
     within_s = (body or devices.LinkCreate()).within_s
-    base = _base(request, state)
+    base = checked_base_url(request, state.settings)
     code = await state.services.provisioning.link(actor, entry, within_s)
     links = provisioning_links(base, code)
     return _json(
@@ -310,27 +308,6 @@ async def create_device_link(
             "page": {"link": links.page, "qr_svg": qr_svg(links.page)},
         }
     )
-
-
-def address_of(connection: HTTPConnection, state: ApiState) -> DeviceEndpoint:
-    """Return where the sender of a request reaches the broker: on the host of the request.
-
-    Raises:
-        ProblemError: `invalid-parameter`, the request does not name a host.
-    """
-    settings = state.settings
-    return DeviceEndpoint(
-        public_host(_base(connection, state)), settings.mqtt_port, settings.ws_port, settings.https
-    )
-
-
-def _base(connection: HTTPConnection, state: ApiState) -> str:
-    base = base_url(connection, state.settings.public_url)
-    try:
-        public_host(base)
-    except SettingsError as error:
-        raise invalid("host", "the header Host does not name a host") from error
-    return base
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Json:

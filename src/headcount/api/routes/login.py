@@ -1,4 +1,4 @@
-"""Logging in on the web page, and who one is."""
+"""Log in and out on the web page, and describe the caller."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from headcount.access.oidc import OidcClient
-from headcount.access.rate_limiter import address_of
-from headcount.access.sessions import LIFE_S
-from headcount.api.middleware.authentication import (
-    base_url,
-    clearing,
-    cookie_name,
-    is_secure,
+from headcount.access.client_address import client_address
+from headcount.access.oidc import STATE_LIFETIME_S, OidcClient
+from headcount.api.cookies import (
+    clear_session_cookie,
+    login_cookie_name,
     session_cookie,
-    too_many,
+    set_login_cookie,
+    set_session_cookie,
 )
-from headcount.api.middleware.authorization import signed_in
+from headcount.api.middleware.identity import identity_of
+from headcount.api.public_url import base_url
+from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import access
-from headcount.api.schemas.problems import LOGIN_FAILED, NO_LOGIN, ProblemError
+from headcount.api.schemas.problems import NO_LOGIN, ProblemError
 from headcount.api.schemas.responses import success
 from headcount.api.state import ApiState, State
-from headcount.errors import AccessError
+from headcount.errors import LoginError
 from headcount.messages.times import iso
 
 CALLBACK = "/login/callback"
-_BEGUN_S = 600
 _MAX_NEXT = 500
 _MAX_QUERY = 4096
 _SEE_OTHER = 303
@@ -39,114 +38,101 @@ _log = logging.getLogger(__name__)
 
 
 @router.get("/login", include_in_schema=False)
-async def login(
+async def start_login(
     request: Request, state: State, next_: Annotated[str, Query(alias="next", max_length=_MAX_NEXT)] = "/"
 ) -> Response:
     """Send the browser to the identity provider."""
-    provider = _provider(state)
-    _not_too_often(request, state)
-    public = state.settings.public_url
-    try:
-        begun = await provider.begin(f"{base_url(request, public)}{CALLBACK}", _ours(next_))
-    except AccessError as error:
-        raise _failed(error) from error
-    answer = RedirectResponse(begun.url, _SEE_OTHER)
-    answer.set_cookie(
-        _begun_name(request, public),
-        begun.cookie,
-        max_age=_BEGUN_S,
-        path="/",
-        secure=is_secure(request.scope, public),
-        httponly=True,
-        samesite="lax",  # the browser comes back from another site
-    )
+    client = _oidc_client(state)
+    _limit_logins(request, state)
+    public_url = state.settings.public_url
+    started = await client.start(f"{base_url(request, public_url)}{CALLBACK}", _own_path(next_))
+    answer = RedirectResponse(started.url, _SEE_OTHER)
+    set_login_cookie(answer, request, public_url, started.cookie, STATE_LIFETIME_S)
     return answer
 
 
 @router.get(CALLBACK, include_in_schema=False)
-async def callback(request: Request, state: State) -> Response:
-    """End a login with what the identity provider has sent the browser back with."""
-    provider = _provider(state)
-    _not_too_often(request, state)  # each is a question to the provider
-    public = state.settings.public_url
+async def finish_login(request: Request, state: State) -> Response:
+    """Open a session for the person whom the identity provider has authenticated."""
+    client = _oidc_client(state)
+    _limit_logins(request, state)  # each one queries the provider
+    public_url = state.settings.public_url
     if len(request.url.query) > _MAX_QUERY:
-        raise _failed(AccessError("login", "the answer is too long"))
+        raise LoginError("the answer is too long")
+    cookie = request.cookies.get(login_cookie_name(request, public_url), "")
     try:
-        person, next_path = await provider.end(
-            request.query_params, request.cookies.get(_begun_name(request, public), "")
-        )
-    except AccessError as error:
+        person, next_path = await client.finish(request.query_params, cookie)
+    except LoginError as error:
         _log.info("a login failed: %s", error.problem)
-        raise _failed(error) from error
-    former = request.cookies.get(cookie_name(request.scope, public))
+        raise
     value, _ = await state.services.sessions.open(
-        person.subject, person.name, person.role, person.sites, replacing=former
+        person.subject,
+        person.name,
+        person.role,
+        person.sites,
+        replacing=session_cookie(request, public_url),
     )
     answer = RedirectResponse(next_path, _SEE_OTHER)
-    answer.headers.append("set-cookie", session_cookie(request.scope, public, value, LIFE_S))
-    answer.delete_cookie(
-        _begun_name(request, public), path="/", secure=is_secure(request.scope, public), httponly=True
-    )
+    set_session_cookie(answer, request, public_url, value)
+    set_login_cookie(answer, request, public_url, "", 0)
     return answer
 
 
 @router.post("/logout", include_in_schema=False, status_code=204)
-async def logout(request: Request, state: State) -> Response:
-    """End the browser's session here; the identity provider's own goes on."""
-    who = signed_in(request)
-    public = state.settings.public_url
-    value = request.cookies.get(cookie_name(request.scope, public))
-    if who.session is not None and value is not None:
-        await state.services.sessions.close(who.caller, value)
-    return Response(status_code=204, headers={"set-cookie": clearing(request.scope, public)})
+async def log_out(request: Request, state: State) -> Response:
+    """End the browser's session here; its session at the identity provider continues."""
+    identity = identity_of(request)
+    public_url = state.settings.public_url
+    value = session_cookie(request, public_url)
+    if identity.session is not None and value is not None:
+        await state.services.sessions.close(identity.caller, value)
+    answer = Response(status_code=204)
+    clear_session_cookie(answer, request, public_url)
+    return answer
 
 
 @router.get(
     "/v1/whoami",
-    summary="Who you are here",
-    responses=success("Who asks, and what they may", access.WHOAMI),
+    summary="Get the caller's identity and rights",
+    responses=success("The caller", access.WHOAMI),
 )
-async def whoami(request: Request, state: State) -> access.WhoAmIResponse:
-    """Who asks, by token, session or place, what they may, and whether people can log in on the web page."""
-    who = signed_in(request)
+async def get_caller(request: Request, state: State) -> access.WhoAmIResponse:
+    """Return who sent the request (a token, a session, this machine or anybody), and their scopes.
+
+    `login` states whether people can log in on the web page.
+    """
+    identity = identity_of(request)
+    caller, session = identity.caller, identity.session
     return access.WhoAmIResponse(
-        subject=who.caller.subject,
-        role=who.caller.role,
-        scopes=sorted(who.caller.scopes),
-        sites=sorted(who.caller.sites),
-        name=None if who.session is None else who.session.name,
-        csrf=None if who.session is None else who.session.csrf,
-        expires=None if who.session is None else iso(who.session.expires),
+        subject=caller.subject,
+        role=caller.role,
+        scopes=sorted(caller.scopes),
+        sites=sorted(caller.sites),
+        name=None if session is None else session.name,
+        csrf=None if session is None else session.csrf,
+        expires=None if session is None else iso(session.expires),
         login=state.settings.oidc is not None,
     )
 
 
-def _provider(state: ApiState) -> OidcClient:
-    provider = state.login
-    if provider is None:
+def _oidc_client(state: ApiState) -> OidcClient:
+    client = state.login
+    if client is None:
         raise ProblemError(NO_LOGIN, NO_LOGIN.meaning)
-    return provider
+    return client
 
 
-def _not_too_often(request: Request, state: ApiState) -> None:
+def _limit_logins(request: Request, state: ApiState) -> None:
     peer = request.client.host if request.client else ""
-    address = address_of(peer, request.headers.getlist("x-forwarded-for"), state.settings.trusted)
-    answer = state.limits.logins.take(address, time.monotonic())
-    if not answer.allowed:
-        raise too_many("Too many logins start at your address.", answer)
+    forwarded = request.headers.getlist("x-forwarded-for")
+    result = state.limits.logins.take(
+        client_address(peer, forwarded, state.settings.trusted), time.monotonic()
+    )
+    if not result.allowed:
+        raise too_many_requests("Too many logins start at your address.", result)
 
 
-def _begun_name(request: Request, public_url: str) -> str:
-    return f"{cookie_name(request.scope, public_url)}-login"
-
-
-def _ours(path: str) -> str:
-    """A path on our own pages; what could lead anywhere else leads to the first page."""
+def _own_path(path: str) -> str:
+    """Return a path of this API's pages; anything that could lead elsewhere becomes the first page."""
     plain = path.startswith("/") and path.isprintable() and path.isascii() and "\\" not in path
     return path if plain and not path.startswith("//") else "/"
-
-
-def _failed(error: AccessError) -> ProblemError:
-    return ProblemError(
-        LOGIN_FAILED, f"{error.problem[:1].upper()}{error.problem[1:]}. {LOGIN_FAILED.meaning}"
-    )

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter
 
 from headcount.api.media_types import Json
-from headcount.api.middleware.device_authentication import Owner
+from headcount.api.middleware.device_authentication import AuthenticatedDevice
 from headcount.api.parameters import moment
 from headcount.api.routes.traces import Limit
 from headcount.api.schemas import me, traces
@@ -39,7 +39,7 @@ _ALWAYS = ("device-sign-in", "too-many-requests", "log-away")
     openapi_extra=_BY_DEVICE,
     responses={**success("What is known", me.ME), **failures(*_ALWAYS)},
 )
-async def get_me(device: Owner, state: State) -> Json:
+async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     """Return the registry's entry, where the device is counted now, its commands, and who accessed it."""
     found = await state.personal.overview(device)
     registered = _entry(device)
@@ -68,7 +68,7 @@ async def get_me(device: Owner, state: State) -> Json:
         **failures(*_ALWAYS, "history-unreadable", "too-many-queries"),
     },
 )
-async def export_me(device: Owner, state: State) -> Json:
+async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     """Export the registry's entry (without the secret), the log's hour as it was sent, 24 hours of history.
 
     Rows of the history carry a daily pseudonym. They are found by the keys of the days, which are destroyed
@@ -89,7 +89,7 @@ async def export_me(device: Owner, state: State) -> Json:
         **failures(*_ALWAYS, "invalid-parameter"),
     },
 )
-async def get_my_trace(device: Owner, state: State, limit: Limit = DEFAULT_LIMIT) -> Json:
+async def get_my_trace(device: AuthenticatedDevice, state: State, limit: Limit = DEFAULT_LIMIT) -> Json:
     """Return the device's messages of the last hour, each with the rule that decided and its numbers."""
     return Json(msgspec.json.encode(await state.traces.own(device, limit)))
 
@@ -101,7 +101,7 @@ async def get_my_trace(device: Owner, state: State, limit: Limit = DEFAULT_LIMIT
     openapi_extra=_BY_DEVICE,
     responses={**success("Paused", me.PAUSED), **failures(*_ALWAYS, "invalid-parameter", "cross-site")},
 )
-async def pause_me(device: Owner, state: State, body: me.PauseRequest | None = None) -> Json:
+async def pause_me(device: AuthenticatedDevice, state: State, body: me.PauseRequest | None = None) -> Json:
     """Reject what the device sends from now on and remove it from every zone.
 
     The pause lasts until `until`, for `for_s`, or until it is resumed.
@@ -120,7 +120,7 @@ async def pause_me(device: Owner, state: State, body: me.PauseRequest | None = N
         **failures(*_ALWAYS, "cross-site"),
     },
 )
-async def resume_me(device: Owner, state: State) -> Json:
+async def resume_me(device: AuthenticatedDevice, state: State) -> Json:
     """End a pause: the device is counted again from its next fix. Without a pause, nothing changes."""
     return _status(await state.personal.resume(device))
 
@@ -139,7 +139,7 @@ async def resume_me(device: Owner, state: State) -> Json:
         **failures(*_ALWAYS, "cross-site"),
     },
 )
-async def erase_me(device: Owner, state: State) -> Json:
+async def erase_me(device: AuthenticatedDevice, state: State) -> Json:
     """Erase the device and everything stored about it. Its credentials are rejected from now on."""
     await state.personal.erase(device)
     return Json(msgspec.json.encode(me.ERASING), 202)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query
 
 from headcount.access.roles import Caller
 from headcount.api.media_types import GEOJSON, GeoJson, Json
-from headcount.api.middleware.authorization import Reason, Require, RequireAny
+from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, SiteId, To
 from headcount.api.schemas import positions
 from headcount.api.schemas.problems import invalid
@@ -26,8 +26,8 @@ MAX_LIMIT = 10_000
 _MAX_TEXT = 20_000
 
 router = APIRouter(prefix="/v1", tags=["positions"])
-Watcher = Annotated[Caller, Depends(Require("positions:read"))]
-Asking = Annotated[Caller, Depends(RequireAny("positions:coarse", "positions:read"))]
+Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
+Asking = Annotated[Caller, Depends(RequireScope("positions:coarse", "positions:read"))]
 
 
 @router.get(

@@ -12,9 +12,9 @@ import msgspec
 from fastapi import APIRouter, Path, Request
 
 from headcount.api.media_types import Json
-from headcount.api.middleware.authentication import too_many
-from headcount.api.middleware.authorization import signed_in
-from headcount.api.routes.devices import address_of
+from headcount.api.middleware.identity import identity_of
+from headcount.api.public_url import device_endpoint
+from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import provisioning
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State
@@ -38,13 +38,13 @@ _REFUSED = ("link-refused", "invalid-parameter")
     },
 )
 async def redeem_code(body: provisioning.CodeRedemption, request: Request, state: State) -> Json:
-    """Use up a code: get a device's id, a new secret for it, and the broker's address.
+    """Use up a code: get a device's id, a new secret for it, and the broker's endpoint.
 
     A link belongs to a device; a claim code registers a new one. A second use of a code is rejected.
     """
-    address = address_of(request, state)
+    endpoint = device_endpoint(request, state.settings)
     device, secret = await _redeem(body.code, request, state)
-    return Json(msgspec.json.encode(_credentials(device, secret, address)))
+    return Json(msgspec.json.encode(_credentials(device, secret, endpoint)))
 
 
 @router.get(
@@ -64,19 +64,19 @@ async def redeem_code_for_owntracks(
     """Return the settings that the app OwnTracks requests when it opens a link or QR code.
 
     The address works once, and a program that previews links uses it up. Hand over the QR code or the
-    link for the app, not this address.
+    link for the app, not this endpoint.
     """
-    address = address_of(request, state)
+    endpoint = device_endpoint(request, state.settings)
     device, secret = await _redeem(code, request, state)
     named = {"content-disposition": 'attachment; filename="headcount.otrc"'}
-    return Json(msgspec.json.encode(owntracks_settings(device, secret, address)), headers=named)
+    return Json(msgspec.json.encode(owntracks_settings(device, secret, endpoint)), headers=named)
 
 
 async def _redeem(code: str, request: Request, state: ApiState) -> tuple[Device, str]:
-    failed, key = state.limits.failures, f"provision {signed_in(request).key}"
-    answer = failed.look(key, time.monotonic())
-    if not answer.allowed:
-        raise too_many("Too many wrong codes from your address.", answer)
+    failed, key = state.limits.failures, f"provision {identity_of(request).key}"
+    result = failed.peek(key, time.monotonic())
+    if not result.allowed:
+        raise too_many_requests("Too many wrong codes from your endpoint.", result)
     try:
         return await state.services.provisioning.redeem(code)
     except LinkRefusedError:
@@ -84,7 +84,7 @@ async def _redeem(code: str, request: Request, state: ApiState) -> tuple[Device,
         raise
 
 
-def _credentials(device: Device, secret: str, address: DeviceEndpoint) -> dict[str, Any]:
+def _credentials(device: Device, secret: str, endpoint: DeviceEndpoint) -> dict[str, Any]:
     topic = FIX_TOPIC.format(site=device.site, kind=device.kind, device=device.id)
     return {
         "device": device.id,
@@ -92,6 +92,6 @@ def _credentials(device: Device, secret: str, address: DeviceEndpoint) -> dict[s
         "site": device.site,
         "kind": device.kind,
         "topic": topic.removesuffix("/fix"),
-        "mqtt": {"host": address.host, "port": address.mqtt_port, "tls": address.tls},
-        "websocket": address.websocket,
+        "mqtt": {"host": endpoint.host, "port": endpoint.mqtt_port, "tls": endpoint.tls},
+        "websocket": endpoint.websocket,
     }

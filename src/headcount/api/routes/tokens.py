@@ -8,16 +8,14 @@ from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 
 from headcount.access.roles import Caller
-from headcount.access.tokens import TOKEN_ID_PATTERN, RightsError
-from headcount.api.middleware.authorization import Require
+from headcount.access.tokens import TOKEN_ID_PATTERN
+from headcount.api.middleware.authorization import RequireScope
 from headcount.api.schemas import access
-from headcount.api.schemas.problems import NOT_ALLOWED, UNKNOWN_TOKEN, ProblemError, invalid
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
-from headcount.errors import AccessError
 
 router = APIRouter(prefix="/v1", tags=["access"])
-Maker = Annotated[Caller, Depends(Require("tokens:write"))]
+Maker = Annotated[Caller, Depends(RequireScope("tokens:write"))]
 
 
 @router.get(
@@ -45,14 +43,9 @@ async def list_tokens(state: State, actor: Maker) -> access.TokenListResponse:
 )
 async def create_token(body: access.TokenCreate, state: State, actor: Maker) -> access.TokenCreatedResponse:
     """Create a token. You can only grant scopes and sites that you have yourself."""
-    try:
-        token, text = await state.services.tokens.add(
-            actor, body.name, body.role, sites=body.sites, scopes=body.scopes, expires=body.expires
-        )
-    except RightsError as error:
-        raise ProblemError(NOT_ALLOWED, f"{error}.") from error
-    except AccessError as error:
-        raise invalid(error.what.partition(" ")[0], error.problem) from error
+    token, text = await state.services.tokens.add(
+        actor, body.name, body.role, sites=body.sites, scopes=body.scopes, expires=body.expires
+    )
     return access.TokenCreatedResponse.of(token, token=text)
 
 
@@ -71,12 +64,7 @@ async def delete_token(
     actor: Maker,
 ) -> Response:
     """Revoke a token. It is rejected within 2 s, and streams that it opened end."""
-    try:
-        await state.services.tokens.revoke(actor, id_)
-    except RightsError as error:
-        raise ProblemError(NOT_ALLOWED, f"{error}.") from error
-    except AccessError as error:
-        raise ProblemError(UNKNOWN_TOKEN, f"There is no token {id_!r} that you may see.") from error
+    await state.services.tokens.revoke(actor, id_)
     return Response(status_code=204)
 
 

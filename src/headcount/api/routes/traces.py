@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
-from headcount.api.middleware.authorization import Reason, Require
+from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.parameters import DeviceId, SiteId
 from headcount.api.schemas import traces
 from headcount.api.schemas.problems import invalid
@@ -19,7 +19,7 @@ from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT
 from headcount.messages.topics import Kind
 
 router = APIRouter(prefix="/v1", tags=["devices"])
-Watcher = Annotated[Caller, Depends(Require("positions:read"))]
+Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of messages, the newest ones.")]
 
 

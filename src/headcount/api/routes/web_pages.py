@@ -1,4 +1,4 @@
-"""The web page: the built map, or, where it isn't built, a plain table of the live numbers."""
+"""The web pages: the built map, or, if it is not built, a plain table of the live counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from headcount.api.middleware.authorization import CONTENT_SECURITY_POLICY
+from headcount.api.middleware.security_headers import CONTENT_SECURITY_POLICY
 
 _SCRIPT = """
 const rows = new Map();
@@ -39,11 +39,11 @@ async function start() {
     const counts = JSON.parse(event.data);
     counts.zones.forEach(show);
     const late = counts.partitions_fresh < counts.partitions_total;
-    state.textContent = (late ? "Old numbers, of " : "Live, ") + new Date(counts.at).toLocaleTimeString();
+    state.textContent = (late ? "Outdated, from " : "Live, ") + new Date(counts.at).toLocaleTimeString();
   });
   stream.addEventListener("error", () => { state.textContent = "Reconnecting …"; });
 }
-start().catch(() => { state.textContent = "The server doesn't answer; reload the page."; });
+start().catch(() => { state.textContent = "The server does not answer; reload the page."; });
 """
 _PAGE = f"""<!doctype html>
 <html lang="en">
@@ -62,13 +62,13 @@ th:first-child {{ text-align: left; font-weight: normal; }}
 <body>
 <h1>headcount</h1>
 <p id="state" role="status">Connecting …</p>
-<p>The map isn't built here. Build it with <code>make web</code> in the checkout (this needs Node.js
-and npm), then reload this page. The interface is described in <a href="/openapi.json">/openapi.json</a>.</p>
+<p>The map is not built. Build it with <code>make web</code> in the checkout (this needs Node.js
+and npm), then reload this page. The API is described in <a href="/openapi.json">/openapi.json</a>.</p>
 <table>
 <thead><tr><th scope="col">Zone</th><th scope="col">People</th><th scope="col">Vehicles</th></tr></thead>
 <tbody></tbody>
 </table>
-<noscript>Without JavaScript: the numbers are at <a href="/v1/sites">/v1/sites</a>.</noscript>
+<noscript>Without JavaScript, the counts are at <a href="/v1/sites">/v1/sites</a>.</noscript>
 <script>{_SCRIPT}</script>
 </body>
 </html>
@@ -77,18 +77,18 @@ _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'sha256-{_HASH}'"
 
 
-#: Pages with an address of their own.
-OWN_FILES = {"me": "me.html"}
+#: Pages whose address is not the name of their file.
+PAGE_FILES = {"me": "me.html"}
 
 
-class Web(StaticFiles):
-    """The files of the built map. Names in `assets/` carry a hash of what is in them."""
+class WebFiles(StaticFiles):
+    """The files of the built map. Names in `assets/` contain a hash of the content."""
 
     async def serve(self, path: str, request: Request) -> Response:
-        """A file, with what browsers may keep of it.
+        """Return a file with its caching headers.
 
         Raises:
-            HTTPException: 404, there is no such file.
+            HTTPException: 404, the file does not exist.
         """
         answer = await self.get_response(
             self.get_path({**request.scope, "path": path, "root_path": ""}), request.scope
@@ -99,8 +99,8 @@ class Web(StaticFiles):
 
 
 def install(app: FastAPI, folder: Path) -> None:
-    """Serve the page at `/`; to be called last, because it takes every path that is left."""
-    web = Web(directory=folder, html=True, check_dir=False)
+    """Serve the pages; to be called last, because it matches every other path."""
+    web = WebFiles(directory=folder, html=True, check_dir=False)
 
     async def page(request: Request) -> Response:
         path: str = request.path_params["path"]
@@ -108,6 +108,6 @@ def install(app: FastAPI, folder: Path) -> None:
             return HTMLResponse(
                 _PAGE, headers={"content-security-policy": _POLICY, "cache-control": "no-cache"}
             )
-        return await web.serve(OWN_FILES.get(path, path), request)
+        return await web.serve(PAGE_FILES.get(path, path), request)
 
     app.router.add_route("/{path:path}", page, methods=["GET"], include_in_schema=False)
