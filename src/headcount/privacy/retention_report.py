@@ -119,7 +119,9 @@ async def _streams_and_buckets(connection: Connection, now_s: float) -> AsyncIte
     created = [float(msgspec.json.decode(entry.value)["created"]) for entry in commands.values()]
     yield _store_age("commands", MAX_EXPIRES_S + RETENTION_S, _earliest(created), now_s)
     sessions = await KvBucket(connection, ACCESS_BUCKET).newest("session.*")
-    yield _store_age("sessions", LIFETIME_S, _earliest([entry.stored_s for entry in sessions.values()]), now_s)
+    yield _store_age(
+        "sessions", LIFETIME_S, _earliest([entry.stored_s for entry in sessions.values()]), now_s
+    )
     for name in ("$MQTT_msgs", "$MQTT_out", "$MQTT_qos2in"):
         yield _store_age(f"MQTT, in memory: {name}", HOUR_S, await _oldest(connection, name), now_s)
     for name in ("$MQTT_sess", "$MQTT_rmsgs"):
