@@ -22,10 +22,10 @@ from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.site_file import parse_site
 from headcount.devices.registry_cache import RegistryCache
 from headcount.lab.load.day_profile import NIGHT, DayProfile, pace, presence
-from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
 from headcount.lab.load.latency_probes import ProbeTimes
 from headcount.lab.load.mqtt_packets import CONNACK, PUBACK, LastWill, PacketReader, connect, publish
-from headcount.lab.load.population import PROBE_ZONE, FixMessage, bench_site, population, probe_place
+from headcount.lab.load.population import PROBE_ZONE, FixMessage, bench_site, population, probe_position
 from headcount.sites.files import bundled_site
 from nats_fixture import open_broker
 
@@ -65,8 +65,8 @@ def test_every_flow_carries_the_same_fix() -> None:
     """What a device sends on the older flows is translated to the position and time that it meant."""
     seen, names = set(), AliasResolver("a secret for tests", RegistryCache())
     for device in population(SITE, 300, 1):
-        lat, lon = device.place()
-        message = device.say(device.topic("ul").encode(), 1_764_000_000.25)
+        lat, lon = device.position()
+        message = device.next_fix(device.topic("ul").encode(), 1_764_000_000.25)
         seen.add((device.kind, device.flow))
         if device.flow == "own":
             body = json.loads(message.payload)
@@ -83,7 +83,7 @@ def test_every_flow_carries_the_same_fix() -> None:
 def test_a_device_never_sends_the_same_time_twice() -> None:
     """Event times of a device grow, so that kind, device and time name a fix."""
     device = population(SITE, 1, 1)[0]
-    times = [device.say(b"topic", now_s).t_ms for now_s in (10.0, 10.0, 9.0, 10.0001)]
+    times = [device.next_fix(b"topic", now_s).t_ms for now_s in (10.0, 10.0, 9.0, 10.0001)]
     assert times == sorted(set(times))
 
 
@@ -92,10 +92,10 @@ def test_no_device_walks_through_the_zone_of_the_probes() -> None:
     site = parse_site(SITE, "bench")
     probes = site.zones[-1]
     assert probes.id == PROBE_ZONE
-    (x,), (y,) = site.project(*(np.array([degrees]) for degrees in probe_place(SITE)))
+    (x,), (y,) = site.project(*(np.array([degrees]) for degrees in probe_position(SITE)))
     assert shapely.contains_xy(probes.plane, x, y)
     assert shapely.contains_xy(site.zones[0].plane, x, y)
-    tours = np.array([stop for device in population(SITE, 50, 2) for stop in device.tour])
+    tours = np.array([stop for device in population(SITE, 50, 2) for stop in device.route])
     places = shapely.points(*site.project(tours[:, 0], tours[:, 1]))
     assert shapely.distance(probes.plane, places).min() > 50
 
@@ -103,12 +103,12 @@ def test_no_device_walks_through_the_zone_of_the_probes() -> None:
 # --- probes -----------------------------------------------------------------------------------------
 def test_a_probe_is_counted_by_the_first_report_that_has_it() -> None:
     """Probes whose hold has passed are no longer in the count, and counted all the same."""
-    probed = ProbeTimes(said_s=[1.0, 2.0, 3.0])
-    probed.hear(heard_s=1.3, at_s=1.2, count=1, hold_s=10)
-    probed.hear(heard_s=1.4, at_s=1.3, count=1, hold_s=10)
-    assert probed.heard_s == [1.3]
-    probed.hear(heard_s=12.2, at_s=12.1, count=1, hold_s=10)  # two are gone, the third is there
-    assert probed.heard_s == [1.3, 12.2, 12.2]
+    probed = ProbeTimes(sent_s=[1.0, 2.0, 3.0])
+    probed.receive(counted_s=1.3, at_s=1.2, count=1, hold_s=10)
+    probed.receive(counted_s=1.4, at_s=1.3, count=1, hold_s=10)
+    assert probed.counted_s == [1.3]
+    probed.receive(counted_s=12.2, at_s=12.1, count=1, hold_s=10)  # two are gone, the third is there
+    assert probed.counted_s == [1.3, 12.2, 12.2]
 
 
 # --- the wire ---------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
             acked: list[FixMessage] = []
             tally = ConnectionCounters()
             link = DeviceConnection(
-                BrokerAddress("127.0.0.1", broker.config.mqtt_port),
+                LoadTarget("127.0.0.1", broker.config.mqtt_port),
                 "device-1",
                 tally,
                 acked.append,
@@ -156,10 +156,10 @@ def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
                 link.put(message)
             await _until(lambda: len(acked) >= len(messages))
             assert acked == messages
-            assert (tally.sent, tally.again, link.owes) == (60, 0, 0)
+            assert (tally.sent, tally.resent, link.unacknowledged) == (60, 0, 0)
             link.close()
             await _until(lambda: not tally.connected)
-            assert tally.broken == 0
+            assert tally.disconnects == 0
 
     asyncio.run(test())
 
@@ -218,7 +218,7 @@ def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
         broker, acked, tally = _Forgetful(3), list[FixMessage](), ConnectionCounters()
         async with broker.running() as port:
             link = DeviceConnection(
-                BrokerAddress("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
+                LoadTarget("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
             )
             link.open()
             for number in range(8):
@@ -231,7 +231,7 @@ def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
         assert [payload for payload, _ in second] == [b"3", b"4", b"5", b"6", b"7"]
         assert all(again for _, again in second)
         assert [message.t_ms for message in acked] == list(range(8))
-        assert tally.broken == 1
+        assert tally.disconnects == 1
 
     asyncio.run(test())
 
@@ -243,12 +243,12 @@ def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
         broker, acked, tally = _Forgetful(0), list[FixMessage](), ConnectionCounters()
         async with broker.running() as port:
             link = DeviceConnection(
-                BrokerAddress("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
+                LoadTarget("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
             )
             link.open()
             link.put(_message(1))
             link.close()
-            await _until(lambda: not link.owes)
+            await _until(lambda: not link.unacknowledged)
             assert [message.t_ms for message in acked] == [1]
             await _until(lambda: not tally.connected)
 
@@ -258,12 +258,10 @@ def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
 def test_a_full_buffer_drops_its_oldest() -> None:
     """While there is no connection the newest messages are kept, and what is dropped is counted."""
     tally = ConnectionCounters()
-    link = DeviceConnection(
-        BrokerAddress("127.0.0.1", 1), "device-1", tally, lambda _: None, random.Random(1)
-    )
+    link = DeviceConnection(LoadTarget("127.0.0.1", 1), "device-1", tally, lambda _: None, random.Random(1))
     for number in range(510):
         link.put(_message(number))
-    assert (tally.said, tally.dropped, link.owes) == (510, 10, 500)
+    assert (tally.created, tally.dropped, link.unacknowledged) == (510, 10, 500)
 
 
 def test_packets_have_the_bytes_of_the_standard() -> None:
@@ -272,5 +270,5 @@ def test_packets_have_the_bytes_of_the_standard() -> None:
     assert connect("a", 30, LastWill("t", b"x"))[:2] == b"\x10\x13"
     assert publish(b"t", b"x") == b"\x30\x04\x00\x01tx"
     assert publish(b"t", b"x", 7) == b"\x32\x06\x00\x01t\x00\x07x"
-    assert publish(b"t", b"x", 7, again=True)[0] == 0x3A
+    assert publish(b"t", b"x", 7, duplicate=True)[0] == 0x3A
     assert publish(b"t", b"x" * 200)[1:3] == b"\xcb\x01"

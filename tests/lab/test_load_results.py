@@ -23,7 +23,7 @@ from headcount.lab.load.day_bench import DayPlan, DayRun
 from headcount.lab.load.day_statistics import (
     by_hour,
     changes,
-    compared,
+    compare_fleets,
     day_statistics,
     per_thousand,
     percentile,
@@ -34,11 +34,11 @@ from headcount.lab.load.process_usage import RoleUsage, UsageMeter, parts, role_
 from headcount.lab.load.scaler_environment import scaler_environment
 from headcount.lab.load.sender_process import SenderReport
 from headcount.lab.load.system_monitor import SystemSample, spread
-from headcount.lab.load.verification import StoredBytes, Verification, lost
+from headcount.lab.load.verification import StoredBytes, Verification, lost_fixes
 from headcount.runtime.proc import ProcessStat
 from headcount.settings.layers import Layers
 
-PLAN = DayPlan(seed=1, seconds=60.0, devices=100, every_s=1.0, most=3)
+PLAN = DayPlan(seed=1, seconds=60.0, devices=100, every_s=1.0, units=3)
 
 
 def _sample(at_s: float, brokers: dict[str, int], workers: int = 1, draining: str = "") -> SystemSample:
@@ -109,12 +109,12 @@ def test_the_figures_of_a_run() -> None:
     found = day_statistics(_run(_day()), PLAN)
     assert (found.brokers, found.workers, found.turns) == ((1, 2), (1, 2), (2, 2))
     assert found.cpu_s == pytest.approx(0.3 * 60)
-    assert found.whole_cpu_s == pytest.approx(0.35 * 60)
+    assert found.total_cpu_s == pytest.approx(0.35 * 60)
     assert found.unit_s == pytest.approx(2 * 36 + 4 * 24)
     assert (found.p50_s, found.p99_s, found.spread) == (0.05, 0.4, 1.0)
     assert found.peak_per_s == pytest.approx(50)
     assert (found.ack_p50_s, found.ack_p99_s) == (0.01, 0.015)
-    assert (found.broken, found.again, found.dropped, found.lost) == (7, 10, 2, 0)
+    assert (found.disconnects, found.resent, found.dropped, found.lost) == (7, 10, 2, 0)
 
 
 def test_a_run_without_samples_has_figures_too() -> None:
@@ -123,7 +123,7 @@ def test_a_run_without_samples_has_figures_too() -> None:
     found = day_statistics(run, PLAN)
     assert found.cpu_s == found.unit_s == 0
     assert math.isnan(found.p99_s)
-    assert "CPU seconds" in compared(found, found)
+    assert "CPU seconds" in compare_fleets(found, found)
     assert per_thousand(run, PLAN) == ""
     ET.fromstring(day_plots.plot_day(run, None, PLAN))  # noqa: S314 - our own
 
@@ -131,7 +131,7 @@ def test_a_run_without_samples_has_figures_too() -> None:
 def test_the_text_states_the_saving() -> None:
     """Both fleets stand side by side, with the ratio of what they used."""
     one = day_statistics(_run(_day()), PLAN)
-    text = compared(one, one)
+    text = compare_fleets(one, one)
     assert "elastic / fixed: CPU seconds 1.00" in text
     assert "  of them lost" in text
     hours = by_hour(_run(_day()), PLAN).splitlines()
@@ -162,7 +162,7 @@ def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
     """Kind, device and event time together name a fix."""
     rows = [LogEntry(5.0, 0, 1, "person", "p", None, LoggedFix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
-    assert lost(
+    assert lost_fixes(
         acknowledged, [PartitionLog(0.0, rows, 0)], AliasResolver("a secret for tests", RegistryCache())
     ) == [
         ("person", "p", 4251),

@@ -16,7 +16,13 @@ from headcount import __version__
 from headcount.cli.progress import ProgressBar
 from headcount.lab.load import balance, day_plots
 from headcount.lab.load.day_bench import DayPlan, DayRun, Driver, run_day
-from headcount.lab.load.day_statistics import DayStatistics, by_hour, compared, day_statistics, per_thousand
+from headcount.lab.load.day_statistics import (
+    DayStatistics,
+    by_hour,
+    compare_fleets,
+    day_statistics,
+    per_thousand,
+)
 from headcount.lab.machine import machine
 from headcount.lab.plots import require_matplotlib
 from headcount.runtime.logs import configure_logging
@@ -63,7 +69,7 @@ def bench() -> None:
     help="Seconds between two fixes of a device at a peak.",
 )
 @click.option(
-    "--most",
+    "--units",
     type=click.IntRange(2, 10),
     default=3,
     show_default=True,
@@ -84,7 +90,7 @@ def day_command(
     minutes: float,
     devices: int,
     every_s: float,
-    most: int,
+    units: int,
     seed: int | None,
     fixed: bool,
     out: Path | None,
@@ -109,7 +115,7 @@ def day_command(
     require_matplotlib()
     seed = secrets.randbelow(2**32) if seed is None else seed
     out = out or Path(f"headcount-day-{seed}")
-    plan = DayPlan(seed, minutes * 60, devices, every_s, most, driver, out.absolute())
+    plan = DayPlan(seed, minutes * 60, devices, every_s, units, driver, out.absolute())
     screen = Console(stderr=True)
     screen.print(f"seed {seed}: {devices} devices, {minutes:g} minutes a day", highlight=False)
     with ProgressBar(screen, quiet) as progress:
@@ -182,4 +188,6 @@ def _text(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> str:
         f"seed {plan.seed}, a day in {plan.seconds / 60:g} minutes, {plan.devices} devices, "
         f"a fix every {plan.every_s:g} s at a peak, driver {plan.driver}"
     )
-    return "\n\n".join([head, by_hour(elastic, plan), compared(one, other), per_thousand(elastic, plan)])
+    return "\n\n".join(
+        [head, by_hour(elastic, plan), compare_fleets(one, other), per_thousand(elastic, plan)]
+    )

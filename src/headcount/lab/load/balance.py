@@ -1,4 +1,4 @@
-"""`headcount bench balance`: how evenly HAProxy's balancing algorithms distribute long-lived connections."""
+"""`headcount bench balance`: how evenly HAProxy's algorithms distribute long-lived connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import NamedTuple, get_args
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
 from headcount.lab.chaos.chaos_system import RestartedRole
-from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
 from headcount.lab.load.population import FixMessage
 from headcount.lab.load.system_monitor import spread
 from headcount.messaging.connection import Connection, Endpoint, connected
@@ -38,26 +38,26 @@ from headcount.sites.files import bundled_site
 
 ALGORITHMS: tuple[BalanceAlgorithm, ...] = get_args(BalanceAlgorithm)
 DRAIN_S = 5
-#: Until a change is through, and how long the rebalancer is given.
+#: Time limit for a change, time for the balancer to notice it, and time limit for the rebalancer.
 SETTLE_S, EVEN_S, REBALANCE_S = 30.0, 2.0, 30.0
-#: The rebalancer is done when nothing has moved for so long.
+#: The rebalancer has finished if no connection has moved for this time.
 QUIET_S = 6.0
 STEP_S = 0.25
-#: Connections that are opened in a second.
-OPENED_PER_S = 400
+#: Connections opened per second.
+OPEN_PER_S = 400
 
 
 class ConnectionSpread(NamedTuple):
-    """How the connections lie at one moment."""
+    """The distribution of connections at one step."""
 
     algorithm: BalanceAlgorithm
-    moment: str
-    connections: tuple[int, ...]  # of each broker, fewest first
-    moved: int  # connections that were opened again since the moment before
+    step: str
+    connections: tuple[int, ...]  # per broker, ascending
+    moved: int  # connections reopened since the previous step
 
     @property
     def ratio(self) -> float:
-        """The fullest as a multiple of the mean."""
+        """The maximum relative to the mean."""
         return spread(self.connections)[0]
 
     @property
@@ -66,34 +66,34 @@ class ConnectionSpread(NamedTuple):
         return spread(self.connections)[1]
 
 
-Tell = Callable[[str], None]
+Show = Callable[[str], None]
 
 
 async def measure(
-    connections: int, seed: int, tell: Tell, algorithms: Sequence[BalanceAlgorithm] = ALGORITHMS
+    connections: int, seed: int, show: Show, algorithms: Sequence[BalanceAlgorithm] = ALGORITHMS
 ) -> list[ConnectionSpread]:
-    """Each algorithm to choose, from two brokers through a third one to a broker that was killed.
+    """Measure algorithms: with two brokers, after a third one is added, and after one is killed.
 
     Args:
-        connections: of devices, each from an address of its own, as far as 127.0.0.0/8 goes.
-        seed: of the devices' waits and addresses.
-        tell: hears what happens.
+        connections: number of devices, each with its own address in 127.0.0.0/8.
+        seed: of the devices' retry times and addresses.
+        show: shows the progress.
         algorithms: of HAProxy.
 
     Raises:
-        HeadcountError: something doesn't start.
+        HeadcountError: a process does not start.
     """
     found: list[ConnectionSpread] = []
     for algorithm in algorithms:
         with tempfile.TemporaryDirectory(prefix="headcount-balance-", ignore_cleanup_errors=True) as name:
-            async with _stand(Path(name), algorithm) as stand:
-                found += await _BalanceBench(stand, algorithm, connections, seed, tell).run()
+            async with _started(Path(name), algorithm) as setup:
+                found += await _BalanceBench(setup, algorithm, connections, seed, show).run()
     return found
 
 
 @dataclass(slots=True)
 class _BalanceSetup:
-    """A core, its brokers, and the balancer in front of them."""
+    """A core, its brokers, and the balancer."""
 
     settings: Settings
     endpoint: Endpoint
@@ -103,13 +103,13 @@ class _BalanceSetup:
     port: int
 
     async def loads(self) -> dict[str, int]:
-        """Connections of each broker that lives."""
+        """Number of connections of each running broker."""
         table = (await self.units.table()).alive()
         return {name: unit.connections for name, unit in table.items()}
 
 
 @contextlib.asynccontextmanager
-async def _stand(folder: Path, algorithm: BalanceAlgorithm) -> AsyncIterator[_BalanceSetup]:
+async def _started(folder: Path, algorithm: BalanceAlgorithm) -> AsyncIterator[_BalanceSetup]:
     settings = _settings(folder)
     endpoint = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
     (public,) = free_ports(1)
@@ -154,7 +154,7 @@ def _settings(folder: Path) -> Settings:
 
 @contextlib.asynccontextmanager
 async def _connection(endpoint: Endpoint) -> AsyncIterator[Connection]:
-    """A connection to a core that is just starting."""
+    """A connection to a core that may still be starting."""
     until_s = time.monotonic() + SETTLE_S
     async with contextlib.AsyncExitStack() as opened_:
         while True:
@@ -179,126 +179,128 @@ async def _step(proxy: Proxy) -> None:
 
 @dataclass(slots=True)
 class _BalanceBench:
-    """What happens to the brokers, one thing after the other, and how the connections lie after each."""
+    """Runs the steps and measures the distribution after each."""
 
-    stand: _BalanceSetup
+    setup: _BalanceSetup
     algorithm: BalanceAlgorithm
     connections: int
     seed: int
-    tell: Tell
-    tally: ConnectionCounters = field(default_factory=ConnectionCounters)
-    links: list[DeviceConnection] = field(default_factory=list)
+    show: Show
+    counters: ConnectionCounters = field(default_factory=ConnectionCounters)
+    devices: list[DeviceConnection] = field(default_factory=list)
     found: list[ConnectionSpread] = field(default_factory=list)
     opened: int = 0
 
     async def run(self) -> list[ConnectionSpread]:
-        """All of it."""
-        stand = self.stand
-        first = [await stand.brokers.add("broker") for _ in range(2)]
-        await self._alive(2)
-        looking = asyncio.create_task(self._look(), name="look")
+        """Run all steps."""
+        setup = self.setup
+        first = [await setup.brokers.add("broker") for _ in range(2)]
+        await self._wait_for_brokers(2)
+        checking = asyncio.create_task(self._check(), name="check")
         try:
             await self._connect()
             await self._measure("2 brokers")
-            await stand.brokers.add("broker")
-            await self._alive(3)
-            await self._measure("3rd came")
-            await self._even()
-            await self._measure("3rd came, rebalanced")
+            await setup.brokers.add("broker")
+            await self._wait_for_brokers(3)
+            await self._measure("3rd broker added")
+            await self._rebalance()
+            await self._measure("3rd broker added, rebalanced")
             self._kill(first[0])
-            await self._measure("one killed and back")
-            await self._even()
-            await self._measure("one killed and back, rebalanced")
+            await self._measure("one killed and restarted")
+            await self._rebalance()
+            await self._measure("one killed and restarted, rebalanced")
         finally:
-            await cancel_all([looking])
-            for link in self.links:
-                link.close()
+            await cancel_all([checking])
+            for device in self.devices:
+                device.close()
         return self.found
 
-    async def _alive(self, number: int) -> None:
+    async def _wait_for_brokers(self, number: int) -> None:
         await self._until(lambda loads: len(loads) == number, f"{number} brokers")
-        await asyncio.sleep(EVEN_S)  # the balancer has seen them healthy twice
+        await asyncio.sleep(EVEN_S)  # the balancer has checked them twice
 
     async def _connect(self) -> None:
-        """One connection after the other, each from an address of its own."""
+        """Open the connections one by one, each from its own address."""
         rng = random.Random(f"balance {self.seed}")
-        broker = BrokerAddress("127.0.0.1", self.stand.port)
+        broker = LoadTarget("127.0.0.1", self.setup.port)
         for number in range(self.connections):
             address = f"127.{rng.randrange(1, 255)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
-            link = DeviceConnection(broker, f"balance-{number}", self.tally, _nothing, rng, address=address)
-            self.links.append(link)
-            link.open()
-            await asyncio.sleep(1 / OPENED_PER_S)
-        await self._all_there()
+            device = DeviceConnection(
+                broker, f"balance-{number}", self.counters, _ignore, rng, address=address
+            )
+            self.devices.append(device)
+            device.open()
+            await asyncio.sleep(1 / OPEN_PER_S)
+        await self._wait_for_connections()
 
-    async def _all_there(self) -> None:
+    async def _wait_for_connections(self) -> None:
         await self._until(lambda loads: sum(loads.values()) == self.connections, "all connections")
 
-    async def _even(self) -> None:
-        """Let the scaler's rebalancer work until nothing moves any more."""
-        stand = self.stand
+    async def _rebalance(self) -> None:
+        """Run the scaler's rebalancer until no connection moves."""
+        setup = self.setup
         settings = ScaleSettings(
             driver="none", interval_s=1.0, rebalance_start=1.15, rebalance_for_s=2.0, rebalance_per_s=0.1
         )
         deployment = Deployment(
-            "balance", stand.endpoint, stand.settings.data, stand.settings.environment(), DRAIN_S
+            "balance", setup.endpoint, setup.settings.data, setup.settings.environment(), DRAIN_S
         )
         stop = asyncio.Event()
         scaling = asyncio.create_task(run_with(settings, deployment, NoDriver(), stop), name="scale")
         until_s = time.monotonic() + REBALANCE_S
-        quiet_s, opened_ = time.monotonic(), self.tally.opened
+        quiet_s, opened_ = time.monotonic(), self.counters.opened
         while time.monotonic() < until_s and time.monotonic() - quiet_s < QUIET_S:
             await asyncio.sleep(0.5)
-            if self.tally.opened != opened_:
-                quiet_s, opened_ = time.monotonic(), self.tally.opened
+            if self.counters.opened != opened_:
+                quiet_s, opened_ = time.monotonic(), self.counters.opened
         stop.set()
         await scaling
 
     def _kill(self, name: str) -> None:
-        os.kill(self.stand.brokers.pids()[name], signal.SIGKILL)
+        os.kill(self.setup.brokers.pids()[name], signal.SIGKILL)
 
-    async def _measure(self, moment: str) -> None:
-        self.tell(f"{self.algorithm}: {moment}")
+    async def _measure(self, step: str) -> None:
+        self.show(f"{self.algorithm}: {step}")
         await asyncio.sleep(EVEN_S)
         brokers = 2 if not self.found else 3
         await self._until(
-            lambda loads: len(loads) == brokers and sum(loads.values()) == self.connections, moment
+            lambda loads: len(loads) == brokers and sum(loads.values()) == self.connections, step
         )
-        loads = await self.stand.loads()
-        moved, self.opened = self.tally.opened - self.opened, self.tally.opened
+        loads = await self.setup.loads()
+        moved, self.opened = self.counters.opened - self.opened, self.counters.opened
         self.found.append(
             ConnectionSpread(
-                self.algorithm, moment, tuple(sorted(loads.values())), moved if len(self.found) else 0
+                self.algorithm, step, tuple(sorted(loads.values())), moved if len(self.found) else 0
             )
         )
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         while True:
             await asyncio.sleep(1)
-            for link in self.links:
-                link.look(time.monotonic())
+            for device in self.devices:
+                device.check(time.monotonic())
 
     async def _until(self, condition: Callable[[dict[str, int]], bool], what: str) -> None:
         loads: dict[str, int] = {}
         try:
             async with asyncio.timeout(SETTLE_S):
-                while not condition(loads := await self.stand.loads()):  # noqa: ASYNC110
+                while not condition(loads := await self.setup.loads()):  # noqa: ASYNC110
                     await asyncio.sleep(0.3)
         except TimeoutError:
             raise HeadcountError(
-                f"{self.algorithm}, {what}: not within {SETTLE_S:.0f} s, there are {loads}"
+                f"{self.algorithm}, {what}: not within {SETTLE_S:.0f} s; connections: {loads}"
             ) from None
 
 
-def _nothing(_: FixMessage) -> None:
-    """These devices say nothing."""
+def _ignore(_: FixMessage) -> None:
+    """These devices send nothing."""
 
 
 def table(found: list[ConnectionSpread]) -> str:
-    """The spreads as text."""
-    lines = [f"{'algorithm':<12}{'moment':<34}{'max/mean':>9}{'variation':>11}{'moved':>7}  connections"]
+    """The distributions as text."""
+    lines = [f"{'algorithm':<12}{'step':<40}{'max/mean':>9}{'variation':>11}{'moved':>7}  connections"]
     lines += [
-        f"{one.algorithm:<12}{one.moment:<34}{one.ratio:>9.2f}{one.variation:>11.2f}{one.moved:>7}  "
+        f"{one.algorithm:<12}{one.step:<40}{one.ratio:>9.2f}{one.variation:>11.2f}{one.moved:>7}  "
         f"{' '.join(map(str, one.connections))}"
         for one in found
     ]

@@ -26,19 +26,21 @@ COMPOSE = Path("deploy/compose.yaml")
 
 
 class ComposeStack:
-    """A stack of its own name, networks, volumes and ports, as an async context manager."""
+    """A stack with its own name, networks, volumes and ports, as an async context manager."""
 
     def __init__(self, folder: Path, site: Path, partitions: int, environment: Mapping[str, str]) -> None:
-        """Nothing is started yet; `environment` is that of the scaler.
+        """Prepare a stack; `environment` is for the scaler.
 
         Raises:
-            HeadcountError: there is no Compose, no package docker, or no stack in this folder.
+            HeadcountError: Compose, the package docker or the stack is missing.
         """
         self.folder, self.partitions = folder, partitions
         self._compose = _compose()
         self._file = COMPOSE.resolve()
         if not self._file.exists():
-            raise HeadcountError(f"--driver docker: {COMPOSE} isn't here. Run it in a checkout of headcount")
+            raise HeadcountError(
+                f"--driver docker: {COMPOSE} does not exist here; run the command in a checkout of headcount"
+            )
         self._project = f"headcount-bench-{secrets.token_hex(3)}"
         self.mqtt_port, ws_port, self._http_port = free_ports(3)
         self._environment = {
@@ -85,10 +87,12 @@ class ComposeStack:
                     if status == 200:
                         return
                     await asyncio.sleep(0.3)
-        raise HeadcountError(f"the stack isn't ready after {READY_S:.0f} s: {await self._run('ps', '--all')}")
+        raise HeadcountError(
+            f"the stack is not ready after {READY_S:.0f} s: {await self._run('ps', '--all')}"
+        )
 
     async def _end(self) -> None:
-        """Take everything away; what it said stays in the folder."""
+        """Remove the stack; its logs stay in the folder."""
         with contextlib.suppress(HeadcountError):
             (self.folder / "up.log").write_text(await self._run("logs", "--no-color"))
             await self._run("stop", "scale")
@@ -97,7 +101,7 @@ class ComposeStack:
         await self._run("down", "--volumes", "--timeout", "10", "--remove-orphans")
 
     async def _run(self, *arguments: str) -> str:
-        """Run Compose; what it prints.
+        """Run Compose; return its output.
 
         Raises:
             HeadcountError: it fails.
@@ -125,13 +129,13 @@ class ComposeStack:
         found: list[dict[str, Any]] = self._engine.containers(all=True, filters={"label": list(labels)})
         return found
 
-    # --- what a run needs ----------------------------------------------------------------------------
+    # --- for a run ------------------------------------------------------------------------------------
     async def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON of a path of the API; (0, None) when it doesn't answer."""
+        """Status and JSON of a path of the API; (0, None) without a response."""
         return await asyncio.to_thread(get, f"http://127.0.0.1:{self._http_port}{path}")
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection with all rights that comes back after every break."""
+        """A connection with all rights that reconnects after every failure."""
         core = self._containers(
             f"com.docker.compose.project={self._project}", "com.docker.compose.service=core"
         )
@@ -148,12 +152,12 @@ class ComposeStack:
             if container["State"] == "running"
         ]
         for new in [one for one in ids if one not in self._pids]:
-            with contextlib.suppress(Exception):  # it has just ended
+            with contextlib.suppress(Exception):  # it has ended meanwhile
                 self._pids[new] = int(self._engine.inspect_container(new)["State"]["Pid"])
         return [self._pids[one] for one in ids if self._pids.get(one)]
 
     async def written_history(self) -> Path:
-        """End the writer, which writes what it has in memory, and copy what it wrote to here."""
+        """Stop the history writer, which then writes its buffer, and copy the data folder."""
         await self._run("stop", "history")
         data = self.folder / "data"
         await self._run("cp", "history:/data", str(data))
@@ -161,14 +165,14 @@ class ComposeStack:
 
 
 def _compose() -> list[str]:
-    """Docker's Compose, as a program of its own or as Docker's plugin."""
+    """The command of Docker Compose: the program or the plugin."""
     beside = Path(sys.executable).with_name("docker-compose")
     program = str(beside) if beside.exists() else shutil.which("docker-compose")
     if program:
         return [program]
     docker = shutil.which("docker")
     if docker is None:
-        raise HeadcountError("--driver docker: there is neither docker-compose nor docker on PATH")
+        raise HeadcountError("--driver docker: neither docker-compose nor docker is on PATH")
     return [docker, "compose"]
 
 
@@ -176,7 +180,7 @@ def _engine() -> Any:
     """Docker Engine's API.
 
     Raises:
-        HeadcountError: the package isn't there, or no engine answers.
+        HeadcountError: the package is missing, or no engine responds.
     """
     try:
         docker: Any = importlib.import_module("docker")
@@ -186,5 +190,5 @@ def _engine() -> Any:
         client = docker.from_env()
         client.ping()
     except docker.errors.DockerException as error:
-        raise HeadcountError(f"--driver docker: no engine answers: {error}") from error
+        raise HeadcountError(f"--driver docker: no engine responds: {error}") from error
     return client.api

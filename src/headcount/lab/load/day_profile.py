@@ -1,4 +1,4 @@
-"""A campus day as a curve: quiet at night, one peak in the morning, one in the afternoon. Pure."""
+"""The load of a campus day: low at night, with peaks in the morning and in the afternoon. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 HOURS = 24.0
-#: Hours of the two peaks, how wide they are (standard deviation, hours), and what is left at night.
+#: Hours of the two peaks, their standard deviation in hours, and the share of devices at night.
 PEAKS_H, WIDTH_H, NIGHT = (9.5, 16.0), 1.7, 0.05
-#: A device reports this much less often at night than at a peak.
+#: Reporting rate of a device at night relative to a peak.
 NIGHT_PACE = 0.4
 
 
@@ -19,25 +19,25 @@ def presence(hour: float) -> float:
 
 
 def pace(hour: float) -> float:
-    """How often a device reports at an hour, as a share of how often it does at a peak."""
+    """The reporting rate of a device at an hour, relative to a peak."""
     return NIGHT_PACE + (1 - NIGHT_PACE) * presence(hour)
 
 
 @dataclass(frozen=True, slots=True)
 class DayProfile:
-    """A day that lasts so many seconds."""
+    """A day that lasts `seconds`."""
 
     seconds: float
 
     def hour(self, at_s: float) -> float:
-        """The hour of the day after so many seconds; before and after the day it is midnight."""
+        """The hour of the day at a time since the start; midnight before and after the day."""
         return HOURS * min(max(at_s / self.seconds, 0.0), 1.0)
 
     def connected(self, at_s: float, devices: int) -> float:
-        """How many of the devices are connected then."""
+        """Number of connected devices at a time."""
         return devices * presence(self.hour(at_s))
 
     def rate(self, at_s: float, peak_per_s: float) -> float:
-        """Fixes a second of all devices together then, when a peak has so many."""
+        """Fixes per second of all devices at a time, given the rate at a peak."""
         hour = self.hour(at_s)
         return peak_per_s * presence(hour) * pace(hour)

@@ -1,4 +1,4 @@
-"""What a day's run comes to: numbers, and the same as text. Pure."""
+"""The statistics of a day, as numbers and as text. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from headcount.lab.load.day_bench import DayPlan, DayRun
 from headcount.lab.load.day_profile import HOURS, DayProfile
 from headcount.lab.load.system_monitor import SystemSample, spread
 
-#: Brokers have settled when their number hasn't changed for so long and none drains.
+#: Brokers have settled if their number has not changed for this time and none drains.
 SETTLED_S = 10.0
-#: Scaling is going on for so long after the number of brokers or workers has changed.
+#: Time around a change of the number of brokers or workers that counts as scaling.
 SCALING_S = 5.0
-#: Below so many connections a broker the spread says nothing.
-FEW = 20
-#: Parts that follow the load; all others are there once.
+#: Minimum number of connections per broker for a meaningful spread.
+MIN_CONNECTIONS = 20
+#: Roles that scale with the load.
 ELASTIC = ("broker", "count")
-HOURS_SHOWN = 2
+HOURS_PER_LINE = 2
 
 
 class UnitChange(NamedTuple):
-    """The number of units of a role changed."""
+    """A change of the number of units of a role."""
 
     at_s: float
     role: str
@@ -35,52 +35,52 @@ class UnitChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DayStatistics:
-    """The numbers of one run; times in seconds."""
+    """The statistics of one run; times in seconds."""
 
     fixes: int
     peak_per_s: float
-    most_connected: int
+    max_connected: int
     brokers: tuple[int, int]
     workers: tuple[int, int]
-    turns: tuple[int, int]  # how often the brokers grew and shrank, runs of changes in one direction
+    turns: tuple[int, int]  # times the number of brokers grew and shrank
     worker_turns: tuple[int, int]
-    spread: float  # max / mean of settled brokers, 95 % of the time at most
-    variation: float  # coefficient of variation, likewise
+    spread: float  # max / mean of settled brokers, p95
+    variation: float  # coefficient of variation, p95
     p50_s: float
     p99_s: float
-    scaling_p99_s: float  # while and shortly after the number of units changed
-    most_lag: int
-    cpu_s: float  # of brokers and workers over the day
-    whole_cpu_s: float  # of the whole system
-    unit_s: float  # seconds of brokers and workers
+    scaling_p99_s: float  # around changes of the number of units
+    max_lag: int
+    cpu_s: float  # of brokers and workers
+    total_cpu_s: float  # of all parts
+    unit_s: float  # running time of brokers and workers
     acknowledged: int
     lost: int
     wrong: int
     compared: int
-    again: int
-    broken: int
+    resent: int
+    disconnects: int
     dropped: int
     ack_p50_s: float
     ack_p99_s: float
 
 
 def day_statistics(run: DayRun, plan: DayPlan) -> DayStatistics:
-    """The numbers of a run."""
+    """Compute the statistics of a run."""
     day = [sample for sample in run.samples if sample.at_s <= plan.seconds]
     moves = changes(run.samples)
     settled = [
         spread(sample.brokers.values())
         for sample in settled_samples(day, moves)
-        if sum(sample.brokers.values()) >= FEW * len(sample.brokers)
+        if sum(sample.brokers.values()) >= MIN_CONNECTIONS * len(sample.brokers)
     ]
     delays = [delay for _, delay in run.delays]
     during = [delay for at_s, delay in run.delays if is_scaling(at_s, moves)]
-    ack_p50_s, ack_p99_s = run.acked_s
+    ack_p50_s, ack_p99_s = run.ack_percentiles_s
     found = run.verification.comparison
     return DayStatistics(
-        fixes=sum(said.said for said in run.senders),
+        fixes=sum(report.created for report in run.senders),
         peak_per_s=max(rates(day, [sample.offered for sample in day]), default=0.0),
-        most_connected=max((sample.connected for sample in day), default=0),
+        max_connected=max((sample.connected for sample in day), default=0),
         brokers=_range(len(sample.brokers) for sample in day),
         workers=_range(sample.workers for sample in day),
         turns=turns([move for move in moves if move.role == "broker"]),
@@ -90,9 +90,9 @@ def day_statistics(run: DayRun, plan: DayPlan) -> DayStatistics:
         p50_s=percentile(delays, 0.5),
         p99_s=percentile(delays, 0.99),
         scaling_p99_s=percentile(during, 0.99),
-        most_lag=max((sample.lag for sample in day), default=0),
+        max_lag=max((sample.lag for sample in day), default=0),
         cpu_s=used_cpu_s(day, ELASTIC),
-        whole_cpu_s=used_cpu_s(day, None),
+        total_cpu_s=used_cpu_s(day, None),
         unit_s=sum(
             (len(before.brokers) + before.workers) * (after.at_s - before.at_s)
             for before, after in itertools.pairwise(day)
@@ -101,23 +101,23 @@ def day_statistics(run: DayRun, plan: DayPlan) -> DayStatistics:
         lost=len(run.verification.lost),
         wrong=found.different,
         compared=found.counts + found.events + found.rows + found.recorded,
-        again=sum(said.again for said in run.senders),
-        broken=sum(said.broken for said in run.senders),
-        dropped=sum(said.dropped + said.left for said in run.senders),
+        resent=sum(report.resent for report in run.senders),
+        disconnects=sum(report.disconnects for report in run.senders),
+        dropped=sum(report.dropped + report.abandoned for report in run.senders),
         ack_p50_s=ack_p50_s,
         ack_p99_s=ack_p99_s,
     )
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of them lies; NaN of nothing."""
+    """The value below which a share of the values lies; NaN without values."""
     if not values:
         return math.nan
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
 def rates(samples: Sequence[SystemSample], totals: Sequence[int], over: int = 3) -> list[float]:
-    """What grew by how much a second, over so many samples, for each sample."""
+    """Growth per second of a counter at each sample, over the last `over` samples."""
     found = []
     for index, sample in enumerate(samples):
         first = max(0, index - over)
@@ -127,7 +127,7 @@ def rates(samples: Sequence[SystemSample], totals: Sequence[int], over: int = 3)
 
 
 def changes(samples: Sequence[SystemSample]) -> list[UnitChange]:
-    """When the number of brokers and of workers changed."""
+    """The changes of the number of brokers and workers."""
     found = []
     for before, after in itertools.pairwise(samples):
         for role, was, now in (
@@ -140,19 +140,23 @@ def changes(samples: Sequence[SystemSample]) -> list[UnitChange]:
 
 
 def turns(moves: Sequence[UnitChange]) -> tuple[int, int]:
-    """How often it grew and shrank: changes in one direction after each other are one."""
-    ways = [move.after > move.before for move in moves]
-    begins = [way for index, way in enumerate(ways) if index == 0 or way != ways[index - 1]]
-    return begins.count(True), begins.count(False)
+    """Number of times a number grew and shrank; consecutive changes in one direction count once."""
+    directions = [move.after > move.before for move in moves]
+    starts = [
+        direction
+        for index, direction in enumerate(directions)
+        if index == 0 or direction != directions[index - 1]
+    ]
+    return starts.count(True), starts.count(False)
 
 
 def is_scaling(at_s: float, moves: Sequence[UnitChange]) -> bool:
-    """Whether the number of units changes about then."""
+    """Whether the number of units changes around a time."""
     return any(move.at_s - SCALING_S <= at_s <= move.at_s + SCALING_S for move in moves)
 
 
 def settled_samples(samples: Sequence[SystemSample], moves: Sequence[UnitChange]) -> list[SystemSample]:
-    """The seconds in which more than one broker is there, and no other number was for a while."""
+    """The samples with more than one broker whose number has not changed recently."""
     at_s = [move.at_s for move in moves if move.role == "broker"]
     return [
         sample
@@ -164,7 +168,7 @@ def settled_samples(samples: Sequence[SystemSample], moves: Sequence[UnitChange]
 
 
 def used_cpu_s(samples: Sequence[SystemSample], roles: Sequence[str] | None) -> float:
-    """Processor seconds of these roles, or of all, between the first and the last sample."""
+    """CPU seconds of these roles, or of all, between the first and the last sample."""
     if not samples:
         return 0.0
 
@@ -181,23 +185,27 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
 
 # --- as text -------------------------------------------------------------------------------------
 def by_hour(run: DayRun, plan: DayPlan) -> str:
-    """The day, a line for every other hour."""
+    """A table of the day with a line for every two hours."""
     day, hours = DayProfile(plan.seconds), [sample for sample in run.samples if sample.at_s <= plan.seconds]
     offered = rates(hours, [sample.offered for sample in hours])
     counted = rates(hours, [sample.counted for sample in hours])
     lines = [
         " hour  devices  fixes/s  counted/s  brokers  workers  max/mean    lag  p50 ms  p99 ms",
     ]
-    for hour in range(0, int(HOURS), HOURS_SHOWN):
+    for hour in range(0, int(HOURS), HOURS_PER_LINE):
         inside = [
-            index for index, sample in enumerate(hours) if hour <= day.hour(sample.at_s) < hour + HOURS_SHOWN
+            index
+            for index, sample in enumerate(hours)
+            if hour <= day.hour(sample.at_s) < hour + HOURS_PER_LINE
         ]
         if not inside:
             continue
         samples = [hours[index] for index in inside]
-        delays = [delay * 1000 for at_s, delay in run.delays if hour <= day.hour(at_s) < hour + HOURS_SHOWN]
+        delays = [
+            delay * 1000 for at_s, delay in run.delays if hour <= day.hour(at_s) < hour + HOURS_PER_LINE
+        ]
         lines.append(
-            f"{hour:02d}-{hour + HOURS_SHOWN:02d}"
+            f"{hour:02d}-{hour + HOURS_PER_LINE:02d}"
             f"{_mean(sample.connected for sample in samples):>10,.0f}"
             f"{_mean(offered[index] for index in inside):>9,.0f}"
             f"{_mean(counted[index] for index in inside):>11,.0f}"
@@ -216,35 +224,36 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _between(values: Iterable[int]) -> str:
-    least, most = _range(values)
-    return f"{least}" if least == most else f"{least}-{most}"
+    low, high = _range(values)
+    return f"{low}" if low == high else f"{low}-{high}"
 
 
-def compared(elastic: DayStatistics, fixed: DayStatistics | None) -> str:
-    """Both fleets side by side."""
+def compare_fleets(elastic: DayStatistics, fixed: DayStatistics | None) -> str:
+    """A table of both fleets."""
     rows: list[tuple[str, str, str]] = []
 
-    def row(name: str, show: str, value: str) -> None:
-        """`value` names the field, `show` is its format."""
+    def row(name: str, format_: str, value: str) -> None:
+        """Add a field with its format."""
         one, other = (
-            "" if figures is None else _shown(getattr(figures, value), show) for figures in (elastic, fixed)
+            "" if statistics_ is None else _formatted(getattr(statistics_, value), format_)
+            for statistics_ in (elastic, fixed)
         )
         rows.append((name, one, other))
 
     def pair(name: str, value: str, joint: str) -> None:
         one, other = (
-            "" if figures is None else joint.join(map(str, getattr(figures, value)))
-            for figures in (elastic, fixed)
+            "" if statistics_ is None else joint.join(map(str, getattr(statistics_, value)))
+            for statistics_ in (elastic, fixed)
         )
         rows.append((name, one, other))
 
     row("fixes sent", ",", "fixes")
     row("fixes/s at the peak", ",.0f", "peak_per_s")
-    row("devices at the peak", ",", "most_connected")
+    row("devices at the peak", ",", "max_connected")
     pair("brokers", "brokers", " to ")
     pair("workers", "workers", " to ")
-    pair("brokers grew, shrank (times)", "turns", ", ")
-    pair("workers grew, shrank (times)", "worker_turns", ", ")
+    pair("brokers scaled up, down (times)", "turns", ", ")
+    pair("workers scaled up, down (times)", "worker_turns", ", ")
     row("connections per broker, max/mean, p95 settled", ".2f", "spread")
     row("connections per broker, coefficient of variation", ".2f", "variation")
     row("publish -> count p50, s", ".3f", "p50_s")
@@ -252,16 +261,16 @@ def compared(elastic: DayStatistics, fixed: DayStatistics | None) -> str:
     row("publish -> count p99 while scaling, s", ".3f", "scaling_p99_s")
     row("publish -> PUBACK p50, s", ".3f", "ack_p50_s")
     row("publish -> PUBACK p99, s", ".3f", "ack_p99_s")
-    row("most messages waiting in the log", ",", "most_lag")
-    row("connections that were moved or broke", ",", "broken")
-    row("QoS 1 sent again", ",", "again")
-    row("QoS 0 not sent, its device was between brokers", ",", "dropped")
+    row("maximum number of messages waiting in the log", ",", "max_lag")
+    row("connections moved or lost", ",", "disconnects")
+    row("QoS 1 sent again", ",", "resent")
+    row("QoS 0 not sent, device not connected", ",", "dropped")
     row("QoS 1 acknowledged", ",", "acknowledged")
     row("  of them lost", ",", "lost")
     row("counts, events and rows compared with the rules", ",", "compared")
     row("  of them wrong", ",", "wrong")
     row("CPU seconds, brokers and workers", ",.1f", "cpu_s")
-    row("CPU seconds, whole system", ",.1f", "whole_cpu_s")
+    row("CPU seconds, all parts", ",.1f", "total_cpu_s")
     row("unit-seconds, brokers and workers", ",.0f", "unit_s")
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{'':<{width}}{'elastic':>14}{'fixed' if fixed else '':>14}".rstrip()]
@@ -269,14 +278,14 @@ def compared(elastic: DayStatistics, fixed: DayStatistics | None) -> str:
     if fixed is not None:
         lines.append(
             f"elastic / fixed: CPU seconds {_ratio(elastic.cpu_s, fixed.cpu_s)}, "
-            f"whole system {_ratio(elastic.whole_cpu_s, fixed.whole_cpu_s)}, "
+            f"all parts {_ratio(elastic.total_cpu_s, fixed.total_cpu_s)}, "
             f"unit-seconds {_ratio(elastic.unit_s, fixed.unit_s)}"
         )
     return "\n".join(lines)
 
 
-def _shown(value: float, show: str) -> str:
-    return "-" if math.isnan(value) else format(value, show)
+def _formatted(value: float, format_: str) -> str:
+    return "-" if math.isnan(value) else format(value, format_)
 
 
 def _ratio(one: float, other: float) -> str:
@@ -284,7 +293,7 @@ def _ratio(one: float, other: float) -> str:
 
 
 def per_thousand(run: DayRun, plan: DayPlan) -> str:
-    """What 1 000 connected devices cost, by part of the system, over the busiest fifth of the day."""
+    """Cost of 1 000 connected devices by part of the system, over the busiest fifth of the day."""
     day = [sample for sample in run.samples if sample.at_s <= plan.seconds]
     if len(day) < 2:
         return ""
@@ -307,11 +316,11 @@ def per_thousand(run: DayRun, plan: DayPlan) -> str:
         return ""
     lines = [
         f"a device sends {fixes / device_s:.2f} fixes/s",
-        f"{'part':<12}{'cores per 1 000 devices':>25}{'cores per 1 000 fixes/s':>25}{'MiB a unit':>12}",
+        f"{'part':<12}{'cores per 1 000 devices':>25}{'cores per 1 000 fixes/s':>25}{'MiB per unit':>14}",
     ]
     lines += [
         f"{role:<12}{cpu[role] / device_s * 1000:>25.4f}{cpu[role] / max(fixes, 1) * 1000:>25.4f}"
-        f"{memory.get(role, 0) / 2**20:>12.0f}"
+        f"{memory.get(role, 0) / 2**20:>14.0f}"
         for role in sorted(cpu, key=lambda name: -cpu[name])
     ]
     stored = run.verification.stored

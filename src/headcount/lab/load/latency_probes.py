@@ -1,14 +1,15 @@
-"""Publish → count, measured: devices that appear in a zone where nobody else is, one after the other.
+"""Measures the time from publish to count with devices that appear one by one in a zone of their own.
 
-A probe is there exactly from its fix until its hold has passed, so the count of that zone says how
-many probes of a partition are counted: `entered = count + those whose hold has passed`. The k-th
-probe of a partition is counted when the first report with `entered >= k` is heard. Each partition's
-probes come over one connection, so they arrive in their order.
+A probe is present from its fix until its hold has passed, so the count of the zone gives the number of counted
+probes of a partition: `entered = count + probes whose hold has passed`. The k-th probe of a partition is counted
+when the first counts with `entered >= k` are received. The probes of a partition use one connection, so they
+arrive in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
@@ -19,133 +20,134 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from headcount.lab.chaos.observer import Observations, ObservedCounts
-from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.errors import HeadcountError
+from headcount.lab.chaos.observer import Observations
+from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
 from headcount.lab.load.population import FixMessage
+from headcount.lab.waiting import wait_until
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.connection import Message as Received
 
-#: Connections of probes; each has some partitions.
+#: Connections of probes; each serves some partitions.
 CONNECTIONS = 8
-EVERY_S = 0.05  # a probe this often, by one connection after the other
-#: A probe that isn't counted after this long never will be, as far as the figures go.
+EVERY_S = 0.05  # between two probes, over the connections in turn
+#: A probe that isn't counted within this time is reported as uncounted.
 LOST_S = 60.0
 
 
 @dataclass(slots=True)
 class ProbeTimes:
-    """The probes of one partition: when each was said, and when it was heard to be counted."""
+    """The probes of one partition: when each was sent, and when its count was received."""
 
-    said_s: list[float] = field(default_factory=list)
-    heard_s: list[float] = field(default_factory=list)
+    sent_s: list[float] = field(default_factory=list)
+    counted_s: list[float] = field(default_factory=list)
 
-    def hear(self, heard_s: float, at_s: float, count: int, hold_s: float) -> None:
-        """A report says that so many are in the zone at an instant."""
-        gone = bisect_left(self.said_s, at_s - hold_s)
-        entered = min(count + gone, len(self.said_s))
-        while len(self.heard_s) < entered:
-            self.heard_s.append(heard_s)
+    def receive(self, counted_s: float, at_s: float, count: int, hold_s: float) -> None:
+        """Process the zone's count at an instant."""
+        gone = bisect_left(self.sent_s, at_s - hold_s)
+        entered = min(count + gone, len(self.sent_s))
+        while len(self.counted_s) < entered:
+            self.counted_s.append(counted_s)
 
 
 class LatencyProbes:
-    """Probes on their way; open with `run`, and ask for the delays afterwards."""
+    """Sends probes with `run`; the delays are available afterwards."""
 
     def __init__(
         self,
-        broker: BrokerAddress,
+        broker: LoadTarget,
         site: str,
-        place: tuple[float, float],
+        position: tuple[float, float],
         zone: int,
         partitions: int,
         hold_s: float,
         seed: int,
-        note: Callable[[FixMessage], None],
+        on_ack: Callable[[FixMessage], None],
     ) -> None:
-        """Prepare them.
+        """Prepare probes.
 
         Args:
-            broker: where probes connect to.
-            site: its id.
-            place: latitude and longitude of the zone for probes.
-            zone: its index.
+            broker: the address to connect to.
+            site: id of the site.
+            position: latitude and longitude of the probes.
+            zone: index of the zone of the probes.
             partitions: of the log.
             hold_s: of the zone, for people.
-            seed: of the waits of connections that broke.
-            note: is called with each acknowledged probe.
+            seed: of the times between attempts to reconnect.
+            on_ack: is called with each acknowledged probe.
         """
-        self.tally = ConnectionCounters()
-        self.heard = Observations()
-        self._site, self._place, self._zone, self._hold_s = site, place, zone, hold_s
+        self.counters = ConnectionCounters()
+        self.observed = Observations()
+        self._site, self._position, self._zone, self._hold_s = site, position, zone, hold_s
         self._partitions = partitions
         self._of = [ProbeTimes() for _ in range(partitions)]
         rng = random.Random(f"probes {seed}")
-        self.links = [
-            DeviceConnection(broker, f"bench-probe-{index}", self.tally, note, rng)
+        self.connections = [
+            DeviceConnection(broker, f"bench-probe-{index}", self.counters, on_ack, rng)
             for index in range(min(CONNECTIONS, partitions))
         ]
-        self._names = [self._named(partition) for partition in range(partitions)]
+        self._names = [self._names_of(partition) for partition in range(partitions)]
 
-    def _named(self, partition: int) -> itertools.filterfalse[str]:
+    def _names_of(self, partition: int) -> itertools.filterfalse[str]:
         return itertools.filterfalse(
             lambda name: partition_of(self._site, name, self._partitions) != partition,
             (f"probe-{number}" for number in itertools.count()),
         )
 
-    async def listen(self, connection: Connection) -> None:
-        """Hear all counts from now on."""
+    async def observe(self, connection: Connection) -> None:
+        """Record all counts from now on."""
         decode = msgspec.msgpack.Decoder(PartitionCounts).decode
 
-        async def hear(message: Received) -> None:
-            told = decode(message.data)
+        async def receive(message: Received) -> None:
+            counts = decode(message.data)
             now_s = time.time()
-            self.heard.reports.append(
-                ObservedCounts(now_s, told.partition, told.epoch, told.seq, told.at, told.values)
-            )
-            self.heard.newest[told.partition] = max(told.at, self.heard.newest.get(told.partition, 0.0))
-            count = int(np.frombuffer(told.values, "<i4", 1, 32 * self._zone)[0])
-            self._of[told.partition].hear(now_s, told.at, count, self._hold_s)
+            self.observed.add(counts)
+            count = int(np.frombuffer(counts.values, "<i4", 1, 32 * self._zone)[0])
+            self._of[counts.partition].receive(now_s, counts.at, count, self._hold_s)
 
-        await connection.subscribe("count.*", hear)
+        await connection.subscribe("count.*", receive)
         await connection.flush()
 
     async def run(self, start_s: float, until_s: float) -> None:
-        """Connect now, send probes from then until then (Unix seconds), and stay until all is acknowledged."""
-        for link in self.links:
-            link.open()
+        """Connect, send probes between two times (Unix seconds), and wait until all are acknowledged."""
+        for connection in self.connections:
+            connection.open()
         await asyncio.sleep(max(0.0, start_s - time.time()))
         partitions = itertools.cycle(range(self._partitions))
         next_s = time.time()
         while (now_s := time.time()) < until_s:
-            for link in self.links:
-                link.look(time.monotonic())
+            for connection in self.connections:
+                connection.check(time.monotonic())
             self._send(next(partitions), now_s)
             next_s = max(next_s + EVERY_S, now_s)
             await asyncio.sleep(max(0.0, next_s - time.time()))
-        for link in self.links:
-            link.close()
-        while any(link.owes for link in self.links) and time.time() < until_s + LOST_S:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+        for connection in self.connections:
+            connection.close()
+        with contextlib.suppress(HeadcountError):  # the uncounted probes are reported
+            await wait_until(lambda: not any(c.unacknowledged for c in self.connections), "probes", LOST_S)
 
     def _send(self, partition: int, now_s: float) -> None:
-        probed, name = self._of[partition], next(self._names[partition])
+        probe_times, name = self._of[partition], next(self._names[partition])
         t_ms = int(now_s * 1000)
         topic = FIX_TOPIC.format(site=self._site, kind="person", device=name).encode()
-        payload = encode_fix(t_ms / 1000, *self._place, acc=3)
-        probed.said_s.append(t_ms / 1000)
-        self.links[partition % len(self.links)].put(FixMessage(topic, payload, 1, "person", name, t_ms))
+        payload = encode_fix(t_ms / 1000, *self._position, acc=3)
+        probe_times.sent_s.append(t_ms / 1000)
+        self.connections[partition % len(self.connections)].put(
+            FixMessage(topic, payload, 1, "person", name, t_ms)
+        )
 
     def delays(self) -> list[tuple[float, float]]:
-        """When a probe was said (Unix seconds), and how many seconds later its count was heard."""
+        """Time of each probe (Unix seconds), and the seconds until its count was received."""
         pairs = [
-            (said, heard - said)
-            for probed in self._of
-            for said, heard in zip(probed.said_s, probed.heard_s, strict=False)
+            (sent, counted - sent)
+            for probe_times in self._of
+            for sent, counted in zip(probe_times.sent_s, probe_times.counted_s, strict=False)
         ]
         return sorted(pairs)
 
     def uncounted(self) -> int:
-        """How many probes were never counted."""
-        return sum(len(probed.said_s) - len(probed.heard_s) for probed in self._of)
+        """Number of probes that were not counted."""
+        return sum(len(probe_times.sent_s) - len(probe_times.counted_s) for probe_times in self._of)

@@ -1,7 +1,7 @@
-"""MQTT 3.1.1 as bytes, as much as a device that only publishes needs. Pure.
+"""The MQTT 3.1.1 packets of a device that only publishes. Pure.
 
-Source: the OASIS standard, chapters 2 and 3. A client library for each of some thousand connections
-would take the processor that is to be measured.
+Source: the OASIS standard, chapters 2 and 3. A client library for thousands of connections would use the CPU
+that is to be measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CLEAN, _WILL = 0x02, 0x04
 
 @dataclass(frozen=True, slots=True)
 class LastWill:
-    """What the broker says for a device that is gone without a word."""
+    """The message that the broker publishes when a device disconnects unexpectedly."""
 
     topic: str
     payload: bytes
@@ -32,12 +32,12 @@ def connect(client_id: str, keepalive_s: int, will: LastWill | None = None) -> b
     return b"\x10" + _size(len(body)) + body
 
 
-def publish(topic: bytes, payload: bytes, number: int = 0, *, again: bool = False) -> bytes:
-    """A PUBLISH: of QoS 0 without a number, else of QoS 1; `again` marks one that was sent before."""
+def publish(topic: bytes, payload: bytes, number: int = 0, *, duplicate: bool = False) -> bytes:
+    """A PUBLISH of QoS 1, or of QoS 0 without a number; `duplicate` marks one that was sent before."""
     length = 2 + len(topic) + len(payload)
     if not number:
         return b"\x30" + _size(length) + struct.pack(">H", len(topic)) + topic + payload
-    head = b"\x3a" if again else b"\x32"
+    head = b"\x3a" if duplicate else b"\x32"
     return (
         head + _size(length + 2) + struct.pack(">H", len(topic)) + topic + struct.pack(">H", number) + payload
     )
@@ -58,12 +58,12 @@ def _size(length: int) -> bytes:
 
 @dataclass(slots=True)
 class PacketReader:
-    """Bytes from a broker → packets, however they were cut."""
+    """Bytes of a broker → packets, for any fragmentation."""
 
     _rest: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Type and body of each packet that is whole now."""
+        """Type and body of each complete packet."""
         self._rest += data
         while len(self._rest) >= 2:
             length, used = self._length()
@@ -75,7 +75,7 @@ class PacketReader:
             yield kind, body
 
     def _length(self) -> tuple[int, int]:
-        """The remaining length, and of how many bytes it is; (0, 0) when they aren't all there."""
+        """The remaining length and its number of bytes; (0, 0) if incomplete."""
         length = 0
         for used in range(1, 5):
             if used >= len(self._rest):

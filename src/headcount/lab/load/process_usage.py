@@ -1,4 +1,4 @@
-"""What the processes of a system use: processor time and memory, out of /proc (Linux)."""
+"""CPU time and memory of a system's processes by part, from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from headcount.runtime.proc import ProcessStat, all_processes, command_line
 
 
 class RoleUsage(NamedTuple):
-    """What a part of the system uses."""
+    """CPU time and memory of a part of the system."""
 
     processes: int
-    cpu_s: float  # since the start, ended processes included
+    cpu_s: float  # since the start, including ended processes
     memory: int  # bytes, now
 
 
 @dataclass(slots=True)
 class UsageMeter:
-    """Processor time by part; a process that has ended keeps what it last had."""
+    """Measures CPU time by part; an ended process counts as last measured."""
 
     _last: dict[tuple[int, int], tuple[str, float]] = field(default_factory=dict)
     _began: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def read(self, roots: Iterable[int]) -> dict[str, RoleUsage]:
-        """Part → what it uses, of these processes and all below them."""
+        """Part → usage of these processes and their descendants."""
         found: dict[str, list[ProcessStat]] = {}
         for process, part in parts(all_processes(), roots):
             self._last[process.pid, process.started] = part, process.cpu_s
@@ -50,7 +50,7 @@ def parts(
     roots: Iterable[int],
     command_of: Callable[[int], Sequence[str]] = command_line,
 ) -> Iterator[tuple[ProcessStat, str]]:
-    """Each process of the trees, with the part of the system to which it belongs.
+    """Each process of the trees with the part of the system that it belongs to.
 
     A program that a role starts (nats-server, haproxy) belongs to the role; that of `up` is the core.
     """
@@ -69,7 +69,7 @@ def parts(
 
 
 def role_of(command: Sequence[str]) -> str | None:
-    """The role that a command line runs, if it is one of ours."""
+    """The role of a command line; None if it isn't one of headcount."""
     if "headcount" not in " ".join(command[:4]):
         return None
     for word, after in itertools.pairwise(command):

@@ -1,45 +1,45 @@
-"""How the system is started that grows and shrinks, so that a day of minutes makes it do so."""
+"""Settings with which the system scales within a day of minutes."""
 
 from __future__ import annotations
 
 from headcount.settings.deployment import Settings
 from headcount.settings.model import settings_of
 
-#: At a peak the last unit is needed for its larger part: noise doesn't decide whether it comes.
-ROOM = 0.35
-#: Seconds that a broker has to send its devices away; in a day of minutes all is faster.
+#: Unused share of the last unit at a peak, so that noise doesn't decide whether it is needed.
+UNUSED_SHARE = 0.35
+#: Time for a broker to disconnect its devices, short as the whole day.
 DRAIN_S = 5
-#: Of the length of the day: how long a need must have been lower before units go.
+#: Share of the day that demand must be lower before units are removed.
 DOWN_SHARE = 0.04
 
 
 def arguments() -> list[str]:
-    """For `headcount up`."""
+    """Arguments of `headcount up`."""
     return ["--elastic"]
 
 
 def scaler_environment(
-    driver: str, most: int, devices: int, peak_per_s: float, seconds: float, *, fixed: bool
+    driver: str, units: int, devices: int, peak_per_s: float, seconds: float, *, fixed: bool
 ) -> dict[str, str]:
-    """Settings as environment variables: units that are full when a peak needs `most` of them.
+    """Environment variables: the capacity of units is such that a peak needs `units`.
 
     Args:
         driver: of the scaler.
-        most: brokers, and workers, at a peak.
+        units: brokers, and workers, at a peak.
         devices: at a peak.
         peak_per_s: fixes a second at a peak.
-        seconds: how long the day lasts.
-        fixed: as many as a peak needs, all day long.
+        seconds: duration of the day.
+        fixed: always run as many as a peak needs.
     """
     values: dict[str, object] = {
         "driver": driver,
         "interval_s": 1,
-        "min_brokers": most if fixed else 1,
-        "max_brokers": most,
-        "min_workers": most if fixed else 1,
-        "max_workers": most,
-        "worker_capacity": peak_per_s / (most - ROOM),
-        "broker_connections": int(devices / (most - ROOM)),
+        "min_brokers": units if fixed else 1,
+        "max_brokers": units,
+        "min_workers": units if fixed else 1,
+        "max_workers": units,
+        "worker_capacity": peak_per_s / (units - UNUSED_SHARE),
+        "broker_connections": int(devices / (units - UNUSED_SHARE)),
         "up_step": 1,
         "up_period_s": max(2.0, 0.01 * seconds),
         "down_window_s": max(4.0, DOWN_SHARE * seconds),

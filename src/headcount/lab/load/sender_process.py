@@ -1,6 +1,7 @@
-"""The process of senders: `python -m headcount.lab.load.sender_process`, its orders as JSON on standard input.
+"""A process with thousands of devices: `python -m headcount.lab.load.sender_process`.
 
-It prints a line of JSON each second, and at the end writes down every fix that was acknowledged.
+It reads its orders as JSON from standard input, prints a line of JSON each second, and writes the acknowledged
+fixes into a file.
 """
 
 from __future__ import annotations
@@ -18,196 +19,193 @@ from typing import Any, TextIO
 import msgspec
 
 from headcount.lab.load.day_profile import DayProfile, pace, presence
-from headcount.lab.load.device_connection import BrokerAddress, ConnectionCounters, DeviceConnection
+from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
 from headcount.lab.load.mqtt_packets import LastWill
 from headcount.lab.load.population import FixMessage, LoadDevice, population
 from headcount.runtime.signals import stop_on_signals
 
 STEP_S = 0.02
-#: Seconds between two looks at who comes and who goes.
-LOOK_S = 0.25
-#: Seconds that the end waits for acknowledgements.
-OWED_S = 30.0
+#: Time between two adjustments of the number of connected devices.
+ADJUST_INTERVAL_S = 0.25
+#: Time limit for acknowledgements at the end.
+ACKNOWLEDGE_S = 30.0
 
 
 class SenderOrders(msgspec.Struct):
-    """What a process of senders does."""
+    """The parameters of a sender process."""
 
     site: dict[str, Any]
     host: str
     port: int
-    devices: int  # of all processes together
+    devices: int  # of all processes
     seed: int
-    part: int  # this process has the devices with index % parts == part
+    part: int  # the devices with index % parts == part
     parts: int
     start_s: float  # Unix seconds
     seconds: float
-    every_s: float  # a device's time between two fixes at a peak
-    acknowledged: str  # the file for them
+    every_s: float  # between two fixes of a device at a peak
+    acknowledged: str  # path of the file for acknowledged fixes
 
 
 class SenderReport(msgspec.Struct):
-    """One line: the counters so far."""
+    """A line of the output: the counters."""
 
     at_s: float
     wanted: int
     connected: int
-    said: int
+    created: int
     sent: int
     acked: int
-    again: int
+    resent: int
     dropped: int
-    left: int
-    broken: int
+    abandoned: int
+    disconnects: int
     refused: int
     opened: int
-    owed: int
-    ack_s: list[int]  # acknowledgements by class of ACK_CLASS_S, trailing zeros cut
+    unacknowledged: int
+    ack_s: list[int]  # acknowledgements by class of ACK_CLASS_S, without trailing zeros
     done: bool = False
 
 
 @dataclass(slots=True)
 class LoadSender:
-    """A device, its connection, and its topic."""
+    """A device with its connection and topic."""
 
     device: LoadDevice
-    link: DeviceConnection
+    connection: DeviceConnection
     topic: bytes
-    here: bool = False
-    due_s: float = 0.0  # when it speaks next, Unix seconds
+    connected: bool = False
+    due_s: float = 0.0  # of its next fix, Unix seconds
 
 
 class SenderProcess:
-    """All senders of this process."""
+    """The devices of this process."""
 
     def __init__(self, orders: SenderOrders, out: TextIO, file: TextIO) -> None:
-        """Nobody is connected yet; `file` gets the acknowledged fixes, `out` a line a second."""
+        """Prepare the devices; `file` gets the acknowledged fixes, `out` a line per second."""
         self._orders, self._out, self._file = orders, out, file
-        self._day, self._tally = DayProfile(orders.seconds), ConnectionCounters()
+        self._day, self._counters = DayProfile(orders.seconds), ConnectionCounters()
         self._rng = random.Random(f"sending {orders.seed} {orders.part}")
         site = orders.site["features"][0]["properties"]["id"]
         devices = population(orders.site, orders.devices, orders.seed)
         self._senders = [self._sender(site, device) for device in devices[orders.part :: orders.parts]]
-        self._here: list[int] = []
-        self._away = list(range(len(self._senders)))
+        self._connected: list[int] = []
+        self._disconnected = list(range(len(self._senders)))
         self._due: list[tuple[float, int]] = []
 
     def _sender(self, site: str, device: LoadDevice) -> LoadSender:
         will = LastWill(device.status_topic(site), b"offline") if device.flow == "own" else None
-        broker = BrokerAddress(self._orders.host, self._orders.port)
-        link = DeviceConnection(broker, device.id, self._tally, self._note, self._rng, will=will)
-        return LoadSender(device, link, device.topic(site).encode())
+        broker = LoadTarget(self._orders.host, self._orders.port)
+        connection = DeviceConnection(broker, device.id, self._counters, self._record, self._rng, will=will)
+        return LoadSender(device, connection, device.topic(site).encode())
 
-    def _note(self, message: FixMessage) -> None:
+    def _record(self, message: FixMessage) -> None:
         self._file.write(f"{message.kind} {message.device} {message.t_ms}\n")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """The day, and then until all is acknowledged."""
+        """Run the day, then wait until all messages are acknowledged."""
         orders = self._orders
-        looked_s = told_s = 0.0
+        adjusted_s = reported_s = 0.0
         while not stop.is_set():
             now_s = time.time()
             at_s = now_s - orders.start_s
             if at_s >= orders.seconds:
                 break
-            if now_s - looked_s >= LOOK_S:
-                looked_s = now_s
-                self._come_and_go(at_s, now_s)
-            if now_s - told_s >= 1:
-                told_s = now_s
-                self._look()
-                self._tell(now_s)
-            self._speak(at_s, now_s)
+            if now_s - adjusted_s >= ADJUST_INTERVAL_S:
+                adjusted_s = now_s
+                self._adjust(at_s, now_s)
+            if now_s - reported_s >= 1:
+                reported_s = now_s
+                self._check()
+                self._report(now_s)
+            self._send(at_s, now_s)
             await asyncio.sleep(max(0.001, STEP_S - (time.time() - now_s)))
         await self._end(stop)
 
-    def _come_and_go(self, at_s: float, now_s: float) -> None:
-        """As many as the day wants are there; who comes and who goes next is drawn.
-
-        Who came last doesn't go first: where a device sits says nothing about how long it stays.
-        """
+    def _adjust(self, at_s: float, now_s: float) -> None:
+        """Connect or disconnect random devices until the number matches the day's load."""
         wanted = round(presence(self._day.hour(at_s)) * len(self._senders))
-        while len(self._here) < wanted:
-            self._here.append(self._drawn(self._away))
-            self._come(self._here[-1], now_s)
-        while len(self._here) > wanted:
-            self._away.append(self._drawn(self._here))
-            sender = self._senders[self._away[-1]]
-            sender.here = False
-            sender.link.close()
+        while len(self._connected) < wanted:
+            self._connected.append(self._take_random(self._disconnected))
+            self._connect(self._connected[-1], now_s)
+        while len(self._connected) > wanted:
+            self._disconnected.append(self._take_random(self._connected))
+            sender = self._senders[self._disconnected[-1]]
+            sender.connected = False
+            sender.connection.close()
 
-    def _drawn(self, among: list[int]) -> int:
-        """Take one out; the order of the others doesn't matter."""
+    def _take_random(self, among: list[int]) -> int:
+        """Remove a random element; the order of the others may change."""
         place = self._rng.randrange(len(among))
         among[place], among[-1] = among[-1], among[place]
         return among.pop()
 
-    def _come(self, index: int, now_s: float) -> None:
+    def _connect(self, index: int, now_s: float) -> None:
         sender = self._senders[index]
-        sender.here = True
-        sender.link.open()
+        sender.connected = True
+        sender.connection.open()
         sender.due_s = now_s + self._rng.random() * self._orders.every_s
         heapq.heappush(self._due, (sender.due_s, index))
 
-    def _speak(self, at_s: float, now_s: float) -> None:
-        """Everybody whose time has come says a fix; nobody does before the day begins."""
+    def _send(self, at_s: float, now_s: float) -> None:
+        """Send the fixes that are due; none before the day starts."""
         every_s = self._orders.every_s / pace(self._day.hour(at_s))
         while self._due and self._due[0][0] <= now_s:
             due_s, index = heapq.heappop(self._due)
             sender = self._senders[index]
-            if not sender.here or due_s != sender.due_s:  # of an earlier visit
+            if not sender.connected or due_s != sender.due_s:  # of an earlier connection
                 continue
             if at_s >= 0:
-                sender.link.put(sender.device.say(sender.topic, now_s))
+                sender.connection.put(sender.device.next_fix(sender.topic, now_s))
             next_s = max(due_s + every_s * (0.8 + 0.4 * self._rng.random()), now_s)
             sender.due_s = next_s
             heapq.heappush(self._due, (next_s, index))
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now_s = time.monotonic()
         for sender in self._senders:
-            sender.link.look(now_s)
+            sender.connection.check(now_s)
 
-    def _tell(self, now_s: float, *, done: bool = False) -> None:
-        tally = self._tally
-        classes = tally.ack_s[:]
+    def _report(self, now_s: float, *, done: bool = False) -> None:
+        counters = self._counters
+        classes = counters.ack_s[:]
         while classes and not classes[-1]:
             classes.pop()
-        said = SenderReport(
+        report = SenderReport(
             now_s,
-            0 if done else len(self._here),
-            tally.connected,
-            tally.said,
-            tally.sent,
-            tally.acked,
-            tally.again,
-            tally.dropped,
-            tally.left,
-            tally.broken,
-            tally.refused,
-            tally.opened,
-            sum(sender.link.owes for sender in self._senders),
+            0 if done else len(self._connected),
+            counters.connected,
+            counters.created,
+            counters.sent,
+            counters.acked,
+            counters.resent,
+            counters.dropped,
+            counters.abandoned,
+            counters.disconnects,
+            counters.refused,
+            counters.opened,
+            sum(sender.connection.unacknowledged for sender in self._senders),
             classes,
             done,
         )
-        print(msgspec.json.encode(said).decode(), file=self._out, flush=True)
+        print(msgspec.json.encode(report).decode(), file=self._out, flush=True)
 
     async def _end(self, stop: asyncio.Event) -> None:
         for sender in self._senders:
-            sender.here = False
-            sender.link.close()
-        until_s = time.time() + OWED_S
+            sender.connected = False
+            sender.connection.close()
+        until_s = time.time() + ACKNOWLEDGE_S
         while time.time() < until_s and not stop.is_set():
-            self._look()
-            if not any(sender.link.owes for sender in self._senders):
+            self._check()
+            if not any(sender.connection.unacknowledged for sender in self._senders):
                 break
             await asyncio.sleep(0.2)
         self._file.flush()
-        self._tell(time.time(), done=True)
+        self._report(time.time(), done=True)
 
 
 def main() -> None:
-    """Do as ordered."""
+    """Run the orders from standard input."""
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=SenderOrders)
     gc.set_threshold(100_000, 20, 100)
 

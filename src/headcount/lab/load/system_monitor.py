@@ -1,4 +1,4 @@
-"""A look at the system each second: what is offered, what it does, and with how much."""
+"""Samples the system each second: load, results and resources."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from headcount.lab.load.process_usage import RoleUsage, UsageMeter
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.units import Units
 
-EVERY_S = 1.0
-#: A worker that has said nothing for so long is gone.
-SILENT_S = 3.0
+POLL_INTERVAL_S = 1.0
+#: A worker without statistics for this long counts as ended.
+WORKER_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class SystemSample:
-    """One second."""
+    """The state of the system in one second."""
 
     at_s: float  # since the start of the day
-    wanted: int  # devices that want to be connected
+    wanted: int  # devices that should be connected
     connected: int
-    offered: int  # fixes said so far
-    counted: int  # fixes that workers have judged so far
+    offered: int  # fixes created by the senders
+    counted: int  # fixes with a verdict
     lag: int  # messages that wait in the log
     workers: int
     brokers: dict[str, int]  # name → connections
     draining: frozenset[str]
-    wanted_workers: int | None  # by the scaler
+    wanted_workers: int | None  # target of the scaler
     wanted_brokers: int | None
     usage: dict[str, RoleUsage]
 
 
 def spread(connections: Iterable[int]) -> tuple[float, float]:
-    """The largest as a multiple of the mean, and the coefficient of variation; (1, 0) without any."""
+    """The maximum relative to the mean, and the coefficient of variation; (1, 0) if all are 0."""
     values = list(connections)
     mean = statistics.fmean(values) if values else 0.0
     if not mean:
@@ -49,39 +49,39 @@ def spread(connections: Iterable[int]) -> tuple[float, float]:
 
 @dataclass(slots=True)
 class _WorkerReport:
-    heard_s: float
+    received_s: float
     fixes: int
     lag: int
 
 
 @dataclass(slots=True)
 class SystemMonitor:
-    """The samples so far. Senders tell their lines to `senders`; workers are heard over NATS."""
+    """Takes the samples. `senders` is set by the caller; the statistics of workers are received over NATS."""
 
-    roots: Callable[[], list[int]]  # processes of the system, those below them included
+    roots: Callable[[], list[int]]  # returns the processes of the system, without descendants
     samples: list[SystemSample] = field(default_factory=list)
-    senders: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # wanted, connected, said
+    senders: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # wanted, connected, created
     _workers: dict[str, _WorkerReport] = field(default_factory=dict)
     _meter: UsageMeter = field(default_factory=UsageMeter)
 
     async def run(self, connection: Connection, start_s: float, until_s: float) -> None:
-        """Look each second until then (Unix seconds)."""
-        await connection.subscribe("metrics.count.*", self._hear)
+        """Take a sample each second until `until_s` (Unix seconds)."""
+        await connection.subscribe("metrics.count.*", self._receive)
         units = Units(connection)
         next_s = start_s
         while time.time() < until_s:
             await asyncio.sleep(max(0.0, next_s - time.time()))
-            next_s = max(next_s + EVERY_S, time.time())
-            self.samples.append(await self._look(units, time.time() - start_s))
+            next_s = max(next_s + POLL_INTERVAL_S, time.time())
+            self.samples.append(await self._sample(units, time.time() - start_s))
 
-    async def _hear(self, message: Message) -> None:
-        told = json.loads(message.data)
-        fixes = sum(sum(verdicts.values()) for verdicts in told["verdicts"].values())
-        self._workers[str(told["worker"])] = _WorkerReport(time.monotonic(), fixes, int(told["lag"]))
+    async def _receive(self, message: Message) -> None:
+        report = json.loads(message.data)
+        fixes = sum(sum(verdicts.values()) for verdicts in report["verdicts"].values())
+        self._workers[str(report["worker"])] = _WorkerReport(time.monotonic(), fixes, int(report["lag"]))
 
-    async def _look(self, units: Units, at_s: float) -> SystemSample:
+    async def _sample(self, units: Units, at_s: float) -> SystemSample:
         now_s = time.monotonic()
-        alive = [worker for worker in self._workers.values() if now_s - worker.heard_s <= SILENT_S]
+        alive = [worker for worker in self._workers.values() if now_s - worker.received_s <= WORKER_TIMEOUT_S]
         brokers: dict[str, int] = {}
         draining: set[str] = set()
         targets: dict[str, int] = {}
@@ -92,7 +92,7 @@ class SystemMonitor:
             scaling = await units.scaling()
             targets = {target.role: target.wanted for target in scaling[0].targets} if scaling else {}
         usage = await asyncio.to_thread(self._meter.read, self.roots())
-        wanted, connected, said = (
+        wanted, connected, created = (
             (sum(column) for column in zip(*self.senders.values(), strict=True))
             if self.senders
             else (0, 0, 0)
@@ -101,7 +101,7 @@ class SystemMonitor:
             at_s,
             wanted,
             connected,
-            said,
+            created,
             sum(worker.fixes for worker in self._workers.values()),
             sum(worker.lag for worker in alive),
             len(alive),

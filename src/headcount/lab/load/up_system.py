@@ -1,4 +1,4 @@
-"""`headcount up` as a user runs it: a process with all its roles below, in a folder of its own."""
+"""`headcount up` as users run it: a process with its roles as children, in its own folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PORTS = ("mqtt", "ws", "http", "nats", "monitor")
 
 
 class UpSystem:
-    """`headcount up` on free ports, as an async context manager; inside, it is ready."""
+    """`headcount up` on free ports, ready inside of the async context."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class UpSystem:
             folder: exists.
             site: a site file.
             partitions: of the log.
-            arguments: more of them for `up`, such as `--elastic`.
-            environment: settings as variables.
+            arguments: additional ones of `up`, such as `--elastic`.
+            environment: settings as environment variables.
         """
         self.folder, self.data, self.partitions = folder, folder / "data", partitions
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
@@ -75,7 +75,7 @@ class UpSystem:
         await self.stop()
 
     async def stop(self) -> None:
-        """End it as a user does; it is killed when it takes longer than `STOP_S`."""
+        """Stop it like a user; kill it after `STOP_S`."""
         if self._process is not None:
             await self._process.stop(STOP_S)
 
@@ -88,30 +88,30 @@ class UpSystem:
                     if status == 200:
                         return
                     await asyncio.sleep(0.2)
-        said = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
-        raise HeadcountError(f"`headcount up` isn't ready after {READY_S:.0f} s; it said: {said}")
+        output = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+        raise HeadcountError(f"`headcount up` is not ready after {READY_S:.0f} s; its output: {output}")
 
     async def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON of a path of the API; (0, None) when it doesn't answer."""
+        """Status and JSON of a path of the API; (0, None) without a response."""
         return await asyncio.to_thread(get, f"http://127.0.0.1:{self.ports['http']}{path}")
 
     @property
     def mqtt_port(self) -> int:
-        """Where devices connect to."""
+        """The port for devices."""
         return self.ports["mqtt"]
 
     def roots(self) -> list[int]:
-        """The processes of the system, without those below them."""
+        """The process ids of the system, without descendants."""
         return [self._process.pid] if self._process else []
 
     async def written_history(self) -> Path:
-        """End the writer, which writes what it has in memory (`up` starts it again); where it wrote."""
+        """Stop the history writer, which then writes its buffer (`up` restarts it); return the data folder."""
         writers = [process.pid for process, part in parts(all_processes(), self.roots()) if part == "history"]
         for writer in writers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(writer, signal.SIGTERM)
         async with asyncio.timeout(STOP_S):
-            while _some_run(writers):  # noqa: ASYNC110 - nobody tells
+            while _any_running(writers):  # noqa: ASYNC110 - they are no children of ours
                 await asyncio.sleep(0.05)
         return self.data
 
@@ -121,24 +121,24 @@ class UpSystem:
         return (self.data / "secret").read_text().strip()
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection with all rights that comes back after every break."""
+        """A connection with all rights that reconnects after every failure."""
         return connect("127.0.0.1", self.ports["nats"], self.secret)
 
 
-def _some_run(pids: Sequence[int]) -> bool:
+def _any_running(pids: Sequence[int]) -> bool:
     return any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def connect(host: str, port: int, secret: str) -> AbstractAsyncContextManager[Connection]:
-    """A connection with all rights that comes back after every break."""
+    """A connection with all rights that reconnects after every failure."""
     return connected(Endpoint(((host, port),), INTERNAL, secret), "headcount bench", retry_s=0.2)
 
 
 def get(url: str) -> tuple[int, Any]:
-    """Status and JSON of a URL; (0, None) when nobody answers."""
+    """Status and JSON of a URL; (0, None) without a response."""
     try:
-        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310  our own address
-            return answer.status, json.loads(answer.read())
+        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310 - our own address
+            return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, None
     except (OSError, ValueError):
