@@ -22,7 +22,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from api_fixture import Api, ask, open_api
-from headcount.access.oidc import OidcClient, OidcProvider, person
+from headcount.access.oidc import OidcClient, person
+from headcount.access.oidc_provider import OidcProvider
 from headcount.errors import AccessError
 from headcount.runtime.ports import free_ports
 
@@ -64,7 +65,7 @@ async def provider_and_api(program: list[str], folder: Path) -> AsyncIterator[tu
         assert process.stdout is not None
         async with asyncio.timeout(20):
             assert await process.stdout.readline() == b"ready\n"
-        known = OidcProvider(f"http://127.0.0.1:{port}", "headcount", "a secret of tests & more")
+        known = OidcProvider(f"http://127.0.0.1:{port}", "headcount", "a secret of tests & more: 7%+7")
         async with (
             open_api(folder, oidc=known, public_url=public_url, **CLOSED) as api,
             httpx.AsyncClient(timeout=20, trust_env=False) as browser,
@@ -150,10 +151,10 @@ def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: list[str
             last = await callback(api, browser)
             async with httpx.AsyncClient(trust_env=False) as other:
                 status, detail = told(await other.get(last))
-                assert (status, "wasn't begun in this browser" in detail) == (403, True)
+                assert (status, "was not started in this browser" in detail) == (403, True)
                 await other.get(f"{api.base}/login")
                 status, detail = told(await other.get(last))
-                assert (status, "The state isn't the one" in detail) == (403, True)
+                assert (status, "The state does not match" in detail) == (403, True)
             wrong = last.replace("state=", "state=x")
             assert told(await browser.get(wrong))[0] == 403
             began = dict(browser.cookies)
@@ -161,12 +162,12 @@ def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: list[str
             browser.cookies.clear()
             browser.cookies.update({k: v for k, v in began.items() if k.endswith("-login")})
             status, detail = told(await browser.get(last))  # the code once more
-            assert (status, "refuses the code" in detail) == (403, True)
+            assert (status, "rejects the code" in detail) == (403, True)
             status, detail = told(await browser.get(await callback(api, browser, "")))
             assert (status, "access_denied" in detail) == (403, True)
             browser.cookies.clear()
             status, detail = told(await browser.get(await callback(api, browser, "mallory")))
-            assert (status, "gives you a role" in detail) == (403, True)
+            assert (status, "grants you no role" in detail) == (403, True)
             assert "headcount" not in browser.cookies
             assert [entry.action for entry in (await api.services.audit_log.entries())[0]] == [
                 "session.login"
@@ -324,6 +325,21 @@ def test_the_metadata_of_a_provider_is_checked(said: dict[str, Any]) -> None:
             cheat.discovery = said
             with pytest.raises(AccessError, match="identity provider"):
                 await ended(cheat, login)
+
+    asyncio.run(check())
+
+
+def test_metadata_does_not_configure_our_client() -> None:
+    """A provider cannot set options of our HTTP client, such as its proxy, by its metadata."""
+
+    async def check() -> None:
+        async with cheating() as (cheat, login):
+            cheat.discovery = {
+                "proxy": "http://127.0.0.1:1",
+                "timeout": "none",
+                "code_challenge_method": "plain",
+            }
+            assert await ended(cheat, login)
 
     asyncio.run(check())
 

@@ -9,7 +9,7 @@ const people = {
 };
 const client = {
   client_id: "headcount",
-  client_secret: "a secret of tests & more",
+  client_secret: "a secret of tests & more: 7%+7",
   redirect_uris: [redirectUri],
   grant_types: ["authorization_code"],
   response_types: ["code"],

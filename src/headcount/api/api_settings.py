@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headcount.access.client_address import Network
-from headcount.access.oidc import OidcProvider
+from headcount.access.oidc_provider import OidcProvider
 from headcount.counting.site import Site
 from headcount.messaging.connection import Endpoint
 

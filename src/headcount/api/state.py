@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from headcount.access.oidc import OidcClient
 from headcount.api.api_settings import ApiSettings
 from headcount.api.core_connection import CoreConnection
 from headcount.api.live_counts import LiveCounts
 from headcount.api.metrics import Metrics
 from headcount.api.public_counts import public_counts
 from headcount.api.rate_limits import ApiRateLimits
-from headcount.api.schemas.problems import UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
+from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.counting.site import Site
 from headcount.devices.registry_cache import RegistryCache
 from headcount.services.container import Services
@@ -22,6 +21,9 @@ from headcount.services.history import HistoryQueries
 from headcount.services.personal import PersonalDataService
 from headcount.services.positions import PositionService
 from headcount.settings.deployment import SMALLEST_SHOWN
+
+if TYPE_CHECKING:
+    from headcount.access.oidc import OidcClient  # imported only where it is configured
 
 
 class ApiState:
@@ -39,7 +41,11 @@ class ApiState:
         self.history = HistoryQueries(settings.max_queries)
         self.registry_cache = RegistryCache()
         self.limits = ApiRateLimits(settings.requests_per_s)
-        self.login = None if settings.oidc is None else OidcClient(settings.oidc, settings.secret)
+        self._oidc_client: OidcClient | None = None
+        if settings.oidc is not None:
+            from headcount.access.oidc import OidcClient  # noqa: PLC0415  # with its HTTP client and JWT library
+
+            self._oidc_client = OidcClient(settings.oidc, settings.secret)
         self.open_streams = 0
         connection = self.core.connection
         self.services = Services(connection, settings.secret, self.registry_cache)
@@ -63,6 +69,16 @@ class ApiState:
             data=settings.data,
             partitions=settings.partitions,
         )
+
+    def oidc_client(self) -> OidcClient:
+        """Return the client of the identity provider.
+
+        Raises:
+            ProblemError: `no-login`, none is configured.
+        """
+        if self._oidc_client is None:
+            raise ProblemError(NO_LOGIN, NO_LOGIN.meaning)
+        return self._oidc_client
 
     def close(self) -> None:
         """End all streams and history queries."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from headcount.access.client_address import parse_networks
-from headcount.access.oidc import OidcProvider
+from headcount.access.oidc_provider import OidcProvider
 from headcount.api import server
 from headcount.api.api_settings import ApiSettings
 from headcount.errors import SettingsError

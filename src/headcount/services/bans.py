@@ -36,10 +36,11 @@ class BanService:
         Raises:
             DeviceError: the target is neither a device's id nor an address.
         """
-        lifted = await self._bans.lift(target)
-        if lifted:
-            await self._record(actor, "ban.remove", target)
-        return lifted
+        key = ban_key(target)
+        if all(ban_key(ban.device or ban.address or "") != key for ban in await self._bans.all()):
+            return False
+        await self._record(actor, "ban.remove", target)
+        return await self._bans.lift(target)
 
     async def all(self) -> list[ActiveBan]:
         """Return the bans in force, those that end first first."""

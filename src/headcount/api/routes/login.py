@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from headcount.access.client_address import client_address
-from headcount.access.oidc import STATE_LIFETIME_S, OidcClient
+from headcount.access.oidc_provider import LOGIN_TIMEOUT_S
 from headcount.api.cookies import (
     clear_session_cookie,
     login_cookie_name,
@@ -22,7 +22,6 @@ from headcount.api.middleware.identity import identity_of
 from headcount.api.public_url import base_url
 from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import access
-from headcount.api.schemas.problems import NO_LOGIN, ProblemError
 from headcount.api.schemas.responses import success
 from headcount.api.state import ApiState, State
 from headcount.errors import LoginError
@@ -42,19 +41,19 @@ async def start_login(
     request: Request, state: State, next_: Annotated[str, Query(alias="next", max_length=_MAX_NEXT)] = "/"
 ) -> Response:
     """Send the browser to the identity provider."""
-    client = _oidc_client(state)
+    client = state.oidc_client()
     _limit_logins(request, state)
     public_url = state.settings.public_url
     started = await client.start(f"{base_url(request, public_url)}{CALLBACK}", _own_path(next_))
     answer = RedirectResponse(started.url, _SEE_OTHER)
-    set_login_cookie(answer, request, public_url, started.cookie, STATE_LIFETIME_S)
+    set_login_cookie(answer, request, public_url, started.cookie, LOGIN_TIMEOUT_S)
     return answer
 
 
 @router.get(CALLBACK, include_in_schema=False)
 async def finish_login(request: Request, state: State) -> Response:
     """Open a session for the person whom the identity provider has authenticated."""
-    client = _oidc_client(state)
+    client = state.oidc_client()
     _limit_logins(request, state)  # each one queries the provider
     public_url = state.settings.public_url
     if len(request.url.query) > _MAX_QUERY:
@@ -113,13 +112,6 @@ async def get_caller(request: Request, state: State) -> access.WhoAmIResponse:
         expires=None if session is None else iso(session.expires),
         login=state.settings.oidc is not None,
     )
-
-
-def _oidc_client(state: ApiState) -> OidcClient:
-    client = state.login
-    if client is None:
-        raise ProblemError(NO_LOGIN, NO_LOGIN.meaning)
-    return client
 
 
 def _limit_logins(request: Request, state: ApiState) -> None:
