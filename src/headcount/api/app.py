@@ -38,7 +38,7 @@ from headcount.api.state import ApiState
 _DESCRIPTION = """Counts of people and vehicles in every zone of a campus, now and over the last 24 hours.
 
 Counts are absolute numbers, never differences. Times are RFC 3339 in UTC; parameters also take Unix
-seconds. Every error is a problem document (RFC 9457) whose `type` says what it means.
+seconds. Every error is a problem document (RFC 9457) whose `type` links to its meaning.
 
 Counts and sites are public, with small counts hidden. Everything else needs a token
 (`Authorization: Bearer hc_…`) or a login on the web page; each endpoint names the scope that it requires.

@@ -13,7 +13,7 @@ import uvicorn
 from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.state import ApiState
-from headcount.runtime.http import GRACE_S, Server, listen
+from headcount.runtime.http import GRACE_S, UvicornServer, listen
 from headcount.tls.contexts import load_certificate, server_context
 from headcount.tls.reload import reload_on_change
 from headcount.tls.tls_files import TlsFiles
@@ -52,7 +52,7 @@ async def run(
     listener = listen(host, port, "--http-port")
     with listener:
         app = create_app(settings)
-        server = Server(
+        server = UvicornServer(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -88,7 +88,7 @@ async def _renewing(tls: TlsFiles | None, context: ssl.SSLContext | None) -> Non
         await reload_on_change(tls, partial(load_certificate, context, tls.certificate, tls.key))
 
 
-async def _started(server: Server, serving: asyncio.Task[None]) -> bool:
+async def _started(server: UvicornServer, serving: asyncio.Task[None]) -> bool:
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.01)
     return server.started

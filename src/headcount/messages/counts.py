@@ -26,16 +26,16 @@ class Numbers(msgspec.Struct):
 
 
 class PublicNumbers(msgspec.Struct):
-    """What the public is told of a count (counting/disclosure.py), in the same shape."""
+    """The public numbers of a count (counting/disclosure.py), with the same fields."""
 
-    count: int | str | None  # a multiple of k; "<5" where it is below k = 5; None: not told
+    count: int | str | None  # a multiple of k; "<5" if it is below k = 5; None: withheld
     low: None = None
     high: None = None
     stale: None = None
 
 
 class ZoneCount(msgspec.Struct):
-    """The retained message on `headcount/{site}/counts/{zone}` where all is told (k = 1); else on EXACT_TOPIC."""
+    """The retained message on `headcount/{site}/counts/{zone}` if nothing is suppressed (k = 1); else on EXACT_TOPIC."""
 
     site: str
     zone: str

@@ -55,7 +55,7 @@ def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | N
 
 
 class Forget(msgspec.Struct):
-    """Who is to be forgotten: leaves every zone (reason `removed`) and is as if never heard of."""
+    """A marker that removes a device: it leaves every zone (reason `removed`), and its state is dropped."""
 
     kind: Kind
     pseudonyms: dict[str, str]  # day (since 1970) to the pseudonym of that day, 16 hexadecimal digits

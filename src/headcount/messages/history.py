@@ -1,4 +1,4 @@
-"""What a counting worker hands to the history.
+"""Messages from a counting worker to the history.
 
 Times are Unix seconds. Arrays are raw little-endian bytes with the dtype that the field's comment gives.
 """
@@ -30,9 +30,9 @@ class CountsAt(msgspec.Struct):
 
 
 class HistoryBatch(msgspec.Struct):
-    """What a partition's worker hands to the history (msgpack on `history.<p>`).
+    """Rows and counts of a partition, for the history (msgpack on `history.<p>`).
 
-    It is a pure function of the log: whoever works through the same stretch again sends the same
+    It is a pure function of the log: processing the same messages again yields the same
     rows, so a reader keeps the first row of each (partition, seq) and the first counts of each
     (partition, at), and drops the rest.
     """

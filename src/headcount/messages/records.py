@@ -57,7 +57,7 @@ class AliasOf(msgspec.Struct):
 
 
 class Link(msgspec.Struct, kw_only=True):
-    """A one-time link or a claim code: whoever shows its secret gets a device's credentials, once."""
+    """A one-time link or a claim code: its secret is exchanged for a device's credentials, once."""
 
     site: str
     kind: Kind
@@ -69,7 +69,7 @@ class Link(msgspec.Struct, kw_only=True):
 
 
 class Seen(msgspec.Struct):
-    """When a device was last connected, as its broker unit says."""
+    """When a device was last connected, as reported by its broker unit."""
 
     at: float
     connected: bool
@@ -77,12 +77,12 @@ class Seen(msgspec.Struct):
 
 
 class Ban(msgspec.Struct, omit_defaults=True):
-    """Who is kept out until when, and why."""
+    """A ban, until a time and with a reason."""
 
     until: float
     reason: str
-    #: Of an address from which somebody guesses: who proves to be a device may still come from there, since a
-    #: whole campus may have one address.
+    #: The ban of an address that guesses credentials: valid devices may still connect from it, because a
+    #: whole campus may share one address.
     guesses: bool = False
 
 
@@ -100,7 +100,7 @@ class Token(msgspec.Struct, kw_only=True):
 
 
 class Session(msgspec.Struct, kw_only=True):
-    """Somebody who has logged in on the web page."""
+    """A person's login on the web page."""
 
     subject: str  # as the identity provider calls them
     name: str

@@ -37,7 +37,7 @@ SITE_TOPIC = "headcount/{site}/site"
 #: Requests to a broker unit, answered by its agent.
 KICK_SUBJECT = "unit.broker.{name}.kick"  # KickRequest → KickAnswer
 # --- who may send, who may look ----------------------------------------------------------------------
-#: What registration gives as a device's id: 100 random bits, told as 20 characters of base 32.
+#: The id of a registered device: 100 random bits, written as 20 characters of base 32.
 HANDLE_PATTERN = r"[a-z2-7]{20}"
 HANDLE = re.compile(HANDLE_PATTERN)
 #: The audit log: one stream, each entry chained to the one before.

@@ -1,4 +1,4 @@
-"""What broker units and the scaler report about themselves, and requests to them."""
+"""Reports of broker units and of the scaler, and requests to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 # --- a deployment of many units --------------------------------------------------------------------
-#: Bucket UNIT: what each unit of a cluster says about itself once a second.
+#: Bucket UNIT: the reports of the units, written once a second.
 #:   broker.<name>   BrokerUnit as JSON
 #:   scaling.state   ScalingState as JSON
 BROKER_UNIT_KEY = "broker.{name}"
@@ -15,7 +15,7 @@ SCALING_KEY = "scaling.state"
 
 
 class BrokerUnit(msgspec.Struct):
-    """What a broker unit says about itself: where it is reached, and how much it carries."""
+    """The report of a broker unit: its addresses and its load."""
 
     name: str
     version: str  # of headcount
@@ -32,7 +32,7 @@ class BrokerUnit(msgspec.Struct):
 
 
 class KickRequest(msgspec.Struct):
-    """Send so many devices away, spread over a time: they come back through the balancer."""
+    """Disconnect `connections` devices over `within_s`; they reconnect through the balancer."""
 
     connections: int
     within_s: float
@@ -62,11 +62,11 @@ class Decision(msgspec.Struct):
     before: int
     after: int
     reason: str
-    dry: bool = False  # only said, not done
+    dry: bool = False  # logged, not executed
 
 
 class ScalingState(msgspec.Struct):
-    """What a scaler has seen and done, newest decision last."""
+    """The observations and decisions of a scaler, newest decision last."""
 
     name: str  # of the scaler
     at: float

@@ -40,7 +40,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def oidc_provider_of(settings: Settings) -> OidcProvider | None:
-    """The identity provider of people who log in on the web page; None where nobody logs in.
+    """The identity provider of people who log in on the web page; None without logins.
 
     Raises:
         SettingsError: the file with the client secret can't be read.

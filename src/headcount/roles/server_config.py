@@ -59,7 +59,7 @@ def core_config(settings: Settings) -> BrokerConfig:
 
 
 def rate_limits_of(settings: Settings) -> MqttRateLimits:
-    """What one device may send; in a time-lapse as much per second of its own time."""
+    """The rate limits of one device; in a time-lapse, per second of simulated time."""
     faster = max(settings.speed, 1.0)
     return MqttRateLimits(
         messages_per_s=settings.device_fixes_per_s * faster, bytes_per_s=settings.device_bytes_per_s * faster

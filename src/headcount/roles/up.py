@@ -32,7 +32,7 @@ from headcount.tls.tls_files import TlsFiles
 #: The roles of a machine, in the order in which they are started.
 WORKING_ROLES = ("devices", "count", "history", "adapters", "api")
 READY_S = 60.0
-GATE_ANSWER_S = 1.0
+AUTH_SERVICE_ANSWER_S = 1.0
 #: The scaler gives its brokers and workers `stop_s` to stop, and has this much more itself.
 SCALE_EXTRA_S = 5.0
 
@@ -44,7 +44,7 @@ async def everything(settings: Settings) -> AsyncIterator[dict[str, Supervised]]
     Raises:
         HeadcountError: whatever keeps it from starting; nothing is left behind then.
     """
-    site_of(settings)  # a bad site file is told here, once; and a bad certificate
+    site_of(settings)  # report an invalid site file or certificate here, once
     tls = tls_files_of(settings)
     check_free("HTTP", settings.host, settings.http_port, "--http-port")
     async with (
@@ -64,7 +64,7 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     """
     site_of(settings)
     tls = tls_files_of(settings)
-    # what its parts would stumble over again and again is told here, once
+    # report settings here, once, that would make roles fail repeatedly
     if settings.scale.driver != "process":
         raise SettingsError(
             "scale.driver", f"{settings.scale.driver!r} does not work with --elastic; use process"
@@ -88,7 +88,7 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
 
 
 def _inside(settings: Settings) -> tuple[Settings, Settings]:
-    """What the roles behind the balancer get, and what it gets: the public ports are its own."""
+    """The settings of the roles behind the balancer, and of the balancer, which has the public ports."""
     mqtt, http, spare = free_ports(3)
     inside = dataclasses.replace(
         settings,
@@ -148,7 +148,7 @@ async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Supervis
 
 
 async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = False) -> None:
-    """Wait until the API says so and, with `devices`, one is let in."""
+    """Wait until the API reports ready and, with `devices`, a device can connect."""
     where = joined((LOCAL.get(settings.host, settings.host), settings.http_port))
     url = f"{'https' if tls else 'http'}://{where}/readyz"
     reason = "it doesn't answer"
@@ -175,13 +175,13 @@ async def _let_in(settings: Settings) -> tuple[bool, str]:
 
 
 async def _guarded(settings: Settings) -> tuple[bool, str]:
-    """Whether the gate beside the core lets devices in."""
+    """Whether the auth service of the core accepts devices, and why not."""
     try:
         answer = await nats_probe.request(
-            standalone_config(settings), INTERNAL, GATE_SUBJECT, within_s=GATE_ANSWER_S
+            standalone_config(settings), INTERNAL, GATE_SUBJECT, within_s=AUTH_SERVICE_ANSWER_S
         )
     except nats_probe.NO_ANSWER:
-        return False, "no device is let in yet"
+        return False, "the auth service does not respond yet"
     return not answer, answer.decode()
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from headcount.settings.environment import HEARTBEAT_FILE, variable
 
 BEAT_S = 1.0
-#: An event loop that hasn't touched it for so long hangs.
+#: An event loop that has not touched the file for this time hangs.
 HANGS_S = 10.0
 #: Within this the address must answer; the container's own check gives up after 4 s.
 ANSWER_S = 3.0
@@ -45,7 +45,7 @@ def _asked(url: str) -> str:
     if address.scheme == "https":
         import ssl  # noqa: PLC0415  # costs a hundredth of a second, and most roles don't need it
 
-        # our own machine's loopback address, where the certificate's name says nothing
+        # our own machine's loopback address, where the certificate's name is meaningless
         context = ssl._create_unverified_context()  # noqa: S323, SLF001
         connection = http.client.HTTPSConnection(address.netloc, timeout=ANSWER_S, context=context)
     try:

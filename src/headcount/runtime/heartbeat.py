@@ -1,7 +1,7 @@
 """A sign of life in a file, for the health check of a container: the same for every role.
 
-The file's age says whether the event loop runs; its text is the address that says more, if the role
-has one. `headcount.runtime.health` reads it.
+The file's age shows whether the event loop runs; its text is the address of the role's health check, if
+it has one. `headcount.runtime.health` reads it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HTTP servers of ours inside a role: they listen at once and end when the role says so."""
+"""HTTP servers inside a role: they listen immediately and end when the role stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headcount.errors import PortTakenError, SettingsError
 GRACE_S = 0.5
 
 
-class Server(uvicorn.Server):
+class UvicornServer(uvicorn.Server):
     """uvicorn without its own signal handlers: the role decides when to stop."""
 
     @contextlib.contextmanager
@@ -30,7 +30,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     """A socket that listens for HTTP; `option` is the setting that changes the port.
 
     Raises:
-        PortTakenError: somebody else listens there.
+        PortTakenError: another program listens there.
         SettingsError: the address can't be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -52,7 +52,7 @@ async def serving(app: ASGIApp, host: str, port: int, option: str) -> AsyncItera
         PortTakenError, SettingsError: see `listen`.
     """
     with listen(host, port, option) as listener:
-        server = Server(
+        server = UvicornServer(
             uvicorn.Config(
                 app,
                 log_config=None,

@@ -18,7 +18,7 @@ _given: deque[int] = deque(maxlen=1_000)
 
 
 def check_free(purpose: str, host: str, port: int, option: str) -> None:
-    """Check that nobody listens on a port; `option` is the setting that changes it.
+    """Check that no program listens on a port; `option` is the setting that changes it.
 
     Raises:
         PortTakenError: another program listens there.
@@ -36,7 +36,7 @@ def check_free(purpose: str, host: str, port: int, option: str) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now."""
+    """Return ports of 127.0.0.1 on which no program listens now."""
     found: list[int] = []
     while len(found) < number:
         port = random.SystemRandom().choice(RANGE)
@@ -53,7 +53,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` if nobody listens there, else any free port."""
+    """Return `preferred` if no program listens there, else any free port."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -76,7 +76,7 @@ class ChildProcess:
             self._process.send_signal(number)
 
     async def stop(self, *patience_s: float, quiet_s: float = 0.0) -> None:
-        """Send SIGTERM and wait, once for each of `patience_s`; kill it after the last, or at once if none.
+        """Send SIGTERM and wait, once for each of `patience_s`; kill it after the last, or immediately if there is none.
 
         Missing a deadline is logged as a warning, one of at most `quiet_s` only as information.
         """
@@ -156,7 +156,7 @@ def ending(code: int) -> str:
 
 
 async def output_of(command: Sequence[str | Path], timeout_s: float = 10.0) -> str:
-    """What a short command prints; empty if it can't be run or takes longer."""
+    """Return the output of a short command; empty if it can't be run or takes longer."""
     return await asyncio.to_thread(run_briefly, command, timeout_s)
 
 
@@ -177,7 +177,7 @@ def run_briefly(command: Sequence[str | Path], timeout_s: float = 10.0) -> str:
 
 
 def stop_with_parent() -> Callable[[], None] | None:
-    """What a child does first, so that it receives SIGTERM when its parent ends (Linux only)."""
+    """Return the first step of a child, which makes it receive SIGTERM when its parent ends (Linux only)."""
     if sys.platform != "linux":
         return None
     parent = os.getpid()

@@ -1,6 +1,6 @@
 """Trying again: growing pauses, and loops that outlive errors.
 
-`docs/decisions/` says why this is no library.
+`docs/decisions/` explains why this is no library.
 """
 
 from __future__ import annotations

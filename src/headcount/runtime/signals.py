@@ -14,7 +14,7 @@ from headcount.runtime.tasks import StopRequestedError, until_stopped
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
-    """Let Ctrl-C and SIGTERM set `stop`; a second one ends the program at once.
+    """Let Ctrl-C and SIGTERM set `stop`; a second one ends the program immediately.
 
     A second Ctrl-C also kills the processes that were started here; a second SIGTERM is passed on to them.
     """

@@ -67,7 +67,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the scaler knows of one role at one moment."""
+    """The observed state of one role at one moment."""
 
     at_s: float  # of a monotonic clock
     loads: tuple[Demand, ...]
@@ -78,7 +78,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """What the policy remembers between two decisions."""
+    """State of the policy between two decisions."""
 
     recommended: tuple[tuple[float, int], ...] = ()  # (at, units)
     changed: tuple[tuple[float, int], ...] = ()  # (at, difference)

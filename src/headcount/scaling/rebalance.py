@@ -45,7 +45,7 @@ class BrokerLoad:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceState:
-    """What is remembered between two plans."""
+    """State of the rebalancer between two plans."""
 
     uneven_since_s: float | None = None
     budget: int | None = None  # devices that may still be disconnected; None = no rebalance is running

@@ -89,7 +89,7 @@ class BrokerSignals:
 
 
 class FleetRate:
-    """What all units did per second, from each unit's absolute numbers.
+    """The rate of all units together, from each unit's absolute numbers.
 
     Differences are summed first and divided by the time afterwards: work that moves from one unit to
     another is never counted twice. A unit's first number is its baseline.

@@ -1,4 +1,4 @@
-"""Who has accessed single devices' positions, from the audit log."""
+"""The access history of single devices' positions, from the audit log."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class HistoryQueries:
             raise TooManyQueriesError(self._limit)
         self._running += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, query)
-        future.add_done_callback(self._done)  # also when nobody awaits the result any more
+        future.add_done_callback(self._done)  # also if no caller awaits the result any more
         return await asyncio.shield(future)
 
     def close(self) -> None:

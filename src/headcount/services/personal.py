@@ -32,7 +32,7 @@ _STATUS = b".status"
 
 @dataclass(frozen=True, slots=True)
 class PersonalOverview:
-    """What is known about a device now."""
+    """Everything known about a device now."""
 
     seen: Seen | None
     live: dict[str, Any]  # the counting worker's state; empty: unknown

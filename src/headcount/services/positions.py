@@ -48,7 +48,7 @@ class PositionQuery:
         return {**area, "kinds": kinds, "limit": self.limit + 1}
 
     def audit_detail(self) -> dict[str, AuditValue]:
-        """Return what the audit log says about it."""
+        """Return the details for the audit log."""
         span = (
             {"at": iso(self.at_s)}
             if self.at_s is not None

@@ -44,8 +44,8 @@ class ProvisioningService:
     async def redeem(self, code: str) -> tuple[Device, str]:
         """Use up a code; return its device and the device's new secret.
 
-        Only the used code tells which device it is, so the entry follows. If it fails, the code is used up
-        and nobody has the secret: a new link is needed.
+        Only the used code identifies the device, so the audit entry follows. If writing it fails, the code is
+        used up and no one has the secret: a new link is needed.
 
         Raises:
             LinkRefusedError: the code is unknown, used or expired.

@@ -42,7 +42,7 @@ ACCESS = "Access and limits"
 SIGN_IN = "Sign-in"
 OPERATION = "Operation"
 CLUSTER = "Cluster"
-#: What each command that runs a deployment takes.
+#: The groups of settings that each command for a deployment accepts.
 DEPLOYMENT_GROUPS = (STORAGE, NETWORK, TLS_GROUP, ACCESS, SIGN_IN, OPERATION)
 
 _storage = partial(setting, group=STORAGE)

@@ -129,7 +129,7 @@ class ProcessDriver:
         return {name: unit.child.pid for name, unit in self._units.items() if unit.child.pid}
 
     def environment(self, name: str) -> Mapping[str, str]:
-        """What a unit was started with."""
+        """Return the environment variables of a unit."""
         return self._units[name].environment
 
     def _environment_of(self, role: UnitRole, name: str) -> dict[str, str]:
