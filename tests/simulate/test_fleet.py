@@ -200,7 +200,7 @@ def test_a_full_buffer_drops_the_oldest() -> None:
                 for number in range(BUFFER + 5):
                     fleet.put(0, f"{number}".encode())
                 assert fleet.sent.dropped == 5
-                assert fleet.links[0]._buffer[0][1] == b"5"
+                assert fleet.connections[0]._buffer[0][1] == b"5"
                 await until(lambda: fleet.sent.broken > 0)
             return fleet.sent
 

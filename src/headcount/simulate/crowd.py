@@ -1,7 +1,7 @@
-"""A believable campus day from a seed: who is where, and what their devices report.
+"""A realistic campus day from a seed: positions of people and vehicles, and the reports of their devices.
 
-Pure: no clock, no randomness but the generator that is handed in. Time is simulated seconds since
-the midnight before the first day. One step is a few array operations over all devices.
+Pure: no clock, and no randomness except for the generator passed in. Times are simulated seconds since the
+midnight before the first day. One step is a few array operations over all devices.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ U1 = NDArray[np.uint8]
 B1 = NDArray[np.bool_]
 
 DAY_S = 86_400.0
-#: Seconds between two reports, least and most, by mode (AWAY … PARKED).
+#: Minimum and maximum seconds between two reports, by mode (AWAY … PARKED).
 REPORT_S = np.array([[np.inf, np.inf], [15, 30], [10, 20], [60, 300], [60, 180], [20, 40]])
-#: Fixes of a car that has parked; then its ignition is off, and it is silent until it drives.
+#: Fixes of a parked car; then its ignition is off, and it does not report until it drives.
 PARKED_FIXES = 3
-#: Seconds after which a device that moves outside looks again whether it is on site.
+#: Seconds after which a moving device outside checks again whether it is on site.
 POLL_INTERVAL_S = (5.0, 10.0)
-#: Seconds after which half of a GPS error is forgotten: errors of neighbouring fixes are alike.
+#: Seconds after which half of a GPS error has decayed: errors of neighbouring fixes are similar.
 ERROR_HALF_LIFE_S = 45.0
 #: 68 % of a two-dimensional normal error of deviation 1 (each axis) lie within this radius.
 RADIUS_68 = math.sqrt(-2 * math.log(1 - 0.68))
-#: Metres of 68 % accuracy: what phones say outdoors, cars with an aerial, and phones in buildings.
+#: Metres of 68 % accuracy: of phones outdoors, of cars with an aerial, and of phones in buildings.
 ACCURACY_OUTDOORS_M, ACCURACY_CAR_M, ACCURACY_INDOORS_M = (3.0, 15.0), (3.0, 8.0), (8.0, 40.0)
 
 
@@ -53,24 +53,24 @@ class Reports:
     true_lon_deg: F8
 
     def __len__(self) -> int:
-        """How many fixes there are."""
+        """Return the number of fixes."""
         return len(self.device)
 
 
 class Crowd:
-    """People and vehicles of a site; `step` lets time go on and gives the reports that are due.
+    """People and vehicles of a site; `step` advances time and returns the reports that are due.
 
-    Devices that are off site are silent, but for one fix outside when they have left.
+    Devices off site do not report, except for one fix outside after they have left.
     """
 
     def __init__(self, site: Site, people: int, vehicles: int, seed: int, start_s: float = 34_200.0) -> None:
-        """Put everybody where they are at `start_s` (default 09:30); they report within a minute.
+        """Start at `start_s` (default 09:30); devices on site report within a minute.
 
         Args:
-            site: any; where it has no buildings, car parks or gates, other zones stand in.
-            people: phones, each carried by a person.
-            vehicles: cars; as many people as there are drive one.
-            seed: of everything that is drawn. Same seed, same steps: same reports.
+            site: any site; without buildings, car parks or gates, other zones replace them.
+            people: number of phones, each carried by a person.
+            vehicles: number of cars; as many of the people drive one.
+            seed: of the generator. Same seed, same steps: same reports.
             start_s: seconds since the midnight before the first day.
         """
         self.site = site
@@ -84,7 +84,9 @@ class Crowd:
         self._boundary = site.zones[0].plane
         shapely.prepare(self._boundary)
         n = people + vehicles
-        self._silent = np.ones(n, np.bool_)  # the system doesn't know the device, or knows that it is outside
+        self._silent = np.ones(
+            n, np.bool_
+        )  # the system does not know the device, or knows that it is outside
         self._due_s = np.full(n, np.inf)
         self._parked_fixes = np.zeros(n, np.int64)  # since each parked
         self._error = self._rng.normal(size=(2, n))  # of unit deviation
@@ -96,7 +98,7 @@ class Crowd:
         self._due_s[there] = start_s + self._rng.uniform(0, 60, int(there.sum()))
 
     def step(self, t_s: float) -> Reports:
-        """Go on to `t_s`, not before the last step; the reports that became due are of this instant."""
+        """Advance to `t_s`, not before the last step; returns the reports that became due, all of this instant."""
         if t_s // DAY_S != self._day:
             self._begin_day(t_s)
         changed = self._advance(t_s)
@@ -114,16 +116,16 @@ class Crowd:
         return self._report(due[reports], x[reports], y[reports], speed_mps[reports], cog[reports])
 
     def on_site(self) -> B1:
-        """Which devices are on site now, by their true positions. Shape [N]."""
+        """The devices on site now, by their true positions. Shape [N]."""
         x, y, _, _ = self._motion(np.arange(len(self.names)))
         return self._is_on_site(self._mode, x, y)
 
     def moving(self) -> B1:
-        """Which devices walk or drive now. Shape [N]."""
+        """The devices that walk or drive now. Shape [N]."""
         return np.isin(self._mode, (WALKING, DRIVING))
 
     def parked(self) -> B1:
-        """Which vehicles are parked now. Shape [N]."""
+        """The vehicles that are parked now. Shape [N]."""
         return np.isin(self._mode, PARKED)
 
     def plane(self, device: I8) -> tuple[F8, F8]:
@@ -131,18 +133,18 @@ class Crowd:
         x, y, _, _ = self._motion(device)
         return x, y
 
-    # --- where everybody is ------------------------------------------------------------------
+    # --- positions ---------------------------------------------------------------------------
 
     def _begin_day(self, t_s: float) -> None:
         people = int((self.kind == 0).sum())
         self._day = t_s // DAY_S
         timetable = draw_timetable(self._places, people, len(self.kind) - people, self._rng)
         self._routes: Routes = lay_routes(self._places, timetable, self._rng)
-        self._at = self._routes.first.copy()  # the frame that each device has passed last
+        self._at = self._routes.first.copy()  # the last frame that each device has passed
         self._mode: U1 = self._routes.mode[self._at]
 
     def _advance(self, t_s: float) -> B1:
-        """Pass the frames up to `t_s`; says who passed one."""
+        """Pass the frames up to `t_s`; returns the devices whose mode changed."""
         changed = np.zeros(len(self._at), np.bool_)
         day_s = t_s - self._day * DAY_S
         while (passes := self._routes.t_s[self._at + 1] <= day_s).any():
@@ -167,26 +169,26 @@ class Crowd:
         return routes.x_m[at] + share * dx, routes.y_m[at] + share * dy, speed_mps, cog_deg
 
     def _is_on_site(self, mode: U1, x: F8, y: F8) -> B1:
-        """Stays are on site; only who moves can be on either side."""
+        """Devices that stay somewhere are on site; moving ones may be on either side."""
         is_on: B1 = np.isin(mode, (INDOORS, OUTDOORS, PARKED))
         moves = np.flatnonzero(np.isin(mode, (WALKING, DRIVING)))
         is_on[moves] = shapely.contains_xy(self._boundary, x[moves], y[moves])
         return is_on
 
     def _is_clear(self, mode: U1, x: F8, y: F8, is_on: B1) -> B1:
-        """Who is so far outside that a fix says so surely."""
+        """The devices so far outside that a fix is outside, too."""
         is_clear: B1 = np.isin(mode, AWAY)
         near = np.flatnonzero(~is_on & ~is_clear)
         points = shapely.points(x[near], y[near])
         is_clear[near] = shapely.distance(points, self._boundary) >= OUTSIDE_M
         return is_clear
 
-    # --- what devices say --------------------------------------------------------------------
+    # --- reports -----------------------------------------------------------------------------
 
     def _schedule(self, due: I8, mode: U1, is_on: B1) -> None:
         low, high = REPORT_S[mode].T
-        looks = ~is_on & (mode != AWAY)
-        low, high = np.where(looks, POLL_INTERVAL_S[0], low), np.where(looks, POLL_INTERVAL_S[1], high)
+        polls = ~is_on & (mode != AWAY)
+        low, high = np.where(polls, POLL_INTERVAL_S[0], low), np.where(polls, POLL_INTERVAL_S[1], high)
         share = self._rng.random(len(due))
         span = np.where(np.isinf(high), 0.0, high - np.where(np.isinf(high), 0.0, low))
         self._parked_fixes[due] += mode == PARKED
@@ -200,7 +202,7 @@ class Crowd:
         return Reports(self.t_s, device, lat, lon, acc_m, 3.6 * speed_mps, cog_deg, true_lat, true_lon)
 
     def _draw_accuracy(self) -> F8:
-        """Each device's accuracy out of doors and in: 68 % radius in metres. Shape [2, N]."""
+        """Each device's accuracy outdoors and indoors: 68 % radius in metres. Shape [2, N]."""
         typical = 5.5 * np.exp(self._rng.normal(0, 0.4, len(self.kind)))
         outdoors = np.where(
             self.kind == 0, np.clip(typical, *ACCURACY_OUTDOORS_M), np.clip(typical, *ACCURACY_CAR_M)
@@ -208,7 +210,7 @@ class Crowd:
         return np.array([outdoors, np.clip(2.5 * outdoors, *ACCURACY_INDOORS_M)])
 
     def _draw_error(self, device: I8) -> tuple[F8, F8, F8]:
-        """Accuracy and error in metres: an AR(1) process per device, scaled to where the device is."""
+        """Accuracy and error in metres: an AR(1) process per device, scaled by its surroundings."""
         keeps = 0.5 ** ((self.t_s - self._error_s[device]) / ERROR_HALF_LIFE_S)
         fresh = self._rng.normal(size=(2, len(device)))
         self._error[:, device] = keeps * self._error[:, device] + np.sqrt(1 - keeps**2) * fresh

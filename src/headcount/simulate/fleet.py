@@ -1,9 +1,9 @@
-"""MQTT connections of simulated devices: real clients, each with its last will and a buffer.
+"""MQTT connections of simulated devices: real clients, each with a last will and a buffer.
 
-    Fleet.put(device, payload) ──▶ Link's buffer ──▶ aiomqtt (MQTT 3.1.1) ──▶ broker
+    Fleet.put(device, payload) ──▶ buffer of a FleetConnection ──▶ aiomqtt (MQTT 3.1.1) ──▶ broker
 
-Devices share a connection where there are more of them than connections. MQTT allows a connection
-one last will: it is that of the first device that used it.
+Devices share connections if there are more devices than connections. MQTT allows one last will per
+connection: that of its first device.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from headcount.messages.topics import FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC, Kind
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 300
-#: Messages that wait on one connection while it is broken; above that the oldest are dropped.
+#: Maximum number of buffered messages per connection; then the oldest are dropped.
 BUFFER = 10_000
-#: Seconds before a connection is tried again: at first, and at most; the real wait is 50 to 100 % of it.
+#: Initial and maximum pause before a reconnect; the real pause is 50 to 100 % of it.
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 15.0
-#: Connections that are being opened at one time.
+#: Maximum number of connections that are opened concurrently.
 MAX_OPENING = 50
-#: Seconds that the end waits for what is still buffered.
+#: Time to send buffered messages at the end.
 FLUSH_TIMEOUT_S = 1.5
-#: Seconds that the broker has for an answer; a connection that broke meanwhile is noticed then.
+#: Timeout for the broker's responses, which detects broken connections.
 RESPONSE_TIMEOUT_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where the fleet connects to."""
+    """The broker's address, and an account there."""
 
     host: str = "127.0.0.1"
     port: int = 1883
     tls: ssl.SSLContext | None = None
-    #: The account of a device, which sends its own positions only; "" where none is needed.
+    #: The account of a device, which sends its own positions only; "" if none is needed.
     user: str = ""
     password: str = field(default="", repr=False)
 
     def client(self, name: str, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
-        """A client that isn't connected yet; `name` gets a random end, so that no two clients share one."""
+        """A client that is not connected yet; a random suffix makes its id unique."""
         return aiomqtt.Client(
             self.host,
             self.port,
@@ -70,35 +70,35 @@ class BrokerAddress:
 
 @dataclass(slots=True)
 class SendStats:
-    """What has become of the messages so far."""
+    """Numbers of messages and connections so far."""
 
     put: int = 0
     sent: int = 0
-    dropped: int = 0  # because a buffer was full, or the end came
-    broken: int = 0  # connections that ended unexpectedly or couldn't be opened
+    dropped: int = 0  # because of a full buffer, or at the end
+    broken: int = 0  # connections that ended unexpectedly or could not be opened
     connected: int = 0
 
     @property
     def waiting(self) -> int:
-        """How many messages are buffered."""
+        """The number of buffered messages."""
         return self.put - self.sent - self.dropped
 
 
 class FleetConnection:
-    """One connection and the messages that wait for it, in order."""
+    """One connection and its buffered messages."""
 
     def __init__(
         self, broker: BrokerAddress, status_topic: str, name: str, qos: int, sent: SendStats
     ) -> None:
-        """Nothing is opened before the first message."""
+        """Configure the connection, which opens with the first message."""
         self._broker, self._status_topic, self._name, self._qos = broker, status_topic, name, qos
         self._sent = sent
         self._buffer: deque[tuple[str, bytes]] = deque()
         self._wake = asyncio.Event()
-        self._ends = False
+        self._ending = False
 
     def put(self, topic: str, payload: bytes) -> None:
-        """Add a message; the oldest is dropped where `BUFFER` are waiting."""
+        """Add a message; drops the oldest if `BUFFER` are waiting."""
         self._sent.put += 1
         if len(self._buffer) >= BUFFER:
             self._buffer.popleft()
@@ -107,15 +107,15 @@ class FleetConnection:
         self._wake.set()
 
     def end(self) -> None:
-        """Send what is buffered, say `offline`, and be done."""
-        self._ends = True
+        """Send the buffered messages, publish `offline`, and close the connection."""
+        self._ending = True
         self._wake.set()
 
     async def run(self, opening: asyncio.Semaphore) -> None:
-        """Keep the connection while there is something to send, and open it again whenever it breaks."""
+        """Keep the connection open until `end`, and reconnect when it breaks."""
         await self._wake.wait()
         wait_s = FIRST_RETRY_S
-        while self._buffer or not self._ends:
+        while self._buffer or not self._ending:
             will = aiomqtt.Will(self._status_topic, b"offline", qos=self._qos)
             try:
                 async with self._open(self._broker.client(self._name, will), opening) as client:
@@ -147,14 +147,14 @@ class FleetConnection:
         while True:
             while self._buffer:
                 await self._send(client, *self._buffer.popleft())
-            if self._ends:
+            if self._ending:
                 await client.publish(self._status_topic, b"offline", qos=self._qos)
                 return
             self._wake.clear()
             await self._wake.wait()
 
     async def _send(self, client: aiomqtt.Client, topic: str, payload: bytes) -> None:
-        """Send one message; whatever goes wrong, it is first in line again."""
+        """Send one message; after a failure it is the first in the buffer again."""
         is_sent = False
         try:
             await client.publish(topic, payload, qos=self._qos)
@@ -177,10 +177,10 @@ class Fleet:
         connections: int,
         qos: int,
     ) -> None:
-        """Make the links; nothing is opened yet."""
+        """Configure the connections, which are not opened yet."""
         self.sent = SendStats()
         self._topics = [FIX_TOPIC.format(site=site_id, kind=kind, device=name) for kind, name in devices]
-        self.links = [
+        self.connections = [
             FleetConnection(
                 broker, STATUS_TOPIC.format(site=site_id, kind=kind, device=name), name, qos, self.sent
             )
@@ -188,8 +188,8 @@ class Fleet:
         ]
 
     def put(self, device: int, payload: bytes) -> None:
-        """Hand over a fix of a device (its index); it is sent when its connection is there."""
-        self.links[device % len(self.links)].put(self._topics[device], payload)
+        """Add a fix of a device (by index) to the buffer of its connection."""
+        self.connections[device % len(self.connections)].put(self._topics[device], payload)
 
 
 @asynccontextmanager
@@ -201,26 +201,27 @@ async def open_fleet(
     connections: int = CONNECTIONS,
     qos: int = 0,
 ) -> AsyncIterator[Fleet]:
-    """Connect devices as they get something to say; at the end, flush for `FLUSH_TIMEOUT_S` at most.
+    """Connect each device with its first message; at the end, send buffered messages for `FLUSH_TIMEOUT_S` at most.
 
     Args:
-        broker: where they connect to.
-        site_id: part of their topics.
-        devices: kind and id of each; `Fleet.put` names them by index.
-        connections: each device has its own up to that many; beyond, devices share them.
+        broker: the broker's address.
+        site_id: part of the topics.
+        devices: kind and id of each; `Fleet.put` takes their index.
+        connections: maximum number of connections, which devices share if there are more devices.
         qos: 0 or 1.
     """
     fleet = Fleet(broker, site_id, devices, connections, qos)
     opening = asyncio.Semaphore(MAX_OPENING)
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(link.run(opening), name=f"link {i}") for i, link in enumerate(fleet.links)
+            tasks.create_task(connection.run(opening), name=f"connection {i}")
+            for i, connection in enumerate(fleet.connections)
         ]
         try:
             yield fleet
         finally:
-            for link in fleet.links:
-                link.end()
+            for connection in fleet.connections:
+                connection.end()
             if running:
                 _, late = await asyncio.wait(running, timeout=FLUSH_TIMEOUT_S)
                 for task in late:
@@ -230,10 +231,10 @@ async def open_fleet(
 
 @dataclass(frozen=True, slots=True)
 class RunningSystem:
-    """What a running system says of itself by the retained message with its site."""
+    """The properties of a running system, from its retained site message."""
 
     site: Site
-    speed: float  # seconds of movement in one second; 1 but in a time-lapse
+    speed: float  # simulated seconds per second; 1 except in a time-lapse
 
 
 async def find_site(
@@ -243,12 +244,12 @@ async def find_site(
 
     Args:
         broker: the system's MQTT broker.
-        site_id: which one, where a broker has several.
-        timeout_s: how long to wait for the first.
+        site_id: chooses one of several sites.
+        timeout_s: how long to wait for the first site.
 
     Raises:
-        BrokerError: nobody answers there, no site is published, or several are.
-        SiteError: what is published is no site.
+        BrokerError: the broker does not answer, or publishes no site or several.
+        SiteError: the published site is not valid.
     """
     where = f"MQTT broker {broker.host}:{broker.port}"
     try:
@@ -256,8 +257,8 @@ async def find_site(
             found = await _retained_sites(client, site_id, timeout_s)
     except aiomqtt.MqttError as error:
         raise BrokerError(
-            f"{where}: no connection ({error}). Start the system with `headcount up`, "
-            "or name another broker with --host and --port."
+            f"{where}: cannot connect ({error}). Start the system with `headcount up`, "
+            "or choose another broker with --host and --port."
         ) from error
     if not found:
         wanted = f"site {site_id}" if site_id else "site"
@@ -271,7 +272,7 @@ async def find_site(
 
 
 async def _retained_sites(client: aiomqtt.Client, site_id: str | None, timeout_s: float) -> dict[str, object]:
-    """Topic → GeoJSON of all sites that are there; those after the first get a third of a second."""
+    """Topic → GeoJSON of all sites; waits a third of a second for more after the first."""
     found: dict[str, object] = {}
     await client.subscribe(SITE_TOPIC.format(site=site_id or "+"), qos=1)
     try:
@@ -282,14 +283,14 @@ async def _retained_sites(client: aiomqtt.Client, site_id: str | None, timeout_s
                 try:
                     found[str(message.topic)] = msgspec.json.decode(bytes(message.payload))
                 except (msgspec.MsgspecError, ValueError, RecursionError):
-                    found[str(message.topic)] = None  # parse_site says what is wrong
+                    found[str(message.topic)] = None  # parse_site raises the error
     except TimeoutError:
         return found
     return found
 
 
 def _speed(geojson: object) -> float:
-    """The property `speed` of the site feature, 1 where there is none."""
+    """The property `speed` of the site feature, 1 if there is none."""
     features = geojson["features"] if isinstance(geojson, dict) else []
     speeds = [f["properties"].get("speed") for f in features if f["properties"].get("role") == "site"]
     return (

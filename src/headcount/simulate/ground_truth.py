@@ -1,4 +1,4 @@
-"""Who really is where: true positions and zones beside a crowd's reports, for checking counts."""
+"""Ground truth: the true positions and zones of a crowd, to check counts against."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HEADER = "t,device,kind,lat,lon,zones"
 
 
 class GroundTruth:
-    """Follows a crowd; a device's zones are by geometry alone, without hysteresis, hold or noise.
+    """Follows a crowd; a device's zones follow from geometry alone, without hysteresis, hold or noise.
 
-    A device is in the zones of its newest row: rows come with its first step on site, with each of
-    its reports, and whenever its zones have changed. Between steps nobody looks.
+    A device is in the zones of its newest row. Rows are written with its first step on site, with each of its
+    reports, and whenever its zones have changed, at the resolution of the steps.
     """
 
     def __init__(self, crowd: Crowd) -> None:
-        """Start before the crowd's next step."""
+        """Follow a crowd from its next step on."""
         self._crowd = crowd
         self._ids = [zone.id for zone in crowd.site.zones]
         self._tree = shapely.STRtree([zone.plane for zone in crowd.site.zones])
@@ -33,17 +33,17 @@ class GroundTruth:
         self._moved = np.ones(len(crowd.names), np.bool_)
 
     def rows(self, t_s: float, reports: Reports) -> Iterator[str]:
-        """CSV lines after a step, in the order of devices; `t_s` is the time to write (Unix seconds)."""
+        """CSV lines after a step, in the order of devices, with the time `t_s` (Unix seconds)."""
         crowd = self._crowd
         moving = crowd.moving()
-        look = self._moved | moving
-        look[reports.device] = True
+        checked = self._moved | moving
+        checked[reports.device] = True
         self._moved = moving
-        device = np.flatnonzero(look)
+        device = np.flatnonzero(checked)
         x, y = crowd.plane(device)
         lat, lon = to_degrees(crowd.site, x, y)
         zones = self._zones_at(shapely.points(x, y))
-        reported = np.zeros(len(look), np.bool_)
+        reported = np.zeros(len(checked), np.bool_)
         reported[reports.device] = True
         for row, index in enumerate(device):
             if zones[row] != self._zones[index] or reported[index]:

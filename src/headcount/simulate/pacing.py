@@ -1,8 +1,8 @@
-"""A crowd, or a recording, sent at the pace of the clock.
+"""Sending a crowd or a recording at the pace of the clock.
 
-Time-lapse: at speed N one second of movement lasts 1/N real seconds. Fixes carry real times, so the
-running system must have its limits and holds at the same speed (`at_speed`); `headcount up --speed N`
-does that, and says so in the site that it publishes.
+Time-lapse: at speed N, one second of movement takes 1/N real seconds. Fixes have real times, so the running
+system must scale its limits and holds by the same speed (`at_speed`); `headcount up --speed N` does that, and
+publishes the speed with its site.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from headcount.simulate.traces import Trace
 
 F8 = NDArray[np.float64]
 
-#: Real seconds between two steps of a crowd, and between two looks at a recording.
+#: Real seconds between two steps of a crowd, and between two polls of a recording.
 STEP_S = 0.2
-#: Rows of a recording that are handed over before others get a turn.
+#: Rows of a recording that are sent before other tasks get a turn.
 ROWS_PER_TURN = 1000
-#: Messages of a recording that may wait for their connections.
+#: Maximum number of buffered messages of a recording.
 MAX_WAITING = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run is; told about five times a second."""
+    """The progress of a run, reported about five times a second."""
 
     sent: SendStats
     clock_s: float  # simulated seconds since midnight, or seconds of the recording since its start
-    people: int  # on site by true position; for a recording the rows so far
-    vehicles: int  # on site; for a recording the connections
-    share: float | None  # of the run that is done, None = no end
+    people: int  # on site by true position; of a recording: the rows so far
+    vehicles: int  # on site; of a recording: the connections
+    share: float | None  # of the run that is done; None = no end
 
 
 ReportProgress = Callable[[RunProgress], None]
 
 
 def check_speed(wanted: float | None, running: RunningSystem) -> float:
-    """The system's speed; another one is refused, because honest movement would be implausible there.
+    """The system's speed; at another one, real movement would be judged implausible.
 
     Raises:
-        SettingsError: `wanted` is given and differs.
+        SettingsError: `wanted` is a different speed.
     """
     if wanted is not None and abs(wanted - running.speed) > 1e-9 * running.speed:
         raise SettingsError(
             "--speed",
             f"the system of site {running.site.id} runs at speed {running.speed:g}, not {wanted:g}. "
-            f"Leave --speed out, or start the system with `headcount up --speed {wanted:g}`.",
+            f"Omit --speed, or start the system with `headcount up --speed {wanted:g}`.",
         )
     return running.speed
 
@@ -81,13 +81,13 @@ async def send_crowd(
     """Step the crowd every `STEP_S` real seconds and send what is due, until the end or `stop`.
 
     Args:
-        crowd: just made; it goes on from its start.
+        crowd: a new crowd, which starts now.
         fleet: with the crowd's devices, in its order.
-        speed: simulated seconds in a real one.
-        duration_s: real seconds, None = without end.
+        speed: simulated seconds per real second.
+        duration_s: real seconds; None = without end.
         stop: ends the run at the next step.
         report: called with the progress after every step.
-        truth_file: gets the truth as CSV, with the times that the fixes carry.
+        truth_file: for the ground truth as CSV, with the times of the fixes.
     """
     truth = None if truth_file is None else GroundTruth(crowd)
     if truth_file is not None:
@@ -116,7 +116,7 @@ def _put(fleet: Fleet, reports: Reports, t_s: float) -> None:
 
 
 async def _until(t_s: float, stop: asyncio.Event) -> None:
-    """Wait for a time of the clock, or for `stop`; gives others a turn even when it is late."""
+    """Wait for a time of the clock, or for `stop`; other tasks get a turn even if it is late."""
     wait_s = t_s - time.time()
     if wait_s <= 0:
         await asyncio.sleep(0)
@@ -129,27 +129,27 @@ async def _until(t_s: float, stop: asyncio.Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When which row of a recording is sent. Arrays have one entry for each row that isn't broken."""
+    """When each row of a recording is sent. Arrays have one entry for each valid row."""
 
-    devices: list[tuple[Kind, str]]  # every sender once
+    devices: list[tuple[Kind, str]]  # all senders
     device: NDArray[np.int64]  # index into `devices`
-    due_s: F8  # seconds after the first row, in the recording's time; never less than before
-    t_s: F8  # the fix's own time, on the same scale: may go back, or lie before the first row
+    due_s: F8  # seconds after the first row, in the recording's time; never decreases
+    t_s: F8  # the fix's own time, on the same scale: may decrease, or be before the first row
     lat_deg: F8
     lon_deg: F8
     acc_m: F8
     vel_mps: F8
 
     def __len__(self) -> int:
-        """How many rows are sent."""
+        """Return the number of rows."""
         return len(self.due_s)
 
 
 def schedule(trace: Trace) -> Schedule:
-    """Plan the sending of a recording in the order of the file.
+    """Schedule the rows of a recording in the order of the file.
 
-    A row is due at its `received` where it has one, else at its `t`; one whose time is before that
-    of an earlier row goes out together with that one.
+    A row is due at its `received`, or at its `t` without one; a row with an earlier time than its predecessor
+    is sent together with it.
     """
     rows = np.flatnonzero(trace.problem == 0)
     code = trace.device[rows].astype(np.int64) * len(KINDS) + trace.kind[rows]
@@ -174,15 +174,15 @@ def schedule(trace: Trace) -> Schedule:
 async def send_schedule(
     plan: Schedule, fleet: Fleet, *, speed: float, loop: bool, stop: asyncio.Event, report: ReportProgress
 ) -> None:
-    """Send a recording as if live: a time t becomes `start + t / speed`, start being now.
+    """Send a recording as if live: a time t becomes `start + t / speed`, where start is now.
 
-    Rows wait while `MAX_WAITING` messages are under way: nothing of a recording is dropped for speed.
+    Rows wait while `MAX_WAITING` messages are buffered: no row is dropped because of the speed.
 
     Args:
-        plan: of the recording.
-        fleet: with the devices of the plan, in its order.
-        speed: seconds of the recording in a real one.
-        loop: begin again at the end, for ever.
+        plan: the schedule of the recording.
+        fleet: with the devices of the schedule, in its order.
+        speed: seconds of the recording per real second.
+        loop: start again at the end, without end.
         stop: ends the run.
         report: called with the progress.
     """
@@ -196,7 +196,7 @@ async def send_schedule(
             upto = min(int(np.searchsorted(plan.due_s, now_s, side="right")), row + ROWS_PER_TURN)
             _put_rows(fleet, plan, row, upto, start_s, speed)
             row = max(row, upto)
-            report(RunProgress(fleet.sent, now_s, row, len(fleet.links), row / len(plan)))
+            report(RunProgress(fleet.sent, now_s, row, len(fleet.connections), row / len(plan)))
             if row < len(plan):
                 await _until(min(start_s + plan.due_s[row] / speed, time.time() + STEP_S), stop)
         if not loop:

@@ -1,4 +1,4 @@
-"""Where a crowd can be: points in buildings, on lawns and in car parks, gates, and points outside."""
+"""Places of a crowd: points in buildings, on lawns and in car parks, gates, and points outside."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from headcount.counting.site import EARTH_RADIUS_M, Site, Zone
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
-#: Points prepared in every place; a stay is at one of them.
+#: Points prepared for each place; a stay is at one of them.
 POINTS_PER_PLACE = 64
-#: Metres that a place's points keep from its walls, where it is wide enough.
+#: Distance of a place's points from its walls, if it is wide enough.
 WALL_M = 2.0
-#: Metres from the boundary at which a device is surely outside: the default margin, and 3 sigma of GPS.
+#: Distance from the boundary at which a device is certainly outside: the default margin, and 3 sigma of GPS.
 OUTSIDE_M = 60.0
-#: Square metres of a car park for one car, lanes included; used where no capacity is given.
+#: Square metres of a car park per car, lanes included; used without a given capacity.
 CAR_M2 = 25.0
-#: Ways in where the site has no gates.
-WAYS_IN = 6
+#: Number of entrances of a site without gates.
+ENTRANCES = 6
 _FOOD = ("canteen", "restaurant", "cafe", "café", "dining", "food", "union", "bar", "student cent")
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """L places with `POINTS_PER_PLACE` points each, and G ways in. Coordinates are metres in the site's plane.
+    """L places with `POINTS_PER_PLACE` points each, and G entrances. Coordinates are metres in the site's plane.
 
-    `works`, `food`, `books`, `lawns` and `parks` are indices of places; none but `lawns` is empty.
+    `works`, `food`, `books`, `lawns` and `parks` are indices of places; only `lawns` may be empty.
     """
 
     x_m: F8  # [L, POOL]
@@ -53,13 +53,13 @@ class Places:
 
 
 def find_places(site: Site, rng: np.random.Generator) -> Places:
-    """Find the places of any site; where it has no zones of a type, others stand in."""
+    """Find the places of any site; other zones replace missing types."""
     boundary = site.zones[0]
     zones = [zone for zone in site.zones[1:] if zone.type != "gate"] or [boundary]
     points = [_points(zone.plane, boundary.plane, rng) for zone in zones]
     works = _indices(zones, "building") or list(range(len(zones)))
     parks = _indices(zones, "car_park") or _indices(zones, "area") or [int(rng.integers(len(zones)))]
-    gate_x, gate_y = _gates(site, rng)
+    gate_x, gate_y = _entrances(site, rng)
     outside = [_beyond(boundary.plane, x, y) for x, y in zip(gate_x, gate_y, strict=True)]
     return Places(
         x_m=np.array([x for x, _ in points]),
@@ -80,7 +80,7 @@ def find_places(site: Site, rng: np.random.Generator) -> Places:
 
 
 def to_degrees(site: Site, x_m: F8, y_m: F8) -> tuple[F8, F8]:
-    """Latitude and longitude of points of the plane: `Site.project` backwards."""
+    """Latitude and longitude of points in the plane: the inverse of `Site.project`."""
     lat = site.lat0_deg + np.degrees(y_m / EARTH_RADIUS_M)
     lon = site.lon0_deg + np.degrees(x_m / (EARTH_RADIUS_M * math.cos(math.radians(site.lat0_deg))))
     return lat, lon
@@ -104,7 +104,7 @@ def _capacity(park: Zone) -> int:
 
 
 def _points(plane: BaseGeometry, boundary: BaseGeometry, rng: np.random.Generator) -> tuple[F8, F8]:
-    """`POINTS_PER_PLACE` points in the part of a zone that is on site: drawn in its bounds, kept where inside."""
+    """`POINTS_PER_PLACE` points in the part of a zone that is on site, drawn by rejection sampling."""
     whole = plane.intersection(boundary)
     inner = whole.buffer(-WALL_M)
     room = whole if inner.is_empty else inner
@@ -119,21 +119,21 @@ def _points(plane: BaseGeometry, boundary: BaseGeometry, rng: np.random.Generato
         x, y = np.append(x, more_x[inside]), np.append(y, more_y[inside])
         if len(x) >= POINTS_PER_PLACE:
             return x[:POINTS_PER_PLACE], y[:POINTS_PER_PLACE]
-    middle = room.representative_point()  # a sliver: hardly anything of its bounds is inside
+    middle = room.representative_point()  # a sliver, which hardly covers its bounds
     return np.full(POINTS_PER_PLACE, middle.x), np.full(POINTS_PER_PLACE, middle.y)
 
 
-def _gates(site: Site, rng: np.random.Generator) -> tuple[F8, F8]:
+def _entrances(site: Site, rng: np.random.Generator) -> tuple[F8, F8]:
     gates = [zone.plane.representative_point() for zone in site.zones if zone.type == "gate"]
     if not gates:
         ring = max(shapely.get_parts(site.zones[0].plane), key=lambda part: float(part.area)).exterior
-        shift = rng.uniform(0, 1 / WAYS_IN)
-        gates = [ring.interpolate(shift + index / WAYS_IN, normalized=True) for index in range(WAYS_IN)]
+        shift = rng.uniform(0, 1 / ENTRANCES)
+        gates = [ring.interpolate(shift + index / ENTRANCES, normalized=True) for index in range(ENTRANCES)]
     return np.array([gate.x for gate in gates]), np.array([gate.y for gate in gates])
 
 
 def _beyond(boundary: BaseGeometry, x: float, y: float) -> tuple[float, float]:
-    """A point at least `OUTSIDE_M` outside, as near to the gate as can be."""
+    """A point at least `OUTSIDE_M` outside, as close to the gate as possible."""
     edge = shapely.shortest_line(boundary.boundary, shapely.Point(x, y)).coords[0]
     directions = np.radians(np.arange(0, 360, 10))
     for distance_m in OUTSIDE_M * np.geomspace(1.5, 100, 12):

@@ -1,4 +1,4 @@
-"""A recording counted offline by the same engine: `headcount replay`."""
+"""`headcount replay`: count a recording offline with the same engine."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class ReplayTick:
 
     at_s: float
     counts: I4  # [zones, kinds, numbers]
-    rows: int  # how many rows are counted in
+    rows: int  # number of rows counted so far
 
 
 class Replay:
     """Counts a trace at the multiples of `every_s`.
 
-    At each instant every row with `received <= at` counts, in the order of the file. Where the file
-    has no `received`, it is `t`, and a file in another order than that of time (buses that send a
-    backlog) then has rows that come to count before rows that stand above them. Such a device is
-    counted again from its first row, so that the answer is always that of the definition.
+    At each instant all rows with `received <= at` are counted, in the order of the file. Without a column
+    `received`, it is `t`; a file that is not sorted by time (buses that send a backlog) then has rows that are
+    counted before earlier rows of the file. Such a device is counted again from its first row, so that the
+    result always follows the definition.
     """
 
     def __init__(self, trace: Trace, site: Site, every_s: float) -> None:
-        """Prepare to count `trace` in the zones of `site`."""
+        """Count `trace` in the zones of `site`."""
         self._trace = trace
         self._every_s = every_s
         self._engine = Engine(site)
@@ -47,14 +47,14 @@ class Replay:
         known = trace.device >= 0
         self._keys = np.full(len(trace), b"", dtype=object)
         self._keys[known] = prefix[trace.kind[known]] + names[trace.device[known]]
-        #: the device of each row as a number, kind included
+        #: number of the device of each row, by id and kind
         self._who = np.where(known, trace.device.astype(np.int64) * len(KINDS) + trace.kind, -1)
         self._last_row: I8 = np.full(len(KINDS) * len(names) + 1, -1, dtype=np.int64)
         self._counted = np.zeros(len(trace), dtype=np.bool_)
 
     @property
     def ticks(self) -> int:
-        """How many instants there are at most."""
+        """The maximum number of instants."""
         return 0 if not len(self._order) else self._first_and_last()[1] - self._first_and_last()[0] + 2
 
     def _first_and_last(self) -> tuple[int, int]:
@@ -62,7 +62,7 @@ class Replay:
         return math.ceil(received_s[0] / self._every_s), math.ceil(received_s[-1] / self._every_s)
 
     def run(self) -> Iterator[ReplayTick]:
-        """The counts from the first received on, until everybody is gone or a tick after the last row."""
+        """The counts from the first row on, until no device is present or one tick after the last row."""
         if not len(self._order):
             return
         first, last = self._first_and_last()
@@ -80,7 +80,7 @@ class Replay:
                 return
 
     def _count(self, rows: I8) -> None:
-        """Count these rows too, in the order of the file."""
+        """Add these rows to the counts, in the order of the file."""
         who = self._who[rows]
         late = rows < self._last_row[who]
         self._counted[rows] = True
@@ -90,7 +90,7 @@ class Replay:
             earlier = np.flatnonzero(self._counted & np.isin(self._who, again))
             rows = np.union1d(rows, earlier)
         np.maximum.at(self._last_row, self._who[rows], rows)
-        self._last_row[-1] = -1  # rows without a device have no order to keep
+        self._last_row[-1] = -1  # rows without a device have no order
         trace = self._trace
         device = self._engine.slots(self._keys[rows].tolist())
         zeros = np.zeros(len(rows), dtype=np.uint8)

@@ -1,8 +1,8 @@
-"""A day's movement as key frames: between two of them everybody goes straight and evenly.
+"""A day's movement as key frames: between two frames, devices move straight and at constant speed.
 
-    t ─── x, y ─── mode of the stretch until the next frame
+    t ─── x, y ─── mode until the next frame
 
-All frames of one device lie together, in order; the first is at -inf, the last at +inf, both off site.
+The frames of a device are contiguous and in order; the first is at -inf, the last at +inf, both off site.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 U1 = NDArray[np.uint8]
 
-#: Modes of a stretch.
+#: Modes of movement.
 AWAY, WALKING, DRIVING, INDOORS, OUTDOORS, PARKED = range(6)
 WALK_MPS = (1.2, 1.5)
 DRIVE_MPS = (5.0, 10.0)
-#: How far a path leaves the straight line: its share of the length, and at most so many metres.
+#: Deviation of a path from the straight line: share of its length, and maximum in metres.
 BEND_SHARE, BEND_M = 0.04, 12.0
-#: Seconds between parking and walking off, and between coming back and driving off.
+#: Seconds between parking and leaving the car, and between returning to it and driving.
 BOARDING_S = 40.0
-#: Least seconds at a place.
+#: Minimum seconds at a place.
 MIN_STAY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Frames of N devices, people first; arrays but `first` have one entry a frame."""
+    """Frames of N devices, people first; all arrays except `first` have one entry per frame."""
 
     first: I8  # [N] index of each device's first frame
     t_s: F8  # seconds since midnight
@@ -43,7 +43,7 @@ class Routes:
 
 
 class _Frames:
-    """Collects frames of many devices; those of one device must be added in the order of their times."""
+    """Collects frames of many devices; the frames of a device must be added in order."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[I8, F8, F8, F8, U1]] = []
@@ -59,12 +59,12 @@ class _Frames:
 
 
 def lay_routes(places: Places, timetable: Timetable, rng: np.random.Generator) -> Routes:
-    """Lay the ways between the stays of a timetable: devices 0 … P-1 are people, then V cars."""
+    """Build the routes between the stays of a timetable: devices 0 … P-1 are people, then V cars."""
     return _RouteBuilder(places, timetable, rng).lay()
 
 
 class _RouteBuilder:
-    """Where everybody is, and since when, while the hours of the timetable go by."""
+    """The positions of all devices while the hours of the timetable pass."""
 
     def __init__(self, places: Places, timetable: Timetable, rng: np.random.Generator) -> None:
         self.places, self.timetable, self.rng = places, timetable, rng
@@ -83,12 +83,12 @@ class _RouteBuilder:
 
     def lay(self) -> Routes:
         n = self.people + self.cars
-        everybody = np.arange(n)
-        self.frames.add(everybody, np.full(n, -np.inf), self.x_m, self.y_m, AWAY)
+        devices = np.arange(n)
+        self.frames.add(devices, np.full(n, -np.inf), self.x_m, self.y_m, AWAY)
         for hour in range(1, HOURS):
             self._people_move(hour)
             self._cars_without_driver_move(hour)
-        self.frames.add(everybody, np.full(n, np.inf), self.x_m, self.y_m, AWAY)
+        self.frames.add(devices, np.full(n, np.inf), self.x_m, self.y_m, AWAY)
         return self.frames.routes(n)
 
     def _people_move(self, hour: int) -> None:
@@ -118,7 +118,7 @@ class _RouteBuilder:
             drive(cars, start_s, None)
 
     def _walk(self, who: I8, start_s: F8, before: I8, after: I8) -> None:
-        """On foot from a place to a place; from and to outside by the own gate."""
+        """Walk from a place to a place, through the device's gate if one of them is outside."""
         places, gate = self.places, self.gate[who]
         spot = draw_points(after, self.rng)
         to_x = np.where(after < 0, places.out_x_m[gate], places.x_m[after, spot])
@@ -161,15 +161,15 @@ class _RouteBuilder:
     def _go(
         self, moved: list[tuple[I8, int | U1]], start_s: F8, to_x: F8, to_y: F8, via: I8, mode: int
     ) -> None:
-        """Move devices over two points between; nobody starts before the last move has ended.
+        """Move devices through two intermediate points; no device starts before its last move has ended.
 
         Args:
-            moved: devices that go together, each with its mode after; the first set the pace.
-            start_s: when each would like to start.
-            to_x: where each goes, with `to_y`.
-            to_y: see `to_x`.
-            via: index of a gate that each passes, -1 = none.
-            mode: how all of them go.
+            moved: devices that move together, each with its later mode; the first set the pace.
+            start_s: earliest start of each.
+            to_x: x of each destination.
+            to_y: y of each destination.
+            via: index of the gate that each passes, -1 = none.
+            mode: mode of the movement.
         """
         who = moved[0][0]
         x, y = self.x_m[who], self.y_m[who]
@@ -187,7 +187,7 @@ class _RouteBuilder:
             self.x_m[devices], self.y_m[devices], self.free_s[devices] = x, y, t
 
     def _bent(self, x: F8, y: F8, to_x: F8, to_y: F8, via: I8) -> tuple[tuple[F8, F8], tuple[F8, F8]]:
-        """Two points on the way: beside the thirds of the line, or the gate and one beside the middle."""
+        """The two intermediate points: near the thirds of the line, or the gate and one near the middle."""
         gate_x, gate_y = self.places.gate_x_m[via], self.places.gate_y_m[via]
         outwards = np.hypot(gate_x - x, gate_y - y) > np.hypot(gate_x - to_x, gate_y - to_y)
         first = [self._beside(x, y, to_x, to_y, 1 / 3), self._beside(x, y, to_x, to_y, 2 / 3)]

@@ -1,4 +1,4 @@
-"""Whole runs: find the running system, make the fleet, send a crowd or a recording, close everything."""
+"""Complete runs: find the running system, connect the fleet, send a crowd or a recording."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class CrowdRun:
     """A simulated crowd; the defaults are those of `headcount simulate`."""
 
     broker: BrokerAddress = LOCAL_BROKER
-    site_id: str | None = None  # None = the only one that the broker has
+    site_id: str | None = None  # None = the only one of the broker
     people: int = 1000
     vehicles: int = 300
     seed: int = 1
     start_s: float = 9.5 * 3600  # simulated seconds since midnight
-    speed: float | None = None  # None = the system's own
-    duration_s: float | None = None  # real seconds, None = without end
+    speed: float | None = None  # None = the system's
+    duration_s: float | None = None  # real seconds; None = without end
     connections: int = CONNECTIONS
     qos: int = 0
     truth: Path | None = None
@@ -47,7 +47,7 @@ class TraceRun:
     """A recording sent as if live; the defaults are those of `headcount publish`."""
 
     file: Path
-    kind: Kind | None = None  # of rows that don't name one
+    kind: Kind | None = None  # of rows without a kind
     broker: BrokerAddress = LOCAL_BROKER
     site_id: str | None = None
     speed: float = 1.0
@@ -58,25 +58,25 @@ class TraceRun:
 
 @dataclass(frozen=True, slots=True)
 class TraceRunResult:
-    """What became of a recording."""
+    """The result of sending a recording."""
 
     sent: SendStats
     rows: int
     broken: int
     errors: tuple[TraceError, ...]  # of the first broken rows
-    system_speed: float  # where it differs from the run's, honest movement is judged implausible or late
+    system_speed: float  # if it differs from the run's speed, real movement is judged implausible or late
 
 
-#: Broken rows of a recording that are reported one by one.
+#: Maximum number of broken rows that are reported individually.
 MAX_ERRORS = 10
 
 
 async def run_crowd(run: CrowdRun, stop: asyncio.Event, report: ReportProgress) -> SendStats:
-    """Simulate until the duration is over or `stop` is set.
+    """Simulate until the duration has passed or `stop` is set.
 
     Raises:
-        BrokerError: no running system is found.
-        SettingsError: the speed isn't the system's, or the truth can't be written.
+        BrokerError: there is no running system.
+        SettingsError: the speed is not the system's, or the ground truth cannot be written.
     """
     running = await find_site(run.broker, run.site_id)
     speed = check_speed(run.speed, running)
@@ -105,12 +105,12 @@ async def run_crowd(run: CrowdRun, stop: asyncio.Event, report: ReportProgress) 
 
 
 async def run_trace(run: TraceRun, stop: asyncio.Event, report: ReportProgress) -> TraceRunResult:
-    """Send a recording to its end, or until `stop` is set; broken rows are left out and counted.
+    """Send a recording until its end, or until `stop` is set; broken rows are skipped and counted.
 
     Raises:
-        TraceError: the file is no recording, or every row of it is broken.
-        BrokerError: no running system is found.
-        SettingsError: there is an account, and the recording is of several devices.
+        TraceError: the file is not a recording, or all its rows are broken.
+        BrokerError: there is no running system.
+        SettingsError: the recording is of several devices, but an account is for one.
     """
     trace = read_trace(run.file, run.kind)
     broken = int((trace.problem > 0).sum())

@@ -1,6 +1,6 @@
-"""Who is where in which hour of a day: presence, classes, lunch, library, and who finds a car park.
+"""The timetable of a day: presence, classes, lunch and library of each person, and the parking of cars.
 
-The shares and hours are ours, chosen so that a day has its two peaks: late morning, and after lunch.
+The shares and hours are our own, chosen for two peaks a day: late morning, and after lunch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ B1 = NDArray[np.bool_]
 
 HOURS = 24
 OFF_SITE = -1  # not on site
-#: Kinds of day: its share of the people; hours of coming and of going, each with its weight.
+#: Kinds of day: share of the people; hours of arrival and departure, each with its weight.
 DAY_KINDS = (
     (0.30, {8: 1, 9: 6, 10: 3}, {12: 4, 13: 6}),
     (0.45, {8: 2, 9: 5, 10: 2, 11: 1}, {16: 4, 17: 9, 18: 4, 19: 2, 21: 1}),
     (0.25, {13: 2, 14: 6, 15: 2}, {17: 6, 18: 8, 19: 4, 21: 2}),
 )
-#: Whose day starts half an hour later, and who stays in one building all day.
+#: Share of people whose day starts half an hour later, and of those who stay in one building.
 HALF_HOUR_SHARE, STAFF_SHARE = 0.3, 0.2
-#: Hours after the last hour on site within which a car has surely left its place, half-hour days included.
+#: Hours after the last hour on site within which a car has certainly left, half-hour days included.
 LEAVING_HOURS = 2
-#: Where an hour is spent: in the own building, in another one, in the library, on a lawn.
+#: Shares of an hour's place: own building, another one, library, lawn.
 HOUR_SHARES = (0.45, 0.30, 0.18, 0.07)
-#: The lunch hour of those who are there all day: food, lawn, off site, at the desk.
+#: Shares of the lunch place on full days: food, lawn, off site, own building.
 LUNCH_SHARES = (0.55, 0.15, 0.15, 0.15)
 
 
@@ -40,7 +40,7 @@ class Timetable:
     """A day of P people and V cars. Times are seconds since midnight."""
 
     place: I8  # [P, 24] index of the place in each hour, OFF = not on site
-    shift_s: F8  # [P] hours begin so much later for this person
+    shift_s: F8  # [P] delay of all hours of this person
     come: I8  # [P] first hour on site
     go: I8  # [P] first hour off site again
     car_of: I8  # [P] the car that this person drives, -1 = none
@@ -51,7 +51,7 @@ class Timetable:
 
 
 def draw_timetable(places: Places, people: int, vehicles: int, rng: np.random.Generator) -> Timetable:
-    """Draw a day: the cars that have drivers keep their hours, and come only where a place is free."""
+    """Draw a day: cars follow their drivers' hours, and come only if a parking space is free."""
     come, go = _presence(people, rng)
     home = _home(places, people, rng)
     shift_s = np.where(rng.random(people) < HALF_HOUR_SHARE, 1800.0, 0.0)
@@ -70,7 +70,7 @@ def draw_timetable(places: Places, people: int, vehicles: int, rng: np.random.Ge
 
 
 def _presence(number: int, rng: np.random.Generator) -> tuple[I8, I8]:
-    """Hours of coming and going of each."""
+    """Hours of arrival and departure of each."""
     come, go = np.zeros(number, np.int64), np.zeros(number, np.int64)
     days = rng.choice(len(DAY_KINDS), number, p=[share for share, _, _ in DAY_KINDS])
     for index, (_, comes, goes) in enumerate(DAY_KINDS):
@@ -85,7 +85,7 @@ def _draw(weights: dict[int, int], number: int, rng: np.random.Generator) -> I8:
 
 
 def _home(places: Places, number: int, rng: np.random.Generator) -> I8:
-    """The building of each: large ones have more people."""
+    """The building of each; larger ones have more people."""
     weights = np.sqrt(places.area_m2[places.works])
     return rng.choice(places.works, number, p=weights / weights.sum())
 
@@ -101,7 +101,7 @@ def _hours(places: Places, home: I8, come: I8, go: I8, drives: B1, rng: np.rando
     place = np.choose(choice, [own, elsewhere, books, lawn])
     all_day = np.flatnonzero((come < 12) & (go > 14))
     lunch = rng.choice(4, len(all_day), p=LUNCH_SHARES)
-    lunch[drives[all_day] & (lunch == 2)] = 0  # who has parked eats here
+    lunch[drives[all_day] & (lunch == 2)] = 0  # drivers eat on site
     hour = rng.integers(12, 14, len(all_day))
     food = rng.choice(places.food, len(all_day))
     meals = [food, lawn[all_day, hour], np.full(len(all_day), OFF_SITE), home[all_day]]
@@ -111,11 +111,11 @@ def _hours(places: Places, home: I8, come: I8, go: I8, drives: B1, rng: np.rando
 
 
 def _find_parks(places: Places, come: I8, go: I8, target: I8, rng: np.random.Generator) -> I8:
-    """In order of arrival each car takes the nearest car park with a free place; -1 where all are full."""
+    """Assign cars in the order of arrival to the nearest car park with a free space; -1 if all are full."""
     x, y = places.x_m.mean(axis=1), places.y_m.mean(axis=1)
     away_m = np.hypot(x[:, None] - x[places.parks], y[:, None] - y[places.parks])  # [L, parks]
     nearest = np.argsort(away_m, axis=1)
-    leaving: list[list[int]] = [[] for _ in places.parks]  # hours at which places become free
+    leaving: list[list[int]] = [[] for _ in places.parks]  # hours at which spaces become free
     found = np.full(len(come), -1)
     for car in np.lexsort((rng.random(len(come)), come)):
         for park in nearest[target[car]]:
@@ -130,5 +130,5 @@ def _find_parks(places: Places, come: I8, go: I8, target: I8, rng: np.random.Gen
 
 
 def draw_points(place: I8, rng: np.random.Generator) -> I8:
-    """A point of its place for each stay: an index into the pool."""
+    """Draw a point of its place for each stay: an index."""
     return rng.integers(0, POINTS_PER_PLACE, place.shape)

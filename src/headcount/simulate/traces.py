@@ -1,8 +1,7 @@
-"""Files of recorded fixes: CSV, NDJSON and Parquet become columns, in the order of the file.
+"""Recorded fixes: CSV, NDJSON and Parquet files as columns, in the order of the file.
 
-A row that can't be read keeps its place: it has `t_s` NaN and its problem is named, so that a
-replay judges it `malformed` and `publish` leaves it out. Only a file that is no trace at all
-(unreadable, a column missing) is an error.
+A broken row keeps its place with `t_s` NaN and a problem: a replay judges it `malformed`, and `publish` skips
+it. Only a file that is not a trace (unreadable, a column missing) is an error.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ NUMBER_COLUMNS = ("t", "lat", "lon", "acc", "vel", "received")
 TEXT_COLUMNS = ("device", "kind")
 REQUIRED_COLUMNS = ("t", "device", "lat", "lon")
 
-#: What can be wrong with a row; the index is the code in `Trace.problem`.
+#: Problems of a row; the index is the code in `Trace.problem`.
 PROBLEMS = (
     "",
     "t, lat or lon is missing or not a finite number",
     "acc, vel or received is not a number",
     "the device is not 1 to 64 characters from A-Z a-z 0-9 _ -",
     "the kind is neither person nor vehicle",
-    "the row has more or fewer fields than the header, or is no JSON object",
+    "the row has more or fewer fields than the header, or is not a JSON object",
 )
 POSITION, NUMBER, DEVICE, KIND, FORM = 1, 2, 3, 4, 5
 
@@ -47,15 +46,15 @@ POSITION, NUMBER, DEVICE, KIND, FORM = 1, 2, 3, 4, 5
 class Trace:
     """n recorded fixes in the order of the file. All arrays have length n.
 
-    A row with a problem has `t_s` NaN (and `device` -1 where the sender can't be named).
+    A row with a problem has `t_s` NaN (and `device` -1 if its id is not valid).
     """
 
     source: str
-    devices: tuple[str, ...]  # every device id of the file once, in order of first appearance
+    devices: tuple[str, ...]  # all device ids of the file, in order of first appearance
     device: I4  # index into `devices`, -1 = no usable id
-    kind: U1  # index into wire.KINDS
+    kind: U1  # index into topics.KINDS
     t_s: F8  # Unix seconds, event time; NaN = the row is broken
-    received_s: F8 | None  # Unix seconds; None = the file has no such column; NaN = not given
+    received_s: F8 | None  # Unix seconds; None = no such column; NaN = empty
     lat_deg: F8
     lon_deg: F8
     acc_m: F8  # 0 = unknown
@@ -63,42 +62,42 @@ class Trace:
     problem: U1  # index into PROBLEMS, 0 = none
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return len(self.t_s)
 
     def errors(self) -> Iterator[TraceError]:
-        """What is wrong with each broken row, in order; row 1 is the first after the header."""
+        """The problem of each broken row, in order; row 1 is the first after the header."""
         for row in np.flatnonzero(self.problem):
             yield TraceError(self.source, f"row {row + 1}", PROBLEMS[self.problem[row]])
 
 
 def read_trace(path: str | Path, kind: Kind | None = None) -> Trace:
-    """Read a whole trace file; its format is told by its name.
+    """Read a whole trace file; its ending determines the format.
 
     Args:
         path: `.csv`, `.ndjson` or `.jsonl` (each also with `.gz`), or `.parquet`. Columns
-            `t,device,kind,lat,lon[,acc,vel,received]` in any order; others are left alone.
-        kind: the kind of rows that don't name one.
+            `t,device,kind,lat,lon[,acc,vel,received]` in any order; others are ignored.
+        kind: the kind of rows without one.
 
     Raises:
-        TraceError: the file can't be read, isn't of its format, or lacks a column.
+        TraceError: the file cannot be read, is not of its format, or lacks a column.
     """
     path = Path(path)
     name = path.name.lower().removesuffix(".gz")
     readers = {".csv": _csv, ".ndjson": _ndjson, ".jsonl": _ndjson, ".parquet": _parquet}
     reader = readers.get(Path(name).suffix)
     if reader is None:
-        raise TraceError(str(path), "name", f"ends in none of {', '.join(readers)}: the format is unknown")
+        raise TraceError(str(path), "name", f"the ending is none of {', '.join(readers)}")
     try:
         table, bad_rows = reader(path)
     except OSError as error:
-        raise TraceError(str(path), "file", f"can't be read: {error.strerror or error}") from error
+        raise TraceError(str(path), "file", f"cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
-        raise TraceError(str(path), "file", f"is no {name.rsplit('.')[-1]} file: {error}") from error
+        raise TraceError(str(path), "file", f"is not a valid {name.rsplit('.')[-1]} file: {error}") from error
     return _trace(str(path), table, bad_rows, kind)
 
 
-# --- formats: each gives a table of the known columns, and the rows that have no form ---
+# --- formats: a table of the known columns, and the malformed rows ---
 
 
 def _csv(path: Path) -> tuple[pa.Table, list[int]]:
@@ -108,7 +107,7 @@ def _csv(path: Path) -> tuple[pa.Table, list[int]]:
         bad.append(row.number - 2)  # counted from 1, the header included
         return "skip"
 
-    # Bytes, not numbers: one broken value must not spoil the column. One thread: rows are numbered.
+    # bytes, not numbers: one broken value must not break the column; one thread: rows are numbered
     table = pyarrow.csv.read_csv(
         path,
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
@@ -121,7 +120,7 @@ def _csv(path: Path) -> tuple[pa.Table, list[int]]:
 
 
 def _with_gaps(table: pa.Table, rows: list[int]) -> pa.Table:
-    """The table with an empty row at each of these places."""
+    """Insert empty rows at these places."""
     places = np.insert(
         np.arange(table.num_rows), [row - before for before, row in enumerate(rows)], np.full(len(rows), -1)
     )
@@ -169,7 +168,7 @@ def _ndjson(path: Path) -> tuple[pa.Table, list[int]]:
 
 
 def _careful_rows(data: bytes, bad: list[int]) -> Iterator[_TraceRow]:
-    """Row by row; a line that is no row becomes an empty one, its index appended to `bad`."""
+    """Decode row by row; an invalid line becomes an empty row, with its index in `bad`."""
     decoder = msgspec.json.Decoder(_TraceRow)
     lines = (line for line in data.split(b"\n") if line.strip())
     for index, line in enumerate(lines):
@@ -190,9 +189,9 @@ def _known_columns(table: pa.Table) -> pa.Table:
 def _trace(source: str, table: pa.Table, bad_rows: list[int], kind: Kind | None) -> Trace:
     for name in REQUIRED_COLUMNS:
         if name not in table.column_names:
-            raise TraceError(source, f"column {name}", f"is missing; there are {table.column_names}")
+            raise TraceError(source, f"column {name}", f"is missing; the file has {table.column_names}")
     if "kind" not in table.column_names and kind is None:
-        raise TraceError(source, "column kind", "is missing; say the kind of all rows with --kind")
+        raise TraceError(source, "column kind", "is missing; set the kind of all rows with --kind")
     n = table.num_rows
     problem = np.zeros(n, np.uint8)
     numbers = {name: _numbers(table[name]) for name in NUMBER_COLUMNS if name in table.column_names}
@@ -223,7 +222,7 @@ def _trace(source: str, table: pa.Table, bad_rows: list[int], kind: Kind | None)
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[F8, NDArray[np.bool_]]:
-    """The column as float64, NaN where there is no number, and where there is something else."""
+    """The column as float64, NaN for empty values, and the rows with something else."""
     if pa.types.is_timestamp(column.type):
         column = pc.divide(pc.cast(pc.cast(column, pa.timestamp("us", column.type.tz)), pa.int64()), 1e6)
     if not _is_text(column.type):
@@ -244,7 +243,7 @@ def _numbers(column: pa.ChunkedArray) -> tuple[F8, NDArray[np.bool_]]:
 
 
 def _number(text: bytes | None) -> float | None:
-    """The number, NaN for nothing, None for what is no number."""
+    """The number, NaN for an empty value, None for anything else."""
     if text is None or not text.strip():
         return float("nan")
     try:
@@ -258,7 +257,7 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 def _distinct_words(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
-    """The different words of a column in order of appearance, and each row's index; empty is ""."""
+    """The distinct words of a column in order of appearance, and each row's index; empty is ""."""
     if not _is_text(column.type):
         column = pc.cast(column, pa.string())
     coded = pc.dictionary_encode(pc.fill_null(pc.cast(column, pa.binary()), b"")).combine_chunks()
