@@ -1,4 +1,4 @@
-"""The decoders of foreign formats: what is translated, ignored and rejected, and that nothing raises."""
+"""The decoders of other formats: translated, ignored and rejected messages, and no exceptions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TRANSITION = (
 
 
 def only(outcomes: list[Outcome]) -> Outcome:
-    """The one outcome there is."""
+    """The only outcome of a message."""
     assert len(outcomes) == 1
     return outcomes[0]
 
@@ -116,12 +116,12 @@ def test_transitions_come_on_the_event_topic_too() -> None:
     ],
 )
 def test_owntracks_types_without_a_position_are_ignored(type_: str) -> None:
-    """Every other type of the booklet is ignored under its own name, even if it has a position."""
+    """Every other type of the booklet is ignored with its name as reason, even if it has a position."""
     payload = json.dumps({"_type": type_, "lat": 1, "lon": 2, "tst": 3}).encode()
     assert only(owntracks.decode("owntracks/jane/phone", payload, NAMES)) == IgnoredMessage(type_)
 
 
-def test_other_owntracks_messages_are_ignored_politely() -> None:
+def test_other_owntracks_messages_are_ignored() -> None:
     """Unknown types, other subtopics and transitions of beacons are ignored, not rejected."""
     unknown = only(owntracks.decode("owntracks/a/b", b'{"_type":"x\\ny"}', NAMES))
     assert unknown == IgnoredMessage("unknown_type")
@@ -157,14 +157,14 @@ def test_other_owntracks_messages_are_ignored_politely() -> None:
     ],
 )
 def test_bad_owntracks_messages_are_rejected_with_a_reason(topic: str, payload: bytes, reason: str) -> None:
-    """Whatever can't be an OwnTracks message is rejected, each time with the reason."""
+    """Each invalid OwnTracks message is rejected with a reason."""
     outcome = only(owntracks.decode(topic, payload, NAMES))
     assert isinstance(outcome, RejectedMessage)
     assert outcome.reason == reason
 
 
 def test_an_array_gives_one_outcome_for_each_object() -> None:
-    """An array of messages is translated object by object; a broken one spoils no other."""
+    """An array of messages is translated object by object; an invalid one affects no other."""
     payload = b"[" + ANDROID + b',1,{"_type":"card"},' + IOS + b"]"
     kinds = [type(outcome) for outcome in owntracks.decode("owntracks/a/b", payload, NAMES)]
     assert kinds == [CanonicalMessage, RejectedMessage, IgnoredMessage, CanonicalMessage]
@@ -185,7 +185,7 @@ def test_an_array_gives_one_outcome_for_each_object() -> None:
     ],
 )
 def test_owntracks_kind(device: str, kind: str) -> None:
-    """A device drives when it is configured, or named car with a digit, `_` or `-` behind."""
+    """A device is a vehicle if it is configured, or named car, followed by a digit, `_` or `-`."""
     assert owntracks.kind_of("jane", device, frozenset({"van", "jane/tablet", "joe/phone"})) == kind
 
 
@@ -196,7 +196,7 @@ texts = st.text(max_size=70)
 
 @given(texts, texts)
 def test_a_derived_handle_stands_for_one_name(name: str, other: str) -> None:
-    """Two names have two handles, the same name always the same, in each format and deployment another."""
+    """Each name has its own constant handle, which differs between formats and deployments."""
     first, second = NAMES.iotp(name, "person"), NAMES.iotp(other, "person")
     assert HANDLE.fullmatch(first[1])
     assert (first == second) == (name == other)
@@ -219,7 +219,7 @@ def registered() -> tuple[AliasResolver, Device]:
 
 
 def test_aliases_and_handles_mean_the_registered_device() -> None:
-    """A handle as OwnTracks user, and every alias, lead to the device; its kind is the registry's."""
+    """A handle as OwnTracks user, and every alias, resolve to the device with the kind of the registry."""
     names, car = registered()
     for outcome in (
         only(owntracks.decode(f"owntracks/{car.id}/whatever", SHORT, names)),
@@ -231,16 +231,16 @@ def test_aliases_and_handles_mean_the_registered_device() -> None:
 
 
 @pytest.mark.parametrize("topic", ["owntracks/jane/tablet", "owntracks/aaaaaaaaaaaaaaaaaaaa/phone"])
-def test_other_names_mean_no_registered_device(topic: str) -> None:
-    """Neither another device of the same user nor a handle that isn't registered is somebody's."""
+def test_other_names_are_not_registered_devices(topic: str) -> None:
+    """Another device of the same user, and an unregistered handle, resolve to no registered device."""
     names, car = registered()
     outcome = only(owntracks.decode(topic, SHORT, names))
     assert isinstance(outcome, CanonicalMessage)
     assert outcome.device not in (car.id, "aaaaaaaaaaaaaaaaaaaa")
 
 
-def test_a_gateway_can_not_name_a_handle() -> None:
-    """The id in an iotp payload is a name: a registered handle there is not that device."""
+def test_a_gateway_cannot_use_a_handle() -> None:
+    """The id in an iotp payload is a name: a handle there does not resolve to that device."""
     names, car = registered()
     outcome = only(iotp.decode("car-iotp", b'{"id":"%b","lat":1,"lon":2}' % car.id.encode(), 5.0, names))
     assert isinstance(outcome, CanonicalMessage)
@@ -248,8 +248,8 @@ def test_a_gateway_can_not_name_a_handle() -> None:
 
 
 @pytest.mark.parametrize("status", ["paused", "disabled", "erasing"])
-def test_nothing_is_translated_for_who_is_not_active(status: DeviceStatus) -> None:
-    """Through a gateway, too, a device that is paused, disabled or being erased says nothing."""
+def test_inactive_devices_are_ignored(status: DeviceStatus) -> None:
+    """Messages of a paused, disabled or erased device are ignored, also through a gateway."""
     names, car = registered()
     car.status = status
     assert only(owntracks.decode("owntracks/jane/phone", SHORT, names)) == IgnoredMessage(status)
@@ -292,7 +292,7 @@ def b64(value: object) -> str:
     ],
 )
 def test_iotp_in_every_wrapping_becomes_the_same_fix(payload: str) -> None:
-    """Plain, Base64 and wrapped objects with any of the known key names are one and the same fix."""
+    """Plain, Base64 and wrapped objects with any of the known keys give the same fix."""
     outcome = only(iotp.decode("car-iotp", payload.encode(), 5.0, NAMES))
     assert isinstance(outcome, CanonicalMessage)
     assert (outcome.kind, outcome.device) == NAMES.iotp("car-7", "vehicle")
@@ -301,7 +301,7 @@ def test_iotp_in_every_wrapping_becomes_the_same_fix(payload: str) -> None:
 
 
 def test_iotp_without_a_time_has_the_brokers() -> None:
-    """A message without a time happened when the broker received it; its topic tells the kind."""
+    """A message without a time has the broker's receive time, and the kind of its topic."""
     outcome = only(iotp.decode("mobile-iotp", b'{"id":12,"lat":1,"lon":2,"t":null}', 1700000000.5, NAMES))
     assert isinstance(outcome, CanonicalMessage)
     assert (outcome.kind, outcome.device) == NAMES.iotp("12", "person")
@@ -332,7 +332,7 @@ def test_iotp_without_a_time_has_the_brokers() -> None:
     ],
 )
 def test_bad_iotp_messages_are_rejected_with_a_reason(payload: bytes, reason: str) -> None:
-    """Whatever can't be a position is rejected, each time with the reason."""
+    """Each message without a valid position is rejected with a reason."""
     assert only(iotp.decode("car-iotp", payload, 0.0, NAMES)) == RejectedMessage(reason)
 
 
@@ -378,7 +378,7 @@ payloads = st.one_of(
 
 @given(st.text(max_size=40), st.text(max_size=40), payloads)
 def test_no_input_makes_a_decoder_raise(user: str, device: str, payload: bytes) -> None:
-    """Any payload under any name is translated, ignored or rejected; what is translated can be read."""
+    """Any payload under any name is translated, ignored or rejected, and translations are valid fixes."""
     outcomes = [
         *owntracks.decode(f"owntracks/{user}/{device}", payload, NAMES),
         *iotp.decode("car-iotp", payload, 1.0, NAMES),
@@ -399,7 +399,7 @@ def test_no_input_makes_a_decoder_raise(user: str, device: str, payload: bytes) 
     st.none() | st.floats(0, 1000),
 )
 def test_a_fix_survives_encoding(t_s: float, lat: float, lon: float, acc: float | None) -> None:
-    """`encode_fix` loses no digit: `t`, where present, else `tst`, is the time that was given."""
+    """`encode_fix` loses no digit: `t` if present, else `tst`, is the given time."""
     fix = FIX.decode(encode_fix(t_s, lat, lon, acc=acc))
     assert (fix.tst if fix.t is None else fix.t, fix.lat, fix.lon, fix.acc) == (t_s, lat, lon, acc)
     assert math.floor(t_s) == fix.tst

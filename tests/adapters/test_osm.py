@@ -1,4 +1,4 @@
-"""Sites from OpenStreetMap: what is taken, under which names, and what is left out."""
+"""Import of sites from OpenStreetMap: zones, their names, and omitted areas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ring = list[tuple[float, float]]
 
 
 class Map:
-    """A small map to be written as OSM XML or as an Overpass answer."""
+    """A small map, to write as OSM XML or as an Overpass response."""
 
     def __init__(self) -> None:
         """Start with an empty map."""
@@ -32,7 +32,7 @@ class Map:
         self.relations: dict[int, tuple[list[tuple[int, str]], Tags]] = {}
 
     def way(self, number: int, ring: Ring, **tags: str) -> None:
-        """Add a way through new nodes, closed where the last position is the first."""
+        """Add a way through new nodes, closed if the last position is the first."""
         refs: list[int] = []
         for place in ring:
             known = [ref for ref in refs if self.nodes[ref - 1] == place]
@@ -61,7 +61,7 @@ class Map:
         return f'<osm version="0.6">{"".join(lines)}</osm>'
 
     def overpass(self, *, geometry: bool) -> dict[str, Any]:
-        """The map as an answer of the Overpass API: to `out geom;`, or with the nodes in it."""
+        """The map as a response of the Overpass API: to `out geom;`, or with nodes."""
         elements: list[dict[str, Any]] = []
         for number, (refs, tags) in self.ways.items():
             way: dict[str, Any] = {"type": "way", "id": number, "nodes": refs, "tags": tags}
@@ -113,7 +113,7 @@ def campus() -> Map:
 
 
 def write(drawn: Map, folder: Path, form: str) -> Path:
-    """The map as a file of the form `.osm`, `.osm.gz`, `.osm.pbf`, `geom.json` or `nodes.json`."""
+    """Write the map as `.osm`, `.osm.gz`, `.osm.pbf`, `geom.json` or `nodes.json`."""
     path = folder / f"campus{form}"
     if form.endswith(".json"):
         path.write_text(json.dumps(drawn.overpass(geometry=form == "geom.json")), encoding="utf-8")
@@ -134,8 +134,8 @@ def properties(geojson: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {f["properties"]["osm"]: f["properties"] for f in geojson["features"]}
 
 
-def test_what_becomes_a_zone(tmp_path: Path) -> None:
-    """Buildings and car parks that lie mostly inside are kept with their names and ids of their own."""
+def test_zones(tmp_path: Path) -> None:
+    """Buildings and car parks that are mostly inside become zones with their names and unique ids."""
     found = site_from_osm(write(campus(), tmp_path, ".osm"))
     ids = {ref: p["id"] for ref, p in properties(found.geojson).items()}
     assert ids == {
@@ -158,8 +158,8 @@ def test_what_becomes_a_zone(tmp_path: Path) -> None:
     assert found.geojson["attribution"] == ATTRIBUTION
 
 
-def test_outlines(tmp_path: Path) -> None:
-    """Holes are kept, a crossing outline is repaired, and the result is a site without any mending."""
+def test_polygons(tmp_path: Path) -> None:
+    """Holes are kept, a self-crossing polygon is repaired, and the result is a valid site."""
     found = site_from_osm(write(campus(), tmp_path, ".osm"))
     site = parse_site(found.geojson, "campus")
     zones = {zone.id: zone.geometry for zone in site.zones}
@@ -169,24 +169,24 @@ def test_outlines(tmp_path: Path) -> None:
     assert site.geojson == found.geojson
 
 
-def test_left_out_areas_are_reported(tmp_path: Path) -> None:
-    """What isn't taken is listed with the reason, unless it lies elsewhere."""
+def test_omitted_areas_are_reported(tmp_path: Path) -> None:
+    """Omitted areas are listed with the reason, except for those far away."""
     found = site_from_osm(write(campus(), tmp_path, "geom.json"))
     assert found.left_out == [
         'way/6 "Mostly outside": only 40% of it is inside the boundary',
-        'way/12 "Half": it is not a closed outline',
+        'way/12 "Half": it is not a closed way',
     ]
 
 
 @pytest.mark.parametrize("form", [".osm.gz", ".osm.pbf", "geom.json", "nodes.json"])
 def test_every_format_gives_the_same_site(tmp_path: Path, form: str) -> None:
-    """XML, compressed XML, PBF and both kinds of Overpass answers of one map give one site."""
+    """XML, compressed XML, PBF and both kinds of Overpass responses give the same site."""
     plain = site_from_osm(write(campus(), tmp_path, ".osm"))
     assert site_from_osm(write(campus(), tmp_path, form)).geojson == plain.geojson
 
 
 def test_boundary_by_name_and_by_number(tmp_path: Path) -> None:
-    """The boundary may be any area, named in any case or by number, and the id is the caller's."""
+    """The boundary may be any area, by name in any case or by number, and the id can be set."""
     drawn = campus()
     drawn.way(20, square(0, 0, 2.5), landuse="grass", name="Lawn")
     path = write(drawn, tmp_path, ".osm")
@@ -205,7 +205,7 @@ def test_the_largest_university_is_the_boundary(tmp_path: Path) -> None:
 
 
 def test_boundary_of_several_ways(tmp_path: Path) -> None:
-    """A boundary relation may be put together from open ways, with wrong or missing roles."""
+    """A boundary relation may consist of open ways, with wrong or missing roles."""
     drawn = Map()
     ring = square(0, 0, 10)
     drawn.way(1, ring[:3])
@@ -216,17 +216,17 @@ def test_boundary_of_several_ways(tmp_path: Path) -> None:
         assert site.zones[0].geometry.equals(shapely.box(8, 50, 8.01, 50.01))
 
 
-def test_old_style_multipolygon_is_taken_once(tmp_path: Path) -> None:
+def test_old_style_multipolygon_is_one_zone(tmp_path: Path) -> None:
     """A building tagged on the relation and on its outer way gives one zone."""
     drawn = campus()
     drawn.ways[10][1]["building"] = "yes"
     found = site_from_osm(write(drawn, tmp_path, ".osm"))
     assert "way/10" not in properties(found.geojson)
-    assert "way/10: it is the outline of a relation that is taken already" in found.left_out
+    assert "way/10: it is part of a relation that is a zone already" in found.left_out
 
 
 def test_incomplete_relations(tmp_path: Path) -> None:
-    """A relation without an outer way is left out, one without an inner way is kept, and both are said."""
+    """A relation without an outer way is omitted, one without an inner way is kept, and both are reported."""
     drawn = campus()
     drawn.relation(2, [(10, "outer"), (999, "outer")], building="yes", name="Open")
     drawn.relation(3, [(10, "outer"), (999, "inner")], building="yes", name="Full")
@@ -235,7 +235,7 @@ def test_incomplete_relations(tmp_path: Path) -> None:
         assert "relation/3" in properties(found.geojson)
         assert "relation/2" not in properties(found.geojson)
         assert 'relation/2 "Open": parts of it are not in the file' in found.left_out
-        assert 'relation/3 "Full": ways around holes in it that are not in the file: 1' in found.left_out
+        assert 'relation/3 "Full": missing ways around holes: 1' in found.left_out
 
 
 @pytest.mark.parametrize(
@@ -243,14 +243,14 @@ def test_incomplete_relations(tmp_path: Path) -> None:
     [
         (
             None,
-            "the boundary: no area is tagged amenity=university or amenity=college. Name the area with --boundary",
+            "the boundary: no area has the tag amenity=university or amenity=college. Choose an area with --boundary",
         ),
         ("Nowhere", 'the boundary "Nowhere": no closed way or multipolygon relation has this name or number'),
         ("Half", 'the boundary "Half": way/12 "Half" is not complete in this file, or has no area'),
     ],
 )
 def test_no_boundary(tmp_path: Path, boundary: str | None, text: str) -> None:
-    """Without a usable boundary the error says which one was looked for, and what to do."""
+    """Without a valid boundary the error has the requested one and a remedy."""
     drawn = campus()
     drawn.ways[1][1].clear()
     with pytest.raises(SiteError) as raised:
@@ -261,20 +261,20 @@ def test_no_boundary(tmp_path: Path, boundary: str | None, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("a.json", b"{}", "is JSON, but not an answer of the Overpass API: it has no list of elements"),
+        ("a.json", b"{}", "is JSON, but not a response of the Overpass API: it has no list of elements"),
         (
             "a.json",
             b'{"elements": [{"type": "node"}]}',
-            "has an element that is not as the Overpass API writes it",
+            "has an element that the Overpass API does not write",
         ),
         ("a.json", b"<osm/>", "is not JSON"),
-        ("a.osm", b"not XML", "can't be read"),
-        ("a.osm.pbf", b"not PBF", "can't be read"),
-        ("a.txt", b"text", "can't be read"),
+        ("a.osm", b"not XML", "cannot be read"),
+        ("a.osm.pbf", b"not PBF", "cannot be read"),
+        ("a.txt", b"text", "cannot be read"),
     ],
 )
-def test_files_that_are_no_map(tmp_path: Path, name: str, content: bytes, text: str) -> None:
-    """Broken files and other formats are refused with the formats that can be read."""
+def test_invalid_files(tmp_path: Path, name: str, content: bytes, text: str) -> None:
+    """Broken files and other formats are rejected with the supported formats."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(SiteError) as raised:
@@ -283,13 +283,13 @@ def test_files_that_are_no_map(tmp_path: Path, name: str, content: bytes, text: 
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A missing file is said to be missing."""
-    with pytest.raises(SiteError, match=r"nope.osm: the file: does not exist. Give OpenStreetMap data as"):
+    """A missing file is reported as missing."""
+    with pytest.raises(SiteError, match=r"nope.osm: the file: does not exist. Use OpenStreetMap data as"):
         site_from_osm(tmp_path / "nope.osm")
 
 
-def test_a_bad_id_is_refused(tmp_path: Path) -> None:
-    """An id that is none is the same error as in a site file."""
+def test_an_invalid_id_is_rejected(tmp_path: Path) -> None:
+    """An invalid id is the same error as in a site file."""
     with pytest.raises(SiteError, match="has the id 'a b', which is no id"):
         site_from_osm(write(campus(), tmp_path, ".osm"), site_id="a b")
 
@@ -299,12 +299,12 @@ def test_a_bad_id_is_refused(tmp_path: Path) -> None:
     [("Músaem & Café", "musaem-cafe"), ("St. John's", "st-johns"), ("図書館", ""), ("x" * 90, "x" * 48)],
 )
 def test_slug(name: str, wanted: str) -> None:
-    """Ids are made of what is left of a name in plain letters and digits."""
+    """Ids consist of the plain letters and digits of a name."""
     assert slug(name) == wanted
 
 
 def test_real_campus() -> None:
-    """The raw data of Rockville give the same zones as the site that was made of them independently."""
+    """The raw data of Rockville give the same zones as an independently created site."""
     found = site_from_osm(shared("data", "osm", "mc_rockville.osm.gz"))
     ours = {f["properties"]["osm"]: f for f in found.geojson["features"]}
     known = load_site(shared("data", "sites", "mc_rockville.geojson")).geojson["features"]

@@ -1,4 +1,4 @@
-"""The adapters' loop on a real broker: foreign MQTT messages arrive as canonical fixes in the log."""
+"""The translator with a real broker: foreign MQTT messages arrive as canonical fixes in the log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LOCATION = b'{"_type":"location","lat":52.67,"lon":-8.57,"tst":1700000000,"acc":
 
 @asynccontextmanager
 async def adapters(broker: Broker) -> AsyncIterator[None]:
-    """The role's loop beside the test; stopped at the end."""
+    """Run the translator during the test."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         secret = broker.config.password
@@ -53,7 +53,7 @@ async def adapters(broker: Broker) -> AsyncIterator[None]:
 
 
 async def mosquitto(broker: Broker, topic: str, message: bytes, *options: str) -> None:
-    """Send one message with mosquitto_pub; again while the broker isn't there."""
+    """Send one message with mosquitto_pub; repeat it while the broker is down."""
     command = (
         "mosquitto_pub",
         "-h",
@@ -75,7 +75,7 @@ async def mosquitto(broker: Broker, topic: str, message: bytes, *options: str) -
 
 
 async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
-    """The first messages of the log, over all partitions: subject without partition, and payload."""
+    """The first messages of the log in all partitions: subject without partition, and payload."""
     found: list[tuple[str, bytes]] = []
 
     async def read(partition: int) -> None:
@@ -94,7 +94,7 @@ async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
 
 
 def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
-    """OwnTracks and iotp messages sent by mosquitto_pub are canonical fixes in the log, bad ones aren't."""
+    """OwnTracks and iotp messages from mosquitto_pub become canonical fixes in the log, invalid ones do not."""
 
     async def scenario() -> None:
         async with open_broker(tmp_path) as broker, adapters(broker):
@@ -128,8 +128,8 @@ def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_names_are_not_on_the_disk_any_more(tmp_path: Path) -> None:
-    """What has been translated, of any quality of service, retained or rubbish, is overwritten; fixes stay."""
+def test_names_are_removed_from_the_disk(tmp_path: Path) -> None:
+    """Translated messages of any QoS, retained or invalid, are overwritten; fixes stay."""
     needles = (b"Zaphod", b"Trillian", b"tid-Ford", b"Slartibartfast")
 
     async def scenario() -> None:
@@ -161,13 +161,13 @@ def test_names_are_not_on_the_disk_any_more(tmp_path: Path) -> None:
 
 
 def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:
-    """Which of these are in any file; not the server's own log, which names clients."""
+    """Those of the byte strings that any file contains, except for the server's own log, which has client ids."""
     files = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "broker.log"]
     return {needle for needle in needles if any(needle in data for data in files)}
 
 
 def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
-    """Once a second the loop reports how many were translated, ignored and rejected, with reasons."""
+    """Every second the translator reports the numbers of translated, ignored and rejected messages, with reasons."""
 
     async def scenario() -> dict[str, Any]:
         async with open_broker(tmp_path) as broker, adapters(broker):
@@ -194,7 +194,7 @@ def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
 
 
 def test_messages_received_during_an_outage_are_translated_later(tmp_path: Path) -> None:
-    """Messages that arrive before the start, and after an end, are translated once, in order."""
+    """Messages that arrive before the start, and after a stop, are translated once, in order."""
 
     async def scenario() -> None:
         async with (
@@ -216,7 +216,7 @@ def test_messages_received_during_an_outage_are_translated_later(tmp_path: Path)
 
 
 def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
-    """A killed and restarted broker is found again, and what is sent then is translated."""
+    """The translator reconnects to a killed and restarted broker, and translates later messages."""
 
     async def scenario() -> list[tuple[str, bytes]]:
         async with open_broker(tmp_path) as broker, adapters(broker):
@@ -253,6 +253,6 @@ def test_a_missing_stream_is_reported(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_characters="/+#\0 ")), min_size=1, max_size=4))
 def test_topics_come_back_from_subjects(levels: list[str]) -> None:
-    """The broker's writing of a topic as a subject is undone, dots and empty levels included."""
+    """A subject is converted back to its topic, including dots and empty levels."""
     subject = ".".join(level.replace(".", "//") or "/" for level in levels)
     assert translator.topic_of(subject) == "/".join(levels)

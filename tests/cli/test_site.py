@@ -65,7 +65,7 @@ def test_check_a_missing_file(tmp_path: Path) -> None:
     """A missing file ends with 2 and says what to do."""
     result = run("check", tmp_path / "nope")
     assert result.exit_code == 2
-    assert "nope: the file: does not exist. Give the path of a site file" in result.stderr
+    assert "nope: the file: does not exist. Use the path of a site file" in result.stderr
 
 
 def test_import_to_a_file(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_import_to_a_file(tmp_path: Path) -> None:
         'Boundary: Small [b] (way/1), id "s"',
         "Kept: buildings 1, car parks 0",
         "Left out:",
-        "  way/3: it is not a closed outline",
+        "  way/3: it is not a closed way",
         "  way/4: parts of it are not in the file",
     ]
     assert run("check", out).exit_code == 0
@@ -116,7 +116,7 @@ def test_import_real_data(tmp_path: Path) -> None:
     out = tmp_path / "mc.geojson"
     result = run("import", shared("data", "osm", "mc_rockville.osm.gz"), "-o", out)
     assert "Kept: buildings 24, car parks 11" in result.stderr
-    assert "relation/20068407: ways around holes in it that are not in the file: 5" in result.stderr
+    assert "relation/20068407: missing ways around holes: 5" in result.stderr
     assert run("check", out).exit_code == 0
 
 

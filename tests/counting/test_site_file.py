@@ -355,9 +355,9 @@ def test_files_that_are_no_site(tmp_path: Path, content: bytes, text: str) -> No
 
 def test_missing_file(tmp_path: Path) -> None:
     """A missing file or a folder is said to be one."""
-    with pytest.raises(SiteError, match=r"does not exist. Give the path of a site file"):
+    with pytest.raises(SiteError, match=r"does not exist. Use the path of a site file"):
         load_site(tmp_path / "nope.geojson")
-    with pytest.raises(SiteError, match="can't be read: Is a directory"):
+    with pytest.raises(SiteError, match="cannot be read: Is a directory"):
         load_site(tmp_path)
 
 
@@ -396,7 +396,7 @@ def test_ul_buildings_lie_where_they_are() -> None:
 def test_bundled_site() -> None:
     """The ready site is found by its name, and an unknown name is answered with those that there are."""
     assert load_site(bundled_site("ul")).id == "ul"
-    with pytest.raises(SiteError, match=r"x: the site: does not come with headcount. Those that do: ul"):
+    with pytest.raises(SiteError, match=r"x: the site: does not come with headcount. Available: ul"):
         bundled_site("x")
 
 

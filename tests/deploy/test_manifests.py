@@ -1,4 +1,4 @@
-"""What is in deploy/ fits Kubernetes' and Compose's schemas, and the program that it runs."""
+"""The manifests in deploy/ match the schemas of Kubernetes and Compose, and headcount itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def objects(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def workloads() -> list[dict[str, Any]]:
-    """Everything that has pods."""
+    """All objects with pods."""
     return [one for one in objects(BASE) if one["kind"] in {"Deployment", "StatefulSet"}]
 
 
@@ -45,15 +45,15 @@ def containers() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("folder", [BASE, HPA])
 def test_manifests_fit_the_schema(folder: Path) -> None:
-    """Every object is as Kubernetes' schema has it, and has no field that the schema doesn't know."""
+    """Every object matches Kubernetes' schema, without unknown fields."""
     found = list(objects(folder))
     assert found
     for one in found:
         kubernetes_validate.validate(one, "1.30", strict=True)
 
 
-def test_scaled_objects_are_whole() -> None:
-    """KEDA's objects name a workload that is there, sensible limits, and queries with thresholds."""
+def test_scaled_objects_are_complete() -> None:
+    """KEDA's objects have an existing workload, sensible limits, and queries with thresholds."""
     names = {one["metadata"]["name"] for one in workloads()}
     for one in objects(KEDA):
         assert (one["apiVersion"], one["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
@@ -72,7 +72,7 @@ def test_scaled_objects_are_whole() -> None:
 
 @pytest.mark.parametrize("folder", [BASE, HPA, KEDA])
 def test_kustomizations_name_every_file(folder: Path) -> None:
-    """A kustomization has all files of its folder, and none that isn't there."""
+    """A kustomization lists exactly the files of its folder."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert kustomization["kind"] == "Kustomization"
     resources = set(kustomization["resources"])
@@ -82,7 +82,7 @@ def test_kustomizations_name_every_file(folder: Path) -> None:
 
 
 def test_rules_of_the_adapter_are_where_it_reads_them() -> None:
-    """Kustomize's `namespace` would move the rules out of theirs, and a suffix would hide them from the chart."""
+    """The adapter's rules keep their namespace and name, which the chart expects."""
     kustomization = yaml.safe_load((HPA / "kustomization.yaml").read_text())
     (rules,) = kustomization["configMapGenerator"]
     assert (rules["name"], rules["namespace"]) == ("headcount-adapter-rules", "monitoring")
@@ -92,7 +92,7 @@ def test_rules_of_the_adapter_are_where_it_reads_them() -> None:
 
 
 def test_pods_are_restricted() -> None:
-    """No pod runs as root, can gain rights, can write where it needn't, or talks to Kubernetes."""
+    """No pod runs as root, can gain privileges, can write more than it needs, or has access to Kubernetes."""
     for workload in workloads():
         pod = workload["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"], workload["metadata"]["name"]
@@ -112,8 +112,8 @@ def test_pods_are_restricted() -> None:
             assert mounted <= given
 
 
-def test_pods_have_time_to_end() -> None:
-    """A broker gets longer to end than it needs to send its devices away, here and in Compose."""
+def test_pods_have_time_to_stop() -> None:
+    """A broker has more time to stop than it needs to disconnect its devices, also in Compose."""
     broker = next(one for one in workloads() if one["metadata"]["name"] == "broker")
     pod = broker["spec"]["template"]["spec"]
     drain_s = float(environment(pod["containers"][0])["HEADCOUNT_DRAIN_S"])
@@ -124,12 +124,12 @@ def test_pods_have_time_to_end() -> None:
 
 
 def environment(container: dict[str, Any]) -> dict[str, Any]:
-    """Its variables that have a value."""
+    """The variables of a container with a value."""
     return {one["name"]: one.get("value") for one in container.get("env", [])}
 
 
 def test_everything_set_is_a_setting() -> None:
-    """Manifests and Compose start roles that there are, and set nothing that headcount doesn't know."""
+    """Manifests and Compose start existing roles and set known settings only."""
     known = {setting.variable for setting in settings_of(Settings).values()}
     base = yaml.safe_load((BASE / "kustomization.yaml").read_text())
     literals = next(one for one in base["configMapGenerator"] if one["name"] == "settings")["literals"]
@@ -149,8 +149,8 @@ def test_everything_set_is_a_setting() -> None:
         assert role in ROLES
 
 
-def test_every_role_may_talk_to_the_core_only_where_it_must() -> None:
-    """Each workload has a policy of its own beside the one that forbids everything."""
+def test_every_workload_has_a_network_policy() -> None:
+    """Each workload has its own policy in addition to the one that denies everything."""
     policies = {one["metadata"]["name"]: one for one in objects(BASE) if one["kind"] == "NetworkPolicy"}
     assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     assert {one["metadata"]["name"] for one in workloads()} <= policies.keys()
@@ -158,7 +158,7 @@ def test_every_role_may_talk_to_the_core_only_where_it_must() -> None:
 
 @pytest.mark.parametrize("profiles", [[], ["elastic", "monitoring"]])
 def test_compose_reads_the_file(profiles: list[str]) -> None:
-    """`docker compose` itself takes the file; all of our containers are without rights."""
+    """`docker compose` accepts the file, and all of our containers are without privileges."""
     program = Path(sysconfig.get_path("scripts")) / "docker-compose"
     options = [word for name in profiles for word in ("--profile", name)]
     answer = subprocess.check_output(
@@ -175,7 +175,7 @@ def test_compose_reads_the_file(profiles: list[str]) -> None:
 
 
 def expressions() -> Iterator[str]:
-    """All that is asked of Prometheus anywhere."""
+    """All Prometheus expressions."""
     dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])
@@ -187,8 +187,8 @@ def expressions() -> Iterator[str]:
         yield rule["metricsQuery"]
 
 
-def test_metrics_that_are_asked_for_exist() -> None:
-    """Dashboard, autoscalers and KEDA ask for nothing that headcount doesn't tell."""
+def test_queried_metrics_exist() -> None:
+    """Dashboard, autoscalers and KEDA query only metrics that headcount exports."""
     asked = {name for text in expressions() for name in re.findall(r"\bheadcount_\w+", text)}
     source = "\n".join(file.read_text() for file in (ROOT / "src" / "headcount").rglob("*.py"))
     known = set(re.findall(r'"(headcount_\w+)"', source))
@@ -197,8 +197,8 @@ def test_metrics_that_are_asked_for_exist() -> None:
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked} <= known
 
 
-def test_autoscalers_ask_for_what_the_adapter_gives() -> None:
-    """Every metric of an autoscaler is a series or the name that a rule gives to one."""
+def test_autoscalers_use_metrics_of_the_adapter() -> None:
+    """Every metric of an autoscaler is a series, or the name that a rule gives to one."""
     rules = yaml.safe_load((HPA / "adapter-rules.yaml").read_text())
     given = set()
     for rule in rules["rules"] + rules["externalRules"]:

@@ -82,7 +82,7 @@ def test_a_request() -> None:
     ],
 )
 def test_no_jwt(data: bytes) -> None:
-    """What can't be read is nobody's question."""
+    """An invalid request is ignored."""
     assert decode_request(data) is None
 
 
@@ -93,7 +93,7 @@ def test_whatever_comes(raw: bytes, encoded: bool) -> None:
 
 
 def test_a_broken_certificate() -> None:
-    """A certificate that can't be read is none."""
+    """An invalid certificate is ignored."""
     nats = REQUEST["nats"] | {"client_tls": {"verified_chains": [["no certificate"]]}}
     found = decode_request(jwt({"nats": nats}))
     assert found is not None

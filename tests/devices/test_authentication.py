@@ -409,7 +409,7 @@ def test_the_cache_is_bounded(hashes: list[str], monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_id_costs_as_much(hashes: list[str]) -> None:
-    """An id that there isn't is hashed for as well: time doesn't tell who is registered."""
+    """An unknown id is hashed, too, so that the response time does not reveal registered ids."""
     authenticator = known(device())
     assert authenticator.authenticate_device(request(user=OTHER), NOW_S) == "unknown"
     assert authenticator.authenticate_device(request(user=OTHER, password="x" * 5000), NOW_S) == "unknown"

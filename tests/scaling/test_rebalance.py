@@ -154,7 +154,7 @@ def test_few_connections_are_left_alone() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_balancer_that_does_not_help_is_given_up(seed: int) -> None:
-    """When disconnected devices come back to the same broker, their number is bounded and the reason says so."""
+    """When disconnected devices come back to the same broker, their number is bounded and the reason explains it."""
     print("seed", seed)
     state, kicked, reasons = RebalanceState(), 0, []
     brokers = {"a": BrokerLoad(1000), "b": BrokerLoad(100)}

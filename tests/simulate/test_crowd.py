@@ -1,4 +1,4 @@
-"""The simulated crowd: deterministic, plausible, honest about its noise, silent off site."""
+"""The simulated crowd: deterministic, plausible, with realistic noise, and without reports off site."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def day_of(crowd: Crowd, start_s: float, end_s: float, step_s: float = 10.0) -> 
 
 
 def errors_m(site: Site, reports: Reports) -> NDArray[np.float64]:
-    """How far each report is from the truth."""
+    """Distance of each report from the true position."""
     x, y = site.project(reports.lat_deg, reports.lon_deg)
     true_x, true_y = site.project(reports.true_lat_deg, reports.true_lon_deg)
     return np.hypot(x - true_x, y - true_y)
@@ -47,7 +47,7 @@ def test_the_same_seed_is_the_same_day() -> None:
 
 
 def test_a_day_has_two_peaks_and_an_empty_night() -> None:
-    """People: nobody at 3:00, a peak before lunch, a dip at lunch, a peak after it, few at 21:00."""
+    """There are no people at 3:00, a peak before lunch, a dip at lunch, a peak after it, and few at 21:00."""
     crowd = Crowd(small_site(), PEOPLE, VEHICLES, 3, 0.0)
     there = {}
     for hour in (3.0, 8.0, 9.5, 11.5, 13.4, 15.0, 18.5, 21.2, 23.5):
@@ -60,8 +60,8 @@ def test_a_day_has_two_peaks_and_an_empty_night() -> None:
     assert 0 < there[21.2] < 0.15 * PEOPLE < there[18.5] < there[15.0]
 
 
-def test_a_warm_start_is_alive_at_once() -> None:
-    """Started at 09:30, everybody who is there has reported within a minute, parked cars too."""
+def test_a_crowd_starts_with_reports() -> None:
+    """In a crowd that starts at 09:30, all devices on site report within a minute, parked cars too."""
     crowd = Crowd(small_site(), PEOPLE, VEHICLES, 5)
     there = crowd.on_site()
     assert there[:PEOPLE].sum() > 0.3 * PEOPLE
@@ -72,7 +72,7 @@ def test_a_warm_start_is_alive_at_once() -> None:
 
 
 def test_speeds_are_plausible() -> None:
-    """True speeds: people walk at 1.2 to 1.5 m/s or ride in a car; cars drive at 5 to 10 m/s."""
+    """By true positions, people walk at 1.2 to 1.5 m/s or ride in a car, and cars drive at 5 to 10 m/s."""
     site = small_site()
     crowd = Crowd(site, PEOPLE, VEHICLES, 7, 7.5 * 3600)
     everybody = np.arange(PEOPLE + VEHICLES)
@@ -94,8 +94,8 @@ def test_speeds_are_plausible() -> None:
     assert len(walking) > 500
 
 
-def test_noise_is_honest() -> None:
-    """About 68 % of the fixes lie within their own acc, which is 3 m at least, and larger indoors."""
+def test_noise_matches_the_accuracy() -> None:
+    """About 68 % of the fixes are within their own acc, which is at least 3 m, and larger indoors."""
     site = small_site()
     crowd = Crowd(site, PEOPLE, VEHICLES, 9)
     reports = [r for r in day_of(crowd, 34_300, 45_000, 20.0) if len(r)]
@@ -110,7 +110,7 @@ def test_noise_is_honest() -> None:
 
 
 def test_errors_of_neighbouring_fixes_are_alike() -> None:
-    """A phone's error wanders: half a minute later it is correlated, after ten minutes it is not."""
+    """A phone's error is correlated half a minute later, but not after ten minutes."""
     crowd = Crowd(small_site(), 3000, 0, 11)
     before = crowd._error.copy()
     crowd._error_s[:] = crowd.t_s - 30
@@ -122,8 +122,8 @@ def test_errors_of_neighbouring_fixes_are_alike() -> None:
     assert abs(np.corrcoef(soon[0], crowd._error[0])[0, 1]) < 0.06
 
 
-def test_devices_are_silent_off_site_but_for_one_fix() -> None:
-    """Every fix is on site by its true position, except one for each leaving, clearly outside."""
+def test_devices_off_site_send_one_fix() -> None:
+    """Every fix is on site by its true position, except for one clearly outside after each departure."""
     site = small_site()
     crowd = Crowd(site, PEOPLE, VEHICLES, 13, 6 * 3600)
     boundary = site.zones[0].plane
@@ -142,8 +142,8 @@ def test_devices_are_silent_off_site_but_for_one_fix() -> None:
     assert all(outside_after.values()), "somebody left without saying so"
 
 
-def test_parked_cars_fall_silent_and_never_overfill_a_car_park() -> None:
-    """A parked car sends three fixes, then none until it drives; 40 places hold 40 cars."""
+def test_parked_cars_stop_reporting_and_never_overfill_a_car_park() -> None:
+    """A parked car sends three fixes and then none until it drives; 40 spaces hold 40 cars."""
     crowd = Crowd(small_site(), PEOPLE, VEHICLES, 15, 6 * 3600)
     sent_parked: dict[int, int] = {}
     most = 0
@@ -158,7 +158,7 @@ def test_parked_cars_fall_silent_and_never_overfill_a_car_park() -> None:
 
 
 def test_truth_agrees_with_geometry() -> None:
-    """After every step, each device's newest row names exactly the zones that cover its true position."""
+    """After every step, each device's newest row has exactly the zones that cover its true position."""
     site = small_site()
     crowd = Crowd(site, 150, 60, 17, 8 * 3600)
     truth = GroundTruth(crowd)
@@ -187,31 +187,31 @@ def test_truth_agrees_with_geometry() -> None:
     ],
     ids=["no zones", "one lawn", "a sliver", "half outside"],
 )
-def test_any_site_will_do(site: Site) -> None:
-    """Without buildings, car parks or gates, other places stand in, and the day goes on."""
+def test_any_site_works(site: Site) -> None:
+    """Without buildings, car parks or gates, other places replace them."""
     crowd = Crowd(site, 60, 30, 19, 7 * 3600)
     assert sum(len(r) for r in day_of(crowd, 7 * 3600, 13 * 3600, 60.0)) > 500
     assert crowd.on_site().sum() > 20
 
 
 def test_no_people_yield_nothing() -> None:
-    """A crowd of no people, or of no vehicles, or of neither, steps without reports of them."""
+    """A crowd without people, without vehicles, or without both steps without their reports."""
     for people, vehicles in ((0, 0), (5, 0), (0, 5)):
         crowd = Crowd(small_site(), people, vehicles, 21, 8 * 3600)
         reports = day_of(crowd, 8 * 3600, 12 * 3600, 60.0)
         assert bool(sum(len(r) for r in reports)) == bool(people + vehicles)
 
 
-def test_the_second_day_is_another_day() -> None:
-    """Time may go on over midnight: a new day is drawn, and people come again."""
+def test_the_second_day_is_different() -> None:
+    """After midnight a new day is drawn, and people come again."""
     crowd = Crowd(small_site(), 100, 20, 23, 20 * 3600)
     day_of(crowd, 20 * 3600, 35 * 3600, 60.0)
     assert crowd.on_site().sum() > 30
 
 
 @pytest.mark.skipif(not READY.is_file(), reason="the ready site is not there")
-def test_the_ready_site_is_alive() -> None:
-    """On the University of Limerick's site the crowd spreads over most buildings and car parks."""
+def test_the_bundled_site() -> None:
+    """On the University of Limerick's site the crowd uses most buildings and car parks."""
     site = parse_site(json.loads(READY.read_text()), str(READY))
     crowd = Crowd(site, 1000, 300, 25)
     crowd.step(11 * 3600.0)
@@ -223,7 +223,7 @@ def test_the_ready_site_is_alive() -> None:
 
 
 def test_degrees_and_metres_are_inverse() -> None:
-    """`to_degrees` undoes `Site.project` to a micrometre."""
+    """`to_degrees` inverts `Site.project` to a micrometre."""
     site = small_site()
     x, y = np.array([0.0, 311.5, -200.0]), np.array([0.0, -55.25, 480.0])
     back_x, back_y = site.project(*to_degrees(site, x, y))

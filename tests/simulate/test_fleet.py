@@ -1,4 +1,4 @@
-"""The fleet on a real broker: what devices send arrives, in order, over breaks, with status and will."""
+"""The fleet with a real broker: messages arrive in order across broken connections, with status and last will."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ DEVICES: list[tuple[Kind, str]] = [("person", "p1"), ("person", "p2"), ("vehicle
 
 
 def at(server: Server) -> BrokerAddress:
-    """The MQTT side of a broker of the fixtures."""
+    """The MQTT address of a broker of the fixtures."""
     return BrokerAddress("127.0.0.1", server.config.mqtt_port)
 
 
 async def announce(server: Server, geojson: Any, site_id: str = "s") -> None:
-    """Publish a site as the running system does: retained."""
+    """Publish a retained site like a running system."""
     payload = geojson if isinstance(geojson, bytes) else json.dumps(geojson).encode()
     async with aiomqtt.Client(
         "127.0.0.1", server.config.mqtt_port, username="headcount", password=server.config.password
@@ -54,8 +54,8 @@ async def announce(server: Server, geojson: Any, site_id: str = "s") -> None:
 
 
 @asynccontextmanager
-async def heard(server: Server) -> AsyncIterator[list[tuple[str, bytes]]]:
-    """Everything that arrives in the log: the subject without its partition, and the payload."""
+async def received(server: Server) -> AsyncIterator[list[tuple[str, bytes]]]:
+    """Collect everything that arrives in the log: subject without partition, and payload."""
     client = await internal_client(server, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     messages: list[tuple[str, bytes]] = []
 
@@ -69,20 +69,20 @@ async def heard(server: Server) -> AsyncIterator[list[tuple[str, bytes]]]:
 
 
 async def until(condition: Any) -> None:
-    """Wait until a condition holds; the test's own time limit is the end."""
+    """Wait until a condition holds, within the time limit of the test."""
     while not condition():  # noqa: ASYNC110 - there is nothing to be told by
         await asyncio.sleep(0.02)
 
 
 def nothing(_: RunProgress) -> None:
-    """Nobody looks at the progress."""
+    """Ignore the progress."""
 
 
 def test_messages_arrive_in_order_with_status(tmp_path: Path) -> None:
-    """Each device says online, its fixes in order, offline at the end; nothing is lost at QoS 0 or 1."""
+    """Each device publishes online, its fixes in order, and offline at the end; nothing is lost with QoS 0 or 1."""
 
     async def scenario(qos: int) -> None:
-        async with open_broker(tmp_path / str(qos)) as server, heard(server) as messages:
+        async with open_broker(tmp_path / str(qos)) as server, received(server) as messages:
             async with open_fleet(at(server), "ul", DEVICES, qos=qos) as fleet:
                 for number in range(200):
                     for device in range(3):
@@ -100,10 +100,10 @@ def test_messages_arrive_in_order_with_status(tmp_path: Path) -> None:
 
 
 def test_devices_share_connections_beyond_the_limit(tmp_path: Path) -> None:
-    """With fewer connections than devices, all devices are heard, over that many connections."""
+    """With fewer connections than devices, the fixes of all devices arrive over that number of connections."""
 
     async def scenario() -> None:
-        async with open_broker(tmp_path) as server, heard(server) as messages:
+        async with open_broker(tmp_path) as server, received(server) as messages:
             devices: list[tuple[Kind, str]] = [("person", f"d{i}") for i in range(50)]
             async with open_fleet(at(server), "ul", devices, connections=7) as fleet:
                 for device in range(50):
@@ -119,10 +119,10 @@ def test_devices_share_connections_beyond_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_broken_connection_leaves_its_last_will(tmp_path: Path) -> None:
-    """A client whose connection is cut without goodbye is `offline` by the broker's word."""
+    """The broker publishes `offline` for a client whose connection breaks."""
 
     async def scenario() -> None:
-        async with open_broker(tmp_path) as server, heard(server) as messages:
+        async with open_broker(tmp_path) as server, received(server) as messages:
             link = FleetConnection(at(server), "headcount/ul/person/p1/status", "p1", 0, SendStats())
             link.put("headcount/ul/person/p1/fix", b"x")
             client = at(server).client("p1", aiomqtt.Will("headcount/ul/person/p1/status", b"offline"))
@@ -143,7 +143,7 @@ def test_a_broken_connection_leaves_its_last_will(tmp_path: Path) -> None:
 
 
 def test_nothing_acknowledged_or_buffered_is_lost_when_the_broker_is_killed(tmp_path: Path) -> None:
-    """With QoS 1 and kills in the middle every fix is in the log once or more, in order of first arrival."""
+    """With QoS 1, every fix is in the log at least once and in order although the broker is killed."""
     devices: list[tuple[Kind, str]] = [("person", f"d{i}") for i in range(6)]
 
     async def scenario() -> None:
@@ -168,7 +168,7 @@ def test_nothing_acknowledged_or_buffered_is_lost_when_the_broker_is_killed(tmp_
 
 
 async def in_log(server: Server) -> dict[str, list[int]]:
-    """Device → what its fixes say, in the order of the log."""
+    """The numbers in the fixes of each device, in the order of the log."""
     client = await internal_client(server)
     stored: dict[str, list[int]] = {}
     endpoint = Endpoint((("127.0.0.1", server.config.nats_port),), "headcount", server.config.password)
@@ -190,7 +190,7 @@ async def in_log(server: Server) -> dict[str, list[int]]:
 
 
 def test_a_full_buffer_drops_the_oldest() -> None:
-    """Without a broker the buffer keeps the newest messages and counts the others; the end is soon."""
+    """Without a broker the buffer keeps the newest messages and counts the dropped ones, and the end does not wait."""
 
     async def scenario() -> SendStats:
         with socket.socket() as reserved:
@@ -210,8 +210,8 @@ def test_a_full_buffer_drops_the_oldest() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_the_site_is_asked_of_the_system(tmp_path: Path) -> None:
-    """`find_site` gives the published site and its speed; none, several or a broken one is an error."""
+def test_the_site_of_the_running_system(tmp_path: Path) -> None:
+    """`find_site` returns the published site and its speed; no, several or an invalid site is an error."""
 
     async def scenario() -> None:
         async with open_broker(tmp_path) as server:
@@ -236,11 +236,11 @@ def test_the_site_is_asked_of_the_system(tmp_path: Path) -> None:
             asyncio.run(find_site(BrokerAddress("127.0.0.1", reserved.getsockname()[1])))
 
 
-def test_a_crowd_is_received_as_in_its_truth(tmp_path: Path) -> None:
-    """Every fix of a run is a fix of the log with the clock's time, and its truth lies within its noise."""
+def test_a_crowd_matches_its_ground_truth(tmp_path: Path) -> None:
+    """Every fix of a run is in the log with the clock's time, and near its true position."""
 
     async def scenario() -> tuple[list[tuple[str, bytes]], SendStats]:
-        async with open_broker(tmp_path) as server, heard(server) as messages:
+        async with open_broker(tmp_path) as server, received(server) as messages:
             await announce(server, at_speed(small_site(), 20).geojson)
             run = CrowdRun(at(server), people=150, vehicles=50, duration_s=4.0, truth=tmp_path / "truth.csv")
             sent = await run_crowd(run, asyncio.Event(), nothing)
@@ -268,8 +268,8 @@ def test_a_crowd_is_received_as_in_its_truth(tmp_path: Path) -> None:
     assert zones["library"] > 0
 
 
-def test_another_speed_than_the_systems_is_refused(tmp_path: Path) -> None:
-    """`--speed` must be the system's, the message says how to have both alike."""
+def test_a_different_speed_is_rejected(tmp_path: Path) -> None:
+    """`--speed` must be the system's speed, and the error explains how to set it."""
 
     async def scenario() -> None:
         async with open_broker(tmp_path) as server:
@@ -281,14 +281,14 @@ def test_another_speed_than_the_systems_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
-    """Rows go out in file order with times now + (t - t0) / speed, broken ones are left out."""
+    """Rows are sent in file order with times now + (t - t0) / speed; broken ones are skipped."""
     trace = tmp_path / "x.csv"
     rows = ["1000,a,person,50.001,0.001", "1010,b,vehicle,50.002,0.002", "oops", "1005,a,person,50.003,0.003"]
     rows += ["1020,a,person,50.004,0.004"]
     trace.write_text("t,device,kind,lat,lon\n" + "\n".join(rows) + "\n")
 
     async def scenario() -> list[tuple[str, bytes]]:
-        async with open_broker(tmp_path) as server, heard(server) as messages:
+        async with open_broker(tmp_path) as server, received(server) as messages:
             await announce(server, small_site().geojson)
             end = await run_trace(TraceRun(trace, broker=at(server), speed=20), asyncio.Event(), nothing)
             assert (end.sent.sent, end.rows, end.broken, end.system_speed) == (4, 5, 1, 1.0)
@@ -307,7 +307,7 @@ def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
 
 
 def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
-    """A program that isn't ours gets the fleet's messages; devices may hear only what is theirs."""
+    """Another program receives the fleet's messages; devices receive only their own topics."""
     if shutil.which("mosquitto_sub") is None:
         pytest.skip("mosquitto_sub is not installed")
 
@@ -344,8 +344,8 @@ def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
     }
 
 
-def test_help_shows_the_examples_line_by_line() -> None:
-    """`--help` of both commands has its examples on lines of their own."""
+def test_help_shows_examples_on_lines_of_their_own() -> None:
+    """`--help` of both commands shows each example on its own line."""
     for command, example in ((simulate, "headcount simulate"), (publish, "headcount publish walk.ndjson")):
         text = CliRunner().invoke(command, ["--help"]).output
         assert any(line.strip().startswith(example) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""`headcount replay` prints what the definition of it says, as the oracle works it out from scratch."""
+"""`headcount replay` prints the counts of its definition, as computed by the oracle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Ticks = list[tuple[float, dict[str, dict[str, int]]]]
 
 
 def rows_of(messages: Iterable[Message], with_received: bool) -> list[TraceRow]:
-    """The fixes as rows of a recording, which knows neither infinite numbers nor status messages."""
+    """The fixes as rows of a recording, which has no infinite numbers and no status messages."""
     return [
         TraceRow(
             *(m.t, m.device, m.kind, m.lat, m.lon),
@@ -44,7 +44,7 @@ def rows_of(messages: Iterable[Message], with_received: bool) -> list[TraceRow]:
 
 
 def write(rows: Iterable[TraceRow], path: Path) -> None:
-    """A recording as CSV; what is unknown stays empty."""
+    """Write a recording as CSV; unknown values are empty."""
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(TraceRow._fields)
@@ -53,7 +53,7 @@ def write(rows: Iterable[TraceRow], path: Path) -> None:
 
 
 def by_engine(path: Path, geojson: dict[str, Any], every: float) -> Ticks:
-    """What the engine's replay says of a recording."""
+    """The replay of a recording by the engine."""
     site = parse_site(geojson, "test")
     return [
         (
@@ -70,11 +70,11 @@ def by_engine(path: Path, geojson: dict[str, Any], every: float) -> Ticks:
 @settings(max_examples=15)
 @given(st.integers(0, 2**63 - 1), st.sampled_from((7.0, 60.0, 900.0)), st.booleans())
 def test_random_recordings(seed: int, every: float, with_received: bool) -> None:
-    """Random recordings, in order and out of it: the same ticks and counts as by the definition."""
+    """Random recordings, sorted or not, have the ticks and counts of the definition."""
     rng = Random(seed)
     campus = random_scenario(rng, 6)
     messages = walk(rng, campus, devices=5, length=120)
-    if not with_received:  # then a row that can't be read has no time at which it was received
+    if not with_received:  # then a broken row has no receive time
         messages = [m for m in messages if math.isfinite(m.t + m.lat + m.lon)]
     messages = [m for m in messages if m.received < messages[0].received + 1000 * every]
     for _ in range(rng.choice((0, 5, 100))):  # rows that stand where they don't belong
@@ -91,7 +91,7 @@ def test_random_recordings(seed: int, every: float, with_received: bool) -> None
 
 @pytest.mark.parametrize("name", ["liverpool_bus14.csv"])
 def test_real_buses(name: str) -> None:
-    """Buses in the order of the file: at every tick, all that was received by then counts in that order."""
+    """For buses in the order of the file, every tick counts all rows received by then in that order."""
     path = shared("data", "traces", name)
     messages = read(path)
     geojson = town(messages)
@@ -103,7 +103,7 @@ def test_real_buses(name: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["capmetro_2015-03-08.csv.gz", "capmetro_2017-03-21.csv.gz"])
 def test_real_buses_minute_by_minute(name: str) -> None:
-    """Whole days of buses, minute by minute: the same ticks and counts as by the definition."""
+    """Whole days of buses have the ticks and counts of the definition at every minute."""
     path = shared("data", "traces", name)
     messages = read(path)
     geojson = town(messages)
@@ -114,7 +114,7 @@ def test_real_buses_minute_by_minute(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_whole_campus_minute_by_minute() -> None:
-    """The hour of the whole campus, minute by minute: the same ticks and counts as by the definition."""
+    """An hour of the whole campus has the ticks and counts of the definition at every minute."""
     geojson, messages = campus_rows(keep=1)
     path = shared("data", "traces", "csusb_sumo.csv.gz")
     expected = replay(rows_of(messages, with_received=False), geojson, 60)
@@ -122,7 +122,7 @@ def test_a_whole_campus_minute_by_minute() -> None:
 
 
 def test_the_command_prints_it(tmp_path: Path) -> None:
-    """The command prints a line for each tick and zone: the definition's instants, zones and counts."""
+    """The command prints a line for each tick and zone, with the instants, zones and counts of the definition."""
     path = shared("data", "traces", "liverpool_bus14.csv")
     messages = read(path)
     geojson = town(messages)

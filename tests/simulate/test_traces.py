@@ -1,4 +1,4 @@
-"""Trace files: every format gives the same columns, and broken rows keep their places."""
+"""Trace files: all formats give the same columns, and broken rows keep their places."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def columns_of(trace: Trace) -> list[tuple[float, str, int, float, float, float]
 
 
 def write_all(folder: Path) -> list[Path]:
-    """ROWS in every format that can be read."""
+    """Write ROWS in every supported format."""
     names = ["t", "device", "kind", "lat", "lon", "acc"]
     table = pa.table(
         {name: list(column) for name, column in zip(names, zip(*ROWS, strict=True), strict=True)}
@@ -64,7 +64,7 @@ def write_all(folder: Path) -> list[Path]:
 
 
 def test_every_format_gives_the_same_columns(tmp_path: Path) -> None:
-    """CSV, NDJSON and Parquet, packed or not, give equal columns in the order of the file."""
+    """CSV, NDJSON and Parquet, compressed or not, give equal columns in the order of the file."""
     expected = [(t, d, ["person", "vehicle"].index(k), lat, lon, acc) for t, d, k, lat, lon, acc in ROWS]
     for path in write_all(tmp_path):
         trace = read_trace(path)
@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_columns(tmp_path: Path) -> None:
 
 
 def test_broken_rows_keep_their_places_in_csv(tmp_path: Path) -> None:
-    """Each broken row stays where it was, with t NaN and its problem named; good ones are untouched."""
+    """Each broken row keeps its place with t NaN and its problem; valid rows are not affected."""
     path = write_csv(
         tmp_path / "x.csv",
         [
@@ -100,7 +100,7 @@ def test_broken_rows_keep_their_places_in_csv(tmp_path: Path) -> None:
 
 
 def test_broken_lines_keep_their_places_in_ndjson(tmp_path: Path) -> None:
-    """Lines that are no JSON object, or of wrong types, are problems and spoil no other line."""
+    """Lines that are not JSON objects or have wrong types are problems of their own only."""
     good = '{"t":1,"device":"a","kind":"person","lat":1,"lon":2}'
     path = tmp_path / "x.ndjson"
     path.write_bytes(
@@ -119,15 +119,15 @@ def test_broken_lines_keep_their_places_in_ndjson(tmp_path: Path) -> None:
     assert read_trace(path).problem.tolist() == [0, 5, 5, 5, 5, 1, 0]
 
 
-def test_bytes_that_are_no_text_spoil_only_their_rows(tmp_path: Path) -> None:
-    """Invalid UTF-8 in a CSV is a problem of its own row."""
+def test_invalid_utf_8_breaks_only_its_row(tmp_path: Path) -> None:
+    """Invalid UTF-8 in a CSV file is a problem of its row only."""
     path = tmp_path / "x.csv"
     path.write_bytes(b"t,device,kind,lat,lon\n\xff,a,person,1,2\n1,\xfe,person,1,2\n1,a,person,1,2\n")
     assert read_trace(path).problem.tolist() == [1, 3, 0]
 
 
 def test_received_and_default_kind(tmp_path: Path) -> None:
-    """`received` is read where there is one, and --kind stands in for a missing kind."""
+    """`received` is read if present, and --kind replaces a missing kind."""
     path = write_csv(tmp_path / "x.csv", ["device,lon,lat,t,received", "a,2,1,5,7.25", "a,2,1,6,"])
     trace = read_trace(path, kind="vehicle")
     assert trace.received_s is not None
@@ -148,8 +148,8 @@ def test_received_and_default_kind(tmp_path: Path) -> None:
         ("x.txt", "", "name"),
     ],
 )
-def test_a_file_that_is_no_trace_is_an_error(tmp_path: Path, name: str, content: str, where: str) -> None:
-    """A missing column, another format or an unknown ending is a TraceError that names the place."""
+def test_an_invalid_file_is_an_error(tmp_path: Path, name: str, content: str, where: str) -> None:
+    """A missing column, another format or an unknown ending is a TraceError with the place."""
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(TraceError) as caught:
@@ -158,14 +158,14 @@ def test_a_file_that_is_no_trace_is_an_error(tmp_path: Path, name: str, content:
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """A file that isn't there is a TraceError, not a traceback."""
+    """A missing file is a TraceError."""
     for name in ("x.csv", "x.ndjson", "x.parquet"):
         with pytest.raises(TraceError):
             read_trace(tmp_path / name)
 
 
 def test_a_table_without_rows_is_a_trace(tmp_path: Path) -> None:
-    """A header alone, or an empty NDJSON, is a trace of no fixes."""
+    """A header without rows, or an empty NDJSON file, is a trace without fixes."""
     assert len(read_trace(write_csv(tmp_path / "x.csv", ["t,device,kind,lat,lon"]))) == 0
     (tmp_path / "x.ndjson").write_text("")
     assert len(read_trace(tmp_path / "x.ndjson")) == 0
@@ -182,6 +182,6 @@ def test_a_table_without_rows_is_a_trace(tmp_path: Path) -> None:
     ],
 )
 def test_real_traces_are_read_whole(name: str, rows: int, devices: int) -> None:
-    """Every row of the real recordings is read, none is broken."""
+    """All rows of the real recordings are read, and none is broken."""
     trace = read_trace(SHARED / name)
     assert (len(trace), len(trace.devices), int(trace.problem.sum())) == (rows, devices, 0)

@@ -137,7 +137,7 @@ def _zones(
         else:
             zones.append(place)
             if area.missing_holes:
-                left_out.append(f"{place.title}: {area.missing_holes} ways around holes are not in the file")
+                left_out.append(f"{place.title}: missing ways around holes: {area.missing_holes}")
     return _largest(zones, left_out), left_out
 
 
