@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 
 from api_fixture import PARTITIONS, Api, open_api
 from headcount.messages.fixes import encode_fix
-from headcount.messages.records import Device, Role
+from headcount.messages.records import AccessRole, Device
 from headcount.messages.topics import partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.streams import ensure_streams
@@ -64,7 +64,7 @@ class People:
         subject = f"fix.{partition}.ul.person.{phone.id}"
         await self.api.nats.jetstream().publish(subject, encode_fix(t_s, lat, lon, **fields))
 
-    async def token(self, role: Role) -> dict[str, str]:
+    async def token(self, role: AccessRole) -> dict[str, str]:
         """The header of a new token."""
         _, text = await self.api.services.token_store.add("test", role)
         return {"authorization": f"Bearer {text}"}

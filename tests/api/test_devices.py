@@ -19,7 +19,7 @@ from headcount.api.routes.devices import MAX_IMPORTED
 from headcount.api.schemas import devices, provisioning
 from headcount.devices import credentials
 from headcount.devices.provisioning import qr_svg
-from headcount.messages.records import Role
+from headcount.messages.records import AccessRole
 from headcount.messages.topics import HANDLE
 from person_fixture import People, open_people
 
@@ -58,7 +58,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(folder: Path, role: Role = "operator", **limits: Any) -> AsyncIterator[Desk]:
+async def open_desk(folder: Path, role: AccessRole = "operator", **limits: Any) -> AsyncIterator[Desk]:
     """An API with accounts, and a token for it."""
     async with open_people(folder, **limits) as people:
         desk = Desk(people, await people.token(role))

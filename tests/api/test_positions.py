@@ -16,7 +16,7 @@ import history_batches
 from api_fixture import Api, open_api, site_with
 from headcount.api.schemas.positions import CellFeature, CellsResponse, DeviceStateResponse, FixesResponse
 from headcount.history.queries import SLOT_S
-from headcount.messages.records import Role
+from headcount.messages.records import AccessRole
 from headcount.messages.times import iso
 from headcount.messages.topics import partition_of
 
@@ -25,7 +25,7 @@ REASON = {"headcount-reason": "search for a missing person"}
 CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 5}
 
 
-async def token(api: Api, role: Role, *scopes: str) -> dict[str, str]:
+async def token(api: Api, role: AccessRole, *scopes: str) -> dict[str, str]:
     """The header of a new token."""
     _, text = await api.services.token_store.add("test", role, scopes=scopes)
     return {"authorization": f"Bearer {text}"}
@@ -165,7 +165,7 @@ def test_stored_fixes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_device_is_asked_of_its_worker(tmp_path: Path, role: Role) -> None:
+def test_device_is_asked_of_its_worker(tmp_path: Path, role: AccessRole) -> None:
     """A device's state comes from the worker of its partition, for operators with a reason only."""
 
     async def check() -> None:

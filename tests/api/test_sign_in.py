@@ -17,7 +17,7 @@ from api_fixture import Api, ask, open_api
 from headcount.access.audit_log import AuditLog
 from headcount.access.client_address import parse_networks
 from headcount.api.schemas import access, audit
-from headcount.messages.records import Role
+from headcount.messages.records import AccessRole
 from headcount.messaging.connection import Connection
 
 CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 5}
@@ -32,13 +32,13 @@ NONSENSE = [
 ]
 
 
-async def bearer(api: Api, role: Role, **options: Any) -> dict[str, str]:
+async def bearer(api: Api, role: AccessRole, **options: Any) -> dict[str, str]:
     """The header of a new token."""
     _, text = await api.services.token_store.add("test", role, **options)
     return {"authorization": f"Bearer {text}"}
 
 
-async def logged_in(api: Api, role: Role = "admin", sites: tuple[str, ...] = ()) -> tuple[str, str]:
+async def logged_in(api: Api, role: AccessRole = "admin", sites: tuple[str, ...] = ()) -> tuple[str, str]:
     """The cookie and the CSRF token of a new session."""
     value, session = await api.services.session_store.open("sub-1", "Alice", role, sites)
     return f"headcount={value}", session.csrf

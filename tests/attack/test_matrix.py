@@ -22,7 +22,7 @@ from headcount.access.roles import SCOPES, Caller, caller
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.openapi import routes
 from headcount.devices import permissions
-from headcount.messages.records import ROLES, Device, DeviceStatus
+from headcount.messages.records import ACCESS_ROLES, Device, DeviceStatus
 
 # --- the API ---------------------------------------------------------------------------------------------
 #: The least role that may; "anybody" may without signing in; "device" knows devices' own credentials only.
@@ -93,7 +93,7 @@ def path_of(endpoint: str) -> tuple[str, str]:
 
 def may(role: str, least: str) -> bool:
     """What the table says."""
-    order = ["anybody", *ROLES]
+    order = ["anybody", *ACCESS_ROLES]
     return least != "device" and order.index(role) >= order.index(least)
 
 
@@ -116,7 +116,7 @@ def test_every_role_at_every_endpoint(tmp_path: Path) -> None:
     async def check() -> None:
         async with open_api(tmp_path, **CLOSED) as api:
             callers: list[tuple[str, dict[str, str]]] = [("public", {})]
-            for known in ROLES[1:]:
+            for known in ACCESS_ROLES[1:]:
                 _, text = await api.services.token_store.add("matrix", known)
                 callers.append((known, {"authorization": f"Bearer {text}"}))
             _, text = await api.services.token_store.add("matrix", "admin", sites=["moon"])
@@ -150,7 +150,7 @@ def test_no_endpoints_rule_can_go_unnoticed(tmp_path: Path) -> None:
     """With the rule of any single endpoint taken away, anybody is let through where the table says no."""
 
     async def check() -> None:
-        guarded = [name for name, least in ENDPOINTS.items() if least in ROLES]
+        guarded = [name for name, least in ENDPOINTS.items() if least in ACCESS_ROLES]
         app = app_without_broker(tmp_path, **CLOSED)
         unnoticed = []
         for endpoint in guarded:
@@ -217,7 +217,7 @@ def test_every_scope_of_every_role() -> None:
     from headcount.access.roles import scopes_of  # noqa: PLC0415  # beside its expectation
 
     assert set(LEAST) == set(SCOPES)
-    for role, scope in product(ROLES, SCOPES):
+    for role, scope in product(ACCESS_ROLES, SCOPES):
         assert (scope in scopes_of(role)) == may(role, LEAST[scope]), (role, scope)
 
 
@@ -322,7 +322,7 @@ for _table in (PUBLISH, SUBSCRIBE):
 
 def rights_of(client: str) -> permissions.Permissions:
     """What the product gives a kind of client."""
-    if client in ROLES:
+    if client in ACCESS_ROLES:
         return permissions.program_permissions(client, ("ul",))
     status: DeviceStatus = "paused" if client == "paused" else "active"
     device = Device(id=OWN, site="ul", kind="person", status=status, gateway=client == "gateway")

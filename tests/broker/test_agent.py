@@ -19,7 +19,7 @@ from headcount.broker import connections, device_connections, nats_probe
 from headcount.broker.nats_config import SYSTEM
 from headcount.errors import PortTakenError
 from headcount.messages.topics import KICK_SUBJECT
-from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
+from headcount.messages.units import BrokerUnit, KickReply, KickRequest
 from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
 
@@ -42,7 +42,7 @@ async def ask_to_kick(client: Client, connections: int, within_s: float) -> int:
     """What the unit says that it will do."""
     ask = msgspec.json.encode(KickRequest(connections, within_s))
     answer = await client.request(KICK_SUBJECT.format(name="b1"), ask, timeout=5)
-    return msgspec.json.decode(answer.data, type=KickAnswer).kicked
+    return msgspec.json.decode(answer.data, type=KickReply).kicked
 
 
 async def gone(found: list[Device], number: int) -> set[str]:

@@ -26,7 +26,7 @@ from headcount.devices.authentication import RefusalReason
 from headcount.devices.bans import BanList
 from headcount.devices.registry import Registry
 from headcount.messages.fixes import encode_fix
-from headcount.messages.records import Device, Seen
+from headcount.messages.records import Device, LastSeen
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
@@ -571,7 +571,7 @@ def test_presence_of_devices_is_published(broker: Broker) -> None:
                 while True:
                     entry = (await seen.newest(mine.id)).get(mine.id)
                     if entry is not None:
-                        found = msgspec.json.decode(entry.value, type=Seen)
+                        found = msgspec.json.decode(entry.value, type=LastSeen)
                         if (found.connected, found.unit) == (connected, "test"):
                             return
                     await asyncio.sleep(0.05)

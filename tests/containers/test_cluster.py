@@ -18,7 +18,7 @@ from containers.watch import Watch, judge
 from headcount.lab.chaos.observer import ObservedCounts
 from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.traffic import traffic
-from headcount.messages.counts import NUMBERS
+from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS
 
@@ -145,7 +145,7 @@ class Run:
 
 def numbers(said: dict[str, Any]) -> list[list[int]]:
     """The counts of an answer of the API: one list a zone and kind."""
-    return [[zone[kind][name] for name in NUMBERS] for zone in said["zones"] for kind in KINDS]
+    return [[zone[kind][name] for name in COUNT_FIELDS] for zone in said["zones"] for kind in KINDS]
 
 
 def told(reports: list[ObservedCounts], at: str) -> list[list[int]]:
@@ -153,5 +153,5 @@ def told(reports: list[ObservedCounts], at: str) -> list[list[int]]:
     values = {one.partition: one.values for one in reports if iso(one.at) == at}
     assert len(values) == PARTITIONS
     total = np.sum([np.frombuffer(one, "<i4") for one in values.values()], axis=0)
-    found: list[list[int]] = total.reshape(-1, len(NUMBERS)).tolist()
+    found: list[list[int]] = total.reshape(-1, len(COUNT_FIELDS)).tolist()
     return found

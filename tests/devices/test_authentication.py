@@ -17,7 +17,7 @@ from headcount.devices.authentication import (
     RefusalReason,
 )
 from headcount.devices.bans import ban_key
-from headcount.messages.records import DEVICE_KEY, ROLES, Ban, Device, Role, Token
+from headcount.messages.records import ACCESS_ROLES, DEVICE_KEY, AccessRole, ApiToken, Ban, Device
 
 NOW_S = 1_800_000_000.0
 ID, OTHER = "a2b3c4d5e6f7a2b3c4d5", "b2b3c4d5e6f7a2b3c4d5"
@@ -59,10 +59,10 @@ def signed(
     return credentials.sign_token(key, device_id, expires_s, issued_s)
 
 
-def token(role: Role = "viewer", **fields: Any) -> Token:
+def token(role: AccessRole = "viewer", **fields: Any) -> ApiToken:
     """An API token."""
     usual: dict[str, Any] = {"id": "t2", "name": "n", "role": role, "secret": "", "created": 0.0}
-    return Token(**(usual | fields))
+    return ApiToken(**(usual | fields))
 
 
 # --- devices ---------------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ def test_guessing_reasons() -> None:
 
 
 # --- programs --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("role", ROLES)
-def test_programs(role: Role) -> None:
+@pytest.mark.parametrize("role", ACCESS_ROLES)
+def test_programs(role: AccessRole) -> None:
     """A program gets its role's permissions on its token's sites until the token expires, and publishes nothing."""
     asked = request(user="token", client_id="t2-any name")
     found = known().authenticate_program(asked, token(role, sites=["ul"], expires=NOW_S + 5), NOW_S)
@@ -241,7 +241,7 @@ def test_scopes_of_programs(scopes: list[str], topics: set[str]) -> None:
         ({"type": "nats"}, token(), "protocol"),
     ],
 )
-def test_refused_programs(fields: dict[str, Any], found: Token | None, reason: RefusalReason) -> None:
+def test_refused_programs(fields: dict[str, Any], found: ApiToken | None, reason: RefusalReason) -> None:
     """A program without a valid token, or with the client id of a device or another program, is refused."""
     assert (
         known(device()).authenticate_program(

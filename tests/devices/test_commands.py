@@ -22,8 +22,8 @@ from headcount.devices import commands
 from headcount.devices.command_delivery import CommandDelivery
 from headcount.devices.commands import CommandStore, decode_ack
 from headcount.errors import DeviceError
-from headcount.messages.commands import Ack, CommandSent
-from headcount.messages.records import Command, Seen
+from headcount.messages.commands import CommandAck, CommandMessage
+from headcount.messages.records import DeviceCommand, LastSeen
 from headcount.messages.topics import ACK_TOPIC, COMMAND_TOPIC
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
@@ -61,11 +61,11 @@ class DeliveryRole:
         """The time of this role's clock."""
         return time.time() + self.ahead_s
 
-    async def add(self, device: str, command: Any = "report", **fields: Any) -> Command:
+    async def add(self, device: str, command: Any = "report", **fields: Any) -> DeviceCommand:
         """Queue a command."""
         return await self.commands.add(SITE, "person", device, command, now_s=self.now_s(), **fields)
 
-    async def until(self, command: Command, state: str) -> Command:
+    async def until(self, command: DeviceCommand, state: str) -> DeviceCommand:
         """Wait until a command is in a state."""
         async with asyncio.timeout(10):
             while True:
@@ -76,7 +76,7 @@ class DeliveryRole:
 
     async def seen(self, device: str, *, connected: bool) -> None:
         """Publish whether a device is connected, as its broker unit does."""
-        value = msgspec.json.encode(Seen(time.time(), connected, "unit"))
+        value = msgspec.json.encode(LastSeen(time.time(), connected, "unit"))
         await KvBucket(Connection(self.nc), SEEN_BUCKET).put(device, value)
 
 
@@ -120,12 +120,12 @@ def topic(name: str, what: str = COMMAND_TOPIC) -> str:
     return what.format(site=SITE, kind=KIND, device=name)
 
 
-async def received(client: aiomqtt.Client) -> tuple[CommandSent, int]:
+async def received(client: aiomqtt.Client) -> tuple[CommandMessage, int]:
     """The next command, and its quality of service."""
     async with asyncio.timeout(10):
         message = await anext(client.messages)
     assert isinstance(message.payload, bytes)
-    return msgspec.json.decode(message.payload, type=CommandSent), message.qos
+    return msgspec.json.decode(message.payload, type=CommandMessage), message.qos
 
 
 async def answer(client: aiomqtt.Client, name: str, **fields: Any) -> None:
@@ -352,10 +352,10 @@ def test_invalid_commands(command: Any, fields: dict[str, Any], problem: str) ->
         "expires": 1060.0,
     }
     with pytest.raises(DeviceError, match=problem):
-        commands.validate_command(Command(id="0" * 16, command=command, **(made | fields)))
+        commands.validate_command(DeviceCommand(id="0" * 16, command=command, **(made | fields)))
 
 
 def test_answers_are_decoded() -> None:
     """An answer without `ok` is positive; an oversized one is ignored."""
-    assert decode_ack(b'{"id": "0123456789abcdef"}') == Ack("0123456789abcdef", ok=True)
+    assert decode_ack(b'{"id": "0123456789abcdef"}') == CommandAck("0123456789abcdef", ok=True)
     assert decode_ack(b" " * 5000) is None

@@ -23,7 +23,7 @@ from headcount.devices.csv_table import (
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
-from headcount.messages.records import Device, Seen
+from headcount.messages.records import Device, LastSeen
 from headcount.messages.topics import KINDS
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
@@ -52,7 +52,7 @@ def test_what_is_exported_can_be_imported(
         gateway=gateway,
         app=app,
     )
-    (row,) = parse_devices("".join(export_devices([device], {device.id: Seen(5.0, True, "a")})), "ul")
+    (row,) = parse_devices("".join(export_devices([device], {device.id: LastSeen(5.0, True, "a")})), "ul")
     assert row.kind == kind
     fields = {"label": "", "aliases": [], "groups": [], "app": ""} | row.fields
     assert fields == {"label": label, "aliases": aliases, "groups": groups, "gateway": gateway, "app": app}

@@ -15,7 +15,7 @@ from headcount.devices import credentials
 from headcount.devices.one_time_links import MAX_CLAIM_CODES, OneTimeLinks
 from headcount.devices.registry import Registry
 from headcount.errors import DeviceError
-from headcount.messages.records import Device, Link
+from headcount.messages.records import Device, OneTimeLink
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
@@ -119,7 +119,7 @@ def test_links_expire_and_can_be_revoked(tmp_path: Path) -> None:
                     await asyncio.sleep(0.2)
             with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(kept)
-            expired = Link(site="ul", kind="person", device=other.id, expires=time.time() - 1)
+            expired = OneTimeLink(site="ul", kind="person", device=other.id, expires=time.time() - 1)
             await bucket.put("link.expired", msgspec.json.encode(expired))
             lasting, _ = await links.create_link(other.id)
             assert await links.erase_expired() == 1

@@ -16,7 +16,7 @@ from headcount.devices.device_fields import MAX_ALIASES, MAX_GROUPS, MAX_LABEL_C
 from headcount.devices.device_filter import MAX_PAGE_SIZE, DeviceFilter
 from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
-from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, AliasOf, Device, Seen
+from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, Alias, Device, LastSeen
 from headcount.messages.topics import HANDLE, KINDS
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
@@ -127,7 +127,7 @@ def test_an_alias_of_an_interrupted_change_is_taken_over(tmp_path: Path) -> None
     async def run() -> None:
         async with open_registry(tmp_path) as (registry, bucket):
             key = ALIAS_KEY.format(digest=registry.digest("iotp/7"))
-            await bucket.replace(key, msgspec.json.encode(AliasOf(new_handle())), 0)
+            await bucket.replace(key, msgspec.json.encode(Alias(new_handle())), 0)
             with pytest.raises(DeviceError, match="leads to another device"):
                 await registry.add("ul", "person", aliases=["iotp/7"])
             registry.unfinished_claim_s = 0.0
@@ -224,8 +224,8 @@ def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
             assert [
                 each.id for each in (await registry.list(DeviceFilter("ul", status="disabled"))).devices
             ] == ids[:1]
-            await seen.put(ids[1], msgspec.json.encode(Seen(5.0, True, "here")))
-            assert (await registry.list(DeviceFilter("ul"))).seen == {ids[1]: Seen(5.0, True, "here")}
+            await seen.put(ids[1], msgspec.json.encode(LastSeen(5.0, True, "here")))
+            assert (await registry.list(DeviceFilter("ul"))).seen == {ids[1]: LastSeen(5.0, True, "here")}
             await client.close()
 
     asyncio.run(run())

@@ -12,7 +12,7 @@ import msgspec
 from headcount.devices.device_filter import DeviceFilter
 from headcount.devices.registry import Registry, new_handle
 from headcount.devices.registry_cache import RegistryCache
-from headcount.messages.records import Device, Seen
+from headcount.messages.records import Device, LastSeen
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
@@ -36,7 +36,7 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             seen = KvBucket(Connection(client), SEEN_BUCKET)
             registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD, seen)
             first, _ = await registry.add("ul", "person", label="First", aliases=["iotp/1"])
-            await seen.put(first.id, msgspec.json.encode(Seen(1.0, False, "a")))
+            await seen.put(first.id, msgspec.json.encode(LastSeen(1.0, False, "a")))
             copy = RegistryCache()
             running = asyncio.create_task(copy.run(Connection(watching)))
             await asyncio.wait_for(copy.ready.wait(), 20)
@@ -44,7 +44,7 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             assert kept is not None
             assert (kept.label, kept.secret) == ("First", "")
             assert copy.by_alias("iotp/1") == first.id
-            assert copy.list(DeviceFilter("ul")).seen == {first.id: Seen(1.0, False, "a")}
+            assert copy.list(DeviceFilter("ul")).seen == {first.id: LastSeen(1.0, False, "a")}
             second, _ = await registry.add("ul", "vehicle", label="Second")
             await until(lambda: len(copy) == 2)
             await registry.change(first.id, aliases=["iotp/2"])
@@ -53,7 +53,7 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             assert [each.id for each in copy.list(DeviceFilter("ul")).devices] == sorted(
                 [first.id, second.id]
             )
-            await seen.put(second.id, msgspec.json.encode(Seen(2.0, True, "b")))
+            await seen.put(second.id, msgspec.json.encode(LastSeen(2.0, True, "b")))
             await until(lambda: second.id in copy.seen)
             await registry.remove(first.id)
             await registry.forget(first.id)

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from headcount.broker.core import Broker
 from headcount.devices.trace import DeviceTracer, is_unknown, kinds_in_log
-from headcount.messages.fixes import Forget, encode_fix
+from headcount.messages.fixes import ForgetMarker, encode_fix
 from headcount.messages.topics import ACK_TOPIC, FIX_TOPIC, STATUS_TOPIC, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import messages_of
@@ -168,9 +168,9 @@ def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
             js = client.jetstream()
             await phone.publish(topic(name), encode_fix(t_s, *INSIDE), qos=1)
             for forget in (
-                Forget("person", {"20000": "0" * 16}),
-                Forget("vehicle", {"20001": "1" * 16}),
-                Forget("person", {"20000": "0" * 16, "20001": "1" * 16}),
+                ForgetMarker("person", {"20000": "0" * 16}),
+                ForgetMarker("vehicle", {"20001": "1" * 16}),
+                ForgetMarker("person", {"20000": "0" * 16, "20001": "1" * 16}),
             ):
                 await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
             await js.publish(f"fix.{partition}.forget", b"{}")

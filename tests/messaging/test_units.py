@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from headcount.messages.units import BrokerUnit, Decision, ScalingState, ScalingTarget
+from headcount.messages.units import BrokerUnit, ScalingDecision, ScalingState, ScalingTarget
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
@@ -55,7 +55,7 @@ def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
         False,
         [ScalingTarget("count", 2, 1, 1, 4)],
         {"lag": 3.0, "latency_p99_s": None},
-        [Decision(1.0, "count", 1, 2, "because")],
+        [ScalingDecision(1.0, "count", 1, 2, "because")],
     )
 
     async def check() -> None:

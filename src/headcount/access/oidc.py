@@ -30,7 +30,7 @@ from joserfc.errors import JoseError
 
 from headcount.access.oidc_provider import LOGIN_TIMEOUT_S, OidcProvider
 from headcount.errors import LoginError
-from headcount.messages.records import ROLES, Role
+from headcount.messages.records import ACCESS_ROLES, AccessRole
 from headcount.messages.topics import ID
 
 #: Signatures with a private key; never `none`, never a shared key.
@@ -59,7 +59,7 @@ class Person:
 
     subject: str
     name: str
-    role: Role
+    role: AccessRole
     sites: tuple[str, ...]  # empty = all
 
 
@@ -193,13 +193,13 @@ def person(claims: Mapping[str, Any], role_claim: str) -> Person:
     """
     given = claims.get(role_claim)
     values = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    pattern = re.compile(rf"{_PREFIX}({'|'.join(ROLES[1:])})(?:-({ID.pattern}))?")
+    pattern = re.compile(rf"{_PREFIX}({'|'.join(ACCESS_ROLES[1:])})(?:-({ID.pattern}))?")
     roles: dict[str, set[str]] = {}
     for value in values[:_MAX_CLAIM]:
         match = pattern.fullmatch(value) if isinstance(value, str) else None
         if match is not None:
             roles.setdefault(match[1], set()).add(match[2] or "")
-    highest = next((role for role in reversed(ROLES) if role in roles), None)
+    highest = next((role for role in reversed(ACCESS_ROLES) if role in roles), None)
     if highest is None:
         raise LoginError(f"the claim {role_claim!r} grants you no role here")
     sites = roles[highest]

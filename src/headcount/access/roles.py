@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from headcount.errors import AccessError
-from headcount.messages.records import ROLES, Role
+from headcount.messages.records import ACCESS_ROLES, AccessRole
 
 Scope = Literal[
     "counts:exact",
@@ -30,7 +30,7 @@ Scope = Literal[
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 #: The scopes that each role has in addition to the roles before it.
-_ADDED_SCOPES: dict[Role, tuple[Scope, ...]] = {
+_ADDED_SCOPES: dict[AccessRole, tuple[Scope, ...]] = {
     "public": (),
     "viewer": ("counts:exact", "system:read", "positions:coarse"),
     "operator": (
@@ -44,9 +44,9 @@ _ADDED_SCOPES: dict[Role, tuple[Scope, ...]] = {
 }
 
 
-def scopes_of(role: Role) -> frozenset[Scope]:
+def scopes_of(role: AccessRole) -> frozenset[Scope]:
     """Return the scopes of a role, those of the roles before it included."""
-    roles = ROLES[: ROLES.index(role) + 1]
+    roles = ACCESS_ROLES[: ACCESS_ROLES.index(role) + 1]
     return frozenset(scope for each in roles for scope in _ADDED_SCOPES[each])
 
 
@@ -54,7 +54,7 @@ def scopes_of(role: Role) -> frozenset[Scope]:
 class Caller:
     """A person, a program, or an anonymous caller, with their rights."""
 
-    role: Role
+    role: AccessRole
     #: As the audit log names the caller: `token k3…`, `person alice@…`, `this machine`, `anybody`.
     subject: str
     scopes: frozenset[Scope]
@@ -70,7 +70,7 @@ PUBLIC = Caller("public", "anybody", frozenset())
 
 
 def caller(
-    role: Role, subject: str, scopes: Sequence[str] | None = None, sites: Sequence[str] | None = None
+    role: AccessRole, subject: str, scopes: Sequence[str] | None = None, sites: Sequence[str] | None = None
 ) -> Caller:
     """Return a caller with a role; `scopes` and `sites` restrict it unless they are empty.
 

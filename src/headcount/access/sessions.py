@@ -16,7 +16,7 @@ import msgspec
 
 from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller
-from headcount.messages.records import SESSION_KEY, Role, Session
+from headcount.messages.records import SESSION_KEY, AccessRole, WebSession
 from headcount.messaging.kv import Entry
 
 #: The lifetime of a session.
@@ -39,10 +39,12 @@ class SessionStore:
         self._cache = cache
         self._touched: dict[str, float] = {}
 
-    async def open(self, subject: str, name: str, role: Role, sites: Sequence[str]) -> tuple[str, Session]:
+    async def open(
+        self, subject: str, name: str, role: AccessRole, sites: Sequence[str]
+    ) -> tuple[str, WebSession]:
         """Create a session; return it with the value for its cookie, which is always a new one."""
         value = secrets.token_urlsafe(32)
-        session = Session(
+        session = WebSession(
             subject=subject,
             name=name,
             role=role,
@@ -54,13 +56,13 @@ class SessionStore:
         await self._cache.bucket.put(_key(value), msgspec.json.encode(session), ttl_s=IDLE_TIMEOUT_S)
         return value, session
 
-    async def check(self, value: str) -> Session | None:
+    async def check(self, value: str) -> WebSession | None:
         """Return the session of a cookie and restart its idle time; None: it does not exist or has ended."""
         if _VALUE.fullmatch(value) is None:
             return None
         key = _key(value)
         entry = await self._cache.get(key)
-        session = None if entry is None else msgspec.json.decode(entry.value, type=Session)
+        session = None if entry is None else msgspec.json.decode(entry.value, type=WebSession)
         now = time.time()
         if entry is None or session is None or session.expires <= now:
             return None
@@ -86,14 +88,14 @@ class SessionStore:
         """
         ended = 0
         for key, entry in (await self._cache.bucket.newest(f"{_PREFIX}*")).items():
-            session = msgspec.json.decode(entry.value, type=Session)
+            session = msgspec.json.decode(entry.value, type=WebSession)
             included = not sites or (bool(session.sites) and set(session.sites) <= set(sites))
             if included and hmac.compare_digest(session.subject.encode(), subject.encode()):
                 await self._delete(key)
                 ended += 1
         return ended
 
-    async def _touch(self, key: str, entry: Entry, session: Session) -> bool:
+    async def _touch(self, key: str, entry: Entry, session: WebSession) -> bool:
         """Keep a used session from expiring; False: it has ended in the meantime."""
         now = time.time()
         if now - max(entry.stored_s, self._touched.get(key, 0.0)) < _TOUCH_INTERVAL_S:
@@ -118,7 +120,7 @@ class SessionStore:
         self._cache.discard(key)
 
 
-def caller_of_session(session: Session) -> Caller:
+def caller_of_session(session: WebSession) -> Caller:
     """Return the person of a session."""
     return caller(session.role, f"person {session.name} ({session.subject})", sites=session.sites)
 

@@ -20,7 +20,7 @@ import msgspec
 from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller, scopes_of
 from headcount.errors import AccessError, RightsError, UnknownTokenError
-from headcount.messages.records import TOKEN_KEY, Role, Token
+from headcount.messages.records import TOKEN_KEY, AccessRole, ApiToken
 from headcount.messages.topics import ID
 
 #: `hc_`, 60 random bits in base 32, 256 random bits in base 64.
@@ -43,13 +43,13 @@ class TokenStore:
         """Use a copy of the bucket."""
         self._cache = cache
 
-    async def check(self, text: str) -> Token | None:
+    async def check(self, text: str) -> ApiToken | None:
         """Return the token with this text; None: it does not exist or has expired."""
         match = TOKEN.fullmatch(text)
         if match is None:
             return None
         entry = await self._cache.get(_PREFIX + match[1])
-        token = None if entry is None else msgspec.json.decode(entry.value, type=Token)
+        token = None if entry is None else msgspec.json.decode(entry.value, type=ApiToken)
         proven = hmac.compare_digest(
             hashlib.sha256(match[2].encode()).hexdigest(), _NO_SECRET if token is None else token.secret
         )
@@ -60,20 +60,20 @@ class TokenStore:
         match = TOKEN.fullmatch(text)
         return match is not None and _PREFIX + match[1] in self._cache
 
-    def is_still_valid(self, token: Token) -> bool:
+    def is_still_valid(self, token: ApiToken) -> bool:
         """Whether a token that was checked has neither been revoked nor expired since."""
         return is_valid(token) and _PREFIX + token.id in self._cache
 
     async def prepare(
         self,
         name: str,
-        role: Role,
+        role: AccessRole,
         *,
         sites: Sequence[str] = (),
         scopes: Sequence[str] = (),
         expires: float | None = None,
         by: Caller | None = None,
-    ) -> tuple[Token, str]:
+    ) -> tuple[ApiToken, str]:
         """Make a token that `store` can store, and its text, which cannot be read again.
 
         Args:
@@ -96,7 +96,7 @@ class TokenStore:
         if len(self._cache.with_prefix(_PREFIX)) >= MAX_TOKENS:
             raise AccessError("token", f"there are {MAX_TOKENS} already; revoke unused ones")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
-        token = Token(
+        token = ApiToken(
             id=base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12],
             name=name,
             role=role,
@@ -108,7 +108,7 @@ class TokenStore:
         )
         return token, f"hc_{token.id}_{secret}"
 
-    async def store(self, token: Token) -> None:
+    async def store(self, token: ApiToken) -> None:
         """Store a prepared token, which is valid from then on.
 
         Raises:
@@ -117,19 +117,19 @@ class TokenStore:
         if await self._cache.bucket.replace(_PREFIX + token.id, msgspec.json.encode(token), 0) is None:
             raise AccessError(f"token {token.id}", "its id is taken; try again")
 
-    async def add(self, name: str, role: Role, **options: Any) -> tuple[Token, str]:
+    async def add(self, name: str, role: AccessRole, **options: Any) -> tuple[ApiToken, str]:
         """Prepare and store a token; see `prepare`."""
         token, text = await self.prepare(name, role, **options)
         await self.store(token)
         return token, text
 
-    async def all(self, by: Caller | None = None) -> list[Token]:
+    async def all(self, by: Caller | None = None) -> list[ApiToken]:
         """Return all tokens on the caller's sites, oldest first, expired ones among them."""
         entries = await self._cache.bucket.newest(f"{_PREFIX}*")
-        tokens = [msgspec.json.decode(entry.value, type=Token) for entry in entries.values()]
+        tokens = [msgspec.json.decode(entry.value, type=ApiToken) for entry in entries.values()]
         return sorted((t for t in tokens if by is None or _on_sites(t, by)), key=lambda t: (t.created, t.id))
 
-    async def revoke(self, id_: str, by: Caller | None = None) -> Token:
+    async def revoke(self, id_: str, by: Caller | None = None) -> ApiToken:
         """Delete a token; every API rejects it within 2 s.
 
         Raises:
@@ -137,7 +137,7 @@ class TokenStore:
             UnknownTokenError: there is no such token on the caller's sites.
         """
         entry = await self._cache.bucket.get(_PREFIX + id_) if re.fullmatch(TOKEN_ID_PATTERN, id_) else None
-        token = None if entry is None else msgspec.json.decode(entry.value, type=Token)
+        token = None if entry is None else msgspec.json.decode(entry.value, type=ApiToken)
         if token is None or (by is not None and not _on_sites(token, by)):
             raise UnknownTokenError(f"token {id_[:64]}", "does not exist; `headcount token list` shows all")
         if by is not None:
@@ -147,12 +147,12 @@ class TokenStore:
         return token
 
 
-def is_valid(token: Token) -> bool:
+def is_valid(token: ApiToken) -> bool:
     """Whether a token has not expired."""
     return token.expires is None or time.time() < token.expires
 
 
-def caller_of_token(token: Token) -> Caller:
+def caller_of_token(token: ApiToken) -> Caller:
     """Return the program that a token authenticates.
 
     Raises:
@@ -161,7 +161,7 @@ def caller_of_token(token: Token) -> Caller:
     return caller(token.role, f"token {token.id}", token.scopes, token.sites)
 
 
-def _rights(token: Token) -> Caller:
+def _rights(token: ApiToken) -> Caller:
     """The rights of a token, without scopes that do not exist any more: these must not prevent its revocation."""
     scopes = [scope for scope in token.scopes if scope in scopes_of(token.role)]
     if token.scopes and not scopes:
@@ -182,11 +182,11 @@ def check_within(wanted: Caller, by: Caller) -> None:
         raise RightsError("sites", f"{by.subject} only has {', '.join(sorted(by.sites))}")
 
 
-def _on_sites(token: Token, by: Caller) -> bool:
+def _on_sites(token: ApiToken, by: Caller) -> bool:
     return not by.sites or (bool(token.sites) and by.sites.issuperset(token.sites))
 
 
-def _check(name: str, role: Role, sites: Sequence[str], expires: float | None) -> None:
+def _check(name: str, role: AccessRole, sites: Sequence[str], expires: float | None) -> None:
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise AccessError("name", f"use 1 to {MAX_NAME} printable characters")
     if role == "public":

@@ -16,7 +16,7 @@ import numpy as np
 from headcount.counting.fix_batch import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
-from headcount.messages.counts import NUMBERS, PartitionCounts
+from headcount.messages.counts import COUNT_FIELDS, PartitionCounts
 from headcount.messages.times import HISTORY_TICK_S
 
 #: The length of the memory, and the distance of the totals in it.
@@ -55,8 +55,8 @@ def fragments(zones: tuple[str, ...], values: I4) -> list[msgspec.Raw]:
             msgspec.json.encode(
                 {
                     "zone": zone,
-                    "person": dict(zip(NUMBERS, person, strict=True)),
-                    "vehicle": dict(zip(NUMBERS, vehicle, strict=True)),
+                    "person": dict(zip(COUNT_FIELDS, person, strict=True)),
+                    "vehicle": dict(zip(COUNT_FIELDS, vehicle, strict=True)),
                 }
             )
         )
@@ -169,7 +169,7 @@ class LiveCounts(CountsFeed):
             raise ValueError(f"site {counts.site!r} with {counts.partitions} partitions")
         if counts.at > self._clock() + MAX_REPORT_AHEAD_S:
             raise ValueError(f"partition {counts.partition} is {counts.at - self._clock():.0f} s ahead")
-        return np.frombuffer(counts.values, np.dtype("<i4")).reshape(counts.zones, 2, len(NUMBERS))
+        return np.frombuffer(counts.values, np.dtype("<i4")).reshape(counts.zones, 2, len(COUNT_FIELDS))
 
     def _restart_if_clock_was_set_back(self) -> None:
         if self.snapshot is None or self.snapshot.total.at <= self._clock() + SET_BACK_S:

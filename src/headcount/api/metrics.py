@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from headcount.api.live_counts import LiveCounts
-from headcount.messages.counts import NUMBERS
+from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
@@ -245,7 +245,9 @@ class Metrics:
         yield _gauge("headcount_counts_age_seconds", "Age of the newest total.", age_s)
         devices = GaugeMetricFamily("headcount_devices_present", "Devices on site.", labels=("kind",))
         if live.snapshot is not None:
-            for kind, n in zip(KINDS, live.snapshot.total.values[0, :, NUMBERS.index("count")], strict=True):
+            for kind, n in zip(
+                KINDS, live.snapshot.total.values[0, :, COUNT_FIELDS.index("count")], strict=True
+            ):
                 devices.add_metric((kind,), float(n))
         yield devices
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)

@@ -23,7 +23,7 @@ from headcount.counting.site import Site
 from headcount.counting.totals import Total
 from headcount.history import queries
 from headcount.history.retention import KEEP_S
-from headcount.messages.counts import PublicNumbers
+from headcount.messages.counts import PublicKindCount
 from headcount.messages.topics import KINDS
 
 #: The number of instants in memory: a day, and a bit.
@@ -180,6 +180,8 @@ def public_counts(settings: ApiSettings) -> PublicCounts | None:
     return PublicCounts(settings.site, settings.partitions, disclosure)
 
 
-def _kinds(row: list[int], smallest: int) -> dict[str, PublicNumbers]:
+def _kinds(row: list[int], smallest: int) -> dict[str, PublicKindCount]:
     """Return a zone's public counts by kind."""
-    return {kind: PublicNumbers(as_public(number, smallest)) for kind, number in zip(KINDS, row, strict=True)}
+    return {
+        kind: PublicKindCount(as_public(number, smallest)) for kind, number in zip(KINDS, row, strict=True)
+    }

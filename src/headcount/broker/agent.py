@@ -33,7 +33,7 @@ from headcount.broker.nats_config import BrokerConfig
 from headcount.broker.unit_health import health_app
 from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
-from headcount.messages.units import BrokerUnit, KickAnswer, KickRequest
+from headcount.messages.units import BrokerUnit, KickReply, KickRequest
 from headcount.messaging.connection import RETRY_S, Connection, Endpoint, Message, connected
 from headcount.messaging.units import SPEAK_S, Units
 from headcount.runtime.http import serving
@@ -238,7 +238,7 @@ class Agent:
             self._kicks.add(task)
             task.add_done_callback(self._kicks.discard)
         if message.reply:
-            await message.respond(msgspec.json.encode(KickAnswer(accepted)))
+            await message.respond(msgspec.json.encode(KickReply(accepted)))
 
     async def _kick(self, most: int | None, within_s: float) -> None:
         self._kicking += 1

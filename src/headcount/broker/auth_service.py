@@ -40,7 +40,7 @@ from headcount.devices.authentication import (
 from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
 from headcount.errors import DeviceError, LogError
-from headcount.messages.records import Seen, Token
+from headcount.messages.records import ApiToken, LastSeen
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
@@ -109,11 +109,11 @@ class Gate:
         self._bans_soon: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MOST_BANS)
         self._lookups: set[asyncio.Task[None]] = set()
         self._tokens: TokenStore | None = None
-        self._programs: dict[str, Token] = {}
+        self._programs: dict[str, ApiToken] = {}
         self._limiter = DeviceRateLimiter(settings.limits)
         self._sent_before: dict[int, tuple[int, int]] | None = None
         self._present: set[str] = set()
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, LastSeen] = {}
         self._say_all_s = 0.0
 
     @property
@@ -227,7 +227,7 @@ class Gate:
     def _came(self, device: str, now_s: float) -> None:
         if self._limiter.connected(device, time.monotonic()):
             self._ban(device, "connects too often")
-        self._seen[device] = Seen(now_s, connected=True, unit=self.settings.unit)
+        self._seen[device] = LastSeen(now_s, connected=True, unit=self.settings.unit)
 
     def _guessed(self, address: str) -> None:
         if not self.settings.direct or address in LOCAL.values():
@@ -362,10 +362,10 @@ class Gate:
     def _tell_presence(self, present: set[str], now_s: float) -> None:
         unit = self.settings.unit
         for device in self._present - present:
-            self._seen[device] = Seen(now_s, connected=False, unit=unit)
+            self._seen[device] = LastSeen(now_s, connected=False, unit=unit)
         if now_s >= self._say_all_s:
             self._say_all_s = now_s + SEEN_EVERY_S
-            self._seen |= {device: Seen(now_s, connected=True, unit=unit) for device in present}
+            self._seen |= {device: LastSeen(now_s, connected=True, unit=unit) for device in present}
         self._present = present
 
     # --- telling the core ---------------------------------------------------------------------------------

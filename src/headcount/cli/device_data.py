@@ -29,7 +29,7 @@ from headcount.devices.trace import (
 )
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandKind
-from headcount.messages.records import Command
+from headcount.messages.records import DeviceCommand
 from headcount.messages.times import iso
 from headcount.messages.topics import ID, KINDS, Kind
 from headcount.messaging.connection import Connection
@@ -209,7 +209,9 @@ class _Target:
     device: str
     kind: Kind | None = None
 
-    async def give(self, command: CommandKind, expires_s: float, *, wait: bool, **fields: Any) -> Command:
+    async def give(
+        self, command: CommandKind, expires_s: float, *, wait: bool, **fields: Any
+    ) -> DeviceCommand:
         """Queue a command, and wait for its end where that is wanted."""
         async with _core(self.settings) as core:
             site, kind = await self._whose(core)
@@ -227,7 +229,7 @@ class _Target:
                 made = found
             return made
 
-    async def kept(self) -> list[Command]:
+    async def kept(self) -> list[DeviceCommand]:
         """All commands of the device."""
         async with _core(self.settings) as core:
             return await core.commands.of(self.device)
@@ -291,7 +293,7 @@ def _give(
         raise click.exceptions.Exit(1)
 
 
-def _told(made: Command) -> str:
+def _told(made: DeviceCommand) -> str:
     answer = f": {made.answer}" if made.answer else ""
     until = f" until {iso(made.expires)}" if made.state in OPEN_STATES else ""
     return f"{made.id}  {made.command:<9}{made.state}{until}{answer}"

@@ -18,7 +18,7 @@ from headcount.access.roles import SCOPES
 from headcount.access.sessions import SessionStore
 from headcount.access.tokens import TokenStore, is_valid
 from headcount.cli.core import at_the_core, core_options
-from headcount.messages.records import ROLES, Role, Token
+from headcount.messages.records import ACCESS_ROLES, AccessRole, ApiToken
 from headcount.roles.secret import secret_of
 from headcount.settings.deployment import Settings
 
@@ -47,7 +47,7 @@ def token() -> None:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice(ROLES[1:]),
+    type=click.Choice(ACCESS_ROLES[1:]),
     required=True,
     help="viewer: numbers as they are; operator: also positions and devices; admin: also tokens.",
 )
@@ -64,7 +64,12 @@ def token() -> None:
 )
 @core_options
 def add(
-    name: str, role: Role, sites: tuple[str, ...], scopes: tuple[str, ...], days: int, settings: Settings
+    name: str,
+    role: AccessRole,
+    sites: tuple[str, ...],
+    scopes: tuple[str, ...],
+    days: int,
+    settings: Settings,
 ) -> None:
     """Make a token. It is printed here and never again."""
     expires = time.time() + days * DAY_S if days else None
@@ -84,7 +89,7 @@ def add(
 def list_(settings: Settings) -> None:
     """All tokens, without their secrets."""
 
-    async def work(tokens: TokenStore, _: AuditLog) -> list[Token]:
+    async def work(tokens: TokenStore, _: AuditLog) -> list[ApiToken]:
         return await tokens.all()
 
     table = Table("id", "name", "role", "sites", "scopes", "made", "until", box=None)

@@ -28,7 +28,7 @@ from headcount.devices import credentials
 from headcount.devices.auth_callout import AuthRequest, ClientCertificate
 from headcount.devices.bans import ADDRESS_BAN, DEVICE_BAN
 from headcount.devices.permissions import PROGRAM_USER, Permissions, device_permissions, program_permissions
-from headcount.messages.records import DEVICE_KEY, Ban, DeviceStatus, Token
+from headcount.messages.records import DEVICE_KEY, ApiToken, Ban, DeviceStatus
 from headcount.messages.topics import HANDLE, Kind
 
 #: Why a connection is refused, as in the metrics.
@@ -187,7 +187,7 @@ class DeviceAuthenticator:
         return Authenticated(self._names[id_], permissions, proof.expires_s, id_)
 
     def authenticate_program(
-        self, request: AuthRequest, token: Token | None, now_s: float
+        self, request: AuthRequest, token: ApiToken | None, now_s: float
     ) -> Authenticated | RefusalReason:
         """Authenticate a program by its API token, already looked up (None: it does not exist)."""
         problem = self._precondition(request, now_s)

@@ -29,7 +29,7 @@ from headcount.devices.commands import (
     ends_s,
 )
 from headcount.errors import CertificateError, LogError
-from headcount.messages.records import Command, Seen
+from headcount.messages.records import DeviceCommand, LastSeen
 from headcount.messages.topics import COMMAND_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.kv import KvBucket
@@ -65,7 +65,7 @@ class MqttBroker(Protocol):
 class _OpenCommand:
     """An open command, and when it is sent next."""
 
-    command: Command
+    command: DeviceCommand
     due_s: float = -math.inf
     attempts: int = 0
 
@@ -88,7 +88,7 @@ class CommandDelivery:
         self._commands = CommandStore(KvBucket(connection, COMMAND_BUCKET))
         self._seen_bucket = KvBucket(connection, SEEN_BUCKET)
         self._open: dict[str, _OpenCommand] = {}
-        self._finished: dict[str, Command] = {}
+        self._finished: dict[str, DeviceCommand] = {}
         self._updated: set[str] = set()  # keys that were written since the last load started
         self._connected: dict[str, bool] = {}
         self._wake = asyncio.Event()
@@ -150,11 +150,11 @@ class CommandDelivery:
     async def _on_command(self, msg: Message) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
             if msg.data:
-                command = msgspec.json.decode(msg.data, type=Command)
+                command = msgspec.json.decode(msg.data, type=DeviceCommand)
                 self._updated.add(command_key(command))
                 self._update(command)
 
-    def _update(self, command: Command) -> None:
+    def _update(self, command: DeviceCommand) -> None:
         key = command_key(command)
         if command.state not in OPEN_STATES:
             self._open.pop(key, None)
@@ -178,7 +178,7 @@ class CommandDelivery:
     def _update_seen(self, id_: str, value: bytes) -> bool:
         """Record whether a device is connected, and return it."""
         try:
-            seen = msgspec.json.decode(value, type=Seen)
+            seen = msgspec.json.decode(value, type=LastSeen)
         except msgspec.MsgspecError:
             self._connected.pop(id_, None)
             return False

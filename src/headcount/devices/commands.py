@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from headcount.errors import DeviceError
-from headcount.messages.commands import Ack, CommandKind, CommandSent
-from headcount.messages.records import Command
+from headcount.messages.commands import CommandAck, CommandKind, CommandMessage
+from headcount.messages.records import DeviceCommand
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.kv import KvBucket
 
@@ -56,7 +56,7 @@ class CommandStore:
         interval_s: float | None = None,
         until: float | None = None,
         text: str | None = None,
-    ) -> Command:
+    ) -> DeviceCommand:
         """Make a command that `queue` can queue.
 
         Args:
@@ -73,7 +73,7 @@ class CommandStore:
         Raises:
             DeviceError: the command is not valid, or the device has too many.
         """
-        made = Command(
+        made = DeviceCommand(
             id=secrets.token_hex(8),
             device=device,
             kind=kind,
@@ -92,32 +92,34 @@ class CommandStore:
             raise DeviceError("command", f"the device has {MAX_OPEN} open commands already", remedy)
         return made
 
-    async def queue(self, made: Command) -> None:
+    async def queue(self, made: DeviceCommand) -> None:
         """Store a command, which is sent from then on."""
         await self._bucket.replace(command_key(made), msgspec.json.encode(made), 0)
 
-    async def add(self, site: str, kind: Kind, device: str, command: CommandKind, **options: Any) -> Command:
+    async def add(
+        self, site: str, kind: Kind, device: str, command: CommandKind, **options: Any
+    ) -> DeviceCommand:
         """Prepare and queue a command; see `prepare`."""
         made = await self.prepare(site, kind, device, command, **options)
         await self.queue(made)
         return made
 
-    async def of(self, device: str) -> list[Command]:
+    async def of(self, device: str) -> list[DeviceCommand]:
         """The commands of a device, newest first."""
         if ID.fullmatch(device) is None:  # a key could contain wildcards
             return []
         entries = await self._bucket.newest(f"{device}.*")
-        found = [msgspec.json.decode(entry.value, type=Command) for entry in entries.values()]
+        found = [msgspec.json.decode(entry.value, type=DeviceCommand) for entry in entries.values()]
         return sorted(found, key=lambda command: (command.created, command.id), reverse=True)
 
-    async def get(self, device: str, command: str) -> Command | None:
+    async def get(self, device: str, command: str) -> DeviceCommand | None:
         """One command of a device."""
         return (await self._entry(device, command))[0]
 
     async def withdraw(self, device: str, command: str) -> bool:
         """Stop sending a command and erase it; False: it does not exist."""
 
-        def withdrawn(found: Command) -> Command:
+        def withdrawn(found: DeviceCommand) -> DeviceCommand:
             return msgspec.structs.replace(found, state="expired", text=None, answer="withdrawn")
 
         # the delivery is notified of writes, not of erasures
@@ -134,15 +136,15 @@ class CommandStore:
         return len(stored)
 
     # --- for the delivery ------------------------------------------------------------------------
-    async def all(self) -> list[Command]:
+    async def all(self) -> list[DeviceCommand]:
         """All stored commands."""
         entries = await self._bucket.newest()
-        return [msgspec.json.decode(entry.value, type=Command) for entry in entries.values()]
+        return [msgspec.json.decode(entry.value, type=DeviceCommand) for entry in entries.values()]
 
-    async def mark_sent(self, command: Command, now_s: float) -> None:
+    async def mark_sent(self, command: DeviceCommand, now_s: float) -> None:
         """Record that the broker has accepted a command for the first time."""
 
-        def changed(found: Command) -> Command | None:
+        def changed(found: DeviceCommand) -> DeviceCommand | None:
             return (
                 msgspec.structs.replace(found, state="sent", sent=now_s) if found.state == "queued" else None
             )
@@ -150,12 +152,12 @@ class CommandStore:
         await self.update(command.device, command.id, changed)
 
     async def record_answer(
-        self, site: str, kind: str, device: str, ack: Ack, now_s: float
-    ) -> Command | None:
+        self, site: str, kind: str, device: str, ack: CommandAck, now_s: float
+    ) -> DeviceCommand | None:
         """Record a device's answer; None: no open command matches it."""
         state = "acknowledged" if ack.ok else "refused"
 
-        def changed(found: Command) -> Command | None:
+        def changed(found: DeviceCommand) -> DeviceCommand | None:
             if found.state not in OPEN_STATES or (found.site, found.kind) != (site, kind):
                 return None
             text = "".join(filter(str.isprintable, ack.text))[:MAX_TEXT_CHARS]
@@ -163,10 +165,10 @@ class CommandStore:
 
         return await self.update(device, ack.id, changed)
 
-    async def expire(self, command: Command, now_s: float) -> None:
+    async def expire(self, command: DeviceCommand, now_s: float) -> None:
         """Mark an open command as expired."""
 
-        def changed(found: Command) -> Command | None:
+        def changed(found: DeviceCommand) -> DeviceCommand | None:
             expired = found.state in OPEN_STATES and found.expires <= now_s
             return msgspec.structs.replace(found, state="expired") if expired else None
 
@@ -178,8 +180,8 @@ class CommandStore:
             await self._bucket.erase(f"{device}.{command}")
 
     async def update(
-        self, device: str, command: str, change: Callable[[Command], Command | None]
-    ) -> Command | None:
+        self, device: str, command: str, change: Callable[[DeviceCommand], DeviceCommand | None]
+    ) -> DeviceCommand | None:
         """Change a command by compare-and-set; None: it does not exist, or `change` returned None."""
         for _ in range(_ATTEMPTS):
             found, revision = await self._entry(device, command)
@@ -193,31 +195,33 @@ class CommandStore:
                 return after
         return None
 
-    async def _entry(self, device: str, command: str) -> tuple[Command | None, int]:
+    async def _entry(self, device: str, command: str) -> tuple[DeviceCommand | None, int]:
         if ID.fullmatch(device) is None or COMMAND_ID.fullmatch(command) is None:
             return None, 0
         key = f"{device}.{command}"
         entry = (await self._bucket.newest(key)).get(key)
         return (
-            (None, 0) if entry is None else (msgspec.json.decode(entry.value, type=Command), entry.revision)
+            (None, 0)
+            if entry is None
+            else (msgspec.json.decode(entry.value, type=DeviceCommand), entry.revision)
         )
 
 
-def command_key(command: Command) -> str:
+def command_key(command: DeviceCommand) -> str:
     """The key of a command."""
     return f"{command.device}.{command.id}"
 
 
-def ends_s(command: Command) -> float:
+def ends_s(command: DeviceCommand) -> float:
     """When an open command expires, or a finished one is erased (Unix seconds)."""
     if command.state in OPEN_STATES:
         return command.expires
     return (command.answered or command.expires) + RETENTION_S
 
 
-def command_message(command: Command) -> CommandSent:
+def command_message(command: DeviceCommand) -> CommandMessage:
     """The message to the device."""
-    return CommandSent(
+    return CommandMessage(
         id=command.id,
         command=command.command,
         expires=command.expires,
@@ -227,18 +231,18 @@ def command_message(command: Command) -> CommandSent:
     )
 
 
-def decode_ack(payload: bytes) -> Ack | None:
+def decode_ack(payload: bytes) -> CommandAck | None:
     """Decode a device's answer; None: it is not valid."""
     if len(payload) > MAX_ACK_BYTES:
         return None
     try:
-        ack = msgspec.json.decode(payload, type=Ack)
+        ack = msgspec.json.decode(payload, type=CommandAck)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return ack if COMMAND_ID.fullmatch(ack.id) else None
 
 
-def validate_command(command: Command) -> None:
+def validate_command(command: DeviceCommand) -> None:
     """Check the fields of a command.
 
     Raises:
@@ -265,7 +269,7 @@ def validate_command(command: Command) -> None:
     _check_values(command)
 
 
-def _check_values(command: Command) -> None:
+def _check_values(command: DeviceCommand) -> None:
     min_s, max_s = INTERVAL_RANGE_S
     if command.interval_s is not None and not min_s <= command.interval_s <= max_s:
         raise DeviceError("interval_s", f"must be within {min_s:g} and {max_s:g} seconds", "Change it")

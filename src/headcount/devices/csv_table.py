@@ -19,7 +19,7 @@ from headcount.devices.device_fields import apply_changes
 from headcount.devices.provisioning import provisioning_links
 from headcount.devices.registry import Registry, alias_taken, new_handle
 from headcount.errors import DeviceError, LogError
-from headcount.messages.records import Device, Seen
+from headcount.messages.records import Device, LastSeen
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 
@@ -50,7 +50,7 @@ class DeviceRow:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def export_devices(devices: Iterable[Device], seen: Mapping[str, Seen]) -> Iterator[str]:
+def export_devices(devices: Iterable[Device], seen: Mapping[str, LastSeen]) -> Iterator[str]:
     """The table of devices, line by line, starting with the header."""
     yield csv_line(EXPORT_COLUMNS)
     for device in devices:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from headcount.messages.records import Device, DeviceStatus, Seen
+from headcount.messages.records import Device, DeviceStatus, LastSeen
 from headcount.messages.topics import Kind
 
 MAX_PAGE_SIZE = 500
@@ -21,7 +21,7 @@ class DevicePage:
     #: The next page starts after this id; "" = this was the last page.
     after: str
     #: Connections of these devices since the broker started.
-    seen: dict[str, Seen]
+    seen: dict[str, LastSeen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class DeviceFilter:
             and (self.text is None or self.text.casefold() in device.label.casefold())
         )
 
-    def page(self, devices: Iterable[Device], seen: Mapping[str, Seen]) -> DevicePage:
+    def page(self, devices: Iterable[Device], seen: Mapping[str, LastSeen]) -> DevicePage:
         """The first page of `devices`, which are in the order of their ids; reads no more than it needs."""
         limit = max(1, min(self.limit, MAX_PAGE_SIZE))
         found = list(islice(filter(self.matches, devices), limit + 1))

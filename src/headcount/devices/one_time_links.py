@@ -24,7 +24,7 @@ import msgspec
 from headcount.devices.device_fields import apply_changes
 from headcount.devices.registry import Registry, unknown_device, use_up_link
 from headcount.errors import DeviceError, LinkRefusedError, LogError
-from headcount.messages.records import LINK_KEY, Device, Link
+from headcount.messages.records import LINK_KEY, Device, OneTimeLink
 from headcount.messages.topics import Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
@@ -76,7 +76,9 @@ class OneTimeLinks:
             raise DeviceError(f"device {id_}", "is disabled", "Enable it first")
         code = _random_code(_LINK_BYTES)
         await self._write(
-            code, Link(site=device.site, kind=device.kind, device=id_, expires=_expiry(within_s)), within_s
+            code,
+            OneTimeLink(site=device.site, kind=device.kind, device=id_, expires=_expiry(within_s)),
+            within_s,
         )
         return code, device
 
@@ -95,7 +97,7 @@ class OneTimeLinks:
         """
         if not 1 <= count <= MAX_CLAIM_CODES:
             raise DeviceError(f"{count} codes", f"must be 1 to {MAX_CLAIM_CODES}", "Change the number")
-        link = Link(site=site, kind=kind, groups=list(groups), expires=_expiry(within_s))
+        link = OneTimeLink(site=site, kind=kind, groups=list(groups), expires=_expiry(within_s))
         apply_changes(Device(id="a" * 20, site=site, kind=kind), {"groups": list(groups)})
         codes = [_random_code(_CLAIM_BYTES) for _ in range(count)]
         for start in range(0, count, _BATCH):
@@ -131,7 +133,7 @@ class OneTimeLinks:
         entries = await self._bucket.newest(LINK_KEY.format(digest="*"))
         now_s, erased = time.time(), 0
         for key, entry in entries.items():
-            if msgspec.json.decode(entry.value, type=Link).expires <= now_s:
+            if msgspec.json.decode(entry.value, type=OneTimeLink).expires <= now_s:
                 await self._bucket.erase(key)
                 erased += 1
         return erased
@@ -146,18 +148,18 @@ class OneTimeLinks:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
 
-    async def _use(self, key: str) -> Link:
+    async def _use(self, key: str) -> OneTimeLink:
         entry = (await self._bucket.newest(key)).get(key)
         if entry is None:
             raise _refused()
-        link = msgspec.json.decode(entry.value, type=Link)
+        link = msgspec.json.decode(entry.value, type=OneTimeLink)
         if link.left < 1 or link.expires <= time.time():
             raise _refused()
         if not await use_up_link(self._bucket, key, link, entry.revision):  # another request was faster
             raise _refused()
         return link
 
-    async def _write(self, code: str, link: Link, within_s: int) -> None:
+    async def _write(self, code: str, link: OneTimeLink, within_s: int) -> None:
         await self._bucket.put(
             LINK_KEY.format(digest=self._digest(code)),
             msgspec.json.encode(link),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from headcount.messages.records import DeviceStatus, Role
+from headcount.messages.records import AccessRole, DeviceStatus
 from headcount.messages.topics import Kind
 
 #: The largest message of a device; the streams take no larger ones.
@@ -69,7 +69,9 @@ def device_permissions(device: DeviceIdentity) -> Permissions | None:
     return Permissions(publish, subscribe)
 
 
-def program_permissions(role: Role, sites: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Permissions:
+def program_permissions(
+    role: AccessRole, sites: tuple[str, ...] = (), scopes: tuple[str, ...] = ()
+) -> Permissions:
     """A program's permissions; it publishes nothing.
 
     Args:

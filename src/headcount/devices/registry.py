@@ -26,7 +26,7 @@ from headcount.devices import credentials
 from headcount.devices.device_fields import apply_changes
 from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
-from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, LINK_KEY, AliasOf, Device, Link, Seen
+from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, LINK_KEY, Alias, Device, LastSeen, OneTimeLink
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.kv import Entry, KvBucket
 
@@ -71,12 +71,12 @@ class Registry:
         """A page of the devices that pass a filter."""
         return wanted.page((await self.all()).values(), await self.seen())
 
-    async def seen(self) -> dict[str, Seen]:
+    async def seen(self) -> dict[str, LastSeen]:
         """When devices were last connected, by id."""
         if self._seen is None:
             return {}
         entries = await self._seen.newest()
-        return {id_: msgspec.json.decode(entry.value, type=Seen) for id_, entry in entries.items()}
+        return {id_: msgspec.json.decode(entry.value, type=LastSeen) for id_, entry in entries.items()}
 
     async def by_alias(self, alias: str) -> str | None:
         """The id of the device with this alias (`owntracks/alice/phone`)."""
@@ -179,7 +179,7 @@ class Registry:
         entries = await self._bucket.newest(LINK_KEY.format(digest="*"))
         revoked = 0
         for key, entry in entries.items():
-            link = msgspec.json.decode(entry.value, type=Link)
+            link = msgspec.json.decode(entry.value, type=OneTimeLink)
             if link.device == id_ and await use_up_link(self._bucket, key, link, entry.revision):
                 revoked += link.left > 0
         return revoked
@@ -218,7 +218,7 @@ class Registry:
     async def _alias(self, alias: str) -> tuple[str, Entry] | None:
         key = ALIAS_KEY.format(digest=self.digest(alias))
         entry = (await self._bucket.newest(key)).get(key)
-        return None if entry is None else (msgspec.json.decode(entry.value, type=AliasOf).device, entry)
+        return None if entry is None else (msgspec.json.decode(entry.value, type=Alias).device, entry)
 
     async def _claim(self, device: Device, aliases: Iterable[str]) -> None:
         """Make all of these aliases lead to a device that is about to be written, or none."""
@@ -233,7 +233,7 @@ class Registry:
             raise
 
     async def _claim_one(self, alias: str, id_: str) -> None:
-        value = msgspec.json.encode(AliasOf(id_))
+        value = msgspec.json.encode(Alias(id_))
         key = ALIAS_KEY.format(digest=self.digest(alias))
         for _ in range(_ATTEMPTS):
             found = await self._alias(alias)
@@ -259,11 +259,11 @@ class Registry:
         if found is None or found[0] not in {id_, ""}:
             return
         key = ALIAS_KEY.format(digest=self.digest(alias))
-        if await self._bucket.rewrite(key, msgspec.json.encode(AliasOf("")), found[1].revision):
+        if await self._bucket.rewrite(key, msgspec.json.encode(Alias("")), found[1].revision):
             await self._bucket.erase(key)
 
 
-async def use_up_link(bucket: KvBucket, key: str, link: Link, revision: int) -> bool:
+async def use_up_link(bucket: KvBucket, key: str, link: OneTimeLink, revision: int) -> bool:
     """Use a link up and overwrite it; False: another request used it first."""
     used = msgspec.structs.replace(link, left=0)
     left_s = max(1, int(link.expires - time.time()) + _USED_LINK_EXTRA_S)

@@ -16,7 +16,7 @@ import msgspec
 
 from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.errors import LogError
-from headcount.messages.records import DEVICE_KEY, Device, Seen
+from headcount.messages.records import DEVICE_KEY, Device, LastSeen
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
@@ -38,7 +38,7 @@ class RegistryCache:
     def __init__(self) -> None:
         """Start empty; `run` fills it."""
         self.ready = asyncio.Event()
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, LastSeen] = {}
         self._devices: dict[str, Device] = {}
         self._ids: list[str] = []  # sorted
         self._aliases: dict[str, str] = {}
@@ -127,7 +127,7 @@ class RegistryCache:
 
     def _update_seen(self, id_: str, value: bytes | None) -> None:
         try:
-            self.seen[id_] = msgspec.json.decode(value or b"", type=Seen)
+            self.seen[id_] = msgspec.json.decode(value or b"", type=LastSeen)
         except msgspec.MsgspecError:
             self.seen.pop(id_, None)
 

@@ -20,7 +20,7 @@ from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import Zones
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
-from headcount.messages.fixes import Forget
+from headcount.messages.fixes import ForgetMarker
 from headcount.messages.times import iso
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, FORGET_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
@@ -176,7 +176,7 @@ def messages_for_explainer(
 
 def _mark_matches(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
     try:
-        mark = msgspec.json.decode(payload, type=Forget)
+        mark = msgspec.json.decode(payload, type=ForgetMarker)
     except msgspec.MsgspecError:
         return False
     return mark.kind == kind and any(names.get(int(day)) == name for day, name in mark.pseudonyms.items())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headcount.counting.fix_batch import F8, I4, I8, U1, U8
 from headcount.errors import LogError
-from headcount.messages.counts import NUMBERS
+from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
 from headcount.messages.topics import KINDS
@@ -264,7 +264,7 @@ def _problem(rows: FixRows) -> str | None:
 
 
 def _check_counts(counts: CountsAt, batch: HistoryBatch) -> None:
-    size = len(batch.zones) * len(KINDS) * len(NUMBERS) * 4
+    size = len(batch.zones) * len(KINDS) * len(COUNT_FIELDS) * 4
     if len(counts.values) != size or not T_MIN_S <= counts.at <= T_MAX_S:
         raise LogError(
             f"history batch of partition {batch.partition}: counts at {counts.at} have "
@@ -306,14 +306,14 @@ def _joined(parts: list[FixRows]) -> FixRows:
 
 
 def _values(raw: bytes) -> I4:
-    return np.frombuffer(raw, "<i4").reshape(-1, len(KINDS), len(NUMBERS))
+    return np.frombuffer(raw, "<i4").reshape(-1, len(KINDS), len(COUNT_FIELDS))
 
 
 def _sum(*parts: tuple[list[str], I4]) -> tuple[list[str], I4]:
     """Sums by the zones' names: while the site file changes, partitions may differ in their zones."""
     names = list(dict.fromkeys(name for zones, _ in parts for name in zones))
     index = {name: i for i, name in enumerate(names)}
-    total = np.zeros((len(names), len(KINDS), len(NUMBERS)), np.int32)
+    total = np.zeros((len(names), len(KINDS), len(COUNT_FIELDS)), np.int32)
     for zones, values in parts:
         np.add.at(total, [index[name] for name in zones], values)
     return names, total

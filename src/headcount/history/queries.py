@@ -22,7 +22,7 @@ from headcount.history.buffer import T_MAX_S, T_MIN_S
 from headcount.history.hours import HOUR_S, folder, hour_start
 from headcount.history.query_areas import area_of
 from headcount.history.retention import KEEP_S
-from headcount.messages.counts import Numbers
+from headcount.messages.counts import KindCount
 from headcount.messages.topics import KINDS, Kind
 
 THREADS = 2
@@ -64,8 +64,8 @@ class ZoneNumbers(msgspec.Struct, frozen=True):
     """A zone's counts at one instant."""
 
     zone: str
-    person: Numbers
-    vehicle: Numbers
+    person: KindCount
+    vehicle: KindCount
 
 
 class StoredFix(msgspec.Struct, frozen=True):
@@ -134,7 +134,7 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None
     """
     at = _moment("at", at_s)
     oldest = max(at - timedelta(seconds=KEEP_S), datetime.fromtimestamp(0, UTC))
-    columns = ", ".join(f"{kind}_{number}" for kind in KINDS for number in Numbers.__struct_fields__)
+    columns = ", ".join(f"{kind}_{number}" for kind in KINDS for number in KindCount.__struct_fields__)
     source = """
         FROM read_parquet($files, hive_partitioning = false)
         WHERE partitions >= partitions_total AND "at"
@@ -147,7 +147,7 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None
             found = _rows(con, newest, hour, {"oldest": oldest, "at": at})[0][0]
             if found is not None:
                 rows = _rows(con, numbers, hour, {"found": found})
-                return found / 1e6, [ZoneNumbers(r[0], Numbers(*r[1:5]), Numbers(*r[5:9])) for r in rows]
+                return found / 1e6, [ZoneNumbers(r[0], KindCount(*r[1:5]), KindCount(*r[5:9])) for r in rows]
         return None
 
     return _asked(data, "counts", (at_s - KEEP_S, at_s), ask)

@@ -30,7 +30,7 @@ from headcount.counting.fix_batch import F8, I8, U8
 from headcount.errors import DataFolderError
 from headcount.history.buffer import CountRows, FixRows, Flush, Written
 from headcount.history.hours import HOUR_S, folder, hour_name
-from headcount.messages.counts import NUMBERS
+from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
 
@@ -246,7 +246,7 @@ def counts_table(rows: CountRows) -> pa.Table:
     numbers = {
         f"{kind}_{number}": pa.array(np.ascontiguousarray(rows.values[:, k, i]))
         for k, kind in enumerate(KINDS)
-        for i, number in enumerate(NUMBERS)
+        for i, number in enumerate(COUNT_FIELDS)
     }
     return pa.table(
         {

@@ -9,7 +9,7 @@ import msgspec
 CommandKind = Literal["interval", "report", "pause", "message"]
 
 
-class CommandSent(msgspec.Struct, kw_only=True, omit_defaults=True):
+class CommandMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The message on `headcount/{site}/{kind}/{device}/cmd`. The same id may come more than once."""
 
     id: str
@@ -20,7 +20,7 @@ class CommandSent(msgspec.Struct, kw_only=True, omit_defaults=True):
     text: str | None = None
 
 
-class Ack(msgspec.Struct):
+class CommandAck(msgspec.Struct):
     """The message on `headcount/{site}/{kind}/{device}/ack`."""
 
     id: str

@@ -13,10 +13,10 @@ import msgspec
 from headcount.messages.topics import Kind
 
 #: The numbers of a count, in the order of the last axis of every counts array.
-NUMBERS = ("count", "low", "high", "stale")
+COUNT_FIELDS = ("count", "low", "high", "stale")
 
 
-class Numbers(msgspec.Struct):
+class KindCount(msgspec.Struct):
     """A zone's count of one kind, and what surrounds it (rule 4)."""
 
     count: int
@@ -25,7 +25,7 @@ class Numbers(msgspec.Struct):
     stale: int
 
 
-class PublicNumbers(msgspec.Struct):
+class PublicKindCount(msgspec.Struct):
     """The public numbers of a count (counting/disclosure.py), with the same fields."""
 
     count: int | str | None  # a multiple of k; "<5" if it is below k = 5; None: withheld
@@ -40,8 +40,8 @@ class ZoneCount(msgspec.Struct):
     site: str
     zone: str
     at: str
-    person: Numbers
-    vehicle: Numbers
+    person: KindCount
+    vehicle: KindCount
 
 
 class PublicZoneCount(msgspec.Struct):
@@ -50,8 +50,8 @@ class PublicZoneCount(msgspec.Struct):
     site: str
     zone: str
     at: str
-    person: PublicNumbers
-    vehicle: PublicNumbers
+    person: PublicKindCount
+    vehicle: PublicKindCount
 
 
 class Event(msgspec.Struct):

@@ -54,7 +54,7 @@ def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | N
     return msgspec.json.encode(fields)
 
 
-class Forget(msgspec.Struct):
+class ForgetMarker(msgspec.Struct):
     """A marker that removes a device: it leaves every zone (reason `removed`), and its state is dropped."""
 
     kind: Kind

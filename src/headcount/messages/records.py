@@ -14,19 +14,24 @@ from headcount.messages.topics import Kind
 
 #: Buckets; each key holds JSON. Names of people are in DEVICE and nowhere else.
 #:   DEVICE   device.<id>             Device
-#:            alias.<digest>          AliasOf: how a name of another format leads to a device
-#:            link.<digest>           Link: a one-time link or a claim code, gone when used or over
-#:   SEEN     <id>                    Seen, in memory
-#:   COMMAND  <device>.<id>           Command
-#:   ACCESS   token.<id>              Token
-#:            session.<digest>        Session of the web page
+#:            alias.<digest>          Alias: how a name of another format leads to a device
+#:            link.<digest>           OneTimeLink: a one-time link or a claim code, gone when used or over
+#:   SEEN     <id>                    LastSeen, in memory
+#:   COMMAND  <device>.<id>           DeviceCommand
+#:   ACCESS   token.<id>              ApiToken
+#:            session.<digest>        WebSession of the web page
 #:   BAN      device.<id>, address.<hex of the address's text>   Ban, gone when it is over
 #:   DAYKEY   day.<days since 1970>   32 random bytes: the key of that day's pseudonyms
 DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest}"
 TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
 DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
-Role = Literal["public", "viewer", "operator", "admin"]
-ROLES: tuple[Role, Role, Role, Role] = ("public", "viewer", "operator", "admin")
+AccessRole = Literal["public", "viewer", "operator", "admin"]
+ACCESS_ROLES: tuple[AccessRole, AccessRole, AccessRole, AccessRole] = (
+    "public",
+    "viewer",
+    "operator",
+    "admin",
+)
 
 
 class Device(msgspec.Struct, kw_only=True):
@@ -50,13 +55,13 @@ class Device(msgspec.Struct, kw_only=True):
     resume: float | None = None  # when a pause ends by itself
 
 
-class AliasOf(msgspec.Struct):
+class Alias(msgspec.Struct):
     """To which device a name of another format leads."""
 
     device: str
 
 
-class Link(msgspec.Struct, kw_only=True):
+class OneTimeLink(msgspec.Struct, kw_only=True):
     """A one-time link or a claim code: its secret is exchanged for a device's credentials, once."""
 
     site: str
@@ -68,7 +73,7 @@ class Link(msgspec.Struct, kw_only=True):
     left: int = 1  # how often it can still be used
 
 
-class Seen(msgspec.Struct):
+class LastSeen(msgspec.Struct):
     """When a device was last connected, as reported by its broker unit."""
 
     at: float
@@ -86,12 +91,12 @@ class Ban(msgspec.Struct, omit_defaults=True):
     guesses: bool = False
 
 
-class Token(msgspec.Struct, kw_only=True):
+class ApiToken(msgspec.Struct, kw_only=True):
     """An API token; its secret is known to its owner only."""
 
     id: str
     name: str
-    role: Role
+    role: AccessRole
     sites: list[str] = []  # [] = all
     scopes: list[str] = []  # [] = all of the role's
     secret: str  # SHA-256 of 256 random bits, in hex
@@ -99,18 +104,18 @@ class Token(msgspec.Struct, kw_only=True):
     expires: float | None = None
 
 
-class Session(msgspec.Struct, kw_only=True):
+class WebSession(msgspec.Struct, kw_only=True):
     """A person's login on the web page."""
 
     subject: str  # as the identity provider calls them
     name: str
-    role: Role
+    role: AccessRole
     sites: list[str] = []
     csrf: str
     expires: float
 
 
-class Command(msgspec.Struct, kw_only=True):
+class DeviceCommand(msgspec.Struct, kw_only=True):
     """A command to a device, as it is kept; what is sent is `CommandSent`."""
 
     id: str

@@ -38,7 +38,7 @@ class KickRequest(msgspec.Struct):
     within_s: float
 
 
-class KickAnswer(msgspec.Struct):
+class KickReply(msgspec.Struct):
     """How many devices will be sent away."""
 
     kicked: int
@@ -54,7 +54,7 @@ class ScalingTarget(msgspec.Struct):
     most: int
 
 
-class Decision(msgspec.Struct):
+class ScalingDecision(msgspec.Struct):
     """One step of the scaler, and why."""
 
     at: float
@@ -74,4 +74,4 @@ class ScalingState(msgspec.Struct):
     dry_run: bool
     targets: list[ScalingTarget]
     signals: dict[str, float | None]  # as the scaler names them; None = not known now
-    decisions: list[Decision]
+    decisions: list[ScalingDecision]

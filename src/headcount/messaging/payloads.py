@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from headcount.counting.fix_batch import F8, FIX, FORGET, I8, OFFLINE, ONLINE, U1
-from headcount.messages.fixes import Fix, Forget
+from headcount.messages.fixes import Fix, ForgetMarker
 from headcount.messages.topics import KINDS
 
 _decode = msgspec.json.Decoder(Fix).decode
-_decode_forget = msgspec.json.Decoder(Forget).decode
+_decode_forget = msgspec.json.Decoder(ForgetMarker).decode
 #: What decoding hostile bytes may raise: bad JSON or types, bad UTF-8, nesting without end.
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _BROKEN = Fix(float("nan"), float("nan"), float("nan"))

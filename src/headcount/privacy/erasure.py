@@ -31,8 +31,8 @@ from headcount.devices.registry import Registry
 from headcount.errors import DeviceError, LogError, NoRespondersError
 from headcount.history.row_erasure import Answer, Request
 from headcount.messages.counts import Event
-from headcount.messages.fixes import Forget
-from headcount.messages.records import DEVICE_KEY, Device, Seen
+from headcount.messages.fixes import ForgetMarker
+from headcount.messages.records import DEVICE_KEY, Device, LastSeen
 from headcount.messages.topics import (
     EVENT_STREAM,
     EVENT_SUBJECT,
@@ -211,7 +211,7 @@ class Erasure:
         while True:
             since_s = time.time() - device.changed
             entry = await self._seen.get(device.id)
-            connected = entry is not None and msgspec.json.decode(entry.value, type=Seen).connected
+            connected = entry is not None and msgspec.json.decode(entry.value, type=LastSeen).connected
             if since_s >= MAX_DISCONNECT_S or (since_s >= DISCONNECT_S and not connected):
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
@@ -222,7 +222,7 @@ class Erasure:
     async def _publish_marker(self, device: Device) -> int:
         """Publish the marker that removes a device from the counts; returns its sequence."""
         names = await self._keys.pseudonyms_of(device.kind, device.id)
-        marker = Forget(device.kind, {str(day): name for day, name in names.items()})
+        marker = ForgetMarker(device.kind, {str(day): name for day, name in names.items()})
         subject = FORGET_SUBJECT.format(partition=self._partition(device))
         return await append(self._connection, subject, msgspec.json.encode(marker))
 

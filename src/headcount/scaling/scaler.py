@@ -20,7 +20,7 @@ import msgspec
 
 from headcount.errors import LogError, ScalingError, SettingsError
 from headcount.messages.topics import KICK_SUBJECT
-from headcount.messages.units import BrokerUnit, Decision, KickRequest, ScalingState, ScalingTarget
+from headcount.messages.units import BrokerUnit, KickRequest, ScalingDecision, ScalingState, ScalingTarget
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
@@ -176,7 +176,7 @@ class Scaler:
         self._capacity = LearnedCapacity()
         self._learned_s = time.monotonic()
         self._forecaster = LoadForecaster(deployment.zone, settings.day_s, settings.forecast_lead_s)
-        self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self._decisions: deque[ScalingDecision] = deque(maxlen=MAX_DECISIONS)
         self._leading = False
         self._problems: dict[str, str] = {}
         self._last_report_s: dict[str, float] = {}  # of each of our brokers
@@ -283,7 +283,7 @@ class Scaler:
         if result.wanted == fleet.wanted:
             _log.debug("%s: unchanged at %d: %s", role, fleet.wanted, result.reason)
             return
-        decision = Decision(
+        decision = ScalingDecision(
             at=now_s,
             role=role,
             before=fleet.wanted,

@@ -10,7 +10,7 @@ from headcount.devices.commands import CommandStore
 from headcount.devices.registry import Registry, unknown_device
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandKind
-from headcount.messages.records import Command
+from headcount.messages.records import DeviceCommand
 from headcount.messages.times import iso_or_none
 from headcount.messages.topics import Kind
 from headcount.services.audit import AuditTrail, Detail
@@ -62,7 +62,7 @@ class CommandService:
         expires_s: float,
         pause_s: float | None = None,
         **fields: Any,
-    ) -> Command:
+    ) -> DeviceCommand:
         """Queue a command, which is sent until the device answers or `expires_s` are over.
 
         Raises:
@@ -77,25 +77,25 @@ class CommandService:
         await self._commands.queue(made)
         return made
 
-    async def of(self, device: str) -> list[Command]:
+    async def of(self, device: str) -> list[DeviceCommand]:
         """Return a device's commands, newest first."""
         return await self._commands.of(device)
 
-    async def get(self, device: str, id_: str) -> Command | None:
+    async def get(self, device: str, id_: str) -> DeviceCommand | None:
         """Return one command."""
         return await self._commands.get(device, id_)
 
-    async def withdraw(self, actor: Caller, command: Command) -> None:
+    async def withdraw(self, actor: Caller, command: DeviceCommand) -> None:
         """Stop sending a command, and erase it."""
         await self._record(actor, "command.withdraw", command)
         await self._commands.withdraw(command.device, command.id)
 
-    async def _record(self, actor: Caller, action: str, command: Command) -> None:
+    async def _record(self, actor: Caller, action: str, command: DeviceCommand) -> None:
         detail: Detail = {"site": command.site, "command": command.command, "id": command.id}
         await self._audit.record_id(actor, action, command.kind, command.device, detail)
 
 
-def command_as_json(command: Command) -> dict[str, Any]:
+def command_as_json(command: DeviceCommand) -> dict[str, Any]:
     """Return a command for JSON."""
     moments = ("created", "expires", "until", "sent", "answered")
     return {

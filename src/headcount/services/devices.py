@@ -12,7 +12,7 @@ from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.devices.registry import Registry, unknown_device
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
-from headcount.messages.records import Device, Seen
+from headcount.messages.records import Device, LastSeen
 from headcount.messages.times import iso, iso_or_none
 from headcount.messages.topics import Kind
 from headcount.services.audit import AuditTrail
@@ -50,7 +50,7 @@ class DeviceService:
             return self._ready(self._cache).list(wanted)
         return await self._registry.list(wanted)
 
-    async def last_seen(self, id_: str) -> Seen | None:
+    async def last_seen(self, id_: str) -> LastSeen | None:
         """Return when a device was last connected, since the broker's last start."""
         if self._cache is not None:
             return self._cache.seen.get(id_)
@@ -148,7 +148,7 @@ def secrets_table(added: Added) -> Iterator[str]:
         yield csv_table.csv_line((device.id, secret, device.label))
 
 
-def device_as_json(device: Device, seen: Seen | None = None) -> dict[str, Any]:
+def device_as_json(device: Device, seen: LastSeen | None = None) -> dict[str, Any]:
     """Return a device for JSON, without the hash of its secret; `seen` is its last connection."""
     return {
         "id": device.id,
@@ -175,6 +175,6 @@ def page_as_json(site: str, page: DevicePage) -> dict[str, Any]:
     return {"site": site, "devices": devices, "after": page.after or None}
 
 
-def seen_as_json(seen: Seen | None) -> dict[str, Any] | None:
+def seen_as_json(seen: LastSeen | None) -> dict[str, Any] | None:
     """Return a device's last connection for JSON."""
     return None if seen is None else {"at": iso(seen.at), "connected": seen.connected}

@@ -14,7 +14,7 @@ from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.devices.trace import MAX_LIMIT, DeviceTrace
 from headcount.history import queries
-from headcount.messages.records import Command, Device, Seen
+from headcount.messages.records import Device, DeviceCommand, LastSeen
 from headcount.messages.times import iso
 from headcount.messages.topics import partition_of
 from headcount.messaging.connection import Connection
@@ -34,9 +34,9 @@ _STATUS = b".status"
 class PersonalOverview:
     """Everything known about a device now."""
 
-    seen: Seen | None
+    seen: LastSeen | None
     live: dict[str, Any]  # the counting worker's state; empty: unknown
-    commands: list[Command]
+    commands: list[DeviceCommand]
     accesses: list[dict[str, Any]]
 
 
@@ -44,13 +44,13 @@ class PersonalOverview:
 class PersonalExport:
     """Everything that is stored about a device."""
 
-    seen: Seen | None
+    seen: LastSeen | None
     pseudonyms: dict[int, str]  # by day since 1970
     log_since_s: float
     log: list[dict[str, Any]]
     trace: DeviceTrace
     history: list[dict[str, Any]]
-    commands: list[Command]
+    commands: list[DeviceCommand]
     accesses: list[dict[str, Any]]
 
 
@@ -133,7 +133,7 @@ class PersonalDataService:
         keys = PseudonymKeys(self._client)
         return await keys.pseudonyms_of(device.kind, device.id)
 
-    async def _seen(self, device: Device) -> Seen | None:
+    async def _seen(self, device: Device) -> LastSeen | None:
         return (await self._registry.seen()).get(device.id)
 
     def _stored_fixes(self, device: Device, pseudonyms: list[str]) -> list[dict[str, Any]]:

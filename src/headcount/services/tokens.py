@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headcount.access.roles import Caller
 from headcount.access.sessions import SessionStore, caller_of_session
 from headcount.access.tokens import TokenStore
-from headcount.messages.records import Role, Session, Token
+from headcount.messages.records import AccessRole, ApiToken, WebSession
 from headcount.services.audit import AuditTrail
 
 
@@ -23,12 +23,12 @@ class TokenService:
         self,
         actor: Caller,
         name: str,
-        role: Role,
+        role: AccessRole,
         *,
         sites: Sequence[str] = (),
         scopes: Sequence[str] = (),
         expires: float | None = None,
-    ) -> tuple[Token, str]:
+    ) -> tuple[ApiToken, str]:
         """Create a token; return it with its text, which cannot be read again.
 
         Raises:
@@ -43,11 +43,11 @@ class TokenService:
         await self._tokens.store(token)
         return token, text
 
-    async def all(self, actor: Caller) -> list[Token]:
+    async def all(self, actor: Caller) -> list[ApiToken]:
         """Return the tokens on the actor's sites, oldest first, expired ones among them."""
         return await self._tokens.all(actor)
 
-    async def revoke(self, actor: Caller, id_: str) -> Token:
+    async def revoke(self, actor: Caller, id_: str) -> ApiToken:
         """Revoke a token; every API rejects it within 2 s.
 
         Raises:
@@ -68,8 +68,8 @@ class SessionService:
         self._audit = audit
 
     async def open(
-        self, subject: str, name: str, role: Role, sites: Sequence[str], replacing: str | None = None
-    ) -> tuple[str, Session]:
+        self, subject: str, name: str, role: AccessRole, sites: Sequence[str], replacing: str | None = None
+    ) -> tuple[str, WebSession]:
         """Open a session for a person; return the value of its cookie. The browser's former one ends."""
         if replacing is not None:
             await self._sessions.close(replacing)

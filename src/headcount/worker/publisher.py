@@ -23,9 +23,9 @@ from headcount.counting.totals import Total, Totals
 from headcount.errors import CertificateError
 from headcount.messages.counts import (
     Event,
-    Numbers,
+    KindCount,
     PartitionCounts,
-    PublicNumbers,
+    PublicKindCount,
     PublicZoneCount,
     ZoneCount,
 )
@@ -229,14 +229,14 @@ async def _until_gone(client: aiomqtt.Client) -> None:
 
 def zone_count(site: Site, index: int, total: Total) -> ZoneCount:
     """The message about one zone."""
-    person, vehicle = (Numbers(*numbers) for numbers in total.values[index].tolist())
+    person, vehicle = (KindCount(*numbers) for numbers in total.values[index].tolist())
     return ZoneCount(site.id, site.zones[index].id, iso(total.at), person, vehicle)
 
 
 def public_zone_count(site: Site, index: int, total: Total, *, smallest: int) -> PublicZoneCount:
     """What the public is told of one zone; the total's values are those of `Disclosure.publish`, [Z, 2, 1]."""
     person, vehicle = (
-        PublicNumbers(as_public(number, smallest)) for number in total.values[index, :, 0].tolist()
+        PublicKindCount(as_public(number, smallest)) for number in total.values[index, :, 0].tolist()
     )
     return PublicZoneCount(site.id, site.zones[index].id, iso(total.at), person, vehicle)
 

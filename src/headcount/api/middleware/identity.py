@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from headcount.access.roles import PUBLIC, Caller
-from headcount.messages.records import Session
+from headcount.messages.records import WebSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Identity:
     #: For rate limits: a token, a person or an address.
     key: str
     by: Literal["token", "session", "machine", "nobody"]
-    session: Session | None = None
+    session: WebSession | None = None
     is_still_valid: Callable[[], bool] | None = None  # whether the token or session has not been revoked
 
 

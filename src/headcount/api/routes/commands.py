@@ -16,7 +16,7 @@ from headcount.api.schemas import commands
 from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State, known_site
-from headcount.messages.records import Command
+from headcount.messages.records import DeviceCommand
 from headcount.services.commands import command_as_json
 
 router = APIRouter(prefix="/v1", tags=["devices"])
@@ -114,7 +114,7 @@ async def delete_command(
     return Response(status_code=204)
 
 
-async def _found(state: ApiState, site: str, device: str, command: str) -> Command:
+async def _found(state: ApiState, site: str, device: str, command: str) -> DeviceCommand:
     known_site(state, site)
     found = await state.services.commands.get(device, command)
     if found is None or found.site != site:

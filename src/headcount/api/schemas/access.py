@@ -10,7 +10,7 @@ from headcount.access.roles import Scope
 from headcount.access.tokens import MAX_NAME, MAX_SITES
 from headcount.api.parameters import Moment
 from headcount.api.schemas.base import Schema
-from headcount.messages.records import Role, Token
+from headcount.messages.records import AccessRole, ApiToken
 from headcount.messages.times import iso, iso_or_none
 from headcount.messages.topics import ID_PATTERN
 
@@ -21,7 +21,7 @@ class WhoAmIResponse(Schema):
     """The caller and their rights."""
 
     subject: str = Field(description="As the audit log names the caller.")
-    role: Role
+    role: AccessRole
     scopes: list[str]
     sites: list[str] = Field(description="Sites that the scopes apply to; empty = all.")
     name: str | None = Field(description="The name of a person who has logged in.")
@@ -47,14 +47,14 @@ class TokenResponse(Schema):
 
     id: str
     name: str
-    role: Role
+    role: AccessRole
     sites: list[str] = Field(description="Empty = all.")
     scopes: list[str] = Field(description="Empty = all of the role's.")
     created: str
     expires: str | None
 
     @classmethod
-    def of(cls, stored: Token, **more: Any) -> Self:
+    def of(cls, stored: ApiToken, **more: Any) -> Self:
         """Describe a stored token."""
         return cls(
             id=stored.id,

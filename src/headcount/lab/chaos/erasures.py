@@ -12,7 +12,7 @@ import msgspec
 
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.errors import LogError
-from headcount.messages.fixes import Forget
+from headcount.messages.fixes import ForgetMarker
 from headcount.messages.topics import FORGET_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import append
@@ -57,7 +57,7 @@ async def erase_all(
         while True:
             try:
                 names = await days.pseudonyms_of(one.kind, one.device)
-                marker = Forget(one.kind, {str(day): name for day, name in names.items()})
+                marker = ForgetMarker(one.kind, {str(day): name for day, name in names.items()})
                 await append(connection, subject, msgspec.json.encode(marker), timeout_s=ANSWER_S)
                 break
             except LogError:
