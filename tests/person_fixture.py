@@ -79,7 +79,7 @@ class People:
 
         async def answer(message: Msg) -> None:
             asked = json.loads(message.data)
-            await message.respond(json.dumps(state if asked["device"] == phone.id else {}).encode())
+            await message.respond(json.dumps(state if asked["device"] == phone.id else None).encode())
 
         await self.api.nats.subscribe(f"ask.{partition_of('ul', phone.id, PARTITIONS)}", cb=answer)
         await self.api.nats.flush()

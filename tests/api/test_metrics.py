@@ -182,7 +182,7 @@ async def has(api: Api, name: str) -> bool:
 
 def scaling_state(at: float, *decisions: tuple[float, int, int], dry: bool = False) -> bytes:
     """What a scaler says, with decisions (at, before, after)."""
-    target = {"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}
+    target = {"role": "count", "wanted": 3, "actual": 2, "min_units": 1, "max_units": 8}
     made = [
         {"at": when, "role": "count", "before": before, "after": after, "reason": "why", "dry": dry}
         for when, before, after in decisions
@@ -199,7 +199,7 @@ def test_the_state_of_the_scaler_is_published() -> None:
     worker.metrics.take("metrics.scale.s", scaling_state(5.0, (0.5, 1, 2), (2.0, 2, 3), (4.0, 3, 2)))
     found = worker.read()
     assert value(found, "headcount_scale_wanted", role="count") == 3
-    assert value(found, "headcount_scale_most", role="count") == 8
+    assert value(found, "headcount_scale_max_units", role="count") == 8
     assert value(found, "headcount_scale_signal", signal="lag") == 5
     assert ("headcount_scale_signal", (("signal", "unknown"),)) not in found
     assert value(found, "headcount_scale_decisions_total", role="count", direction="up") == 1

@@ -182,13 +182,13 @@ def test_device_is_asked_of_its_worker(tmp_path: Path, role: AccessRole) -> None
             assert (silent.status_code, silent.json()["type"]) == (503, "/problems/no-answer")
             state: dict[str, Any] = {
                 "present": True, "zones": ["site", "library"], "last_t": 1795525198.0, "lat": 52.67, "lon": -8.57,
-                "acc": 5.0, "offline": False, "last_verdict": "accepted", "verdicts": {"accepted": 3},
+                "acc": 5.0, "offline": False, "last_verdict": "accepted",
             }  # fmt: skip
 
             async def answer(question: Msg) -> None:
                 asked = json.loads(question.data)
                 known = asked == {"kind": "person", "device": "phone-1"}
-                await question.respond(json.dumps(state if known else {}).encode())
+                await question.respond(json.dumps(state if known else None).encode())
 
             for device in ("phone-1", "nobody"):
                 partition = partition_of("ul", device, api.settings.partitions)

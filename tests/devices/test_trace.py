@@ -16,6 +16,7 @@ from nats.aio.client import Client
 
 from headcount.broker.core import Broker
 from headcount.devices.trace import DeviceTracer, is_unknown, kinds_in_log
+from headcount.messages.device_state import DeviceState
 from headcount.messages.fixes import ForgetMarker, encode_fix
 from headcount.messages.topics import ACK_TOPIC, FIX_TOPIC, STATUS_TOPIC, partition_of
 from headcount.messaging.connection import Connection
@@ -110,11 +111,13 @@ def test_the_state_of_the_worker_is_included(broker: Broker, name: str) -> None:
 
     async def check() -> None:
         async with opened(broker) as (client, phone):
-            known: dict[str, Any] = {"zones": ["b1", "site"], "last_t": 1_790_000_000.5}
+            known: DeviceState | None = DeviceState(
+                True, ["b1", "site"], 1_790_000_000.5, *INSIDE, 5.0, False, "accepted"
+            )
 
             async def answer(message: Any) -> None:
                 assert json.loads(message.data) == {"kind": "person", "device": name}
-                await message.respond(json.dumps(known).encode())
+                await message.respond(msgspec.json.encode(known))
 
             worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
             tracer = DeviceTracer(small_site(), PARTITIONS)
@@ -124,8 +127,9 @@ def test_the_state_of_the_worker_is_included(broker: Broker, name: str) -> None:
             await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
             trace = await tracer.trace(Connection(client), "person", name)
             assert trace.agrees is True
-            assert trace.live == {"zones": ["b1", "site"], "last_t": "2026-09-21T14:13:20.500Z"}
-            known.clear()
+            assert trace.live is not None
+            assert (trace.live["zones"], trace.live["last_t"]) == (["b1", "site"], "2026-09-21T14:13:20.500Z")
+            known = None
             assert (await tracer.trace(Connection(client), "person", name)).agrees is False
             assert is_unknown(await tracer.trace(Connection(client), "vehicle", name))
             await worker.unsubscribe()

@@ -25,10 +25,10 @@ from headcount.errors import DataFolderError
 from headcount.history import writer as module
 from headcount.history.hours import folder, hour_name
 from headcount.history.retention import KEEP_S
-from headcount.history.row_erasure import Answer, Request, erase_rows
+from headcount.history.row_erasure import erase_rows
 from headcount.history.segments import opened
 from headcount.history.writer import CONSUMER, Stats, run
-from headcount.messages.history import HistoryBatch
+from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT
 from headcount.messaging.connection import Connection
 from history_batches import (
@@ -388,10 +388,10 @@ def in_files(folder: Path, needle: bytes) -> bool:
 def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
     """After the answer no row of the pseudonyms is anywhere, all others are; asked again, nothing is left to do."""
 
-    async def ask(client: Client, names: list[str]) -> Answer:
-        body = msgspec.json.encode(Request(names))
+    async def ask(client: Client, names: list[str]) -> EraseReply:
+        body = msgspec.json.encode(EraseRequest(names))
         answer = await client.request(HISTORY_ERASE_SUBJECT, body, timeout=30)
-        return msgspec.json.decode(answer.data, type=Answer)
+        return msgspec.json.decode(answer.data, type=EraseReply)
 
     async def go() -> None:
         rows, batches = sent(6, n=100)

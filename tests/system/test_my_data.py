@@ -70,7 +70,7 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
         assert "queued" in given
         with ada.phone() as said:
             until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted")
-            until(lambda: b"told message" in said.read_bytes(), "what waited has come")
+            until(lambda: b"command message" in said.read_bytes(), "what waited has come")
             done = ada.desk("command", ada.id, "interval", "--seconds", "1", "--wait")
             assert "acknowledged" in done
             refused = ada.desk("command", ada.id, "message", "hello", "--wait", code=1)

@@ -24,6 +24,7 @@ from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, Outcom
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import LogError
+from headcount.messages.reports import ADAPTER_REPORT_SUBJECT, AdapterReport
 from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint, connected
@@ -42,7 +43,6 @@ from headcount.messaging.secure_delete import purge
 log = logging.getLogger(__name__)
 
 DURABLE = "adapters"
-METRICS_SUBJECT = "metrics.adapters.{worker}"
 #: Messages of one batch, all of which are published concurrently.
 BATCH_SIZE = 1000
 #: Time that a fetch waits for a first message, and so the longest reaction to a stop.
@@ -79,16 +79,10 @@ class TranslationStats:
         else:
             self.rejected[outcome.reason] += 1
 
-    def message(self, worker: str) -> bytes:
-        """The metrics as JSON."""
-        translated = {"owntracks": 0, "iotp": 0} | self.translated
-        body = {
-            "worker": worker,
-            "translated": translated,
-            "ignored": self.ignored,
-            "rejected": self.rejected,
-        }
-        return msgspec.json.encode(body)
+    def report(self, worker: str) -> AdapterReport:
+        """All numbers; formats without a message are 0."""
+        translated = {"owntracks": 0, "iotp": 0, **self.translated}
+        return AdapterReport(worker, translated, dict(self.ignored), dict(self.rejected))
 
 
 def topic_of(subject: str) -> str:
@@ -158,7 +152,8 @@ async def run(
 async def _report(connection: Connection, stats: TranslationStats, worker: str, stop: asyncio.Event) -> None:
     while True:
         if connection.is_connected:
-            await connection.publish(METRICS_SUBJECT.format(worker=worker), stats.message(worker))
+            report = msgspec.json.encode(stats.report(worker))
+            await connection.publish(ADAPTER_REPORT_SUBJECT.format(worker=worker), report)
         if stop.is_set():
             return
         try:

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from headcount.api.api_settings import ApiSettings
 from headcount.api.live_counts import CHECK_INTERVAL_S, LiveCounts
 from headcount.errors import LogError
+from headcount.messages.reports import REPORT_SUBJECTS
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
 from headcount.messaging.connection import Connection, Message, connected
 from headcount.messaging.jetstream import get_message
 
-METRICS_SUBJECT = "metrics.>"  # metrics.count.<worker>, metrics.adapters.<id>
 #: The interval between attempts to read the last counts while the core is not ready.
 RETRY_S = 0.5
 #: A server that disappears without closing the connection is noticed within three of these.
@@ -46,7 +46,7 @@ class CoreConnection:
     async def open(self) -> AsyncIterator[CoreConnection]:
         """Run the loops of the connection, whether the core is available or not."""
         await self.connection.subscribe("count.*", self._take_counts)
-        await self.connection.subscribe(METRICS_SUBJECT, self._take_metrics)
+        await self.connection.subscribe(REPORT_SUBJECTS, self._take_metrics)
         async with (
             connected(
                 self._settings.core,

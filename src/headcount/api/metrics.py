@@ -24,6 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from headcount.api.live_counts import LiveCounts
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
+from headcount.messages.reports import AdapterReport, LatencyHistogram, WorkerReport
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
 
@@ -40,37 +41,9 @@ _KINDS = (*KINDS, "unknown")
 _log = logging.getLogger(__name__)
 
 
-class Latency(msgspec.Struct):
-    """Seconds from received to counted: cumulative counts up to each bound `le`."""
-
-    le: list[float | str]
-    counts: list[float]
-    sum: float
-    count: float
-
-
-class CountReport(msgspec.Struct):
-    """What a counting worker says once a second."""
-
-    worker: str
-    verdicts: dict[str, dict[str, float]] = {}
-    lag: float = 0.0
-    latency: Latency | None = None
-    fixes_per_s: float = 0.0
-
-
-class AdapterReport(msgspec.Struct):
-    """What the adapters say once a second."""
-
-    worker: str
-    translated: dict[str, float] = {}
-    rejected: dict[str, float] = {}
-    ignored: dict[str, float] = {}
-
-
 #: What the adapters count, and by what.
 ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
-_count_report = msgspec.json.Decoder(CountReport)
+_worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
 _scaling_state = msgspec.json.Decoder(ScalingState)
 Key = tuple[str, ...]
@@ -112,7 +85,7 @@ class Metrics:
         self._fixes = Sums()
         self._latency = Sums()
         self._adapters = Sums()
-        self._reports: dict[str, tuple[float, CountReport]] = {}
+        self._reports: dict[str, tuple[float, WorkerReport]] = {}
         self._scaling: tuple[float, ScalingState] | None = None
         self._decided: dict[Key, float] = {}
         self.requests = Counter(
@@ -134,7 +107,7 @@ class Metrics:
         """Take a report of a worker; what isn't one is counted in `refused`."""
         try:
             if subject.startswith("metrics.count."):
-                self._take_count(_count_report.decode(payload))
+                self._take_count(_worker_report.decode(payload))
             elif subject.startswith("metrics.adapters."):
                 self._take_adapters(_adapter_report.decode(payload))
             elif subject.startswith("metrics.scale."):
@@ -177,7 +150,7 @@ class Metrics:
         finally:
             connection.close()
 
-    def _take_count(self, report: CountReport) -> None:
+    def _take_count(self, report: WorkerReport) -> None:
         self._fixes.take(
             report.worker,
             {
@@ -258,8 +231,8 @@ class Metrics:
         texts = {
             "wanted": "Units that the scaler wants.",
             "actual": "Units that there are and that aren't leaving.",
-            "least": "Units that there are at least, as set.",
-            "most": "Units that there are at most, as set.",
+            "min_units": "Configured minimum number of units.",
+            "max_units": "Configured maximum number of units.",
         }
         for field, text in texts.items():
             family = GaugeMetricFamily(f"headcount_scale_{field}", text, labels=("role",))
@@ -279,7 +252,7 @@ class Metrics:
         )
 
 
-def _buckets(latency: Latency) -> dict[Key, float]:
+def _buckets(latency: LatencyHistogram) -> dict[Key, float]:
     """A histogram as counters: its cumulative buckets by bound, its sum, its count."""
     if len(latency.le) != len(latency.counts):
         raise ValueError("le and counts of the latency have different lengths")

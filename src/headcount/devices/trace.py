@@ -20,8 +20,9 @@ from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import Zones
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
+from headcount.messages.device_state import DeviceState, DeviceStateRequest
 from headcount.messages.fixes import ForgetMarker
-from headcount.messages.times import iso
+from headcount.messages.times import iso, iso_or_none
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, FORGET_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import LOG_S, Messages, messages_of
@@ -190,19 +191,17 @@ async def device_state(connection: Connection, partition: int, kind: Kind, devic
     """
     if not connection.is_connected:
         raise NoAnswerError("there is no connection to the core")
-    question = msgspec.json.encode({"kind": kind, "device": device})
+    request = msgspec.json.encode(DeviceStateRequest(kind, device))
     try:
         subject = DEVICE_STATE_SUBJECT.format(partition=partition)
-        answer = await connection.request(subject, question, timeout_s=_REPLY_TIMEOUT_S)
+        answer = await connection.request(subject, request, timeout_s=_REPLY_TIMEOUT_S)
     except NoRespondersError:
         raise NoAnswerError(f"no worker owns partition {partition}") from None
     except LogError as error:
         reason = f"the worker of partition {partition} did not answer within {_REPLY_TIMEOUT_S:g} s"
         raise NoAnswerError(reason) from error
-    state = msgspec.json.decode(answer, type=dict[str, Any])
-    if isinstance(state.get("last_t"), int | float):
-        state["last_t"] = iso(state["last_t"])
-    return state
+    state = msgspec.json.decode(answer, type=DeviceState | None)
+    return {} if state is None else {**msgspec.structs.asdict(state), "last_t": iso_or_none(state.last_t)}
 
 
 def _trace_entry(explained: Explained) -> TraceEntry:

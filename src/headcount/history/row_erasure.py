@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headcount.history.segments import PART, encoding, on_disk, synchronised
+from headcount.messages.history import EraseRequest
 
 #: Names in one request: those of a device on the days that are kept, and some more.
 MAX_NAMES = 100
@@ -25,23 +26,10 @@ PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 _REWRITTEN = f".erasing{PART}"
 
 
-class Request(msgspec.Struct):
-    """Whose rows are to be erased."""
-
-    pseudonyms: list[str]
-
-
-class Answer(msgspec.Struct):
-    """How many rows are gone; `error` says why not all of them are."""
-
-    rows: int = 0
-    error: str = ""
-
-
 def asked(payload: bytes) -> list[str] | None:
     """The pseudonyms of a request; None where it is none."""
     try:
-        names = msgspec.json.decode(payload, type=Request).pseudonyms
+        names = msgspec.json.decode(payload, type=EraseRequest).pseudonyms
     except msgspec.DecodeError:
         return None
     proper = len(names) <= MAX_NAMES and all(PSEUDONYM.fullmatch(name) for name in names)

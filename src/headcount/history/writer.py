@@ -26,9 +26,9 @@ import msgspec
 from headcount.errors import HeadcountError, LogError, StreamNotFoundError
 from headcount.history.buffer import Pending
 from headcount.history.retention import drop_expired
-from headcount.history.row_erasure import Answer, asked, erase_rows
+from headcount.history.row_erasure import asked, erase_rows
 from headcount.history.segments import Segments, opened
-from headcount.messages.history import HistoryBatch
+from headcount.messages.history import EraseReply, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.jetstream import (
@@ -154,18 +154,18 @@ class _Writer:
         return rows
 
     async def answer(self, message: Message) -> None:
-        """Answer a request to erase."""
+        """EraseReply a request to erase."""
         names = asked(message.data)
         if names is None:
-            answer = Answer(error="that names nobody")
+            answer = EraseReply(error="that names nobody")
         else:
             try:
-                answer = Answer(await self.erase(names))
+                answer = EraseReply(await self.erase(names))
             except (HeadcountError, OSError) as error:
                 log.warning(
                     "somebody can't be erased from the history now: %s", error or type(error).__name__
                 )
-                answer = Answer(error=f"not everything is erased yet: {error}")
+                answer = EraseReply(error=f"not everything is erased yet: {error}")
         await message.respond(msgspec.json.encode(answer))
 
     async def drop_expired(self) -> None:

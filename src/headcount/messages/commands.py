@@ -1,4 +1,4 @@
-"""Commands to devices and their answers, as sent over MQTT."""
+"""Commands to devices and their replies, as sent over MQTT (JSON)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CommandKind = Literal["interval", "report", "pause", "message"]
 
 
 class CommandMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The message on `headcount/{site}/{kind}/{device}/cmd`. The same id may come more than once."""
+    """A command on COMMAND_TOPIC; it is repeated with the same id until the device replies or it expires."""
 
     id: str
     command: CommandKind
@@ -21,7 +21,7 @@ class CommandMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class CommandAck(msgspec.Struct):
-    """The message on `headcount/{site}/{kind}/{device}/ack`."""
+    """A device's reply on ACK_TOPIC."""
 
     id: str
     ok: bool = True

@@ -1,7 +1,6 @@
-"""Counts and events, as published.
+"""Counts and events.
 
-Times are Unix seconds. Arrays inside messages are raw little-endian bytes with the dtype that the
-field's comment gives.
+Arrays inside messages are raw little-endian bytes with the dtype that the field's comment gives.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import msgspec
 
 from headcount.messages.topics import Kind
 
-#: The numbers of a count, in the order of the last axis of every counts array.
+#: The fields of KindCount, in the order of the last axis of every counts array.
 COUNT_FIELDS = ("count", "low", "high", "stale")
 
 
 class KindCount(msgspec.Struct):
-    """A zone's count of one kind, and what surrounds it (rule 4)."""
+    """A zone's count of one kind with its bounds and its stale devices (rule 4)."""
 
     count: int
     low: int
@@ -26,16 +25,16 @@ class KindCount(msgspec.Struct):
 
 
 class PublicKindCount(msgspec.Struct):
-    """The public numbers of a count (counting/disclosure.py), with the same fields."""
+    """A KindCount as the public sees it, after disclosure control (counting/disclosure.py)."""
 
-    count: int | str | None  # a multiple of k; "<5" if it is below k = 5; None: withheld
+    count: int | str | None  # a multiple of k; "<5" where it is below k = 5; None: suppressed
     low: None = None
     high: None = None
     stale: None = None
 
 
 class ZoneCount(msgspec.Struct):
-    """The retained message on `headcount/{site}/counts/{zone}` if nothing is suppressed (k = 1); else on EXACT_TOPIC."""
+    """Exact counts (JSON), retained on EXACT_TOPIC; on COUNT_TOPIC where the public sees exact counts (k = 1)."""
 
     site: str
     zone: str
@@ -45,7 +44,7 @@ class ZoneCount(msgspec.Struct):
 
 
 class PublicZoneCount(msgspec.Struct):
-    """The retained message on `headcount/{site}/counts/{zone}` where small counts are hidden."""
+    """The public's counts (JSON), retained on COUNT_TOPIC."""
 
     site: str
     zone: str
@@ -55,22 +54,22 @@ class PublicZoneCount(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """The message on `headcount/{site}/events/{zone}`: one change of membership (rule 2)."""
+    """One change of membership (rule 2): JSON on EVENT_SUBJECT, republished on EVENT_TOPIC."""
 
     id: str
     site: str
     zone: str
     type: Literal["enter", "exit"]
     kind: Kind
-    device: str  # a pseudonym of the day
+    device: str  # its daily pseudonym
     t: float
     reason: Literal["moved", "outside", "silent", "removed"]
 
 
 class PartitionCounts(msgspec.Struct):
-    """One partition's absolute counts at an instant (msgpack on `count.<p>`).
+    """One partition's absolute counts at an instant (msgpack on COUNT_SUBJECT).
 
-    They hold every message of the partition's stream received at or before `at`, and no other.
+    They include every message of the partition's stream received at or before `at`, and no other.
     A total at `at` is the sum over all partitions with the same `at`; a larger epoch wins.
     """
 
@@ -78,7 +77,7 @@ class PartitionCounts(msgspec.Struct):
     partition: int
     partitions: int
     epoch: int
-    seq: int  # the last stream sequence that is counted in
+    seq: int  # the last stream sequence that is included
     at: float  # a multiple of TICK_S
     zones: int  # Z
     values: bytes  # int32 [Z, 2 kinds, 4 numbers], zones in the order of the site file, `site` first

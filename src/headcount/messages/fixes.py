@@ -1,4 +1,4 @@
-"""Fixes, their verdicts, and the removal of a device from the counts."""
+"""Fixes, their verdicts, and markers that remove a device from the counts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ VERDICTS = (
 
 
 class Fix(msgspec.Struct, gc=False):
-    """The payload of a fix: OwnTracks `location` JSON. Unknown keys are ignored.
+    """The payload on FIX_TOPIC: OwnTracks `location` JSON. Unknown keys are ignored.
 
-    `t` may carry the fractions of a second under `tst`: where it is present, it is the event time.
+    A number in `t` is the event time with fractions of a second and takes precedence over `tst`.
     """
 
     tst: float
@@ -41,9 +41,9 @@ class Fix(msgspec.Struct, gc=False):
 
 
 def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | None) -> bytes:
-    """The payload of a fix; `optional` are the other fields of `Fix`, left out where None.
+    """The payload of a fix; `optional` are other fields of `Fix`, omitted where None.
 
-    `tst` is the whole second, as OwnTracks has it; `t` is there only where there are fractions.
+    `tst` is the whole second, as in OwnTracks; `t` is included only where there are fractions.
     """
     tst: float = math.floor(t_s) if abs(t_s) < 2**53 else t_s
     fields: dict[str, float | str | None] = {"_type": "location", "tst": tst}
@@ -55,7 +55,7 @@ def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | N
 
 
 class ForgetMarker(msgspec.Struct):
-    """A marker that removes a device: it leaves every zone (reason `removed`), and its state is dropped."""
+    """A marker in the log (JSON on FORGET_SUBJECT): its device leaves every zone, reason `removed`, and is unknown."""
 
     kind: Kind
-    pseudonyms: dict[str, str]  # day (since 1970) to the pseudonym of that day, 16 hexadecimal digits
+    pseudonyms: dict[str, str]  # day since 1970 → pseudonym of that day, 16 hexadecimal digits

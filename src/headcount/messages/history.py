@@ -1,6 +1,6 @@
-"""Messages from a counting worker to the history.
+"""Rows from the counting workers to the history's writer, and requests to erase them.
 
-Times are Unix seconds. Arrays are raw little-endian bytes with the dtype that the field's comment gives.
+Arrays are raw little-endian bytes with the dtype that the field's comment gives.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class CountsAt(msgspec.Struct):
 
 
 class HistoryBatch(msgspec.Struct):
-    """Rows and counts of a partition, for the history (msgpack on `history.<p>`).
+    """Rows of one partition (msgpack on HISTORY_SUBJECT).
 
-    It is a pure function of the log: processing the same messages again yields the same
+    They are a pure function of the log: a worker that processes the same messages again sends the same
     rows, so a reader keeps the first row of each (partition, seq) and the first counts of each
     (partition, at), and drops the rest.
     """
@@ -44,3 +44,16 @@ class HistoryBatch(msgspec.Struct):
     zones: list[str]
     fixes: FixColumns | None
     counts: list[CountsAt]
+
+
+class EraseRequest(msgspec.Struct):
+    """A request to the history's writer (JSON on HISTORY_ERASE_SUBJECT): erase the rows of these pseudonyms."""
+
+    pseudonyms: list[str]
+
+
+class EraseReply(msgspec.Struct):
+    """The number of erased rows; `error` states why some may be left."""
+
+    rows: int = 0
+    error: str = ""

@@ -1,6 +1,17 @@
-"""Records in key-value buckets: devices, links, bans, tokens, sessions, commands.
+"""Records in key-value buckets, as JSON.
 
-Names of people are in the bucket DEVICE and nowhere else.
+    bucket   key                             record
+    DEVICE   device.<id>                     Device
+             alias.<digest>                  Alias
+             link.<digest>                   OneTimeLink, removed when it is used or expired
+    SEEN     <id>                            LastSeen, in memory
+    COMMAND  <device>.<id>                   DeviceCommand
+    ACCESS   token.<id>                      ApiToken
+             session.<digest>                WebSession
+    BAN      device.<id>, address.<hex>      Ban, removed when it ends; the hex is of the address's text
+    DAYKEY   day.<days since 1970>           32 random bytes: the key of that day's pseudonyms
+
+Names of people are in the bucket DEVICE and nowhere else. The bucket UNIT is described in `units`.
 """
 
 from __future__ import annotations
@@ -12,16 +23,6 @@ import msgspec
 from headcount.messages.commands import CommandKind
 from headcount.messages.topics import Kind
 
-#: Buckets; each key holds JSON. Names of people are in DEVICE and nowhere else.
-#:   DEVICE   device.<id>             Device
-#:            alias.<digest>          Alias: how a name of another format leads to a device
-#:            link.<digest>           OneTimeLink: a one-time link or a claim code, gone when used or over
-#:   SEEN     <id>                    LastSeen, in memory
-#:   COMMAND  <device>.<id>           DeviceCommand
-#:   ACCESS   token.<id>              ApiToken
-#:            session.<digest>        WebSession of the web page
-#:   BAN      device.<id>, address.<hex of the address's text>   Ban, gone when it is over
-#:   DAYKEY   day.<days since 1970>   32 random bytes: the key of that day's pseudonyms
 DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest}"
 TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
 DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
@@ -41,28 +42,28 @@ class Device(msgspec.Struct, kw_only=True):
     site: str
     kind: Kind
     status: DeviceStatus = "active"
-    label: str = ""  # a name that people know it by; personal
+    label: str = ""  # a name that people know it by; personal data
     groups: list[str] = []
-    aliases: list[str] = []  # "owntracks/<user>/<device>", "iotp/<id>": names in other formats; personal
+    aliases: list[str] = []  # "owntracks/<user>/<device>", "iotp/<id>": names in other formats; personal data
     secret: str = ""  # hash of its password, see devices/credentials.py; "" = none
     certificate: str = ""  # SHA-256 of its client certificate in hex; "" = any of our CA with its id as CN
-    valid_from: float = 0.0  # signed tokens made before this are refused
-    gateway: bool = False  # may publish the older flows' topics for others
+    valid_from: float = 0.0  # signed tokens issued before this are rejected
+    gateway: bool = False  # may publish on the topics of other formats for others
     firmware: str = ""
     app: str = ""
     created: float = 0.0
     changed: float = 0.0
-    resume: float | None = None  # when a pause ends by itself
+    resume: float | None = None  # end of a pause
 
 
 class Alias(msgspec.Struct):
-    """To which device a name of another format leads."""
+    """The device that a name in another format refers to."""
 
     device: str
 
 
 class OneTimeLink(msgspec.Struct, kw_only=True):
-    """A one-time link or a claim code: its secret is exchanged for a device's credentials, once."""
+    """A one-time link or a claim code, exchanged for a device's credentials."""
 
     site: str
     kind: Kind
@@ -70,11 +71,11 @@ class OneTimeLink(msgspec.Struct, kw_only=True):
     device: str = ""  # for this device; "" = a new one
     label: str = ""
     groups: list[str] = []
-    left: int = 1  # how often it can still be used
+    left: int = 1  # remaining uses
 
 
 class LastSeen(msgspec.Struct):
-    """When a device was last connected, as reported by its broker unit."""
+    """When a device was last connected, reported by its broker unit."""
 
     at: float
     connected: bool
@@ -82,17 +83,17 @@ class LastSeen(msgspec.Struct):
 
 
 class Ban(msgspec.Struct, omit_defaults=True):
-    """A ban, until a time and with a reason."""
+    """A device or address that may not connect until a time."""
 
     until: float
     reason: str
-    #: The ban of an address that guesses credentials: valid devices may still connect from it, because a
-    #: whole campus may share one address.
+    #: An address with too many failed authentications. Devices that authenticate are still admitted from there,
+    #: since a whole campus may share one address.
     guesses: bool = False
 
 
 class ApiToken(msgspec.Struct, kw_only=True):
-    """An API token; its secret is known to its owner only."""
+    """An API token; only its owner knows the secret."""
 
     id: str
     name: str
@@ -105,9 +106,9 @@ class ApiToken(msgspec.Struct, kw_only=True):
 
 
 class WebSession(msgspec.Struct, kw_only=True):
-    """A person's login on the web page."""
+    """A login on the web page."""
 
-    subject: str  # as the identity provider calls them
+    subject: str  # of the identity provider
     name: str
     role: AccessRole
     sites: list[str] = []
@@ -116,7 +117,7 @@ class WebSession(msgspec.Struct, kw_only=True):
 
 
 class DeviceCommand(msgspec.Struct, kw_only=True):
-    """A command to a device, as it is kept; what is sent is `CommandSent`."""
+    """A command to a device; it is sent as `CommandMessage`."""
 
     id: str
     device: str

@@ -1,12 +1,12 @@
-"""Clock ticks of the log, and times as text."""
+"""The ticks of the log's clock, and times as text."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-#: Counts are taken at multiples of this; it bounds how far behind a published count can be.
+#: Counts are computed at multiples of this; it bounds how far behind a published count can be.
 TICK_S = 0.1
-#: Counts go into the history at multiples of this.
+#: Counts are stored in the history at multiples of this.
 HISTORY_TICK_S = 10.0
 
 

@@ -12,19 +12,20 @@ Kind = Literal["person", "vehicle"]
 KINDS: tuple[Kind, Kind] = ("person", "vehicle")
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 ID = re.compile(ID_PATTERN)
-# --- streams and subjects of the log and of what is made from it -------------------------------
+# --- streams and their subjects ------------------------------------------------------------------------
 #: One stream per partition p: `FIX_<p>` on `fix.<p>.>`. Subjects in it:
 #:   fix.<p>.<site>.<kind>.<device>          a fix
 #:   fix.<p>.<site>.<kind>.<device>.status   "online" or "offline"
-#:   $MQTT.msgs.fix.<p>.…                    the same, once more, before its PUBACK (messaging/qos1.py)
-#:   fix.<p>.tick                            the log's own clock, written by the partition's worker
+#:   $MQTT.msgs.fix.<p>.…                    the acknowledged copy of a QoS 1 message (messaging/qos1.py)
+#:   fix.<p>.tick                            the log's clock, written by the partition's worker
+#:   fix.<p>.forget                          ForgetMarker: removes a device from the counts
 FIX_STREAM = "FIX_{partition}"
 TICK_SUBJECT = "fix.{partition}.tick"
-COUNT_STREAM = "COUNT"  # count.<p>: PartitionCounts, the newest only
+COUNT_STREAM = "COUNT"  # count.<p>: PartitionCounts, only the newest
 COUNT_SUBJECT = "count.{partition}"
 EVENT_STREAM = "EVENT"  # event.<site>.<zone>: Event as JSON, republished to headcount.<site>.events.<zone>
 EVENT_SUBJECT = "event.{site}.{zone}"
-EPOCH_HEADER = "Headcount-Epoch"  # of the worker that sent an event; the event itself is the same from any
+EPOCH_HEADER = "Headcount-Epoch"  # of the worker that stored an event; any worker stores the same event
 HISTORY_STREAM = "HISTORY"  # history.<p>: HistoryBatch, until it is written to a segment
 HISTORY_SUBJECT = "history.{partition}"
 FOREIGN_STREAM = "FOREIGN"  # owntracks, car-iotp, mobile-iotp: other formats, until translated
@@ -34,29 +35,27 @@ STATUS_TOPIC = "headcount/{site}/{kind}/{device}/status"
 COUNT_TOPIC = "headcount/{site}/counts/{zone}"
 EVENT_TOPIC = "headcount/{site}/events/{zone}"
 SITE_TOPIC = "headcount/{site}/site"
-#: Requests to a broker unit, answered by its agent.
-KICK_SUBJECT = "unit.broker.{name}.kick"  # KickRequest → KickAnswer
-# --- who may send, who may look ----------------------------------------------------------------------
-#: The id of a registered device: 100 random bits, written as 20 characters of base 32.
+#: KickRequest → KickReply, answered by the agent of a broker unit.
+KICK_SUBJECT = "unit.broker.{name}.kick"
+#: The id of a registered device: 100 random bits as 20 characters of base 32.
 HANDLE_PATTERN = r"[a-z2-7]{20}"
 HANDLE = re.compile(HANDLE_PATTERN)
-#: The audit log: one stream, each entry chained to the one before.
+#: The audit log; each entry includes the hash of the one before.
 AUDIT_STREAM = "AUDIT"
 AUDIT_SUBJECT = "audit.{action}"
 COMMAND_TOPIC = "headcount/{site}/{kind}/{device}/cmd"
 ACK_TOPIC = "headcount/{site}/{kind}/{device}/ack"
-#: The count as it is, retained, for those who may see it; COUNT_TOPIC is the public's.
+#: Exact counts, for subscribers with permission; COUNT_TOPIC is the public's.
 EXACT_TOPIC = "headcount/{site}/exact/{zone}"
-#: In the log: who is to be forgotten at this moment (`Forget` as JSON); see docs/concepts/privacy.md.
 FORGET_SUBJECT = "fix.{partition}.forget"
-#: A request to the role `history` (history/row_erasure.py): take these pseudonyms' rows out of everything it keeps.
+#: EraseRequest → EraseReply, answered by the history's writer.
 HISTORY_ERASE_SUBJECT = "ask.history.erase"
-#: A request to a partition's worker, {"kind", "device"}: the device's state as JSON, `{}` if it is unknown.
+#: DeviceStateRequest → DeviceState or null, answered by the partition's worker.
 DEVICE_STATE_SUBJECT = "ask.{partition}"
 
 
 def partition_of(site: str, device: str, partitions: int) -> int:
-    """The partition of a device, as the broker's subject mapping `partition(P,1,3)` has it.
+    """The partition of a device, computed like the server's subject mapping `partition(P,1,3)`.
 
     Source: nats-server `subject_transform.go`: FNV-1a, 32 bit, over the tokens without dots.
     """

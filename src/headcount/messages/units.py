@@ -1,4 +1,4 @@
-"""Reports of broker units and of the scaler, and requests to them."""
+"""What broker units and the scaler report about themselves, and requests to them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from typing import Literal
 
 import msgspec
 
-# --- a deployment of many units --------------------------------------------------------------------
-#: Bucket UNIT: the reports of the units, written once a second.
-#:   broker.<name>   BrokerUnit as JSON
-#:   scaling.state   ScalingState as JSON
+#: Bucket UNIT, as JSON: BrokerUnit of each broker unit, published every second; ScalingState of the leader.
 BROKER_UNIT_KEY = "broker.{name}"
 SCALING_KEY = "scaling.state"
 
 
 class BrokerUnit(msgspec.Struct):
-    """The report of a broker unit: its addresses and its load."""
+    """A broker unit's heartbeat: where it is reached, and its load."""
 
     name: str
     version: str  # of headcount
     server: str  # the NATS server's version
-    host: str  # under which others reach it
+    host: str  # where others reach it
     mqtt_port: int
     ws_port: int
     health_port: int
@@ -32,46 +29,46 @@ class BrokerUnit(msgspec.Struct):
 
 
 class KickRequest(msgspec.Struct):
-    """Disconnect `connections` devices over `within_s`; they reconnect through the balancer."""
+    """A request to disconnect devices, evenly within a time; they reconnect through the balancer."""
 
     connections: int
     within_s: float
 
 
 class KickReply(msgspec.Struct):
-    """How many devices will be sent away."""
+    """The number of devices that will be disconnected."""
 
     kicked: int
 
 
 class ScalingTarget(msgspec.Struct):
-    """One role of the fleet: how many there should be and are, and within which limits."""
+    """Units of one role: wanted, actual, and the configured limits."""
 
     role: Literal["broker", "count"]
     wanted: int
     actual: int
-    least: int
-    most: int
+    min_units: int
+    max_units: int
 
 
 class ScalingDecision(msgspec.Struct):
-    """One step of the scaler, and why."""
+    """A change of the scaler, and its reason."""
 
     at: float
     role: Literal["broker", "count"]
     before: int
     after: int
     reason: str
-    dry: bool = False  # logged, not executed
+    dry: bool = False  # logged only, not carried out
 
 
 class ScalingState(msgspec.Struct):
-    """The observations and decisions of a scaler, newest decision last."""
+    """The signals and decisions of a scaler, newest decision last."""
 
     name: str  # of the scaler
     at: float
     driver: str
     dry_run: bool
     targets: list[ScalingTarget]
-    signals: dict[str, float | None]  # as the scaler names them; None = not known now
+    signals: dict[str, float | None]  # None: unknown at the moment
     decisions: list[ScalingDecision]

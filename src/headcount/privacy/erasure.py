@@ -29,9 +29,9 @@ from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.errors import DeviceError, LogError, NoRespondersError
-from headcount.history.row_erasure import Answer, Request
 from headcount.messages.counts import Event
 from headcount.messages.fixes import ForgetMarker
+from headcount.messages.history import EraseReply, EraseRequest
 from headcount.messages.records import DEVICE_KEY, Device, LastSeen
 from headcount.messages.topics import (
     EVENT_STREAM,
@@ -275,12 +275,12 @@ class Erasure:
         return await erase(self._connection, EVENT_STREAM, theirs)
 
     async def _erase_history(self, names: list[str]) -> int:
-        body = msgspec.json.encode(Request(names))
+        body = msgspec.json.encode(EraseRequest(names))
         try:
             reply = await self._connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_TIMEOUT_S)
         except NoRespondersError as error:
             raise LogError("the history is not written; check that the role `history` runs") from error
-        answer = msgspec.json.decode(reply, type=Answer)
+        answer = msgspec.json.decode(reply, type=EraseReply)
         if answer.error:
             raise LogError(f"history: {answer.error}")
         return answer.rows

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from headcount.errors import LogError, ScalingError, SettingsError
+from headcount.messages.reports import REPORT_SUBJECTS, SCALER_REPORT_SUBJECT
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickRequest, ScalingDecision, ScalingState, ScalingTarget
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
@@ -51,8 +52,6 @@ from headcount.settings.scaling import ScaleSettings
 _log = logging.getLogger(__name__)
 
 PROFILE_KEY = "scaling.profile"
-METRICS_SUBJECT = "metrics.>"
-STATE_SUBJECT = "metrics.scale.{name}"
 MAX_DECISIONS = 50
 RETRY_INTERVAL_S = 0.5
 KICK_TIMEOUT_S = 1.0
@@ -183,7 +182,7 @@ class Scaler:
 
     async def run(self) -> None:
         """Scale until cancelled, or until the connection is closed; then resign as leader."""
-        await self._connection.subscribe(METRICS_SUBJECT, self._receive)
+        await self._connection.subscribe(REPORT_SUBJECTS, self._receive)
         try:
             while True:
                 began_s = time.monotonic()
@@ -366,7 +365,7 @@ class Scaler:
             decisions=list(self._decisions),
         )
         await self._units.tell_scaling(state)
-        subject = STATE_SUBJECT.format(name=self._name)
+        subject = SCALER_REPORT_SUBJECT.format(name=self._name)
         await self._connection.publish(subject, msgspec.json.encode(state))
 
     async def _restore(self) -> None:

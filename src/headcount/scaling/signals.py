@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from headcount.messages.reports import AdapterReport, LatencyHistogram, WorkerReport
 from headcount.messages.units import BrokerUnit
 
 #: Window of the rates: long enough for noise, short enough for a peak.
@@ -29,31 +30,7 @@ MAX_UNITS = 1000
 _log = logging.getLogger(__name__)
 
 
-class _LatencyHistogram(msgspec.Struct):
-    le: list[float]
-    counts: list[float]
-    sum: float = 0.0
-    count: float = 0.0
-
-
-class CountReport(msgspec.Struct):
-    """The part of `metrics.count.<worker>` that the scaler needs."""
-
-    worker: str
-    verdicts: dict[str, dict[str, float]] = {}
-    lag: float = 0.0
-    latency: _LatencyHistogram | None = None
-    cpu_s: float | None = None
-
-
-class AdapterReport(msgspec.Struct):
-    """The part of `metrics.adapters.<worker>` that the scaler needs."""
-
-    worker: str
-    translated: dict[str, float] = {}
-
-
-_count_report = msgspec.json.Decoder(CountReport)
+_worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
 
 
@@ -62,7 +39,7 @@ class _WorkerSample:
     at_s: float
     lag: float
     cpu_known: bool
-    latency: _LatencyHistogram | None
+    latency: LatencyHistogram | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +116,7 @@ class ReportCollector:
         """Add a message of `metrics.>`; one that is not a report is counted in `rejected`."""
         try:
             if subject.startswith("metrics.count."):
-                self._add_count(_count_report.decode(payload), at_s)
+                self._add_count(_worker_report.decode(payload), at_s)
             elif subject.startswith("metrics.adapters."):
                 report = _adapter_report.decode(payload)
                 self._translated.add(report.worker, _checked(sum(report.translated.values())), at_s)
@@ -147,7 +124,7 @@ class ReportCollector:
             self.rejected += 1
             _log.debug("%s: not a report: %s", subject, error)
 
-    def _add_count(self, report: CountReport, at_s: float) -> None:
+    def _add_count(self, report: WorkerReport, at_s: float) -> None:
         fixes = _checked(sum(n for by_verdict in report.verdicts.values() for n in by_verdict.values()))
         lag, cpu_s = _checked(report.lag), _checked(report.cpu_s or 0.0)
         self._counted.add(report.worker, fixes, at_s)

@@ -19,7 +19,9 @@ from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
+from headcount.messages.device_state import DeviceState, DeviceStateRequest
 from headcount.messages.fixes import VERDICTS
+from headcount.messages.reports import WORKER_REPORT_SUBJECT
 from headcount.messages.times import TICK_S
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, TICK_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint, Message, Subscription, connected
@@ -31,7 +33,7 @@ from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
 from headcount.worker.partition import BATCH_ROWS, Partition
 from headcount.worker.publisher import Publisher, RetainedCounts
 from headcount.worker.snapshots import Snapshots
-from headcount.worker.stats import Figures
+from headcount.worker.stats import WorkerStats
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ class Worker:
             else None
         )
         self._held: dict[int, _Held] = {}
-        self._figures = Figures()
+        self._figures = WorkerStats()
         self._process = f"w{secrets.token_hex(4)}"
         self._name = self._process
         self._former: list[str] = []  # names that we had and that nobody should wait for
@@ -368,29 +370,31 @@ class Worker:
             lag = sum(held.partition.pending for held in self._held.values())
             report = self._figures.report(self._process, lag, len(self._held))
             if self._connection.is_connected:
-                await self._connection.publish(f"metrics.count.{self._process}", msgspec.json.encode(report))
+                subject = WORKER_REPORT_SUBJECT.format(worker=self._process)
+                await self._connection.publish(subject, msgspec.json.encode(report))
 
     async def answer(self, message: Message) -> None:
-        """Answer `ask.<p>` {"kind", "device"}: what is known of a device, `{}` if nothing is."""
+        """Reply to a DeviceStateRequest."""
         number = int(message.subject.rpartition(".")[2])
-        question = msgspec.json.decode(message.data, type=dict[str, str])
-        key = f"{question.get('kind')}.{question.get('device')}".encode()
+        request = msgspec.json.decode(message.data, type=DeviceStateRequest)
         held = self._held.get(number)
-        state = held.partition.engine.find(key) if held is not None else None
-        body: dict[str, object] = {}
-        if state is not None:
-            lat, lon = _unproject(self._settings.site, state.x_m, state.y_m)
-            body = {
-                "present": state.present,
-                "zones": state.zones,
-                "last_t": state.last_t_s,
-                "lat": lat,
-                "lon": lon,
-                "acc": state.acc_m,
-                "offline": state.offline,
-                "last_verdict": VERDICTS[state.verdict] if state.verdict < len(VERDICTS) else None,
-            }
-        await message.respond(msgspec.json.encode(body))
+        key = f"{request.kind}.{request.device}".encode()
+        found = held.partition.engine.find(key) if held is not None else None
+        state = None
+        if found is not None:
+            lat, lon = _unproject(self._settings.site, found.x_m, found.y_m)
+            verdict = VERDICTS[found.verdict] if found.verdict < len(VERDICTS) else None
+            state = DeviceState(
+                present=found.present,
+                zones=found.zones,
+                last_t=found.last_t_s,
+                lat=lat,
+                lon=lon,
+                acc=found.acc_m,
+                offline=found.offline,
+                last_verdict=verdict,
+            )
+        await message.respond(msgspec.json.encode(state))
 
     # --- start and stop ------------------------------------------------------------------------------
     async def run(self, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""What a counting worker tells about itself, once a second, on `metrics.count.<worker>`."""
+"""Counters of a counting worker, reported once a second."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from headcount.counting.fix_batch import F8, I8
 from headcount.messages.fixes import VERDICTS
+from headcount.messages.reports import LatencyHistogram, WorkerReport
 from headcount.messages.topics import KINDS
 
 #: Upper bounds in seconds of the histogram of received → counted.
@@ -16,40 +17,40 @@ LATENCY_LE = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0
 
 
 @dataclass(slots=True)
-class Figures:
+class WorkerStats:
     """Counters since the worker's start."""
 
     verdicts: I8 = field(default_factory=lambda: np.zeros((len(KINDS) + 1, len(VERDICTS)), dtype=np.int64))
     latency: I8 = field(default_factory=lambda: np.zeros(len(LATENCY_LE) + 1, dtype=np.int64))
     latency_sum_s: float = 0.0
-    told: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
+    _reported: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
 
     def counted(self, verdicts: I8, received_s: list[F8], now_s: float) -> None:
-        """Fixes by [kind (the last row: unknown), verdict], and when they were received."""
+        """Add fixes by [kind (the last row: unknown), verdict], and the times at which they were received."""
         self.verdicts += verdicts
         for part in received_s:
             age_s = now_s - part
             self.latency += np.bincount(np.searchsorted(LATENCY_LE, age_s), minlength=len(LATENCY_LE) + 1)
             self.latency_sum_s += float(age_s.sum())
 
-    def report(self, worker: str, lag: int, partitions: int) -> dict[str, object]:
-        """The message; the rate is since the last report."""
+    def report(self, worker: str, lag: int, partitions: int) -> WorkerReport:
+        """All counters; the rate is since the last report."""
         now, fixes = time.monotonic(), int(self.verdicts.sum())
-        (then, before), self.told = self.told, (now, fixes)
-        return {
-            "worker": worker,
-            "verdicts": {
+        (then, before), self._reported = self._reported, (now, fixes)
+        return WorkerReport(
+            worker=worker,
+            verdicts={
                 kind: dict(zip(VERDICTS, self.verdicts[row].tolist(), strict=True))
                 for row, kind in enumerate((*KINDS, "unknown"))
             },
-            "lag": lag,
-            "partitions": partitions,
-            "latency": {
-                "le": list(LATENCY_LE),
-                "counts": np.cumsum(self.latency)[:-1].tolist(),
-                "sum": self.latency_sum_s,
-                "count": int(self.latency.sum()),
-            },
-            "cpu_s": time.process_time(),
-            "fixes_per_s": (fixes - before) / max(now - then, 1e-9),
-        }
+            lag=lag,
+            partitions=partitions,
+            latency=LatencyHistogram(
+                le=list(LATENCY_LE),
+                counts=np.cumsum(self.latency)[:-1].tolist(),
+                sum=self.latency_sum_s,
+                count=int(self.latency.sum()),
+            ),
+            cpu_s=time.process_time(),
+            fixes_per_s=(fixes - before) / max(now - then, 1e-9),
+        )

@@ -85,7 +85,16 @@ async def get_scaling(state: State) -> system.ScalingResponse:
         age_s=round(age_s, 3),
         driver=scaling.driver,
         dry_run=scaling.dry_run,
-        targets=[system.ScalingTargetEntry(**msgspec.structs.asdict(target)) for target in scaling.targets],
+        targets=[
+            system.ScalingTargetEntry(
+                role=target.role,
+                wanted=target.wanted,
+                actual=target.actual,
+                least=target.min_units,
+                most=target.max_units,
+            )
+            for target in scaling.targets
+        ],
         signals=scaling.signals,
         decisions=[
             system.ScalingDecisionEntry(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})

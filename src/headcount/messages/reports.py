@@ -1,0 +1,47 @@
+"""Reports that roles publish every second on `metrics.>`, as JSON.
+
+Counters are absolute numbers since the start of the process, so a lost or repeated report changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+#: metrics.count.<worker>: WorkerReport; metrics.adapters.<worker>: AdapterReport; metrics.scale.<name>:
+#: ScalingState (messages/units.py), once per period of the scaler.
+REPORT_SUBJECTS = "metrics.>"
+WORKER_REPORT_SUBJECT = "metrics.count.{worker}"
+ADAPTER_REPORT_SUBJECT = "metrics.adapters.{worker}"
+SCALER_REPORT_SUBJECT = "metrics.scale.{name}"
+
+
+class LatencyHistogram(msgspec.Struct):
+    """Seconds from received to counted: cumulative counts up to each bound `le`."""
+
+    le: list[float]
+    counts: list[float]
+    sum: float = 0.0
+    count: float = 0.0
+
+
+class WorkerReport(msgspec.Struct):
+    """A counting worker's report."""
+
+    worker: str
+    verdicts: dict[str, dict[str, float]] = {}  # kind ("unknown" included) → verdict → fixes
+    lag: float = 0.0  # messages of its partitions that it has yet to read
+    partitions: int = 0  # that it owns
+    latency: LatencyHistogram | None = None
+    cpu_s: float | None = None
+    fixes_per_s: float = 0.0  # since the report before
+
+
+class AdapterReport(msgspec.Struct):
+    """The adapters' report: messages by what became of them."""
+
+    worker: str
+    translated: Mapping[str, float] = {}  # by format
+    ignored: Mapping[str, float] = {}  # by reason
+    rejected: Mapping[str, float] = {}  # by reason
