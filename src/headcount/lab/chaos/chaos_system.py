@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
+from headcount.lab.running_system import RunningSystem
 from headcount.messaging.connection import Connection, Endpoint, connected, connected_once
 from headcount.messaging.jetstream import stream_info
 from headcount.roles.secret import secret_of
@@ -74,7 +73,7 @@ class RestartedRole:
         await self._supervised.stop(())
 
 
-class ChaosSystem:
+class ChaosSystem(RunningSystem):
     """Broker, history and workers on free ports, as an async context manager."""
 
     def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
@@ -100,25 +99,17 @@ class ChaosSystem:
         self.workers: dict[int, RestartedRole] = {}
         self._first = workers
 
-    async def __aenter__(self) -> Self:
-        try:
-            secret_of(self.settings)
-            await self.core.start()
-            await self.ready()
-            await self.history.start()
-            for number in range(1, self._first + 1):
-                await self.join(number)
-        except BaseException:
-            await self._end()
-            raise
-        return self
+    async def start(self) -> None:
+        """Start the core and, when it is ready, the history and the workers."""
+        secret_of(self.settings)
+        await self.core.start()
+        await self.ready()
+        await self.history.start()
+        for number in range(1, self._first + 1):
+            await self.join(number)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._end()
-
-    async def _end(self) -> None:
+    async def stop(self) -> None:
+        """Stop all roles, suspended ones too."""
         for role in (*self.workers.values(), self.history, self.core):
             role.send(signal.SIGCONT)
             await role.stop()

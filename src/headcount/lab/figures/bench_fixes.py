@@ -1,4 +1,4 @@
-"""A made-up campus of any number of zones, for the benches."""
+"""A synthetic campus with any number of zones, for benchmarks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from headcount.counting.fix_batch import F8
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 
-#: A building to so many metres in both directions: a campus with more zones is a larger one.
+#: Distance of buildings in both directions: more zones make a larger campus.
 SPACING_M = 150.0
 LAT0, LON0 = 52.67, -8.57
 M_PER_DEGREE = 111_195.0
 
 
 def side(zones: int) -> float:
-    """How long and wide the campus is, in metres."""
+    """Length and width of the campus in metres."""
     return SPACING_M * math.ceil(math.sqrt(zones))
 
 
 def campus(zones: int, seed: int) -> Site:
-    """A square campus with buildings of 40 to 90 m in a grid of random offsets, turned at random."""
+    """A square campus with a grid of buildings of 40 to 90 m, with random offsets and angles."""
     rng = np.random.default_rng(seed)
     side_m = side(zones)
     per_side = math.ceil(math.sqrt(zones))
@@ -55,7 +55,7 @@ def _box(x_m: float, y_m: float, width_m: float, height_m: float, turn: float) -
 
 
 def degrees(x_m: F8, y_m: F8) -> tuple[F8, F8]:
-    """Latitude and longitude of a place so far east and north of the middle."""
+    """Latitude and longitude of positions east and north of the centre."""
     return LAT0 + y_m / M_PER_DEGREE, LON0 + x_m / (M_PER_DEGREE * math.cos(math.radians(LAT0)))
 
 

@@ -1,6 +1,6 @@
-"""How fast the engine is on one core: fixes/s, cost by devices and by zones, memory per device.
+"""Speed of the engine on one core by devices and zones, and memory per device.
 
-Times are this process's CPU time, so that a busy machine doesn't matter.
+Times are CPU time of this process, which a busy machine hardly changes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headcount.counting.zone_lookup import Zones
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 
 BATCH = 10_000
-#: Not measured: the zones learn their transitions.
+#: Fixes before the measurement, in which the zones learn their transitions.
 WARM_FIXES = 4_000_000
 
 
 def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: int | None) -> float:
-    """Fixes per second of `step` and `advance`, and of `counts` after every so many batches."""
+    """Fixes per second of `step` and `advance`, and of `counts` after every `counts_every` batches."""
     rng = np.random.default_rng(seed)
     side_m = side(zones)
     site = campus(zones, seed)
@@ -33,9 +33,9 @@ def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: i
     x_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
     y_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
     now_s = 1.8e9
-    everybody = np.arange(devices)
-    engine.step(_fixes(slots, everybody, x_m, y_m, now_s, rng))
-    moved, took_s, rounds = 0, 0.0, 0
+    all_devices = np.arange(devices)
+    engine.step(_fixes(slots, all_devices, x_m, y_m, now_s, rng))
+    measured, took_s, rounds = 0, 0.0, 0
     while took_s < seconds:
         now_s += 2.0
         rounds += 1
@@ -50,8 +50,8 @@ def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: i
             engine.counts(now_s)
         if rounds * BATCH > WARM_FIXES:
             took_s += time.process_time() - began
-            moved += len(pick)
-    return moved / took_s
+            measured += len(pick)
+    return measured / took_s
 
 
 def _fixes(slots: I4, pick: I8, x_m: F8, y_m: F8, now_s: float, rng: np.random.Generator) -> Fixes:
@@ -62,7 +62,7 @@ def _fixes(slots: I4, pick: I8, x_m: F8, y_m: F8, now_s: float, rng: np.random.G
 
 
 def bytes_per_device(site: Site, devices: int) -> float:
-    """What a device takes in the engine: its id, its place in the index, its columns."""
+    """Memory of a device in the engine: id, index entry, columns."""
     gc.collect()
     tracemalloc.start()
     engine = Engine(site, Zones(site))
@@ -90,7 +90,7 @@ def main() -> None:
         print(f"{zones:>6} {devices:>9} {alone:>12,.0f} {counted:>24,.0f}")
     site = campus(10, options.seed)
     print(
-        f"memory: {bytes_per_device(site, 1_000_000):.0f} bytes a device in the engine, of 1 000 000, ids of 13 characters"
+        f"memory: {bytes_per_device(site, 1_000_000):.0f} bytes per device in the engine, with 1 000 000 devices and ids of 13 characters"
     )
 
 

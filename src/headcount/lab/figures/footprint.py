@@ -1,7 +1,7 @@
-"""Start-up time, memory and idle processor time of `headcount up`, per process.
+"""Start-up time, memory and idle CPU of `headcount up`, per process, and the cost of short commands.
 
-Memory is the proportional set size (PSS) of /proc/<pid>/smaps_rollup: pages that processes share are
-divided among them, so the sum is what the system really uses. Linux only.
+Memory is the proportional set size (PSS) of /proc/<pid>/smaps_rollup: shared pages are divided among the processes,
+so the sum is the memory of the system. Linux only.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ def pss_mb(pid: int) -> float:
 
 
 def commands(repeat: int) -> Iterator[str]:
-    """Processor time of short commands: median over `repeat` runs."""
+    """CPU and wall time of short commands: medians of `repeat` runs."""
     for name, arguments in COMMANDS.items():
-        used = []
+        used, took = [], []
         for _ in range(repeat):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+            took.append(time.monotonic() - began_s)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        yield f"| `{name}` | {statistics.median(used):.2f} s |"
+        yield f"| `{name}` | {statistics.median(used):.2f} s | {statistics.median(took):.2f} s |"
 
 
 @contextmanager
@@ -82,14 +83,14 @@ def tree(root: int) -> list[tuple[ProcessStat, str]]:
 def main() -> None:
     """Measure and print tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="idle time over which CPU is measured")
+    parser.add_argument("--seconds", type=float, default=20.0, help="idle time over which CPU is measured")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds between ready and measuring")
     parser.add_argument("--repeat", type=int, default=3, help="starts to measure")
-    parser.add_argument("arguments", nargs="*", help="more options of `headcount up`")
+    parser.add_argument("arguments", nargs="*", default=["--open"], help="options of `headcount up`")
     options = parser.parse_args()
 
     print(f"Load average before: {os.getloadavg()[0]:.2f}\n")
-    print("| command | processor time |\n|---|---|")
+    print("| command | CPU | wall |\n|---|---|---|")
     print("\n".join(commands(options.repeat)))
     starts, stops, lines = [], [], []
     for number in range(options.repeat):

@@ -1,10 +1,10 @@
-"""History: rows written per second on one core, bytes per fix, time of a question.
+"""History: rows written per second on one core, bytes per fix, duration of queries.
 
 Usage: python -m headcount.lab.figures.history_speed [ROWS] [DEVICES]      (defaults: 2 000 000 rows, 20 000 devices)
 
 The rows are an hour of devices that stand or walk: 16 partitions, whole-second event times, positions
-with 7 decimals, in flushes of 200 000 rows as the writer makes them. "Written" is the way from batches
-as they come (decoded messages) to synchronised segments, in one thread.
+with 7 decimals, in the flushes of 200 000 rows of the writer. "Written" covers everything from received batches
+to synchronised segments, in one thread.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ZONES = [f"zone-{i}" for i in range(100)]
 
 
 def messages(rows: int, devices: int) -> list[bytes]:
-    """Batches as they come from the stream."""
+    """Create batches as in the stream."""
     rng = np.random.default_rng(1)
     names = rng.integers(0, 2**64, devices, dtype=np.uint64)
     home = np.array([52.664, -8.588]) + rng.random((devices, 2)) * [0.02, 0.03]
@@ -71,7 +71,7 @@ def messages(rows: int, devices: int) -> list[bytes]:
 
 
 def write(data: Path, raw: list[bytes]) -> None:
-    """Write them as the writer does, without the broker."""
+    """Write batches like the writer, without a broker."""
     decoder = msgspec.msgpack.Decoder(HistoryBatch)
     with opened(data) as segments:
         pending = Pending(segments.written)
@@ -86,14 +86,14 @@ def write(data: Path, raw: list[bytes]) -> None:
             segments.commit(last)
 
 
-def median_ms(ask: Callable[[], Any]) -> tuple[float, int]:
-    """The median of seven askings in milliseconds, and the rows of the answer."""
+def median_ms(query: Callable[[], Any]) -> tuple[float, int]:
+    """The median duration of seven runs in milliseconds, and the number of rows."""
     times = []
     for _ in range(7):
         begin = time.perf_counter()
-        answer = ask()
+        result = query()
         times.append(time.perf_counter() - begin)
-    return sorted(times)[3] * 1e3, len(answer) if answer is not None else 0
+    return sorted(times)[3] * 1e3, len(result) if result is not None else 0
 
 
 def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
@@ -110,16 +110,16 @@ def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
         print(f"written: {rows / wall:,.0f} rows/s ({rows / cpu:,.0f} per CPU second)")
         print(f"size: {size / rows:.1f} bytes a fix, {devices} devices, {FLUSH_ROWS} rows a segment")
         box = (-8.575, 52.672, -8.574, 52.673)
-        questions: dict[str, Callable[[], Any]] = {
+        queries: dict[str, Callable[[], Any]] = {
             "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(data, bbox=box),
             "near, 50 m, the whole hour, newest 1000": lambda: fixes(data, near=(52.672, -8.575, 50.0)),
             "where everybody is at an instant": lambda: fixes(data, at_s=T0 + 3000, limit=100_000),
             "history of a zone, 60 s": lambda: zone_history(data, "zone-7", T0, T0 + 3600, 60),
             "counts at an instant": lambda: counts_at(data, T0 + 3000),
         }
-        for name, ask in questions.items():
-            took_ms, found = median_ms(ask)
-            print(f"{name}: {took_ms:.0f} ms over {rows:,} rows, answer of {found}")
+        for name, query in queries.items():
+            took_ms, found = median_ms(query)
+            print(f"{name}: {took_ms:.0f} ms over {rows:,} rows, {found} in the result")
 
 
 if __name__ == "__main__":

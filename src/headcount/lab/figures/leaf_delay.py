@@ -1,13 +1,13 @@
-"""What a leaf costs: throughput of devices through one or two leaves, beside devices on the core itself.
+"""Cost of leaf nodes: throughput of devices on one or two leaves, and directly on the core.
 
-Arrangements:
+Variants:
 - direct   devices on a core of one node, no leaf
 - leaf     devices on one leaf of it
 - leaves   devices on two leaves of it
 - three    devices on two leaves of a core of three nodes
 
-For each: messages/s at QoS 0 and at QoS 1 (each with its PUBACK) over 4 connections, how many of those sent
-stand in the log, and processor seconds of a million messages, of all servers together.
+For each: messages/s at QoS 0 and at QoS 1 (with PUBACKs) over 4 connections, the share of messages in the log,
+and CPU seconds of all servers per million messages.
 """
 
 from __future__ import annotations
@@ -26,30 +26,23 @@ from headcount.broker.core import Broker
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
 from headcount.broker.nats_process import WatchedServer
-from headcount.lab.figures.qos1_cost import PARTITIONS, PASSWORD, ask, connect, processor_s, send, stored
+from headcount.lab.figures.bench_broker import bench_config, endpoint_of
+from headcount.lab.figures.qos1_cost import jetstream, send, stored
+from headcount.messaging.connection import connected_once
 from headcount.runtime.ports import free_ports
+from headcount.runtime.proc import cpu_s_of
 
-WAYS = {"direct": (1, 0), "leaf": (1, 1), "leaves": (1, 2), "three": (3, 2)}
+VARIANTS = {"direct": (1, 0), "leaf": (1, 1), "leaves": (1, 2), "three": (3, 2)}
 
 
 def config(folder: Path, name: str) -> BrokerConfig:
-    """A server on free ports with a folder of its own."""
-    mqtt, ws, port = free_ports(3)
-    return BrokerConfig(
-        anonymous=True,
-        data=folder / name,
-        password=PASSWORD,
-        mqtt_port=mqtt,
-        ws_port=ws,
-        nats_port=port,
-        partitions=PARTITIONS,
-        server_name=name,
-    )
+    """A server on free ports with its own folder."""
+    return replace(bench_config(folder / name), server_name=name)
 
 
 @contextlib.asynccontextmanager
-async def arranged(nodes: int, leaves: int) -> AsyncIterator[tuple[Broker, list[WatchedServer]]]:
-    """A node of the core, and all servers, those for devices last."""
+async def servers_of(nodes: int, leaves: int) -> AsyncIterator[tuple[Broker, list[WatchedServer]]]:
+    """Start servers; the first is the core's, those for devices are last."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cluster, leaf_ports = free_ports(nodes), free_ports(nodes)
@@ -81,19 +74,21 @@ async def arranged(nodes: int, leaves: int) -> AsyncIterator[tuple[Broker, list[
                 await server.__aexit__(None, None, None)
 
 
-async def speed(way: str, qos: int, messages: int, pool: concurrent.futures.Executor) -> str:
-    """One line about an arrangement."""
-    nodes, leaves = WAYS[way]
-    async with arranged(nodes, leaves) as (core, servers):
-        client = await connect(core)
-        doors = servers[-leaves:] if leaves else servers
+async def speed(variant: str, qos: int, messages: int, pool: concurrent.futures.Executor) -> str:
+    """Measure a variant; return a line of text."""
+    nodes, leaves = VARIANTS[variant]
+    async with (
+        servers_of(nodes, leaves) as (core, servers),
+        connected_once(endpoint_of(core.config), "benchmark") as connection,
+    ):
+        targets = servers[-leaves:] if leaves else servers
         loop, began = asyncio.get_running_loop(), time.perf_counter()
-        used = -sum(processor_s(server.pid or 0) for server in servers)
+        used = -sum(cpu_s_of(server.pid or 0) for server in servers)
         jobs = [
             loop.run_in_executor(
                 pool,
                 send,
-                doors[c % len(doors)].config.mqtt_port,
+                targets[c % len(targets)].config.mqtt_port,
                 f"d{c}",
                 messages // 4,
                 qos,
@@ -104,29 +99,28 @@ async def speed(way: str, qos: int, messages: int, pool: concurrent.futures.Exec
         sent = sum(s for s, _ in await asyncio.gather(*jobs))
         took = time.perf_counter() - began
         await asyncio.sleep(1)
-        used += sum(processor_s(server.pid or 0) for server in servers)
+        used += sum(cpu_s_of(server.pid or 0) for server in servers)
         held = 0
         for c in range(4):
-            found = await stored(client, f"d{c}")
+            found = await stored(connection, f"d{c}")
             held += sum(n for subject, n in found.items() if not qos or subject.startswith("$MQTT"))
-        await ask(client, "INFO")
-        await client.close()
+        await jetstream(connection, "INFO")
     return (
-        f"{way:7} QoS {qos}: {sent / took:9,.0f} messages/s, {held / sent:.3f} of them in the log, "
-        f"{used / sent * 1e6:5.1f} s a million"
+        f"{variant:7} QoS {qos}: {sent / took:9,.0f} messages/s, {held / sent:.3f} of them in the log, "
+        f"{used / sent * 1e6:5.1f} CPU s per million"
     )
 
 
 async def main() -> None:
-    """Measure what was asked for."""
+    """Measure the chosen variants."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ways", nargs="*", help=f"which: {', '.join(WAYS)}; default all")
+    parser.add_argument("variants", nargs="*", help=f"which: {', '.join(VARIANTS)}; default all")
     parser.add_argument("--messages", type=int, default=200_000)
     options = parser.parse_args()
     with concurrent.futures.ProcessPoolExecutor(4) as pool:
-        for way in options.ways or WAYS:
+        for variant in options.variants or VARIANTS:
             for qos in (0, 1):
-                print(await speed(way, qos, options.messages, pool), flush=True)
+                print(await speed(variant, qos, options.messages, pool), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The whole path on one core and in memory: messages → columns → engine → counts and history rows.
+"""Cost of a fix on one core and in memory: messages → columns → engine → counts and history rows.
 
-What the broker and the reader cost is not in it (src/headcount/lab/figures/pipeline_throughput.py has them). Times are this process's
-CPU time, so that a busy machine doesn't matter.
+It excludes the broker and the reader, see pipeline_throughput. Times are CPU time of this process, which a busy
+machine hardly changes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from headcount.messaging.log_reader import Delivery
 from headcount.worker.partition import BATCH_ROWS, Partition
 
 PARTITIONS = 16
-#: So many seconds of log lie between two batches of a partition.
-EVERY_S = 1.0
-#: Not measured: devices are met, zones learn their transitions.
+#: Time of the log between two batches of a partition.
+BATCH_INTERVAL_S = 1.0
+#: Fixes before the measurement, in which devices are new and zones learn their transitions.
 WARM_FIXES = 2_000_000
 
 
 class TimedLog:
-    """What walking people say, one delivery of `BATCH_ROWS` fixes for each partition at a time."""
+    """Messages of walking people: one delivery of `BATCH_ROWS` fixes per partition at a time."""
 
     def __init__(self, site: str, side_m: float, devices: int, rng: np.random.Generator) -> None:
         """Devices `d0` to `d<devices - 1>`, each in its partition."""
@@ -42,16 +42,16 @@ class TimedLog:
 
     def second(self) -> list[Delivery]:
         """The next `BATCH_ROWS` fixes of every partition."""
-        self._now_s += EVERY_S
+        self._now_s += BATCH_INTERVAL_S
         return [self._delivery(p) for p in range(PARTITIONS)]
 
     def _delivery(self, partition: int) -> Delivery:
-        who = self._rng.choice(self._members[partition], BATCH_ROWS)
-        self._x_m[who] += self._rng.normal(0, 3, BATCH_ROWS)
-        self._y_m[who] += self._rng.normal(0, 3, BATCH_ROWS)
-        lat_deg, lon_deg = degrees(self._x_m[who], self._y_m[who])
-        t_s = self._now_s + np.arange(BATCH_ROWS) * (EVERY_S / BATCH_ROWS)
-        columns = zip(who.tolist(), t_s.tolist(), lat_deg.tolist(), lon_deg.tolist(), strict=True)
+        moved = self._rng.choice(self._members[partition], BATCH_ROWS)
+        self._x_m[moved] += self._rng.normal(0, 3, BATCH_ROWS)
+        self._y_m[moved] += self._rng.normal(0, 3, BATCH_ROWS)
+        lat_deg, lon_deg = degrees(self._x_m[moved], self._y_m[moved])
+        t_s = self._now_s + np.arange(BATCH_ROWS) * (BATCH_INTERVAL_S / BATCH_ROWS)
+        columns = zip(moved.tolist(), t_s.tolist(), lat_deg.tolist(), lon_deg.tolist(), strict=True)
         subject = b"fix.%d.%s.person.d" % (partition, self._site)
         subjects, payloads = [], []
         for device, t, lat, lon in columns:
@@ -67,7 +67,7 @@ class TimedLog:
 
 
 def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
-    """Nanoseconds a fix, counts once a second of the log and partition included."""
+    """Nanoseconds per fix, including counts once per second of the log and partition."""
     site = campus(zones, seed)
     shared, names = Zones(site), Pseudonyms({})
     parts = [Partition(p, PARTITIONS, 1, site, shared, names) for p in range(PARTITIONS)]
@@ -94,13 +94,13 @@ def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fixes", type=int, default=2_000_000, help="measured, for each line")
+    parser.add_argument("--fixes", type=int, default=2_000_000, help="measured per line")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, nargs=2, metavar=("ZONES", "DEVICES"))
     options = parser.parse_args()
     gc.set_threshold(200_000, 20, 100)  # as the role `count` has it
     print(f"messages to history rows, one core, {PARTITIONS} partitions, seed", options.seed)
-    print(f"{'zones':>6} {'devices':>9} {'fixes/s':>12} {'ns a fix':>9}")
+    print(f"{'zones':>6} {'devices':>9} {'fixes/s':>12} {'ns/fix':>9}")
     by_devices = [(100, devices) for devices in (1_000, 10_000, 100_000, 1_000_000)]
     by_zones = [(10, 100_000), (1_000, 100_000)]
     cases = [tuple(options.only)] if options.only else by_devices + by_zones
@@ -109,8 +109,8 @@ def main() -> None:
         cost[zones, devices] = measure(zones, devices, options.seed, options.fixes)
         print(f"{zones:>6} {devices:>9} {1e9 / cost[zones, devices]:>12,.0f} {cost[zones, devices]:>9.0f}")
     if not options.only:
-        print(f"1 000 000 devices cost {cost[100, 1_000_000] / cost[100, 1_000]:.2f} times what 1 000 do")
-        print(f"1 000 zones cost {cost[1_000, 100_000] / cost[10, 100_000]:.2f} times what 10 do")
+        print(f"1 000 000 devices cost {cost[100, 1_000_000] / cost[100, 1_000]:.2f} times as much as 1 000")
+        print(f"1 000 zones cost {cost[1_000, 100_000] / cost[10, 100_000]:.2f} times as much as 10")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
-"""Broker → counts on this machine: fixes/s, the ratio to a reader that only reads, latency.
+"""Throughput and latency from the broker to counts.
 
-Three measurements on a broker of its own, in a folder of its own:
-1. the log is filled with fixes of many devices;
-2. a reader that only reads them, then a worker's partitions that decode and count them (the
-   same reader, one process, one core);
-3. the whole system under a steady rate over MQTT: how long after its publication a fix is counted.
+1. Fill the log with fixes of many devices.
+2. Read them with the log reader alone; then decode and count them too (one process, one core).
+3. Publish at a steady rate over MQTT, and measure the time from publish to count.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import socket
 import struct
 import sys
 import tempfile
@@ -25,10 +22,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from headcount.broker.core import Broker
 from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
+from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
 from headcount.messages.counts import PartitionCounts
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
@@ -38,39 +35,18 @@ from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.loops import WorkerSettings, run
 from headcount.worker.partition import BATCH_ROWS, Partition
 
-PASSWORD = "only for this benchmark"  # noqa: S105
 ZONES = 100
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.asynccontextmanager
 async def broker(partitions: int) -> AsyncIterator[tuple[BrokerConfig, Connection]]:
-    """A broker on free ports in a temporary folder, and a connection with all rights."""
-    mqtt, ws, port = _free_ports(3)
+    """A broker in a temporary folder, and a connection with all rights."""
     with tempfile.TemporaryDirectory() as folder:
-        config = BrokerConfig(
-            anonymous=True,
-            data=Path(folder),
-            password=PASSWORD,
-            mqtt_port=mqtt,
-            ws_port=ws,
-            nats_port=port,
-            partitions=partitions,
-        )
-        async with Broker(config), connected(endpoint_of(config), "pipeline figures") as connection:
-            yield config, connection
-
-
-def endpoint_of(config: BrokerConfig) -> Endpoint:
-    """Where the broker is."""
-    return Endpoint((("127.0.0.1", config.nats_port),), INTERNAL, PASSWORD)
+        async with (
+            bench_broker(Path(folder), partitions=partitions) as server,
+            connected(endpoint_of(server.config), "pipeline benchmark") as connection,
+        ):
+            yield server.config, connection
 
 
 async def fill(
@@ -81,17 +57,17 @@ async def fill(
     devices: int,
     rng: np.random.Generator,
 ) -> int:
-    """Put fixes of walking people into the log as devices do: over MQTT, QoS 0. How many are there."""
+    """Publish fixes of walking people over MQTT at QoS 0; return the number of stored ones."""
     lat = LAT0 + rng.uniform(-0.006, 0.006, devices)
     lon = LON0 + rng.uniform(-0.01, 0.01, devices)
     _, writer = await _mqtt(config, b"fill01")
     for start in range(0, fixes, 5_000):
-        who = rng.integers(0, devices, 5_000)
-        lat[who] += rng.normal(0, 3e-5, 5_000)
-        lon[who] += rng.normal(0, 5e-5, 5_000)
+        moved = rng.integers(0, devices, 5_000)
+        lat[moved] += rng.normal(0, 3e-5, 5_000)
+        lon[moved] += rng.normal(0, 5e-5, 5_000)
         now = time.time()
         batch = []
-        for row, device in enumerate(who.tolist()):
+        for row, device in enumerate(moved.tolist()):
             body = b'{"_type":"location","tst":%.3f,"lat":%.6f,"lon":%.6f,"acc":%d}' % (
                 now + row * 1e-6,
                 lat[device],
@@ -105,7 +81,7 @@ async def fill(
             print(f"\rfilling the log: {start:,} of {fixes:,}", end="", file=sys.stderr, flush=True)
     print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
     stored = -1
-    while stored != (stored := await _stored(connection, config.partitions)):  # noqa: ASYNC110  nobody tells
+    while stored != (stored := await _stored(connection, config.partitions)):  # noqa: ASYNC110 - the server doesn't notify
         await asyncio.sleep(1)
     writer.close()
     return stored
@@ -125,14 +101,14 @@ async def _mqtt(config: BrokerConfig, name: bytes) -> tuple[asyncio.StreamReader
 
 
 class StageTimer:
-    """Wall time and this process's CPU time since it was made: the CPU's says more on a busy machine."""
+    """Wall time and CPU time of this process since the start; CPU time is more reliable on a busy machine."""
 
     def __init__(self) -> None:
         """Start."""
         self._began = time.perf_counter(), time.process_time()
 
     def rates(self, done: int) -> tuple[float, float]:
-        """So many a second, and a CPU second."""
+        """Results per second and per CPU second."""
         wall, cpu = self._began
         return done / (time.perf_counter() - wall), done / (time.process_time() - cpu)
 
@@ -140,30 +116,30 @@ class StageTimer:
 async def read_only(
     endpoint: Endpoint, connection: Connection, partitions: int, fixes: int
 ) -> tuple[float, float]:
-    """Messages per second and CPU second of a reader that does nothing with them."""
+    """Messages per second and CPU second of the log reader alone."""
     async with open_reader(endpoint, connection) as reader:
         for partition in range(partitions):
             await reader.follow(partition, 0)
-        clock, seen = StageTimer(), 0
-        while seen < fixes:
+        timer, read = StageTimer(), 0
+        while read < fixes:
             for delivery in await reader.read():
-                seen += len(delivery.payloads)
-        return clock.rates(seen)
+                read += len(delivery.payloads)
+        return timer.rates(read)
 
 
 async def nats_py(connection: Connection, fixes: int, seconds: float) -> float:
-    """Messages per second of an ordinary subscriber: the official Python client, one partition's stream."""
+    """Messages per second of a subscriber with nats-py to one partition's stream."""
     seen = 0
     done = asyncio.Event()
 
-    async def take(_: Message) -> None:
+    async def receive(_: Message) -> None:
         nonlocal seen
         seen += 1
         if seen >= fixes:
             done.set()
 
     subscription = await connection.client.jetstream().subscribe(
-        "fix.0.>", stream="FIX_0", ordered_consumer=True, cb=take
+        "fix.0.>", stream="FIX_0", ordered_consumer=True, cb=receive
     )
     began = time.perf_counter()
     with contextlib.suppress(TimeoutError):
@@ -176,9 +152,9 @@ async def nats_py(connection: Connection, fixes: int, seconds: float) -> float:
 async def counting(
     endpoint: Endpoint, connection: Connection, partitions: int, fixes: int, seed: int
 ) -> tuple[float, float]:
-    """Fixes per second and CPU second from the log to counts: decoded, judged, counted, history rows made.
+    """Fixes per second and CPU second from the log to counts and history rows.
 
-    Measured over the second half: in the first every device is met for the first time.
+    Measured over the second half: in the first, every device is new.
     """
     site = campus(ZONES, seed)
     zones, names = Zones(site), Pseudonyms({})
@@ -186,26 +162,26 @@ async def counting(
     async with open_reader(endpoint, connection) as reader:
         for partition in parts:
             await reader.follow(partition.number, 0)
-        clock, seen, warm, told = StageTimer(), 0, 0, time.perf_counter()
-        while seen < fixes:
+        timer, read, warm, published = StageTimer(), 0, 0, time.perf_counter()
+        while read < fixes:
             for delivery in await reader.read():
-                seen += len(delivery.payloads)
+                read += len(delivery.payloads)
                 part = parts[delivery.partition]
                 part.take(delivery)
                 if part.waiting_rows >= BATCH_ROWS:
-                    tell = time.perf_counter() - told > 0.5
-                    told = time.perf_counter() if tell else told
-                    part.work(tell=tell)
+                    publish = time.perf_counter() - published > 0.5
+                    published = time.perf_counter() if publish else published
+                    part.work(tell=publish)
                     part.history()
-            if not warm and seen >= fixes // 2:
+            if not warm and read >= fixes // 2:
                 _finish(parts)
-                clock, warm = StageTimer(), seen
+                timer, warm = StageTimer(), read
         _finish(parts)
-        return clock.rates(seen - warm)
+        return timer.rates(read - warm)
 
 
 def _finish(parts: list[Partition]) -> None:
-    """Count what still waits for a full batch, so that nothing read is left out of the time or paid for twice."""
+    """Count rows that wait for a full batch, so that each fix read is measured exactly once."""
     for part in parts:
         part.work(tell=False)
         part.history()
@@ -221,10 +197,9 @@ def _packet(topic: bytes, body: bytes) -> bytes:
 async def latency(
     config: BrokerConfig, connection: Connection, rate: int, seconds: int, seed: int
 ) -> tuple[float, float, float]:
-    """Publish → count latency in seconds, p50 and p99, and the rate reached, in the running system.
+    """Publish → count latency in seconds, p50 and p99, and the achieved rate, in the running system.
 
-    Each device enters the site once: the total at an instant then says how many of the fixes
-    published until then are counted.
+    Each device enters the site once, so the total is the number of counted fixes.
     """
     site = campus(ZONES, seed)
     settings = WorkerSettings(
@@ -235,14 +210,14 @@ async def latency(
     )
     stop = asyncio.Event()
     worker = asyncio.create_task(run(settings, stop))
-    heard: list[tuple[float, int, int]] = []  # when heard, partition, how many are on site
+    received: list[tuple[float, int, int]] = []  # time, partition, devices on site
 
-    async def hear(message: Message) -> None:
+    async def receive_counts(message: Message) -> None:
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
-        heard.append((time.time(), counts.partition, int(values[0, 0, 0])))
+        received.append((time.time(), counts.partition, int(values[0, 0, 0])))
 
-    await connection.subscribe("count.*", hear)
+    await connection.subscribe("count.*", receive_counts)
     await asyncio.sleep(2)
     _, writer = await _mqtt(config, b"bench1")
     sent: list[float] = []
@@ -265,10 +240,10 @@ async def latency(
     newest: dict[int, int] = {}
     delays: list[float] = []
     counted = 0
-    for when, partition, count in heard:
+    for when, partition, count in received:
         counted += count - newest.get(partition, 0)
         newest[partition] = count
-        # `counted` fixes are in; taking the oldest ones first
+        # fixes are counted in the order in which they were sent
         while len(delays) < min(counted, len(sent)):
             delays.append(when - sent[len(delays)])
     if len(delays) < len(sent):
@@ -277,7 +252,7 @@ async def latency(
 
 
 async def measure(options: argparse.Namespace) -> None:
-    """All three, each on a fresh broker."""
+    """Measure throughput and latency, each with a new broker."""
     rng = np.random.default_rng(options.seed)
     async with broker(options.partitions) as (config, connection):
         endpoint = endpoint_of(config)
@@ -287,15 +262,13 @@ async def measure(options: argparse.Namespace) -> None:
         for _ in range(options.repeat):
             alone = await read_only(endpoint, connection, options.partitions, options.fixes)
             counted = await counting(endpoint, connection, options.partitions, options.fixes, options.seed)
-            ratios.append([mine / reader for mine, reader in zip(counted, alone, strict=True)])
+            ratios.append([counting_ / reader for counting_, reader in zip(counted, alone, strict=True)])
             for what, reads, counts, ratio in zip(("", "CPU "), alone, counted, ratios[-1], strict=True):
-                print(
-                    f"reads only {reads:>9,.0f}/{what}s   counts {counts:>9,.0f}/{what}s   ratio {ratio:.2f}"
-                )
+                print(f"reads {reads:>9,.0f}/{what}s   counts {counts:>9,.0f}/{what}s   ratio {ratio:.2f}")
         wall, cpu = np.median(ratios, axis=0)
         print(f"median ratio {wall:.2f}, of CPU time {cpu:.2f}")
         ordinary = await nats_py(connection, options.fixes // options.partitions, 5.0)
-        print(f"an ordinary subscriber (nats-py, one partition) reads only {ordinary:,.0f}/s")
+        print(f"a subscriber with nats-py to one partition reads {ordinary:,.0f}/s")
     async with broker(options.partitions) as (config, connection):
         p50, p99, rate = await latency(config, connection, options.rate, options.seconds, options.seed)
         print(f"publish → count at {rate:,.0f} fixes/s: p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")

@@ -1,7 +1,7 @@
-"""What the balancer costs: connects a second, and time for a message there and back, with it and without.
+"""Cost of the balancer: connections per second and round-trip time, with it and without.
 
-One broker, HAProxy with the product's own configuration, all on this machine together with the client.
-The clients speak raw MQTT 3.1.1; the time is that of a PINGREQ and its PINGRESP, one at a time.
+One broker, HAProxy with the product's configuration, and the clients run on this machine. The clients use raw
+MQTT 3.1.1; the round trip is a PINGREQ and its PINGRESP. It needs a checkout, whose test fixtures it uses.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[4] / "tests"))
 from nats_fixture import open_broker
 from proxy_fixture import Bench, Device, scaled
 
-#: Connections that are being opened at a time.
-AT_ONCE = 64
+#: Connections that are opened concurrently.
+CONCURRENCY = 64
 
 
 async def connects_per_s(port: int, connections: int) -> tuple[float, list[Device]]:
-    """Open so many connections; how many a second got their CONNACK, and the connections."""
+    """Open connections; return the rate, and the connections."""
     left = iter(range(connections))
     devices: list[Device] = []
 
@@ -33,23 +33,23 @@ async def connects_per_s(port: int, connections: int) -> tuple[float, list[Devic
         devices.extend([await Device.open(port) for _ in left])
 
     began = time.perf_counter()
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(some() for _ in range(CONCURRENCY)))
     return connections / (time.perf_counter() - began), devices
 
 
 async def ping_ms(device: Device, rounds: int) -> tuple[float, float]:
-    """Median and 99th percentile of a ping, in milliseconds."""
-    took: list[float] = []
+    """Median and 99th percentile of a round trip in milliseconds."""
+    times: list[float] = []
     for _ in range(rounds):
         began = time.perf_counter()
         assert await device.alive()
-        took.append(1000 * (time.perf_counter() - began))
-    took.sort()
-    return took[len(took) // 2], took[len(took) * 99 // 100]
+        times.append(1000 * (time.perf_counter() - began))
+    times.sort()
+    return times[len(times) // 2], times[len(times) * 99 // 100]
 
 
 async def measure(connections: int, rounds: int) -> None:
-    """Direct and through the balancer, in turns, three times."""
+    """Measure directly and through the balancer, alternating, three times."""
     with tempfile.TemporaryDirectory() as folder:
         limits = scaled(unlimited=("127.0.0.0/8",), check_every_s=0.5)
         async with (
@@ -71,7 +71,7 @@ async def measure(connections: int, rounds: int) -> None:
                     median, worst = await ping_ms(devices[0], rounds)
                     print(
                         f"{name:>9}: {rate:6.0f} connects/s   ping {median:.3f} ms, p99 {worst:.3f} ms   "
-                        f"HAProxy: {1e6 * used_s / connections:.0f} us a connect, {kib:.1f} KiB more a connection"
+                        f"HAProxy: {1e6 * used_s / connections:.0f} us per connect, {kib:.1f} KiB per connection"
                     )
                     for device in devices:
                         device.close()

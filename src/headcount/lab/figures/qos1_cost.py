@@ -1,14 +1,13 @@
-"""What a PUBACK is worth, and what it costs: throughput and losses of ways to keep acknowledged fixes.
+"""Cost and durability of PUBACKs: throughput and losses of variants that store acknowledged fixes.
 
-The ways, each a set of streams on the same broker:
-- plain    FIX_<p> hears the fixes as they are delivered; a PUBACK says that $MQTT_msgs has its own copy
-- acked    FIX_<p> also takes what the server stores before each PUBACK (what headcount does)
+Variants, each a set of streams on the same broker:
+- plain    FIX_<p> stores fixes as they are delivered; at a PUBACK only $MQTT_msgs has stored its own copy
+- acked    FIX_<p> also stores what the server stores before each PUBACK (as headcount does)
 - sourced  plain, and FIX_<p> copies from $MQTT_msgs over a durable consumer
-- safe     plain, and one stream SAFE copies all fixes from $MQTT_msgs, to be compared after a crash
+- safe     plain, and one stream SAFE copies all fixes from $MQTT_msgs, for comparison after a crash
 
-For each: messages/s at QoS 0 and QoS 1, processor seconds of the server a million messages, what stands
-in FIX_<p> for each message sent, and how many acknowledged fixes are gone after kills (-9) at random
-moments while others send at QoS 0.
+For each: messages/s at QoS 0 and QoS 1, CPU seconds of the server per million messages, copies in FIX_<p> per
+message, and the number of acknowledged fixes lost after kills (-9) at random times during QoS 0 traffic.
 """
 
 from __future__ import annotations
@@ -24,25 +23,23 @@ import socket
 import struct
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import nats
-import nats.errors
-import psutil
-from nats.aio.client import Client
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.errors import LogError
+from headcount.lab.figures.bench_broker import PARTITIONS, bench_broker, endpoint_of
 from headcount.messages.topics import FOREIGN_SUBJECTS
+from headcount.messaging.connection import Connection, connected_once
+from headcount.runtime.proc import cpu_s_of
 
-PASSWORD = "only for this benchmark"  # noqa: S105
-WAYS = ("plain", "acked", "sourced", "safe")
-#: Messages that a connection has under way at QoS 1.
+VARIANTS = ("plain", "acked", "sourced", "safe")
+#: Unacknowledged QoS 1 messages per connection.
 WINDOW = 1_000
 BLOCK = 500
-PARTITIONS = 4
 SITE = "bench"
 
 
@@ -64,7 +61,7 @@ def packets(device: str, block: int, qos: int) -> bytes:
 
 
 def send(port: int, device: str, messages: int, qos: int, until_s: float) -> tuple[int, int]:
-    """Send as fast as the broker takes it, until it breaks; how many were sent, and acknowledged."""
+    """Send as fast as the broker accepts; return the number of sent and acknowledged messages."""
     sent = acked = got = 0
     blocks = [packets(device, block, qos) for block in (0, 1, 2)]
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
@@ -80,30 +77,30 @@ def send(port: int, device: str, messages: int, qos: int, until_s: float) -> tup
                     raise ConnectionResetError
                 got += more
                 acked = got // 4
-        sock.sendall(b"\xc0\x00")  # PINGREQ: when it is answered, everything before it has been read
+        sock.sendall(b"\xc0\x00")  # PINGREQ: its response confirms everything before it
         sock.recv(2)
     return sent, acked
 
 
-async def ask(client: Client, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One request of JetStream's API."""
+async def jetstream(connection: Connection, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Send a request to JetStream's API."""
     payload = b"" if body is None else msgspec.json.encode(body)
     answer: dict[str, Any] = msgspec.json.decode(
-        (await client.request(f"$JS.API.{call}", payload, timeout=10)).data
+        await connection.request(f"$JS.API.{call}", payload, timeout_s=10)
     )
     if "error" in answer:
         raise RuntimeError(f"{call}: {answer['error']}")
     return answer
 
 
-async def change(client: Client, name: str, **fields: Any) -> None:
+async def change(connection: Connection, name: str, **fields: Any) -> None:
     """Change a stream's configuration."""
-    config = (await ask(client, f"STREAM.INFO.{name}"))["config"]
-    await ask(client, f"STREAM.UPDATE.{name}", config | fields)
+    config = (await jetstream(connection, f"STREAM.INFO.{name}"))["config"]
+    await jetstream(connection, f"STREAM.UPDATE.{name}", config | fields)
 
 
-async def durable(client: Client, name: str, subject: str) -> dict[str, Any]:
-    """A durable consumer of $MQTT_msgs that a source can use."""
+async def durable(connection: Connection, name: str, subject: str) -> dict[str, Any]:
+    """Create a durable consumer of $MQTT_msgs for a source."""
     deliver = f"_deliver.{name}"
     config = {
         "durable_name": name,
@@ -116,89 +113,53 @@ async def durable(client: Client, name: str, subject: str) -> dict[str, Any]:
         "idle_heartbeat": 1_000_000_000,
     }
     body = {"stream_name": "$MQTT_msgs", "config": config}
-    await ask(client, f"CONSUMER.DURABLE.CREATE.$MQTT_msgs.{name}", body)
+    await jetstream(connection, f"CONSUMER.DURABLE.CREATE.$MQTT_msgs.{name}", body)
     return {"name": "$MQTT_msgs", "consumer": {"name": name, "deliver_subject": deliver}}
 
 
-async def arrange(client: Client, way: str) -> None:
-    """Make the streams stand as a way needs them."""
-    if way == "acked":
+async def configure(connection: Connection, variant: str) -> None:
+    """Configure the streams of a variant."""
+    if variant == "acked":
         return
     for p in range(PARTITIONS):
-        await change(client, f"FIX_{p}", subjects=[f"fix.{p}.>"])
-    await change(client, "FOREIGN", subjects=list(FOREIGN_SUBJECTS))
-    await change(client, "$MQTT_msgs", subjects=["$MQTT.msgs.>"])
-    if way == "sourced":
+        await change(connection, f"FIX_{p}", subjects=[f"fix.{p}.>"])
+    await change(connection, "FOREIGN", subjects=list(FOREIGN_SUBJECTS))
+    await change(connection, "$MQTT_msgs", subjects=["$MQTT.msgs.>"])
+    if variant == "sourced":
         for p in range(PARTITIONS):
-            source = await durable(client, f"FIX_{p}", f"$MQTT.msgs.fix.{p}.>")
-            await change(client, f"FIX_{p}", sources=[source])
-    elif way == "safe":
-        source = await durable(client, "SAFE", "$MQTT.msgs.fix.>")
+            source = await durable(connection, f"FIX_{p}", f"$MQTT.msgs.fix.{p}.>")
+            await change(connection, f"FIX_{p}", sources=[source])
+    elif variant == "safe":
+        source = await durable(connection, "SAFE", "$MQTT.msgs.fix.>")
         safe = {"name": "SAFE", "sources": [source], "storage": "file", "max_bytes": 256 << 20}
-        await ask(client, "STREAM.CREATE.SAFE", safe)
+        await jetstream(connection, "STREAM.CREATE.SAFE", safe)
 
 
-async def stored(client: Client, device: str, name: str = "FIX_*") -> dict[str, int]:
-    """Subject → how many messages of a device the log holds."""
+async def stored(connection: Connection, device: str, name: str = "FIX_*") -> dict[str, int]:
+    """Subject → number of messages of a device in the log."""
     found: dict[str, int] = {}
     streams = [f"FIX_{p}" for p in range(PARTITIONS)] if name == "FIX_*" else [name]
     for stream in streams:
-        answer = await ask(client, f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+        answer = await jetstream(connection, f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
         found |= {s: n for s, n in (answer["state"].get("subjects") or {}).items() if f".{device}" in s}
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 @contextlib.asynccontextmanager
-async def broker() -> Any:
-    """A broker on free ports in a temporary folder."""
-    mqtt, ws, port = free_ports(3)
+async def broker() -> AsyncIterator[Broker]:
+    """A broker in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        config = BrokerConfig(
-            anonymous=True,
-            data=Path(folder),
-            password=PASSWORD,
-            mqtt_port=mqtt,
-            ws_port=ws,
-            nats_port=port,
-            partitions=PARTITIONS,
-        )
-        async with Broker(config, check_every_s=60) as server:
+        async with bench_broker(Path(folder)) as server:
             yield server
 
 
-async def connect(server: Broker) -> Client:
-    """A client with all rights."""
-
-    async def ignore(_error: Exception) -> None:
-        """Whoever asked gets the error as an exception."""
-
-    options = {"user": INTERNAL, "password": PASSWORD, "allow_reconnect": False, "error_cb": ignore}
-    return await nats.connect(server.url, **options)
-
-
-def processor_s(pid: int) -> float:
-    """Processor seconds that a process has used."""
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
-
-
-async def speed(way: str, qos: int, messages: int, pool: concurrent.futures.Executor) -> str:
-    """Messages a second from 4 connections, until the log has them."""
-    async with broker() as server:
-        client = await connect(server)
-        await arrange(client, way)
+async def speed(variant: str, qos: int, messages: int, pool: concurrent.futures.Executor) -> str:
+    """Measure messages per second over 4 connections."""
+    async with broker() as server, connected_once(endpoint_of(server.config), "benchmark") as connection:
+        await configure(connection, variant)
         pid, loop = server.pid, asyncio.get_running_loop()
         assert pid is not None
-        used = processor_s(pid)
+        used = cpu_s_of(pid)
         began = time.perf_counter()
         jobs = [
             loop.run_in_executor(
@@ -209,78 +170,82 @@ async def speed(way: str, qos: int, messages: int, pool: concurrent.futures.Exec
         sent = sum(s for s, _ in await asyncio.gather(*jobs))
         took = time.perf_counter() - began
         await asyncio.sleep(1)
-        used = processor_s(pid) - used
+        used = cpu_s_of(pid) - used
         held = 0
         for c in range(4):
-            held += sum((await stored(client, f"d{c}")).values())
-        size = sum([(await ask(client, f"STREAM.INFO.FIX_{p}"))["state"]["bytes"] for p in range(PARTITIONS)])
-        await client.close()
+            held += sum((await stored(connection, f"d{c}")).values())
+        size = sum(
+            [
+                (await jetstream(connection, f"STREAM.INFO.FIX_{p}"))["state"]["bytes"]
+                for p in range(PARTITIONS)
+            ]
+        )
     return (
-        f"{way:8} QoS {qos}: {sent / took:9,.0f} messages/s, {used / sent * 1e6:5.1f} s a million, "
-        f"{held / sent:.2f} stored of each, {size / sent:.0f} bytes"
+        f"{variant:8} QoS {qos}: {sent / took:9,.0f} messages/s, {used / sent * 1e6:5.1f} CPU s per million, "
+        f"{held / sent:.2f} copies each, {size / sent:.0f} bytes"
     )
 
 
 async def losses(
-    way: str, rounds: int, flood: bool, rng: random.Random, pool: concurrent.futures.Executor
+    variant: str, rounds: int, flood: bool, rng: random.Random, pool: concurrent.futures.Executor
 ) -> str:
-    """How many acknowledged fixes are gone after kills."""
+    """Measure the acknowledged fixes that are lost after kills."""
     acknowledged = lost = bad = 0
     for _ in range(rounds):
         async with broker() as server:
-            client = await connect(server)
-            await arrange(client, way)
+            async with connected_once(endpoint_of(server.config), "benchmark") as connection:
+                await configure(connection, variant)
             pid, loop = server.pid, asyncio.get_running_loop()
             assert pid is not None
             port, end = server.config.mqtt_port, time.time() + 20
-            sure = [loop.run_in_executor(pool, send, port, f"d{c}", 10**9, 1, end) for c in range(3)]
+            senders = [loop.run_in_executor(pool, send, port, f"d{c}", 10**9, 1, end) for c in range(3)]
             if flood:
-                sure.append(loop.run_in_executor(pool, send, port, "f0", 10**9, 0, end))
+                senders.append(loop.run_in_executor(pool, send, port, "f0", 10**9, 0, end))
             await asyncio.sleep(rng.uniform(0.7, 2.0))
-            await client.close()
             os.kill(pid, signal.SIGKILL)
-            counts = [acked for _, acked in await asyncio.gather(*sure)][:3]
+            counts = [acked for _, acked in await asyncio.gather(*senders)][:3]
             while True:
                 try:
                     await asyncio.sleep(0.7)
-                    client = await connect(server)
-                    per = [await stored(client, f"d{c}") for c in range(3)]
-                except (OSError, RuntimeError, TimeoutError, nats.errors.Error):  # it is starting
+                    async with connected_once(endpoint_of(server.config), "benchmark") as connection:
+                        per = [await stored(connection, f"d{c}") for c in range(3)]
+                except (RuntimeError, LogError):  # the server is starting
                     await asyncio.sleep(0.2)
                 else:
                     break
-            await client.close()
             acknowledged += sum(counts)
-            gone = 0
+            missing = 0
             for found, acked in zip(per, counts, strict=True):
-                copies = [n for s, n in found.items() if s.startswith("$MQTT") == (way == "acked")]
-                gone += max(0, acked - sum(copies))
-            lost += gone
-            bad += gone > 0
-    what = "QoS 1 beside a flood of QoS 0" if flood else "QoS 1 alone"
+                copies = [n for s, n in found.items() if s.startswith("$MQTT") == (variant == "acked")]
+                missing += max(0, acked - sum(copies))
+            lost += missing
+            bad += missing > 0
+    what = "QoS 1 during QoS 0 traffic" if flood else "QoS 1 alone"
     return (
-        f"{way:8} {what}, {rounds} kills: {acknowledged:,} acknowledged, {lost:,} of them lost, "
+        f"{variant:8} {what}, {rounds} kills: {acknowledged:,} acknowledged, {lost:,} of them lost, "
         f"in {bad} of the kills"
     )
 
 
 async def measure(options: argparse.Namespace) -> None:
-    """Everything asked for."""
+    """Measure the chosen variants."""
     print(f"seed {options.seed}")
     rng = random.Random(options.seed)
     with concurrent.futures.ProcessPoolExecutor(4) as pool:
-        for way in options.ways:
+        for variant in options.variants:
             for qos in (0, 1) if options.messages else ():
-                print(await speed(way, qos, options.messages // (1, 4)[qos], pool), flush=True)
-            if options.kills and way in {"plain", "acked"}:
+                print(await speed(variant, qos, options.messages // (1, 4)[qos], pool), flush=True)
+            if options.kills and variant in {"plain", "acked"}:
                 for flood in (False, True):
-                    print(await losses(way, options.kills, flood, rng, pool), flush=True)
+                    print(await losses(variant, options.kills, flood, rng, pool), flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ways", nargs="*", default=WAYS, help=f"which: {', '.join(WAYS)}; default all")
+    parser.add_argument(
+        "variants", nargs="*", default=VARIANTS, help=f"which: {', '.join(VARIANTS)}; default all"
+    )
     parser.add_argument("--messages", type=int, default=1_000_000, help="of QoS 0; of QoS 1 a quarter")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))

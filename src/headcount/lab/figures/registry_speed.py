@@ -1,12 +1,11 @@
 """The registry with many devices: `python -m headcount.lab.figures.registry_speed [100000]`.
 
-Registers them through an import, reads them whole, fills a copy in memory, and asks for pages of it.
+Imports devices, fills the cache, and lists pages with it and without.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import resource
 import statistics
 import sys
@@ -14,35 +13,27 @@ import tempfile
 import time
 from pathlib import Path
 
-from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.devices.csv_table import export_devices, import_devices, parse_devices
 from headcount.devices.device_filter import DeviceFilter
 from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
-from headcount.messaging.connection import Endpoint, connected
+from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
+from headcount.messaging.connection import connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
-from headcount.runtime.ports import free_ports
-
-PASSWORD = "a password for a bench only"  # noqa: S105
 
 
 def resident_mib() -> float:
-    """The most memory that this process has had so far."""
+    """The maximum memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 async def measure(folder: Path, devices: int) -> None:
     """Print the figures."""
-    mqtt, ws, port = free_ports(3)
-    config = BrokerConfig(
-        data=folder, password=PASSWORD, mqtt_port=mqtt, ws_port=ws, nats_port=port, partitions=4
-    )
-    async with Broker(config), contextlib.AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(
-            connected(Endpoint((("127.0.0.1", port),), INTERNAL, PASSWORD), "registry figures")
-        )
+    async with (
+        bench_broker(folder, anonymous=False) as broker,
+        connected(endpoint_of(broker.config), "registry benchmark") as connection,
+    ):
         bucket = KvBucket(connection, DEVICE_BUCKET)
         registry = Registry(bucket, PASSWORD)
         lines = [f"person,Person {n},group{n % 50},iotp/{n}" for n in range(devices)]
@@ -53,7 +44,7 @@ async def measure(folder: Path, devices: int) -> None:
         start_s = time.perf_counter()
         await import_devices(registry, "ul", rows)
         took_s = time.perf_counter() - start_s
-        print(f"registered in {took_s:.1f} s, {devices / took_s:.0f} a second")
+        print(f"registered in {took_s:.1f} s, {devices / took_s:.0f} per second")
         single = []
         for _ in range(200):
             start_s = time.perf_counter()
@@ -62,12 +53,12 @@ async def measure(folder: Path, devices: int) -> None:
         print(f"one more: {1000 * statistics.median(single):.1f} ms")
         before_mib = resident_mib()
         start_s = time.perf_counter()
-        copy = RegistryCache()
-        keeping = asyncio.create_task(copy.run(connection))
-        await copy.ready.wait()
+        cache = RegistryCache()
+        running = asyncio.create_task(cache.run(connection))
+        await cache.ready.wait()
         took_s = time.perf_counter() - start_s
         print(
-            f"copy of {len(copy)} filled in {took_s:.1f} s, {resident_mib() - before_mib:.0f} MiB more at most"
+            f"cache of {len(cache)} filled in {took_s:.1f} s, {resident_mib() - before_mib:.0f} MiB of memory"
         )
         for name, wanted in (
             ("a page of 100", DeviceFilter("ul")),
@@ -77,17 +68,17 @@ async def measure(folder: Path, devices: int) -> None:
             times = []
             for _ in range(20):
                 start_s = time.perf_counter()
-                copy.list(wanted)
+                cache.list(wanted)
                 times.append(time.perf_counter() - start_s)
             print(f"{name}: {1000 * statistics.median(times):.2f} ms")
         start_s = time.perf_counter()
         await registry.list(DeviceFilter("ul"))
-        print(f"a page without a copy: {time.perf_counter() - start_s:.1f} s")
+        print(f"a page without the cache: {time.perf_counter() - start_s:.1f} s")
         start_s = time.perf_counter()
-        size = sum(map(len, export_devices(copy.all(), {})))
+        size = sum(map(len, export_devices(cache.all(), {})))
         print(f"export, {size / 2**20:.1f} MiB: {time.perf_counter() - start_s:.1f} s")
         print(f"on disk: {(await bucket.info()).state.bytes / 2**20:.0f} MiB")
-        keeping.cancel()
+        running.cancel()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make bench`: every figure of the documents, measured here and now; `--write` puts them into the page."""
+"""`make bench`: measure all figures of the documentation; `--write` updates the page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from headcount.lab.machine import machine
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[3] / "docs" / "reference" / "figures.md"
-#: What is run, and what its figures say.
+#: Section of the page → script and arguments.
 BENCHES = {
+    "Footprint": ["footprint"],
     "Engine": ["engine_cost", "--million"],
     "Messages to history rows": ["path_delay"],
     "Pipeline": ["pipeline_throughput", "--seconds", "3", "--repeat", "5"],
@@ -25,7 +26,7 @@ BENCHES = {
 
 
 def main() -> None:
-    """Run the benches named, or all."""
+    """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHES)}; default all")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} of the documentation")

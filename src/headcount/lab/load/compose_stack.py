@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from headcount.errors import HeadcountError
 from headcount.lab.load.up_system import connect, get
+from headcount.lab.running_system import RunningSystem
 from headcount.messaging.connection import Connection
 from headcount.runtime.ports import free_ports
 from headcount.settings.environment import process_environment
@@ -25,7 +25,7 @@ READY_S = 120.0
 COMPOSE = Path("deploy/compose.yaml")
 
 
-class ComposeStack:
+class ComposeStack(RunningSystem):
     """A stack with its own name, networks, volumes and ports, as an async context manager."""
 
     def __init__(self, folder: Path, site: Path, partitions: int, environment: Mapping[str, str]) -> None:
@@ -63,21 +63,12 @@ class ComposeStack:
         self._pids: dict[str, int] = {}
         self.secret = ""
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
+        """Start the stack without brokers and workers, which its scaler starts."""
         scale = ("--scale", "broker=0", "--scale", "count=0")
-        try:
-            await self._run("up", "--detach", "--no-build", "--quiet-pull", *scale)
-            await self._ready()
-            self.secret = (await self._run("exec", "-T", "core", "cat", "/shared/secret")).strip()
-        except BaseException:
-            await self._end()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._end()
+        await self._run("up", "--detach", "--no-build", "--quiet-pull", *scale)
+        await self._ready()
+        self.secret = (await self._run("exec", "-T", "core", "cat", "/shared/secret")).strip()
 
     async def _ready(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -91,7 +82,7 @@ class ComposeStack:
             f"the stack is not ready after {READY_S:.0f} s: {await self._run('ps', '--all')}"
         )
 
-    async def _end(self) -> None:
+    async def stop(self) -> None:
         """Remove the stack; its logs stay in the folder."""
         with contextlib.suppress(HeadcountError):
             (self.folder / "up.log").write_text(await self._run("logs", "--no-color"))

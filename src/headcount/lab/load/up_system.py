@@ -13,12 +13,12 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.lab.load.process_usage import parts
+from headcount.lab.running_system import RunningSystem
 from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import all_processes
@@ -29,7 +29,7 @@ READY_S, STOP_S = 90.0, 60.0
 _PORTS = ("mqtt", "ws", "http", "nats", "monitor")
 
 
-class UpSystem:
+class UpSystem(RunningSystem):
     """`headcount up` on free ports, ready inside of the async context."""
 
     def __init__(
@@ -58,21 +58,12 @@ class UpSystem:
         self._command += ["--data", str(self.data), "--partitions", str(partitions), *ports, *arguments]
         self._process: ChildProcess | None = None
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
+        """Start the process, and wait until it is ready."""
         self._process = await start_process(
             "up", self._command, folder=self.folder, environment=self._environment, output=self.log
         )
-        try:
-            await self._ready()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+        await self._ready()
 
     async def stop(self) -> None:
         """Stop it like a user; kill it after `STOP_S`."""
