@@ -15,7 +15,7 @@ class DeviceStateRequest(msgspec.Struct):
 
 
 class DeviceState(msgspec.Struct):
-    """What the worker of its partition knows about a device."""
+    """The state of a device at the worker of its partition."""
 
     present: bool
     zones: list[str]

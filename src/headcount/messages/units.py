@@ -1,4 +1,4 @@
-"""What broker units and the scaler report about themselves, and requests to them."""
+"""Reports of broker units and of the scaler, and requests to them."""
 
 from __future__ import annotations
 
