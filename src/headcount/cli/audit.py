@@ -1,32 +1,25 @@
-"""`headcount audit`: what the audit log holds, and whether it fits together."""
+"""`headcount audit`: list and verify the audit log."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from contextlib import nullcontext
 
 import click
-import msgspec
 
-from headcount.access.audit_log import ACTION, AuditEntry, AuditLog, ChainReport
-from headcount.cli.core import at_the_core, core_options
+from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.output import as_json, print_json
 from headcount.errors import SettingsError
-from headcount.roles.secret import secret_of
-from headcount.settings.deployment import Settings
-
-#: Entries between two moves of the progress bar.
-_STEP = 500
 
 
-@click.group("audit")
+@click.group()
 def audit() -> None:
-    """The audit log: who has done what; verify, list.
+    """List or verify the audit log.
 
     \b
-    headcount audit verify
-    headcount audit verify --from-head 1234:5f1c…
-    headcount audit list --action positions
+    Examples:
+      headcount audit verify
+      headcount audit verify --from-head 1234:5f1c…
+      headcount audit list --action positions
     """
 
 
@@ -35,66 +28,62 @@ def audit() -> None:
     "--from-head",
     default="",
     metavar="NUMBER:HASH",
-    help="A head that an earlier verify printed, and that was kept elsewhere: it must still be there.",
+    help="Head that an earlier `verify` printed, and that was stored elsewhere: it must still be in the log.",
 )
-@core_options
-def verify(from_head: str, settings: Settings) -> None:
-    """Walk over the whole log: is anything changed, missing or in another place?
+@on_deployment()
+async def verify(running: RunningDeployment, from_head: str) -> None:
+    """Check that no entry was changed, removed or moved.
 
-    Exit code 1 where something is. Keep the head that it prints somewhere else: only with it a missing end is
-    found. Whoever has the deployment's secret can write a whole new log; against them only such a head helps.
+    Prints the number of entries and the head of the log; exit code 1 if the check fails. Store the head elsewhere: only
+    --from-head detects that entries are missing at the end, and that a person with the deployment's secret has written a
+    new log.
     """
-    checked = asyncio.run(_verify(settings, from_head))
-    for problem in checked.problems:
+    from headcount.cli.progress import ProgressBar
+
+    with ProgressBar() as progress:
+        report = await running.services.audit_log.verify(
+            from_head, lambda done, total: progress.show("verifying", done / max(total, 1))
+        )
+    for problem in report.problems:
         click.echo(str(problem), err=True)
-    if not checked.intact:
-        click.echo(f"The audit log is broken: {len(checked.problems)} problems.", err=True)
+    if not report.intact:
+        click.echo(f"The audit log is damaged: {len(report.problems)} problems.", err=True)
         sys.exit(1)
-    if checked.entries == 0:
+    if report.entries == 0:
         click.echo("The audit log is empty.")
         return
-    click.echo(f"{checked.entries} entries from {checked.first} on fit together.")
-    click.echo(f"head {checked.head}")
+    click.echo(f"{report.entries} entries, from number {report.first} on, are intact.")
+    click.echo(f"head {report.head}")
 
 
 @audit.command("list")
-@click.option("--action", default="", help="Only this action, or all that begin so: device for device.add.")
+@click.option("--action", default="", help="Only this action, or those below it: device for device.add.")
 @click.option("--before", type=click.IntRange(1), help="Only entries before this number.")
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Entries at most."
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=50,
+    show_default=True,
+    help="Maximum number of entries.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON each.")
-@core_options
-def list_(action: str, before: int | None, limit: int, as_json: bool, settings: Settings) -> None:
-    """The newest entries, newest first."""
+@as_json
+@on_deployment()
+async def list_(
+    running: RunningDeployment, action: str, before: int | None, limit: int, as_json: bool
+) -> None:
+    """List the newest entries.
+
+    Prints one per line, the newest first; with --json each as a JSON document.
+    """
+    from headcount.access.audit_log import ACTION
+
     if action and ACTION.fullmatch(action) is None:
-        raise SettingsError("--action", f"{action!r} is no action: use a dotted lower-case name")
-
-    async def work() -> list[AuditEntry]:
-        async with at_the_core(settings) as client:
-            log = AuditLog(client, secret_of(settings))
-            return (await log.entries(before=before, limit=limit, action=action))[0]
-
-    for entry in asyncio.run(work()):
+        raise SettingsError("--action", f"{action!r} is not a valid action; use a name such as device.add")
+    entries, _ = await running.services.audit_log.entries(before=before, limit=limit, action=action)
+    for entry in entries:
         if as_json:
-            click.echo(msgspec.json.encode(entry).decode())
-        else:
-            detail = " ".join(f"{name}={value!r}" for name, value in entry.detail.items())
-            about = " ".join(filter(None, (entry.subject, detail)))
-            click.echo(f"{entry.n:>6} {entry.at} {entry.action:<20} {entry.actor}  {about}".rstrip())
-
-
-async def _verify(settings: Settings, from_head: str) -> ChainReport:
-    async with at_the_core(settings) as client:
-        log = AuditLog(client, secret_of(settings))
-        shown = sys.stderr.isatty()
-        with (
-            click.progressbar(length=1, label="verifying", file=sys.stderr) if shown else nullcontext() as bar
-        ):
-
-            def progress(done: int, total: int) -> None:
-                if bar is not None and (done % _STEP == 0 or done == total):
-                    bar.length = max(total, 1)
-                    bar.update(done - bar.pos)
-
-            return await log.verify(from_head, progress)
+            print_json(entry, indented=False)
+            continue
+        detail = " ".join(f"{name}={value!r}" for name, value in entry.detail.items())
+        about = " ".join(filter(None, (entry.subject, detail)))
+        click.echo(f"{entry.n:>6} {entry.at} {entry.action:<20} {entry.actor}  {about}".rstrip())

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from headcount.access.audit_log import AuditLog
-from headcount.cli.core import at_the_core, core_options
+from headcount.cli.client import CORE, RunningDeployment, run_on_deployment
 from headcount.cli.options import takes_settings
-from headcount.devices.pseudonym_keys import daily_pseudonym
-from headcount.devices.registry import Registry
 from headcount.errors import CertificateError
-from headcount.messaging.kv import KvBucket
-from headcount.messaging.streams import DEVICE_BUCKET
-from headcount.roles.secret import secret_of
+from headcount.messages.records import Device
+from headcount.services.actors import COMMAND_LINE
 from headcount.settings.deployment import Settings
 from headcount.tls.authority import FOLDER, MAX_DAYS, CertificateAuthority, ca_files
 from headcount.tls.certificates import IssuedCertificate, display_fingerprint, fingerprint
 
-Command = Callable[..., None]
 _DATA = takes_settings("data")
 _PASSWORD = click.option(
     "--password-file",
@@ -29,76 +22,85 @@ _PASSWORD = click.option(
     help="File with the password of the CA's key.",
 )
 _DAYS = click.option(
-    "--days", type=click.IntRange(1, MAX_DAYS), default=365, show_default=True, help="How long it lives."
+    "--days",
+    type=click.IntRange(1, MAX_DAYS),
+    default=365,
+    show_default=True,
+    help="Days until the certificate expires.",
 )
 _INTO = click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path(),
-    show_default="here",
+    show_default="this folder",
     help="Folder for certificate and key.",
 )
 
 
 @click.group()
 def ca() -> None:
-    """Certificates of your own: for devices that sign in with one, and for servers.
+    """Issue certificates for devices and servers.
+
+    The CA is in the folder `ca` of the data folder. It revokes nothing: to reject a device, use `headcount device disable`.
 
     \b
-    headcount ca init
-    headcount ca issue 4dh2m7qk3x5vtbn6zwcy
-    headcount up --site campus.geojson --tls on --client-ca headcount-data/ca/ca.crt
-
-    Nothing is revoked here: a device is kept out by `headcount device disable`.
+    Examples:
+      headcount ca init
+      headcount ca issue 4dh2m7qk3x5vtbn6zwcy
+      headcount up --site campus.geojson --tls on --client-ca headcount-data/ca/ca.crt
     """
 
 
 @ca.command()
 @_DATA
 @_PASSWORD
-@click.option("--name", default="headcount CA", show_default=True, help="What people see that are asked.")
+@click.option("--name", default="headcount CA", show_default=True, help="Name of the CA, shown to users.")
 def init(settings: Settings, password_file: Path | None, name: str) -> None:
-    """Make the CA; it lives ten years. Keep its key: nobody can make it again."""
+    """Create the CA.
+
+    It is valid for ten years. Back up its key: it cannot be created again.
+    """
     folder = settings.data / FOLDER
     authority = CertificateAuthority.init(folder, name, _password(password_file))
     certificate, key = ca_files(folder)
-    click.echo(f"{certificate}  hand it to whoever is to trust what it vouches for")
-    click.echo(f"{key}  keep it to yourself, and a copy of it where nothing else is")
+    click.echo(f"{certificate}  the certificate: give it to programs that should trust the CA")
+    click.echo(f"{key}  the key: keep it secret, and keep a backup of it elsewhere")
     click.echo(f"SHA-256 {display_fingerprint(fingerprint(authority.certificate))}")
 
 
 @ca.command()
 @click.argument("device")
-@click.option(
-    "--register", is_flag=True, help="Let the device in with this one only: write it into the registry."
-)
+@click.option("--register", is_flag=True, help="Accept only this certificate for the device from now on.")
 @_PASSWORD
 @_DAYS
 @_INTO
-@core_options
+@takes_settings(*CORE)
 def issue(
     device: str, register: bool, password_file: Path | None, days: int, into: Path, settings: Settings
 ) -> None:
-    """Make a certificate for a device of the registry: DEVICE is its id.
+    """Issue a certificate for the device with the id DEVICE.
 
-    It is written to DEVICE.crt and DEVICE.key, for the device alone: delete both here when it has them.
-    Every certificate of the CA with this id lets it in, until the registry names one: --register, which
-    needs the running deployment. All else needs the CA only.
+    Writes DEVICE.crt and DEVICE.key; delete both here once the device has them. Every certificate of the CA with this id is
+    accepted, until --register names one. Only --register needs a running deployment.
+
+    \b
+    Example:
+      headcount ca issue 4dh2m7qk3x5vtbn6zwcy --days 90 --register
     """
     made = CertificateAuthority.open(settings.data / FOLDER, _password(password_file)).issue_device(
         device, days
     )
     if register:
-        asyncio.run(_register(settings, device, fingerprint(made.certificate)))
+        _register(settings, device, fingerprint(made.certificate))
     _write(made, into, device)
 
 
-async def _register(settings: Settings, device: str, digest: str) -> None:
-    async with at_the_core(settings) as client:
-        secret = secret_of(settings)
-        changed = await Registry(KvBucket(client, DEVICE_BUCKET), secret).change(device, certificate=digest)
-        subject = await daily_pseudonym(client, changed.kind, device)
-        await AuditLog(client, secret).record("device.change", "command line", subject, {"certificate": True})
+def _register(settings: Settings, id_: str, digest: str) -> None:
+    async def work(running: RunningDeployment) -> Device:
+        devices = running.services.devices
+        return await devices.change(COMMAND_LINE, await devices.get(id_), certificate=digest)
+
+    run_on_deployment(settings, work)
 
 
 @ca.command()
@@ -110,11 +112,14 @@ async def _register(settings: Settings, device: str, digest: str) -> None:
 def server(
     names: tuple[str, ...], settings: Settings, password_file: Path | None, days: int, into: Path
 ) -> None:
-    """Make a certificate for a server: NAMES are its host names and addresses.
+    """Issue a certificate for a server with these host names and addresses.
+
+    Writes server.crt and server.key.
 
     \b
-    headcount ca server counts.example.org 10.1.2.3
-    headcount up --site campus.geojson --host 0.0.0.0 --tls-cert server.crt --tls-key server.key
+    Examples:
+      headcount ca server counts.example.org 10.1.2.3
+      headcount up --site campus.geojson --host 0.0.0.0 --tls-cert server.crt --tls-key server.key
     """
     made = CertificateAuthority.open(settings.data / FOLDER, _password(password_file)).issue_server(
         names, days
@@ -125,7 +130,10 @@ def server(
 @ca.command()
 @_DATA
 def show(settings: Settings) -> None:
-    """Say which CA this is, and until when."""
+    """Show the CA's certificate.
+
+    Prints its path, its expiry and its fingerprint.
+    """
     certificate, _ = ca_files(settings.data / FOLDER)
     found = CertificateAuthority.certificate_in(settings.data / FOLDER)
     click.echo(f"{certificate}")
@@ -147,7 +155,11 @@ def _password(file: Path | None) -> bytes | None:
     try:
         password = file.read_bytes().strip()
     except OSError as error:
-        raise CertificateError(str(file), f"can't be read: {error.strerror}", "Mend its rights") from error
+        raise CertificateError(
+            str(file), f"cannot be read: {error.strerror}", "Correct its permissions"
+        ) from error
     if not 8 <= len(password) <= 1023:
-        raise CertificateError(str(file), "holds no password of 8 to 1023 characters", "Choose another")
+        raise CertificateError(
+            str(file), "does not hold a password of 8 to 1023 characters", "Choose another file"
+        )
     return password

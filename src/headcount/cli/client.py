@@ -1,45 +1,74 @@
-"""For commands that work at the core of a running deployment: its options, and the connection."""
+"""Commands on a running deployment: the settings that find its core, and its services."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from headcount.broker.nats_config import INTERNAL
-from headcount.cli.options import takes_settings
-from headcount.errors import LogUnavailableError, SettingsError
-from headcount.messaging.connection import Connection, Endpoint, connected_once
-from headcount.roles.secret import secret_of
+from headcount.cli.options import Command, takes_settings
 from headcount.settings.deployment import Settings
 
-CONNECT_S = 5
+if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
+    from headcount.counting.site import Site
+    from headcount.services.container import Services
 
-
-#: The settings by which the core is found.
+T = TypeVar("T")
+#: The settings that find the core.
 CORE = ("data", "nats_port", "core", "secret_file")
-core_options = takes_settings(*CORE)
-#: The same, and the site.
-core_and_site_options = takes_settings("site", *CORE)
 
 
-@contextlib.asynccontextmanager
-async def at_the_core(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection with all rights to one of the core's nodes.
+@dataclass(frozen=True, slots=True)
+class RunningDeployment:
+    """A deployment that a command is connected to."""
+
+    settings: Settings
+    services: Services
+
+    @property
+    def site(self) -> Site:
+        """The site of the settings.
+
+        Raises:
+            SiteError: the file cannot be used.
+        """
+        from headcount.roles.site import site_of
+
+        return site_of(self.settings)
+
+
+def on_deployment(*keys: str) -> Callable[[Callable[..., Awaitable[None]]], Command]:
+    """Make a command of a coroutine function that takes a `RunningDeployment` first.
+
+    Args:
+        keys: settings that the command takes beside those that find the core.
+    """
+
+    def decorate(function: Callable[..., Awaitable[None]]) -> Command:
+        @takes_settings(*keys, *CORE)
+        @functools.wraps(function)
+        def command(*args: Any, settings: Settings, **values: Any) -> None:
+            run_on_deployment(settings, lambda running: function(running, *args, **values))
+
+        return command
+
+    return decorate
+
+
+def run_on_deployment(settings: Settings, work: Callable[[RunningDeployment], Awaitable[T]]) -> T:
+    """Connect to a deployment, and return the result of `work` on it.
 
     Raises:
-        SettingsError: the deployment has no secret there.
-        LogUnavailableError: no node answers.
+        SettingsError: the deployment's secret cannot be read.
+        LogUnavailableError: the core does not answer.
     """
-    if settings.secret_file is None and not (settings.data / "secret").is_file():
-        raise SettingsError(
-            "data", f"{settings.data} is not the data folder of a deployment; it holds no secret"
-        )
-    core = Endpoint(settings.core_addresses, INTERNAL, secret_of(settings))
-    connecting = connected_once(core, "headcount command line", connect_timeout_s=CONNECT_S)
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            connection = await stack.enter_async_context(connecting)
-        except LogUnavailableError as error:
-            problem = f"{core}: the core doesn't answer: {error.__cause__!r}. Is headcount running, and is --data its folder?"
-            raise LogUnavailableError(problem) from error
-        yield connection
+    import asyncio
+
+    from headcount.roles.services import open_services
+
+    async def connected() -> T:
+        async with open_services(settings, "headcount command line") as services:
+            return await work(RunningDeployment(settings, services))
+
+    return asyncio.run(connected())

@@ -1,54 +1,52 @@
-"""`headcount retention`: proof of how old the oldest of everything that is kept is."""
+"""`headcount retention`: the age of stored data."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 
 import click
-import msgspec
 
-from headcount.cli.core import at_the_core, core_options
-from headcount.privacy.retention_report import StoreAge, store_ages
-from headcount.settings.deployment import Settings
+from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.output import as_json, print_json
 
 
-@click.group("retention")
+@click.group()
 def retention() -> None:
-    """How long what is kept: the oldest row of every store, really read."""
+    """Report the age of stored data."""
 
 
 @retention.command()
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each store.")
-@core_options
-def report(as_json: bool, settings: Settings) -> None:
-    """Each store with its limit and the age of the oldest row in it. Exit code 1 where one is older.
+@as_json
+@on_deployment()
+async def report(running: RunningDeployment, as_json: bool) -> None:
+    """Report the age of the oldest row of each store, as read from the store.
 
-    Run it where the data folder is: files that aren't on this machine can't be looked at.
+    Prints each store with its limit and its age, with --json one document per line; exit code 1 if one is too old. Run it
+    where the data folder is: it cannot read files of other machines.
+
+    \b
+    Example:
+      headcount retention report --data /var/lib/headcount
     """
+    import msgspec
 
-    async def work() -> list[StoreAge]:
-        async with at_the_core(settings) as client:
-            return await store_ages(client, settings.data, time.time())
-
-    found = asyncio.run(work())
+    stores = await running.services.retention.report(running.settings.data)
     if as_json:
-        for row in found:
-            click.echo(msgspec.json.encode(msgspec.to_builtins(row) | {"kept": row.kept}).decode())
+        for store in stores:
+            print_json(msgspec.to_builtins(store) | {"kept": store.kept}, indented=False)
     else:
         click.echo(f"{'store':<36} {'limit':>9} {'oldest':>9}  verdict")
-        for row in found:
-            limit = "memory" if row.limit_s is None else _span(row.limit_s)
-            age = "-" if row.age_s is None else _span(row.age_s)
-            verdict = "kept" if row.kept else "TOO OLD"
-            click.echo(f"{row.store:<36} {limit:>9} {age:>9}  {verdict}  {row.note}".rstrip())
-    if not all(row.kept for row in found):
+        for store in stores:
+            limit = "memory" if store.limit_s is None else _span(store.limit_s)
+            age = "-" if store.age_s is None else _span(store.age_s)
+            verdict = "ok" if store.kept else "TOO OLD"
+            click.echo(f"{store.store:<36} {limit:>9} {age:>9}  {verdict}  {store.note}".rstrip())
+    if not all(store.kept for store in stores):
         sys.exit(1)
 
 
 def _span(seconds: float) -> str:
-    """A time as people say it."""
+    """A duration for people."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -1,45 +1,32 @@
-"""`headcount token`: what programs sign in with at the API and at the MQTT door."""
+"""`headcount token`: API tokens and sessions."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from headcount.access.access_cache import AccessCache
-from headcount.access.audit_log import AuditLog
 from headcount.access.roles import SCOPES
-from headcount.access.sessions import SessionStore
-from headcount.access.tokens import TokenStore, is_valid
-from headcount.cli.core import at_the_core, core_options
-from headcount.messages.records import ACCESS_ROLES, AccessRole, ApiToken
-from headcount.roles.secret import secret_of
-from headcount.settings.deployment import Settings
+from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.output import print_table
+from headcount.messages.records import ROLES, Role
 
 DAY_S = 86_400
-#: Of the audit log: whoever has the deployment's secret.
-ACTOR = "command line"
-T = TypeVar("T")
 
 
-@click.group("token")
+@click.group()
 def token() -> None:
-    """API tokens: add, list, revoke.
+    """Manage API tokens, and end sessions.
+
+    Tokens are for programs: over HTTP in the header `Authorization: Bearer hc_…`, over MQTT as the password of the user
+    `token`. People sign in on the web page.
 
     \b
-    headcount token add dashboard --role viewer
-    headcount token add prometheus --role viewer --scope system:read --days 0
-    headcount token list
-    headcount token revoke k3vq2hbw5yxa
-
-    They are for programs, at the API (`Authorization: Bearer hc_…`) and over MQTT (user `token`, password
-    the token). People log in on the web page.
+    Examples:
+      headcount token add dashboard --role viewer
+      headcount token add prometheus --role viewer --scope system:read --days 0
+      headcount token list
+      headcount token revoke k3vq2hbw5yxa
     """
 
 
@@ -49,99 +36,97 @@ def token() -> None:
     "--role",
     type=click.Choice(ACCESS_ROLES[1:]),
     required=True,
-    help="viewer: numbers as they are; operator: also positions and devices; admin: also tokens.",
+    help="viewer: exact counts; operator: also positions and devices; admin: also tokens.",
 )
-@click.option("--site", "sites", multiple=True, help="Only this site; may be given more than once.")
+@click.option("--site", "sites", multiple=True, help="Only this site. Repeatable.")
 @click.option(
     "--scope",
     "scopes",
     type=click.Choice(SCOPES),
     multiple=True,
-    help="Only this of what the role may; may be given more than once.",
+    help="Only this scope of the role. Repeatable.",
 )
 @click.option(
-    "--days", type=click.IntRange(0, 3650), default=365, show_default=True, help="How long; 0 = for ever."
+    "--days",
+    type=click.IntRange(0, 3650),
+    default=365,
+    show_default=True,
+    help="Days until it expires; 0: it does not expire.",
 )
-@core_options
-def add(
+@on_deployment()
+async def add(
+    running: RunningDeployment,
     name: str,
-    role: AccessRole,
+    role: Role,
     sites: tuple[str, ...],
     scopes: tuple[str, ...],
     days: int,
-    settings: Settings,
 ) -> None:
-    """Make a token. It is printed here and never again."""
+    """Create a token.
+
+    Prints the token. It is shown only here.
+
+    \b
+    Examples:
+      headcount token add dashboard --role viewer
+      headcount token add prometheus --role viewer --scope system:read --days 0
+    """
+    from headcount.services.actors import COMMAND_LINE
+
     expires = time.time() + days * DAY_S if days else None
-
-    async def work(tokens: TokenStore, audit: AuditLog) -> str:
-        made, text = await tokens.add(name, role, sites=sites, scopes=scopes, expires=expires)
-        detail = {"role": role, "sites": ", ".join(made.sites), "scopes": ", ".join(made.scopes)}
-        await audit.record("token.add", ACTOR, f"token {made.id}", detail)
-        return text
-
-    click.echo(_with_tokens(settings, work))
-    click.echo("Keep it where only its program reads it: it isn't shown again.", err=True)
+    _, text = await running.services.tokens.add(
+        COMMAND_LINE, name, role, sites=sites, scopes=scopes, expires=expires
+    )
+    click.echo(text)
+    click.echo("Store it where only its program can read it: it is shown only here.", err=True)
 
 
 @token.command("list")
-@core_options
-def list_(settings: Settings) -> None:
-    """All tokens, without their secrets."""
+@on_deployment()
+async def list_(running: RunningDeployment) -> None:
+    """List all tokens.
 
-    async def work(tokens: TokenStore, _: AuditLog) -> list[ApiToken]:
-        return await tokens.all()
+    Prints them without their secrets, the oldest first.
+    """
+    from headcount.access.tokens import is_valid
+    from headcount.services.actors import COMMAND_LINE
 
-    table = Table("id", "name", "role", "sites", "scopes", "made", "until", box=None)
-    for each in _with_tokens(settings, work):
-        until = "always" if each.expires is None else _day(each.expires)
-        scopes, sites = ", ".join(each.scopes) or "all of it", ", ".join(each.sites) or "all"
-        over = "" if is_valid(each) else " (over)"
-        table.add_row(each.id, each.name, each.role, sites, scopes, _day(each.created), until + over)
-    Console(soft_wrap=True).print(table)
+    rows = []
+    for each in await running.services.tokens.all(COMMAND_LINE):
+        expires = "never" if each.expires is None else _day(each.expires)
+        expired = "" if is_valid(each) else " (expired)"
+        scopes, sites = ", ".join(each.scopes) or "all", ", ".join(each.sites) or "all"
+        rows.append((each.id, each.name, each.role, sites, scopes, _day(each.created), expires + expired))
+    print_table(("id", "name", "role", "sites", "scopes", "created", "expires"), rows)
 
 
 @token.command()
 @click.argument("token_id", metavar="ID")
-@core_options
-def revoke(token_id: str, settings: Settings) -> None:
-    """Take a token back. It is refused within 2 s, and what it has open is closed."""
+@on_deployment()
+async def revoke(running: RunningDeployment, token_id: str) -> None:
+    """Revoke a token.
 
-    async def work(tokens: TokenStore, audit: AuditLog) -> str:
-        gone = await tokens.revoke(token_id)
-        await audit.record("token.revoke", ACTOR, f"token {gone.id}")
-        return gone.name
+    It is rejected within 2 s, and its open connections are closed.
+    """
+    from headcount.services.actors import COMMAND_LINE
 
-    click.echo(f"{token_id} ({_with_tokens(settings, work)}) is no token any more.")
+    revoked = await running.services.tokens.revoke(COMMAND_LINE, token_id)
+    click.echo(f"Revoked: {token_id} ({revoked.name})")
 
 
 @token.command("end-sessions")
 @click.argument("subject")
-@core_options
-def end_sessions(subject: str, settings: Settings) -> None:
-    """Log a person out everywhere; SUBJECT is what the identity provider calls them, as in the audit log.
+@on_deployment()
+async def end_sessions(running: RunningDeployment, subject: str) -> None:
+    """Sign a person out everywhere.
 
-    Whether they can log in again is the identity provider's to say.
+    SUBJECT is the identity provider's name for the person, as in the audit log. The identity provider decides whether
+    they can sign in again.
     """
+    from headcount.services.actors import COMMAND_LINE
 
-    async def work() -> int:
-        async with at_the_core(settings) as client:
-            ended = await SessionStore(AccessCache(client)).close_all(subject)
-            audit = AuditLog(client, secret_of(settings))
-            await audit.record("session.end", ACTOR, f"person {subject}", {"sessions": ended})
-            return ended
-
-    click.echo(f"{asyncio.run(work())} sessions ended.")
-
-
-def _with_tokens(settings: Settings, work: Callable[[TokenStore, AuditLog], Awaitable[T]]) -> T:
-    async def connected() -> T:
-        async with at_the_core(settings) as client:
-            audit = AuditLog(client, secret_of(settings))
-            return await work(TokenStore(AccessCache(client)), audit)
-
-    return asyncio.run(connected())
+    click.echo(f"Sessions ended: {await running.services.sessions.end_all(COMMAND_LINE, subject)}")
 
 
 def _day(t_s: float) -> str:
-    return datetime.fromtimestamp(t_s, UTC).strftime("%Y-%m-%d")
+    return time.strftime("%Y-%m-%d", time.gmtime(t_s))

@@ -1,0 +1,121 @@
+"""`headcount device link`, `claim`: hand devices over to their owners."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from headcount.cli.client import CORE, RunningDeployment, on_deployment, run_on_deployment
+from headcount.cli.options import takes_settings
+from headcount.cli.output import as_json, print_json, private_file, to_file
+from headcount.cli.parameters import duration
+from headcount.devices import csv_table
+from headcount.devices.provisioning import provisioning_links, public_host, qr_file, qr_text
+from headcount.errors import SettingsError
+from headcount.messages.times import iso
+from headcount.messages.topics import KINDS, Kind
+from headcount.services.actors import COMMAND_LINE
+from headcount.settings.deployment import Settings
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@click.option(
+    "--within", "within_s", type=duration, default="24h", show_default=True, help="Time until it expires."
+)
+@click.option(
+    "--for",
+    "app",
+    type=click.Choice(["owntracks", "page"]),
+    default="owntracks",
+    show_default=True,
+    help="App that the QR code opens: OwnTracks, or the page /me in the browser.",
+)
+@click.option(
+    "--qr",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the QR code to this .svg or .png file.",
+)
+@as_json
+@on_deployment("public_url")
+async def link(
+    running: RunningDeployment, id_: str, within_s: float, app: str, qr: Path | None, as_json: bool
+) -> None:
+    """Create a one-time link that sets up a phone.
+
+    The first person who opens it receives a new secret for the device; a second use is rejected. Prints a QR code for
+    the phone's camera, and the links for OwnTracks and for the browser.
+
+    \b
+    Examples:
+      headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443
+      headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --qr ada.svg
+      headcount device link k3qv7m2xw5yd4hbt6zra --public-url https://count.example.org:8443 --for page
+    """
+    base = _base_url(running.settings)
+    device = await running.services.devices.get(id_)
+    code = await running.services.provisioning.link(COMMAND_LINE, device, int(within_s))
+    links, expires = provisioning_links(base, code), iso(time.time() + within_s)
+    chosen = links.owntracks if app == "owntracks" else links.page
+    if qr is not None:
+        qr_file(chosen, str(qr))
+    if as_json:
+        shown = {"device": id_, "code": code, "expires": expires}
+        print_json(shown | {"owntracks": links.owntracks, "page": links.page})
+        return
+    if qr is None:
+        click.echo(qr_text(chosen))
+    click.echo(f"OwnTracks  {links.owntracks}\nbrowser    {links.page}\nworks once, until {expires}")
+
+
+@click.command()
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="Kind of the new devices.")
+@click.option("--count", type=click.IntRange(1, 10_000), required=True, help="Number of codes.")
+@click.option("--group", "groups", multiple=True, help="Group of the new devices. Repeatable.")
+@click.option(
+    "--within", "within_s", type=duration, default="14d", show_default=True, help="Time until they expire."
+)
+@to_file
+@takes_settings("public_url", "site", *CORE)
+def claim(
+    kind: Kind, count: int, groups: tuple[str, ...], within_s: float, output: Path | None, settings: Settings
+) -> None:
+    """Create codes that register one new device each.
+
+    The device is registered when a person shows the code. Prints CSV with the code, its expiry, and the links for
+    OwnTracks and for the browser.
+
+    \b
+    Example:
+      headcount device claim --kind person --count 200 --group students \\
+          --public-url https://count.example.org:8443 --output codes.csv
+    """
+    from headcount.roles.site import site_of
+
+    site, base = site_of(settings).id, _base_url(settings)
+    with private_file(output) as out:
+        codes = run_on_deployment(
+            settings,
+            lambda running: running.services.provisioning.claim_codes(
+                COMMAND_LINE, site, kind, count, groups, int(within_s)
+            ),
+        )
+        out.write(csv_table.claim_codes_csv(codes, base, time.time() + within_s))
+
+
+def _base_url(settings: Settings) -> str:
+    """The URL that links start with.
+
+    Raises:
+        SettingsError: it is not set, or has no valid host.
+    """
+    if not settings.public_url:
+        raise SettingsError("public_url", "is required here; use https://HOST or http://HOST:PORT")
+    base = settings.public_url.rstrip("/")
+    try:
+        public_host(base)
+    except SettingsError as error:
+        raise SettingsError("public_url", error.problem) from error
+    return base
