@@ -197,9 +197,9 @@ def test_command_line(tmp_path: Path) -> None:
         code, listed = run("token", "list")
         assert (code, id_ in listed, "Prometheus" in listed, secret in listed) == (0, True, True, False)
         assert run("token", "add", "x", "--role", "viewer", "--scope", "tokens:write")[0] == 2
-        assert run("token", "revoke", id_) == (0, f"{id_} (Prometheus) is no token any more.\n")
+        assert run("token", "revoke", id_) == (0, f"Revoked: {id_} (Prometheus)\n")
         assert run("token", "revoke", id_)[0] == 2
-        assert run("token", "end-sessions", "nobody") == (0, "0 sessions ended.\n")
+        assert run("token", "end-sessions", "nobody") == (0, "Sessions ended: 0\n")
         actions = [line.split()[2] for line in run("audit", "list")[1].splitlines()]
         assert actions == ["session.end", "token.revoke", "token.add"]
     assert run("token", "list")[0] == 2  # nobody is there

@@ -1,4 +1,4 @@
-"""`headcount ban` at a running core: who is kept out, listed and let in, and what is written down of it."""
+"""`headcount ban` at a running core: bans are added, listed and lifted, and recorded."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _run(broker: Broker, folder: Path, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_an_address_is_kept_out_and_let_in_again(broker: Broker, tmp_path: Path) -> None:
-    """What is added is listed until it is removed, and the audit log has both."""
+def test_a_ban_is_listed_until_it_is_lifted(broker: Broker, tmp_path: Path) -> None:
+    """A ban is listed until it is removed, and the audit log has both."""
     who = ("--address", "192.0.2.7")
     code, said = _run(broker, tmp_path, "ban", "add", *who, "--for", "1h", "--reason", "tries passwords")
     assert code == 0, said
@@ -38,8 +38,8 @@ def test_an_address_is_kept_out_and_let_in_again(broker: Broker, tmp_path: Path)
     assert code == 0, said
     assert "192.0.2.7" in said
     assert "tries passwords" in said
-    assert _run(broker, tmp_path, "ban", "remove", *who) == (0, "192.0.2.7 may come in again.\n")
-    assert _run(broker, tmp_path, "ban", "remove", *who) == (0, "192.0.2.7 wasn't kept out.\n")
+    assert _run(broker, tmp_path, "ban", "remove", *who) == (0, "The ban of 192.0.2.7 is lifted.\n")
+    assert _run(broker, tmp_path, "ban", "remove", *who) == (0, "192.0.2.7 was not banned.\n")
     assert "192.0.2.7" not in _run(broker, tmp_path, "ban", "list")[1]
     noted = _run(broker, tmp_path, "audit", "list")[1]
     assert "ban.add" in noted
@@ -57,5 +57,5 @@ def test_an_address_is_kept_out_and_let_in_again(broker: Broker, tmp_path: Path)
     ],
 )
 def test_refusals(broker: Broker, tmp_path: Path, who: tuple[str, ...]) -> None:
-    """Nobody, both, one for the other, and a device that isn't registered are refused."""
+    """No target, both, one in place of the other, and a device that is not registered are rejected."""
     assert _run(broker, tmp_path, "ban", "add", *who)[0] == 2

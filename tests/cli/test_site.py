@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from headcount.cli.site import site
+from headcount.cli.main import main
 from headcount.sites.files import load_site
 from shared import shared
 
@@ -29,24 +29,24 @@ SMALL = """<osm version="0.6">
 
 def run(*arguments: str | Path) -> Result:
     """Run `headcount site` with arguments."""
-    return CliRunner().invoke(site, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["site", *(str(argument) for argument in arguments)])
 
 
 def test_check_a_good_file() -> None:
-    """A usable file ends with 0 and a table of zones per type, with the defaults under it."""
+    """A valid file ends with 0 and a table of zones per type, with the defaults under it."""
     result = run("check", UL)
     assert result.exit_code == 0
-    assert "can be used: University of Limerick, id ul, time zone Europe/Dublin" in result.stdout
+    assert "is valid: University of Limerick, id ul, time zone Europe/Dublin" in result.stdout
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
     zones = {row[0]: row[1] for row in rows if row}
     assert zones == {"site": "1", "building": "13", "car_park": "18", "area": "10", "gate": "5"}
     assert "(hold_s): person 900 s, vehicle 300 s" in result.stdout
-    assert "Offline ends a stay of (on_offline): nobody" in result.stdout
+    assert "Offline ends a stay of (on_offline): no kind" in result.stdout
     assert result.stderr == ""
 
 
 def test_check_lists_all_problems(tmp_path: Path) -> None:
-    """A file that can't be used ends with 2 after all its problems, one a line, on standard error."""
+    """A file that is not valid ends with 2 after all its problems, one a line, on standard error."""
     geojson = json.loads(UL.read_text(encoding="utf-8"))
     geojson["features"][1]["properties"]["type"] = "pub"
     geojson["features"][2]["properties"]["id"] = "a b"
@@ -58,7 +58,7 @@ def test_check_lists_all_problems(tmp_path: Path) -> None:
     first, second, last = result.stderr.splitlines()
     assert first.startswith(f"{path}: zone \"main-building\": has the unknown type 'pub'")
     assert second.startswith(f"{path}: zone \"a b\": has the id 'a b'")
-    assert last == f"Error: {path} can't be used: 2 problems"
+    assert last == f"{path} is not valid: 2 problems"
 
 
 def test_check_a_missing_file(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_check_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_import_to_a_file(tmp_path: Path) -> None:
-    """What is imported can be used at once; what was kept and left out is said."""
+    """An imported file is valid; what was imported and skipped is printed."""
     (tmp_path / "small.osm").write_text(SMALL)
     out = tmp_path / "small.geojson"
     result = run("import", tmp_path / "small.osm", "-o", out, "--id", "s", "--timezone", "Europe/Berlin")
@@ -79,8 +79,8 @@ def test_import_to_a_file(tmp_path: Path) -> None:
     assert [zone.id for zone in made.zones] == ["site", "building-2"]
     assert result.stderr.splitlines() == [
         'Boundary: Small [b] (way/1), id "s"',
-        "Kept: buildings 1, car parks 0",
-        "Left out:",
+        "Imported: buildings 1, car parks 0",
+        "Skipped:",
         "  way/3: it is not a closed way",
         "  way/4: parts of it are not in the file",
     ]
@@ -106,16 +106,19 @@ def test_import_without_boundary(tmp_path: Path) -> None:
 def test_import_to_a_place_that_is_none(tmp_path: Path) -> None:
     """Where the file can't be written, it ends with 2 and says why."""
     (tmp_path / "small.osm").write_text(SMALL)
-    result = run("import", tmp_path / "small.osm", "-o", tmp_path / "no" / "out")
+    out = tmp_path / "no" / "out"
+    result = run("import", tmp_path / "small.osm", "-o", out)
     assert result.exit_code == 2
-    assert "can't be written: No such file or directory. Choose another place with --output" in result.stderr
+    assert (
+        f"--output: {out} cannot be written: No such file or directory; choose another path" in result.stderr
+    )
 
 
 def test_import_real_data(tmp_path: Path) -> None:
-    """The raw data of a real campus become a site that `check` finds usable."""
+    """The raw data of a real campus become a site that `check` accepts."""
     out = tmp_path / "mc.geojson"
     result = run("import", shared("data", "osm", "mc_rockville.osm.gz"), "-o", out)
-    assert "Kept: buildings 24, car parks 11" in result.stderr
+    assert "Imported: buildings 24, car parks 11" in result.stderr
     assert "relation/20068407: missing ways around holes: 5" in result.stderr
     assert run("check", out).exit_code == 0
 

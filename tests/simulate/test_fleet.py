@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from headcount.broker.core import Broker as Server
-from headcount.cli.simulate import publish, simulate
+from headcount.cli.main import main
 from headcount.counting.site_file import at_speed
 from headcount.errors import BrokerError, SettingsError, SiteError
 from headcount.messages.fixes import Fix, encode_fix
@@ -344,10 +344,13 @@ def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
     }
 
 
-def test_help_shows_examples_on_lines_of_their_own() -> None:
-    """`--help` of both commands shows each example on its own line."""
-    for command, example in ((simulate, "headcount simulate"), (publish, "headcount publish walk.ndjson")):
-        text = CliRunner().invoke(command, ["--help"]).output
+def test_help_shows_the_examples_line_by_line() -> None:
+    """`--help` of both commands has its examples on lines of their own."""
+    for command, example in (
+        ("simulate", "headcount simulate"),
+        ("publish", "headcount publish walk.ndjson"),
+    ):
+        text = CliRunner().invoke(main, [command, "--help"]).output
         assert any(line.strip().startswith(example) for line in text.splitlines())
         assert "\\b" not in text
 
@@ -359,18 +362,20 @@ def test_the_commands_run(tmp_path: Path) -> None:
     with running_broker(tmp_path / "data") as server:
         asyncio.run(announce(server, small_site().geojson))
         where = ["--port", str(server.config.mqtt_port)]
-        run = CliRunner().invoke(simulate, [*where, "--people", "20", "--duration", "1s", "--start", "10:00"])
+        run = CliRunner().invoke(
+            main, ["simulate", *where, "--people", "20", "--duration", "1s", "--start", "10:00"]
+        )
         assert run.exit_code == 0, run.output
         assert "fixes sent" in run.output
-        run = CliRunner().invoke(publish, [str(trace), *where, "--quiet", "--speed", "2"])
+        run = CliRunner().invoke(main, ["publish", str(trace), *where, "--quiet", "--speed", "2"])
         assert run.exit_code == 0, run.output
         assert "row 2" in run.output
         assert "1 of 2 rows" in run.output
         assert "speed" in run.output
         assert "1 fixes sent" in run.output
-        run = CliRunner().invoke(simulate, [*where, "--speed", "9"])
+        run = CliRunner().invoke(main, ["simulate", *where, "--speed", "9"])
         assert (run.exit_code, "--speed" in run.output) == (2, True)
-        run = CliRunner().invoke(publish, [str(tmp_path / "none.csv"), *where])
+        run = CliRunner().invoke(main, ["publish", str(tmp_path / "none.csv"), *where])
         assert (run.exit_code, "none.csv" in run.output) == (2, True)
-        run = CliRunner().invoke(simulate, [*where, "--start", "25:00"])
+        run = CliRunner().invoke(main, ["simulate", *where, "--start", "25:00"])
         assert (run.exit_code, "25:00" in run.output) == (2, True)

@@ -77,7 +77,7 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
             assert "refused: no screen" in refused
             shown = ada.desk("trace", ada.id, "--reason", "ticket 12", site=True)
             assert f"enters {LIBRARY}" in shown
-            assert "worker         says the same" in shown
+            assert "worker         agrees" in shown
             states = {c["state"] for c in ada.ask("GET", "/v1/me")["commands"]}
             assert states == {"acknowledged", "refused"}
 

@@ -261,7 +261,7 @@ async def enable(running: RunningDeployment, id_: str, as_json: bool) -> None:
 async def pause(running: RunningDeployment, id_: str, pause_s: float | None, as_json: bool) -> None:
     """Stop counting a device for a while.
 
-    Its state is forgotten at once, and its fixes are rejected.
+    Its state is deleted immediately, and its fixes are rejected.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from headcount.cli.parameters import duration
 from headcount.devices.commands import OPEN_STATES
 from headcount.errors import DeviceError, UnknownDeviceError
 from headcount.messages.commands import CommandKind
-from headcount.messages.records import Command as QueuedCommand
+from headcount.messages.records import DeviceCommand
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 from headcount.services.actors import COMMAND_LINE
@@ -141,7 +141,7 @@ async def _target(running: RunningDeployment, id_: str, kind: Kind | None) -> tu
     return device.site, device.kind
 
 
-def _as_text(made: QueuedCommand) -> str:
+def _as_text(made: DeviceCommand) -> str:
     answer = f": {made.answer}" if made.answer else ""
     until = f" until {iso(made.expires)}" if made.state in OPEN_STATES else ""
     return f"{made.id}  {made.command:<9}{made.state}{until}{answer}"

@@ -23,17 +23,17 @@ class LazyGroup(click.Group):
         """Take the commands by section of the help."""
         super().__init__(*args, **attributes)
         self._sections = sections
-        self._entries = {name: entry for section in sections.values() for name, entry in section.items()}
+        self.entries = {name: entry for section in sections.values() for name, entry in section.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the help, those of commands that are attached directly first."""
-        return [*super().list_commands(ctx), *self._entries]
+        return [*super().list_commands(ctx), *self.entries]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name not in self._entries:
+        if cmd_name not in self.entries:
             return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._entries[cmd_name].target.partition(":")
+        module, _, attribute = self.entries[cmd_name].target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 

@@ -15,8 +15,12 @@ from headcount.errors import HeadcountError, SettingsError
 _PACKAGE = "headcount.cli"
 _COMMANDS = {
     "Run headcount": {
-        "demo": Entry(f"{_PACKAGE}.up:demo", "Show a simulated university day on the live map."),
-        "up": Entry(f"{_PACKAGE}.up:up", "Run everything on this machine."),
+        "demo": Entry(
+            f"{_PACKAGE}.up:demo", "Show a simulated university day, in time-lapse, on the live map."
+        ),
+        "up": Entry(
+            f"{_PACKAGE}.up:up", "Run everything on this machine: broker, counting, history, API and map."
+        ),
         "run": Entry(f"{_PACKAGE}.run:run", "Run one role in this process."),
         "scale": Entry(f"{_PACKAGE}.run:scale", "Add and remove brokers and workers as the load changes."),
         "site": Entry(f"{_PACKAGE}.site:site", "Check a site file, or import one from OpenStreetMap."),
@@ -37,8 +41,10 @@ _COMMANDS = {
         "replay": Entry(f"{_PACKAGE}.replay:replay", "Count a recording offline."),
     },
     "Test headcount": {
-        "prove": Entry(f"{_PACKAGE}.prove:prove", "Inject failures, and compare all results with an oracle."),
-        "bench": Entry(f"{_PACKAGE}.bench:bench", "Measure a system under a changing load."),
+        "prove": Entry(
+            f"{_PACKAGE}.prove:prove", "Run a chaos test and compare the results with the counting rules."
+        ),
+        "bench": Entry(f"{_PACKAGE}.bench:bench", "Run load tests of a system that scales."),
     },
 }
 

@@ -1,4 +1,4 @@
-"""What commands print: tables, JSON, and files that only their owner can read."""
+"""Output of commands: tables, JSON, and files that only their owner can read."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""`headcount simulate` and `headcount publish`: movement to count."""
+"""`headcount simulate`, `publish`: movement over MQTT."""
 
 from __future__ import annotations
 
 import asyncio
-import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
 
-from headcount.errors import HeadcountError
+from headcount.cli.options import Command
+from headcount.cli.parameters import duration, time_of_day
+from headcount.cli.progress import ProgressBar
+from headcount.errors import SettingsError
 from headcount.messages.topics import KINDS, Kind
 from headcount.runtime.signals import stop_on_signals
 from headcount.simulate.fleet import CONNECTIONS, BrokerAddress, SendStats
@@ -22,71 +22,75 @@ from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
 from headcount.tls.contexts import client_context
 
 Result = TypeVar("Result")
-HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Where the system's MQTT port is.")
-PORT = click.option(
-    "--port", type=click.IntRange(1, 65535), show_default="1883, with TLS 8883", help="The MQTT port."
-)
-TLS = click.option("--tls", is_flag=True, help="Speak TLS.")
-CA = click.option(
-    "--ca",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    show_default="the system's own",
-    help="Certificates that are trusted (PEM); means --tls.",
-)
-USER = click.option("--user", default="", help="Id of the registered device that sends.")
-PASSWORD = click.option(
-    "--password-file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="File with its secret.",
-)
-SITE = click.option("--site", "site_id", help="Id of the site, where the broker has several.")
-QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
-QOS = click.option(
-    "--qos", type=click.IntRange(0, 1), default=0, show_default=True, help="MQTT quality of service."
-)
-CONNECTIONS_OPTION = click.option(
-    "--connections",
-    type=click.IntRange(1, 20_000),
-    default=CONNECTIONS,
-    show_default=True,
-    help="MQTT connections: one a device, up to that many; beyond, devices share them.",
-)
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-class _UnusableError(click.ClickException):
-    """End the program with 2, as every error of headcount does."""
+def _target_options(function: Command) -> Command:
+    """Where to send."""
+    for option in (
+        click.option("--site", "site_id", help="Id of the site, if the broker has several."),
+        click.option(
+            "--ca",
+            type=_FILE,
+            show_default="the system's",
+            help="Certificates to trust (PEM); implies --tls.",
+        ),
+        click.option("--tls", is_flag=True, help="Connect over TLS."),
+        click.option(
+            "--port", type=click.IntRange(1, 65535), show_default="1883, with TLS 8883", help="MQTT port."
+        ),
+        click.option("--host", default="127.0.0.1", show_default=True, help="MQTT host."),
+    ):
+        function = option(function)
+    return function
 
-    exit_code = 2
 
-
-def _clock(text: str) -> float:
-    """Seconds since midnight of a time of day."""
-    found = re.fullmatch(r"(\d{1,2}):(\d{2})", text)
-    if not found or int(found[1]) > 23 or int(found[2]) > 59:
-        raise click.BadParameter(f"{text!r} is no time of day such as 09:30")
-    return 3600.0 * int(found[1]) + 60.0 * int(found[2])
-
-
-def _duration(text: str) -> float:
-    """Seconds of a duration."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
-        raise click.BadParameter(f"{text!r} is no duration such as 90, 90s, 5m or 2h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+def _sending_options(function: Command) -> Command:
+    """How to send."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option(
+            "--qos", type=click.IntRange(0, 1), default=0, show_default=True, help="MQTT quality of service."
+        ),
+        click.option(
+            "--connections",
+            type=click.IntRange(1, 20_000),
+            default=CONNECTIONS,
+            show_default=True,
+            help="Maximum number of MQTT connections; further devices share them.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 @click.command()
-@HOST
-@PORT
-@TLS
-@CA
-@SITE
-@click.option("--people", type=click.IntRange(0, 1_000_000), default=1000, show_default=True, help="Phones.")
-@click.option("--vehicles", type=click.IntRange(0, 1_000_000), default=300, show_default=True, help="Cars.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same day.")
+@_target_options
+@click.option(
+    "--people",
+    type=click.IntRange(0, 1_000_000),
+    default=1000,
+    show_default=True,
+    help="Number of people with a phone.",
+)
+@click.option(
+    "--vehicles",
+    type=click.IntRange(0, 1_000_000),
+    default=300,
+    show_default=True,
+    help="Number of vehicles.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Seed; the same seed gives the same day.",
+)
 @click.option(
     "--start",
-    type=_clock,
+    "start_s",
+    type=time_of_day,
     metavar="HH:MM",
     default="09:30",
     show_default=True,
@@ -94,21 +98,22 @@ def _duration(text: str) -> float:
 )
 @click.option(
     "--duration",
-    type=_duration,
+    "duration_s",
+    type=duration,
     metavar="TIME",
-    help="Real time after which to end (90, 5m, 2h); without it, never.",
+    help="Real time after which to stop: 90s, 5m, 2h.  [default: never]",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(0, 3600, min_open=True),
-    help="Simulated seconds in a real one; must be the system's own, which is the default.",
+    help="Simulated seconds per real second; it must be that of the deployment.  [default: that of the deployment]",
 )
 @click.option(
-    "--truth", type=click.Path(path_type=Path, dir_okay=False), help="Write who really was where, as CSV."
+    "--truth",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the true place of each device to this file, as CSV.",
 )
-@CONNECTIONS_OPTION
-@QOS
-@QUIET
+@_sending_options
 def simulate(
     host: str,
     port: int | None,
@@ -118,19 +123,19 @@ def simulate(
     people: int,
     vehicles: int,
     seed: int,
-    start: float,
-    duration: float | None,
+    start_s: float,
+    duration_s: float | None,
     speed: float | None,
     truth: Path | None,
     connections: int,
     qos: int,
     quiet: bool,
 ) -> None:
-    """Send a believable campus day over MQTT.
+    """Publish a simulated campus day over MQTT.
 
-    People come and go by timetable, walk between buildings, eat, read; cars come through the gates,
-    park and fall silent. Every device is a real MQTT client with a last will; its GPS errs, and says
-    honestly how much. The site, and how fast its time runs, are asked of the running system.
+    People follow a timetable, walk between buildings, eat and read. Cars enter by road, park and stop reporting.
+    Each device is an MQTT client with a last will, whose GPS has errors and reports their size. Site and speed are read
+    from the running deployment. Prints the number of fixes sent.
 
     \b
     Examples:
@@ -144,39 +149,34 @@ def simulate(
         people=people,
         vehicles=vehicles,
         seed=seed,
-        start_s=start,
+        start_s=start_s,
         speed=speed,
-        duration_s=duration,
+        duration_s=duration_s,
         connections=min(connections, max(1, people + vehicles)),
         qos=qos,
         truth=truth,
     )
-    with _Shown(quiet, _crowd_line) as shown:
-        sent = _run(lambda stop: run_crowd(run, stop, shown.report))
+    with ProgressBar(quiet=quiet) as bar:
+        progress = _SendProgress(bar, _crowd_text)
+        sent = _run(lambda stop: run_crowd(run, stop, progress.report))
     click.echo(_summary(sent), err=True)
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@HOST
-@PORT
-@TLS
-@CA
-@USER
-@PASSWORD
-@SITE
+@_target_options
+@click.option("--user", default="", help="Id of the registered device that sends.")
+@click.option("--password-file", type=_FILE, help="File with its secret.")
 @click.option(
     "--speed",
     type=click.FloatRange(0, 100_000, min_open=True),
     default=1.0,
     show_default=True,
-    help="Seconds of the recording in a real one.",
+    help="Seconds of the recording per real second.",
 )
-@click.option("--kind", type=click.Choice(KINDS), help="Kind of rows that don't name one.")
-@click.option("--loop", is_flag=True, help="Begin again at the end.")
-@CONNECTIONS_OPTION
-@QOS
-@QUIET
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")
+@click.option("--loop", is_flag=True, help="Start again at the end.")
+@_sending_options
 def publish(
     file: Path,
     host: str,
@@ -193,11 +193,11 @@ def publish(
     qos: int,
     quiet: bool,
 ) -> None:
-    """Send a recording over MQTT as if it happened now.
+    """Publish a recording over MQTT as if it happened now.
 
-    FILE is .csv, .csv.gz, .ndjson or .parquet with columns t,device,kind,lat,lon and maybe acc, vel
-    (m/s), received. Rows go out in the order of the file; a time t becomes now + (t - t0) / speed.
-    Broken rows are left out and named.
+    FILE is .csv, .csv.gz, .ndjson or .parquet with the columns t,device,kind,lat,lon and optionally acc, vel (m/s) and
+    received. Rows are sent in the order of the file; a time t becomes now + (t - t0) / speed. Rows that are not valid are
+    skipped and reported. Prints the number of fixes sent.
 
     \b
     Examples:
@@ -205,7 +205,7 @@ def publish(
       headcount publish walk.ndjson --kind person --loop
       headcount publish walk.ndjson --ca server.crt --user 4dh2m7qk3x5vtbn6zwcy --password-file secret
 
-    Where devices need accounts a recording is of one device, and is sent as that of the account.
+    Where devices need accounts, a recording must be of one device, and is sent as the device of the account.
     """
     run = TraceRun(
         file=file,
@@ -217,17 +217,18 @@ def publish(
         connections=connections,
         qos=qos,
     )
-    with _Shown(quiet, _trace_line) as shown:
-        end = _run(lambda stop: run_trace(run, stop, shown.report))
+    with ProgressBar(quiet=quiet) as bar:
+        progress = _SendProgress(bar, _trace_text)
+        end = _run(lambda stop: run_trace(run, stop, progress.report))
     for error in end.errors:
-        click.echo(f"left out: {error}", err=True)
+        click.echo(f"skipped: {error}", err=True)
     if end.broken:
-        click.echo(f"{end.broken} of {end.rows} rows are broken and were left out", err=True)
+        click.echo(f"{end.broken} of {end.rows} rows are not valid and were skipped", err=True)
     if abs(speed - end.system_speed) > 1e-9:
         click.echo(
-            f"The system runs at speed {end.system_speed:g}, the recording was sent at {speed:g}: "
-            "movement may be judged implausible, and who falls silent leaves at another time. "
-            f"Start it with `headcount up --speed {speed:g}` to have both alike.",
+            f"The deployment runs at speed {end.system_speed:g}, the recording was sent at {speed:g}: "
+            "movement may be judged implausible, and devices that stop reporting leave at another time. "
+            f"For the same speed, start it with `headcount up --speed {speed:g}`.",
             err=True,
         )
     click.echo(_summary(end.sent), err=True)
@@ -237,10 +238,7 @@ def _broker(
     host: str, port: int | None, *, tls: bool, ca: Path | None, user: str = "", password: str = ""
 ) -> BrokerAddress:
     encrypted = tls or ca is not None
-    try:
-        context = client_context(ca) if encrypted else None
-    except HeadcountError as error:
-        raise _UnusableError(str(error)) from error
+    context = client_context(ca) if encrypted else None
     return BrokerAddress(host, port or (8883 if encrypted else 1883), context, user, password)
 
 
@@ -248,7 +246,7 @@ def _secret(file: Path | None) -> str:
     try:
         return "" if file is None else file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise _UnusableError(f"--password-file {file} can't be read: {error}") from error
+        raise SettingsError("--password-file", f"{file} cannot be read: {error}") from error
 
 
 def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
@@ -259,45 +257,30 @@ def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
         stop_on_signals(stop)
         return await work(stop)
 
-    try:
-        return asyncio.run(main())
-    except HeadcountError as error:
-        raise _UnusableError(str(error)) from error
+    return asyncio.run(main())
 
 
-class _Shown:
-    """Progress on standard error, while a terminal is there to show it."""
+class _SendProgress:
+    """A progress bar with the rate of the last second."""
 
-    def __init__(self, quiet: bool, line: Callable[[RunProgress, float], str]) -> None:
-        self._line = line
-        columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
-        self._bar = Bar(*columns, console=Console(stderr=True), disable=quiet, refresh_per_second=5)
-        self._task: TaskID | None = None
+    def __init__(self, bar: ProgressBar, text: Callable[[RunProgress, float], str]) -> None:
+        self._bar = bar
+        self._text = text
         self._last: tuple[float, int] | None = None
         self._rate = 0.0
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
     def report(self, progress: RunProgress) -> None:
-        """Show how far the run is."""
-        now_s, sent = self._bar.get_time(), progress.sent.sent
+        """Show the progress of the run."""
+        now_s, sent = time.monotonic(), progress.sent.sent
         if self._last is None:
             self._last = now_s, sent
         elif now_s - self._last[0] >= 1:
             self._rate = (sent - self._last[1]) / (now_s - self._last[0])
             self._last = now_s, sent
-        text = self._line(progress, self._rate)
-        if self._task is None:
-            self._task = self._bar.add_task(text, total=None if progress.share is None else 1.0)
-        self._bar.update(self._task, description=text, completed=progress.share or 0)
+        self._bar.show(self._text(progress, self._rate), progress.share)
 
 
-def _crowd_line(progress: RunProgress, rate: float) -> str:
+def _crowd_text(progress: RunProgress, rate: float) -> str:
     minutes = int(progress.clock_s % 86_400) // 60
     return (
         f"{minutes // 60:02}:{minutes % 60:02} on the campus, {progress.people} people and {progress.vehicles} "
@@ -305,7 +288,7 @@ def _crowd_line(progress: RunProgress, rate: float) -> str:
     )
 
 
-def _trace_line(progress: RunProgress, rate: float) -> str:
+def _trace_text(progress: RunProgress, rate: float) -> str:
     return f"{progress.clock_s:.0f} s of the recording, {_sent_text(progress.sent)}, {rate:.0f}/s"
 
 

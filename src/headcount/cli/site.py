@@ -1,4 +1,4 @@
-"""`headcount site`: check a site file, make one from OpenStreetMap data."""
+"""`headcount site`: check a site file, or import one from OpenStreetMap."""
 
 from __future__ import annotations
 
@@ -13,63 +13,55 @@ from rich.table import Table
 from headcount.adapters.osm import site_from_osm
 from headcount.counting.site import Site
 from headcount.counting.site_file import BOUNDARY, ZONE_TYPES, check_site, parse_site
-from headcount.errors import SiteError
+from headcount.errors import SettingsError
 from headcount.messages.topics import KINDS
 from headcount.sites.files import format_geojson, read_geojson
 
 FILE = click.Path(path_type=Path)
 
 
-class _UnusableError(click.ClickException):
-    """End the program with 2, as every error of headcount does."""
-
-    exit_code = 2
-
-
 @click.group()
 def site() -> None:
-    """Check a site file, or make one from OpenStreetMap data."""
+    """Check a site file, or import one from OpenStreetMap."""
 
 
 @site.command()
 @click.argument("file", type=FILE)
 def check(file: Path) -> None:
-    """Say what is wrong with a site FILE and how to mend it, or what is in it.
+    """Check a site file.
+
+    Prints a summary of FILE if it is valid. Otherwise prints all problems, each with its remedy; the exit code is then 2.
 
     \b
     Example:
       headcount site check sites/ul.geojson
-
-    Ends with 0 if the file can be used, with 2 if not: then all problems are listed.
     """
-    try:
-        geojson = read_geojson(file)
-        problems = check_site(geojson, str(file))
-    except SiteError as error:
-        raise _UnusableError(str(error)) from error
+    geojson = read_geojson(file)
+    problems = check_site(geojson, str(file))
     if problems:
         for problem in problems:
             click.echo(str(problem), err=True)
         noun = "problem" if len(problems) == 1 else "problems"
-        raise _UnusableError(f"{file} can't be used: {len(problems)} {noun}")
+        click.echo(f"{file} is not valid: {len(problems)} {noun}", err=True)
+        raise click.exceptions.Exit(2)
     _describe(parse_site(geojson, str(file)), file)
 
 
 @site.command("import")
 @click.argument("file", type=FILE)
-@click.option("-o", "--output", type=FILE, help="Where the site file goes; without it, to standard output.")
+@click.option("-o", "--output", type=FILE, help="Write the site file here.  [default: standard output]")
 @click.option("--boundary", help="Name of the area that is the boundary, or way/12 or relation/34.")
-@click.option("--id", "site_id", help="The site's id; without it, made from its name.")
-@click.option("--timezone", help="The site's time zone, such as Europe/Dublin; OpenStreetMap has none.")
+@click.option("--id", "site_id", help="Id of the site.  [default: made from its name]")
+@click.option("--timezone", help="Time zone of the site, such as Europe/Dublin; OpenStreetMap has none.")
 def import_(
     file: Path, output: Path | None, boundary: str | None, site_id: str | None, timezone: str | None
 ) -> None:
-    """Make a site file from OpenStreetMap data.
+    """Import a site file from OpenStreetMap data.
 
-    FILE is .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json: an answer of the Overpass API to
-    `out geom;`. The boundary is the largest area tagged amenity=university or amenity=college, or
-    the one that --boundary names. Buildings and car parks with more than half of their area inside
-    become zones. Gates are not taken: draw them where you want to count.
+    FILE is .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json: an answer of the Overpass API to `out geom;`. The boundary is the
+    largest area tagged amenity=university or amenity=college, or the one that --boundary names. Buildings and car parks
+    with more than half of their area inside become zones. Entrances are not imported: draw them where you want to count.
+    Prints the site file, and on standard error what was imported and what was not.
 
     \b
     Examples:
@@ -77,15 +69,12 @@ def import_(
       headcount site import ireland.osm.pbf --boundary "University of Limerick" --id ul -o ul.geojson
       headcount site import overpass.json --boundary relation/1234 > campus.geojson
     """
-    try:
-        with Console(stderr=True).status("reading") as status:
-            found = site_from_osm(file, boundary, site_id, lambda step: status.update(f"{file}: {step}"))
-    except SiteError as error:
-        raise _UnusableError(str(error)) from error
+    with Console(stderr=True).status("reading") as status:
+        found = site_from_osm(file, boundary, site_id, lambda step: status.update(f"{file}: {step}"))
     if timezone:
         found.geojson["features"][0]["properties"]["timezone"] = timezone
     _write(found.geojson, output)
-    _tell_what_was_taken(found.geojson, found.left_out)
+    _print_imported(found.geojson, found.left_out)
 
 
 def _write(geojson: dict[str, Any], output: Path | None) -> None:
@@ -96,17 +85,18 @@ def _write(geojson: dict[str, Any], output: Path | None) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        problem = f"can't be written: {error.strerror or error}"
-        raise _UnusableError(f"{output}: {problem}. Choose another place with --output") from error
+        raise SettingsError(
+            "--output", f"{output} cannot be written: {error.strerror or error}; choose another path"
+        ) from error
 
 
-def _tell_what_was_taken(geojson: dict[str, Any], left_out: list[str]) -> None:
+def _print_imported(geojson: dict[str, Any], left_out: list[str]) -> None:
     boundary, *zones = [feature["properties"] for feature in geojson["features"]]
     kinds = Counter(zone["type"] for zone in zones)
     click.echo(f'Boundary: {boundary["name"]} ({boundary["osm"]}), id "{boundary["id"]}"', err=True)
-    click.echo(f"Kept: buildings {kinds['building']}, car parks {kinds['car_park']}", err=True)
+    click.echo(f"Imported: buildings {kinds['building']}, car parks {kinds['car_park']}", err=True)
     if left_out:
-        click.echo("Left out:", err=True)
+        click.echo("Skipped:", err=True)
     for line in left_out:
         click.echo(f"  {line}", err=True)
 
@@ -114,7 +104,7 @@ def _tell_what_was_taken(geojson: dict[str, Any], left_out: list[str]) -> None:
 def _describe(checked: Site, file: Path) -> None:
     console = Console(highlight=False, markup=False)
     boundary, *zones = checked.zones
-    click.echo(f"{file} can be used: {checked.name}, id {checked.id}, time zone {checked.timezone}")
+    click.echo(f"{file} is valid: {checked.name}, id {checked.id}, time zone {checked.timezone}")
     table = Table("type", "zones", "area", "capacity person", "capacity vehicle")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -137,11 +127,11 @@ def _defaults(checked: Site) -> list[str]:
 
     leave = [kind for kind, leaves in zip(KINDS, checked.on_offline_leave, strict=True) if leaves]
     return [
-        f"A silent device stays (hold_s): {per_kind(checked.hold_s, 's')}",
+        f"A device that stops reporting stays present for (hold_s): {per_kind(checked.hold_s, 's')}",
         f"A member leaves beyond (leave_margin_m): {checked.leave_margin_m:g} m",
         f"A fix is too inaccurate above (max_accuracy_m): {checked.max_accuracy_m:g} m",
         f"A move is implausible above (max_speed_mps): {per_kind(checked.max_speed_mps, 'm/s')}",
         f"A fix is fresh for (fresh_s): {checked.fresh_s:g} s",
-        f"Offline ends a stay of (on_offline): {', '.join(leave) or 'nobody'}"
+        f"Offline ends a stay of (on_offline): {', '.join(leave) or 'no kind'}"
         + (f", after {checked.offline_grace_s:g} s" if leave else ""),
     ]

@@ -9,7 +9,7 @@ import click
 from headcount.access.roles import SCOPES
 from headcount.cli.client import RunningDeployment, on_deployment
 from headcount.cli.output import print_table
-from headcount.messages.records import ROLES, Role
+from headcount.messages.records import ACCESS_ROLES, AccessRole
 
 DAY_S = 86_400
 
@@ -57,7 +57,7 @@ def token() -> None:
 async def add(
     running: RunningDeployment,
     name: str,
-    role: Role,
+    role: AccessRole,
     sites: tuple[str, ...],
     scopes: tuple[str, ...],
     days: int,
