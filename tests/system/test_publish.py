@@ -35,7 +35,7 @@ def test_a_recording_is_counted_as_if_it_happened_now(tmp_path: Path) -> None:
         run = headcount("publish", recording, "--port", port, "--qos", "1", "--quiet", cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         assert f"{whole} fixes sent" in run.stderr
-        assert f"2 of {whole + 2} rows are broken" in run.stderr
+        assert f"2 of {whole + 2} rows are not valid" in run.stderr
         until(lambda: up.counts()["site"] == (3, 1), "everybody is counted")
         counts = up.counts()
         assert counts["glucksman-library"] == (2, 0)
