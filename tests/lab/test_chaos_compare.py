@@ -1,4 +1,4 @@
-"""A comparison that can't fail proves nothing: each kind of lie is found."""
+"""The comparison finds each kind of wrong result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from headcount.messages.topics import partition_of
 SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000
 TODAY = START_S // 86_400
 KEYS = {TODAY: b"a key for tests", TODAY + 1: b"another"}
-#: Who is forgotten ten and twenty seconds after the start.
+#: The devices that are erased ten and twenty seconds after the start.
 FORGOTTEN = (("person", "d1", 10.0), ("person", "d2", 20.0), ("vehicle", "d4", 20.0))
 
 
@@ -53,7 +53,7 @@ def _log() -> list[PartitionLog]:
 
 @pytest.fixture(scope="module")
 def honest() -> Evidence:
-    """What a system leaves that has told nothing but the truth."""
+    """The evidence of a correct system."""
     geojson, log = short_hold_scenario(SEED).geojson, _log()
     truths = [ExpectedPartition(geojson, own, KEYS) for own in log]
     zones = list(truths[0].zones)
@@ -106,8 +106,8 @@ def honest() -> Evidence:
     return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged)
 
 
-def test_the_truth_does_not_differ(honest: Evidence) -> None:
-    """Nothing differs from an honest system, and all of it was looked at."""
+def test_a_correct_system_has_no_differences(honest: Evidence) -> None:
+    """A correct system has no differences, and everything is compared."""
     found = compare(honest)
     assert found.differences == []
     assert found.lost == []
@@ -148,7 +148,7 @@ def _yesterdays_name(honest: Evidence) -> Evidence:
     return replace(honest, fixes=fixes)
 
 
-def _nobody_forgotten(honest: Evidence) -> Evidence:
+def _no_erasures(honest: Evidence) -> Evidence:
     log = [
         own._replace(rows=[row for row in own.rows if row.forget is None or row.forget[TODAY] != name])
         for name in [pseudonym_of("person", "d1", KEYS[TODAY])]
@@ -203,24 +203,24 @@ LIES: dict[str, tuple[str, Callable[[Evidence], Evidence]]] = {
 }
 
 
-def test_a_removal_that_no_marker_asked_for_is_found(honest: Evidence) -> None:
-    """Whoever forgets somebody by himself is told so: by the event, and by what follows."""
-    found = compare(_nobody_forgotten(honest))
+def test_an_erasure_without_a_marker_is_found(honest: Evidence) -> None:
+    """An erasure without a marker is found by its event and by later counts."""
+    found = compare(_no_erasures(honest))
     assert any("'removed'" in one.text for one in found.differences if one.what == "event")
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_each_lie_is_found(honest: Evidence, name: str) -> None:
-    """One injected lie is reported as what it is."""
-    what, lie = LIES[name]
-    found = compare(lie(honest))
+def test_each_error_is_found(honest: Evidence, name: str) -> None:
+    """Each injected error is reported by its type."""
+    what, error = LIES[name]
+    found = compare(error(honest))
     assert found.different >= 1
     assert {difference.what for difference in found.differences} <= {what, "total"}
     assert any(difference.what == what for difference in found.differences)
 
 
-def test_what_was_acknowledged_and_is_nowhere_is_lost(honest: Evidence) -> None:
-    """A fix with a PUBACK that isn't in the log is named, beside the differences."""
+def test_an_acknowledged_fix_that_is_not_logged_is_lost(honest: Evidence) -> None:
+    """An acknowledged fix that isn't in the log is reported as lost."""
     found: Comparison = compare(replace(honest, acknowledged=honest.acknowledged | {10**7: 0.0}))
     assert found.lost == [10**7]
     assert not found.different

@@ -24,14 +24,14 @@ def _report(at_s: float, partition: int, epoch: int, late_s: float = 0.1) -> Obs
 
 
 def _reports() -> list[ObservedCounts]:
-    """Partition 0 is silent from 4 to 8 s, after which another worker has it; 1 is told all the time."""
+    """Partition 0 has no counts from 4 to 8 s and then another worker; partition 1 always has counts."""
     ticks = [tick / 10 for tick in range(-10, 200)]
     zero = [_report(at_s, 0, 1 if at_s < 6 else 2) for at_s in ticks if not 4 < at_s < 8]
     return sorted([*zero, *(_report(at_s, 1, 1) for at_s in ticks)], key=lambda report: report.received_s)
 
 
 def test_a_silent_partition_is_a_gap() -> None:
-    """A partition that tells nothing for 4 s has one gap, which the fault before it has caused."""
+    """A partition without counts for 4 s has one gap, attributed to the fault before it."""
     found = gaps(_reports(), 2, START_S, START_S + 20)
     assert [
         (gap.partition, round(gap.from_s - START_S, 1), round(gap.to_s - START_S, 1)) for gap in found
@@ -42,19 +42,19 @@ def test_a_silent_partition_is_a_gap() -> None:
 
 
 def test_old_counts_are_not_fresh() -> None:
-    """Counts of instants long past, as told while catching up, don't end a gap."""
+    """Old counts, as published while catching up, don't end a gap."""
     stale = [_report(at_s / 10, 0, 1, late_s=5.0) for at_s in range(100)]
     assert gaps(stale, 1, START_S, START_S + 15) == [Gap(0, START_S, START_S + 15)]
 
 
 def test_bars_end_with_the_owner_and_with_missed_heartbeats() -> None:
-    """Each bar is one worker's, and a silence divides it."""
+    """Each span belongs to one worker, and a gap divides it."""
     found = ownership_spans(_reports(), {(0, 1): 1, (1, 1): 2, (0, 2): 3}, START_S)
     assert [(bar.partition, bar.worker) for bar in found] == [(0, 1), (0, 3), (1, 2)]
 
 
 def test_load_by_the_second() -> None:
-    """Messages count in the second in which the log received them."""
+    """Messages are counted in the second in which the log received them."""
     rows = [
         LogEntry(START_S + at_s, 0, 1, "person", "a", None, LoggedFix(), 1) for at_s in (0.1, 0.9, 2.5, 99)
     ]
@@ -62,14 +62,14 @@ def test_load_by_the_second() -> None:
 
 
 def test_ages_grow_while_a_partition_is_silent() -> None:
-    """The age is small while all tell, grows while one is silent, and falls when it has caught up."""
+    """The age is small, grows during a gap, and falls when the partition has caught up."""
     found = [round(age_s, 1) for age_s in max_ages(_reports(), 2, START_S, 12)]
     assert max(found[:4]) < 0.5
     assert found[4:9] == [1.0, 2.0, 3.0, 4.0, 4.1]
     assert max(found[9:]) < 0.5
 
 
-def _proof(different: bool = False) -> ChaosResult:
+def _result(different: bool = False) -> ChaosResult:
     reports, comparison = _reports(), Comparison(fixes=10, counts=4)
     if different:
         comparison.differs("count", START_S + 3.0, "zone <b> & more")
@@ -97,7 +97,7 @@ def _proof(different: bool = False) -> ChaosResult:
 
 def test_the_report_needs_no_other_file() -> None:
     """The figure is well-formed and has each worker and fault, and the page refers to nothing else."""
-    html = report_page(_proof())
+    html = report_page(_result())
     svg = html[html.index("<svg") : html.index("</svg>") + 6]
     root = ET.fromstring(svg)  # noqa: S314 - our own
     texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag.endswith("text")]
@@ -110,6 +110,6 @@ def test_the_report_needs_no_other_file() -> None:
 
 def test_the_report_shows_differences() -> None:
     """The report of a failed test has the differences, as text."""
-    html = report_page(_proof(different=True))
+    html = report_page(_result(different=True))
     assert "not exact" in html
     assert "zone &lt;b&gt; &amp; more" in html

@@ -1,4 +1,4 @@
-"""Faults and load of a proof are functions of the seed, and leave somebody who counts."""
+"""Faults and load of a chaos test depend on the seed only, and a worker is always left."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _made(seed: int, seconds: float = 120.0, workers: int = 2) -> list[Fault]:
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
-    """Twice the same seed, twice the same faults; another seed, others."""
+    """The same seed gives the same faults, another seed others."""
     assert _made(7) == _made(7)
     assert len({tuple(_made(seed)) for seed in SEEDS}) == len(SEEDS)
 
 
 def test_faults_stand_in_order_and_leave_time_to_recover() -> None:
-    """No fault comes before the system has begun or so late that its end isn't seen."""
+    """No fault starts before the system, or too late for its recovery."""
     for seed in SEEDS:
         times = [fault.at_s for fault in _made(seed)]
         assert times == sorted(times)
@@ -36,7 +36,7 @@ def test_faults_stand_in_order_and_leave_time_to_recover() -> None:
 
 
 def test_every_kind_of_fault_comes() -> None:
-    """Within a few seeds each kind has come, pauses outlast the lease, and disks stay full for seconds."""
+    """A few seeds contain each kind of fault; pauses exceed the lease, and disks stay full for seconds."""
     faults = [fault for seed in range(20) for fault in _made(seed)]
     assert Counter(fault.kind for fault in faults).keys() == DESCRIPTIONS.keys()
     assert all(fault.lasts_s > TTL_S for fault in faults if fault.kind == "pause")
@@ -45,7 +45,7 @@ def test_every_kind_of_fault_comes() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_there_is_always_a_worker(workers: int) -> None:
-    """Only workers that are there leave, and never are all of them away or paused for over 3 s."""
+    """Only running workers leave, and never are all stopped or paused for more than 3 s."""
     for seed in SEEDS:
         there, paused_until_s, alone_since_s = set(range(1, workers + 1)), dict[int, float](), None
         for fault in _made(seed, 300.0, workers):
@@ -66,13 +66,13 @@ def test_there_is_always_a_worker(workers: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_load() -> None:
-    """Twice the same seed, twice the same messages at the same moments over the same connections."""
+    """The same seed gives the same messages at the same times over the same connections."""
     assert traffic(3, short_hold_scenario(3), 20.0, [5.0]) == traffic(3, short_hold_scenario(3), 20.0, [5.0])
     assert traffic(3, short_hold_scenario(3), 20.0, []) != traffic(4, short_hold_scenario(4), 20.0, [])
 
 
 def test_a_fix_carries_its_number() -> None:
-    """What a fix says is read back from its payload: its number, and its time after the start."""
+    """The payload of a fix decodes to its number and its time."""
     says = [say for say in traffic(5, short_hold_scenario(5), 20.0, []) if say.number]
     assert len({say.qos for say in says}) == 2
     for say in says:
@@ -83,7 +83,7 @@ def test_a_fix_carries_its_number() -> None:
 
 
 def test_a_flood_repeats_earlier_messages() -> None:
-    """At a flood many messages come again within seconds, all of them said before."""
+    """A flood repeats many earlier messages within seconds."""
     says = traffic(6, short_hold_scenario(6), 20.0, [10.0])
     early = {say.number for say in says if say.at_s < 10}
     flood = [say for say in says if 10 <= say.at_s < 12 and say.number in early]

@@ -1,4 +1,4 @@
-"""The load of `headcount bench day`: its curve, who sends, and what is on the wire."""
+"""The load of `headcount bench day`: its profile, devices, probes and MQTT packets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from nats_fixture import open_broker
 SITE = bench_site(json.loads(bundled_site("ul").read_text()))
 
 
-# --- the curve ------------------------------------------------------------------------------------
+# --- the load profile -----------------------------------------------------------------------------
 def test_a_day_has_two_peaks_and_is_quiet_at_night() -> None:
-    """Presence rises and falls exactly twice, from the night's share to everybody."""
+    """Presence rises and falls exactly twice, between the night's share and all devices."""
     values = [presence(minute / 60) for minute in range(24 * 60 + 1)]
     ways = [after > before for before, after in itertools.pairwise(values) if before != after]
     turns = [way for index, way in enumerate(ways) if index == 0 or way != ways[index - 1]]
@@ -44,7 +44,7 @@ def test_a_day_has_two_peaks_and_is_quiet_at_night() -> None:
 
 
 def test_at_noon_more_than_half_has_left() -> None:
-    """Between the peaks the load is low enough that a fleet must shrink."""
+    """Between the peaks, the load is low enough to scale down."""
     assert presence(12.75) * pace(12.75) < 0.35
 
 
@@ -54,15 +54,15 @@ def test_the_hour_stays_within_the_day(at_s: float, seconds: float) -> None:
     assert 0 <= DayProfile(seconds).hour(at_s) <= 24
 
 
-# --- who sends --------------------------------------------------------------------------------------
+# --- devices ----------------------------------------------------------------------------------------
 def test_the_same_seed_gives_the_same_devices() -> None:
-    """Seeds decide everything about the devices."""
+    """The devices depend on the seed only."""
     assert population(SITE, 200, 3) == population(SITE, 200, 3)
     assert population(SITE, 200, 3) != population(SITE, 200, 4)
 
 
 def test_every_flow_carries_the_same_fix() -> None:
-    """What a device sends on the older flows is translated to the position and time that it meant."""
+    """Messages of the older flows are translated to the device's position and time."""
     seen, names = set(), AliasResolver("a secret for tests", RegistryCache())
     for device in population(SITE, 300, 1):
         lat, lon = device.position()
@@ -81,14 +81,14 @@ def test_every_flow_carries_the_same_fix() -> None:
 
 
 def test_a_device_never_sends_the_same_time_twice() -> None:
-    """Event times of a device grow, so that kind, device and time name a fix."""
+    """Event times of a device increase, so that kind, device and time identify a fix."""
     device = population(SITE, 1, 1)[0]
     times = [device.next_fix(b"topic", now_s).t_ms for now_s in (10.0, 10.0, 9.0, 10.0001)]
     assert times == sorted(set(times))
 
 
 def test_no_device_walks_through_the_zone_of_the_probes() -> None:
-    """The zone for probes is on site, and lies apart from where devices go."""
+    """The zone of the probes is on site, and away from the routes of devices."""
     site = parse_site(SITE, "bench")
     probes = site.zones[-1]
     assert probes.id == PROBE_ZONE
@@ -102,22 +102,22 @@ def test_no_device_walks_through_the_zone_of_the_probes() -> None:
 
 # --- probes -----------------------------------------------------------------------------------------
 def test_a_probe_is_counted_by_the_first_report_that_has_it() -> None:
-    """Probes whose hold has passed are no longer in the count, and counted all the same."""
+    """Probes whose hold has passed count as counted although they left the count."""
     probed = ProbeTimes(sent_s=[1.0, 2.0, 3.0])
     probed.receive(counted_s=1.3, at_s=1.2, count=1, hold_s=10)
     probed.receive(counted_s=1.4, at_s=1.3, count=1, hold_s=10)
     assert probed.counted_s == [1.3]
-    probed.receive(counted_s=12.2, at_s=12.1, count=1, hold_s=10)  # two are gone, the third is there
+    probed.receive(counted_s=12.2, at_s=12.1, count=1, hold_s=10)  # two have expired, the third is present
     assert probed.counted_s == [1.3, 12.2, 12.2]
 
 
-# --- the wire ---------------------------------------------------------------------------------------
+# --- MQTT -------------------------------------------------------------------------------------------
 @given(
     packets=st.lists(st.tuples(st.sampled_from([CONNACK, PUBACK]), st.binary(max_size=300)), max_size=6),
     cuts=st.lists(st.integers(0, 2000), max_size=8),
 )
 def test_answers_come_whole_however_they_were_cut(packets: list[tuple[int, bytes]], cuts: list[int]) -> None:
-    """Type and body of each packet come out, wherever the stream was cut."""
+    """Packets are decoded for any fragmentation of the stream."""
     stream = b"".join(bytes([kind << 4]) + _size(len(body)) + body for kind, body in packets)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     answers = PacketReader()
@@ -130,13 +130,13 @@ def _size(length: int) -> bytes:
 
 
 def test_a_length_of_five_bytes_is_no_mqtt() -> None:
-    """Garbage ends in an error, not in waiting for ever."""
+    """Malformed data raises an error instead of waiting for more."""
     with pytest.raises(ValueError, match="four bytes"):
         list(PacketReader().feed(b"\x40\xff\xff\xff\xff\x01"))
 
 
 def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
-    """A link connects to the product's own broker, and every QoS 1 message is acknowledged."""
+    """A device connects to the product's broker, which acknowledges every QoS 1 message."""
 
     async def test() -> None:
         async with open_broker(tmp_path) as broker:
@@ -165,7 +165,7 @@ def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - nobody sets an event for us
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0.01)
 
 
@@ -174,11 +174,11 @@ def _message(number: int, qos: int = 1) -> FixMessage:
 
 
 class _Forgetful:
-    """A broker that acknowledges some messages and then closes the connection without a word."""
+    """A broker that acknowledges some messages and then closes the connection."""
 
     def __init__(self, acknowledges: int) -> None:
         self.acknowledges = acknowledges
-        self.seen: list[list[tuple[bytes, bool]]] = []  # of each connection: payload, marked as a repetition
+        self.seen: list[list[tuple[bytes, bool]]] = []  # per connection: payload, DUP flag
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -212,7 +212,7 @@ class _Forgetful:
 
 
 def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
-    """After a break a link comes back by itself and repeats, in their order, the messages that are owed."""
+    """After a disconnect, a device reconnects and sends unacknowledged messages again in order."""
 
     async def test() -> None:
         broker, acked, tally = _Forgetful(3), list[FixMessage](), ConnectionCounters()
@@ -237,7 +237,7 @@ def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
 
 
 def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
-    """Closing a link that owes something sends it first, even over a new connection."""
+    """Closing waits until all messages are acknowledged, even over a new connection."""
 
     async def test() -> None:
         broker, acked, tally = _Forgetful(0), list[FixMessage](), ConnectionCounters()
@@ -256,7 +256,7 @@ def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
 
 
 def test_a_full_buffer_drops_its_oldest() -> None:
-    """While there is no connection the newest messages are kept, and what is dropped is counted."""
+    """While disconnected, the newest messages are kept, and dropped ones are counted."""
     tally = ConnectionCounters()
     link = DeviceConnection(LoadTarget("127.0.0.1", 1), "device-1", tally, lambda _: None, random.Random(1))
     for number in range(510):
@@ -265,7 +265,7 @@ def test_a_full_buffer_drops_its_oldest() -> None:
 
 
 def test_packets_have_the_bytes_of_the_standard() -> None:
-    """CONNECT and PUBLISH are those of MQTT 3.1.1, written out."""
+    """CONNECT and PUBLISH have the bytes of MQTT 3.1.1."""
     assert connect("ab", 30) == b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x1e\x00\x02ab"
     assert connect("a", 30, LastWill("t", b"x"))[:2] == b"\x10\x13"
     assert publish(b"t", b"x") == b"\x30\x04\x00\x01tx"

@@ -1,4 +1,4 @@
-"""What a run of `headcount bench day` comes to."""
+"""The results of `headcount bench day`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _sample(at_s: float, brokers: dict[str, int], workers: int = 1, draining: st
 
 
 def _day() -> list[SystemSample]:
-    """One, two, one, two, one brokers, twelve seconds each."""
+    """One, two, one, two, one brokers, for twelve seconds each."""
     even, alone = {"b1": 50, "b2": 50}, {"b1": 100}
     return [
         _sample(float(at), even if min(at, 59) // 12 % 2 else alone, 1 + min(at, 59) // 12 % 2)
@@ -82,7 +82,7 @@ def _run(samples: list[SystemSample]) -> DayRun:
 
 @given(st.lists(st.integers(0, 1000), max_size=9))
 def test_spread_is_at_least_one(connections: list[int]) -> None:
-    """The fullest broker has at least the mean, and an even spread has no variation."""
+    """The maximum is at least the mean, and an even distribution has no variation."""
     ratio, variation = spread(connections)
     assert ratio >= 1 - 1e-9
     assert variation >= 0
@@ -91,21 +91,21 @@ def test_spread_is_at_least_one(connections: list[int]) -> None:
 
 
 def test_growing_twice_is_counted_as_twice() -> None:
-    """Changes in one direction after each other are one turn."""
+    """Consecutive changes in one direction count once."""
     moves = changes(_day())
     assert turns([move for move in moves if move.role == "broker"]) == (2, 2)
     assert turns([move for move in moves if move.role == "count"]) == (2, 2)
 
 
 def test_only_settled_seconds_count_for_the_spread() -> None:
-    """The seconds after a change of the number of brokers, and those of a drain, are left out."""
+    """Samples after a change of the number of brokers and during a drain are excluded."""
     samples = [*_day(), _sample(61.0, {"b1": 90, "b2": 10}, draining="b2")]
     settled = [sample.at_s for sample in settled_samples(samples, changes(samples))]
     assert settled == [22.0, 23.0, 46.0, 47.0]
 
 
 def test_the_figures_of_a_run() -> None:
-    """Processor seconds, unit-seconds, latencies and counters are those of the samples."""
+    """CPU seconds, unit-seconds, latencies and counters match the samples."""
     found = day_statistics(_run(_day()), PLAN)
     assert (found.brokers, found.workers, found.turns) == ((1, 2), (1, 2), (2, 2))
     assert found.cpu_s == pytest.approx(0.3 * 60)
@@ -118,7 +118,7 @@ def test_the_figures_of_a_run() -> None:
 
 
 def test_a_run_without_samples_has_figures_too() -> None:
-    """A system that was never seen gives zeros and unknowns, no error."""
+    """A run without samples gives zeros and unknown values, no error."""
     run = DayRun("fixed", [], [], 0, [], Verification(Comparison(), 0, [], StoredBytes(0, 0, 0)), [])
     found = day_statistics(run, PLAN)
     assert found.cpu_s == found.unit_s == 0
@@ -129,7 +129,7 @@ def test_a_run_without_samples_has_figures_too() -> None:
 
 
 def test_the_text_states_the_saving() -> None:
-    """Both fleets stand side by side, with the ratio of what they used."""
+    """The table has both fleets and the ratio of their resources."""
     one = day_statistics(_run(_day()), PLAN)
     text = compare_fleets(one, one)
     assert "elastic / fixed: CPU seconds 1.00" in text
@@ -154,12 +154,12 @@ def test_the_figure_is_valid_and_has_every_broker() -> None:
 
 @given(st.lists(st.floats(0, 10), min_size=1), st.floats(0, 1))
 def test_a_percentile_is_one_of_the_values(values: list[float], share: float) -> None:
-    """Nothing is invented between two values."""
+    """A percentile is never interpolated."""
     assert percentile(values, share) in values
 
 
 def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
-    """Kind, device and event time together name a fix."""
+    """Kind, device and event time identify a fix."""
     rows = [LogEntry(5.0, 0, 1, "person", "p", None, LoggedFix(4.25, 1.0, 2.0), 0)]
     acknowledged = {("person", "p", 4250), ("vehicle", "p", 4250), ("person", "p", 4251)}
     assert lost_fixes(
@@ -171,7 +171,7 @@ def test_what_is_acknowledged_and_not_in_the_log_is_lost() -> None:
 
 
 def test_the_scaler_gets_settings_that_it_takes() -> None:
-    """Both fleets' settings are valid, and the fixed one can't change."""
+    """The settings of both fleets are valid, and the fixed one can't scale."""
     for fixed in (True, False):
         environment = scaler_environment("process", 3, 3000, 2500.0, 300.0, fixed=fixed)
         settings = Layers(variables=environment).load().scale
@@ -181,9 +181,9 @@ def test_the_scaler_gets_settings_that_it_takes() -> None:
         assert 2 < 2500 / settings.worker_capacity < 3
 
 
-# --- what processes use -------------------------------------------------------------------------------
+# --- usage of processes -------------------------------------------------------------------------------
 def test_a_role_is_read_off_the_command_line() -> None:
-    """What runs `headcount run ROLE` is that role; a program below it belongs to it."""
+    """`headcount run ROLE` is that role, and its child processes belong to it."""
     assert role_of(("python", "-m", "headcount", "run", "count")) == "count"
     assert role_of(("/x/bin/python", "/x/bin/headcount", "run", "broker", "--name", "b")) == "broker"
     assert role_of(("nats-server", "-c", "headcount/broker.conf")) is None
@@ -203,7 +203,7 @@ def test_a_role_is_read_off_the_command_line() -> None:
 
 
 def test_the_time_of_a_process_that_has_ended_is_kept() -> None:
-    """Processor time never falls, also when a unit goes."""
+    """CPU time never decreases, even when a unit ends."""
     meter = UsageMeter()
     code = "import time\nwhile time.process_time() < 0.2: pass\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code]) as child:
@@ -219,7 +219,7 @@ def test_the_time_of_a_process_that_has_ended_is_kept() -> None:
 
 
 def test_the_table_of_the_balances_has_all_moments() -> None:
-    """A line for each moment, with the ratio of the fullest broker to the mean."""
+    """The table has a line per step, with the ratio of the maximum to the mean."""
     text = table(
         [
             ConnectionSpread("leastconn", "2 brokers", (50, 50), 0),
