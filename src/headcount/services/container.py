@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from headcount.access.access_cache import AccessCache
 from headcount.access.audit_log import AuditLog
 from headcount.access.sessions import SessionStore
 from headcount.access.tokens import TokenStore
-from headcount.counting.site import Site
 from headcount.devices.bans import BanList
 from headcount.devices.commands import CommandStore
 from headcount.devices.one_time_links import OneTimeLinks
@@ -22,7 +23,10 @@ from headcount.services.devices import DeviceService
 from headcount.services.provisioning import ProvisioningService
 from headcount.services.retention import RetentionService
 from headcount.services.tokens import SessionService, TokenService
-from headcount.services.traces import TraceService
+
+if TYPE_CHECKING:  # the counting engine is loaded for a trace only: most commands need none
+    from headcount.counting.site import Site
+    from headcount.services.traces import TraceService
 
 
 class Services:
@@ -55,4 +59,6 @@ class Services:
 
     def traces(self, site: Site, partitions: int | None = None) -> TraceService:
         """Return the traces of a site's devices; without `partitions`, their number is read from the log."""
+        from headcount.services.traces import TraceService  # noqa: PLC0415  # see above
+
         return TraceService(self.client, site, self.registry, self.audit, partitions)

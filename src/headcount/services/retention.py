@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headcount.messaging.connection import Connection
-from headcount.privacy import retention_report
-from headcount.privacy.retention_report import StoreAge
+
+if TYPE_CHECKING:  # the report reads Parquet files: Arrow is loaded for it only
+    from headcount.privacy.retention_report import StoreAge
 
 
 class RetentionService:
@@ -24,4 +26,6 @@ class RetentionService:
             LogError: the log does not answer.
             DataFolderError: a file cannot be read.
         """
+        from headcount.privacy import retention_report  # noqa: PLC0415  # see above
+
         return await retention_report.store_ages(self._client, data, time.time())
