@@ -184,6 +184,34 @@ def test_the_tree_of_errors() -> None:
     assert _drawn(inspect.cleandoc(errors.__doc__ or "").replace("\n    ", "\n")) == real
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("start/demo.md", "Ctrl-C stops it."),
+        ("start/own-campus.md", " can be used: "),
+        ("guides/devices.md", "id and secret are the MQTT user and password."),
+        ("guides/devices.md", " devices are registered."),
+        ("guides/devices.md", "nothing was imported"),
+        ("guides/devices.md", "some lines are not valid"),
+        ("guides/devices.md", "works once, until "),
+        ("guides/operate.md", ", with nothing known before"),
+        ("guides/operate.md", "worker         says the same"),
+        ("guides/operate.md", "it is full"),
+        ("guides/operate.md", "the NATS server can't store"),
+        ("guides/operate.md", "another headcount uses it"),
+        ("guides/operate.md", "the data folder holds a log with"),
+        ("guides/operate.md", "or newer is needed"),
+        ("guides/operate.md", "was made with another site file"),
+        ("guides/secure.md", "self-signed, so browsers warn; see docs/guides/secure.md"),
+        ("concepts/privacy.md", "log of fixes"),
+    ],
+)
+def test_shown_output_is_printed(page: str, text: str) -> None:
+    """An output or error that a page quotes is in the source."""
+    assert text in (DOCS / page).read_text()
+    assert any(text in path.read_text() for path in SOURCE.rglob("*.py")), text
+
+
 def _paths(page: Path) -> Iterator[str]:
     for text in [*inline(page), *(word for block in blocks(page, "sh") for word in block.split())]:
         if text.startswith(FOLDERS) and re.fullmatch(r"[\w./-]+", text):
