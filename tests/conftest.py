@@ -54,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Where asynchronous tests run: on asyncio, as the product does."""
+    return "asyncio"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where every counterpart must be there (HEADCOUNT_NO_SKIPS), a skipped test has failed."""

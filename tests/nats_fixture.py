@@ -25,6 +25,7 @@ from headcount.broker.nats_config import INTERNAL, BrokerConfig
 from headcount.broker.nats_program import find_program
 from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
+from waiting import in_thread
 
 PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
 
@@ -53,7 +54,7 @@ async def open_broker(data: Path, **changes: Any) -> AsyncIterator[Broker]:
 
 def server_program() -> Path:
     """The nats-server that the product itself would take."""
-    return asyncio.run(find_program())[0]
+    return in_thread(find_program())[0]
 
 
 def endpoint_of(broker: Broker) -> Endpoint:

@@ -29,12 +29,13 @@ from headcount.proxy.haproxy_program import Program, find_program
 from headcount.proxy.runtime_api import Runtime
 from headcount.runtime.ports import free_ports
 from headcount.tls.tls_files import TlsFiles
+from waiting import in_thread
 
 
 def haproxy() -> Program:
     """The HAProxy that the product itself would take; skips the test when there is none."""
     try:
-        program = asyncio.run(find_program())
+        program = in_thread(find_program())
     except ProxyVersionError as error:
         pytest.skip(str(error))
     print(f"HAProxy {program.version} at {program.path}")

@@ -29,61 +29,49 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Client, AuditLog]]:
         await client.close()
 
 
-def test_many_writers_keep_one_chain(tmp_path: Path) -> None:
+async def test_many_writers_keep_one_chain(tmp_path: Path) -> None:
     """Entries of several writers at once are numbered without gaps, and the log verifies."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (client, _):
-            writers = [AuditLog(Connection(client), PASSWORD) for _ in range(4)]
-            numbers = await asyncio.gather(
-                *(writers[n % 4].record("device.add", f"token {n}", "x", {"n": n}) for n in range(40))
-            )
-            assert sorted(numbers) == list(range(1, 41))
-            seen: list[tuple[int, int]] = []
-            checked = await writers[0].verify(on_progress=lambda done, of: seen.append((done, of)))
-            assert (checked.intact, checked.entries, checked.first) == (True, 40, 1)
-            assert seen[-1] == (40, 40)
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (client, _):
+        writers = [AuditLog(Connection(client), PASSWORD) for _ in range(4)]
+        numbers = await asyncio.gather(
+            *(writers[n % 4].record("device.add", f"token {n}", "x", {"n": n}) for n in range(40))
+        )
+        assert sorted(numbers) == list(range(1, 41))
+        seen: list[tuple[int, int]] = []
+        checked = await writers[0].verify(on_progress=lambda done, of: seen.append((done, of)))
+        assert (checked.intact, checked.entries, checked.first) == (True, 40, 1)
+        assert seen[-1] == (40, 40)
 
 
-def test_entries_are_listed_newest_first_and_by_action(tmp_path: Path) -> None:
+async def test_entries_are_listed_newest_first_and_by_action(tmp_path: Path) -> None:
     """Pages hold the newest first, go on where they ended, and a group of actions chooses its own."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (_, audit):
-            assert await audit.entries() == ([], None)
-            for n in range(7):
-                await audit.record("device.add" if n % 2 else "positions.read", "command line", str(n))
-            page, more = await audit.entries(limit=3)
-            assert [entry.subject for entry in page] == ["6", "5", "4"]
-            page, more = await audit.entries(before=more, limit=10)
-            assert ([entry.n for entry in page], more) == ([4, 3, 2, 1], None)
-            page, more = await audit.entries(action="device")
-            assert ([entry.subject for entry in page], more) == (["5", "3", "1"], None)
-            page, more = await audit.entries(action="device", limit=2)
-            page, more = await audit.entries(action="device", limit=2, before=more)
-            assert ([entry.subject for entry in page], more) == (["1"], None)
-            assert (await audit.entries(action="dev"))[0] == []
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (_, audit):
+        assert await audit.entries() == ([], None)
+        for n in range(7):
+            await audit.record("device.add" if n % 2 else "positions.read", "command line", str(n))
+        page, more = await audit.entries(limit=3)
+        assert [entry.subject for entry in page] == ["6", "5", "4"]
+        page, more = await audit.entries(before=more, limit=10)
+        assert ([entry.n for entry in page], more) == ([4, 3, 2, 1], None)
+        page, more = await audit.entries(action="device")
+        assert ([entry.subject for entry in page], more) == (["5", "3", "1"], None)
+        page, more = await audit.entries(action="device", limit=2)
+        page, more = await audit.entries(action="device", limit=2, before=more)
+        assert ([entry.subject for entry in page], more) == (["1"], None)
+        assert (await audit.entries(action="dev"))[0] == []
 
 
-def test_what_is_too_long_is_cut_and_actions_are_names(tmp_path: Path) -> None:
+async def test_what_is_too_long_is_cut_and_actions_are_names(tmp_path: Path) -> None:
     """A long text is written down in part; an action that isn't a dotted name is refused."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (_, audit):
-            await audit.record("a.b", "x" * 10_000, "\ud800", {f"k{n}": "v" * 10_000 for n in range(100)})
-            (entry,), _ = await audit.entries()
-            assert len(entry.actor) == MAX_TEXT
-            assert sum(len(str(value)) for value in entry.detail.values()) <= 16 * MAX_TEXT
-            assert (await audit.verify()).intact
-            for action in ("", "A.b", "a..b", "a.>", "a b", "a." * 9 + "a"):
-                with pytest.raises(ValueError, match="no action"):
-                    await audit.record(action, "x")
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (_, audit):
+        await audit.record("a.b", "x" * 10_000, "\ud800", {f"k{n}": "v" * 10_000 for n in range(100)})
+        (entry,), _ = await audit.entries()
+        assert len(entry.actor) == MAX_TEXT
+        assert sum(len(str(value)) for value in entry.detail.values()) <= 16 * MAX_TEXT
+        assert (await audit.verify()).intact
+        for action in ("", "A.b", "a..b", "a.>", "a b", "a." * 9 + "a"):
+            with pytest.raises(ValueError, match="no action"):
+                await audit.record(action, "x")
 
 
 @pytest.mark.parametrize(
@@ -96,115 +84,95 @@ def test_what_is_too_long_is_cut_and_actions_are_names(tmp_path: Path) -> None:
         (None, "isn't an entry"),
     ],
 )
-def test_what_is_written_without_the_secret_is_found(
+async def test_what_is_written_without_the_secret_is_found(
     tmp_path: Path, change: dict[str, object] | None, found: str
 ) -> None:
     """An entry that was put into the stream past us is named, be it new, changed or an old one again."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (client, audit):
-            for n in range(3):
-                await audit.record("token.add", "command line", str(n), {"reason": "work"})
-            js = client.jetstream()
-            genuine = json.loads((await js.get_msg(AUDIT_STREAM, 2)).data or b"")
-            forged = (
-                b"nothing"
-                if change is None
-                else json.dumps(genuine | change, sort_keys=True, separators=(",", ":")).encode()
-            )
-            await js.publish("audit.token.add", forged)
-            await audit.record("token.add", "command line", "later")
-            checked = await audit.verify()
-            assert not checked.intact
-            assert checked.problems[0].entry == 4
-            assert found in str(checked.problems[0])
-            assert checked.entries == 5
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (client, audit):
+        for n in range(3):
+            await audit.record("token.add", "command line", str(n), {"reason": "work"})
+        js = client.jetstream()
+        genuine = json.loads((await js.get_msg(AUDIT_STREAM, 2)).data or b"")
+        forged = (
+            b"nothing"
+            if change is None
+            else json.dumps(genuine | change, sort_keys=True, separators=(",", ":")).encode()
+        )
+        await js.publish("audit.token.add", forged)
+        await audit.record("token.add", "command line", "later")
+        checked = await audit.verify()
+        assert not checked.intact
+        assert checked.problems[0].entry == 4
+        assert found in str(checked.problems[0])
+        assert checked.entries == 5
 
 
-def test_another_secret_can_neither_write_nor_verify(tmp_path: Path) -> None:
+async def test_another_secret_can_neither_write_nor_verify(tmp_path: Path) -> None:
     """Without the deployment's secret an entry is a forgery, even written by our own code."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (client, audit):
-            await audit.record("a.b", "x")
-            stranger = AuditLog(Connection(client), "another secret of tests")
-            await stranger.record("a.b", "x")
-            assert [problem.entry for problem in (await audit.verify()).problems] == [2]
-            assert [problem.entry for problem in (await stranger.verify()).problems] == [1]
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (client, audit):
+        await audit.record("a.b", "x")
+        stranger = AuditLog(Connection(client), "another secret of tests")
+        await stranger.record("a.b", "x")
+        assert [problem.entry for problem in (await audit.verify()).problems] == [2]
+        assert [problem.entry for problem in (await stranger.verify()).problems] == [1]
 
 
-def test_entries_cannot_be_deleted_and_a_rebuilt_stream_is_found(tmp_path: Path) -> None:
+async def test_entries_cannot_be_deleted_and_a_rebuilt_stream_is_found(tmp_path: Path) -> None:
     """The server refuses to delete or purge; a stream made anew without its start, middle or end is found."""
+    async with opened(tmp_path) as (client, audit):
+        for n in range(6):
+            await audit.record("a.b", "x", str(n))
+        head = (await audit.verify()).head
+        assert (await audit.verify(head)).intact
+        for request, body in (
+            (f"STREAM.MSG.DELETE.{AUDIT_STREAM}", {"seq": 2}),
+            (f"STREAM.PURGE.{AUDIT_STREAM}", {}),
+        ):
+            answer = await client.request(f"$JS.API.{request}", json.dumps(body).encode())
+            assert "error" in json.loads(answer.data)
 
-    async def check() -> None:
-        async with opened(tmp_path) as (client, audit):
-            for n in range(6):
-                await audit.record("a.b", "x", str(n))
-            head = (await audit.verify()).head
-            assert (await audit.verify(head)).intact
-            for request, body in (
-                (f"STREAM.MSG.DELETE.{AUDIT_STREAM}", {"seq": 2}),
-                (f"STREAM.PURGE.{AUDIT_STREAM}", {}),
-            ):
-                answer = await client.request(f"$JS.API.{request}", json.dumps(body).encode())
-                assert "error" in json.loads(answer.data)
-
-            js = client.jetstream()
-            kept = [await js.get_msg(AUDIT_STREAM, n) for n in range(1, 7)]
-            config = (await js.stream_info(AUDIT_STREAM)).config
-            for left, problem in (
-                ([0, 1, 2, 3, 4], "remembered"),  # its end is missing
-                ([1, 2, 3, 4, 5], "place"),  # its start is
-                ([0, 1, 3, 4, 5], "place"),  # one in the middle is
-                ([0, 2, 1, 3, 4, 5], "place"),  # two have changed places
-                ([], "remembered"),
-            ):
+        js = client.jetstream()
+        kept = [await js.get_msg(AUDIT_STREAM, n) for n in range(1, 7)]
+        config = (await js.stream_info(AUDIT_STREAM)).config
+        for left, problem in (
+            ([0, 1, 2, 3, 4], "remembered"),  # its end is missing
+            ([1, 2, 3, 4, 5], "place"),  # its start is
+            ([0, 1, 3, 4, 5], "place"),  # one in the middle is
+            ([0, 2, 1, 3, 4, 5], "place"),  # two have changed places
+            ([], "remembered"),
+        ):
+            await js.delete_stream(AUDIT_STREAM)
+            await js.add_stream(config)
+            # a busy server has been seen to bring the old messages back
+            while (await js.stream_info(AUDIT_STREAM)).state.messages:
                 await js.delete_stream(AUDIT_STREAM)
                 await js.add_stream(config)
-                # a busy server has been seen to bring the old messages back
-                while (await js.stream_info(AUDIT_STREAM)).state.messages:
-                    await js.delete_stream(AUDIT_STREAM)
-                    await js.add_stream(config)
-                for n in left:
-                    await js.publish("audit.a.b", kept[n].data or b"")
-                checked = await audit.verify(head)
-                assert any(problem in str(each) for each in checked.problems), left
-                if len(left) == 5 and left[-1] == 4:
-                    assert (await audit.verify()).intact  # why heads are worth remembering
-
-    asyncio.run(check())
+            for n in left:
+                await js.publish("audit.a.b", kept[n].data or b"")
+            checked = await audit.verify(head)
+            assert any(problem in str(each) for each in checked.problems), left
+            if len(left) == 5 and left[-1] == 4:
+                assert (await audit.verify()).intact  # why heads are worth remembering
 
 
-def test_a_start_that_is_too_young_to_be_gone_is_missed(tmp_path: Path) -> None:
+async def test_a_start_that_is_too_young_to_be_gone_is_missed(tmp_path: Path) -> None:
     """A log that begins in its middle, though its first entry is new, has lost its start."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (client, audit):
-            js = client.jetstream()
-            config = (await js.stream_info(AUDIT_STREAM)).config
-            await js.delete_stream(AUDIT_STREAM)
-            config.first_seq = 10
-            await js.add_stream(config)
-            assert await audit.record("a.b", "x") == 10
-            (problem,) = (await audit.verify()).problems
-            assert problem.entry == 1
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (client, audit):
+        js = client.jetstream()
+        config = (await js.stream_info(AUDIT_STREAM)).config
+        await js.delete_stream(AUDIT_STREAM)
+        config.first_seq = 10
+        await js.add_stream(config)
+        assert await audit.record("a.b", "x") == 10
+        (problem,) = (await audit.verify()).problems
+        assert problem.entry == 1
 
 
-def test_a_remembered_head_must_be_one(tmp_path: Path) -> None:
+async def test_a_remembered_head_must_be_one(tmp_path: Path) -> None:
     """A head of another form is an error that says where heads come from."""
-
-    async def check() -> None:
-        async with opened(tmp_path) as (_, audit):
-            with pytest.raises(AuditError, match="headcount audit verify"):
-                await audit.verify("12")
-
-    asyncio.run(check())
+    async with opened(tmp_path) as (_, audit):
+        with pytest.raises(AuditError, match="headcount audit verify"):
+            await audit.verify("12")
 
 
 def test_command_line(tmp_path: Path) -> None:

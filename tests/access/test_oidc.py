@@ -104,82 +104,72 @@ def told(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["detail"]
 
 
-def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> None:
+async def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> None:
     """Whoever logs in has the role of their group, a new session each time, and it ends at logout."""
-
-    async def check() -> None:
-        async with provider_and_api(program, tmp_path) as (api, browser):
-            assert (await api.json("/v1/whoami"))["login"] is True
-            fixed = {"headcount": "A" * 43}
-            browser.cookies.update(fixed)
-            last = await callback(api, browser)
-            begun = await browser.get(f"{api.base}/login", params={"next": "/?zone=library"})
-            assert begun.headers["cache-control"] == "private, no-store"
-            query = parse_qs(urlsplit(begun.headers["location"]).query)
-            assert query["code_challenge_method"] == ["S256"]
-            assert {"state", "nonce", "code_challenge"} <= set(query)
-            last = str(
-                (await follow(api, browser, begun.headers["location"], until="/login/callback")).headers[
-                    "location"
-                ]
-            )
-            answer = await browser.get(last.replace(api.settings.public_url, api.base))
-            assert (answer.status_code, answer.headers["location"]) == (303, "/?zone=library")
-            session = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("headcount="))
-            for attribute in ("HttpOnly", "SameSite=lax", "Path=/"):
-                assert attribute in session
-            value = session.partition("=")[2].partition(";")[0]
-            assert value != fixed["headcount"]
-            cookie = {"cookie": f"headcount={value}"}
-            who = await api.json("/v1/whoami", headers=cookie)
-            assert (who["role"], who["name"], who["subject"]) == ("operator", "alice", "person alice (alice)")
-            assert "positions:read" in who["scopes"]
-            entry = (await api.services.audit_log.entries())[0][0]
-            assert (entry.action, entry.actor) == ("session.login", "person alice (alice)")
-            origin = {"origin": api.settings.public_url, "headcount-csrf": who["csrf"]}
-            assert (await api.http.post("/logout", headers=cookie | origin)).status_code == 204
-            assert (await api.get("/v1/whoami", headers=cookie)).status_code == 401
-
-    asyncio.run(check())
-
-
-def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: list[str]) -> None:
-    """Another state, another browser, a code twice, a denial, a person without a role: nobody is logged in."""
-
-    async def check() -> None:
-        async with provider_and_api(program, tmp_path) as (api, browser):
-            last = await callback(api, browser)
-            async with httpx.AsyncClient(trust_env=False) as other:
-                status, detail = told(await other.get(last))
-                assert (status, "was not started in this browser" in detail) == (403, True)
-                await other.get(f"{api.base}/login")
-                status, detail = told(await other.get(last))
-                assert (status, "The state does not match" in detail) == (403, True)
-            wrong = last.replace("state=", "state=x")
-            assert told(await browser.get(wrong))[0] == 403
-            began = dict(browser.cookies)
-            assert (await browser.get(last)).status_code == 303
-            browser.cookies.clear()
-            browser.cookies.update({k: v for k, v in began.items() if k.endswith("-login")})
-            status, detail = told(await browser.get(last))  # the code once more
-            assert (status, "rejects the code" in detail) == (403, True)
-            status, detail = told(await browser.get(await callback(api, browser, "")))
-            assert (status, "access_denied" in detail) == (403, True)
-            browser.cookies.clear()
-            status, detail = told(await browser.get(await callback(api, browser, "mallory")))
-            assert (status, "grants you no role" in detail) == (403, True)
-            assert "headcount" not in browser.cookies
-            assert [entry.action for entry in (await api.services.audit_log.entries())[0]] == [
-                "session.login"
+    async with provider_and_api(program, tmp_path) as (api, browser):
+        assert (await api.json("/v1/whoami"))["login"] is True
+        fixed = {"headcount": "A" * 43}
+        browser.cookies.update(fixed)
+        last = await callback(api, browser)
+        begun = await browser.get(f"{api.base}/login", params={"next": "/?zone=library"})
+        assert begun.headers["cache-control"] == "private, no-store"
+        query = parse_qs(urlsplit(begun.headers["location"]).query)
+        assert query["code_challenge_method"] == ["S256"]
+        assert {"state", "nonce", "code_challenge"} <= set(query)
+        last = str(
+            (await follow(api, browser, begun.headers["location"], until="/login/callback")).headers[
+                "location"
             ]
-            browser.cookies.clear()
-            answer = await browser.get(await callback(api, browser, "bob"))
-            assert answer.status_code == 303
-            value = browser.cookies["headcount"]
-            who = await api.json("/v1/whoami", headers={"cookie": f"headcount={value}"})
-            assert (who["role"], who["sites"]) == ("viewer", ["moon", "ul"])
+        )
+        answer = await browser.get(last.replace(api.settings.public_url, api.base))
+        assert (answer.status_code, answer.headers["location"]) == (303, "/?zone=library")
+        session = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("headcount="))
+        for attribute in ("HttpOnly", "SameSite=lax", "Path=/"):
+            assert attribute in session
+        value = session.partition("=")[2].partition(";")[0]
+        assert value != fixed["headcount"]
+        cookie = {"cookie": f"headcount={value}"}
+        who = await api.json("/v1/whoami", headers=cookie)
+        assert (who["role"], who["name"], who["subject"]) == ("operator", "alice", "person alice (alice)")
+        assert "positions:read" in who["scopes"]
+        entry = (await api.services.audit_log.entries())[0][0]
+        assert (entry.action, entry.actor) == ("session.login", "person alice (alice)")
+        origin = {"origin": api.settings.public_url, "headcount-csrf": who["csrf"]}
+        assert (await api.http.post("/logout", headers=cookie | origin)).status_code == 204
+        assert (await api.get("/v1/whoami", headers=cookie)).status_code == 401
 
-    asyncio.run(check())
+
+async def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: list[str]) -> None:
+    """Another state, another browser, a code twice, a denial, a person without a role: nobody is logged in."""
+    async with provider_and_api(program, tmp_path) as (api, browser):
+        last = await callback(api, browser)
+        async with httpx.AsyncClient(trust_env=False) as other:
+            status, detail = told(await other.get(last))
+            assert (status, "was not started in this browser" in detail) == (403, True)
+            await other.get(f"{api.base}/login")
+            status, detail = told(await other.get(last))
+            assert (status, "The state does not match" in detail) == (403, True)
+        wrong = last.replace("state=", "state=x")
+        assert told(await browser.get(wrong))[0] == 403
+        began = dict(browser.cookies)
+        assert (await browser.get(last)).status_code == 303
+        browser.cookies.clear()
+        browser.cookies.update({k: v for k, v in began.items() if k.endswith("-login")})
+        status, detail = told(await browser.get(last))  # the code once more
+        assert (status, "rejects the code" in detail) == (403, True)
+        status, detail = told(await browser.get(await callback(api, browser, "")))
+        assert (status, "access_denied" in detail) == (403, True)
+        browser.cookies.clear()
+        status, detail = told(await browser.get(await callback(api, browser, "mallory")))
+        assert (status, "grants you no role" in detail) == (403, True)
+        assert "headcount" not in browser.cookies
+        assert [entry.action for entry in (await api.services.audit_log.entries())[0]] == ["session.login"]
+        browser.cookies.clear()
+        answer = await browser.get(await callback(api, browser, "bob"))
+        assert answer.status_code == 303
+        value = browser.cookies["headcount"]
+        who = await api.json("/v1/whoami", headers={"cookie": f"headcount={value}"})
+        assert (who["role"], who["sites"]) == ("viewer", ["moon", "ul"])
 
 
 # --- a provider that cheats ----------------------------------------------------------------------
@@ -288,23 +278,19 @@ async def ended(cheat: Cheat, login: OidcClient, **more: str) -> tuple[Any, str]
     return await login.finish({"state": query["state"][0], "code": "c", **more}, begun.cookie)
 
 
-def test_id_tokens_that_are_not_for_us_are_refused() -> None:
+async def test_id_tokens_that_are_not_for_us_are_refused() -> None:
     """Each way in which an ID token can be wrong logs nobody in; a good one does."""
-
-    async def check() -> None:
-        async with cheating() as (cheat, login):
-            found, _ = await ended(cheat, login)
-            assert (found.role, found.subject) == ("viewer", "s")
-            for name, (claims, sign) in CHEATS.items():
-                cheat.claims, cheat.sign = claims, sign
-                with pytest.raises(AccessError, match="login: "):
-                    pytest.fail(f"{name}: {await ended(cheat, login)}")
-            cheat.claims, cheat.sign = {}, signed
-            with pytest.raises(AccessError, match="another identity provider"):
-                await ended(cheat, login, iss="http://127.0.0.1:1")
-            assert await ended(cheat, login, iss=cheat.issuer)
-
-    asyncio.run(check())
+    async with cheating() as (cheat, login):
+        found, _ = await ended(cheat, login)
+        assert (found.role, found.subject) == ("viewer", "s")
+        for name, (claims, sign) in CHEATS.items():
+            cheat.claims, cheat.sign = claims, sign
+            with pytest.raises(AccessError, match="login: "):
+                pytest.fail(f"{name}: {await ended(cheat, login)}")
+        cheat.claims, cheat.sign = {}, signed
+        with pytest.raises(AccessError, match="another identity provider"):
+            await ended(cheat, login, iss="http://127.0.0.1:1")
+        assert await ended(cheat, login, iss=cheat.issuer)
 
 
 @pytest.mark.parametrize(
@@ -317,31 +303,23 @@ def test_id_tokens_that_are_not_for_us_are_refused() -> None:
         {"error": "no"},
     ],
 )
-def test_the_metadata_of_a_provider_is_checked(said: dict[str, Any]) -> None:
+async def test_the_metadata_of_a_provider_is_checked(said: dict[str, Any]) -> None:
     """A provider under another name, or with addresses that aren't the web's, isn't used."""
-
-    async def check() -> None:
-        async with cheating() as (cheat, login):
-            cheat.discovery = said
-            with pytest.raises(AccessError, match="identity provider"):
-                await ended(cheat, login)
-
-    asyncio.run(check())
+    async with cheating() as (cheat, login):
+        cheat.discovery = said
+        with pytest.raises(AccessError, match="identity provider"):
+            await ended(cheat, login)
 
 
-def test_metadata_does_not_configure_our_client() -> None:
+async def test_metadata_does_not_configure_our_client() -> None:
     """A provider cannot set options of our HTTP client, such as its proxy, by its metadata."""
-
-    async def check() -> None:
-        async with cheating() as (cheat, login):
-            cheat.discovery = {
-                "proxy": "http://127.0.0.1:1",
-                "timeout": "none",
-                "code_challenge_method": "plain",
-            }
-            assert await ended(cheat, login)
-
-    asyncio.run(check())
+    async with cheating() as (cheat, login):
+        cheat.discovery = {
+            "proxy": "http://127.0.0.1:1",
+            "timeout": "none",
+            "code_challenge_method": "plain",
+        }
+        assert await ended(cheat, login)
 
 
 @pytest.mark.parametrize(
@@ -379,33 +357,25 @@ def test_logging_in_needs_a_provider(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "next_path", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:x", "/a\nb"]
 )
-def test_login_leads_back_to_our_own_pages_only(next_path: str, tmp_path: Path) -> None:
+async def test_login_leads_back_to_our_own_pages_only(next_path: str, tmp_path: Path) -> None:
     """Where a login ends is a path of ours, whatever the address that began it asked for."""
-
-    async def check() -> None:
-        async with cheating() as (cheat, _):
-            known = OidcProvider(cheat.issuer, "headcount", "s")
-            async with open_api(tmp_path, oidc=known, **CLOSED) as api:
-                begun = await api.get("/login", params={"next": next_path})
-                assert begun.status_code == 303
-                query = parse_qs(urlsplit(begun.headers["location"]).query)
-                cheat.nonce = query["nonce"][0]
-                end = {"state": query["state"][0], "code": "c"}
-                answer = await api.get("/login/callback", params=end)
-                assert (answer.status_code, answer.headers["location"]) == (303, "/")
-
-    asyncio.run(check())
+    async with cheating() as (cheat, _):
+        known = OidcProvider(cheat.issuer, "headcount", "s")
+        async with open_api(tmp_path, oidc=known, **CLOSED) as api:
+            begun = await api.get("/login", params={"next": next_path})
+            assert begun.status_code == 303
+            query = parse_qs(urlsplit(begun.headers["location"]).query)
+            cheat.nonce = query["nonce"][0]
+            end = {"state": query["state"][0], "code": "c"}
+            answer = await api.get("/login/callback", params=end)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
-def test_logins_begin_so_often(tmp_path: Path) -> None:
+async def test_logins_begin_so_often(tmp_path: Path) -> None:
     """Beyond twenty at once from an address, 429: each begins a question to the provider."""
-
-    async def check() -> None:
-        async with cheating() as (cheat, _):
-            known = OidcProvider(cheat.issuer, "headcount", "s")
-            async with open_api(tmp_path, oidc=known, **CLOSED) as api:
-                statuses = [(await api.get("/login")).status_code for _ in range(22)]
-                assert statuses[:20] == [303] * 20
-                assert 429 in statuses[20:]
-
-    asyncio.run(check())
+    async with cheating() as (cheat, _):
+        known = OidcProvider(cheat.issuer, "headcount", "s")
+        async with open_api(tmp_path, oidc=known, **CLOSED) as api:
+            statuses = [(await api.get("/login")).status_code for _ in range(22)]
+            assert statuses[:20] == [303] * 20
+            assert 429 in statuses[20:]

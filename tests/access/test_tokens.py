@@ -37,7 +37,7 @@ async def copies(folder: Path, number: int = 2) -> AsyncIterator[list[AccessCach
             await client.close()
 
 
-def test_a_token_is_checked_and_revoked_everywhere_in_2_s(tmp_path: Path) -> None:
+async def test_a_token_is_checked_and_revoked_everywhere_in_2_s(tmp_path: Path) -> None:
     """What one API makes, another knows at once; what one revokes, another refuses within 2 s."""
 
     async def check() -> None:
@@ -63,10 +63,10 @@ def test_a_token_is_checked_and_revoked_everywhere_in_2_s(tmp_path: Path) -> Non
             with pytest.raises(AccessError, match="headcount token list"):
                 await here.revoke(token.id)
 
-    asyncio.run(check())
+    await check()
 
 
-def test_a_token_ends_at_its_time(tmp_path: Path) -> None:
+async def test_a_token_ends_at_its_time(tmp_path: Path) -> None:
     """After its time a token is refused, without anybody doing anything; it is still listed."""
 
     async def check() -> None:
@@ -80,7 +80,7 @@ def test_a_token_ends_at_its_time(tmp_path: Path) -> None:
             assert not tokens.is_still_valid(found)
             assert len(await tokens.all()) == 1
 
-    asyncio.run(check())
+    await check()
 
 
 ADMIN = caller("admin", "token a")
@@ -106,49 +106,41 @@ MAKER = caller("admin", "token c", ["tokens:write", "counts:exact"])
         (MAKER, {"role": "admin"}, "scopes"),
     ],
 )
-def test_a_caller_can_only_grant_its_own_permissions(
+async def test_a_caller_can_only_grant_its_own_permissions(
     tmp_path: Path, by: Caller, wanted: dict[str, Any], refused: str | None
 ) -> None:
     """A token never has a scope or a site that its maker hasn't, and nothing of it is nonsense."""
-
-    async def check() -> None:
-        async with copies(tmp_path, 1) as (kept,):
-            tokens = TokenStore(kept)
-            options = {"name": "x", **wanted}
-            if refused is None:
-                token, _ = await tokens.add(by=by, **options)
-                assert caller_of_token(token).scopes <= by.scopes
-            else:
-                with pytest.raises(AccessError, match=refused):
-                    await tokens.add(by=by, **options)
-                assert await tokens.all() == []
-
-    asyncio.run(check())
+    async with copies(tmp_path, 1) as (kept,):
+        tokens = TokenStore(kept)
+        options = {"name": "x", **wanted}
+        if refused is None:
+            token, _ = await tokens.add(by=by, **options)
+            assert caller_of_token(token).scopes <= by.scopes
+        else:
+            with pytest.raises(AccessError, match=refused):
+                await tokens.add(by=by, **options)
+            assert await tokens.all() == []
 
 
-def test_tokens_of_others_are_neither_seen_nor_revoked(tmp_path: Path) -> None:
+async def test_tokens_of_others_are_neither_seen_nor_revoked(tmp_path: Path) -> None:
     """Who has one site sees the tokens of that site; who may less than a token can't revoke it."""
-
-    async def check() -> None:
-        async with copies(tmp_path, 1) as (kept,):
-            tokens = TokenStore(kept)
-            everywhere, _ = await tokens.add("all", "viewer")
-            here, _ = await tokens.add("here", "viewer", sites=["ul"])
-            assert [token.id for token in await tokens.all(ADMIN_HERE)] == [here.id]
+    async with copies(tmp_path, 1) as (kept,):
+        tokens = TokenStore(kept)
+        everywhere, _ = await tokens.add("all", "viewer")
+        here, _ = await tokens.add("here", "viewer", sites=["ul"])
+        assert [token.id for token in await tokens.all(ADMIN_HERE)] == [here.id]
+        with pytest.raises(UnknownTokenError):
+            await tokens.revoke(everywhere.id, ADMIN_HERE)
+        with pytest.raises(AccessError, match="scopes"):
+            await tokens.revoke(everywhere.id, MAKER)
+        await tokens.revoke(here.id, ADMIN_HERE)
+        for nonsense in ("", ">", "*", "x" * 1000):
             with pytest.raises(UnknownTokenError):
-                await tokens.revoke(everywhere.id, ADMIN_HERE)
-            with pytest.raises(AccessError, match="scopes"):
-                await tokens.revoke(everywhere.id, MAKER)
-            await tokens.revoke(here.id, ADMIN_HERE)
-            for nonsense in ("", ">", "*", "x" * 1000):
-                with pytest.raises(UnknownTokenError):
-                    await tokens.revoke(nonsense)
-            assert len(await tokens.all()) == 1
-
-    asyncio.run(check())
+                await tokens.revoke(nonsense)
+        assert len(await tokens.all()) == 1
 
 
-def test_sessions(tmp_path: Path) -> None:
+async def test_sessions(tmp_path: Path) -> None:
     """A session is known in every API, each has its own value, and ends by logout or for all of a person."""
 
     async def check() -> None:
@@ -175,7 +167,7 @@ def test_sessions(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
             assert time.monotonic() - start < 2
 
-    asyncio.run(check())
+    await check()
 
 
 def test_command_line(tmp_path: Path) -> None:

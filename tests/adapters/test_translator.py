@@ -93,71 +93,61 @@ async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
     return found
 
 
-def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
+async def test_foreign_messages_arrive_in_the_log(tmp_path: Path) -> None:
     """OwnTracks and iotp messages from mosquitto_pub become canonical fixes in the log, invalid ones do not."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as broker, adapters(broker):
-            client = await internal_client(broker)
-            await mosquitto(broker, "owntracks/jane/phone", LOCATION, "-q", "1")
-            await mosquitto(broker, "owntracks/jane.doe/car1", LOCATION)
-            await mosquitto(
-                broker, "owntracks/jane/phone/event", LOCATION.replace(b"location", b"transition")
-            )
-            await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"lwt","tst":1}')
-            await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"card"}')
-            await mosquitto(broker, "owntracks/jane/phone", b"\xff not json")
-            await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
-            await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
-            found = dict(await next_in_log(client, 6))
-            names = AliasResolver(broker.config.password, RegistryCache())
-            _, phone = names.owntracks("jane", "phone", "person")
-            _, car = names.owntracks("jane.doe", "car1", "vehicle")
-            _, c7 = names.iotp("c-7", "vehicle")
-            assert set(found) == {
-                f"ul.person.{phone}",
-                f"ul.person.{phone}.status",
-                f"ul.vehicle.{car}",
-                f"ul.vehicle.{c7}",
-                f"ul.person.{names.iotp('p', 'person')[1]}",
-            }
-            assert found[f"ul.person.{phone}.status"] == b"offline"
-            assert msgspec.json.decode(found[f"ul.vehicle.{c7}"], type=Fix).tst == 5
-            await client.close()
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as broker, adapters(broker):
+        client = await internal_client(broker)
+        await mosquitto(broker, "owntracks/jane/phone", LOCATION, "-q", "1")
+        await mosquitto(broker, "owntracks/jane.doe/car1", LOCATION)
+        await mosquitto(broker, "owntracks/jane/phone/event", LOCATION.replace(b"location", b"transition"))
+        await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"lwt","tst":1}')
+        await mosquitto(broker, "owntracks/jane/phone", b'{"_type":"card"}')
+        await mosquitto(broker, "owntracks/jane/phone", b"\xff not json")
+        await mosquitto(broker, "car-iotp", b'{"id":"c-7","lat":1,"lon":2,"t":5}')
+        await mosquitto(broker, "mobile-iotp", b"eyJpZCI6InAiLCJsYXQiOjEsImxvbiI6Mn0=", "-q", "1")
+        found = dict(await next_in_log(client, 6))
+        names = AliasResolver(broker.config.password, RegistryCache())
+        _, phone = names.owntracks("jane", "phone", "person")
+        _, car = names.owntracks("jane.doe", "car1", "vehicle")
+        _, c7 = names.iotp("c-7", "vehicle")
+        assert set(found) == {
+            f"ul.person.{phone}",
+            f"ul.person.{phone}.status",
+            f"ul.vehicle.{car}",
+            f"ul.vehicle.{c7}",
+            f"ul.person.{names.iotp('p', 'person')[1]}",
+        }
+        assert found[f"ul.person.{phone}.status"] == b"offline"
+        assert msgspec.json.decode(found[f"ul.vehicle.{c7}"], type=Fix).tst == 5
+        await client.close()
 
 
-def test_names_are_removed_from_the_disk(tmp_path: Path) -> None:
+async def test_names_are_removed_from_the_disk(tmp_path: Path) -> None:
     """Translated messages of any QoS, retained or invalid, are overwritten; fixes stay."""
     needles = (b"Zaphod", b"Trillian", b"tid-Ford", b"Slartibartfast")
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            jetstream = client.jetstream()
-            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), broker.config.password)
-            device, _ = await registry.add("ul", "person")
-            location = LOCATION.replace(b"}", b',"tid":"tid-Ford","topic":"owntracks/Zaphod/x"}')
-            for topic in ("owntracks/Zaphod/Trillian", f"owntracks/{device.id}/Trillian"):
-                for options in (("-q", "0"), ("-q", "1"), ("-q", "2"), ("-q", "1", "-r")):
-                    await mosquitto(broker, topic, location, *options)
-            await mosquitto(broker, "car-iotp", b'{"id":"Slartibartfast","lat":1,"lon":2}', "-q", "1")
-            await mosquitto(broker, "mobile-iotp", b'{"id":"Slartibartfast"}')
-            await asyncio.sleep(1.2)
-            assert found_in(tmp_path, needles) == set(needles)
-            async with adapters(broker):
-                found = await next_in_log(client, 9)
-                assert f"ul.person.{device.id}" in {subject for subject, _ in found}
-                async with asyncio.timeout(20):
-                    while (await jetstream.stream_info(FOREIGN_STREAM)).state.messages:  # noqa: ASYNC110
-                        await asyncio.sleep(0.1)
-            await asyncio.sleep(1.5)  # index and blocks are synchronised once a second
-            assert found_in(tmp_path, needles) == set()
-            await client.close()
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        jetstream = client.jetstream()
+        registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), broker.config.password)
+        device, _ = await registry.add("ul", "person")
+        location = LOCATION.replace(b"}", b',"tid":"tid-Ford","topic":"owntracks/Zaphod/x"}')
+        for topic in ("owntracks/Zaphod/Trillian", f"owntracks/{device.id}/Trillian"):
+            for options in (("-q", "0"), ("-q", "1"), ("-q", "2"), ("-q", "1", "-r")):
+                await mosquitto(broker, topic, location, *options)
+        await mosquitto(broker, "car-iotp", b'{"id":"Slartibartfast","lat":1,"lon":2}', "-q", "1")
+        await mosquitto(broker, "mobile-iotp", b'{"id":"Slartibartfast"}')
+        await asyncio.sleep(1.2)
+        assert found_in(tmp_path, needles) == set(needles)
+        async with adapters(broker):
+            found = await next_in_log(client, 9)
+            assert f"ul.person.{device.id}" in {subject for subject, _ in found}
+            async with asyncio.timeout(20):
+                while (await jetstream.stream_info(FOREIGN_STREAM)).state.messages:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        await asyncio.sleep(1.5)  # index and blocks are synchronised once a second
         assert found_in(tmp_path, needles) == set()
-
-    asyncio.run(scenario())
+        await client.close()
+    assert found_in(tmp_path, needles) == set()
 
 
 def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:
@@ -166,26 +156,20 @@ def found_in(folder: Path, needles: tuple[bytes, ...]) -> set[bytes]:
     return {needle for needle in needles if any(needle in data for data in files)}
 
 
-def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
+async def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
     """Every second the translator reports the numbers of translated, ignored and rejected messages, with reasons."""
-
-    async def scenario() -> dict[str, Any]:
-        async with open_broker(tmp_path) as broker, adapters(broker):
-            client = await internal_client(broker)
-            reports = await client.subscribe("metrics.adapters.w1")
-            async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
-                for payload in (LOCATION, LOCATION, b'{"_type":"steps"}', b"{"):
-                    await device.publish("owntracks/a/b", payload, qos=1)
-                await device.publish("car-iotp", b'{"lat":1,"lon":2}', qos=1)
-            async with asyncio.timeout(30):
-                async for message in reports.messages:
-                    report: dict[str, Any] = msgspec.json.decode(message.data)
-                    if report["rejected"].get("no_id"):
-                        await client.close()
-                        return report
-        raise AssertionError
-
-    assert asyncio.run(scenario()) == {
+    async with open_broker(tmp_path) as broker, adapters(broker):
+        client = await internal_client(broker)
+        reports = await client.subscribe("metrics.adapters.w1")
+        async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
+            for payload in (LOCATION, LOCATION, b'{"_type":"steps"}', b"{"):
+                await device.publish("owntracks/a/b", payload, qos=1)
+            await device.publish("car-iotp", b'{"lat":1,"lon":2}', qos=1)
+        report: dict[str, Any] = {"rejected": {}}
+        while "no_id" not in report["rejected"]:
+            report = msgspec.json.decode((await reports.next_msg(timeout=60)).data)
+        await client.close()
+    assert report == {
         "worker": "w1",
         "translated": {"owntracks": 2, "iotp": 0},
         "ignored": {"steps": 1},
@@ -193,29 +177,25 @@ def test_metrics_count_the_outcomes_of_messages(tmp_path: Path) -> None:
     }
 
 
-def test_messages_received_during_an_outage_are_translated_later(tmp_path: Path) -> None:
+async def test_messages_received_during_an_outage_are_translated_later(tmp_path: Path) -> None:
     """Messages that arrive before the start, and after a stop, are translated once, in order."""
-
-    async def scenario() -> None:
-        async with (
-            open_broker(tmp_path) as broker,
-            aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as sender,
-        ):
-            client = await internal_client(broker)
-            for round_ in range(2):
-                for tst in range(50):
-                    payload = LOCATION.replace(b"1700000000", str(100 * round_ + tst).encode())
-                    await sender.publish("owntracks/a/b", payload, qos=1)
-                async with adapters(broker):
-                    found = await next_in_log(client, 50 * (round_ + 1))
-            times = [msgspec.json.decode(payload, type=Fix).tst for _, payload in found]
-            assert times == [*range(50), *range(100, 150)]
-            await client.close()
-
-    asyncio.run(scenario())
+    async with (
+        open_broker(tmp_path) as broker,
+        aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as sender,
+    ):
+        client = await internal_client(broker)
+        for round_ in range(2):
+            for tst in range(50):
+                payload = LOCATION.replace(b"1700000000", str(100 * round_ + tst).encode())
+                await sender.publish("owntracks/a/b", payload, qos=1)
+            async with adapters(broker):
+                found = await next_in_log(client, 50 * (round_ + 1))
+        times = [msgspec.json.decode(payload, type=Fix).tst for _, payload in found]
+        assert times == [*range(50), *range(100, 150)]
+        await client.close()
 
 
-def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
+async def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
     """The translator reconnects to a killed and restarted broker, and translates later messages."""
 
     async def scenario() -> list[tuple[str, bytes]]:
@@ -232,23 +212,17 @@ def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
             await client.close()
             return found
 
-    assert len({subject for subject, _ in asyncio.run(scenario())}) == 2
+    assert len({subject for subject, _ in (await scenario())}) == 2
 
 
-def test_a_missing_stream_is_reported(tmp_path: Path) -> None:
+async def test_a_missing_stream_is_reported(tmp_path: Path) -> None:
     """A broker without the stream FOREIGN is a LogError, not an endless wait."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            await client.jetstream().delete_stream(FOREIGN_STREAM)
-            with pytest.raises(LogError, match="FOREIGN"):
-                await translator.run(
-                    endpoint_of(broker), "ul", asyncio.Event(), secret=broker.config.password
-                )
-            await client.close()
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        await client.jetstream().delete_stream(FOREIGN_STREAM)
+        with pytest.raises(LogError, match="FOREIGN"):
+            await translator.run(endpoint_of(broker), "ul", asyncio.Event(), secret=broker.config.password)
+        await client.close()
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/+#\0 ")), min_size=1, max_size=4))

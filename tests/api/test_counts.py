@@ -21,40 +21,32 @@ from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
 
 
-def test_sites_and_geojson(tmp_path: Path) -> None:
+async def test_sites_and_geojson(tmp_path: Path) -> None:
     """The list has the site with its links, and the site answers with its GeoJSON."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            (site,) = (await api.json("/v1/sites"))["sites"]
-            assert (site["id"], site["name"], site["zones"]) == ("ul", "Campus <UL>", 4)
-            answer = await api.get(site["links"]["self"])
-            assert answer.headers["content-type"] == "application/geo+json"
-            assert answer.json() == api.site.geojson
-            assert (await api.get(site["links"]["counts"])).status_code == 503
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        (site,) = (await api.json("/v1/sites"))["sites"]
+        assert (site["id"], site["name"], site["zones"]) == ("ul", "Campus <UL>", 4)
+        answer = await api.get(site["links"]["self"])
+        assert answer.headers["content-type"] == "application/geo+json"
+        assert answer.json() == api.site.geojson
+        assert (await api.get(site["links"]["counts"])).status_code == 503
 
 
-def test_counts_are_sums_over_partitions(tmp_path: Path) -> None:
+async def test_counts_are_sums_over_partitions(tmp_path: Path) -> None:
     """Both partitions' numbers of one instant are added."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            at = api.tick()
-            await api.publish(0, at, api.values({"site": (3, 1), "library": (2, 0)}))
-            await api.publish(1, at, api.values({"site": (4, 0), "library": (1, 0)}))
-            await api.seen(at)
-            counts = await api.json("/v1/sites/ul/counts")
-            CountsResponse.model_validate(counts)
-            assert counts["at"] == iso(at)
-            numbers = {z["zone"]: (z["person"]["count"], z["vehicle"]["count"]) for z in counts["zones"]}
-            assert numbers == {"site": (7, 1), "library": (3, 0), "z1": (0, 0), "z2": (0, 0)}
-            zone = await api.json("/v1/sites/ul/zones/library")
-            ZoneCountsResponse.model_validate(zone)
-            assert zone["person"] == {"count": 3, "low": 1, "high": 5, "stale": 0}
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        at = api.tick()
+        await api.publish(0, at, api.values({"site": (3, 1), "library": (2, 0)}))
+        await api.publish(1, at, api.values({"site": (4, 0), "library": (1, 0)}))
+        await api.seen(at)
+        counts = await api.json("/v1/sites/ul/counts")
+        CountsResponse.model_validate(counts)
+        assert counts["at"] == iso(at)
+        numbers = {z["zone"]: (z["person"]["count"], z["vehicle"]["count"]) for z in counts["zones"]}
+        assert numbers == {"site": (7, 1), "library": (3, 0), "z1": (0, 0), "z2": (0, 0)}
+        zone = await api.json("/v1/sites/ul/zones/library")
+        ZoneCountsResponse.model_validate(zone)
+        assert zone["person"] == {"count": 3, "low": 1, "high": 5, "stale": 0}
 
 
 class Hand:
@@ -126,67 +118,51 @@ def test_memory_has_no_holes() -> None:
     assert [total and int(total.values[0, 0, 0]) for total in found] == [None, 0, 2, None, 61]
 
 
-def test_first_answer_comes_from_the_last_counts(tmp_path: Path) -> None:
+async def test_first_answer_comes_from_the_last_counts(tmp_path: Path) -> None:
     """An API that starts when no worker runs shows the last numbers that were published."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            at = await api.count({"site": (11, 2)})
-            async with serving(api.settings, api.broker, api.nats) as second:
-                await second.seen(at)
-                zone = await second.json("/v1/sites/ul/zones/site")
-                assert zone["person"]["count"] == 11
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        at = await api.count({"site": (11, 2)})
+        async with serving(api.settings, api.broker, api.nats) as second:
+            await second.seen(at)
+            zone = await second.json("/v1/sites/ul/zones/site")
+            assert zone["person"]["count"] == 11
 
 
-def test_without_streams_counts_still_come(tmp_path: Path) -> None:
+async def test_without_streams_counts_still_come(tmp_path: Path) -> None:
     """Before the log's streams are made, live counts are shown, and the last ones are read once they are."""
-
-    async def check() -> None:
-        async with open_api(tmp_path, with_stream=False) as api:
-            assert (await api.get("/v1/sites/ul/counts")).json()["type"] == "/problems/no-counts-yet"
-            await api.count({"site": (5, 5)})
-            await make_count_stream(api.nats)
-            await api.count({"site": (6, 5)})
-
-    asyncio.run(check())
+    async with open_api(tmp_path, with_stream=False) as api:
+        assert (await api.get("/v1/sites/ul/counts")).json()["type"] == "/problems/no-counts-yet"
+        await api.count({"site": (5, 5)})
+        await make_count_stream(api.nats)
+        await api.count({"site": (6, 5)})
 
 
-def test_foreign_and_broken_counts_are_ignored(tmp_path: Path) -> None:
+async def test_foreign_and_broken_counts_are_ignored(tmp_path: Path) -> None:
     """Rubbish, another site's counts and counts of other zones change nothing and are counted."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (5, 5)})
-            await api.nats.publish("count.0", b"\x00rubbish")
-            await api.publish(0, api.tick(), np.zeros((9, 2, 4), np.int32))
-            await api.publish(0, api.tick() + 3600, api.values({"site": (99, 99)}))
-            await api.count({"site": (6, 5)})
-            assert 'headcount_refused_messages_total{what="counts"} 3.0' in (await api.get("/metrics")).text
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (5, 5)})
+        await api.nats.publish("count.0", b"\x00rubbish")
+        await api.publish(0, api.tick(), np.zeros((9, 2, 4), np.int32))
+        await api.publish(0, api.tick() + 3600, api.values({"site": (99, 99)}))
+        await api.count({"site": (6, 5)})
+        assert 'headcount_refused_messages_total{what="counts"} 3.0' in (await api.get("/metrics")).text
 
 
-def test_counts_of_the_last_minutes_come_from_memory(tmp_path: Path) -> None:
+async def test_counts_of_the_last_minutes_come_from_memory(tmp_path: Path) -> None:
     """`at` gives the newest remembered numbers at or before that moment, to the second."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            moments = {}  # an instant a second, the later ones ahead of the clock
-            for people in (1, 2, 3):
-                moments[people] = await api.count({"site": (people, 0)})
-                api.last += 1
-            for people, at in moments.items():
-                for asked in (f"{at + 0.4:.3f}", iso(at + 0.4)):
-                    counts = await api.json("/v1/sites/ul/counts", params={"at": asked})
-                    assert counts["zones"][0]["person"]["count"] == people
-                    assert counts["age_s"] == pytest.approx(0.4, abs=0.002)
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        moments = {}  # an instant a second, the later ones ahead of the clock
+        for people in (1, 2, 3):
+            moments[people] = await api.count({"site": (people, 0)})
+            api.last += 1
+        for people, at in moments.items():
+            for asked in (f"{at + 0.4:.3f}", iso(at + 0.4)):
+                counts = await api.json("/v1/sites/ul/counts", params={"at": asked})
+                assert counts["zones"][0]["person"]["count"] == people
+                assert counts["age_s"] == pytest.approx(0.4, abs=0.002)
 
 
-def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
+async def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
     """A moment before memory is answered from the segments; before these, it is not recorded."""
     before = float(int(time.time() / 10) * 10 - 1000)
     (tmp_path / "data").mkdir()
@@ -196,76 +172,64 @@ def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
         history_batches.batch(counts=[(before, numbers), (before + 10, numbers)]),
         now_s=before + 60,
     )
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (1, 1)})
-            counts = await api.json("/v1/sites/ul/counts", params={"at": str(before + 5)})
-            CountsResponse.model_validate(counts)
-            assert counts["at"] == iso(before)
-            assert counts["zones"][0]["person"] == {"count": 100, "low": 101, "high": 102, "stale": 103}
-            zone = await api.json("/v1/sites/ul/zones/library", params={"at": iso(before + 5)})
-            assert zone["vehicle"]["count"] == 112
-            lost = await api.get("/v1/sites/ul/zones/z1", params={"at": str(before + 5)})
-            assert (lost.status_code, lost.json()["type"]) == (404, "/problems/not-recorded")
-            none = await api.get("/v1/sites/ul/counts", params={"at": str(before - 5)})
-            assert (none.status_code, none.json()["type"]) == (404, "/problems/not-recorded")
-            span = {"from": str(before - 60), "to": str(before + 60), "step": "10"}
-            history = await api.json("/v1/sites/ul/zones/library/history", params=span)
-            ZoneHistoryResponse.model_validate(history)
-            assert [row["at"] for row in history["rows"]] == [iso(before), iso(before + 10)]
-            assert history["rows"][0]["person"] == {"count": 108, "min": 108, "max": 108, "mean": 108.0}
-            empty = await api.json("/v1/sites/ul/zones/library/history")
-            assert isinstance(empty["rows"], list)
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (1, 1)})
+        counts = await api.json("/v1/sites/ul/counts", params={"at": str(before + 5)})
+        CountsResponse.model_validate(counts)
+        assert counts["at"] == iso(before)
+        assert counts["zones"][0]["person"] == {"count": 100, "low": 101, "high": 102, "stale": 103}
+        zone = await api.json("/v1/sites/ul/zones/library", params={"at": iso(before + 5)})
+        assert zone["vehicle"]["count"] == 112
+        lost = await api.get("/v1/sites/ul/zones/z1", params={"at": str(before + 5)})
+        assert (lost.status_code, lost.json()["type"]) == (404, "/problems/not-recorded")
+        none = await api.get("/v1/sites/ul/counts", params={"at": str(before - 5)})
+        assert (none.status_code, none.json()["type"]) == (404, "/problems/not-recorded")
+        span = {"from": str(before - 60), "to": str(before + 60), "step": "10"}
+        history = await api.json("/v1/sites/ul/zones/library/history", params=span)
+        ZoneHistoryResponse.model_validate(history)
+        assert [row["at"] for row in history["rows"]] == [iso(before), iso(before + 10)]
+        assert history["rows"][0]["person"] == {"count": 108, "min": 108, "max": 108, "mean": 108.0}
+        empty = await api.json("/v1/sites/ul/zones/library/history")
+        assert isinstance(empty["rows"], list)
 
 
-def test_numbers_grow_old_without_broker_and_recover(tmp_path: Path) -> None:
+async def test_numbers_grow_old_without_broker_and_recover(tmp_path: Path) -> None:
     """Without broker the last numbers are served with a growing age and /readyz says why; then all is well."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api, api.keep_counting({"site": (4, 2)}):
-            await until(lambda: status_is(api, "/readyz", 200))
-            assert api.broker
-            await api.broker.kill()
-            await until(lambda: status_is(api, "/readyz", 503))
-            first = await api.json("/v1/sites/ul/counts")
-            await asyncio.sleep(0.3)
-            await until(lambda: age_above(api, 2.1))
-            later = await api.json("/v1/sites/ul/counts")
-            assert later["zones"] == first["zones"]
-            assert later["age_s"] > first["age_s"]
-            reason = (await api.get("/readyz")).json()
-            assert reason["type"] == "/problems/not-ready"
-            assert "broker is not connected" in reason["detail"]
-            assert (await api.get("/healthz")).json() == {"status": "alive"}
-            await until(lambda: fresh_is(api, 0))
-            await api.broker.start()
-            await until(lambda: status_is(api, "/readyz", 200))
-            ReadinessResponse.model_validate(await api.json("/readyz"))
-            await until(lambda: fresh_is(api, 2))
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api, api.keep_counting({"site": (4, 2)}):
+        await until(lambda: status_is(api, "/readyz", 200))
+        assert api.broker
+        await api.broker.kill()
+        await until(lambda: status_is(api, "/readyz", 503))
+        first = await api.json("/v1/sites/ul/counts")
+        await asyncio.sleep(0.3)
+        await until(lambda: age_above(api, 2.1))
+        later = await api.json("/v1/sites/ul/counts")
+        assert later["zones"] == first["zones"]
+        assert later["age_s"] > first["age_s"]
+        reason = (await api.get("/readyz")).json()
+        assert reason["type"] == "/problems/not-ready"
+        assert "core is not connected" in reason["detail"]
+        assert (await api.get("/healthz")).json() == {"status": "alive"}
+        await until(lambda: fresh_is(api, 0))
+        await api.broker.start()
+        await until(lambda: status_is(api, "/readyz", 200))
+        ReadinessResponse.model_validate(await api.json("/readyz"))
+        await until(lambda: fresh_is(api, 2))
 
 
-def test_readiness_names_the_silent_partition(tmp_path: Path) -> None:
+async def test_readiness_names_the_silent_partition(tmp_path: Path) -> None:
     """When one partition is silent, /readyz names it, and totals go on with `partitions_fresh` lowered."""
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (4, 2)})
 
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (4, 2)})
+        async def one_is_silent() -> bool:
+            await api.publish(0, api.tick(), api.values({"site": (9, 9)}))
+            said: str = (await api.get("/readyz")).text
+            counts = await api.json("/v1/sites/ul/counts")
+            as_told = "1 of 2 partitions are fresh; overdue: 1." in said
+            return as_told and (counts["partitions_fresh"], people(counts)) == (1, 9)
 
-            async def one_is_silent() -> bool:
-                await api.publish(0, api.tick(), api.values({"site": (9, 9)}))
-                said: str = (await api.get("/readyz")).text
-                counts = await api.json("/v1/sites/ul/counts")
-                as_told = "1 of 2 partitions are fresh; overdue: 1." in said
-                return as_told and (counts["partitions_fresh"], people(counts)) == (1, 9)
-
-            await until(one_is_silent)
-
-    asyncio.run(check())
+        await until(one_is_silent)
 
 
 def people(counts: Any) -> int:

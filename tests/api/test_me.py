@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from pathlib import Path
@@ -21,141 +20,120 @@ from person_fixture import LIBRARY, OUTSIDE, People, Phone, open_people
 SECRETS = ("secret", "scrypt")
 
 
-def test_seen_by_itself_only(tmp_path: Path) -> None:
+async def test_seen_by_itself_only(tmp_path: Path) -> None:
     """With id and secret, or a signed token, a device sees itself; with anything else nobody sees anything."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada = await people.phone(label="Ada's phone", groups=["staff"])
-            bob = await people.phone(label="Bob")
-            await people.worker(
-                ada,
-                {"present": True, "zones": ["library", "site"], "last_t": 1_790_000_000.0, "lat": 52.6}
-                | {"lon": -8.5, "acc": 8.0, "offline": False, "last_verdict": "accepted"},
-            )
-            answer = await people.ask(ada, "GET", "/v1/me")
-            found = me.MeResponse.model_validate(answer.json())
-            assert (found.device, found.label, found.groups) == (ada.id, "Ada's phone", ["staff"])
-            assert found.zones == ["library", "site"]
-            assert found.last is not None
-            assert found.last["verdict"] == "accepted"
-            assert "access-control-allow-origin" not in answer.headers
-            assert answer.headers["cache-control"] in ("no-store", "private, no-store")
-            key = credentials.token_key(people.api.settings.secret)
-            now_s = time.time()
-            signed = credentials.sign_token(key, ada.id, now_s + 60, now_s)
-            assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(signed))).status_code == 200
-            other = credentials.sign_token(key, bob.id, now_s + 60, now_s)
-            await people.api.services.registry.rotate(bob.id)
-            operator = await people.token("admin")
-            for headers in (
-                ada.headers(bob.secret),
-                ada.headers(other),
-                bob.headers(),
-                bob.headers(other),
-                ada.headers("x" * 3000),
-                {"authorization": "Basic !!!"},
-                {"authorization": "Basic"},
-                operator,
-            ):
-                answer = await people.ask(ada, "GET", "/v1/me", headers=headers)
-                assert answer.status_code == 401, headers
-                assert answer.json()["type"] == "/problems/device-sign-in"
-                assert "basic" not in answer.headers["www-authenticate"].lower()
-            cookie = {"cookie": f"headcount={ada.secret}"}
-            assert (await people.api.get("/v1/me", headers=cookie)).status_code == 401
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada = await people.phone(label="Ada's phone", groups=["staff"])
+        bob = await people.phone(label="Bob")
+        await people.worker(
+            ada,
+            {"present": True, "zones": ["library", "site"], "last_t": 1_790_000_000.0, "lat": 52.6}
+            | {"lon": -8.5, "acc": 8.0, "offline": False, "last_verdict": "accepted"},
+        )
+        answer = await people.ask(ada, "GET", "/v1/me")
+        found = me.MeResponse.model_validate(answer.json())
+        assert (found.device, found.label, found.groups) == (ada.id, "Ada's phone", ["staff"])
+        assert found.zones == ["library", "site"]
+        assert found.last is not None
+        assert found.last["verdict"] == "accepted"
+        assert "access-control-allow-origin" not in answer.headers
+        assert answer.headers["cache-control"] in ("no-store", "private, no-store")
+        key = credentials.token_key(people.api.settings.secret)
+        now_s = time.time()
+        signed = credentials.sign_token(key, ada.id, now_s + 60, now_s)
+        assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(signed))).status_code == 200
+        other = credentials.sign_token(key, bob.id, now_s + 60, now_s)
+        await people.api.services.registry.rotate(bob.id)
+        operator = await people.token("admin")
+        for headers in (
+            ada.headers(bob.secret),
+            ada.headers(other),
+            bob.headers(),
+            bob.headers(other),
+            ada.headers("x" * 3000),
+            {"authorization": "Basic !!!"},
+            {"authorization": "Basic"},
+            operator,
+        ):
+            answer = await people.ask(ada, "GET", "/v1/me", headers=headers)
+            assert answer.status_code == 401, headers
+            assert answer.json()["type"] == "/problems/device-sign-in"
+            assert "basic" not in answer.headers["www-authenticate"].lower()
+        cookie = {"cookie": f"headcount={ada.secret}"}
+        assert (await people.api.get("/v1/me", headers=cookie)).status_code == 401
 
 
-def test_old_tokens_end_with_a_new_secret(tmp_path: Path) -> None:
+async def test_old_tokens_end_with_a_new_secret(tmp_path: Path) -> None:
     """A token that was signed before the secret was replaced is refused, and so is the old secret."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada, now_s = await people.phone(), time.time()
-            key = credentials.token_key(people.api.settings.secret)
-            old = credentials.sign_token(key, ada.id, now_s + 600, now_s - 10)
-            assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 200
-            await people.api.services.registry.rotate(ada.id)
-            assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 401
-            assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada, now_s = await people.phone(), time.time()
+        key = credentials.token_key(people.api.settings.secret)
+        old = credentials.sign_token(key, ada.id, now_s + 600, now_s - 10)
+        assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 200
+        await people.api.services.registry.rotate(ada.id)
+        assert (await people.ask(ada, "GET", "/v1/me", headers=ada.headers(old))).status_code == 401
+        assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
 
 
-def test_guessing_is_slowed_down(tmp_path: Path) -> None:
+async def test_guessing_is_slowed_down(tmp_path: Path) -> None:
     """After some failures as a device an address has to wait, also with what is right; its neighbours needn't."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada, bob = await people.phone(), await people.phone()
-            codes = [
-                (await people.ask(ada, "GET", "/v1/me", headers=ada.headers("no"))).status_code
-                for _ in range(30)
-            ]
-            assert codes[:20] == [401] * 20
-            assert codes[-1] == 429
-            answer = await people.ask(ada, "GET", "/v1/me")
-            assert answer.status_code == 429
-            assert int(answer.headers["retry-after"]) >= 1
-            assert (await people.ask(bob, "GET", "/v1/me")).status_code == 200
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada, bob = await people.phone(), await people.phone()
+        codes = [
+            (await people.ask(ada, "GET", "/v1/me", headers=ada.headers("no"))).status_code for _ in range(30)
+        ]
+        assert codes[:20] == [401] * 20
+        assert codes[-1] == 429
+        answer = await people.ask(ada, "GET", "/v1/me")
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert (await people.ask(bob, "GET", "/v1/me")).status_code == 200
 
 
-def test_another_sites_page_can_do_nothing(tmp_path: Path) -> None:
+async def test_another_sites_page_can_do_nothing(tmp_path: Path) -> None:
     """A page of another origin is refused, whatever the browser sends; our own isn't."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada = await people.phone()
-            foreign, ours = {"origin": "https://elsewhere.example"}, {"origin": people.api.base}
-            for method, path in (("POST", "pause"), ("POST", "resume"), ("GET", "export"), ("DELETE", "")):
-                answer = await people.ask(ada, method, f"/v1/me/{path}".rstrip("/"), headers=foreign)
-                assert answer.json()["type"] == "/problems/cross-site"
-            assert (await people.ask(ada, "POST", "/v1/me/pause", headers=ours)).status_code == 200
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada = await people.phone()
+        foreign, ours = {"origin": "https://elsewhere.example"}, {"origin": people.api.base}
+        for method, path in (("POST", "pause"), ("POST", "resume"), ("GET", "export"), ("DELETE", "")):
+            answer = await people.ask(ada, method, f"/v1/me/{path}".rstrip("/"), headers=foreign)
+            assert answer.json()["type"] == "/problems/cross-site"
+        assert (await people.ask(ada, "POST", "/v1/me/pause", headers=ours)).status_code == 200
 
 
-def test_export(tmp_path: Path) -> None:
+async def test_export(tmp_path: Path) -> None:
     """Everything of the device is in the export, nothing of another one, and no secret."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada, bob = await people.phone(label="Ada's phone"), await people.phone(label="Bob's phone")
-            now_s = time.time()
-            await people.fix(ada, now_s - 20, *LIBRARY, acc=8.0)
-            await people.fix(ada, now_s - 10, *LIBRARY, acc=250.0)
-            await people.fix(bob, now_s - 10, *LIBRARY, acc=8.0)
-            store(tmp_path, people, ada, await names(people, ada), now_s - 3000)
-            store(tmp_path, people, bob, await names(people, bob), now_s - 2000)
-            await people.api.services.command_store.add(
-                "ul", "person", ada.id, "message", now_s=now_s, text="hello"
-            )
-            headers = await people.token("operator") | {"headcount-reason": "ticket 12"}
-            path = f"/v1/sites/ul/devices/{ada.id}/trace"
-            assert (await people.api.get(path, headers=headers)).status_code == 200
-            answer = await people.ask(ada, "GET", "/v1/me/export")
-            assert answer.headers["content-disposition"].startswith("attachment")
-            found = answer.json()
-            assert found.keys() == me.EXPORT.keys()
-            assert found["registry"]["label"] == "Ada's phone"
-            assert [m["payload"]["acc"] for m in found["log"]["messages"]] == [8.0, 250.0]
-            assert [(f["lat"], f["verdict"]) for f in found["history"]] == [(52.6725, "accepted")]
-            assert {m["zone"] for m in found["memberships"]} >= {"site", "library"}
-            assert [c["text"] for c in found["commands"]] == ["hello"]
-            assert [look["reason"] for look in found["looks"]] == ["ticket 12"]
-            assert bob.id not in answer.text
-            assert "Bob" not in answer.text
-            assert ada.secret not in answer.text
-            assert not any(word in answer.text for word in SECRETS)
-            [last, *_], _ = await people.api.services.audit_log.entries(action="person")
-            assert (last.action, last.actor) == ("person.export", "the device itself")
-            assert ada.id not in json.dumps([last.subject, last.detail])
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada, bob = await people.phone(label="Ada's phone"), await people.phone(label="Bob's phone")
+        now_s = time.time()
+        await people.fix(ada, now_s - 20, *LIBRARY, acc=8.0)
+        await people.fix(ada, now_s - 10, *LIBRARY, acc=250.0)
+        await people.fix(bob, now_s - 10, *LIBRARY, acc=8.0)
+        store(tmp_path, people, ada, await names(people, ada), now_s - 3000)
+        store(tmp_path, people, bob, await names(people, bob), now_s - 2000)
+        await people.api.services.command_store.add(
+            "ul", "person", ada.id, "message", now_s=now_s, text="hello"
+        )
+        headers = await people.token("operator") | {"headcount-reason": "ticket 12"}
+        path = f"/v1/sites/ul/devices/{ada.id}/trace"
+        assert (await people.api.get(path, headers=headers)).status_code == 200
+        answer = await people.ask(ada, "GET", "/v1/me/export")
+        assert answer.headers["content-disposition"].startswith("attachment")
+        found = answer.json()
+        assert found.keys() == me.EXPORT.keys()
+        assert found["registry"]["label"] == "Ada's phone"
+        assert [m["payload"]["acc"] for m in found["log"]["messages"]] == [8.0, 250.0]
+        assert [(f["lat"], f["verdict"]) for f in found["history"]] == [(52.6725, "accepted")]
+        assert {m["zone"] for m in found["memberships"]} >= {"site", "library"}
+        assert [c["text"] for c in found["commands"]] == ["hello"]
+        assert [look["reason"] for look in found["looks"]] == ["ticket 12"]
+        assert bob.id not in answer.text
+        assert "Bob" not in answer.text
+        assert ada.secret not in answer.text
+        assert not any(word in answer.text for word in SECRETS)
+        [last, *_], _ = await people.api.services.audit_log.entries(action="person")
+        assert (last.action, last.actor) == ("person.export", "the device itself")
+        assert ada.id not in json.dumps([last.subject, last.detail])
 
 
 async def names(people: People, phone: Phone) -> dict[int, str]:
@@ -174,91 +152,71 @@ def store(folder: Path, people: People, phone: Phone, known: dict[int, str], t_s
     history_batches.write(data, history_batches.batch(rows=[row]), now_s=time.time())
 
 
-def test_trace_of_oneself(tmp_path: Path) -> None:
+async def test_trace_of_oneself(tmp_path: Path) -> None:
     """A device sees why it is counted without giving a reason."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada = await people.phone()
-            await people.fix(ada, time.time() - 20, *OUTSIDE, acc=8.0)
-            found = TraceResponse.model_validate((await people.ask(ada, "GET", "/v1/me/trace")).json())
-            assert [line.verdict for line in found.lines] == ["outside"]
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada = await people.phone()
+        await people.fix(ada, time.time() - 20, *OUTSIDE, acc=8.0)
+        found = TraceResponse.model_validate((await people.ask(ada, "GET", "/v1/me/trace")).json())
+        assert [line.verdict for line in found.lines] == ["outside"]
 
 
-def test_pause_and_resume(tmp_path: Path) -> None:
+async def test_pause_and_resume(tmp_path: Path) -> None:
     """A pause stands in the registry, with its end where one is given, until it is resumed."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada = await people.phone()
-            answer = await people.ask(ada, "POST", "/v1/me/pause")
-            assert answer.json() == {"status": "paused", "resume": None}
-            device = await people.api.services.registry.get(ada.id)
-            assert device is not None
-            assert device.status == "paused"
-            answer = await people.ask(ada, "POST", "/v1/me/resume")
-            assert answer.json() == {"status": "active", "resume": None}
-            answer = await people.ask(ada, "POST", "/v1/me/pause", json={"for_s": 3600})
-            assert answer.json()["status"] == "paused"
-            until = iso(round(time.time()) + 7200)
-            answer = await people.ask(ada, "POST", "/v1/me/pause", json={"until": until})
-            assert answer.json()["resume"] == until
-            assert (await people.ask(ada, "GET", "/v1/me")).json()["resume"] == until
-            for body in (
-                {"for_s": 0},
-                {"for_s": 1e9},
-                {"until": "yesterday"},
-                {"until": iso(time.time() - 60)},
-                {"until": until, "for_s": 60},
-                {"forever": True},
-                "x",
-            ):
-                answer = await people.ask(ada, "POST", "/v1/me/pause", json=body)
-                assert answer.status_code == 422, body
-            entries, _ = await people.api.services.audit_log.entries(action="person")
-            assert [entry.action for entry in entries][:2] == ["person.pause", "person.pause"]
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada = await people.phone()
+        answer = await people.ask(ada, "POST", "/v1/me/pause")
+        assert answer.json() == {"status": "paused", "resume": None}
+        device = await people.api.services.registry.get(ada.id)
+        assert device is not None
+        assert device.status == "paused"
+        answer = await people.ask(ada, "POST", "/v1/me/resume")
+        assert answer.json() == {"status": "active", "resume": None}
+        answer = await people.ask(ada, "POST", "/v1/me/pause", json={"for_s": 3600})
+        assert answer.json()["status"] == "paused"
+        until = iso(round(time.time()) + 7200)
+        answer = await people.ask(ada, "POST", "/v1/me/pause", json={"until": until})
+        assert answer.json()["resume"] == until
+        assert (await people.ask(ada, "GET", "/v1/me")).json()["resume"] == until
+        for body in (
+            {"for_s": 0},
+            {"for_s": 1e9},
+            {"until": "yesterday"},
+            {"until": iso(time.time() - 60)},
+            {"until": until, "for_s": 60},
+            {"forever": True},
+            "x",
+        ):
+            answer = await people.ask(ada, "POST", "/v1/me/pause", json=body)
+            assert answer.status_code == 422, body
+        entries, _ = await people.api.services.audit_log.entries(action="person")
+        assert [entry.action for entry in entries][:2] == ["person.pause", "person.pause"]
 
 
-def test_erase(tmp_path: Path) -> None:
+async def test_erase(tmp_path: Path) -> None:
     """Erasing answers at once; from then on the credentials are nobody's, and names are gone."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada = await people.phone(label="Ada's phone")
-            answer = await people.ask(ada, "DELETE", "/v1/me")
-            assert answer.status_code == 202
-            me.ErasureResponse.model_validate(answer.json())
-            assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
-            device = await people.api.services.registry.get(ada.id)
-            assert device is not None
-            assert (device.status, device.label, device.secret) == ("erasing", "", "")
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada = await people.phone(label="Ada's phone")
+        answer = await people.ask(ada, "DELETE", "/v1/me")
+        assert answer.status_code == 202
+        me.ErasureResponse.model_validate(answer.json())
+        assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
+        device = await people.api.services.registry.get(ada.id)
+        assert device is not None
+        assert (device.status, device.label, device.secret) == ("erasing", "", "")
 
 
-def test_the_disabled_see_nothing(tmp_path: Path) -> None:
+async def test_the_disabled_see_nothing(tmp_path: Path) -> None:
     """Credentials of a disabled device may be in the wrong hands."""
-
-    async def check() -> None:
-        async with open_people(tmp_path) as people:
-            ada = await people.phone()
-            await people.api.services.registry.disable(ada.id)
-            assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
-
-    asyncio.run(check())
+    async with open_people(tmp_path) as people:
+        ada = await people.phone()
+        await people.api.services.registry.disable(ada.id)
+        assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/me/export", "/v1/me/trace"])
-def test_without_credentials(tmp_path: Path, path: str) -> None:
+async def test_without_credentials(tmp_path: Path, path: str) -> None:
     """Without credentials there is nothing, even where everything is open."""
-
-    async def check() -> None:
-        async with open_people(tmp_path, open=True) as people:
-            answer = await people.api.get(path)
-            assert answer.status_code == 401
-
-    asyncio.run(check())
+    async with open_people(tmp_path, open=True) as people:
+        answer = await people.api.get(path)
+        assert answer.status_code == 401

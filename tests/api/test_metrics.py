@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -140,39 +139,33 @@ def test_unknown_labels_make_no_series() -> None:
     assert not [name for name, _ in it.read() if name == "headcount_fixes_total"]
 
 
-def test_metrics_of_a_running_api(tmp_path: Path) -> None:
+async def test_metrics_of_a_running_api(tmp_path: Path) -> None:
     """/metrics has devices present, freshness, the broker's connections, adapters and requests."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (5, 2), "library": (3, 0)})
-            await api.nats.publish(
-                "metrics.adapters.a1",
-                json.dumps(
-                    {"worker": "a1", "translated": {"owntracks": 4}, "rejected": {"iotp": 1}}
-                ).encode(),
-            )
-            await api.nats.flush()
-            await until(lambda: has(api, "headcount_adapter_translated_total"))
-            assert (await api.get("/v1/nothing/at/all")).status_code == 404
-            answer = await api.get("/metrics")
-            assert answer.headers["content-type"].startswith("text/plain")
-            found = samples(answer.text)
-            assert value(found, "headcount_devices_present", kind="person") == 5
-            assert value(found, "headcount_devices_present", kind="vehicle") == 2
-            assert value(found, "headcount_adapter_translated_total", format="owntracks") == 4
-            assert value(found, "headcount_adapter_rejected_total", reason="iotp") == 1
-            assert value(found, "headcount_partitions") == 2
-            assert value(found, "headcount_counts_age_seconds") >= 0
-            assert value(found, "headcount_broker_connections") >= 2
-            route = "/v1/sites/{site}/counts"
-            labels = {"method": "GET", "route": route, "status": "200"}
-            assert value(found, "headcount_http_requests_total", **labels) >= 1
-            assert value(found, "headcount_http_request_seconds_count", route=route) >= 1
-            routes = {dict(labels).get("route") for _, labels in found}
-            assert not [each for each in routes if each and "nothing" in each]
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (5, 2), "library": (3, 0)})
+        await api.nats.publish(
+            "metrics.adapters.a1",
+            json.dumps({"worker": "a1", "translated": {"owntracks": 4}, "rejected": {"iotp": 1}}).encode(),
+        )
+        await api.nats.flush()
+        await until(lambda: has(api, "headcount_adapter_translated_total"))
+        assert (await api.get("/v1/nothing/at/all")).status_code == 404
+        answer = await api.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        found = samples(answer.text)
+        assert value(found, "headcount_devices_present", kind="person") == 5
+        assert value(found, "headcount_devices_present", kind="vehicle") == 2
+        assert value(found, "headcount_adapter_translated_total", format="owntracks") == 4
+        assert value(found, "headcount_adapter_rejected_total", reason="iotp") == 1
+        assert value(found, "headcount_partitions") == 2
+        assert value(found, "headcount_counts_age_seconds") >= 0
+        assert value(found, "headcount_broker_connections") >= 2
+        route = "/v1/sites/{site}/counts"
+        labels = {"method": "GET", "route": route, "status": "200"}
+        assert value(found, "headcount_http_requests_total", **labels) >= 1
+        assert value(found, "headcount_http_request_seconds_count", route=route) >= 1
+        routes = {dict(labels).get("route") for _, labels in found}
+        assert not [each for each in routes if each and "nothing" in each]
 
 
 async def has(api: Api, name: str) -> bool:
@@ -208,25 +201,21 @@ def test_the_state_of_the_scaler_is_published() -> None:
     assert ("headcount_scale_wanted", (("role", "count"),)) not in worker.read()
 
 
-def test_scaling_is_served(tmp_path: Path) -> None:
+async def test_scaling_is_served(tmp_path: Path) -> None:
     """GET /v1/system/scaling is 404 `no-scaler` until a scaler is heard, then what it said."""
+    async with open_api(tmp_path) as api:
+        answer = await api.get("/v1/system/scaling")
+        assert answer.status_code == 404
+        assert answer.json()["type"] == "/problems/no-scaler"
+        await api.nats.publish("metrics.scale.s", scaling_state(1764000000.0, (1764000000.0, 2, 3)))
 
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            answer = await api.get("/v1/system/scaling")
-            assert answer.status_code == 404
-            assert answer.json()["type"] == "/problems/no-scaler"
-            await api.nats.publish("metrics.scale.s", scaling_state(1764000000.0, (1764000000.0, 2, 3)))
+        async def served() -> bool:
+            return (await api.get("/v1/system/scaling")).status_code == 200
 
-            async def served() -> bool:
-                return (await api.get("/v1/system/scaling")).status_code == 200
-
-            await until(served)
-            body = await api.json("/v1/system/scaling")
-            assert body["targets"] == [{"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}]
-            assert body["decisions"][0]["at"] == "2025-11-24T16:00:00.000Z"
-            assert body["decisions"][0]["reason"] == "why"
-            assert body["signals"] == {"lag": 5.0, "unknown": None}
-            assert 0 <= body["age_s"] < 5
-
-    asyncio.run(check())
+        await until(served)
+        body = await api.json("/v1/system/scaling")
+        assert body["targets"] == [{"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8}]
+        assert body["decisions"][0]["at"] == "2025-11-24T16:00:00.000Z"
+        assert body["decisions"][0]["reason"] == "why"
+        assert body["signals"] == {"lag": 5.0, "unknown": None}
+        assert 0 <= body["age_s"] < 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
@@ -42,165 +41,141 @@ def stored(folder: Path, where: dict[str, tuple[float, float]], t_s: float, step
     history_batches.write(folder, history_batches.batch(rows=rows), now_s=time.time())
 
 
-def test_exact_positions_need_a_right_and_a_reason(tmp_path: Path) -> None:
+async def test_exact_positions_need_a_right_and_a_reason(tmp_path: Path) -> None:
     """Nobody: 401; a viewer: cells; an operator: cells, and fixes with a reason, which the audit log has."""
     now = float(int(time.time()))
     stored(tmp_path / "data", {"a": (52.6725, -8.5725), "b": (52.6725, -8.5725)}, now - 60)
-
-    async def check() -> None:
-        async with open_api(tmp_path, **CLOSED) as api:
-            assert (await api.get(FIXES)).status_code == 401
-            assert (await api.get(FIXES, headers=REASON)).status_code == 401
-            viewer = await token(api, "viewer")
-            operator = await token(api, "operator")
-            other = await token(api, "operator", "devices:read")
-            assert (await api.get(FIXES, headers=other | REASON)).status_code == 403
-            for headers in (viewer, viewer | REASON, operator, operator | {"headcount-reason": "x"}):
-                answer = await api.json(FIXES, headers=headers)
-                assert CellsResponse.model_validate(answer).features == []
-            assert (await api.services.audit_log.entries())[0] == []
-            exact = await api.json(f"{FIXES}?bbox=-9,52,-8,53", headers=operator | REASON)
-            assert len(FixesResponse.model_validate(exact).features) == 2
-            by_query = await api.json(f"{FIXES}?reason=drill", headers=operator)
-            assert by_query["precision"] == "exact"
-            last, first = (await api.services.audit_log.entries())[0]
-            assert (first.action, first.detail["reason"]) == ("positions.read", REASON["headcount-reason"])
-            assert (first.detail["rows"], first.detail["bbox"]) == (2, "-9,52,-8,53")
-            assert first.actor.startswith("token ")
-            assert last.detail["reason"] == "drill"
-
-    asyncio.run(check())
+    async with open_api(tmp_path, **CLOSED) as api:
+        assert (await api.get(FIXES)).status_code == 401
+        assert (await api.get(FIXES, headers=REASON)).status_code == 401
+        viewer = await token(api, "viewer")
+        operator = await token(api, "operator")
+        other = await token(api, "operator", "devices:read")
+        assert (await api.get(FIXES, headers=other | REASON)).status_code == 403
+        for headers in (viewer, viewer | REASON, operator, operator | {"headcount-reason": "x"}):
+            answer = await api.json(FIXES, headers=headers)
+            assert CellsResponse.model_validate(answer).features == []
+        assert (await api.services.audit_log.entries())[0] == []
+        exact = await api.json(f"{FIXES}?bbox=-9,52,-8,53", headers=operator | REASON)
+        assert len(FixesResponse.model_validate(exact).features) == 2
+        by_query = await api.json(f"{FIXES}?reason=drill", headers=operator)
+        assert by_query["precision"] == "exact"
+        last, first = (await api.services.audit_log.entries())[0]
+        assert (first.action, first.detail["reason"]) == ("positions.read", REASON["headcount-reason"])
+        assert (first.detail["rows"], first.detail["bbox"]) == (2, "-9,52,-8,53")
+        assert first.actor.startswith("token ")
+        assert last.detail["reason"] == "drill"
 
 
-def test_no_positions_where_they_can_not_be_written_down(tmp_path: Path) -> None:
+async def test_no_positions_where_they_can_not_be_written_down(tmp_path: Path) -> None:
     """Without the audit log nobody gets exact positions: 503."""
-
-    async def check() -> None:
-        async with open_api(tmp_path, **CLOSED) as api:
-            headers = await token(api, "operator") | REASON
-            await api.nats.jetstream().delete_stream("AUDIT")
-            answer = await api.get(FIXES, headers=headers)
-            assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-away")
-
-    asyncio.run(check())
+    async with open_api(tmp_path, **CLOSED) as api:
+        headers = await token(api, "operator") | REASON
+        await api.nats.jetstream().delete_stream("AUDIT")
+        answer = await api.get(FIXES, headers=headers)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-away")
 
 
-def test_cells_hide_the_few(tmp_path: Path) -> None:
+async def test_cells_hide_the_few(tmp_path: Path) -> None:
     """A cell with k devices within 5 minutes is told, one with fewer isn't, and no question gets below a cell."""
     slot = (math.floor(time.time() / SLOT_S) - 3) * SLOT_S
     many = {name: (52.67211 + n / 1e5, -8.57259) for n, name in enumerate("abcde")}
     few = dict.fromkeys("fghi", (52.6745, -8.5725))
     stored(tmp_path / "data", many | few, slot + 10.0)
+    async with open_api(tmp_path, **CLOSED) as api:
+        viewer = await token(api, "viewer")
 
-    async def check() -> None:
-        async with open_api(tmp_path, **CLOSED) as api:
-            viewer = await token(api, "viewer")
+        async def cells(**parameters: Any) -> list[CellFeature]:
+            answer = await api.json(FIXES, headers=viewer, params=parameters)
+            text = json.dumps(answer)
+            assert not any(word in text for word in ("acc", "verdict", '"device"', "0" * 15))
+            return CellsResponse.model_validate(answer).features
 
-            async def cells(**parameters: Any) -> list[CellFeature]:
-                answer = await api.json(FIXES, headers=viewer, params=parameters)
-                text = json.dumps(answer)
-                assert not any(word in text for word in ("acc", "verdict", '"device"', "0" * 15))
-                return CellsResponse.model_validate(answer).features
-
-            (cell,) = await cells()
-            assert cell.properties.devices == 5
-            assert (cell.properties.from_, cell.properties.to) == (iso(slot), iso(slot + SLOT_S))
-            assert cell.geometry.coordinates[0][0] == [-8.573, 52.672]
-            assert cell.geometry.coordinates[0][2] == [-8.572, 52.673]
-            assert len(await cells(at=iso(slot + SLOT_S + 5))) == 1
-            assert await cells(at=iso(slot + SLOT_S - 5)) == []  # the slot wasn't over then
-            assert await cells(**{"from": iso(slot + 12)}) == []  # a span has whole slots only
-            assert await cells(kind="vehicle") == []
-            # a box that cuts the cell either has it whole or not at all
-            assert [c.properties.devices for c in await cells(bbox="-8.58,52.6,-8.5,52.6725")] == [5]
-            assert await cells(bbox="-8.58,52.6,-8.5,52.6724") == []
-            assert len(await cells(near="52.6725,-8.5725,10")) == 1
-            assert await cells(near="52.67211,-8.57259,1") == []
-            assert len(await cells(within=json.dumps(site_with(1).geojson["features"][1]["geometry"]))) == 1
-
-    asyncio.run(check())
+        (cell,) = await cells()
+        assert cell.properties.devices == 5
+        assert (cell.properties.from_, cell.properties.to) == (iso(slot), iso(slot + SLOT_S))
+        assert cell.geometry.coordinates[0][0] == [-8.573, 52.672]
+        assert cell.geometry.coordinates[0][2] == [-8.572, 52.673]
+        assert len(await cells(at=iso(slot + SLOT_S + 5))) == 1
+        assert await cells(at=iso(slot + SLOT_S - 5)) == []  # the slot wasn't over then
+        assert await cells(**{"from": iso(slot + 12)}) == []  # a span has whole slots only
+        assert await cells(kind="vehicle") == []
+        # a box that cuts the cell either has it whole or not at all
+        assert [c.properties.devices for c in await cells(bbox="-8.58,52.6,-8.5,52.6725")] == [5]
+        assert await cells(bbox="-8.58,52.6,-8.5,52.6724") == []
+        assert len(await cells(near="52.6725,-8.5725,10")) == 1
+        assert await cells(near="52.67211,-8.57259,1") == []
+        assert len(await cells(within=json.dumps(site_with(1).geojson["features"][1]["geometry"]))) == 1
 
 
-def test_an_unfinished_slot_is_not_published(tmp_path: Path) -> None:
+async def test_an_unfinished_slot_is_not_published(tmp_path: Path) -> None:
     """Of the present nothing is told until its 5 minutes are over, so that nobody sees who joins them."""
     stored(tmp_path / "data", dict.fromkeys("abcdefgh", (52.6725, -8.5725)), time.time() - 20)
-
-    async def check() -> None:
-        async with open_api(tmp_path, **CLOSED) as api:
-            answer = await api.json(FIXES, headers=await token(api, "viewer"))
-            assert answer["features"] == []
-
-    asyncio.run(check())
+    async with open_api(tmp_path, **CLOSED) as api:
+        answer = await api.json(FIXES, headers=await token(api, "viewer"))
+        assert answer["features"] == []
 
 
-def test_stored_fixes(tmp_path: Path) -> None:
+async def test_stored_fixes(tmp_path: Path) -> None:
     """Stored fixes come as GeoJSON, chosen by box, circle, zone or polygon, newest first, up to the limit."""
     now = float(int(time.time()))
     where = {"a": (52.6725, -8.5725), "b": (52.6725, -8.5725), "c": (52.665, -8.57)}
     stored(tmp_path / "data", where, now - 60)
+    async with open_api(tmp_path) as api:
 
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
+        async def names(**parameters: Any) -> list[str]:
+            answer = await api.get(FIXES, params=parameters, headers=REASON)
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["content-type"] == "application/geo+json"
+            found = FixesResponse.model_validate(answer.json())
+            return ["abcdefgh"[int(f.properties.device, 16)] for f in found.features]
 
-            async def names(**parameters: Any) -> list[str]:
-                answer = await api.get(FIXES, params=parameters, headers=REASON)
-                assert answer.status_code == 200, answer.text
-                assert answer.headers["content-type"] == "application/geo+json"
-                found = FixesResponse.model_validate(answer.json())
-                return ["abcdefgh"[int(f.properties.device, 16)] for f in found.features]
-
-            assert await names() == ["c", "b", "a"]
-            assert await names(limit=2) == ["c", "b"]
-            assert await names(within="library") == ["b", "a"]
-            polygon = json.dumps(site_with(1).geojson["features"][1]["geometry"])
-            assert await names(within=polygon) == ["b", "a"]
-            assert await names(bbox="-8.58,52.66,-8.56,52.67") == ["c"]
-            assert await names(near="52.6725,-8.5725,10") == ["b", "a"]
-            assert await names(kind="vehicle") == []
-            assert await names(at=iso(now - 59.5)) == ["a"]
-            assert await names(**{"from": iso(now - 59), "to": str(now - 59)}) == ["b"]
-            assert (await api.json(f"{FIXES}?limit=2", headers=REASON))["truncated"] is True
-
-    asyncio.run(check())
+        assert await names() == ["c", "b", "a"]
+        assert await names(limit=2) == ["c", "b"]
+        assert await names(within="library") == ["b", "a"]
+        polygon = json.dumps(site_with(1).geojson["features"][1]["geometry"])
+        assert await names(within=polygon) == ["b", "a"]
+        assert await names(bbox="-8.58,52.66,-8.56,52.67") == ["c"]
+        assert await names(near="52.6725,-8.5725,10") == ["b", "a"]
+        assert await names(kind="vehicle") == []
+        assert await names(at=iso(now - 59.5)) == ["a"]
+        assert await names(**{"from": iso(now - 59), "to": str(now - 59)}) == ["b"]
+        assert (await api.json(f"{FIXES}?limit=2", headers=REASON))["truncated"] is True
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_device_is_asked_of_its_worker(tmp_path: Path, role: AccessRole) -> None:
+async def test_device_is_asked_of_its_worker(tmp_path: Path, role: AccessRole) -> None:
     """A device's state comes from the worker of its partition, for operators with a reason only."""
+    async with open_api(tmp_path, **CLOSED) as api:
+        path = "/v1/sites/ul/devices/person/phone-1"
+        assert (await api.get(path, headers=REASON)).status_code == 401
+        headers = await token(api, role)
+        if role == "viewer":
+            assert (await api.get(path, headers=headers | REASON)).status_code == 403
+            return
+        assert (await api.get(path, headers=headers)).json()["type"] == "/problems/invalid-parameter"
+        headers |= REASON
+        silent = await api.get(path, headers=headers)
+        assert (silent.status_code, silent.json()["type"]) == (503, "/problems/no-answer")
+        state: dict[str, Any] = {
+            "present": True, "zones": ["site", "library"], "last_t": 1795525198.0, "lat": 52.67, "lon": -8.57,
+            "acc": 5.0, "offline": False, "last_verdict": "accepted",
+        }  # fmt: skip
 
-    async def check() -> None:
-        async with open_api(tmp_path, **CLOSED) as api:
-            path = "/v1/sites/ul/devices/person/phone-1"
-            assert (await api.get(path, headers=REASON)).status_code == 401
-            headers = await token(api, role)
-            if role == "viewer":
-                assert (await api.get(path, headers=headers | REASON)).status_code == 403
-                return
-            assert (await api.get(path, headers=headers)).json()["type"] == "/problems/invalid-parameter"
-            headers |= REASON
-            silent = await api.get(path, headers=headers)
-            assert (silent.status_code, silent.json()["type"]) == (503, "/problems/no-answer")
-            state: dict[str, Any] = {
-                "present": True, "zones": ["site", "library"], "last_t": 1795525198.0, "lat": 52.67, "lon": -8.57,
-                "acc": 5.0, "offline": False, "last_verdict": "accepted",
-            }  # fmt: skip
+        async def answer(question: Msg) -> None:
+            asked = json.loads(question.data)
+            known = asked == {"kind": "person", "device": "phone-1"}
+            await question.respond(json.dumps(state if known else None).encode())
 
-            async def answer(question: Msg) -> None:
-                asked = json.loads(question.data)
-                known = asked == {"kind": "person", "device": "phone-1"}
-                await question.respond(json.dumps(state if known else None).encode())
-
-            for device in ("phone-1", "nobody"):
-                partition = partition_of("ul", device, api.settings.partitions)
-                await api.nats.subscribe(f"ask.{partition}", cb=answer)
-            await api.nats.flush()
-            found = await api.json(path, headers=headers)
-            DeviceStateResponse.model_validate(found)
-            assert found["last_t"] == "2026-11-24T12:59:58.000Z"
-            assert {**state, "last_t": None} == {**{k: found[k] for k in state}, "last_t": None}
-            unknown = await api.get("/v1/sites/ul/devices/person/nobody", headers=headers)
-            assert (unknown.status_code, unknown.json()["type"]) == (404, "/problems/unknown-device")
-            (entry,) = (await api.services.audit_log.entries())[0]
-            assert "phone-1" not in entry.subject + str(entry.detail)
-
-    asyncio.run(check())
+        for device in ("phone-1", "nobody"):
+            partition = partition_of("ul", device, api.settings.partitions)
+            await api.nats.subscribe(f"ask.{partition}", cb=answer)
+        await api.nats.flush()
+        found = await api.json(path, headers=headers)
+        DeviceStateResponse.model_validate(found)
+        assert found["last_t"] == "2026-11-24T12:59:58.000Z"
+        assert {**state, "last_t": None} == {**{k: found[k] for k in state}, "last_t": None}
+        unknown = await api.get("/v1/sites/ul/devices/person/nobody", headers=headers)
+        assert (unknown.status_code, unknown.json()["type"]) == (404, "/problems/unknown-device")
+        (entry,) = (await api.services.audit_log.entries())[0]
+        assert "phone-1" not in entry.subject + str(entry.detail)

@@ -120,7 +120,7 @@ def test_wrong_methods(tmp_path: Path, method: str, path: str) -> None:
     assert "GET" in answer.headers["allow"]
 
 
-def test_crash_is_a_problem_without_details(tmp_path: Path) -> None:
+async def test_crash_is_a_problem_without_details(tmp_path: Path) -> None:
     """An unforeseen error is answered 500 with security headers and nothing of its text."""
     app: FastAPI = app_without_broker(tmp_path)
 
@@ -135,7 +135,7 @@ def test_crash_is_a_problem_without_details(tmp_path: Path) -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
             return await http.get("/boom")
 
-    answer = asyncio.run(get())
+    answer = await get()
     is_problem(answer, 500, "internal-error")
     assert "secret" not in answer.text
     assert "content-security-policy" in answer.headers
@@ -153,29 +153,25 @@ def test_every_type_is_explained(tmp_path: Path) -> None:
         }
 
 
-def test_too_many_queries() -> None:
+async def test_too_many_queries() -> None:
     """While as many queries run as are allowed, a further one is refused, and later ones pass again."""
+    few = HistoryQueries(1)
+    loop, gate = asyncio.get_running_loop(), asyncio.Event()
 
-    async def check() -> None:
-        few = HistoryQueries(1)
-        loop, gate = asyncio.get_running_loop(), asyncio.Event()
+    def slow() -> int:
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=20)
+        return 1
 
-        def slow() -> int:
-            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=20)
-            return 1
-
-        first = asyncio.create_task(few.run(slow))
-        await asyncio.sleep(0)
-        with pytest.raises(TooManyQueriesError) as refused:
-            await few.run(lambda: 2)
-        assert problem_of(refused.value).kind is problems.TOO_MANY_QUERIES
-        gate.set()
-        assert await first == 1
-        await asyncio.sleep(0)
-        assert await few.run(lambda: 3) == 3
-        few.close()
-
-    asyncio.run(check())
+    first = asyncio.create_task(few.run(slow))
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyQueriesError) as refused:
+        await few.run(lambda: 2)
+    assert problem_of(refused.value).kind is problems.TOO_MANY_QUERIES
+    gate.set()
+    assert await first == 1
+    await asyncio.sleep(0)
+    assert await few.run(lambda: 3) == 3
+    few.close()
 
 
 @pytest.mark.parametrize(

@@ -82,56 +82,48 @@ def as_told(numbers: I4) -> dict[str, tuple[object, object]]:
     }
 
 
-def test_public_sees_rounded_counts_by_the_minute(tmp_path: Path) -> None:
+async def test_public_sees_rounded_counts_by_the_minute(tmp_path: Path) -> None:
     """Anybody gets the last whole minute, small counts hidden; who has counts:exact gets what is now."""
-
-    async def check() -> None:
-        async with hidden_api(tmp_path) as api:
-            grid_s = grid_before(time.time()) - GRID_S
-            await report(api, grid_s, {"site": (43, 7), "library": (12, 3), "z1": (4, 0)})
-            await report(api, grid_s + 0.1, {"site": (61, 8), "library": (31, 9), "z1": (17, 8)})
-            await seen(api, grid_s)
-            answer = await api.json(COUNTS)
-            CountsResponse.model_validate(answer)
-            assert answer["at"] == iso(grid_s)
-            assert by_zone(answer) == as_told(told(grid_s, (43, 7), (12, 3), (4, 0)))
-            assert by_zone(answer)["z1"] == ("<5", "<5")
-            assert by_zone(answer)["library"][0] in (10, 15)
-            assert {z["person"][name] for z in answer["zones"] for name in ("low", "high", "stale")} == {None}
-            zone = await api.json("/v1/sites/ul/zones/z1")
-            ZoneCountsResponse.model_validate(zone)
-            assert (zone["person"]["count"], zone["person"]["high"]) == ("<5", None)
-            header = await viewer(api)
-            exact = await api.json(COUNTS, headers=header)
-            assert exact["at"] == iso(grid_s + 0.1)
-            assert by_zone(exact) == {"site": (61, 8), "library": (31, 9), "z1": (17, 8)}
-
-    asyncio.run(check())
+    async with hidden_api(tmp_path) as api:
+        grid_s = grid_before(time.time()) - GRID_S
+        await report(api, grid_s, {"site": (43, 7), "library": (12, 3), "z1": (4, 0)})
+        await report(api, grid_s + 0.1, {"site": (61, 8), "library": (31, 9), "z1": (17, 8)})
+        await seen(api, grid_s)
+        answer = await api.json(COUNTS)
+        CountsResponse.model_validate(answer)
+        assert answer["at"] == iso(grid_s)
+        assert by_zone(answer) == as_told(told(grid_s, (43, 7), (12, 3), (4, 0)))
+        assert by_zone(answer)["z1"] == ("<5", "<5")
+        assert by_zone(answer)["library"][0] in (10, 15)
+        assert {z["person"][name] for z in answer["zones"] for name in ("low", "high", "stale")} == {None}
+        zone = await api.json("/v1/sites/ul/zones/z1")
+        ZoneCountsResponse.model_validate(zone)
+        assert (zone["person"]["count"], zone["person"]["high"]) == ("<5", None)
+        header = await viewer(api)
+        exact = await api.json(COUNTS, headers=header)
+        assert exact["at"] == iso(grid_s + 0.1)
+        assert by_zone(exact) == {"site": (61, 8), "library": (31, 9), "z1": (17, 8)}
 
 
-def test_streams_change_by_the_minute(tmp_path: Path) -> None:
+async def test_streams_change_by_the_minute(tmp_path: Path) -> None:
     """Between whole minutes a public stream has signs of life only, of the same instant; then all that changed."""
-
-    async def check() -> None:
-        async with hidden_api(tmp_path, ping_s=0.2) as api:
-            first_s = grid_before(time.time()) - 2 * GRID_S
-            await report(api, first_s, {"site": (40, 0), "library": (20, 0), "z1": (4, 0)})
-            await seen(api, first_s)
-            async with api.http.stream("GET", "/v1/sites/ul/stream?every=0.1") as answer:
-                stream = events(answer.aiter_lines())
-                full = await following(stream)
-                assert (full.event, full.data["full"], full.id) == ("counts", True, iso(first_s))
-                for tick in range(1, 6):
-                    await report(api, first_s + tick / 10, {"site": (90, 0), "library": (80 + tick, 0)})
-                between = [await following(stream) for _ in range(2)]
-                assert {(e.event, e.data["at"]) for e in between} == {("ping", iso(first_s))}
-                # what is told of one zone hasn't changed, though it is another number now
-                await report(api, first_s + GRID_S, {"site": (40, 0), "library": (30, 0), "z1": (1, 0)})
-                while (changed := await following(stream)).event == "ping":
-                    pass
-                assert by_zone(changed.data) == {"library": (30, "<5")}
-
-    asyncio.run(check())
+    async with hidden_api(tmp_path, ping_s=0.2) as api:
+        first_s = grid_before(time.time()) - 2 * GRID_S
+        await report(api, first_s, {"site": (40, 0), "library": (20, 0), "z1": (4, 0)})
+        await seen(api, first_s)
+        async with api.http.stream("GET", "/v1/sites/ul/stream?every=0.1") as answer:
+            stream = events(answer.aiter_lines())
+            full = await following(stream)
+            assert (full.event, full.data["full"], full.id) == ("counts", True, iso(first_s))
+            for tick in range(1, 6):
+                await report(api, first_s + tick / 10, {"site": (90, 0), "library": (80 + tick, 0)})
+            between = [await following(stream) for _ in range(2)]
+            assert {(e.event, e.data["at"]) for e in between} == {("ping", iso(first_s))}
+            # what is told of one zone hasn't changed, though it is another number now
+            await report(api, first_s + GRID_S, {"site": (40, 0), "library": (30, 0), "z1": (1, 0)})
+            while (changed := await following(stream)).event == "ping":
+                pass
+            assert by_zone(changed.data) == {"library": (30, "<5")}
 
 
 async def following(stream: AsyncIterator[Sent]) -> Sent:
@@ -140,7 +132,7 @@ async def following(stream: AsyncIterator[Sent]) -> Sent:
         return await anext(stream)
 
 
-def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
+async def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
     """The past is told as it was when it was now, at whole minutes; whoever asks for more often is refused."""
     end_s = grid_before(time.time()) - 10 * GRID_S
     rng = np.random.default_rng(3)
@@ -157,54 +149,44 @@ def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     batch = history_batches.batch(counts=sorted(stored), zones=("site", "library", "z1"))
     history_batches.write(tmp_path / "data", batch, now_s=end_s + GRID_S)
-
-    async def check() -> None:
-        async with hidden_api(tmp_path) as api:
-            path = "/v1/sites/ul/zones/library/history"
-            span = {"from": str(end_s - 15 * GRID_S - 1), "to": str(end_s + 5)}
-            history = await api.json(path, params=span)
-            ZoneHistoryResponse.model_validate(history)
-            expected = {
-                iso(at): as_told(told(at, *minutes[at]))["library"] for at in minutes if at >= end_s - 900
-            }
-            rows = {row["at"]: (row["person"]["count"], row["vehicle"]["count"]) for row in history["rows"]}
-            assert rows == expected
-            assert {row["person"][name] for row in history["rows"] for name in ("min", "max", "mean")} == {
-                None
-            }
-            five = await api.json(path, params=span | {"step": "300"})
-            assert {row["at"] for row in five["rows"]} == {at for at in rows if moment(at) % 300 == 0}
-            assert all(
-                (row["person"]["count"], row["vehicle"]["count"]) == rows[row["at"]] for row in five["rows"]
-            )
-            for step in ("10", "90", "60.5"):
-                refused = await api.get(path, params=span | {"step": step})
-                assert (refused.status_code, refused.json()["type"]) == (422, "/problems/invalid-parameter")
-            for asked_s in (end_s, end_s + 30):
-                then = await api.json(COUNTS, params={"at": str(asked_s)})
-                assert then["at"] == iso(end_s)
-                assert by_zone(then) == as_told(told(end_s, *minutes[end_s]))
-            # just started, it tells what it told last
-            assert (await api.json(COUNTS))["at"] == iso(end_s)
-            never = await api.get(COUNTS, params={"at": str(end_s - 30 * GRID_S)})
-            assert (never.status_code, never.json()["type"]) == (404, "/problems/not-recorded")
-
-    asyncio.run(check())
+    async with hidden_api(tmp_path) as api:
+        path = "/v1/sites/ul/zones/library/history"
+        span = {"from": str(end_s - 15 * GRID_S - 1), "to": str(end_s + 5)}
+        history = await api.json(path, params=span)
+        ZoneHistoryResponse.model_validate(history)
+        expected = {
+            iso(at): as_told(told(at, *minutes[at]))["library"] for at in minutes if at >= end_s - 900
+        }
+        rows = {row["at"]: (row["person"]["count"], row["vehicle"]["count"]) for row in history["rows"]}
+        assert rows == expected
+        assert {row["person"][name] for row in history["rows"] for name in ("min", "max", "mean")} == {None}
+        five = await api.json(path, params=span | {"step": "300"})
+        assert {row["at"] for row in five["rows"]} == {at for at in rows if moment(at) % 300 == 0}
+        assert all(
+            (row["person"]["count"], row["vehicle"]["count"]) == rows[row["at"]] for row in five["rows"]
+        )
+        for step in ("10", "90", "60.5"):
+            refused = await api.get(path, params=span | {"step": step})
+            assert (refused.status_code, refused.json()["type"]) == (422, "/problems/invalid-parameter")
+        for asked_s in (end_s, end_s + 30):
+            then = await api.json(COUNTS, params={"at": str(asked_s)})
+            assert then["at"] == iso(end_s)
+            assert by_zone(then) == as_told(told(end_s, *minutes[end_s]))
+        # just started, it tells what it told last
+        assert (await api.json(COUNTS))["at"] == iso(end_s)
+        never = await api.get(COUNTS, params={"at": str(end_s - 30 * GRID_S)})
+        assert (never.status_code, never.json()["type"]) == (404, "/problems/not-recorded")
 
 
-def test_nothing_before_the_first_minute(tmp_path: Path) -> None:
+async def test_nothing_before_the_first_minute(tmp_path: Path) -> None:
     """Where no whole minute has been counted yet the public gets 503, with the time to wait; others get counts."""
-
-    async def check() -> None:
-        async with hidden_api(tmp_path) as api:
-            header = await viewer(api)
-            await report(api, grid_before(time.time()) - GRID_S + 0.1, {"site": (ODD, 0)})
-            await until(lambda: _has_counts(api, header))
-            answer = await api.get(COUNTS)
-            assert (answer.status_code, answer.json()["type"]) == (503, "/problems/no-counts-yet")
-            assert 1 <= int(answer.headers["retry-after"]) <= GRID_S + 1
-
-    asyncio.run(check())
+    async with hidden_api(tmp_path) as api:
+        header = await viewer(api)
+        await report(api, grid_before(time.time()) - GRID_S + 0.1, {"site": (ODD, 0)})
+        await until(lambda: _has_counts(api, header))
+        answer = await api.get(COUNTS)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/no-counts-yet")
+        assert 1 <= int(answer.headers["retry-after"]) <= GRID_S + 1
 
 
 async def _has_counts(api: Api, header: dict[str, str]) -> bool:
@@ -212,46 +194,38 @@ async def _has_counts(api: Api, header: dict[str, str]) -> bool:
 
 
 @pytest.mark.parametrize("query", ["", "?every=0.1"])
-def test_no_public_path_has_an_exact_number(tmp_path: Path, query: str) -> None:
+async def test_no_public_path_has_an_exact_number(tmp_path: Path, query: str) -> None:
     """Nothing that anybody may ask for, nor a header of it, has the number itself."""
-
-    async def check() -> None:
-        async with hidden_api(tmp_path, ping_s=0.1) as api:
-            grid_s = grid_before(time.time()) - GRID_S
-            await report(api, grid_s, {"site": (ODD, ODD), "library": (ODD, 0)})
-            await report(api, grid_s + 0.1, {"site": (ODD, ODD), "library": (ODD, 0)})
-            await seen(api, grid_s)
-            assert not await status_is(api, "/metrics", 200)
-            schema = await api.json("/openapi.json")
-            paths = [path for path, item in schema["paths"].items() if "get" in item and "{id}" not in path]
-            for path in [path for path in paths if not path.endswith(("stream", "ws"))]:
-                filled = path.replace("{site}", "ul").replace("{zone}", "library")
-                answer = await api.get(filled + query)
-                assert str(ODD) not in answer.text, path
-                assert str(ODD) not in str(answer.headers), path
-            async with api.http.stream("GET", "/v1/sites/ul/stream" + query) as answer:
-                stream = events(answer.aiter_lines())
-                for _ in range(3):
-                    assert str(ODD) not in str(await following(stream))
-
-    asyncio.run(check())
+    async with hidden_api(tmp_path, ping_s=0.1) as api:
+        grid_s = grid_before(time.time()) - GRID_S
+        await report(api, grid_s, {"site": (ODD, ODD), "library": (ODD, 0)})
+        await report(api, grid_s + 0.1, {"site": (ODD, ODD), "library": (ODD, 0)})
+        await seen(api, grid_s)
+        assert not await status_is(api, "/metrics", 200)
+        schema = await api.json("/openapi.json")
+        paths = [path for path, item in schema["paths"].items() if "get" in item and "{id}" not in path]
+        for path in [path for path in paths if not path.endswith(("stream", "ws"))]:
+            filled = path.replace("{site}", "ul").replace("{zone}", "library")
+            answer = await api.get(filled + query)
+            assert str(ODD) not in answer.text, path
+            assert str(ODD) not in str(answer.headers), path
+        async with api.http.stream("GET", "/v1/sites/ul/stream" + query) as answer:
+            stream = events(answer.aiter_lines())
+            for _ in range(3):
+                assert str(ODD) not in str(await following(stream))
 
 
-def test_open_with_hidden_counts_hides_them_from_anybody(tmp_path: Path) -> None:
+async def test_open_with_hidden_counts_hides_them_from_anybody(tmp_path: Path) -> None:
     """Where all is open but small counts are to be hidden, they are, from who comes by another machine's proxy."""
+    async with open_api(tmp_path, zones=2, open=True, smallest_shown=5) as api:
+        grid_s = grid_before(time.time()) - GRID_S
+        await report(api, grid_s, {"site": (3, 0)})
+        await until(lambda: status_is(api, COUNTS, 200))
+        away = {"x-forwarded-for": "192.0.2.1"}
 
-    async def check() -> None:
-        async with open_api(tmp_path, zones=2, open=True, smallest_shown=5) as api:
-            grid_s = grid_before(time.time()) - GRID_S
-            await report(api, grid_s, {"site": (3, 0)})
-            await until(lambda: status_is(api, COUNTS, 200))
-            away = {"x-forwarded-for": "192.0.2.1"}
+        async def hidden() -> bool:
+            answer: httpx.Response = await api.get(COUNTS, headers=away)
+            return answer.status_code == 200 and by_zone(answer.json())["site"] == ("<5", "<5")
 
-            async def hidden() -> bool:
-                answer: httpx.Response = await api.get(COUNTS, headers=away)
-                return answer.status_code == 200 and by_zone(answer.json())["site"] == ("<5", "<5")
-
-            await until(hidden)
-            assert by_zone(await api.json(COUNTS))["site"] == (3, 0)
-
-    asyncio.run(check())
+        await until(hidden)
+        assert by_zone(await api.json(COUNTS))["site"] == (3, 0)

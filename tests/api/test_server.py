@@ -26,32 +26,28 @@ def settings(folder: Path) -> ApiSettings:
     return ApiSettings(site_with(1), core, folder, 2)
 
 
-def test_taken_port(tmp_path: Path) -> None:
+async def test_taken_port(tmp_path: Path) -> None:
     """A taken port is an error that names the port and the option."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTakenError, match=f"HTTP port 127.0.0.1:{port} is taken.*--http-port"):
-            asyncio.run(run(settings(tmp_path), host="127.0.0.1", port=port, stop=asyncio.Event()))
+            await run(settings(tmp_path), host="127.0.0.1", port=port, stop=asyncio.Event())
 
 
-def test_impossible_address(tmp_path: Path) -> None:
+async def test_impossible_address(tmp_path: Path) -> None:
     """An address that isn't this machine's is an error that names it."""
     with pytest.raises(SettingsError, match=r"192\.0\.2\.1"):
-        asyncio.run(run(settings(tmp_path), host="192.0.2.1", port=0, stop=asyncio.Event()))
+        await run(settings(tmp_path), host="192.0.2.1", port=0, stop=asyncio.Event())
 
 
-def test_starts_without_broker(tmp_path: Path) -> None:
+async def test_starts_without_broker(tmp_path: Path) -> None:
     """Without a broker the API starts, is alive, isn't ready, says that there are no counts, and stops."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as other:
-            alone = dataclasses.replace(settings(tmp_path), web=tmp_path)
-            async with serving(alone, other.broker, other.nats) as api:
-                assert (await api.get("/healthz")).status_code == 200
-                assert (await api.get("/readyz")).status_code == 503
-                assert (await api.get("/v1/sites/ul/counts")).status_code == 503
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as other:
+        alone = dataclasses.replace(settings(tmp_path), web=tmp_path)
+        async with serving(alone, other.broker, other.nats) as api:
+            assert (await api.get("/healthz")).status_code == 200
+            assert (await api.get("/readyz")).status_code == 503
+            assert (await api.get("/v1/sites/ul/counts")).status_code == 503
 
 
 def test_password_is_not_shown(tmp_path: Path) -> None:
@@ -60,32 +56,28 @@ def test_password_is_not_shown(tmp_path: Path) -> None:
     assert app_without_broker(tmp_path).debug is False
 
 
-def test_with_the_products_own_broker(tmp_path: Path) -> None:
+async def test_with_the_products_own_broker(tmp_path: Path) -> None:
     """Against the broker as `headcount up` runs it: rights, streams, monitoring and counts fit together."""
-
-    async def check() -> None:
-        (monitor_port,) = free_ports(1)
-        async with open_broker(tmp_path / "data", partitions=2, monitor_port=monitor_port) as broker:
-            client = await internal_client(broker)
-            real = ApiSettings(
-                site=site_with(3),
-                core=endpoint_of(broker),
-                data=tmp_path / "data",
-                partitions=2,
-                monitor_url=f"http://127.0.0.1:{monitor_port}",
-                open=True,
-                smallest_shown=1,
-            )
-            async with serving(real, None, client) as api:
-                await api.count({"site": (8, 1)})
-                await counted(api)
-            async with serving(real, None, client) as again:
-                await until(lambda: status_is(again, "/v1/sites/ul/counts", 200))
-                await counted(again)
-                assert "headcount_broker_connections 2.0" in (await again.get("/metrics")).text
-            await client.close()
-
-    asyncio.run(check())
+    (monitor_port,) = free_ports(1)
+    async with open_broker(tmp_path / "data", partitions=2, monitor_port=monitor_port) as broker:
+        client = await internal_client(broker)
+        real = ApiSettings(
+            site=site_with(3),
+            core=endpoint_of(broker),
+            data=tmp_path / "data",
+            partitions=2,
+            monitor_url=f"http://127.0.0.1:{monitor_port}",
+            open=True,
+            smallest_shown=1,
+        )
+        async with serving(real, None, client) as api:
+            await api.count({"site": (8, 1)})
+            await counted(api)
+        async with serving(real, None, client) as again:
+            await until(lambda: status_is(again, "/v1/sites/ul/counts", 200))
+            await counted(again)
+            assert "headcount_broker_connections 2.0" in (await again.get("/metrics")).text
+        await client.close()
 
 
 async def counted(api: Api) -> None:

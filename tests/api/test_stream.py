@@ -44,55 +44,43 @@ def numbers(data: Any) -> dict[str, tuple[int, int]]:
     return {z["zone"]: (z["person"]["count"], z["vehicle"]["count"]) for z in data["zones"]}
 
 
-def test_first_everything_then_what_changed(tmp_path: Path) -> None:
+async def test_first_everything_then_what_changed(tmp_path: Path) -> None:
     """The first event has all zones, later ones only changed zones with absolute numbers."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (5, 1), "library": (2, 0)})
+        async with open_stream(api) as sent:
+            first = await next_counts(sent)
+            assert first["full"]
+            assert numbers(first) == {"site": (5, 1), "library": (2, 0), "z1": (0, 0), "z2": (0, 0)}
             await api.count({"site": (5, 1), "library": (2, 0)})
-            async with open_stream(api) as sent:
-                first = await next_counts(sent)
-                assert first["full"]
-                assert numbers(first) == {"site": (5, 1), "library": (2, 0), "z1": (0, 0), "z2": (0, 0)}
-                await api.count({"site": (5, 1), "library": (2, 0)})
-                at = await api.count({"site": (5, 1), "library": (3, 0), "z2": (0, 7)})
-                second = await next_counts(sent)
-                assert not second["full"]
-                assert second["at"] == iso(at)
-                assert numbers(second) == {"library": (3, 0), "z2": (0, 7)}
-
-    asyncio.run(check())
+            at = await api.count({"site": (5, 1), "library": (3, 0), "z2": (0, 7)})
+            second = await next_counts(sent)
+            assert not second["full"]
+            assert second["at"] == iso(at)
+            assert numbers(second) == {"library": (3, 0), "z2": (0, 7)}
 
 
-def test_filtered_stream(tmp_path: Path) -> None:
+async def test_filtered_stream(tmp_path: Path) -> None:
     """With `zones`, only these zones are in the events, and other zones' changes send nothing."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (5, 1)})
-            async with open_stream(api, "every=0.1&zones=z1,library") as sent:
-                assert set(numbers(await next_counts(sent))) == {"library", "z1"}
-                await api.count({"site": (6, 1)})
-                await api.count({"site": (7, 1), "z1": (1, 0)})
-                assert numbers(await next_counts(sent)) == {"z1": (1, 0)}
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (5, 1)})
+        async with open_stream(api, "every=0.1&zones=z1,library") as sent:
+            assert set(numbers(await next_counts(sent))) == {"library", "z1"}
+            await api.count({"site": (6, 1)})
+            await api.count({"site": (7, 1), "z1": (1, 0)})
+            assert numbers(await next_counts(sent)) == {"z1": (1, 0)}
 
 
-def test_updates_keep_their_distance(tmp_path: Path) -> None:
+async def test_updates_keep_their_distance(tmp_path: Path) -> None:
     """With `every=0.5`, numbers that change ten times a second make at most two updates a second."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api, open_stream(api, "every=0.5") as sent:
-            start, updates, people = time.monotonic(), 0, 0
-            changing = asyncio.create_task(count_up(api, 20))
-            while people < 20:
-                people, _ = numbers(await next_counts(sent))["site"]
-                updates += 1
-            await changing
-            assert updates <= (time.monotonic() - start) / 0.5 + 2
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api, open_stream(api, "every=0.5") as sent:
+        start, updates, people = time.monotonic(), 0, 0
+        changing = asyncio.create_task(count_up(api, 20))
+        while people < 20:
+            people, _ = numbers(await next_counts(sent))["site"]
+            updates += 1
+        await changing
+        assert updates <= (time.monotonic() - start) / 0.5 + 2
 
 
 async def count_up(api: Api, last: int) -> None:
@@ -104,89 +92,73 @@ async def count_up(api: Api, last: int) -> None:
         await asyncio.sleep(0.1)
 
 
-def test_pings_without_counts(tmp_path: Path) -> None:
+async def test_pings_without_counts(tmp_path: Path) -> None:
     """A stream gives signs of life before there are counts, and afterwards they carry the counts' age."""
-
-    async def check() -> None:
-        async with open_api(tmp_path, ping_s=0.2) as api, open_stream(api) as sent:
-            ping = await anext(sent)
-            assert (ping.event, ping.data) == ("ping", {"at": None, "age_s": None})
-            at = await api.count({"site": (5, 1)})
-            await next_counts(sent)
-            while (later := await anext(sent)).event != "ping":
-                pass
-            assert StreamPing.model_validate(later.data).at == iso(at)
-
-    asyncio.run(check())
+    async with open_api(tmp_path, ping_s=0.2) as api, open_stream(api) as sent:
+        ping = await anext(sent)
+        assert (ping.event, ping.data) == ("ping", {"at": None, "age_s": None})
+        at = await api.count({"site": (5, 1)})
+        await next_counts(sent)
+        while (later := await anext(sent)).event != "ping":
+            pass
+        assert StreamPing.model_validate(later.data).at == iso(at)
 
 
-def test_freshness_is_reported(tmp_path: Path) -> None:
+async def test_freshness_is_reported(tmp_path: Path) -> None:
     """When partitions fall silent, the stream says so with no zones in the event."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            async with api.keep_counting({"site": (5, 1)}), open_stream(api) as sent:
-                assert (await next_counts(sent))["full"]
-            async with open_stream(api) as sent:
+    async with open_api(tmp_path) as api:
+        async with api.keep_counting({"site": (5, 1)}), open_stream(api) as sent:
+            assert (await next_counts(sent))["full"]
+        async with open_stream(api) as sent:
+            told = await next_counts(sent)
+            while told["partitions_fresh"] > 0:
                 told = await next_counts(sent)
-                while told["partitions_fresh"] > 0:
-                    told = await next_counts(sent)
-                    assert told["zones"] == []
-
-    asyncio.run(check())
+                assert told["zones"] == []
 
 
-def test_stuck_reader_is_given_up(tmp_path: Path) -> None:
+async def test_stuck_reader_is_given_up(tmp_path: Path) -> None:
     """A reader that takes nothing for too long loses its place, and doesn't hold up the end."""
+    async with open_api(tmp_path, zones=2000, max_streams=1, send_timeout_s=0.5) as api:
+        with socket.socket() as stuck:
+            await open_and_not_read(stuck, api)
+            n = 0
 
-    async def check() -> None:
-        async with open_api(tmp_path, zones=2000, max_streams=1, send_timeout_s=0.5) as api:
-            with socket.socket() as stuck:
-                await open_and_not_read(stuck, api)
-                n = 0
+            async def has_a_place_again() -> bool:
+                nonlocal n
+                n += 1
+                at, values = api.tick(), api.values({})
+                values[:] = n
+                await api.publish(0, at, values)
+                await api.publish(1, at, values)
+                async with api.http.stream("GET", "/v1/sites/ul/stream") as answer:
+                    return answer.status_code == 200
 
-                async def has_a_place_again() -> bool:
-                    nonlocal n
-                    n += 1
-                    at, values = api.tick(), api.values({})
-                    values[:] = n
-                    await api.publish(0, at, values)
-                    await api.publish(1, at, values)
-                    async with api.http.stream("GET", "/v1/sites/ul/stream") as answer:
-                        return answer.status_code == 200
-
-                await until(has_a_place_again, 50)
-                start = time.monotonic()
-                api.stop.set()
-                await api.serving
-                assert time.monotonic() - start < 5  # a second, and a busy machine
-
-    asyncio.run(check())
+            await until(has_a_place_again, 50)
+            start = time.monotonic()
+            api.stop.set()
+            await api.serving
+            assert time.monotonic() - start < 5  # a second, and a busy machine
 
 
-def test_slow_reader_gets_the_newest(tmp_path: Path) -> None:
+async def test_slow_reader_gets_the_newest(tmp_path: Path) -> None:
     """Who doesn't read for a while then gets the newest numbers, not all that came in between."""
-
-    async def check() -> None:
-        async with open_api(tmp_path, zones=2000) as api:
-            await api.count({"site": (5, 1)})
-            with socket.socket() as slow:
-                await open_and_not_read(slow, api)
-                published = 0
-                for _ in range(100):
-                    published += 1
-                    at, values = api.tick(), api.values({})
-                    values[:] = 1000 + published
-                    await api.publish(0, at, values)
-                    await api.publish(1, at, 0 * values)
-                    await asyncio.sleep(0.05)
-                await api.seen(at)
-                received = await read_until(slow, b'"count":1100,')
-            updates = received.count(b"event: counts")
-            assert 2 <= updates < published / 2
-            assert len(received) < 100 * 200_000 / 2
-
-    asyncio.run(check())
+    async with open_api(tmp_path, zones=2000) as api:
+        await api.count({"site": (5, 1)})
+        with socket.socket() as slow:
+            await open_and_not_read(slow, api)
+            published = 0
+            for _ in range(100):
+                published += 1
+                at, values = api.tick(), api.values({})
+                values[:] = 1000 + published
+                await api.publish(0, at, values)
+                await api.publish(1, at, 0 * values)
+                await asyncio.sleep(0.05)
+            await api.seen(at)
+            received = await read_until(slow, b'"count":1100,')
+        updates = received.count(b"event: counts")
+        assert 2 <= updates < published / 2
+        assert len(received) < 100 * 200_000 / 2
 
 
 async def open_and_not_read(slow: socket.socket, api: Api) -> None:
@@ -210,106 +182,90 @@ async def read_until(slow: socket.socket, mark: bytes) -> bytes:
     return bytes(received)
 
 
-def test_limit_of_streams(tmp_path: Path) -> None:
+async def test_limit_of_streams(tmp_path: Path) -> None:
     """Beyond the limit a stream is refused with 503, and a place is free again when a reader leaves."""
+    async with open_api(tmp_path, max_streams=2) as api:
+        await api.count({"site": (5, 1)})
+        async with open_stream(api) as one, open_stream(api) as two:
+            await next_counts(one)
+            await next_counts(two)
+            refused = await api.get("/v1/sites/ul/stream")
+            assert refused.status_code == 503
+            assert refused.json()["type"] == "/problems/too-many-streams"
+            assert refused.headers["retry-after"] == "10"
 
-    async def check() -> None:
-        async with open_api(tmp_path, max_streams=2) as api:
-            await api.count({"site": (5, 1)})
-            async with open_stream(api) as one, open_stream(api) as two:
-                await next_counts(one)
-                await next_counts(two)
-                refused = await api.get("/v1/sites/ul/stream")
-                assert refused.status_code == 503
-                assert refused.json()["type"] == "/problems/too-many-streams"
-                assert refused.headers["retry-after"] == "10"
+        async def is_free() -> bool:
+            async with api.http.stream("GET", "/v1/sites/ul/stream") as answer:
+                return answer.status_code == 200
 
-            async def is_free() -> bool:
-                async with api.http.stream("GET", "/v1/sites/ul/stream") as answer:
-                    return answer.status_code == 200
-
-            await until(is_free)
-
-    asyncio.run(check())
+        await until(is_free)
 
 
-def test_stopping_ends_streams(tmp_path: Path) -> None:
+async def test_stopping_ends_streams(tmp_path: Path) -> None:
     """With open streams the server stops within a second, and readers see an end, not a reset."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (5, 1)})
-            async with open_stream(api) as one, open_stream(api, "every=60") as two:
-                await next_counts(one)
-                await next_counts(two)
-                start = time.monotonic()
-                api.stop.set()
-                rest = [sent async for sent in one] + [sent async for sent in two]
-                await api.serving
-                assert time.monotonic() - start < 5  # a second, and a busy machine
-                assert len(rest) < 3
-            with pytest.raises(httpx.ConnectError):
-                await api.get("/healthz")
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (5, 1)})
+        async with open_stream(api) as one, open_stream(api, "every=60") as two:
+            await next_counts(one)
+            await next_counts(two)
+            start = time.monotonic()
+            api.stop.set()
+            rest = [sent async for sent in one] + [sent async for sent in two]
+            await api.serving
+            assert time.monotonic() - start < 5  # a second, and a busy machine
+            assert len(rest) < 3
+        with pytest.raises(httpx.ConnectError):
+            await api.get("/healthz")
 
 
-def test_cancelling_stops_as_well(tmp_path: Path) -> None:
+async def test_cancelling_stops_as_well(tmp_path: Path) -> None:
     """Cancelled instead of stopped, the server ends its streams and then itself."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            await api.count({"site": (5, 1)})
-            async with open_stream(api) as sent:
-                await next_counts(sent)
-                api.serving.cancel()
-                assert len([each async for each in sent]) < 3
-                await asyncio.wait({api.serving})
-                assert api.serving.cancelled()
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        await api.count({"site": (5, 1)})
+        async with open_stream(api) as sent:
+            await next_counts(sent)
+            api.serving.cancel()
+            assert len([each async for each in sent]) < 3
+            await asyncio.wait({api.serving})
+            assert api.serving.cancelled()
 
 
-def test_websocket_has_the_same_updates(tmp_path: Path) -> None:
+async def test_websocket_has_the_same_updates(tmp_path: Path) -> None:
     """Over WebSocket come the same updates as JSON, and unknown sites and too many readers are refused."""
     needed = "uvicorn needs the package websockets for WebSocket"
     connect = pytest.importorskip("websockets.asyncio.client", reason=needed).connect
     refused: type[Exception] = pytest.importorskip("websockets.exceptions").InvalidStatus
     closed: type[Exception] = pytest.importorskip("websockets.exceptions").ConnectionClosed
+    async with open_api(tmp_path, max_streams=1) as api:
+        await api.count({"site": (5, 1)})
+        address = api.base.replace("http:", "ws:") + "/v1/sites/ul/ws?every=0.1"
+        async with connect(address, proxy=None) as socket_:
+            first = json.loads(await socket_.recv())
+            assert first["event"] == "counts"
+            assert StreamCounts.model_validate(first["data"]).full
+            with pytest.raises(refused) as full:
+                await connect(address, proxy=None)
+            assert response_of(full.value).status_code == 503
+            assert response_of(full.value).headers["content-type"] == "application/problem+json"
+            await socket_.send("ignored")
+            await api.count({"site": (6, 1)})
+            assert numbers(json.loads(await socket_.recv())["data"]) == {"site": (6, 1)}
+        with pytest.raises(refused) as unknown:
+            await connect(address.replace("/ul/", "/moon/"), proxy=None)
+        assert response_of(unknown.value).status_code == 404
 
-    async def check() -> None:
-        async with open_api(tmp_path, max_streams=1) as api:
-            await api.count({"site": (5, 1)})
-            address = api.base.replace("http:", "ws:") + "/v1/sites/ul/ws?every=0.1"
-            async with connect(address, proxy=None) as socket_:
-                first = json.loads(await socket_.recv())
-                assert first["event"] == "counts"
-                assert StreamCounts.model_validate(first["data"]).full
-                with pytest.raises(refused) as full:
-                    await connect(address, proxy=None)
-                assert response_of(full.value).status_code == 503
-                assert response_of(full.value).headers["content-type"] == "application/problem+json"
-                await socket_.send("ignored")
-                await api.count({"site": (6, 1)})
-                assert numbers(json.loads(await socket_.recv())["data"]) == {"site": (6, 1)}
-            with pytest.raises(refused) as unknown:
-                await connect(address.replace("/ul/", "/moon/"), proxy=None)
-            assert response_of(unknown.value).status_code == 404
+        async def is_free() -> bool:
+            try:
+                last.append(await connect(address, proxy=None))
+            except refused:
+                return False
+            return True
 
-            async def is_free() -> bool:
-                try:
-                    last.append(await connect(address, proxy=None))
-                except refused:
-                    return False
-                return True
-
-            last: list[Any] = []
-            await until(is_free)
-            api.stop.set()
-            with pytest.raises(closed):
-                await receive_forever(last[0])
-
-    asyncio.run(check())
+        last: list[Any] = []
+        await until(is_free)
+        api.stop.set()
+        with pytest.raises(closed):
+            await receive_forever(last[0])
 
 
 def response_of(error: Any) -> Any:
@@ -323,12 +279,8 @@ async def receive_forever(socket_: Any) -> None:
         await socket_.recv()
 
 
-def test_ordinary_request_to_the_websocket(tmp_path: Path) -> None:
+async def test_ordinary_request_to_the_websocket(tmp_path: Path) -> None:
     """A GET without upgrade is told to upgrade."""
-
-    async def check() -> None:
-        async with open_api(tmp_path) as api:
-            answer = await api.get("/v1/sites/ul/ws")
-            assert (answer.status_code, answer.json()["type"]) == (426, "/problems/upgrade-required")
-
-    asyncio.run(check())
+    async with open_api(tmp_path) as api:
+        answer = await api.get("/v1/sites/ul/ws")
+        assert (answer.status_code, answer.json()["type"]) == (426, "/problems/upgrade-required")

@@ -5,7 +5,6 @@ What is expected stands here once more, by hand, and shares nothing with the cod
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -110,32 +109,28 @@ def test_the_table_has_every_endpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_every_role_at_every_endpoint(tmp_path: Path) -> None:
+async def test_every_role_at_every_endpoint(tmp_path: Path) -> None:
     """Who may is let through, anybody else gets 401, and who has signed in 403; so on every site but their own."""
-
-    async def check() -> None:
-        async with open_api(tmp_path, **CLOSED) as api:
-            callers: list[tuple[str, dict[str, str]]] = [("public", {})]
-            for known in ACCESS_ROLES[1:]:
-                _, text = await api.services.token_store.add("matrix", known)
-                callers.append((known, {"authorization": f"Bearer {text}"}))
-            _, text = await api.services.token_store.add("matrix", "admin", sites=["moon"])
-            callers.append(("elsewhere", {"authorization": f"Bearer {text}"}))
-            wrong = []
-            for (role, headers), (endpoint, least) in product(callers, ENDPOINTS.items()):
-                if endpoint == "DELETE /v1/me" and role == "public":
-                    continue  # the same as the others of its kind
-                status = await ask(api.http, endpoint, headers)
-                here = "public" if role == "elsewhere" else role
-                expected = may(here, least)
-                refused = 401 if role == "public" or least == "device" else 403
-                if status == 429 and least == "device":  # who guesses is made to wait
-                    continue
-                if (status not in (401, 403)) != expected or (not expected and status != refused):
-                    wrong.append((role, endpoint, status))
-            assert not wrong
-
-    asyncio.run(check())
+    async with open_api(tmp_path, **CLOSED) as api:
+        callers: list[tuple[str, dict[str, str]]] = [("public", {})]
+        for known in ACCESS_ROLES[1:]:
+            _, text = await api.services.token_store.add("matrix", known)
+            callers.append((known, {"authorization": f"Bearer {text}"}))
+        _, text = await api.services.token_store.add("matrix", "admin", sites=["moon"])
+        callers.append(("elsewhere", {"authorization": f"Bearer {text}"}))
+        wrong = []
+        for (role, headers), (endpoint, least) in product(callers, ENDPOINTS.items()):
+            if endpoint == "DELETE /v1/me" and role == "public":
+                continue  # the same as the others of its kind
+            status = await ask(api.http, endpoint, headers)
+            here = "public" if role == "elsewhere" else role
+            expected = may(here, least)
+            refused = 401 if role == "public" or least == "device" else 403
+            if status == 429 and least == "device":  # who guesses is made to wait
+                continue
+            if (status not in (401, 403)) != expected or (not expected and status != refused):
+                wrong.append((role, endpoint, status))
+        assert not wrong
 
 
 async def ask(http: httpx.AsyncClient, endpoint: str, headers: dict[str, str]) -> int:
@@ -146,32 +141,28 @@ async def ask(http: httpx.AsyncClient, endpoint: str, headers: dict[str, str]) -
         return answer.status_code
 
 
-def test_no_endpoints_rule_can_go_unnoticed(tmp_path: Path) -> None:
+async def test_no_endpoints_rule_can_go_unnoticed(tmp_path: Path) -> None:
     """With the rule of any single endpoint taken away, anybody is let through where the table says no."""
-
-    async def check() -> None:
-        guarded = [name for name, least in ENDPOINTS.items() if least in ACCESS_ROLES]
-        app = app_without_broker(tmp_path, **CLOSED)
-        unnoticed = []
-        for endpoint in guarded:
-            assert await status_at(app, endpoint) == 401
-            rules = [
-                rule
-                for route in routes(app)
-                for method in route.methods or ()
-                if f"{method} {route.path}" == endpoint
-                for rule in rules_of(route.dependant)
-            ]
-            kinds = [type(rule) for rule in rules]
-            for rule in rules:
-                rule.__class__ = LetsIn
-            if await status_at(app, endpoint) == 401:
-                unnoticed.append(endpoint)
-            for rule, kind in zip(rules, kinds, strict=True):
-                rule.__class__ = kind
-        assert not unnoticed
-
-    asyncio.run(check())
+    guarded = [name for name, least in ENDPOINTS.items() if least in ACCESS_ROLES]
+    app = app_without_broker(tmp_path, **CLOSED)
+    unnoticed = []
+    for endpoint in guarded:
+        assert await status_at(app, endpoint) == 401
+        rules = [
+            rule
+            for route in routes(app)
+            for method in route.methods or ()
+            if f"{method} {route.path}" == endpoint
+            for rule in rules_of(route.dependant)
+        ]
+        kinds = [type(rule) for rule in rules]
+        for rule in rules:
+            rule.__class__ = LetsIn
+        if await status_at(app, endpoint) == 401:
+            unnoticed.append(endpoint)
+        for rule, kind in zip(rules, kinds, strict=True):
+            rule.__class__ = kind
+    assert not unnoticed
 
 
 async def status_at(app: FastAPI, endpoint: str) -> int:

@@ -57,189 +57,153 @@ async def gone(found: list[Device], number: int) -> set[str]:
     return names
 
 
-def test_a_unit_reports_its_load(tmp_path: Path) -> None:
+async def test_a_unit_reports_its_load(tmp_path: Path) -> None:
     """In the bucket and over HTTP stand its addresses, versions, devices and messages, and no probe of its own."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            client = await core.client()
-            await unit.until_status(200)
-            found = await crowd(unit, 3)
-            for _ in range(5):
-                await found[0].publish(qos=1)
-                await found[1].publish(qos=0)
-            while await unit.metric("headcount_unit_messages_total") < 10:  # noqa: ASYNC110 - over HTTP
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(1.5)  # its own questions would add to them
-            assert await unit.metric("headcount_unit_messages_total") == 10
-            # while its own probe comes or goes the figure may be one off for a second
-            while await unit.metric("headcount_unit_devices") != 3:  # noqa: ASYNC110 - over HTTP
-                await asyncio.sleep(0.05)
-            assert await unit.metric("headcount_unit_cpu_seconds_total") > 0
-            while (said := await told(client)) is None or said.connections != 3:  # noqa: ASYNC110 - the unit speaks
-                await asyncio.sleep(0.05)
-            assert (said.name, said.state) == ("b1", "up")
-            assert (said.version, said.host) == (__version__, "127.0.0.1")
-            assert said.server.startswith("2.")
-            assert (said.mqtt_port, said.health_port) == (unit.port, unit.settings.health_port)
-            while (health := await unit.health())[1]["connections"] != 3:  # noqa: ASYNC110 - over HTTP
-                await asyncio.sleep(0.05)
-            assert health == (200, {"status": "up", "reason": None, "connections": 3})
-            await client.close()
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        client = await core.client()
+        await unit.until_status(200)
+        found = await crowd(unit, 3)
+        for _ in range(5):
+            await found[0].publish(qos=1)
+            await found[1].publish(qos=0)
+        while await unit.metric("headcount_unit_messages_total") < 10:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.5)  # its own questions would add to them
+        assert await unit.metric("headcount_unit_messages_total") == 10
+        # while its own probe comes or goes the figure may be one off for a second
+        while await unit.metric("headcount_unit_devices") != 3:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.05)
+        assert await unit.metric("headcount_unit_cpu_seconds_total") > 0
+        while (said := await told(client)) is None or said.connections != 3:  # noqa: ASYNC110 - the unit speaks
+            await asyncio.sleep(0.05)
+        assert (said.name, said.state) == ("b1", "up")
+        assert (said.version, said.host) == (__version__, "127.0.0.1")
+        assert said.server.startswith("2.")
+        assert (said.mqtt_port, said.health_port) == (unit.port, unit.settings.health_port)
+        while (health := await unit.health())[1]["connections"] != 3:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.05)
+        assert health == (200, {"status": "up", "reason": None, "connections": 3})
+        await client.close()
 
 
-def test_devices_are_sent_away_slowly(tmp_path: Path) -> None:
+async def test_devices_are_sent_away_slowly(tmp_path: Path) -> None:
     """A request closes as many connections as it names, spread over its time, of devices only."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            client = await core.client()
-            await unit.until_status(200)
-            found = await crowd(unit, 6)
-            async with nats_probe.connected(unit.settings.config, SYSTEM) as ours:
-                began_s = asyncio.get_running_loop().time()
-                assert await ask_to_kick(client, 4, 0.8) == 4
-                assert len(await gone(found, 4)) == 4
-                assert asyncio.get_running_loop().time() - began_s >= 0.6  # the last of four after 3/4 of it
-                assert ours.is_connected
-            while (await unit.health())[1]["connections"] != 2:  # noqa: ASYNC110 - over HTTP
-                await asyncio.sleep(0.05)
-            assert await ask_to_kick(client, 100, 0.0) == 2
-            assert await ask_to_kick(client, -1, 0.0) == 0
-            await client.publish(KICK_SUBJECT.format(name="b1"), b"no request")
-            await gone(found, 6)
-            assert await unit.metric("headcount_unit_kicked_total") == 6
-            await client.close()
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        client = await core.client()
+        await unit.until_status(200)
+        found = await crowd(unit, 6)
+        async with nats_probe.connected(unit.settings.config, SYSTEM) as ours:
+            began_s = asyncio.get_running_loop().time()
+            assert await ask_to_kick(client, 4, 0.8) == 4
+            assert len(await gone(found, 4)) == 4
+            assert asyncio.get_running_loop().time() - began_s >= 0.6  # the last of four after 3/4 of it
+            assert ours.is_connected
+        while (await unit.health())[1]["connections"] != 2:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.05)
+        assert await ask_to_kick(client, 100, 0.0) == 2
+        assert await ask_to_kick(client, -1, 0.0) == 0
+        await client.publish(KICK_SUBJECT.format(name="b1"), b"no request")
+        await gone(found, 6)
+        assert await unit.metric("headcount_unit_kicked_total") == 6
+        await client.close()
 
 
-def test_who_sends_devices_away_is_no_device(tmp_path: Path) -> None:
+async def test_who_sends_devices_away_is_no_device(tmp_path: Path) -> None:
     """While devices are being sent away, over a connection of the unit's own, only devices are counted."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            client = await core.client()
-            await unit.until_status(200)
-            await crowd(unit, 4)
-            while (await unit.health())[1]["connections"] != 4:  # noqa: ASYNC110  the unit changes it
-                await asyncio.sleep(0.2)
-            assert await ask_to_kick(client, 2, 8.0) == 2  # the second one goes after four seconds
-            seen: Counter[int] = Counter()
-            while (left := (await unit.health())[1]["connections"]) != 2:
-                seen[left] += 1
-                await asyncio.sleep(0.2)
-            # for a moment, while a connection of ours comes or goes, it may be one off
-            assert seen.most_common(1)[0][0] == 3, seen
-            await client.close()
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        client = await core.client()
+        await unit.until_status(200)
+        await crowd(unit, 4)
+        while (await unit.health())[1]["connections"] != 4:  # noqa: ASYNC110  the unit changes it
+            await asyncio.sleep(0.2)
+        assert await ask_to_kick(client, 2, 8.0) == 2  # the second one goes after four seconds
+        seen: Counter[int] = Counter()
+        while (left := (await unit.health())[1]["connections"]) != 2:
+            seen[left] += 1
+            await asyncio.sleep(0.2)
+        # for a moment, while a connection of ours comes or goes, it may be one off
+        assert seen.most_common(1)[0][0] == 3, seen
+        await client.close()
 
 
-def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server tells of its connections in pages: all of them are read."""
     monkeypatch.setattr(connections, "PAGE", 2)
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            await unit.until_status(200)
-            found = await crowd(unit, 7)
-            assert await device_connections.kick(unit.settings.config, None, 0.0) == 7
-            assert len(await gone(found, 7)) == 7
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        found = await crowd(unit, 7)
+        assert await device_connections.kick(unit.settings.config, None, 0.0) == 7
+        assert len(await gone(found, 7)) == 7
 
 
-def test_the_order_of_a_drain(tmp_path: Path) -> None:
+async def test_the_order_of_a_drain(tmp_path: Path) -> None:
     """Told to stop, a unit first says so and keeps its devices, then sends them away, then is gone."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            client = await core.client()
-            await unit.until_status(200)
-            found = await crowd(unit, 5)
-            unit.stop.set()
-            await unit.until_status(503)
-            status, said = await unit.health()
-            assert (status, said["status"]) == (503, "draining")
-            last = await told(client)
-            assert last is not None
-            assert last.state == "draining"
-            assert abs(last.connections - 5) <= 1  # its own probe may just come or go
-            await found[0].publish()  # who is connected is served
-            await unit.device("late")  # and who comes, until the balancer knows
-            await asyncio.gather(*(device.closed() for device in found))
-            await unit.task
-            assert await told(client) is None
-            assert not (unit.settings.config.data / "broker.pid").exists()
-            with socket.socket() as nobody:
-                assert nobody.connect_ex(("127.0.0.1", unit.port)) != 0
-            await client.close()
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        client = await core.client()
+        await unit.until_status(200)
+        found = await crowd(unit, 5)
+        unit.stop.set()
+        await unit.until_status(503)
+        status, said = await unit.health()
+        assert (status, said["status"]) == (503, "draining")
+        last = await told(client)
+        assert last is not None
+        assert last.state == "draining"
+        assert abs(last.connections - 5) <= 1  # its own probe may just come or go
+        await found[0].publish()  # who is connected is served
+        await unit.device("late")  # and who comes, until the balancer knows
+        await asyncio.gather(*(device.closed() for device in found))
+        await unit.task
+        assert await told(client) is None
+        assert not (unit.settings.config.data / "broker.pid").exists()
+        with socket.socket() as nobody:
+            assert nobody.connect_ex(("127.0.0.1", unit.port)) != 0
+        await client.close()
 
 
-def test_a_dead_server_is_started_again(tmp_path: Path) -> None:
+async def test_a_dead_server_is_started_again(tmp_path: Path) -> None:
     """When its NATS server dies a unit isn't healthy, says so, and serves again by itself."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            await unit.until_status(200)
-            os.kill(unit.pid, signal.SIGKILL)
-            await unit.until_status(503)
-            await unit.until_status(200)
-            assert await unit.metric("headcount_unit_restarts_total") == 1
-            await (await unit.device("d")).publish()
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        os.kill(unit.pid, signal.SIGKILL)
+        await unit.until_status(503)
+        await unit.until_status(200)
+        assert await unit.metric("headcount_unit_restarts_total") == 1
+        await (await unit.device("d")).publish()
 
 
-def test_a_unit_waits_for_the_core(tmp_path: Path) -> None:
+async def test_a_unit_waits_for_the_core(tmp_path: Path) -> None:
     """Started before the core is there, a unit isn't healthy and lets in nobody; told to stop, it ends at once."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core:
-            await core.kill(0)
-            async with open_unit(tmp_path, core, "early") as early, open_unit(tmp_path, core, "b1") as unit:
-                await unit.until_status(503)
-                assert (await unit.health())[1]["reason"] == "it waits for the core"
-                with pytest.raises(OSError, match="Connect call failed"):
-                    await unit.device("d")
-                early.stop.set()
-                await early.task
-                await core.restart(0)
-                await unit.until_status(200)
-
-    asyncio.run(check())
-
-
-def test_without_the_core_a_unit_is_not_healthy(tmp_path: Path) -> None:
-    """While the core is away no device could be served, and that is what /healthz says; then it is again."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            await unit.until_status(200)
-            await core.kill(0)
+    async with open_core(tmp_path) as core:
+        await core.kill(0)
+        async with open_unit(tmp_path, core, "early") as early, open_unit(tmp_path, core, "b1") as unit:
             await unit.until_status(503)
-            assert (await unit.health())[1]["reason"] == "there is no link to the core"
+            assert (await unit.health())[1]["reason"] == "it waits for the core"
+            with pytest.raises(OSError, match="Connect call failed"):
+                await unit.device("d")
+            early.stop.set()
+            await early.task
             await core.restart(0)
             await unit.until_status(200)
 
-    asyncio.run(check())
+
+async def test_without_the_core_a_unit_is_not_healthy(tmp_path: Path) -> None:
+    """While the core is away no device could be served, and that is what /healthz says; then it is again."""
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        await core.kill(0)
+        await unit.until_status(503)
+        assert (await unit.health())[1]["reason"] == "there is no link to the core"
+        await core.restart(0)
+        await unit.until_status(200)
 
 
-def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
+async def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
     """Where somebody listens on the health port, the unit doesn't start and says which option changes it."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            await unit.until_status(200)
-            with pytest.raises(PortTakenError, match="--health-port"):
-                await same_port(tmp_path, core, unit)
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        with pytest.raises(PortTakenError, match="--health-port"):
+            await same_port(tmp_path, core, unit)
 
 
 async def same_port(folder: Path, core: Core, unit: Unit) -> None:

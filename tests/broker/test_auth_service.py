@@ -200,147 +200,131 @@ async def arrives(here: Yard, phone: Phone, device: Device) -> None:
 
 
 # --- what each may ------------------------------------------------------------------------------------------
-def test_own_topics_only(broker: Broker) -> None:
+async def test_own_topics_only(broker: Broker) -> None:
     """A device's own fixes get into the log; what it says as another, or to others, reaches nobody."""
+    async with yard(broker) as here:
+        (mine, secret), (other, _) = await here.person(), await here.person()
+        heard: list[str] = []
 
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            (mine, secret), (other, _) = await here.person(), await here.person()
-            heard: list[str] = []
+        async def hear(message: object) -> None:
+            heard.append(str(getattr(message, "subject", "")))
 
-            async def hear(message: object) -> None:
-                heard.append(str(getattr(message, "subject", "")))
-
-            await here.core.subscribe("headcount.>", cb=hear)
-            await here.core.flush()
-            async with here.client(mine.id, secret, f"{mine.id}-1") as device:
-                for name in (
-                    topic(other),
-                    topic(other, "status"),
-                    topic(other, "ack"),
-                    topic(mine, "cmd"),
-                    topic(mine).replace("person", "vehicle"),
-                    topic(mine).replace("/ul/", "/other/"),
-                    f"fix/0/ul/person/{other.id}",
-                    "headcount/ul/counts/forum",
-                    "car-iotp",
-                    "$SYS/REQ/USER/AUTH",
-                    "$MQTT/sess/x",
-                ):
-                    await device.publish(name, fix(), qos=0)
-                await device.publish(topic(mine, "ack"), b"{}", qos=0)
-                await device.publish(topic(mine, "status"), b"online", qos=1)
-                await device.publish(topic(mine), fix(), qos=1)
-            logged = await here.logged()
-            assert logged.pop(f"ul.person.{mine.id}") == 1
-            assert logged.pop(f"ul.person.{mine.id}.status") == 1
-            assert not [subject for subject in logged if mine.id in subject or other.id in subject]
-            await here.core.flush()
-            assert [subject for subject in heard if "counts" in subject or subject.endswith("cmd")] == []
-            assert f"headcount.ul.person.{mine.id}.ack" in heard
-            assert not [subject for subject in heard if other.id in subject]
-
-    asyncio.run(scenario())
+        await here.core.subscribe("headcount.>", cb=hear)
+        await here.core.flush()
+        async with here.client(mine.id, secret, f"{mine.id}-1") as device:
+            for name in (
+                topic(other),
+                topic(other, "status"),
+                topic(other, "ack"),
+                topic(mine, "cmd"),
+                topic(mine).replace("person", "vehicle"),
+                topic(mine).replace("/ul/", "/other/"),
+                f"fix/0/ul/person/{other.id}",
+                "headcount/ul/counts/forum",
+                "car-iotp",
+                "$SYS/REQ/USER/AUTH",
+                "$MQTT/sess/x",
+            ):
+                await device.publish(name, fix(), qos=0)
+            await device.publish(topic(mine, "ack"), b"{}", qos=0)
+            await device.publish(topic(mine, "status"), b"online", qos=1)
+            await device.publish(topic(mine), fix(), qos=1)
+        logged = await here.logged()
+        assert logged.pop(f"ul.person.{mine.id}") == 1
+        assert logged.pop(f"ul.person.{mine.id}.status") == 1
+        assert not [subject for subject in logged if mine.id in subject or other.id in subject]
+        await here.core.flush()
+        assert [subject for subject in heard if "counts" in subject or subject.endswith("cmd")] == []
+        assert f"headcount.ul.person.{mine.id}.ack" in heard
+        assert not [subject for subject in heard if other.id in subject]
 
 
-def test_commands_of_other_devices_are_not_received(broker: Broker) -> None:
+async def test_commands_of_other_devices_are_not_received(broker: Broker) -> None:
     """A device hears its own commands and the counts; of others' neither by name nor by wildcard."""
-
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            (mine, secret), (other, _) = await here.person(), await here.person()
-            async with here.client(mine.id, secret) as device:
-                for name in (
-                    topic(other, "cmd"),
-                    topic(other),
-                    "headcount/+/+/+/cmd",
-                    f"headcount/+/+/{mine.id}/cmd",
-                    "headcount/ul/#",
-                    "headcount/ul/exact/#",
-                    "headcount/ul/events/#",
-                    "fix/#",
-                    "$SYS/#",
-                    "$MQTT/#",
-                    "#",
-                ):
-                    with contextlib.suppress(aiomqtt.MqttError):
-                        codes = await device.subscribe(name, qos=1)
-                        assert [code for code in codes if getattr(code, "value", code) < 128] == [], name
-                for name in (topic(mine, "cmd"), "headcount/ul/counts/#", "headcount/ul/site"):
+    async with yard(broker) as here:
+        (mine, secret), (other, _) = await here.person(), await here.person()
+        async with here.client(mine.id, secret) as device:
+            for name in (
+                topic(other, "cmd"),
+                topic(other),
+                "headcount/+/+/+/cmd",
+                f"headcount/+/+/{mine.id}/cmd",
+                "headcount/ul/#",
+                "headcount/ul/exact/#",
+                "headcount/ul/events/#",
+                "fix/#",
+                "$SYS/#",
+                "$MQTT/#",
+                "#",
+            ):
+                with contextlib.suppress(aiomqtt.MqttError):
                     codes = await device.subscribe(name, qos=1)
-                    assert [code for code in codes if getattr(code, "value", code) < 128], name
-                for subject in (
-                    f"headcount.ul.person.{other.id}.cmd",
-                    f"fix.0.ul.person.{other.id}",
-                    "headcount.ul.exact.forum",
-                    "headcount.ul.events.forum",
-                    "headcount.ul.counts.forum",
-                    f"headcount.ul.person.{mine.id}.cmd",
-                ):
-                    await here.core.publish(subject, b"{}")
-                await here.core.flush()
-                found = []
-                async with asyncio.timeout(5):
-                    async for message in device.messages:
-                        found.append(str(message.topic))
-                        if message.topic.matches(topic(mine, "cmd")):
-                            break
-                assert found == ["headcount/ul/counts/forum", topic(mine, "cmd")]
+                    assert [code for code in codes if getattr(code, "value", code) < 128] == [], name
+            for name in (topic(mine, "cmd"), "headcount/ul/counts/#", "headcount/ul/site"):
+                codes = await device.subscribe(name, qos=1)
+                assert [code for code in codes if getattr(code, "value", code) < 128], name
+            for subject in (
+                f"headcount.ul.person.{other.id}.cmd",
+                f"fix.0.ul.person.{other.id}",
+                "headcount.ul.exact.forum",
+                "headcount.ul.events.forum",
+                "headcount.ul.counts.forum",
+                f"headcount.ul.person.{mine.id}.cmd",
+            ):
+                await here.core.publish(subject, b"{}")
+            await here.core.flush()
+            found = []
+            async with asyncio.timeout(5):
+                async for message in device.messages:
+                    found.append(str(message.topic))
+                    if message.topic.matches(topic(mine, "cmd")):
+                        break
+            assert found == ["headcount/ul/counts/forum", topic(mine, "cmd")]
 
-    asyncio.run(scenario())
 
-
-def test_client_ids_and_names(broker: Broker) -> None:
+async def test_client_ids_and_names(broker: Broker) -> None:
     """With another's client id, a wrong password, or none, nobody is let in; a device can't be our own role."""
-
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            (mine, secret), (other, _) = await here.person(), await here.person()
-            assert await enters(here.port, mine.id, secret)
-            assert await enters(here.port, mine.id, secret, f"{mine.id}-watch")
-            assert not await enters(here.port, mine.id, secret, other.id)
-            assert not await enters(here.port, mine.id, secret, "free")
-            assert here.refused("client-id") == 2
-            assert not await enters(here.port, mine.id, secret[:-1])
-            assert not await enters(here.port, other.id, secret)
-            assert here.refused("password") == 2
-            assert not await enters(here.port, "headcount", secret)
-            assert not await enters(here.port, "system", secret)
-            assert not await enters(here.port, "device", secret)
-            assert not await enters(here.port)
-
-    asyncio.run(scenario())
+    async with yard(broker) as here:
+        (mine, secret), (other, _) = await here.person(), await here.person()
+        assert await enters(here.port, mine.id, secret)
+        assert await enters(here.port, mine.id, secret, f"{mine.id}-watch")
+        assert not await enters(here.port, mine.id, secret, other.id)
+        assert not await enters(here.port, mine.id, secret, "free")
+        assert here.refused("client-id") == 2
+        assert not await enters(here.port, mine.id, secret[:-1])
+        assert not await enters(here.port, other.id, secret)
+        assert here.refused("password") == 2
+        assert not await enters(here.port, "headcount", secret)
+        assert not await enters(here.port, "system", secret)
+        assert not await enters(here.port, "device", secret)
+        assert not await enters(here.port)
 
 
-def test_programs(broker: Broker) -> None:
+async def test_programs(broker: Broker) -> None:
     """A program gets in by its token, hears exact counts, publishes nothing, and is cut off with its token."""
-
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            kept = AccessCache(Connection(here.core))
-            tokens = TokenStore(kept)
-            token, text = await tokens.add("a test", "viewer")
-            mine, _ = await here.person()
-            assert not await enters(here.port, "token", text, mine.id)
-            assert not await enters(here.port, "token", text[:-1], token.id)
-            phone = Phone(here.port, "token", text, token.id)
-            assert await phone.enter()
-            async with here.client("token", text, f"{token.id}-2") as program:
-                await program.publish(topic(mine), fix(), qos=0)
-                await program.subscribe("headcount/ul/exact/#", qos=1)
-                await here.core.publish("headcount.ul.exact.forum", b"3")
-                async with asyncio.timeout(5):
-                    assert (await anext(program.messages)).payload == b"3"
-            assert f"ul.person.{mine.id}" not in await here.logged()
-            began_s = time.monotonic()
-            await tokens.revoke(token.id)
-            await phone.cut()
-            took_s = time.monotonic() - began_s
-            print(f"a program whose token was revoked was cut off after {took_s:.3f} s")
-            assert took_s < MOST_CUT_S
-            assert not await enters(here.port, "token", text, token.id)
-
-    asyncio.run(scenario())
+    async with yard(broker) as here:
+        kept = AccessCache(Connection(here.core))
+        tokens = TokenStore(kept)
+        token, text = await tokens.add("a test", "viewer")
+        mine, _ = await here.person()
+        assert not await enters(here.port, "token", text, mine.id)
+        assert not await enters(here.port, "token", text[:-1], token.id)
+        phone = Phone(here.port, "token", text, token.id)
+        assert await phone.enter()
+        async with here.client("token", text, f"{token.id}-2") as program:
+            await program.publish(topic(mine), fix(), qos=0)
+            await program.subscribe("headcount/ul/exact/#", qos=1)
+            await here.core.publish("headcount.ul.exact.forum", b"3")
+            async with asyncio.timeout(5):
+                assert (await anext(program.messages)).payload == b"3"
+        assert f"ul.person.{mine.id}" not in await here.logged()
+        began_s = time.monotonic()
+        await tokens.revoke(token.id)
+        await phone.cut()
+        took_s = time.monotonic() - began_s
+        print(f"a program whose token was revoked was cut off after {took_s:.3f} s")
+        assert took_s < MOST_CUT_S
+        assert not await enters(here.port, "token", text, token.id)
 
 
 # --- what changes ---------------------------------------------------------------------------------------
@@ -365,109 +349,93 @@ async def paused(registry: Registry, id_: str) -> None:
 
 
 @pytest.mark.parametrize("change", [disabled, rotated, removed, paused])
-def test_who_is_changed_is_cut_off(
+async def test_who_is_changed_is_cut_off(
     broker: Broker, change: Callable[[Registry, str], Awaitable[None]]
 ) -> None:
     """Disabled, rotated or removed a device is cut off and refused; paused it may come back, and isn't counted."""
-
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            (mine, secret), (other, others) = await here.person(), await here.person()
-            phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
-            assert await phone.enter()
-            assert await bystander.enter()
-            await arrives(here, phone, mine)
-            began_s = time.monotonic()
-            await change(here.registry, mine.id)
-            await phone.cut()
-            took_s = time.monotonic() - began_s
-            print(f"a device that was {change.__name__} was cut off after {took_s:.3f} s")
-            assert took_s < MOST_CUT_S
-            await until(lambda: here.gate.figures.cut == 1)
-            await arrives(here, bystander, other)
-            counted = (await here.logged())[f"ul.person.{mine.id}"]
-            if change is paused:
-                async with here.client(mine.id, secret) as back:
-                    await back.publish(topic(mine), fix(), qos=0)
-                    await back.publish(topic(mine, "ack"), b"{}", qos=1)
-                assert (await here.logged())[f"ul.person.{mine.id}"] == counted
-                await here.registry.enable(mine.id)
-                await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
-            else:
-                assert not await enters(here.port, mine.id, secret)
-            if change is disabled:
-                await here.registry.enable(mine.id)
-                await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
-                assert await enters(here.port, mine.id, secret)
-            bystander.leave()
-
-    asyncio.run(scenario())
-
-
-def test_an_auth_service_that_restarts(tmp_path: Path) -> None:
-    """Without its gate the server lets nobody in; started, it cuts off whom it finds and wouldn't let in."""
-
-    async def scenario() -> None:
-        quick = nats_config.Limits(connect_timeout_s=2)
-        async with open_broker(tmp_path, anonymous=False, limits=quick) as broker:
-            async with yard(broker) as here:
-                (mine, secret), (lost, others) = await here.person(), await here.person()
-                phone, stays = Phone(here.port, lost.id, others), Phone(here.port, mine.id, secret)
-                assert await phone.enter()
-                assert await stays.enter()
-            async with yard(broker, open_gate=False) as here:
-                assert not await enters(here.port, mine.id, secret, f"{mine.id}-2")
-                await here.registry.disable(lost.id)
-            async with yard(broker) as here:
-                await phone.cut()
-                assert await enters(here.port, mine.id, secret, f"{mine.id}-2")
-                await arrives(here, stays, mine)
-                stays.leave()
-
-    asyncio.run(scenario())
-
-
-def test_where_everything_is_open(tmp_path: Path) -> None:
-    """With `anonymous` who names no account gets in, and who does must prove it."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path, anonymous=True) as broker, yard(broker) as here:
-            mine, secret = await here.person()
-            assert await enters(here.port, client_id="anybody")
+    async with yard(broker) as here:
+        (mine, secret), (other, others) = await here.person(), await here.person()
+        phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
+        assert await phone.enter()
+        assert await bystander.enter()
+        await arrives(here, phone, mine)
+        began_s = time.monotonic()
+        await change(here.registry, mine.id)
+        await phone.cut()
+        took_s = time.monotonic() - began_s
+        print(f"a device that was {change.__name__} was cut off after {took_s:.3f} s")
+        assert took_s < MOST_CUT_S
+        await until(lambda: here.gate.figures.cut == 1)
+        await arrives(here, bystander, other)
+        counted = (await here.logged())[f"ul.person.{mine.id}"]
+        if change is paused:
+            async with here.client(mine.id, secret) as back:
+                await back.publish(topic(mine), fix(), qos=0)
+                await back.publish(topic(mine, "ack"), b"{}", qos=1)
+            assert (await here.logged())[f"ul.person.{mine.id}"] == counted
+            await here.registry.enable(mine.id)
+            await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
+        else:
+            assert not await enters(here.port, mine.id, secret)
+        if change is disabled:
+            await here.registry.enable(mine.id)
+            await until(lambda: here.gate.authenticator._accounts[mine.id].status == "active")
             assert await enters(here.port, mine.id, secret)
-            assert not await enters(here.port, mine.id, secret[:-1])
-            stays = Phone(here.port, client_id="stays")
+        bystander.leave()
+
+
+async def test_an_auth_service_that_restarts(tmp_path: Path) -> None:
+    """Without its gate the server lets nobody in; started, it cuts off whom it finds and wouldn't let in."""
+    quick = nats_config.Limits(connect_timeout_s=2)
+    async with open_broker(tmp_path, anonymous=False, limits=quick) as broker:
+        async with yard(broker) as here:
+            (mine, secret), (lost, others) = await here.person(), await here.person()
+            phone, stays = Phone(here.port, lost.id, others), Phone(here.port, mine.id, secret)
+            assert await phone.enter()
             assert await stays.enter()
+        async with yard(broker, open_gate=False) as here:
+            assert not await enters(here.port, mine.id, secret, f"{mine.id}-2")
+            await here.registry.disable(lost.id)
+        async with yard(broker) as here:
+            await phone.cut()
+            assert await enters(here.port, mine.id, secret, f"{mine.id}-2")
             await arrives(here, stays, mine)
             stays.leave()
 
-    asyncio.run(scenario())
+
+async def test_where_everything_is_open(tmp_path: Path) -> None:
+    """With `anonymous` who names no account gets in, and who does must prove it."""
+    async with open_broker(tmp_path, anonymous=True) as broker, yard(broker) as here:
+        mine, secret = await here.person()
+        assert await enters(here.port, client_id="anybody")
+        assert await enters(here.port, mine.id, secret)
+        assert not await enters(here.port, mine.id, secret[:-1])
+        stays = Phone(here.port, client_id="stays")
+        assert await stays.enter()
+        await arrives(here, stays, mine)
+        stays.leave()
 
 
-def test_beside_a_leaf(tmp_path: Path) -> None:
+async def test_beside_a_leaf(tmp_path: Path) -> None:
     """A broker unit's gate lets in and cuts off by the core's registry, too."""
-
-    async def scenario() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            client = await core.client()
-            await unit.until_status(200)
-            registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
-            mine, secret = await registry.add("s", "person")
-            while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - its gate hears of it
-                await asyncio.sleep(0.05)
-            assert not await enters(unit.port, mine.id, secret[:-1])
-            phone = Phone(unit.port, mine.id, secret)
-            assert await phone.enter()
-            began_s = time.monotonic()
-            await registry.disable(mine.id)
-            await phone.cut()
-            took_s = time.monotonic() - began_s
-            print(f"a device that was disabled was cut off from a leaf after {took_s:.3f} s")
-            assert took_s < MOST_CUT_S
-            assert not await enters(unit.port, mine.id, secret)
-            await client.close()
-
-    asyncio.run(scenario())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        client = await core.client()
+        await unit.until_status(200)
+        registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
+        mine, secret = await registry.add("s", "person")
+        while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - its gate hears of it
+            await asyncio.sleep(0.05)
+        assert not await enters(unit.port, mine.id, secret[:-1])
+        phone = Phone(unit.port, mine.id, secret)
+        assert await phone.enter()
+        began_s = time.monotonic()
+        await registry.disable(mine.id)
+        await phone.cut()
+        took_s = time.monotonic() - began_s
+        print(f"a device that was disabled was cut off from a leaf after {took_s:.3f} s")
+        assert took_s < MOST_CUT_S
+        assert not await enters(unit.port, mine.id, secret)
+        await client.close()
 
 
 # --- too much -------------------------------------------------------------------------------------------
@@ -485,44 +453,36 @@ async def comes_back(here: Yard, id_: str, secret: str) -> None:
     assert await enters(here.port, id_, secret)
 
 
-def test_who_flaps_is_kept_out(broker: Broker) -> None:
+async def test_who_flaps_is_kept_out(broker: Broker) -> None:
     """Who connects more often than the limit is kept out for the ban's time, and then may come again."""
-
-    async def scenario() -> None:
-        async with yard(broker, MqttRateLimits(connects_per_minute=5, ban_s=3.0)) as here:
-            (mine, secret), (other, others) = await here.person(), await here.person()
-            for _ in range(6):
-                assert await enters(here.port, mine.id, secret)
-            await banned(here, mine.id)
-            assert await enters(here.port, other.id, others)
-            await comes_back(here, mine.id, secret)
-            assert here.gate.figures.bans == {"device": 1}
-
-    asyncio.run(scenario())
+    async with yard(broker, MqttRateLimits(connects_per_minute=5, ban_s=3.0)) as here:
+        (mine, secret), (other, others) = await here.person(), await here.person()
+        for _ in range(6):
+            assert await enters(here.port, mine.id, secret)
+        await banned(here, mine.id)
+        assert await enters(here.port, other.id, others)
+        await comes_back(here, mine.id, secret)
+        assert here.gate.figures.bans == {"device": 1}
 
 
-def test_who_floods_is_cut_off_and_kept_out(broker: Broker) -> None:
+async def test_who_floods_is_cut_off_and_kept_out(broker: Broker) -> None:
     """Who sends more than the limit is cut off and kept out; a ban that is lifted ends at once."""
-
-    async def scenario() -> None:
-        async with yard(broker, MqttRateLimits(burst_messages=50.0, ban_s=60.0)) as here:
-            (mine, secret), (other, others) = await here.person(), await here.person()
-            phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
-            assert await phone.enter()
-            assert await bystander.enter()
-            began_s = time.monotonic()
-            await phone.send(topic(mine), fix(), 200)
-            await bystander.send(topic(other), fix(), 10)
-            await phone.cut()
-            print(f"a flood was cut off after {time.monotonic() - began_s:.2f} s")
-            await banned(here, mine.id)
-            assert not await enters(here.port, mine.id, secret)
-            assert await here.bans.lift(mine.id)
-            await comes_back_now(here, mine.id, secret)
-            bystander.leave()
-            assert (here.gate.figures.bans, here.gate.figures.cut) == ({"device": 1}, 1)
-
-    asyncio.run(scenario())
+    async with yard(broker, MqttRateLimits(burst_messages=50.0, ban_s=60.0)) as here:
+        (mine, secret), (other, others) = await here.person(), await here.person()
+        phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
+        assert await phone.enter()
+        assert await bystander.enter()
+        began_s = time.monotonic()
+        await phone.send(topic(mine), fix(), 200)
+        await bystander.send(topic(other), fix(), 10)
+        await phone.cut()
+        print(f"a flood was cut off after {time.monotonic() - began_s:.2f} s")
+        await banned(here, mine.id)
+        assert not await enters(here.port, mine.id, secret)
+        assert await here.bans.lift(mine.id)
+        await comes_back_now(here, mine.id, secret)
+        bystander.leave()
+        assert (here.gate.figures.bans, here.gate.figures.cut) == ({"device": 1}, 1)
 
 
 async def comes_back_now(here: Yard, id_: str, secret: str) -> None:
@@ -531,76 +491,64 @@ async def comes_back_now(here: Yard, id_: str, secret: str) -> None:
     assert await enters(here.port, id_, secret)
 
 
-def test_an_address_that_guesses(broker: Broker) -> None:
+async def test_an_address_that_guesses(broker: Broker) -> None:
     """From an address from which too many are refused nobody is looked at for a while who proves nothing.
 
     Who is there and proves it stays and comes in: a campus may have one address for all.
     """
     somewhere = "127.0.0.2"
-
-    async def scenario() -> None:
-        async with yard(broker, MqttRateLimits(refused_per_minute=5, ban_s=3.0)) as here:
-            mine, secret = await here.person()
-            inside = Phone(here.port, mine.id, secret, f"{mine.id}-2", somewhere)
-            assert await inside.enter()
-            for _ in range(6):
-                assert not await enters(here.port, mine.id, "a guess")
-            for _ in range(6):
-                assert not await enters(here.port, mine.id, "a guess", address=somewhere)
-            await until(lambda: here.gate.figures.bans == {"address": 1})
-            assert [one.address for one in await here.bans.all()] == [somewhere]
-            before = here.gate.figures.refused["banned"]
-            assert not await enters(here.port, "a2b3c4d5e6f7a2b3c4d5", secret, address=somewhere)
-            assert here.gate.figures.refused["banned"] == before + 1
-            assert await enters(here.port, mine.id, secret, address=somewhere)
-            assert here.gate.figures.cut == 0
-            inside.leave()
-
-    asyncio.run(scenario())
+    async with yard(broker, MqttRateLimits(refused_per_minute=5, ban_s=3.0)) as here:
+        mine, secret = await here.person()
+        inside = Phone(here.port, mine.id, secret, f"{mine.id}-2", somewhere)
+        assert await inside.enter()
+        for _ in range(6):
+            assert not await enters(here.port, mine.id, "a guess")
+        for _ in range(6):
+            assert not await enters(here.port, mine.id, "a guess", address=somewhere)
+        await until(lambda: here.gate.figures.bans == {"address": 1})
+        assert [one.address for one in await here.bans.all()] == [somewhere]
+        before = here.gate.figures.refused["banned"]
+        assert not await enters(here.port, "a2b3c4d5e6f7a2b3c4d5", secret, address=somewhere)
+        assert here.gate.figures.refused["banned"] == before + 1
+        assert await enters(here.port, mine.id, secret, address=somewhere)
+        assert here.gate.figures.cut == 0
+        inside.leave()
 
 
-def test_presence_of_devices_is_published(broker: Broker) -> None:
+async def test_presence_of_devices_is_published(broker: Broker) -> None:
     """The bucket SEEN says of a device that it came, and then that it left."""
+    async with yard(broker) as here:
+        mine, secret = await here.person()
+        seen = KvBucket(Connection(here.core), SEEN_BUCKET)
 
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            mine, secret = await here.person()
-            seen = KvBucket(Connection(here.core), SEEN_BUCKET)
+        async def said(*, connected: bool) -> None:
+            while True:
+                entry = (await seen.newest(mine.id)).get(mine.id)
+                if entry is not None:
+                    found = msgspec.json.decode(entry.value, type=LastSeen)
+                    if (found.connected, found.unit) == (connected, "test"):
+                        return
+                await asyncio.sleep(0.05)
 
-            async def said(*, connected: bool) -> None:
-                while True:
-                    entry = (await seen.newest(mine.id)).get(mine.id)
-                    if entry is not None:
-                        found = msgspec.json.decode(entry.value, type=LastSeen)
-                        if (found.connected, found.unit) == (connected, "test"):
-                            return
-                    await asyncio.sleep(0.05)
-
-            phone = Phone(here.port, mine.id, secret)
-            assert await phone.enter()
-            await said(connected=True)
-            await until(lambda: mine.id in here.gate._present)
-            phone.leave()
-            await said(connected=False)
-
-    asyncio.run(scenario())
+        phone = Phone(here.port, mine.id, secret)
+        assert await phone.enter()
+        await said(connected=True)
+        await until(lambda: mine.id in here.gate._present)
+        phone.leave()
+        await said(connected=False)
 
 
-def test_many_at_once(broker: Broker) -> None:
+async def test_many_at_once(broker: Broker) -> None:
     """300 devices that come at the same moment all get in."""
-
-    async def scenario() -> None:
-        async with yard(broker) as here:
-            found = await asyncio.gather(*(here.registry.add("ul", "person") for _ in range(300)))
-            await until(lambda: all(device.id in here.gate.authenticator._accounts for device, _ in found))
-            phones = [Phone(here.port, device.id, secret) for device, secret in found]
-            began_s = time.monotonic()
-            admitted = await asyncio.gather(*(phone.enter() for phone in phones))
-            print(f"300 devices were let in within {time.monotonic() - began_s:.2f} s")
-            for phone in phones:
-                phone.leave()
-            assert all(admitted), (here.gate.figures, admitted.count(False))
-            assert here.gate.figures.admitted == 300
-            assert not here.gate.figures.refused
-
-    asyncio.run(scenario())
+    async with yard(broker) as here:
+        found = await asyncio.gather(*(here.registry.add("ul", "person") for _ in range(300)))
+        await until(lambda: all(device.id in here.gate.authenticator._accounts for device, _ in found))
+        phones = [Phone(here.port, device.id, secret) for device, secret in found]
+        began_s = time.monotonic()
+        admitted = await asyncio.gather(*(phone.enter() for phone in phones))
+        print(f"300 devices were let in within {time.monotonic() - began_s:.2f} s")
+        for phone in phones:
+            phone.leave()
+        assert all(admitted), (here.gate.figures, admitted.count(False))
+        assert here.gate.figures.admitted == 300
+        assert not here.gate.figures.refused

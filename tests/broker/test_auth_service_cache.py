@@ -21,39 +21,33 @@ DEVICES = 10
 ROUNDS = 10
 
 
-def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is in the middle of signing in when the gate looks gets in all the same."""
     monkeypatch.setattr(gates, "LOOK_S", 0.0)
     monkeypatch.setattr(gates, "LOOK_SHARE", 1000.0)
+    async with open_broker(tmp_path, anonymous=False) as broker:
+        core = await internal_client(broker)
+        registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
+        made = [await registry.add("ul", "person") for _ in range(DEVICES)]
+        gate = Gate(GateSettings("test", (("127.0.0.1", broker.config.nats_port),), PASSWORD, direct=True))
+        decide = gate._reply
 
-    async def check() -> None:
-        async with open_broker(tmp_path, anonymous=False) as broker:
-            core = await internal_client(broker)
-            registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
-            made = [await registry.add("ul", "person") for _ in range(DEVICES)]
-            gate = Gate(
-                GateSettings("test", (("127.0.0.1", broker.config.nats_port),), PASSWORD, direct=True)
-            )
-            decide = gate._reply
+        async def slowly(*arguments: object) -> None:
+            await asyncio.sleep(0.02)
+            await decide(*arguments)  # type: ignore[arg-type]  # whatever it gets
 
-            async def slowly(*arguments: object) -> None:
-                await asyncio.sleep(0.02)
-                await decide(*arguments)  # type: ignore[arg-type]  # whatever it gets
-
-            gate._reply = slowly  # type: ignore[method-assign, assignment]  # so that looks fall into sign-ins
-            async with gate.opened(Connection(core)):
-                await until(lambda: gate.problem is None)
-                for number in range(ROUNDS):
-                    async with asyncio.TaskGroup() as attempts:
-                        for device, secret in made:
-                            attempts.create_task(
-                                come_in(broker.config.mqtt_port, device.id, secret, f"{device.id}-{number}")
-                            )
-            assert gate.figures.cut == 0
-            assert gate.figures.admitted == DEVICES * ROUNDS
-            await core.close()
-
-    asyncio.run(check())
+        gate._reply = slowly  # type: ignore[method-assign, assignment]  # so that looks fall into sign-ins
+        async with gate.opened(Connection(core)):
+            await until(lambda: gate.problem is None)
+            for number in range(ROUNDS):
+                async with asyncio.TaskGroup() as attempts:
+                    for device, secret in made:
+                        attempts.create_task(
+                            come_in(broker.config.mqtt_port, device.id, secret, f"{device.id}-{number}")
+                        )
+        assert gate.figures.cut == 0
+        assert gate.figures.admitted == DEVICES * ROUNDS
+        await core.close()
 
 
 async def come_in(port: int, user: str, password: str, client_id: str) -> None:

@@ -84,25 +84,21 @@ def script(path: Path, *lines: str) -> Path:
     return program
 
 
-def test_it_runs(tmp_path: Path) -> None:
+async def test_it_runs(tmp_path: Path) -> None:
     """Inside the context MQTT and JetStream answer; after it, the process and its pid file are gone."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path / "new" / "data") as broker:
-            print("nats-server", broker.version)
-            pid = broker.pid
-            assert pid is not None
-            assert (broker.config.data / "broker.pid").read_text() == f"{pid}\n"
-            client = await internal_client(broker)
-            assert (await client.jetstream().account_info()).streams > 0
-            await client.close()
-            assert broker.restarts == 0
-            assert broker.problem is None
-        assert ended(pid)
-        assert broker.pid is None
-        assert not (broker.config.data / "broker.pid").exists()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path / "new" / "data") as broker:
+        print("nats-server", broker.version)
+        pid = broker.pid
+        assert pid is not None
+        assert (broker.config.data / "broker.pid").read_text() == f"{pid}\n"
+        client = await internal_client(broker)
+        assert (await client.jetstream().account_info()).streams > 0
+        await client.close()
+        assert broker.restarts == 0
+        assert broker.problem is None
+    assert ended(pid)
+    assert broker.pid is None
+    assert not (broker.config.data / "broker.pid").exists()
 
 
 def test_plain_code_can_have_one(tmp_path: Path) -> None:
@@ -113,26 +109,18 @@ def test_plain_code_can_have_one(tmp_path: Path) -> None:
     assert broker.pid is None
 
 
-def test_its_files_are_private(tmp_path: Path) -> None:
+async def test_its_files_are_private(tmp_path: Path) -> None:
     """Only the owner may read the file with the password."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            mode = (broker.config.data / "broker.conf").stat().st_mode
-            assert stat.S_IMODE(mode) == 0o600
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        mode = (broker.config.data / "broker.conf").stat().st_mode
+        assert stat.S_IMODE(mode) == 0o600
 
 
-def test_it_has_a_process_group_of_its_own(tmp_path: Path) -> None:
+async def test_it_has_a_process_group_of_its_own(tmp_path: Path) -> None:
     """Ctrl-C in the terminal reaches us, not the server."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            assert broker.pid is not None
-            assert os.getpgid(broker.pid) == broker.pid != os.getpgid(0)
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        assert broker.pid is not None
+        assert os.getpgid(broker.pid) == broker.pid != os.getpgid(0)
 
 
 @pytest.mark.parametrize(
@@ -144,21 +132,17 @@ def test_it_has_a_process_group_of_its_own(tmp_path: Path) -> None:
         ("monitor", "--monitor-port", "monitor_port"),
     ],
 )
-def test_a_taken_port(tmp_path: Path, purpose: str, option: str, field: str) -> None:
+async def test_a_taken_port(tmp_path: Path, purpose: str, option: str, field: str) -> None:
     """The error names what the port is for and the option that changes it; afterwards a start works."""
-
-    async def check() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            config = config_for(tmp_path, **{field: port})
-            async with refused(PortTakenError, config) as info:
-                error = info.value
-                assert isinstance(error, PortTakenError)
-                assert (error.purpose, error.option, error.port) == (purpose, option, port)
-        async with Broker(config):
-            pass
-
-    asyncio.run(check())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = config_for(tmp_path, **{field: port})
+        async with refused(PortTakenError, config) as info:
+            error = info.value
+            assert isinstance(error, PortTakenError)
+            assert (error.purpose, error.option, error.port) == (purpose, option, port)
+    async with Broker(config):
+        pass
 
 
 def test_a_port_that_is_taken_on_another_address(tmp_path: Path) -> None:
@@ -169,121 +153,85 @@ def test_a_port_that_is_taken_on_another_address(tmp_path: Path) -> None:
             check_ports(config)
 
 
-def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+async def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     """The error names the address and the option."""
-
-    async def check() -> None:
-        async with refused(BrokerError, config_for(tmp_path, host="192.0.2.1")) as info:
-            assert "192.0.2.1" in str(info.value)
-            assert "--mqtt-port" in str(info.value)
-
-    asyncio.run(check())
+    async with refused(BrokerError, config_for(tmp_path, host="192.0.2.1")) as info:
+        assert "192.0.2.1" in str(info.value)
+        assert "--mqtt-port" in str(info.value)
 
 
-def test_a_folder_under_a_file(tmp_path: Path) -> None:
+async def test_a_folder_under_a_file(tmp_path: Path) -> None:
     """A data folder that can't be made is named, with the remedy."""
     (tmp_path / "file").write_text("")
-
-    async def check() -> None:
-        async with refused(DataFolderError, config_for(tmp_path / "file" / "data")) as info:
-            assert "is a file" in str(info.value)
-            assert "--data" in str(info.value)
-
-    asyncio.run(check())
+    async with refused(DataFolderError, config_for(tmp_path / "file" / "data")) as info:
+        assert "is a file" in str(info.value)
+        assert "--data" in str(info.value)
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+async def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     """The same for a file in the folder's own place."""
     (tmp_path / "file").write_text("")
-
-    async def check() -> None:
-        with pytest.raises(DataFolderError, match="is a file"):
-            async with Broker(config_for(tmp_path / "file")):
-                pass
-
-    asyncio.run(check())
+    with pytest.raises(DataFolderError, match="is a file"):
+        async with Broker(config_for(tmp_path / "file")):
+            pass
 
 
-def test_a_read_only_folder(tmp_path: Path) -> None:
+async def test_a_read_only_folder(tmp_path: Path) -> None:
     """A folder on a read-only disk is refused with that word."""
-
-    async def check() -> None:
-        with small_disk(tmp_path / "disk", 200, read_only=True):
-            async with refused(DataFolderError, config_for(tmp_path / "disk")) as info:
-                assert "read-only" in str(info.value)
-
-    asyncio.run(check())
+    with small_disk(tmp_path / "disk", 200, read_only=True):
+        async with refused(DataFolderError, config_for(tmp_path / "disk")) as info:
+            assert "read-only" in str(info.value)
 
 
-def test_a_full_folder(tmp_path: Path) -> None:
+async def test_a_full_folder(tmp_path: Path) -> None:
     """A folder without room is refused before the server starts."""
-
-    async def check() -> None:
-        with small_disk(tmp_path / "disk", 16):
-            async with refused(DataFolderError, config_for(tmp_path / "disk")) as info:
-                assert "full" in str(info.value)
-
-    asyncio.run(check())
+    with small_disk(tmp_path / "disk", 16):
+        async with refused(DataFolderError, config_for(tmp_path / "disk")) as info:
+            assert "full" in str(info.value)
 
 
-def test_a_folder_in_use(tmp_path: Path) -> None:
+async def test_a_folder_in_use(tmp_path: Path) -> None:
     """Two headcounts never share a data folder, and the first one isn't disturbed."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as first:
-            pid = first.pid
-            with pytest.raises(DataFolderError, match="another headcount uses it"):
-                async with open_broker(tmp_path):
-                    pass
-            assert first.pid == pid
-            assert first.restarts == 0
-        async with open_broker(tmp_path):
-            pass
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as first:
+        pid = first.pid
+        with pytest.raises(DataFolderError, match="another headcount uses it"):
+            async with open_broker(tmp_path):
+                pass
+        assert first.pid == pid
+        assert first.restarts == 0
+    async with open_broker(tmp_path):
+        pass
 
 
-def test_another_number_of_partitions(tmp_path: Path) -> None:
+async def test_another_number_of_partitions(tmp_path: Path) -> None:
     """A log with other partitions is refused, with both ways out; nothing keeps running."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path, partitions=3):
-            pass
-        async with refused(LogError, config_for(tmp_path, partitions=4)) as info:
-            assert "--partitions 3" in str(info.value)
-        async with open_broker(tmp_path, partitions=3):
-            pass
-
-    asyncio.run(check())
+    async with open_broker(tmp_path, partitions=3):
+        pass
+    async with refused(LogError, config_for(tmp_path, partitions=4)) as info:
+        assert "--partitions 3" in str(info.value)
+    async with open_broker(tmp_path, partitions=3):
+        pass
 
 
-def test_an_old_server(tmp_path: Path) -> None:
+async def test_an_old_server(tmp_path: Path) -> None:
     """A version below the needed one is refused, with both numbers."""
     old = script(tmp_path / "bin", "echo nats-server: v2.10.0")
-
-    async def check() -> None:
-        async with refused(BrokerVersionError, config_for(tmp_path / "data"), old) as info:
-            assert "2.10.0" in str(info.value)
-            assert "2.15.1" in str(info.value)
-
-    asyncio.run(check())
+    async with refused(BrokerVersionError, config_for(tmp_path / "data"), old) as info:
+        assert "2.10.0" in str(info.value)
+        assert "2.15.1" in str(info.value)
 
 
 @pytest.mark.parametrize("lines", [["exit 1"], ["echo something else"], ["echo"]])
-def test_a_program_that_is_no_nats_server(tmp_path: Path, lines: list[str]) -> None:
+async def test_a_program_that_is_no_nats_server(tmp_path: Path, lines: list[str]) -> None:
     """A program that doesn't say its version is refused."""
     program = script(tmp_path / "bin", *lines)
-
-    async def check() -> None:
-        async with refused(BrokerVersionError, config_for(tmp_path / "data"), program):
-            pass
-        async with refused(BrokerVersionError, config_for(tmp_path / "data"), tmp_path / "nothing"):
-            pass
-
-    asyncio.run(check())
+    async with refused(BrokerVersionError, config_for(tmp_path / "data"), program):
+        pass
+    async with refused(BrokerVersionError, config_for(tmp_path / "data"), tmp_path / "nothing"):
+        pass
 
 
-def test_a_server_that_ends_at_once(tmp_path: Path) -> None:
+async def test_a_server_that_ends_at_once(tmp_path: Path) -> None:
     """A server that doesn't come up is reported with how it ended and its last words."""
     program = script(
         tmp_path / "bin",
@@ -291,25 +239,21 @@ def test_a_server_that_ends_at_once(tmp_path: Path) -> None:
         "echo the last words",
         "exit 3",
     )
-
-    async def check() -> None:
-        async with refused(BrokerError, config_for(tmp_path / "data"), program) as info:
-            assert "exit code 3" in str(info.value)
-            assert "the last words" in str(info.value)
-
-    asyncio.run(check())
+    async with refused(BrokerError, config_for(tmp_path / "data"), program) as info:
+        assert "exit code 3" in str(info.value)
+        assert "the last words" in str(info.value)
 
 
-def test_the_next_newer_server_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_newer_server_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An old nats-server on PATH doesn't hide the one of the package."""
     old = script(tmp_path / "bin", "echo nats-server: v2.10.0")
     monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
-    program, version = asyncio.run(find_program())
+    program, version = await find_program()
     assert program != old
     assert tuple(map(int, version.split("."))) >= (2, 15, 1)
 
 
-def test_errors_of_the_body_come_through_unchanged(tmp_path: Path) -> None:
+async def test_errors_of_the_body_come_through_unchanged(tmp_path: Path) -> None:
     """What is raised inside the context is what its caller gets."""
 
     async def check() -> None:
@@ -317,57 +261,49 @@ def test_errors_of_the_body_come_through_unchanged(tmp_path: Path) -> None:
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        asyncio.run(check())
+        await check()
 
 
-def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C while the server starts ends it."""
     slow = script(
         tmp_path / "bin",
         'if [ "$1" = --version ]; then echo nats-server: v2.99.0; exit; fi',
         "exec sleep 600",
     )
-
-    async def check() -> None:
-        config = config_for(tmp_path / "data")
-        task = asyncio.create_task(Broker(config, program=slow).__aenter__())
-        await until((config.data / "broker.pid").exists)
-        pid = int((config.data / "broker.pid").read_text())
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert ended(pid)
-        assert not (config.data / "broker.pid").exists()
-
-    asyncio.run(check())
+    config = config_for(tmp_path / "data")
+    task = asyncio.create_task(Broker(config, program=slow).__aenter__())
+    await until((config.data / "broker.pid").exists)
+    pid = int((config.data / "broker.pid").read_text())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended(pid)
+    assert not (config.data / "broker.pid").exists()
 
 
-def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After kill -9 of the server all stored messages are there, and so are the streams kept in memory."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            jetstream = client.jetstream()
-            for number in range(50):
-                await jetstream.publish("history.0", str(number).encode())
-            await client.close()
-            old = broker.pid
-            assert old is not None
-            os.kill(old, signal.SIGKILL)
-            await until(lambda: broker.restarts == 1 and broker.pid not in {None, old})
-            client = await internal_client(broker, connect_timeout=10)
-            await until_stream(client, "COUNT")
-            assert (await client.jetstream().stream_info("HISTORY")).state.messages == 50
-            await client.jetstream().publish("count.0", b"new")
-            await client.close()
-
     caplog.set_level(logging.INFO)
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        jetstream = client.jetstream()
+        for number in range(50):
+            await jetstream.publish("history.0", str(number).encode())
+        await client.close()
+        old = broker.pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        await until(lambda: broker.restarts == 1 and broker.pid not in {None, old})
+        client = await internal_client(broker, connect_timeout=10)
+        await until_stream(client, "COUNT")
+        assert (await client.jetstream().stream_info("HISTORY")).state.messages == 50
+        await client.jetstream().publish("count.0", b"new")
+        await client.close()
     assert "killed by SIGKILL" in caplog.text
 
 
-def test_what_the_log_has_survives_a_kill(tmp_path: Path) -> None:
+async def test_what_the_log_has_survives_a_kill(tmp_path: Path) -> None:
     """Every fix that the log had shown before kill -9 of the server is there after it."""
 
     async def fixes(broker: Broker) -> int:
@@ -376,56 +312,45 @@ def test_what_the_log_has_survives_a_kill(tmp_path: Path) -> None:
         await client.close()
         return sum(info.state.messages for info in infos)
 
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
-                for number in range(500):
-                    await device.publish(f"headcount/ul/person/d{number}/fix", b"x", qos=0)
-            while await fixes(broker) < 500:  # noqa: ASYNC110 - nobody sets an event for us
-                await asyncio.sleep(0.01)
-            old = broker.pid
-            assert old is not None
-            os.kill(old, signal.SIGKILL)
-            await until(lambda: broker.restarts == 1 and answers(broker.config.nats_port))
-            client = await internal_client(broker)
-            await until_stream(client, "COUNT")
-            await client.close()
-            assert await fixes(broker) == 500
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
+            for number in range(500):
+                await device.publish(f"headcount/ul/person/d{number}/fix", b"x", qos=0)
+        while await fixes(broker) < 500:  # noqa: ASYNC110 - nobody sets an event for us
+            await asyncio.sleep(0.01)
+        old = broker.pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        await until(lambda: broker.restarts == 1 and answers(broker.config.nats_port))
+        client = await internal_client(broker)
+        await until_stream(client, "COUNT")
+        await client.close()
+        assert await fixes(broker) == 500
 
 
-def test_it_tries_again_until_it_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_tries_again_until_it_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A restart that fails, here since another program took the port, is repeated, later each time."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            assert broker.pid is not None
-            os.kill(broker.pid, signal.SIGKILL)
-            await until(lambda: broker.pid is None)
-            with socket.create_server(("127.0.0.1", broker.config.mqtt_port)):
-                await until(lambda: broker.restarts >= 2)
-            await until(lambda: "runs as" in caplog.text.rpartition("doesn't start")[2])
-            client = await internal_client(broker)
-            await client.close()
-
     caplog.set_level(logging.INFO)
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGKILL)
+        await until(lambda: broker.pid is None)
+        with socket.create_server(("127.0.0.1", broker.config.mqtt_port)):
+            await until(lambda: broker.restarts >= 2)
+        await until(lambda: "runs as" in caplog.text.rpartition("doesn't start")[2])
+        client = await internal_client(broker)
+        await client.close()
     assert "again in 0.2 s" in caplog.text
     assert "again in 0.4 s" in caplog.text
 
 
-def test_a_server_that_does_not_react_is_killed(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_react_is_killed(tmp_path: Path) -> None:
     """A server that hangs is killed when its time to stop is over."""
-
-    async def check() -> None:
-        async with Broker(config_for(tmp_path), stop_s=0.5) as broker:
-            pid = broker.pid
-            assert pid is not None
-            os.kill(pid, signal.SIGSTOP)
-        assert ended(pid)
-
-    asyncio.run(check())
+    async with Broker(config_for(tmp_path), stop_s=0.5) as broker:
+        pid = broker.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    assert ended(pid)
 
 
 _HOLD = """
@@ -446,7 +371,7 @@ asyncio.run(hold())
 
 
 @linux_only
-def test_the_server_dies_with_us(tmp_path: Path) -> None:
+async def test_the_server_dies_with_us(tmp_path: Path) -> None:
     """After kill -9 of our own process no server is left, and the next start just works."""
     config = config_for(tmp_path)
     ports = map(str, (config.mqtt_port, config.ws_port, config.nats_port))
@@ -461,16 +386,12 @@ def test_the_server_dies_with_us(tmp_path: Path) -> None:
         pid = int(holder.stdout.readline())
     holder.kill()
     holder.wait()
-
-    async def check() -> None:
-        async with Broker(config) as broker:
-            assert broker.pid != pid
-            assert ended(pid)
-
-    asyncio.run(check())
+    async with Broker(config) as broker:
+        assert broker.pid != pid
+        assert ended(pid)
 
 
-def test_a_left_over_server_is_ended(tmp_path: Path) -> None:
+async def test_a_left_over_server_is_ended(tmp_path: Path) -> None:
     """A server that an earlier headcount left in the folder is ended before the new one starts."""
     config = config_for(tmp_path)
     (tmp_path / "broker.conf").write_text(render(config))
@@ -484,13 +405,13 @@ def test_a_left_over_server_is_ended(tmp_path: Path) -> None:
             assert ended(left.pid)
 
     try:
-        asyncio.run(check())
+        await check()
     finally:
         left.kill()
         left.wait()
 
 
-def test_a_stranger_with_the_same_pid_is_left_alone(tmp_path: Path) -> None:
+async def test_a_stranger_with_the_same_pid_is_left_alone(tmp_path: Path) -> None:
     """A pid file from before a reboot may name any program: that one lives on."""
     with subprocess.Popen(["sleep", "600"]) as stranger:
         (tmp_path / "broker.pid").write_text(str(stranger.pid))
@@ -500,12 +421,12 @@ def test_a_stranger_with_the_same_pid_is_left_alone(tmp_path: Path) -> None:
                 assert stranger.poll() is None
 
         try:
-            asyncio.run(check())
+            await check()
         finally:
             stranger.kill()
 
 
-def test_a_full_disk_heals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_disk_heals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A stream that a full disk has stopped is said, and works again once there is room."""
 
     async def check() -> None:
@@ -528,7 +449,7 @@ def test_a_full_disk_heals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
             await client.close()
 
     with small_disk(tmp_path / "disk", 120):
-        asyncio.run(check())
+        await check()
     assert "no space left" in caplog.text
 
 

@@ -110,31 +110,27 @@ def random_id(rng: random.Random) -> str:
 # --- the way into the log ---------------------------------------------------------------------
 
 
-def test_the_mapping_is_partition_of(broker: Broker, site: str) -> None:
+async def test_the_mapping_is_partition_of(broker: Broker, site: str) -> None:
     """Each device's fixes and status lie in the partition that `partition_of` computes."""
     rng = random.Random(200)
     ids = {random_id(rng) for _ in range(200)}
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            for name in ids:
-                kind = rng.choice(KINDS)
-                names = {"site": site, "kind": kind, "device": name}
-                await client.publish(FIX_TOPIC.format(**names), b"x", qos=1)
-                await client.publish(STATUS_TOPIC.format(**names), b"online", qos=1)
-            found = await until_in_log(log, site, 2 * len(ids))
-        assert set(found.values()) == {1}
-        for subject in found:
-            _, partition, where, _, name, *status = subject.split(".")
-            assert int(partition) == partition_of(where, name, PARTITIONS)
-            assert status in ([], ["status"])
-        assert {subject.split(".")[4] for subject in found} == ids
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        for name in ids:
+            kind = rng.choice(KINDS)
+            names = {"site": site, "kind": kind, "device": name}
+            await client.publish(FIX_TOPIC.format(**names), b"x", qos=1)
+            await client.publish(STATUS_TOPIC.format(**names), b"online", qos=1)
+        found = await until_in_log(log, site, 2 * len(ids))
+    assert set(found.values()) == {1}
+    for subject in found:
+        _, partition, where, _, name, *status = subject.split(".")
+        assert int(partition) == partition_of(where, name, PARTITIONS)
+        assert status in ([], ["status"])
+    assert {subject.split(".")[4] for subject in found} == ids
 
 
 @needs_mosquitto
-def test_mosquitto_gets_into_the_log(broker: Broker, site: str) -> None:
+async def test_mosquitto_gets_into_the_log(broker: Broker, site: str) -> None:
     """`mosquitto_pub` with nothing but host, port and topic puts a fix into the log."""
     topic = f"headcount/{site}/person/phone-1/fix"
     for qos in ("0", "1", "2"):
@@ -147,62 +143,50 @@ def test_mosquitto_gets_into_the_log(broker: Broker, site: str) -> None:
             expected = partition_of(site, "phone-1", PARTITIONS)
             assert found == {f"fix.{expected}.{site}.person.phone-1": 3}
 
-    asyncio.run(check())
+    await check()
 
 
-def test_naming_a_partition_does_not_help(broker: Broker, site: str) -> None:
+async def test_naming_a_partition_does_not_help(broker: Broker, site: str) -> None:
     """A sender who publishes on `fix/…` with a partition of his choice gets the right one all the same."""
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            for partition in ("0", "7", "15", "99", "x"):
-                await client.publish(f"fix/{partition}/{site}/person/d", b"x", qos=1)
-                await client.publish(f"fix/{partition}/{site}/person/d/status", b"x", qos=1)
-            found = await until_in_log(log, site, 10)
-            right = partition_of(site, "d", PARTITIONS)
-            assert found == {f"fix.{right}.{site}.person.d": 5, f"fix.{right}.{site}.person.d.status": 5}
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        for partition in ("0", "7", "15", "99", "x"):
+            await client.publish(f"fix/{partition}/{site}/person/d", b"x", qos=1)
+            await client.publish(f"fix/{partition}/{site}/person/d/status", b"x", qos=1)
+        found = await until_in_log(log, site, 10)
+        right = partition_of(site, "d", PARTITIONS)
+        assert found == {f"fix.{right}.{site}.person.d": 5, f"fix.{right}.{site}.person.d.status": 5}
 
 
-def test_the_last_will_gets_into_the_log(broker: Broker, site: str) -> None:
+async def test_the_last_will_gets_into_the_log(broker: Broker, site: str) -> None:
     """When a device's connection breaks, its last will is stored as its status."""
-
-    async def check() -> None:
-        async with internal(broker) as log:
-            with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as phone:
-                phone.sendall(connect_packet(site, will=(f"headcount/{site}/vehicle/car/status", b"offline")))
-                assert phone.recv(4) == b"\x20\x02\x00\x00"
-            found = await until_in_log(log, site, 1)
-            assert [subject.split(".", 2)[2] for subject in found] == [f"{site}.vehicle.car.status"]
-
-    asyncio.run(check())
+    async with internal(broker) as log:
+        with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as phone:
+            phone.sendall(connect_packet(site, will=(f"headcount/{site}/vehicle/car/status", b"offline")))
+            assert phone.recv(4) == b"\x20\x02\x00\x00"
+        found = await until_in_log(log, site, 1)
+        assert [subject.split(".", 2)[2] for subject in found] == [f"{site}.vehicle.car.status"]
 
 
-def test_sequence_and_time_come_with_each_message(broker: Broker, site: str) -> None:
+async def test_sequence_and_time_come_with_each_message(broker: Broker, site: str) -> None:
     """The reply subject of a delivered message carries its stream sequence and the time of its receipt."""
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            before = time.time_ns()
-            for number in range(3):
-                await client.publish(f"headcount/{site}/person/d/fix", str(number), qos=1)
-            await until_in_log(log, site, 3)
-            partition = partition_of(site, "d", PARTITIONS)
-            subject = f"fix.{partition}.{site}.person.d"
-            reader = await log.jetstream().subscribe(subject, stream=f"FIX_{partition}")
-            replies = [(await reader.next_msg(5)).reply.split(".") for _ in range(3)]
-            after = time.time_ns()
-        assert [reply[:3] for reply in replies] == [["$JS", "ACK", f"FIX_{partition}"]] * 3
-        sequences = [int(reply[5]) for reply in replies]
-        times = [int(reply[7]) for reply in replies]
-        assert sequences == sorted(set(sequences))
-        assert times == sorted(times)
-        # The server's clock is this machine's clock here; a second covers its being set meanwhile.
-        assert before - 10**9 < times[0] < times[-1] < after + 10**9
-        assert replies[-1][8] == "0"
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        before = time.time_ns()
+        for number in range(3):
+            await client.publish(f"headcount/{site}/person/d/fix", str(number), qos=1)
+        await until_in_log(log, site, 3)
+        partition = partition_of(site, "d", PARTITIONS)
+        subject = f"fix.{partition}.{site}.person.d"
+        reader = await log.jetstream().subscribe(subject, stream=f"FIX_{partition}")
+        replies = [(await reader.next_msg(5)).reply.split(".") for _ in range(3)]
+        after = time.time_ns()
+    assert [reply[:3] for reply in replies] == [["$JS", "ACK", f"FIX_{partition}"]] * 3
+    sequences = [int(reply[5]) for reply in replies]
+    times = [int(reply[7]) for reply in replies]
+    assert sequences == sorted(set(sequences))
+    assert times == sorted(times)
+    # The server's clock is this machine's clock here; a second covers its being set meanwhile.
+    assert before - 10**9 < times[0] < times[-1] < after + 10**9
+    assert replies[-1][8] == "0"
 
 
 @pytest.mark.parametrize(
@@ -220,16 +204,12 @@ def test_sequence_and_time_come_with_each_message(broker: Broker, site: str) -> 
         ("headcount/{}/*/*/fix", "*.*"),
     ],
 )
-def test_hostile_names_stay_one_level(broker: Broker, site: str, topic: str, subject: str) -> None:
+async def test_hostile_names_stay_one_level(broker: Broker, site: str, topic: str, subject: str) -> None:
     """Dots, empty levels, unknown kinds and giants are one token each, in the log's right place."""
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            await client.publish(topic.format(site), b"x", qos=1)
-            found = await until_in_log(log, site, 1)
-            assert [name.split(".", 3)[3] for name in found] == [subject]
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        await client.publish(topic.format(site), b"x", qos=1)
+        found = await until_in_log(log, site, 1)
+        assert [name.split(".", 3)[3] for name in found] == [subject]
 
 
 @pytest.mark.parametrize(
@@ -245,59 +225,47 @@ def test_hostile_names_stay_one_level(broker: Broker, site: str, topic: str, sub
         "headcount/{}/>",
     ],
 )
-def test_similar_topics_are_nothing(broker: Broker, site: str, topic: str) -> None:
+async def test_similar_topics_are_nothing(broker: Broker, site: str, topic: str) -> None:
     """A topic that only looks like a fix's goes nowhere, and the client may go on."""
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            await client.publish(topic.format(site), b"x", qos=1)
-            await client.publish(f"headcount/{site}/person/fence/fix", b"x", qos=1)
-            found = await until_in_log(log, site, 1)
-            assert [subject.split(".")[-1] for subject in found] == ["fence"]
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        await client.publish(topic.format(site), b"x", qos=1)
+        await client.publish(f"headcount/{site}/person/fence/fix", b"x", qos=1)
+        found = await until_in_log(log, site, 1)
+        assert [subject.split(".")[-1] for subject in found] == ["fence"]
 
 
-def test_a_message_that_is_too_large_for_the_log(broker: Broker, site: str) -> None:
+async def test_a_message_that_is_too_large_for_the_log(broker: Broker, site: str) -> None:
     """Above 64 KiB a fix is not stored; who waits for its acknowledgement is cut off, others are not."""
     topic = f"headcount/{site}/person/d/fix"
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            for size in (65_536, 1_000_000):
-                await client.publish(topic, b"x" * size, qos=0)
-            with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as other:
-                other.sendall(connect_packet(site))
-                assert other.recv(4) == b"\x20\x02\x00\x00"
-                name = topic.encode()
-                body = len(name).to_bytes(2, "big") + name + b"\x00\x01" + b"x" * 65_536
-                assert await asyncio.to_thread(cut_off, other, b"\x32" + varint(len(body)) + body)
-            await client.publish(topic, b"x" * 10, qos=1)
-            found = await until_in_log(log, site, 1)
-            assert list(found.values()) == [1]
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        for size in (65_536, 1_000_000):
+            await client.publish(topic, b"x" * size, qos=0)
+        with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as other:
+            other.sendall(connect_packet(site))
+            assert other.recv(4) == b"\x20\x02\x00\x00"
+            name = topic.encode()
+            body = len(name).to_bytes(2, "big") + name + b"\x00\x01" + b"x" * 65_536
+            assert await asyncio.to_thread(cut_off, other, b"\x32" + varint(len(body)) + body)
+        await client.publish(topic, b"x" * 10, qos=1)
+        found = await until_in_log(log, site, 1)
+        assert list(found.values()) == [1]
 
 
-def test_ten_megabytes(broker: Broker, site: str) -> None:
+async def test_ten_megabytes(broker: Broker, site: str) -> None:
     """A message above the server's limit costs its sender the connection, and nobody else anything."""
     topic = f"headcount/{site}/person/d/fix"
-
-    async def check() -> None:
-        async with device(broker) as other, internal(broker) as log:
-            pid = broker.pid
-            with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as client:
-                client.sendall(connect_packet(site))
-                assert client.recv(4) == b"\x20\x02\x00\x00"
-                name = topic.encode()
-                body = len(name).to_bytes(2, "big") + name + b"x" * 10_000_000
-                assert await asyncio.to_thread(cut_off, client, b"\x30" + varint(len(body)) + body)
-            await other.publish(topic, b"x", qos=1)
-            assert list((await until_in_log(log, site, 1)).values()) == [1]
-            assert broker.pid == pid
-            assert broker.restarts == 0
-
-    asyncio.run(check())
+    async with device(broker) as other, internal(broker) as log:
+        pid = broker.pid
+        with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as client:
+            client.sendall(connect_packet(site))
+            assert client.recv(4) == b"\x20\x02\x00\x00"
+            name = topic.encode()
+            body = len(name).to_bytes(2, "big") + name + b"x" * 10_000_000
+            assert await asyncio.to_thread(cut_off, client, b"\x30" + varint(len(body)) + body)
+        await other.publish(topic, b"x", qos=1)
+        assert list((await until_in_log(log, site, 1)).values()) == [1]
+        assert broker.pid == pid
+        assert broker.restarts == 0
 
 
 def connect_packet(client_id: str, will: tuple[str, bytes] | None = None) -> bytes:
@@ -333,23 +301,19 @@ def cut_off(client: socket.socket, packet: bytes) -> bool:
         return True
 
 
-def test_rubbish_costs_only_its_sender(broker: Broker, site: str) -> None:
+async def test_rubbish_costs_only_its_sender(broker: Broker, site: str) -> None:
     """Bytes that are not MQTT end their connection; the others go on."""
-
-    async def check() -> None:
-        async with device(broker) as other, internal(broker) as log:
-            for rubbish in (
-                b"GET / HTTP/1.1\r\n\r\n",
-                b"\x00" * 64,
-                b"\xff" * 64,
-                b"\x10\xff\xff\xff\xff\xff",
-            ):
-                with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as client:
-                    assert await asyncio.to_thread(cut_off, client, rubbish)
-            await other.publish(f"headcount/{site}/person/d/fix", b"x", qos=1)
-            await until_in_log(log, site, 1)
-
-    asyncio.run(check())
+    async with device(broker) as other, internal(broker) as log:
+        for rubbish in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x00" * 64,
+            b"\xff" * 64,
+            b"\x10\xff\xff\xff\xff\xff",
+        ):
+            with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as client:
+                assert await asyncio.to_thread(cut_off, client, rubbish)
+        await other.publish(f"headcount/{site}/person/d/fix", b"x", qos=1)
+        await until_in_log(log, site, 1)
 
 
 # --- rights -----------------------------------------------------------------------------------
@@ -386,14 +350,10 @@ def test_rubbish_costs_only_its_sender(broker: Broker, site: str) -> None:
         "headcount/*/person/>",
     ],
 )
-def test_a_device_receives_no_positions(broker: Broker, topic: str, qos: int) -> None:
+async def test_a_device_receives_no_positions(broker: Broker, topic: str, qos: int) -> None:
     """Every subscription that could bring another device's fix is refused in the SUBACK."""
-
-    async def check() -> None:
-        async with device(broker) as client:
-            assert await granted(client, topic, qos) == 0x80
-
-    asyncio.run(check())
+    async with device(broker) as client:
+        assert await granted(client, topic, qos) == 0x80
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -408,17 +368,13 @@ def test_a_device_receives_no_positions(broker: Broker, topic: str, qos: int) ->
         "headcount/ul/person/me/cmd",
     ],
 )
-def test_a_device_receives_its_own_messages(broker: Broker, topic: str, qos: int) -> None:
+async def test_a_device_receives_its_own_messages(broker: Broker, topic: str, qos: int) -> None:
     """Counts, events, the site and commands can be subscribed with each quality of service."""
-
-    async def check() -> None:
-        async with device(broker) as client:
-            assert await granted(client, topic, qos) == qos
-
-    asyncio.run(check())
+    async with device(broker) as client:
+        assert await granted(client, topic, qos) == qos
 
 
-def test_a_device_can_not_write_what_we_compute(broker: Broker, site: str) -> None:
+async def test_a_device_can_not_write_what_we_compute(broker: Broker, site: str) -> None:
     """A forbidden publish is acknowledged and dropped: counts, events, ticks, snapshots stay ours."""
     forbidden = [
         f"headcount/{site}/counts/library",
@@ -436,49 +392,41 @@ def test_a_device_can_not_write_what_we_compute(broker: Broker, site: str) -> No
         "$MQTT/msgs/x",
         "$SYS/REQ/x",
     ]
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            everything = await log.subscribe(">")
-            await log.flush()
-            for topic in forbidden:
-                await client.publish(topic, b"evil", qos=1, retain=True)
-            await client.publish(f"headcount/{site}/person/fence/fix", b"evil", qos=1)
-            evil = []
-            async for message in everything.messages:
-                if message.data == b"evil":
-                    evil.append(message.subject)
-                if message.subject.endswith(".fence"):
-                    break
-            assert [subject.split(".", 2)[2] for subject in evil] == [f"{site}.person.fence"]
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        everything = await log.subscribe(">")
+        await log.flush()
+        for topic in forbidden:
+            await client.publish(topic, b"evil", qos=1, retain=True)
+        await client.publish(f"headcount/{site}/person/fence/fix", b"evil", qos=1)
+        evil = []
+        async for message in everything.messages:
+            if message.data == b"evil":
+                evil.append(message.subject)
+            if message.subject.endswith(".fence"):
+                break
+        assert [subject.split(".", 2)[2] for subject in evil] == [f"{site}.person.fence"]
 
 
 @pytest.mark.parametrize(
     "topic", ["headcount/{}/counts/library", "event/{}/library", "fix/0/tick", "count/0"]
 )
-def test_a_last_will_has_no_more_rights(broker: Broker, site: str, topic: str) -> None:
+async def test_a_last_will_has_no_more_rights(broker: Broker, site: str, topic: str) -> None:
     """What a device may not publish, its last will may not either, nor leave it retained."""
-
-    async def check() -> None:
-        async with internal(broker) as log:
-            everything = await log.subscribe(">")
-            await log.flush()
-            for number, (subject, text) in enumerate(
-                [(topic.format(site), b"evil"), (f"headcount/{site}/person/fence/status", b"fence")]
-            ):
-                with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as phone:
-                    phone.sendall(connect_packet(f"{site}-{number}", will=(subject, text)))
-                    assert phone.recv(4) == b"\x20\x02\x00\x00"
-                if text == b"evil":
-                    await until_closed(log, f"{site}-{number}")
-            async for message in everything.messages:
-                assert message.data != b"evil"
-                if message.data == b"fence":
-                    break
-
-    asyncio.run(check())
+    async with internal(broker) as log:
+        everything = await log.subscribe(">")
+        await log.flush()
+        for number, (subject, text) in enumerate(
+            [(topic.format(site), b"evil"), (f"headcount/{site}/person/fence/status", b"fence")]
+        ):
+            with socket.create_connection(("127.0.0.1", broker.config.mqtt_port)) as phone:
+                phone.sendall(connect_packet(f"{site}-{number}", will=(subject, text)))
+                assert phone.recv(4) == b"\x20\x02\x00\x00"
+            if text == b"evil":
+                await until_closed(log, f"{site}-{number}")
+        async for message in everything.messages:
+            assert message.data != b"evil"
+            if message.data == b"fence":
+                break
 
 
 async def until_closed(client: Client, client_id: str) -> None:
@@ -491,47 +439,39 @@ async def until_closed(client: Client, client_id: str) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_no_position_stays_retained(broker: Broker, site: str) -> None:
+async def test_no_position_stays_retained(broker: Broker, site: str) -> None:
     """What devices publish as retained is removed and not given to anybody; our counts stay."""
-
-    async def check() -> None:
-        async with device(broker) as phone, publisher(broker) as ours:
-            for topic in (f"headcount/{site}/person/d/fix", f"owntracks/{site}/phone", "car-iotp"):
-                await phone.publish(topic, b"here I am", qos=1, retain=True)
-            await ours.publish(f"headcount/{site}/counts/site", b"5", qos=1, retain=True)
-            ask = partial(nats_probe.request, broker.config, INTERNAL)
-            while not await forget_retained(ask):
-                pass
-            assert await forget_retained(ask) == 0
-            await ours.subscribe([(f"fix/+/{site}/#", 0), (f"owntracks/{site}/#", 0), ("car-iotp", 0)])
-            await ours.subscribe(f"headcount/{site}/counts/#")
-            [message] = await heard(ours, 1)
-            assert message.payload == b"5"
-
-    asyncio.run(check())
+    async with device(broker) as phone, publisher(broker) as ours:
+        for topic in (f"headcount/{site}/person/d/fix", f"owntracks/{site}/phone", "car-iotp"):
+            await phone.publish(topic, b"here I am", qos=1, retain=True)
+        await ours.publish(f"headcount/{site}/counts/site", b"5", qos=1, retain=True)
+        ask = partial(nats_probe.request, broker.config, INTERNAL)
+        while not await forget_retained(ask):
+            pass
+        assert await forget_retained(ask) == 0
+        await ours.subscribe([(f"fix/+/{site}/#", 0), (f"owntracks/{site}/#", 0), ("car-iotp", 0)])
+        await ours.subscribe(f"headcount/{site}/counts/#")
+        [message] = await heard(ours, 1)
+        assert message.payload == b"5"
 
 
-def test_a_device_can_not_touch_retained_counts(broker: Broker, site: str) -> None:
+async def test_a_device_can_not_touch_retained_counts(broker: Broker, site: str) -> None:
     """Neither replacing nor clearing a retained count works; late subscribers get ours."""
     topic = f"headcount/{site}/counts/library"
-
-    async def check() -> None:
-        async with publisher(broker) as ours, device(broker) as evil, device(broker) as listener:
-            await ours.publish(topic, b"ours", qos=1, retain=True)
-            await evil.publish(topic, b"evil", qos=1, retain=True)
-            await evil.publish(topic, b"", qos=1, retain=True)
-            await listener.subscribe(topic, qos=1)
-            [message] = await heard(listener, 1)
-            assert (message.payload, message.retain) == (b"ours", True)
-
-    asyncio.run(check())
+    async with publisher(broker) as ours, device(broker) as evil, device(broker) as listener:
+        await ours.publish(topic, b"ours", qos=1, retain=True)
+        await evil.publish(topic, b"evil", qos=1, retain=True)
+        await evil.publish(topic, b"", qos=1, retain=True)
+        await listener.subscribe(topic, qos=1)
+        [message] = await heard(listener, 1)
+        assert (message.payload, message.retain) == (b"ours", True)
 
 
 @pytest.mark.parametrize(
     ("user", "password"),
     [("headcount", "wrong"), ("headcount", None), ("device", None), ("system", "wrong"), ("phone", "x")],
 )
-def test_a_wrong_name_is_refused(broker: Broker, user: str, password: str | None) -> None:
+async def test_a_wrong_name_is_refused(broker: Broker, user: str, password: str | None) -> None:
     """Who names a user must know the password; ours don't work without one."""
 
     async def check() -> None:
@@ -539,7 +479,7 @@ def test_a_wrong_name_is_refused(broker: Broker, user: str, password: str | None
             pass
 
     with pytest.raises(aiomqtt.MqttError):
-        asyncio.run(check())
+        await check()
 
 
 @pytest.mark.parametrize(
@@ -569,7 +509,7 @@ def test_nats_clients_need_the_password(broker: Broker, way: str, login: dict[st
     assert b"PONG" not in answer
 
 
-def test_mqtt_5_is_refused(broker: Broker) -> None:
+async def test_mqtt_5_is_refused(broker: Broker) -> None:
     """The server speaks MQTT 3.1.1 only and says so: a client must not ask for version 5."""
 
     async def check() -> None:
@@ -577,14 +517,14 @@ def test_mqtt_5_is_refused(broker: Broker) -> None:
             pass
 
     with pytest.raises(aiomqtt.MqttError):
-        asyncio.run(check())
+        await check()
 
 
 # --- the way out ------------------------------------------------------------------------------
 
 
 @needs_mosquitto
-def test_mosquitto_sees_retained_counts_at_once(broker: Broker, site: str) -> None:
+async def test_mosquitto_sees_retained_counts_at_once(broker: Broker, site: str) -> None:
     """`mosquitto_sub -t 'headcount/+/counts/#'` prints the retained counts without waiting for a change."""
 
     async def check() -> None:
@@ -592,7 +532,7 @@ def test_mosquitto_sees_retained_counts_at_once(broker: Broker, site: str) -> No
             for zone in ("library", "site"):
                 await ours.publish(f"headcount/{site}/counts/{zone}", f"of {zone}", qos=1, retain=True)
 
-    asyncio.run(check())
+    await check()
     port = str(broker.config.mqtt_port)
     every = ["mosquitto_sub", "-p", port, "-t", "headcount/+/counts/#", "-v", "-W", "1"]
     heard_all = subprocess.run(every, capture_output=True, text=True, check=False).stdout.splitlines()
@@ -600,71 +540,55 @@ def test_mosquitto_sees_retained_counts_at_once(broker: Broker, site: str) -> No
     assert f"headcount/{site}/counts/site of site" in heard_all
 
 
-def test_a_persistent_session_misses_no_count(broker: Broker, site: str) -> None:
+async def test_a_persistent_session_misses_no_count(broker: Broker, site: str) -> None:
     """With QoS 1 and a kept session a count that was published meanwhile is delivered on return."""
     topic = f"headcount/{site}/counts/library"
     kept = {"identifier": f"{site}-display", "clean_session": False}
-
-    async def check() -> None:
-        async with device(broker, **kept) as display:
-            await display.subscribe(topic, qos=1)
-        async with publisher(broker) as ours:
-            await ours.publish(topic, b"meanwhile", qos=1)
-        async with device(broker, **kept) as display:
-            [message] = await heard(display, 1)
-            assert (message.payload, message.qos) == (b"meanwhile", 1)
-
-    asyncio.run(check())
+    async with device(broker, **kept) as display:
+        await display.subscribe(topic, qos=1)
+    async with publisher(broker) as ours:
+        await ours.publish(topic, b"meanwhile", qos=1)
+    async with device(broker, **kept) as display:
+        [message] = await heard(display, 1)
+        assert (message.payload, message.qos) == (b"meanwhile", 1)
 
 
-def test_events_reach_mqtt_once(broker: Broker, site: str) -> None:
+async def test_events_reach_mqtt_once(broker: Broker, site: str) -> None:
     """An event that is published twice under the same id is stored and heard once, as QoS 0."""
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            await client.subscribe(f"headcount/{site}/events/#", qos=1)
-            jetstream = log.jetstream()
-            for number in ("1", "1", "2"):
-                header = {"Nats-Msg-Id": f"{site}-{number}"}
-                await jetstream.publish(f"event.{site}.library", number.encode(), headers=header)
-            messages = await heard(client, 2)
-            assert [message.payload for message in messages] == [b"1", b"2"]
-            assert {message.topic.value for message in messages} == {f"headcount/{site}/events/library"}
-            assert {message.qos for message in messages} == {0}
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        await client.subscribe(f"headcount/{site}/events/#", qos=1)
+        jetstream = log.jetstream()
+        for number in ("1", "1", "2"):
+            header = {"Nats-Msg-Id": f"{site}-{number}"}
+            await jetstream.publish(f"event.{site}.library", number.encode(), headers=header)
+        messages = await heard(client, 2)
+        assert [message.payload for message in messages] == [b"1", b"2"]
+        assert {message.topic.value for message in messages} == {f"headcount/{site}/events/library"}
+        assert {message.qos for message in messages} == {0}
 
 
-def test_commands_reach_their_device(broker: Broker, site: str) -> None:
+async def test_commands_reach_their_device(broker: Broker, site: str) -> None:
     """What a role publishes on a device's `cmd` is heard there."""
-
-    async def check() -> None:
-        async with device(broker) as client, internal(broker) as log:
-            await client.subscribe(f"headcount/{site}/person/me/cmd")
-            await log.publish(f"headcount.{site}.person.me.cmd", b"report")
-            [message] = await heard(client, 1)
-            assert message.payload == b"report"
-
-    asyncio.run(check())
+    async with device(broker) as client, internal(broker) as log:
+        await client.subscribe(f"headcount/{site}/person/me/cmd")
+        await log.publish(f"headcount.{site}.person.me.cmd", b"report")
+        [message] = await heard(client, 1)
+        assert message.payload == b"report"
 
 
-def test_websocket(broker: Broker, site: str) -> None:
+async def test_websocket(broker: Broker, site: str) -> None:
     """A browser's MQTT over WebSocket has a device's rights: it publishes, hears counts, and no more."""
-
-    async def check() -> None:
-        browser = aiomqtt.Client(
-            "127.0.0.1", broker.config.ws_port, transport="websockets", websocket_path="/mqtt", timeout=10
-        )
-        async with browser, publisher(broker) as ours, internal(broker) as log:
-            assert await granted(browser, "headcount/#", 0) == 0x80
-            await browser.subscribe(f"headcount/{site}/counts/#", qos=1)
-            await ours.publish(f"headcount/{site}/counts/site", b"5", qos=1, retain=True)
-            [message] = await heard(browser, 1)
-            assert message.payload == b"5"
-            await browser.publish(f"headcount/{site}/person/d/fix", b"x", qos=1)
-            await until_in_log(log, site, 1)
-
-    asyncio.run(check())
+    browser = aiomqtt.Client(
+        "127.0.0.1", broker.config.ws_port, transport="websockets", websocket_path="/mqtt", timeout=10
+    )
+    async with browser, publisher(broker) as ours, internal(broker) as log:
+        assert await granted(browser, "headcount/#", 0) == 0x80
+        await browser.subscribe(f"headcount/{site}/counts/#", qos=1)
+        await ours.publish(f"headcount/{site}/counts/site", b"5", qos=1, retain=True)
+        [message] = await heard(browser, 1)
+        assert message.payload == b"5"
+        await browser.publish(f"headcount/{site}/person/d/fix", b"x", qos=1)
+        await until_in_log(log, site, 1)
 
 
 def test_the_same_client_id_twice(broker: Broker, site: str) -> None:
@@ -682,7 +606,7 @@ def test_the_same_client_id_twice(broker: Broker, site: str) -> None:
         assert newer.recv(2) == b"\xd0\x00"
 
 
-def test_connections_can_be_counted(broker: Broker) -> None:
+async def test_connections_can_be_counted(broker: Broker) -> None:
     """Our own roles learn the number of connected devices from the server, without the system account."""
 
     async def number(client: Client) -> int:
@@ -690,14 +614,11 @@ def test_connections_can_be_counted(broker: Broker) -> None:
         answer = await client.request("$SYS.REQ.SERVER.PING.CONNZ", question)
         return int(msgspec.json.decode(answer.data)["data"]["total"])
 
-    async def check() -> None:
-        async with internal(broker) as client, device(broker), device(broker):
-            assert await number(client) >= 2
-
-    asyncio.run(check())
+    async with internal(broker) as client, device(broker), device(broker):
+        assert await number(client) >= 2
 
 
-def test_a_question_can_be_cancelled_at_any_moment(broker: Broker) -> None:
+async def test_a_question_can_be_cancelled_at_any_moment(broker: Broker) -> None:
     """A cancelled check ends, wherever it was: otherwise stopping would wait for it for ever."""
     rng = random.Random(7)
 
@@ -705,12 +626,9 @@ def test_a_question_can_be_cancelled_at_any_moment(broker: Broker) -> None:
         while True:
             await nats_probe.ask_health(broker.config)
 
-    async def check() -> None:
-        for _ in range(200):
-            task = asyncio.create_task(ask_for_ever())
-            await asyncio.sleep(rng.uniform(0, 0.01))
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-    asyncio.run(check())
+    for _ in range(200):
+        task = asyncio.create_task(ask_for_ever())
+        await asyncio.sleep(rng.uniform(0, 0.01))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -45,44 +45,36 @@ async def refused(port: int, user: str, name: str) -> None:
             pass
 
 
-def test_the_log_of_a_real_server_has_no_device_ids(tmp_path: Path) -> None:
+async def test_the_log_of_a_real_server_has_no_device_ids(tmp_path: Path) -> None:
     """After refused and replaced clients with names, the log tells of them without the names."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            port = broker.config.mqtt_port
-            async with asyncio.TaskGroup() as attempts:
-                for user in ("Zaphod-user", "k7wqz2mfa5ujxh3teyn4"):
-                    attempts.create_task(refused(port, user, f"Trillian-{user}"))
-            # nobody else's connection may last, either
-            async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
-                with suppress(aiomqtt.MqttError):
-                    async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
-                        pass
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        port = broker.config.mqtt_port
+        async with asyncio.TaskGroup() as attempts:
+            for user in ("Zaphod-user", "k7wqz2mfa5ujxh3teyn4"):
+                attempts.create_task(refused(port, user, f"Trillian-{user}"))
+        # nobody else's connection may last, either
+        async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
+            with suppress(aiomqtt.MqttError):
+                async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
+                    pass
     said = (tmp_path / "broker.log").read_text()
     assert "Server is ready" in said
     assert "authentication error" in said
     assert not [name for name in ("Zaphod", "Trillian", "Ford", "k7wqz2mfa5ujxh3teyn4") if name in said]
 
 
-def test_the_log_is_rotated(tmp_path: Path) -> None:
+async def test_the_log_is_rotated(tmp_path: Path) -> None:
     """The log is renamed at its size, and the configured number of old logs stays."""
-
-    async def check() -> None:
-        source = asyncio.StreamReader()
-        source.feed_data(b"".join(b"[1] line %d\n" % number for number in range(1000)))
-        source.feed_data(b"x" * 200_000 + b"\n[1] the end\n")
-        source.feed_eof()
-        await keep_log(source, tmp_path / "broker.log", Limits(max_log_bytes=2000, max_logs=2))
-
-    asyncio.run(check())
+    source = asyncio.StreamReader()
+    source.feed_data(b"".join(b"[1] line %d\n" % number for number in range(1000)))
+    source.feed_data(b"x" * 200_000 + b"\n[1] the end\n")
+    source.feed_eof()
+    await keep_log(source, tmp_path / "broker.log", Limits(max_log_bytes=2000, max_logs=2))
     assert {path.name for path in tmp_path.iterdir()} == {"broker.log", "broker.log.1", "broker.log.2"}
     assert (tmp_path / "broker.log").read_text().endswith("the end\n")
 
 
-def test_the_reason_for_a_failed_start_is_kept(tmp_path: Path) -> None:
+async def test_the_reason_for_a_failed_start_is_kept(tmp_path: Path) -> None:
     """What it said last is in the error."""
 
     async def check() -> None:
@@ -92,4 +84,4 @@ def test_the_reason_for_a_failed_start_is_kept(tmp_path: Path) -> None:
             pass
 
     with pytest.raises(BrokerError, match="storage directory"):
-        asyncio.run(check())
+        await check()

@@ -123,196 +123,172 @@ async def knock(port: int, context: ssl.SSLContext) -> None:
 
 
 # --- the NATS server -----------------------------------------------------------------------------
-def test_mqtt_and_websocket_over_tls(tmp_path: Path) -> None:
+async def test_mqtt_and_websocket_over_tls(tmp_path: Path) -> None:
     """Devices get in over MQTT and WebSocket if they trust the certificate; plain and TLS 1.1 are refused."""
-
-    async def scenario() -> None:
-        files = made(tmp_path / "tls")
-        context = client_context(files.certificate)
-        async with open_broker(tmp_path / "data", tls=files) as broker:
-            ports = broker.config.mqtt_port, broker.config.ws_port
-            async with mqtt(ports[0], context) as device, wss(ports[1], context) as browser:
-                for one in (device, browser):
-                    await one.publish("headcount/ul/person/d1/status", b"online", qos=1)
-            for port in ports:
-                assert await asyncio.to_thread(shown, port) == digest(files)
-                assert await asyncio.to_thread(refuses_1_1, port)
-            with pytest.raises(aiomqtt.MqttError):
-                async with aiomqtt.Client(LOOPBACK, ports[0], timeout=2):
-                    pass
-            other = client_context(made(tmp_path / "other").certificate)
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await asyncio.open_connection("localhost", ports[0], ssl=other)
-
-    asyncio.run(scenario())
+    files = made(tmp_path / "tls")
+    context = client_context(files.certificate)
+    async with open_broker(tmp_path / "data", tls=files) as broker:
+        ports = broker.config.mqtt_port, broker.config.ws_port
+        async with mqtt(ports[0], context) as device, wss(ports[1], context) as browser:
+            for one in (device, browser):
+                await one.publish("headcount/ul/person/d1/status", b"online", qos=1)
+        for port in ports:
+            assert await asyncio.to_thread(shown, port) == digest(files)
+            assert await asyncio.to_thread(refuses_1_1, port)
+        with pytest.raises(aiomqtt.MqttError):
+            async with aiomqtt.Client(LOOPBACK, ports[0], timeout=2):
+                pass
+        other = client_context(made(tmp_path / "other").certificate)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("localhost", ports[0], ssl=other)
 
 
-def test_mosquitto_gets_in(tmp_path: Path) -> None:
+async def test_mosquitto_gets_in(tmp_path: Path) -> None:
     """Mosquitto's client trusts the self-made certificate when it is told to, by the machine's name."""
     if shutil.which("mosquitto_pub") is None:
         pytest.skip("mosquitto_pub isn't installed")
-
-    async def scenario() -> None:
-        files = made(tmp_path / "tls")
-        async with open_broker(tmp_path / "data", tls=files) as broker:
-            for host, ca, refused in (
-                ("localhost", files, False),
-                (LOOPBACK, files, False),
-                (LOOPBACK, made(tmp_path), True),
-            ):
-                process = await asyncio.create_subprocess_exec(
-                    *("mosquitto_pub", "-h", host, "-p", str(broker.config.mqtt_port), "-q", "1"),
-                    *("--cafile", ca.certificate, "-t", "headcount/ul/person/d1/status", "-m", "online"),
-                    stderr=asyncio.subprocess.DEVNULL,
-                )
-                assert bool(await process.wait()) == refused
-
-    asyncio.run(scenario())
-
-
-def test_a_new_certificate_is_served_without_disconnects(tmp_path: Path) -> None:
-    """Replaced files are loaded by the NATS server: new connections see the new one, old ones stay."""
-
-    async def scenario() -> None:
-        files = made(tmp_path / "tls")
-        context = client_context(files.certificate)
-        async with (
-            open_broker(tmp_path / "data", tls=files) as broker,
-            mqtt(broker.config.mqtt_port, context) as device,
-            wss(broker.config.ws_port, context) as browser,
+    files = made(tmp_path / "tls")
+    async with open_broker(tmp_path / "data", tls=files) as broker:
+        for host, ca, refused in (
+            ("localhost", files, False),
+            (LOOPBACK, files, False),
+            (LOOPBACK, made(tmp_path), True),
         ):
-            pid = broker.pid
-            wanted = renew(files, tmp_path / "new")
-            for port in (broker.config.mqtt_port, broker.config.ws_port):
-                await becomes(port, wanted)
-            for one in (device, browser):
-                await one.publish("headcount/ul/person/d1/status", b"online", qos=1)
-            async with mqtt(broker.config.mqtt_port, client_context(files.certificate)):
-                pass
-            assert broker.pid == pid
-
-    asyncio.run(scenario())
+            process = await asyncio.create_subprocess_exec(
+                *("mosquitto_pub", "-h", host, "-p", str(broker.config.mqtt_port), "-q", "1"),
+                *("--cafile", ca.certificate, "-t", "headcount/ul/person/d1/status", "-m", "online"),
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            assert bool(await process.wait()) == refused
 
 
-def test_a_pair_that_doesn_t_fit_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_new_certificate_is_served_without_disconnects(tmp_path: Path) -> None:
+    """Replaced files are loaded by the NATS server: new connections see the new one, old ones stay."""
+    files = made(tmp_path / "tls")
+    context = client_context(files.certificate)
+    async with (
+        open_broker(tmp_path / "data", tls=files) as broker,
+        mqtt(broker.config.mqtt_port, context) as device,
+        wss(broker.config.ws_port, context) as browser,
+    ):
+        pid = broker.pid
+        wanted = renew(files, tmp_path / "new")
+        for port in (broker.config.mqtt_port, broker.config.ws_port):
+            await becomes(port, wanted)
+        for one in (device, browser):
+            await one.publish("headcount/ul/person/d1/status", b"online", qos=1)
+        async with mqtt(broker.config.mqtt_port, client_context(files.certificate)):
+            pass
+        assert broker.pid == pid
+
+
+async def test_a_pair_that_doesn_t_fit_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of a half replaced pair nothing is loaded, and that is said once; when the other half comes it is."""
+    files, calls = made(tmp_path / "tls"), 0
+    other = made(tmp_path / "other")
 
-    async def scenario() -> None:
-        files, calls = made(tmp_path / "tls"), 0
-        other = made(tmp_path / "other")
+    def act() -> None:
+        nonlocal calls
+        calls += 1
 
-        def act() -> None:
-            nonlocal calls
-            calls += 1
-
-        task = asyncio.create_task(reload.reload_on_change(files, act))
-        await asyncio.sleep(0.1)
-        shutil.copy(other.certificate, files.certificate)
-        await until(lambda: "new certificate is not valid" in caplog.text)
-        await asyncio.sleep(0.2)
-        assert calls == 0
-        assert caplog.text.count("new certificate is not valid") == 1
-        shutil.copy(other.key, files.key)
-        await until(lambda: calls == 1)
-        await asyncio.sleep(0.1)
-        assert calls == 1
-        task.cancel()
-
-    asyncio.run(scenario())
+    task = asyncio.create_task(reload.reload_on_change(files, act))
+    await asyncio.sleep(0.1)
+    shutil.copy(other.certificate, files.certificate)
+    await until(lambda: "new certificate is not valid" in caplog.text)
+    await asyncio.sleep(0.2)
+    assert calls == 0
+    assert caplog.text.count("new certificate is not valid") == 1
+    shutil.copy(other.key, files.key)
+    await until(lambda: calls == 1)
+    await asyncio.sleep(0.1)
+    assert calls == 1
+    task.cancel()
 
 
 @pytest.mark.parametrize("way", ["mqtt", "ws"])
-def test_devices_must_show_a_certificate(tmp_path: Path, way: str) -> None:
+async def test_devices_must_show_a_certificate(tmp_path: Path, way: str) -> None:
     """With a CA for devices only its certificates and our own client get in: the server asks everybody."""
-
-    async def scenario() -> None:
-        ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
-        strangers = CertificateAuthority.init(tmp_path / "strangers", "Theirs")
-        files = ensure_client_certificates(
-            TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
-            tmp_path,
-        )
-        async with open_broker(tmp_path / "data", tls=files) as broker:
-            connect = mqtt if way == "mqtt" else wss
-            port = broker.config.mqtt_port if way == "mqtt" else broker.config.ws_port
-            for authority, admitted in ((ca, True), (strangers, False), (None, False)):
-                context = client_context(files.certificate)
-                if authority is not None:
-                    pair = tmp_path / f"{admitted}.crt", tmp_path / f"{admitted}.key"
-                    authority.issue_device(DEVICE).write(*pair)
-                    context.load_cert_chain(*pair)
-                if admitted:
-                    async with connect(port, context):
-                        pass
-                else:
-                    # in TLS 1.3 the server refuses when the client has done all that it has to
-                    with pytest.raises((ssl.SSLError, ConnectionError)):
-                        await knock(port, context)
-
-    asyncio.run(scenario())
+    ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
+    strangers = CertificateAuthority.init(tmp_path / "strangers", "Theirs")
+    files = ensure_client_certificates(
+        TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
+        tmp_path,
+    )
+    async with open_broker(tmp_path / "data", tls=files) as broker:
+        connect = mqtt if way == "mqtt" else wss
+        port = broker.config.mqtt_port if way == "mqtt" else broker.config.ws_port
+        for authority, admitted in ((ca, True), (strangers, False), (None, False)):
+            context = client_context(files.certificate)
+            if authority is not None:
+                pair = tmp_path / f"{admitted}.crt", tmp_path / f"{admitted}.key"
+                authority.issue_device(DEVICE).write(*pair)
+                context.load_cert_chain(*pair)
+            if admitted:
+                async with connect(port, context):
+                    pass
+            else:
+                # in TLS 1.3 the server refuses when the client has done all that it has to
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await knock(port, context)
 
 
-def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
+async def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
     """Its id in a certificate of our CA is enough; another's isn't, nor one that the registry doesn't name.
 
     When the server's certificate is renewed it cuts off those whom the gate let in: they come back.
     """
+    ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
+    files = ensure_client_certificates(
+        TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
+        tmp_path,
+    )
 
-    async def scenario() -> None:
-        ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
-        files = ensure_client_certificates(
-            TlsFiles(*ensure_server_certificate(tmp_path, NAMES), client_ca=tmp_path / "ca" / "ca.crt"),
-            tmp_path,
-        )
+    def context(issued: IssuedCertificate, name: str) -> ssl.SSLContext:
+        pair = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
+        issued.write(*pair)
+        made = client_context(files.certificate)
+        made.load_cert_chain(*pair)
+        return made
 
-        def context(issued: IssuedCertificate, name: str) -> ssl.SSLContext:
-            pair = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
-            issued.write(*pair)
-            made = client_context(files.certificate)
-            made.load_cert_chain(*pair)
-            return made
-
-        async with open_broker(tmp_path / "data", tls=files, anonymous=False) as broker:
-            port = broker.config.mqtt_port
-            core = await internal_client(broker)
-            registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
-            gate = Gate(GateSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
-            one, _ = await registry.add("ul", "person")
-            other, _ = await registry.add("ul", "person")
-            issued, again = ca.issue_device(one.id), ca.issue_device(one.id)
-            await registry.change(one.id, certificate=fingerprint(issued.certificate))
-            contexts = {
-                "its own": context(issued, "mine"),
-                "another of its own": context(again, "again"),
-                "another's": context(ca.issue_device(other.id), "other"),
-            }
-            topic = f"headcount/ul/person/{one.id}/status"
-            async with gate.opened(Connection(core)):
-                await until(lambda: gate.problem is None)
-                for name, tls in contexts.items():
-                    device = mqtt(port, tls, identifier=one.id, username=one.id)
-                    if name == "its own":
-                        async with device:
-                            await device.publish(topic, b"online", qos=1)
-                    else:
-                        with pytest.raises(aiomqtt.MqttError):
-                            await device.__aenter__()
-                async with contextlib.AsyncExitStack() as going:
-                    device = mqtt(port, contexts["its own"], identifier=one.id, username=one.id)
-                    await going.enter_async_context(device)
-                    wanted = renew(files, tmp_path / "new")
+    async with open_broker(tmp_path / "data", tls=files, anonymous=False) as broker:
+        port = broker.config.mqtt_port
+        core = await internal_client(broker)
+        registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
+        gate = Gate(GateSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
+        one, _ = await registry.add("ul", "person")
+        other, _ = await registry.add("ul", "person")
+        issued, again = ca.issue_device(one.id), ca.issue_device(one.id)
+        await registry.change(one.id, certificate=fingerprint(issued.certificate))
+        contexts = {
+            "its own": context(issued, "mine"),
+            "another of its own": context(again, "again"),
+            "another's": context(ca.issue_device(other.id), "other"),
+        }
+        topic = f"headcount/ul/person/{one.id}/status"
+        async with gate.opened(Connection(core)):
+            await until(lambda: gate.problem is None)
+            for name, tls in contexts.items():
+                device = mqtt(port, tls, identifier=one.id, username=one.id)
+                if name == "its own":
+                    async with device:
+                        await device.publish(topic, b"online", qos=1)
+                else:
                     with pytest.raises(aiomqtt.MqttError):
-                        await anext(device.messages)
-                    assert await asyncio.to_thread(shown, port) == wanted
-                    with contextlib.suppress(aiomqtt.MqttError):
-                        await going.aclose()
-                trusting = client_context(files.certificate)
-                trusting.load_cert_chain(tmp_path / "mine.crt", tmp_path / "mine.key")
-                async with mqtt(port, trusting, identifier=one.id, username=one.id) as back:
-                    await back.publish(topic, b"online", qos=1)
-            await core.close()
-
-    asyncio.run(scenario())
+                        await device.__aenter__()
+            async with contextlib.AsyncExitStack() as going:
+                device = mqtt(port, contexts["its own"], identifier=one.id, username=one.id)
+                await going.enter_async_context(device)
+                wanted = renew(files, tmp_path / "new")
+                with pytest.raises(aiomqtt.MqttError):
+                    await anext(device.messages)
+                assert await asyncio.to_thread(shown, port) == wanted
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await going.aclose()
+            trusting = client_context(files.certificate)
+            trusting.load_cert_chain(tmp_path / "mine.crt", tmp_path / "mine.key")
+            async with mqtt(port, trusting, identifier=one.id, username=one.id) as back:
+                await back.publish(topic, b"online", qos=1)
+        await core.close()
 
 
 def test_the_core_is_plain_inside(tmp_path: Path) -> None:
@@ -343,90 +319,78 @@ async def https(folder: Path, files: TlsFiles) -> AsyncIterator[int]:
         await task
 
 
-def test_https(tmp_path: Path) -> None:
+async def test_https(tmp_path: Path) -> None:
     """The API answers over HTTPS to who trusts the certificate; 1.1 and plain HTTP are refused."""
-
-    async def scenario() -> None:
-        files = made(tmp_path / "tls")
-        async with https(tmp_path, files) as port:
-            async with httpx.AsyncClient(verify=client_context(files.certificate), trust_env=False) as client:
-                assert (await client.get(f"https://localhost:{port}/healthz")).status_code == 200
-                with pytest.raises(httpx.TransportError):
-                    await client.get(f"http://localhost:{port}/healthz")
-            async with httpx.AsyncClient(trust_env=False) as stranger:
-                with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-                    await stranger.get(f"https://localhost:{port}/healthz")
-            assert await asyncio.to_thread(refuses_1_1, port)
-            pulse = tmp_path / "pulse"
-            pulse.write_text(f"https://{LOOPBACK}:{port}/healthz")
-            assert await asyncio.to_thread(health.problem, pulse, pulse.stat().st_mtime) == ""
-
-    asyncio.run(scenario())
+    files = made(tmp_path / "tls")
+    async with https(tmp_path, files) as port:
+        async with httpx.AsyncClient(verify=client_context(files.certificate), trust_env=False) as client:
+            assert (await client.get(f"https://localhost:{port}/healthz")).status_code == 200
+            with pytest.raises(httpx.TransportError):
+                await client.get(f"http://localhost:{port}/healthz")
+        async with httpx.AsyncClient(trust_env=False) as stranger:
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await stranger.get(f"https://localhost:{port}/healthz")
+        assert await asyncio.to_thread(refuses_1_1, port)
+        pulse = tmp_path / "pulse"
+        pulse.write_text(f"https://{LOOPBACK}:{port}/healthz")
+        assert await asyncio.to_thread(health.problem, pulse, pulse.stat().st_mtime) == ""
 
 
-def test_https_shows_a_new_certificate(tmp_path: Path) -> None:
+async def test_https_shows_a_new_certificate(tmp_path: Path) -> None:
     """Replaced files are loaded by the API too, and a connection that is there goes on."""
-
-    async def scenario() -> None:
-        files = made(tmp_path / "tls")
-        async with https(tmp_path, files) as port:
-            reader, writer = await asyncio.open_connection(
-                "localhost", port, ssl=client_context(files.certificate)
-            )
-            wanted = renew(files, tmp_path / "new")
-            await becomes(port, wanted)
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-            writer.close()
-
-    asyncio.run(scenario())
+    files = made(tmp_path / "tls")
+    async with https(tmp_path, files) as port:
+        reader, writer = await asyncio.open_connection(
+            "localhost", port, ssl=client_context(files.certificate)
+        )
+        wanted = renew(files, tmp_path / "new")
+        await becomes(port, wanted)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
 
 
 # --- the balancer --------------------------------------------------------------------------------------
-def test_through_the_balancer(tmp_path: Path) -> None:
+async def test_through_the_balancer(tmp_path: Path) -> None:
     """MQTT over TLS reaches two brokers untouched; WebSocket and HTTPS end at the balancer, with its rules."""
     haproxy()
-
-    async def scenario() -> None:
-        files = made(tmp_path / "tls")
-        context = client_context(files.certificate)
-        async with (
-            open_broker(tmp_path / "a", tls=files, ws_tls=False) as first,
-            open_broker(tmp_path / "b", tls=files, ws_tls=False) as second,
-            Bench(tmp_path, limits=scaled()) as bench,
-        ):
-            for name, broker in (("b1", first), ("b2", second)):
-                await bench.unit(name, broker.config.mqtt_port, broker.config.ws_port)
-            api = await bench.agent()
-            bench.apis = (f"{LOOPBACK}:{api.port}",)
-            bench.with_tls(files)
-            config = bench.config
-            assert config.ws_port is not None
-            assert config.http_port is not None
-            async with bench.balancer() as role, contextlib.AsyncExitStack() as devices:
-                for backend in ("mqtt", "ws", "api"):
-                    await stepping_until(role, lambda up: set(up.values()) >= {"UP"}, backend)
-                await stepping_until(role, lambda up: up.get("b1") == up.get("b2") == "UP")
-                for _ in range(4):
-                    device = await devices.enter_async_context(mqtt(config.mqtt_port, context))
-                    await device.publish("headcount/ul/person/d1/status", b"online", qos=1)
-                standing = (await role.haproxy.runtime.standing())["mqtt"]
-                assert [one.sessions for name, one in standing.items() if name[0] == "b"] == [2, 2]
-                browser = await devices.enter_async_context(wss(config.ws_port, context))
-                await browser.publish("headcount/ul/person/d2/status", b"online", qos=1)
-                async with httpx.AsyncClient(verify=context, trust_env=False) as client:
-                    answer = await client.get(f"https://localhost:{config.http_port}/readyz")
-                    elsewhere = await client.get(f"https://localhost:{config.ws_port}/")
-                assert (answer.status_code, elsewhere.status_code) == (200, 404)
-                assert b"x-forwarded-proto: https" in api.requests[-1].lower()
-                for port in (config.mqtt_port, config.ws_port, config.http_port):
-                    assert await asyncio.to_thread(shown, port) == digest(files)
-                    assert await asyncio.to_thread(refuses_1_1, port)
-                wanted = renew(files, tmp_path / "new")
-                role.reload_soon()
-                await role.step()
-                await becomes(config.http_port, wanted)
+    files = made(tmp_path / "tls")
+    context = client_context(files.certificate)
+    async with (
+        open_broker(tmp_path / "a", tls=files, ws_tls=False) as first,
+        open_broker(tmp_path / "b", tls=files, ws_tls=False) as second,
+        Bench(tmp_path, limits=scaled()) as bench,
+    ):
+        for name, broker in (("b1", first), ("b2", second)):
+            await bench.unit(name, broker.config.mqtt_port, broker.config.ws_port)
+        api = await bench.agent()
+        bench.apis = (f"{LOOPBACK}:{api.port}",)
+        bench.with_tls(files)
+        config = bench.config
+        assert config.ws_port is not None
+        assert config.http_port is not None
+        async with bench.balancer() as role, contextlib.AsyncExitStack() as devices:
+            for backend in ("mqtt", "ws", "api"):
+                await stepping_until(role, lambda up: set(up.values()) >= {"UP"}, backend)
+            await stepping_until(role, lambda up: up.get("b1") == up.get("b2") == "UP")
+            for _ in range(4):
+                device = await devices.enter_async_context(mqtt(config.mqtt_port, context))
                 await device.publish("headcount/ul/person/d1/status", b"online", qos=1)
-                assert set((await states(role)).values()) >= {"UP"}
-
-    asyncio.run(scenario())
+            standing = (await role.haproxy.runtime.standing())["mqtt"]
+            assert [one.sessions for name, one in standing.items() if name[0] == "b"] == [2, 2]
+            browser = await devices.enter_async_context(wss(config.ws_port, context))
+            await browser.publish("headcount/ul/person/d2/status", b"online", qos=1)
+            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+                answer = await client.get(f"https://localhost:{config.http_port}/readyz")
+                elsewhere = await client.get(f"https://localhost:{config.ws_port}/")
+            assert (answer.status_code, elsewhere.status_code) == (200, 404)
+            assert b"x-forwarded-proto: https" in api.requests[-1].lower()
+            for port in (config.mqtt_port, config.ws_port, config.http_port):
+                assert await asyncio.to_thread(shown, port) == digest(files)
+                assert await asyncio.to_thread(refuses_1_1, port)
+            wanted = renew(files, tmp_path / "new")
+            role.reload_soon()
+            await role.step()
+            await becomes(config.http_port, wanted)
+            await device.publish("headcount/ul/person/d1/status", b"online", qos=1)
+            assert set((await states(role)).values()) >= {"UP"}

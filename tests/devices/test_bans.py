@@ -59,35 +59,31 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield running
 
 
-def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
+async def test_add_lift_and_list(broker: Broker, tmp_path: Path) -> None:
     """Bans are listed in the order of their ends, a newer one replaces an older one, a lifted or ended one is gone."""
     del tmp_path
-
-    async def check() -> None:
-        client = await internal_client(broker)
-        bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
-        assert await bans.all() == []
-        first = await bans.add("d1", 100, "a")
-        await bans.add("192.0.2.1", 50, "b")
-        assert abs(first.until - time.time() - 100) < 10
-        assert [(one.device, one.address) for one in await bans.all()] == [(None, "192.0.2.1"), ("d1", None)]
-        await bans.add("192.0.2.1", 200, "c")
-        assert [one.reason for one in await bans.all()] == ["a", "c"]
-        assert await bans.lift("d1")
-        assert not await bans.lift("d1")
-        await bans.add("d2", 1, "short")
-        while any(one.device == "d2" for one in await bans.all()):  # noqa: ASYNC110 - the server does it
-            await asyncio.sleep(0.05)
-        assert [one.address for one in await bans.all()] == ["192.0.2.1"]
-        for for_s, reason in (
-            (0.5, ""),
-            (MAX_BAN_S + 1, ""),
-            (float("nan"), ""),
-            (5, "x" * (MAX_REASON_CHARS + 1)),
-            (5, "\n"),
-        ):
-            with pytest.raises(DeviceError):
-                await bans.add("d3", for_s, reason)
-        await client.close()
-
-    asyncio.run(check())
+    client = await internal_client(broker)
+    bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
+    assert await bans.all() == []
+    first = await bans.add("d1", 100, "a")
+    await bans.add("192.0.2.1", 50, "b")
+    assert abs(first.until - time.time() - 100) < 10
+    assert [(one.device, one.address) for one in await bans.all()] == [(None, "192.0.2.1"), ("d1", None)]
+    await bans.add("192.0.2.1", 200, "c")
+    assert [one.reason for one in await bans.all()] == ["a", "c"]
+    assert await bans.lift("d1")
+    assert not await bans.lift("d1")
+    await bans.add("d2", 1, "short")
+    while any(one.device == "d2" for one in await bans.all()):  # noqa: ASYNC110 - the server does it
+        await asyncio.sleep(0.05)
+    assert [one.address for one in await bans.all()] == ["192.0.2.1"]
+    for for_s, reason in (
+        (0.5, ""),
+        (MAX_BAN_S + 1, ""),
+        (float("nan"), ""),
+        (5, "x" * (MAX_REASON_CHARS + 1)),
+        (5, "\n"),
+    ):
+        with pytest.raises(DeviceError):
+            await bans.add("d3", for_s, reason)
+    await client.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,196 +133,155 @@ async def answer(client: aiomqtt.Client, name: str, **fields: Any) -> None:
     await client.publish(topic(name, ACK_TOPIC), msgspec.json.encode(fields), qos=1)
 
 
-def run(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine."""
-    asyncio.run(check())
-
-
-def test_a_connected_device_receives_a_command(broker: Broker, name: str) -> None:
+async def test_a_connected_device_receives_a_command(broker: Broker, name: str) -> None:
     """A command arrives immediately with QoS 1, and its answer is stored."""
-
-    async def check() -> None:
-        async with role(broker) as devices, device(broker, name) as phone:
-            began_s = time.monotonic()
-            sent = await devices.add(name, "interval", interval_s=30.0)
-            command, qos = await received(phone)
-            assert time.monotonic() - began_s < 5
-            assert qos == 1
-            assert (command.id, command.command, command.interval_s) == (sent.id, "interval", 30.0)
-            assert (await devices.until(sent, "sent")).sent is not None
-            await answer(phone, name, id=command.id, text="every 30 s")
-            done = await devices.until(sent, "acknowledged")
-            assert done.answer == "every 30 s"
-            assert done.answered is not None
-
-    run(check)
+    async with role(broker) as devices, device(broker, name) as phone:
+        began_s = time.monotonic()
+        sent = await devices.add(name, "interval", interval_s=30.0)
+        command, qos = await received(phone)
+        assert time.monotonic() - began_s < 5
+        assert qos == 1
+        assert (command.id, command.command, command.interval_s) == (sent.id, "interval", 30.0)
+        assert (await devices.until(sent, "sent")).sent is not None
+        await answer(phone, name, id=command.id, text="every 30 s")
+        done = await devices.until(sent, "acknowledged")
+        assert done.answer == "every 30 s"
+        assert done.answered is not None
 
 
-def test_an_absent_device_receives_a_command_when_it_connects(broker: Broker, name: str) -> None:
+async def test_an_absent_device_receives_a_command_when_it_connects(broker: Broker, name: str) -> None:
     """A command to a disconnected device is queued, and sent when the device connects."""
-
-    async def check() -> None:
-        async with role(broker) as devices:
-            await devices.seen(name, connected=False)
-            await asyncio.sleep(0.1)
-            sent = await devices.add(name, "message", text="battery low?")
-            await asyncio.sleep(0.5)
-            found = await devices.commands.get(name, sent.id)
-            assert found is not None
-            assert found.state == "queued"
-            async with device(broker, name) as phone:
-                await devices.seen(name, connected=True)
-                command, qos = await received(phone)
-                assert (command.id, command.text, qos) == (sent.id, "battery low?", 1)
-                await answer(phone, name, id=command.id, ok=False, text="no screen")
-                assert (await devices.until(sent, "refused")).answer == "no screen"
-
-    run(check)
+    async with role(broker) as devices:
+        await devices.seen(name, connected=False)
+        await asyncio.sleep(0.1)
+        sent = await devices.add(name, "message", text="battery low?")
+        await asyncio.sleep(0.5)
+        found = await devices.commands.get(name, sent.id)
+        assert found is not None
+        assert found.state == "queued"
+        async with device(broker, name) as phone:
+            await devices.seen(name, connected=True)
+            command, qos = await received(phone)
+            assert (command.id, command.text, qos) == (sent.id, "battery low?", 1)
+            await answer(phone, name, id=command.id, ok=False, text="no screen")
+            assert (await devices.until(sent, "refused")).answer == "no screen"
 
 
-def test_it_is_repeated_until_it_is_answered(broker: Broker, name: str) -> None:
+async def test_it_is_repeated_until_it_is_answered(broker: Broker, name: str) -> None:
     """A command to a device of unknown state is repeated with growing pauses until it is answered."""
-
-    async def check() -> None:
-        async with role(broker) as devices:
-            sent = await devices.add(name)
-            await devices.until(sent, "sent")
-            async with device(broker, name) as phone:
-                first, second = await received(phone), await received(phone)
-                assert first[0].id == second[0].id == sent.id
-                await answer(phone, name, id=sent.id)
-                await devices.until(sent, "acknowledged")
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(1.5):
-                        await anext(phone.messages)
-
-    run(check)
+    async with role(broker) as devices:
+        sent = await devices.add(name)
+        await devices.until(sent, "sent")
+        async with device(broker, name) as phone:
+            first, second = await received(phone), await received(phone)
+            assert first[0].id == second[0].id == sent.id
+            await answer(phone, name, id=sent.id)
+            await devices.until(sent, "acknowledged")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await anext(phone.messages)
 
 
-def test_expired_and_erased(broker: Broker, name: str) -> None:
+async def test_expired_and_erased(broker: Broker, name: str) -> None:
     """A command without an answer expires, is not sent any more, and is erased a day later."""
-
-    async def check() -> None:
-        async with role(broker) as devices:
-            await devices.seen(name, connected=False)
-            sent = await devices.add(name, expires_s=600.0)
-            devices.ahead_s = 601.0
-            await devices.until(sent, "expired")
-            async with device(broker, name) as phone:
-                await devices.seen(name, connected=True)
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(1.5):
-                        await anext(phone.messages)
-                await answer(phone, name, id=sent.id)
-            devices.ahead_s += commands.RETENTION_S
-            async with asyncio.timeout(10):
-                while await devices.commands.of(name):  # noqa: ASYNC110  # the bucket is asked
-                    await asyncio.sleep(0.05)
-
-    run(check)
+    async with role(broker) as devices:
+        await devices.seen(name, connected=False)
+        sent = await devices.add(name, expires_s=600.0)
+        devices.ahead_s = 601.0
+        await devices.until(sent, "expired")
+        async with device(broker, name) as phone:
+            await devices.seen(name, connected=True)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await anext(phone.messages)
+            await answer(phone, name, id=sent.id)
+        devices.ahead_s += commands.RETENTION_S
+        async with asyncio.timeout(10):
+            while await devices.commands.of(name):  # noqa: ASYNC110  # the bucket is asked
+                await asyncio.sleep(0.05)
 
 
-def test_only_its_device_answers(broker: Broker, name: str) -> None:
+async def test_only_its_device_answers(broker: Broker, name: str) -> None:
     """Answers of other devices or kinds, to other ids, or invalid ones change nothing."""
-
-    async def check() -> None:
-        async with role(broker) as devices, device(broker, name) as phone:
-            sent = await devices.add(name)
-            await received(phone)
-            good = msgspec.json.encode({"id": sent.id})
-            await phone.publish(f"headcount/{SITE}/vehicle/{name}/ack", good, qos=1)
-            await phone.publish(f"headcount/other/{KIND}/{name}/ack", good, qos=1)
-            await phone.publish(topic(f"{name}x", ACK_TOPIC), good, qos=1)
-            for broken in (
-                b"",
-                b"{",
-                b"[" * 5000,
-                b'{"id": 1}',
-                b'{"id": "*"}',
-                b'{"id": "0123456789abcdef"}',
-            ):
-                await phone.publish(topic(name, ACK_TOPIC), broken, qos=1)
-            await asyncio.sleep(0.3)
-            await devices.until(sent, "sent")
-            await answer(phone, name, id=sent.id, text="a\x00b" + "x" * 1000)
-            done = await devices.until(sent, "acknowledged")
-            assert done.answer == "ab" + "x" * (commands.MAX_TEXT_CHARS - 2)
-
-    run(check)
+    async with role(broker) as devices, device(broker, name) as phone:
+        sent = await devices.add(name)
+        await received(phone)
+        good = msgspec.json.encode({"id": sent.id})
+        await phone.publish(f"headcount/{SITE}/vehicle/{name}/ack", good, qos=1)
+        await phone.publish(f"headcount/other/{KIND}/{name}/ack", good, qos=1)
+        await phone.publish(topic(f"{name}x", ACK_TOPIC), good, qos=1)
+        for broken in (
+            b"",
+            b"{",
+            b"[" * 5000,
+            b'{"id": 1}',
+            b'{"id": "*"}',
+            b'{"id": "0123456789abcdef"}',
+        ):
+            await phone.publish(topic(name, ACK_TOPIC), broken, qos=1)
+        await asyncio.sleep(0.3)
+        await devices.until(sent, "sent")
+        await answer(phone, name, id=sent.id, text="a\x00b" + "x" * 1000)
+        done = await devices.until(sent, "acknowledged")
+        assert done.answer == "ab" + "x" * (commands.MAX_TEXT_CHARS - 2)
 
 
-def test_several_deliveries(broker: Broker, name: str) -> None:
+async def test_several_deliveries(broker: Broker, name: str) -> None:
     """With several deliveries each command has one id, is answered once, and none is lost."""
-
-    async def check() -> None:
-        async with role(broker, loops=3) as devices, device(broker, name) as phone:
-            sent = [await devices.add(name) for _ in range(5)]
-            missing = {each.id for each in sent}
-            while missing:
-                command, _ = await received(phone)
-                missing.discard(command.id)
-                await answer(phone, name, id=command.id)
-            for each in sent:
-                await devices.until(each, "acknowledged")
-
-    run(check)
+    async with role(broker, loops=3) as devices, device(broker, name) as phone:
+        sent = [await devices.add(name) for _ in range(5)]
+        missing = {each.id for each in sent}
+        while missing:
+            command, _ = await received(phone)
+            missing.discard(command.id)
+            await answer(phone, name, id=command.id)
+        for each in sent:
+            await devices.until(each, "acknowledged")
 
 
-def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
+async def test_at_a_broker_unit(tmp_path: Path, name: str) -> None:
     """A device at a leaf receives a command from the core with QoS 1, and its answer comes back."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            await unit.until_status(200)
-            client = await core.client()
-            async with delivering(client, core.configs[0].mqtt_port) as devices:
-                sent = await devices.add(name)
-                async with device(unit.port, name) as phone:
-                    command, qos = await received(phone)
-                    assert (command.id, qos) == (sent.id, 1)
-                    await answer(phone, name, id=command.id)
-                    await devices.until(sent, "acknowledged")
-            await client.close()
-
-    run(check)
-
-
-def test_withdrawn(broker: Broker, name: str) -> None:
-    """A withdrawn command is erased and not sent any more; an unknown one cannot be withdrawn."""
-
-    async def check() -> None:
-        async with role(broker) as devices:
-            sent = await devices.add(name, "message", text="never mind")
-            await devices.until(sent, "sent")
-            assert await devices.commands.withdraw(name, sent.id)
-            assert not await devices.commands.withdraw(name, sent.id)
-            assert not await devices.commands.withdraw(name, "*")
-            assert await devices.commands.of(name) == []
-            async with device(broker, name) as phone:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(1.5):
-                        await anext(phone.messages)
-
-    run(check)
-
-
-def test_limits(broker: Broker, name: str) -> None:
-    """The open commands of a device are limited; wildcards in ids match nothing."""
-
-    async def check() -> None:
-        client = await internal_client(broker)
-        store = CommandStore(KvBucket(Connection(client), COMMAND_BUCKET))
-        for _ in range(commands.MAX_OPEN):
-            await store.add(SITE, "person", name, "report", now_s=time.time())
-        with pytest.raises(DeviceError, match="open commands already"):
-            await store.add(SITE, "person", name, "report", now_s=time.time())
-        assert await store.of("*") == []
-        assert await store.get(name, "*") is None
-        assert await store.erase_all(name) == commands.MAX_OPEN
-        assert await store.of(name) == []
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        client = await core.client()
+        async with delivering(client, core.configs[0].mqtt_port) as devices:
+            sent = await devices.add(name)
+            async with device(unit.port, name) as phone:
+                command, qos = await received(phone)
+                assert (command.id, qos) == (sent.id, 1)
+                await answer(phone, name, id=command.id)
+                await devices.until(sent, "acknowledged")
         await client.close()
 
-    run(check)
+
+async def test_withdrawn(broker: Broker, name: str) -> None:
+    """A withdrawn command is erased and not sent any more; an unknown one cannot be withdrawn."""
+    async with role(broker) as devices:
+        sent = await devices.add(name, "message", text="never mind")
+        await devices.until(sent, "sent")
+        assert await devices.commands.withdraw(name, sent.id)
+        assert not await devices.commands.withdraw(name, sent.id)
+        assert not await devices.commands.withdraw(name, "*")
+        assert await devices.commands.of(name) == []
+        async with device(broker, name) as phone:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await anext(phone.messages)
+
+
+async def test_limits(broker: Broker, name: str) -> None:
+    """The open commands of a device are limited; wildcards in ids match nothing."""
+    client = await internal_client(broker)
+    store = CommandStore(KvBucket(Connection(client), COMMAND_BUCKET))
+    for _ in range(commands.MAX_OPEN):
+        await store.add(SITE, "person", name, "report", now_s=time.time())
+    with pytest.raises(DeviceError, match="open commands already"):
+        await store.add(SITE, "person", name, "report", now_s=time.time())
+    assert await store.of("*") == []
+    assert await store.get(name, "*") is None
+    assert await store.erase_all(name) == commands.MAX_OPEN
+    assert await store.of(name) == []
+    await client.close()
 
 
 @pytest.mark.parametrize(

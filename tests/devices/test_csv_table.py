@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 from pathlib import Path
@@ -106,7 +105,7 @@ def test_all_bad_lines_are_reported() -> None:
         parse_devices("kind\ncat\nperson\ndog\n", "ul")
 
 
-def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
+async def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
     """Every row becomes a device with its own secret; if one is rejected, none is registered."""
 
     async def run() -> None:
@@ -132,4 +131,4 @@ def test_an_import_registers_all_or_none(tmp_path: Path) -> None:
             assert await registry.by_alias("iotp/5") is None
             await client.close()
 
-    asyncio.run(run())
+    await run()

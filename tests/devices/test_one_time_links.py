@@ -33,7 +33,7 @@ async def open_links(folder: Path) -> AsyncIterator[tuple[Registry, OneTimeLinks
         await client.close()
 
 
-def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
+async def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
     """The first use returns a new secret; then the link is used up, and nothing of it is stored."""
 
     async def run() -> None:
@@ -52,10 +52,10 @@ def test_a_link_gives_new_credentials_once(tmp_path: Path) -> None:
                 await links.redeem(code)
             assert set(await bucket.newest()) == {f"device.{device.id}"}
 
-    asyncio.run(run())
+    await run()
 
 
-def test_one_of_many_concurrent_uses_succeeds(tmp_path: Path) -> None:
+async def test_one_of_many_concurrent_uses_succeeds(tmp_path: Path) -> None:
     """Of twenty concurrent uses of a link one gets credentials, the others an error."""
 
     async def run() -> None:
@@ -69,10 +69,10 @@ def test_one_of_many_concurrent_uses_succeeds(tmp_path: Path) -> None:
                 assert sum(isinstance(answer, tuple) for answer in answers) == 1
                 assert sum(isinstance(answer, DeviceError) for answer in answers) == 19
 
-    asyncio.run(run())
+    await run()
 
 
-def test_each_claim_code_registers_one_device(tmp_path: Path) -> None:
+async def test_each_claim_code_registers_one_device(tmp_path: Path) -> None:
     """A code may contain common typing mistakes, and registers one new device of its kind and groups."""
 
     async def run() -> None:
@@ -96,10 +96,10 @@ def test_each_claim_code_registers_one_device(tmp_path: Path) -> None:
             with pytest.raises(DeviceError, match="groups"):
                 await links.create_claim_codes("ul", "person", 1, ["no good"])
 
-    asyncio.run(run())
+    await run()
 
 
-def test_links_expire_and_can_be_revoked(tmp_path: Path) -> None:
+async def test_links_expire_and_can_be_revoked(tmp_path: Path) -> None:
     """A link expires by our clock, is removed by the server's, and can be revoked."""
 
     async def run() -> None:
@@ -129,10 +129,10 @@ def test_links_expire_and_can_be_revoked(tmp_path: Path) -> None:
                 with pytest.raises(DeviceError, match="must be"):
                     await links.create_link(device.id, within_s)
 
-    asyncio.run(run())
+    await run()
 
 
-def test_a_link_to_a_disabled_or_removed_device_is_rejected(tmp_path: Path) -> None:
+async def test_a_link_to_a_disabled_or_removed_device_is_rejected(tmp_path: Path) -> None:
     """A disabled or removed device gets no new link, and its earlier links are rejected."""
 
     async def run() -> None:
@@ -156,4 +156,4 @@ def test_a_link_to_a_disabled_or_removed_device_is_rejected(tmp_path: Path) -> N
                 with pytest.raises(DeviceError, match="unknown, used or expired"):
                     await links.redeem(text)
 
-    asyncio.run(run())
+    await run()

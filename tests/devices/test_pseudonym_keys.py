@@ -20,25 +20,21 @@ from nats_fixture import internal_client, open_broker
 Scenario = Callable[[list[PseudonymKeys], KvBucket], Awaitable[None]]
 
 
-def _with_users(folder: Path, scenario: Scenario) -> None:
+async def _with_users(folder: Path, scenario: Scenario) -> None:
     """Run a scenario with three users of the keys, each with its own connection, and the bucket."""
-
-    async def play() -> None:
-        async with open_broker(folder) as broker:
-            clients = [await internal_client(broker) for _ in range(3)]
-            users = [PseudonymKeys(Connection(client)) for client in clients]
-            await scenario(users, KvBucket(Connection(clients[0]), DAYKEY_BUCKET))
-            for client in clients:
-                await client.close()
-
-    asyncio.run(play())
+    async with open_broker(folder) as broker:
+        clients = [await internal_client(broker) for _ in range(3)]
+        users = [PseudonymKeys(Connection(client)) for client in clients]
+        await scenario(users, KvBucket(Connection(clients[0]), DAYKEY_BUCKET))
+        for client in clients:
+            await client.close()
 
 
 def _on_disk(folder: Path, needle: bytes) -> bool:
     return any(needle in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_all_users_have_the_same_keys(tmp_path: Path) -> None:
+async def test_all_users_have_the_same_keys(tmp_path: Path) -> None:
     """The first user of a day creates its key; concurrent users get the same one."""
 
     async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
@@ -56,10 +52,10 @@ def test_all_users_have_the_same_keys(tmp_path: Path) -> None:
         names = await users[2].pseudonyms_of("person", "a")
         assert names == {day: Pseudonyms(before).of(b"person.a", day) for day in days}
 
-    _with_users(tmp_path, scenario)
+    await _with_users(tmp_path, scenario)
 
 
-def test_tomorrows_key_exists_today(tmp_path: Path) -> None:
+async def test_tomorrows_key_exists_today(tmp_path: Path) -> None:
     """At its start the task creates today's and tomorrow's keys, and it stops on request."""
 
     async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
@@ -73,10 +69,10 @@ def test_tomorrows_key_exists_today(tmp_path: Path) -> None:
         await loop
         assert {f"day.{today}", f"day.{today + 1}"} <= set(await bucket.newest())
 
-    _with_users(tmp_path, scenario)
+    await _with_users(tmp_path, scenario)
 
 
-def test_an_expired_key_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_expired_key_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """26 hours after its day a key is on no disk and in no memory that was refreshed; it is not created again or logged."""
     caplog.set_level(logging.INFO)
 
@@ -102,10 +98,10 @@ def test_an_expired_key_is_destroyed(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert key.hex() not in logged
         assert repr(key) not in logged
 
-    _with_users(tmp_path, scenario)
+    await _with_users(tmp_path, scenario)
 
 
-def test_an_expired_day_gets_no_key(tmp_path: Path) -> None:
+async def test_an_expired_day_gets_no_key(tmp_path: Path) -> None:
     """An expired day gets no key, and its pseudonyms are random and private."""
 
     async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
@@ -120,4 +116,4 @@ def test_an_expired_day_gets_no_key(tmp_path: Path) -> None:
         assert one.of(b"person.a", old) == one.of(b"person.a", old) != other.of(b"person.a", old)
         assert "day" not in repr(users[0]).removeprefix("PseudonymKeys")
 
-    _with_users(tmp_path, scenario)
+    await _with_users(tmp_path, scenario)

@@ -40,7 +40,7 @@ def on_disk(folder: Path, *needles: bytes) -> set[bytes]:
     return {needle for needle in needles if any(needle in data for data in files)}
 
 
-def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
+async def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
     """The handle is random, the secret is returned once and stored as a hash, and rotation replaces it."""
 
     async def run() -> None:
@@ -63,10 +63,10 @@ def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> None:
             enabled = await registry.enable(device.id)
             assert (enabled.status, enabled.resume) == ("active", None)
 
-    asyncio.run(run())
+    await run()
 
 
-def test_replaced_and_removed_values_are_overwritten(tmp_path: Path) -> None:
+async def test_replaced_and_removed_values_are_overwritten(tmp_path: Path) -> None:
     """Old labels, aliases and hashes are soon gone from the disk, and everything after `forget`."""
 
     async def run() -> None:
@@ -93,10 +93,10 @@ def test_replaced_and_removed_values_are_overwritten(tmp_path: Path) -> None:
             gone = (b"Second-Trillian", b"iotp/trillian", device.id.encode(), b"alias.")
             assert on_disk(tmp_path, *gone, b"Heart-of-Gold") == {b"Heart-of-Gold"}
 
-    asyncio.run(run())
+    await run()
 
 
-def test_an_alias_leads_to_one_device(tmp_path: Path) -> None:
+async def test_an_alias_leads_to_one_device(tmp_path: Path) -> None:
     """An alias is rejected while another device has it, free once that device drops it, and its key reveals nothing."""
 
     async def run() -> None:
@@ -118,10 +118,10 @@ def test_an_alias_leads_to_one_device(tmp_path: Path) -> None:
             assert await registry.by_alias(alias) == other.id
             assert await registry.by_alias("iotp/43") is None
 
-    asyncio.run(run())
+    await run()
 
 
-def test_an_alias_of_an_interrupted_change_is_taken_over(tmp_path: Path) -> None:
+async def test_an_alias_of_an_interrupted_change_is_taken_over(tmp_path: Path) -> None:
     """An alias key without a device can be claimed once it is too old to be an unfinished change."""
 
     async def run() -> None:
@@ -134,10 +134,10 @@ def test_an_alias_of_an_interrupted_change_is_taken_over(tmp_path: Path) -> None
             device, _ = await registry.add("ul", "person", aliases=["iotp/7"])
             assert await registry.by_alias("iotp/7") == device.id
 
-    asyncio.run(run())
+    await run()
 
 
-def test_concurrent_changes(tmp_path: Path) -> None:
+async def test_concurrent_changes(tmp_path: Path) -> None:
     """Concurrent changes all take effect, and one of many claims gets an alias."""
 
     async def run() -> None:
@@ -159,7 +159,7 @@ def test_concurrent_changes(tmp_path: Path) -> None:
             assert all(isinstance(answer, tuple | DeviceError) for answer in answers)
             assert len(await registry.all()) == 2
 
-    asyncio.run(run())
+    await run()
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_concurrent_changes(tmp_path: Path) -> None:
         ({"id": "mine"}, "cannot be changed"),
     ],
 )
-def test_invalid_fields_are_rejected(fields: dict[str, Any], problem: str) -> None:
+async def test_invalid_fields_are_rejected(fields: dict[str, Any], problem: str) -> None:
     """Every field has a limit; the error names the field and the limit, and nothing is written."""
 
     async def run() -> None:
@@ -190,10 +190,10 @@ def test_invalid_fields_are_rejected(fields: dict[str, Any], problem: str) -> No
         with pytest.raises(DeviceError, match=problem):
             await registry.add("ul", "person", **fields)
 
-    asyncio.run(run())
+    await run()
 
 
-def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
+async def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
     """Pages follow each other without gap or repetition, each filter applies, and last seen is included."""
 
     async def run() -> None:
@@ -228,10 +228,10 @@ def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
             assert (await registry.list(DeviceFilter("ul"))).seen == {ids[1]: LastSeen(5.0, True, "here")}
             await client.close()
 
-    asyncio.run(run())
+    await run()
 
 
-def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
+async def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
     """Reading the whole registry works at any size."""
 
     async def run() -> None:
@@ -249,4 +249,4 @@ def test_more_than_a_thousand_devices_are_all_read(tmp_path: Path) -> None:
             assert list(found) == sorted(found)
             assert len(DeviceFilter("ul", limit=10_000).page(found.values(), {}).devices) == MAX_PAGE_SIZE
 
-    asyncio.run(run())
+    await run()

@@ -26,7 +26,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
+async def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
     """Existing devices and all later changes, connections and erasures are in the copy; hashes are not."""
 
     async def run() -> None:
@@ -64,10 +64,10 @@ def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             await client.close()
             await watching.close()
 
-    asyncio.run(run())
+    await run()
 
 
-def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
+async def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
     """Changes during an outage are in the copy once it is connected again."""
 
     async def run() -> None:
@@ -90,7 +90,7 @@ def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
             await client.close()
             await second.close()
 
-    asyncio.run(run())
+    await run()
 
 
 def test_pages_of_the_copy_are_those_of_all_devices() -> None:

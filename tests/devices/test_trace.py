@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,152 +53,125 @@ async def opened(broker: Broker) -> AsyncIterator[tuple[Client, aiomqtt.Client]]
         await client.close()
 
 
-def run(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine."""
-    asyncio.run(check())
-
-
 def topic(name: str, what: str = FIX_TOPIC, kind: str = "person") -> str:
     """A topic of a device."""
     return what.format(site="s", kind=kind, device=name)
 
 
-def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
+async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
     """Fixes of any QoS and status messages appear once each, in order, with rule and numbers."""
-
-    async def check() -> None:
-        async with opened(broker) as (client, phone):
-            now_s = float(int(time.time())) - 60.0
-            for n, (place, acc, qos) in enumerate(
-                [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
-            ):
-                await phone.publish(topic(name), encode_fix(now_s + n, *place, acc=acc), qos=qos)
-                # so that QoS 0 and 1 do not overtake each other
-                await asyncio.sleep(0.1)
-            await phone.publish(topic(name), b"not json", qos=1)
-            await phone.publish(topic(name), encode_fix(now_s - 5, *INSIDE, acc=8.0), qos=1)
-            await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
-            await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
-            await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
-            trace = await DeviceTracer(small_site(), PARTITIONS).trace(Connection(client), "person", name)
-            assert [line.verdict for line in trace.lines] == [
-                "accepted",
-                "inaccurate",
-                "accepted",
-                "implausible",
-                "malformed",
-                "out_of_order",
-                None,
-            ]
-            assert [line.rule for line in trace.lines] == ["1.10", "1.7", "1.10", "1.8", "1.1", "1.5", "3"]
-            assert trace.lines[0].changes == [
-                {"zone": "site", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
-                {"zone": "b1", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
-            ]
-            assert trace.lines[6].what == "offline"
-            last = trace.lines[3].checks[-1]
-            assert last["verdict"] == "implausible"
-            assert last["value"] > last["limit"] == pytest.approx(70.0 + 16.0)
-            assert (trace.zones, trace.messages, trace.truncated) == (["site", "b1"], 7, False)
-            assert (trace.live, trace.agrees) == (None, None)
-            json.loads(msgspec.json.encode(trace))
-
-    run(check)
+    async with opened(broker) as (client, phone):
+        now_s = float(int(time.time())) - 60.0
+        for n, (place, acc, qos) in enumerate(
+            [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
+        ):
+            await phone.publish(topic(name), encode_fix(now_s + n, *place, acc=acc), qos=qos)
+            # so that QoS 0 and 1 do not overtake each other
+            await asyncio.sleep(0.1)
+        await phone.publish(topic(name), b"not json", qos=1)
+        await phone.publish(topic(name), encode_fix(now_s - 5, *INSIDE, acc=8.0), qos=1)
+        await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
+        await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
+        await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
+        trace = await DeviceTracer(small_site(), PARTITIONS).trace(Connection(client), "person", name)
+        assert [line.verdict for line in trace.lines] == [
+            "accepted",
+            "inaccurate",
+            "accepted",
+            "implausible",
+            "malformed",
+            "out_of_order",
+            None,
+        ]
+        assert [line.rule for line in trace.lines] == ["1.10", "1.7", "1.10", "1.8", "1.1", "1.5", "3"]
+        assert trace.lines[0].changes == [
+            {"zone": "site", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
+            {"zone": "b1", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
+        ]
+        assert trace.lines[6].what == "offline"
+        last = trace.lines[3].checks[-1]
+        assert last["verdict"] == "implausible"
+        assert last["value"] > last["limit"] == pytest.approx(70.0 + 16.0)
+        assert (trace.zones, trace.messages, trace.truncated) == (["site", "b1"], 7, False)
+        assert (trace.live, trace.agrees) == (None, None)
+        json.loads(msgspec.json.encode(trace))
 
 
-def test_the_state_of_the_worker_is_included(broker: Broker, name: str) -> None:
+async def test_the_state_of_the_worker_is_included(broker: Broker, name: str) -> None:
     """The worker's state is included, and whether the replay agrees with it."""
+    async with opened(broker) as (client, phone):
+        known: DeviceState | None = DeviceState(
+            True, ["b1", "site"], 1_790_000_000.5, *INSIDE, 5.0, False, "accepted"
+        )
 
-    async def check() -> None:
-        async with opened(broker) as (client, phone):
-            known: DeviceState | None = DeviceState(
-                True, ["b1", "site"], 1_790_000_000.5, *INSIDE, 5.0, False, "accepted"
-            )
+        async def answer(message: Any) -> None:
+            assert json.loads(message.data) == {"kind": "person", "device": name}
+            await message.respond(msgspec.json.encode(known))
 
-            async def answer(message: Any) -> None:
-                assert json.loads(message.data) == {"kind": "person", "device": name}
-                await message.respond(msgspec.json.encode(known))
-
-            worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
-            tracer = DeviceTracer(small_site(), PARTITIONS)
-            nothing = await tracer.trace(Connection(client), "person", name)
-            assert nothing.agrees is False
-            assert not is_unknown(nothing)
-            await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
-            trace = await tracer.trace(Connection(client), "person", name)
-            assert trace.agrees is True
-            assert trace.live is not None
-            assert (trace.live["zones"], trace.live["last_t"]) == (["b1", "site"], "2026-09-21T14:13:20.500Z")
-            known = None
-            assert (await tracer.trace(Connection(client), "person", name)).agrees is False
-            assert is_unknown(await tracer.trace(Connection(client), "vehicle", name))
-            await worker.unsubscribe()
-
-    run(check)
+        worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
+        tracer = DeviceTracer(small_site(), PARTITIONS)
+        nothing = await tracer.trace(Connection(client), "person", name)
+        assert nothing.agrees is False
+        assert not is_unknown(nothing)
+        await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
+        trace = await tracer.trace(Connection(client), "person", name)
+        assert trace.agrees is True
+        assert trace.live is not None
+        assert (trace.live["zones"], trace.live["last_t"]) == (["b1", "site"], "2026-09-21T14:13:20.500Z")
+        known = None
+        assert (await tracer.trace(Connection(client), "person", name)).agrees is False
+        assert is_unknown(await tracer.trace(Connection(client), "vehicle", name))
+        await worker.unsubscribe()
 
 
-def test_limits(broker: Broker, name: str) -> None:
+async def test_limits(broker: Broker, name: str) -> None:
     """A limit returns the newest messages; of too many messages only the newer part of the hour is read."""
-
-    async def check() -> None:
-        async with opened(broker) as (client, phone):
-            now_s = time.time() - 30
-            for n in range(30):
-                await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
-            trace = await DeviceTracer(small_site(), PARTITIONS).trace(
-                Connection(client), "person", name, limit=3
-            )
-            assert len(trace.lines) == 3
-            assert trace.messages == 30
-            assert trace.lines[-1].t is not None
-            partition = partition_of("s", name, PARTITIONS)
-            await asyncio.sleep(1.2)
-            later_s = time.time() + 1800
-            few = await messages_of(
-                Connection(client), partition, "s", "person", name, later_s, max_messages=10
-            )
-            assert len(few) <= 10
-            assert few.since_s > later_s - 3600
-
-    run(check)
+    async with opened(broker) as (client, phone):
+        now_s = time.time() - 30
+        for n in range(30):
+            await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
+        trace = await DeviceTracer(small_site(), PARTITIONS).trace(
+            Connection(client), "person", name, limit=3
+        )
+        assert len(trace.lines) == 3
+        assert trace.messages == 30
+        assert trace.lines[-1].t is not None
+        partition = partition_of("s", name, PARTITIONS)
+        await asyncio.sleep(1.2)
+        later_s = time.time() + 1800
+        few = await messages_of(Connection(client), partition, "s", "person", name, later_s, max_messages=10)
+        assert len(few) <= 10
+        assert few.since_s > later_s - 3600
 
 
-def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
+async def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
     """After a marker of the device its state is gone; markers of others have no effect."""
-
-    async def check() -> None:
-        async with opened(broker) as (client, phone):
-            partition, t_s = partition_of("s", name, PARTITIONS), time.time() - 5
-            js = client.jetstream()
-            await phone.publish(topic(name), encode_fix(t_s, *INSIDE), qos=1)
-            for forget in (
-                ForgetMarker("person", {"20000": "0" * 16}),
-                ForgetMarker("vehicle", {"20001": "1" * 16}),
-                ForgetMarker("person", {"20000": "0" * 16, "20001": "1" * 16}),
-            ):
-                await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
-            await js.publish(f"fix.{partition}.forget", b"{}")
-            trace = await DeviceTracer(small_site(), PARTITIONS).trace(
-                Connection(client), "person", name, names={20001: "1" * 16}
-            )
-            assert [line.what for line in trace.lines] == ["fix", "forgotten"]
-            assert {change["reason"] for change in trace.lines[1].changes} == {"removed"}
-            assert trace.zones == []
-
-    run(check)
+    async with opened(broker) as (client, phone):
+        partition, t_s = partition_of("s", name, PARTITIONS), time.time() - 5
+        js = client.jetstream()
+        await phone.publish(topic(name), encode_fix(t_s, *INSIDE), qos=1)
+        for forget in (
+            ForgetMarker("person", {"20000": "0" * 16}),
+            ForgetMarker("vehicle", {"20001": "1" * 16}),
+            ForgetMarker("person", {"20000": "0" * 16, "20001": "1" * 16}),
+        ):
+            await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
+        await js.publish(f"fix.{partition}.forget", b"{}")
+        trace = await DeviceTracer(small_site(), PARTITIONS).trace(
+            Connection(client), "person", name, names={20001: "1" * 16}
+        )
+        assert [line.what for line in trace.lines] == ["fix", "forgotten"]
+        assert {change["reason"] for change in trace.lines[1].changes} == {"removed"}
+        assert trace.zones == []
 
 
-def test_kinds(broker: Broker, name: str) -> None:
+async def test_kinds(broker: Broker, name: str) -> None:
     """The kinds of an unregistered id are found in the log."""
-
-    async def check() -> None:
-        async with opened(broker) as (client, phone):
-            assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == []
-            await phone.publish(topic(name, kind="vehicle"), encode_fix(time.time(), *INSIDE), qos=1)
-            assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == ["vehicle"]
-            for _ in range(2):
-                await phone.publish(topic(name), encode_fix(time.time(), *INSIDE), qos=1)
-            assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == ["person", "vehicle"]
-            await phone.publish(topic(name, ACK_TOPIC), b"{}", qos=1)
-
-    run(check)
+    async with opened(broker) as (client, phone):
+        assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == []
+        await phone.publish(topic(name, kind="vehicle"), encode_fix(time.time(), *INSIDE), qos=1)
+        assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == ["vehicle"]
+        for _ in range(2):
+            await phone.publish(topic(name), encode_fix(time.time(), *INSIDE), qos=1)
+        assert await kinds_in_log(Connection(client), "s", name, PARTITIONS) == ["person", "vehicle"]
+        await phone.publish(topic(name, ACK_TOPIC), b"{}", qos=1)

@@ -136,94 +136,78 @@ def assert_all_once(data: Path, rows: Sequence[Sequence[Row]]) -> None:
     assert {(n, total) for _, n, total in counts.values()} == {(len(rows), len(rows))}
 
 
-def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> None:
+async def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> None:
     """What is published is on disk, once, before it is acknowledged; a stop flushes what is left."""
-
-    async def go() -> None:
-        rows, batches = sent(1)
-        async with open_broker(tmp_path / "broker") as broker:
-            async with writing(broker, tmp_path) as (client, stats):
-                await publish(client, *batches)
-                await until_acknowledged(client)
-                assert_all_once(tmp_path, rows)
-                assert stats.fixes == sum(len(part) for part in rows)
-                assert stats.repeated > 0
-            async with writing(broker, tmp_path, flush_s=3600) as (client, _):
-                late = [replace(row, seq=row.seq + 10_000) for row in rows[0]]
-                await publish(client, batch(0, late, partitions=4))
-                await asyncio.sleep(0.3)
-                assert_all_once(tmp_path, rows)
-            assert len(stored_fixes(tmp_path)) == 4 * 300 + 300
-            client = await internal_client(broker)
+    rows, batches = sent(1)
+    async with open_broker(tmp_path / "broker") as broker:
+        async with writing(broker, tmp_path) as (client, stats):
+            await publish(client, *batches)
             await until_acknowledged(client)
-            await client.close()
+            assert_all_once(tmp_path, rows)
+            assert stats.fixes == sum(len(part) for part in rows)
+            assert stats.repeated > 0
+        async with writing(broker, tmp_path, flush_s=3600) as (client, _):
+            late = [replace(row, seq=row.seq + 10_000) for row in rows[0]]
+            await publish(client, batch(0, late, partitions=4))
+            await asyncio.sleep(0.3)
+            assert_all_once(tmp_path, rows)
+        assert len(stored_fixes(tmp_path)) == 4 * 300 + 300
+        client = await internal_client(broker)
+        await until_acknowledged(client)
+        await client.close()
 
-    asyncio.run(go())
 
-
-def test_a_batch_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+async def test_a_batch_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     """Rubbish in the stream is counted, acknowledged, and stops nothing."""
-
-    async def go() -> None:
-        rows = random_rows(random.Random(1), 10)
-        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
-            jetstream = client.jetstream()
-            await jetstream.publish("history.0", b"\xc1 rubbish")
-            await jetstream.publish("history.0", msgspec.msgpack.encode(batch(9, rows, partitions=4)))
-            await publish(client, batch(0, rows, partitions=4))
-            await until_acknowledged(client)
-            assert stats.refused == 2
-            assert [row for _, row in stored_fixes(tmp_path)] == rows
-
-    asyncio.run(go())
+    rows = random_rows(random.Random(1), 10)
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
+        jetstream = client.jetstream()
+        await jetstream.publish("history.0", b"\xc1 rubbish")
+        await jetstream.publish("history.0", msgspec.msgpack.encode(batch(9, rows, partitions=4)))
+        await publish(client, batch(0, rows, partitions=4))
+        await until_acknowledged(client)
+        assert stats.refused == 2
+        assert [row for _, row in stored_fixes(tmp_path)] == rows
 
 
-def test_it_waits_for_its_stream(tmp_path: Path) -> None:
+async def test_it_waits_for_its_stream(tmp_path: Path) -> None:
     """A writer that starts before the stream exists begins when it is there, on a work queue too."""
-
-    async def go() -> None:
-        rows, batches = sent(2, n=50)
-        async with open_broker(tmp_path / "broker") as broker:
-            client = await internal_client(broker)
-            await client.jetstream().delete_stream(HISTORY_STREAM)
-            for _ in range(2):  # the second start finds the consumer of the first one
-                async with writing(broker, tmp_path):
-                    await asyncio.sleep(0.2)
-                    work_queue = StreamConfig(
-                        name=HISTORY_STREAM,
-                        subjects=["history.*"],
-                        retention=RetentionPolicy.WORK_QUEUE,
-                        max_bytes=1 << 24,
-                    )
-                    await client.jetstream().add_stream(work_queue)
-                    await publish(client, *batches)
-                    await until_acknowledged(client)
-            assert_all_once(tmp_path, rows)
-            assert (await client.jetstream().stream_info(HISTORY_STREAM)).state.messages == 0
-            await client.close()
-
-    asyncio.run(go())
-
-
-def test_full_memory_is_flushed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many rows or many messages start a flush before its time."""
-
-    async def go() -> None:
-        rows, batches = sent(3, n=100)
-        async with open_broker(tmp_path / "broker") as broker:
-            async with writing(broker, tmp_path, flush_s=3600) as (client, stats):
+    rows, batches = sent(2, n=50)
+    async with open_broker(tmp_path / "broker") as broker:
+        client = await internal_client(broker)
+        await client.jetstream().delete_stream(HISTORY_STREAM)
+        for _ in range(2):  # the second start finds the consumer of the first one
+            async with writing(broker, tmp_path):
+                await asyncio.sleep(0.2)
+                work_queue = StreamConfig(
+                    name=HISTORY_STREAM,
+                    subjects=["history.*"],
+                    retention=RetentionPolicy.WORK_QUEUE,
+                    max_bytes=1 << 24,
+                )
+                await client.jetstream().add_stream(work_queue)
                 await publish(client, *batches)
-                await until(lambda: stats.flushes >= 2)
-            async with writing(broker, tmp_path) as (client, _):
                 await until_acknowledged(client)
-            assert_all_once(tmp_path, rows)
+        assert_all_once(tmp_path, rows)
+        assert (await client.jetstream().stream_info(HISTORY_STREAM)).state.messages == 0
+        await client.close()
 
+
+async def test_full_memory_is_flushed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows or many messages start a flush before its time."""
     monkeypatch.setattr(module, "FLUSH_ROWS", 100)
     monkeypatch.setattr(module, "FLUSH_MESSAGES", 50)
-    asyncio.run(go())
+    rows, batches = sent(3, n=100)
+    async with open_broker(tmp_path / "broker") as broker:
+        async with writing(broker, tmp_path, flush_s=3600) as (client, stats):
+            await publish(client, *batches)
+            await until(lambda: stats.flushes >= 2)
+        async with writing(broker, tmp_path) as (client, _):
+            await until_acknowledged(client)
+        assert_all_once(tmp_path, rows)
 
 
-def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
+async def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
     """Where the disk refuses, the role ends with the reason, and the next one stores every row."""
     hour = tmp_path / "history" / "fixes" / hour_name(T0)
 
@@ -234,80 +218,65 @@ def test_a_flush_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
             await publish(client, batch(rows=rows))
             await asyncio.Event().wait()
 
-    async def go() -> None:
-        async with open_broker(tmp_path / "broker") as broker:
-            hour.parent.mkdir(parents=True)
-            hour.write_text("in the way")
-            with pytest.raises(ExceptionGroup) as caught:
-                await fail(broker)
-            assert caught.group_contains(DataFolderError, match=hour_name(T0))
-            hour.unlink()
-            async with writing(broker, tmp_path) as (client, _):
-                await until_acknowledged(client)
-        assert [row for _, row in stored_fixes(tmp_path)] == rows
-
-    asyncio.run(go())
+    async with open_broker(tmp_path / "broker") as broker:
+        hour.parent.mkdir(parents=True)
+        hour.write_text("in the way")
+        with pytest.raises(ExceptionGroup) as caught:
+            await fail(broker)
+        assert caught.group_contains(DataFolderError, match=hour_name(T0))
+        hour.unlink()
+        async with writing(broker, tmp_path) as (client, _):
+            await until_acknowledged(client)
+    assert [row for _, row in stored_fixes(tmp_path)] == rows
 
 
-def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
+async def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
     """A writer that starts a day later drops what has expired in the meantime."""
-
-    async def go() -> None:
-        write(tmp_path, batch(rows=random_rows(random.Random(1), 10)))
-        async with (
-            open_broker(tmp_path / "broker") as broker,
-            writing(broker, tmp_path, clock=lambda: T0 + 3600 + KEEP_S) as (_, stats),
-        ):
-            await until(lambda: stats.hours_dropped == 1)
-        assert segment_files(tmp_path, "fixes") == []
-
-    asyncio.run(go())
+    write(tmp_path, batch(rows=random_rows(random.Random(1), 10)))
+    async with (
+        open_broker(tmp_path / "broker") as broker,
+        writing(broker, tmp_path, clock=lambda: T0 + 3600 + KEEP_S) as (_, stats),
+    ):
+        await until(lambda: stats.hours_dropped == 1)
+    assert segment_files(tmp_path, "fixes") == []
 
 
-def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None:
+async def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None:
     """Where a message is lost on the way, the consumer is made anew and nothing passes over its rows."""
-
-    async def go() -> None:
-        rows, batches = sent(4, n=100)
-        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
-            thief = await internal_client(broker)
-            await until_acknowledged(client)
-            stolen = await thief.jetstream().pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
-            while not stats.reopened:
-                # Of several messages, the broker gives the first to whoever asked first, the next to the other.
-                request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
-                await asyncio.sleep(0.1)
-                await publish(client, *batches[:3])
-                del batches[:3]
-                with suppress(nats.errors.Error, TimeoutError):
-                    await request
-            await thief.close()
-            await publish(client, *batches)
-            await until_acknowledged(client)
-            assert_all_once(tmp_path, rows)
-
-    asyncio.run(go())
+    rows, batches = sent(4, n=100)
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
+        thief = await internal_client(broker)
+        await until_acknowledged(client)
+        stolen = await thief.jetstream().pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
+        while not stats.reopened:
+            # Of several messages, the broker gives the first to whoever asked first, the next to the other.
+            request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
+            await asyncio.sleep(0.1)
+            await publish(client, *batches[:3])
+            del batches[:3]
+            with suppress(nats.errors.Error, TimeoutError):
+                await request
+        await thief.close()
+        await publish(client, *batches)
+        await until_acknowledged(client)
+        assert_all_once(tmp_path, rows)
 
 
-def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
+async def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
     """The broker is killed (-9) again and again: each row is stored once when it is back."""
-
-    async def go() -> None:
-        rows, batches = sent(5)
-        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
-            third = len(batches) // 3
-            for part in (batches[:third], batches[third : 2 * third], batches[2 * third :]):
-                sending = asyncio.create_task(publish(client, *part))
-                await asyncio.sleep(0.15)
-                before = broker.restarts
-                assert broker.pid is not None
-                os.kill(broker.pid, signal.SIGKILL)
-                await sending
-                await until(lambda n=before: broker.restarts > n)  # type: ignore[misc]
-            await until_acknowledged(client)
-            assert_all_once(tmp_path, rows)
-
-    asyncio.run(go())
+    rows, batches = sent(5)
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
+        third = len(batches) // 3
+        for part in (batches[:third], batches[third : 2 * third], batches[2 * third :]):
+            sending = asyncio.create_task(publish(client, *part))
+            await asyncio.sleep(0.15)
+            before = broker.restarts
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGKILL)
+            await sending
+            await until(lambda n=before: broker.restarts > n)  # type: ignore[misc]
+        await until_acknowledged(client)
+        assert_all_once(tmp_path, rows)
 
 
 @asynccontextmanager
@@ -331,47 +300,39 @@ async def writer_process(broker: Broker, data: Path) -> AsyncIterator[asyncio.su
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
+async def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
     """The writer is killed (-9) at random moments and started again: each row is stored exactly once."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-
-    async def go() -> None:
-        rows, batches = sent(seed)
-        async with open_broker(tmp_path / "broker") as broker:
-            client = await internal_client(broker)
-            size = len(batches) // 8 + 1
-            for start in range(0, len(batches), size):
-                part = batches[start : start + size]
-                async with writer_process(broker, tmp_path):
-                    # All the time something is being flushed, so that the kill hits a flush.
-                    sending = asyncio.create_task(publish(client, *part, pause_s=0.5 / size))
-                    await asyncio.sleep(0.1 + rng.random() * 0.6)
-                await sending
-            async with writing(broker, tmp_path):
-                await until_acknowledged(client)
-            await client.close()
-        assert_all_once(tmp_path, rows)
-        assert not list((tmp_path / "history").rglob("*.tmp"))
-
-    asyncio.run(go())
-
-
-def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> None:
-    """Rows are in one place: once they are in a segment, the stream's files hold none of them."""
-
-    async def go() -> None:
-        rows, batches = sent(5, n=50)
-        async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
-            await publish(client, *batches)
+    rows, batches = sent(seed)
+    async with open_broker(tmp_path / "broker") as broker:
+        client = await internal_client(broker)
+        size = len(batches) // 8 + 1
+        for start in range(0, len(batches), size):
+            part = batches[start : start + size]
+            async with writer_process(broker, tmp_path):
+                # All the time something is being flushed, so that the kill hits a flush.
+                sending = asyncio.create_task(publish(client, *part, pause_s=0.5 / size))
+                await asyncio.sleep(0.1 + rng.random() * 0.6)
+            await sending
+        async with writing(broker, tmp_path):
             await until_acknowledged(client)
-            await asyncio.to_thread(
-                until_true, lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device))
-            )
-        assert_all_once(tmp_path, rows)
+        await client.close()
+    assert_all_once(tmp_path, rows)
+    assert not list((tmp_path / "history").rglob("*.tmp"))
 
-    asyncio.run(go())
+
+async def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> None:
+    """Rows are in one place: once they are in a segment, the stream's files hold none of them."""
+    rows, batches = sent(5, n=50)
+    async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
+        await publish(client, *batches)
+        await until_acknowledged(client)
+        await asyncio.to_thread(
+            until_true, lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device))
+        )
+    assert_all_once(tmp_path, rows)
 
 
 def until_true(condition: Callable[[], bool]) -> None:
@@ -385,7 +346,7 @@ def in_files(folder: Path, needle: bytes) -> bool:
     return any(needle in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
+async def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
     """After the answer no row of the pseudonyms is anywhere, all others are; asked again, nothing is left to do."""
 
     async def ask(client: Client, names: list[str]) -> EraseReply:
@@ -393,23 +354,20 @@ def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None
         answer = await client.request(HISTORY_ERASE_SUBJECT, body, timeout=30)
         return msgspec.json.decode(answer.data, type=EraseReply)
 
-    async def go() -> None:
-        rows, batches = sent(6, n=100)
-        gone = {row.device for row in rows[1][:3]}
-        async with open_broker(tmp_path / "broker") as broker:
-            async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
-                await publish(client, *batches)
-                answer = await ask(client, sorted(gone))
-                assert (answer.error, answer.rows) == ("", stats.erased)
-                assert (await ask(client, sorted(gone))).rows == 0
-                assert (await ask(client, ["nobody"])).error
-            kept = [[row for row in part if row.device not in gone] for part in rows]
-            assert_all_once(tmp_path, kept)
-            assert stats.erased == sum(map(len, rows)) - sum(map(len, kept)) > 0
-        needles = [form for name in gone for form in (name.encode(), bytes.fromhex(name))]
-        assert not [needle for needle in needles if in_files(tmp_path, needle)]
-
-    asyncio.run(go())
+    rows, batches = sent(6, n=100)
+    gone = {row.device for row in rows[1][:3]}
+    async with open_broker(tmp_path / "broker") as broker:
+        async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
+            await publish(client, *batches)
+            answer = await ask(client, sorted(gone))
+            assert (answer.error, answer.rows) == ("", stats.erased)
+            assert (await ask(client, sorted(gone))).rows == 0
+            assert (await ask(client, ["nobody"])).error
+        kept = [[row for row in part if row.device not in gone] for part in rows]
+        assert_all_once(tmp_path, kept)
+        assert stats.erased == sum(map(len, rows)) - sum(map(len, kept)) > 0
+    needles = [form for name in gone for form in (name.encode(), bytes.fromhex(name))]
+    assert not [needle for needle in needles if in_files(tmp_path, needle)]
 
 
 @pytest.mark.parametrize("left", ["half a file", "all of it"])

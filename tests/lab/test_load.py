@@ -135,33 +135,29 @@ def test_a_length_of_five_bytes_is_no_mqtt() -> None:
         list(PacketReader().feed(b"\x40\xff\xff\xff\xff\x01"))
 
 
-def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
+async def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
     """A device connects to the product's broker, which acknowledges every QoS 1 message."""
-
-    async def test() -> None:
-        async with open_broker(tmp_path) as broker:
-            acked: list[FixMessage] = []
-            tally = ConnectionCounters()
-            link = DeviceConnection(
-                LoadTarget("127.0.0.1", broker.config.mqtt_port),
-                "device-1",
-                tally,
-                acked.append,
-                random.Random(1),
-                will=LastWill("headcount/ul/person/device-1/status", b"offline"),
-            )
-            link.open()
-            messages = [_message(number) for number in range(60)]
-            for message in messages:
-                link.put(message)
-            await _until(lambda: len(acked) >= len(messages))
-            assert acked == messages
-            assert (tally.sent, tally.resent, link.unacknowledged) == (60, 0, 0)
-            link.close()
-            await _until(lambda: not tally.connected)
-            assert tally.disconnects == 0
-
-    asyncio.run(test())
+    async with open_broker(tmp_path) as broker:
+        acked: list[FixMessage] = []
+        tally = ConnectionCounters()
+        link = DeviceConnection(
+            LoadTarget("127.0.0.1", broker.config.mqtt_port),
+            "device-1",
+            tally,
+            acked.append,
+            random.Random(1),
+            will=LastWill("headcount/ul/person/device-1/status", b"offline"),
+        )
+        link.open()
+        messages = [_message(number) for number in range(60)]
+        for message in messages:
+            link.put(message)
+        await _until(lambda: len(acked) >= len(messages))
+        assert acked == messages
+        assert (tally.sent, tally.resent, link.unacknowledged) == (60, 0, 0)
+        link.close()
+        await _until(lambda: not tally.connected)
+        assert tally.disconnects == 0
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -211,48 +207,40 @@ class _Forgetful:
             yield server.sockets[0].getsockname()[1]
 
 
-def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
+async def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
     """After a disconnect, a device reconnects and sends unacknowledged messages again in order."""
-
-    async def test() -> None:
-        broker, acked, tally = _Forgetful(3), list[FixMessage](), ConnectionCounters()
-        async with broker.running() as port:
-            link = DeviceConnection(
-                LoadTarget("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
-            )
-            link.open()
-            for number in range(8):
-                link.put(_message(number))
-            await _until(lambda: len(acked) >= 8)
-            link.close()
-            await _until(lambda: not tally.connected)
-        first, second = broker.seen
-        assert [payload for payload, _ in first[:3]] == [b"0", b"1", b"2"]
-        assert [payload for payload, _ in second] == [b"3", b"4", b"5", b"6", b"7"]
-        assert all(again for _, again in second)
-        assert [message.t_ms for message in acked] == list(range(8))
-        assert tally.disconnects == 1
-
-    asyncio.run(test())
+    broker, acked, tally = _Forgetful(3), list[FixMessage](), ConnectionCounters()
+    async with broker.running() as port:
+        link = DeviceConnection(
+            LoadTarget("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
+        )
+        link.open()
+        for number in range(8):
+            link.put(_message(number))
+        await _until(lambda: len(acked) >= 8)
+        link.close()
+        await _until(lambda: not tally.connected)
+    first, second = broker.seen
+    assert [payload for payload, _ in first[:3]] == [b"0", b"1", b"2"]
+    assert [payload for payload, _ in second] == [b"3", b"4", b"5", b"6", b"7"]
+    assert all(again for _, again in second)
+    assert [message.t_ms for message in acked] == list(range(8))
+    assert tally.disconnects == 1
 
 
-def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
+async def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
     """Closing waits until all messages are acknowledged, even over a new connection."""
-
-    async def test() -> None:
-        broker, acked, tally = _Forgetful(0), list[FixMessage](), ConnectionCounters()
-        async with broker.running() as port:
-            link = DeviceConnection(
-                LoadTarget("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
-            )
-            link.open()
-            link.put(_message(1))
-            link.close()
-            await _until(lambda: not link.unacknowledged)
-            assert [message.t_ms for message in acked] == [1]
-            await _until(lambda: not tally.connected)
-
-    asyncio.run(test())
+    broker, acked, tally = _Forgetful(0), list[FixMessage](), ConnectionCounters()
+    async with broker.running() as port:
+        link = DeviceConnection(
+            LoadTarget("127.0.0.1", port), "device-1", tally, acked.append, random.Random(1)
+        )
+        link.open()
+        link.put(_message(1))
+        link.close()
+        await _until(lambda: not link.unacknowledged)
+        assert [message.t_ms for message in acked] == [1]
+        await _until(lambda: not tally.connected)
 
 
 def test_a_full_buffer_drops_its_oldest() -> None:

@@ -136,7 +136,7 @@ def kill(broker: Broker) -> None:
     os.kill(broker.pid, signal.SIGKILL)
 
 
-def test_what_was_acknowledged_is_in_the_log_after_a_kill(tmp_path: Path) -> None:
+async def test_what_was_acknowledged_is_in_the_log_after_a_kill(tmp_path: Path) -> None:
     """After kills at random moments under load every acknowledged fix is there, once and in order."""
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
@@ -172,10 +172,10 @@ def test_what_was_acknowledged_is_in_the_log_after_a_kill(tmp_path: Path) -> Non
             assert sum(acknowledged.values()) > 0
 
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
-        asyncio.run(check(pool))
+        await check(pool)
 
 
-def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_path: Path) -> None:
+async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_path: Path) -> None:
     """Devices whose only fix was acknowledged are all present, and once in the history, after both died."""
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
@@ -224,7 +224,7 @@ def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_path: 
             await client.close()
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        asyncio.run(check(pool))
+        await check(pool)
 
 
 def settings_of(broker: Broker, site: Path) -> Settings:
@@ -270,25 +270,21 @@ async def history_rows(client: Client) -> list[tuple[int, int, str]]:
     return rows
 
 
-def test_each_message_is_read_once(tmp_path: Path) -> None:
+async def test_each_message_is_read_once(tmp_path: Path) -> None:
     """Whatever its quality of service, and from a role of ours, a fix comes out of the log once, in order."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path, partitions=PARTITIONS) as broker:
-            client = await internal_client(broker)
-            with connected(broker.config.mqtt_port, "phone") as phone:
-                for number in range(300):
-                    topic, body = numbered("d")(number)
-                    phone.sendall(packet(topic, body, number % 2 and number))
-                    if number % 2:
-                        assert phone.recv(4) == b"\x40\x02" + struct.pack(">H", number)
-                phone.sendall(b"\xc0\x00")  # PINGREQ: what was sent has been read when it is answered
-                assert phone.recv(2) == b"\xd0\x00"
-            await client.jetstream().publish("headcount.ul.person.d.fix", numbered("d")(300)[1])
-            assert await fixes(broker, client) == {"d": list(range(301))}
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path, partitions=PARTITIONS) as broker:
+        client = await internal_client(broker)
+        with connected(broker.config.mqtt_port, "phone") as phone:
+            for number in range(300):
+                topic, body = numbered("d")(number)
+                phone.sendall(packet(topic, body, number % 2 and number))
+                if number % 2:
+                    assert phone.recv(4) == b"\x40\x02" + struct.pack(">H", number)
+            phone.sendall(b"\xc0\x00")  # PINGREQ: what was sent has been read when it is answered
+            assert phone.recv(2) == b"\xd0\x00"
+        await client.jetstream().publish("headcount.ul.person.d.fix", numbered("d")(300)[1])
+        assert await fixes(broker, client) == {"d": list(range(301))}
+        await client.close()
 
 
 def refused(port: int, number: int) -> bool:
@@ -302,27 +298,21 @@ def refused(port: int, number: int) -> bool:
             return True
 
 
-def test_what_the_log_does_not_take_is_not_acknowledged(tmp_path: Path) -> None:
+async def test_what_the_log_does_not_take_is_not_acknowledged(tmp_path: Path) -> None:
     """While a partition's stream refuses messages their senders are cut off; afterwards they are taken."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path, partitions=1) as broker:
-            client = await internal_client(broker)
-            port = broker.config.mqtt_port
-            assert not await asyncio.to_thread(refused, port, 0)
-            config = (await request(Connection(client), "STREAM.INFO.FIX_0"))["config"]
-            await request(
-                Connection(client), "STREAM.UPDATE.FIX_0", config | {"discard": "new", "max_msgs": 2}
-            )
-            assert await asyncio.to_thread(refused, port, 1)
-            await request(Connection(client), "STREAM.UPDATE.FIX_0", config)
-            assert not await asyncio.to_thread(refused, port, 2)
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path, partitions=1) as broker:
+        client = await internal_client(broker)
+        port = broker.config.mqtt_port
+        assert not await asyncio.to_thread(refused, port, 0)
+        config = (await request(Connection(client), "STREAM.INFO.FIX_0"))["config"]
+        await request(Connection(client), "STREAM.UPDATE.FIX_0", config | {"discard": "new", "max_msgs": 2})
+        assert await asyncio.to_thread(refused, port, 1)
+        await request(Connection(client), "STREAM.UPDATE.FIX_0", config)
+        assert not await asyncio.to_thread(refused, port, 2)
+        await client.close()
 
 
-def test_nothing_is_acknowledged_before_the_log_exists(tmp_path: Path) -> None:
+async def test_nothing_is_acknowledged_before_the_log_exists(tmp_path: Path) -> None:
     """A device that tries to get in while a new folder is made gets no PUBACK for what isn't kept."""
     config = config_for(tmp_path, partitions=PARTITIONS)
     end = threading.Event()
@@ -336,25 +326,22 @@ def test_nothing_is_acknowledged_before_the_log_exists(tmp_path: Path) -> None:
                     acknowledged.append(number)
                 number += 1
 
-    async def check() -> None:
-        device = asyncio.create_task(asyncio.to_thread(knock))
-        try:
-            async with Broker(config) as broker:
-                await asyncio.sleep(0.5)
-                end.set()
-                await device
-                client = await internal_client(broker)
-                found = await fixes(broker, client)
-                await client.close()
-        finally:
+    device = asyncio.create_task(asyncio.to_thread(knock))
+    try:
+        async with Broker(config) as broker:
+            await asyncio.sleep(0.5)
             end.set()
-        assert acknowledged
-        assert set(acknowledged) <= set(found["d"])
+            await device
+            client = await internal_client(broker)
+            found = await fixes(broker, client)
+            await client.close()
+    finally:
+        end.set()
+    assert acknowledged
+    assert set(acknowledged) <= set(found["d"])
 
-    asyncio.run(check())
 
-
-def test_a_full_disk_is_not_acknowledged(tmp_path: Path) -> None:
+async def test_a_full_disk_is_not_acknowledged(tmp_path: Path) -> None:
     """What is sent while the disk fills up is either stored or not acknowledged."""
 
     async def check(pool: concurrent.futures.Executor, disk: Path) -> None:
@@ -377,4 +364,4 @@ def test_a_full_disk_is_not_acknowledged(tmp_path: Path) -> None:
         if no_disk:
             pytest.skip(no_disk)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            asyncio.run(check(pool, tmp_path / "disk"))
+            await check(pool, tmp_path / "disk")

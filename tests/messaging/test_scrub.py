@@ -17,7 +17,7 @@ def everything_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None:
+async def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None:
     """Values that were replaced without being overwritten are gone from the disk; the newest ones stay."""
 
     async def run() -> None:
@@ -46,4 +46,4 @@ def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None:
             await asyncio.wait_for(keeping, 10)
             await client.close()
 
-    asyncio.run(run())
+    await run()

@@ -13,7 +13,7 @@ from nats_fixture import internal_client, open_broker
 SECRETS = (b"first-Zaphod", b"second-Trillian", b"third-Marvin")
 
 
-def test_what_was_rewritten_or_erased_is_nowhere_on_disk(tmp_path: Path) -> None:
+async def test_what_was_rewritten_or_erased_is_nowhere_on_disk(tmp_path: Path) -> None:
     """Replaced values are overwritten, an erased key leaves neither values nor its own name."""
 
     async def run() -> None:
@@ -36,7 +36,7 @@ def test_what_was_rewritten_or_erased_is_nowhere_on_disk(tmp_path: Path) -> None
             assert scan(tmp_path, *SECRETS, b"ford7prefect", b"stays-Arthur") == {b"stays-Arthur"}
             await client.close()
 
-    asyncio.run(run())
+    await run()
 
 
 def scan(folder: Path, *needles: bytes) -> set[bytes]:

@@ -32,6 +32,7 @@ from headcount.messaging.streams import (
     stream_configs,
 )
 from nats_fixture import internal_client, open_broker
+from waiting import log_loop_errors
 
 
 @asynccontextmanager
@@ -56,47 +57,39 @@ async def messages(client: Client, stream: str) -> int:
     return int((await request(Connection(client), f"STREAM.INFO.{stream}"))["state"]["messages"])
 
 
-def test_all_streams_are_there(tmp_path: Path) -> None:
+async def test_all_streams_are_there(tmp_path: Path) -> None:
     """A new folder gets each stream with its subjects, ages and limits."""
-
-    async def check() -> None:
-        async with log_of(tmp_path, partitions=3) as (_, client):
-            names = set((await request(Connection(client), "STREAM.NAMES"))["streams"])
-            assert {"FIX_0", "FIX_1", "FIX_2", "COUNT", "EVENT", "HISTORY", "FOREIGN"} <= names
-            assert {"KV_SNAPSHOT", "KV_LEASE"} <= names
-            assert "FIX_3" not in names
-            for partition in range(3):
-                fix = await config(client, f"FIX_{partition}")
-                assert fix["subjects"] == [f"fix.{partition}.>", f"$MQTT.msgs.fix.{partition}.>"]
-                assert fix["max_age"] == LOG_AGE_S * 10**9
-            for name in names:
-                stream = await config(client, name)
-                assert stream["max_bytes"] > 0, f"{name} has no limit"
-            assert (await config(client, "COUNT"))["storage"] == "memory"
-            assert (await config(client, "FOREIGN"))["subjects"] == with_stored(FOREIGN_SUBJECTS)
-
-    asyncio.run(check())
+    async with log_of(tmp_path, partitions=3) as (_, client):
+        names = set((await request(Connection(client), "STREAM.NAMES"))["streams"])
+        assert {"FIX_0", "FIX_1", "FIX_2", "COUNT", "EVENT", "HISTORY", "FOREIGN"} <= names
+        assert {"KV_SNAPSHOT", "KV_LEASE"} <= names
+        assert "FIX_3" not in names
+        for partition in range(3):
+            fix = await config(client, f"FIX_{partition}")
+            assert fix["subjects"] == [f"fix.{partition}.>", f"$MQTT.msgs.fix.{partition}.>"]
+            assert fix["max_age"] == LOG_AGE_S * 10**9
+        for name in names:
+            stream = await config(client, name)
+            assert stream["max_bytes"] > 0, f"{name} has no limit"
+        assert (await config(client, "COUNT"))["storage"] == "memory"
+        assert (await config(client, "FOREIGN"))["subjects"] == with_stored(FOREIGN_SUBJECTS)
 
 
-def test_once_more_changes_nothing(tmp_path: Path) -> None:
+async def test_once_more_changes_nothing(tmp_path: Path) -> None:
     """Making the streams again keeps their messages and sends the server no update."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            await client.jetstream().publish("history.1", b"kept")
-            changes = await client.subscribe("$JS.API.STREAM.>")
-            before = [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")]
-            store_bytes = await _store_bytes(client)
-            for _ in range(3):
-                await ensure_streams(Connection(client), 4, store_bytes=store_bytes)
-            assert await messages(client, "HISTORY") == 1
-            assert [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")] == before
-            await client.flush()
-            asked = {(await changes.next_msg()).subject.split(".")[3] for _ in range(changes.pending_msgs)}
-            # The broker's own regular check purges; nobody else asks for anything here.
-            assert {"NAMES", "INFO"} <= asked <= {"NAMES", "INFO", "PURGE"}
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        await client.jetstream().publish("history.1", b"kept")
+        changes = await client.subscribe("$JS.API.STREAM.>")
+        before = [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")]
+        store_bytes = await _store_bytes(client)
+        for _ in range(3):
+            await ensure_streams(Connection(client), 4, store_bytes=store_bytes)
+        assert await messages(client, "HISTORY") == 1
+        assert [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")] == before
+        await client.flush()
+        asked = {(await changes.next_msg()).subject.split(".")[3] for _ in range(changes.pending_msgs)}
+        # The broker's own regular check purges; nobody else asks for anything here.
+        assert {"NAMES", "INFO"} <= asked <= {"NAMES", "INFO", "PURGE"}
 
 
 async def _store_bytes(client: Client) -> int:
@@ -108,56 +101,44 @@ async def _store_bytes(client: Client) -> int:
     return budget
 
 
-def test_an_older_stream_is_brought_up_to_date(tmp_path: Path) -> None:
+async def test_an_older_stream_is_brought_up_to_date(tmp_path: Path) -> None:
     """A stream of an earlier release gets today's limits and keeps its messages."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            old = await config(client, "EVENT")
-            await client.jetstream().publish("event.ul.library", b"kept")
-            await request(
-                Connection(client),
-                "STREAM.UPDATE.EVENT",
-                old | {"max_age": 10**12, "duplicate_window": 10**11},
-            )
-            await ensure_streams(Connection(client), 4)
-            new = await config(client, "EVENT")
-            assert (new["max_age"], new["duplicate_window"]) == (LOG_AGE_S * 10**9, LOG_AGE_S * 10**9)
-            assert new["republish"] == old["republish"]
-            assert await messages(client, "EVENT") == 1
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        old = await config(client, "EVENT")
+        await client.jetstream().publish("event.ul.library", b"kept")
+        await request(
+            Connection(client),
+            "STREAM.UPDATE.EVENT",
+            old | {"max_age": 10**12, "duplicate_window": 10**11},
+        )
+        await ensure_streams(Connection(client), 4)
+        new = await config(client, "EVENT")
+        assert (new["max_age"], new["duplicate_window"]) == (LOG_AGE_S * 10**9, LOG_AGE_S * 10**9)
+        assert new["republish"] == old["republish"]
+        assert await messages(client, "EVENT") == 1
 
 
-def test_a_half_made_log_is_completed(tmp_path: Path) -> None:
+async def test_a_half_made_log_is_completed(tmp_path: Path) -> None:
     """Where a start was interrupted between two streams, the next one makes the rest."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            for name in ("FIX_2", "FIX_3", "HISTORY"):
-                await request(Connection(client), f"STREAM.DELETE.{name}")
-            await client.jetstream().delete_key_value(SNAPSHOT_BUCKET)
-            await ensure_streams(Connection(client), 4)
-            assert {"FIX_2", "FIX_3", "HISTORY", "KV_SNAPSHOT"} <= set(
-                (await request(Connection(client), "STREAM.NAMES"))["streams"]
-            )
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        for name in ("FIX_2", "FIX_3", "HISTORY"):
+            await request(Connection(client), f"STREAM.DELETE.{name}")
+        await client.jetstream().delete_key_value(SNAPSHOT_BUCKET)
+        await ensure_streams(Connection(client), 4)
+        assert {"FIX_2", "FIX_3", "HISTORY", "KV_SNAPSHOT"} <= set(
+            (await request(Connection(client), "STREAM.NAMES"))["streams"]
+        )
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 5, 64])
-def test_another_number_of_partitions_is_refused(tmp_path: Path, partitions: int) -> None:
+async def test_another_number_of_partitions_is_refused(tmp_path: Path, partitions: int) -> None:
     """A log made with 4 partitions is not opened with another number; the error says both ways out."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            with pytest.raises(LogError) as info:
-                await ensure_streams(Connection(client), partitions)
-            assert "--partitions 4" in str(info.value)
-            assert "jetstream" in str(info.value)
-            assert len(await _fix_streams(client)) == 4
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        with pytest.raises(LogError) as info:
+            await ensure_streams(Connection(client), partitions)
+        assert "--partitions 4" in str(info.value)
+        assert "jetstream" in str(info.value)
+        assert len(await _fix_streams(client)) == 4
 
 
 async def _fix_streams(client: Client) -> list[str]:
@@ -165,18 +146,14 @@ async def _fix_streams(client: Client) -> list[str]:
     return [name for name in names if name.startswith("FIX_")]
 
 
-def test_a_smaller_disk_forgets_nothing(tmp_path: Path) -> None:
+async def test_a_smaller_disk_forgets_nothing(tmp_path: Path) -> None:
     """A limit never goes below what a stream holds already."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            for _ in range(100):
-                await client.jetstream().publish("history.0", b"x" * 50_000)
-            await ensure_streams(Connection(client), 4, store_bytes=1 << 20)
-            assert await messages(client, "HISTORY") == 100
-            assert (await config(client, "HISTORY"))["max_bytes"] >= 100 * 50_000
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        for _ in range(100):
+            await client.jetstream().publish("history.0", b"x" * 50_000)
+        await ensure_streams(Connection(client), 4, store_bytes=1 << 20)
+        assert await messages(client, "HISTORY") == 100
+        assert (await config(client, "HISTORY"))["max_bytes"] >= 100 * 50_000
 
 
 def test_shares_fit_into_the_disk() -> None:
@@ -189,52 +166,40 @@ def test_shares_fit_into_the_disk() -> None:
 
 
 @pytest.mark.parametrize("subject", ["fix.0.ul.person.d", "car-iotp"])
-def test_a_message_that_is_too_large_hurts_nothing(tmp_path: Path, subject: str) -> None:
+async def test_a_message_that_is_too_large_hurts_nothing(tmp_path: Path, subject: str) -> None:
     """It is refused by name where somebody listens, not stored, and the next one is."""
-
-    async def check() -> None:
-        async with log_of(tmp_path, partitions=1) as (_, client):
-            jetstream = client.jetstream()
-            with pytest.raises(APIError, match="size"):
-                await jetstream.publish(subject, b"x" * (MAX_DEVICE_MESSAGE_BYTES + 1))
-            ack = await jetstream.publish(subject, b"x" * 60_000)
-            assert ack.seq == 1
-
-    asyncio.run(check())
+    async with log_of(tmp_path, partitions=1) as (_, client):
+        jetstream = client.jetstream()
+        with pytest.raises(APIError, match="size"):
+            await jetstream.publish(subject, b"x" * (MAX_DEVICE_MESSAGE_BYTES + 1))
+        ack = await jetstream.publish(subject, b"x" * 60_000)
+        assert ack.seq == 1
 
 
-def test_count_keeps_the_newest_of_each_partition(tmp_path: Path) -> None:
+async def test_count_keeps_the_newest_of_each_partition(tmp_path: Path) -> None:
     """A late reader gets one message per partition, the last one."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            jetstream = client.jetstream()
-            for number in range(10):
-                for partition in range(4):
-                    await jetstream.publish(f"count.{partition}", str(number).encode())
-            assert await messages(client, "COUNT") == 4
-            newest = await jetstream.get_last_msg("COUNT", "count.2")
-            assert newest.data == b"9"
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        jetstream = client.jetstream()
+        for number in range(10):
+            for partition in range(4):
+                await jetstream.publish(f"count.{partition}", str(number).encode())
+        assert await messages(client, "COUNT") == 4
+        newest = await jetstream.get_last_msg("COUNT", "count.2")
+        assert newest.data == b"9"
 
 
-def test_an_event_is_stored_once_even_over_a_crash(tmp_path: Path) -> None:
+async def test_an_event_is_stored_once_even_over_a_crash(tmp_path: Path) -> None:
     """The server knows an event's id again after kill -9: a replayed stretch repeats none."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (broker, client):
-            header = {"Nats-Msg-Id": "enter-1"}
-            first = await client.jetstream().publish("event.ul.library", b"1", headers=header)
-            assert not first.duplicate
-            old = broker.pid
-            assert old is not None
-            os.kill(old, signal.SIGKILL)
-            again = await until_acknowledged(client, "event.ul.library", header)
-            assert (again.duplicate, again.seq) == (True, first.seq)
-            assert await messages(client, "EVENT") == 1
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (broker, client):
+        header = {"Nats-Msg-Id": "enter-1"}
+        first = await client.jetstream().publish("event.ul.library", b"1", headers=header)
+        assert not first.duplicate
+        old = broker.pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        again = await until_acknowledged(client, "event.ul.library", header)
+        assert (again.duplicate, again.seq) == (True, first.seq)
+        assert await messages(client, "EVENT") == 1
 
 
 async def until_acknowledged(client: Client, subject: str, header: dict[str, str]) -> Any:
@@ -246,26 +211,23 @@ async def until_acknowledged(client: Client, subject: str, header: dict[str, str
             await asyncio.sleep(0.05)
 
 
-def test_snapshots_can_be_kept(tmp_path: Path) -> None:
+async def test_snapshots_can_be_kept(tmp_path: Path) -> None:
     """A state of some megabytes can be stored and read, by compare-and-set."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            jetstream = client.jetstream()
-            states = await jetstream.key_value(SNAPSHOT_BUCKET)
-            state = os.urandom(5_000_000)
-            revision = await states.create("p0", b"first")
-            newer = await states.update("p0", state, last=revision)
-            with pytest.raises(APIError):
-                await states.update("p0", b"other", last=revision)
-            found = await states.get("p0")
-            assert (found.revision, found.value) == (newer, state)
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        jetstream = client.jetstream()
+        states = await jetstream.key_value(SNAPSHOT_BUCKET)
+        state = os.urandom(5_000_000)
+        revision = await states.create("p0", b"first")
+        newer = await states.update("p0", state, last=revision)
+        with pytest.raises(APIError):
+            await states.update("p0", b"other", last=revision)
+        found = await states.get("p0")
+        assert (found.revision, found.value) == (newer, state)
 
 
-def test_what_the_server_keeps_for_mqtt_is_not_on_disk(tmp_path: Path) -> None:
+async def test_what_the_server_keeps_for_mqtt_is_not_on_disk(tmp_path: Path) -> None:
     """Its streams have limits and are in memory, also where clients hurry in while it is started again."""
+    log_loop_errors()
 
     async def hurry(broker: Broker) -> None:
         while True:
@@ -277,24 +239,21 @@ def test_what_the_server_keeps_for_mqtt_is_not_on_disk(tmp_path: Path) -> None:
                     await client.publish("headcount/ul/person/Zaphod/ack", b"ok", qos=2)
             await asyncio.sleep(0.005)
 
-    async def check() -> None:
-        async with log_of(tmp_path) as (broker, client):
-            await _mqtt_is_in_memory(client)
-            hurrying = asyncio.create_task(hurry(broker))
-            await asyncio.sleep(0.5)
-            old = broker.pid
-            assert old is not None
-            os.kill(old, signal.SIGKILL)
-            async with asyncio.timeout(30):
-                while not (broker.restarts and broker.ready):  # noqa: ASYNC110 - it gives no signal
-                    await asyncio.sleep(0.02)
-            await asyncio.sleep(0.5)
-            hurrying.cancel()
-        async with log_of(tmp_path) as (_, client):
-            await _mqtt_is_in_memory(client)
-        assert not about_mqtt(tmp_path)
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (broker, client):
+        await _mqtt_is_in_memory(client)
+        hurrying = asyncio.create_task(hurry(broker))
+        await asyncio.sleep(0.5)
+        old = broker.pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while not (broker.restarts and broker.ready):  # noqa: ASYNC110 - it gives no signal
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        hurrying.cancel()
+    async with log_of(tmp_path) as (_, client):
+        await _mqtt_is_in_memory(client)
+    assert not about_mqtt(tmp_path)
 
 
 def about_mqtt(folder: Path) -> list[Path]:
@@ -309,44 +268,30 @@ async def _mqtt_is_in_memory(client: Client) -> None:
         assert {key: present[key] for key in wanted} == wanted
 
 
-def test_what_an_earlier_release_kept_for_mqtt_is_removed(tmp_path: Path) -> None:
+async def test_what_an_earlier_release_kept_for_mqtt_is_removed(tmp_path: Path) -> None:
     """Sessions on the disk, with the ids of clients, are gone after the next start."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            for wanted in MQTT_STREAMS:
-                await request(Connection(client), f"STREAM.DELETE.{wanted['name']}")
-                await request(
-                    Connection(client), f"STREAM.CREATE.{wanted['name']}", wanted | {"storage": "file"}
-                )
-            await client.jetstream().publish("$MQTT.sess.x", b"Zaphod")
-        async with log_of(tmp_path) as (_, client):
-            await _mqtt_is_in_memory(client)
-            assert not about_mqtt(tmp_path)
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        for wanted in MQTT_STREAMS:
+            await request(Connection(client), f"STREAM.DELETE.{wanted['name']}")
+            await request(Connection(client), f"STREAM.CREATE.{wanted['name']}", wanted | {"storage": "file"})
+        await client.jetstream().publish("$MQTT.sess.x", b"Zaphod")
+    async with log_of(tmp_path) as (_, client):
+        await _mqtt_is_in_memory(client)
+        assert not about_mqtt(tmp_path)
 
 
-def test_a_refusal_is_an_error_with_the_servers_words(tmp_path: Path) -> None:
+async def test_a_refusal_is_an_error_with_the_servers_words(tmp_path: Path) -> None:
     """What the server says about a request it refuses is in the LogError."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            with pytest.raises(LogError, match="stream not found"):
-                await request(Connection(client), "STREAM.INFO.NOTHING")
-            with pytest.raises(NotFoundError):
-                await client.jetstream().stream_info("NOTHING")
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        with pytest.raises(LogError, match="stream not found"):
+            await request(Connection(client), "STREAM.INFO.NOTHING")
+        with pytest.raises(NotFoundError):
+            await client.jetstream().stream_info("NOTHING")
 
 
-def test_a_server_without_answers_is_an_error(tmp_path: Path) -> None:
+async def test_a_server_without_answers_is_an_error(tmp_path: Path) -> None:
     """A connection that can't reach JetStream gives a LogError that names the broker."""
-
-    async def check() -> None:
-        async with log_of(tmp_path) as (_, client):
-            await client.close()
-            with pytest.raises(LogError, match="Is the broker running"):
-                await ensure_streams(Connection(client), 4)
-
-    asyncio.run(check())
+    async with log_of(tmp_path) as (_, client):
+        await client.close()
+        with pytest.raises(LogError, match="Is the broker running"):
+            await ensure_streams(Connection(client), 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from headcount.messages.units import BrokerUnit, ScalingDecision, ScalingState, ScalingTarget
@@ -18,26 +17,22 @@ def unit(name: str, connections: int = 0) -> BrokerUnit:
     return BrokerUnit(name, "1", "2.15.1", "127.0.0.1", 1883, 9001, 8081, "up", connections, 0.0, 0.0, 0.0)
 
 
-def test_units_send_heartbeats_and_end(tmp_path: Path) -> None:
+async def test_units_send_heartbeats_and_end(tmp_path: Path) -> None:
     """Each unit's newest word is in the table until it retires; words that can't be read are left out."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            units = Units(Connection(client))
-            assert (await units.table()).units == {}
-            await units.speak(unit("b1", 1))
-            await units.speak(unit("b1", 2))
-            await units.speak(unit("b2"))
-            await client.jetstream().publish(f"$KV.{UNIT_BUCKET}.broker.b3", b"of another version")
-            table = await units.table()
-            assert {name: one.connections for name, one in table.alive().items()} == {"b1": 2, "b2": 0}
-            assert all(0 <= table.now_s - spoke_s < ALIVE_S for _, spoke_s in table.units.values())
-            await units.retire("b1")
-            assert set((await units.table()).units) == {"b2"}
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        units = Units(Connection(client))
+        assert (await units.table()).units == {}
+        await units.speak(unit("b1", 1))
+        await units.speak(unit("b1", 2))
+        await units.speak(unit("b2"))
+        await client.jetstream().publish(f"$KV.{UNIT_BUCKET}.broker.b3", b"of another version")
+        table = await units.table()
+        assert {name: one.connections for name, one in table.alive().items()} == {"b1": 2, "b2": 0}
+        assert all(0 <= table.now_s - spoke_s < ALIVE_S for _, spoke_s in table.units.values())
+        await units.retire("b1")
+        assert set((await units.table()).units) == {"b2"}
+        await client.close()
 
 
 def test_who_is_silent_is_dead() -> None:
@@ -46,7 +41,7 @@ def test_who_is_silent_is_dead() -> None:
     assert set(table.alive()) == {"young"}
 
 
-def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
+async def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
     """What the scaler has said last can be read, with its age; before that there is nothing."""
     state = ScalingState(
         "s",
@@ -57,34 +52,26 @@ def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
         {"lag": 3.0, "latency_p99_s": None},
         [ScalingDecision(1.0, "count", 1, 2, "because")],
     )
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            units = Units(Connection(client))
-            assert await units.scaling() is None
-            await units.tell_scaling(state)
-            told = await units.scaling()
-            assert told is not None
-            assert told[0] == state
-            assert 0 <= told[1] < ALIVE_S
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        units = Units(Connection(client))
+        assert await units.scaling() is None
+        await units.tell_scaling(state)
+        told = await units.scaling()
+        assert told is not None
+        assert told[0] == state
+        assert 0 <= told[1] < ALIVE_S
+        await client.close()
 
 
-def test_a_bucket_changes_by_compare_and_set(tmp_path: Path) -> None:
+async def test_a_bucket_changes_by_compare_and_set(tmp_path: Path) -> None:
     """A key is replaced only where its revision is the one that was read."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            bucket = KvBucket(Connection(client), UNIT_BUCKET)
-            first = await bucket.replace("k", b"1", 0)
-            assert first is not None
-            assert await bucket.replace("k", b"2", 0) is None
-            assert await bucket.replace("k", b"3", first) is not None
-            assert (await bucket.newest("k"))["k"].value == b"3"
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        bucket = KvBucket(Connection(client), UNIT_BUCKET)
+        first = await bucket.replace("k", b"1", 0)
+        assert first is not None
+        assert await bucket.replace("k", b"2", 0) is None
+        assert await bucket.replace("k", b"3", first) is not None
+        assert (await bucket.newest("k"))["k"].value == b"3"
+        await client.close()

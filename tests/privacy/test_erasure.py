@@ -101,7 +101,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
+async def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
     """However often an erasure is killed, in the end nothing of the device is stored, and everything of the other."""
     rng = Random(5)
 
@@ -132,36 +132,32 @@ def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
         forms = [form for name in names.values() for form in (name.encode(), bytes.fromhex(name))]
         return [gone.id.encode(), *forms], stays.id
 
-    needles, other = asyncio.run(check())
+    needles, other = await check()
     hits = scan(tmp_path, {str(i): needle for i, needle in enumerate(needles)} | {"other": other.encode()})
     assert {store_of(place) for place in hits.pop("other")} >= {f"KV_{DEVICE_BUCKET}"}
     assert not any(hits.values()), hits
 
 
-def test_a_paused_device_leaves_the_counts_and_returns(tmp_path: Path) -> None:
+async def test_a_paused_device_leaves_the_counts_and_returns(tmp_path: Path) -> None:
     """A pause takes effect immediately, for that device alone, and ends when its time is over."""
-
-    async def check() -> None:
-        async with deployment(tmp_path) as here:
-            (pauses, _), (stays, _) = [await here.registry.add(SITE.id, "person") for _ in range(2)]
-            for device in (pauses, stays):
-                await here.fix(device)
-            await here.until_people(2)
-            stop = asyncio.Event()
-            running = asyncio.create_task(here.erasure().run(stop))
-            await here.registry.pause(pauses.id, time.time() + 3)
-            await here.until_people(1)
-            async with asyncio.timeout(15):
-                while True:
-                    now = await here.registry.get(pauses.id)
-                    assert now is not None
-                    if now.status == "active":
-                        break
-                    await asyncio.sleep(0.1)
-            await here.fix(pauses)
-            await here.until_people(2)
-            stop.set()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-
-    asyncio.run(check())
+    async with deployment(tmp_path) as here:
+        (pauses, _), (stays, _) = [await here.registry.add(SITE.id, "person") for _ in range(2)]
+        for device in (pauses, stays):
+            await here.fix(device)
+        await here.until_people(2)
+        stop = asyncio.Event()
+        running = asyncio.create_task(here.erasure().run(stop))
+        await here.registry.pause(pauses.id, time.time() + 3)
+        await here.until_people(1)
+        async with asyncio.timeout(15):
+            while True:
+                now = await here.registry.get(pauses.id)
+                assert now is not None
+                if now.status == "active":
+                    break
+                await asyncio.sleep(0.1)
+        await here.fix(pauses)
+        await here.until_people(2)
+        stop.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running

@@ -28,62 +28,54 @@ def of(found: list[StoreAge], store: str) -> StoreAge:
     return next(row for row in found if row.store == store)
 
 
-def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
+async def test_each_store_is_judged_by_its_oldest_row(tmp_path: Path) -> None:
     """With a later clock, exactly the data that should have been removed by then is reported as too old."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            log = client.jetstream()
-            began_s = time.time()
-            await log.publish("fix.0.ul.person.a", b"{}")
-            await log.publish("event.ul.library", b"{}")
-            await log.publish("owntracks.a.b", b"{}")
-            found = await store_ages(Connection(client), tmp_path, time.time())
-            assert all(row.kept for row in found)
-            for store in ("log of fixes", "events", "other formats"):
-                age_s = of(found, store).age_s
-                assert age_s is not None
-                assert age_s <= time.time() - began_s + 1
-            assert of(found, "commands").age_s is None
-            later = await store_ages(Connection(client), tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
-            assert {row.store for row in later if not row.kept} == {
-                "log of fixes",
-                "events",
-                "other formats",
-            }
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        log = client.jetstream()
+        began_s = time.time()
+        await log.publish("fix.0.ul.person.a", b"{}")
+        await log.publish("event.ul.library", b"{}")
+        await log.publish("owntracks.a.b", b"{}")
+        found = await store_ages(Connection(client), tmp_path, time.time())
+        assert all(row.kept for row in found)
+        for store in ("log of fixes", "events", "other formats"):
+            age_s = of(found, store).age_s
+            assert age_s is not None
+            assert age_s <= time.time() - began_s + 1
+        assert of(found, "commands").age_s is None
+        later = await store_ages(Connection(client), tmp_path, time.time() + LOG_AGE_S + SLACK_S + 5)
+        assert {row.store for row in later if not row.kept} == {
+            "log of fixes",
+            "events",
+            "other formats",
+        }
+        await client.close()
 
 
-def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
+async def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
     """Each stream of fixes has a maximum age of one hour, and the server enforces a stream's maximum age."""
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        for partition in range(broker.config.partitions):
+            config = (await request(Connection(client), f"STREAM.INFO.FIX_{partition}"))["config"]
+            assert config["max_age"] == HOUR_S * 10**9
+        short = config | {"max_age": 10**9, "duplicate_window": 10**8}
+        await request(Connection(client), f"STREAM.UPDATE.{config['name']}", short)
+        await client.jetstream().publish(f"fix.{partition}.ul.person.a", b"{}")
+        connection = Connection(client)
 
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            for partition in range(broker.config.partitions):
-                config = (await request(Connection(client), f"STREAM.INFO.FIX_{partition}"))["config"]
-                assert config["max_age"] == HOUR_S * 10**9
-            short = config | {"max_age": 10**9, "duplicate_window": 10**8}
-            await request(Connection(client), f"STREAM.UPDATE.{config['name']}", short)
-            await client.jetstream().publish(f"fix.{partition}.ul.person.a", b"{}")
-            connection = Connection(client)
+        async def age_s() -> float | None:
+            return of(await store_ages(connection, tmp_path, time.time()), "log of fixes").age_s
 
-            async def age_s() -> float | None:
-                return of(await store_ages(connection, tmp_path, time.time()), "log of fixes").age_s
-
-            assert await age_s() is not None
-            async with asyncio.timeout(10):
-                while await age_s() is not None:  # noqa: ASYNC110
-                    await asyncio.sleep(0.2)
-            await client.close()
-
-    asyncio.run(check())
+        assert await age_s() is not None
+        async with asyncio.timeout(10):
+            while await age_s() is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        await client.close()
 
 
-def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
+async def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     """A row of last week in a folder of this hour is reported, and the command exits with 1."""
     write(tmp_path, batch(0, random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)))
     [segment] = segment_files(tmp_path, "fixes")
@@ -108,7 +100,7 @@ def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
             )
             return found, ended.returncode, ended.stdout
 
-    found, code, output = asyncio.run(check())
+    found, code, output = await check()
     row = of(found, "history: fixes")
     assert row.age_s is not None
     assert row.age_s > 6.9 * 24 * HOUR_S
@@ -118,26 +110,22 @@ def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     assert [one["store"] for one in reported if not one["kept"]] == ["history: fixes"]
 
 
-def test_overwritten_records_of_a_file_are_skipped(tmp_path: Path) -> None:
+async def test_overwritten_records_of_a_file_are_skipped(tmp_path: Path) -> None:
     """The time of a file of the log is that of its first message that is not overwritten."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker:
-            client = await internal_client(broker)
-            log = client.jetstream()
-            stamps = []
-            for _ in range(3):
-                ack = await log.publish("fix.0.ul.person.a", b"{}")
-                stamps.append((await log.get_msg(ack.stream, ack.seq)).time)
-                await asyncio.sleep(0.1)
-            await asyncio.sleep(1.2)
-            [block] = await asyncio.to_thread(lambda: list(tmp_path.rglob(f"{ack.stream}/msgs/*.blk")))
-            assert stamps[0] is not None
-            assert stamps[1] is not None
-            assert abs((first_record_s(block) or 0) - stamps[0].timestamp()) < 1e-3
-            await erase(Connection(client), ack.stream, [1])
-            await asyncio.sleep(1.2)
-            assert abs((first_record_s(block) or 0) - stamps[1].timestamp()) < 1e-3
-            await client.close()
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker:
+        client = await internal_client(broker)
+        log = client.jetstream()
+        stamps = []
+        for _ in range(3):
+            ack = await log.publish("fix.0.ul.person.a", b"{}")
+            stamps.append((await log.get_msg(ack.stream, ack.seq)).time)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1.2)
+        [block] = await asyncio.to_thread(lambda: list(tmp_path.rglob(f"{ack.stream}/msgs/*.blk")))
+        assert stamps[0] is not None
+        assert stamps[1] is not None
+        assert abs((first_record_s(block) or 0) - stamps[0].timestamp()) < 1e-3
+        await erase(Connection(client), ack.stream, [1])
+        await asyncio.sleep(1.2)
+        assert abs((first_record_s(block) or 0) - stamps[1].timestamp()) < 1e-3
+        await client.close()

@@ -27,43 +27,39 @@ def _program() -> None:
     haproxy()
 
 
-def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
+async def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
     """A banned address is out within 2 s, stays out after a reload, and comes in when its time is over."""
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port)
-            await role.step()
-            client = await internal_client(one)
-            bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
-            device = await bench.device()
-            async with following(Connection(client), bench.bans):
-                ban = await bans.add(US, 5, "test")
-                await bans.add("2001:db8::1", 100, "test")
-                async with asyncio.timeout(2):
-                    while await device.alive():
-                        await role.step()
-                        await asyncio.sleep(0.05)
-                assert await bench.try_device() is None
-                while len(await role.haproxy.runtime.banned()) < 2:
-                    await role.step()
-                await role.haproxy.reload()
-                assert await bench.try_device() is None
-                assert await role.haproxy.runtime.banned() == {US, "2001:db8::1"}
-                again = await _let_in(bench, role.step)
-                assert time.time() >= ban.until - 0.1
-                await bans.lift("2001:db8::1")
-                while await role.haproxy.runtime.banned():
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
+        client = await internal_client(one)
+        bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
+        device = await bench.device()
+        async with following(Connection(client), bench.bans):
+            ban = await bans.add(US, 5, "test")
+            await bans.add("2001:db8::1", 100, "test")
+            async with asyncio.timeout(2):
+                while await device.alive():
                     await role.step()
                     await asyncio.sleep(0.05)
-                assert await again.alive()
-            await client.close()
-
-    asyncio.run(scenario())
+            assert await bench.try_device() is None
+            while len(await role.haproxy.runtime.banned()) < 2:
+                await role.step()
+            await role.haproxy.reload()
+            assert await bench.try_device() is None
+            assert await role.haproxy.runtime.banned() == {US, "2001:db8::1"}
+            again = await _let_in(bench, role.step)
+            assert time.time() >= ban.until - 0.1
+            await bans.lift("2001:db8::1")
+            while await role.haproxy.runtime.banned():
+                await role.step()
+                await asyncio.sleep(0.05)
+            assert await again.alive()
+        await client.close()
 
 
 async def _let_in(bench: Bench, step: Callable[[], Awaitable[None]]) -> Device:
@@ -73,7 +69,7 @@ async def _let_in(bench: Bench, step: Callable[[], Awaitable[None]]) -> Device:
     return device
 
 
-def test_every_port_and_both_families(tmp_path: Path) -> None:
+async def test_every_port_and_both_families(tmp_path: Path) -> None:
     """A banned address has its connections closed at MQTT, and no request answered at WebSocket and HTTP, over IPv6 and IPv4 alike."""
 
     async def scenario(host: str, folder: Path) -> None:
@@ -90,22 +86,18 @@ def test_every_port_and_both_families(tmp_path: Path) -> None:
                     writer.close()
 
     for host, name in ((US, "four"), ("::1", "six")):
-        asyncio.run(scenario(host, tmp_path / name))
+        await scenario(host, tmp_path / name)
 
 
-def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:
+async def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:
     """A balancer that starts while the core is away refuses whom it refused before."""
-
-    async def scenario() -> None:
-        folder = tmp_path / "proxy"
-        folder.mkdir()
-        (folder / BANS_FILE).write_bytes(b'{"192.0.2.7":%d,"192.0.2.8":1}' % (time.time() + 100))
-        async with Bench(tmp_path) as bench:
-            bench.core_away = True
-            async with bench.balancer() as role:
-                assert await role.haproxy.runtime.banned() == {"192.0.2.7"}
-
-    asyncio.run(scenario())
+    folder = tmp_path / "proxy"
+    folder.mkdir()
+    (folder / BANS_FILE).write_bytes(b'{"192.0.2.7":%d,"192.0.2.8":1}' % (time.time() + 100))
+    async with Bench(tmp_path) as bench:
+        bench.core_away = True
+        async with bench.balancer() as role:
+            assert await role.haproxy.runtime.banned() == {"192.0.2.7"}
 
 
 def test_addresses_follow_the_bucket() -> None:

@@ -31,352 +31,296 @@ def _program() -> None:
     haproxy()
 
 
-def test_brokers_come_drain_and_go_while_connections_stay(tmp_path: Path) -> None:
+async def test_brokers_come_drain_and_go_while_connections_stay(tmp_path: Path) -> None:
     """Devices of one broker notice nothing when another comes, drains, dies or goes."""
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        open_broker(tmp_path / "two") as two,
+        bench.balancer() as role,
+    ):
+        assert await bench.try_device() is None  # with no broker it runs all the same
+        await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
+        first = [await bench.device() for _ in range(4)]
+        await bench.unit("b2", two.config.mqtt_port)
+        await role.step()
+        second = [await bench.device() for _ in range(4)]
+        sessions = {
+            name.split("-")[0]: status.sessions
+            for name, status in (await role.haproxy.runtime.standing())["mqtt"].items()
+        }
+        assert sessions == {"b1": 4, "b2": 4}  # the new broker has fewer: all go there
 
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            open_broker(tmp_path / "two") as two,
-            bench.balancer() as role,
-        ):
-            assert await bench.try_device() is None  # with no broker it runs all the same
-            await bench.unit("b1", one.config.mqtt_port)
-            await role.step()
-            first = [await bench.device() for _ in range(4)]
-            await bench.unit("b2", two.config.mqtt_port)
-            await role.step()
-            second = [await bench.device() for _ in range(4)]
-            sessions = {
-                name.split("-")[0]: status.sessions
-                for name, status in (await role.haproxy.runtime.standing())["mqtt"].items()
-            }
-            assert sessions == {"b1": 4, "b2": 4}  # the new broker has fewer: all go there
+        bench.drain("b2")
+        await stepping_until(role, lambda status: status.get("b2") == "DRAIN")
+        for device in [await bench.device() for _ in range(3)]:
+            device.close()
+        standing = (await role.haproxy.runtime.standing())["mqtt"]
+        assert next(s.sessions for name, s in standing.items() if name.startswith("b2")) == 4
+        assert all([await device.alive() for device in first + second])
 
-            bench.drain("b2")
-            await stepping_until(role, lambda status: status.get("b2") == "DRAIN")
-            for device in [await bench.device() for _ in range(3)]:
-                device.close()
-            standing = (await role.haproxy.runtime.standing())["mqtt"]
-            assert next(s.sessions for name, s in standing.items() if name.startswith("b2")) == 4
-            assert all([await device.alive() for device in first + second])
-
-            for device in second:  # as its paced kicks do
-                device.close()
-            del bench.units["b2"]
-            await stepping_until(role, lambda status: set(status) == {"b1"})
-            assert all([await device.alive() for device in first])
-
-    asyncio.run(scenario())
+        for device in second:  # as its paced kicks do
+            device.close()
+        del bench.units["b2"]
+        await stepping_until(role, lambda status: set(status) == {"b1"})
+        assert all([await device.alive() for device in first])
 
 
-def test_a_reload_keeps_connections_and_states(tmp_path: Path) -> None:
+async def test_a_reload_keeps_connections_and_states(tmp_path: Path) -> None:
     """After a reload old connections live, and who was down or drained still is."""
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        agents = [await bench.unit(name, one.config.mqtt_port) for name in ("b1", "b2", "b3")]
+        await role.step()
+        agents[1].status = 503
+        bench.drain("b3")
+        wanted = {"b1": "UP", "b2": "DOWN", "b3": "DRAIN"}
+        await stepping_until(role, lambda status: status == wanted)
+        device = await bench.device()
+        before = role.haproxy.pid
+        await role.haproxy.reload()
+        assert role.haproxy.pid != before
+        assert await states(role) == wanted
+        assert await device.alive()
+        newer = await bench.device()
+        assert await newer.alive()
+        device.close()
+        await until(lambda: not _runs(before))  # its last connection has ended
 
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            agents = [await bench.unit(name, one.config.mqtt_port) for name in ("b1", "b2", "b3")]
-            await role.step()
-            agents[1].status = 503
-            bench.drain("b3")
-            wanted = {"b1": "UP", "b2": "DOWN", "b3": "DRAIN"}
-            await stepping_until(role, lambda status: status == wanted)
-            device = await bench.device()
+
+async def test_a_reload_without_connections_leaves_one_process(tmp_path: Path) -> None:
+    """An idle HAProxy ends as soon as it is replaced, and is not taken for one that died."""
+    async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer() as role:
+        for _ in range(4):
             before = role.haproxy.pid
             await role.haproxy.reload()
-            assert role.haproxy.pid != before
-            assert await states(role) == wanted
-            assert await device.alive()
-            newer = await bench.device()
-            assert await newer.alive()
-            device.close()
-            await until(lambda: not _runs(before))  # its last connection has ended
-
-    asyncio.run(scenario())
+            after = role.haproxy.pid
+            await until(lambda pid=before: not _runs(pid))  # type: ignore[misc]
+            await asyncio.sleep(0.4)  # longer than the supervisor's first pause
+            assert role.haproxy.pid == after
+        assert role.haproxy.restarts == 0
 
 
-def test_a_reload_without_connections_leaves_one_process(tmp_path: Path) -> None:
-    """An idle HAProxy ends as soon as it is replaced, and is not taken for one that died."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer() as role:
-            for _ in range(4):
-                before = role.haproxy.pid
-                await role.haproxy.reload()
-                after = role.haproxy.pid
-                await until(lambda pid=before: not _runs(pid))  # type: ignore[misc]
-                await asyncio.sleep(0.4)  # longer than the supervisor's first pause
-                assert role.haproxy.pid == after
-            assert role.haproxy.restarts == 0
-
-    asyncio.run(scenario())
-
-
-def test_a_program_that_is_away_for_a_moment_is_tried_again(tmp_path: Path) -> None:
+async def test_a_program_that_is_away_for_a_moment_is_tried_again(tmp_path: Path) -> None:
     """While its program can't be run, as during an update, a dead HAProxy is tried again and again."""
     program = tmp_path / "haproxy"
     program.symlink_to(haproxy().path)
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path) as bench,
-            Haproxy(bench.config, bench.folder, program=program) as running,
-        ):
-            killed = running.pid
-            assert killed is not None
-            target = program.readlink()
-            program.unlink()
-            os.kill(killed, signal.SIGKILL)
-            await until(lambda: running.restarts > 1)
-            program.symlink_to(target)
-            await until(lambda: running.pid not in {None, killed})
-
-    asyncio.run(scenario())
+    async with (
+        Bench(tmp_path) as bench,
+        Haproxy(bench.config, bench.folder, program=program) as running,
+    ):
+        killed = running.pid
+        assert killed is not None
+        target = program.readlink()
+        program.unlink()
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: running.restarts > 1)
+        program.symlink_to(target)
+        await until(lambda: running.pid not in {None, killed})
 
 
-def test_a_killed_haproxy_comes_back(tmp_path: Path) -> None:
+async def test_a_killed_haproxy_comes_back(tmp_path: Path) -> None:
     """After kill -9 a new one has the servers and their states, without a word from the core."""
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port)
-            await bench.unit("b2", one.config.mqtt_port)
-            bench.drain("b2")
-            await role.step()
-            bench.core_away = True
-            killed = role.haproxy.pid
-            assert killed is not None
-            os.kill(killed, signal.SIGKILL)
-            await until(lambda: role.haproxy.pid not in {None, killed})
-            assert role.haproxy.restarts == 1
-            device = await bench.device()
-            assert await device.alive()
-            await stepping_until(role, lambda status: status.get("b2") == "DRAIN")
-
-    asyncio.run(scenario())
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port)
+        await bench.unit("b2", one.config.mqtt_port)
+        bench.drain("b2")
+        await role.step()
+        bench.core_away = True
+        killed = role.haproxy.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: role.haproxy.pid not in {None, killed})
+        assert role.haproxy.restarts == 1
+        device = await bench.device()
+        assert await device.alive()
+        await stepping_until(role, lambda status: status.get("b2") == "DRAIN")
 
 
-def test_a_restart_without_the_core_has_the_units(tmp_path: Path) -> None:
+async def test_a_restart_without_the_core_has_the_units(tmp_path: Path) -> None:
     """A role that is started while the core is away begins with the units known last."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path, limits=scaled()) as bench, open_broker(tmp_path / "one") as one:
-            await bench.unit("b1", one.config.mqtt_port)
-            async with bench.balancer():
-                pass
-            bench.core_away = True
-            async with bench.balancer():
-                device = await bench.device()
-                assert await device.alive()
-
-    asyncio.run(scenario())
-
-
-def test_health_is_that_of_the_agent(tmp_path: Path) -> None:
-    """A broker whose agent answers 503 gets nothing new and keeps what it has; 200 brings it back."""
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            agent = await bench.unit("b1", one.config.mqtt_port)
-            await role.step()
+    async with Bench(tmp_path, limits=scaled()) as bench, open_broker(tmp_path / "one") as one:
+        await bench.unit("b1", one.config.mqtt_port)
+        async with bench.balancer():
+            pass
+        bench.core_away = True
+        async with bench.balancer():
             device = await bench.device()
-            agent.status = 503
-            await stepping_until(role, lambda status: status["b1"] == "DOWN")
-            assert await bench.try_device() is None
-            assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 503
             assert await device.alive()
-            agent.status = 200
-            await stepping_until(role, lambda status: status["b1"] == "UP")
-            assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 200
-            assert await (await bench.device()).alive()
-
-    asyncio.run(scenario())
 
 
-def test_devices_of_an_abandoned_broker_come_back_to_others(tmp_path: Path) -> None:
+async def test_health_is_that_of_the_agent(tmp_path: Path) -> None:
+    """A broker whose agent answers 503 gets nothing new and keeps what it has; 200 brings it back."""
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        agent = await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
+        device = await bench.device()
+        agent.status = 503
+        await stepping_until(role, lambda status: status["b1"] == "DOWN")
+        assert await bench.try_device() is None
+        assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 503
+        assert await device.alive()
+        agent.status = 200
+        await stepping_until(role, lambda status: status["b1"] == "UP")
+        assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 200
+        assert await (await bench.device()).alive()
+
+
+async def test_devices_of_an_abandoned_broker_come_back_to_others(tmp_path: Path) -> None:
     """A broker that is silent and fails its checks loses its connections, where another one is well."""
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            agent = await bench.unit("b1", one.config.mqtt_port)
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        agent = await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
+        device = await bench.device()
+        await bench.unit("b2", one.config.mqtt_port)
+        agent.status = 503
+        bench.spoke_s["b1"] = bench.now_s - 100
+        await stepping_until(role, lambda status: status["b1"] == "DOWN")
+        while await device.alive():
             await role.step()
-            device = await bench.device()
-            await bench.unit("b2", one.config.mqtt_port)
-            agent.status = 503
-            bench.spoke_s["b1"] = bench.now_s - 100
-            await stepping_until(role, lambda status: status["b1"] == "DOWN")
-            while await device.alive():
-                await role.step()
-                await asyncio.sleep(0.1)
-            assert await (await bench.device()).alive()
-
-    asyncio.run(scenario())
+            await asyncio.sleep(0.1)
+        assert await (await bench.device()).alive()
 
 
-def test_only_mqtt_passes(tmp_path: Path) -> None:
+async def test_only_mqtt_passes(tmp_path: Path) -> None:
     """What doesn't begin with a CONNECT is closed at once; who says nothing is closed after a while."""
+    async with (
+        Bench(tmp_path, limits=scaled(first_packet_s=0.5)) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
 
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled(first_packet_s=0.5)) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port)
-            await role.step()
+        async def answer(*pieces: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtt_port)
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            try:
+                return await reader.read(4)
+            except ConnectionResetError:
+                return b""
+            finally:
+                writer.close()
 
-            async def answer(*pieces: bytes) -> bytes:
-                reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtt_port)
-                for piece in pieces:
-                    writer.write(piece)
-                    await asyncio.sleep(0.05)
-                try:
-                    return await reader.read(4)
-                except ConnectionResetError:
-                    return b""
-                finally:
-                    writer.close()
-
-            good = connect_packet("pieces")
-            assert await answer(good[:3], good[3:9], good[9:]) == b"\x20\x02\x00\x00"
-            for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x10\x04abcd", b"\x30\x02\x00\x00", good[:7], b""):
-                assert await answer(garbage) == b""
-            standing = (await role.haproxy.runtime.ask("show stat -1 4 -1")).splitlines()
-            columns = dict(zip(standing[0].split(","), standing[1].split(","), strict=False))
-            assert columns["stot"] == "1"  # the broker has heard of the good one only
-
-    asyncio.run(scenario())
+        good = connect_packet("pieces")
+        assert await answer(good[:3], good[3:9], good[9:]) == b"\x20\x02\x00\x00"
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x10\x04abcd", b"\x30\x02\x00\x00", good[:7], b""):
+            assert await answer(garbage) == b""
+        standing = (await role.haproxy.runtime.ask("show stat -1 4 -1")).splitlines()
+        columns = dict(zip(standing[0].split(","), standing[1].split(","), strict=False))
+        assert columns["stot"] == "1"  # the broker has heard of the good one only
 
 
-def test_one_address_is_let_in_at_a_pace(tmp_path: Path) -> None:
+async def test_one_address_is_let_in_at_a_pace(tmp_path: Path) -> None:
     """Of a storm so many are let in as the limit says, and being refused doesn't prolong it."""
-
-    async def scenario() -> None:
-        limits = scaled(new_per_address_10s=10, open_per_address=15)
-        async with (
-            Bench(tmp_path, limits=limits) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port)
-            await role.step()
-            got = [device for device in [await bench.try_device() for _ in range(40)] if device]
-            assert len(got) == 10
-            # they go on trying, and come in as the window slides; then the other limit holds
-            async with asyncio.timeout(40):
-                while len(got) < 15:
-                    got += [device for device in [await bench.try_device()] if device]
-                    await asyncio.sleep(0.05)
-            for _ in range(100):
-                assert await bench.try_device() is None
-                await asyncio.sleep(0.01)
-            assert all([await device.alive() for device in got])
-
-    asyncio.run(scenario())
+    limits = scaled(new_per_address_10s=10, open_per_address=15)
+    async with (
+        Bench(tmp_path, limits=limits) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
+        got = [device for device in [await bench.try_device() for _ in range(40)] if device]
+        assert len(got) == 10
+        # they go on trying, and come in as the window slides; then the other limit holds
+        async with asyncio.timeout(40):
+            while len(got) < 15:
+                got += [device for device in [await bench.try_device()] if device]
+                await asyncio.sleep(0.05)
+        for _ in range(100):
+            assert await bench.try_device() is None
+            await asyncio.sleep(0.01)
+        assert all([await device.alive() for device in got])
 
 
-def test_unlimited_addresses_have_no_limit(tmp_path: Path) -> None:
+async def test_unlimited_addresses_have_no_limit(tmp_path: Path) -> None:
     """An address in `unlimited` isn't refused."""
-
-    async def scenario() -> None:
-        limits = scaled(new_per_address_10s=3, open_per_address=3, unlimited=("127.0.0.0/8",))
-        async with (
-            Bench(tmp_path, limits=limits) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port)
-            await role.step()
-            devices = [await bench.device() for _ in range(10)]
-            assert all([await device.alive() for device in devices])
-
-    asyncio.run(scenario())
+    limits = scaled(new_per_address_10s=3, open_per_address=3, unlimited=("127.0.0.0/8",))
+    async with (
+        Bench(tmp_path, limits=limits) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port)
+        await role.step()
+        devices = [await bench.device() for _ in range(10)]
+        assert all([await device.alive() for device in devices])
 
 
-def test_silent_devices_live_within_their_keepalive(tmp_path: Path) -> None:
+async def test_silent_devices_live_within_their_keepalive(tmp_path: Path) -> None:
     """A connection lives as long as its keepalive is within the limit, and no longer when silent."""
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled(device_idle_s=4)) as bench,  # a keepalive of 2 s and some
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port, one.config.ws_port)
-            await role.step()
-            device, silent = [await bench.device() for _ in range(2)]
-            async with aiomqtt.Client(
-                "127.0.0.1",
-                bench.ws_port,
-                transport="websockets",
-                websocket_path="/mqtt",
-                keepalive=2,
-            ) as client:
-                for _ in range(6):
-                    await asyncio.sleep(1)
-                    assert await device.alive()
-                await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
-            assert not await silent.alive()
-
-    asyncio.run(scenario())
+    async with (
+        Bench(tmp_path, limits=scaled(device_idle_s=4)) as bench,  # a keepalive of 2 s and some
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port, one.config.ws_port)
+        await role.step()
+        device, silent = [await bench.device() for _ in range(2)]
+        async with aiomqtt.Client(
+            "127.0.0.1",
+            bench.ws_port,
+            transport="websockets",
+            websocket_path="/mqtt",
+            keepalive=2,
+        ) as client:
+            for _ in range(6):
+                await asyncio.sleep(1)
+                assert await device.alive()
+            await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
+        assert not await silent.alive()
 
 
-def test_mqtt_over_websocket_passes_and_nothing_else_there(tmp_path: Path) -> None:
+async def test_mqtt_over_websocket_passes_and_nothing_else_there(tmp_path: Path) -> None:
     """MQTT is at /mqtt; every other path of the brokers' port, where they speak NATS, is hidden."""
-
-    async def scenario() -> None:
-        async with (
-            Bench(tmp_path, limits=scaled()) as bench,
-            open_broker(tmp_path / "one") as one,
-            bench.balancer() as role,
-        ):
-            await bench.unit("b1", one.config.mqtt_port, one.config.ws_port)
-            await role.step()
-            async with aiomqtt.Client(
-                "127.0.0.1", bench.ws_port, transport="websockets", websocket_path="/mqtt"
-            ) as client:
-                await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
-            assert await asyncio.to_thread(_get, bench.config.ws_port, "/") == 404
-
-    asyncio.run(scenario())
+    async with (
+        Bench(tmp_path, limits=scaled()) as bench,
+        open_broker(tmp_path / "one") as one,
+        bench.balancer() as role,
+    ):
+        await bench.unit("b1", one.config.mqtt_port, one.config.ws_port)
+        await role.step()
+        async with aiomqtt.Client(
+            "127.0.0.1", bench.ws_port, transport="websockets", websocket_path="/mqtt"
+        ) as client:
+            await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
+        assert await asyncio.to_thread(_get, bench.config.ws_port, "/") == 404
 
 
-def test_the_api_receives_the_address_of_the_client(tmp_path: Path) -> None:
+async def test_the_api_receives_the_address_of_the_client(tmp_path: Path) -> None:
     """What a client claims in X-Forwarded-For is replaced by its address; a ready API is preferred."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path, limits=scaled()) as bench:
-            agent = await bench.agent()
-            bench.apis = (f"localhost:{agent.port}",)
-            async with bench.balancer():
-                assert await asyncio.to_thread(_get, bench.config.http_port, "/v1/sites", "1.2.3.4") == 200
-                request = next(text for text in agent.requests if b"/v1/sites" in text).lower()
-                assert b"x-forwarded-for: 127.0.0.1\r\n" in request
-                assert b"1.2.3.4" not in request
-                await until(lambda: any(b"/readyz" in text for text in agent.requests))
-                await until(lambda: any(b"/healthz" in text for text in agent.requests))
-
-    asyncio.run(scenario())
+    async with Bench(tmp_path, limits=scaled()) as bench:
+        agent = await bench.agent()
+        bench.apis = (f"localhost:{agent.port}",)
+        async with bench.balancer():
+            assert await asyncio.to_thread(_get, bench.config.http_port, "/v1/sites", "1.2.3.4") == 200
+            request = next(text for text in agent.requests if b"/v1/sites" in text).lower()
+            assert b"x-forwarded-for: 127.0.0.1\r\n" in request
+            assert b"1.2.3.4" not in request
+            await until(lambda: any(b"/readyz" in text for text in agent.requests))
+            await until(lambda: any(b"/healthz" in text for text in agent.requests))
 
 
-def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: Path) -> None:
+async def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: Path) -> None:
     """From another address /metrics of the API isn't there, percent-encoded either."""
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         try:
@@ -384,140 +328,110 @@ def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: Path) -
         except OSError:
             pytest.skip("this machine has no address but its loopback")
         address = sock.getsockname()[0]
-
-    async def scenario() -> None:
-        async with Bench(tmp_path, host="0.0.0.0", limits=scaled()) as bench:
-            bench.apis = (f"127.0.0.1:{(await bench.agent()).port}",)
-            async with bench.balancer():
-                for path, status in (
-                    ("/v1", 200),
-                    ("/metrics", 404),
-                    ("/%6detric%73", 404),
-                    ("/metrics?a", 404),
-                ):
-                    assert await asyncio.to_thread(_get, bench.config.http_port, path, host=address) == status
-                assert await asyncio.to_thread(_get, bench.config.http_port, "/metrics") == 200
-
-    asyncio.run(scenario())
+    async with Bench(tmp_path, host="0.0.0.0", limits=scaled()) as bench:
+        bench.apis = (f"127.0.0.1:{(await bench.agent()).port}",)
+        async with bench.balancer():
+            for path, status in (
+                ("/v1", 200),
+                ("/metrics", 404),
+                ("/%6detric%73", 404),
+                ("/metrics?a", 404),
+            ):
+                assert await asyncio.to_thread(_get, bench.config.http_port, path, host=address) == status
+            assert await asyncio.to_thread(_get, bench.config.http_port, "/metrics") == 200
 
 
-def test_tls_is_passed_through(tmp_path: Path) -> None:
+async def test_tls_is_passed_through(tmp_path: Path) -> None:
     """With TLS the MQTT port takes what begins like TLS, and hands it on untouched."""
+    hello = bytes.fromhex("16030100330100002f0303") + bytes(32) + bytes.fromhex("000002130101000004002b0000")
+    heard: list[bytes] = []
 
-    async def scenario() -> None:
-        hello = (
-            bytes.fromhex("16030100330100002f0303") + bytes(32) + bytes.fromhex("000002130101000004002b0000")
-        )
-        heard: list[bytes] = []
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1000))
+        writer.write(b"said by the broker")
+        writer.close()
 
-        async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heard.append(await reader.read(1000))
-            writer.write(b"said by the broker")
-            writer.close()
-
-        server = await asyncio.start_server(broker, "127.0.0.1", 0)
-        async with Bench(tmp_path, limits=scaled(first_packet_s=0.5)) as bench, server:
-            await bench.unit("b1", server.sockets[0].getsockname()[1])
-            pair = ensure_server_certificate(tmp_path / "tls", ["localhost"])
-            bench.with_tls(TlsFiles(*pair))
-            async with bench.balancer():
-                for first in (b"\x10\x04abcd", hello):
-                    reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtt_port)
-                    writer.write(first)
-                    said = await reader.read(100)
-                    writer.close()
-                assert said == b"said by the broker"
-                assert heard == [hello]
-
-    asyncio.run(scenario())
+    server = await asyncio.start_server(broker, "127.0.0.1", 0)
+    async with Bench(tmp_path, limits=scaled(first_packet_s=0.5)) as bench, server:
+        await bench.unit("b1", server.sockets[0].getsockname()[1])
+        pair = ensure_server_certificate(tmp_path / "tls", ["localhost"])
+        bench.with_tls(TlsFiles(*pair))
+        async with bench.balancer():
+            for first in (b"\x10\x04abcd", hello):
+                reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtt_port)
+                writer.write(first)
+                said = await reader.read(100)
+                writer.close()
+            assert said == b"said by the broker"
+            assert heard == [hello]
 
 
-def test_health_and_figures_of_the_balancer(tmp_path: Path) -> None:
+async def test_health_and_figures_of_the_balancer(tmp_path: Path) -> None:
     """Inside, /healthz says that it runs, and /metrics has HAProxy's figures where it was built so."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer():
-            assert await asyncio.to_thread(_get, bench.config.health_port, "/healthz") == 200
-            assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 503
-            figures = 200 if (await find_program()).prometheus else 404
-            assert await asyncio.to_thread(_get, bench.config.health_port, "/metrics") == figures
-
-    asyncio.run(scenario())
+    async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer():
+        assert await asyncio.to_thread(_get, bench.config.health_port, "/healthz") == 200
+        assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 503
+        figures = 200 if (await find_program()).prometheus else 404
+        assert await asyncio.to_thread(_get, bench.config.health_port, "/metrics") == figures
 
 
-def test_the_socket_is_the_owners(tmp_path: Path) -> None:
+async def test_the_socket_is_the_owners(tmp_path: Path) -> None:
     """Only its owner may speak to the runtime API, and a long path of the folder is no hindrance."""
-
-    async def scenario() -> None:
-        long = tmp_path / ("long" * 30)
-        async with Bench(long) as bench, bench.balancer() as role:
-            path = bench.folder / SOCKET_FILE
-            assert len(str(path)) > 107 or sys.platform != "linux"
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            assert stat.S_IMODE(bench.folder.stat().st_mode) == 0o700
-            assert await role.haproxy.runtime.pid() == role.haproxy.pid
-
-    asyncio.run(scenario())
+    long = tmp_path / ("long" * 30)
+    async with Bench(long) as bench, bench.balancer() as role:
+        path = bench.folder / SOCKET_FILE
+        assert len(str(path)) > 107 or sys.platform != "linux"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(bench.folder.stat().st_mode) == 0o700
+        assert await role.haproxy.runtime.pid() == role.haproxy.pid
 
 
-def test_the_role_stops_and_reloads_on_signals(tmp_path: Path) -> None:
+async def test_the_role_stops_and_reloads_on_signals(tmp_path: Path) -> None:
     """SIGHUP gives a new process; `stop` ends all of them and frees the ports."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path, limits=scaled()) as bench, open_broker(tmp_path / "one") as one:
-            await bench.unit("b1", one.config.mqtt_port)
-            stop = asyncio.Event()
-            running = asyncio.create_task(run(bench.settings(), stop))
-            device = None
-            while device is None:
-                await asyncio.sleep(0.1)
-                device = await bench.try_device()
-            before = await bench.pid()
-            os.kill(os.getpid(), signal.SIGHUP)
-            after = before
-            while after in {before, 0}:
-                await asyncio.sleep(0.05)
-                after = await bench.pid()
-            assert await device.alive()
-            stop.set()
-            await running
-            assert not await device.alive()
-            assert not _runs(before)
-            async with bench.balancer():  # the ports and the folder are free again
-                pass
-
-    asyncio.run(scenario())
+    async with Bench(tmp_path, limits=scaled()) as bench, open_broker(tmp_path / "one") as one:
+        await bench.unit("b1", one.config.mqtt_port)
+        stop = asyncio.Event()
+        running = asyncio.create_task(run(bench.settings(), stop))
+        device = None
+        while device is None:
+            await asyncio.sleep(0.1)
+            device = await bench.try_device()
+        before = await bench.pid()
+        os.kill(os.getpid(), signal.SIGHUP)
+        after = before
+        while after in {before, 0}:
+            await asyncio.sleep(0.05)
+            after = await bench.pid()
+        assert await device.alive()
+        stop.set()
+        await running
+        assert not await device.alive()
+        assert not _runs(before)
+        async with bench.balancer():  # the ports and the folder are free again
+            pass
 
 
-def test_refusals(tmp_path: Path) -> None:
+async def test_refusals(tmp_path: Path) -> None:
     """A taken port, a folder in use and a program that is none are told with their names."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path) as bench, bench.balancer():
-            with pytest.raises(DataFolderError, match="another headcount uses it"):
-                async with bench.balancer():
-                    pass
-            with pytest.raises(PortTakenError, match="--mqtt-port"):
-                async with Haproxy(bench.config, tmp_path / "other"):
-                    pass
-            with pytest.raises(ProxyVersionError, match=r"2\.6"):
-                await find_program(Path(sys.executable))
-
-    asyncio.run(scenario())
+    async with Bench(tmp_path) as bench, bench.balancer():
+        with pytest.raises(DataFolderError, match="another headcount uses it"):
+            async with bench.balancer():
+                pass
+        with pytest.raises(PortTakenError, match="--mqtt-port"):
+            async with Haproxy(bench.config, tmp_path / "other"):
+                pass
+        with pytest.raises(ProxyVersionError, match=r"2\.6"):
+            await find_program(Path(sys.executable))
 
 
-def test_what_haproxy_refuses_is_an_error(tmp_path: Path) -> None:
+async def test_what_haproxy_refuses_is_an_error(tmp_path: Path) -> None:
     """An unknown server, or nobody at the socket, is an error with HAProxy's words or the folder."""
-
-    async def scenario() -> None:
-        async with Bench(tmp_path) as bench:
-            async with bench.balancer() as role:
-                with pytest.raises(ProxyError, match="No such server"):
-                    await role.haproxy.runtime.tell("set server mqtt/nobody weight 1")
-            with pytest.raises(ProxyError, match="doesn't answer"):
-                await role.haproxy.runtime.standing()
-
-    asyncio.run(scenario())
+    async with Bench(tmp_path) as bench:
+        async with bench.balancer() as role:
+            with pytest.raises(ProxyError, match="No such server"):
+                await role.haproxy.runtime.tell("set server mqtt/nobody weight 1")
+        with pytest.raises(ProxyError, match="doesn't answer"):
+            await role.haproxy.runtime.standing()
 
 
 def _get(port: int | None, path: str, forwarded_for: str = "", host: str = "127.0.0.1") -> int:

@@ -164,7 +164,7 @@ class _SlowNames(Names):
         return (f"10.0.0.{host[1:]}",)
 
 
-def test_names_are_asked_for_all_at_once() -> None:
+async def test_names_are_asked_for_all_at_once() -> None:
     """A resolver that takes its time is waited for once, whatever the number of units and APIs."""
     units = {f"b{i}": Unit(f"b{i}", f"h{i}", 1883, 9001, 8081) for i in (1, 2)}
 
@@ -172,6 +172,6 @@ def test_names_are_asked_for_all_at_once() -> None:
         async with asyncio.timeout(10):
             return await pools_of(ProxyConfig(), units, [("h3", 8080)], _SlowNames(3))
 
-    pools = asyncio.run(check())
+    pools = await check()
     assert [server.address for server in pools["mqtt"]] == ["10.0.0.1", "10.0.0.2"]
     assert [server.address for server in pools["api"]] == ["10.0.0.3"]

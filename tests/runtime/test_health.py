@@ -30,18 +30,14 @@ def check(file: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_role_is_healthy_while_its_loop_runs(tmp_path: Path) -> None:
+async def test_a_role_is_healthy_while_its_loop_runs(tmp_path: Path) -> None:
     """A role without an address is healthy while it touches its file, and not when it has stopped."""
     file = tmp_path / "file"
-
-    async def role() -> None:
-        async with beating(file):
-            await asyncio.sleep(0.2)
-            first = file.stat().st_mtime_ns
-            while file.stat().st_mtime_ns == first:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-    asyncio.run(role())
+    async with beating(file):
+        await asyncio.sleep(0.2)
+        first = file.stat().st_mtime_ns
+        while file.stat().st_mtime_ns == first:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     assert check(file) == (0, "healthy")
     stopped_s = file.stat().st_mtime + HANGS_S + 1
     assert "hangs" in problem(file, stopped_s)

@@ -48,39 +48,31 @@ def runs(pid: int) -> bool:
     return True
 
 
-def test_a_killed_process_is_started_again() -> None:
+async def test_a_killed_process_is_started_again() -> None:
     """After a kill there is another process, the restart is counted, and its end reported."""
     codes: list[int] = []
-
-    async def check() -> None:
-        async with _supervised(SLEEP, on_exit=codes.append) as child:
-            before = child.pid
-            assert before is not None
-            os.kill(before, signal.SIGKILL)
-            await until(lambda: child.pid not in {None, before})
-            after = child.pid
-        assert child.restarts == 1
-        assert child.pid is None
-        assert after is not None
-        assert not runs(after)
-
-    asyncio.run(check())
+    async with _supervised(SLEEP, on_exit=codes.append) as child:
+        before = child.pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: child.pid not in {None, before})
+        after = child.pid
+    assert child.restarts == 1
+    assert child.pid is None
+    assert after is not None
+    assert not runs(after)
     assert codes == [-signal.SIGKILL]
 
 
-def test_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
+async def test_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
     """A program that ends at once is started again after 0.1, 0.2 and 0.4 s."""
-
-    async def check() -> None:
-        async with _supervised("", backoff=Backoff(0.1, 10.0)) as child:
-            await until(lambda: child.restarts == 3)
-
-    asyncio.run(check())
+    async with _supervised("", backoff=Backoff(0.1, 10.0)) as child:
+        await until(lambda: child.restarts == 3)
     for pause in ("0.1 s", "0.2 s", "0.4 s"):
         assert f"starting it again in {pause}" in caplog.text
 
 
-def test_a_first_start_that_fails_leaves_nothing() -> None:
+async def test_a_first_start_that_fails_leaves_nothing() -> None:
     """What the check raises at the first start reaches the caller, and the process is gone."""
     started: list[ChildProcess] = []
 
@@ -92,11 +84,11 @@ def test_a_first_start_that_fails_leaves_nothing() -> None:
         with pytest.raises(BrokerError, match="not ready"):
             await _supervised(SLEEP, check=fail).__aenter__()
 
-    asyncio.run(check())
+    await check()
     assert not runs(started[0].pid)
 
 
-def test_a_restart_that_fails_is_repeated() -> None:
+async def test_a_restart_that_fails_is_repeated() -> None:
     """A restart whose check fails is logged and repeated; meanwhile the program is not ready."""
     attempts: list[bool] = []
 
@@ -113,28 +105,26 @@ def test_a_restart_that_fails_is_repeated() -> None:
             os.kill(child.pid or 0, signal.SIGKILL)
             await until(lambda: len(attempts) == 4 and child.ready)
 
-    asyncio.run(check())
+    await check()
     assert attempts == [False] * 4
     assert child.restarts == 3
 
 
-def test_a_process_that_does_not_stop_is_killed(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+async def test_a_process_that_does_not_stop_is_killed(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """A process that ignores SIGTERM is killed after its time, and the log says so."""
     log = tmp_path / "child.log"
     start = partial(start_process, "child", [sys.executable, "-c", DEAF], output=log)
-
-    async def check() -> None:
-        async with Supervised("child", start, stop_s=(0.2,)) as child:
-            await until(lambda: "deaf" in log.read_text())
-            pid = child.pid
-        assert pid is not None
-        assert not runs(pid)
-
-    asyncio.run(check())
+    async with Supervised("child", start, stop_s=(0.2,)) as child:
+        await until(lambda: "deaf" in log.read_text())
+        pid = child.pid
+    assert pid is not None
+    assert not runs(pid)
     assert "child did not stop within 0.2 s; killing it" in caplog.text
 
 
-def test_many_stop_side_by_side(tmp_path: Path) -> None:
+async def test_many_stop_side_by_side(tmp_path: Path) -> None:
     """Five that have to be killed take as long as one."""
 
     def deaf(number: int) -> Supervised:
@@ -148,31 +138,27 @@ def test_many_stop_side_by_side(tmp_path: Path) -> None:
             began_s = time.monotonic()
         return time.monotonic() - began_s
 
-    assert asyncio.run(check()) < 4.0
+    assert (await check()) < 4.0
 
 
-def test_a_replaced_process_is_left_alone() -> None:
+async def test_a_replaced_process_is_left_alone() -> None:
     """The replacing process takes its place without a restart; the former one runs until the end."""
-
-    async def check() -> None:
-        async with _supervised(SLEEP) as child:
-            before = child.pid
-            former = await child.replace(_python(SLEEP))  # type: ignore[arg-type]
-            assert former is not None
-            assert former.pid == before
-            assert former.running
-            assert child.pid != before
-            os.kill(former.pid, signal.SIGKILL)
-            await until(lambda: not former.running)
-            assert child.restarts == 0
-            after = child.pid
-            assert after is not None
-        assert not runs(after)
-
-    asyncio.run(check())
+    async with _supervised(SLEEP) as child:
+        before = child.pid
+        former = await child.replace(_python(SLEEP))  # type: ignore[arg-type]
+        assert former is not None
+        assert former.pid == before
+        assert former.running
+        assert child.pid != before
+        os.kill(former.pid, signal.SIGKILL)
+        await until(lambda: not former.running)
+        assert child.restarts == 0
+        after = child.pid
+        assert after is not None
+    assert not runs(after)
 
 
-def test_a_replacement_that_fails_changes_nothing() -> None:
+async def test_a_replacement_that_fails_changes_nothing() -> None:
     """When the new process is not ready, the running one stays and the new one is gone."""
     new: list[ChildProcess] = []
 
@@ -191,11 +177,11 @@ def test_a_replacement_that_fails_changes_nothing() -> None:
             assert child.pid == before
             assert child.ready
 
-    asyncio.run(check())
+    await check()
     assert not runs(new[0].pid)
 
 
-def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Output is appended to the log; one above the limit is renamed at the next start."""
     monkeypatch.setattr("headcount.runtime.processes.MAX_LOG_BYTES", 10)
     log = tmp_path / "child.log"
@@ -205,13 +191,13 @@ def test_a_large_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await process.wait()
 
     for text in ("first", "second", "third"):
-        asyncio.run(run(text))
+        await run(text)
     assert log.with_name("child.log.1").read_text() == "first\nsecond\n"
     assert log.read_text() == "third\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is of Linux")
-def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+async def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
     """When the parent is killed, its children end."""
     pid_file = tmp_path / "pid"
     code = (
@@ -224,11 +210,7 @@ def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())"
     )
-
-    async def check() -> None:
-        parent = await start_process("parent", [sys.executable, "-c", code])
-        await until(lambda: pid_file.exists() and pid_file.read_text() != "")
-        await parent.stop()
-        await until(lambda: not runs(int(pid_file.read_text())))
-
-    asyncio.run(check())
+    parent = await start_process("parent", [sys.executable, "-c", code])
+    await until(lambda: pid_file.exists() and pid_file.read_text() != "")
+    await parent.stop()
+    await until(lambda: not runs(int(pid_file.read_text())))

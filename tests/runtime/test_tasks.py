@@ -17,7 +17,7 @@ from headcount.runtime.tasks import (
 )
 
 
-def test_work_is_retried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+async def test_work_is_retried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     """Listed errors are logged and answered by another attempt; the result is returned."""
     attempts: list[int] = []
 
@@ -28,34 +28,31 @@ def test_work_is_retried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> 
         return "done"
 
     caplog.set_level(logging.DEBUG)
-    assert asyncio.run(retry(work, (TimeoutError,), "the work", pause_s=0)) == "done"
+    assert (await retry(work, (TimeoutError,), "the work", pause_s=0)) == "done"
     assert len(attempts) == 3
     assert "the work: away; trying again" in caplog.text
 
 
-def test_other_errors_are_not_retried() -> None:
+async def test_other_errors_are_not_retried() -> None:
     """An error that is not listed ends the work."""
 
     async def work() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        asyncio.run(retry(work, (TimeoutError,), "the work", pause_s=0))
+        await retry(work, (TimeoutError,), "the work", pause_s=0)
 
 
-def test_repeated_work_goes_on_after_success() -> None:
+async def test_repeated_work_goes_on_after_success() -> None:
     """Work that returns is called again, until it is cancelled."""
     calls: list[int] = []
 
-    async def check() -> None:
-        async def work() -> None:
-            calls.append(1)
+    async def work() -> None:
+        calls.append(1)
 
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await repeat(work, (), "the work", pause_s=0.001)
-
-    asyncio.run(check())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await repeat(work, (), "the work", pause_s=0.001)
     assert len(calls) > 2
 
 
@@ -74,7 +71,7 @@ def test_pauses_double_to_a_limit_and_begin_again() -> None:
     assert backoff.pause_s() == 1.0
 
 
-def test_a_cancellation_that_is_swallowed_is_repeated() -> None:
+async def test_a_cancellation_that_is_swallowed_is_repeated() -> None:
     """Tasks that swallow a cancellation end all the same."""
 
     async def stubborn() -> None:
@@ -83,41 +80,30 @@ def test_a_cancellation_that_is_swallowed_is_repeated() -> None:
         except asyncio.CancelledError:
             await asyncio.sleep(600)
 
-    async def check() -> None:
-        task = asyncio.create_task(stubborn())
-        await asyncio.sleep(0)
-        await cancel_all({task})
-        assert task.done()
-
-    asyncio.run(check())
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await cancel_all({task})
+    assert task.done()
 
 
-def test_waiting_ends_with_the_first_event() -> None:
+async def test_waiting_ends_with_the_first_event() -> None:
     """Any event ends the wait, and so does its time."""
-
-    async def check() -> None:
-        first, second = asyncio.Event(), asyncio.Event()
-        second.set()
-        await wait_any(first, second)
-        await wait_any(first, timeout_s=0.01)
-
-    asyncio.run(check())
+    first, second = asyncio.Event(), asyncio.Event()
+    second.set()
+    await wait_any(first, second)
+    await wait_any(first, timeout_s=0.01)
 
 
-def test_opening_is_given_up_when_stop_is_requested() -> None:
+async def test_opening_is_given_up_when_stop_is_requested() -> None:
     """A stop cancels what is being opened, and the caller learns that nothing was."""
-
-    async def check() -> None:
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.05, stop.set)
-        with pytest.raises(StopRequestedError):
-            await unless_stopped(asyncio.sleep(600), stop)
-        assert await unless_stopped(asyncio.sleep(0, "opened"), asyncio.Event()) == "opened"
-
-    asyncio.run(check())
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+    with pytest.raises(StopRequestedError):
+        await unless_stopped(asyncio.sleep(600), stop)
+    assert await unless_stopped(asyncio.sleep(0, "opened"), asyncio.Event()) == "opened"
 
 
-def test_work_may_close_when_it_is_stopped() -> None:
+async def test_work_may_close_when_it_is_stopped() -> None:
     """Stopped work is cancelled once and may take its time to close."""
     closed: list[bool] = []
 
@@ -128,10 +114,7 @@ def test_work_may_close_when_it_is_stopped() -> None:
             await asyncio.sleep(0.3)
             closed.append(True)
 
-    async def check() -> None:
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.05, stop.set)
-        await until_stopped(work(), stop)
-
-    asyncio.run(check())
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+    await until_stopped(work(), stop)
     assert closed == [True]

@@ -114,7 +114,7 @@ async def _names(driver: DockerDriver) -> list[str]:
     return sorted(unit.name for unit in await driver.units("count") if not unit.leaving)
 
 
-def test_all_units_of_a_role_have_its_name_in_their_network(client: Any, deployment: str) -> None:
+async def test_all_units_of_a_role_have_its_name_in_their_network(client: Any, deployment: str) -> None:
     """The name `count` resolves to every worker in the network, which is how monitoring finds them."""
     network = client.create_network(deployment)["Id"]
 
@@ -127,22 +127,18 @@ def test_all_units_of_a_role_have_its_name_in_their_network(client: Any, deploym
                 assert "count" in inside[deployment]["Aliases"]
 
     try:
-        asyncio.run(check())
+        await check()
     finally:
         for container in _ours(client, deployment):
             client.remove_container(container["Id"], force=True)
         client.remove_network(network)
 
 
-def test_containers_are_configured(client: Any, deployment: str) -> None:
+async def test_containers_are_configured(client: Any, deployment: str) -> None:
     """Labels, limits, capabilities, stop timeout and environment of a container are as configured."""
-
-    async def check() -> None:
-        async with _driver(deployment, user="10001:10001") as driver:
-            assert await driver.add("broker") == "broker-1"
-            assert await driver.add("count") == "count-1"
-
-    asyncio.run(check())
+    async with _driver(deployment, user="10001:10001") as driver:
+        assert await driver.add("broker") == "broker-1"
+        assert await driver.add("count") == "count-1"
     by_role = {
         c["Labels"]["headcount.role"]: client.inspect_container(c["Id"]) for c in _ours(client, deployment)
     }
@@ -170,48 +166,40 @@ def test_containers_are_configured(client: Any, deployment: str) -> None:
     assert by_role["count"]["HostConfig"]["NanoCpus"] == 1_000_000_000
 
 
-def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> None:
+async def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> None:
     """A container of a user other than root can write to /data and /tmp, and keeps running."""
+    async with _driver(deployment, user="10001:10001") as driver:
+        await driver.add("count")
 
-    async def check() -> None:
-        async with _driver(deployment, user="10001:10001") as driver:
-            await driver.add("count")
+        async def works() -> bool:
+            return (await driver.cpu_seconds()).get("count-1", 0.0) >= 0.1
 
-            async def works() -> bool:
-                return (await driver.cpu_seconds()).get("count-1", 0.0) >= 0.1
-
-            await _until(works)
-
-    asyncio.run(check())
+        await _until(works)
     (container,) = _ours(client, deployment)
     assert container["State"] == "running"
 
 
-def test_a_later_scaler_takes_over(client: Any, deployment: str) -> None:
+async def test_a_later_scaler_takes_over(client: Any, deployment: str) -> None:
     """Containers outlive a scaler, and the next one finds, counts and removes them."""
-
-    async def check() -> None:
-        async with _driver(deployment) as driver:
-            await driver.add("count")
-            await driver.add("count")
-        async with _driver(deployment) as driver:
-            assert await _names(driver) == ["count-1", "count-2"]
-            assert await driver.add("count") == "count-3"
-            began_s = time.monotonic()
-            await driver.remove("count", "count-2")
-            assert time.monotonic() - began_s < 2  # it goes on by itself
-            assert await _names(driver) == ["count-1", "count-3"]
-            await _until(lambda: _gone(client, deployment, "count-2"))
-            assert await driver.add("count") == "count-2"
-
-    asyncio.run(check())
+    async with _driver(deployment) as driver:
+        await driver.add("count")
+        await driver.add("count")
+    async with _driver(deployment) as driver:
+        assert await _names(driver) == ["count-1", "count-2"]
+        assert await driver.add("count") == "count-3"
+        began_s = time.monotonic()
+        await driver.remove("count", "count-2")
+        assert time.monotonic() - began_s < 2  # it goes on by itself
+        assert await _names(driver) == ["count-1", "count-3"]
+        await _until(lambda: _gone(client, deployment, "count-2"))
+        assert await driver.add("count") == "count-2"
 
 
 async def _gone(client: Any, deployment: str, name: str) -> bool:
     return all(container["Labels"]["headcount.unit"] != name for container in _ours(client, deployment))
 
 
-def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, deployment: str) -> None:
+async def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, deployment: str) -> None:
     """A killed container is removed at the next step; those of another deployment are not touched."""
 
     async def check() -> None:
@@ -226,89 +214,69 @@ def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any, depl
             assert await ours.add("count") == "count-1"
 
     try:
-        asyncio.run(check())
+        await check()
     finally:
         for container in _ours(client, f"{deployment}-b"):
             client.remove_container(container["Id"], force=True)
 
 
-def test_a_container_that_was_never_started_is_no_unit(client: Any, deployment: str) -> None:
+async def test_a_container_that_was_never_started_is_no_unit(client: Any, deployment: str) -> None:
     """A container that was created and never started, because of an interruption, is replaced."""
     labels = {LABEL_DEPLOYMENT: deployment, LABEL_ROLE: "count", LABEL_UNIT: "count-1"}
     name = f"{deployment}-count-1"
     client.create_container(IMAGE, ["true"], name=name, labels=labels)
-
-    async def check() -> None:
-        async with _driver(deployment) as driver:
-            assert await _names(driver) == []
-            assert await driver.add("count") == "count-1"
-
-    asyncio.run(check())
+    async with _driver(deployment) as driver:
+        assert await _names(driver) == []
+        assert await driver.add("count") == "count-1"
 
 
 async def _empty(driver: DockerDriver) -> bool:
     return await _names(driver) == []
 
 
-def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
+async def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
     """CPU seconds of running containers are read much faster than the second that the engine's statistics take each."""
+    async with _driver(deployment) as driver:
+        for _ in range(3):
+            await driver.add("count")
 
-    async def check() -> None:
-        async with _driver(deployment) as driver:
-            for _ in range(3):
-                await driver.add("count")
+        async def busy() -> bool:
+            used = await driver.cpu_seconds()
+            return len(used) == 3 and min(used.values()) >= 0.1
 
-            async def busy() -> bool:
-                used = await driver.cpu_seconds()
-                return len(used) == 3 and min(used.values()) >= 0.1
-
-            await _until(busy)
-            before = await driver.cpu_seconds()
-            began_s = time.monotonic()
-            again = await driver.cpu_seconds()
-            print(f"3 containers: {time.monotonic() - began_s:.3f} s")
-            await driver.remove("count", "count-3")
-            await _until(lambda: _gone(client, deployment, "count-3"))
-            after = await driver.cpu_seconds()
-            assert all(after[name] >= again[name] >= before[name] > 0 for name in before)
-
-    asyncio.run(check())
+        await _until(busy)
+        before = await driver.cpu_seconds()
+        began_s = time.monotonic()
+        again = await driver.cpu_seconds()
+        print(f"3 containers: {time.monotonic() - began_s:.3f} s")
+        await driver.remove("count", "count-3")
+        await _until(lambda: _gone(client, deployment, "count-3"))
+        after = await driver.cpu_seconds()
+        assert all(after[name] >= again[name] >= before[name] > 0 for name in before)
 
 
 @pytest.mark.usefixtures("client")
-def test_exiting_containers_are_started_with_pauses(deployment: str) -> None:
+async def test_exiting_containers_are_started_with_pauses(deployment: str) -> None:
     """After the second unexpected exit in a row, starting another is refused for a while."""
-
-    async def check() -> None:
-        async with _driver(deployment, environment={"FAILS": "1"}) as driver:
-            for _ in range(2):
-                await driver.add("count")
-                await _until(lambda: _empty(driver))
-            with pytest.raises(ScalingError, match="exited"):
-                await driver.add("count")
-
-    asyncio.run(check())
+    async with _driver(deployment, environment={"FAILS": "1"}) as driver:
+        for _ in range(2):
+            await driver.add("count")
+            await _until(lambda: _empty(driver))
+        with pytest.raises(ScalingError, match="exited"):
+            await driver.add("count")
 
 
-def test_a_missing_image_is_an_error(client: Any, deployment: str) -> None:
+async def test_a_missing_image_is_an_error(client: Any, deployment: str) -> None:
     """A missing image is a ScalingError that names it."""
-
-    async def check() -> None:
-        async with _driver(deployment, image="headcount-not-there") as driver:
-            with pytest.raises(ScalingError, match="headcount-not-there"):
-                await driver.add("count")
-
-    asyncio.run(check())
+    async with _driver(deployment, image="headcount-not-there") as driver:
+        with pytest.raises(ScalingError, match="headcount-not-there"):
+            await driver.add("count")
     assert _ours(client, deployment) == []
 
 
-def test_a_missing_engine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_engine_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an engine, opening the driver is a ScalingError."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-
-    async def check() -> None:
-        with pytest.raises(ScalingError, match="reach the engine"):
-            async with _driver("test-nothing"):
-                pass
-
-    asyncio.run(check())
+    with pytest.raises(ScalingError, match="reach the engine"):
+        async with _driver("test-nothing"):
+            pass

@@ -61,83 +61,63 @@ def log_lines(folder: Path, name: str) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_units_have_names_ports_and_logs(tmp_path: Path) -> None:
+async def test_units_have_names_ports_and_logs(tmp_path: Path) -> None:
     """Brokers get a name and free ports of their own, workers a name; each has its log."""
-
-    async def check() -> None:
-        async with driver(tmp_path) as d:
-            names = [await d.add("broker"), await d.add("broker"), await d.add("count")]
-            assert names == ["broker-1", "broker-2", "count-1"]
-            await until(lambda: all(log_lines(tmp_path, name) for name in names))
-            first, second, worker = (log_lines(tmp_path, name)[0].split() for name in names)
-            assert first[:2] == ["broker", "broker-1"]
-            assert len({*first[2:], *second[2:]}) == 4
-            assert worker == ["count", "count-1", "1", "-"]
-            assert [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-2"]
-            pids = d.pids()
-        assert not any(map(psutil.pid_exists, pids.values()))
-
-    asyncio.run(check())
+    async with driver(tmp_path) as d:
+        names = [await d.add("broker"), await d.add("broker"), await d.add("count")]
+        assert names == ["broker-1", "broker-2", "count-1"]
+        await until(lambda: all(log_lines(tmp_path, name) for name in names))
+        first, second, worker = (log_lines(tmp_path, name)[0].split() for name in names)
+        assert first[:2] == ["broker", "broker-1"]
+        assert len({*first[2:], *second[2:]}) == 4
+        assert worker == ["count", "count-1", "1", "-"]
+        assert [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-2"]
+        pids = d.pids()
+    assert not any(map(psutil.pid_exists, pids.values()))
 
 
-def test_a_killed_child_is_restarted(tmp_path: Path) -> None:
+async def test_a_killed_child_is_restarted(tmp_path: Path) -> None:
     """A killed unit is restarted under its name, and its CPU seconds are the sum of both processes."""
-
-    async def check() -> None:
-        async with driver(tmp_path) as d:
-            await d.add("count")
-            await until(lambda: len(log_lines(tmp_path, "count-1")) == 1)
-            used = (await d.cpu_seconds())["count-1"]
-            assert used >= 0.1
-            os.kill(d.pids()["count-1"], signal.SIGKILL)
-            await until(lambda: len(log_lines(tmp_path, "count-1")) == 2)
-            assert (await d.cpu_seconds())["count-1"] >= used + 0.1
-            assert len(await d.units("count")) == 1
-
-    asyncio.run(check())
+    async with driver(tmp_path) as d:
+        await d.add("count")
+        await until(lambda: len(log_lines(tmp_path, "count-1")) == 1)
+        used = (await d.cpu_seconds())["count-1"]
+        assert used >= 0.1
+        os.kill(d.pids()["count-1"], signal.SIGKILL)
+        await until(lambda: len(log_lines(tmp_path, "count-1")) == 2)
+        assert (await d.cpu_seconds())["count-1"] >= used + 0.1
+        assert len(await d.units("count")) == 1
 
 
-def test_a_removed_unit_may_take_its_time(tmp_path: Path) -> None:
+async def test_a_removed_unit_may_take_its_time(tmp_path: Path) -> None:
     """A removed unit is `leaving` until it exits and is not restarted; then its name is free."""
-
-    async def check() -> None:
-        async with driver(tmp_path, takes_s=0.6) as d:
-            await d.add("broker")
-            await d.add("broker")
-            await until(lambda: bool(log_lines(tmp_path, "broker-2")))
-            await d.remove("broker", "broker-2")
-            await d.remove("broker", "broker-2")
-            leaving = {unit.name: unit.leaving for unit in await d.units("broker")}
-            assert leaving == {"broker-1": False, "broker-2": True}
-            assert await d.add("broker") == "broker-3"
-            await until(lambda: "broker-2" not in d.pids())
-            await until(lambda: log_lines(tmp_path, "broker-2")[-1] == "left")
-            assert [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-3"]
-            assert await d.add("broker") == "broker-2"
-
-    asyncio.run(check())
+    async with driver(tmp_path, takes_s=0.6) as d:
+        await d.add("broker")
+        await d.add("broker")
+        await until(lambda: bool(log_lines(tmp_path, "broker-2")))
+        await d.remove("broker", "broker-2")
+        await d.remove("broker", "broker-2")
+        leaving = {unit.name: unit.leaving for unit in await d.units("broker")}
+        assert leaving == {"broker-1": False, "broker-2": True}
+        assert await d.add("broker") == "broker-3"
+        await until(lambda: "broker-2" not in d.pids())
+        await until(lambda: log_lines(tmp_path, "broker-2")[-1] == "left")
+        assert [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-3"]
+        assert await d.add("broker") == "broker-2"
 
 
-def test_the_end_does_not_wait_for_drains(tmp_path: Path) -> None:
+async def test_the_end_does_not_wait_for_drains(tmp_path: Path) -> None:
     """When the scaler stops, units soon get a second SIGTERM and exit immediately."""
-
-    async def check() -> None:
-        async with driver(tmp_path, takes_s=60.0, drain_s=60.0) as d:
-            await d.add("broker")
-            await until(lambda: bool(log_lines(tmp_path, "broker-1")))
-            pids = d.pids()
-        assert not any(map(psutil.pid_exists, pids.values()))
-
-    asyncio.run(check())
+    async with driver(tmp_path, takes_s=60.0, drain_s=60.0) as d:
+        await d.add("broker")
+        await until(lambda: bool(log_lines(tmp_path, "broker-1")))
+        pids = d.pids()
+    assert not any(map(psutil.pid_exists, pids.values()))
 
 
-def test_a_missing_program_is_an_error(tmp_path: Path) -> None:
+async def test_a_missing_program_is_an_error(tmp_path: Path) -> None:
     """A missing program is a ScalingError that names it."""
-
-    async def check() -> None:
-        async with ProcessDriver(tmp_path, {}, 1.0, (str(tmp_path / "nothing"),)) as d:
-            with pytest.raises(ScalingError, match="nothing"):
-                await d.add("count")
-            assert await d.units("count") == []
-
-    asyncio.run(check())
+    async with ProcessDriver(tmp_path, {}, 1.0, (str(tmp_path / "nothing"),)) as d:
+        with pytest.raises(ScalingError, match="nothing"):
+            await d.add("count")
+        assert await d.units("count") == []

@@ -165,207 +165,161 @@ async def stage(folder: Path) -> AsyncIterator[ScalerStage]:
             await client.close()
 
 
-def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
+async def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
     """A rate for two and a half workers starts three, a low one removes two, and the state has the reasons."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s, s.scaler():
-            await s.until(lambda: s.count() == 1 and len(s.driver.here["broker"]) == 1)
-            s.rate = 2500.0
-            await s.until(lambda: s.count() == 3)
-            s.rate = 100.0
-            await s.until(lambda: s.count() == 1, 40)
-            found = await s.units.scaling()
-            assert found is not None
-            reasons = [d.reason for d in found[0].decisions if d.role == "count"]
-            assert any("of 1000 each" in reason for reason in reasons)
-            assert [d.after > d.before for d in found[0].decisions if d.role == "count"].count(False) >= 1
-            assert found[0].signals["fixes_per_s"] is not None
-            await s.until(
-                lambda: {t.role: t.actual for t in s.states[-1].targets} == {"broker": 1, "count": 1}
-            )
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s, s.scaler():
+        await s.until(lambda: s.count() == 1 and len(s.driver.here["broker"]) == 1)
+        s.rate = 2500.0
+        await s.until(lambda: s.count() == 3)
+        s.rate = 100.0
+        await s.until(lambda: s.count() == 1, 40)
+        found = await s.units.scaling()
+        assert found is not None
+        reasons = [d.reason for d in found[0].decisions if d.role == "count"]
+        assert any("of 1000 each" in reason for reason in reasons)
+        assert [d.after > d.before for d in found[0].decisions if d.role == "count"].count(False) >= 1
+        assert found[0].signals["fixes_per_s"] is not None
+        await s.until(lambda: {t.role: t.actual for t in s.states[-1].targets} == {"broker": 1, "count": 1})
 
 
-def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+async def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     """A dry run publishes the wanted number and starts nothing."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            s.driver.here["count"] = ["count-1"]
-            s.rate = 2500.0
-            async with s.scaler(dataclasses.replace(FAST, dry_run=True)):
-                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
-            assert s.driver.here == {"broker": [], "count": ["count-1"]}
-            assert all(decision.dry for decision in s.states[-1].decisions)
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s:
+        s.driver.here["count"] = ["count-1"]
+        s.rate = 2500.0
+        async with s.scaler(dataclasses.replace(FAST, dry_run=True)):
+            await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+        assert s.driver.here == {"broker": [], "count": ["count-1"]}
+        assert all(decision.dry for decision in s.states[-1].decisions)
 
 
-def test_one_of_two_decides(tmp_path: Path) -> None:
+async def test_one_of_two_decides(tmp_path: Path) -> None:
     """Of two scalers one leads; when it stops, the other leads immediately."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s, contextlib.AsyncExitStack() as both:
-            first = await both.enter_async_context(contextlib.AsyncExitStack())
-            await first.enter_async_context(s.scaler(name="first"))
-            await s.until(lambda: bool(s.states))
-            await both.enter_async_context(s.scaler(name="second"))
-            await asyncio.sleep(1.0)
-            assert {state.name.partition("-")[0] for state in s.states} == {"first"}
-            await first.aclose()
-            await s.until(lambda: s.states[-1].name.startswith("second"), 5)
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s, contextlib.AsyncExitStack() as both:
+        first = await both.enter_async_context(contextlib.AsyncExitStack())
+        await first.enter_async_context(s.scaler(name="first"))
+        await s.until(lambda: bool(s.states))
+        await both.enter_async_context(s.scaler(name="second"))
+        await asyncio.sleep(1.0)
+        assert {state.name.partition("-")[0] for state in s.states} == {"first"}
+        await first.aclose()
+        await s.until(lambda: s.states[-1].name.startswith("second"), 5)
 
 
-def test_nothing_changes_while_the_core_is_away(tmp_path: Path) -> None:
+async def test_nothing_changes_while_the_core_is_away(tmp_path: Path) -> None:
     """A killed core changes no fleet; once it is back the scaler continues with its wanted numbers."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s, s.scaler():
-            s.rate = 1500.0
-            await s.until(lambda: s.count() == 2)
-            before = {role: list(names) for role, names in s.driver.here.items()}
-            published = len(s.states)
-            assert s.broker.pid is not None
-            os.kill(s.broker.pid, signal.SIGKILL)
-            await s.until(lambda: len(s.states) > published + 3, 30)
-            assert s.driver.here == before
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s, s.scaler():
+        s.rate = 1500.0
+        await s.until(lambda: s.count() == 2)
+        before = {role: list(names) for role, names in s.driver.here.items()}
+        published = len(s.states)
+        assert s.broker.pid is not None
+        os.kill(s.broker.pid, signal.SIGKILL)
+        await s.until(lambda: len(s.states) > published + 3, 30)
+        assert s.driver.here == before
 
 
-def test_a_refusing_platform_is_tried_again(tmp_path: Path) -> None:
+async def test_a_refusing_platform_is_tried_again(tmp_path: Path) -> None:
     """While units cannot be started the scaler publishes the wanted number, and starts them as soon as it can."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            s.driver.refuses = True
-            async with s.scaler():
-                await s.until(lambda: len(s.states) > 2)
-                assert s.states[-1].targets[1].wanted == 1
-                assert s.states[-1].targets[1].actual == 0
-                s.driver.refuses = False
-                await s.until(lambda: s.count() == 1)
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s:
+        s.driver.refuses = True
+        async with s.scaler():
+            await s.until(lambda: len(s.states) > 2)
+            assert s.states[-1].targets[1].wanted == 1
+            assert s.states[-1].targets[1].actual == 0
+            s.driver.refuses = False
+            await s.until(lambda: s.count() == 1)
 
 
-def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> None:
+async def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> None:
     """A full broker beside an empty one is asked to disconnect devices; the one with the fewest is removed first."""
+    async with stage(tmp_path) as s:
+        kicks: list[int] = []
 
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            kicks: list[int] = []
+        async def kick(message: Msg) -> None:
+            devices = msgspec.json.decode(message.data, type=KickRequest).connections
+            kicks.append(devices)
+            s.connections["broker-1"] -= devices
+            s.connections["broker-2"] += devices
+            await message.respond(b'{"kicked":1}')
 
-            async def kick(message: Msg) -> None:
-                devices = msgspec.json.decode(message.data, type=KickRequest).connections
-                kicks.append(devices)
-                s.connections["broker-1"] -= devices
-                s.connections["broker-2"] += devices
-                await message.respond(b'{"kicked":1}')
-
-            await s.client.subscribe("unit.broker.broker-1.kick", cb=kick)
-            s.driver.here["broker"] = ["broker-1", "broker-2"]
-            s.connections = {"broker-1": 9900, "broker-2": 100}
-            async with s.scaler():
-                await s.until(lambda: len(kicks) >= 3)
-                assert max(kicks) <= 9900 * FAST.rebalance_per_s * FAST.interval_s + 1
-                s.connections = {"broker-1": 30, "broker-2": 200}
-                await s.until(lambda: s.driver.here["broker"] == ["broker-2"], 40)
-
-    asyncio.run(check())
+        await s.client.subscribe("unit.broker.broker-1.kick", cb=kick)
+        s.driver.here["broker"] = ["broker-1", "broker-2"]
+        s.connections = {"broker-1": 9900, "broker-2": 100}
+        async with s.scaler():
+            await s.until(lambda: len(kicks) >= 3)
+            assert max(kicks) <= 9900 * FAST.rebalance_per_s * FAST.interval_s + 1
+            s.connections = {"broker-1": 30, "broker-2": 200}
+            await s.until(lambda: s.driver.here["broker"] == ["broker-2"], 40)
 
 
-def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
+async def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
     """The stored profile of earlier days raises the floor."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            now = time_slot(time.time())
-            profile = LoadProfile()
-            for slot in range(SLOTS):
-                profile = add_slot(profile, TimeSlot("2020-01-01", now.working, slot), {FIXES: 2500.0})
-            bucket = KvBucket(Connection(s.client), UNIT_BUCKET)
-            await bucket.put(PROFILE_KEY, msgspec.json.encode(profile))
-            async with s.scaler():
-                await s.until(lambda: s.count() == 3)
-            found = await s.units.scaling()
-            assert found is not None
-            assert any("forecast" in decision.reason for decision in found[0].decisions)
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s:
+        now = time_slot(time.time())
+        profile = LoadProfile()
+        for slot in range(SLOTS):
+            profile = add_slot(profile, TimeSlot("2020-01-01", now.working, slot), {FIXES: 2500.0})
+        bucket = KvBucket(Connection(s.client), UNIT_BUCKET)
+        await bucket.put(PROFILE_KEY, msgspec.json.encode(profile))
+        async with s.scaler():
+            await s.until(lambda: s.count() == 3)
+        found = await s.units.scaling()
+        assert found is not None
+        assert any("forecast" in decision.reason for decision in found[0].decisions)
 
 
-def test_an_unresponsive_broker_is_replaced(tmp_path: Path) -> None:
+async def test_an_unresponsive_broker_is_replaced(tmp_path: Path) -> None:
     """A broker that runs but does not report is replaced by one that reports."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            s.driver.here["broker"] = ["broker-7"]
-            s.silent = {"broker-7"}
-            async with s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=1.0)):
-                await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s:
+        s.driver.here["broker"] = ["broker-7"]
+        s.silent = {"broker-7"}
+        async with s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=1.0)):
+            await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
 
 
-def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
+async def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
     """An outage of the core is not held against brokers: the first steps after it replace none."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=3.0)):
-            await s.until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
-            began = list(s.driver.here["broker"])
-            s.driver.added.clear()
-            pid = s.broker.pid
-            assert pid is not None
-            s.silent = set(began)
-            await asyncio.sleep(0.5)  # a report on its way
-            os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(ALIVE_S + 4.0)
-            published = len(s.states)
-            os.kill(pid, signal.SIGCONT)
-            await s.until(lambda: len(s.states) > published + 2)  # steps that found an old report of it
-            s.silent = set()
-            assert not s.driver.added
-            assert s.driver.here["broker"] == began
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=3.0)):
+        await s.until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
+        began = list(s.driver.here["broker"])
+        s.driver.added.clear()
+        pid = s.broker.pid
+        assert pid is not None
+        s.silent = set(began)
+        await asyncio.sleep(0.5)  # a report on its way
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(ALIVE_S + 4.0)
+        published = len(s.states)
+        os.kill(pid, signal.SIGCONT)
+        await s.until(lambda: len(s.states) > published + 2)  # steps that found an old report of it
+        s.silent = set()
+        assert not s.driver.added
+        assert s.driver.here["broker"] == began
 
 
-def test_without_a_driver_it_only_publishes(tmp_path: Path) -> None:
+async def test_without_a_driver_it_only_publishes(tmp_path: Path) -> None:
     """Without a driver the wanted number follows the load, and the actual number is the units that report."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            s.driver.kind = "none"
-            s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
-            s.rate = 2500.0
-            async with s.scaler():
-                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
-                assert s.states[-1].targets[1].actual == 2
-                s.driver.here["count"].append("pod-c")
-                s.rate = 100.0
-                await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
-            assert s.driver.here["count"] == ["pod-a", "pod-b", "pod-c"]
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s:
+        s.driver.kind = "none"
+        s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
+        s.rate = 2500.0
+        async with s.scaler():
+            await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+            assert s.states[-1].targets[1].actual == 2
+            s.driver.here["count"].append("pod-c")
+            s.rate = 100.0
+            await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+        assert s.driver.here["count"] == ["pod-a", "pod-b", "pod-c"]
 
 
-def test_fewer_units_than_wanted_scale_down_too(tmp_path: Path) -> None:
+async def test_fewer_units_than_wanted_scale_down_too(tmp_path: Path) -> None:
     """When another system starts fewer units than wanted, the wanted number still follows the load down."""
-
-    async def check() -> None:
-        async with stage(tmp_path) as s:
-            s.driver.kind = "none"
-            s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
-            s.rate = 2500.0
-            async with s.scaler():
-                await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
-                s.rate = 100.0
-                await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
-
-    asyncio.run(check())
+    async with stage(tmp_path) as s:
+        s.driver.kind = "none"
+        s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
+        s.rate = 2500.0
+        async with s.scaler():
+            await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+            s.rate = 100.0
+            await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)

@@ -34,6 +34,7 @@ from headcount.simulate.pacing import RunProgress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
 from nats_fixture import internal_client, open_broker, running_broker
 from small_site import small_site
+from waiting import in_thread, log_loop_errors
 
 FIX = msgspec.json.Decoder(Fix)
 DEVICES: list[tuple[Kind, str]] = [("person", "p1"), ("person", "p2"), ("vehicle", "c1")]
@@ -78,7 +79,7 @@ def nothing(_: RunProgress) -> None:
     """Ignore the progress."""
 
 
-def test_messages_arrive_in_order_with_status(tmp_path: Path) -> None:
+async def test_messages_arrive_in_order_with_status(tmp_path: Path) -> None:
     """Each device publishes online, its fixes in order, and offline at the end; nothing is lost with QoS 0 or 1."""
 
     async def scenario(qos: int) -> None:
@@ -96,75 +97,64 @@ def test_messages_arrive_in_order_with_status(tmp_path: Path) -> None:
             assert (fleet.sent.sent, fleet.sent.dropped, fleet.sent.connected) == (600, 0, 0)
 
     for qos in (0, 1):
-        asyncio.run(scenario(qos))
+        await scenario(qos)
 
 
-def test_devices_share_connections_beyond_the_limit(tmp_path: Path) -> None:
+async def test_devices_share_connections_beyond_the_limit(tmp_path: Path) -> None:
     """With fewer connections than devices, the fixes of all devices arrive over that number of connections."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as server, received(server) as messages:
-            devices: list[tuple[Kind, str]] = [("person", f"d{i}") for i in range(50)]
-            async with open_fleet(at(server), "ul", devices, connections=7) as fleet:
-                for device in range(50):
-                    fleet.put(device, b"x")
-                await until(lambda: fleet.sent.sent == 50)
-                assert fleet.sent.connected == 7
-            await until(lambda: sum(data == b"x" for _, data in messages) == 50)
-            assert {subject for subject, data in messages if data == b"x"} == {
-                f"ul.person.d{i}" for i in range(50)
-            }
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as server, received(server) as messages:
+        devices: list[tuple[Kind, str]] = [("person", f"d{i}") for i in range(50)]
+        async with open_fleet(at(server), "ul", devices, connections=7) as fleet:
+            for device in range(50):
+                fleet.put(device, b"x")
+            await until(lambda: fleet.sent.sent == 50)
+            assert fleet.sent.connected == 7
+        await until(lambda: sum(data == b"x" for _, data in messages) == 50)
+        assert {subject for subject, data in messages if data == b"x"} == {
+            f"ul.person.d{i}" for i in range(50)
+        }
 
 
-def test_a_broken_connection_leaves_its_last_will(tmp_path: Path) -> None:
+async def test_a_broken_connection_leaves_its_last_will(tmp_path: Path) -> None:
     """The broker publishes `offline` for a client whose connection breaks."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as server, received(server) as messages:
-            link = FleetConnection(at(server), "headcount/ul/person/p1/status", "p1", 0, SendStats())
-            link.put("headcount/ul/person/p1/fix", b"x")
-            client = at(server).client("p1", aiomqtt.Will("headcount/ul/person/p1/status", b"offline"))
-            await client.__aenter__()
-            sending = asyncio.ensure_future(link._send_all(client))
-            await until(lambda: len(messages) == 2)
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            sock = client._client.socket()
-            assert isinstance(sock, socket.socket)
-            sock.shutdown(socket.SHUT_RDWR)
-            await until(lambda: len(messages) == 3)
-            assert messages[2] == ("ul.person.p1.status", b"offline")
-            with suppress(aiomqtt.MqttError):
-                await client.__aexit__(None, None, None)
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as server, received(server) as messages:
+        link = FleetConnection(at(server), "headcount/ul/person/p1/status", "p1", 0, SendStats())
+        link.put("headcount/ul/person/p1/fix", b"x")
+        client = at(server).client("p1", aiomqtt.Will("headcount/ul/person/p1/status", b"offline"))
+        await client.__aenter__()
+        sending = asyncio.ensure_future(link._send_all(client))
+        await until(lambda: len(messages) == 2)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        sock = client._client.socket()
+        assert isinstance(sock, socket.socket)
+        sock.shutdown(socket.SHUT_RDWR)
+        await until(lambda: len(messages) == 3)
+        assert messages[2] == ("ul.person.p1.status", b"offline")
+        with suppress(aiomqtt.MqttError):
+            await client.__aexit__(None, None, None)
 
 
-def test_nothing_acknowledged_or_buffered_is_lost_when_the_broker_is_killed(tmp_path: Path) -> None:
+async def test_nothing_acknowledged_or_buffered_is_lost_when_the_broker_is_killed(tmp_path: Path) -> None:
     """With QoS 1, every fix is in the log at least once and in order although the broker is killed."""
+    log_loop_errors()
     devices: list[tuple[Kind, str]] = [("person", f"d{i}") for i in range(6)]
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as server:
-            async with open_fleet(at(server), "ul", devices, connections=4, qos=1) as fleet:
-                for number in range(600):
-                    for device in range(len(devices)):
-                        fleet.put(device, f"{number}".encode())
-                    await asyncio.sleep(0.003)
-                    if number in {150, 400}:
-                        await until(lambda: fleet.sent.sent > 0 and server.pid is not None)
-                        assert server.pid is not None
-                        os.kill(server.pid, signal.SIGKILL)
-                await until(lambda: fleet.sent.waiting == 0)
-                assert fleet.sent.broken >= 4
-                assert fleet.sent.dropped == 0
-            stored = await in_log(server)
-            for _, name in devices:
-                assert [*dict.fromkeys(stored[name])] == list(range(600)), name
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as server:
+        async with open_fleet(at(server), "ul", devices, connections=4, qos=1) as fleet:
+            for number in range(600):
+                for device in range(len(devices)):
+                    fleet.put(device, f"{number}".encode())
+                await asyncio.sleep(0.003)
+                if number in {150, 400}:
+                    await until(lambda: fleet.sent.sent > 0 and server.pid is not None)
+                    assert server.pid is not None
+                    os.kill(server.pid, signal.SIGKILL)
+            await until(lambda: fleet.sent.waiting == 0)
+            assert fleet.sent.broken >= 4
+            assert fleet.sent.dropped == 0
+        stored = await in_log(server)
+        for _, name in devices:
+            assert [*dict.fromkeys(stored[name])] == list(range(600)), name
 
 
 async def in_log(server: Server) -> dict[str, list[int]]:
@@ -189,7 +179,7 @@ async def in_log(server: Server) -> dict[str, list[int]]:
     return stored
 
 
-def test_a_full_buffer_drops_the_oldest() -> None:
+async def test_a_full_buffer_drops_the_oldest() -> None:
     """Without a broker the buffer keeps the newest messages and counts the dropped ones, and the end does not wait."""
 
     async def scenario() -> SendStats:
@@ -205,38 +195,34 @@ def test_a_full_buffer_drops_the_oldest() -> None:
             return fleet.sent
 
     started = time.monotonic()
-    sent = asyncio.run(scenario())
+    sent = await scenario()
     assert (sent.sent, sent.dropped, sent.waiting) == (0, BUFFER + 5, 0)
     assert time.monotonic() - started < 30
 
 
-def test_the_site_of_the_running_system(tmp_path: Path) -> None:
+async def test_the_site_of_the_running_system(tmp_path: Path) -> None:
     """`find_site` returns the published site and its speed; no, several or an invalid site is an error."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as server:
-            with pytest.raises(BrokerError, match="publishes no site"):
-                await find_site(at(server), timeout_s=0.3)
-            await announce(server, at_speed(small_site(), 60).geojson)
-            running = await find_site(at(server))
-            assert (running.site.id, running.speed) == ("s", 60.0)
-            assert running.site.hold_s == (15.0, 5.0)
-            await announce(server, small_site().geojson, "other")
-            with pytest.raises(BrokerError, match="other"):
-                await find_site(at(server))
-            assert (await find_site(at(server), "other")).speed == 1.0
-            await announce(server, b"no json", "broken")
-            with pytest.raises(SiteError, match="broken"):
-                await find_site(at(server), "broken")
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as server:
+        with pytest.raises(BrokerError, match="publishes no site"):
+            await find_site(at(server), timeout_s=0.3)
+        await announce(server, at_speed(small_site(), 60).geojson)
+        running = await find_site(at(server))
+        assert (running.site.id, running.speed) == ("s", 60.0)
+        assert running.site.hold_s == (15.0, 5.0)
+        await announce(server, small_site().geojson, "other")
+        with pytest.raises(BrokerError, match="other"):
+            await find_site(at(server))
+        assert (await find_site(at(server), "other")).speed == 1.0
+        await announce(server, b"no json", "broken")
+        with pytest.raises(SiteError, match="broken"):
+            await find_site(at(server), "broken")
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         with pytest.raises(BrokerError, match="headcount up"):
-            asyncio.run(find_site(BrokerAddress("127.0.0.1", reserved.getsockname()[1])))
+            await find_site(BrokerAddress("127.0.0.1", reserved.getsockname()[1]))
 
 
-def test_a_crowd_matches_its_ground_truth(tmp_path: Path) -> None:
+async def test_a_crowd_matches_its_ground_truth(tmp_path: Path) -> None:
     """Every fix of a run is in the log with the clock's time, and near its true position."""
 
     async def scenario() -> tuple[list[tuple[str, bytes]], SendStats]:
@@ -248,7 +234,7 @@ def test_a_crowd_matches_its_ground_truth(tmp_path: Path) -> None:
             return messages, sent
 
     before = time.time()
-    messages, sent = asyncio.run(scenario())
+    messages, sent = await scenario()
     after = time.time()
     fixes = [(s.split(".")[2], FIX.decode(d)) for s, d in messages if not s.endswith(".status")]
     assert (len(fixes), sent.dropped) == (sent.sent, 0)
@@ -268,19 +254,15 @@ def test_a_crowd_matches_its_ground_truth(tmp_path: Path) -> None:
     assert zones["library"] > 0
 
 
-def test_a_different_speed_is_rejected(tmp_path: Path) -> None:
+async def test_a_different_speed_is_rejected(tmp_path: Path) -> None:
     """`--speed` must be the system's speed, and the error explains how to set it."""
-
-    async def scenario() -> None:
-        async with open_broker(tmp_path) as server:
-            await announce(server, at_speed(small_site(), 60).geojson)
-            with pytest.raises(SettingsError, match="--speed 10"):
-                await run_crowd(CrowdRun(at(server), people=1, speed=10), asyncio.Event(), nothing)
-
-    asyncio.run(scenario())
+    async with open_broker(tmp_path) as server:
+        await announce(server, at_speed(small_site(), 60).geojson)
+        with pytest.raises(SettingsError, match="--speed 10"):
+            await run_crowd(CrowdRun(at(server), people=1, speed=10), asyncio.Event(), nothing)
 
 
-def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
+async def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
     """Rows are sent in file order with times now + (t - t0) / speed; broken ones are skipped."""
     trace = tmp_path / "x.csv"
     rows = ["1000,a,person,50.001,0.001", "1010,b,vehicle,50.002,0.002", "oops", "1005,a,person,50.003,0.003"]
@@ -296,7 +278,7 @@ def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
             return messages
 
     before = time.time()
-    messages = asyncio.run(scenario())
+    messages = await scenario()
     fixes = [(s, FIX.decode(d)) for s, d in messages if not s.endswith(".status")]
     times = [float(fix.t if isinstance(fix.t, float) else fix.tst) for _, fix in fixes]
     start = times[0]
@@ -306,7 +288,7 @@ def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
     assert sorted(round(t - start, 2) for t in times) == [0.0, 0.25, 0.5, 1.0]
 
 
-def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
+async def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
     """Another program receives the fleet's messages; devices receive only their own topics."""
     if shutil.which("mosquitto_sub") is None:
         pytest.skip("mosquitto_sub is not installed")
@@ -335,7 +317,7 @@ def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
             out, _ = await reader.communicate()
             return out
 
-    assert json.loads(asyncio.run(scenario())) == {
+    assert json.loads(await scenario()) == {
         "_type": "location",
         "tst": 5,
         "t": 5.5,
@@ -360,7 +342,7 @@ def test_the_commands_run(tmp_path: Path) -> None:
     trace = tmp_path / "x.ndjson"
     trace.write_text('{"t":1,"device":"a","kind":"person","lat":50.001,"lon":0.001}\nbroken\n')
     with running_broker(tmp_path / "data") as server:
-        asyncio.run(announce(server, small_site().geojson))
+        in_thread(announce(server, small_site().geojson))
         where = ["--port", str(server.config.mqtt_port)]
         run = CliRunner().invoke(
             main, ["simulate", *where, "--people", "20", "--duration", "1s", "--start", "10:00"]

@@ -22,81 +22,69 @@ from nats_fixture import PASSWORD
 SENDERS = 6
 
 
-def test_devices_on_leaves_are_counted(tmp_path: Path) -> None:
+async def test_devices_on_leaves_are_counted(tmp_path: Path) -> None:
     """Fixes of QoS 0 and 1 through any leaf are in the log once and counted; counts and site are heard there."""
-
-    async def check() -> None:
-        async with (
-            open_core(tmp_path) as core,
-            open_unit(tmp_path, core, "b1") as b1,
-            open_unit(tmp_path, core, "b2") as b2,
-            counting(core) as counted,
-        ):
-            await asyncio.gather(b1.until_status(200), b2.until_status(200))
-            for unit in (b1, b2):
-                for qos in (0, 1):
-                    await (await unit.device(f"{unit.settings.name}q{qos}")).publish(qos)
-            await until(lambda: counted.newest.get("b1") == 4)
-            heard: dict[str, str] = {}
-            async with aiomqtt.Client("127.0.0.1", b2.port) as client:
-                await client.subscribe("headcount/s/counts/b1")
-                await client.subscribe("headcount/s/site")
-                async for message in client.messages:
-                    heard[str(message.topic)] = bytes(message.payload).decode()
-                    said = json.loads(heard.get("headcount/s/counts/b1", '{"person":{"count":0}}'))
-                    if said["person"]["count"] == 4 and "headcount/s/site" in heard:
-                        break
-            assert await log_of(core) == {f"b{unit}q{qos}": [1] for unit in (1, 2) for qos in (0, 1)}
-
-    asyncio.run(check())
+    async with (
+        open_core(tmp_path) as core,
+        open_unit(tmp_path, core, "b1") as b1,
+        open_unit(tmp_path, core, "b2") as b2,
+        counting(core) as counted,
+    ):
+        await asyncio.gather(b1.until_status(200), b2.until_status(200))
+        for unit in (b1, b2):
+            for qos in (0, 1):
+                await (await unit.device(f"{unit.settings.name}q{qos}")).publish(qos)
+        await until(lambda: counted.newest.get("b1") == 4)
+        heard: dict[str, str] = {}
+        async with aiomqtt.Client("127.0.0.1", b2.port) as client:
+            await client.subscribe("headcount/s/counts/b1")
+            await client.subscribe("headcount/s/site")
+            async for message in client.messages:
+                heard[str(message.topic)] = bytes(message.payload).decode()
+                said = json.loads(heard.get("headcount/s/counts/b1", '{"person":{"count":0}}'))
+                if said["person"]["count"] == 4 and "headcount/s/site" in heard:
+                    break
+        assert await log_of(core) == {f"b{unit}q{qos}": [1] for unit in (1, 2) for qos in (0, 1)}
 
 
-def test_a_last_will_on_a_leaf(tmp_path: Path) -> None:
+async def test_a_last_will_on_a_leaf(tmp_path: Path) -> None:
     """When a device's connection to a leaf breaks, its last will is in the log as its status."""
-
-    async def check() -> None:
-        async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
-            await unit.until_status(200)
-            client = await core.client()
-            heard = await client.subscribe("fix.*.s.person.phone.status")
-            await client.flush()
-            will = aiomqtt.Will("headcount/s/person/phone/status", b"offline", qos=1)
-            with contextlib.suppress(aiomqtt.MqttError):
-                async with aiomqtt.Client("127.0.0.1", unit.port, identifier="phone", will=will):
-                    while (await unit.health())[1]["connections"] == 0:  # noqa: ASYNC110 - over HTTP
-                        await asyncio.sleep(0.05)
-                    ask = b'{"connections":1,"within_s":0}'
-                    await client.request("unit.broker.b1.kick", ask, timeout=5)
-                    while (await unit.health())[1]["connections"] == 1:  # noqa: ASYNC110 - over HTTP
-                        await asyncio.sleep(0.05)
-            assert (await heard.next_msg(timeout=20)).data == b"offline"
-            await client.close()
-
-    asyncio.run(check())
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        client = await core.client()
+        heard = await client.subscribe("fix.*.s.person.phone.status")
+        await client.flush()
+        will = aiomqtt.Will("headcount/s/person/phone/status", b"offline", qos=1)
+        with contextlib.suppress(aiomqtt.MqttError):
+            async with aiomqtt.Client("127.0.0.1", unit.port, identifier="phone", will=will):
+                while (await unit.health())[1]["connections"] == 0:  # noqa: ASYNC110 - over HTTP
+                    await asyncio.sleep(0.05)
+                ask = b'{"connections":1,"within_s":0}'
+                await client.request("unit.broker.b1.kick", ask, timeout=5)
+                while (await unit.health())[1]["connections"] == 1:  # noqa: ASYNC110 - over HTTP
+                    await asyncio.sleep(0.05)
+        assert (await heard.next_msg(timeout=20)).data == b"offline"
+        await client.close()
 
 
-def test_owntracks_through_a_leaf(tmp_path: Path) -> None:
+async def test_owntracks_through_a_leaf(tmp_path: Path) -> None:
     """A phone with OwnTracks on a leaf is counted."""
-
-    async def check() -> None:
-        async with (
-            open_core(tmp_path) as core,
-            open_unit(tmp_path, core, "b1") as unit,
-            counting(core) as counted,
-        ):
-            await unit.until_status(200)
-            stop = asyncio.Event()
-            adapters = asyncio.create_task(
-                translator.run(core.endpoint, "s", stop, secret=PASSWORD, worker="test")
-            )
-            location = {"_type": "location", "tst": int(time.time()), "lat": 50.0025, "lon": 0.0025, "acc": 5}
-            async with aiomqtt.Client("127.0.0.1", unit.port) as phone:
-                await phone.publish("owntracks/ada/phone", json.dumps(location), qos=1)
-            await until(lambda: counted.newest.get("b1") == 1)
-            stop.set()
-            await adapters
-
-    asyncio.run(check())
+    async with (
+        open_core(tmp_path) as core,
+        open_unit(tmp_path, core, "b1") as unit,
+        counting(core) as counted,
+    ):
+        await unit.until_status(200)
+        stop = asyncio.Event()
+        adapters = asyncio.create_task(
+            translator.run(core.endpoint, "s", stop, secret=PASSWORD, worker="test")
+        )
+        location = {"_type": "location", "tst": int(time.time()), "lat": 50.0025, "lon": 0.0025, "acc": 5}
+        async with aiomqtt.Client("127.0.0.1", unit.port) as phone:
+            await phone.publish("owntracks/ada/phone", json.dumps(location), qos=1)
+        await until(lambda: counted.newest.get("b1") == 1)
+        stop.set()
+        await adapters
 
 
 async def senders(units: list[Unit], stop: asyncio.Event, group: asyncio.TaskGroup) -> list[Device]:
@@ -146,89 +134,77 @@ async def all_is_there(core: Core, devices: list[Device], counted: Counting) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_kill_of_the_core_loses_nothing_acknowledged(tmp_path: Path) -> None:
+async def test_a_kill_of_the_core_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """A core of one node dies and comes back while devices on leaves send: what was acknowledged is counted."""
-
-    async def check() -> None:
-        async with (
-            open_core(tmp_path) as core,
-            open_unit(tmp_path, core, "b1") as b1,
-            open_unit(tmp_path, core, "b2") as b2,
-            counting(core) as counted,
-        ):
-            await asyncio.gather(b1.until_status(200), b2.until_status(200))
-            stop = asyncio.Event()
-            async with asyncio.TaskGroup() as group:
-                devices = await senders([b1, b2], stop, group)
+    async with (
+        open_core(tmp_path) as core,
+        open_unit(tmp_path, core, "b1") as b1,
+        open_unit(tmp_path, core, "b2") as b2,
+        counting(core) as counted,
+    ):
+        await asyncio.gather(b1.until_status(200), b2.until_status(200))
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            devices = await senders([b1, b2], stop, group)
+            await acknowledged_again(devices)
+            for _ in range(2):
+                await core.kill(0)
+                await asyncio.sleep(1)
+                await core.restart(0)
                 await acknowledged_again(devices)
-                for _ in range(2):
-                    await core.kill(0)
-                    await asyncio.sleep(1)
-                    await core.restart(0)
-                    await acknowledged_again(devices)
-                stop.set()
-            await all_is_there(core, devices, counted)
-
-    asyncio.run(check())
+            stop.set()
+        await all_is_there(core, devices, counted)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
+async def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
     """Any node of three is killed: the others take what devices send, count on, and lose nothing acknowledged."""
-
-    async def check() -> None:
-        async with (
-            open_core(tmp_path, 3) as core,
-            open_unit(tmp_path, core, "b1") as b1,
-            open_unit(tmp_path, core, "b2") as b2,
-            counting(core) as counted,
-        ):
-            client = await core.client()
-            for stream in ("FIX_0", "COUNT", "KV_LEASE", "$MQTT_msgs", "$MQTT_sess"):
-                info = await client.jetstream().stream_info(stream)
-                assert info.config.num_replicas == 3, stream
-            await client.close()
-            await asyncio.gather(b1.until_status(200), b2.until_status(200))
-            stop = asyncio.Event()
-            async with asyncio.TaskGroup() as group:
-                devices = await senders([b1, b2], stop, group)
+    async with (
+        open_core(tmp_path, 3) as core,
+        open_unit(tmp_path, core, "b1") as b1,
+        open_unit(tmp_path, core, "b2") as b2,
+        counting(core) as counted,
+    ):
+        client = await core.client()
+        for stream in ("FIX_0", "COUNT", "KV_LEASE", "$MQTT_msgs", "$MQTT_sess"):
+            info = await client.jetstream().stream_info(stream)
+            assert info.config.num_replicas == 3, stream
+        await client.close()
+        await asyncio.gather(b1.until_status(200), b2.until_status(200))
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            devices = await senders([b1, b2], stop, group)
+            await acknowledged_again(devices)
+            for node in (0, 1):
+                killed_s = time.time()
+                await core.kill(node)
                 await acknowledged_again(devices)
-                for node in (0, 1):
-                    killed_s = time.time()
-                    await core.kill(node)
-                    await acknowledged_again(devices)
-                    await until(lambda since_s=killed_s + 1: counted.at_s > since_s)  # type: ignore[misc]
-                    print(f"node {node}: all counted again after {time.time() - killed_s:.1f} s")
-                    await core.restart(node)
-                    await acknowledged_again(devices)
-                stop.set()
-            await all_is_there(core, devices, counted)
-
-    asyncio.run(check())
+                await until(lambda since_s=killed_s + 1: counted.at_s > since_s)  # type: ignore[misc]
+                print(f"node {node}: all counted again after {time.time() - killed_s:.1f} s")
+                await core.restart(node)
+                await acknowledged_again(devices)
+            stop.set()
+        await all_is_there(core, devices, counted)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_unit_that_drains_loses_nothing(tmp_path: Path) -> None:
+async def test_a_unit_that_drains_loses_nothing(tmp_path: Path) -> None:
     """While one of two units drains under load, devices go on at the other, and all acknowledged is counted."""
-
-    async def check() -> None:
-        async with (
-            open_core(tmp_path) as core,
-            open_unit(tmp_path, core, "b1") as b1,
-            open_unit(tmp_path, core, "b2") as b2,
-            counting(core) as counted,
-        ):
-            await asyncio.gather(b1.until_status(200), b2.until_status(200))
-            stop = asyncio.Event()
-            async with asyncio.TaskGroup() as group:
-                devices = await senders([b1, b2], stop, group)
-                await acknowledged_again(devices)
-                b1.stop.set()
-                await b1.task
-                await acknowledged_again(devices)
-                stop.set()
-            await all_is_there(core, devices, counted)
-
-    asyncio.run(check())
+    async with (
+        open_core(tmp_path) as core,
+        open_unit(tmp_path, core, "b1") as b1,
+        open_unit(tmp_path, core, "b2") as b2,
+        counting(core) as counted,
+    ):
+        await asyncio.gather(b1.until_status(200), b2.until_status(200))
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            devices = await senders([b1, b2], stop, group)
+            await acknowledged_again(devices)
+            b1.stop.set()
+            await b1.task
+            await acknowledged_again(devices)
+            stop.set()
+        await all_is_there(core, devices, counted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
@@ -12,9 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from headcount.errors import ProxyVersionError
-from headcount.proxy.haproxy_program import find_program
 from headcount.runtime.ports import free_ports
+from proxy_fixture import haproxy
 from system.running import START_S, UL, environment, until
 from system.senders import fix, publish
 
@@ -23,10 +21,7 @@ from system.senders import fix, publish
 @pytest.mark.timeout(150)
 def test_an_elastic_machine(tmp_path: Path) -> None:
     """A fix with QoS 1 over the public port is counted; a killed broker is replaced; Ctrl-C leaves nothing."""
-    try:
-        asyncio.run(find_program())
-    except ProxyVersionError as error:
-        pytest.skip(str(error))
+    haproxy()  # skips where there is none
     names = ("mqtt", "ws", "http", "nats", "monitor")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]

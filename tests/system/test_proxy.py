@@ -108,52 +108,44 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
         yield made
 
 
-def test_brokers_of_a_cluster_come_and_go_behind_the_balancer(tmp_path: Path) -> None:
+async def test_brokers_of_a_cluster_come_and_go_behind_the_balancer(tmp_path: Path) -> None:
     """Brokers appear by themselves, a drained one sends its devices to others, a core outage cuts nobody."""
     haproxy()
+    async with cluster(tmp_path) as made:
+        core = await made.core()
+        await made.broker("b1")
+        await made.balanced("b1")
+        devices = await made.devices(6)
+        second = await made.broker("b2")
+        await made.balanced("b1", "b2")
+        devices += await made.devices(6)
+        assert await made.load() == {"b1": 6, "b2": 6}
 
-    async def scenario() -> None:
-        async with cluster(tmp_path) as made:
-            core = await made.core()
-            await made.broker("b1")
-            await made.balanced("b1")
-            devices = await made.devices(6)
-            second = await made.broker("b2")
-            await made.balanced("b1", "b2")
-            devices += await made.devices(6)
-            assert await made.load() == {"b1": 6, "b2": 6}
+        core.send(signal.SIGKILL)  # it is started again
+        assert all([await device.alive() for device in devices])
+        await made.balanced("b1", "b2")
+        assert all([await device.alive() for device in devices])
 
-            core.send(signal.SIGKILL)  # it is started again
-            assert all([await device.alive() for device in devices])
-            await made.balanced("b1", "b2")
-            assert all([await device.alive() for device in devices])
-
-            await second.stop()
-            await made.balanced("b1")
-            stayed = [device for device in devices if await device.alive()]
-            assert len(stayed) == 6
-            async with aiomqtt.Client("127.0.0.1", made.port) as client:
-                await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
-            await made.devices(6)
-            assert await made.load() == {"b1": 12}
-
-    asyncio.run(scenario())
+        await second.stop()
+        await made.balanced("b1")
+        stayed = [device for device in devices if await device.alive()]
+        assert len(stayed) == 6
+        async with aiomqtt.Client("127.0.0.1", made.port) as client:
+            await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
+        await made.devices(6)
+        assert await made.load() == {"b1": 12}
 
 
-def test_a_killed_brokers_devices_come_back_to_others(tmp_path: Path) -> None:
+async def test_a_killed_brokers_devices_come_back_to_others(tmp_path: Path) -> None:
     """After kill -9 of a broker its devices' connections end at once, and the balancer lets them in elsewhere."""
     haproxy()
-
-    async def scenario() -> None:
-        async with cluster(tmp_path) as made:
-            await made.core()
-            first, _ = await made.broker("b1"), await made.broker("b2")
-            await made.balanced("b1", "b2")
-            devices = await made.devices(8)
-            await first.kill()
-            cut = [device for device in devices if not await device.alive()]
-            assert len(cut) == 4
-            back = await made.devices(4)  # at once: the refused go to the other
-            assert all([await device.alive() for device in back])
-
-    asyncio.run(scenario())
+    async with cluster(tmp_path) as made:
+        await made.core()
+        first, _ = await made.broker("b1"), await made.broker("b2")
+        await made.balanced("b1", "b2")
+        devices = await made.devices(8)
+        await first.kill()
+        cut = [device for device in devices if not await device.alive()]
+        assert len(cut) == 4
+        back = await made.devices(4)  # at once: the refused go to the other
+        assert all([await device.alive() for device in back])

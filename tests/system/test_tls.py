@@ -14,14 +14,13 @@ from cryptography import x509
 
 from headcount.broker.nats_config import INTERNAL
 from headcount.devices.registry import Registry
-from headcount.errors import ProxyVersionError
 from headcount.messages.topics import FIX_STREAM
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
-from headcount.proxy.haproxy_program import find_program
 from headcount.tls.certificates import display_fingerprint, fingerprint, first_certificate
 from headcount.tls.contexts import client_context
+from proxy_fixture import haproxy
 from system.running import Up, headcount, until
 from system.senders import fix, mosquitto_pub, spot
 
@@ -147,10 +146,7 @@ def test_a_recording_of_a_registered_device(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_elastic_and_everywhere(tmp_path: Path) -> None:
     """`up --elastic --host 0.0.0.0` is encrypted without being asked, through the balancer, both ways."""
-    try:
-        asyncio.run(find_program())
-    except ProxyVersionError as error:
-        pytest.skip(str(error))
+    haproxy()  # skips where there is none
     with Encrypted(tmp_path, arguments=["--elastic", "--host", "0.0.0.0"]) as up:
         trust = ["--cafile", str(up.certificate)]
         mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)

@@ -154,27 +154,23 @@ class _Deployment:
         return position, compared
 
 
-def _deployment(tmp_path: Path, seed: int, scenario: Callable[[_Deployment], Any]) -> None:
+async def _deployment(tmp_path: Path, seed: int, scenario: Callable[[_Deployment], Any]) -> None:
     print("seed", seed)
-
-    async def play() -> None:
-        async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
-            client = await nats_fixture.internal_client(broker)
-            deployment = _Deployment(broker, client, seed)
-            await deployment.listen()
-            await scenario(deployment)
-            fixes, instants = await deployment.check()
-            print(f"{fixes} fixes and {instants} instants compared, 0 differences")
-            assert fixes > 200
-            assert instants > 20
-            for index in reversed(range(len(deployment.workers))):
-                await deployment.stop(index)
-            await client.close()
-
-    asyncio.run(play())
+    async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
+        client = await nats_fixture.internal_client(broker)
+        deployment = _Deployment(broker, client, seed)
+        await deployment.listen()
+        await scenario(deployment)
+        fixes, instants = await deployment.check()
+        print(f"{fixes} fixes and {instants} instants compared, 0 differences")
+        assert fixes > 200
+        assert instants > 20
+        for index in reversed(range(len(deployment.workers))):
+            await deployment.stop(index)
+        await client.close()
 
 
-def test_sums_are_the_same_with_one_two_and_four_workers(tmp_path: Path) -> None:
+async def test_sums_are_the_same_with_one_two_and_four_workers(tmp_path: Path) -> None:
     """While workers join one by one and leave again, every total told equals the oracle."""
 
     async def scenario(d: _Deployment) -> None:
@@ -198,10 +194,10 @@ def test_sums_are_the_same_with_one_two_and_four_workers(tmp_path: Path) -> None
         await feeding
         await d.complete(max(d.heard))
 
-    _deployment(tmp_path, Random().randrange(2**32), scenario)
+    await _deployment(tmp_path, Random().randrange(2**32), scenario)
 
 
-def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
+async def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
     """Of a worker that dies without a word the others take over within 5 s, and no count is wrong."""
 
     async def scenario(d: _Deployment) -> None:
@@ -219,31 +215,27 @@ def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
         await feeding
         await d.complete(max(d.heard))
 
-    _deployment(tmp_path, Random().randrange(2**32), scenario)
+    await _deployment(tmp_path, Random().randrange(2**32), scenario)
 
 
-def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
+async def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
     """Words under a worker's former name that arrive late leave no member that others would wait for."""
-
-    async def check() -> None:
-        async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
-            client = await nats_fixture.internal_client(broker)
-            worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
-            await worker._speak()
-            former = worker._name
-            await worker._begin_anew()
-            leases = Leases(Connection(client))
-            await leases.speak(former)
-            assert set((await leases.table()).members) == {former}
-            await worker._speak()
-            assert set((await leases.table()).members) == {worker._name} != {former}
-            await client.close()
-
-    asyncio.run(check())
+    async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
+        client = await nats_fixture.internal_client(broker)
+        worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
+        await worker._speak()
+        former = worker._name
+        await worker._begin_anew()
+        leases = Leases(Connection(client))
+        await leases.speak(former)
+        assert set((await leases.table()).members) == {former}
+        await worker._speak()
+        assert set((await leases.table()).members) == {worker._name} != {former}
+        await client.close()
 
 
 @pytest.mark.slow
-def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
+async def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
     """When the NATS server is killed, workers wait for it and go on; every total told is right."""
 
     async def scenario(d: _Deployment) -> None:
@@ -257,4 +249,4 @@ def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
         await d.feed(3)
         await d.complete(max(d.heard))
 
-    _deployment(tmp_path, Random().randrange(2**32), scenario)
+    await _deployment(tmp_path, Random().randrange(2**32), scenario)

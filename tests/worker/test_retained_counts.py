@@ -114,85 +114,73 @@ async def _quiet(_: Exception) -> None:
     """A broker is killed on purpose."""
 
 
-def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path) -> None:
+async def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path) -> None:
     """`counts` says what the public may know at whole minutes, `exact` what is, to those who may hear it."""
-
-    async def check() -> None:
-        async with (
-            open_broker(tmp_path) as broker,
-            hearing(broker, "headcount/s/#", **OURS) as ours,
-            publishing(broker, 5) as report,
-        ):
-            people = {"site": 43, "library": 13, "lawn": 4}
-            await report(GRID_S, people)
-            await ours.wait("counts/lawn", "<5")
-            expected = Disclosure(SITE, 5, KEY).publish(GRID_S, counts_of(people)[:, :, 0])
-            for zone, number in zip(SITE.zones, expected[:, 0].tolist(), strict=True):
-                await ours.wait(f"counts/{zone.id}", as_public(number, 5))
-            assert ours.last["counts/lawn"] == {
-                "site": "s",
-                "zone": "lawn",
-                "at": iso(GRID_S),
-                "person": {"count": "<5", "low": None, "high": None, "stale": None},
-                "vehicle": {"count": "<5", "low": None, "high": None, "stale": None},
-            }
-            await ours.wait("exact/lawn", 4)
-            before = len(ours.heard)
-            await report(GRID_S + 0.1, {"site": 99, "library": 50, "lawn": 44})
-            await ours.wait("exact/lawn", 44)
-            assert {topic.partition("/")[0] for topic, _ in ours.heard[before:]} == {"exact"}
-            await report(GRID_S + 60, {"site": 100, "library": 50, "lawn": 3})
-            await ours.wait("counts/library", 50)
-            assert ours.last["counts/lawn"]["person"]["count"] == "<5"
-            async with hearing(broker, "headcount/s/counts/#") as anybody:
-                await anybody.wait("counts/site", 100)
-            with suppress(aiomqtt.MqttError):
-                async with hearing(broker, "headcount/s/exact/#") as anybody:
-                    await asyncio.sleep(0.5)
-                    assert anybody.heard == []
-
-    asyncio.run(check())
+    async with (
+        open_broker(tmp_path) as broker,
+        hearing(broker, "headcount/s/#", **OURS) as ours,
+        publishing(broker, 5) as report,
+    ):
+        people = {"site": 43, "library": 13, "lawn": 4}
+        await report(GRID_S, people)
+        await ours.wait("counts/lawn", "<5")
+        expected = Disclosure(SITE, 5, KEY).publish(GRID_S, counts_of(people)[:, :, 0])
+        for zone, number in zip(SITE.zones, expected[:, 0].tolist(), strict=True):
+            await ours.wait(f"counts/{zone.id}", as_public(number, 5))
+        assert ours.last["counts/lawn"] == {
+            "site": "s",
+            "zone": "lawn",
+            "at": iso(GRID_S),
+            "person": {"count": "<5", "low": None, "high": None, "stale": None},
+            "vehicle": {"count": "<5", "low": None, "high": None, "stale": None},
+        }
+        await ours.wait("exact/lawn", 4)
+        before = len(ours.heard)
+        await report(GRID_S + 0.1, {"site": 99, "library": 50, "lawn": 44})
+        await ours.wait("exact/lawn", 44)
+        assert {topic.partition("/")[0] for topic, _ in ours.heard[before:]} == {"exact"}
+        await report(GRID_S + 60, {"site": 100, "library": 50, "lawn": 3})
+        await ours.wait("counts/library", 50)
+        assert ours.last["counts/lawn"]["person"]["count"] == "<5"
+        async with hearing(broker, "headcount/s/counts/#") as anybody:
+            await anybody.wait("counts/site", 100)
+        with suppress(aiomqtt.MqttError):
+            async with hearing(broker, "headcount/s/exact/#") as anybody:
+                await asyncio.sleep(0.5)
+                assert anybody.heard == []
 
 
 @pytest.mark.slow
-def test_all_counts_are_published_again_after_a_restart(tmp_path: Path) -> None:
+async def test_all_counts_are_published_again_after_a_restart(tmp_path: Path) -> None:
     """A server that has forgotten what was retained gets all of it at once, not with the next minute."""
-
-    async def check() -> None:
-        async with open_broker(tmp_path) as broker, publishing(broker, 5) as report:
-            await report(GRID_S, {"site": 43, "library": 15, "lawn": 4})
-            async with hearing(broker, "headcount/s/#", **OURS) as ours:
-                await ours.wait("counts/library", 15)
-            assert broker.pid is not None
-            os.kill(broker.pid, signal.SIGKILL)
-            restarts = broker.restarts
-            async with asyncio.timeout(30):
-                while broker.restarts == restarts:  # noqa: ASYNC110  # the broker tells nobody
-                    await asyncio.sleep(0.05)
-                while True:
-                    # it may be gone again before all is there
-                    with suppress(aiomqtt.MqttError, TimeoutError):
-                        async with hearing(broker, "headcount/s/#", **OURS) as ours:
-                            await ours.wait("counts/library", 15, 3)
-                            await ours.wait("exact/lawn", 4, 3)
-                            return
-                    await asyncio.sleep(0.1)
-
-    asyncio.run(check())
+    async with open_broker(tmp_path) as broker, publishing(broker, 5) as report:
+        await report(GRID_S, {"site": 43, "library": 15, "lawn": 4})
+        async with hearing(broker, "headcount/s/#", **OURS) as ours:
+            await ours.wait("counts/library", 15)
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGKILL)
+        restarts = broker.restarts
+        async with asyncio.timeout(30):
+            while broker.restarts == restarts:  # noqa: ASYNC110  # the broker tells nobody
+                await asyncio.sleep(0.05)
+            while True:
+                # it may be gone again before all is there
+                with suppress(aiomqtt.MqttError, TimeoutError):
+                    async with hearing(broker, "headcount/s/#", **OURS) as ours:
+                        await ours.wait("counts/library", 15, 3)
+                        await ours.wait("exact/lawn", 4, 3)
+                        return
+                await asyncio.sleep(0.1)
 
 
-def test_one_topic_where_nothing_is_hidden(tmp_path: Path) -> None:
+async def test_one_topic_where_nothing_is_hidden(tmp_path: Path) -> None:
     """With k = 1 `counts` has the counts themselves, each second, and there is no other topic."""
-
-    async def check() -> None:
-        async with (
-            open_broker(tmp_path) as broker,
-            hearing(broker, "headcount/s/#", **OURS) as ours,
-            publishing(broker, 1) as report,
-        ):
-            await report(GRID_S + 0.1, {"lawn": 2})
-            await ours.wait("counts/lawn", 2)
-            assert ours.last["counts/lawn"]["person"] == {"count": 2, "low": 2, "high": 2, "stale": 2}
-            assert not any(topic.startswith("exact") for topic in ours.last)
-
-    asyncio.run(check())
+    async with (
+        open_broker(tmp_path) as broker,
+        hearing(broker, "headcount/s/#", **OURS) as ours,
+        publishing(broker, 1) as report,
+    ):
+        await report(GRID_S + 0.1, {"lawn": 2})
+        await ours.wait("counts/lawn", 2)
+        assert ours.last["counts/lawn"]["person"] == {"count": 2, "low": 2, "high": 2, "stale": 2}
+        assert not any(topic.startswith("exact") for topic in ours.last)
