@@ -10,8 +10,12 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import BeforeValidator, WithJsonSchema
 
+from headcount.access.audit_log import HEAD_PATTERN
+from headcount.access.tokens import TOKEN_ID_PATTERN
+from headcount.devices import trace
+from headcount.devices.one_time_links import MAX_CODE_CHARS
 from headcount.messages.times import HISTORY_TICK_S
-from headcount.messages.topics import ID_PATTERN
+from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN
 
 #: 2100-01-01: later moments are mistakes, like milliseconds for seconds.
 MAX_MOMENT_S = 4_102_444_800.0
@@ -86,6 +90,30 @@ SiteId = Annotated[str, Path(description="The site's id.", examples=["ul"])]
 ZoneId = Annotated[
     str, Path(description="The zone's id; `site` is the boundary itself.", examples=["library"])
 ]
+#: A device that may not be registered.
 DeviceId = Annotated[
     str, Path(pattern=f"^{ID_PATTERN}$", description="The device's id.", examples=["phone-1"])
 ]
+#: A registered device.
+DeviceHandle = Annotated[
+    str,
+    Path(pattern=f"^{HANDLE_PATTERN}$", description="The device's id.", examples=["k3qv7m2xw5yd4hbt6zra"]),
+]
+CommandId = Annotated[
+    str, Path(max_length=64, description="The command's id.", examples=["5f0c2b9a7d13e486"])
+]
+TokenId = Annotated[
+    str, Path(alias="id", pattern=f"^{TOKEN_ID_PATTERN}$", description="As GET /v1/tokens returns it.")
+]
+Code = Annotated[str, Path(max_length=MAX_CODE_CHARS, description="The code; the request uses it up.")]
+AuditHead = Annotated[
+    str | None,
+    Query(
+        pattern=f"^{HEAD_PATTERN}$",
+        description="`head` of an earlier answer, which must still be in the log.",
+    ),
+]
+TraceLimit = Annotated[
+    int, Query(ge=1, le=trace.MAX_LIMIT, description="Maximum number of messages, the newest ones.")
+]
+DEFAULT_TRACE_LIMIT = trace.DEFAULT_LIMIT

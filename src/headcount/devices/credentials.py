@@ -17,10 +17,6 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
-
 #: Random bytes of a secret, written as 32 characters of base 32.
 SECRET_BYTES = 20
 #: Longer ones are rejected without a check.
@@ -80,6 +76,9 @@ def token_key(secret: str) -> bytes:
 
 def sign_token(key: bytes, device: str, expires_s: float, now_s: float) -> str:
     """A token (JWT, HS256) with which a device may connect until `expires_s`; all times are Unix seconds."""
+    from joserfc import jwt  # noqa: PLC0415  # 10 MB that only signed tokens need
+    from joserfc.jwk import OctKey  # noqa: PLC0415
+
     claims = {"sub": device, "aud": _AUDIENCE, "iat": now_s, "exp": expires_s}
     return jwt.encode({"alg": _ALGORITHM}, claims, OctKey.import_key(key), algorithms=[_ALGORITHM])
 
@@ -88,6 +87,10 @@ def verify_token(key: bytes, token: str, now_s: float) -> DeviceTokenClaims | No
     """The claims of a token; None if it is not ours, or has expired."""
     if not is_token(token):
         return None
+    from joserfc import jwt  # noqa: PLC0415  # 10 MB that only signed tokens need
+    from joserfc.errors import JoseError  # noqa: PLC0415
+    from joserfc.jwk import OctKey  # noqa: PLC0415
+
     try:
         claims = jwt.decode(token, OctKey.import_key(key), algorithms=[_ALGORITHM]).claims
     except (JoseError, ValueError, TypeError):  # not a token at all

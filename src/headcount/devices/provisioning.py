@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import segno
-
 from headcount.errors import SettingsError
 from headcount.messages.records import Device
 
@@ -113,9 +111,7 @@ def owntracks_settings(device: Device, secret: str, address: DeviceEndpoint) -> 
 def qr_svg(text: str) -> str:
     """A QR code as SVG."""
     out = io.BytesIO()
-    segno.make(text, error="m", micro=False).save(
-        out, kind="svg", scale=_SCALE, border=_BORDER, xmldecl=False
-    )
+    _qr_code(text, "m").save(out, kind="svg", scale=_SCALE, border=_BORDER, xmldecl=False)
     return out.getvalue().decode().strip()
 
 
@@ -128,7 +124,7 @@ def qr_file(text: str, path: str) -> None:
     if not path.lower().endswith((".svg", ".png")):
         raise SettingsError("--qr", f"{path}: the name must end with .svg or .png")
     try:
-        segno.make(text, error="m", micro=False).save(path, scale=_SCALE, border=_BORDER)
+        _qr_code(text, "m").save(path, scale=_SCALE, border=_BORDER)
     except OSError as error:
         raise SettingsError("--qr", f"cannot write {path}: {error.strerror or error}") from error
 
@@ -136,5 +132,11 @@ def qr_file(text: str, path: str) -> None:
 def qr_text(text: str) -> str:
     """A QR code for a terminal with a dark background."""
     out = io.StringIO()
-    segno.make(text, error="l", micro=False).terminal(out, border=2, compact=True)
+    _qr_code(text, "l").terminal(out, border=2, compact=True)
     return out.getvalue()
+
+
+def _qr_code(text: str, error_correction: str) -> Any:
+    import segno  # noqa: PLC0415  # only where a QR code is drawn
+
+    return segno.make(text, error=error_correction, micro=False)

@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query
 
-from headcount.access.audit_log import HEAD_PATTERN
 from headcount.api.middleware.authorization import RequireScope
+from headcount.api.parameters import AuditHead
 from headcount.api.schemas import audit
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
@@ -58,13 +58,7 @@ async def list_audit_entries(
 )
 async def verify_audit_log(
     state: State,
-    from_head: Annotated[
-        str | None,
-        Query(
-            pattern=f"^{HEAD_PATTERN}$",
-            description="`head` of an earlier answer, which must still be in the log.",
-        ),
-    ] = None,
+    from_head: AuditHead = None,
 ) -> audit.AuditVerificationResponse:
     """Verify the chain of the whole log. Store `head` elsewhere: only with it, a missing end is detected."""
     async with _verifying:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import RequireScope
-from headcount.api.parameters import DeviceId, SiteId
+from headcount.api.parameters import CommandId, DeviceId, SiteId
 from headcount.api.schemas import commands
 from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
 from headcount.api.schemas.responses import failures, success
@@ -22,9 +22,6 @@ from headcount.services.commands import command_as_json
 router = APIRouter(prefix="/v1", tags=["devices"])
 Reader = Annotated[Caller, Depends(RequireScope("devices:read"))]
 Commander = Annotated[Caller, Depends(RequireScope("commands:write"))]
-CommandId = Annotated[
-    str, Path(max_length=64, description="The command's id.", examples=["5f0c2b9a7d13e486"])
-]
 _PATH = "/sites/{site}/devices/{device}/commands"
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from headcount.access.roles import Caller
 from headcount.api.media_types import CSV, Csv, Json
 from headcount.api.middleware.authorization import RequireScope
-from headcount.api.parameters import SiteId
+from headcount.api.parameters import DeviceHandle, SiteId
 from headcount.api.public_url import checked_base_url
 from headcount.api.schemas import devices
 from headcount.api.schemas.problems import invalid
@@ -35,10 +35,6 @@ _CHUNK = 500
 router = APIRouter(prefix="/v1/sites/{site}", tags=["devices"])
 Reader = Annotated[Caller, Depends(RequireScope("devices:read"))]
 Writer = Annotated[Caller, Depends(RequireScope("devices:write"))]
-DeviceHandle = Annotated[
-    str,
-    Path(pattern=f"^{HANDLE_PATTERN}$", description="The device's id.", examples=["k3qv7m2xw5yd4hbt6zra"]),
-]
 _ONE = ("unknown-site", "unknown-device", "invalid-parameter")
 
 

@@ -10,13 +10,11 @@ from fastapi import APIRouter
 
 from headcount.api.media_types import Json
 from headcount.api.middleware.device_authentication import AuthenticatedDevice
-from headcount.api.parameters import moment
-from headcount.api.routes.traces import Limit
+from headcount.api.parameters import DEFAULT_TRACE_LIMIT, TraceLimit, moment
 from headcount.api.schemas import me, traces
 from headcount.api.schemas.problems import invalid
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
-from headcount.devices.trace import DEFAULT_LIMIT
 from headcount.messages.records import Device
 from headcount.messages.times import iso, iso_or_none
 from headcount.services.commands import command_as_json
@@ -89,7 +87,9 @@ async def export_me(device: AuthenticatedDevice, state: State) -> Json:
         **failures(*_ALWAYS, "invalid-parameter"),
     },
 )
-async def get_my_trace(device: AuthenticatedDevice, state: State, limit: Limit = DEFAULT_LIMIT) -> Json:
+async def get_my_trace(
+    device: AuthenticatedDevice, state: State, limit: TraceLimit = DEFAULT_TRACE_LIMIT
+) -> Json:
     """Return the device's messages of the last hour, each with the rule that decided and its numbers."""
     return Json(msgspec.json.encode(await state.traces.own(device, limit)))
 

@@ -6,19 +6,19 @@ Wrong codes are limited by address, like failed authentications.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 
 from headcount.api.media_types import Json
 from headcount.api.middleware.identity import identity_of
+from headcount.api.parameters import Code
 from headcount.api.public_url import device_endpoint
 from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import provisioning
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State
-from headcount.devices.one_time_links import MAX_CODE_CHARS
 from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
 from headcount.errors import LinkRefusedError
 from headcount.messages.records import Device
@@ -57,7 +57,7 @@ async def redeem_code(body: provisioning.CodeRedemption, request: Request, state
     },
 )
 async def redeem_code_for_owntracks(
-    code: Annotated[str, Path(max_length=MAX_CODE_CHARS, description="The code; the request uses it up.")],
+    code: Code,
     request: Request,
     state: State,
 ) -> Json:

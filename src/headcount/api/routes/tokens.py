@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from headcount.access.roles import Caller
-from headcount.access.tokens import TOKEN_ID_PATTERN
 from headcount.api.middleware.authorization import RequireScope
+from headcount.api.parameters import TokenId
 from headcount.api.schemas import access
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State
@@ -50,16 +50,14 @@ async def create_token(body: access.TokenCreate, state: State, actor: Maker) -> 
 
 
 @router.delete(
-    "/tokens/{id}",
+    "/tokens/{id}",  # noqa: FAST003  # the alias of `TokenId`
     summary="Revoke a token",
     status_code=204,
     response_class=Response,
     responses=failures("not-allowed", "unknown-token", "invalid-parameter"),
 )
 async def delete_token(
-    id_: Annotated[
-        str, Path(alias="id", pattern=f"^{TOKEN_ID_PATTERN}$", description="As GET /v1/tokens returns it.")
-    ],
+    id_: TokenId,
     state: State,
     actor: Maker,
 ) -> Response:

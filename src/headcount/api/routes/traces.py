@@ -10,17 +10,15 @@ from fastapi import APIRouter, Depends, Query
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Reason, RequireScope
-from headcount.api.parameters import DeviceId, SiteId
+from headcount.api.parameters import DEFAULT_TRACE_LIMIT, DeviceId, SiteId, TraceLimit
 from headcount.api.schemas import traces
 from headcount.api.schemas.problems import invalid
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import State, known_site
-from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT
 from headcount.messages.topics import Kind
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of messages, the newest ones.")]
 
 
 @router.get(
@@ -42,7 +40,7 @@ async def get_device_trace(
         Kind | None,
         Query(description="Of a device that is not registered; default: the kind with most messages."),
     ] = None,
-    limit: Limit = DEFAULT_LIMIT,
+    limit: TraceLimit = DEFAULT_TRACE_LIMIT,
 ) -> Json:
     """Judge a device's messages of the last hour again, with the numbers that decided.
 
