@@ -33,12 +33,12 @@ from nats.aio.msg import Msg
 
 from headcount.broker import agent
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.broker.nats_config import BrokerConfig
 from headcount.counting.site import Site
 from headcount.counting.totals import Totals
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
-from headcount.messages.topics import FIX_TOPIC, TICK_SUBJECT
+from headcount.messages.topics import FIX_TOPIC, INTERNAL, TICK_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress

@@ -21,8 +21,9 @@ import nats
 from nats.aio.client import Client
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.broker.nats_config import BrokerConfig
 from headcount.broker.nats_program import find_program
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
 from waiting import in_thread

@@ -24,8 +24,7 @@ from nats.aio.client import Client
 
 from headcount.broker import nats_probe
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
-from headcount.messages.topics import FIX_TOPIC, KINDS, STATUS_TOPIC, partition_of
+from headcount.messages.topics import FIX_TOPIC, INTERNAL, KINDS, STATUS_TOPIC, partition_of
 from headcount.messaging.streams import forget_retained
 from nats_fixture import PASSWORD, internal_client, running_broker
 

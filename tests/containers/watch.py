@@ -16,7 +16,6 @@ import nats.errors
 from nats.aio.client import Client
 
 from containers.stack import Stack, until
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import LogError
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.comparison import Comparison, Evidence, compare
@@ -24,7 +23,7 @@ from headcount.lab.chaos.independent_reader import read_day_keys, read_events, r
 from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
 from headcount.lab.chaos.observer import Observations, ObservedCounts, observe
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage
-from headcount.messages.topics import HISTORY_STREAM
+from headcount.messages.topics import HISTORY_STREAM, INTERNAL
 from headcount.messaging.connection import Connection
 
 RETRY_S = 0.2

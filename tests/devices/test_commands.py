@@ -17,14 +17,13 @@ from nats.aio.client import Client
 
 from cluster_fixture import open_core, open_unit
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.devices import commands
 from headcount.devices.command_delivery import CommandDelivery
 from headcount.devices.commands import CommandStore, decode_ack
 from headcount.errors import DeviceError
 from headcount.messages.commands import CommandAck, CommandMessage
 from headcount.messages.records import DeviceCommand, LastSeen
-from headcount.messages.topics import ACK_TOPIC, COMMAND_TOPIC
+from headcount.messages.topics import ACK_TOPIC, COMMAND_TOPIC, INTERNAL
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.mqtt_address import MqttAddress

@@ -20,7 +20,6 @@ from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import DataFolderError
 from headcount.history import writer as module
 from headcount.history.hours import folder, hour_name
@@ -29,7 +28,7 @@ from headcount.history.row_erasure import erase_rows
 from headcount.history.segments import opened
 from headcount.history.writer import CONSUMER, Stats, run
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
-from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT
+from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection
 from history_batches import (
     T0,

@@ -12,8 +12,8 @@ from nats.aio.client import Client
 
 import nats_fixture
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import LogError
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import PULL, LogReader, open_reader
 

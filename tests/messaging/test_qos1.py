@@ -25,14 +25,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.devices.pseudonyms import PSEUDONYM_BYTES
 from headcount.errors import LogError
 from headcount.lab.chaos.small_disk import fill, release, small_disk
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.history import HistoryBatch
-from headcount.messages.topics import FIX_TOPIC, HISTORY_STREAM, TICK_SUBJECT
+from headcount.messages.topics import FIX_TOPIC, HISTORY_STREAM, INTERNAL, TICK_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.jetstream import request
 from headcount.messaging.log_reader import open_reader

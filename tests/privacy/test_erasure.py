@@ -16,7 +16,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from disk_scan import scan, store_of
-from headcount.broker.nats_config import INTERNAL
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
@@ -24,7 +23,7 @@ from headcount.history import writer
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device
-from headcount.messages.topics import COUNT_SUBJECT
+from headcount.messages.topics import COUNT_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET

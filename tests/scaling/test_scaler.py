@@ -20,8 +20,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import ScalingError
+from headcount.messages.topics import INTERNAL
 from headcount.messages.units import BrokerUnit, KickRequest, ScalingState
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket

@@ -23,12 +23,11 @@ from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from disk_scan import scan, store_of
-from headcount.broker.nats_config import INTERNAL
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.messages.records import Device
-from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM
+from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, INTERNAL
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET

@@ -12,9 +12,8 @@ import nats
 import pytest
 from cryptography import x509
 
-from headcount.broker.nats_config import INTERNAL
 from headcount.devices.registry import Registry
-from headcount.messages.topics import FIX_STREAM
+from headcount.messages.topics import FIX_STREAM, INTERNAL
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET

@@ -21,11 +21,11 @@ from nats.aio.msg import Msg
 
 import nats_fixture
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import Oracle
 from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import PartitionCounts
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress

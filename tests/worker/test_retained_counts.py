@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL
 from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
 from headcount.counting.fix_batch import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.publisher import RetainedCounts

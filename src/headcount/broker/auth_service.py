@@ -28,7 +28,7 @@ from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import TokenStore
 from headcount.broker import connections, nats_probe
 from headcount.broker.device_rate_limiter import DeviceRateLimiter, MqttRateLimits
-from headcount.broker.nats_config import ACCOUNT, DEVICE, INTERNAL, LOCAL, SYSTEM
+from headcount.broker.nats_config import ACCOUNT, DEVICE, SYSTEM
 from headcount.devices import auth_callout, credentials
 from headcount.devices.auth_callout import AuthRequest, CalloutSigner
 from headcount.devices.authentication import (
@@ -41,6 +41,7 @@ from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import ApiToken, LastSeen
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
@@ -230,7 +231,7 @@ class Gate:
         self._seen[device] = LastSeen(now_s, connected=True, unit=self.settings.unit)
 
     def _guessed(self, address: str) -> None:
-        if not self.settings.direct or address in LOCAL.values():
+        if not self.settings.direct or address in {"127.0.0.1", "::1"}:
             return
         if self._limiter.refused(address, time.monotonic()):
             self._ban(address, GUESSING)

@@ -7,8 +7,9 @@ import math
 from functools import partial
 
 from headcount.broker import data_folder, nats_probe
-from headcount.broker.nats_config import ACCOUNT, INTERNAL
+from headcount.broker.nats_config import ACCOUNT
 from headcount.broker.nats_process import READY_S, WatchedServer
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, forget_retained
 from headcount.runtime.processes import ChildProcess
 from headcount.runtime.supervisor import STOP_S

@@ -28,11 +28,12 @@ from urllib.parse import quote
 
 from headcount.devices.auth_callout import CalloutSigner
 from headcount.errors import SettingsError
-from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN
+from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN, INTERNAL
+from headcount.settings.formats import local_host
 from headcount.tls.tls_files import TlsFiles
 
-#: Users of the server; `DEVICE` has no password.
-INTERNAL, DEVICE, SYSTEM = "headcount", "device", "system"
+#: Users of the server beside `INTERNAL`; `DEVICE` has no password.
+DEVICE, SYSTEM = "device", "system"
 #: The account that devices and roles share.
 ACCOUNT = "HEADCOUNT"
 #: The name under which leaves find the core's JetStream.
@@ -45,8 +46,6 @@ CIPHERS = tuple(
     for key in ("ECDSA", "RSA")
     for cipher in ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
 )
-#: Where a server that listens everywhere is reached from its own machine.
-LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 MIB = 1 << 20
 #: Seconds that a handshake may take; phones far away need some.
 _HANDSHAKE_S = 5
@@ -176,7 +175,7 @@ class BrokerConfig:
     @property
     def local_host(self) -> str:
         """Where we reach the inside ports from this machine."""
-        return LOCAL.get(self.internal_host, self.internal_host)
+        return local_host(self.internal_host)
 
     def ports(self) -> dict[str, tuple[str, int]]:
         """Purpose → (the option that changes it, the port)."""

@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
-from headcount.broker.nats_config import DOMAIN, INTERNAL, LOCAL, SYSTEM, BrokerConfig
+from headcount.broker.nats_config import DOMAIN, SYSTEM, BrokerConfig
 from headcount.errors import CertificateError, LogUnavailableError
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected_once
+from headcount.settings.formats import local_host
 from headcount.tls.contexts import pinned_context
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
@@ -92,7 +94,7 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
         len(text).to_bytes(2, "big") + text for text in (part.encode() for part in (name, *login))
     )
     connect = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x3c" + fields
-    host = LOCAL.get(config.mqtt_host, config.mqtt_host)
+    host = local_host(config.mqtt_host)
     async with asyncio.timeout(within_s):
         reader, writer = await asyncio.open_connection(host, config.mqtt_port, ssl=_context(config))
         try:

@@ -84,9 +84,9 @@ async def _up(settings: Settings, *, elastic: bool) -> None:
 
 def _url(settings: Settings, path: str) -> str:
     """An address of the API, as seen from this machine."""
-    from headcount.broker.nats_config import LOCAL
+    from headcount.settings.formats import local_host
 
-    host = joined((LOCAL.get(settings.host, settings.host), settings.http_port))
+    host = joined((local_host(settings.host), settings.http_port))
     return f"{'https' if settings.encrypted else 'http'}://{host}{path}"
 
 

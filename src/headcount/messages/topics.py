@@ -12,6 +12,8 @@ Kind = Literal["person", "vehicle"]
 KINDS: tuple[Kind, Kind] = ("person", "vehicle")
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 ID = re.compile(ID_PATTERN)
+#: The NATS user of headcount's own processes.
+INTERNAL = "headcount"
 # --- streams and their subjects ------------------------------------------------------------------------
 #: One stream per partition p: `FIX_<p>` on `fix.<p>.>`. Subjects in it:
 #:   fix.<p>.<site>.<kind>.<device>          a fix

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from headcount.broker.nats_config import INTERNAL, LOCAL
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Endpoint
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.roles.secret import secret_of
 from headcount.roles.tls import tls_files_of
 from headcount.settings.deployment import Settings
-from headcount.settings.formats import joined
+from headcount.settings.formats import joined, local_host
 from headcount.tls.contexts import pinned_context
 
 
@@ -29,7 +29,7 @@ def mqtt_addresses(settings: Settings) -> list[MqttAddress]:
     context = None if tls is None else partial(pinned_context, tls)
     password = secret_of(settings)
     return [
-        MqttAddress(LOCAL.get(host, host), port, INTERNAL, password, context)
+        MqttAddress(local_host(host), port, INTERNAL, password, context)
         for host, port in settings.core_mqtt_addresses
     ]
 
@@ -46,4 +46,4 @@ def health_url(role: str, settings: Settings) -> str:
         return ""
     host, port = addresses[role]
     scheme = "https" if role == "api" and settings.encrypts_http else "http"
-    return f"{scheme}://{joined((LOCAL.get(host, host), port))}/healthz"
+    return f"{scheme}://{joined((local_host(host), port))}/healthz"

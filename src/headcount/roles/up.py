@@ -15,8 +15,8 @@ from functools import partial
 from headcount.broker import nats_probe
 from headcount.broker.auth_service import READY_SUBJECT as GATE_SUBJECT
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL, LOCAL
 from headcount.errors import CertificateError, HeadcountError, SettingsError
+from headcount.messages.topics import INTERNAL
 from headcount.proxy.haproxy_program import find_program
 from headcount.roles.server_config import core_config, standalone_config
 from headcount.roles.site import site_of
@@ -25,7 +25,7 @@ from headcount.runtime.ports import check_free, free_port, free_ports
 from headcount.runtime.processes import start_process
 from headcount.runtime.supervisor import Supervised, all_running
 from headcount.settings.deployment import LOOPBACK, Settings
-from headcount.settings.formats import joined
+from headcount.settings.formats import joined, local_host
 from headcount.tls.contexts import pinned_context
 from headcount.tls.tls_files import TlsFiles
 
@@ -149,7 +149,7 @@ async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Supervis
 
 async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = False) -> None:
     """Wait until the API reports ready and, with `devices`, a device can connect."""
-    where = joined((LOCAL.get(settings.host, settings.host), settings.http_port))
+    where = joined((local_host(settings.host), settings.http_port))
     url = f"{'https' if tls else 'http'}://{where}/readyz"
     reason = "it doesn't answer"
     with contextlib.suppress(TimeoutError):

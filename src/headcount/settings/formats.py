@@ -25,6 +25,11 @@ class TextFormat(NamedTuple):
     metavar: str
 
 
+def local_host(host: str) -> str:
+    """The address at which a server that listens on `host` is reached from its own machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 def joined(*addresses: Address) -> str:
     """Addresses as a setting holds them: `host:port,[::1]:port`."""
     return ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in addresses)

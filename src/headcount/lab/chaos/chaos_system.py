@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
 from headcount.lab.running_system import RunningSystem
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected, connected_once
 from headcount.messaging.jetstream import stream_info
 from headcount.roles.secret import secret_of

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from headcount.broker.core import Broker
-from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.broker.nats_config import BrokerConfig
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
 

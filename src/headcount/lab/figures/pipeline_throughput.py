@@ -22,12 +22,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from headcount.broker.nats_config import INTERNAL, BrokerConfig
+from headcount.broker.nats_config import BrokerConfig
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
 from headcount.messages.counts import PartitionCounts
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.jetstream import stream_info
 from headcount.messaging.log_reader import open_reader

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError, LogError
 from headcount.lab.chaos.chaos_system import RestartedRole
 from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
 from headcount.lab.load.population import FixMessage
 from headcount.lab.load.system_monitor import spread
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.messaging.units import Units
 from headcount.proxy.balancer import ProxyParts, opened

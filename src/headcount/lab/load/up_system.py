@@ -15,10 +15,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from headcount.broker.nats_config import INTERNAL
 from headcount.errors import HeadcountError
 from headcount.lab.load.process_usage import parts
 from headcount.lab.running_system import RunningSystem
+from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import all_processes
