@@ -47,6 +47,16 @@ from __future__ import annotations
 class HeadcountError(Exception):
     """Any error of headcount; the command line prints its text and exits with 2."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without calling the constructor again, which may take other arguments."""
+        return _unpickled, (type(self), self.args), self.__dict__
+
+
+def _unpickled(kind: type[HeadcountError], args: tuple[object, ...]) -> HeadcountError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
 
 class SettingsError(HeadcountError):
     """A flag, an environment variable or the configuration file has an invalid value."""

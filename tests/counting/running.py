@@ -14,13 +14,13 @@ from counting.walks import FIX, FORGET, ONLINE, Message, steps
 from headcount.counting.engine import Engine
 from headcount.counting.events import Events
 from headcount.counting.fix_batch import Fixes
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.chaos.oracle import KINDS, Oracle, OracleCount, OracleEvent
 from headcount.messages.fixes import VERDICTS
+from headcount.messages.times import DAY_S
 
 REASONS = ("moved", "outside", "silent", "removed")
 NO_VERDICT = 255

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from counting.running import FIRST_DAY, NAMES
 from headcount.counting.device_table import NOBODY, Roster
 from headcount.counting.hash_index import NOTHING, Index
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.pseudonyms import Pseudonyms
+from headcount.messages.times import DAY_S
 
 SEEDS = st.integers(0, 2**63 - 1)
 PREFIX = b"fix.3.ul."

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from counting.running import NAMES, Look, Outcome, Runner, by_engine, by_oracle, compare, in_order, looks
 from counting.walks import Message, walk
 from headcount.counting.engine import Engine
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import KINDS
 from headcount.lab.chaos.scenarios import Scenario, random_scenario
+from headcount.messages.times import DAY_S
 
 SEEDS = st.integers(0, 2**63 - 1)
 

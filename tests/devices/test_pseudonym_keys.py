@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.pseudonym_keys import KEY_RETENTION_S, PseudonymKeys, is_expired
 from headcount.devices.pseudonyms import Pseudonyms
+from headcount.messages.times import DAY_S
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DAYKEY_BUCKET

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from counting.running import NAMES
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import Zones
 from headcount.lab.chaos.oracle import KINDS, Oracle
@@ -21,7 +20,7 @@ from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch
-from headcount.messages.times import TICK_S
+from headcount.messages.times import DAY_S, TICK_S
 from headcount.messaging.log_reader import Delivery
 from headcount.worker.partition import HISTORY_TICKS, Output, Partition
 from small_site import small_site

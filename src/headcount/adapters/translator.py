@@ -27,7 +27,7 @@ from headcount.errors import LogError
 from headcount.messages.reports import ADAPTER_REPORT_SUBJECT, AdapterReport
 from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging import qos1
-from headcount.messaging.connection import Connection, Endpoint, connected
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.jetstream import (
     NS,
     PullConsumer,
@@ -39,6 +39,8 @@ from headcount.messaging.jetstream import (
 )
 from headcount.messaging.qos1 import QOS_HEADER
 from headcount.messaging.secure_delete import purge
+from headcount.messaging.streams import opened_log
+from headcount.runtime.tasks import cancel_all, wait_any
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ async def run(
         StopRequestedError: `stop` was set while waiting for the core.
     """
     async with (
-        connected(core, f"headcount adapters {worker}", stop) as connection,
+        opened_log(core, f"headcount adapters {worker}", stop) as connection,
         pull_consumer(connection, FOREIGN_STREAM, _CONSUMER) as consumer,
     ):
         stats, registry = TranslationStats(), RegistryCache()
@@ -141,12 +143,11 @@ async def run(
             caching = loops.create_task(registry.run(connection), name="registry")
             loops.create_task(_report(connection, stats, worker, stop), name="metrics")
             # before the registry is read, a registered device would get a derived handle
-            ready = loops.create_task(_wait_for_either(registry.ready, stop))
+            ready = loops.create_task(wait_any(registry.ready, stop))
             await ready
             purging = loops.create_task(_purge(connection), name="purge")
             await translator.run(consumer, stop)
-            caching.cancel()
-            purging.cancel()
+            await cancel_all({caching, purging})
 
 
 async def _report(connection: Connection, stats: TranslationStats, worker: str, stop: asyncio.Event) -> None:
@@ -207,15 +208,6 @@ async def _purge(connection: Connection) -> None:
                 done = info.acknowledged if not info.num_ack_pending and not info.num_pending else 0
         except LogError as error:
             log.debug("cannot remove translated messages, trying again: %s", error)
-
-
-async def _wait_for_either(first: asyncio.Event, second: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:

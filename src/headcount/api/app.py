@@ -34,6 +34,7 @@ from headcount.api.routes import (
     web_pages,
 )
 from headcount.api.state import ApiState
+from headcount.runtime.tasks import cancel_all
 
 _DESCRIPTION = """Counts of people and vehicles in every zone of a campus, now and over the last 24 hours.
 
@@ -100,6 +101,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for loop in loops:
-                loop.cancel()
+            await cancel_all(loops)
             state.close()

@@ -14,6 +14,7 @@ from headcount.messages.reports import REPORT_SUBJECTS
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
 from headcount.messaging.connection import Connection, Message, connected
 from headcount.messaging.jetstream import get_message
+from headcount.runtime.tasks import cancel_all
 
 #: The interval between attempts to read the last counts while the core is not ready.
 RETRY_S = 0.5
@@ -66,8 +67,7 @@ class CoreConnection:
             try:
                 yield self
             finally:
-                for loop in loops:
-                    loop.cancel()
+                await cancel_all(loops)
 
     async def _take_counts(self, message: Message) -> None:
         self._live.take(message.data)

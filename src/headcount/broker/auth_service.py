@@ -41,7 +41,7 @@ from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import ApiToken, LastSeen
-from headcount.messages.topics import INTERNAL
+from headcount.messages.topics import AUTH_READY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
@@ -51,7 +51,6 @@ from headcount.runtime.tasks import cancel_all
 _log = logging.getLogger(__name__)
 
 #: Asked by whoever has started it: what keeps devices out, or nothing.
-READY_SUBJECT = "gate.ready"
 #: All connections are looked at this often, or so seldom that looking takes at most this share of the time.
 LOOK_S, LOOK_SHARE = 2.0, 0.05
 #: After connections were cut they are looked at again: somebody may have been in the middle of signing in.
@@ -138,7 +137,7 @@ class Gate:
         ):
             await server.subscribe(auth_callout.SUBJECT, partial(self._answer, server))
             if settings.direct:
-                await server.subscribe(READY_SUBJECT, self._say_ready)
+                await server.subscribe(AUTH_READY_SUBJECT, self._say_ready)
             await server.flush()
             self.connections = 2
             loops = {

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote
 
-from headcount.devices.auth_callout import CalloutSigner
 from headcount.errors import SettingsError
 from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN, INTERNAL
 from headcount.settings.formats import local_host
@@ -140,6 +139,8 @@ class BrokerConfig:
     server_name: str = "headcount"
     sync_interval: Sync = "1s"
     limits: Limits = Limits()
+    #: Public key of the auth service; "" = derive it from the password.
+    issuer: str = ""
 
     def __post_init__(self) -> None:
         for option, port in self.ports().values():
@@ -241,10 +242,17 @@ accounts {{
 _ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
 
 
+def auth_issuer(password: str) -> str:
+    """The public key with which the auth service signs its responses."""
+    from headcount.devices.auth_callout import CalloutSigner  # noqa: PLC0415  # only who renders it needs keys
+
+    return CalloutSigner(password, ACCOUNT).public
+
+
 def _callout(config: BrokerConfig) -> str:
     """Whoever isn't one of our own users is let in by the gate beside the server, or, without it, not at all."""
     users = ", ".join([INTERNAL, SYSTEM, *([DEVICE] if config.anonymous else [])])
-    issuer = CalloutSigner(config.password, ACCOUNT).public
+    issuer = config.issuer or auth_issuer(config.password)
     return f"  auth_callout {{ issuer: {issuer}, account: {ACCOUNT}, auth_users: [{users}] }}\n"
 
 

@@ -15,7 +15,6 @@ from headcount.errors import CertificateError, LogUnavailableError
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected_once
 from headcount.settings.formats import local_host
-from headcount.tls.contexts import pinned_context
 
 #: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
 NO_ANSWER = (OSError, TimeoutError, LogUnavailableError)
@@ -111,8 +110,12 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
 
 
 def _context(config: BrokerConfig) -> ssl.SSLContext | None:
+    if config.mqtt_tls is None:
+        return None
+    from headcount.tls.contexts import pinned_context  # noqa: PLC0415  # only processes that use it pay for it
+
     try:
-        return pinned_context(config.mqtt_tls) if config.mqtt_tls else None
+        return pinned_context(config.mqtt_tls)
     except CertificateError as error:
         raise ConnectionRefusedError(str(error)) from error
 

@@ -24,7 +24,6 @@ from headcount.runtime.ports import check_free
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import STOP_S, Supervised
 from headcount.runtime.tasks import background
-from headcount.tls.reload import reload_on_change
 
 LOG = logging.getLogger(__name__)
 
@@ -63,6 +62,8 @@ class WatchedServer:
         self.config = config
         self.problem: str | None = None
         self.version = ""
+        #: Called once when the server has been started, before it is ready.
+        self.on_first_start: Callable[[], Awaitable[None]] | None = None
         self._program = program or Path("nats-server")
         self._named = program
         self._check_every_s = check_every_s
@@ -149,6 +150,9 @@ class WatchedServer:
         return process
 
     async def _until_ready(self, process: ChildProcess, *, closed: bool = False) -> None:
+        if self.on_first_start is not None and not closed:
+            started, self.on_first_start = self.on_first_start, None
+            await started()
         await self._until(process, partial(nats_probe.ask_ready, self.config, closed=True))
         await self._started(process)
         if closed:
@@ -194,6 +198,8 @@ class WatchedServer:
         devices need no account.
         """
         if self.config.mqtt_tls is not None:
+            from headcount.tls.reload import reload_on_change  # noqa: PLC0415  # only processes that use it pay for it
+
             await reload_on_change(self.config.mqtt_tls, self._hang_up_soon)
 
     def _hang_up_soon(self) -> None:

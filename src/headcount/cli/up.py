@@ -6,7 +6,7 @@ import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from headcount.settings.formats import joined
 from headcount.settings.layers import Layers
 from headcount.settings.proxy import PROXY_GROUP
 from headcount.settings.scaling import SCALE_GROUPS
+
+if TYPE_CHECKING:
+    from headcount.roles.site import SiteSummary
 
 _OPEN = (
     "  open     devices need no account, and programs on this machine have full access: for evaluation only\n"
@@ -75,8 +78,8 @@ async def _up(settings: Settings, *, elastic: bool) -> None:
     configure_logging("up", settings.log_level or "WARNING")
 
     async def serve() -> None:
-        async with (machine.elastic if elastic else machine.everything)(settings):
-            _greet(settings, _fleet(settings) if elastic else "")
+        async with (machine.elastic if elastic else machine.everything)(settings) as site:
+            _greet(settings, site, _fleet(settings) if elastic else "")
             await asyncio.Event().wait()
 
     await run_until_stopped(serve())
@@ -113,10 +116,7 @@ def _fleet(settings: Settings) -> str:
     )
 
 
-def _greet(settings: Settings, more: str = "") -> None:
-    from headcount.sites.files import load_site
-
-    site = load_site(settings.site)
+def _greet(settings: Settings, site: SiteSummary, more: str = "") -> None:
     machine = LOOPBACK if settings.host == LOOPBACK else "<this machine>"
     click.echo(
         f"headcount counts {site.name}.\n"
@@ -184,10 +184,10 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
 
     async def work() -> None:
         async with (
-            machine.everything(settings),
-            machine.watched({"simulate": machine.Part(arguments, settings)}),
+            machine.everything(settings) as site,
+            machine.running({"simulate": machine.Part(arguments, settings)}),
         ):
-            _greet(settings)
+            _greet(settings, site)
             if browser:
                 _open_browser(_url(settings, "/"))
             await asyncio.Event().wait()

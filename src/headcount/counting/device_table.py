@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from headcount.counting.fix_batch import B1, F8, I4, I8, U1, U8
 from headcount.counting.hash_index import NOTHING, Index
-from headcount.counting.pseudonym_source import DAY_S, NEVER, Names, days
+from headcount.counting.pseudonym_source import NEVER, Names, days
+from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
 
 NOBODY = NOTHING

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from headcount.counting.fix_batch import I4
 from headcount.counting.relations import I8, UNBOUNDED, Relations, relations
 from headcount.counting.site import Site
+from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
 
 #: Seconds between the instants whose numbers the public is told: multiples of it.
 GRID_S = 60.0
-DAY_S = 86_400
 #: In how many ways a small count must be able to be, by all that is public.
 LEAST_POSSIBLE = 3
 #: In place of a number: below k; not told at all.

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from headcount.counting.fix_batch import F8, I4, U8
+from headcount.messages.times import DAY_S
 
-DAY_S = 86_400
 #: No day: it stands where nothing has been heard or named.
 NEVER = -1
 

@@ -34,6 +34,7 @@ from headcount.messages.topics import COMMAND_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
+from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
@@ -114,8 +115,7 @@ class CommandDelivery:
                 self._wake.set()
                 # cancelling an MQTT client while it connects would leave its connection open
                 await asyncio.wait({sending}, timeout=STOP_TIMEOUT_S)
-                for loop in loops:
-                    loop.cancel()
+                await cancel_all(loops)
         finally:
             for subscription in subscriptions:
                 await subscription.unsubscribe()

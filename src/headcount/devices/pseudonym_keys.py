@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.pseudonyms import KEY_BYTES, Pseudonyms
 from headcount.errors import LogError
 from headcount.messages.records import DAYKEY_KEY
+from headcount.messages.times import DAY_S
 from headcount.messages.topics import Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from headcount.counting.fix_batch import U8
+if TYPE_CHECKING:  # devices that need single pseudonyms do without numpy
+    from headcount.counting.fix_batch import U8
 
 #: Eight bytes, written as 16 hexadecimal digits.
 PSEUDONYM_BYTES = 8
@@ -41,6 +41,8 @@ class Pseudonyms:
 
         The column's memory, `tobytes()`, holds their bytes one after the other on any machine.
         """
+        import numpy as np  # noqa: PLC0415  # only processes that use it pay for it
+
         return np.frombuffer(self._bytes(keys, day), dtype=np.uint64)
 
     def _bytes(self, keys: list[bytes], day: int) -> bytes:

@@ -154,7 +154,7 @@ class _Writer:
         return rows
 
     async def answer(self, message: Message) -> None:
-        """EraseReply a request to erase."""
+        """Answer a request to erase."""
         names = asked(message.data)
         if names is None:
             answer = EraseReply(error="that names nobody")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 TICK_S = 0.1
 #: Counts are stored in the history at multiples of this.
 HISTORY_TICK_S = 10.0
+DAY_S = 86_400
 
 
 def iso(t: float) -> str:

@@ -37,6 +37,8 @@ STATUS_TOPIC = "headcount/{site}/{kind}/{device}/status"
 COUNT_TOPIC = "headcount/{site}/counts/{zone}"
 EVENT_TOPIC = "headcount/{site}/events/{zone}"
 SITE_TOPIC = "headcount/{site}/site"
+#: Request to the auth service of a core; the answer is empty when devices can connect, else the reason.
+AUTH_READY_SUBJECT = "auth.ready"
 #: KickRequest → KickReply, answered by the agent of a broker unit.
 KICK_SUBJECT = "unit.broker.{name}.kick"
 #: The id of a registered device: 100 random bits as 20 characters of base 32.

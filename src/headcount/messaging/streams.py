@@ -32,8 +32,10 @@ for a PUBACK, and goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,8 +59,10 @@ from headcount.messages.topics import (
     HISTORY_STREAM,
 )
 from headcount.messaging import jetstream
-from headcount.messaging.connection import Connection
+from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.messaging.qos1 import STORED, with_stored
+from headcount.runtime.retry import retry
+from headcount.runtime.tasks import unless_stopped
 
 MIB = 1 << 20
 HOUR_S = 3600
@@ -89,6 +93,8 @@ PARTITIONS_KEY = "headcount-partitions"
 _ANSWER_S = 10.0
 #: A stream without a leader doesn't answer at all: it is asked again after this.
 _SOON_S = 1.0
+#: Between checks whether the core has its streams.
+_LOG_POLL_S = 0.1
 #: Pauses before a stream is checked again that another node changes at the same time: 0.05 s to 6.4 s.
 OVERTAKEN_FIRST_S, OVERTAKEN_MAX_S = 0.05, 6.4
 
@@ -141,15 +147,42 @@ async def ensure_streams(
     """
     names = set(await jetstream.stream_names(connection, timeout_s=_ANSWER_S))
     await _unless_overtaken(partial(_check_partitions, connection, names, partitions))
-    configs = (
+    stages = (
         # first: in an earlier release they had subjects of ours
-        *(config for config in MQTT_STREAMS if config["name"] in names),
-        *stream_configs(partitions, StreamBytes.within(store_bytes)),
+        [config for config in MQTT_STREAMS if config["name"] in names],
+        stream_configs(partitions, StreamBytes.within(store_bytes)),
         # last, as MQTT clients are let in when they are there
-        *MQTT_STREAMS,
+        MQTT_STREAMS,
     )
-    for config in configs:
-        await _unless_overtaken(partial(_ensure, connection, config | {"num_replicas": replicas}))
+    for configs in stages:
+        ensured = await asyncio.gather(
+            *(
+                _unless_overtaken(partial(_ensure, connection, config | {"num_replicas": replicas}))
+                for config in configs
+            ),
+            return_exceptions=True,
+        )
+        if problems := [found for found in ensured if found is not None]:
+            raise problems[0]
+
+
+@contextlib.asynccontextmanager
+async def opened_log(core: Endpoint, name: str, stop: asyncio.Event) -> AsyncIterator[Connection]:
+    """A connection to the core, once it has all streams.
+
+    Raises:
+        StopRequestedError: `stop` was set while it waited.
+    """
+    async with connected(core, name, stop) as connection:
+        check = partial(_check_all_exist, connection)
+        waiting = retry(check, (LogError,), "waiting for the core", pause_s=_LOG_POLL_S, level=logging.INFO)
+        await unless_stopped(waiting, stop)
+        yield connection
+
+
+async def _check_all_exist(connection: Connection) -> None:
+    for config in MQTT_STREAMS:  # created last
+        await jetstream.stream_info(connection, config["name"], timeout_s=_SOON_S)
 
 
 def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ from headcount.messaging.streams import (
     SEEN_BUCKET,
     SNAPSHOT_BUCKET,
 )
+from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
@@ -157,8 +158,7 @@ class Erasure:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
         finally:
-            watching.cancel()
-            await asyncio.wait([watching])
+            await cancel_all({watching})
         if not stop.is_set():
             watching.result()
 

@@ -11,18 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headcount.access.sessions import LIFETIME_S
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.devices.commands import MAX_EXPIRES_S, RETENTION_S
 from headcount.devices.pseudonym_keys import KEY_RETENTION_S
 from headcount.errors import DataFolderError
 from headcount.history.hours import folder
 from headcount.history.retention import KEEP_S
-from headcount.messages.times import iso
+from headcount.messages.times import DAY_S, iso
 from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import get_message, stream_info, stream_names
@@ -78,7 +74,7 @@ async def store_ages(connection: Connection, data: Path, now_s: float) -> list[S
     found = [row async for row in _streams_and_buckets(connection, now_s)]
     try:
         return [*found, *_files(data, now_s)]
-    except (OSError, pa.ArrowException) as error:
+    except OSError as error:
         raise DataFolderError(
             str(data), f"can't be looked through: {error}", "Run this as the user who runs headcount"
         ) from error
@@ -166,7 +162,14 @@ def _files(data: Path, now_s: float) -> Iterator[StoreAge]:
 
 
 def _earliest_in_segment(path: Path, column: str) -> float | None:
-    values = pq.read_table(path, columns=[column]).column(column)
+    import pyarrow as pa  # noqa: PLC0415  # only processes that use it pay for it
+    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        values = pq.read_table(path, columns=[column]).column(column)
+    except pa.ArrowException as error:
+        raise OSError(f"{path}: {error}") from error
     smallest = pc.min(values).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
     return None if smallest is None else float(smallest) / 1e6
 

@@ -8,7 +8,8 @@ import sys
 
 from headcount.counting.disclosure import disclosure_key
 from headcount.errors import SettingsError
-from headcount.roles.endpoints import core_endpoint, mqtt_addresses
+from headcount.roles.endpoints import core_endpoint
+from headcount.roles.mqtt import mqtt_addresses
 from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
 from headcount.settings.deployment import Settings

@@ -13,10 +13,11 @@ from headcount.devices import command_delivery
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messaging import scrub
-from headcount.messaging.connection import Connection, connected
-from headcount.messaging.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKET
+from headcount.messaging.connection import Connection
+from headcount.messaging.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKET, opened_log
 from headcount.privacy import erasure
-from headcount.roles.endpoints import core_endpoint, mqtt_addresses
+from headcount.roles.endpoints import core_endpoint
+from headcount.roles.mqtt import mqtt_addresses
 from headcount.roles.secret import secret_of
 from headcount.roles.server_config import rate_limits_of
 from headcount.settings.deployment import Settings
@@ -26,7 +27,7 @@ from headcount.worker.snapshots import Snapshots
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run the loops of the role until `stop` is set."""
     core = core_endpoint(settings)
-    async with connected(core, "headcount devices", stop) as connection, asyncio.TaskGroup() as group:
+    async with opened_log(core, "headcount devices", stop) as connection, asyncio.TaskGroup() as group:
         for name, loop in _loops(settings, connection).items():
             group.create_task(loop(stop), name=f"devices: {name}")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from headcount.history import writer
-from headcount.messaging.connection import connected
+from headcount.messaging.streams import opened_log
 from headcount.roles.endpoints import core_endpoint
 from headcount.settings.deployment import Settings
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Write the history until `stop` is set."""
-    async with connected(core_endpoint(settings), "headcount history", stop) as connection:
+    async with opened_log(core_endpoint(settings), "headcount history", stop) as connection:
         await writer.run(connection, settings.data, stop=stop)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from headcount.errors import SettingsError
 from headcount.roles.endpoints import core_endpoint
-from headcount.roles.site import site_of
+from headcount.roles.site import site_summary
 from headcount.scaling import scaler
 from headcount.settings.deployment import Settings
 from headcount.settings.formats import joined
@@ -27,7 +27,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         settings, core=joined(*settings.core_addresses), core_mqtt=joined(*settings.core_mqtt_addresses)
     )
     # days begin at midnight where the site is; in UTC without a site file
-    zone = ZoneInfo(site_of(settings).timezone if settings.site.exists() else "UTC")
+    zone = ZoneInfo(site_summary(settings).timezone if settings.site.exists() else "UTC")
     deployment = scaler.Deployment(
         name=settings.name,
         log=core_endpoint(settings),

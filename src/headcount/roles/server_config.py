@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from headcount.broker.device_rate_limiter import MqttRateLimits
-from headcount.broker.nats_config import BrokerConfig
+from headcount.broker.nats_config import BrokerConfig, auth_issuer
 from headcount.errors import SettingsError
 from headcount.roles.secret import secret_of
 from headcount.roles.tls import tls_files_of
@@ -18,9 +18,11 @@ def standalone_config(settings: Settings) -> BrokerConfig:
     Raises:
         CertificateError: see `tls_files_of`.
     """
+    password = secret_of(settings)
     return BrokerConfig(
         data=settings.data,
-        password=secret_of(settings),
+        password=password,
+        issuer=auth_issuer(password),
         host=settings.host,
         mqtt_port=settings.mqtt_port,
         ws_port=settings.ws_port,

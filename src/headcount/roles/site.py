@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from headcount.counting.site import Site
-from headcount.counting.site_file import at_speed
+from typing import TYPE_CHECKING, NamedTuple
+
+from headcount.runtime.forked import in_fork
 from headcount.settings.deployment import Settings
-from headcount.sites.files import load_site
+
+if TYPE_CHECKING:
+    from headcount.counting.site import Site
+
+
+class SiteSummary(NamedTuple):
+    """What roles that count nothing need of a site."""
+
+    id: str
+    name: str
+    timezone: str
 
 
 def site_of(settings: Settings) -> Site:
@@ -14,5 +25,28 @@ def site_of(settings: Settings) -> Site:
     Raises:
         SiteError: the file is not usable.
     """
+    # geometry: only for roles that count and for checks
+    from headcount.counting.site_file import at_speed
+    from headcount.sites.files import load_site
+
     site = load_site(settings.site)
     return site if settings.speed == 1 else at_speed(site, settings.speed)
+
+
+def site_summary(settings: Settings) -> SiteSummary:
+    """The summary of a site, read and checked in a forked process: its geometry takes no memory here.
+
+    Raises:
+        SiteError: the file is not usable.
+    """
+    return in_fork(lambda: summarise(settings))
+
+
+def summarise(settings: Settings) -> SiteSummary:
+    """The summary of a site.
+
+    Raises:
+        SiteError: the file is not usable.
+    """
+    site = site_of(settings)
+    return SiteSummary(site.id, site.name, site.timezone)

@@ -14,7 +14,7 @@ def tls_files_of(settings: Settings) -> TlsFiles | None:
     """
     if not settings.encrypted:
         return None
-    from headcount.tls import certificates  # noqa: PLC0415  # cryptography, only where it is used
+    from headcount.tls import certificates
 
     folder = settings.data.absolute() / certificates.FOLDER
     client_ca = settings.client_ca and settings.client_ca.absolute()

@@ -1,4 +1,4 @@
-"""Everything on one machine: the parts that `headcount up` starts, watches and stops."""
+"""Everything on one machine: the NATS server and the roles that `headcount up` starts, supervises and stops."""
 
 from __future__ import annotations
 
@@ -6,65 +6,60 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from headcount.broker import nats_probe
-from headcount.broker.auth_service import READY_SUBJECT as GATE_SUBJECT
 from headcount.broker.core import Broker
+from headcount.broker.nats_config import BrokerConfig
 from headcount.errors import CertificateError, HeadcountError, SettingsError
-from headcount.messages.topics import INTERNAL
-from headcount.proxy.haproxy_program import find_program
+from headcount.messages.topics import AUTH_READY_SUBJECT, INTERNAL
 from headcount.roles.server_config import core_config, standalone_config
-from headcount.roles.site import site_of
-from headcount.roles.tls import tls_files_of
+from headcount.roles.site import SiteSummary, summarise
+from headcount.runtime.forked import in_fork
+from headcount.runtime.http_get import get
 from headcount.runtime.ports import check_free, free_port, free_ports
 from headcount.runtime.processes import start_process
 from headcount.runtime.supervisor import Supervised, all_running
 from headcount.settings.deployment import LOOPBACK, Settings
 from headcount.settings.formats import joined, local_host
-from headcount.tls.contexts import pinned_context
-from headcount.tls.tls_files import TlsFiles
 
-#: The roles of a machine, in the order in which they are started.
+#: The roles of a machine.
 WORKING_ROLES = ("devices", "count", "history", "adapters", "api")
 READY_S = 60.0
-AUTH_SERVICE_ANSWER_S = 1.0
+READY_POLL_S = 0.05
+AUTH_ANSWER_S = 1.0
 #: The scaler gives its brokers and workers `stop_s` to stop, and has this much more itself.
 SCALE_EXTRA_S = 5.0
 
 
 @contextlib.asynccontextmanager
-async def everything(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
-    """The broker and a process for each role; inside, the API answers that it is ready.
+async def everything(settings: Settings) -> AsyncIterator[SiteSummary]:
+    """The NATS server and a process for each role; inside, all of them are ready.
 
     Raises:
-        HeadcountError: whatever keeps it from starting; nothing is left behind then.
+        HeadcountError: the reason why it can't start; nothing is left behind then.
     """
-    site_of(settings)  # report an invalid site file or certificate here, once
-    tls = tls_files_of(settings)
+    # an invalid site file or certificate is reported here, once
+    site, config = in_fork(lambda: (summarise(settings), standalone_config(settings)))
     check_free("HTTP", settings.host, settings.http_port, "--http-port")
-    async with (
-        Broker(standalone_config(settings), stop_s=settings.stop_s),
-        watched({role: Part(["run", role], settings) for role in WORKING_ROLES}) as children,
-    ):
-        await _ready(settings, tls)
-        yield children
+    parts = {role: Part(["run", role], settings) for role in WORKING_ROLES}
+    async with _running(config, parts, settings):
+        await _until_ready(settings, config, _auth_service_problem if not settings.open else None)
+        yield site
 
 
 @contextlib.asynccontextmanager
-async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
+async def elastic(settings: Settings) -> AsyncIterator[SiteSummary]:
     """The same with a balancer on the public ports, and behind it as many brokers and workers as are needed.
 
     Raises:
-        HeadcountError: whatever keeps it from starting; nothing is left behind then.
+        HeadcountError: the reason why it can't start; nothing is left behind then.
     """
-    site_of(settings)
-    tls = tls_files_of(settings)
-    # report settings here, once, that would make roles fail repeatedly
+    # settings and programs of its parts: a fault is reported here, once
+    from headcount.proxy.haproxy_program import find_program
+
     if settings.scale.driver != "process":
         raise SettingsError(
             "scale.driver", f"{settings.scale.driver!r} does not work with --elastic; use process"
@@ -72,23 +67,37 @@ async def elastic(settings: Settings) -> AsyncIterator[dict[str, Supervised]]:
     if settings.scale.dry_run:
         raise SettingsError("scale.dry_run", "with --elastic no worker would be started; unset it")
     await find_program(settings.proxy.program)
-    public = (("HTTP", "http"), ("MQTT", "mqtt"), ("WebSocket", "ws"))
-    for purpose, name in public:
+    for purpose, name in (("HTTP", "http"), ("MQTT", "mqtt"), ("WebSocket", "ws")):
         check_free(purpose, settings.host, getattr(settings, f"{name}_port"), f"--{name}-port")
     inside, proxy = _inside(settings)
-    parts = {role: Part(["run", role], inside) for role in ("devices", "history", "adapters", "api")}
+    site, public, config = in_fork(
+        lambda: (summarise(settings), standalone_config(settings), core_config(inside))
+    )
+    parts = {role: Part(["run", role], inside) for role in ("api", "devices", "history", "adapters")}
     parts["proxy"] = Part(["run", "proxy"], proxy)
     parts["scale"] = Part(["run", "scale"], inside, extra_stop_s=SCALE_EXTRA_S)
-    async with (
-        Broker(core_config(inside), stop_s=settings.stop_s),
-        watched(parts) as children,
-    ):
-        await _ready(settings, tls, devices=True)
-        yield children
+    async with _running(config, parts, settings):
+        await _until_ready(settings, public, _mqtt_problem)
+        yield site
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    config: BrokerConfig, parts: Mapping[str, Part], settings: Settings
+) -> AsyncIterator[None]:
+    """The NATS server and the parts. They start side by side: each part waits until the log is there."""
+    server, started = Broker(config, stop_s=settings.stop_s), contextlib.AsyncExitStack()
+    # not before the data folder and the ports are known to be free
+    server.on_first_start = partial(started.enter_async_context, running(parts))
+    try:
+        async with server, started:
+            yield
+    finally:
+        await started.aclose()  # where the server did not become ready
 
 
 def _inside(settings: Settings) -> tuple[Settings, Settings]:
-    """The settings of the roles behind the balancer, and of the balancer, which has the public ports."""
+    """What the roles behind the balancer get, and what it gets: the public ports are its own."""
     mqtt, http, spare = free_ports(3)
     inside = dataclasses.replace(
         settings,
@@ -125,11 +134,11 @@ class Part:
 
 
 @contextlib.asynccontextmanager
-async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Supervised]]:
-    """Each part in a process of its own, started again whenever it ends."""
+async def running(parts: Mapping[str, Part]) -> AsyncIterator[None]:
+    """Each part in a process of its own, restarted whenever it ends."""
     # on a screen shared with the others only what matters; a role run by itself logs more
-    children = {
-        name: Supervised(
+    children = [
+        Supervised(
             name,
             partial(
                 start_process,
@@ -142,55 +151,57 @@ async def watched(parts: Mapping[str, Part]) -> AsyncIterator[dict[str, Supervis
             stop_s=(part.settings.stop_s + part.extra_stop_s,),
         )
         for name, part in parts.items()
-    }
-    async with all_running(children.values()):
-        yield children
+    ]
+    async with all_running(children):
+        yield
 
 
-async def _ready(settings: Settings, tls: TlsFiles | None, *, devices: bool = False) -> None:
-    """Wait until the API reports ready and, with `devices`, a device can connect."""
-    where = joined((local_host(settings.host), settings.http_port))
-    url = f"{'https' if tls else 'http'}://{where}/readyz"
-    reason = "it doesn't answer"
+#: Why devices can't connect yet; "" when they can.
+DeviceCheck = Callable[[BrokerConfig], Awaitable[str]]
+
+
+async def _until_ready(settings: Settings, config: BrokerConfig, devices: DeviceCheck | None) -> None:
+    """Wait until the API is ready and devices can connect.
+
+    Raises:
+        HeadcountError: not within `READY_S`.
+    """
+    url = f"{'https' if config.tls else 'http'}://{joined((local_host(settings.host), settings.http_port))}/readyz"
+    reason = "no answer"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_S):
             while True:
-                ready, reason = await asyncio.to_thread(_ask, url, reason, tls)
-                if ready and devices:
-                    ready, reason = await _let_in(settings)
-                elif ready and not settings.open:
-                    ready, reason = await _guarded(settings)
-                if ready:
-                    return
-                await asyncio.sleep(0.1)
-    raise HeadcountError(f"{url}: not ready after {READY_S:.0f} s: {reason}")
+                with contextlib.suppress(OSError, CertificateError):
+                    reason = await _api_problem(settings, config)
+                    if not reason and devices is not None:
+                        reason = await devices(config)
+                    if not reason:
+                        return
+                await asyncio.sleep(READY_POLL_S)
+    raise HeadcountError(f"{url}: not ready within {READY_S:.0f} s: {reason}")
 
 
-async def _let_in(settings: Settings) -> tuple[bool, str]:
+async def _api_problem(settings: Settings, config: BrokerConfig) -> str:
+    context = None
+    if config.tls is not None:
+        from headcount.tls.contexts import pinned_context
+
+        context = pinned_context(config.tls)
+    status, body = await get(local_host(settings.host), settings.http_port, "/readyz", tls=context)
+    return "" if status == 200 else body
+
+
+async def _mqtt_problem(config: BrokerConfig) -> str:
     try:
-        await nats_probe.ask_mqtt(standalone_config(settings))
+        await nats_probe.ask_mqtt(config)
     except nats_probe.NO_ANSWER as error:
-        return False, f"MQTT on port {settings.mqtt_port}: {str(error) or repr(error)}"
-    return True, ""
+        return f"MQTT on port {config.mqtt_port}: {str(error) or repr(error)}"
+    return ""
 
 
-async def _guarded(settings: Settings) -> tuple[bool, str]:
-    """Whether the auth service of the core accepts devices, and why not."""
+async def _auth_service_problem(config: BrokerConfig) -> str:
     try:
-        answer = await nats_probe.request(
-            standalone_config(settings), INTERNAL, GATE_SUBJECT, within_s=AUTH_SERVICE_ANSWER_S
-        )
+        answer = await nats_probe.request(config, INTERNAL, AUTH_READY_SUBJECT, within_s=AUTH_ANSWER_S)
     except nats_probe.NO_ANSWER:
-        return False, "the auth service does not respond yet"
-    return not answer, answer.decode()
-
-
-def _ask(url: str, reason: str, tls: TlsFiles | None) -> tuple[bool, str]:
-    try:
-        context = pinned_context(tls) if tls else None
-        with urllib.request.urlopen(url, timeout=2, context=context):  # noqa: S310  our own address
-            return True, ""
-    except urllib.error.HTTPError as error:
-        return False, error.read(1000).decode(errors="replace")
-    except (OSError, CertificateError):
-        return False, reason
+        return "the auth service does not respond yet"
+    return answer.decode()

@@ -55,12 +55,15 @@ async def retry(
     pause_s: float = RETRY_S,
     level: int = logging.DEBUG,
 ) -> T:
-    """Call `work` until it returns; its errors of the types `on` are logged and answered by a pause."""
+    """Call `work` until it returns; errors of the types `on` are logged, once each, and answered by a pause."""
+    logged = ""
     while True:
         try:
             return await work()
         except on as error:
-            _log.log(level, "%s: %s; trying again", what, str(error) or repr(error))
+            if (text := str(error) or repr(error)) != logged:
+                logged = text
+                _log.log(level, "%s: %s; trying again", what, text)
         await asyncio.sleep(pause_s)
 
 

@@ -24,9 +24,10 @@ from headcount.messages.fixes import VERDICTS
 from headcount.messages.reports import WORKER_REPORT_SUBJECT
 from headcount.messages.times import TICK_S
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, TICK_SUBJECT
-from headcount.messaging.connection import Connection, Endpoint, Message, Subscription, connected
+from headcount.messaging.connection import Connection, Endpoint, Message, Subscription
 from headcount.messaging.log_reader import LogReader, open_reader
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.messaging.streams import opened_log
 from headcount.runtime.tasks import cancel_all
 from headcount.worker.assignment import assign
 from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
@@ -435,5 +436,5 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     Raises:
         LogError: if the log has no bucket for snapshots.
     """
-    async with connected(settings.log, "headcount count", stop) as connection:
+    async with opened_log(settings.log, "headcount count", stop) as connection:
         await Worker(settings, connection).run(stop)

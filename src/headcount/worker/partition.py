@@ -19,7 +19,6 @@ import numpy as np
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, SILENT, Events
 from headcount.counting.fix_batch import F8, FORGET, I4, I8, U8, Fixes
-from headcount.counting.pseudonym_source import DAY_S
 from headcount.counting.site import Site
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
 from headcount.counting.zone_lookup import Zones
@@ -28,7 +27,7 @@ from headcount.errors import LogError, SnapshotError
 from headcount.messages.counts import Event, PartitionCounts
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
-from headcount.messages.times import HISTORY_TICK_S, TICK_S
+from headcount.messages.times import DAY_S, HISTORY_TICK_S, TICK_S
 from headcount.messages.topics import ID, KINDS, partition_of
 from headcount.messaging.log_reader import Delivery
 from headcount.messaging.payloads import Rows, joined, rows

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.messaging.connection import Connection
@@ -58,7 +58,7 @@ class Snapshots:
             return Snapshot(0, None, 0)
         try:
             stored = msgspec.msgpack.decode(entry.value, type=_Stored)
-            raw = pa.decompress(stored.zstd, stored.raw_bytes, codec="zstd", asbytes=True)
+            raw = _zstd().decompress(stored.zstd, stored.raw_bytes, asbytes=True)
         except (msgspec.MsgspecError, OSError, ValueError) as error:
             _log.warning("snapshot of partition %d is damaged (%s): counting from the log", partition, error)
             return Snapshot(0, None, entry.revision)
@@ -84,7 +84,7 @@ class Snapshots:
             SnapshotError: if it is too large.
             LogError: if the log doesn't answer.
         """
-        zstd = pa.compress(state, codec="zstd", asbytes=True)
+        zstd = _zstd().compress(state, asbytes=True)
         if len(zstd) > MAX_BYTES:
             raise SnapshotError(
                 f"of partition {partition}",
@@ -112,3 +112,9 @@ def sequence_of(state: bytes) -> int:
         return int(msgspec.msgpack.decode(state)[0])
     except (msgspec.DecodeError, TypeError, ValueError, IndexError):
         return 0
+
+
+def _zstd() -> Any:
+    import pyarrow as pa  # noqa: PLC0415  # only processes that save or load states pay for it
+
+    return pa.Codec("zstd")
