@@ -34,7 +34,6 @@ NOT_YET: set[str] = {
     "src/headcount/history",
     "src/headcount/messaging",
     "src/headcount/proxy",
-    "src/headcount/simulate",
     "src/headcount/worker",
     "tests",
     "tests/access",
@@ -44,7 +43,6 @@ NOT_YET: set[str] = {
     "tests/containers",
     "tests/counting",
     "tests/messaging",
-    "tests/simulate",
     "tests/system",
     "tests/worker",
 }
