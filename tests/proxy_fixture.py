@@ -1,4 +1,4 @@
-"""A balancer for a test: real HAProxy, what stands behind it, and devices that speak raw MQTT.
+"""A balancer for tests: a real HAProxy, servers behind it, and devices with raw MQTT.
 
 async with Bench(tmp_path) as bench:        # a core table that the test writes, agents' health
     unit = await bench.unit("b1", broker.config.mqtt_port, broker.config.ws_port)
@@ -23,17 +23,17 @@ from headcount.errors import LogError, ProxyError, ProxyVersionError
 from headcount.messages.units import BrokerUnit
 from headcount.messaging.units import UnitTable
 from headcount.proxy.address_bans import AddressBans
-from headcount.proxy.balancer import ProxyParts, Role, opened
-from headcount.proxy.haproxy_config import ProxyConfig, ProxyLimits
-from headcount.proxy.haproxy_program import Program, find_program
-from headcount.proxy.runtime_api import Runtime
+from headcount.proxy.balancer import Balancer, BalancerOptions, opened
+from headcount.proxy.haproxy_program import HaproxyProgram, find_program
+from headcount.proxy.proxy_config import ProxyConfig, ProxyLimits
+from headcount.proxy.runtime_api import HaproxyRuntime
 from headcount.runtime.ports import free_ports
 from headcount.tls.tls_files import TlsFiles
 from waiting import in_thread
 
 
-def haproxy() -> Program:
-    """The HAProxy that the product itself would take; skips the test when there is none."""
+def haproxy() -> HaproxyProgram:
+    """The HAProxy that headcount would use; skips the test without one."""
     try:
         program = in_thread(find_program())
     except ProxyVersionError as error:
@@ -43,22 +43,22 @@ def haproxy() -> Program:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something outside of this process; the time limit of the test is the limit."""
+    """Wait for something outside of this process, within the time limit of the test."""
     while not condition():  # noqa: ASYNC110 - nobody sets an event for us
         await asyncio.sleep(0.02)
 
 
 class Agent:
-    """What answers `GET /healthz` beside a broker, and as an API; `status` is for the test to set."""
+    """Answers `GET /healthz` for a broker or API with a `status` that the test sets."""
 
     def __init__(self) -> None:
-        """Answer 200 at first."""
+        """Answer 200 initially."""
         self.status = 200
         self.requests: list[bytes] = []
         self.port = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request on a connection of its own."""
+        """Answer one request."""
         with suppress(OSError, asyncio.IncompleteReadError):
             request = await reader.readuntil(b"\r\n\r\n")
             self.requests.append(request)
@@ -68,10 +68,10 @@ class Agent:
 
 
 class Bench:
-    """Units, their agents and a core that may be away, all in the test's hands."""
+    """Units, their agents and a core, all controlled by the test."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
-        """Balance on free ports; `changes` go into the `ProxyConfig`."""
+        """Use free ports; `changes` apply to the `ProxyConfig`."""
         mqtt, self.ws_port, http, health = free_ports(4)
         ports = {"mqtt_port": mqtt, "ws_port": self.ws_port, "http_port": http, "health_port": health}
         self.config = ProxyConfig(**(ports | changes))
@@ -95,7 +95,7 @@ class Bench:
         await self._opened.aclose()
 
     async def agent(self) -> Agent:
-        """An HTTP server whose answer the test chooses."""
+        """An HTTP server with a status that the test sets."""
         agent = Agent()
         server = await asyncio.start_server(agent.answer, "127.0.0.1", 0)
         self._opened.push_async_callback(server.wait_closed)
@@ -104,7 +104,7 @@ class Bench:
         return agent
 
     async def unit(self, name: str, mqtt_port: int, ws_port: int = 1) -> Agent:
-        """A unit that says it is up; its agent."""
+        """Add a unit that is up; returns its agent."""
         agent = self.agents[name] = await self.agent()
         self.units[name] = BrokerUnit(
             name, "0", "2", "127.0.0.1", mqtt_port, ws_port, agent.port, "up", 0, 0.0, 0.0, 0.0
@@ -112,24 +112,24 @@ class Bench:
         return agent
 
     def drain(self, name: str) -> None:
-        """Have a unit say that it drains."""
+        """Make a unit report that it drains."""
         self.units[name].state = "draining"
 
     async def device(self, keepalive_s: int = 60) -> Device:
-        """A device behind the balancer, gone at the end; OSError or EOFError when it isn't let in."""
+        """A device at the balancer; raises OSError or EOFError if it is rejected."""
         device = await Device.open(self.config.mqtt_port, keepalive_s)
         self._opened.callback(device.close)
         return device
 
     async def try_device(self) -> Device | None:
-        """A device, or None when it isn't let in."""
+        """A device, or None if it is rejected."""
         try:
             return await self.device()
         except (OSError, EOFError):
             return None
 
     async def table(self) -> UnitTable:
-        """The table of units, as the role asks for it."""
+        """The table of units for the balancer."""
         if self.core_away:
             raise LogError("the core is away")
         return UnitTable(
@@ -142,28 +142,30 @@ class Bench:
         self.config = replace(self.config, tls=True, client_certificates=files.clients is not None)
         self.tls = files
 
-    def settings(self) -> ProxyParts:
-        """What the role is started with."""
-        return ProxyParts(self.config, self.folder, self.table, apis=self.apis, tls=self.tls, bans=self.bans)
+    def settings(self) -> BalancerOptions:
+        """The options of the balancer."""
+        return BalancerOptions(
+            self.config, self.folder, self.table, apis=self.apis, tls=self.tls, bans=self.bans
+        )
 
     async def pid(self) -> int:
-        """The HAProxy that answers in the folder; 0 while there is none."""
+        """The process id of the HAProxy in the folder; 0 while there is none."""
         try:
-            return await Runtime(self.folder).pid()
+            return await HaproxyRuntime(self.folder).pid()
         except ProxyError:
             return 0
 
     @asynccontextmanager
-    async def balancer(self) -> AsyncIterator[Role]:
-        """The role with a running HAProxy, brought in line once."""
+    async def balancer(self) -> AsyncIterator[Balancer]:
+        """A balancer with a running HAProxy, after one step."""
         async with opened(self.settings()) as role:
             await role.step()
             yield role
 
 
-async def states(role: Role, backend: str = "mqtt") -> dict[str, str]:
-    """Unit → what HAProxy says of its server; UP without a share of new connections is DRAIN."""
-    standing = (await role.haproxy.runtime.standing()).get(backend, {})
+async def states(role: Balancer, backend: str = "mqtt") -> dict[str, str]:
+    """Unit → the state of its server in HAProxy; UP with weight 0 is DRAIN."""
+    standing = (await role.haproxy.runtime.statuses()).get(backend, {})
     return {
         name.split("-")[0]: "DRAIN" if status.status == "UP" and not status.weight else status.status
         for name, status in standing.items()
@@ -171,9 +173,9 @@ async def states(role: Role, backend: str = "mqtt") -> dict[str, str]:
 
 
 async def stepping_until(
-    role: Role, condition: Callable[[dict[str, str]], bool], backend: str = "mqtt"
+    role: Balancer, condition: Callable[[dict[str, str]], bool], backend: str = "mqtt"
 ) -> None:
-    """Step until the servers' states (unit → status) are as wanted."""
+    """Step until the servers have these states (unit → status)."""
     while True:
         await role.step()
         with suppress(Exception):
@@ -194,7 +196,7 @@ def connect_packet(client_id: str, keepalive_s: int = 60) -> bytes:
 
 
 class Device:
-    """A connection that has had its CONNACK."""
+    """A connection after its CONNACK."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Use `open`."""
@@ -203,7 +205,7 @@ class Device:
 
     @classmethod
     async def open(cls, port: int, keepalive_s: int = 60) -> Self:
-        """Connect; raises OSError or EOFError when it isn't let in."""
+        """Connect; raises OSError or EOFError if it is rejected."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(connect_packet(f"d{next(_ids)}", keepalive_s))
         answer = b""
@@ -217,7 +219,7 @@ class Device:
         return cls(reader, writer)
 
     async def alive(self) -> bool:
-        """A ping is answered."""
+        """Check that a ping is answered."""
         try:
             self.writer.write(b"\xc0\x00")
             return await self.reader.readexactly(2) == PONG
@@ -225,10 +227,10 @@ class Device:
             return False
 
     def close(self) -> None:
-        """Leave without a word."""
+        """Disconnect without a DISCONNECT packet."""
         self.writer.close()
 
 
 def scaled(**changes: Any) -> ProxyLimits:
-    """Limits with health checks quick enough for a test."""
+    """Limits with quick health checks."""
     return ProxyLimits(**({"check_every_s": 0.1} | changes))

@@ -1,4 +1,4 @@
-"""HAProxy's configuration: what a real HAProxy says to it, and what can't be asked for."""
+"""HAProxy's configuration, checked by a real HAProxy, and its validation."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from typing import Any, get_args
 import pytest
 
 from headcount.errors import HeadcountError, SettingsError
-from headcount.proxy.haproxy_config import (
+from headcount.proxy.haproxy_config import MAX_CONNECTIONS, max_connections, render
+from headcount.proxy.proxy_config import (
     BANNED_FILE,
     CLIENTS_FILE,
-    MOST_CONNECTIONS,
     PEM_FILE,
-    Pools,
+    BackendServers,
+    HaproxyServer,
     ProxyConfig,
     ProxyLimits,
-    Server,
-    max_connections,
-    render,
     server_name,
 )
 from headcount.settings.proxy import BalanceAlgorithm
 from headcount.tls.certificates import ensure_server_certificate
 from proxy_fixture import haproxy
 
-V4 = Server("b1-10.0.0.1-1883", "10.0.0.1", 1883, 8081, "b1")
-V6 = Server(server_name("b2", "fd00::1", 1883), "fd00::1", 1883, 8081, "b2", draining=True)
-POOLS: Pools = {"mqtt": [V4, V6], "ws": [V6], "api": [V4], "api_alive": [V4]}
+V4 = HaproxyServer("b1-10.0.0.1-1883", "10.0.0.1", 1883, 8081, "b1")
+V6 = HaproxyServer(server_name("b2", "fd00::1", 1883), "fd00::1", 1883, 8081, "b2", draining=True)
+POOLS: BackendServers = {"mqtt": [V4, V6], "ws": [V6], "api": [V4], "api_alive": [V4]}
 
 
 @pytest.mark.parametrize(
@@ -44,8 +42,8 @@ POOLS: Pools = {"mqtt": [V4, V6], "ws": [V6], "api": [V4], "api_alive": [V4]}
     ],
 )
 @pytest.mark.parametrize("pools", [{}, POOLS], ids=["nobody", "servers"])
-def test_haproxy_takes_it(config: ProxyConfig, pools: Pools, tmp_path: Path) -> None:
-    """HAProxy finds each configuration valid, and warns of nothing."""
+def test_haproxy_accepts_it(config: ProxyConfig, pools: BackendServers, tmp_path: Path) -> None:
+    """HAProxy accepts each configuration without warnings."""
     program = haproxy()
     text = render(config, pools, files=20_000, prometheus=program.prometheus)
     (tmp_path / "haproxy.cfg").write_text(text)
@@ -73,32 +71,32 @@ def test_haproxy_takes_it(config: ProxyConfig, pools: Pools, tmp_path: Path) -> 
         {"limits": ProxyLimits(unlimited=("everybody",))},
     ],
 )
-def test_nonsense_is_refused(change: dict[str, Any]) -> None:
-    """A value that can't be used is told at the start, not by HAProxy."""
+def test_invalid_values_are_rejected(change: dict[str, Any]) -> None:
+    """An invalid value is an error before HAProxy starts."""
     with pytest.raises(SettingsError):
         ProxyConfig(**change)
 
 
 @pytest.mark.parametrize(("name", "address"), [("b 1", "10.0.0.1"), ("b1\n", "10.0.0.1"), ("b1", "host")])
 def test_nothing_gets_into_the_file_through_a_unit(name: str, address: str) -> None:
-    """What a unit says about itself can't add a line or a word to the configuration."""
+    """A unit's report cannot inject anything into the configuration."""
     with pytest.raises(HeadcountError):
-        Server(name, address, 1883, 8081)
+        HaproxyServer(name, address, 1883, 8081)
     if address != "host":
         with pytest.raises(HeadcountError):
             server_name(name, address, 1883)
 
 
 def test_connections_follow_the_limit_of_files() -> None:
-    """Each connection is two files; a smaller wish is kept, a larger one isn't."""
+    """Each connection needs two files, which limits a larger setting but not a smaller one."""
     assert max_connections(ProxyConfig(), 20_500) == 10_000
     assert max_connections(ProxyConfig(limits=ProxyLimits(max_connections=50)), 20_500) == 50
     assert max_connections(ProxyConfig(limits=ProxyLimits(max_connections=10**6)), 20_500) == 10_000
-    assert max_connections(ProxyConfig(), 1 << 30) == MOST_CONNECTIONS
+    assert max_connections(ProxyConfig(), 1 << 30) == MAX_CONNECTIONS
 
 
-def test_no_absolute_path_stands_in_it() -> None:
-    """The folder may be moved and its path may be long: the file names nothing outside of it."""
+def test_it_contains_no_absolute_path() -> None:
+    """The folder may be moved and its path may be long: the file refers to nothing outside of it."""
     text = render(ProxyConfig(health_port=8404), POOLS, files=1000, prometheus=True)
     assert [word for word in text.split() if word.startswith("/")] == [
         *("/mqtt", "/metrics", "/metrics", "/healthz", "/readyz", "/readyz"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headcount.errors import SettingsError
-from headcount.proxy.haproxy_config import ProxyLimits, address_limits
+from headcount.proxy.proxy_config import ProxyLimits, address_limits
 from headcount.settings.proxy import ProxySettings
 
 

@@ -13,7 +13,7 @@ import aiomqtt
 import pytest
 
 from headcount.lab.chaos.chaos_system import RestartedRole
-from headcount.proxy.runtime_api import Runtime
+from headcount.proxy.runtime_api import HaproxyRuntime
 from headcount.runtime.ports import free_ports
 from headcount.settings.deployment import Settings
 from headcount.sites.files import bundled_site
@@ -78,7 +78,7 @@ class Cluster:
             try:
                 # the role has its options from the variables
                 assert "4321" in (self.settings.data / "proxy" / "haproxy.cfg").read_text()
-                standing = (await Runtime(self.settings.data / "proxy").standing()).get("mqtt", {})
+                standing = (await HaproxyRuntime(self.settings.data / "proxy").statuses()).get("mqtt", {})
             except Exception:  # noqa: BLE001, S112 - not yet
                 continue
             if all(s.status == "UP" and s.weight for s in standing.values()):
@@ -95,7 +95,7 @@ class Cluster:
 
     async def load(self) -> dict[str, int]:
         """Connections of each broker through HAProxy."""
-        standing = (await Runtime(self.settings.data / "proxy").standing())["mqtt"]
+        standing = (await HaproxyRuntime(self.settings.data / "proxy").statuses())["mqtt"]
         return {name.split("-127")[0]: status.sessions for name, status in standing.items()}
 
 

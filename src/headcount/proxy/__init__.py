@@ -1,1 +1,1 @@
-"""HAProxy in front of brokers and APIs: its configuration, its process, and who stands behind it."""
+"""The balancer: HAProxy in front of brokers and APIs."""

@@ -1,4 +1,4 @@
-"""Which addresses the balancer refuses: as the bucket BAN says, or, while the core is away, as it said last."""
+"""Addresses that the balancer refuses, from the bucket BAN; while the core is unavailable, the last known ones."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from headcount.runtime.tasks import cancel_all
 
 
 class AddressBans:
-    """Addresses and until when (Unix seconds) each is refused."""
+    """Banned addresses, each until a time (Unix seconds)."""
 
     def __init__(self) -> None:
-        """Nobody, at first."""
+        """Start without bans."""
         self._until: dict[str, float] = {}
 
-    def recall(self, path: Path) -> None:
-        """Take what a file of an earlier run says; one that can't be read says nothing."""
+    def load(self, path: Path) -> None:
+        """Add the bans of an earlier run from a file, if it is valid."""
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             self._until = msgspec.json.decode(path.read_bytes(), type=dict[str, float]) | self._until
 
-    def kept(self) -> bytes:
-        """What `recall` takes."""
+    def encoded(self) -> bytes:
+        """The bans as a file for `load`."""
         return msgspec.json.encode(dict(sorted(self._until.items())))
 
-    def at(self, now_s: float) -> frozenset[str]:
-        """Who is refused now."""
+    def active(self, now_s: float) -> frozenset[str]:
+        """The addresses that are banned now."""
         self._until = {address: until for address, until in self._until.items() if until > now_s}
         return frozenset(self._until)
 
-    def all(self, found: dict[str, bytes]) -> None:
-        """Take everything that the bucket has."""
+    def replace(self, found: dict[str, bytes]) -> None:
+        """Replace all bans by the content of the bucket."""
         self._until = {}
         for key, value in found.items():
-            self.changed(key, value)
+            self.update(key, value)
 
-    def changed(self, key: str, value: bytes | None) -> None:
-        """Take one ban as it is now; None: it was lifted or is over."""
-        address = plain(banned_address(key) or "")
+    def update(self, key: str, value: bytes | None) -> None:
+        """Update one ban; None: it was lifted or has ended."""
+        address = normalise_address(banned_address(key) or "")
         if address is None:
             return
         self._until.pop(address, None)
         if value is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 ban = msgspec.json.decode(value, type=Ban)
-                # who only guesses is told apart by the gate, not by the address
+                # bans for guessing apply to unauthenticated clients only: the auth service enforces them
                 if not ban.guesses:
                     self._until[address] = ban.until
 
 
-def plain(text: str) -> str | None:
-    """An address as HAProxy is told it: IPv4 written as IPv6 is IPv4. None: it is no address."""
+def normalise_address(text: str) -> str | None:
+    """An address in HAProxy's notation, with mapped IPv4 as IPv4; None: it is not an address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -71,9 +71,9 @@ def plain(text: str) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def following(connection: Connection, bans: AddressBans) -> AsyncIterator[None]:
-    """Keep `bans` as the core has them; it may be away, at the start as well."""
-    work = watch(connection, BAN_BUCKET, "address.*", on_all=bans.all, on_change=bans.changed)
+async def watching_bans(connection: Connection, bans: AddressBans) -> AsyncIterator[None]:
+    """Update `bans` from the core, which may be unavailable, also at the start."""
+    work = watch(connection, BAN_BUCKET, "address.*", on_all=bans.replace, on_change=bans.update)
     task = asyncio.create_task(work, name="bans")
     try:
         yield

@@ -1,4 +1,4 @@
-"""Who stands behind each backend: units and APIs as servers with addresses."""
+"""Units and APIs as the servers of each backend."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from headcount.errors import SettingsError
-from headcount.proxy.haproxy_config import Backend, Pools, ProxyConfig, Server, server_name
-from headcount.proxy.membership import Unit
-from headcount.proxy.resolver import Names
+from headcount.proxy.membership import ProxiedUnit
+from headcount.proxy.proxy_config import Backend, BackendServers, HaproxyServer, ProxyConfig, server_name
+from headcount.proxy.resolver import NameResolver
 
 _log = logging.getLogger(__name__)
 
 
-async def pools_of(
+async def servers_of_backends(
     config: ProxyConfig,
-    units: Mapping[str, Unit],
+    units: Mapping[str, ProxiedUnit],
     apis: Sequence[tuple[str, int]],
-    names: Names,
-) -> Pools:
-    """The servers of each backend that has a frontend.
+    names: NameResolver,
+) -> BackendServers:
+    """The servers of each backend with a frontend.
 
-    A unit is reached under the first address of its host, an API under each. Who has no address, or a
-    name that can't stand in a configuration, is left out.
+    A unit has the first address of its host, an API has one server per address. Units without an address, or
+    with a name that is not valid in a configuration, are omitted.
     """
-    # all at once: a resolver that doesn't answer costs its time once, not for each of them
+    # concurrently: a resolver that does not answer delays this once, not for each host
     hosts = sorted({unit.host for unit in units.values()} | {host for host, _ in apis})
     found = await asyncio.gather(*(names.addresses(host) for host in hosts))
     addresses = dict(zip(hosts, found, strict=True))
-    pools: dict[Backend, list[Server]] = {"mqtt": []}
+    pools: dict[Backend, list[HaproxyServer]] = {"mqtt": []}
     if config.ws_port is not None:
         pools["ws"] = []
     for _, unit in sorted(units.items()):
@@ -38,14 +38,16 @@ async def pools_of(
             try:
                 name = server_name(unit.name, address, unit.mqtt_port)
             except SettingsError as error:
-                _log.warning("a unit is left out: %s", error)
+                _log.warning("ignoring a unit: %s", error)
                 continue
             for backend, servers in pools.items():
                 check_port = unit.health_port
-                servers.append(Server(name, address, ports[backend], check_port, unit.name, unit.draining))
+                servers.append(
+                    HaproxyServer(name, address, ports[backend], check_port, unit.name, unit.draining)
+                )
     if config.http_port is not None:
         pools["api"] = pools["api_alive"] = [
-            Server(f"{address}-{port}", address, port, port)
+            HaproxyServer(f"{address}-{port}", address, port, port)
             for host, port in apis
             for address in addresses[host]
         ]

@@ -1,8 +1,8 @@
-"""The role `proxy`: HAProxy, and behind it whoever says that it takes connections.
+"""The role `proxy`: HAProxy in front of all units that accept connections.
 
-Every half second: who is in the table of units, who is up in HAProxy, what must be told. What is told
-is written to HAProxy's file as well, so that a restart or reload has it. SIGHUP reloads: a new HAProxy
-(after an update of the program, say) beside the old one, which keeps its connections.
+Every half second it compares the table of units with HAProxy's servers and corrects HAProxy. Changes are also
+written to HAProxy's file, for restarts and reloads. SIGHUP reloads: a new HAProxy process (for example after
+an update of the program) starts beside the old one, which keeps its connections.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from headcount.errors import DataFolderError, LogError, ProxyError, SettingsErro
 from headcount.messaging.units import UnitTable
 from headcount.proxy import proxy_folder
 from headcount.proxy.address_bans import AddressBans
-from headcount.proxy.backends import pools_of
-from headcount.proxy.haproxy_config import BANNED_FILE, Pools, ProxyConfig
+from headcount.proxy.backends import servers_of_backends
 from headcount.proxy.haproxy_process import Haproxy
-from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
-from headcount.proxy.reconcile import Plan
-from headcount.proxy.resolver import Names
-from headcount.proxy.runtime_api import Standing
+from headcount.proxy.membership import Membership, ProxiedUnit, decode_units, encode_units
+from headcount.proxy.proxy_config import BANNED_FILE, BackendServers, ProxyConfig
+from headcount.proxy.reconcile import Reconciler
+from headcount.proxy.resolver import NameResolver
+from headcount.proxy.runtime_api import ServerStatuses
 from headcount.runtime.signals import on_hangup
 from headcount.tls.reload import reloading
 from headcount.tls.tls_files import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-POLL_S = 0.5
+POLL_INTERVAL_S = 0.5
 UNITS_FILE, BANS_FILE = "units.json", "bans.json"
 
-#: The table of units now; raises LogError while the core is away.
+#: Reads the table of units; raises LogError while the core is unavailable.
 UnitSource = Callable[[], Awaitable[UnitTable]]
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyParts:
-    """What the role needs.
+class BalancerOptions:
+    """The options of a balancer.
 
-    `folder` is the balancer's own; `apis` are `host:port`, each address of a name is one API; `tls` is
-    its certificate, if `config.tls` is set; `bans` is whom it refuses, kept up to date by the caller.
+    `folder` is its own; `apis` are `host:port`, where each address of a name is one API; `tls` is the
+    certificate, if `config.tls` is set; `bans` are the refused addresses, updated by the caller.
 
     Raises:
-        SettingsError: a value can't be used.
+        SettingsError: a value is not valid.
     """
 
     config: ProxyConfig
@@ -65,64 +65,66 @@ class ProxyParts:
 
     def api_addresses(self) -> list[tuple[str, int]]:
         """`apis` as hosts and ports."""
-        return [_split(api) for api in self.apis]
+        return [_split_address(api) for api in self.apis]
 
 
-async def run(settings: ProxyParts, stop: asyncio.Event) -> None:
-    """HAProxy, kept in step with the units, until `stop` is set.
+async def run(settings: BalancerOptions, stop: asyncio.Event) -> None:
+    """Run HAProxy and update its servers until `stop` is set.
 
     Raises:
-        HeadcountError: it can't be started.
+        HeadcountError: it cannot be started.
     """
     async with opened(settings) as role, reloading(settings.tls, role.reload_soon):
         with on_hangup(role.reload_soon):
             while not stop.is_set():
                 await role.step()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
+                    async with asyncio.timeout(POLL_INTERVAL_S):
                         await stop.wait()
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: ProxyParts) -> AsyncIterator[Role]:
-    """The role with a running HAProxy; `step` is for the caller to call."""
-    membership = Membership(_known(settings.folder))
-    names = Names(asyncio.get_running_loop().time)
-    pools = await pools_of(settings.config, membership.units, settings.api_addresses(), names)
-    settings.bans.recall(settings.folder / BANS_FILE)
+async def opened(settings: BalancerOptions) -> AsyncIterator[Balancer]:
+    """A balancer with a running HAProxy; the caller calls `step`."""
+    membership = Membership(_stored_units(settings.folder))
+    names = NameResolver(asyncio.get_running_loop().time)
+    pools = await servers_of_backends(settings.config, membership.units, settings.api_addresses(), names)
+    settings.bans.load(settings.folder / BANS_FILE)
     haproxy = Haproxy(
         settings.config,
         settings.folder,
         pools=pools,
         tls=settings.tls,
         program=settings.program,
-        banned=settings.bans.at(time.time()),
+        banned=settings.bans.active(time.time()),
     )
     async with haproxy:
-        yield Role(settings, haproxy, membership, names)
+        yield Balancer(settings, haproxy, membership, names)
 
 
-def _known(home: Path) -> list[Unit]:
-    """The units known last."""
+def _stored_units(home: Path) -> list[ProxiedUnit]:
+    """The last known units."""
     try:
-        return read_heard((home / UNITS_FILE).read_bytes())
+        return decode_units((home / UNITS_FILE).read_bytes())
     except OSError:
         return []
 
 
-class Role:
-    """The balancer as one object: `step` brings HAProxy in line with the units."""
+class Balancer:
+    """Updates a running HAProxy: each `step` corrects its servers and bans."""
 
-    def __init__(self, settings: ProxyParts, haproxy: Haproxy, membership: Membership, names: Names) -> None:
-        """Keep this HAProxy in step; see `opened`."""
+    def __init__(
+        self, settings: BalancerOptions, haproxy: Haproxy, membership: Membership, names: NameResolver
+    ) -> None:
+        """Update this HAProxy; see `opened`."""
         self.haproxy = haproxy
         self._settings = settings
         self._membership = membership
         self._names = names
-        self._plan = Plan(settings.config.limits.check_every_s)
-        self._written: tuple[dict[str, Unit], Pools] | None = None
-        self._refused: bytes | None = None
-        self._closed_for: frozenset[str] = frozenset()
+        self._plan = Reconciler(settings.config.limits.check_every_s)
+        self._written: tuple[dict[str, ProxiedUnit], BackendServers] | None = None
+        self._written_bans: bytes | None = None
+        self._closed_for: frozenset[str] = frozenset()  # addresses whose connections were closed
         self._core_away = False
         self._reload = False
 
@@ -131,7 +133,7 @@ class Role:
         self._reload = True
 
     async def step(self) -> None:
-        """Look once, and tell HAProxy what has changed."""
+        """Update HAProxy once."""
         loop = asyncio.get_running_loop()
         table = await self._table()
         self._membership.observe(table, loop.time())
@@ -143,94 +145,94 @@ class Role:
                 self._reload = False
                 await self.haproxy.reload()
             await self._refuse(banned)
-            standing = await self.haproxy.runtime.standing()
+            standing = await self.haproxy.runtime.statuses()
             abandoned = self._abandoned(pools, standing, loop.time()) if table is not None else set()
             commands = self._plan.commands(pools, standing, abandoned, loop.time())
         except ProxyError as error:
-            _log.debug("%s", error)  # it is being started again: its watcher says so
+            _log.debug("%s", error)  # it is being restarted, which its supervisor logs
             return
         for command in commands:
             _log.info("%s", command)
             try:
-                await self.haproxy.runtime.tell(command)
+                await self.haproxy.runtime.execute(command)
             except ProxyError as error:
                 _log.warning("%s", error)
 
     def _write_bans(self) -> frozenset[str]:
-        """Who is refused now; the files say it too."""
-        banned = self._settings.bans.at(time.time())
-        kept = self._settings.bans.kept()
-        if kept != self._refused:
+        """Write the bans to the files; returns the banned addresses."""
+        banned = self._settings.bans.active(time.time())
+        kept = self._settings.bans.encoded()
+        if kept != self._written_bans:
             try:
-                proxy_folder.replace(self._settings.folder / BANS_FILE, kept)
+                proxy_folder.write_file(self._settings.folder / BANS_FILE, kept)
                 self.haproxy.write_banned(banned)
-            except DataFolderError as error:  # as with the units
+            except DataFolderError as error:  # serve all the same, as with the units
                 _log.warning("%s", error)
             else:
-                self._refused = kept
+                self._written_bans = kept
         return banned
 
     async def _refuse(self, banned: frozenset[str]) -> None:
-        """Have HAProxy refuse these and nobody else, and close what the new ones have open."""
+        """Make HAProxy refuse exactly these addresses, and close the connections of new ones."""
         runtime = self.haproxy.runtime
         there = await runtime.banned()
         for address in there - banned:
-            await runtime.tell(f"del acl {BANNED_FILE} {address}")
+            await runtime.execute(f"del acl {BANNED_FILE} {address}")
         for address in banned - there:
-            await runtime.tell(f"add acl {BANNED_FILE} {address}")
-        # after a reload or restart HAProxy has them from its file: their connections are looked for as well
+            await runtime.execute(f"add acl {BANNED_FILE} {address}")
+        # after a reload or restart HAProxy has them from its file: close their connections, too
         new, self._closed_for = banned - self._closed_for, banned
         if new:
             sessions = await runtime.sessions_of(new)
             for session in sessions:
-                with contextlib.suppress(ProxyError):  # it has ended by itself
-                    await runtime.tell(f"shutdown session {session}")
-            _log.info("%d addresses are refused from now on, %d connections closed", len(new), len(sessions))
+                with contextlib.suppress(ProxyError):  # it has ended meanwhile
+                    await runtime.execute(f"shutdown session {session}")
+            _log.info("banned %d addresses and closed %d connections", len(new), len(sessions))
         if there - banned:
-            _log.info("%d addresses are let in again", len(there - banned))
+            _log.info("lifted the bans of %d addresses", len(there - banned))
 
     async def _table(self) -> UnitTable | None:
         try:
             table = await self._settings.units()
         except LogError as error:
             if not self._core_away:
-                _log.warning("the core is away, the units stay as they were: %s", error)
+                _log.warning("the core is unavailable, keeping the units: %s", error)
             self._core_away = True
             return None
         if self._core_away:
-            _log.warning("the core is back")
+            _log.warning("the core is available again")
         self._core_away = False
         return table
 
-    def _abandoned(self, pools: Pools, standing: Standing, now_s: float) -> set[str]:
-        """The units whose connections are to be closed."""
+    def _abandoned(self, pools: BackendServers, standing: ServerStatuses, now_s: float) -> set[str]:
+        """The units whose connections must be closed."""
         health = standing.get("mqtt", {})
         down = {server.unit for server in pools["mqtt"] if server.name in health and health[server.name].down}
         return self._membership.abandoned(down, now_s)
 
-    async def _pools(self) -> Pools:
+    async def _pools(self) -> BackendServers:
         settings = self._settings
-        return await pools_of(
+        return await servers_of_backends(
             settings.config,
             self._membership.units,
             settings.api_addresses(),
             self._names,
         )
 
-    def _write(self, pools: Pools) -> None:
+    def _write(self, pools: BackendServers) -> None:
         now = (dict(self._membership.units), pools)
         if now == self._written:
             return
         try:
-            proxy_folder.replace(self._settings.folder / UNITS_FILE, heard_as(self._membership.units))
+            proxy_folder.write_file(self._settings.folder / UNITS_FILE, encode_units(self._membership.units))
             self.haproxy.write(pools)
-        except DataFolderError as error:  # a full disk is no reason not to serve
+        except DataFolderError as error:  # a full disk must not stop the service
             _log.warning("%s", error)
         else:
             self._written = now
 
 
-def _split(api: str) -> tuple[str, int]:
+def _split_address(api: str) -> tuple[str, int]:
     host, _, port = api.rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise SettingsError("--apis", f"{api!r} is not host:port")

@@ -1,11 +1,11 @@
-"""The balancer's folder: one owner at a time.
+"""The balancer's folder, used by one process at a time.
 
-<folder>/proxy.lock      held (flock) by the process that runs HAProxy; a kill releases it
-<folder>/haproxy.cfg     its configuration
-<folder>/runtime.sock    its runtime API, for the owner only: whoever reaches it rules HAProxy
-<folder>/servers.state   who is up and down, during a reload
-<folder>/banned.acl      addresses that are refused, for HAProxy; in bans.json with their ends
-<folder>/units.json      the units known last, for a start while the core is away
+<folder>/proxy.lock      locked (flock) by the process that runs HAProxy; a kill releases it
+<folder>/haproxy.cfg     the configuration
+<folder>/runtime.sock    the runtime API, for the owner only: it controls HAProxy
+<folder>/servers.state   state of the servers, during a reload
+<folder>/banned.acl      banned addresses, for HAProxy; with their ends in bans.json
+<folder>/units.json      the last known units, for a start without the core
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from headcount.runtime.private_files import locked_folder, write_private
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make the folder for its owner only and lock it; release it at the end.
+def locked(folder: Path) -> Iterator[None]:
+    """Create the folder for its owner only, and lock it.
 
     Raises:
-        DataFolderError: it can't be made or written, or another process holds it.
+        DataFolderError: it cannot be created or written, or another process uses it.
     """
     with ExitStack() as lock:
         try:
@@ -35,11 +35,11 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Replace a file at once: never half of it is there.
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file atomically.
 
     Raises:
-        DataFolderError: it can't be written.
+        DataFolderError: it cannot be written.
     """
     try:
         write_private(path, content)
@@ -49,5 +49,5 @@ def replace(path: Path, content: bytes) -> None:
 
 def _refused(folder: Path, problem: str) -> DataFolderError:
     return DataFolderError(
-        str(folder), problem, "End the other one, fix its permissions, or choose another with --data."
+        str(folder), problem, "Stop the other one, fix the permissions, or choose another folder with --data."
     )

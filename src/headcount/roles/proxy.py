@@ -7,9 +7,9 @@ import asyncio
 from headcount.messaging.connection import connected
 from headcount.messaging.units import Units
 from headcount.proxy import balancer
-from headcount.proxy.address_bans import AddressBans, following
-from headcount.proxy.balancer import ProxyParts
-from headcount.proxy.haproxy_config import ProxyConfig, address_limits
+from headcount.proxy.address_bans import AddressBans, watching_bans
+from headcount.proxy.balancer import BalancerOptions
+from headcount.proxy.proxy_config import ProxyConfig, address_limits
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.tls import tls_files_of
 from headcount.settings.deployment import Settings
@@ -33,8 +33,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     )
     apis = tuple(joined(address) for address in settings.api_addresses)
     bans, core = AddressBans(), core_endpoint(settings)
-    async with connected(core, "headcount proxy", wait=False) as connection, following(connection, bans):
+    async with connected(core, "headcount proxy", wait=False) as connection, watching_bans(connection, bans):
         units = Units(connection).table
         folder = settings.data / "proxy"
-        proxy = ProxyParts(config, folder, units, apis, tls, settings.proxy.program, bans)
+        proxy = BalancerOptions(config, folder, units, apis, tls, settings.proxy.program, bans)
         await balancer.run(proxy, stop)

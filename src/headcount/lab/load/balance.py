@@ -22,9 +22,9 @@ from headcount.lab.load.system_monitor import spread
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected
 from headcount.messaging.units import Units
-from headcount.proxy.balancer import ProxyParts, opened
-from headcount.proxy.balancer import Role as Proxy
-from headcount.proxy.haproxy_config import ProxyConfig
+from headcount.proxy.balancer import Balancer as Proxy
+from headcount.proxy.balancer import BalancerOptions, opened
+from headcount.proxy.proxy_config import ProxyConfig
 from headcount.roles.secret import secret_of
 from headcount.runtime.ports import free_ports
 from headcount.runtime.tasks import cancel_all
@@ -122,7 +122,7 @@ async def _started(folder: Path, algorithm: BalanceAlgorithm) -> AsyncIterator[_
         ):
             units = Units(connection)
             config = ProxyConfig(mqtt_port=public, ws_port=None, http_port=None, balance=algorithm)
-            async with opened(ProxyParts(config, folder / "proxy", units.table)) as proxy:
+            async with opened(BalancerOptions(config, folder / "proxy", units.table)) as proxy:
                 stepping = asyncio.create_task(_step(proxy), name="proxy")
                 try:
                     yield _BalanceSetup(settings, endpoint, connection, units, brokers, public)
