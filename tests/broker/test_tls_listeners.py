@@ -376,7 +376,7 @@ async def test_through_the_balancer(tmp_path: Path) -> None:
             for _ in range(4):
                 device = await devices.enter_async_context(mqtt(config.mqtt_port, context))
                 await device.publish("headcount/ul/person/d1/status", b"online", qos=1)
-            standing = (await role.haproxy.runtime.standing())["mqtt"]
+            standing = (await role.haproxy.runtime.statuses())["mqtt"]
             assert [one.sessions for name, one in standing.items() if name[0] == "b"] == [2, 2]
             browser = await devices.enter_async_context(wss(config.ws_port, context))
             await browser.publish("headcount/ul/person/d2/status", b"online", qos=1)

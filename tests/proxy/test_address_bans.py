@@ -1,4 +1,4 @@
-"""Addresses that are banned don't get past a real HAProxy, and are let in again when it is over."""
+"""A real HAProxy refuses banned addresses until their ban ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headcount.devices.bans import BanList, ban_key
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET
-from headcount.proxy.address_bans import AddressBans, following, plain
+from headcount.proxy.address_bans import AddressBans, normalise_address, watching_bans
 from headcount.proxy.balancer import BANS_FILE
 from nats_fixture import internal_client, open_broker
 from proxy_fixture import Bench, Device, haproxy, scaled
@@ -28,7 +28,7 @@ def _program() -> None:
 
 
 async def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
-    """A banned address is out within 2 s, stays out after a reload, and comes in when its time is over."""
+    """A banned address is refused within 2 s, also after a reload, and accepted when the ban ends."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -39,7 +39,7 @@ async def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
         client = await internal_client(one)
         bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
         device = await bench.device()
-        async with following(Connection(client), bench.bans):
+        async with watching_bans(Connection(client), bench.bans):
             ban = await bans.add(US, 5, "test")
             await bans.add("2001:db8::1", 100, "test")
             async with asyncio.timeout(2):
@@ -70,13 +70,13 @@ async def _let_in(bench: Bench, step: Callable[[], Awaitable[None]]) -> Device:
 
 
 async def test_every_port_and_both_families(tmp_path: Path) -> None:
-    """A banned address has its connections closed at MQTT, and no request answered at WebSocket and HTTP, over IPv6 and IPv4 alike."""
+    """A banned address has its MQTT connections closed and its WebSocket and HTTP requests rejected, over IPv4 and IPv6."""
 
     async def scenario(host: str, folder: Path) -> None:
         async with Bench(folder, host=host) as bench, bench.balancer() as role:
             ports = (bench.config.mqtt_port, bench.ws_port, bench.config.http_port or 0)
             opened = [await asyncio.open_connection(host, port) for port in ports]
-            bench.bans.all({ban_key(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
+            bench.bans.replace({ban_key(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
             await role.step()
             async with asyncio.timeout(2):
                 for reader, writer in opened:
@@ -89,8 +89,8 @@ async def test_every_port_and_both_families(tmp_path: Path) -> None:
         await scenario(host, tmp_path / name)
 
 
-async def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:
-    """A balancer that starts while the core is away refuses whom it refused before."""
+async def test_bans_are_kept_without_the_core(tmp_path: Path) -> None:
+    """A balancer that starts without the core refuses the same addresses as before."""
     folder = tmp_path / "proxy"
     folder.mkdir()
     (folder / BANS_FILE).write_bytes(b'{"192.0.2.7":%d,"192.0.2.8":1}' % (time.time() + 100))
@@ -101,10 +101,10 @@ async def test_without_the_core_it_keeps_what_it_knows(tmp_path: Path) -> None:
 
 
 def test_addresses_follow_the_bucket() -> None:
-    """IPv4 written as IPv6 is IPv4; what is no address, a device or no ban is passed over."""
+    """Mapped IPv4 is IPv4; keys of devices, invalid addresses and invalid bans are ignored."""
     bans = AddressBans()
     value = b'{"until":50,"reason":""}'
-    bans.all(
+    bans.replace(
         {
             ban_key("::ffff:192.0.2.1"): value,
             ban_key("2001:db8::1"): value,
@@ -113,8 +113,8 @@ def test_addresses_follow_the_bucket() -> None:
             "address." + b"a\nb".hex(): value,
         }
     )
-    assert bans.at(49) == {"192.0.2.1", "2001:db8::1"}
-    bans.changed(ban_key("2001:db8::1"), None)
-    assert bans.at(49) == {"192.0.2.1"}
-    assert bans.at(50) == frozenset()
-    assert plain("fe80::1%eth0") is None
+    assert bans.active(49) == {"192.0.2.1", "2001:db8::1"}
+    bans.update(ban_key("2001:db8::1"), None)
+    assert bans.active(49) == {"192.0.2.1"}
+    assert bans.active(50) == frozenset()
+    assert normalise_address("fe80::1%eth0") is None

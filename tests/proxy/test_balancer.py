@@ -1,4 +1,4 @@
-"""The balancer with a real HAProxy, real brokers behind it and connections that must survive."""
+"""The balancer with a real HAProxy, brokers behind it, and connections that must survive."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 
 from headcount.errors import DataFolderError, PortTakenError, ProxyError, ProxyVersionError
 from headcount.proxy.balancer import run
-from headcount.proxy.haproxy_config import SOCKET_FILE
 from headcount.proxy.haproxy_process import Haproxy
 from headcount.proxy.haproxy_program import find_program
+from headcount.proxy.proxy_config import SOCKET_FILE
 from headcount.tls.certificates import ensure_server_certificate
 from headcount.tls.tls_files import TlsFiles
 from nats_fixture import open_broker
@@ -32,7 +32,7 @@ def _program() -> None:
 
 
 async def test_brokers_come_drain_and_go_while_connections_stay(tmp_path: Path) -> None:
-    """Devices of one broker notice nothing when another comes, drains, dies or goes."""
+    """Connections of one broker are not affected when another is added, drains, dies or is removed."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -48,7 +48,7 @@ async def test_brokers_come_drain_and_go_while_connections_stay(tmp_path: Path) 
         second = [await bench.device() for _ in range(4)]
         sessions = {
             name.split("-")[0]: status.sessions
-            for name, status in (await role.haproxy.runtime.standing())["mqtt"].items()
+            for name, status in (await role.haproxy.runtime.statuses())["mqtt"].items()
         }
         assert sessions == {"b1": 4, "b2": 4}  # the new broker has fewer: all go there
 
@@ -56,7 +56,7 @@ async def test_brokers_come_drain_and_go_while_connections_stay(tmp_path: Path) 
         await stepping_until(role, lambda status: status.get("b2") == "DRAIN")
         for device in [await bench.device() for _ in range(3)]:
             device.close()
-        standing = (await role.haproxy.runtime.standing())["mqtt"]
+        standing = (await role.haproxy.runtime.statuses())["mqtt"]
         assert next(s.sessions for name, s in standing.items() if name.startswith("b2")) == 4
         assert all([await device.alive() for device in first + second])
 
@@ -68,7 +68,7 @@ async def test_brokers_come_drain_and_go_while_connections_stay(tmp_path: Path) 
 
 
 async def test_a_reload_keeps_connections_and_states(tmp_path: Path) -> None:
-    """After a reload old connections live, and who was down or drained still is."""
+    """A reload keeps connections and the states of servers that were down or draining."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -93,7 +93,7 @@ async def test_a_reload_keeps_connections_and_states(tmp_path: Path) -> None:
 
 
 async def test_a_reload_without_connections_leaves_one_process(tmp_path: Path) -> None:
-    """An idle HAProxy ends as soon as it is replaced, and is not taken for one that died."""
+    """An idle HAProxy exits as soon as it is replaced, which does not count as a failure."""
     async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer() as role:
         for _ in range(4):
             before = role.haproxy.pid
@@ -105,8 +105,8 @@ async def test_a_reload_without_connections_leaves_one_process(tmp_path: Path) -
         assert role.haproxy.restarts == 0
 
 
-async def test_a_program_that_is_away_for_a_moment_is_tried_again(tmp_path: Path) -> None:
-    """While its program can't be run, as during an update, a dead HAProxy is tried again and again."""
+async def test_a_missing_program_is_retried(tmp_path: Path) -> None:
+    """While its program cannot be run, as during an update, starting HAProxy is retried."""
     program = tmp_path / "haproxy"
     program.symlink_to(haproxy().path)
     async with (
@@ -124,7 +124,7 @@ async def test_a_program_that_is_away_for_a_moment_is_tried_again(tmp_path: Path
 
 
 async def test_a_killed_haproxy_comes_back(tmp_path: Path) -> None:
-    """After kill -9 a new one has the servers and their states, without a word from the core."""
+    """After kill -9 a new HAProxy has the servers and their states without the core."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -146,7 +146,7 @@ async def test_a_killed_haproxy_comes_back(tmp_path: Path) -> None:
 
 
 async def test_a_restart_without_the_core_has_the_units(tmp_path: Path) -> None:
-    """A role that is started while the core is away begins with the units known last."""
+    """A balancer that starts without the core has the last known units."""
     async with Bench(tmp_path, limits=scaled()) as bench, open_broker(tmp_path / "one") as one:
         await bench.unit("b1", one.config.mqtt_port)
         async with bench.balancer():
@@ -158,7 +158,7 @@ async def test_a_restart_without_the_core_has_the_units(tmp_path: Path) -> None:
 
 
 async def test_health_is_that_of_the_agent(tmp_path: Path) -> None:
-    """A broker whose agent answers 503 gets nothing new and keeps what it has; 200 brings it back."""
+    """A broker whose agent answers 503 keeps its connections and gets no new ones until it answers 200."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -178,8 +178,8 @@ async def test_health_is_that_of_the_agent(tmp_path: Path) -> None:
         assert await (await bench.device()).alive()
 
 
-async def test_devices_of_an_abandoned_broker_come_back_to_others(tmp_path: Path) -> None:
-    """A broker that is silent and fails its checks loses its connections, where another one is well."""
+async def test_devices_of_an_abandoned_broker_reconnect_to_others(tmp_path: Path) -> None:
+    """A broker without heartbeats that fails its checks loses its connections if another one is healthy."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -199,7 +199,7 @@ async def test_devices_of_an_abandoned_broker_come_back_to_others(tmp_path: Path
 
 
 async def test_only_mqtt_passes(tmp_path: Path) -> None:
-    """What doesn't begin with a CONNECT is closed at once; who says nothing is closed after a while."""
+    """A connection that does not start with a CONNECT is closed immediately, an idle one after a while."""
     async with (
         Bench(tmp_path, limits=scaled(first_packet_s=0.5)) as bench,
         open_broker(tmp_path / "one") as one,
@@ -224,13 +224,13 @@ async def test_only_mqtt_passes(tmp_path: Path) -> None:
         assert await answer(good[:3], good[3:9], good[9:]) == b"\x20\x02\x00\x00"
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x10\x04abcd", b"\x30\x02\x00\x00", good[:7], b""):
             assert await answer(garbage) == b""
-        standing = (await role.haproxy.runtime.ask("show stat -1 4 -1")).splitlines()
+        standing = (await role.haproxy.runtime.query("show stat -1 4 -1")).splitlines()
         columns = dict(zip(standing[0].split(","), standing[1].split(","), strict=False))
         assert columns["stot"] == "1"  # the broker has heard of the good one only
 
 
-async def test_one_address_is_let_in_at_a_pace(tmp_path: Path) -> None:
-    """Of a storm so many are let in as the limit says, and being refused doesn't prolong it."""
+async def test_connections_of_one_address_are_limited(tmp_path: Path) -> None:
+    """A burst of connections is accepted at the rate of the limit, and rejected ones do not count."""
     limits = scaled(new_per_address_10s=10, open_per_address=15)
     async with (
         Bench(tmp_path, limits=limits) as bench,
@@ -253,7 +253,7 @@ async def test_one_address_is_let_in_at_a_pace(tmp_path: Path) -> None:
 
 
 async def test_unlimited_addresses_have_no_limit(tmp_path: Path) -> None:
-    """An address in `unlimited` isn't refused."""
+    """An address in `unlimited` is not rejected."""
     limits = scaled(new_per_address_10s=3, open_per_address=3, unlimited=("127.0.0.0/8",))
     async with (
         Bench(tmp_path, limits=limits) as bench,
@@ -266,8 +266,8 @@ async def test_unlimited_addresses_have_no_limit(tmp_path: Path) -> None:
         assert all([await device.alive() for device in devices])
 
 
-async def test_silent_devices_live_within_their_keepalive(tmp_path: Path) -> None:
-    """A connection lives as long as its keepalive is within the limit, and no longer when silent."""
+async def test_idle_devices_live_within_their_keepalive(tmp_path: Path) -> None:
+    """A connection lives while its keepalive is within the limit, and is closed when it is idle for longer."""
     async with (
         Bench(tmp_path, limits=scaled(device_idle_s=4)) as bench,  # a keepalive of 2 s and some
         open_broker(tmp_path / "one") as one,
@@ -291,7 +291,7 @@ async def test_silent_devices_live_within_their_keepalive(tmp_path: Path) -> Non
 
 
 async def test_mqtt_over_websocket_passes_and_nothing_else_there(tmp_path: Path) -> None:
-    """MQTT is at /mqtt; every other path of the brokers' port, where they speak NATS, is hidden."""
+    """MQTT is at /mqtt; all other paths of the brokers' port, which serve NATS, are not reachable."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -307,7 +307,7 @@ async def test_mqtt_over_websocket_passes_and_nothing_else_there(tmp_path: Path)
 
 
 async def test_the_api_receives_the_address_of_the_client(tmp_path: Path) -> None:
-    """What a client claims in X-Forwarded-For is replaced by its address; a ready API is preferred."""
+    """X-Forwarded-For of a client is replaced by its address, and a ready API is preferred."""
     async with Bench(tmp_path, limits=scaled()) as bench:
         agent = await bench.agent()
         bench.apis = (f"localhost:{agent.port}",)
@@ -320,8 +320,8 @@ async def test_the_api_receives_the_address_of_the_client(tmp_path: Path) -> Non
             await until(lambda: any(b"/healthz" in text for text in agent.requests))
 
 
-async def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: Path) -> None:
-    """From another address /metrics of the API isn't there, percent-encoded either."""
+async def test_metrics_are_for_this_machine_in_any_spelling(tmp_path: Path) -> None:
+    """From another address /metrics of the API is not found, also percent-encoded."""
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         try:
             sock.connect(("192.0.2.1", 9))  # nothing is sent
@@ -342,7 +342,7 @@ async def test_metrics_are_for_this_machine_however_they_are_spelled(tmp_path: P
 
 
 async def test_tls_is_passed_through(tmp_path: Path) -> None:
-    """With TLS the MQTT port takes what begins like TLS, and hands it on untouched."""
+    """With TLS the MQTT port accepts connections that start with TLS, and forwards them unchanged."""
     hello = bytes.fromhex("16030100330100002f0303") + bytes(32) + bytes.fromhex("000002130101000004002b0000")
     heard: list[bytes] = []
 
@@ -366,8 +366,8 @@ async def test_tls_is_passed_through(tmp_path: Path) -> None:
             assert heard == [hello]
 
 
-async def test_health_and_figures_of_the_balancer(tmp_path: Path) -> None:
-    """Inside, /healthz says that it runs, and /metrics has HAProxy's figures where it was built so."""
+async def test_health_and_metrics_of_the_balancer(tmp_path: Path) -> None:
+    """The internal port serves /healthz, and HAProxy's /metrics if it supports them."""
     async with Bench(tmp_path, limits=scaled()) as bench, bench.balancer():
         assert await asyncio.to_thread(_get, bench.config.health_port, "/healthz") == 200
         assert await asyncio.to_thread(_get, bench.config.health_port, "/readyz") == 503
@@ -376,7 +376,7 @@ async def test_health_and_figures_of_the_balancer(tmp_path: Path) -> None:
 
 
 async def test_the_socket_is_the_owners(tmp_path: Path) -> None:
-    """Only its owner may speak to the runtime API, and a long path of the folder is no hindrance."""
+    """Only its owner may use the runtime API, and the folder may have a long path."""
     long = tmp_path / ("long" * 30)
     async with Bench(long) as bench, bench.balancer() as role:
         path = bench.folder / SOCKET_FILE
@@ -387,7 +387,7 @@ async def test_the_socket_is_the_owners(tmp_path: Path) -> None:
 
 
 async def test_the_role_stops_and_reloads_on_signals(tmp_path: Path) -> None:
-    """SIGHUP gives a new process; `stop` ends all of them and frees the ports."""
+    """SIGHUP starts a new process; `stop` ends all processes and frees the ports."""
     async with Bench(tmp_path, limits=scaled()) as bench, open_broker(tmp_path / "one") as one:
         await bench.unit("b1", one.config.mqtt_port)
         stop = asyncio.Event()
@@ -411,8 +411,8 @@ async def test_the_role_stops_and_reloads_on_signals(tmp_path: Path) -> None:
             pass
 
 
-async def test_refusals(tmp_path: Path) -> None:
-    """A taken port, a folder in use and a program that is none are told with their names."""
+async def test_start_errors(tmp_path: Path) -> None:
+    """A taken port, a folder in use and an invalid program are errors with their names."""
     async with Bench(tmp_path) as bench, bench.balancer():
         with pytest.raises(DataFolderError, match="another headcount uses it"):
             async with bench.balancer():
@@ -425,13 +425,13 @@ async def test_refusals(tmp_path: Path) -> None:
 
 
 async def test_what_haproxy_refuses_is_an_error(tmp_path: Path) -> None:
-    """An unknown server, or nobody at the socket, is an error with HAProxy's words or the folder."""
+    """An unknown server is an error with HAProxy's message, a missing process one with the folder."""
     async with Bench(tmp_path) as bench:
         async with bench.balancer() as role:
             with pytest.raises(ProxyError, match="No such server"):
-                await role.haproxy.runtime.tell("set server mqtt/nobody weight 1")
-        with pytest.raises(ProxyError, match="doesn't answer"):
-            await role.haproxy.runtime.standing()
+                await role.haproxy.runtime.execute("set server mqtt/nobody weight 1")
+        with pytest.raises(ProxyError, match="did not answer"):
+            await role.haproxy.runtime.statuses()
 
 
 def _get(port: int | None, path: str, forwarded_for: str = "", host: str = "127.0.0.1") -> int:

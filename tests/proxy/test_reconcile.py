@@ -1,4 +1,4 @@
-"""Who belongs behind the balancer, and what HAProxy is told about it: pure, with a clock by hand."""
+"""Membership behind the balancer, and the commands for HAProxy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 
 from headcount.messages.units import BrokerUnit
 from headcount.messaging.units import UnitTable
-from headcount.proxy.backends import pools_of
-from headcount.proxy.haproxy_config import Pools, ProxyConfig, Server, server_name
-from headcount.proxy.membership import Membership, Unit, heard_as, read_heard
-from headcount.proxy.reconcile import LINGER_S, Plan
-from headcount.proxy.resolver import Names
-from headcount.proxy.runtime_api import Status
+from headcount.proxy.backends import servers_of_backends
+from headcount.proxy.membership import Membership, ProxiedUnit, decode_units, encode_units
+from headcount.proxy.proxy_config import BackendServers, HaproxyServer, ProxyConfig, server_name
+from headcount.proxy.reconcile import MAX_LINGER_S, Reconciler
+from headcount.proxy.resolver import NameResolver
+from headcount.proxy.runtime_api import ServerStatus
 
-UP = Status("UP", 0, 1)
+UP = ServerStatus("UP", 0, 1)
 
 
 def table(*units: str, now_s: float = 100.0, silent_s: float = 0.0, draining: str = "") -> UnitTable:
-    """These units, all having spoken `silent_s` ago."""
+    """A table of these units, all with a heartbeat `silent_s` ago."""
     return UnitTable(
         now_s,
         {
@@ -37,13 +37,13 @@ def table(*units: str, now_s: float = 100.0, silent_s: float = 0.0, draining: st
     )
 
 
-def server(name: str = "b1", *, draining: bool = False) -> Server:
+def server(name: str = "b1", *, draining: bool = False) -> HaproxyServer:
     """The MQTT server of a unit."""
-    return Server(server_name(name, "10.0.0.1", 1883), "10.0.0.1", 1883, 8081, name, draining)
+    return HaproxyServer(server_name(name, "10.0.0.1", 1883), "10.0.0.1", 1883, 8081, name, draining)
 
 
 def test_a_draining_unit_stays_until_it_is_gone() -> None:
-    """A unit that says it drains is kept as draining, and dropped as soon as its key is."""
+    """A draining unit stays as draining, and is removed with its key."""
     membership = Membership()
     membership.observe(table("b1", "b2", draining="b1"), 0.0)
     assert membership.units["b1"].draining
@@ -51,8 +51,8 @@ def test_a_draining_unit_stays_until_it_is_gone() -> None:
     assert set(membership.units) == {"b2"}
 
 
-def test_a_missing_unit_has_a_moment() -> None:
-    """A core that lost its table for a moment takes no unit out; one that stays missing goes."""
+def test_a_missing_unit_is_removed_after_a_while() -> None:
+    """A unit that is missing for a moment stays; one that stays missing is removed."""
     membership = Membership()
     membership.observe(table("b1"), 0.0)
     membership.observe(table(), 1.0)
@@ -65,7 +65,7 @@ def test_a_missing_unit_has_a_moment() -> None:
 
 
 def test_without_the_core_nothing_changes() -> None:
-    """While the core is away the units stay, and their silence isn't held against them afterwards."""
+    """Without the core the units stay, and missed heartbeats do not count afterwards."""
     membership = Membership()
     membership.observe(table("b1", "b2"), 0.0)
     for second in range(1, 60):
@@ -75,8 +75,8 @@ def test_without_the_core_nothing_changes() -> None:
     assert membership.abandoned({"b1"}, 60.0) == set()
 
 
-def test_a_silent_and_unhealthy_unit_is_abandoned() -> None:
-    """Only silence and failed checks together, and only where another unit can take its devices."""
+def test_an_unhealthy_unit_without_heartbeats_is_abandoned() -> None:
+    """A unit is abandoned if heartbeats and checks fail, and only if another unit can take its devices."""
     membership = Membership()
     for second in range(8):
         heard = table("b2").units | table("b1", silent_s=second).units
@@ -87,15 +87,15 @@ def test_a_silent_and_unhealthy_unit_is_abandoned() -> None:
 
 
 def test_units_are_remembered() -> None:
-    """What is written is read again, and rubbish is nobody."""
-    unit = Unit("b1", "host", 1, 2, 3, draining=True)
-    assert read_heard(heard_as({"b1": unit})) == [unit]
-    assert read_heard(b"{") == []
+    """Encoded units are decoded again, and an invalid file has no units."""
+    unit = ProxiedUnit("b1", "host", 1, 2, 3, draining=True)
+    assert decode_units(encode_units({"b1": unit})) == [unit]
+    assert decode_units(b"{") == []
 
 
 def test_a_new_server_is_added_checked_and_made_ready() -> None:
-    """HAProxy begins with a new server in maintenance and without checks: both are switched on."""
-    told = Plan(0.5).commands({"mqtt": [server()]}, {}, (), 0.0)
+    """HAProxy adds a server in maintenance and without checks: both are changed."""
+    told = Reconciler(0.5).commands({"mqtt": [server()]}, {}, (), 0.0)
     assert told == [
         "add server mqtt/b1-10.0.0.1-1883 10.0.0.1:1883 weight 1 check port 8081 inter 500ms fall 2 rise 2",
         "enable health mqtt/b1-10.0.0.1-1883",
@@ -104,73 +104,79 @@ def test_a_new_server_is_added_checked_and_made_ready() -> None:
 
 
 def test_no_commands_if_nothing_changed() -> None:
-    """Where HAProxy has what it should have, there is no command."""
+    """There is no command if HAProxy's servers are the wanted ones."""
     name = server().name
-    assert Plan(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: UP}}, (), 0.0) == []
-    draining = Status("DRAIN", 7, 0)
-    assert Plan(0.5).commands({"mqtt": [server(draining=True)]}, {"mqtt": {name: draining}}, (), 0.0) == []
+    assert Reconciler(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: UP}}, (), 0.0) == []
+    draining = ServerStatus("DRAIN", 7, 0)
+    assert (
+        Reconciler(0.5).commands({"mqtt": [server(draining=True)]}, {"mqtt": {name: draining}}, (), 0.0) == []
+    )
 
 
 def test_draining_is_a_weight() -> None:
-    """A server that begins to drain gets weight 0, one that is back gets weight 1."""
+    """A draining server gets weight 0, one that stops draining gets weight 1."""
     name = server().name
-    down = Plan(0.5).commands({"mqtt": [server(draining=True)]}, {"mqtt": {name: UP}}, (), 0.0)
+    down = Reconciler(0.5).commands({"mqtt": [server(draining=True)]}, {"mqtt": {name: UP}}, (), 0.0)
     assert down == [f"set server mqtt/{name} weight 0"]
-    up = Plan(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: Status("DRAIN", 7, 0)}}, (), 0.0)
+    up = Reconciler(0.5).commands(
+        {"mqtt": [server()]}, {"mqtt": {name: ServerStatus("DRAIN", 7, 0)}}, (), 0.0
+    )
     assert up == [f"set server mqtt/{name} weight 1"]
 
 
-def test_a_server_goes_when_its_connections_have_ended() -> None:
-    """Out of service at once, deleted without connections, and not kept for ever by those that stay."""
-    plan, name = Plan(0.5), server().name
-    busy, idle = Status("MAINT", 3, 1), Status("MAINT", 0, 1)
-    assert plan.commands({"mqtt": []}, {"mqtt": {name: Status("UP", 3, 1)}}, (), 0.0) == [
+def test_a_server_is_removed_when_its_connections_have_ended() -> None:
+    """A removed server gets no new connections, and is deleted when the last one has ended or after a while."""
+    plan, name = Reconciler(0.5), server().name
+    busy, idle = ServerStatus("MAINT", 3, 1), ServerStatus("MAINT", 0, 1)
+    assert plan.commands({"mqtt": []}, {"mqtt": {name: ServerStatus("UP", 3, 1)}}, (), 0.0) == [
         f"set server mqtt/{name} state maint"
     ]
     assert plan.commands({"mqtt": []}, {"mqtt": {name: busy}}, (), 1.0) == []
-    late = plan.commands({"mqtt": []}, {"mqtt": {name: busy}}, (), LINGER_S + 0.5)
+    late = plan.commands({"mqtt": []}, {"mqtt": {name: busy}}, (), MAX_LINGER_S + 0.5)
     assert late == [f"shutdown sessions server mqtt/{name}"]
-    gone = plan.commands({"mqtt": []}, {"mqtt": {name: idle}}, (), LINGER_S + 1)
+    gone = plan.commands({"mqtt": []}, {"mqtt": {name: idle}}, (), MAX_LINGER_S + 1)
     assert gone == [f"del server mqtt/{name}"]
 
 
 def test_an_abandoned_unit_loses_its_connections() -> None:
-    """Its sessions are shut down in each backend where it has some."""
+    """The sessions of an abandoned unit are closed in each backend."""
     name = server().name
     pools = {"mqtt": [server()], "ws": [server()]}
-    standing = {"mqtt": {name: Status("DOWN", 5, 1)}, "ws": {name: Status("DOWN", 0, 1)}}
-    told = Plan(0.5).commands(pools, standing, {"b1"}, 0.0)  # type: ignore[arg-type]
+    standing = {"mqtt": {name: ServerStatus("DOWN", 5, 1)}, "ws": {name: ServerStatus("DOWN", 0, 1)}}
+    told = Reconciler(0.5).commands(pools, standing, {"b1"}, 0.0)  # type: ignore[arg-type]
     assert told == [f"shutdown sessions server mqtt/{name}"]
 
 
-def test_one_that_comes_back_is_made_ready() -> None:
-    """A server left in maintenance that belongs again is put into service."""
+def test_a_server_that_returns_is_made_ready() -> None:
+    """A wanted server in maintenance is made ready."""
     name = server().name
-    told = Plan(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: Status("MAINT", 2, 1)}}, (), 0.0)
+    told = Reconciler(0.5).commands(
+        {"mqtt": [server()]}, {"mqtt": {name: ServerStatus("MAINT", 2, 1)}}, (), 0.0
+    )
     assert told == [f"enable health mqtt/{name}", f"set server mqtt/{name} state ready"]
 
 
-class _SlowNames(Names):
-    """A resolver that answers nobody before it was asked for `together` names."""
+class _SlowResolver(NameResolver):
+    """A resolver that answers only after `together` requests."""
 
     def __init__(self, together: int) -> None:
-        """Count."""
+        """Count the requests."""
         super().__init__(lambda: 0.0)
         self._asked = asyncio.Barrier(together)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """An address that has the host's number."""
+        """An address with the host's number."""
         await self._asked.wait()
         return (f"10.0.0.{host[1:]}",)
 
 
-async def test_names_are_asked_for_all_at_once() -> None:
-    """A resolver that takes its time is waited for once, whatever the number of units and APIs."""
-    units = {f"b{i}": Unit(f"b{i}", f"h{i}", 1883, 9001, 8081) for i in (1, 2)}
+async def test_names_are_resolved_concurrently() -> None:
+    """A slow resolver delays only once, whatever the number of units and APIs."""
+    units = {f"b{i}": ProxiedUnit(f"b{i}", f"h{i}", 1883, 9001, 8081) for i in (1, 2)}
 
-    async def check() -> Pools:
+    async def check() -> BackendServers:
         async with asyncio.timeout(10):
-            return await pools_of(ProxyConfig(), units, [("h3", 8080)], _SlowNames(3))
+            return await servers_of_backends(ProxyConfig(), units, [("h3", 8080)], _SlowResolver(3))
 
     pools = await check()
     assert [server.address for server in pools["mqtt"]] == ["10.0.0.1", "10.0.0.2"]
