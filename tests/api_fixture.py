@@ -33,7 +33,7 @@ from headcount.counting.site_file import parse_site
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import AUDIT_STREAM, COUNT_STREAM
 from headcount.messaging.connection import Connection, Endpoint
-from headcount.messaging.streams import StreamBytes, stream_configs
+from headcount.messaging.streams import StreamSizes, stream_configs
 from headcount.runtime.ports import free_ports
 from headcount.services.container import Services
 from nats_fixture import server_program
@@ -316,7 +316,7 @@ async def make_count_stream(client: Client) -> None:
 
 async def make_access_streams(client: Client) -> None:
     """The streams of tokens and sessions, of the audit log, and of the keys of pseudonyms in it."""
-    for config in stream_configs(PARTITIONS, StreamBytes.within(1 << 30)):
+    for config in stream_configs(PARTITIONS, StreamSizes.within(1 << 30)):
         if config["name"] in ("KV_ACCESS", "KV_DAYKEY", AUDIT_STREAM):
             answer = await client.request(
                 f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config), timeout=5

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headcount.history.buffer import Pending
+from headcount.history.buffer import HistoryBuffer
 from headcount.history.segments import opened
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
@@ -105,7 +105,7 @@ def batch(
 def write(data: Path, *batches: HistoryBatch, now_s: float = T0) -> None:
     """Put batches into the history of a data folder, with one flush for all."""
     with opened(data) as segments:
-        pending = Pending(segments.written)
+        pending = HistoryBuffer(segments.written)
         for one in batches:
             pending.add(one, now_s)
         flush = pending.take(now_s)

@@ -12,7 +12,7 @@ from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, Reject
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.engine import Engine
 from headcount.counting.fix_batch import Fixes
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack
 from headcount.devices.credentials import sign_token, token_key, verify_secret, verify_token
@@ -21,14 +21,14 @@ from headcount.devices.registry_cache import RegistryCache
 from headcount.errors import DeviceError, ProtocolError
 from headcount.messages.fixes import VERDICTS
 from headcount.messaging import payloads
-from headcount.messaging.parser import Parser
+from headcount.messaging.parser import ProtocolParser
 from small_site import small_site
 
 OUTCOMES = (CanonicalMessage, IgnoredMessage, RejectedMessage)
 SECOND_NS = 10**9
 NOW_S = 1_800_000_000
 _SITE = small_site()
-_ZONES = Zones(_SITE)
+_ZONES = ZoneLookup(_SITE)
 _NAMES = AliasResolver("a secret for fuzzing", RegistryCache())
 _KEY = token_key("a secret for fuzzing")
 
@@ -63,7 +63,7 @@ def status(data: bytes) -> None:
 
 def protocol(data: bytes) -> None:
     """What the NATS server might send: parsed, or refused as a protocol error; never more than was sent."""
-    parser = Parser()
+    parser = ProtocolParser()
     size = 1 + data[0] if data else 1
     try:
         for start in range(0, len(data), size):

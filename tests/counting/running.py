@@ -16,7 +16,7 @@ from headcount.counting.events import Events
 from headcount.counting.fix_batch import Fixes
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.chaos.oracle import KINDS, Oracle, OracleCount, OracleEvent
 from headcount.messages.fixes import VERDICTS
@@ -106,12 +106,12 @@ class Runner:
             if message.what == FORGET:
                 if row > start:
                     self._step(messages[start:row])
-                self._forget(message)
+                self._sweep_devices(message)
                 start = row + 1
         if start < len(messages):
             self._step(messages[start:])
 
-    def _forget(self, m: Message) -> None:
+    def _sweep_devices(self, m: Message) -> None:
         """By the names of all the days that may be kept, as whoever erases a device does it."""
         today = int(m.received // DAY_S)
         key = f"{m.kind}.{m.device}".encode()
@@ -157,7 +157,7 @@ class Runner:
             for zone, row in zip(self.site.zones, values.tolist(), strict=True)
         }
 
-    def restored(self, zones: Zones | None = None) -> Runner:
+    def restored(self, zones: ZoneLookup | None = None) -> Runner:
         """The same, with an engine that was saved and read again, into zones of the site where given."""
         other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot(), zones, NAMES))
         other.verdicts, other.events, other.met = self.verdicts, self.events, self.met
@@ -190,7 +190,7 @@ def by_engine(
     at: Sequence[Look],
     cuts: Iterable[int] = (),
     restores: Iterable[int] = (),
-    zones: Zones | None = None,
+    zones: ZoneLookup | None = None,
 ) -> Outcome:
     """What the engine makes of it, in batches that end at looks, cuts and restores (into these zones)."""
     runner, counts, done = Runner(parse_site(geojson, "test")), list[Counts](), 0

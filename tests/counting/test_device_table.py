@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counting.running import FIRST_DAY, NAMES
-from headcount.counting.device_table import NOBODY, Roster
-from headcount.counting.hash_index import NOTHING, Index
+from headcount.counting.device_table import DeviceTable
+from headcount.counting.hash_index import NO_SLOT, HashIndex
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.messages.times import DAY_S
 
@@ -23,7 +23,7 @@ PREFIX = b"fix.3.ul."
 def test_an_index_is_a_dict(seed: int) -> None:
     """Hashes that crowd the same places are added, found and removed as in a dict."""
     rng = Random(seed)
-    index, known = Index(), dict[int, int]()
+    index, known = HashIndex(), dict[int, int]()
     # few low bits: long runs of taken places
     hashes = [
         rng.randrange(-(2**40), 2**40) << 23 | rng.randrange(8) * 31 for _ in range(rng.choice((40, 900)))
@@ -40,7 +40,7 @@ def test_an_index_is_a_dict(seed: int) -> None:
             gone = set(rng.sample(sorted(known.values()), rng.randrange(len(known) + 1)))
             index.remove(np.array(sorted(gone), dtype=np.int32))
             known = {h: slot for h, slot in known.items() if slot not in gone}
-        assert index.find(np.array(hashes)).tolist() == [known.get(h, NOTHING) for h in hashes]
+        assert index.find(np.array(hashes)).tolist() == [known.get(h, NO_SLOT) for h in hashes]
         assert len(index) == len(known)
 
 
@@ -49,8 +49,8 @@ def test_an_index_is_a_dict(seed: int) -> None:
 def test_a_device_table_behaves_like_a_dict(seed: int) -> None:
     """Whatever is asked, refused, forgotten, dumped and loaded: each key keeps its slot and its state."""
     rng = Random(seed)
-    roster, known = Roster(NAMES), dict[bytes, int]()
-    roster.prefix = PREFIX
+    table, known = DeviceTable(NAMES), dict[bytes, int]()
+    table.prefix = PREFIX
     keys = [b"%s.d%d" % (rng.choice((b"person", b"vehicle")), i) for i in range(rng.choice((5, 60, 700)))]
     strangers = [b"", b"person.d1", b"fix.4.ul.person.d1", PREFIX, PREFIX + b"ghost.d1", PREFIX + b"\xff.x"]
 
@@ -65,86 +65,86 @@ def test_a_device_table_behaves_like_a_dict(seed: int) -> None:
             names = [PREFIX + key for key in asked]
             for _ in range(rng.choice((0, 3))):
                 names.insert(rng.randrange(len(names) + 1), rng.choice(strangers))
-            slots = roster.slots(names, admit).tolist()
+            slots = table.slots(names, admit).tolist()
             for name, slot in zip(names, slots, strict=True):
                 key = name.removeprefix(PREFIX)
                 if name in strangers or not admit(key):
-                    assert slot == NOBODY
+                    assert slot == NO_SLOT
                     continue
                 nameless.discard(key)
                 if key not in known:
                     assert slot not in known.values()
                     known[key] = slot
-                    roster.last_t_s[slot] = len(known)
-                    roster.used_s[slot] = DAY_S * (FIRST_DAY + rng.choice((0, 0, 1)))
+                    table.last_t_s[slot] = len(known)
+                    table.used_s[slot] = DAY_S * (FIRST_DAY + rng.choice((0, 0, 1)))
                 assert known[key] == slot
-                assert roster.key(slot) == key
+                assert table.key(slot) == key
         elif deed < 0.7:
             gone = rng.sample(sorted(known), rng.randrange(len(known) + 1))
-            roster.forget([known.pop(key) for key in gone])
+            table.forget([known.pop(key) for key in gone])
             nameless -= set(gone)
         elif deed < 0.8:
             day = FIRST_DAY + rng.choice((0, 1))
             some = rng.sample(
                 sorted(known.keys() - nameless), rng.randrange(len(known.keys() - nameless) + 1)
             )
-            told = roster.names(np.array([known[key] for key in some], np.int32), day).tolist()
+            told = table.names(np.array([known[key] for key in some], np.int32), day).tolist()
             assert told == NAMES.many(some, day).tolist()
         elif deed < 0.9:
-            state = {key: roster.last_t_s[slot] for key, slot in known.items()}
-            devices, columns = roster.dump()
+            state = {key: table.last_t_s[slot] for key, slot in known.items()}
+            devices, columns = table.dump()
             assert not any(key in data for key in known for data in columns.values())
-            roster = Roster.load(devices, columns, NAMES)
-            roster.prefix = PREFIX
-            known = {key: roster.find(key) for key in known}
+            table = DeviceTable.load(devices, columns, NAMES)
+            table.prefix = PREFIX
+            known = {key: table.find(key) for key in known}
             nameless = set(known)
-            assert {key: roster.last_t_s[slot] for key, slot in known.items()} == state
-        assert roster.devices == len(known)
-        assert roster.nameless == len(nameless)
-        assert roster.taken().tolist() == sorted(known.values())
-        assert [roster.find(key) for key in keys] == [known.get(key, NOBODY) for key in keys]
+            assert {key: table.last_t_s[slot] for key, slot in known.items()} == state
+        assert table.devices == len(known)
+        assert table.nameless == len(nameless)
+        assert table.taken().tolist() == sorted(known.values())
+        assert [table.find(key) for key in keys] == [known.get(key, NO_SLOT) for key in keys]
 
 
 def test_a_name_goes_with_its_device() -> None:
     """Who gets the slot of a forgotten device is told by its own name."""
-    roster = Roster(NAMES)
-    slots = roster.slots([b"person.a", b"person.b"], lambda _: True)
+    table = DeviceTable(NAMES)
+    slots = table.slots([b"person.a", b"person.b"], lambda _: True)
     assert (
-        roster.names(slots, FIRST_DAY).tolist() == NAMES.many([b"person.a", b"person.b"], FIRST_DAY).tolist()
+        table.names(slots, FIRST_DAY).tolist() == NAMES.many([b"person.a", b"person.b"], FIRST_DAY).tolist()
     )
-    roster.forget([int(slots[0])])
-    again = roster.slots([b"person.c", b"person.b"], lambda _: True)
+    table.forget([int(slots[0])])
+    again = table.slots([b"person.c", b"person.b"], lambda _: True)
     assert again.tolist() == slots.tolist()
     assert (
-        roster.names(again, FIRST_DAY).tolist() == NAMES.many([b"person.c", b"person.b"], FIRST_DAY).tolist()
+        table.names(again, FIRST_DAY).tolist() == NAMES.many([b"person.c", b"person.b"], FIRST_DAY).tolist()
     )
 
 
 def test_a_nameless_slot_is_found_by_its_name_of_that_day_alone() -> None:
     """After a restore: who says something gets its own slot, others new ones; without the day's key nobody does."""
-    roster = Roster(NAMES)
-    slots = roster.slots([b"person.a", b"vehicle.a"], lambda _: True)
-    roster.used_s[slots] = [DAY_S * FIRST_DAY + 5.0, DAY_S * (FIRST_DAY + 1) + 7.0]
-    dumped = roster.dump()
-    loaded = Roster.load(*dumped, NAMES)
+    table = DeviceTable(NAMES)
+    slots = table.slots([b"person.a", b"vehicle.a"], lambda _: True)
+    table.used_s[slots] = [DAY_S * FIRST_DAY + 5.0, DAY_S * (FIRST_DAY + 1) + 7.0]
+    dumped = table.dump()
+    loaded = DeviceTable.load(*dumped, NAMES)
     assert [loaded.key(slot) for slot in (0, 1)] == [b"", b""]
     assert loaded.slots([b"vehicle.a", b"person.b", b"person.a"], lambda _: True).tolist() == [1, 2, 0]
     assert (loaded.nameless, loaded.key(0), loaded.key(1)) == (0, b"person.a", b"vehicle.a")
     destroyed = Pseudonyms({FIRST_DAY + 1: NAMES._keys[FIRST_DAY + 1]})
-    late = Roster.load(*dumped, destroyed)
-    assert late.find(b"person.a") == NOBODY
+    late = DeviceTable.load(*dumped, destroyed)
+    assert late.find(b"person.a") == NO_SLOT
     assert late.slots([b"vehicle.a", b"person.a"], lambda _: True).tolist() == [1, 2]
 
 
 def test_a_device_is_found_by_any_of_its_pseudonyms() -> None:
     """The names of several days lead to a device, named or not, whichever of them it was told by, and to no other."""
-    roster = Roster(NAMES)
+    table = DeviceTable(NAMES)
     keys = [b"person.%d" % i for i in range(50)]
-    slots = roster.slots(keys, lambda _: True)
-    roster.used_s[slots] = DAY_S * FIRST_DAY
-    roster.names(slots[:20], FIRST_DAY)
-    roster.names(slots[20:30], FIRST_DAY + 1)
-    for each in (roster, Roster.load(*roster.dump(), NAMES)):
+    slots = table.slots(keys, lambda _: True)
+    table.used_s[slots] = DAY_S * FIRST_DAY
+    table.names(slots[:20], FIRST_DAY)
+    table.names(slots[20:30], FIRST_DAY + 1)
+    for each in (table, DeviceTable.load(*table.dump(), NAMES)):
         for row in (3, 25, 40):
             labels = {day: int(NAMES.many([keys[row]], day)[0]) for day in (FIRST_DAY, FIRST_DAY + 1)}
             assert each.called(0, labels).tolist() == [row]

@@ -10,7 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headcount.counting.edge_distance import MOST_M, SQUARE_M, Clearance
+from headcount.counting.edge_distance import MAX_DISTANCE_M, SQUARE_M, EdgeDistance
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.scenarios import random_scenario
 
@@ -20,7 +20,7 @@ from headcount.lab.chaos.scenarios import random_scenario
 def test_no_edge_is_nearer_than_reported(seed: int) -> None:
     """Wherever one asks, and however often, the nearest outline is at least as far as was said."""
     site = parse_site(random_scenario(Random(seed)).geojson, "scene")
-    clearance = Clearance(site)
+    clearance = EdgeDistance(site)
     rng = np.random.default_rng(seed)
     min_x, min_y, max_x, max_y = site.zones[0].plane.bounds
     x_m, y_m = rng.uniform(min_x - 20, max_x + 20, 400), rng.uniform(min_y - 20, max_y + 20, 400)
@@ -38,4 +38,4 @@ def test_no_edge_is_nearer_than_reported(seed: int) -> None:
         true = shapely.distance(outlines, shapely.points(x_m[2:count], y_m[2:count]))
         assert np.isneginf(told[:2]).all()
         assert (told[2:] <= true).all()
-        assert (told <= MOST_M).all()
+        assert (told <= MAX_DISTANCE_M).all()

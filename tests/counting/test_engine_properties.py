@@ -13,7 +13,7 @@ from counting.running import NAMES, Look, Outcome, Runner, by_engine, by_oracle,
 from counting.walks import Message, walk
 from headcount.counting.engine import Engine
 from headcount.counting.site_file import parse_site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.oracle import KINDS
 from headcount.lab.chaos.scenarios import Scenario, random_scenario
 from headcount.messages.times import DAY_S
@@ -122,9 +122,9 @@ def test_a_restored_engine_has_the_same_future(seed: int) -> None:
         compare(expected, got, saved.messages, saved.looks)
 
 
-def _zones_of_others(rng: Random, campus: Scenario) -> Zones:
+def _zones_of_others(rng: Random, campus: Scenario) -> ZoneLookup:
     """The prepared zones of a campus as another engine left them, which has met others first."""
-    zones = Zones(parse_site(campus.geojson, "test"))
+    zones = ZoneLookup(parse_site(campus.geojson, "test"))
     other = Runner(zones.site, Engine(zones.site, zones, NAMES))
     other.feed(walk(rng, campus, 5, 50))
     return zones

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from counting.running import Runner
 from counting.walks import FIX, FORGET, OFFLINE, Message, walk
-from headcount.counting.explain import Explained, Explainer, Heard
+from headcount.counting.explain import ExplainedMessage, Explainer, TracedMessage
 from headcount.counting.site_file import parse_site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.oracle import Oracle
 from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.fixes import VERDICTS
@@ -26,9 +26,9 @@ T = 1_790_000_000.0
 INSIDE, NEAR = (50.0025, 0.0025), (50.0101, 0.0025)
 
 
-def heard(message: Message) -> Heard:
+def heard(message: Message) -> TracedMessage:
     """The message as the explainer takes it."""
-    return Heard(message.received, message.what, message.t, message.lat, message.lon, message.acc)
+    return TracedMessage(message.received, message.what, message.t, message.lat, message.lon, message.acc)
 
 
 @settings(max_examples=40, deadline=None)
@@ -46,7 +46,7 @@ def test_it_agrees_with_the_engine(seed: int) -> None:
             oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc)
         else:
             oracle.status(m.received, m.kind, m.device, m.what != OFFLINE)
-    zones = Zones(site)
+    zones = ZoneLookup(site)
     for kind, device in {m.key for m in messages}:
         own = [(i, m) for i, m in enumerate(messages) if m.key == (kind, device)]
         explainer = Explainer(zones, kind, device)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def test_it_agrees_with_the_engine(seed: int) -> None:
         numbers_lead_to_verdicts(told)
 
 
-def numbers_lead_to_verdicts(told: list[Explained]) -> None:
+def numbers_lead_to_verdicts(told: list[ExplainedMessage]) -> None:
     """Whoever has only the numbers of an explanation comes to the same verdict."""
     run = 0
     for each in told:
@@ -119,9 +119,11 @@ def by_the_numbers(verdict: str, value: float | None, limit: float | None, run: 
 )
 def test_words(fix: dict[str, Any], rule: str, words: str) -> None:
     """Each rule is told in a sentence with its numbers."""
-    explainer = Explainer(Zones(small_site()), "person", "d")
-    first = Heard(T, FIX, T, *INSIDE, 8.0)
-    second = Heard(T + 15, **{"t_s": T + 15, "lat_deg": INSIDE[0], "lon_deg": INSIDE[1], "acc_m": 8.0, **fix})
+    explainer = Explainer(ZoneLookup(small_site()), "person", "d")
+    first = TracedMessage(T, FIX, T, *INSIDE, 8.0)
+    second = TracedMessage(
+        T + 15, **{"t_s": T + 15, "lat_deg": INSIDE[0], "lon_deg": INSIDE[1], "acc_m": 8.0, **fix}
+    )
     _, told = explainer.explain([first, second])
     assert told.rule == rule
     assert words in told.why
@@ -129,13 +131,13 @@ def test_words(fix: dict[str, Any], rule: str, words: str) -> None:
 
 def test_late_outside_silent() -> None:
     """A backlog is late by so much; who leaves is told how far; who falls silent leaves at that instant."""
-    explainer = Explainer(Zones(small_site()), "person", "d")
+    explainer = Explainer(ZoneLookup(small_site()), "person", "d")
     messages = [
-        Heard(T, FIX, T, *INSIDE, 8.0),
-        Heard(T + 20, FIX, T + 10, INSIDE[0], -0.005, 8.0),
-        Heard(T + 2000, FIX, T + 1000, *INSIDE, 8.0),
-        Heard(T + 2000, FIX, T + 2000, *INSIDE, 8.0),
-        Heard(T + 2001, OFFLINE),
+        TracedMessage(T, FIX, T, *INSIDE, 8.0),
+        TracedMessage(T + 20, FIX, T + 10, INSIDE[0], -0.005, 8.0),
+        TracedMessage(T + 2000, FIX, T + 1000, *INSIDE, 8.0),
+        TracedMessage(T + 2000, FIX, T + 2000, *INSIDE, 8.0),
+        TracedMessage(T + 2001, OFFLINE),
     ]
     told = list(explainer.explain(messages))
     assert [e.verdict for e in told] == ["accepted", "outside", "late", "accepted", None]
@@ -152,8 +154,8 @@ def test_late_outside_silent() -> None:
 
 def test_only_the_last() -> None:
     """With a limit, older messages are followed and not told."""
-    explainer = Explainer(Zones(small_site()), "person", "d")
-    messages = [Heard(T + n, FIX, T + n, *INSIDE, 8.0) for n in range(5)]
+    explainer = Explainer(ZoneLookup(small_site()), "person", "d")
+    messages = [TracedMessage(T + n, FIX, T + n, *INSIDE, 8.0) for n in range(5)]
     told = list(explainer.explain([*messages, messages[-1]], last=2))
     assert [e.verdict for e in told] == ["accepted", "duplicate"]
     assert told[0].changes == []
@@ -161,8 +163,12 @@ def test_only_the_last() -> None:
 
 def test_forgotten() -> None:
     """Who is forgotten leaves its zones at that moment, and what it sends again is its first fix."""
-    explainer = Explainer(Zones(small_site()), "person", "d")
-    messages = [Heard(T, FIX, T, *INSIDE, 8.0), Heard(T + 5, FORGET), Heard(T + 6, FIX, T, *INSIDE, 8.0)]
+    explainer = Explainer(ZoneLookup(small_site()), "person", "d")
+    messages = [
+        TracedMessage(T, FIX, T, *INSIDE, 8.0),
+        TracedMessage(T + 5, FORGET),
+        TracedMessage(T + 6, FIX, T, *INSIDE, 8.0),
+    ]
     _, forgotten, again = explainer.explain(messages)
     assert (forgotten.rule, forgotten.verdict, forgotten.zones) == ("forgotten", None, [])
     assert {(c.zone, c.t_s, c.reason) for c in forgotten.changes} == {

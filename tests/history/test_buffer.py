@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.errors import LogError
-from headcount.history.buffer import WAIT_FOR_PARTITIONS_S, FixRows, Flush, Pending, Written
+from headcount.history.buffer import WAIT_FOR_PARTITIONS_S, FixRows, Flush, FlushRecord, HistoryBuffer
 from headcount.messages.history import HistoryBatch
 from history_batches import T0, Row, batch, random_rows, values
 
 
-def restarted(written: Written) -> Pending:
+def restarted(written: FlushRecord) -> HistoryBuffer:
     """What a new process makes of the record of the old one."""
-    return Pending(msgspec.json.decode(msgspec.json.encode(written), type=Written))
+    return HistoryBuffer(msgspec.json.decode(msgspec.json.encode(written), type=FlushRecord))
 
 
 @st.composite
@@ -73,7 +73,7 @@ def sums_of(flush: Flush) -> list[tuple[float, str, list[int], int]]:
 def test_each_row_and_each_report_is_written_once(case: tuple[int, list[HistoryBatch | str]]) -> None:
     """Whatever comes again, the flushes hold each (partition, seq) once and each instant once."""
     partitions, steps = case
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     fixes: list[tuple[int, int, float]] = []
     sums: list[tuple[float, str, list[int], int]] = []
     sent: dict[tuple[int, int], float] = {}
@@ -108,7 +108,7 @@ def test_each_row_and_each_report_is_written_once(case: tuple[int, list[HistoryB
 
 def test_an_instant_waits_for_all_partitions() -> None:
     """Counts are written when all partitions have reported, not before, and summed."""
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(0, counts=[(T0, values(2, 1))], partitions=2), T0)
     first = pending.take(T0 + 1)
     assert first is not None
@@ -122,7 +122,7 @@ def test_an_instant_waits_for_all_partitions() -> None:
 
 def test_an_instant_is_given_up_after_the_wait() -> None:
     """After ten minutes without the missing partition the sum is written and says how many it holds."""
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(0, counts=[(T0, values(2, 1))], partitions=2), T0)
     assert pending.take(T0 + 1) is not None
     assert pending.take(T0 + WAIT_FOR_PARTITIONS_S - 1) is None
@@ -135,7 +135,7 @@ def test_an_instant_is_given_up_after_the_wait() -> None:
 
 def test_a_whole_instant_ends_the_wait_of_older_ones() -> None:
     """Partitions report in order, so what is missing below a whole instant never comes."""
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(0, counts=[(T0, values(2, 1)), (T0 + 10, values(2, 1))], partitions=2), T0)
     pending.add(batch(1, counts=[(T0 + 10, values(2, 1))], partitions=2), T0)
     flush = pending.take(T0)
@@ -145,7 +145,7 @@ def test_a_whole_instant_ends_the_wait_of_older_ones() -> None:
 
 def test_partitions_may_differ_in_their_zones() -> None:
     """While the site file changes, sums go by the zones' names."""
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(0, counts=[(T0, values(2, 0))], partitions=2, zones=("site", "a")), T0)
     pending.add(batch(1, counts=[(T0, values(2, 0))], partitions=2, zones=("site", "b")), T0)
     flush = pending.take(T0)
@@ -158,7 +158,7 @@ def test_a_log_that_began_again_is_not_taken_for_a_repeat() -> None:
     """Sequences that start anew with later received times are new rows (the log's folder was emptied)."""
     rows = random_rows(random.Random(1), 20)
     anew = [replace(row, seq=i + 1, received=row.received + 3600) for i, row in enumerate(rows)]
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(rows=rows), T0)
     pending.add(batch(rows=anew[:5]), T0)
     pending.add(batch(rows=anew[3:]), T0)
@@ -172,7 +172,7 @@ def test_a_log_that_began_again_is_not_taken_for_a_repeat() -> None:
 def test_nothing_new_needs_no_flush() -> None:
     """Repeats alone change nothing on disk."""
     rows = random_rows(random.Random(2), 5)
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(rows=rows), T0)
     assert pending.take(T0) is not None
     pending.add(batch(rows=rows), T0)
@@ -185,7 +185,7 @@ def test_a_hostile_time_keeps_its_row() -> None:
     rows = [
         replace(row, t=t) for row, t in zip(random_rows(random.Random(3), 2), (-1e300, 1e300), strict=True)
     ]
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     pending.add(batch(rows=rows), T0)
     flush = pending.take(T0)
     assert flush is not None
@@ -221,7 +221,7 @@ def bad_batches() -> list[HistoryBatch]:
 @pytest.mark.parametrize("index", range(11))
 def test_a_batch_that_contradicts_itself_is_refused_whole(index: int) -> None:
     """A refused batch leaves nothing behind."""
-    pending = Pending(Written())
+    pending = HistoryBuffer(FlushRecord())
     with pytest.raises(LogError, match="history batch of partition"):
         pending.add(bad_batches()[index], T0)
     assert pending.take(T0 + 2 * WAIT_FOR_PARTITIONS_S) is None

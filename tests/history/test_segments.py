@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headcount.errors import DataFolderError
-from headcount.history.buffer import Pending
+from headcount.history.buffer import HistoryBuffer
 from headcount.history.hours import hour_name
 from headcount.history.segments import opened
 from history_batches import T0, batch, random_rows, segment_files, stored_counts, stored_fixes, values, write
@@ -138,7 +138,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     """A file where the hour's folder should be fails the flush, and nothing of it is left behind."""
     with opened(tmp_path) as segments:
-        pending = Pending(segments.written)
+        pending = HistoryBuffer(segments.written)
         pending.add(batch(rows=random_rows(random.Random(6), 10)), T0)
         flush = pending.take(T0)
         assert flush is not None

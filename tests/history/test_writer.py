@@ -26,7 +26,7 @@ from headcount.history.hours import folder, hour_name
 from headcount.history.retention import KEEP_S
 from headcount.history.row_erasure import erase_rows
 from headcount.history.segments import opened
-from headcount.history.writer import CONSUMER, Stats, run
+from headcount.history.writer import CONSUMER, HistoryWriterStats, run
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection
@@ -81,10 +81,10 @@ async def until_acknowledged(client: Client) -> None:
 @asynccontextmanager
 async def writing(
     broker: Broker, data: Path, flush_s: float = FAST_S, clock: Callable[[], float] = lambda: T0
-) -> AsyncIterator[tuple[Client, Stats]]:
+) -> AsyncIterator[tuple[Client, HistoryWriterStats]]:
     """A writer beside the test; it is stopped, and its errors are raised, at the end."""
     client = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-    stop, stats = asyncio.Event(), Stats()
+    stop, stats = asyncio.Event(), HistoryWriterStats()
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(

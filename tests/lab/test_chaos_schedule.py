@@ -10,13 +10,13 @@ from headcount.lab.chaos.fault_schedule import DESCRIPTIONS, FIRST_S, LAST_S, Fa
 from headcount.lab.chaos.independent_reader import decode_fix
 from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.traffic import traffic
-from headcount.worker.leases import TTL_S
+from headcount.worker.leases import LEASE_TTL_S
 
 SEEDS = range(200)
 
 
 def _made(seed: int, seconds: float = 120.0, workers: int = 2) -> list[Fault]:
-    return schedule(seed, seconds, workers, TTL_S)
+    return schedule(seed, seconds, workers, LEASE_TTL_S)
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
@@ -39,7 +39,7 @@ def test_every_kind_of_fault_comes() -> None:
     """A few seeds contain each kind of fault; pauses exceed the lease, and disks stay full for seconds."""
     faults = [fault for seed in range(20) for fault in _made(seed)]
     assert Counter(fault.kind for fault in faults).keys() == DESCRIPTIONS.keys()
-    assert all(fault.lasts_s > TTL_S for fault in faults if fault.kind == "pause")
+    assert all(fault.lasts_s > LEASE_TTL_S for fault in faults if fault.kind == "pause")
     assert all(fault.lasts_s >= 2 for fault in faults if fault.kind == "full disk")
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headcount.errors import ProtocolError
-from headcount.messaging.parser import Batch, Parser
+from headcount.messaging.parser import ProtocolParser, ServerMessages
 
 TOKEN = st.text("abcXYZ019._-$", min_size=1, max_size=20).map(str.encode)
 PAYLOAD = st.one_of(
@@ -63,7 +63,7 @@ def test_any_cut_of_the_stream_gives_the_same_messages(
         data += _plain(item) if len(item) == 4 else _with_headers(item)
         qos = b"%d" % MQTT.index(item[4]) if len(item) == 5 and item[4] in MQTT else b""
         expected.append((item[0], str(item[1]).encode(), item[2] or b"", item[3], qos))
-    parser, found, heard = Parser(), [], 0
+    parser, found, heard = ProtocolParser(), [], 0
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for start, stop in pairwise(edges):
         batch = parser.feed(data[start:stop])
@@ -76,7 +76,9 @@ def test_any_cut_of_the_stream_gives_the_same_messages(
 def test_an_empty_message_with_headers_is_a_message() -> None:
     """An empty payload that has headers, as MQTT's QoS 1 gives it, is a message and no status."""
     head = b"NATS/1.0\r\nNmqtt-Pub: 1\r\n\r\n"
-    batch = Parser().feed(b"HMSG fix.0.s.person.a 4 reply %d %d\r\n%s\r\n" % (len(head), len(head), head))
+    batch = ProtocolParser().feed(
+        b"HMSG fix.0.s.person.a 4 reply %d %d\r\n%s\r\n" % (len(head), len(head), head)
+    )
     assert (batch.subjects, batch.replies, batch.payloads) == ([b"fix.0.s.person.a"], [b"reply"], [b""])
     assert not batch.statuses
 
@@ -84,7 +86,7 @@ def test_an_empty_message_with_headers_is_a_message() -> None:
 def test_a_status_announces_missing_messages() -> None:
     """The end of a pull request names its code and how many messages of it are left out."""
     head = b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 37\r\nNats-Pending-Bytes: 0\r\n\r\n"
-    batch = Parser().feed(b"HMSG inbox.4 4 %d %d\r\n%s\r\n" % (len(head), len(head), head))
+    batch = ProtocolParser().feed(b"HMSG inbox.4 4 %d %d\r\n%s\r\n" % (len(head), len(head), head))
     assert [(s.sid, s.code, s.pending) for s in batch.statuses] == [(b"4", 408, 37)]
     assert len(batch) == 0
 
@@ -93,7 +95,7 @@ def test_a_status_announces_missing_messages() -> None:
 def test_hostile_bytes_are_refused_or_waited_for(data: bytes) -> None:
     """Whatever comes, the parser gives a batch or a ProtocolError, and nothing else."""
     with contextlib.suppress(ProtocolError):
-        assert isinstance(Parser().feed(data), Batch)
+        assert isinstance(ProtocolParser().feed(data), ServerMessages)
 
 
 @pytest.mark.parametrize(
@@ -111,4 +113,4 @@ def test_hostile_bytes_are_refused_or_waited_for(data: bytes) -> None:
 def test_what_is_not_the_protocol_is_an_error(line: bytes) -> None:
     """Lines that no server sends end the connection with an error that shows them."""
     with pytest.raises(ProtocolError):
-        Parser().feed(line)
+        ProtocolParser().feed(line)

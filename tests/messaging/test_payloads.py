@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.counting.fix_batch import FIX, FORGET, OFFLINE, ONLINE
-from headcount.messaging.payloads import TOGETHER, Rows, joined, rows
+from headcount.messaging.payloads import BATCH_DECODE, Rows, joined, rows
 
 GOOD = b'{"tst":1700000000,"lat":52.5,"lon":-8.5,"acc":5}'
 NESTED = b"[" * 100_000
@@ -95,21 +95,21 @@ def test_good_payload_is_json() -> None:
 
 def test_a_long_batch_is_its_rows() -> None:
     """Broken messages, greetings and exact times anywhere in a long batch stand in their own rows."""
-    n = 3 * TOGETHER + 5
+    n = 3 * BATCH_DECODE + 5
     payloads = [b'{"tst":%d,"lat":1,"lon":2,"acc":%d}' % (row, row % 50) for row in range(n)]
     subjects = [b"fix.1.ul.person.d%d" % row for row in range(n)]
-    payloads[TOGETHER + 3] = b"broken"
-    subjects[2 * TOGETHER - 1], payloads[2 * TOGETHER - 1] = b"fix.1.ul.person.x.status", b"offline"
+    payloads[BATCH_DECODE + 3] = b"broken"
+    subjects[2 * BATCH_DECODE - 1], payloads[2 * BATCH_DECODE - 1] = b"fix.1.ul.person.x.status", b"offline"
     payloads[-1] = b'{"tst":1,"t":1.5,"lat":1,"lon":2}'
     found = _rows(list(subjects), payloads)
     expected = np.arange(n, dtype=np.float64)
-    expected[[TOGETHER + 3, 2 * TOGETHER - 1]] = np.nan
+    expected[[BATCH_DECODE + 3, 2 * BATCH_DECODE - 1]] = np.nan
     expected[-1] = 1.5
     assert np.array_equal(found.t_s, expected, equal_nan=True)
-    assert np.flatnonzero(found.what).tolist() == [2 * TOGETHER - 1]
-    subjects[2 * TOGETHER - 1] = b"fix.1.ul.person.x"
+    assert np.flatnonzero(found.what).tolist() == [2 * BATCH_DECODE - 1]
+    subjects[2 * BATCH_DECODE - 1] = b"fix.1.ul.person.x"
     assert found.names == subjects
-    assert found.acc_m[:TOGETHER].tolist() == [row % 50 for row in range(TOGETHER)]
+    assert found.acc_m[:BATCH_DECODE].tolist() == [row % 50 for row in range(BATCH_DECODE)]
 
 
 MARKER = b'{"kind":"vehicle","pseudonyms":{"20717":"00ff00ff00ff00ff","20718":"0123456789abcdef"}}'

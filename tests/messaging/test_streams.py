@@ -27,7 +27,7 @@ from headcount.messaging.streams import (
     MAX_DEVICE_MESSAGE_BYTES,
     MQTT_STREAMS,
     SNAPSHOT_BUCKET,
-    StreamBytes,
+    StreamSizes,
     ensure_streams,
     stream_configs,
 )
@@ -96,7 +96,7 @@ async def _store_bytes(client: Client) -> int:
     """The disk budget with which the streams were made, from one of its shares."""
     wanted = (await config(client, "HISTORY"))["max_bytes"]
     budget = int(wanted / 0.2)
-    while StreamBytes.within(budget).history < wanted or StreamBytes.within(budget).fix % 4:
+    while StreamSizes.within(budget).history < wanted or StreamSizes.within(budget).fix % 4:
         budget += 1
     return budget
 
@@ -159,7 +159,7 @@ async def test_a_smaller_disk_forgets_nothing(tmp_path: Path) -> None:
 def test_shares_fit_into_the_disk() -> None:
     """The limits of all streams on disk together stay within the budget."""
     for budget in (1 << 30, 16 << 30, 123_456_789_012):
-        sizes = StreamBytes.within(budget)
+        sizes = StreamSizes.within(budget)
         streams = stream_configs(16, sizes)
         stored = sum(stream["max_bytes"] for stream in streams if stream["storage"] == "file")
         assert stored <= budget

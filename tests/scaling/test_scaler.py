@@ -26,7 +26,7 @@ from headcount.messages.units import BrokerUnit, KickRequest, ScalingState
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import UNIT_BUCKET
-from headcount.messaging.units import ALIVE_S, Units
+from headcount.messaging.units import UNIT_TIMEOUT_S, Units
 from headcount.scaling.demand import FIXES
 from headcount.scaling.drivers import FleetUnit, UnitRole, free_name
 from headcount.scaling.forecast import SLOTS, LoadProfile, TimeSlot, add_slot, time_slot
@@ -289,7 +289,7 @@ async def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
         s.silent = set(began)
         await asyncio.sleep(0.5)  # a report on its way
         os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(ALIVE_S + 4.0)
+        await asyncio.sleep(UNIT_TIMEOUT_S + 4.0)
         published = len(s.states)
         os.kill(pid, signal.SIGCONT)
         await s.until(lambda: len(s.states) > published + 2)  # steps that found an old report of it

@@ -17,7 +17,7 @@ from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging.jetstream import pull_consumer, request, stream_names
 from headcount.messaging.streams import (
     MQTT_STREAMS,
-    StreamBytes,
+    StreamSizes,
     ensure_streams,
     stream_configs,
 )
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROUNDS = 20
 SIDE_BY_SIDE = 4
 CREATED = {
-    config["name"] for config in (*stream_configs(PARTITIONS, StreamBytes.within(1 << 30)), *MQTT_STREAMS)
+    config["name"] for config in (*stream_configs(PARTITIONS, StreamSizes.within(1 << 30)), *MQTT_STREAMS)
 }
 
 

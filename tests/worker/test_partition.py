@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from counting.running import NAMES
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.oracle import KINDS, Oracle
 from headcount.lab.chaos.scenarios import random_scenario
 from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch
 from headcount.messages.times import DAY_S, TICK_S
-from headcount.messaging.log_reader import Delivery
-from headcount.worker.partition import HISTORY_TICKS, Output, Partition
+from headcount.messaging.log_reader import RawBatch
+from headcount.worker.partition import HISTORY_TICKS, Partition, PartitionOutput
 from small_site import small_site
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -61,13 +61,13 @@ def _log(rng: Random, site: str, messages: list[Message]) -> list[Entry]:
     return entries
 
 
-def _deliveries(rng: Random, log: list[Entry], after: int) -> list[Delivery]:
+def _deliveries(rng: Random, log: list[Entry], after: int) -> list[RawBatch]:
     found, start = [], after
     while start < len(log):
         stop = min(len(log), start + rng.choice((1, 3, 40, 1000)))
         part = log[start:stop]
         found.append(
-            Delivery(
+            RawBatch(
                 0,
                 [subject for subject, _, _ in part],
                 [payload for _, payload, _ in part],
@@ -90,7 +90,7 @@ class _Heard:
         self.rows: dict[int, tuple[float, str, int]] = {}
         self.recorded: dict[float, bytes] = {}
 
-    def add(self, partition: Partition, output: Output) -> None:
+    def add(self, partition: Partition, output: PartitionOutput) -> None:
         for count in output.counts:
             assert self.counts.setdefault(count.at, count.values) == count.values
         for event in output.events:
@@ -121,7 +121,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     site = parse_site(campus.geojson, "scene")
     messages = walk(rng, campus, 8, 250)
     log = _log(rng, site.id, messages)
-    zones, names = Zones(site), NAMES
+    zones, names = ZoneLookup(site), NAMES
     heard = _Heard()
     partition = Partition(0, 1, 1, site, zones, names)
     saved: bytes | None = None
@@ -204,7 +204,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     site = parse_site(campus.geojson, "scene")
     x, y = campus.degrees(0.0, 0.0)
     lat, lon = x, y
-    partition = Partition(0, 1, 7, site, Zones(site), NAMES)
+    partition = Partition(0, 1, 7, site, ZoneLookup(site), NAMES)
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     base = 1_000_000_000_000
     subject = f"fix.0.{site.id}.person.a".encode()
@@ -212,7 +212,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     def take(first: int, entries: list[Entry]) -> list[float]:
         seq = range(first, first + len(entries))
         ns = [ns for _, _, ns in entries]
-        partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
+        partition.take(RawBatch(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
         return [count.at for count in partition.work().counts] if partition.due else []
 
     assert take(1, [(subject, body, base + 20_000_000)]) == []
@@ -239,7 +239,7 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     broken = log[:back] + [(subject, body, ns - 2_500_000_000) for subject, body, ns in log[back:]]
     times = list(accumulate((ns for _, _, ns in broken), max))
     mended = [(subject, body, ns) for (subject, body, _), ns in zip(broken, times, strict=True)]
-    zones, names = Zones(site), NAMES
+    zones, names = ZoneLookup(site), NAMES
     heard = []
     for entries in (broken, mended):
         heard.append(_Heard())
@@ -262,10 +262,10 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
     for number in range(4):
-        partition = Partition(number, 4, 1, site, Zones(site), NAMES)
+        partition = Partition(number, 4, 1, site, ZoneLookup(site), NAMES)
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
         ns = [1_000_000_000_000, 1_000_200_000_000]
-        partition.take(Delivery(number, subjects, [body, b""], [1, 2], ns, 0))
+        partition.take(RawBatch(number, subjects, [body, b""], [1, 2], ns, 0))
         verdicts += partition.work().verdicts.sum(axis=0)
     assert verdicts[VERDICTS.index("malformed")] == 3
     assert verdicts.sum() == 4
@@ -274,7 +274,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
 def test_two_exits_at_one_moment_are_two_events() -> None:
     """Who was taken for silent, came back with older fixes and left by moving at that very moment left twice."""
     site = small_site()
-    partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+    partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
     hold_s = 900
     said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
     entries = [
@@ -284,7 +284,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
     subjects = [b"fix.0.s.person.a"] * 3 + [b"fix.0.tick"]
     payloads = [*(payload for payload, _ in entries), b""]
     partition.take(
-        Delivery(0, subjects, payloads, range(1, 5), [*(ns for _, ns in entries), 1_903 * 10**9], 0)
+        RawBatch(0, subjects, payloads, range(1, 5), [*(ns for _, ns in entries), 1_903 * 10**9], 0)
     )
     events = partition.work().events
     assert [(e.type, e.t, e.reason) for e in events if e.zone == "site"] == [
@@ -299,7 +299,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
 def test_a_removed_device_may_send_the_same_fix_again() -> None:
     """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
     site = small_site()
-    partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+    partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
     base_s = 1_790_000_000
     body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
     day = base_s // DAY_S
@@ -316,7 +316,7 @@ def test_a_removed_device_may_send_the_same_fix_again() -> None:
     ]
     entries = [*said, (b"fix.0.tick", b"")]
     ns = [(base_s + second) * 10**9 for second in range(1, len(entries) + 1)]
-    partition.take(Delivery(0, [e[0] for e in entries], [e[1] for e in entries], range(1, 8), ns, 0))
+    partition.take(RawBatch(0, [e[0] for e in entries], [e[1] for e in entries], range(1, 8), ns, 0))
     output = partition.work()
     assert [(e.type, e.t - base_s, e.reason) for e in output.events if e.zone == "site"] == [
         ("enter", 0, "moved"),
@@ -334,21 +334,21 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
     midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
     body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()
     for restored in (False, True):
-        partition = Partition(0, 1, 1, site, Zones(site), NAMES)
+        partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
         start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
-        partition.take(Delivery(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
-        partition.take(Delivery(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
+        partition.take(RawBatch(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
+        partition.take(RawBatch(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
         events = partition.work().events
         assert list(partition.days) == [midnight_s // DAY_S - 1]
         if restored:
             saved = partition.save()
             assert b"person.a" not in saved
-            partition = Partition(0, 1, 2, site, Zones(site), NAMES)
+            partition = Partition(0, 1, 2, site, ZoneLookup(site), NAMES)
             partition.restore(saved)
             state = partition.engine.find(b"person.a")
             assert state is not None
             assert state.present
-        partition.take(Delivery(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
+        partition.take(RawBatch(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
         events += partition.work().events
         assert {(e.type, e.reason) for e in events} == {("enter", "moved"), ("exit", "silent")}
         assert {e.device for e in events} == {NAMES.of(b"person.a", midnight_s // DAY_S - 1)}

@@ -13,7 +13,7 @@ import time
 
 from headcount.errors import LogError
 from headcount.messaging.connection import Connection
-from headcount.messaging.kv import Entry, KvBucket
+from headcount.messaging.kv import KvBucket, KvEntry
 from headcount.messaging.streams import ACCESS_BUCKET
 
 #: A revoked token is rejected after at most twice this, plus the time of a request.
@@ -31,7 +31,7 @@ class AccessCache:
     def __init__(self, connection: Connection) -> None:
         """Read the bucket over a connection."""
         self.bucket = KvBucket(connection, ACCESS_BUCKET)
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, KvEntry] = {}
         self._sequence = -1
         self._changed_s = self._refreshed_s = float("-inf")
 
@@ -55,7 +55,7 @@ class AccessCache:
             self._entries = await self.bucket.newest()
         self._sequence, self._refreshed_s = sequence, now
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> KvEntry | None:
         """Return the entry of a key, from the core if the copy lacks it or is too old.
 
         Raises:
@@ -72,7 +72,7 @@ class AccessCache:
         """Whether the copy has a key."""
         return key in self._entries
 
-    def with_prefix(self, prefix: str) -> dict[str, Entry]:
+    def with_prefix(self, prefix: str) -> dict[str, KvEntry]:
         """Return the copy's entries whose keys have a prefix."""
         return {key: entry for key, entry in self._entries.items() if key.startswith(prefix)}
 

@@ -17,7 +17,7 @@ import msgspec
 from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller
 from headcount.messages.records import SESSION_KEY, AccessRole, WebSession
-from headcount.messaging.kv import Entry
+from headcount.messaging.kv import KvEntry
 
 #: The lifetime of a session.
 LIFETIME_S = 8 * 3600
@@ -95,7 +95,7 @@ class SessionStore:
                 ended += 1
         return ended
 
-    async def _touch(self, key: str, entry: Entry, session: WebSession) -> bool:
+    async def _touch(self, key: str, entry: KvEntry, session: WebSession) -> bool:
         """Keep a used session from expiring; False: it has ended in the meantime."""
         now = time.time()
         if now - max(entry.stored_s, self._touched.get(key, 0.0)) < _TOUCH_INTERVAL_S:

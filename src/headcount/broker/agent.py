@@ -35,7 +35,7 @@ from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickReply, KickRequest
 from headcount.messaging.connection import RETRY_S, Connection, Endpoint, Message, connected
-from headcount.messaging.units import SPEAK_S, Units
+from headcount.messaging.units import HEARTBEAT_INTERVAL_S, Units
 from headcount.runtime.http import serving
 from headcount.runtime.proc import cpu_s_of
 from headcount.runtime.supervisor import STOP_S
@@ -161,7 +161,7 @@ class Agent:
         while True:
             await self._count()
             await self._speak()
-            await asyncio.sleep(SPEAK_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _count(self) -> None:
         now_s = time.monotonic()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.device_table import Roster
+from headcount.counting.device_table import DeviceTable
 from headcount.counting.fix_batch import I4, I8
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 
 KINDS = 2
 
 
-class Counts:
+class ZoneCounter:
     """Counts the devices of a roster per zone.
 
     Which circles are inside or touch a zone is kept as pairs (device, zone) and computed again
     only for devices that moved since.
     """
 
-    def __init__(self, zones: Zones, roster: Roster) -> None:
+    def __init__(self, zones: ZoneLookup, table: DeviceTable) -> None:
         """Count this roster in these zones."""
         self._zones = zones
-        self._roster = roster
+        self._table = table
         nothing = np.zeros(0, dtype=np.int64)
         self._low: tuple[I8, I8] = (nothing, nothing)
         self._high: tuple[I8, I8] = (nothing, nothing)
@@ -33,11 +33,11 @@ class Counts:
             int32 [zones, kinds, numbers], numbers as in `wire.NUMBERS`.
         """
         self.refresh()
-        roster, sets = self._roster, self._zones.sets
-        n, zones = len(roster), len(self._zones.site.zones)
+        table, sets = self._table, self._zones.sets
+        n, zones = len(table), len(self._zones.site.zones)
         fresh_s = self._zones.site.fresh_s
-        age_s = now_s - roster.last_t_s[:n]
-        code = roster.zones[:n].astype(np.int64) * KINDS + roster.kind[:n]
+        age_s = now_s - table.last_t_s[:n]
+        code = table.zones[:n].astype(np.int64) * KINDS + table.kind[:n]
         size = len(sets) * KINDS
         by_set = np.stack(
             [np.bincount(code, minlength=size), np.bincount(code[age_s > fresh_s], minlength=size)], axis=1
@@ -45,9 +45,9 @@ class Counts:
         by_zone = sets.by_zone(by_set).reshape(zones, KINDS, 2)
         device, zone = self._low
         fresh = age_s[device] < fresh_s
-        low = np.bincount(zone[fresh] * KINDS + roster.kind[device[fresh]], minlength=zones * KINDS)
+        low = np.bincount(zone[fresh] * KINDS + table.kind[device[fresh]], minlength=zones * KINDS)
         device, zone = self._high
-        more = np.bincount(zone * KINDS + roster.kind[device], minlength=zones * KINDS)
+        more = np.bincount(zone * KINDS + table.kind[device], minlength=zones * KINDS)
         counts = np.empty((zones, KINDS, 4), dtype=np.int32)
         counts[:, :, 0] = by_zone[:, :, 0]
         counts[:, :, 1] = low.reshape(zones, KINDS)
@@ -57,18 +57,18 @@ class Counts:
 
     def refresh(self) -> None:
         """Compare the circles of devices that moved with the zones; `take` does this first."""
-        roster = self._roster
-        moved = np.flatnonzero(roster.moved[: len(roster)])
+        table = self._table
+        moved = np.flatnonzero(table.moved[: len(table)])
         if not len(moved):
             return
-        keep = ~roster.moved[self._low[0]]
+        keep = ~table.moved[self._low[0]]
         low = [(self._low[0][keep], self._low[1][keep])]
-        keep = ~roster.moved[self._high[0]]
+        keep = ~table.moved[self._high[0]]
         high = [(self._high[0][keep], self._high[1][keep])]
-        roster.moved[moved] = False
-        present = moved[roster.zones[moved] != 0]
+        table.moved[moved] = False
+        present = moved[table.zones[moved] != 0]
         low_row, low_zone, high_row, high_zone = self._zones.certainty(
-            roster.zones[present], roster.x_m[present], roster.y_m[present], roster.acc_m[present]
+            table.zones[present], table.x_m[present], table.y_m[present], table.acc_m[present]
         )
         low.append((present[low_row], low_zone))
         high.append((present[high_row], high_zone))

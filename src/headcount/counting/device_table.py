@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headcount.counting.fix_batch import B1, F8, I4, I8, U1, U8
-from headcount.counting.hash_index import NOTHING, Index
-from headcount.counting.pseudonym_source import NEVER, Names, days
+from headcount.counting.hash_index import NO_SLOT, HashIndex
+from headcount.counting.pseudonym_source import NEVER, PseudonymSource, days
 from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
 
-NOBODY = NOTHING
 #: Whose slot it is isn't known: a restored one, until its device is heard from again.
-NAMELESS = b""
+NO_KEY = b""
 #: Restored slots are looked for under the names of so many days, the newest ones.
-LOOKED_FOR_DAYS = 4
+RECOGNITION_DAYS = 4
 
 #: The columns of a roster, and what a slot holds before its device's first used fix.
 COLUMNS: dict[str, tuple[type, float]] = {
@@ -44,7 +43,7 @@ COLUMNS: dict[str, tuple[type, float]] = {
 SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s"})
 
 
-class Roster:
+class DeviceTable:
     """The state of every device, as columns over slots (about 80 bytes, and the id beside them).
 
     A key is `b"person.alice"`: kind and id together are who a device is. Messages call a device by a
@@ -76,13 +75,13 @@ class Roster:
     label: U8  # its name on the day `label_day`
     label_day: I4  # NEVER = none was asked for yet
 
-    def __init__(self, names: Names | None = None) -> None:
+    def __init__(self, names: PseudonymSource | None = None) -> None:
         """An empty roster; without `names` it can't be dumped, and nobody can be named."""
         self._names = names
         self._nameless = 0
-        self._by_label: dict[int, Index] = {}
+        self._by_label: dict[int, HashIndex] = {}
         self._prefix = b""
-        self._index = Index()
+        self._index = HashIndex()
         self._keys: list[bytes | None] = []
         self._free: list[int] = []
         self._room = 0
@@ -111,7 +110,7 @@ class Roster:
     def prefix(self, prefix: bytes) -> None:
         self._prefix = prefix
         slots = self._named()
-        self._index = Index()
+        self._index = HashIndex()
         self._index.add(_hashes([prefix + self.key(slot) for slot in slots.tolist()]), slots)
 
     def slots(self, names: list[bytes], admit: Callable[[bytes], bool]) -> I4:
@@ -121,7 +120,7 @@ class Roster:
         """
         hashes = _hashes(names)
         slots = self._index.find(hashes)
-        unknown = np.flatnonzero(slots == NOBODY)
+        unknown = np.flatnonzero(slots == NO_SLOT)
         if len(unknown):
             rows = unknown.tolist()
             met = self._recognised([names[row] for row in rows]) if self._nameless else {}
@@ -131,16 +130,16 @@ class Roster:
                 if slot is None:
                     slot = met[name] = self._enter(name, admit)
                 slots[row] = slot
-            entered = [name for name, slot in met.items() if slot != NOBODY]
+            entered = [name for name, slot in met.items() if slot != NO_SLOT]
             self._index.add(_hashes(entered), np.array([met[name] for name in entered], dtype=np.int32))
         return slots
 
     def find(self, key: bytes) -> int:
         """The slot of a key, NOBODY if unknown; of a nameless slot too, which stays so."""
         slot = int(self._index.find(_hashes([self._prefix + key]))[0])
-        if slot != NOBODY:
-            return slot if self._keys[slot] == key else NOBODY
-        return int(self._by_names([key])[0]) if self._nameless else NOBODY
+        if slot != NO_SLOT:
+            return slot if self._keys[slot] == key else NO_SLOT
+        return int(self._by_names([key])[0]) if self._nameless else NO_SLOT
 
     def key(self, slot: int) -> bytes:
         """Whose slot this is, NAMELESS where that isn't known."""
@@ -152,7 +151,7 @@ class Roster:
     def forget(self, slots: Iterable[int]) -> None:
         """Make these devices unheard of; their slots will be given to others."""
         gone = [slot for slot in slots if self._keys[slot] is not None]
-        named = [slot for slot in gone if self._keys[slot] != NAMELESS]
+        named = [slot for slot in gone if self._keys[slot] != NO_KEY]
         if named:
             self._index.remove(np.array(named, dtype=np.int32))
         self._recognise(len(gone) - len(named))
@@ -191,7 +190,7 @@ class Roster:
             raise ValueError("names were asked for, and nothing was given that makes them")
         keys = [self.key(slot) for slot in slots.tolist()]
         if self._nameless:
-            slots, keys = slots[[key != NAMELESS for key in keys]], [key for key in keys if key != NAMELESS]
+            slots, keys = slots[[key != NO_KEY for key in keys]], [key for key in keys if key != NO_KEY]
         self.label[slots] = self._names.many(keys, day)
         self.label_day[slots] = day
 
@@ -202,7 +201,7 @@ class Roster:
         if not new:
             return {}
         slots = self._by_names([name[start:] for name in new]).tolist()
-        found = {name: slot for name, slot in zip(new, slots, strict=True) if slot != NOBODY}
+        found = {name: slot for name, slot in zip(new, slots, strict=True) if slot != NO_SLOT}
         for name, slot in found.items():
             self._keys[slot] = name[start:]
         self._recognise(len(found))
@@ -210,17 +209,17 @@ class Roster:
 
     def _by_names(self, keys: list[bytes]) -> I4:
         """The nameless slot of each key, int32 [n], else NOBODY."""
-        found = np.full(len(keys), NOBODY, dtype=np.int32)
+        found = np.full(len(keys), NO_SLOT, dtype=np.int32)
         names = self._names
         for day, index in self._by_label.items():
             if names is None or not names.knows(day):
                 continue
             labels = names.many(keys, day)
             slots = index.find(labels.view(np.int64))
-            for row in np.flatnonzero(slots != NOBODY).tolist():
+            for row in np.flatnonzero(slots != NO_SLOT).tolist():
                 slot = int(slots[row])
                 # it may be somebody else's by now
-                if self._keys[slot] == NAMELESS and self.label[slot] == labels[row]:
+                if self._keys[slot] == NO_KEY and self.label[slot] == labels[row]:
                     found[row] = slot
         return found
 
@@ -242,7 +241,7 @@ class Roster:
         key = name[len(self._prefix) :]
         kind = key.partition(b".")[0].decode(errors="replace")
         if not name.startswith(self._prefix) or kind not in KINDS or not admit(key):
-            return NOBODY
+            return NO_SLOT
         if self._free:
             slot = self._free.pop()
             self._keys[slot] = key
@@ -277,30 +276,30 @@ class Roster:
         return len(slots), {name: getattr(self, name)[slots].tobytes() for name in SAVED}
 
     @classmethod
-    def load(cls, n: int, columns: dict[str, bytes], names: Names | None = None) -> Roster:
+    def load(cls, n: int, columns: dict[str, bytes], names: PseudonymSource | None = None) -> DeviceTable:
         """The roster that `dump` described, all of it nameless.
 
         Raises:
             msgspec.ValidationError: if the columns don't have n rows.
         """
-        roster = cls(names)
+        table = cls(names)
         for name in SAVED:
             data, dtype = columns.get(name, b""), np.dtype(COLUMNS[name][0])
             if len(data) != n * dtype.itemsize:
                 raise msgspec.ValidationError(f"column {name} has {len(data)} bytes for {n} rows")
             column: NDArray[Any] = np.frombuffer(data, dtype=dtype)
-            if n > roster._room:
-                roster._grow(n)
-            getattr(roster, name)[:n] = column
-        roster._keys = [NAMELESS] * n
-        roster._nameless = n
-        day = roster.label_day[:n]
-        roster.used_s[:n] = day * float(DAY_S)
-        for each in np.unique(day)[-LOOKED_FOR_DAYS:].tolist():
+            if n > table._room:
+                table._grow(n)
+            getattr(table, name)[:n] = column
+        table._keys = [NO_KEY] * n
+        table._nameless = n
+        day = table.label_day[:n]
+        table.used_s[:n] = day * float(DAY_S)
+        for each in np.unique(day)[-RECOGNITION_DAYS:].tolist():
             slots = np.flatnonzero(day == each).astype(np.int32)
-            roster._by_label[each] = Index()
-            roster._by_label[each].add(roster.label[slots].view(np.int64), slots)
-        return roster
+            table._by_label[each] = HashIndex()
+            table._by_label[each].add(table.label[slots].view(np.int64), slots)
+        return table
 
 
 def _hashes(names: list[bytes]) -> I8:

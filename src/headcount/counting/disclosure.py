@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headcount.counting.fix_batch import I4
-from headcount.counting.relations import I8, UNBOUNDED, Relations, relations
+from headcount.counting.relations import I8, UNBOUNDED, CountRelations, relations
 from headcount.counting.site import Site
 from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
@@ -35,7 +35,7 @@ from headcount.messages.topics import KINDS
 #: Seconds between the instants whose numbers the public is told: multiples of it.
 GRID_S = 60.0
 #: In how many ways a small count must be able to be, by all that is public.
-LEAST_POSSIBLE = 3
+MIN_SMALLEST = 3
 #: In place of a number: below k; not told at all.
 SUPPRESSED, WITHHELD = -1, -2
 DAY_KEY_BYTES = 32
@@ -75,9 +75,9 @@ class Disclosure:
         self._site = site.id
         self._zones = tuple(zone.id for zone in site.zones)
         self._key = key
-        self._relations: Relations | None = relations(site) if smallest > 1 else None
+        self._relations: CountRelations | None = relations(site) if smallest > 1 else None
         # with k of 2 or 3, two small counts that make up a larger one are known by that alone
-        self._least = min(LEAST_POSSIBLE, smallest - 1)
+        self._least = min(MIN_SMALLEST, smallest - 1)
 
     def publish(self, at_s: float, counts: I4) -> I4:
         """The public numbers of an instant.
@@ -109,7 +109,7 @@ class Disclosure:
         high[public == WITHHELD] = UNBOUNDED
         return low, high
 
-    def _publish_kind(self, known: Relations, counts: I4, rounded: I4) -> I4:
+    def _publish_kind(self, known: CountRelations, counts: I4, rounded: I4) -> I4:
         """Rounded numbers of one kind, with those changed that would say too much.
 
         Zones are settled one after the other, so that each decision follows from what is public by
@@ -133,7 +133,9 @@ class Disclosure:
             waiting = waiting[harmless + 1 :]
         return public
 
-    def _harmless(self, known: Relations, public: I4, rounded: I4, waiting: list[int], given: Pins) -> int:
+    def _harmless(
+        self, known: CountRelations, public: I4, rounded: I4, waiting: list[int], given: Pins
+    ) -> int:
         """How many of those waiting can be told as rounded, in their order."""
 
         def say_too_much(many: int) -> bool:
@@ -149,7 +151,7 @@ class Disclosure:
             return down + self.smallest
         return down
 
-    def _pinned(self, known: Relations, public: I4) -> Pins:
+    def _pinned(self, known: CountRelations, public: I4) -> Pins:
         """Which small counts, told as such or never told at all, have too few values left."""
         low: I8 = np.zeros(len(known.names), np.int64)
         high: I8 = np.full(len(known.names), UNBOUNDED, np.int64)

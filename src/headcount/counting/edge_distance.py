@@ -12,7 +12,7 @@ from headcount.counting.fix_batch import F8
 from headcount.counting.site import Site
 
 #: Larger clearances are told as this: few circles are larger.
-MOST_M = 25.0
+MAX_DISTANCE_M = 25.0
 #: More than what rounding can do, to 32 bits too.
 SLACK_M = 1e-3
 #: Squares are about as large as the accuracy circles that matter; smaller ones take longer to learn.
@@ -20,7 +20,7 @@ SQUARE_M = 6.0
 MAX_SQUARES = 1_000_000
 
 
-class Clearance:
+class EdgeDistance:
     """A grid of squares over the site, each computed when a position in it is asked for first.
 
     All points of a square are at least as far from every zone's outline as its centre is, less half
@@ -52,7 +52,7 @@ class Clearance:
             x_m = self._x0 + (new % self._columns + 0.5) * self._square_m
             y_m = self._y0 + (new // self._columns + 0.5) * self._square_m
             half_m = self._square_m * math.sqrt(0.5)
-            distance_m = self._distance_m(x_m, y_m, MOST_M + half_m)
+            distance_m = self._distance_m(x_m, y_m, MAX_DISTANCE_M + half_m)
             self._grid[new] = distance_m - half_m - SLACK_M
             found = self._grid[square]
         return found

@@ -16,13 +16,13 @@ import msgspec
 import numpy as np
 
 from headcount.counting import presence, verdicts
-from headcount.counting.counts import Counts
-from headcount.counting.device_table import Roster
+from headcount.counting.counts import ZoneCounter
+from headcount.counting.device_table import DeviceTable
 from headcount.counting.events import Events, joined
 from headcount.counting.fix_batch import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
-from headcount.counting.pseudonym_source import Names
+from headcount.counting.pseudonym_source import PseudonymSource
 from headcount.counting.site import Site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import SnapshotError
 
 #: Devices that are forgotten anyway are removed from memory once in so many seconds.
@@ -33,7 +33,7 @@ PEELED_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepResult:
     """What became of a batch: one verdict a row (255 for a status message), and all events."""
 
     verdicts: U1
@@ -41,7 +41,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceState:
+class KnownDevice:
     """What is known of one device."""
 
     present: bool
@@ -66,7 +66,9 @@ class _Snapshot(msgspec.Struct, array_like=True):
 class Engine:
     """Counts the devices of one partition on one site."""
 
-    def __init__(self, site: Site, zones: Zones | None = None, names: Names | None = None) -> None:
+    def __init__(
+        self, site: Site, zones: ZoneLookup | None = None, names: PseudonymSource | None = None
+    ) -> None:
         """Start with nobody.
 
         Args:
@@ -75,15 +77,15 @@ class Engine:
             names: gives devices the names under which they are told of, saved and removed. Who wants
                 none of these needs none.
         """
-        self.zones = Zones(site) if zones is None else zones
+        self.zones = ZoneLookup(site) if zones is None else zones
         self._digest = _digest(site)
         self._names = names
-        self._set_roster(Roster(names))
+        self._set_table(DeviceTable(names))
         self._sweep = -np.inf
 
-    def _set_roster(self, roster: Roster) -> None:
-        self._roster = roster
-        self._counts = Counts(self.zones, roster)
+    def _set_table(self, table: DeviceTable) -> None:
+        self._table = table
+        self._counts = ZoneCounter(self.zones, table)
         self._removed: list[int] = []  # slots that are free as soon as nobody asks for them any more
         #: No device expires before this; a lower bound, so that most calls needn't look at all.
         self._next_expiry_s = -np.inf
@@ -91,11 +93,11 @@ class Engine:
     @property
     def devices(self) -> int:
         """How many devices are remembered, present or not."""
-        return self._roster.devices
+        return self._table.devices
 
     def called(self, prefix: bytes) -> None:
         """From now on the names given to `slots` are this prefix and then the key."""
-        self._roster.prefix = prefix
+        self._table.prefix = prefix
 
     def slots(self, names: list[bytes], admit: Callable[[bytes], bool] = lambda _: True) -> I4:
         """The slots of devices, int32 [n], good until the next `advance`.
@@ -106,43 +108,43 @@ class Engine:
                 fixes the verdict `malformed`.
         """
         self._free_removed()
-        return self._roster.slots(names, admit)
+        return self._table.slots(names, admit)
 
     def key(self, slot: int) -> bytes:
         """Whose slot this is (until the next `advance`); b"" after `restore`, until the device is heard from."""
-        return self._roster.key(slot)
+        return self._table.key(slot)
 
     def kinds(self, slots: I4) -> U1:
         """The kind of each slot's device, uint8 [n], an index into `wire.KINDS`; of slot -1 anything."""
-        return self._roster.kind[slots]
+        return self._table.kind[slots]
 
     def names(self, slots: I4, day: int) -> U8:
         """The names of slots' devices on a day, uint64 [n]; of restored ones that which was saved.
 
         Names are remembered: asking for those of one day is an array's look-up.
         """
-        return self._roster.names(slots, day)
+        return self._table.names(slots, day)
 
-    def find(self, key: bytes) -> DeviceState | None:
+    def find(self, key: bytes) -> KnownDevice | None:
         """What is known of a device, None if it is unheard of."""
-        slot = self._roster.find(key)
+        slot = self._table.find(key)
         if slot < 0 or slot in self._removed:
             return None
-        roster = self._roster
-        zones = sorted(self.zones.sets[int(roster.zones[slot])])
-        known = not np.isnan(roster.x_m[slot])
-        return DeviceState(
+        table = self._table
+        zones = sorted(self.zones.sets[int(table.zones[slot])])
+        known = not np.isnan(table.x_m[slot])
+        return KnownDevice(
             present=bool(zones),
             zones=[self.zones.site.zones[zone].id for zone in zones],
-            last_t_s=None if np.isnan(roster.last_t_s[slot]) else float(roster.last_t_s[slot]),
-            x_m=float(roster.x_m[slot]) if known else None,
-            y_m=float(roster.y_m[slot]) if known else None,
-            acc_m=float(roster.acc_m[slot]),
-            offline=bool(roster.offline[slot]),
-            verdict=int(roster.verdict[slot]),
+            last_t_s=None if np.isnan(table.last_t_s[slot]) else float(table.last_t_s[slot]),
+            x_m=float(table.x_m[slot]) if known else None,
+            y_m=float(table.y_m[slot]) if known else None,
+            acc_m=float(table.acc_m[slot]),
+            offline=bool(table.offline[slot]),
+            verdict=int(table.verdict[slot]),
         )
 
-    def step(self, fixes: Fixes) -> Step:
+    def step(self, fixes: Fixes) -> StepResult:
         """Judge fixes in the order in which they were received, and use them.
 
         Args:
@@ -151,24 +153,24 @@ class Engine:
         Returns:
             A verdict for each row, and the changes of membership that follow.
         """
-        roster = self._roster
+        table = self._table
         # as numpy's own kind of integer: it finds rows by them twice as fast
         device = fixes.device.astype(np.intp)
         verdict = verdicts.without_state(fixes)
-        batch = self._prepared(fixes, device)
+        batch = self._projected(fixes, device)
         events: list[Events] = []
         for rows in _rounds(device, np.flatnonzero((verdict == verdicts.NONE) & (device >= 0))):
             self._round(batch if len(rows) == len(fixes) else batch.pick(rows), rows, verdict, events)
         known = (device >= 0) & (fixes.what == 0)
         if known.all():
-            roster.verdict[device] = verdict
+            table.verdict[device] = verdict
         else:
-            roster.verdict[device[known]] = verdict[known]
-        return Step(verdict, joined(events))
+            table.verdict[device[known]] = verdict[known]
+        return StepResult(verdict, joined(events))
 
-    def _prepared(self, fixes: Fixes, device: I8) -> Prepared:
+    def _projected(self, fixes: Fixes, device: I8) -> Prepared:
         x_m, y_m = self.zones.site.project(fixes.lat_deg, fixes.lon_deg)
-        kind = self._roster.kind[device]
+        kind = self._table.kind[device]
         acc_m = np.where(fixes.acc_m > 0.0, fixes.acc_m, 0.0)
         return Prepared(
             device,
@@ -185,43 +187,45 @@ class Engine:
 
     def _round(self, fixes: Prepared, rows: I8, verdict: U1, events: list[Events]) -> None:
         """One row for each of some devices; `rows` says where their verdicts stand."""
-        roster, zones = self._roster, self.zones
-        everybody = device = fixes.device
-        expired = roster.expires_s[device] < fixes.received_s
+        table, zones = self._table, self.zones
+        all_devices = device = fixes.device
+        expired = table.expires_s[device] < fixes.received_s
         if expired.any():
-            events.append(presence.expire(zones, roster, device[expired]))
-        old = verdicts.forgotten(roster, device, fixes.received_s)
+            events.append(presence.expire(zones, table, device[expired]))
+        old = verdicts.forgotten(table, device, fixes.received_s)
         if old.any():
-            presence.reset(roster, device[old])
+            presence.reset(table, device[old])
         status = fixes.what != 0
         if status.any():
-            said = (fixes.what[status] == OFFLINE).astype(np.uint8)
-            presence.hear_status(zones, roster, device[status], said, fixes.received_s[status])
+            offline = (fixes.what[status] == OFFLINE).astype(np.uint8)
+            presence.apply_status(zones, table, device[status], offline, fixes.received_s[status])
             rows, fixes = rows[~status], fixes.pick(~status)
-        judged = verdicts.with_state(zones.site, roster, fixes)
+        judged = verdicts.with_state(zones.site, table, fixes)
         used = judged == verdicts.ACCEPTED
         if not used.all():
-            roster.implausible_run[fixes.device[judged == verdicts.IMPLAUSIBLE]] += 1
+            table.implausible_run[fixes.device[judged == verdicts.IMPLAUSIBLE]] += 1
             alive = judged == verdicts.INACCURATE
-            presence.keep_alive(zones, roster, fixes.device[alive], fixes.t_s[alive], fixes.received_s[alive])
+            presence.extend_presence(
+                zones, table, fixes.device[alive], fixes.t_s[alive], fixes.received_s[alive]
+            )
             verdict[rows] = judged
             rows, fixes = rows[used], fixes.pick(used)
-        verdict[rows], moved = presence.place(zones, roster, fixes, rows)
+        verdict[rows], moved = presence.place(zones, table, fixes, rows)
         events.append(moved)
-        self._next_expiry_s = min(self._next_expiry_s, float(roster.expires_s[everybody].min()))
+        self._next_expiry_s = min(self._next_expiry_s, float(table.expires_s[all_devices].min()))
 
     def advance(self, now_s: float) -> Events:
         """Let everything expire that expired before `now_s`; the events carry the instants themselves."""
-        roster = self._roster
+        table = self._table
         self._free_removed()
         if now_s // SWEEP_S > self._sweep:
             self._sweep = now_s // SWEEP_S
-            self._forget(now_s)
+            self._sweep_devices(now_s)
         events = joined([])
         if now_s > self._next_expiry_s:
-            expires_s = roster.expires_s[: len(roster)]
+            expires_s = table.expires_s[: len(table)]
             gone = np.flatnonzero(expires_s < now_s).astype(np.int32)
-            events = presence.expire(self.zones, roster, gone)
+            events = presence.expire(self.zones, table, gone)
             self._next_expiry_s = float(expires_s.min(initial=np.inf))
         return events
 
@@ -229,20 +233,20 @@ class Engine:
         """The counts at `now_s`: int32 [zones, kinds, numbers]. Call `advance(now_s)` first."""
         return self._counts.take(now_s)
 
-    def _forget(self, now_s: float) -> None:
-        roster = self._roster
-        taken = roster.taken()
-        never = np.isnan(roster.last_t_s[taken])
+    def _sweep_devices(self, now_s: float) -> None:
+        table = self._table
+        taken = table.taken()
+        never = np.isnan(table.last_t_s[taken])
         self._counts.refresh()  # so that it names no slot that somebody else gets
-        roster.forget(taken[never | verdicts.forgotten(roster, taken, now_s)].tolist())
+        table.forget(taken[never | verdicts.forgotten(table, taken, now_s)].tolist())
 
     def forget(self, keys: list[bytes]) -> None:
         """Make devices as if never heard of, without any event; the slots of others stay good."""
-        slots = [slot for slot in map(self._roster.find, keys) if slot >= 0]
-        self._roster.moved[slots] = True
-        self._roster.zones[slots] = 0
+        slots = [slot for slot in map(self._table.find, keys) if slot >= 0]
+        self._table.moved[slots] = True
+        self._table.zones[slots] = 0
         self._counts.refresh()
-        self._roster.forget(slots)
+        self._table.forget(slots)
 
     def remove(self, kind: int, labels: Mapping[int, int], now_s: float) -> Events:
         """Let a device leave every zone now, and be as if never heard of; one that isn't known changes nothing.
@@ -256,17 +260,17 @@ class Engine:
             The changes of membership. Slots stay good until `slots` or `advance` is called.
         """
         self._free_removed()
-        roster = self._roster
-        slots = roster.called(kind, labels)
-        expired = presence.expire(self.zones, roster, slots[roster.expires_s[slots] < now_s])
-        removed = presence.remove(self.zones, roster, slots, now_s)
+        table = self._table
+        slots = table.called(kind, labels)
+        expired = presence.expire(self.zones, table, slots[table.expires_s[slots] < now_s])
+        removed = presence.remove(self.zones, table, slots, now_s)
         self._removed = slots.tolist()
         return joined([expired, removed])
 
     def _free_removed(self) -> None:
         if self._removed:
             self._counts.refresh()
-            self._roster.forget(self._removed)
+            self._table.forget(self._removed)
             self._removed = []
 
     def snapshot(self) -> bytes:
@@ -278,14 +282,14 @@ class Engine:
             ValueError: if the engine was made without names.
         """
         self._free_removed()
-        devices, columns = self._roster.dump()
+        devices, columns = self._table.dump()
         sets = [sorted(self.zones.sets[i]) for i in range(len(self.zones.sets))]
         saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, sets, devices, columns, self._sweep)
         return msgspec.msgpack.encode(saved)
 
     @classmethod
     def restore(
-        cls, site: Site, data: bytes, zones: Zones | None = None, names: Names | None = None
+        cls, site: Site, data: bytes, zones: ZoneLookup | None = None, names: PseudonymSource | None = None
     ) -> Engine:
         """The engine of which `data` is a snapshot; `names` must be as those of the engine that was saved.
 
@@ -299,14 +303,14 @@ class Engine:
                 raise SnapshotError(site.id, f"has format {saved.format} instead of {SNAPSHOT_FORMAT}")
             if saved.site != engine._digest:
                 raise SnapshotError(site.id, "was made with another site file")
-            roster = Roster.load(saved.devices, saved.columns, names)
+            table = DeviceTable.load(saved.devices, saved.columns, names)
         except msgspec.MsgspecError as error:
             raise SnapshotError(site.id, f"is damaged: {error}") from error
         numbers = np.array([engine.zones.sets.number(frozenset(s)) for s in saved.sets], dtype=np.int32)
-        n = len(roster)
-        roster.zones[:n] = numbers[roster.zones[:n]]
-        roster.moved[:n] = True
-        engine._set_roster(roster)
+        n = len(table)
+        table.zones[:n] = numbers[table.zones[:n]]
+        table.moved[:n] = True
+        engine._set_table(table)
         engine._sweep = saved.sweep
         return engine
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from headcount.counting.fix_batch import B1, F8, I4, U1
-from headcount.counting.membership_sets import ZoneSets
+from headcount.counting.membership_sets import MembershipSets
 
 Reason = Literal["moved", "outside", "silent", "removed"]
 REASONS: tuple[Reason, ...] = ("moved", "outside", "silent", "removed")
@@ -34,7 +34,7 @@ class Events:
 
 
 def changes(
-    sets: ZoneSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1, day: I4, batch_row: I4
+    sets: MembershipSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1, day: I4, batch_row: I4
 ) -> Events:
     """The events of devices that went from one set of zones to another (rows with no change are fine)."""
     keys = old.astype(np.int64) << 32 | new

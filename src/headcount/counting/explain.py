@@ -19,17 +19,17 @@ from headcount.counting.events import REASONS, Events, Reason
 from headcount.counting.fix_batch import FIX, FORGET, OFFLINE, Fixes
 from headcount.counting.site import Site
 from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS, Kind
 
 #: Zones so near are told of although the device is not a member of them, and so many of them at most.
 NEAR_M = 50.0
-MOST_NEAR = 5
+MAX_EDGES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TracedMessage:
     """A message of one device as the log has it; times in Unix seconds, missing or broken numbers NaN."""
 
     received_s: float
@@ -41,7 +41,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class RuleCheck:
     """A line of rule 1 that was looked at: whether it matched, and the two numbers it compares."""
 
     line: int  # in the table of rule 1, from 1
@@ -53,7 +53,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class NearbyEdge:
     """A zone near a fix (rule 2)."""
 
     zone: str
@@ -65,7 +65,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MembershipChange:
     """A change of membership (rules 2 and 3)."""
 
     zone: str
@@ -75,16 +75,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplainedMessage:
     """What became of one message."""
 
-    heard: Heard
+    message: TracedMessage
     verdict: str | None  # None: it is no fix
     rule: str  # "1.8": line 8 of rule 1; "3": a status message; "forgotten"
     why: str  # one sentence, with the numbers
-    checks: list[Check]
-    edges: list[Edge]
-    changes: list[Change]
+    checks: list[RuleCheck]
+    edges: list[NearbyEdge]
+    changes: list[MembershipChange]
     zones: list[str]  # of which it is a member afterwards
 
 
@@ -104,7 +104,7 @@ class _Known:
 class Explainer:
     """Follows one device from nothing, and explains each of its messages."""
 
-    def __init__(self, zones: Zones, kind: Kind, device: str) -> None:
+    def __init__(self, zones: ZoneLookup, kind: Kind, device: str) -> None:
         """Know nothing of the device yet; `zones` are those of the site, and are asked by nobody else meanwhile."""
         self._site = zones.site
         self._kind = KINDS.index(kind)
@@ -118,60 +118,69 @@ class Explainer:
         """Of which zones the device is a member now."""
         return [zone.id for zone in self._site.zones if zone.id in self._known.zones]
 
-    def explain(self, messages: Iterable[Heard], *, last: int | None = None) -> Iterator[Explained]:
+    def explain(
+        self, messages: Iterable[TracedMessage], *, last: int | None = None
+    ) -> Iterator[ExplainedMessage]:
         """Each message's explanation, in order; with `last`, only those of the last so many messages."""
         messages = list(messages)
         first = 0 if last is None else len(messages) - last
-        for number, heard in enumerate(messages):
-            explained = self._explain(heard, told=number >= first)
+        for number, message in enumerate(messages):
+            explained = self._explain(message, detailed=number >= first)
             if explained is not None:
                 yield explained
 
-    def advance(self, now_s: float) -> list[Change]:
+    def advance(self, now_s: float) -> list[MembershipChange]:
         """The device's leaving by silence before `now_s` (rule 3)."""
         changes = self._changes(self._engine.advance(now_s))
         if changes:
             self._known.zones = frozenset()
         return changes
 
-    def _explain(self, heard: Heard, *, told: bool) -> Explained | None:
-        changes = self.advance(heard.received_s)
-        if heard.what == FORGET:
-            return self._forgotten(heard, changes)
-        step = self._engine.step(_columns(self._engine.slots([self._key]), heard))
+    def _explain(self, message: TracedMessage, *, detailed: bool) -> ExplainedMessage | None:
+        changes = self.advance(message.received_s)
+        if message.what == FORGET:
+            return self._explain_removal(message, changes)
+        step = self._engine.step(_columns(self._engine.slots([self._key]), message))
         changes += self._changes(step.events)
         before = self._known
-        if not before.zones and before.last_t_s < heard.received_s - FORGET_S:
+        if not before.zones and before.last_t_s < message.received_s - FORGET_S:
             before = self._known = _Known()
         state = self._engine.find(self._key)
         zones = frozenset(state.zones if state is not None else ())
         code = int(step.verdicts[0])
-        verdict = VERDICTS[code] if heard.what == FIX else None
-        explained = self._told(heard, verdict, zones, changes) if told else None
-        self._remember(heard, verdict, zones)
+        verdict = VERDICTS[code] if message.what == FIX else None
+        explained = self._detailed(message, verdict, zones, changes) if detailed else None
+        self._update_known(message, verdict, zones)
         return explained
 
-    def _forgotten(self, heard: Heard, changes: list[Change]) -> Explained:
-        changes += [Change(zone, enter=False, t_s=heard.received_s, reason="removed") for zone in self.zones]
+    def _explain_removal(self, message: TracedMessage, changes: list[MembershipChange]) -> ExplainedMessage:
+        changes += [
+            MembershipChange(zone, enter=False, t_s=message.received_s, reason="removed")
+            for zone in self.zones
+        ]
         self._engine, self._known = Engine(self._site, self._engine.zones), _Known()
         why = "Its pause began, or it was erased: from here on it is as if never heard of."
-        return Explained(heard, None, "forgotten", why, [], [], changes, [])
+        return ExplainedMessage(message, None, "forgotten", why, [], [], changes, [])
 
-    def _told(
-        self, heard: Heard, verdict: str | None, zones: frozenset[str], changes: list[Change]
-    ) -> Explained:
+    def _detailed(
+        self,
+        message: TracedMessage,
+        verdict: str | None,
+        zones: frozenset[str],
+        changes: list[MembershipChange],
+    ) -> ExplainedMessage:
         order = [zone.id for zone in self._site.zones if zone.id in zones]
         if verdict is None:
-            why = _status_words(self._site, self._kind, heard, bool(zones))
-            return Explained(heard, None, "3", why, [], [], changes, order)
-        measured = _Measured(self._site, self._kind, self._known, heard)
+            why = _status_text(self._site, self._kind, message, bool(zones))
+            return ExplainedMessage(message, None, "3", why, [], [], changes, order)
+        measured = _Measurements(self._site, self._kind, self._known, message)
         checks = measured.checks(verdict)
         edges = self._edges(measured, zones) if verdict in ("accepted", "outside") else []
-        why = measured.words(verdict, edges)
+        why = measured.text(verdict, edges)
         rule = f"1.{VERDICTS.index(verdict) + 1}"
-        return Explained(heard, verdict, rule, why, checks, edges, changes, order)
+        return ExplainedMessage(message, verdict, rule, why, checks, edges, changes, order)
 
-    def _edges(self, measured: _Measured, zones: frozenset[str]) -> list[Edge]:
+    def _edges(self, measured: _Measurements, zones: frozenset[str]) -> list[NearbyEdge]:
         """The boundary, the zones that the device was or is a member of, and the nearest of the others."""
         point = shapely.points(measured.x_m, measured.y_m)
         outside_m = shapely.distance(self._planes, point)
@@ -179,10 +188,10 @@ class Explainer:
         concerned = self._known.zones | zones
         site = self._site.zones
         others = [int(i) for i in np.argsort(outside_m) if site[i].id not in concerned and i != 0]
-        near = [i for i in others if outside_m[i] <= NEAR_M][:MOST_NEAR]
+        near = [i for i in others if outside_m[i] <= NEAR_M][:MAX_EDGES]
         chosen = [i for i in range(len(site)) if i == 0 or site[i].id in concerned]
         return [
-            Edge(
+            NearbyEdge(
                 site[i].id,
                 bool(covers[i]),
                 0.0 - float(shapely.distance(shapely.boundary(self._planes[i]), point))
@@ -195,48 +204,48 @@ class Explainer:
             for i in chosen + near
         ]
 
-    def _remember(self, heard: Heard, verdict: str | None, zones: frozenset[str]) -> None:
+    def _update_known(self, message: TracedMessage, verdict: str | None, zones: frozenset[str]) -> None:
         known = self._known
         known.zones = zones
         if verdict == "implausible":
             known.run += 1
         if verdict in ("inaccurate", "outside", "accepted"):
-            known.last_t_s = heard.t_s
+            known.last_t_s = message.t_s
         if verdict in ("outside", "accepted"):
-            known.x_m, known.y_m = _projected(self._site, heard)
-            known.position_t_s, known.acc_m, known.run = heard.t_s, _accuracy(heard), 0
+            known.x_m, known.y_m = _projected(self._site, message)
+            known.position_t_s, known.acc_m, known.run = message.t_s, _accuracy(message), 0
 
-    def _changes(self, events: Events) -> list[Change]:
+    def _changes(self, events: Events) -> list[MembershipChange]:
         columns = (events.zone, events.enter, events.t_s, events.reason)
         return [
-            Change(self._site.zones[zone].id, enter, t_s, REASONS[reason])
+            MembershipChange(self._site.zones[zone].id, enter, t_s, REASONS[reason])
             for zone, enter, t_s, reason in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
 
-class _Measured:
+class _Measurements:
     """The numbers that rule 1 compares for one fix."""
 
-    def __init__(self, site: Site, kind: int, known: _Known, heard: Heard) -> None:
-        self.site, self.kind, self.known, self.heard = site, kind, known, heard
-        self.x_m, self.y_m = _projected(site, heard)
-        self.acc_m = _accuracy(heard)
-        self.ahead_s = heard.t_s - heard.received_s
-        self.since_s = heard.t_s - known.last_t_s
-        self.elapsed_s = heard.t_s - known.position_t_s
+    def __init__(self, site: Site, kind: int, known: _Known, message: TracedMessage) -> None:
+        self.site, self.kind, self.known, self.message = site, kind, known, message
+        self.x_m, self.y_m = _projected(site, message)
+        self.acc_m = _accuracy(message)
+        self.ahead_s = message.t_s - message.received_s
+        self.since_s = message.t_s - known.last_t_s
+        self.elapsed_s = message.t_s - known.position_t_s
         self.distance_m = float(np.hypot(self.x_m - known.x_m, self.y_m - known.y_m))
         self.allowed_m = site.max_speed_mps[kind] * self.elapsed_s + self.acc_m + known.acc_m
 
-    def checks(self, verdict: str) -> list[Check]:
+    def checks(self, verdict: str) -> list[RuleCheck]:
         """The lines of rule 1 up to the one that matched."""
-        site, heard = self.site, self.heard
+        site, message = self.site, self.message
         lines: tuple[tuple[float, float, str], ...] = (
             (math.nan, math.nan, ""),
             (math.nan, math.nan, ""),
             (self.ahead_s, FUTURE_S, "s"),
             (self.since_s, 0.0, "s"),
             (self.since_s, 0.0, "s"),
-            (heard.received_s - heard.t_s, site.hold_s[self.kind], "s"),
+            (message.received_s - message.t_s, site.hold_s[self.kind], "s"),
             (self.acc_m, site.max_accuracy_m, "m"),
             (self.distance_m, self.allowed_m, "m"),
             (math.nan, math.nan, ""),
@@ -244,18 +253,18 @@ class _Measured:
         )
         decided = VERDICTS.index(verdict)
         return [
-            Check(n + 1, VERDICTS[n], n == decided, _finite(value), _finite(limit), unit)
+            RuleCheck(n + 1, VERDICTS[n], n == decided, _finite(value), _finite(limit), unit)
             for n, (value, limit, unit) in enumerate(lines[: decided + 1])
         ]
 
-    def words(self, verdict: str, edges: Sequence[Edge]) -> str:
+    def text(self, verdict: str, edges: Sequence[NearbyEdge]) -> str:
         """One sentence."""
-        site, heard, known = self.site, self.heard, self.known
+        site, message, known = self.site, self.message, self.known
         match verdict:
             case "malformed":
                 return "It isn't JSON with the finite numbers tst, lat and lon."
             case "invalid":
-                return f"{heard.lat_deg:g}°, {heard.lon_deg:g}° is no place, or the one of receivers that know none."
+                return f"{message.lat_deg:g}°, {message.lon_deg:g}° is no place, or the one of receivers that know none."
             case "future":
                 return f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
             case "duplicate":
@@ -276,7 +285,7 @@ class _Measured:
                 )
         return self._place(edges)
 
-    def _place(self, edges: Sequence[Edge]) -> str:
+    def _place(self, edges: Sequence[NearbyEdge]) -> str:
         boundary = edges[0]
         far = self.distance_m > self.allowed_m
         jump = (
@@ -293,36 +302,36 @@ class _Measured:
         return f"It is {' and '.join(parts)}.{jump}"
 
 
-def _status_words(site: Site, kind: int, heard: Heard, present: bool) -> str:
-    if heard.what != OFFLINE:
+def _status_text(site: Site, kind: int, message: TracedMessage, present: bool) -> str:
+    if message.what != OFFLINE:
         return "The device says that it is there. That moves and holds nothing."
     if site.on_offline_leave[kind] and present:
         return f"The device is gone; unless a fix comes, it leaves after {site.offline_grace_s:g} s."
     return "The device is gone. That is shown, and ends nothing: it is held as if it were only silent."
 
 
-def _columns(slots: np.ndarray[tuple[int], np.dtype[np.int32]], heard: Heard) -> Fixes:
+def _columns(slots: np.ndarray[tuple[int], np.dtype[np.int32]], message: TracedMessage) -> Fixes:
     def one(value: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.array([value], dtype=np.float64)
 
     return Fixes(
         slots,
-        np.array([heard.what], dtype=np.uint8),
-        one(heard.received_s),
-        one(heard.t_s),
-        one(heard.lat_deg),
-        one(heard.lon_deg),
-        one(heard.acc_m),
+        np.array([message.what], dtype=np.uint8),
+        one(message.received_s),
+        one(message.t_s),
+        one(message.lat_deg),
+        one(message.lon_deg),
+        one(message.acc_m),
     )
 
 
-def _projected(site: Site, heard: Heard) -> tuple[float, float]:
-    x_m, y_m = site.project(np.array([heard.lat_deg]), np.array([heard.lon_deg]))
+def _projected(site: Site, message: TracedMessage) -> tuple[float, float]:
+    x_m, y_m = site.project(np.array([message.lat_deg]), np.array([message.lon_deg]))
     return float(x_m[0]), float(y_m[0])
 
 
-def _accuracy(heard: Heard) -> float:
-    return max(0.0, heard.acc_m)
+def _accuracy(message: TracedMessage) -> float:
+    return max(0.0, message.acc_m)
 
 
 def _finite(value: float) -> float | None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from headcount.counting.fix_batch import I4, I8
 
-NOTHING = -1
+NO_SLOT = -1
 
 
-class Index:
+class HashIndex:
     """Open addressing with linear probing, at most half full.
 
     The hashes are those of `hash(bytes)`: 64 bits, of a function whose key Python draws at random
@@ -29,7 +29,7 @@ class Index:
     def _make(self, room: int) -> None:
         self._mask = room - 1
         self._hash: I8 = np.zeros(room, dtype=np.int64)
-        self._slot: I4 = np.full(room, NOTHING, dtype=np.int32)
+        self._slot: I4 = np.full(room, NO_SLOT, dtype=np.int32)
 
     def __len__(self) -> int:
         """How many hashes it holds."""
@@ -43,7 +43,7 @@ class Index:
         place = place[rows]
         while len(rows):
             # an empty place ends the search: what is known stands before it
-            rows, place = rows[slots[rows] != NOTHING], place[slots[rows] != NOTHING]
+            rows, place = rows[slots[rows] != NO_SLOT], place[slots[rows] != NO_SLOT]
             place = (place + 1) & self._mask
             slots[rows] = self._slot[place]
             other = self._hash[place] != hashes[rows]
@@ -54,13 +54,13 @@ class Index:
         """Put in hashes that aren't known, each once."""
         self._size += len(hashes)
         if 2 * self._size > len(self._slot):
-            used = self._slot != NOTHING
+            used = self._slot != NO_SLOT
             hashes = np.concatenate([self._hash[used], hashes])
             slots = np.concatenate([self._slot[used], slots])
             self._make(1 << (2 * self._size - 1).bit_length())
         place = hashes & self._mask
         while len(slots):
-            free = self._slot[place] == NOTHING
+            free = self._slot[place] == NO_SLOT
             # where several want the same place, one gets it, and the others go on
             self._slot[place[free]] = slots[free]
             left = self._slot[place] != slots
@@ -69,8 +69,8 @@ class Index:
 
     def remove(self, slots: I4) -> None:
         """Take out what leads to these slots."""
-        gone = np.isin(self._slot, slots) & (self._slot != NOTHING)
-        stay = ~gone & (self._slot != NOTHING)
+        gone = np.isin(self._slot, slots) & (self._slot != NO_SLOT)
+        stay = ~gone & (self._slot != NO_SLOT)
         hashes, others = self._hash[stay], self._slot[stay]
         self._size = 0
         self._make(max(256, 1 << (2 * len(others) - 1).bit_length()))

@@ -10,7 +10,7 @@ from headcount.counting.site import Site
 EMPTY = 0
 
 
-class ZoneSets:
+class MembershipSets:
     """Every set of zones that some device has been a member of, numbered as they appear.
 
     Set 0 is the empty one. There are few sets although there are many devices: where zones lie

@@ -17,7 +17,7 @@ _PLACE = re.compile(r"(?P<what>.+)\[(?P<lon>\S+) (?P<lat>\S+)\]")
 _CROSSINGS = ("Self-intersection", "Ring Self-intersection")
 
 
-class OutlineError(ValueError):
+class PolygonError(ValueError):
     """A geometry can't be the outline of a site or zone."""
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -38,7 +38,7 @@ def outline(geometry: object) -> BaseGeometry:
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
         found = f"a {kind}" if isinstance(kind, str) else "no geometry"
-        raise OutlineError(
+        raise PolygonError(
             f"has {found} where a Polygon or MultiPolygon is needed",
             "Draw its outline as a closed polygon",
         )
@@ -70,13 +70,13 @@ def _polygon(rings: object) -> Polygon:
 def _ring(ring: object) -> list[tuple[float, float]]:
     positions = [_position(position) for position in _list(ring, "positions")]
     if positions[0] != positions[-1]:
-        raise OutlineError(
+        raise PolygonError(
             f"has a ring that is not closed: it starts at {place(*positions[0])} "
             f"and ends at {place(*positions[-1])}",
             "Repeat the first position at the end",
         )
     if len(set(positions)) < 3:
-        raise OutlineError(
+        raise PolygonError(
             f"has a ring of too few points near {place(*positions[0])}: {len(set(positions))}",
             "A ring needs at least three different points, and the first one again at the end",
         )
@@ -85,7 +85,7 @@ def _ring(ring: object) -> list[tuple[float, float]]:
 
 def _list(value: object, of: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise OutlineError(
+        raise PolygonError(
             f"has coordinates without {of}",
             "Coordinates are lists of rings, rings are lists of [longitude, latitude]",
         )
@@ -94,19 +94,19 @@ def _list(value: object, of: str) -> list[Any]:
 
 def _position(value: object) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) < 2 or not all(is_number(x) for x in value[:2]):
-        raise OutlineError(
+        raise PolygonError(
             f"has {str(value)[:40]!r} where a position is needed",
             "A position is [longitude, latitude], two finite numbers in degrees",
         )
     lon, lat = float(value[0]), float(value[1])
     if abs(lat) > 90:
         swapped = " GeoJSON has the longitude first: are the two swapped?" if abs(lon) <= 90 else ""
-        raise OutlineError(
+        raise PolygonError(
             f"has the latitude {lat:g}, which is out of range",
             f"A position is [longitude, latitude], the latitude from -90 to 90.{swapped}",
         )
     if abs(lon) > 180:
-        raise OutlineError(
+        raise PolygonError(
             f"has the longitude {lon:g}, which is out of range",
             "A position is [longitude, latitude], the longitude from -180 to 180",
         )
@@ -131,7 +131,7 @@ def place(lon: float, lat: float) -> str:
 def _refuse_antimeridian(shape: BaseGeometry) -> None:
     west, _, east, _ = shape.bounds
     if east - west > MAX_WIDTH_DEG:
-        raise OutlineError(
+        raise PolygonError(
             f"crosses the antimeridian (it reaches from longitude {west:g} to {east:g})",
             "Such a site can't be counted: draw it on one side of longitude 180",
         )
@@ -145,11 +145,11 @@ def _refuse_invalid(shape: BaseGeometry) -> None:
     what = found["what"] if found else reason
     where = f" at {place(float(found['lon']), float(found['lat']))}" if found else ""
     if what in _CROSSINGS:
-        raise OutlineError(
+        raise PolygonError(
             f"has a ring that crosses itself{where}",
             "Move or remove the points there so that the outline crosses nothing",
         )
-    raise OutlineError(
+    raise PolygonError(
         f"is not a valid polygon: {what.lower()}{where}",
         "Holes lie inside their outer ring, and neither rings nor parts may overlap",
     )

@@ -13,7 +13,7 @@ from headcount.messages.times import DAY_S
 NEVER = -1
 
 
-class Names(Protocol):
+class PseudonymSource(Protocol):
     """Gives devices names that say nothing; `devices/pseudonyms.py` has the real ones."""
 
     def many(self, keys: list[bytes], day: int) -> U8:

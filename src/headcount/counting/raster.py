@@ -42,7 +42,7 @@ class CellClass:
     near_maybe: frozenset[int]  # zones whose margin may end in it
 
 
-class Raster:
+class ZoneRaster:
     """Position → class of its cell. Class 0 is everything beyond the raster: near no zone."""
 
     def __init__(self, site: Site) -> None:

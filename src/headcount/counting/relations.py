@@ -31,7 +31,7 @@ Equation = tuple[tuple[Sign, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Relations:
+class CountRelations:
     """Sums of counts that are 0. Variables 0 to Z-1 are the zones, those after them are rests."""
 
     zones: int
@@ -69,12 +69,12 @@ class Relations:
         return low, high
 
 
-def relations(site: Site) -> Relations:
+def relations(site: Site) -> CountRelations:
     """All equations of a site that interval propagation can use; some seconds for thousands of zones."""
-    return _Drawing(site).relations()
+    return _ZoneCover(site).relations()
 
 
-class _Drawing:
+class _ZoneCover:
     """Zones as a drawing: what lies in what, what overlaps; and the equations as they are found."""
 
     def __init__(self, site: Site) -> None:
@@ -88,14 +88,14 @@ class _Drawing:
             for other in around:
                 self._inside[other].add(zone)
 
-    def relations(self) -> Relations:
+    def relations(self) -> CountRelations:
         zones = len(self._shapes)
         for zone in range(zones):
             self._divide(zone)
         terms = [(row, *term) for row, equation in enumerate(self._equations) for term in equation]
         rows, signs, variables = np.array(terms, dtype=np.int64).reshape(-1, 3).T
         order = sorted(range(zones), key=lambda zone: (len(self._inside[zone]), self._areas[zone], zone))
-        return Relations(
+        return CountRelations(
             zones=zones,
             names=tuple(self._names),
             order=tuple(order),

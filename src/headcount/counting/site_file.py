@@ -15,7 +15,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from headcount.counting.fix_batch import F8
-from headcount.counting.polygons import OutlineError, geometry_of, is_number, outline
+from headcount.counting.polygons import PolygonError, geometry_of, is_number, outline
 from headcount.counting.site import Site, Zone
 from headcount.errors import SiteError
 from headcount.messages.topics import ID, KINDS
@@ -161,7 +161,7 @@ class _Feature:
     def outline(self) -> BaseGeometry | None:
         try:
             return outline(self.raw.get("geometry"))
-        except OutlineError as error:
+        except PolygonError as error:
             self.note(error.problem, error.remedy)
             return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.device_table import Roster
+from headcount.counting.device_table import DeviceTable
 from headcount.counting.fix_batch import B1, F8, I4, I8, U1, Fixes, Prepared
 from headcount.counting.site import Site
 from headcount.messages.fixes import VERDICTS
@@ -57,36 +57,36 @@ def of_the_fix_alone(site: Site, kind: U1, received_s: F8, t_s: F8, acc_m: F8) -
     return verdict
 
 
-def with_state(site: Site, roster: Roster, fixes: Prepared) -> U1:
+def with_state(site: Site, table: DeviceTable, fixes: Prepared) -> U1:
     """The verdict of each fix, as far as rule 2 isn't needed; `outside` is still `accepted` here.
 
     Args:
         site: its limits.
-        roster: the devices' state before the fix.
+        table: the devices' state before the fix.
         fixes: of each device at most one.
 
     Returns:
         uint8 [n].
     """
     device, t_s = fixes.device, fixes.t_s
-    last_t_s = roster.last_t_s[device]
-    distance_m = np.hypot(fixes.x_m - roster.x_m[device], fixes.y_m - roster.y_m[device])
-    elapsed_s = t_s - roster.position_t_s[device]
-    reach_m = np.array(site.max_speed_mps)[fixes.kind] * elapsed_s + fixes.acc_m + roster.acc_m[device]
+    last_t_s = table.last_t_s[device]
+    distance_m = np.hypot(fixes.x_m - table.x_m[device], fixes.y_m - table.y_m[device])
+    elapsed_s = t_s - table.position_t_s[device]
+    reach_m = np.array(site.max_speed_mps)[fixes.kind] * elapsed_s + fixes.acc_m + table.acc_m[device]
     verdict = fixes.verdict.copy()
     # in the reverse order of the rules again; `late` and `inaccurate` come before `implausible`
     jump = distance_m > reach_m
     if jump.any():
-        jump &= (verdict == ACCEPTED) & (roster.implausible_run[device] < IMPLAUSIBLE_RUN)
+        jump &= (verdict == ACCEPTED) & (table.implausible_run[device] < IMPLAUSIBLE_RUN)
         verdict[jump] = IMPLAUSIBLE
     verdict[t_s < last_t_s] = OUT_OF_ORDER
     verdict[t_s == last_t_s] = DUPLICATE
     return verdict
 
 
-def forgotten(roster: Roster, device: I4 | I8, now_s: F8 | float) -> B1:
+def forgotten(table: DeviceTable, device: I4 | I8, now_s: F8 | float) -> B1:
     """Which devices are in no zone and were last heard of more than a day before `now_s`."""
-    old: B1 = roster.last_t_s[device] < now_s - FORGET_S
+    old: B1 = table.last_t_s[device] < now_s - FORGET_S
     if old.any():
-        old &= roster.zones[device] == 0
+        old &= table.zones[device] == 0
     return old

@@ -8,14 +8,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from headcount.counting.edge_distance import Clearance
+from headcount.counting.edge_distance import EdgeDistance
 from headcount.counting.fix_batch import B1, F8, I4, I8
-from headcount.counting.membership_sets import ZoneSets
-from headcount.counting.raster import Raster
+from headcount.counting.membership_sets import MembershipSets
+from headcount.counting.raster import ZoneRaster
 from headcount.counting.site import Site
 
 #: So many transitions are remembered before all are forgotten and learnt again.
-MOST_KEYS = 1_000_000
+MAX_KEYS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class _Recipe:
     by_margin: B1  # distance <= leave margin (the device is a member), else: zone covers position
 
 
-class Zones:
+class ZoneLookup:
     """The zones of a site, ready to be asked for many positions at once.
 
     One object serves any number of engines of the same site. It learns: transitions that were
@@ -37,8 +37,8 @@ class Zones:
     def __init__(self, site: Site) -> None:
         """Build the raster of a site."""
         self.site = site
-        self.sets = ZoneSets(site)
-        self._raster = Raster(site)
+        self.sets = MembershipSets(site)
+        self._raster = ZoneRaster(site)
         self._planes = np.array([zone.plane for zone in site.zones], dtype=object)
         shapely.prepare(self._planes)
         self._margin_m = np.array([zone.leave_margin_m for zone in site.zones])
@@ -59,7 +59,7 @@ class Zones:
         self._inside_set: I4 = np.array(
             [-1 if c.inside_maybe else self.sets.number(c.inside) for c in classes], dtype=np.int32
         )
-        self._clearance = Clearance(site)
+        self._clearance = EdgeDistance(site)
         self._unlearn()
 
     def _unlearn(self) -> None:
@@ -134,7 +134,7 @@ class Zones:
         place = np.searchsorted(self._keys, keys)
         unknown = self._keys[place] != keys
         if unknown.any():
-            if len(self._keys) > MOST_KEYS:
+            if len(self._keys) > MAX_KEYS:
                 self._unlearn()
                 unknown[:] = True
             new = np.unique(keys[unknown])

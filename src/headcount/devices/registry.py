@@ -28,7 +28,7 @@ from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.errors import AliasTakenError, DeviceError, UnknownDeviceError
 from headcount.messages.records import ALIAS_KEY, DEVICE_KEY, LINK_KEY, Alias, Device, LastSeen, OneTimeLink
 from headcount.messages.topics import ID, Kind
-from headcount.messaging.kv import Entry, KvBucket
+from headcount.messaging.kv import KvBucket, KvEntry
 
 #: Attempts to write a key that others change at the same time.
 _ATTEMPTS = 20
@@ -215,7 +215,7 @@ class Registry:
             await asyncio.sleep(random.uniform(0, 0.01 * (attempt + 1)))  # noqa: S311  # no secret
         raise DeviceError(id_, "is changed by others all the time", "Try again")
 
-    async def _alias(self, alias: str) -> tuple[str, Entry] | None:
+    async def _alias(self, alias: str) -> tuple[str, KvEntry] | None:
         key = ALIAS_KEY.format(digest=self.digest(alias))
         entry = (await self._bucket.newest(key)).get(key)
         return None if entry is None else (msgspec.json.decode(entry.value, type=Alias).device, entry)
@@ -245,7 +245,7 @@ class Registry:
                 return
         raise DeviceError(f"alias {alias!r}", "is changed by others all the time", "Try again")
 
-    async def _is_taken(self, alias: str, owner: str, entry: Entry) -> bool:
+    async def _is_taken(self, alias: str, owner: str, entry: KvEntry) -> bool:
         if not owner:
             return False
         device = await self.get(owner)
@@ -289,7 +289,7 @@ def _key(id_: str) -> str:
     return DEVICE_KEY.format(id=id_)
 
 
-def _decode(entry: Entry) -> Device:
+def _decode(entry: KvEntry) -> Device:
     return msgspec.json.decode(entry.value, type=Device)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from headcount.counting.explain import Change, Explained, Explainer, Heard
+from headcount.counting.explain import ExplainedMessage, Explainer, MembershipChange, TracedMessage
 from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
 from headcount.messages.device_state import DeviceState, DeviceStateRequest
 from headcount.messages.fixes import ForgetMarker
@@ -75,7 +75,7 @@ class DeviceTracer:
         """Trace on a site with this number of log partitions."""
         self._site = site
         self._partitions = partitions
-        self._zones: Zones | None = None
+        self._zones: ZoneLookup | None = None
         self._lock = threading.Lock()
         self._turn = asyncio.Semaphore(_MAX_CONCURRENT)
 
@@ -136,7 +136,7 @@ class DeviceTracer:
         now_s: float,
     ) -> tuple[int, list[TraceEntry], list[dict[str, Any]], list[str]]:
         with self._lock:
-            self._zones = self._zones or Zones(self._site)
+            self._zones = self._zones or ZoneLookup(self._site)
             explainer = Explainer(self._zones, kind, device)
             found = messages_for_explainer(messages, partition, self._site.id, kind, names)
             lines = [_trace_entry(explained) for explained in explainer.explain(found, last=limit)]
@@ -155,7 +155,7 @@ async def kinds_in_log(connection: Connection, site: str, device: str, partition
 
 def messages_for_explainer(
     messages: Messages, partition: int, site: str, kind: Kind, names: Mapping[int, str]
-) -> list[Heard]:
+) -> list[TracedMessage]:
     """The messages for the explainer, without markers of other devices."""
     forget = FORGET_SUBJECT.format(partition=partition).encode()
     own = [n for n, subject in enumerate(messages.subjects) if subject != forget]
@@ -167,11 +167,15 @@ def messages_for_explainer(
     )
     columns = (decoded.received_s, decoded.what, decoded.t_s, decoded.lat_deg, decoded.lon_deg, decoded.acc_m)
     found = dict(
-        zip(own, (Heard(*row) for row in zip(*(c.tolist() for c in columns), strict=True)), strict=True)
+        zip(
+            own,
+            (TracedMessage(*row) for row in zip(*(c.tolist() for c in columns), strict=True)),
+            strict=True,
+        )
     )
     for n, subject in enumerate(messages.subjects):
         if subject == forget and _mark_matches(messages.payloads[n], kind, names):
-            found[n] = Heard(messages.received_ns[n] / 1e9, FORGET)
+            found[n] = TracedMessage(messages.received_ns[n] / 1e9, FORGET)
     return [found[n] for n in sorted(found)]
 
 
@@ -204,8 +208,8 @@ async def device_state(connection: Connection, partition: int, kind: Kind, devic
     return {} if state is None else {**msgspec.structs.asdict(state), "last_t": iso_or_none(state.last_t)}
 
 
-def _trace_entry(explained: Explained) -> TraceEntry:
-    message = explained.heard
+def _trace_entry(explained: ExplainedMessage) -> TraceEntry:
+    message = explained.message
     what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten"}.get(message.what, "online")
     return TraceEntry(
         received=iso(message.received_s),
@@ -224,7 +228,7 @@ def _trace_entry(explained: Explained) -> TraceEntry:
     )
 
 
-def _zone_change(change: Change) -> dict[str, Any]:
+def _zone_change(change: MembershipChange) -> dict[str, Any]:
     kind = "enter" if change.enter else "exit"
     return {"zone": change.zone, "type": kind, "t": _iso_or_none(change.t_s), "reason": change.reason}
 

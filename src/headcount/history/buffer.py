@@ -68,14 +68,14 @@ class CountRows:
     partitions_total: I2
 
 
-class Progress(msgspec.Struct):
+class PartitionProgress(msgspec.Struct):
     """How far a partition's fixes have come."""
 
     seq: int
     received_s: float  # the largest one so far
 
 
-class Waiting(msgspec.Struct):
+class PendingInstant(msgspec.Struct):
     """The counts of an instant, as far as partitions have reported it."""
 
     at: float
@@ -86,14 +86,14 @@ class Waiting(msgspec.Struct):
     values: bytes  # int32 [Z, 2, 4], the sum
 
 
-class Written(msgspec.Struct):
+class FlushRecord(msgspec.Struct):
     """What the history holds after a flush: all that is needed to go on after a kill."""
 
     flush: int = 0
     segments: list[str] = msgspec.field(default_factory=list)  # of this flush, relative to the history
-    progress: dict[int, Progress] = msgspec.field(default_factory=dict)
+    progress: dict[int, PartitionProgress] = msgspec.field(default_factory=dict)
     counts_at: float = 0.0  # counts up to here are written; later reports of them are dropped
-    waiting: list[Waiting] = msgspec.field(default_factory=list)
+    waiting: list[PendingInstant] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +102,17 @@ class Flush:
 
     fixes: FixRows | None
     counts: CountRows | None
-    written: Written
+    written: FlushRecord
 
 
-class Pending:
+class HistoryBuffer:
     """Rows in memory, and what is known of the rows on disk.
 
     Limits: the caller flushes when `rows` is large enough to its taste; at most MAX_WAITING instants
     wait for partitions, and each at most WAIT_FOR_PARTITIONS_S.
     """
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, written: FlushRecord) -> None:
         """Go on after the flush that left `written`."""
         self.rows = 0  # of fixes
         self.repeated = 0  # fixes that were dropped because they were there already
@@ -153,7 +153,7 @@ class Pending:
         self._counts_at = max([self._counts_at, *due])
         fixes = _joined(self._fixes) if self._fixes else None
         self._fixes, self.rows, self._changed = [], 0, False
-        written = Written(
+        written = FlushRecord(
             flush=self._flush,
             progress=dict(self._progress),
             counts_at=self._counts_at,
@@ -162,7 +162,7 @@ class Pending:
         return Flush(fixes, counts, written)
 
     def _add_fixes(self, partition: int, fixes: FixRows) -> None:
-        seen = self._progress.get(partition, Progress(0, 0.0))
+        seen = self._progress.get(partition, PartitionProgress(0, 0.0))
         fresh = fixes.seq > seen.seq
         # A repeated row was never received later than the latest row so far. One that was comes from
         # a log that began again (its folder was emptied), whose sequences start anew.
@@ -174,7 +174,7 @@ class Pending:
         if not fresh.any():
             return
         kept = fixes if fresh.all() else _chosen(fixes, fresh)
-        self._progress[partition] = Progress(
+        self._progress[partition] = PartitionProgress(
             int(kept.seq.max()), max(seen.received_s, float(kept.received_s.max()))
         )
         self._fixes.append(kept)
@@ -184,14 +184,16 @@ class Pending:
     def _add_counts(self, batch: HistoryBatch, counts: CountsAt, now_s: float) -> None:
         if counts.at <= self._counts_at:
             return
-        known = self._waiting.get(counts.at) or Waiting(counts.at, now_s, batch.partitions, [], [], b"")
+        known = self._waiting.get(counts.at) or PendingInstant(
+            counts.at, now_s, batch.partitions, [], [], b""
+        )
         if batch.partition in known.partitions:
             return
         zones, values = _sum(
             (known.zones, _values(known.values)),
             (batch.zones, _values(counts.values)),
         )
-        self._waiting[counts.at] = Waiting(
+        self._waiting[counts.at] = PendingInstant(
             at=counts.at,
             since_s=known.since_s,
             total=batch.partitions,
@@ -319,7 +321,7 @@ def _sum(*parts: tuple[list[str], I4]) -> tuple[list[str], I4]:
     return names, total
 
 
-def _count_rows(instants: Iterable[Waiting]) -> CountRows | None:
+def _count_rows(instants: Iterable[PendingInstant]) -> CountRows | None:
     done = list(instants)
     if not any(w.zones for w in done):
         return None

@@ -43,7 +43,7 @@ ATTEMPTS = 5
 T = TypeVar("T")
 
 
-class Summary(msgspec.Struct, frozen=True):
+class CountSummary(msgspec.Struct, frozen=True):
     """A zone's count of one kind over a bucket of time."""
 
     count: int  # at the bucket's last stored instant
@@ -52,15 +52,15 @@ class Summary(msgspec.Struct, frozen=True):
     mean: float
 
 
-class Bucket(msgspec.Struct, frozen=True):
+class CountBucket(msgspec.Struct, frozen=True):
     """The instants in (at - step, at], as far as they were asked for."""
 
     at: float  # Unix seconds, a multiple of the step
-    person: Summary
-    vehicle: Summary
+    person: CountSummary
+    vehicle: CountSummary
 
 
-class ZoneNumbers(msgspec.Struct, frozen=True):
+class ZoneCountRow(msgspec.Struct, frozen=True):
     """A zone's counts at one instant."""
 
     zone: str
@@ -80,7 +80,7 @@ class StoredFix(msgspec.Struct, frozen=True):
     verdict: str
 
 
-class Cell(msgspec.Struct, frozen=True):
+class CellCount(msgspec.Struct, frozen=True):
     """A cell of the grid within a slot of time."""
 
     kind: Kind
@@ -90,7 +90,7 @@ class Cell(msgspec.Struct, frozen=True):
     devices: int  # different ones
 
 
-def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: float) -> list[Bucket]:
+def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: float) -> list[CountBucket]:
     """The counts of a zone with from <= at <= to, summed up in buckets of `step_s`, oldest first.
 
     Buckets end at multiples of the step, so the same bucket is the same in every answer; those
@@ -119,10 +119,10 @@ def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: floa
     """  # noqa: S608  only our own column names are written into it
     values = {"step": round(step_s * 1e6), "zone": zone, "start": start, "end": end}
     rows = _asked(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
-    return [Bucket(r[0] / 1e6, Summary(*r[1:5]), Summary(*r[5:9])) for r in rows or []]
+    return [CountBucket(r[0] / 1e6, CountSummary(*r[1:5]), CountSummary(*r[5:9])) for r in rows or []]
 
 
-def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None:
+def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | None:
     """The newest stored counts at or before `at_s`, reported by all partitions, at most 24 h older.
 
     Returns:
@@ -142,12 +142,12 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneNumbers]] | None
     newest = f'SELECT max(epoch_us("at")) {source} BETWEEN $oldest AND $at'
     numbers = f"SELECT zone, {columns} {source} = make_timestamptz($found)"  # our own names only
 
-    def ask(con: Any, files: list[str]) -> tuple[float, list[ZoneNumbers]] | None:
+    def ask(con: Any, files: list[str]) -> tuple[float, list[ZoneCountRow]] | None:
         for hour in _by_hour_newest_first(files):
             found = _rows(con, newest, hour, {"oldest": oldest, "at": at})[0][0]
             if found is not None:
                 rows = _rows(con, numbers, hour, {"found": found})
-                return found / 1e6, [ZoneNumbers(r[0], KindCount(*r[1:5]), KindCount(*r[5:9])) for r in rows]
+                return found / 1e6, [ZoneCountRow(r[0], KindCount(*r[1:5]), KindCount(*r[5:9])) for r in rows]
         return None
 
     return _asked(data, "counts", (at_s - KEEP_S, at_s), ask)
@@ -262,7 +262,7 @@ def cells(
     to_s: float,
     limit: int = 1000,
     kinds: Sequence[Kind] = KINDS,
-) -> list[Cell]:
+) -> list[CellCount]:
     """In how many devices' accepted fixes each cell and slot of time has its part, where those are k or more.
 
     Nobody gets below the cell by asking for parts of it: an area chooses whole cells, those with their
@@ -311,7 +311,9 @@ def cells(
         return _rows(con, sql, files, values | bounds)
 
     rows = _asked(data, "fixes", (first * SLOT_S - FUTURE_S, None), ask)
-    return [Cell(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows or []]
+    return [
+        CellCount(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows or []
+    ]
 
 
 # --- asking ------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from headcount.counting.fix_batch import F8, I8, U8
 from headcount.errors import DataFolderError
-from headcount.history.buffer import CountRows, FixRows, Flush, Written
+from headcount.history.buffer import CountRows, FixRows, Flush, FlushRecord
 from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
@@ -47,7 +47,7 @@ LAT_TYPE, LON_TYPE = pa.decimal32(9, 7), pa.decimal64(10, 7)
 class Segments:
     """The history's folder in the hands of its one writer; use `opened`."""
 
-    def __init__(self, root: Path, written: Written) -> None:
+    def __init__(self, root: Path, written: FlushRecord) -> None:
         """Write below `root`, going on after `written`."""
         self.root = root
         self.written = written
@@ -87,7 +87,7 @@ class Segments:
         _sync(path.parent)
         return size
 
-    def _record(self, written: Written) -> None:
+    def _record(self, written: FlushRecord) -> None:
         path = self.root / (RECORD + PART)
         with path.open("wb") as file:
             file.write(msgspec.json.encode(written))
@@ -121,7 +121,7 @@ def opened(data: Path) -> Iterator[Segments]:
         yield segments
 
 
-def _recovered(root: Path) -> Written:
+def _recovered(root: Path) -> FlushRecord:
     written = _read_record(root / RECORD)
     _rename_all(root, written)
     for leftover in (*root.glob(f"*{PART}"), *root.glob(f"*/hour=*/*{PART}")):
@@ -131,11 +131,11 @@ def _recovered(root: Path) -> Written:
     return msgspec.structs.replace(written, flush=max([written.flush, *numbers]))
 
 
-def _read_record(path: Path) -> Written:
+def _read_record(path: Path) -> FlushRecord:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Written)
+        return msgspec.json.decode(path.read_bytes(), type=FlushRecord)
     except FileNotFoundError:
-        return Written()
+        return FlushRecord()
     except msgspec.DecodeError as error:
         raise DataFolderError(
             str(path.parent),
@@ -144,7 +144,7 @@ def _read_record(path: Path) -> Written:
         ) from error
 
 
-def _rename_all(root: Path, written: Written) -> None:
+def _rename_all(root: Path, written: FlushRecord) -> None:
     """Give the segments of a recorded flush their names; those without temporary file have theirs."""
     for name in written.segments:
         part = root / (name + PART)

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from headcount.errors import HeadcountError, LogError, StreamNotFoundError
-from headcount.history.buffer import Pending
+from headcount.history.buffer import HistoryBuffer
 from headcount.history.retention import drop_expired
 from headcount.history.row_erasure import asked, erase_rows
 from headcount.history.segments import Segments, opened
@@ -53,21 +53,21 @@ FLUSH_ROWS = 200_000
 FLUSH_MESSAGES = 20_000
 FETCH_MESSAGES = 64  # each at most the broker's max_payload
 FETCH_S = 0.5  # also how long a stop may have to wait
-RETENTION_S = 60.0
+RETENTION_INTERVAL_S = 60.0
 RETRY_S = 0.5
 REQUEST_S = 2.0
 #: What is written is overwritten in the stream at the end, too, for so long at most.
 STOP_S = 0.3
 #: So long erasing somebody may take; whoever asks tries again.
-ERASE_S, ERASE_LOOK_S = 60.0, 0.1
+ERASE_TIMEOUT_S, ERASE_LOOK_S = 60.0, 0.1
 #: How often what is acknowledged is overwritten, beside after each flush.
-REMOVE_S = 10.0
+REMOVE_INTERVAL_S = 10.0
 
 Clock = Callable[[], float]
 
 
 @dataclass(slots=True)
-class Stats:
+class HistoryWriterStats:
     """What the writer has done since it started; for metrics and tests."""
 
     fixes: int = 0
@@ -84,10 +84,10 @@ class Stats:
 class _Writer:
     connection: Connection
     segments: Segments
-    pending: Pending
+    pending: HistoryBuffer
     data: Path
     clock: Clock
-    stats: Stats
+    stats: HistoryWriterStats
     full: asyncio.Event = field(default_factory=asyncio.Event)
     roomy: asyncio.Event = field(default_factory=asyncio.Event)
     written: asyncio.Event = field(default_factory=asyncio.Event)
@@ -138,7 +138,7 @@ class _Writer:
             DataFolderError: the disk refuses.
         """
         connection = self.connection
-        async with self.erasing, asyncio.timeout(ERASE_S):
+        async with self.erasing, asyncio.timeout(ERASE_TIMEOUT_S):
             last = (await stream_info(connection, HISTORY_STREAM)).state.last_seq
             while True:  # until all that was in the stream has come, is in segments and is overwritten
                 await self.flush()
@@ -183,7 +183,7 @@ async def run(
     stop: asyncio.Event,
     flush_s: float = FLUSH_S,
     clock: Clock = time.time,
-    stats: Stats | None = None,
+    stats: HistoryWriterStats | None = None,
 ) -> None:
     """Write the history until `stop` is set; then flush, acknowledge and return.
 
@@ -200,7 +200,9 @@ async def run(
             isn't on disk isn't acknowledged.
     """
     with opened(data) as segments:
-        writer = _Writer(connection, segments, Pending(segments.written), data, clock, stats or Stats())
+        writer = _Writer(
+            connection, segments, HistoryBuffer(segments.written), data, clock, stats or HistoryWriterStats()
+        )
         writer.roomy.set()
         await writer.drop_expired()
         requests = await connection.subscribe(HISTORY_ERASE_SUBJECT, writer.answer)
@@ -291,14 +293,14 @@ async def _flush(writer: _Writer, stop: asyncio.Event, flush_s: float) -> None:
 
 async def _retain(writer: _Writer, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        await _either(stop, RETENTION_S)
+        await _either(stop, RETENTION_INTERVAL_S)
         await writer.drop_expired()
 
 
 async def _remove(writer: _Writer, stop: asyncio.Event) -> None:
     """Overwrite in the stream what is in segments; what an earlier writer left behind, too."""
     while not stop.is_set():
-        await _either(stop, REMOVE_S, writer.written)
+        await _either(stop, REMOVE_INTERVAL_S, writer.written)
         writer.written.clear()
         await _remove_written(writer.connection)
 

@@ -55,13 +55,13 @@ _END, _NONE, TOO_MANY = "204", "404", "413"
 _NO_RESPONDERS = "503"
 
 
-class _Problem(msgspec.Struct):
+class _JetStreamProblem(msgspec.Struct):
     err_code: int = 0
     description: str = ""
 
 
-class _Answer(msgspec.Struct):
-    error: _Problem | None = None
+class _JetStreamReply(msgspec.Struct):
+    error: _JetStreamProblem | None = None
 
 
 class _PubAck(msgspec.Struct):
@@ -147,7 +147,7 @@ async def request(
 
 def check_answer(call: str, answer: bytes) -> None:
     """Raise the error that an answer holds; see `request`."""
-    problem = msgspec.json.decode(answer, type=_Answer).error
+    problem = msgspec.json.decode(answer, type=_JetStreamReply).error
     if problem is None:
         return
     text = f"JetStream refuses {call}: {problem.description}"

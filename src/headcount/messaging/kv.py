@@ -19,7 +19,7 @@ _PAGE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KvEntry:
     """A key's newest value, the revision to compare with, and when the server received it (Unix seconds)."""
 
     value: bytes
@@ -37,7 +37,7 @@ class KvBucket:
         self._prefix = f"$KV.{name}."
         self._timeout_s = timeout_s
 
-    async def newest(self, keys: str = ">") -> dict[str, Entry]:
+    async def newest(self, keys: str = ">") -> dict[str, KvEntry]:
         """The newest value of each key that `keys` matches and that isn't deleted.
 
         With three replicas any of them answers, so what has just been written may be missing:
@@ -53,19 +53,19 @@ class KvBucket:
             messages = [message async for message in scan]
         return self._entries(messages)
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> KvEntry | None:
         """The newest value of one key, as `newest` finds it."""
         message = await jetstream.direct_last(
             self._connection, self._stream, self._prefix + key, timeout_s=self._timeout_s
         )
         return self._entries([message]).get(key) if message is not None else None
 
-    def _entries(self, messages: Iterable[StoredMessage]) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
+    def _entries(self, messages: Iterable[StoredMessage]) -> dict[str, KvEntry]:
+        entries: dict[str, KvEntry] = {}
         for message in messages:  # of a key with more than one, the newest comes last
             key = message.subject.removeprefix(self._prefix)
             if message.data:
-                entries[key] = Entry(message.data, message.sequence, message.stored_s)
+                entries[key] = KvEntry(message.data, message.sequence, message.stored_s)
             else:  # deleted
                 entries.pop(key, None)
         return entries

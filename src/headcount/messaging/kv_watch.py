@@ -28,7 +28,7 @@ _LOST_S = 3 * HEARTBEAT_S
 
 #: Key and value; None: the key has been deleted.
 OnChange = Callable[[str, bytes | None], None]
-OnAll = Callable[[dict[str, bytes]], None]
+OnSnapshot = Callable[[dict[str, bytes]], None]
 
 
 async def watch(
@@ -36,7 +36,7 @@ async def watch(
     bucket: str,
     keys: str,
     *,
-    on_all: OnAll,
+    on_all: OnSnapshot,
     on_change: OnChange,
     until: asyncio.Event | None = None,
 ) -> None:
@@ -70,7 +70,7 @@ async def _set(event: asyncio.Event) -> None:
 
 
 async def _watch_again(
-    connection: Connection, bucket: str, keys: str, on_all: OnAll, on_change: OnChange
+    connection: Connection, bucket: str, keys: str, on_all: OnSnapshot, on_change: OnChange
 ) -> None:
     while True:
         try:
@@ -80,7 +80,9 @@ async def _watch_again(
         await asyncio.sleep(RETRY_S)
 
 
-async def _watch(connection: Connection, bucket: str, keys: str, on_all: OnAll, on_change: OnChange) -> None:
+async def _watch(
+    connection: Connection, bucket: str, keys: str, on_all: OnSnapshot, on_change: OnChange
+) -> None:
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     async with connection.inbox() as inbox:
         created = await jetstream.request(

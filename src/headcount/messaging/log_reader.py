@@ -32,7 +32,7 @@ from headcount.messages.topics import FIX_STREAM
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.jetstream import request, stream_info
-from headcount.messaging.parser import Batch, Parser, Status
+from headcount.messaging.parser import ProtocolParser, ServerMessages, ServerStatus
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ CONNECT_TIMEOUT_S = 5.0
 #: A stream without a leader doesn't answer; while we wait, nothing else is read.
 ANSWER_S = 2.0
 #: So often, after so many seconds each time, a new consumer is asked again that isn't known yet.
-EARLY, EARLY_S = 20, 0.05
+MAX_EARLY, EARLY_S = 20, 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class RawBatch:
     """n messages of one partition as they stand in the log: what was said, and when it was received.
 
     Plain lists of length n: they are joined with others before anything is computed of them.
@@ -67,7 +67,7 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class _Followed:
+class _FollowedPartition:
     partition: int
     consumer: str
     sid: bytes
@@ -79,13 +79,13 @@ class _Followed:
 class LogReader:
     """Reads any number of partitions over one connection, for one task; use `open_reader`."""
 
-    def __init__(self, sock: socket.socket, parser: Parser, connection: Connection) -> None:
+    def __init__(self, sock: socket.socket, parser: ProtocolParser, connection: Connection) -> None:
         """Take over a connected socket. `connection` is used to create and delete consumers."""
         self._socket = sock
         self._parser = parser
         self._connection = connection
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._followed: dict[bytes, _Followed] = {}
+        self._followed: dict[bytes, _FollowedPartition] = {}
         self._sids = 0
         self._receiving: asyncio.Future[bytes] | None = None
 
@@ -118,7 +118,7 @@ class LogReader:
         body = {"stream_name": stream, "config": config}
         await request(self._connection, f"CONSUMER.CREATE.{stream}.{consumer}", body, timeout_s=ANSWER_S)
         self._sids += 1
-        followed = _Followed(partition, consumer, str(self._sids).encode())
+        followed = _FollowedPartition(partition, consumer, str(self._sids).encode())
         self._followed[followed.sid] = followed
         await self._send(f"SUB {self._inbox}.{self._sids} {self._sids}\r\n".encode())
         await self._pull(followed)
@@ -132,7 +132,7 @@ class LogReader:
                 await self._send(b"UNSUB " + sid + b"\r\n")
                 await self._remove(followed)
 
-    async def read(self, within_s: float = math.inf) -> list[Delivery]:
+    async def read(self, within_s: float = math.inf) -> list[RawBatch]:
         """Wait for messages and return what has come, grouped by partition; empty if nothing did in time.
 
         Raises:
@@ -179,14 +179,14 @@ class LogReader:
             self._receiving.cancel()
         self._socket.close()
 
-    async def _deliver(self, batch: Batch) -> list[Delivery]:
+    async def _deliver(self, batch: ServerMessages) -> list[RawBatch]:
         sids = batch.sids
         # the server sends a partition's messages in runs
         turns = compress(range(1, len(sids)), map(operator.ne, sids, islice(sids, 1, None)))
         edges = [0, *turns, len(sids)]
-        parts: dict[bytes, Batch] = {}
+        parts: dict[bytes, ServerMessages] = {}
         for start, stop in pairwise(edges):
-            part = parts.setdefault(sids[start], Batch())
+            part = parts.setdefault(sids[start], ServerMessages())
             part.subjects += batch.subjects[start:stop]
             part.replies += batch.replies[start:stop]
             part.payloads += batch.payloads[start:stop]
@@ -203,12 +203,12 @@ class LogReader:
                 await self._pull(followed)
         return deliveries
 
-    async def _settle(self, status: Status) -> None:
+    async def _settle(self, status: ServerStatus) -> None:
         """A pull request has ended before it was filled: ask again."""
         followed = self._followed.get(status.sid)
         if followed is None or status.code == 100:
             return
-        if status.code == 503 and not followed.delivered and followed.early < EARLY:
+        if status.code == 503 and not followed.delivered and followed.early < MAX_EARLY:
             # a core of several nodes: not all of them know of a new consumer at once
             followed.early += 1
             await asyncio.sleep(EARLY_S)
@@ -222,7 +222,7 @@ class LogReader:
         if followed.outstanding <= PULL // 2:
             await self._pull(followed)
 
-    async def _pull(self, followed: _Followed) -> None:
+    async def _pull(self, followed: _FollowedPartition) -> None:
         ask = PULL - followed.outstanding
         followed.outstanding = PULL
         stream = FIX_STREAM.format(partition=followed.partition)
@@ -237,7 +237,7 @@ class LogReader:
         except OSError as error:
             raise LogError(f"connection to the log lost: {error}") from error
 
-    async def _remove(self, followed: _Followed) -> None:
+    async def _remove(self, followed: _FollowedPartition) -> None:
         """Ask for the consumer's removal and don't wait: the server removes it itself after a while."""
         stream = FIX_STREAM.format(partition=followed.partition)
         with contextlib.suppress(LogError):
@@ -245,7 +245,7 @@ class LogReader:
                 await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{followed.consumer}")
 
 
-def _delivery(followed: _Followed, part: Batch) -> Delivery:
+def _delivery(followed: _FollowedPartition, part: ServerMessages) -> RawBatch:
     """Read `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`."""
     replies = part.replies
     n = len(replies)
@@ -258,14 +258,14 @@ def _delivery(followed: _Followed, part: Batch) -> Delivery:
     if len(seq) != n:  # some were removed from the middle of the log
         seq = [int(reply.split(b".", 6)[5]) for reply in replies]
     received_ns = _received(replies, len(last[8]))
-    delivery = Delivery(followed.partition, part.subjects, part.payloads, seq, received_ns, int(last[8]))
+    delivery = RawBatch(followed.partition, part.subjects, part.payloads, seq, received_ns, int(last[8]))
     return delivery if part.qos.count(b"0") + part.qos.count(b"") == n else _settled(delivery, part.qos)
 
 
-def _settled(delivery: Delivery, qos: list[bytes]) -> Delivery:
+def _settled(delivery: RawBatch, qos: list[bytes]) -> RawBatch:
     """The delivery without what came early, before it was acknowledged."""
     keep = list(map(qos1.counts, delivery.subjects, qos))
-    return Delivery(
+    return RawBatch(
         delivery.partition,
         list(map(qos1.plain, compress(delivery.subjects, keep))),
         list(compress(delivery.payloads, keep)),
@@ -296,7 +296,7 @@ async def open_reader(endpoint: Endpoint, connection: Connection) -> AsyncIterat
         LogError: if the server can't be reached or refuses us.
     """
     sock, rest = await _connect(endpoint)
-    parser = Parser()
+    parser = ProtocolParser()
     parser.feed(rest)
     reader = LogReader(sock, parser, connection)
     try:

@@ -33,7 +33,7 @@ _TAIL = 16_384
 
 
 @dataclass(slots=True)
-class Status:
+class ServerStatus:
     """A message without payload that tells of a pull request: its end, or a heartbeat."""
 
     sid: bytes
@@ -42,7 +42,7 @@ class Status:
 
 
 @dataclass(slots=True)
-class Batch:
+class ServerMessages:
     """What a chunk of bytes held; the five lists have one entry a message."""
 
     sids: list[bytes] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Batch:
     replies: list[bytes] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     qos: list[bytes] = field(default_factory=list)  # of MQTT: b"0", b"1", b"2"; b"" came another way
-    statuses: list[Status] = field(default_factory=list)
+    statuses: list[ServerStatus] = field(default_factory=list)
     pings: int = 0
 
     def __len__(self) -> int:
@@ -58,14 +58,14 @@ class Batch:
         return len(self.sids)
 
 
-class Parser:
+class ProtocolParser:
     """Cuts what a server sends into messages; keeps what isn't whole yet."""
 
     def __init__(self) -> None:
         """A parser at the start of a connection, after INFO."""
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> Batch:
+    def feed(self, chunk: bytes) -> ServerMessages:
         """The messages that are whole now.
 
         Raises:
@@ -75,9 +75,9 @@ class Parser:
         start = max(0, len(data) - _TAIL)
         last = max(data.rfind(b"\r\nHMSG ", start), data.rfind(b"\r\nMSG ", start)) + len(CRLF)
         batch = _fast(data[:last]) if last > 1 else None
-        return self._careful(data, Batch()) if batch is None else self._careful(data[last:], batch)
+        return self._careful(data, ServerMessages()) if batch is None else self._careful(data[last:], batch)
 
-    def _careful(self, data: bytes, batch: Batch) -> Batch:
+    def _careful(self, data: bytes, batch: ServerMessages) -> ServerMessages:
         start = 0
         while (end := data.find(CRLF, start)) >= 0:
             tokens = data[start:end].split(b" ")
@@ -100,7 +100,7 @@ class Parser:
             raise ProtocolError(f"a line of more than {MAX_LINE} bytes", self._rest)
         return batch
 
-    def _message(self, data: bytes, body: int, tokens: list[bytes], batch: Batch) -> int | None:
+    def _message(self, data: bytes, body: int, tokens: list[bytes], batch: ServerMessages) -> int | None:
         """Read one message whose payload starts at `body`; where the next line starts, None if not whole."""
         headed = tokens[0].upper() == b"HMSG"
         expected = 5 if headed else 4
@@ -129,7 +129,7 @@ class Parser:
         return body + size + 2
 
 
-def _fast(data: bytes) -> Batch | None:
+def _fast(data: bytes) -> ServerMessages | None:
     """Whole messages at once; None if there may be others than the usual among them."""
     for qos in range(2):
         data = data.replace(CRLF + _MQTT_HEAD % qos, b" qos%d\r\n" % qos)
@@ -140,7 +140,9 @@ def _fast(data: bytes) -> Batch | None:
     tokens = b" ".join(heads).split(b" ")
     if len(tokens) == 5 * len(heads) and tokens[0::5].count(b"MSG") == len(heads):
         qos_of = [b""] * len(heads)
-        return _verified(Batch(tokens[2::5], tokens[1::5], tokens[3::5], payloads, qos_of), tokens[4::5])
+        return _verified(
+            ServerMessages(tokens[2::5], tokens[1::5], tokens[3::5], payloads, qos_of), tokens[4::5]
+        )
     if tokens[0::7].count(b"HMSG") != len(heads):
         heads = [head if head.startswith(b"HMSG ") else _as_headed(head) for head in heads]
         tokens = b" ".join(heads).split(b" ")
@@ -153,10 +155,14 @@ def _fast(data: bytes) -> Batch | None:
         qos_of = [_QOS[word] for word in tokens[6::7]]
     except KeyError:
         return None
-    return _verified(Batch(tokens[2::7], tokens[1::7], tokens[3::7], payloads, qos_of), tokens[5::7], heading)
+    return _verified(
+        ServerMessages(tokens[2::7], tokens[1::7], tokens[3::7], payloads, qos_of), tokens[5::7], heading
+    )
 
 
-def _verified(batch: Batch, sizes: list[bytes], heading: list[bytes] | None = None) -> Batch | None:
+def _verified(
+    batch: ServerMessages, sizes: list[bytes], heading: list[bytes] | None = None
+) -> ServerMessages | None:
     """The batch if its payloads are as long as the lines say; `heading` is what is headers of each size."""
     try:
         wanted = map(int, sizes)
@@ -181,7 +187,7 @@ def _qos(head: bytes) -> bytes:
     return value.strip()[:1] if found else b""
 
 
-def _status(sid: bytes, head: bytes) -> Status:
+def _status(sid: bytes, head: bytes) -> ServerStatus:
     """`NATS/1.0 408 Request Timeout` and its headers."""
     lines = head.split(CRLF)
     words = lines[0].split(b" ")
@@ -191,4 +197,4 @@ def _status(sid: bytes, head: bytes) -> Status:
         name, _, value = line.partition(b":")
         if name.lower() == b"nats-pending-messages" and value.strip().isdigit():
             pending = int(value)
-    return Status(sid, code, pending)
+    return ServerStatus(sid, code, pending)

@@ -23,7 +23,7 @@ _BROKEN = Fix(float("nan"), float("nan"), float("nan"))
 #: The largest payload of a fix that is looked at; more is `malformed`.
 MAX_FIX_BYTES = 16_384
 #: So many are decoded in one go, and all of them one by one if one of them is no fix.
-TOGETHER = 512
+BATCH_DECODE = 512
 _STATUS = {b"online": ONLINE, b"offline": OFFLINE}
 _DAY, _NAME = re.compile(r"\d{1,6}"), re.compile(r"[0-9a-f]{16}")
 
@@ -107,12 +107,12 @@ def rows(prefix: bytes, subjects: list[bytes], payloads: list[bytes], seq: I8, r
     """
     n = len(subjects)
     names, what, columns = list(subjects), np.zeros(n, dtype=np.uint8), np.empty((4, n))
-    for start in range(0, n, TOGETHER):
-        part = payloads[start : start + TOGETHER]
+    for start in range(0, n, BATCH_DECODE):
+        part = payloads[start : start + BATCH_DECODE]
         fixes = _together(part)
         if fixes is None:
             fixes = [_one(row, prefix, names, payload, what) for row, payload in enumerate(part, start)]
-        t_s, lat_deg, lon_deg, acc_m = columns[:, start : start + TOGETHER]
+        t_s, lat_deg, lon_deg, acc_m = columns[:, start : start + BATCH_DECODE]
         t_s[:] = [fix.tst for fix in fixes]
         exact = [fix.t for fix in fixes]
         if exact.count(None) < len(exact):

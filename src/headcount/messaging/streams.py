@@ -100,7 +100,7 @@ OVERTAKEN_FIRST_S, OVERTAKEN_MAX_S = 0.05, 6.4
 
 
 @dataclass(frozen=True, slots=True)
-class StreamBytes:
+class StreamSizes:
     """How large each stream may grow. All FIX streams together take `fix`."""
 
     fix: int
@@ -114,7 +114,7 @@ class StreamBytes:
     count: int = 64 * MIB
 
     @classmethod
-    def within(cls, store_bytes: int) -> StreamBytes:
+    def within(cls, store_bytes: int) -> StreamSizes:
         """Shares of the disk that the streams may take together."""
         return cls(
             fix=int(0.50 * store_bytes),
@@ -150,7 +150,7 @@ async def ensure_streams(
     stages = (
         # first: in an earlier release they had subjects of ours
         [config for config in MQTT_STREAMS if config["name"] in names],
-        stream_configs(partitions, StreamBytes.within(store_bytes)),
+        stream_configs(partitions, StreamSizes.within(store_bytes)),
         # last, as MQTT clients are let in when they are there
         MQTT_STREAMS,
     )
@@ -185,7 +185,7 @@ async def _check_all_exist(connection: Connection) -> None:
         await jetstream.stream_info(connection, config["name"], timeout_s=_SOON_S)
 
 
-def stream_configs(partitions: int, sizes: StreamBytes) -> list[dict[str, Any]]:
+def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
     """The configuration of each stream, as JetStream's API takes it (ages in nanoseconds)."""
     per_fix_stream = max(sizes.fix // partitions, MIB)
     fixes = [

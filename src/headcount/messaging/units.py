@@ -21,11 +21,11 @@ from headcount.messaging.streams import UNIT_BUCKET
 
 _log = logging.getLogger(__name__)
 
-SPEAK_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
 #: A unit that says nothing for so long is taken for dead.
-ALIVE_S = 5.0
+UNIT_TIMEOUT_S = 5.0
 #: The server removes a key after this.
-KEPT_S = 60
+UNIT_TTL_S = 60
 _BROKERS = BROKER_UNIT_KEY.format(name="")
 
 
@@ -36,7 +36,7 @@ class UnitTable:
     now_s: float
     units: dict[str, tuple[BrokerUnit, float]]
 
-    def alive(self, within_s: float = ALIVE_S) -> dict[str, BrokerUnit]:
+    def alive(self, within_s: float = UNIT_TIMEOUT_S) -> dict[str, BrokerUnit]:
         """The units that have spoken within the last `within_s`."""
         return {
             name: unit for name, (unit, spoke_s) in self.units.items() if self.now_s - spoke_s <= within_s
@@ -53,11 +53,11 @@ class Units:
     async def speak(self, unit: BrokerUnit) -> None:
         """Say what a broker unit is now."""
         key = BROKER_UNIT_KEY.format(name=unit.name)
-        await self._bucket.put(key, msgspec.json.encode(unit), ttl_s=KEPT_S)
+        await self._bucket.put(key, msgspec.json.encode(unit), ttl_s=UNIT_TTL_S)
 
     async def retire(self, name: str) -> None:
         """Say that a broker unit has ended."""
-        await self._bucket.delete(BROKER_UNIT_KEY.format(name=name), ttl_s=KEPT_S)
+        await self._bucket.delete(BROKER_UNIT_KEY.format(name=name), ttl_s=UNIT_TTL_S)
 
     async def table(self) -> UnitTable:
         """All broker units that have spoken lately; what can't be read is left out."""
@@ -75,7 +75,7 @@ class Units:
 
     async def tell_scaling(self, state: ScalingState) -> None:
         """Say what the scaler has seen and done."""
-        await self._bucket.put(SCALING_KEY, msgspec.json.encode(state), ttl_s=KEPT_S)
+        await self._bucket.put(SCALING_KEY, msgspec.json.encode(state), ttl_s=UNIT_TTL_S)
 
     async def scaling(self) -> tuple[ScalingState, float] | None:
         """The scaler's last word and how many seconds ago it was; None if no scaler has spoken lately."""

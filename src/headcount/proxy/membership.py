@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from headcount.messaging.units import ALIVE_S, UnitTable
+from headcount.messaging.units import UNIT_TIMEOUT_S, UnitTable
 
 MISSING_S = 3.0
 
@@ -66,7 +66,7 @@ class Membership:
         return {
             name
             for name, since_s in self._no_heartbeat_since.items()
-            if name in self.units and name in unhealthy and now_s - since_s >= ALIVE_S
+            if name in self.units and name in unhealthy and now_s - since_s >= UNIT_TIMEOUT_S
         }
 
     @staticmethod

@@ -14,7 +14,7 @@ from headcount.access.roles import Caller
 from headcount.devices.trace import device_state
 from headcount.errors import UnknownDeviceError
 from headcount.history import queries
-from headcount.history.queries import SLOT_S, Cell, StoredFix
+from headcount.history.queries import SLOT_S, CellCount, StoredFix
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
@@ -100,7 +100,7 @@ class PositionService:
         await self._audit.record(actor, "positions.read", detail=detail)
         return rendered
 
-    async def cells(self, query: PositionQuery, render: Callable[[list[Cell]], T]) -> T:
+    async def cells(self, query: PositionQuery, render: Callable[[list[CellCount]], T]) -> T:
         """Return the number of devices in the cells of a grid, as `render` makes them in the query's thread.
 
         Raises:

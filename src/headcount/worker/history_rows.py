@@ -14,7 +14,7 @@ from headcount.messaging.payloads import Rows
 #: The most rows in one message; the broker takes 8 MiB.
 MESSAGE_ROWS = 10_000
 #: Larger accuracies mean nothing, and would not fit the history's column.
-MOST_ACC_M = 1e9
+MAX_ACC_M = 1e9
 
 
 class Kept:
@@ -71,6 +71,6 @@ def _message(columns: list[NDArray[Any]]) -> FixColumns:
         kind.tobytes(),
         lat_deg.astype("<f8").tobytes(),
         lon_deg.astype("<f8").tobytes(),
-        np.clip(np.nan_to_num(acc_m), 0.0, MOST_ACC_M).astype("<f4").tobytes(),
+        np.clip(np.nan_to_num(acc_m), 0.0, MAX_ACC_M).astype("<f4").tobytes(),
         verdict.tobytes(),
     )

@@ -20,14 +20,14 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import LEASE_BUCKET
 
 #: A worker that says nothing for so long has lost its partitions.
-TTL_S = 3.0
-HEARTBEAT_S = 1.0
+LEASE_TTL_S = 3.0
+HEARTBEAT_INTERVAL_S = 1.0
 #: A member's key is removed by the server after this.
 MEMBER_TTL_S = 60
-NOBODY = ""
+NO_OWNER = ""
 
 
-class _Lease(msgspec.Struct):
+class _LeaseRecord(msgspec.Struct):
     owner: str
     epoch: int
 
@@ -41,17 +41,17 @@ class Lease:
     revision: int
 
 
-FREE = Lease(NOBODY, 0, 0)
+UNOWNED = Lease(NO_OWNER, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class LeaseTable:
     """The bucket at one moment: when each member last spoke (the server's Unix seconds), and the leases."""
 
     members: dict[str, float]
     leases: dict[int, Lease]
 
-    def alive(self, now_s: float, ttl_s: float = TTL_S) -> set[str]:
+    def alive(self, now_s: float, ttl_s: float = LEASE_TTL_S) -> set[str]:
         """The members whose last word is not older than `ttl_s` at the server's time `now_s`."""
         return {member for member, spoke_s in self.members.items() if now_s - spoke_s <= ttl_s}
 
@@ -73,13 +73,13 @@ class Leases:
 
     async def take(self, partition: int, worker: str, before: Lease, epoch: int) -> Lease | None:
         """Take a partition whose entry is still `before`; None if somebody was faster."""
-        return await self._change(partition, _Lease(worker, epoch), before)
+        return await self._change(partition, _LeaseRecord(worker, epoch), before)
 
     async def give_back(self, partition: int, before: Lease) -> Lease | None:
         """Free a partition whose entry is still `before`; its epoch stays."""
-        return await self._change(partition, _Lease(NOBODY, before.epoch), before)
+        return await self._change(partition, _LeaseRecord(NO_OWNER, before.epoch), before)
 
-    async def table(self) -> Table:
+    async def table(self) -> LeaseTable:
         """Everything in the bucket."""
         members: dict[str, float] = {}
         leases: dict[int, Lease] = {}
@@ -88,10 +88,10 @@ class Leases:
             if kind == "member":
                 members[name] = entry.stored_s
             elif kind == "p":
-                lease = msgspec.json.decode(entry.value, type=_Lease)
+                lease = msgspec.json.decode(entry.value, type=_LeaseRecord)
                 leases[int(name)] = Lease(lease.owner, lease.epoch, entry.revision)
-        return Table(members, leases)
+        return LeaseTable(members, leases)
 
-    async def _change(self, partition: int, value: _Lease, before: Lease) -> Lease | None:
+    async def _change(self, partition: int, value: _LeaseRecord, before: Lease) -> Lease | None:
         revision = await self._bucket.replace(f"p.{partition}", msgspec.json.encode(value), before.revision)
         return None if revision is None else Lease(value.owner, value.epoch, revision)

@@ -15,7 +15,7 @@ import msgspec
 
 from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import EARTH_RADIUS_M, Site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
@@ -30,7 +30,7 @@ from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import opened_log
 from headcount.runtime.tasks import cancel_all
 from headcount.worker.assignment import assign
-from headcount.worker.leases import FREE, HEARTBEAT_S, TTL_S, Lease, Leases
+from headcount.worker.leases import HEARTBEAT_INTERVAL_S, LEASE_TTL_S, UNOWNED, Lease, Leases
 from headcount.worker.partition import BATCH_ROWS, Partition
 from headcount.worker.publisher import Publisher, RetainedCounts
 from headcount.worker.snapshots import Snapshots
@@ -42,20 +42,20 @@ FLUSH_S = 1.0
 SNAPSHOT_S = 5.0
 RETRY_S = 0.5
 #: How often a worker looks who lives and has what; more often while it waits for a partition.
-LOOK_S = 0.5
-LOOK_SOON_S = 0.1
+POLL_INTERVAL_S = 0.5
+FAST_POLL_INTERVAL_S = 0.1
 #: With more than this still to come a partition is catching up: counts are told once in TELL_S.
 BEHIND = 2_000
-TELL_S = 0.5
+CATCH_UP_PUBLISH_S = 0.5
 #: Rows for the history that wait in one partition before they are stored at once.
 HISTORY_ROWS = 10_000
 #: How long a worker that stops may take to give back what it has.
 STOP_S = 0.8
 RETIRE_S = 0.2
 #: So many events and messages of rows may wait to be stored.
-MOST_WAITING = 20_000
+MAX_UNSTORED = 20_000
 #: The log ticks ten times a second; a reader that hears nothing of a partition for so long is not connected.
-SILENT_S = 5.0
+TICK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class WorkerSettings:
 
 
 @dataclass(slots=True)
-class _Held:
+class _OwnedPartition:
     """A partition that we count."""
 
     partition: Partition
@@ -99,7 +99,7 @@ class Worker:
         self._snapshots = Snapshots(connection)
         self._leases = Leases(connection)
         self._publisher = Publisher(connection)
-        self._zones = Zones(settings.site)
+        self._zones = ZoneLookup(settings.site)
         self._days = PseudonymKeys(connection)
         self._pseudonyms = Pseudonyms(self._days.keys)
         self._disclosure = (
@@ -107,7 +107,7 @@ class Worker:
             if settings.smallest_shown > 1
             else None
         )
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _OwnedPartition] = {}
         self._figures = WorkerStats()
         self._process = f"w{secrets.token_hex(4)}"
         self._name = self._process
@@ -128,7 +128,7 @@ class Worker:
 
     async def _read(self, reader: LogReader) -> None:
         """Read what we hold. Only this loop follows and leaves, so the reader is where its partition is."""
-        following: dict[int, _Held] = {}
+        following: dict[int, _OwnedPartition] = {}
         while True:
             for number, held in list(following.items()):
                 if self._held.get(number) is not held:
@@ -139,7 +139,7 @@ class Worker:
                     following[number] = held
                     held.partition.seq = await reader.follow(number, held.partition.seq)
                     held.heard_s = time.monotonic()
-            for delivery in await reader.read(LOOK_SOON_S):
+            for delivery in await reader.read(FAST_POLL_INTERVAL_S):
                 held = following[delivery.partition]
                 held.heard_s = time.monotonic()
                 held.partition.take(delivery)
@@ -149,17 +149,17 @@ class Worker:
             # data that is there already is read without a pause: let the other loops have a turn
             await asyncio.sleep(0)
 
-    def _check_heard(self, following: dict[int, _Held]) -> None:
+    def _check_heard(self, following: dict[int, _OwnedPartition]) -> None:
         """The log's ticks are its heartbeat: without them our connection leads nowhere."""
         oldest_s = min((held.heard_s for held in following.values()), default=math.inf)
-        if time.monotonic() - oldest_s > SILENT_S and self._connection.is_connected:
-            raise LogError(f"nothing was heard of a partition for {SILENT_S:g} s")
+        if time.monotonic() - oldest_s > TICK_TIMEOUT_S and self._connection.is_connected:
+            raise LogError(f"nothing was heard of a partition for {TICK_TIMEOUT_S:g} s")
 
-    async def _work(self, held: _Held) -> None:
+    async def _work(self, held: _OwnedPartition) -> None:
         """Count what is due; while catching up, in large steps that are told now and then."""
         partition = held.partition
         behind = partition.pending > BEHIND
-        tell = not behind or time.monotonic() - held.told_s > TELL_S
+        tell = not behind or time.monotonic() - held.told_s > CATCH_UP_PUBLISH_S
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
             return
         await self._days.ensure(partition.days)
@@ -172,7 +172,7 @@ class Worker:
             await self._publisher.counts(output.counts)
         self._figures.counted(output.verdicts, output.received_s, time.time())
         # what can't be stored must not pile up: nothing more is read until it is
-        if partition.kept_rows >= HISTORY_ROWS or self._publisher.waiting > MOST_WAITING:
+        if partition.kept_rows >= HISTORY_ROWS or self._publisher.waiting > MAX_UNSTORED:
             await self._store()
 
     async def keep_time(self) -> None:
@@ -204,7 +204,7 @@ class Worker:
                 self._publisher.record(held.partition.history())
             await self._publisher.flush()
 
-    async def _save(self, held: _Held) -> None:
+    async def _save(self, held: _OwnedPartition) -> None:
         """Save a partition's state, after what it led to is stored."""
         partition = held.partition
         if partition.done_seq == held.saved_seq:
@@ -237,7 +237,7 @@ class Worker:
         """Say every second that we live; after a silence that cost us our rights, begin anew."""
         while True:
             await self._speak()
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _speak(self) -> None:
         began_s = time.monotonic()
@@ -260,7 +260,7 @@ class Worker:
 
     def _entitled(self) -> bool:
         """Whether our last word is young enough for what we hold to be ours."""
-        return time.monotonic() - self._spoken_s <= TTL_S
+        return time.monotonic() - self._spoken_s <= LEASE_TTL_S
 
     async def _begin_anew(self) -> None:
         self._former.append(self._name)
@@ -277,7 +277,7 @@ class Worker:
                 soon = await self._adjust()
             except (LogError, SnapshotError) as error:
                 _log.warning("%s; trying again", error)
-            await asyncio.sleep(LOOK_SOON_S if soon else LOOK_S)
+            await asyncio.sleep(FAST_POLL_INTERVAL_S if soon else POLL_INTERVAL_S)
 
     async def _adjust(self) -> bool:
         """One look at the table; whether a partition that should be ours isn't yet."""
@@ -291,7 +291,7 @@ class Worker:
         wanted = assign(self._settings.partitions, alive, owners)
         missing = False
         for number in range(self._settings.partitions):
-            held, lease = self._held.get(number), table.leases.get(number, FREE)
+            held, lease = self._held.get(number), table.leases.get(number, UNOWNED)
             if held is not None and held.lease.epoch < lease.epoch:
                 _log.warning("partition %d is with %s now", number, lease.owner)
                 await self._drop(number)
@@ -331,10 +331,10 @@ class Worker:
         if self._name != name:
             return
         asked = await self._connection.subscribe(DEVICE_STATE_SUBJECT.format(partition=number), self.answer)
-        self._held[number] = _Held(partition, lease, asked, revision)
+        self._held[number] = _OwnedPartition(partition, lease, asked, revision)
         _log.info("%s counts partition %d (epoch %d) after %d", name, number, lease.epoch, partition.seq)
 
-    async def _give_back(self, held: _Held) -> None:
+    async def _give_back(self, held: _OwnedPartition) -> None:
         """Clean hand-over: stop counting, save, free."""
         number = held.partition.number
         await self._drop(number)
@@ -361,7 +361,7 @@ class Worker:
                     lambda: 0 in self._held and self._entitled(),
                     self._disclosure,
                 ).run()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     # --- telling -----------------------------------------------------------------------------------
     async def tell_figures(self) -> None:

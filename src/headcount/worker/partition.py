@@ -21,7 +21,7 @@ from headcount.counting.events import REASONS, SILENT, Events
 from headcount.counting.fix_batch import F8, FORGET, I4, I8, U8, Fixes
 from headcount.counting.site import Site
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
 from headcount.messages.counts import Event, PartitionCounts
@@ -29,7 +29,7 @@ from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
 from headcount.messages.times import DAY_S, HISTORY_TICK_S, TICK_S
 from headcount.messages.topics import ID, KINDS, partition_of
-from headcount.messaging.log_reader import Delivery
+from headcount.messaging.log_reader import RawBatch
 from headcount.messaging.payloads import Rows, joined, rows
 from headcount.worker.history_rows import Kept
 
@@ -41,20 +41,20 @@ OVER_NS = 1_000
 #: Fixes that wait for their instant are counted in one go when there are so many.
 BATCH_ROWS = 16_384
 #: Up to so many instants in one go are each told; of more (after a stop) only the newest is.
-TOLD_TICKS = 5
+MAX_PUBLISHED_TICKS = 5
 #: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
 GAP_TICKS = round(3600 / TICK_S)
 #: The most bytes of counts in one message to the history; the broker takes 8 MiB.
 MESSAGE_BYTES = 2 << 20
 #: The sequences of what led to silence.
-NOBODYS: I8 = np.zeros(0, dtype=np.int64)
+NO_SEQUENCES: I8 = np.zeros(0, dtype=np.int64)
 #: Verdicts whose fixes are kept in the history (rule 1).
 KEPT = np.zeros(256, dtype=np.bool_)
 KEPT[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
 
 
 @dataclass(slots=True)
-class Output:
+class PartitionOutput:
     """What a stretch of the log led to."""
 
     counts: list[PartitionCounts] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Output:
     received_s: list[F8] = field(default_factory=list)
 
 
-class _Saved(msgspec.Struct, array_like=True):
+class _PartitionState(msgspec.Struct, array_like=True):
     seq: int
     tick: int
     clock_ns: int
@@ -76,7 +76,7 @@ class Partition:
     """Counts one partition of the log."""
 
     def __init__(
-        self, number: int, partitions: int, epoch: int, site: Site, zones: Zones, pseudonyms: Pseudonyms
+        self, number: int, partitions: int, epoch: int, site: Site, zones: ZoneLookup, pseudonyms: Pseudonyms
     ) -> None:
         """Start at the beginning of the log, or where `restore` says.
 
@@ -112,7 +112,7 @@ class Partition:
     def save(self) -> bytes:
         """The state as bytes, with the sequence after which to go on."""
         return msgspec.msgpack.encode(
-            _Saved(self.done_seq, self._tick, self._done_ns, self.engine.snapshot())
+            _PartitionState(self.done_seq, self._tick, self._done_ns, self.engine.snapshot())
         )
 
     def restore(self, data: bytes) -> None:
@@ -122,7 +122,7 @@ class Partition:
             SnapshotError: if the bytes are damaged or of another site file.
         """
         try:
-            saved = msgspec.msgpack.decode(data, type=_Saved)
+            saved = msgspec.msgpack.decode(data, type=_PartitionState)
         except msgspec.MsgspecError as error:
             raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
         self.engine = Engine.restore(self._site, saved.engine, self.engine.zones, self._pseudonyms)
@@ -135,7 +135,7 @@ class Partition:
         self._kept, self._recorded = Kept(), []
 
     # --- work ----------------------------------------------------------------------------------
-    def take(self, delivery: Delivery) -> None:
+    def take(self, delivery: RawBatch) -> None:
         """Read messages; `work` counts them.
 
         Raises:
@@ -204,13 +204,13 @@ class Partition:
     def _reached_tick(self) -> int:
         return (self._reached_ns - OVER_NS) // TICK_NS
 
-    def work(self, *, tell: bool = True) -> Output:
+    def work(self, *, tell: bool = True) -> PartitionOutput:
         """Count up to the last instant that is over.
 
         Args:
             tell: put the counts into the output (those for the history are there in any case).
         """
-        output = Output()
+        output = PartitionOutput()
         waiting = self._decoded()
         reached = self._reached_tick()
         for tick in self._ticks(reached, told=tell):
@@ -219,7 +219,7 @@ class Partition:
                 cut = int(np.searchsorted(waiting.received_s, at, side="right"))
                 self._step(waiting.part(0, cut), output)
                 waiting = waiting.part(cut, len(waiting))
-            self._tell(self.engine.advance(at), NOBODYS, output)
+            self._tell(self.engine.advance(at), NO_SEQUENCES, output)
             record = tick % HISTORY_TICKS == 0
             if record or tell:
                 values = self.engine.counts(at).astype("<i4").tobytes()
@@ -243,14 +243,14 @@ class Partition:
         if reached <= self._tick:
             return []
         first = self._tick + 1
-        if told and reached - self._tick <= TOLD_TICKS:
+        if told and reached - self._tick <= MAX_PUBLISHED_TICKS:
             return list(range(first, reached + 1))
         start = max(first, reached - GAP_TICKS)
         start += -start % HISTORY_TICKS
         ticks = list(range(start, reached + 1, HISTORY_TICKS))
         return ticks if ticks and ticks[-1] == reached else [*ticks, reached]
 
-    def _step(self, part: Rows, output: Output) -> None:
+    def _step(self, part: Rows, output: PartitionOutput) -> None:
         """Count rows in their order; before somebody is forgotten, what was received before."""
         start = 0
         for row in np.flatnonzero(part.what == FORGET).tolist() if FORGET in part.what else ():
@@ -259,14 +259,14 @@ class Partition:
             start = row + 1
         self._count(part.part(start, len(part)) if start else part, output)
 
-    def _forget(self, one: Rows, output: Output) -> None:
+    def _forget(self, one: Rows, output: PartitionOutput) -> None:
         seq = int(one.seq[0])
         marker = one.markers.get(seq)
         if marker is not None:
             removed = self.engine.remove(marker.kind, marker.labels, float(one.received_s[0]))
             self._tell(removed, one.seq, output)
 
-    def _count(self, part: Rows, output: Output) -> None:
+    def _count(self, part: Rows, output: PartitionOutput) -> None:
         if not len(part):
             return
         device = self.engine.slots(part.names, self._admit)
@@ -306,7 +306,7 @@ class Partition:
             found[days == day] = self.engine.names(slots[days == day], day)
         return found
 
-    def _tell(self, events: Events, seqs: I8, output: Output) -> None:
+    def _tell(self, events: Events, seqs: I8, output: PartitionOutput) -> None:
         """Put events out; `seqs` are the sequences of the rows that led to them."""
         if not len(events):
             return

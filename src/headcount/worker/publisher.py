@@ -47,10 +47,10 @@ from headcount.messaging.mqtt_address import MqttAddress
 _log = logging.getLogger(__name__)
 
 #: Retained counts are sent once in so many seconds, those that changed.
-RETAINED_EVERY_S = 1.0
+RETAINED_INTERVAL_S = 1.0
 #: All of them are sent so often, whatever a worker that lost its rights has sent in between.
-RETAINED_ALL_S = 30.0
-EVENTS_AT_ONCE = 256
+RETAINED_REFRESH_S = 30.0
+CONCURRENT_EVENTS = 256
 ACK_TIMEOUT_S = 5.0
 RECONNECT_S = 1.0
 
@@ -105,7 +105,7 @@ class Publisher:
     async def _store_events(self) -> None:
         """Many at once, each acknowledged: a broker that dies in between may have any part of them."""
         while self._events:
-            some = list(islice(self._events, EVENTS_AT_ONCE))
+            some = list(islice(self._events, CONCURRENT_EVENTS))
             await asyncio.gather(*(self._store_event(event, epoch) for event, epoch in some))
             for one in some:
                 if self._events and self._events[0] is one:  # else `forget` was faster
@@ -190,10 +190,10 @@ class RetainedCounts:
             sent: dict[str, I4 | None] = {}
             all_s = time.monotonic()
             while self._still() and not gone.done():
-                if time.monotonic() - all_s > RETAINED_ALL_S:
+                if time.monotonic() - all_s > RETAINED_REFRESH_S:
                     sent, all_s = {}, time.monotonic()
                 await self._publish(client, sent)
-                await asyncio.wait([gone], timeout=RETAINED_EVERY_S)
+                await asyncio.wait([gone], timeout=RETAINED_INTERVAL_S)
             if gone.done():
                 gone.result()
         finally:

@@ -25,7 +25,7 @@ MAX_BYTES = 8 * 1024 * 1024 - 4096
 _ANSWER_S = 5.0
 
 
-class _Stored(msgspec.Struct, array_like=True):
+class _StoredSnapshot(msgspec.Struct, array_like=True):
     epoch: int
     raw_bytes: int
     zstd: bytes
@@ -57,7 +57,7 @@ class Snapshots:
         if entry is None:
             return Snapshot(0, None, 0)
         try:
-            stored = msgspec.msgpack.decode(entry.value, type=_Stored)
+            stored = msgspec.msgpack.decode(entry.value, type=_StoredSnapshot)
             raw = _zstd().decompress(stored.zstd, stored.raw_bytes, asbytes=True)
         except (msgspec.MsgspecError, OSError, ValueError) as error:
             _log.warning("snapshot of partition %d is damaged (%s): counting from the log", partition, error)
@@ -90,7 +90,7 @@ class Snapshots:
                 f"of partition {partition}",
                 f"takes {len(zstd)} bytes, more than {MAX_BYTES}; use more partitions",
             )
-        value = msgspec.msgpack.encode(_Stored(epoch, len(state), zstd))
+        value = msgspec.msgpack.encode(_StoredSnapshot(epoch, len(state), zstd))
         newer = await self._bucket.replace(f"p{partition}", value, revision)
         if newer is None:
             raise SnapshotConflictError(f"of partition {partition}", "another worker saved a newer one")

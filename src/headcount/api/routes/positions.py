@@ -17,7 +17,7 @@ from headcount.api.schemas import positions
 from headcount.api.schemas.problems import invalid
 from headcount.api.schemas.responses import failures, success
 from headcount.api.state import ApiState, State, known_site
-from headcount.history.queries import CELLS_PER_DEG, SLOT_S, Cell, StoredFix
+from headcount.history.queries import CELLS_PER_DEG, SLOT_S, CellCount, StoredFix
 from headcount.messages.times import iso
 from headcount.messages.topics import Kind
 from headcount.services.positions import PositionQuery
@@ -137,7 +137,7 @@ async def get_device_state(
     return Json(msgspec.json.encode({"site": site, "kind": kind, "device": device, **found}))
 
 
-def _collection(precision: str, found: list[StoredFix] | list[Cell], limit: int) -> bytes:
+def _collection(precision: str, found: list[StoredFix] | list[CellCount], limit: int) -> bytes:
     """A GeoJSON FeatureCollection of at most `limit` features."""
     collection = {
         "type": "FeatureCollection",
@@ -148,7 +148,7 @@ def _collection(precision: str, found: list[StoredFix] | list[Cell], limit: int)
     return msgspec.json.encode(collection)
 
 
-def _feature(found: StoredFix | Cell) -> dict[str, Any]:
+def _feature(found: StoredFix | CellCount) -> dict[str, Any]:
     geometry: dict[str, Any]
     properties: dict[str, Any]
     if isinstance(found, StoredFix):

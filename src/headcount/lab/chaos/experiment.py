@@ -37,7 +37,7 @@ from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, traffic
 from headcount.lab.waiting import wait_consumed, wait_until
 from headcount.messages.topics import HISTORY_STREAM
 from headcount.messaging.connection import Connection
-from headcount.worker.leases import TTL_S
+from headcount.worker.leases import LEASE_TTL_S
 
 PARTITIONS = (4, 8, 16)
 #: Time that senders may take for queued messages after the load, and that the system may take to settle.
@@ -120,7 +120,7 @@ async def run_chaos_test(plan: ChaosPlan, show: Callable[[ChaosProgress], None])
     asyncio.get_running_loop().set_exception_handler(ignore_disconnects)
     scenario = short_hold_scenario(plan.seed)
     partitions = Random(f"partitions {plan.seed}").choice(PARTITIONS)
-    faults = schedule(plan.seed, plan.seconds, plan.workers, TTL_S)
+    faults = schedule(plan.seed, plan.seconds, plan.workers, LEASE_TTL_S)
     floods_s = [fault.at_s for fault in faults if fault.kind == "duplicates"]
     messages = traffic(plan.seed, scenario, plan.seconds, floods_s)
     async with _folder(plan.keep) as folder:

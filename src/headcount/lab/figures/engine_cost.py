@@ -15,7 +15,7 @@ import numpy as np
 from headcount.counting.engine import Engine
 from headcount.counting.fix_batch import F8, I4, I8, Fixes
 from headcount.counting.site import Site
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 
 BATCH = 10_000
@@ -28,7 +28,7 @@ def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: i
     rng = np.random.default_rng(seed)
     side_m = side(zones)
     site = campus(zones, seed)
-    engine = Engine(site, Zones(site))
+    engine = Engine(site, ZoneLookup(site))
     slots = engine.slots([b"person.d%d" % i for i in range(devices)])
     x_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
     y_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
@@ -65,7 +65,7 @@ def bytes_per_device(site: Site, devices: int) -> float:
     """Memory of a device in the engine: id, index entry, columns."""
     gc.collect()
     tracemalloc.start()
-    engine = Engine(site, Zones(site))
+    engine = Engine(site, ZoneLookup(site))
     before = tracemalloc.get_traced_memory()[0]
     engine.slots([b"person.device%07d" % i for i in range(devices)])
     after = tracemalloc.get_traced_memory()[0]

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from headcount.counting.fix_batch import Fixes
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.worker.partition import Partition
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     site = campus(ZONES, options.seed)
-    zones = Zones(site)
+    zones = ZoneLookup(site)
     names = Pseudonyms({day: bytes([day % 256]) * 32 for day in range(20_832, 20_836)})
     partition = Partition(0, 1, 1, site, zones, names)
     engine = partition.engine

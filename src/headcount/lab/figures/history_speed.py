@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from headcount.history.buffer import Pending
+from headcount.history.buffer import HistoryBuffer
 from headcount.history.queries import counts_at, fixes, zone_history
 from headcount.history.segments import opened
 from headcount.history.writer import FLUSH_ROWS
@@ -74,7 +74,7 @@ def write(data: Path, raw: list[bytes]) -> None:
     """Write batches like the writer, without a broker."""
     decoder = msgspec.msgpack.Decoder(HistoryBatch)
     with opened(data) as segments:
-        pending = Pending(segments.written)
+        pending = HistoryBuffer(segments.written)
         for message in raw:
             pending.add(decoder.decode(message), T0)
             if pending.rows >= FLUSH_ROWS:

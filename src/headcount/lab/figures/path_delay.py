@@ -13,11 +13,11 @@ import time
 import numpy as np
 
 from headcount.counting.fix_batch import F8
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.messages.topics import partition_of
-from headcount.messaging.log_reader import Delivery
+from headcount.messaging.log_reader import RawBatch
 from headcount.worker.partition import BATCH_ROWS, Partition
 
 PARTITIONS = 16
@@ -40,12 +40,12 @@ class TimedLog:
         self._seq = [0] * PARTITIONS
         self._now_s = 1.8e9
 
-    def second(self) -> list[Delivery]:
+    def second(self) -> list[RawBatch]:
         """The next `BATCH_ROWS` fixes of every partition."""
         self._now_s += BATCH_INTERVAL_S
         return [self._delivery(p) for p in range(PARTITIONS)]
 
-    def _delivery(self, partition: int) -> Delivery:
+    def _delivery(self, partition: int) -> RawBatch:
         moved = self._rng.choice(self._members[partition], BATCH_ROWS)
         self._x_m[moved] += self._rng.normal(0, 3, BATCH_ROWS)
         self._y_m[moved] += self._rng.normal(0, 3, BATCH_ROWS)
@@ -63,13 +63,13 @@ class TimedLog:
         first = self._seq[partition] + 1
         self._seq[partition] += BATCH_ROWS
         received_ns = ((t_s + 0.05) * 1e9).astype(np.int64).tolist()
-        return Delivery(partition, subjects, payloads, range(first, first + BATCH_ROWS), received_ns, 0)
+        return RawBatch(partition, subjects, payloads, range(first, first + BATCH_ROWS), received_ns, 0)
 
 
 def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
     """Nanoseconds per fix, including counts once per second of the log and partition."""
     site = campus(zones, seed)
-    shared, names = Zones(site), Pseudonyms({})
+    shared, names = ZoneLookup(site), Pseudonyms({})
     parts = [Partition(p, PARTITIONS, 1, site, shared, names) for p in range(PARTITIONS)]
     log = TimedLog(site.id, side(zones), devices, np.random.default_rng(seed))
     warm, timed, took_s = max(WARM_FIXES, 3 * devices), 0, 0.0

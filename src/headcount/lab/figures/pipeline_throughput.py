@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from headcount.broker.nats_config import BrokerConfig
-from headcount.counting.zone_lookup import Zones
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
@@ -158,7 +158,7 @@ async def counting(
     Measured over the second half: in the first, every device is new.
     """
     site = campus(ZONES, seed)
-    zones, names = Zones(site), Pseudonyms({})
+    zones, names = ZoneLookup(site), Pseudonyms({})
     parts = [Partition(n, partitions, 1, site, zones, names) for n in range(partitions)]
     async with open_reader(endpoint, connection) as reader:
         for partition in parts:
