@@ -145,7 +145,7 @@ async def test_foreign_and_broken_counts_are_ignored(tmp_path: Path) -> None:
         await api.publish(0, api.tick(), np.zeros((9, 2, 4), np.int32))
         await api.publish(0, api.tick() + 3600, api.values({"site": (99, 99)}))
         await api.count({"site": (6, 5)})
-        assert 'headcount_refused_messages_total{what="counts"} 3.0' in (await api.get("/metrics")).text
+        assert 'headcount_rejected_messages_total{type="counts"} 3.0' in (await api.get("/metrics")).text
 
 
 async def test_counts_of_the_last_minutes_come_from_memory(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api_fixture import Api, open_api, site_with, until
 from headcount.api.live_counts import LiveCounts
-from headcount.api.metrics import FORGET_S, MAX_WORKERS, Metrics, Sums
+from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -71,32 +71,32 @@ def test_reports_of_workers_are_summed() -> None:
     found = it.read()
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 13
     assert value(found, "headcount_fixes_total", kind="unknown", verdict="malformed") == 2
-    assert value(found, "headcount_lag_messages") == 4
-    assert value(found, "headcount_fix_rate") == 10.5
-    assert value(found, "headcount_latency_seconds_bucket", le="0.1") == 3
-    assert value(found, "headcount_latency_seconds_bucket", le="+Inf") == 6
-    assert value(found, "headcount_latency_seconds_count") == 6
-    assert value(found, "headcount_latency_seconds_sum") == 3.0
+    assert value(found, "headcount_log_lag_messages") == 4
+    assert value(found, "headcount_fixes_per_second") == 10.5
+    assert value(found, "headcount_fix_latency_seconds_bucket", le="0.1") == 3
+    assert value(found, "headcount_fix_latency_seconds_bucket", le="+Inf") == 6
+    assert value(found, "headcount_fix_latency_seconds_count") == 6
+    assert value(found, "headcount_fix_latency_seconds_sum") == 3.0
 
 
 def test_silent_workers_are_forgotten_but_not_their_work() -> None:
     """After a minute of silence a worker's lag and rate are gone; what it counted stays counted, once."""
     it = Worker()
     it.say("w1", verdicts={"person": {"accepted": 5}}, lag=3, fixes_per_s=10)
-    it.now += FORGET_S + 1
+    it.now += WORKER_TIMEOUT_S + 1
     found = it.read()
-    assert value(found, "headcount_lag_messages") == 0
+    assert value(found, "headcount_log_lag_messages") == 0
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 5
     it.say("w1", verdicts={"person": {"accepted": 6}}, lag=2)
     found = it.read()
-    assert value(found, "headcount_lag_messages") == 2
+    assert value(found, "headcount_log_lag_messages") == 2
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 6
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=40))
 def test_sums_never_fall(reports: list[tuple[str, int]]) -> None:
     """Whatever workers say, also after restarts, a sum grows by what each added since its last report."""
-    sums, last, expected = Sums(), dict.fromkeys("abc", 0), 0
+    sums, last, expected = MonotonicSums(), dict.fromkeys("abc", 0), 0
     for worker, n in reports:
         expected += n - last[worker] if n >= last[worker] else n
         last[worker] = n
@@ -109,7 +109,7 @@ def test_memory_is_bounded() -> None:
     it = Worker()
     for n in range(MAX_WORKERS + 50):
         it.say(f"w{n}", verdicts={"person": {"accepted": 1}}, lag=1)
-    assert value(it.read(), "headcount_lag_messages") == MAX_WORKERS
+    assert value(it.read(), "headcount_log_lag_messages") == MAX_WORKERS
     assert len(it.metrics._fixes._last) == MAX_WORKERS
 
 
@@ -129,7 +129,7 @@ def test_rubbish_is_counted(payload: bytes) -> None:
     """What isn't a report changes nothing but the count of refused messages."""
     it = Worker()
     it.metrics.take("metrics.count.w", payload)
-    assert value(it.read(), "headcount_refused_messages_total", what="report") == 1
+    assert value(it.read(), "headcount_rejected_messages_total", type="report") == 1
 
 
 def test_unknown_labels_make_no_series() -> None:
@@ -148,22 +148,22 @@ async def test_metrics_of_a_running_api(tmp_path: Path) -> None:
             json.dumps({"worker": "a1", "translated": {"owntracks": 4}, "rejected": {"iotp": 1}}).encode(),
         )
         await api.nats.flush()
-        await until(lambda: has(api, "headcount_adapter_translated_total"))
+        await until(lambda: has(api, "headcount_adapter_translated_messages_total"))
         assert (await api.get("/v1/nothing/at/all")).status_code == 404
         answer = await api.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
         found = samples(answer.text)
         assert value(found, "headcount_devices_present", kind="person") == 5
         assert value(found, "headcount_devices_present", kind="vehicle") == 2
-        assert value(found, "headcount_adapter_translated_total", format="owntracks") == 4
-        assert value(found, "headcount_adapter_rejected_total", reason="iotp") == 1
+        assert value(found, "headcount_adapter_translated_messages_total", format="owntracks") == 4
+        assert value(found, "headcount_adapter_rejected_messages_total", reason="iotp") == 1
         assert value(found, "headcount_partitions") == 2
         assert value(found, "headcount_counts_age_seconds") >= 0
         assert value(found, "headcount_broker_connections") >= 2
         route = "/v1/sites/{site}/counts"
         labels = {"method": "GET", "route": route, "status": "200"}
         assert value(found, "headcount_http_requests_total", **labels) >= 1
-        assert value(found, "headcount_http_request_seconds_count", route=route) >= 1
+        assert value(found, "headcount_http_request_duration_seconds_count", route=route) >= 1
         routes = {dict(labels).get("route") for _, labels in found}
         assert not [each for each in routes if each and "nothing" in each]
 
@@ -191,14 +191,14 @@ def test_the_state_of_the_scaler_is_published() -> None:
     worker.metrics.take("metrics.scale.s", scaling_state(3.0, (0.5, 1, 2), (2.0, 2, 3)))
     worker.metrics.take("metrics.scale.s", scaling_state(5.0, (0.5, 1, 2), (2.0, 2, 3), (4.0, 3, 2)))
     found = worker.read()
-    assert value(found, "headcount_scale_wanted", role="count") == 3
-    assert value(found, "headcount_scale_max_units", role="count") == 8
-    assert value(found, "headcount_scale_signal", signal="lag") == 5
-    assert ("headcount_scale_signal", (("signal", "unknown"),)) not in found
-    assert value(found, "headcount_scale_decisions_total", role="count", direction="up") == 1
-    assert value(found, "headcount_scale_decisions_total", role="count", direction="down") == 1
+    assert value(found, "headcount_scaling_desired_units", role="count") == 3
+    assert value(found, "headcount_scaling_max_units", role="count") == 8
+    assert value(found, "headcount_scaling_signal", signal="lag") == 5
+    assert ("headcount_scaling_signal", (("signal", "unknown"),)) not in found
+    assert value(found, "headcount_scaling_decisions_total", role="count", direction="up") == 1
+    assert value(found, "headcount_scaling_decisions_total", role="count", direction="down") == 1
     worker.now += 16
-    assert ("headcount_scale_wanted", (("role", "count"),)) not in worker.read()
+    assert ("headcount_scaling_desired_units", (("role", "count"),)) not in worker.read()
 
 
 async def test_scaling_is_served(tmp_path: Path) -> None:

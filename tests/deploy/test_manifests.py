@@ -192,7 +192,7 @@ def test_queried_metrics_exist() -> None:
     asked = {name for text in expressions() for name in re.findall(r"\bheadcount_\w+", text)}
     source = "\n".join(file.read_text() for file in (ROOT / "src" / "headcount").rglob("*.py"))
     known = set(re.findall(r'"(headcount_\w+)"', source))
-    known |= {f"headcount_adapter_{what}" for what in ("translated", "rejected", "ignored")}
+    known |= {f"headcount_adapter_{what}_messages" for what in ("translated", "rejected", "ignored")}
     assert asked
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked} <= known
 

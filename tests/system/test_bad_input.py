@@ -199,11 +199,11 @@ def test_a_named_partition_is_not_believed(up: Up) -> None:
 def test_foreign_garbage(up: Up) -> None:
     """Garbage on the topics of other formats is refused and counted as refused; honest ones get through."""
     pids = up.pids()
-    before = up.metric("headcount_adapter_rejected_total")
+    before = up.metric("headcount_adapter_rejected_messages_total")
     for name in FOREIGN:
         for payload in GARBAGE:
             publish(up.mqtt_port, name, payload, qos=0)
-    until(lambda: up.metric("headcount_adapter_rejected_total") >= before + 30, "refusals", 15, 0.3)
+    until(lambda: up.metric("headcount_adapter_rejected_messages_total") >= before + 30, "refusals", 15, 0.3)
     # far from the site: heard of, and counted by nobody
     good = {"id": "honest1", "lat": 0.5, "lon": 0.5, "t": time.time()}
     publish(up.mqtt_port, "mobile-iotp", json.dumps(good).encode())

@@ -75,10 +75,10 @@ def test_every_car_and_phone_of_the_flows_is_counted(tmp_path: Path, node_red: P
     with Up(tmp_path, arguments=["--elastic"]) as up, running(node_red, up.ports["mqtt"]) as said:
         try:
             until(lambda: up.counts()["site"] == (PHONES, CARS), "all of them on site", 60)
-            before = up.metric("headcount_adapter_translated_total", format="iotp")
+            before = up.metric("headcount_adapter_translated_messages_total", format="iotp")
             until(
                 lambda: (
-                    up.metric("headcount_adapter_translated_total", format="iotp")
+                    up.metric("headcount_adapter_translated_messages_total", format="iotp")
                     >= before + 3 * (PHONES + CARS)
                 ),
                 "three more rounds translated",

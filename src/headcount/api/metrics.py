@@ -1,11 +1,8 @@
-"""What the operator sees: the numbers of all workers and of the API itself, for Prometheus.
+"""Prometheus metrics of all workers, the adapters, the autoscaler and the API itself.
 
-The scaler says its whole state on `metrics.scale.<name>` at each look; it is told as it is.
-
-Workers say absolute numbers once a second on `metrics.count.<worker>` and
-`metrics.adapters.<worker>`, as JSON. A counter here is the sum of what each worker added since it
-was first heard; a worker whose numbers fall has started again from zero. So a counter never falls,
-whatever workers do, and a message that is lost or comes twice changes nothing.
+Workers and adapters report absolute numbers. A counter here is the sum of what each of them added since its first
+report; one whose numbers fall has started again from zero. So a counter never falls, whatever workers do, and a
+report that is lost or arrives twice changes nothing.
 """
 
 from __future__ import annotations
@@ -28,37 +25,36 @@ from headcount.messages.reports import AdapterReport, LatencyHistogram, WorkerRe
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
 
-#: A worker that wasn't heard of for longer has no part in lag and rate any more.
-FORGET_S = 60.0
+#: A worker without a report for longer no longer contributes to lag and rate.
+WORKER_TIMEOUT_S = 60.0
 MAX_WORKERS = 1000
-#: A scaler speaks at each look, every two seconds where nothing else is set; after this it is away.
+#: An autoscaler without a report for longer is gone; by default it reports every two seconds.
 SCALER_TIMEOUT_S = 15.0
 MAX_SIGNALS = 64
 MAX_FORMATS = 32
 _MONITOR_TIMEOUT_S = 1.0
 _KINDS = (*KINDS, "unknown")
 
-_log = logging.getLogger(__name__)
-
-
-#: What the adapters count, and by what.
+#: The adapters' counters, and their labels.
 ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
 _scaling_state = msgspec.json.Decoder(ScalingState)
 Key = tuple[str, ...]
 
+_log = logging.getLogger(__name__)
 
-class Sums:
+
+class MonotonicSums:
     """Counters that never fall, from workers' absolute numbers."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
+        """Start empty."""
         self.totals: dict[Key, float] = {}
         self._last: dict[str, dict[Key, float]] = {}
 
     def take(self, worker: str, numbers: dict[Key, float]) -> None:
-        """Take a worker's absolute numbers; where they fell, it counts from zero again."""
+        """Add a worker's absolute numbers; if they fell, it has started again from zero."""
         last = self._last.pop(worker, {})
         restarted = any(numbers.get(key, 0.0) < value for key, value in last.items())
         for key, value in numbers.items():
@@ -70,33 +66,33 @@ class Sums:
 
 
 class Metrics:
-    """Collects what workers say and what the API sees, and says it in Prometheus' words."""
+    """Collect reports and the API's own numbers, and export them for Prometheus."""
 
     def __init__(
         self, live: LiveCounts, monitor_url: str | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`monitor_url` is the broker's monitoring address; `clock` gives seconds."""
+        """`monitor_url` is the NATS server's monitoring address; `clock` returns seconds."""
         self.registry = CollectorRegistry(auto_describe=False)
-        self.rejected = 0  # messages that are no reports
-        self.broker_connections: int | None = None  # as last asked
+        self.rejected = 0  # messages that are not reports
+        self.broker_connections: int | None = None  # as last read
         self._live = live
         self._monitor_url = monitor_url
         self._clock = clock
-        self._fixes = Sums()
-        self._latency = Sums()
-        self._adapters = Sums()
+        self._fixes = MonotonicSums()
+        self._latency = MonotonicSums()
+        self._adapters = MonotonicSums()
         self._reports: dict[str, tuple[float, WorkerReport]] = {}
         self._scaling: tuple[float, ScalingState] | None = None
         self._decided: dict[Key, float] = {}
         self.requests = Counter(
             "headcount_http_requests",
-            "Answered HTTP requests.",
+            "HTTP requests.",
             ("method", "route", "status"),
             registry=self.registry,
         )
         self.request_seconds = Histogram(
-            "headcount_http_request_seconds",
-            "Time to the start of an answer.",
+            "headcount_http_request_duration_seconds",
+            "Time to the start of the response.",
             ("route",),
             registry=self.registry,
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0),
@@ -104,7 +100,7 @@ class Metrics:
         self.registry.register(self)
 
     def take(self, subject: str, payload: bytes) -> None:
-        """Take a report of a worker; what isn't one is counted in `refused`."""
+        """Take a report; anything else is counted in `rejected`."""
         try:
             if subject.startswith("metrics.count."):
                 self._take_count(_worker_report.decode(payload))
@@ -117,25 +113,25 @@ class Metrics:
             _log.debug("%s: not a report: %s", subject, error)
 
     def scaling(self) -> tuple[ScalingState, float] | None:
-        """What the scaler said last and how many seconds ago; None if none has spoken lately."""
+        """Return the autoscaler's last report and its age in seconds; None if there is no recent one."""
         if self._scaling is None or (age_s := self._clock() - self._scaling[0]) > SCALER_TIMEOUT_S:
             return None
         return self._scaling[1], age_s
 
     def collect(self) -> Iterator[Metric]:
-        """Everything but the API's own requests; Prometheus' library calls it."""
+        """Yield everything but the API's own requests, for the Prometheus library."""
         yield from self._collect_workers()
         yield from self._collect_counts()
         yield from self._collect_scaling()
         yield _counter(
-            "headcount_refused_messages",
-            "Messages to the API that are no counts or no reports.",
-            ("what",),
+            "headcount_rejected_messages",
+            "Internal messages that the API could not decode.",
+            ("type",),
             {("counts",): float(self._live.rejected), ("report",): float(self.rejected)},
         )
 
     def read_broker_connections(self) -> int | None:
-        """Connections to the broker, of every protocol, as its monitoring says; blocks up to a second."""
+        """Return the NATS server's connections of every protocol; blocks for up to a second."""
         if self._monitor_url is None:
             return None
         address = urlsplit(self._monitor_url)
@@ -164,7 +160,7 @@ class Metrics:
             self._latency.take(report.worker, _buckets(report.latency))
         self._reports.pop(report.worker, None)
         self._reports[report.worker] = (self._clock(), report)
-        self._forget()
+        self._drop_old_reports()
 
     def _take_adapters(self, report: AdapterReport) -> None:
         numbers: dict[Key, float] = {}
@@ -174,7 +170,7 @@ class Metrics:
         self._adapters.take(report.worker, numbers)
 
     def _take_scaling(self, state: ScalingState) -> None:
-        """Keep the state, and count the decisions that are new in it."""
+        """Store the state, and count its new decisions."""
         if self._scaling is not None:
             newest = max((decision.at for decision in self._scaling[1].decisions), default=0.0)
             for decision in state.decisions:
@@ -183,40 +179,43 @@ class Metrics:
                     self._decided[key] = self._decided.get(key, 0.0) + 1.0
         self._scaling = self._clock(), state
 
-    def _forget(self) -> None:
+    def _drop_old_reports(self) -> None:
         now = self._clock()
-        old = [w for w, (heard, _) in self._reports.items() if now - heard > FORGET_S]
+        old = [w for w, (received, _) in self._reports.items() if now - received > WORKER_TIMEOUT_S]
         for worker in old:
             del self._reports[worker]
         while len(self._reports) > MAX_WORKERS:
             del self._reports[next(iter(self._reports))]
 
     def _collect_workers(self) -> Iterator[Metric]:
-        self._forget()
+        self._drop_old_reports()
         reports = [report for _, report in self._reports.values()]
         yield _counter(
             "headcount_fixes", "Fixes by verdict and kind.", ("verdict", "kind"), self._fixes.totals
         )
-        yield _gauge("headcount_fix_rate", "Fixes counted per second.", sum(r.fixes_per_s for r in reports))
         yield _gauge(
-            "headcount_lag_messages",
-            "Messages in the log that aren't counted yet.",
+            "headcount_fixes_per_second", "Fixes counted per second.", sum(r.fixes_per_s for r in reports)
+        )
+        yield _gauge(
+            "headcount_log_lag_messages",
+            "Messages in the log that are not counted yet.",
             sum(r.lag for r in reports),
         )
-        yield _gauge("headcount_workers", "Counting workers heard of in the last minute.", len(reports))
-        yield _histogram("headcount_latency_seconds", "From received to counted.", self._latency.totals)
+        yield _gauge("headcount_workers", "Counting workers that reported in the last minute.", len(reports))
+        yield _histogram("headcount_fix_latency_seconds", "Time from receipt to count.", self._latency.totals)
         for what, label in ADAPTER_COUNTERS.items():
             values = {key[1:]: n for key, n in self._adapters.totals.items() if key[0] == what}
-            yield _counter(f"headcount_adapter_{what}", f"Foreign messages {what}.", (label,), values)
+            name = f"headcount_adapter_{what}_messages"
+            yield _counter(name, f"Messages of other formats that were {what}.", (label,), values)
 
     def _collect_counts(self) -> Iterator[Metric]:
         live = self._live
         fresh = live.partitions - len(live.overdue_partitions())
-        yield _gauge("headcount_partitions", "Partitions of the log.", live.partitions)
-        yield _gauge("headcount_partitions_fresh", "Partitions with a report of the last 2 s.", fresh)
+        yield _gauge("headcount_partitions", "Log partitions.", live.partitions)
+        yield _gauge("headcount_partitions_fresh", "Partitions with a report in the last 2 s.", fresh)
         age_s = live.age_s()
         yield _gauge("headcount_counts_age_seconds", "Age of the newest total.", age_s)
-        devices = GaugeMetricFamily("headcount_devices_present", "Devices on site.", labels=("kind",))
+        devices = GaugeMetricFamily("headcount_devices_present", "Devices on the site.", labels=("kind",))
         if live.snapshot is not None:
             for kind, n in zip(
                 KINDS, live.snapshot.total.values[0, :, COUNT_FIELDS.index("count")], strict=True
@@ -226,36 +225,38 @@ class Metrics:
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
 
     def _collect_scaling(self) -> Iterator[Metric]:
-        told = self.scaling()
-        state = None if told is None else told[0]
-        texts = {
-            "wanted": "Units that the scaler wants.",
-            "actual": "Units that there are and that aren't leaving.",
-            "min_units": "Configured minimum number of units.",
-            "max_units": "Configured maximum number of units.",
+        report = self.scaling()
+        state = None if report is None else report[0]
+        gauges = {
+            "wanted": ("desired_units", "Desired number of units."),
+            "actual": ("actual_units", "Number of units, without those that are being removed."),
+            "min_units": ("min_units", "Configured minimum number of units."),
+            "max_units": ("max_units", "Configured maximum number of units."),
         }
-        for field, text in texts.items():
-            family = GaugeMetricFamily(f"headcount_scale_{field}", text, labels=("role",))
+        for field, (name, text) in gauges.items():
+            family = GaugeMetricFamily(f"headcount_scaling_{name}", text, labels=("role",))
             for target in state.targets if state else []:
                 family.add_metric((target.role,), float(getattr(target, field)))
             yield family
-        signals = GaugeMetricFamily("headcount_scale_signal", "What the scaler sees.", labels=("signal",))
+        signals = GaugeMetricFamily(
+            "headcount_scaling_signal", "Signals of the autoscaler.", labels=("signal",)
+        )
         for name, value in sorted(state.signals.items())[:MAX_SIGNALS] if state else []:
             if value is not None:
                 signals.add_metric((name[:64],), value)
         yield signals
         yield _counter(
-            "headcount_scale_decisions",
-            "Changes that the scaler decided on.",
+            "headcount_scaling_decisions",
+            "Decisions of the autoscaler.",
             ("role", "direction"),
             self._decided,
         )
 
 
 def _buckets(latency: LatencyHistogram) -> dict[Key, float]:
-    """A histogram as counters: its cumulative buckets by bound, its sum, its count."""
+    """Return a histogram as counters: its cumulative buckets by bound, its sum, its count."""
     if len(latency.le) != len(latency.counts):
-        raise ValueError("le and counts of the latency have different lengths")
+        raise ValueError("`le` and `counts` of the latency have different lengths")
     numbers = {("le", repr(float(le))): n for le, n in zip(latency.le, latency.counts, strict=True)}
     return numbers | {("le", "inf"): latency.count, ("sum",): latency.sum}
 

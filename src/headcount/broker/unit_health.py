@@ -82,15 +82,15 @@ class Figures(Collector):
 
 def _gate(figures: GateFigures) -> Iterator[Metric]:
     admitted, cut = float(figures.admitted), float(figures.cut)
-    yield CounterMetricFamily("headcount_gate_admitted", "Sign-ins that were let in.", value=admitted)
-    yield CounterMetricFamily("headcount_gate_cut", "Connections that were closed.", value=cut)
+    yield CounterMetricFamily("headcount_auth_accepted", "Sign-ins that were let in.", value=admitted)
+    yield CounterMetricFamily("headcount_auth_disconnected", "Connections that were closed.", value=cut)
     refused = CounterMetricFamily(
-        "headcount_gate_refused", "Sign-ins that weren't let in.", labels=["reason"]
+        "headcount_auth_rejected", "Sign-ins that weren't let in.", labels=["reason"]
     )
     for reason in REFUSAL_REASONS:
         refused.add_metric([reason], figures.refused[reason])
     yield refused
-    bans = CounterMetricFamily("headcount_gate_bans", "Who was banned for a while.", labels=["kind"])
+    bans = CounterMetricFamily("headcount_auth_bans", "Who was banned for a while.", labels=["kind"])
     for kind in ("device", "address"):
         bans.add_metric([kind], figures.bans[kind])
     yield bans

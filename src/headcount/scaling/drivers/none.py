@@ -1,6 +1,6 @@
 """No driver: another system starts and stops units, and may follow the scaler's published numbers.
 
-In Kubernetes this is a HorizontalPodAutoscaler that follows the metric `headcount_scale_wanted`.
+In Kubernetes this is a HorizontalPodAutoscaler that follows the metric `headcount_scaling_desired_units`.
 """
 
 from __future__ import annotations
