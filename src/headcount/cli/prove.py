@@ -26,11 +26,7 @@ MAX_PRINTED = 5
 @click.command("prove")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the load and the faults. Default: random.")
 @click.option(
-    "--minutes",
-    type=click.FloatRange(0.4, 45),
-    default=2.0,
-    show_default=True,
-    help="Duration of the load.",
+    "--minutes", type=click.FloatRange(0.4, 45), default=2.0, show_default=True, help="Duration of the load."
 )
 @click.option(
     "--workers",

@@ -13,16 +13,7 @@ from typing import Any, Literal
 
 from headcount.errors import SettingsError
 from headcount.settings.environment import process_environment
-from headcount.settings.formats import (
-    ADDRESSES,
-    HOST,
-    ISSUER,
-    NAME,
-    NETWORKS,
-    PUBLIC_URL,
-    Address,
-    addresses,
-)
+from headcount.settings.formats import ADDRESSES, HOST, ISSUER, NAME, NETWORKS, PUBLIC_URL, Address, addresses
 from headcount.settings.model import check_all, setting, settings_of
 from headcount.settings.proxy import ProxySettings
 from headcount.settings.scaling import ScaleSettings
@@ -86,7 +77,7 @@ class Settings:
     monitor_port: int = _port(8222, "Port for the monitoring of the NATS server, internal.")
     tls: Literal["auto", "on", "off", "proxy"] = _tls(
         "auto",
-        "TLS for devices and browsers; auto: on unless `host` is a loopback address; "
+        "TLS for devices and browsers; auto: on unless host is a loopback address; "
         "proxy: on for MQTT, but a balancer in front ends it for HTTP and WebSocket.",
     )
     tls_cert: Path | None = _tls(
@@ -128,7 +119,6 @@ class Settings:
         low=0.1,
         high=1_000_000,
     )
-    # --- sign-in
     public_url: str = _sign_in(
         "",
         "URL at which browsers and phones reach headcount, such as https://headcount.example.",

@@ -79,12 +79,7 @@ def _is_mount(text: str) -> bool:
     return 2 <= len(parts) <= 3 and parts[1].startswith("/")
 
 
-NAME = TextFormat(
-    lambda text: ID.fullmatch(text) is not None,
-    "name",
-    "1 to 64 of A-Z a-z 0-9 _ -",
-    "NAME",
-)
+NAME = TextFormat(lambda text: ID.fullmatch(text) is not None, "name", "1 to 64 of A-Z a-z 0-9 _ -", "NAME")
 HOST = TextFormat(_matches(r"[0-9A-Za-z.:_-]+"), "host name or IP address", "", "HOST")
 ADDRESSES = TextFormat(
     _parses(lambda text: addresses(text, 1)),
