@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -37,6 +37,7 @@ from headcount.messaging.streams import StreamSizes, stream_configs
 from headcount.runtime.ports import free_ports
 from headcount.services.container import Services
 from nats_fixture import server_program
+from waiting import until
 
 PARTITIONS = 2
 SECRET = "a deployment's secret, of tests"  # noqa: S105  # that is what it says
@@ -240,13 +241,6 @@ class Api:
 def moment(text: str) -> float:
     """Unix seconds of an RFC 3339 text."""
     return datetime.fromisoformat(text).timestamp()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> None:
-    """Return when a condition holds."""
-    async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110  # the condition is asked over HTTP
-            await asyncio.sleep(0.03)
 
 
 async def status_is(api: Api, path: str, status: int) -> bool:

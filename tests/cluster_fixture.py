@@ -20,7 +20,7 @@ import struct
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,12 +267,6 @@ async def counting(core: Core) -> AsyncIterator[Counting]:
         stop.set()
         await task
         await client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something outside of this task; the test's limit is the limit."""
-    while not condition():  # noqa: ASYNC110 - nobody sets an event for us
-        await asyncio.sleep(0.02)
 
 
 async def log_of(core: Core) -> dict[str, list[int]]:

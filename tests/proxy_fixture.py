@@ -42,12 +42,6 @@ def haproxy() -> HaproxyProgram:
     return program
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something outside of this process, within the time limit of the test."""
-    while not condition():  # noqa: ASYNC110 - nobody sets an event for us
-        await asyncio.sleep(0.02)
-
-
 class Agent:
     """Answers `GET /healthz` for a broker or API with a `status` that the test sets."""
 

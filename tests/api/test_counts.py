@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import history_batches
-from api_fixture import Api, make_count_stream, moment, open_api, serving, site_with, status_is, until
+from api_fixture import Api, make_count_stream, moment, open_api, serving, site_with, status_is
 from headcount.api.live_counts import LiveCounts
 from headcount.api.schemas.counts import CountsResponse, ZoneCountsResponse, ZoneHistoryResponse
 from headcount.api.schemas.system import ReadinessResponse
 from headcount.counting.fix_batch import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
+from waiting import until
 
 
 async def test_sites_and_geojson(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import segno
 
-from api_fixture import until
 from headcount.api.routes.devices import MAX_IMPORTED
 from headcount.api.schemas import devices, provisioning
 from headcount.devices import credentials
@@ -22,6 +21,7 @@ from headcount.devices.provisioning import qr_svg
 from headcount.messages.records import AccessRole
 from headcount.messages.topics import HANDLE
 from person_fixture import People, open_people
+from waiting import until
 
 DEVICES = "/v1/sites/ul/devices"
 

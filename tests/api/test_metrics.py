@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api_fixture import Api, open_api, site_with, until
+from api_fixture import Api, open_api, site_with
 from headcount.api.live_counts import LiveCounts
 from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
+from waiting import until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from api_fixture import Api, app_without_broker, open_api, serving, site_with, status_is, until
+from api_fixture import Api, app_without_broker, open_api, serving, site_with, status_is
 from headcount.api.api_settings import ApiSettings
 from headcount.api.server import run
 from headcount.errors import PortTakenError, SettingsError
 from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
 from nats_fixture import endpoint_of, internal_client, open_broker
+from waiting import until
 
 PASSWORD = "a secret of tests"  # noqa: S105  # that is what it says
 

@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from api_fixture import Api, Sent, events, open_api, until
+from api_fixture import Api, Sent, events, open_api
 from headcount.api.schemas.counts import StreamCounts, StreamPing
 from headcount.messages.times import iso
+from waiting import until
 
 
 @asynccontextmanager
@@ -133,7 +134,7 @@ async def test_stuck_reader_is_given_up(tmp_path: Path) -> None:
                 async with api.http.stream("GET", "/v1/sites/ul/stream") as answer:
                     return answer.status_code == 200
 
-            await until(has_a_place_again, 50)
+            await until(has_a_place_again)
             start = time.monotonic()
             api.stop.set()
             await api.serving

@@ -108,7 +108,6 @@ def test_the_table_has_every_endpoint(tmp_path: Path) -> None:
     assert set(served(app_without_broker(tmp_path))) == set(ENDPOINTS)
 
 
-@pytest.mark.timeout(120)
 async def test_every_role_at_every_endpoint(tmp_path: Path) -> None:
     """Who may is let through, anybody else gets 401, and who has signed in 403; so on every site but their own."""
     async with open_api(tmp_path, **CLOSED) as api:

@@ -13,15 +13,16 @@ import pytest
 
 from attack.mqtt_packets import session
 from proxy_fixture import haproxy
-from system.running import Up, until
+from system.running import Up
 from system.senders import fix, publish
+from waiting import wait_until
 
 SESSIONS = 4_000
 AT_ONCE = 40
 #: What a connection that says nothing may hold back, and how many do.
 SILENT = 200
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.slow
 
 
 def test_broken_mqtt_harms_no_other_device(tmp_path: Path) -> None:
@@ -32,12 +33,12 @@ def test_broken_mqtt_harms_no_other_device(tmp_path: Path) -> None:
     with Up(
         tmp_path, arguments=["--elastic"], variables={"HEADCOUNT_PROXY_NEW_PER_ADDRESS_10S": "100000"}
     ) as up:
-        until(lambda: _arrives(up, "before"), "the first is let in", 30)
+        wait_until(lambda: _arrives(up, "before"), "the first is let in")
         before = _servers(up)
         refused = asyncio.run(_attack(up.mqtt_port, random.Random(seed)))
         print(f"{SESSIONS} sessions, {refused} of them answered by closing")
-        until(lambda: _arrives(up, "after"), "somebody who behaves is served", 20)
-        until(lambda: up.counts()["site"] == (2, 0), "nobody else is counted", 20)
+        wait_until(lambda: _arrives(up, "after"), "somebody who behaves is served")
+        wait_until(lambda: up.counts()["site"] == (2, 0), "nobody else is counted")
         after = _servers(up)
         assert after.keys() == before.keys()
         grown = {pid: (after[pid] - before[pid]) >> 20 for pid in before}

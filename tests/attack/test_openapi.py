@@ -19,7 +19,7 @@ CONFIG = """
 expected-statuses = ["2xx", "3xx", "4xx", "503"]
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
 #: Answers that never end, and addresses that aren't HTTP.

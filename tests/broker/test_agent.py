@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
-from cluster_fixture import Core, Device, Unit, open_core, open_unit, until
+from cluster_fixture import Core, Device, Unit, open_core, open_unit
 from headcount import __version__
 from headcount.broker import connections, device_connections, nats_probe
 from headcount.broker.nats_config import SYSTEM
@@ -22,6 +22,7 @@ from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickReply, KickRequest
 from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
+from waiting import until
 
 
 async def told(client: Client, name: str = "b1") -> BrokerUnit | None:

@@ -31,7 +31,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
-from proxy_fixture import until
+from waiting import until
 
 LOOPBACK = "127.0.0.1"
 #: It is meant to be 2 s; where much else runs it may be more.

@@ -15,7 +15,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
-from proxy_fixture import until
+from waiting import until
 
 DEVICES = 10
 ROUNDS = 10

@@ -10,7 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -26,14 +26,9 @@ from headcount.broker.nats_process import check_ports
 from headcount.broker.nats_program import find_program
 from headcount.errors import BrokerError, BrokerVersionError, DataFolderError, LogError, PortTakenError
 from nats_fixture import config_for, internal_client, open_broker, running_broker, server_program
+from waiting import until
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux ends orphans for us, others don't")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something outside of this process; the time limit of the test is the limit."""
-    while not condition():  # noqa: ASYNC110 - nobody sets an event for us
-        await asyncio.sleep(0.02)
 
 
 def ended(pid: int) -> bool:

@@ -38,7 +38,8 @@ from headcount.tls.certificates import (
 from headcount.tls.contexts import client_context
 from headcount.tls.tls_files import TlsFiles
 from nats_fixture import PASSWORD, config_for, internal_client, open_broker
-from proxy_fixture import Bench, haproxy, scaled, states, stepping_until, until
+from proxy_fixture import Bench, haproxy, scaled, states, stepping_until
+from waiting import until
 
 LOOPBACK = "127.0.0.1"
 NAMES = ["localhost", LOOPBACK]

@@ -41,7 +41,6 @@ DRILLS = (
 
 @pytest.mark.docker
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_whichever_container_breaks(tmp_path: Path) -> None:
     """Each kind of container is killed, paused and cut off under load: what was acknowledged is counted, and right."""
     run = Run(tmp_path, LOAD_S)
@@ -56,7 +55,6 @@ def test_whichever_container_breaks(tmp_path: Path) -> None:
 
 @pytest.mark.docker
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_scaler_mends_its_fleet(tmp_path: Path) -> None:
     """The scaler's own containers, and the scaler, break under load: it has the fleet whole again, exact all the time."""
     run = Run(tmp_path, 40)

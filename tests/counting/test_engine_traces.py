@@ -112,7 +112,6 @@ def test_a_campus() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BUSES)
 def test_all_buses(name: str) -> None:
     """Each bus of each trace, in both orders and cut at random, is the oracle's."""
@@ -125,7 +124,6 @@ def test_all_buses(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_whole_campus() -> None:
     """All people and cars of a real campus, cut at random: verdicts, events and counts are the oracle's."""
     geojson, messages = campus_rows(keep=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,13 +16,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110  # what others do has no event here
-            await asyncio.sleep(0.02)
+from waiting import until
 
 
 async def test_the_copy_follows_the_registry(tmp_path: Path) -> None:

@@ -121,7 +121,6 @@ def _people(running: Running, zone: str) -> int:
     return count
 
 
-@pytest.mark.timeout(120)
 def test_a_phone_is_counted_and_seen_by_both_applications(running: Running) -> None:
     """publish.py moves the library's count to 1; counts.py and counts.mjs show it as the busiest zone."""
     assert _people(running, "glucksman-library") == 0
@@ -137,7 +136,6 @@ def test_a_phone_is_counted_and_seen_by_both_applications(running: Running) -> N
             _line_with(lines, " glucksman-library 1  ")
 
 
-@pytest.mark.timeout(120)
 def test_the_readmes_first_request(running: Running) -> None:
     """The fix of the README, sent with mosquitto_pub, puts one person more into the library."""
     program = shutil.which("mosquitto_pub")
@@ -156,7 +154,6 @@ def test_the_readmes_first_request(running: Running) -> None:
     assert _people(running, "glucksman-library") == before + 1
 
 
-@pytest.mark.timeout(120)
 def test_a_phone_that_obeys(running: Running) -> None:
     """obey.py executes an `interval` command and refuses a `message`."""
     where = (sys.executable, str(EXAMPLES / "obey.py"), "127.0.0.1", str(running.mqtt_port), "obedient", "")

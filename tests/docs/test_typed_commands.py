@@ -19,7 +19,8 @@ import pytest
 
 from headcount.cli.main import main
 from headcount.runtime.ports import free_ports
-from system.running import PORTS, UL, environment, until
+from system.running import PORTS, UL, environment
+from waiting import wait_until
 
 from .pages import DOCS, ROOT, commands, name
 
@@ -111,7 +112,7 @@ class Terminal:
         process = self.start(call)
         try:
             if call.startswith(ENDLESS):
-                until(lambda: connected(process.pid), "a connection", 60)
+                wait_until(lambda: connected(process.pid), "a connection")
                 process.send_signal(signal.SIGINT)
             reason_asked = "device trace" in call and "--reason" not in call
             out, _ = process.communicate("a first test\n" if reason_asked else "y\n", timeout=300)

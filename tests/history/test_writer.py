@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -42,6 +41,7 @@ from history_batches import (
     write,
 )
 from nats_fixture import internal_client, open_broker
+from waiting import until
 
 FAST_S = 0.05
 PROGRAM = Path(__file__).resolve().parents[1] / "history_process.py"
@@ -59,12 +59,6 @@ async def publish(client: Client, *batches: HistoryBatch, pause_s: float = 0.0) 
                 await jetstream.publish(subject, msgspec.msgpack.encode(one), timeout=2)
                 break
             await asyncio.sleep(0.2)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; the test's own time-out ends it."""
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event
-        await asyncio.sleep(0.02)
 
 
 async def until_acknowledged(client: Client) -> None:
@@ -298,7 +292,6 @@ async def writer_process(broker: Broker, data: Path) -> AsyncIterator[asyncio.su
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_a_killed_writer_costs_no_row(tmp_path: Path) -> None:
     """The writer is killed (-9) at random moments and started again: each row is stored exactly once."""
     seed = random.SystemRandom().randrange(2**32)
@@ -328,16 +321,8 @@ async def test_what_is_written_is_not_in_the_stream_any_more(tmp_path: Path) -> 
     async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, _):
         await publish(client, *batches)
         await until_acknowledged(client)
-        await asyncio.to_thread(
-            until_true, lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device))
-        )
+        await until(lambda: not in_files(tmp_path / "broker", bytes.fromhex(rows[0][0].device)))
     assert_all_once(tmp_path, rows)
-
-
-def until_true(condition: Callable[[], bool]) -> None:
-    """Wait for a condition in a thread."""
-    while not condition():
-        time.sleep(0.1)
 
 
 def in_files(folder: Path, needle: bytes) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from headcount.lab.load.mqtt_packets import CONNACK, PUBACK, LastWill, PacketRea
 from headcount.lab.load.population import PROBE_ZONE, FixMessage, bench_site, population, probe_position
 from headcount.sites.files import bundled_site
 from nats_fixture import open_broker
+from waiting import until
 
 SITE = bench_site(json.loads(bundled_site("ul").read_text()))
 
@@ -152,17 +153,12 @@ async def test_a_real_broker_acknowledges(tmp_path: Path) -> None:
         messages = [_message(number) for number in range(60)]
         for message in messages:
             link.put(message)
-        await _until(lambda: len(acked) >= len(messages))
+        await until(lambda: len(acked) >= len(messages))
         assert acked == messages
         assert (tally.sent, tally.resent, link.unacknowledged) == (60, 0, 0)
         link.close()
-        await _until(lambda: not tally.connected)
+        await until(lambda: not tally.connected)
         assert tally.disconnects == 0
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(0.01)
 
 
 def _message(number: int, qos: int = 1) -> FixMessage:
@@ -217,9 +213,9 @@ async def test_what_was_not_acknowledged_is_sent_again_in_order() -> None:
         link.open()
         for number in range(8):
             link.put(_message(number))
-        await _until(lambda: len(acked) >= 8)
+        await until(lambda: len(acked) >= 8)
         link.close()
-        await _until(lambda: not tally.connected)
+        await until(lambda: not tally.connected)
     first, second = broker.seen
     assert [payload for payload, _ in first[:3]] == [b"0", b"1", b"2"]
     assert [payload for payload, _ in second] == [b"3", b"4", b"5", b"6", b"7"]
@@ -238,9 +234,9 @@ async def test_a_device_that_leaves_stays_until_all_is_acknowledged() -> None:
         link.open()
         link.put(_message(1))
         link.close()
-        await _until(lambda: not link.unacknowledged)
+        await until(lambda: not link.unacknowledged)
         assert [message.t_ms for message in acked] == [1]
-        await _until(lambda: not tally.connected)
+        await until(lambda: not tally.connected)
 
 
 def test_a_full_buffer_drops_its_oldest() -> None:

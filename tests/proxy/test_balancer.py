@@ -23,7 +23,8 @@ from headcount.proxy.proxy_config import SOCKET_FILE
 from headcount.tls.certificates import ensure_server_certificate
 from headcount.tls.tls_files import TlsFiles
 from nats_fixture import open_broker
-from proxy_fixture import Bench, connect_packet, haproxy, scaled, states, stepping_until, until
+from proxy_fixture import Bench, connect_packet, haproxy, scaled, states, stepping_until
+from waiting import until
 
 
 @pytest.fixture(autouse=True, scope="module")

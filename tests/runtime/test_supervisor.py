@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from headcount.errors import BrokerError
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.retry import Backoff
 from headcount.runtime.supervisor import Supervised, all_running
+from waiting import until
 
 SLEEP = "import time; time.sleep(600)"
 #: Says when it is deaf to SIGTERM, and stays.
@@ -30,13 +30,6 @@ def _python(code: str, name: str = "child") -> Callable[[], object]:
 def _supervised(code: str, **options: object) -> Supervised:
     options.setdefault("backoff", Backoff(0.01, 0.05))
     return Supervised("child", _python(code), **options)  # type: ignore[arg-type]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def runs(pid: int) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from headcount.scaling.drivers.docker import (
     DockerDriver,
 )
 from headcount.settings.scaling import ScaleSettings
+from waiting import until
 
 #: A machine's own Python and nothing else: tests/containers/base_image.py.
 IMAGE = os.environ.get("HEADCOUNT_BASE_IMAGE", "headcount-base")
@@ -104,12 +104,6 @@ async def _driver(deployment: str, **more: Any) -> AsyncIterator[DockerDriver]:
         yield driver
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110  # the engine changes what is asked
-            await asyncio.sleep(0.1)
-
-
 async def _names(driver: DockerDriver) -> list[str]:
     return sorted(unit.name for unit in await driver.units("count") if not unit.leaving)
 
@@ -174,7 +168,7 @@ async def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> N
         async def works() -> bool:
             return (await driver.cpu_seconds()).get("count-1", 0.0) >= 0.1
 
-        await _until(works)
+        await until(works)
     (container,) = _ours(client, deployment)
     assert container["State"] == "running"
 
@@ -191,7 +185,7 @@ async def test_a_later_scaler_takes_over(client: Any, deployment: str) -> None:
         await driver.remove("count", "count-2")
         assert time.monotonic() - began_s < 2  # it goes on by itself
         assert await _names(driver) == ["count-1", "count-3"]
-        await _until(lambda: _gone(client, deployment, "count-2"))
+        await until(lambda: _gone(client, deployment, "count-2"))
         assert await driver.add("count") == "count-2"
 
 
@@ -208,7 +202,7 @@ async def test_a_dead_container_is_removed_and_others_are_left_alone(client: Any
             await theirs.add("count")
             for container in (*_ours(client, deployment), *_ours(client, f"{deployment}-b")):
                 client.kill(container["Id"])
-            await _until(lambda: _empty(ours))
+            await until(lambda: _empty(ours))
             assert len(_ours(client, deployment)) == 0
             assert len(_ours(client, f"{deployment}-b")) == 1
             assert await ours.add("count") == "count-1"
@@ -244,13 +238,13 @@ async def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None
             used = await driver.cpu_seconds()
             return len(used) == 3 and min(used.values()) >= 0.1
 
-        await _until(busy)
+        await until(busy)
         before = await driver.cpu_seconds()
         began_s = time.monotonic()
         again = await driver.cpu_seconds()
         print(f"3 containers: {time.monotonic() - began_s:.3f} s")
         await driver.remove("count", "count-3")
-        await _until(lambda: _gone(client, deployment, "count-3"))
+        await until(lambda: _gone(client, deployment, "count-3"))
         after = await driver.cpu_seconds()
         assert all(after[name] >= again[name] >= before[name] > 0 for name in before)
 
@@ -261,7 +255,7 @@ async def test_exiting_containers_are_started_with_pauses(deployment: str) -> No
     async with _driver(deployment, environment={"FAILS": "1"}) as driver:
         for _ in range(2):
             await driver.add("count")
-            await _until(lambda: _empty(driver))
+            await until(lambda: _empty(driver))
         with pytest.raises(ScalingError, match="exited"):
             await driver.add("count")
 

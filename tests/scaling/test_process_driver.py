@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import pytest
 
 from headcount.errors import ScalingError
 from headcount.scaling.drivers.process import ProcessDriver
+from waiting import until
 
 #: Replaces `headcount run`: prints its arguments, uses some CPU, and takes a while to exit.
 STAND_IN = """
@@ -46,13 +46,6 @@ async def driver(folder: Path, takes_s: float = 0.2, drain_s: float = 5.0) -> As
     command = (sys.executable, str(folder / "stand_in.py"))
     async with ProcessDriver(folder / "data", environment, drain_s, command) as opened:
         yield opened
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # other processes change what is asked
-            await asyncio.sleep(0.02)
 
 
 def log_lines(folder: Path, name: str) -> list[str]:

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from headcount.scaling.forecast import SLOTS, LoadProfile, TimeSlot, add_slot, t
 from headcount.scaling.scaler import PROFILE_KEY, Deployment, run_with
 from headcount.settings.scaling import ScaleSettings
 from nats_fixture import internal_client, open_broker
+from waiting import until
 
 FAST = ScaleSettings(
     interval_s=0.2,
@@ -139,12 +140,6 @@ class ScalerStage:
             stop.set()
             await running
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """Wait until the condition holds."""
-        async with asyncio.timeout(timeout_s):
-            while not condition():  # noqa: ASYNC110  # others change what is asked
-                await asyncio.sleep(0.05)
-
     def count(self) -> int:
         """The number of workers."""
         return len(self.driver.here["count"])
@@ -168,18 +163,18 @@ async def stage(folder: Path) -> AsyncIterator[ScalerStage]:
 async def test_the_fleet_follows_the_load(tmp_path: Path) -> None:
     """A rate for two and a half workers starts three, a low one removes two, and the state has the reasons."""
     async with stage(tmp_path) as s, s.scaler():
-        await s.until(lambda: s.count() == 1 and len(s.driver.here["broker"]) == 1)
+        await until(lambda: s.count() == 1 and len(s.driver.here["broker"]) == 1)
         s.rate = 2500.0
-        await s.until(lambda: s.count() == 3)
+        await until(lambda: s.count() == 3)
         s.rate = 100.0
-        await s.until(lambda: s.count() == 1, 40)
+        await until(lambda: s.count() == 1)
         found = await s.units.scaling()
         assert found is not None
         reasons = [d.reason for d in found[0].decisions if d.role == "count"]
         assert any("of 1000 each" in reason for reason in reasons)
         assert [d.after > d.before for d in found[0].decisions if d.role == "count"].count(False) >= 1
         assert found[0].signals["fixes_per_s"] is not None
-        await s.until(lambda: {t.role: t.actual for t in s.states[-1].targets} == {"broker": 1, "count": 1})
+        await until(lambda: {t.role: t.actual for t in s.states[-1].targets} == {"broker": 1, "count": 1})
 
 
 async def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
@@ -188,7 +183,7 @@ async def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
         s.driver.here["count"] = ["count-1"]
         s.rate = 2500.0
         async with s.scaler(dataclasses.replace(FAST, dry_run=True)):
-            await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+            await until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
         assert s.driver.here == {"broker": [], "count": ["count-1"]}
         assert all(decision.dry for decision in s.states[-1].decisions)
 
@@ -198,24 +193,24 @@ async def test_one_of_two_decides(tmp_path: Path) -> None:
     async with stage(tmp_path) as s, contextlib.AsyncExitStack() as both:
         first = await both.enter_async_context(contextlib.AsyncExitStack())
         await first.enter_async_context(s.scaler(name="first"))
-        await s.until(lambda: bool(s.states))
+        await until(lambda: bool(s.states))
         await both.enter_async_context(s.scaler(name="second"))
         await asyncio.sleep(1.0)
         assert {state.name.partition("-")[0] for state in s.states} == {"first"}
         await first.aclose()
-        await s.until(lambda: s.states[-1].name.startswith("second"), 5)
+        await until(lambda: s.states[-1].name.startswith("second"))
 
 
 async def test_nothing_changes_while_the_core_is_away(tmp_path: Path) -> None:
     """A killed core changes no fleet; once it is back the scaler continues with its wanted numbers."""
     async with stage(tmp_path) as s, s.scaler():
         s.rate = 1500.0
-        await s.until(lambda: s.count() == 2)
+        await until(lambda: s.count() == 2)
         before = {role: list(names) for role, names in s.driver.here.items()}
         published = len(s.states)
         assert s.broker.pid is not None
         os.kill(s.broker.pid, signal.SIGKILL)
-        await s.until(lambda: len(s.states) > published + 3, 30)
+        await until(lambda: len(s.states) > published + 3)
         assert s.driver.here == before
 
 
@@ -224,11 +219,11 @@ async def test_a_refusing_platform_is_tried_again(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         s.driver.refuses = True
         async with s.scaler():
-            await s.until(lambda: len(s.states) > 2)
+            await until(lambda: len(s.states) > 2)
             assert s.states[-1].targets[1].wanted == 1
             assert s.states[-1].targets[1].actual == 0
             s.driver.refuses = False
-            await s.until(lambda: s.count() == 1)
+            await until(lambda: s.count() == 1)
 
 
 async def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Path) -> None:
@@ -247,10 +242,10 @@ async def test_the_emptiest_broker_goes_and_full_ones_are_relieved(tmp_path: Pat
         s.driver.here["broker"] = ["broker-1", "broker-2"]
         s.connections = {"broker-1": 9900, "broker-2": 100}
         async with s.scaler():
-            await s.until(lambda: len(kicks) >= 3)
+            await until(lambda: len(kicks) >= 3)
             assert max(kicks) <= 9900 * FAST.rebalance_per_s * FAST.interval_s + 1
             s.connections = {"broker-1": 30, "broker-2": 200}
-            await s.until(lambda: s.driver.here["broker"] == ["broker-2"], 40)
+            await until(lambda: s.driver.here["broker"] == ["broker-2"])
 
 
 async def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
@@ -263,7 +258,7 @@ async def test_the_forecast_comes_from_the_bucket(tmp_path: Path) -> None:
         bucket = KvBucket(Connection(s.client), UNIT_BUCKET)
         await bucket.put(PROFILE_KEY, msgspec.json.encode(profile))
         async with s.scaler():
-            await s.until(lambda: s.count() == 3)
+            await until(lambda: s.count() == 3)
         found = await s.units.scaling()
         assert found is not None
         assert any("forecast" in decision.reason for decision in found[0].decisions)
@@ -275,13 +270,13 @@ async def test_an_unresponsive_broker_is_replaced(tmp_path: Path) -> None:
         s.driver.here["broker"] = ["broker-7"]
         s.silent = {"broker-7"}
         async with s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=1.0)):
-            await s.until(lambda: s.driver.here["broker"] == ["broker-1"])
+            await until(lambda: s.driver.here["broker"] == ["broker-1"])
 
 
 async def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
     """An outage of the core is not held against brokers: the first steps after it replace none."""
     async with stage(tmp_path) as s, s.scaler(dataclasses.replace(FAST, heartbeat_timeout_s=3.0)):
-        await s.until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
+        await until(lambda: bool(s.states) and len(s.driver.here["broker"]) == 1)
         began = list(s.driver.here["broker"])
         s.driver.added.clear()
         pid = s.broker.pid
@@ -292,7 +287,7 @@ async def test_an_outage_of_the_core_replaces_no_broker(tmp_path: Path) -> None:
         await asyncio.sleep(UNIT_TIMEOUT_S + 4.0)
         published = len(s.states)
         os.kill(pid, signal.SIGCONT)
-        await s.until(lambda: len(s.states) > published + 2)  # steps that found an old report of it
+        await until(lambda: len(s.states) > published + 2)  # steps that found an old report of it
         s.silent = set()
         assert not s.driver.added
         assert s.driver.here["broker"] == began
@@ -305,11 +300,11 @@ async def test_without_a_driver_it_only_publishes(tmp_path: Path) -> None:
         s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
         s.rate = 2500.0
         async with s.scaler():
-            await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+            await until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
             assert s.states[-1].targets[1].actual == 2
             s.driver.here["count"].append("pod-c")
             s.rate = 100.0
-            await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+            await until(lambda: s.states[-1].targets[1].wanted == 1)
         assert s.driver.here["count"] == ["pod-a", "pod-b", "pod-c"]
 
 
@@ -320,6 +315,6 @@ async def test_fewer_units_than_wanted_scale_down_too(tmp_path: Path) -> None:
         s.driver.here = {"broker": ["pod-x"], "count": ["pod-a", "pod-b"]}
         s.rate = 2500.0
         async with s.scaler():
-            await s.until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
+            await until(lambda: bool(s.states) and s.states[-1].targets[1].wanted == 3)
             s.rate = 100.0
-            await s.until(lambda: s.states[-1].targets[1].wanted == 1, 40)
+            await until(lambda: s.states[-1].targets[1].wanted == 1)

@@ -34,7 +34,7 @@ from headcount.simulate.pacing import RunProgress
 from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
 from nats_fixture import internal_client, open_broker, running_broker
 from small_site import small_site
-from waiting import in_thread, log_loop_errors
+from waiting import in_thread, log_loop_errors, until
 
 FIX = msgspec.json.Decoder(Fix)
 DEVICES: list[tuple[Kind, str]] = [("person", "p1"), ("person", "p2"), ("vehicle", "c1")]
@@ -67,12 +67,6 @@ async def received(server: Server) -> AsyncIterator[list[tuple[str, bytes]]]:
     await client.flush()
     yield messages
     await client.close()
-
-
-async def until(condition: Any) -> None:
-    """Wait until a condition holds, within the time limit of the test."""
-    while not condition():  # noqa: ASYNC110 - there is nothing to be told by
-        await asyncio.sleep(0.02)
 
 
 def nothing(_: RunProgress) -> None:

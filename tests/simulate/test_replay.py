@@ -100,7 +100,6 @@ def test_real_buses(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["capmetro_2015-03-08.csv.gz", "capmetro_2017-03-21.csv.gz"])
 def test_real_buses_minute_by_minute(name: str) -> None:
     """Whole days of buses have the ticks and counts of the definition at every minute."""
@@ -112,7 +111,6 @@ def test_real_buses_minute_by_minute(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_whole_campus_minute_by_minute() -> None:
     """An hour of the whole campus has the ticks and counts of the definition at every minute."""
     geojson, messages = campus_rows(keep=1)

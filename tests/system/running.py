@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,27 +26,17 @@ import psutil
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.runtime.ports import free_ports
+from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 UL = ROOT / "sites" / "ul.geojson"
 #: The processes under `up`.
 ROLES = ("broker", "devices", "count", "history", "adapters", "api")
 #: So long a start may take where eight others use the machine too.
-START_S = 60.0
+START_S = 150.0
 PORTS = ("mqtt", "ws", "http", "nats", "monitor")
 
 T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str, timeout_s: float = 20.0, every_s: float = 0.05) -> T:
-    """The condition's first value that is true; fails, naming what was waited for and what there was."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s; last: {value!r}"
-        time.sleep(every_s)
 
 
 def environment() -> dict[str, str]:
@@ -54,7 +44,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("HEADCOUNT_")}
 
 
-def headcount(*arguments: str | Path, cwd: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def headcount(
+    *arguments: str | Path, cwd: Path, timeout_s: float = 180.0
+) -> subprocess.CompletedProcess[str]:
     """Run a command of headcount to its end."""
     return subprocess.run(
         [sys.executable, "-m", "headcount", *map(str, arguments)],
@@ -128,7 +120,7 @@ class Up:
                     stderr=output,
                     process_group=0,
                 )
-            until(lambda: self._ended() or b"Ctrl-C" in self._said(mark), "start", START_S)  # noqa: B023
+            wait_until(lambda: self._ended() or b"Ctrl-C" in self._said(mark), "start", START_S)  # noqa: B023
             if not self._ended():
                 self.roles()
                 return time.monotonic() - began_s
@@ -144,7 +136,7 @@ class Up:
         self.roles()
         began_s = time.monotonic()
         self._process.send_signal(signal.SIGINT)
-        code = self._process.wait(30)
+        code = self._process.wait(60)
         took_s = time.monotonic() - began_s
         assert code == 0, f"exit code {code}:\n{self.said()}"
         return took_s
@@ -176,7 +168,7 @@ class Up:
             self.roles()
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(30)
             if process.poll() is None:
                 process.kill()
                 process.wait()

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from system.running import ROLES, Up, until
+from system.running import ROLES, Up
 from system.senders import fix, publish, send_bytes, send_raw, spot
+from waiting import wait_until
 
 HONEST = {"person": ("glucksman-library", 4), "vehicle": ("car-park-east-gates", 3)}
 LAT, LON = spot("main-building")
@@ -117,7 +118,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         for kind, (zone, many) in HONEST.items():
             for number in range(many):
                 publish(up.mqtt_port, f"headcount/ul/{kind}/honest{number}/fix", fix(zone))
-        until(lambda: honest(up), "the honest are counted")
+        wait_until(lambda: honest(up), "the honest are counted")
         yield up
 
 
@@ -131,16 +132,16 @@ def honest(up: Up) -> bool:
 
 def unharmed(up: Up, pids: dict[str, int]) -> None:
     """Fail unless everything runs as before, and an honest device's next move still counts."""
-    until(up.is_ready, "ready")
+    wait_until(up.is_ready, "ready")
     assert up.pids() == pids
     assert set(pids) == set(ROLES)
     assert honest(up), up.counts()
     topic = f"headcount/ul/person/late-{time.monotonic_ns()}/fix"
     publish(up.mqtt_port, topic, fix("schuman-building"))
-    until(lambda: up.counts()["schuman-building"][0] == 1, "a new fix is counted")
+    wait_until(lambda: up.counts()["schuman-building"][0] == 1, "a new fix is counted")
     for _ in range(3):  # the third from far away is believed: it is outside
         publish(up.mqtt_port, topic, fix("schuman-building", lat=0.5, t=time.time()))
-    until(lambda: honest(up), "the late-comer has left")
+    wait_until(lambda: honest(up), "the late-comer has left")
 
 
 def malformed(up: Up) -> float:
@@ -156,7 +157,7 @@ def test_broken_payloads(up: Up) -> None:
             publish(up.mqtt_port, "headcount/ul/person/broken/fix", payload, qos=qos)
             print(name, qos)
     want = before + 2 * len(MALFORMED)
-    until(lambda: malformed(up) >= want, "verdicts", 15, 0.3)
+    wait_until(lambda: malformed(up) >= want, "verdicts", every_s=0.3)
     assert malformed(up) == want
     unharmed(up, pids)
 
@@ -167,7 +168,7 @@ def test_large_messages(up: Up) -> None:
     for size in (100_000, 7_000_000, 10_000_000):
         send_raw(up.mqtt_port, b"headcount/ul/person/large/fix", body(pad="x" * size))
     publish(up.mqtt_port, "headcount/ul/person/large/fix", b"small", qos=1)
-    until(lambda: malformed(up) == before + 1, "the small one", 15, 0.3)
+    wait_until(lambda: malformed(up) == before + 1, "the small one", every_s=0.3)
     unharmed(up, pids)
 
 
@@ -203,12 +204,14 @@ def test_foreign_garbage(up: Up) -> None:
     for name in FOREIGN:
         for payload in GARBAGE:
             publish(up.mqtt_port, name, payload, qos=0)
-    until(lambda: up.metric("headcount_adapter_rejected_messages_total") >= before + 30, "refusals", 15, 0.3)
+    wait_until(
+        lambda: up.metric("headcount_adapter_rejected_messages_total") >= before + 30, "refusals", every_s=0.3
+    )
     # far from the site: heard of, and counted by nobody
     good = {"id": "honest1", "lat": 0.5, "lon": 0.5, "t": time.time()}
     publish(up.mqtt_port, "mobile-iotp", json.dumps(good).encode())
     path = f"/v1/sites/ul/devices/person/{up.handle('iotp/honest1')}"
-    until(lambda: up.get(path, reason="a test").status_code == 200, "the good one")
+    wait_until(lambda: up.get(path, reason="a test").status_code == 200, "the good one")
     unharmed(up, pids)
 
 

@@ -11,7 +11,7 @@ import pytest
 from proxy_fixture import haproxy
 from system.running import headcount
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.slow
 
 
 def _bench(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,8 @@ from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, IN
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
-from system.running import Up, headcount, until
+from system.running import Up, headcount
+from waiting import wait_until
 
 T = TypeVar("T")
 #: In the site of sites/ul.geojson.
@@ -163,7 +164,7 @@ class Campus:
             client.loop_stop()
             return None
 
-        client = until(attempt, "a device is let in", every_s=0.2)
+        client = wait_until(attempt, "a device is let in", every_s=0.2)
         assert client is not None
         return client
 
@@ -239,9 +240,9 @@ def live(campus: Campus, device: Device, gateway: Device | None) -> None:
     for one in sent:
         one.wait_for_publish(10)
     for partition in range(up.partitions):
-        until(lambda: not campus.messages("FOREIGN"), "everything is translated")
+        wait_until(lambda: not campus.messages("FOREIGN"), "everything is translated")
         del partition
-    assert until(lambda: logged(campus, device), "the log has fixes") >= 5
+    assert wait_until(lambda: logged(campus, device), "the log has fixes") >= 5
     sock = phone.socket()
     assert sock is not None
     phone.loop_stop()
@@ -298,7 +299,6 @@ def use_api(campus: Campus, person: Device) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_names_and_handles_are_where_they_may_be_and_the_erased_nowhere(tmp_path: Path) -> None:
     """Names are in the registry only, handles in registry, commands and log; of who is erased there is nothing."""
     with Up(tmp_path, open=False) as up:
@@ -332,11 +332,11 @@ def _scan_a_life(campus: Campus, folder: Path) -> None:
         "gateway's password": campus.secrets[gateway.id].encode(),
     }
     names = campus.pseudonyms(person)
-    until(lambda: campus.messages(EVENT_STREAM), "somebody has entered")
+    wait_until(lambda: campus.messages(EVENT_STREAM), "somebody has entered")
     for role in ("adapters", "count", "history", "devices", "broker"):
         up.kill9(role)
         time.sleep(0.5)
-    until(up.is_ready, "it counts again", 40)
+    wait_until(up.is_ready, "it counts again")
     live(campus, person, gateway)
     campus.hang_up()
     time.sleep(2)
@@ -360,7 +360,7 @@ def _scan_a_life(campus: Campus, folder: Path) -> None:
     assert not {place for place in pseudonymous if place.startswith("output")}, "no pseudonym in a log"
 
     up.start()
-    until(up.is_ready, "it counts again", 40)
+    wait_until(up.is_ready, "it counts again")
 
     async def still_there(client: Client) -> Device | None:
         return await campus.registry(client).get(person.id)
@@ -370,7 +370,7 @@ def _scan_a_life(campus: Campus, folder: Path) -> None:
         "device", "remove", person.id, "--yes", "--data", up.data, "--nats-port", port, cwd=folder
     )
     assert asked.returncode == 0, asked.stderr
-    until(lambda: campus.inside(still_there) is None, "the person is erased", 90, every_s=0.5)
+    wait_until(lambda: campus.inside(still_there) is None, "the person is erased", 90, every_s=0.5)
     gone = NAMES | NOWHERE | {"handle": person.id.encode()} | forms_of(names)
     time.sleep(2)  # blocks of messages are synchronised every second
     # the server writes its list of a stream's subjects every two minutes, and when it ends

@@ -22,7 +22,7 @@ from headcount.messaging.streams import (
     stream_configs,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 ROUNDS = 20
 SIDE_BY_SIDE = 4

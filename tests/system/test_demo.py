@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from system.running import ROOT, Up, environment, until
+from system.running import ROOT, Up, environment
+from waiting import wait_until
 
 WEB = ROOT / "web"
 Zones = dict[str, tuple[int, int]]
@@ -32,14 +33,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_the_campus_lives(demo: Up) -> None:
     """People and cars are counted within seconds, numbers change, and honest fixes aren't doubted."""
-    until(lambda: min(demo.counts()["site"]) > 0, "people and cars", 30)
+    wait_until(lambda: min(demo.counts()["site"]) > 0, "people and cars")
     before = demo.counts()
-    until(lambda: demo.counts() != before, "numbers change", 30)
+    wait_until(lambda: demo.counts() != before, "numbers change")
     assert "simulate" in demo.roles()
-    until(lambda: demo.metric("headcount_fixes_total") > 400, "fixes", 60, 0.5)
+    wait_until(lambda: demo.metric("headcount_fixes_total") > 400, "fixes", every_s=0.5)
     fixes = demo.metric("headcount_fixes_total")
     for verdict in ("implausible", "late", "malformed", "future"):
         doubted = demo.metric("headcount_fixes_total", verdict=verdict)
@@ -48,7 +48,6 @@ def test_the_campus_lives(demo: Up) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_the_page_in_a_browser(demo: Up) -> None:
     """The page's own checks hold in a real browser against the demonstration."""
     node, browser = shutil.which("node"), os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -76,7 +75,6 @@ def test_the_page_in_a_browser(demo: Up) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_it_stops_cleanly(demo: Up) -> None:
     """Ctrl-C ends the demonstration and its crowd; no process is left."""
     took_s = demo.stop()
@@ -86,7 +84,6 @@ def test_it_stops_cleanly(demo: Up) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_counts_are_near_the_truth(tmp_path: Path) -> None:
     """A crowd's counts are those of the truth, up to what noise and reports now and then explain.
 

@@ -13,12 +13,12 @@ import pytest
 
 from headcount.runtime.ports import free_ports
 from proxy_fixture import haproxy
-from system.running import START_S, UL, environment, until
+from system.running import START_S, UL, environment
 from system.senders import fix, publish
+from waiting import wait_until
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
 def test_an_elastic_machine(tmp_path: Path) -> None:
     """A fix with QoS 1 over the public port is counted; a killed broker is replaced; Ctrl-C leaves nothing."""
     haproxy()  # skips where there is none
@@ -49,7 +49,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
         )
     seen: list[psutil.Process] = []
     try:
-        until(lambda: up.poll() is not None or b"Ctrl-C" in log.read_bytes(), "start", START_S)
+        wait_until(lambda: up.poll() is not None or b"Ctrl-C" in log.read_bytes(), "start", START_S)
         assert up.poll() is None, log.read_text()
         assert f":{ports['http']}/v1/system/scaling  1 to 4 brokers, 1 to 4 workers" in log.read_text()
         assert "has no server" not in log.read_text()  # while it starts that is no news
@@ -62,7 +62,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
         seen += psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGINT)
         assert up.wait(30) == 0, log.read_text()
-        until(lambda: not [one for one in seen if _runs(one)], "all have ended", 5)
+        wait_until(lambda: not [one for one in seen if _runs(one)], "all have ended")
     finally:
         for process in seen:
             if _runs(process):
@@ -115,7 +115,7 @@ def _count_one(ports: dict[str, int], device: str, people: int) -> None:
             return False
         return True
 
-    until(sent, "a device is let in", 30, 0.5)
+    wait_until(sent, "a device is let in", every_s=0.5)
     url = f"http://127.0.0.1:{ports['http']}/v1/sites/ul/counts"
 
     def counted() -> bool:
@@ -123,7 +123,7 @@ def _count_one(ports: dict[str, int], device: str, people: int) -> None:
         zones = answer.json()["zones"] if answer.status_code == httpx.codes.OK else []
         return any(zone["zone"] == "site" and zone["person"]["count"] == people for zone in zones)
 
-    until(counted, f"{people} counted", 30)
+    wait_until(counted, f"{people} counted")
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -14,7 +14,8 @@ import pytest
 
 from headcount.runtime.ports import free_ports
 from read_only import read_only
-from system.running import PORTS, UL, Up, headcount, until
+from system.running import PORTS, UL, Up, headcount
+from waiting import wait_until
 
 
 def options(**changes: int) -> list[str]:
@@ -27,7 +28,7 @@ def refused(folder: Path, *arguments: str | Path, data: Path | None = None, comm
     """The one line with which `headcount up` ends; fails if it doesn't, or leaves anything running."""
     data = data or folder / "data"
     before = descendants()
-    run = headcount(command, "--data", data, *arguments, cwd=folder, timeout_s=30)
+    run = headcount(command, "--data", data, *arguments, cwd=folder)
     return line_of(run.returncode, run.stdout, run.stderr, before)
 
 
@@ -39,7 +40,7 @@ def line_of(code: int, out: str, err: str, before: set[int]) -> str:
     assert lines[0].startswith("headcount: ")
     assert out == ""
     # a dead parent's children are told to end by the kernel, and need a moment
-    until(lambda: not descendants() - before, "nothing is left running", 5)
+    wait_until(lambda: not descendants() - before, "nothing is left running")
     return lines[0]
 
 

@@ -20,8 +20,9 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from system.running import Up, until
+from system.running import Up
 from system.senders import SITE, fix, mosquitto_pub, program, publish, spot
+from waiting import wait_until
 
 PERSON, VEHICLE = 0, 1
 ZONES = {"site", *(f["properties"]["id"] for f in SITE["features"] if f["properties"]["role"] == "zone")}
@@ -129,9 +130,9 @@ def test_every_format_is_counted_and_published(up: Up) -> None:
         for way, (kind, zone, send) in WAYS.items():
             before = up.counts()
             send(up, zone)
-            until(lambda: up.counts()[zone][kind] == before[zone][kind] + 1, way)  # noqa: B023
+            wait_until(lambda: up.counts()[zone][kind] == before[zone][kind] + 1, way)  # noqa: B023
             assert up.counts()["site"][kind] == before["site"][kind] + 1, way
-        until(lambda: len(subscriber.heard) >= 2 * len(WAYS), "events")
+        wait_until(lambda: len(subscriber.heard) >= 2 * len(WAYS), "events")
         time.sleep(1.5)  # what would come twice would come now
     kinds = ("person", "vehicle")
     want = Counter((zone, kinds[kind]) for kind, zone, _ in WAYS.values())
@@ -149,7 +150,7 @@ def test_every_format_is_counted_and_published(up: Up) -> None:
 def test_retained_counts_are_there_at_once(up: Up) -> None:
     """A new `mosquitto_sub` gets the retained counts of all zones at once, and they are those of HTTP."""
     publish(up.mqtt_port, topic("person", "retained"), fix("kemmy-business-school"))
-    until(lambda: up.counts()["kemmy-business-school"][PERSON], "the count")
+    wait_until(lambda: up.counts()["kemmy-business-school"][PERSON], "the count")
     time.sleep(1.5)  # retained counts are sent once a second
     command = [program("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(up.mqtt_port), "-v"]
     command += ["-t", "headcount/+/counts/#", "-F", "%r %t %p", "-C", str(len(ZONES)), "-W", "10"]
@@ -186,7 +187,7 @@ def test_a_last_will_is_remembered_and_ends_nothing(up: Up) -> None:
     """A client that dies says `offline` by its last will: the device is shown so, and still counted."""
     zone = "computer-science-building"
     publish(up.mqtt_port, topic("person", "willy"), fix(zone))
-    until(lambda: up.counts()[zone][PERSON] == 1, "the count")
+    wait_until(lambda: up.counts()[zone][PERSON] == 1, "the count")
     command = [program("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(up.mqtt_port), "-V", "mqttv311"]
     command += ["-t", "headcount/ul/counts/site", "--will-topic", "headcount/ul/person/willy/status"]
     with subprocess.Popen([*command, "--will-payload", "offline"], stdout=subprocess.PIPE) as client:
@@ -194,7 +195,7 @@ def test_a_last_will_is_remembered_and_ends_nothing(up: Up) -> None:
         client.stdout.readline()  # a retained count: it is connected
         client.send_signal(signal.SIGKILL)
     path = "/v1/sites/ul/devices/person/willy"
-    until(lambda: up.http(path, reason="a test")["offline"], "the last will")
+    wait_until(lambda: up.http(path, reason="a test")["offline"], "the last will")
     device = up.http(path, reason="a test")
     assert device["present"]
     assert set(device["zones"]) == {"site", zone}
@@ -202,7 +203,7 @@ def test_a_last_will_is_remembered_and_ends_nothing(up: Up) -> None:
     publish(up.mqtt_port, "owntracks/will/phone", owntracks("main-building"))
     publish(up.mqtt_port, "owntracks/will/phone", b'{"_type": "lwt", "tst": 1}')
     handle = up.handle("owntracks/will/phone")
-    until(lambda: _state(up, f"person/{handle}").get("offline"), "OwnTracks' last will")
+    wait_until(lambda: _state(up, f"person/{handle}").get("offline"), "OwnTracks' last will")
     assert _state(up, f"person/{handle}")["present"]
 
 
@@ -219,7 +220,7 @@ def test_ctrl_c_ends_it_and_a_start_goes_on(tmp_path: Path) -> None:
         print(f"started in {up.ready_s:.1f} s")
         for name in ("a", "b", "c"):
             publish(up.mqtt_port, topic("person", name), fix(zone))
-        until(lambda: up.counts()[zone][PERSON] == 3, "the counts")
+        wait_until(lambda: up.counts()[zone][PERSON] == 3, "the counts")
         before = up.counts()
         took_s = up.stop()
         print(f"Ctrl-C took {took_s:.2f} s")
@@ -232,8 +233,8 @@ def test_ctrl_c_ends_it_and_a_start_goes_on(tmp_path: Path) -> None:
         assert up.counts() == before
         with Subscriber(up, "headcount/ul/events/#") as subscriber:
             publish(up.mqtt_port, topic("person", "d"), fix(zone))
-            until(lambda: up.counts()[zone][PERSON] == 4, "it goes on")
-            until(lambda: len(subscriber.heard) >= 2, "the events")
+            wait_until(lambda: up.counts()[zone][PERSON] == 4, "it goes on")
+            wait_until(lambda: len(subscriber.heard) >= 2, "the events")
             time.sleep(1.5)
         assert {event["zone"] for _, event, _ in subscriber.heard} >= {"site", zone}
         assert len({event["device"] for _, event, _ in subscriber.heard}) == 1, "no event of a, b or c again"

@@ -24,7 +24,8 @@ from system.judging import (
     read_log,
     recorded_counts,
 )
-from system.running import Up, until
+from system.running import Up
+from waiting import wait_until
 
 PARTITIONS = 4
 KILLS = 8
@@ -32,7 +33,6 @@ VICTIMS = ("count", "count", "history", "adapters", "api", "broker", "broker", "
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """After kills (-9) and pauses of all parts, every count, event and row of the history is the oracle's."""
     seed = SystemRandom().randrange(10**6)
@@ -49,9 +49,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
                 harm(up, victim, rng)
             time.sleep(3)
             feeder.end()
-            until(up.is_ready, "ready again", 60, 0.2)
+            wait_until(up.is_ready, "ready again", every_s=0.2)
             time.sleep(LONGEST_HOLD_S)
-            until(lambda: everybody_gone(up), "everybody leaves", 40, 0.3)
+            wait_until(lambda: everybody_gone(up), "everybody leaves", every_s=0.3)
             time.sleep(2)
         log, reports = read_log(up), listener.reports
         print(f"{feeder.sent} messages sent, {len(log)} in the log; {len(reports.complete())} totals")
@@ -60,7 +60,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 
         last = Expected(campus(), log, SITE_ID, PARTITIONS)
         last.advance(log[-1].received + 60)
-        until(lambda: len(read_events(up)) >= len(last.oracle.events), "all events are stored", 20, 1)
+        wait_until(
+            lambda: len(read_events(up)) >= len(last.oracle.events), "all events are stored", every_s=1
+        )
         compare_events(last, read_events(up), day_keys(up))
         expected = Expected(campus(), log, SITE_ID, PARTITIONS)
         write_history(up, last)
@@ -75,7 +77,7 @@ def harm(up: Up, victim: str, rng: random.Random) -> None:
     began_s = time.monotonic()
     if victim == "up":
         up.kill9()
-        until(lambda: not up.left(), "all parts end when `up` is killed", 20)
+        wait_until(lambda: not up.left(), "all parts end when `up` is killed")
         gone_s = time.monotonic() - began_s
         print(f"killed up; all gone after {gone_s:.1f} s, started again in {up.start():.1f} s")
     elif rng.random() < 0.3:

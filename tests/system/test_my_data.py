@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from system.running import ROOT, UL, Up, environment, headcount, until
+from system.running import ROOT, UL, Up, environment, headcount
+from waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.slow
 LIBRARY = "glucksman-library"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
@@ -64,13 +65,13 @@ class Person:
 def test_a_person_and_their_data(tmp_path: Path) -> None:
     """A phone is counted, obeys, is explained, pauses and resumes, and all of it stands in its export."""
     with Up(tmp_path, open=False) as up:
-        until(up.is_ready, "the counts are live")
+        wait_until(up.is_ready, "the counts are live")
         ada = Person(up)
         given = ada.desk("command", ada.id, "message", "waits for you")
         assert "queued" in given
         with ada.phone() as said:
-            until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted")
-            until(lambda: b"command message" in said.read_bytes(), "what waited has come")
+            wait_until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted")
+            wait_until(lambda: b"command message" in said.read_bytes(), "what waited has come")
             done = ada.desk("command", ada.id, "interval", "--seconds", "1", "--wait")
             assert "acknowledged" in done
             refused = ada.desk("command", ada.id, "message", "hello", "--wait", code=1)
@@ -82,9 +83,9 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
             assert states == {"acknowledged", "refused"}
 
             assert ada.ask("POST", "/v1/me/pause")["status"] == "paused"
-            until(lambda: ada.ask("GET", "/v1/me")["zones"] == [], "it has left")
+            wait_until(lambda: ada.ask("GET", "/v1/me")["zones"] == [], "it has left")
             assert ada.ask("POST", "/v1/me/resume")["status"] == "active"
-            until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted again")
+            wait_until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted again")
 
             found = ada.ask("GET", "/v1/me/export")
             assert found["registry"]["label"] == "Ada"
@@ -105,14 +106,14 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
 def test_the_page(tmp_path: Path) -> None:
     """In a real browser on a phone's screen: sign in, see, download, pause, resume, erase; a link works once."""
     with Up(tmp_path, open=False) as up:
-        until(up.is_ready, "the counts are live")
+        wait_until(up.is_ready, "the counts are live")
         ada, bob = Person(up), Person(up)
         base = f"http://127.0.0.1:{up.ports['http']}"
         with ada.phone():
-            until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted")
+            wait_until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted")
             browse(base, ada, HEADCOUNT_ERASE="1")
         with bob.phone():
-            until(lambda: LIBRARY in bob.ask("GET", "/v1/me")["zones"], "it is counted")
+            wait_until(lambda: LIBRARY in bob.ask("GET", "/v1/me")["zones"], "it is counted")
             link = json.loads(bob.desk("link", bob.id, "--public-url", base, "--json"))
             browse(base, bob, HEADCOUNT_JOIN=str(link["code"]))
 

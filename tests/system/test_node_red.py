@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from headcount.runtime.ports import free_ports
-from system.running import ROOT, Up, until
+from system.running import ROOT, Up
+from waiting import wait_until
 
 EXAMPLE = ROOT / "examples" / "node-red"
 FILES = ("package.json", "package-lock.json", ".npmrc", "settings.js", "flows.json")
@@ -74,9 +75,9 @@ def test_every_car_and_phone_of_the_flows_is_counted(tmp_path: Path, node_red: P
     """As many people and vehicles are on site as the flows say they send, and nothing is rejected."""
     with Up(tmp_path, arguments=["--elastic"]) as up, running(node_red, up.ports["mqtt"]) as said:
         try:
-            until(lambda: up.counts()["site"] == (PHONES, CARS), "all of them on site", 60)
+            wait_until(lambda: up.counts()["site"] == (PHONES, CARS), "all of them on site")
             before = up.metric("headcount_adapter_translated_messages_total", format="iotp")
-            until(
+            wait_until(
                 lambda: (
                     up.metric("headcount_adapter_translated_messages_total", format="iotp")
                     >= before + 3 * (PHONES + CARS)

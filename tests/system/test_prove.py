@@ -12,7 +12,6 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_random_seed_shows_no_difference(tmp_path: Path) -> None:
     """Under the load and faults of a random seed, all results follow the rules."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADCOUNT_")}

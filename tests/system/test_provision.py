@@ -15,8 +15,9 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from system.running import UL, Up, headcount, until
+from system.running import UL, Up, headcount
 from system.senders import fix, mosquitto_pub, spot
+from waiting import wait_until
 
 LIBRARY = "glucksman-library"
 
@@ -66,7 +67,9 @@ class Deployment:
 
     def counted(self, people: int, vehicles: int) -> None:
         """Wait until so many are in the library."""
-        until(lambda: self.up.counts()[LIBRARY] == (people, vehicles), f"{people} and {vehicles} are counted")
+        wait_until(
+            lambda: self.up.counts()[LIBRARY] == (people, vehicles), f"{people} and {vehicles} are counted"
+        )
 
 
 @pytest.mark.slow
@@ -74,7 +77,7 @@ def test_a_device_from_the_command_line_to_the_count(tmp_path: Path) -> None:
     """Handed over by a link that works once, it is counted; rotated or disabled, its old secret is refused."""
     with Up(tmp_path, open=False, arguments=["--suppress-below", "1"]) as up:
         here = Deployment(up)
-        until(up.is_ready, "the counts are live")
+        wait_until(up.is_ready, "the counts are live")
         added = here.json("add", "--kind", "person", "--label", "Ada Lovelace", "--group", "staff")
         topic = f"headcount/ul/person/{added['id']}/fix"
         here.send(added["id"], added["secret"], topic, fix(LIBRARY))

@@ -19,7 +19,7 @@ from headcount.settings.deployment import Settings
 from headcount.sites.files import bundled_site
 from proxy_fixture import Device, haproxy
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 class Cluster:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from system.running import Up, headcount, until
+from system.running import Up, headcount
 from system.senders import spot
+from waiting import wait_until
 
 WALKERS = {"p1": "glucksman-library", "p2": "glucksman-library", "p3": "schuman-building"}
 CAR_PARK = "car-park-milford"
@@ -36,12 +37,12 @@ def test_a_recording_is_counted_as_if_it_happened_now(tmp_path: Path) -> None:
         assert run.returncode == 0, run.stderr
         assert f"{whole} fixes sent" in run.stderr
         assert f"2 of {whole + 2} rows are not valid" in run.stderr
-        until(lambda: up.counts()["site"] == (3, 1), "everybody is counted")
+        wait_until(lambda: up.counts()["site"] == (3, 1), "everybody is counted")
         counts = up.counts()
         assert counts["glucksman-library"] == (2, 0)
         assert counts["schuman-building"] == (1, 0)
         assert counts[CAR_PARK] == (0, 1)
-        until(lambda: up.metric("headcount_fixes_total") == whole, "verdicts")
+        wait_until(lambda: up.metric("headcount_fixes_total") == whole, "verdicts")
         assert up.metric("headcount_fixes_total", verdict="accepted") == whole
 
 

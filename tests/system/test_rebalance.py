@@ -13,7 +13,8 @@ import pytest
 from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
 from system.judging import connect
-from system.running import Up, until
+from system.running import Up
+from waiting import wait_until
 
 DEVICES = 120
 SCALE = {
@@ -92,11 +93,10 @@ async def settle(up: Up) -> tuple[dict[str, int], list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_new_broker_gets_its_share(tmp_path: Path) -> None:
     """More devices than a broker should carry bring a second one, and it gets half of them; most move never or once."""
     with Up(tmp_path, arguments=["--elastic"], variables=SCALE) as up:
-        until(up.is_ready, "ready", 30)
+        wait_until(up.is_ready, "ready")
         here, connects = asyncio.run(settle(up))
         assert max(here.values()) <= 1.2 * sum(here.values()) / 2  # what is promised
         assert sum(here.values()) >= DEVICES

@@ -28,14 +28,14 @@ from system.judging import (
     recorded_counts,
     replay_rows,
 )
-from system.running import Up, headcount, until
+from system.running import Up, headcount
+from waiting import wait_until
 
 PARTITIONS = 16
 FEED_S = 25.0
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_every_published_number_is_the_oracles(tmp_path: Path) -> None:
     """Totals, events, history, past counts, metrics and an offline replay all equal the oracle over the log."""
     seed = SystemRandom().randrange(10**6)
@@ -77,7 +77,7 @@ def test_every_published_number_is_the_oracles(tmp_path: Path) -> None:
 def all_gone(up: Up) -> None:
     """Wait until everybody has fallen silent and left."""
     try:
-        until(lambda: not any(map(any, up.counts().values())), "everybody leaves", 60, 0.5)
+        wait_until(lambda: not any(map(any, up.counts().values())), "everybody leaves", every_s=0.5)
     except AssertionError:
         print(
             up.counts(),
@@ -95,10 +95,10 @@ def history_after_stop(
     """Compare events, metrics and the history's rows; the history's counts at its instants."""
     judge = Expected(campus(), log, SITE_ID, PARTITIONS)
     judge.advance(log[-1].received + 60)
-    until(lambda: len(read_events(up)) >= len(judge.oracle.events), "all events are stored", 15, 0.5)
+    wait_until(lambda: len(read_events(up)) >= len(judge.oracle.events), "all events are stored", every_s=0.5)
     compare_events(judge, read_events(up), day_keys(up))
     tally = judge.tally()
-    until(lambda: up.metric("headcount_fixes_total") == tally.total(), "metrics", 10, 0.5)
+    wait_until(lambda: up.metric("headcount_fixes_total") == tally.total(), "metrics", every_s=0.5)
     for (kind, verdict), n in tally.items():
         assert up.metric("headcount_fixes_total", kind=kind, verdict=verdict) == n, f"{kind} {verdict}"
     flushed(up, judge)

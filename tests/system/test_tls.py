@@ -20,8 +20,9 @@ from headcount.messaging.streams import DEVICE_BUCKET
 from headcount.tls.certificates import display_fingerprint, fingerprint, first_certificate
 from headcount.tls.contexts import client_context
 from proxy_fixture import haproxy
-from system.running import Up, headcount, until
+from system.running import Up, headcount
 from system.senders import fix, mosquitto_pub, spot
+from waiting import wait_until
 
 LIBRARY = "glucksman-library"
 
@@ -59,12 +60,12 @@ def test_everything_encrypted(tmp_path: Path) -> None:
             httpx.get(f"http://localhost:{up.ports['http']}/healthz", trust_env=False)
         trust = ["--cafile", str(up.certificate)]
         mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)
-        until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
+        wait_until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
         file = recording(tmp_path / "walk.csv")
         more = ["--port", str(up.mqtt_port), "--ca", str(up.certificate), "--quiet"]
         run = headcount("publish", file, *more, cwd=tmp_path)  # asks for the retained site first
         assert run.returncode == 0, run.stderr
-        until(lambda: up.counts()[LIBRARY] == (2, 0), "the recording is counted")
+        wait_until(lambda: up.counts()[LIBRARY] == (2, 0), "the recording is counted")
 
 
 async def _register(up: Up) -> tuple[str, str]:
@@ -117,8 +118,8 @@ def test_devices_with_certificates(tmp_path: Path) -> None:
         mosquitto_pub(up.mqtt_port, topic, fix(LIBRARY), *trust, *who, *pair)
         with httpx.Client(verify=client_context(ca), trust_env=False) as client:
             url = f"https://localhost:{up.ports['http']}"
-            until(lambda: client.get(f"{url}/readyz").status_code == 200, "ready over HTTPS")
-        until(lambda: asyncio.run(_in_log(up, device)) == 1, "the fix is in the log")
+            wait_until(lambda: client.get(f"{url}/readyz").status_code == 200, "ready over HTTPS")
+        wait_until(lambda: asyncio.run(_in_log(up, device)) == 1, "the fix is in the log")
 
 
 @pytest.mark.slow
@@ -132,7 +133,7 @@ def test_a_recording_of_a_registered_device(tmp_path: Path) -> None:
         who = ["--user", device, "--password-file", str(tmp_path / "secret.txt")]
         run = headcount("publish", file, *options, *who, cwd=tmp_path)
         assert run.returncode == 0, run.stderr
-        until(lambda: asyncio.run(_in_log(up, device)) == 2, "the recording is in the log")
+        wait_until(lambda: asyncio.run(_in_log(up, device)) == 2, "the recording is in the log")
         assert secret not in up.said()
         with file.open("a") as more:
             more.write("1760000002,p2,person,52.67,-8.57,6\n")
@@ -142,14 +143,13 @@ def test_a_recording_of_a_registered_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_elastic_and_everywhere(tmp_path: Path) -> None:
     """`up --elastic --host 0.0.0.0` is encrypted without being asked, through the balancer, both ways."""
     haproxy()  # skips where there is none
     with Encrypted(tmp_path, arguments=["--elastic", "--host", "0.0.0.0"]) as up:
         trust = ["--cafile", str(up.certificate)]
         mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)
-        until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
+        wait_until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
         wanted = first_certificate(up.certificate)
         for name in ("http", "ws", "mqtt"):
             shown = ssl.get_server_certificate(("127.0.0.1", up.ports[name]))
