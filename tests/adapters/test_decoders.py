@@ -22,7 +22,7 @@ from headcount.messages.topics import HANDLE
 
 FIX = msgspec.json.Decoder(Fix)
 SECRET = "the secret of a deployment"  # noqa: S105 - of no other than this
-#: Nobody is registered.
+#: An empty registry.
 NAMES = AliasResolver(SECRET, RegistryCache())
 
 # Payloads as the OwnTracks apps send them: the booklet's fields, the shapes of public samples.

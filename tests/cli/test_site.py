@@ -62,7 +62,7 @@ def test_check_lists_all_problems(tmp_path: Path) -> None:
 
 
 def test_check_a_missing_file(tmp_path: Path) -> None:
-    """A missing file ends with 2 and says what to do."""
+    """A missing file is an error with exit code 2 and a remedy."""
     result = run("check", tmp_path / "nope")
     assert result.exit_code == 2
     assert "nope: the file: does not exist. Use the path of a site file" in result.stderr
@@ -104,7 +104,7 @@ def test_import_without_boundary(tmp_path: Path) -> None:
 
 
 def test_import_to_a_place_that_is_none(tmp_path: Path) -> None:
-    """Where the file can't be written, it ends with 2 and says why."""
+    """If the file can't be written, the exit code is 2 and the error states the reason."""
     (tmp_path / "small.osm").write_text(SMALL)
     out = tmp_path / "no" / "out"
     result = run("import", tmp_path / "small.osm", "-o", out)

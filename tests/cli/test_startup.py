@@ -1,4 +1,4 @@
-"""What a command imports: `--version` and `--help` next to nothing, so that they are fast."""
+"""Commands import only what they need: `--version` and `--help` next to nothing, so that they are fast."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from headcount.settings.model import settings_of
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 BASE, HPA, KEDA = (DEPLOY / "k8s" / name for name in ("base", "hpa", "keda"))
-#: What is in the folders and is no object of a cluster.
+#: Files in the folders that are no objects of a cluster.
 OTHERS = {"kustomization.yaml", "adapter-rules.yaml"}
 
 

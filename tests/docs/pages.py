@@ -1,4 +1,4 @@
-"""The documents as the tests read them: pages, headings, code."""
+"""The pages of the documentation: headings, words and code blocks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plain(page: Path) -> str:
 
 
 def inline(page: Path) -> list[str]:
-    """What stands in backticks within the text."""
+    """The inline code of a page."""
     return _INLINE.findall(prose(page))
 
 
@@ -60,12 +60,12 @@ def headings(page: Path) -> set[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What may stand behind `#` in a link to a page; GitHub's rule, and for our headings mkdocs' too."""
+    """The anchors of a page, by GitHub's rule; for our headings mkdocs' rule is the same."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
 
 
 def commands(page: Path, program: str) -> Iterator[str]:
-    """The calls of a program in shell blocks and in backticks, without what a shell does with them."""
+    """The calls of a program in shell blocks and inline code, without pipes and redirections."""
     lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     for line in (*lines, *inline(page)):
         call = re.split(r"\s[>|#]|&&|;| and then ", line.strip())[0].strip().removeprefix(".venv/bin/")

@@ -1,4 +1,4 @@
-"""What the documents tell to type can be typed; what they show of the code is there."""
+"""Commands and code in the pages are valid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .pages import DOCS, PAGES, ROOT, blocks, commands, inline, name
 
 
 def _parse(call: str) -> None:
-    """Look up commands and options; values aren't looked at, since files needn't be there."""
+    """Look up commands and options; values are not checked, because files need not exist."""
     command: click.Command = main
     arguments = shlex.split(call)[1:]
     context = click.Context(command, info_name="headcount")
@@ -36,7 +36,7 @@ def _parse(call: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_exist(page: Path) -> None:
-    """Each `headcount …` in a document has a command and options that there are."""
+    """Each `headcount …` in a page is an existing command with existing options."""
     for call in commands(page, "headcount"):
         if call.split()[1:2] and call.split()[1].isupper():
             continue  # a placeholder
@@ -47,7 +47,7 @@ def test_commands_exist(page: Path) -> None:
 
 
 def test_commands_that_matter_are_shown() -> None:
-    """The documents show the commands that matter."""
+    """The pages show the main commands."""
     shown = {" ".join(call.split()[:2]) for page in PAGES for call in commands(page, "headcount")}
     assert {
         "headcount up",
@@ -60,7 +60,7 @@ def test_commands_that_matter_are_shown() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_make_targets_exist(page: Path) -> None:
-    """Each `make …` in a document names a target of the Makefile."""
+    """Each `make …` in a page names a target of the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for call in commands(page, "make"):
         named = [word for word in shlex.split(call)[1:] if "=" not in word]
@@ -93,12 +93,12 @@ def test_the_smallest_site_file_can_be_used() -> None:
     ],
 )
 def test_shown_examples_are_those_that_are_tested(page: str, language: str, example: str) -> None:
-    """A page shows an example as it stands in examples/, where the tests run it."""
+    """A page shows an example exactly as in examples/, where the tests run it."""
     assert (ROOT / "examples" / example).read_text() in blocks(DOCS / page, language)
 
 
 def test_examples_are_short() -> None:
-    """An example is at most 25 lines; a whole phone takes 50."""
+    """An example has at most 25 lines; a whole phone has 50."""
     examples = [path for path in (ROOT / "examples").iterdir() if path.is_file()]
     assert examples
     long = {path.name for path in examples if len(path.read_text().splitlines()) > 25}
@@ -130,7 +130,7 @@ def test_pure_modules_are_held_to_it() -> None:
 
 
 def test_named_tests_are_there() -> None:
-    """Each test file that a document names as a proof is there."""
+    """Each test file that a page names exists."""
     for page in PAGES:
         for text in inline(page):
             if re.fullmatch(r"tests/[\w/]+\.py", text):

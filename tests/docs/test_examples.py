@@ -1,4 +1,4 @@
-"""The examples, run as the documents say, against a running headcount."""
+"""The examples work against a running headcount."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from headcount.runtime.ports import free_ports
 from .pages import ROOT
 
 EXAMPLES = ROOT / "examples"
-#: Nothing here takes so long; a busy machine may.
+#: Seconds; only a busy machine needs that long.
 PATIENCE_S = 40.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """Where a headcount of the tests is."""
+    """The addresses of a running headcount."""
 
     http: str
     mqtt_port: int
@@ -67,7 +67,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings of headcount, so that the command line alone decides."""
+    """The environment without settings of headcount, so that only the command line counts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADCOUNT_")}
     return kept | {"PYTHONUNBUFFERED": "1"}
 
@@ -104,7 +104,7 @@ def _read(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
 
 
 def _line_with(lines: queue.Queue[str], text: str) -> str:
-    """The next line that has the text in it."""
+    """The next line that contains the text."""
     deadline = time.monotonic() + PATIENCE_S
     seen = []
     while time.monotonic() < deadline:

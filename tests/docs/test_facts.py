@@ -22,7 +22,7 @@ from .pages import DOCS, PAGES, ROOT, blocks, inline, name, plain, prose
 SOURCE = ROOT / "src" / "headcount"
 #: Names in headings that no sentence of the same page has.
 PROPER = {"API", "Android", "HTTP", "Kubernetes", "NATS", "STRIDE"}
-#: What a path in a page starts with.
+#: The first part of a path in a page.
 FOLDERS = ("src/", "tests/", "docs/", "deploy/", "examples/", "web/", "sites/", "requirements/", ".ci/")
 #: Files that a user or a build creates.
 MADE = {

@@ -1,4 +1,4 @@
-"""Links lead somewhere, the site can be built, decision records are numbered."""
+"""Links have targets, the site builds, decision records are numbered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Each link within the checkout names a file that is there, and a heading that it has."""
+    """Each link within the checkout has an existing file and heading as its target."""
     broken = []
     for link in _LINK.findall(prose(page)):
         if re.match(r"[a-z]+:", link):
@@ -29,7 +29,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_pages_of_the_site_stay_in_it() -> None:
-    """No page of docs/ links to a file outside of docs/, which the site doesn't have."""
+    """No page of docs/ links to a file outside of docs/, which is not part of the site."""
     for page in DOCS.rglob("*.md"):
         for link in _LINK.findall(prose(page)):
             if not re.match(r"[a-z]+:|#", link):
@@ -75,7 +75,7 @@ def test_the_picture_is_small() -> None:
 
 
 def test_the_readme_begins_with_what_matters() -> None:
-    """Name, sentence, picture and the first command stand within the first 30 lines of the README."""
+    """Name, sentence, picture, first command and first response are in the first 30 lines of the README."""
     first = (ROOT / "README.md").read_text().splitlines()[:30]
     assert first[0] == "# headcount"
     assert any(line.startswith("![") for line in first)

@@ -1,4 +1,4 @@
-"""Everything that has a name for users has its heading in the reference, and pages read off the code are fresh."""
+"""The reference is complete, and its generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOURCE = ROOT / "src" / "headcount"
 
 @pytest.fixture(scope="module")
 def settings() -> ApiSettings:
-    """What an API needs; nothing is connected."""
+    """Settings of an API without connections."""
     return ApiSettings(load_site(bundled_site("ul")), Endpoint((("127.0.0.1", 1),), "", ""), Path(), 16)
 
 
@@ -47,19 +47,19 @@ def _missing(names: set[str], page: Path) -> set[str]:
 
 
 def test_generated_pages_are_fresh() -> None:
-    """`docs/generate.py --check` finds each generated page as it would write it."""
+    """`docs/generate.py --check` finds no page that is out of date."""
     script = DOCS / "generate.py"
     answer = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
 
 
 def test_each_setting_has_its_heading() -> None:
-    """Every setting stands in settings.md."""
+    """Every setting has a heading in settings.md."""
     assert not _missing(set(settings_of(Settings)), REFERENCE / "settings.md")
 
 
 def test_each_variable_is_named() -> None:
-    """Every variable HEADCOUNT_… that the source asks for stands in settings.md."""
+    """Every variable HEADCOUNT_… in the source is in settings.md."""
     code = "\n".join(path.read_text() for path in SOURCE.rglob("*.py"))
     text = (REFERENCE / "settings.md").read_text()
     asked = set(re.findall(r'"(HEADCOUNT_[A-Z_]+[A-Z])"', code))
@@ -76,12 +76,12 @@ def _commands(command: click.Command | None, name: str) -> Iterator[str]:
 
 
 def test_each_command_has_its_heading() -> None:
-    """Every command, down to the last subcommand, stands in cli.md."""
+    """Every command and subcommand has a heading in cli.md."""
     assert not _missing(set(_commands(main, "headcount")), REFERENCE / "cli.md")
 
 
 def test_each_error_has_its_heading() -> None:
-    """Every class of errors.py stands in errors.md, and its attributes are named there."""
+    """Every class of errors.py has a heading in errors.md, and the page names its attributes."""
     classes = [
         kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
     ]
@@ -98,12 +98,12 @@ def test_each_error_has_its_heading() -> None:
 
 
 def test_each_problem_has_its_heading() -> None:
-    """Every type of problem document stands in http.md."""
+    """Every type of problem document has a heading in http.md."""
     assert not _missing(set(TYPES), REFERENCE / "http.md")
 
 
 def test_each_route_has_its_heading(settings: ApiSettings) -> None:
-    """Every address of the API stands in http.md."""
+    """Every path of the API is in http.md."""
     text = (REFERENCE / "http.md").read_text()
     paths = create_app(settings).openapi()["paths"]
     described = {f"{method.upper()} {path}" for path, item in paths.items() for method in item}
@@ -123,7 +123,7 @@ def _broker_config() -> nats_config.BrokerConfig:
 
 
 def test_each_metric_has_its_heading(settings: ApiSettings) -> None:
-    """Every metric that the API's or a broker's /metrics gives stands in metrics.md, and no other."""
+    """metrics.md has a heading for every metric of the API and of a broker unit, and no other."""
     registry = create_app(settings).state.headcount.metrics.registry
     unit = Agent(AgentSettings("b", _broker_config(), Endpoint((), "", ""), "127.0.0.1", 8081, 20.0))
     given: set[str] = set()
@@ -135,7 +135,7 @@ def test_each_metric_has_its_heading(settings: ApiSettings) -> None:
 
 
 def test_each_topic_has_its_heading() -> None:
-    """Every topic that a device may publish or hear stands in topics.md."""
+    """Every topic that a device may publish or subscribe to is in topics.md."""
     page = REFERENCE / "topics.md"
     named = headings(page)
     text = page.read_text()
@@ -149,13 +149,13 @@ def test_each_topic_has_its_heading() -> None:
 
 
 def test_each_key_of_a_fix_is_named() -> None:
-    """Every key of a fix's payload stands in topics.md."""
+    """Every key of a fix's payload is in topics.md."""
     text = (REFERENCE / "topics.md").read_text()
     assert {f.name for f in msgspec.structs.fields(Fix) if f"`{f.name}`" not in text} == set()
 
 
 def test_each_property_of_a_site_has_its_heading() -> None:
-    """Every property that the site file's reader asks for stands in site-file.md."""
+    """Every property that the reader of site files uses has a heading in site-file.md."""
     code = inspect.getsource(site_file)
     asked = set(re.findall(r'(?:feature\.(?:number|pair|text)|properties\.get)\("(\w+)"', code))
     assert {"hold_s", "type", "timezone", "fresh_s"} <= asked
@@ -163,7 +163,7 @@ def test_each_property_of_a_site_has_its_heading() -> None:
 
 
 def test_the_rules_name_all_verdicts_and_reasons() -> None:
-    """Every verdict and every reason of an event stands in the counting rules."""
+    """Every verdict and every reason of an event is in the counting rules."""
     text = (DOCS / "concepts" / "counting-rules.md").read_text()
     assert {word for word in (*VERDICTS, *events.REASONS) if f"| `{word}` |" not in text} == set()
 
@@ -180,7 +180,7 @@ def test_the_rules_name_all_verdicts_and_reasons() -> None:
     ],
 )
 def test_defaults_of_a_site_are_documented(key: str, value: tuple[float, ...]) -> None:
-    """The section of a property tells the default that the code has."""
+    """The section of a property states the default in the code."""
     section = (REFERENCE / "site-file.md").read_text().split(f"## {key}\n")[1].split("\n## ")[0]
     for number in value:
         assert re.search(rf"\b{number:g}\b", section), section

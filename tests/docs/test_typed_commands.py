@@ -33,7 +33,7 @@ PAGES = [
     *sorted((DOCS / "guides").glob("*.md")),
     *sorted((DOCS / "reference").glob("*.md")),
 ]
-#: What is documented but not run here, by how it begins, and why.
+#: Documented commands that the test does not run, by their start, with the reason.
 LEFT_OUT = {
     "headcount demo": "test_demo",
     "headcount up --elastic": "test_elastic",
@@ -183,7 +183,7 @@ class Terminal:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What a user has: site files, recordings, a map extract."""
+    """The files of a user: site files, recordings, a map extract."""
     folder = tmp_path / "campus"
     folder.mkdir()
     (folder / "sites").mkdir()

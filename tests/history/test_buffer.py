@@ -18,7 +18,7 @@ from history_batches import T0, Row, batch, random_rows, values
 
 
 def restarted(written: FlushRecord) -> HistoryBuffer:
-    """What a new process makes of the record of the old one."""
+    """The buffer of a new process, from the record of the old one."""
     return HistoryBuffer(msgspec.json.decode(msgspec.json.encode(written), type=FlushRecord))
 
 
@@ -121,7 +121,7 @@ def test_an_instant_waits_for_all_partitions() -> None:
 
 
 def test_an_instant_is_given_up_after_the_wait() -> None:
-    """After ten minutes without the missing partition the sum is written and says how many it holds."""
+    """After ten minutes without the missing partition the sum is written with the number of partitions in it."""
     pending = HistoryBuffer(FlushRecord())
     pending.add(batch(0, counts=[(T0, values(2, 1))], partitions=2), T0)
     assert pending.take(T0 + 1) is not None
@@ -155,7 +155,7 @@ def test_partitions_may_differ_in_their_zones() -> None:
 
 
 def test_a_log_that_began_again_is_not_taken_for_a_repeat() -> None:
-    """Sequences that start anew with later received times are new rows (the log's folder was emptied)."""
+    """Sequences that start again with later received times are new rows (the log's folder was emptied)."""
     rows = random_rows(random.Random(1), 20)
     anew = [replace(row, seq=i + 1, received=row.received + 3600) for i, row in enumerate(rows)]
     pending = HistoryBuffer(FlushRecord())

@@ -310,7 +310,7 @@ def test_an_impossible_span_is_named(
 
 
 def test_an_empty_history_answers_with_nothing(tmp_path: Path) -> None:
-    """A missing folder, and a zone that nobody knows, are no errors."""
+    """A missing folder and an unknown zone are no errors."""
     assert fixes(tmp_path) == []
     assert zone_history(tmp_path, "site", T0, T0 + 60, 10) == []
     assert counts_at(tmp_path, T0) is None

@@ -61,7 +61,7 @@ def test_what_was_dropped_does_not_come_back(tmp_path: Path) -> None:
 
 
 def test_an_hour_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
-    """A file with an hour's name can't be removed as a folder: it is said, not passed over."""
+    """A file with an hour's name can't be removed as a folder: it is logged, not ignored."""
     write(tmp_path, batch(rows=random_rows(random.Random(3), 3)))
     (tmp_path / "history" / "fixes" / "hour=1970-01-01T00").write_text("not a folder")
     with pytest.raises(DataFolderError, match="must not be kept longer"):

@@ -103,7 +103,7 @@ def test_a_kill_before_the_record_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_no_segment_is_overwritten_without_the_record(tmp_path: Path) -> None:
-    """Where somebody removed the record, new segments get numbers behind the old ones."""
+    """If the record is missing, new segments get numbers after the old ones."""
     flushed(tmp_path)
     before = len(stored_fixes(tmp_path))
     (tmp_path / "history" / "written.json").unlink()

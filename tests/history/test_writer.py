@@ -130,7 +130,7 @@ def assert_all_once(data: Path, rows: Sequence[Sequence[Row]]) -> None:
 
 
 async def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> None:
-    """What is published is on disk, once, before it is acknowledged; a stop flushes what is left."""
+    """A published row is on disk, once, before it is acknowledged; a stop flushes the rest."""
     rows, batches = sent(1)
     async with open_broker(tmp_path / "broker") as broker:
         async with writing(broker, tmp_path) as (client, stats):
@@ -235,14 +235,14 @@ async def test_expired_hours_are_dropped_at_the_start(tmp_path: Path) -> None:
 
 
 async def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None:
-    """Where a message is lost on the way, the consumer is made anew and nothing passes over its rows."""
+    """After a lost message the consumer is created again, and none of its rows is skipped."""
     rows, batches = sent(4, n=100)
     async with open_broker(tmp_path / "broker") as broker, writing(broker, tmp_path) as (client, stats):
         thief = await internal_client(broker)
         await until_acknowledged(client)
         stolen = await thief.jetstream().pull_subscribe_bind(CONSUMER, HISTORY_STREAM)
         while not stats.reopened:
-            # Of several messages, the broker gives the first to whoever asked first, the next to the other.
+            # Of several messages, the broker gives the first to the earlier request, the next to the other.
             request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
             await asyncio.sleep(0.1)
             await publish(client, *batches[:3])
@@ -356,7 +356,7 @@ async def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -
 
 @pytest.mark.parametrize("left", ["half a file", "all of it"])
 def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left: str) -> None:
-    """What a killed erasing leaves beside a segment is removed at the next start, and erasing goes on."""
+    """A temporary file of a killed erasure is removed at the next start, and the erasure continues."""
     rows = random_rows(random.Random(7), 200)
     write(tmp_path, batch(0, rows))
     [segment] = segment_files(tmp_path, "fixes")

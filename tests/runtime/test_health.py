@@ -19,7 +19,7 @@ from headcount.settings.environment import HEARTBEAT_FILE
 
 
 def check(file: Path, *arguments: str) -> tuple[int, str]:
-    """What the check of a container ends with and says."""
+    """The exit code and the output of the check of a container."""
     done = subprocess.run(
         [sys.executable, "-m", "headcount.runtime.health", *arguments],
         env={**os.environ, HEARTBEAT_FILE: str(file)},
@@ -67,4 +67,4 @@ def test_a_role_with_an_address_is_asked(status: int, code: int, tmp_path: Path)
     assert ended == code
     assert status == 200 or "503 draining" in said
     assert check(file, "--alive") == (0, "healthy")
-    assert check(file)[0] == 1  # nobody listens there any more
+    assert check(file)[0] == 1  # no program listens there any more

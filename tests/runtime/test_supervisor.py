@@ -19,7 +19,7 @@ from headcount.runtime.supervisor import Supervised, all_running
 from waiting import until
 
 SLEEP = "import time; time.sleep(600)"
-#: Says when it is deaf to SIGTERM, and stays.
+#: Prints a line once it ignores SIGTERM, and keeps running.
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 
 
@@ -58,7 +58,7 @@ async def test_a_killed_process_is_started_again() -> None:
 
 
 async def test_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
-    """A program that ends at once is started again after 0.1, 0.2 and 0.4 s."""
+    """A program that ends immediately is started again after 0.1, 0.2 and 0.4 s."""
     async with _supervised("", backoff=Backoff(0.1, 10.0)) as child:
         await until(lambda: child.restarts == 3)
     for pause in ("0.1 s", "0.2 s", "0.4 s"):
@@ -66,7 +66,7 @@ async def test_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_a_first_start_that_fails_leaves_nothing() -> None:
-    """What the check raises at the first start reaches the caller, and the process is gone."""
+    """An error of the check at the first start reaches the caller, and the process is gone."""
     started: list[ChildProcess] = []
 
     async def fail(process: ChildProcess) -> None:
@@ -106,7 +106,7 @@ async def test_a_restart_that_fails_is_repeated() -> None:
 async def test_a_process_that_does_not_stop_is_killed(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """A process that ignores SIGTERM is killed after its time, and the log says so."""
+    """A process that ignores SIGTERM is killed after its time, and that is logged."""
     log = tmp_path / "child.log"
     start = partial(start_process, "child", [sys.executable, "-c", DEAF], output=log)
     async with Supervised("child", start, stop_s=(0.2,)) as child:

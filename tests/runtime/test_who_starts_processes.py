@@ -22,7 +22,7 @@ CALLS = {
     "execve",
     "execvp",
 }
-#: What only means that as an attribute of this module.
+#: Names that count only as attributes of these modules.
 OWNED = {("signal", "signal"), ("os", "system"), ("os", "popen")}
 
 

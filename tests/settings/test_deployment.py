@@ -38,7 +38,7 @@ def test_addresses_are_read() -> None:
 
 
 def test_a_machine_is_a_cluster_of_one() -> None:
-    """Where nothing else is said, the core is this machine, one node that lets in devices."""
+    """By default the core is this machine, one node that accepts devices."""
     alone = settings(nats_port=5222, mqtt_port=2883)
     assert alone.core_addresses == (("127.0.0.1", 5222),)
     assert alone.core_mqtt_addresses == (("127.0.0.1", 2883),)
@@ -58,7 +58,7 @@ def test_three_nodes_keep_three_replicas() -> None:
 
 
 def test_where_others_reach_a_unit() -> None:
-    """What is told to others: what was said, else the address that it listens on, else its host's name."""
+    """The advertised address is the setting, else the address that it listens on, else the host's name."""
     assert settings().advertised == "127.0.0.1"
     assert settings(internal_host="10.1.2.3").advertised == "10.1.2.3"
     assert settings(internal_host="0.0.0.0").advertised not in {"0.0.0.0", ""}
@@ -124,14 +124,14 @@ def test_health_is_asked_where_a_role_listens() -> None:
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], name: str) -> None:
-    """What can't work is refused at once, by the name of the option."""
+    """Impossible values are refused immediately, with the name of the option."""
     with pytest.raises(SettingsError) as refused:
         settings(**changes)
     assert refused.value.name == name
 
 
 def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A role in a process of its own gets exactly the settings of whoever started it."""
+    """A role in a process of its own gets exactly the settings of its parent."""
     given = settings(
         data=tmp_path,
         core="a,b,c",
@@ -183,13 +183,13 @@ def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
     ],
 )
 def test_settings_of_signing_in_are_checked(changes: dict[str, Any], option: str) -> None:
-    """What is no address, no network or not encrypted is refused with the option's name."""
+    """Invalid addresses, networks and unencrypted issuers are refused with the option's name."""
     with pytest.raises(SettingsError, match=option):
         settings(**changes)
 
 
 def test_the_identity_provider_comes_from_settings(tmp_path: Path) -> None:
-    """Its secret is read from its file and shown nowhere; without an issuer nobody logs in."""
+    """Its secret is read from its file and shown nowhere; without an issuer there are no logins."""
     assert oidc_provider_of(settings()) is None
     file = tmp_path / "secret"
     file.write_text("s3cret\n")

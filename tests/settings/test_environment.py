@@ -17,7 +17,7 @@ READERS = {"environ", "environb", "getenv", "getenvb"}
 
 
 def uses(path: Path) -> Iterator[str]:
-    """What in a module reads the environment: names of `os`, and click's parameter `envvar`."""
+    """The places in a module that read the environment: names of `os`, and click's parameter `envvar`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and node.attr in READERS:
             yield node.attr

@@ -81,7 +81,7 @@ def valid(setting: Setting) -> Any:
 
 
 def value_of(settings: Settings, setting: Setting) -> Any:
-    """What the settings hold."""
+    """The value in the settings."""
     return getattr(getattr(settings, setting.section) if setting.section else settings, setting.name)
 
 
@@ -175,7 +175,7 @@ def test_the_file_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ],
 )
 def test_errors_name_the_source(key: str, text: str, problem: str | None) -> None:
-    """An error says which flag, variable or line of the file gave the value, the value, and what is valid."""
+    """An error names the flag, variable or line of the file, the value, and the valid values."""
     setting = settings_of(Settings)[key]
     problem = problem or "4222 is also the value of http_port; choose another port"
     with pytest.raises(SettingsError) as refused:
