@@ -6,9 +6,9 @@ import math
 import random
 import shutil
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from headcount.errors import DataFolderError, QueryError
 from headcount.history import queries
 from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zone_history
 from history_batches import T0, Row, batch, random_rows, segment_files, values, write
+from waiting import wait_until
 
+#: Asked while two hours are written beside each of them.
+QUESTIONS = 40
 SEED = random.SystemRandom().randrange(2**32)
 
 
@@ -344,31 +347,44 @@ def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
         fixes(tmp_path)
 
 
-@contextmanager
-def writing(data: Path) -> Iterator[None]:
-    """Flushes and dropped hours, as fast as they go, while the block runs."""
-    end = threading.Event()
+class Writer:
+    """Writes hours of `ROWS` fixes each and drops all but the two newest, as many hours as it is allowed to.
 
-    def work() -> None:
-        hour = 0
-        while not end.is_set():
-            rows = random_rows(random.Random(hour), 50, start=T0 + 3600 * hour)
-            write(data, batch(rows=[replace(r, seq=r.seq + 1000 * hour) for r in rows]))
-            for old in sorted((data / "history" / "fixes").iterdir())[:-2]:
+    The accuracy of a fix is the number of its hour.
+    """
+
+    ROWS = 50
+
+    def __init__(self, data: Path) -> None:
+        """Write below a data folder."""
+        self.hours = 0
+        self.allowed = threading.Semaphore(0)
+        self._data = data
+
+    def write(self, hours: int) -> None:
+        """Write that many hours."""
+        for hour in range(hours):
+            self.allowed.acquire()
+            rows = random_rows(random.Random(hour), self.ROWS, start=T0 + 3600 * hour)
+            write(
+                self._data, batch(rows=[replace(r, seq=r.seq + 1000 * hour, acc=float(hour)) for r in rows])
+            )
+            self.hours = hour + 1
+            for old in sorted((self._data / "history" / "fixes").iterdir())[:-2]:
                 shutil.rmtree(old)
-            hour += 1
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
 
 
-def test_questions_hold_while_segments_come_and_go(tmp_path: Path) -> None:
-    """No question fails while hours are written and dropped beside it."""
-    with writing(tmp_path):
-        for _ in range(40):
-            fixes(tmp_path, near=(52.68, -8.565, 500), limit=10)
+def test_an_answer_holds_whole_hours_while_hours_come_and_go(tmp_path: Path) -> None:
+    """Queries succeed while hours are written and dropped, and find an hour's rows all or not at all."""
+    writer = Writer(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(writer.write, 2 * QUESTIONS)
+        for number in range(QUESTIONS):
+            before = 2 * number
+            wait_until(lambda n=before: writer.hours == n or writing.done())  # type: ignore[misc]
+            writer.allowed.release(2)
+            found = Counter(int(fix.acc) for fix in fixes(tmp_path, near=(52.68, -8.565, 10_000)))
+            assert set(found.values()) <= {writer.ROWS}
+            assert found.keys() <= set(range(before - 2, writer.hours + 1))
+    writing.result()
+    assert len(fixes(tmp_path)) == 2 * writer.ROWS
