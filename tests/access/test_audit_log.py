@@ -70,7 +70,7 @@ async def test_what_is_too_long_is_cut_and_actions_are_names(tmp_path: Path) -> 
         assert sum(len(str(value)) for value in entry.detail.values()) <= 16 * MAX_TEXT
         assert (await audit.verify()).intact
         for action in ("", "A.b", "a..b", "a.>", "a b", "a." * 9 + "a"):
-            with pytest.raises(ValueError, match="no action"):
+            with pytest.raises(ValueError, match="not an action"):
                 await audit.record(action, "x")
 
 
@@ -80,8 +80,8 @@ async def test_what_is_too_long_is_cut_and_actions_are_names(tmp_path: Path) -> 
         ({"actor": "somebody else"}, "changed"),
         ({"detail": {"reason": "lunch"}}, "changed"),
         ({"n": 4}, "changed"),
-        ({}, "place"),
-        (None, "isn't an entry"),
+        ({}, "moved"),
+        (None, "is not an entry"),
     ],
 )
 async def test_what_is_written_without_the_secret_is_found(
@@ -136,9 +136,9 @@ async def test_entries_cannot_be_deleted_and_a_rebuilt_stream_is_found(tmp_path:
         config = (await js.stream_info(AUDIT_STREAM)).config
         for left, problem in (
             ([0, 1, 2, 3, 4], "remembered"),  # its end is missing
-            ([1, 2, 3, 4, 5], "place"),  # its start is
-            ([0, 1, 3, 4, 5], "place"),  # one in the middle is
-            ([0, 2, 1, 3, 4, 5], "place"),  # two have changed places
+            ([1, 2, 3, 4, 5], "moved"),  # its start is
+            ([0, 1, 3, 4, 5], "moved"),  # one in the middle is
+            ([0, 2, 1, 3, 4, 5], "moved"),  # two have changed places
             ([], "remembered"),
         ):
             await js.delete_stream(AUDIT_STREAM)

@@ -20,8 +20,8 @@ from headcount.messaging.streams import ACCESS_BUCKET
 POLL_INTERVAL_S = 0.5
 #: For how long after a change the bucket is read at each poll.
 _SETTLE_S = 2.0
-#: The age up to which the copy is used. Without the core, nobody can revoke anything, but only this process may
-#: be cut off from the core.
+#: The age up to which the copy is used. Without the core, tokens cannot be revoked either, but only this
+#: process may be cut off from it.
 MAX_AGE_S = 300.0
 
 

@@ -1,13 +1,13 @@
-"""The audit log: who has done what, each entry chained to the one before.
+"""The audit log: a chain of entries, each with the hash of the previous one.
 
-An entry's hash is an HMAC-SHA-256 under a key that is derived from the deployment's secret, over all of
-the entry with the hash of the one before. So whoever has the files, a backup or a way into the stream, but
-not the secret, can neither change an entry nor write one, nor take one out of the middle, without it being
-found. Two things the chain alone can't show: that its newest end is missing (compare with a head that was
-noted elsewhere), and what somebody did who has the secret: to them the whole chain is only bytes.
+An entry's hash is an HMAC-SHA-256 over the entry and the hash of the previous one, with a key that is derived
+from the deployment's secret. With the files, a backup or access to the stream, but without the secret, entries
+can neither be changed nor added nor removed from the middle without being detected. The chain alone does not
+show that its end is missing (compare it with a head that was stored elsewhere), nor what the holder of the
+secret has changed.
 
-An entry's number is its sequence in the stream; several writers keep one chain because the server takes
-an entry only as the one after the entry that it names.
+An entry's number is its sequence in the stream. Several writers extend one chain: the server accepts an entry
+only after the entry that it names.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from headcount.messaging.streams import AUDIT_AGE_S
 AuditValue = str | int | float | bool | None
 
 ACTION = re.compile(r"[a-z][a-z0-9-]{0,31}(\.[a-z][a-z0-9-]{0,31}){0,3}")
-#: What is longer is cut: that something is long is no reason not to write it down.
+#: Longer texts are cut: their length is no reason not to record them.
 MAX_TEXT = 500
 MAX_VALUES = 16
 _MAX_NAME = 40
-#: A head as `verify` gives it.
+#: A head as `verify` returns it.
 HEAD_PATTERN = r"\d{1,15}:[0-9a-f]{64}"
-#: Writers who came second try again; with so many in a row something else is wrong.
+#: Attempts of a writer when others were faster; more mean that something else is wrong.
 _TRIES = 200
 _ANSWER_S = 2.0
 _BATCH = 500
@@ -52,7 +52,7 @@ _MAX_PROBLEMS = 100
 
 
 class AuditEntry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Who (actor) has done what (action) to whom (subject)."""
+    """An action of an actor on a subject."""
 
     n: int
     at: str  # RFC 3339 in UTC, by the writer's clock
@@ -60,61 +60,61 @@ class AuditEntry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     action: str  # dotted: `device.add`, `positions.read`
     subject: str
     detail: dict[str, AuditValue]
-    prev: str  # the hash of the entry before; "" = there is none, or it is unreadable
+    prev: str  # the hash of the previous entry; "" = there is none, or it is unreadable
     hash: str  # hexadecimal
 
 
 @dataclass(slots=True)
 class ChainReport:
-    """What a walk over the log has found."""
+    """The result of verifying the log."""
 
     entries: int = 0
     first: int = 0  # its number; 0 = the log is empty
-    head: str = ""  # `<number>:<hash>` of the newest entry: to be kept elsewhere
+    head: str = ""  # `<number>:<hash>` of the newest entry, to be stored elsewhere
     problems: list[AuditError] = field(default_factory=list)  # the first hundred
 
     @property
     def intact(self) -> bool:
-        """Whether everything fits together."""
+        """Whether the chain is unbroken."""
         return not self.problems
 
 
 def audit_key(secret: str) -> bytes:
-    """The key of the chain, from the deployment's secret."""
+    """Derive the key of the chain from the deployment's secret."""
     return HKDF(SHA256(), 32, salt=None, info=b"headcount audit log").derive(secret.encode())
 
 
 class AuditLog:
-    """The audit log over one connection; every call raises LogError if the log doesn't answer."""
+    """The audit log over one connection; every call raises LogError if the log does not answer."""
 
     def __init__(self, connection: Connection, secret: str) -> None:
-        """Use the stream AUDIT, which `streams` has made, with the deployment's secret."""
+        """Use the stream AUDIT with the deployment's secret."""
         self._connection = connection
         self._key = audit_key(secret)
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def record(
         self, action: str, actor: str, subject: str = "", detail: Mapping[str, AuditValue] | None = None
     ) -> int:
-        """Write down that `actor` has done `action`; the entry's number. What is too long is cut.
+        """Record that `actor` did `action`; return the entry's number. Long texts are cut.
 
         Raises:
-            LogError: it isn't stored; what it is about had better not happen then.
-            ValueError: the action is no dotted lower-case name.
+            LogError: it is not stored; the caller must abort.
+            ValueError: the action is not a dotted lower-case name.
         """
         if ACTION.fullmatch(action) is None:
-            raise ValueError(f"{action!r} is no action: use a dotted lower-case name")
+            raise ValueError(f"{action!r} is not an action; use a dotted lower-case name")
         entry = AuditEntry(
             n=0,
             at=iso(time.time()),
             actor=_cut(actor),
             action=action,
             subject=_cut(subject),
-            detail=_bounded(detail or {}),
+            detail=_limit(detail or {}),
             prev="",
             hash="",
         )
-        async with self._turn:  # our own writers needn't race each other
+        async with self._lock:  # writers of this process need not race each other
             for attempt in range(_TRIES):
                 last, entry.prev = await self._newest()
                 entry.n = last + 1
@@ -122,40 +122,40 @@ class AuditLog:
                 if await self._append(entry):
                     return entry.n
                 await asyncio.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))  # noqa: S311  # no secret
-        raise LogError(f"the audit log: others were faster {_TRIES} times in a row")
+        raise LogError(f"the audit log: other writers were faster {_TRIES} times in a row")
 
     async def verify(
         self, remembered_head: str = "", on_progress: Callable[[int, int], None] | None = None
     ) -> ChainReport:
-        """Walk over the whole log and look whether everything fits together.
+        """Verify the chain of the whole log.
 
         Args:
-            remembered_head: `<number>:<hash>` as an earlier `verify` gave it; "" = none.
-            on_progress: called with how many entries have been read, and how many there are.
+            remembered_head: `<number>:<hash>` of an earlier `verify`; "" = none.
+            on_progress: called with the number of entries read, and of all.
 
         Raises:
-            AuditError: `remembered_head` isn't of that form.
+            AuditError: `remembered_head` is malformed.
         """
-        number, hash_ = _parsed(remembered_head) if remembered_head else (0, "")
+        number, hash_ = _parse_head(remembered_head) if remembered_head else (0, "")
         state = await self._state()
-        checked = ChainReport(first=state.first if state.messages else 0)
-        chain = _Chain(self._hash, checked)
+        report = ChainReport(first=state.first if state.messages else 0)
+        chain = _ChainVerifier(self._hash, report)
         async for message in self._read(state.first, state.last):
-            entry = chain.follow(message.sequence, message.data)
+            entry = chain.verify(message.sequence, message.data)
             if message.sequence == number and (entry is None or not hmac.compare_digest(entry.hash, hash_)):
-                chain.problem(number, "isn't the one that was remembered")
+                chain.problem(number, "is not the remembered one")
             if on_progress is not None:
-                on_progress(checked.entries, state.messages)
+                on_progress(report.entries, state.messages)
         chain.end(state, number)
-        return checked
+        return report
 
     async def entries(
         self, *, before: int | None = None, limit: int = 100, action: str = ""
     ) -> tuple[list[AuditEntry], int | None]:
-        """The newest entries before a number, newest first; and before which to go on, None at the end.
+        """Return the newest entries before a number, newest first, and the `before` of the next page (None: the last).
 
-        `action` chooses those of an action or a group of actions (`device`). Entries that can't be
-        read are left out here; `verify` names them.
+        `action` selects an action or a group of actions (`device`). Unreadable entries are left out; `verify`
+        reports them.
         """
         state = await self._state()
         end = state.last if before is None else min(before - 1, state.last)
@@ -165,7 +165,7 @@ class AuditLog:
             block = [message.data async for message in self._read(start, end)]
             for data in reversed(block):
                 entry = _decoded(data)
-                if entry is None or not _of(entry.action, action):
+                if entry is None or not _matches(entry.action, action):
                     continue
                 if len(found) == limit:
                     return found, found[-1].n
@@ -174,11 +174,11 @@ class AuditLog:
         return found, None
 
     def _hash(self, entry: AuditEntry) -> str:
-        told = {name: getattr(entry, name) for name in AuditEntry.__struct_fields__ if name != "hash"}
-        return hmac.new(self._key, msgspec.json.encode(told, order="sorted"), hashlib.sha256).hexdigest()
+        content = {name: getattr(entry, name) for name in AuditEntry.__struct_fields__ if name != "hash"}
+        return hmac.new(self._key, msgspec.json.encode(content, order="sorted"), hashlib.sha256).hexdigest()
 
     async def _append(self, entry: AuditEntry) -> bool:
-        """Store an entry as the one after the last; False: there is a newer last one."""
+        """Store an entry after the last one; False: the last one has changed."""
         headers = {"Nats-Expected-Last-Sequence": str(entry.n - 1)}
         subject = AUDIT_SUBJECT.format(action=entry.action)
         try:
@@ -188,22 +188,22 @@ class AuditLog:
         return True
 
     async def _newest(self) -> tuple[int, str]:
-        """The last sequence and the hash of the entry there."""
+        """Return the last sequence and the hash of its entry."""
         query = {"last_by_subj": "audit.>"}
         last = await get_message(self._connection, AUDIT_STREAM, query, timeout_s=_ANSWER_S)
-        if last is None:  # nothing there: never, or not for so long that all are gone
+        if last is None:  # the log is empty, or all entries have expired
             return (await self._state()).last, ""
         entry = _decoded(last.data)
         return last.sequence, "" if entry is None else entry.hash
 
-    async def _state(self) -> _State:
+    async def _state(self) -> _StreamState:
         info = await stream_info(self._connection, AUDIT_STREAM, timeout_s=_ANSWER_S)
         state, max_bytes = info.state, info.config["max_bytes"]
         full = max_bytes > 0 and state.bytes > _FULL * max_bytes
-        return _State(state.messages, state.first_seq, state.last_seq, full)
+        return _StreamState(state.messages, state.first_seq, state.last_seq, full)
 
     def _read(self, first: int, last: int) -> AsyncIterator[StoredMessage]:
-        """All messages from one sequence to another, in their order."""
+        """Yield all messages from one sequence to another, in order."""
         return direct_scan(
             self._connection,
             AUDIT_STREAM,
@@ -216,58 +216,58 @@ class AuditLog:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _StreamState:
     messages: int
     first: int
     last: int
     full: bool
 
 
-class _Chain:
-    """Follows the entries one after the other."""
+class _ChainVerifier:
+    """Verifies entries one after the other."""
 
-    def __init__(self, hash_: Callable[[AuditEntry], str], checked: ChainReport) -> None:
+    def __init__(self, hash_: Callable[[AuditEntry], str], report: ChainReport) -> None:
         self._hash = hash_
-        self._checked = checked
+        self._report = report
         self._expected = 0
-        self._prev: str | None = None  # None: not known, the entry before isn't kept
+        self._prev: str | None = None  # None: unknown, the previous entry has expired
         self._oldest: AuditEntry | None = None
 
-    def follow(self, sequence: int, data: bytes) -> AuditEntry | None:
-        """Look at the next entry; None: it isn't one."""
-        checked = self._checked
-        checked.entries += 1
+    def verify(self, sequence: int, data: bytes) -> AuditEntry | None:
+        """Verify the next entry; None: it is unreadable."""
+        report = self._report
+        report.entries += 1
         if self._expected and sequence != self._expected:
             self.problem(self._expected, f"is missing, and all before {sequence}")
         entry = _decoded(data)
         if self._expected == 0:
             self._oldest = entry
         if entry is None:
-            self.problem(sequence, "isn't an entry")
+            self.problem(sequence, "is not an entry")
         else:
             self._check(sequence, entry, data)
         self._expected = sequence + 1
         self._prev = "" if entry is None else entry.hash
-        checked.head = f"{sequence}:{self._prev}"
+        report.head = f"{sequence}:{self._prev}"
         return entry
 
     def _check(self, sequence: int, entry: AuditEntry, data: bytes) -> None:
         if not hmac.compare_digest(entry.hash.encode(), self._hash(entry).encode()):
-            self.problem(sequence, "has been changed, or was written without the deployment's secret")
+            self.problem(sequence, "was changed, or written without the deployment's secret")
         elif data != _encoded(entry):
-            self.problem(sequence, "isn't written as headcount writes it")
+            self.problem(sequence, "is not encoded as headcount encodes entries")
         elif entry.n != sequence:
-            self.problem(sequence, f"says that it is entry {entry.n}: its place isn't its own")
+            self.problem(sequence, f"has the number {entry.n}: it was moved")
         elif self._prev is not None and entry.prev != self._prev:
-            self.problem(sequence, "doesn't follow the one before")
+            self.problem(sequence, "does not follow the previous one")
         elif self._prev is None and sequence == 1 and entry.prev:
-            self.problem(sequence, "follows one that is missing")
+            self.problem(sequence, "follows a missing one")
 
-    def end(self, state: _State, remembered: int) -> None:
-        """Look at what only the whole shows: both ends."""
+    def end(self, state: _StreamState, remembered: int) -> None:
+        """Verify both ends of the log."""
         young = self._oldest is not None and self._oldest.at > iso(time.time() - _AGED_S)
         if state.first > 1 and young and not state.full:
-            self.problem(1, f"is missing, and all before {state.first}, though none can be too old")
+            self.problem(1, f"is missing, and all before {state.first}, though none can have expired")
         if self._expected and self._expected != state.last + 1:
             self.problem(self._expected, f"is missing, and all up to {state.last}")
         if remembered and not state.messages:
@@ -278,9 +278,9 @@ class _Chain:
             self.problem(remembered, f"was remembered, but the log begins at {state.first}")
 
     def problem(self, n: int, text: str) -> None:
-        """Note a problem."""
-        if len(self._checked.problems) < _MAX_PROBLEMS:
-            self._checked.problems.append(AuditError(n, text))
+        """Add a problem to the report."""
+        if len(self._report.problems) < _MAX_PROBLEMS:
+            self._report.problems.append(AuditError(n, text))
 
 
 def _encoded(entry: AuditEntry) -> bytes:
@@ -294,23 +294,23 @@ def _decoded(data: bytes) -> AuditEntry | None:
         return None
 
 
-def _parsed(head: str) -> tuple[int, str]:
+def _parse_head(head: str) -> tuple[int, str]:
     if re.fullmatch(HEAD_PATTERN, head.strip()) is None:
-        raise AuditError(0, "a remembered head is `<number>:<hash>`, as `headcount audit verify` prints it")
+        raise AuditError(0, "a head is `<number>:<hash>`, as `headcount audit verify` prints it")
     number, _, hash_ = head.strip().partition(":")
     return int(number), hash_
 
 
-def _of(action: str, wanted: str) -> bool:
+def _matches(action: str, wanted: str) -> bool:
     return not wanted or action == wanted or action.startswith(f"{wanted}.")
 
 
 def _cut(text: str) -> str:
-    """A text that is short enough and that JSON can hold."""
+    """Return a text that is short enough and valid in JSON."""
     text = text.encode(errors="replace").decode()
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
-def _bounded(detail: Mapping[str, AuditValue]) -> dict[str, AuditValue]:
+def _limit(detail: Mapping[str, AuditValue]) -> dict[str, AuditValue]:
     some = list(detail.items())[:MAX_VALUES]
     return {name[:_MAX_NAME]: _cut(value) if isinstance(value, str) else value for name, value in some}

@@ -4,7 +4,7 @@ Authlib builds the authorization request, exchanges the code, fetches the keys a
 the checks that it leaves to its user: discovery, the issuer of a response, the algorithms, a single audience.
 
 The state of a login (state, nonce, code verifier) is in an encrypted cookie: any API of a deployment can finish a
-login that another one started, and nobody can make a browser finish a login that it has not started.
+login that another one started, and a browser cannot be made to finish a login that it has not started.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """API tokens, with which programs authenticate: `hc_<id>_<secret>`. Only a hash of the secret is stored.
 
-The secret is 256 random bits, so a plain SHA-256 suffices: nobody can try all of them. The prefix lets secret
+The secret is 256 random bits, so a plain SHA-256 suffices: they cannot all be tried. The prefix lets secret
 scanners find tokens.
 """
 

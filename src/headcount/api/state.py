@@ -1,4 +1,4 @@
-"""What the endpoints of one application share."""
+"""The objects that the endpoints of one application share."""
 
 from __future__ import annotations
 

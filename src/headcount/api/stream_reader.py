@@ -1,7 +1,7 @@
-"""What a reader of a live stream gets.
+"""The updates for one reader of a live stream.
 
-A reader has no queue. When its interval is over and it has taken what was sent before, it gets the
-difference between what it has and the newest snapshot; what lies between is never sent.
+A reader has no queue. When its interval is over and it has taken the last update, it gets the difference to
+the newest snapshot; snapshots between are never sent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StreamUpdate(msgspec.Struct):
 
 
 class StreamReader:
-    """The state of one reader: what it has, and when it gets what next."""
+    """The state of one reader: its last snapshot, and when updates are due."""
 
     def __init__(
         self, state: ApiState, connection: HTTPConnection, zones: str | None, every_s: float
@@ -72,7 +72,7 @@ class StreamReader:
                 await feed.newer(self._known.number if self._known else 0, self._ping_due - now)
 
     def _changes(self) -> StreamUpdate | None:
-        """What changed since the last update, if one is due."""
+        """Return the changes since the last update, if one is due."""
         snapshot = self._feed.snapshot
         now = _now()
         if snapshot is None or snapshot is self._known or now < self._counts_due:

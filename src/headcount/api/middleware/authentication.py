@@ -1,6 +1,6 @@
 """Authenticate each request once, before anything else, for every path and for WebSockets.
 
-An invalid token or session is rejected with 401 even where the resource is public: nobody may take the public's
+An invalid token or session is rejected with 401 even where the resource is public: its sender must not take the public's
 answer for their own. Browsers send cookies automatically, so changes with a session need its CSRF token
 (`Headcount-CSRF`) and a page of this origin (`Origin`).
 """

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-#: A request with one of these was sent for somebody else: that its sender runs on this machine proves nothing.
+#: Headers of proxies: that a proxy runs on this machine proves nothing about the sender.
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 

@@ -104,7 +104,7 @@ async def get_scaling(state: State) -> system.ScalingResponse:
 
 
 def _missing(state: ApiState) -> list[str]:
-    """What keeps the counts from being live."""
+    """Return the reasons why the counts are not live."""
     live, reasons = state.live, []
     if not state.core.connected:
         reasons.append("The core is not connected.")

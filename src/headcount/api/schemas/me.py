@@ -23,7 +23,7 @@ class AccessEntry(Schema):
 
 
 class MeResponse(Schema):
-    """What is known about a device, for its owner."""
+    """A device, for its owner."""
 
     device: str
     site: str
@@ -60,7 +60,7 @@ class PauseResponse(Schema):
 
 
 class ErasureResponse(Schema):
-    """What happens next."""
+    """The start of an erasure."""
 
     status: Literal["erasing"]
     detail: str

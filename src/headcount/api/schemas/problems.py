@@ -1,6 +1,6 @@
 """Problem documents (RFC 9457), and their types, which stay the same.
 
-A problem's `type` is a relative reference, `/problems/<name>`, whose page says what it means.
+A problem's `type` is a relative reference, `/problems/<name>`, whose page explains it.
 """
 
 from __future__ import annotations
