@@ -490,6 +490,14 @@ export interface components {
             /** @enum {string} */
             status: "active" | "paused" | "disabled" | "erasing";
         };
+        SiteEntry: {
+            bbox: number[];
+            id: string;
+            links: components["schemas"]["SiteLinks"];
+            name: string;
+            timezone: string;
+            zones: number;
+        };
         SiteFeature: {
             geometry: {
                 [key: string]: unknown;
@@ -509,15 +517,7 @@ export interface components {
             websocket: string;
         };
         SiteListResponse: {
-            sites: components["schemas"]["SiteSummary"][];
-        };
-        SiteSummary: {
-            bbox: number[];
-            id: string;
-            links: components["schemas"]["SiteLinks"];
-            name: string;
-            timezone: string;
-            zones: number;
+            sites: components["schemas"]["SiteEntry"][];
         };
         TraceCheck: {
             limit: number | null;

@@ -87,7 +87,7 @@ class ClaimCodesCreate(Schema):
     within_s: _Lifetime = CLAIM_CODE_LIFETIME_S
 
 
-class LastSeen(Schema):
+class DeviceLastSeen(Schema):
     """When a device was last connected, since the broker's last start."""
 
     at: str
@@ -111,7 +111,7 @@ class DeviceResponse(Schema):
     created: str
     changed: str
     resume: str | None = Field(description="When a pause ends automatically.")
-    last_seen: LastSeen | None
+    last_seen: DeviceLastSeen | None
 
 
 class DeviceListResponse(Schema):

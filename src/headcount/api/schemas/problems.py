@@ -107,8 +107,8 @@ LINK_REFUSED = ProblemType(
     "link-refused",
     404,
     "Link or code rejected",
-    "It is unknown, used or expired: each works once. Request a new one from the person who gave it to you. If "
-    "somebody else has used it, tell them: a new link replaces the secret that the other person received.",
+    "It is unknown, used or expired: each works once. Request a new one from the person who gave it to you. A new "
+    "link also replaces the secret that another user of this one has received.",
 )
 NOT_RECORDED = ProblemType(
     "not-recorded",

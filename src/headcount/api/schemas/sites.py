@@ -18,7 +18,7 @@ class SiteLinks(Schema):
     websocket: str
 
 
-class SiteSummary(Schema):
+class SiteEntry(Schema):
     """A site in the list."""
 
     id: str
@@ -32,7 +32,7 @@ class SiteSummary(Schema):
 class SiteListResponse(Schema):
     """The sites that this API serves."""
 
-    sites: list[SiteSummary]
+    sites: list[SiteEntry]
 
 
 class SiteFeature(OpenSchema):

@@ -69,7 +69,7 @@ class TraceResponse(Schema):
     truncated: bool = Field(description="Whether the hour has more messages than are read.")
     messages: int = Field(description="Number of messages read.")
     lines: list[TraceLine]
-    left: list[TraceZoneChange] = Field(description="Changes since its last message, by its silence.")
+    left: list[TraceZoneChange] = Field(description="Changes since its last message, by missing fixes.")
     zones: list[str] = Field(description="The device's zones at the end of the replay.")
     live: dict[str, Any] | None = Field(description="The counting worker's state; null: no answer.")
     agrees: bool | None = Field(description="Whether both place the device in the same zones.")
