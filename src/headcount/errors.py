@@ -62,7 +62,7 @@ class SettingsError(HeadcountError):
     """A flag, an environment variable or the configuration file has an invalid value."""
 
     def __init__(self, name: str, problem: str) -> None:
-        """`name` is the setting as the user wrote it, such as `--partitions`."""
+        """`name` is the key of the setting, such as `scale.max_workers`, or the flag of a command."""
         self.name = name
         self.problem = problem
         super().__init__(f"{name}: {problem}")

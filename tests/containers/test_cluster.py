@@ -58,7 +58,7 @@ def test_whichever_container_breaks(tmp_path: Path) -> None:
 def test_the_scaler_mends_its_fleet(tmp_path: Path) -> None:
     """The scaler's own containers, and the scaler, break under load: it has the fleet whole again, exact all the time."""
     run = Run(tmp_path, 40)
-    limits = {"BROKERS_LEAST": "2", "BROKERS_MOST": "3", "WORKERS_LEAST": "2", "WORKERS_MOST": "3"}
+    limits = {"MIN_BROKERS": "2", "MAX_BROKERS": "3", "MIN_WORKERS": "2", "MAX_WORKERS": "3"}
     with (
         run.stack(scale={"broker": 0, "count": 0}, profiles=["elastic"], **limits) as stack,
         run.watch(stack) as watch,
