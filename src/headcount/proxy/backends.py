@@ -1,4 +1,4 @@
-"""Units and APIs as the servers of each backend."""
+"""Units and APIs as the servers of each backend: the part of the balancer that resolves host names."""
 
 from __future__ import annotations
 

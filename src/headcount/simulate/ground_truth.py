@@ -1,4 +1,4 @@
-"""Ground truth: the true positions and zones of a crowd, to check counts against."""
+"""Ground truth: the true positions and zones of a crowd, to check counts against; reports never depend on it."""
 
 from __future__ import annotations
 
