@@ -65,7 +65,7 @@ async def mosquitto(broker: Broker, topic: str, message: bytes, *options: str) -
         "-s",
         *options,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             program = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
             await program.communicate(message)
@@ -141,7 +141,7 @@ async def test_names_are_removed_from_the_disk(tmp_path: Path) -> None:
         async with adapters(broker):
             found = await next_in_log(client, 9)
             assert f"ul.person.{device.id}" in {subject for subject, _ in found}
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while (await jetstream.stream_info(FOREIGN_STREAM)).state.messages:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         await asyncio.sleep(1.5)  # index and blocks are synchronised once a second

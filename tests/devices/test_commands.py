@@ -66,7 +66,7 @@ class DeliveryRole:
 
     async def until(self, command: DeviceCommand, state: str) -> DeviceCommand:
         """Wait until a command is in a state."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while True:
                 found = await self.commands.get(command.device, command.id)
                 if found is not None and found.state == state:
@@ -121,7 +121,7 @@ def topic(name: str, what: str = COMMAND_TOPIC) -> str:
 
 async def received(client: aiomqtt.Client) -> tuple[CommandMessage, int]:
     """The next command, and its quality of service."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         message = await anext(client.messages)
     assert isinstance(message.payload, bytes)
     return msgspec.json.decode(message.payload, type=CommandMessage), message.qos
@@ -138,7 +138,7 @@ async def test_a_connected_device_receives_a_command(broker: Broker, name: str) 
         began_s = time.monotonic()
         sent = await devices.add(name, "interval", interval_s=30.0)
         command, qos = await received(phone)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 20  # the next poll would be later
         assert qos == 1
         assert (command.id, command.command, command.interval_s) == (sent.id, "interval", 30.0)
         assert (await devices.until(sent, "sent")).sent is not None
@@ -195,7 +195,7 @@ async def test_expired_and_erased(broker: Broker, name: str) -> None:
                     await anext(phone.messages)
             await answer(phone, name, id=sent.id)
         devices.ahead_s += commands.RETENTION_S
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while await devices.commands.of(name):  # noqa: ASYNC110  # the bucket is asked
                 await asyncio.sleep(0.05)
 
