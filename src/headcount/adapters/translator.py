@@ -40,6 +40,7 @@ from headcount.messaging.jetstream import (
 from headcount.messaging.qos1 import QOS_HEADER
 from headcount.messaging.secure_delete import purge
 from headcount.messaging.streams import opened_log
+from headcount.runtime.retry import RETRY_S
 from headcount.runtime.tasks import cancel_all, wait_any
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,6 @@ BATCH_SIZE = 1000
 FETCH_S = 0.5
 #: Time after which an unacknowledged batch is delivered again, and an unacknowledged publish repeated.
 ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
-RETRY_INTERVAL_S = 1.0
 METRICS_INTERVAL_S = 1.0
 #: Interval at which translated messages are removed from the disk.
 PURGE_INTERVAL_S = 0.2
@@ -215,7 +215,7 @@ async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:
         return await consumer.fetch(BATCH_SIZE, FETCH_S)
     except LogError as error:
         log.warning("cannot fetch foreign messages, trying again: %s", error)
-        await asyncio.sleep(RETRY_INTERVAL_S)
+        await asyncio.sleep(RETRY_S)
         return []
 
 
@@ -230,7 +230,7 @@ async def _publish_all(
             log.warning("the log did not accept %d translated messages, trying again", len(left))
             if stop.is_set():
                 return False
-            await asyncio.sleep(RETRY_INTERVAL_S)
+            await asyncio.sleep(RETRY_S)
     return True
 
 

@@ -14,10 +14,9 @@ from headcount.messages.reports import REPORT_SUBJECTS
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
 from headcount.messaging.connection import Connection, Message, connected
 from headcount.messaging.jetstream import get_message
+from headcount.runtime.retry import retry
 from headcount.runtime.tasks import cancel_all
 
-#: The interval between attempts to read the last counts while the core is not ready.
-RETRY_S = 0.5
 #: A server that disappears without closing the connection is noticed within three of these.
 PING_INTERVAL_S = 2
 _REQUEST_TIMEOUT_S = 2.0
@@ -85,12 +84,7 @@ class CoreConnection:
         while True:
             await self._read_last.wait()
             self._read_last.clear()
-            try:
-                await self._read()
-            except LogError as error:
-                _log.debug("the last counts cannot be read yet: %s", error)
-                self._read_last.set()
-                await asyncio.sleep(RETRY_S)
+            await retry(self._read, (LogError,), "cannot read the last counts yet")
 
     async def _read(self) -> None:
         for partition in range(self._settings.partitions):

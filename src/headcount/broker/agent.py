@@ -34,10 +34,11 @@ from headcount.broker.unit_health import health_app
 from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickReply, KickRequest
-from headcount.messaging.connection import RETRY_S, Connection, Endpoint, Message, connected
+from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.units import HEARTBEAT_INTERVAL_S, Units
 from headcount.runtime.http import serving
 from headcount.runtime.proc import cpu_s_of
+from headcount.runtime.retry import retry
 from headcount.runtime.supervisor import STOP_S
 from headcount.runtime.tasks import cancel_all
 
@@ -203,7 +204,7 @@ class Agent:
         async with connected(settings.core, f"headcount broker {settings.name}") as connection:
             units = Units(connection)
             # A PUBACK is only worth something once the log is there: nobody gets one before.
-            await _until_there(units)
+            await retry(units.table, (LogError,), "waiting for the core")
             async with (
                 Leaf(settings.config, check_every_s=CHECK_S, stop_s=settings.stop_s) as self._leaf,
                 self.gate.opened(connection),
@@ -276,17 +277,6 @@ class Agent:
             within_s = min(self.connections / KICKS_PER_S, (until_s - loop.time()) * (1 - 0.1 * (left > 1)))
             await self._kick(None, max(within_s, 0.0))
             await asyncio.sleep(0.05)
-
-
-async def _until_there(units: Units) -> None:
-    """Wait until the log has its streams: the bucket of the units is made last."""
-    while True:
-        try:
-            await units.table()
-        except LogError:
-            await asyncio.sleep(RETRY_S)
-        else:
-            return
 
 
 async def run(settings: AgentSettings, stop: asyncio.Event) -> None:

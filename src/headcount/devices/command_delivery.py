@@ -34,6 +34,7 @@ from headcount.messages.topics import COMMAND_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
+from headcount.runtime.retry import RETRY_S, repeat, retry
 from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ ABSENT_PAUSE_S = 300.0
 SUBSCRIBE_DELAY_S = 0.3
 RELOAD_INTERVAL_S = 30.0
 POLL_INTERVAL_S = 0.5
-RETRY_INTERVAL_S = 1.0
 STOP_TIMEOUT_S = 0.8
 ACK_SUBJECT = "headcount.*.*.*.ack"
 
@@ -125,12 +125,7 @@ class CommandDelivery:
         """Read all commands at the start, after a reconnect, and periodically: erasures are not notified."""
         while True:
             reconnects = self._connection.reconnects
-            try:
-                await self._load()
-            except LogError as error:
-                _log.debug("cannot read the commands yet: %s", error)
-                await asyncio.sleep(RETRY_INTERVAL_S)
-                continue
+            await retry(self._load, (LogError,), "cannot read the commands yet")
             until_s = time.monotonic() + RELOAD_INTERVAL_S
             while time.monotonic() < until_s and self._connection.reconnects == reconnects:  # noqa: ASYNC110  # nats-py counts only
                 await asyncio.sleep(POLL_INTERVAL_S)
@@ -195,7 +190,7 @@ class CommandDelivery:
                     return
             except (aiomqtt.MqttError, CertificateError) as error:
                 _log.info("commands: cannot connect to %s (%s); trying again", broker, error)
-                await asyncio.sleep(RETRY_INTERVAL_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _send_due(self, client: aiomqtt.Client) -> None:
         """Send the commands that are due, and wait for the next one."""
@@ -237,18 +232,15 @@ class CommandDelivery:
 
     async def _expire_loop(self) -> None:
         """Expire open commands, and erase finished ones when they have been stored long enough."""
-        while True:
-            await asyncio.sleep(POLL_INTERVAL_S)
-            now_s = self._clock()
-            try:
-                for each in [each for each in self._open.values() if ends_s(each.command) <= now_s]:
-                    await self._commands.expire(each.command, now_s)
-                for key, command in [(k, c) for k, c in self._finished.items() if ends_s(c) <= now_s]:
-                    await self._commands.erase(command.device, command.id)
-                    self._finished.pop(key, None)
-            except LogError as error:
-                _log.debug("cannot expire commands now: %s", error)
-                await asyncio.sleep(RETRY_INTERVAL_S)
+        await repeat(self._expire, (LogError,), "cannot expire commands now", pause_s=POLL_INTERVAL_S)
+
+    async def _expire(self) -> None:
+        now_s = self._clock()
+        for each in [each for each in self._open.values() if ends_s(each.command) <= now_s]:
+            await self._commands.expire(each.command, now_s)
+        for key, command in [(k, c) for k, c in self._finished.items() if ends_s(c) <= now_s]:
+            await self._commands.erase(command.device, command.id)
+            self._finished.pop(key, None)
 
 
 async def run(connection: Connection, brokers: Sequence[MqttBroker], stop: asyncio.Event) -> None:

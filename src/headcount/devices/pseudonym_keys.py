@@ -24,6 +24,7 @@ from headcount.messages.topics import Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DAYKEY_BUCKET
+from headcount.runtime.retry import RETRY_S
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ _log = logging.getLogger(__name__)
 KEY_RETENTION_S = 26 * 3600
 #: Interval at which keys are created, destroyed and reloaded.
 POLL_INTERVAL_S = 60.0
-RETRY_INTERVAL_S = 1.0
 #: A key that another role just created may not have reached every replica.
 ATTEMPTS, ATTEMPT_PAUSE_S = 20, 0.05
 
@@ -112,7 +112,7 @@ class PseudonymKeys:
                 await self.rotate(await self._bucket.now_s())
             except LogError as error:
                 _log.warning("cannot rotate the pseudonym keys: %s; trying again", error)
-                wait_s = RETRY_INTERVAL_S
+                wait_s = RETRY_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait_s)
 

@@ -42,6 +42,8 @@ from headcount.messaging.jetstream import (
     stream_info,
 )
 from headcount.messaging.secure_delete import erase_acknowledged
+from headcount.runtime.retry import RETRY_S
+from headcount.runtime.tasks import wait_any
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,6 @@ FLUSH_MESSAGES = 20_000
 FETCH_MESSAGES = 64  # each at most the broker's max_payload
 FETCH_S = 0.5  # also how long a stop may have to wait
 RETENTION_INTERVAL_S = 60.0
-RETRY_S = 0.5
 REQUEST_S = 2.0
 #: What is written is overwritten in the stream at the end, too, for so long at most.
 STOP_S = 0.3
@@ -240,7 +241,7 @@ async def _read(writer: _Writer, stop: asyncio.Event) -> None:
         except LogError as error:
             # The broker is away or starting, or the stream isn't there yet.
             log.warning("the history waits for the broker: %s", error)
-            await _either(stop, RETRY_S)
+            await wait_any(stop, timeout_s=RETRY_S)
 
 
 async def _read_in_order(
@@ -253,7 +254,7 @@ async def _read_in_order(
     delivered = 0
     while not over():
         if not writer.roomy.is_set():
-            await _either(stop, FETCH_S, writer.roomy)
+            await wait_any(stop, writer.roomy, timeout_s=FETCH_S)
             continue
         for message in await consumer.fetch(FETCH_MESSAGES, FETCH_S):
             delivered += 1
@@ -286,21 +287,21 @@ async def _consumer_config(writer: _Writer) -> dict[str, object]:
 
 async def _flush(writer: _Writer, stop: asyncio.Event, flush_s: float) -> None:
     while not stop.is_set():
-        await _either(stop, flush_s, writer.full)
+        await wait_any(stop, writer.full, timeout_s=flush_s)
         if not stop.is_set():
             await writer.flush()
 
 
 async def _retain(writer: _Writer, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        await _either(stop, RETENTION_INTERVAL_S)
+        await wait_any(stop, timeout_s=RETENTION_INTERVAL_S)
         await writer.drop_expired()
 
 
 async def _remove(writer: _Writer, stop: asyncio.Event) -> None:
     """Overwrite in the stream what is in segments; what an earlier writer left behind, too."""
     while not stop.is_set():
-        await _either(stop, REMOVE_INTERVAL_S, writer.written)
+        await wait_any(stop, writer.written, timeout_s=REMOVE_INTERVAL_S)
         writer.written.clear()
         await _remove_written(writer.connection)
 
@@ -310,13 +311,3 @@ async def _remove_written(connection: Connection) -> None:
         await erase_acknowledged(connection, HISTORY_STREAM, CONSUMER)
     except LogError as error:
         log.debug("rows that are written stay in the stream for now: %s", error)
-
-
-async def _either(stop: asyncio.Event, wait_s: float, other: asyncio.Event | None = None) -> None:
-    """Wait for the stop, for the other event or for the time, whichever is first."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (stop, other) if event is not None]
-    try:
-        await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -18,11 +18,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headcount.errors import LogTimeoutError, LogUnavailableError, NoRespondersError
+from headcount.runtime.retry import RETRY_S
 from headcount.runtime.tasks import cancel_all, unless_stopped
 
 _log = logging.getLogger(__name__)
 
-RETRY_S = 0.5
 CONNECT_TIMEOUT_S = 2
 #: A server that disappears without closing the connection is noticed after three of these.
 PING_INTERVAL_S = 120

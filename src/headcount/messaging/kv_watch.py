@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from headcount.errors import LogError
 from headcount.messaging import jetstream
-from headcount.messaging.connection import RETRY_S, Connection, Inbox
+from headcount.messaging.connection import Connection, Inbox
 from headcount.messaging.jetstream import NS, StoredMessage
+from headcount.runtime.retry import repeat
 from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
@@ -54,7 +56,10 @@ async def watch(
         until: ends it.
     """
     work = asyncio.create_task(
-        _watch_again(connection, bucket, keys, on_all, on_change), name=f"watch {bucket}"
+        repeat(
+            partial(_watch, connection, bucket, keys, on_all, on_change), (LogError,), f"watching {bucket}"
+        ),
+        name=f"watch {bucket}",
     )
     over = asyncio.create_task(_set(until or asyncio.Event()), name=f"watch {bucket} until")
     try:
@@ -67,17 +72,6 @@ async def watch(
 
 async def _set(event: asyncio.Event) -> None:
     await event.wait()
-
-
-async def _watch_again(
-    connection: Connection, bucket: str, keys: str, on_all: OnSnapshot, on_change: OnChange
-) -> None:
-    while True:
-        try:
-            await _watch(connection, bucket, keys, on_all, on_change)
-        except LogError as error:
-            _log.debug("the bucket %s can't be watched now: %s", bucket, error)
-        await asyncio.sleep(RETRY_S)
 
 
 async def _watch(

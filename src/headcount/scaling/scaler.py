@@ -53,7 +53,6 @@ _log = logging.getLogger(__name__)
 
 PROFILE_KEY = "scaling.profile"
 MAX_DECISIONS = 50
-RETRY_INTERVAL_S = 0.5
 KICK_TIMEOUT_S = 1.0
 RESIGN_TIMEOUT_S = 1.0
 

@@ -25,6 +25,7 @@ from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.errors import BrokerError
 from headcount.messages.topics import FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC, Kind
+from headcount.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -114,20 +115,20 @@ class FleetConnection:
     async def run(self, opening: asyncio.Semaphore) -> None:
         """Keep the connection open until `end`, and reconnect when it breaks."""
         await self._wake.wait()
-        wait_s = FIRST_RETRY_S
+        pauses = Backoff(FIRST_RETRY_S, MAX_RETRY_S)
         while self._buffer or not self._ending:
+            pauses.begin()
             will = aiomqtt.Will(self._status_topic, b"offline", qos=self._qos)
             try:
                 async with self._open(self._broker.client(self._name, will), opening) as client:
-                    wait_s = FIRST_RETRY_S
+                    pauses = Backoff(FIRST_RETRY_S, MAX_RETRY_S)
                     await self._send_all(client)
                     return
             except aiomqtt.MqttError as error:
                 self._sent.broken += 1
                 log.debug("%s: %s", self._name, error)
             share = 0.5 + secrets.randbelow(1000) / 2000
-            await asyncio.sleep(wait_s * share)
-            wait_s = min(2 * wait_s, MAX_RETRY_S)
+            await asyncio.sleep(pauses.pause_s() * share)
 
     @asynccontextmanager
     async def _open(

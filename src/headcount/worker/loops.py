@@ -28,6 +28,7 @@ from headcount.messaging.connection import Connection, Endpoint, Message, Subscr
 from headcount.messaging.log_reader import LogReader, open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import opened_log
+from headcount.runtime.retry import repeat
 from headcount.runtime.tasks import cancel_all
 from headcount.worker.assignment import assign
 from headcount.worker.leases import HEARTBEAT_INTERVAL_S, LEASE_TTL_S, UNOWNED, Lease, Leases
@@ -40,7 +41,6 @@ _log = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 SNAPSHOT_S = 5.0
-RETRY_S = 0.5
 #: How often a worker looks who lives and has what; more often while it waits for a partition.
 POLL_INTERVAL_S = 0.5
 FAST_POLL_INTERVAL_S = 0.1
@@ -118,13 +118,12 @@ class Worker:
     # --- reading and counting ------------------------------------------------------------------
     async def count(self) -> None:
         """Read and count; a lost connection is made again, from where we are."""
-        while True:
-            try:
-                async with open_reader(self._settings.log, self._connection) as reader:
-                    await self._read(reader)
-            except LogError as error:
-                _log.warning("%s; trying again", error)
-            await asyncio.sleep(RETRY_S)
+
+        async def read() -> None:
+            async with open_reader(self._settings.log, self._connection) as reader:
+                await self._read(reader)
+
+        await repeat(read, (LogError,), "reading the log", level=logging.WARNING)
 
     async def _read(self, reader: LogReader) -> None:
         """Read what we hold. Only this loop follows and leaves, so the reader is where its partition is."""

@@ -43,6 +43,7 @@ from headcount.messages.topics import (
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.jetstream import append
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.runtime.retry import RETRY_S
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,6 @@ RETAINED_INTERVAL_S = 1.0
 RETAINED_REFRESH_S = 30.0
 CONCURRENT_EVENTS = 256
 ACK_TIMEOUT_S = 5.0
-RECONNECT_S = 1.0
 
 
 class Publisher:
@@ -166,7 +166,7 @@ class RetainedCounts:
                         await self._keep_published(client)
                 except (aiomqtt.MqttError, CertificateError) as error:
                     _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
-                    await asyncio.sleep(RECONNECT_S)
+                    await asyncio.sleep(RETRY_S)
         finally:
             await subscription.unsubscribe()
 
