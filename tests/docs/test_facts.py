@@ -17,7 +17,7 @@ from headcount.roles.up import WORKING_ROLES
 from headcount.settings.deployment import Settings
 from headcount.settings.model import settings_of
 
-from .pages import DOCS, PAGES, ROOT, blocks, inline, name, plain, prose
+from .pages import DOCS, PAGES, ROOT, blocks, headings, inline, name, plain, prose
 
 SOURCE = ROOT / "src" / "headcount"
 #: Names in headings that no sentence of the same page has.
@@ -147,6 +147,13 @@ def test_variables_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_metrics_exist(page: Path) -> None:
+    """Each metric that a page names in inline code has its heading in metrics.md."""
+    named = {text for text in inline(page) if re.fullmatch(r"headcount_[a-z_]+[a-z]", text)}
+    assert named <= headings(DOCS / "reference" / "metrics.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_exist(page: Path) -> None:
     """Each `--option` that stands alone in a page belongs to a command of ours."""
     ours = {text for option in _options() for text in (*option.opts, *option.secondary_opts)}
@@ -188,6 +195,7 @@ def test_the_tree_of_errors() -> None:
     ("page", "text"),
     [
         ("start/demo.md", "Ctrl-C stops it."),
+        ("start/demo.md", "devices need no account, and programs on this machine have full access"),
         ("start/own-campus.md", " is valid: "),
         ("guides/devices.md", "The secret is shown only here. Id and secret are the MQTT user and password."),
         ("guides/devices.md", "Devices registered: "),
