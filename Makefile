@@ -20,7 +20,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web web-types demo test test-web test-future lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env web web-types demo test test-web test-busy test-future lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,10 @@ demo: env ## show a simulated campus on the live map
 test: env ## run all tests; T=fast or a folder of tests/ (T=counting) for some
 	@$(MAKE) --no-print-directory web || echo "== continuing without the map: its tests will be skipped =="
 	$(BIN)/pytest -n $(SIDE) --dist loadfile $(or $(tests_$(T)),$(wildcard tests/$(T)),$(T)) $(PYTEST)
+
+test-busy: env ## the same tests beside four busy loops, which take at most an hour
+	@for _ in 1 2 3 4; do timeout 3600 $(BIN)/python -c 'while True: pass' & loops="$$loops $$!"; done; \
+	  trap 'kill $$loops' EXIT; $(MAKE) --no-print-directory test
 
 test-future: env ## run the fast tests with a clock 400 days ahead (needs faketime)
 	faketime -f +400d $(BIN)/pytest -n $(SIDE) --dist loadfile $(tests_fast) $(PYTEST)
