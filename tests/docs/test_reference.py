@@ -21,7 +21,7 @@ from headcount.api.openapi import routes
 from headcount.api.schemas.problems import TYPES
 from headcount.broker import nats_config
 from headcount.broker.agent import Agent, AgentSettings
-from headcount.broker.unit_health import Figures
+from headcount.broker.unit_health import UnitStats
 from headcount.cli.main import main
 from headcount.counting import events, site_file
 from headcount.messages.fixes import VERDICTS, Fix
@@ -127,7 +127,7 @@ def test_each_metric_has_its_heading(settings: ApiSettings) -> None:
     registry = create_app(settings).state.headcount.metrics.registry
     unit = Agent(AgentSettings("b", _broker_config(), Endpoint((), "", ""), "127.0.0.1", 8081, 20.0))
     given: set[str] = set()
-    for family in (*registry.collect(), *Figures(unit).collect()):
+    for family in (*registry.collect(), *UnitStats(unit).collect()):
         assert isinstance(family, Metric)
         if not family.name.endswith("_created"):
             given.add(f"{family.name}_total" if family.type == "counter" else family.name)

@@ -11,9 +11,9 @@ from headcount.proxy.membership import Membership, ProxiedUnit, decode_units, en
 from headcount.proxy.proxy_config import BackendServers, HaproxyServer, ProxyConfig, server_name
 from headcount.proxy.reconcile import MAX_LINGER_S, Reconciler
 from headcount.proxy.resolver import NameResolver
-from headcount.proxy.runtime_api import ServerStatus
+from headcount.proxy.runtime_api import HaproxyServerStatus
 
-UP = ServerStatus("UP", 0, 1)
+UP = HaproxyServerStatus("UP", 0, 1)
 
 
 def table(*units: str, now_s: float = 100.0, silent_s: float = 0.0, draining: str = "") -> UnitTable:
@@ -107,7 +107,7 @@ def test_no_commands_if_nothing_changed() -> None:
     """There is no command if HAProxy's servers are the wanted ones."""
     name = server().name
     assert Reconciler(0.5).commands({"mqtt": [server()]}, {"mqtt": {name: UP}}, (), 0.0) == []
-    draining = ServerStatus("DRAIN", 7, 0)
+    draining = HaproxyServerStatus("DRAIN", 7, 0)
     assert (
         Reconciler(0.5).commands({"mqtt": [server(draining=True)]}, {"mqtt": {name: draining}}, (), 0.0) == []
     )
@@ -119,7 +119,7 @@ def test_draining_is_a_weight() -> None:
     down = Reconciler(0.5).commands({"mqtt": [server(draining=True)]}, {"mqtt": {name: UP}}, (), 0.0)
     assert down == [f"set server mqtt/{name} weight 0"]
     up = Reconciler(0.5).commands(
-        {"mqtt": [server()]}, {"mqtt": {name: ServerStatus("DRAIN", 7, 0)}}, (), 0.0
+        {"mqtt": [server()]}, {"mqtt": {name: HaproxyServerStatus("DRAIN", 7, 0)}}, (), 0.0
     )
     assert up == [f"set server mqtt/{name} weight 1"]
 
@@ -127,8 +127,8 @@ def test_draining_is_a_weight() -> None:
 def test_a_server_is_removed_when_its_connections_have_ended() -> None:
     """A removed server gets no new connections, and is deleted when the last one has ended or after a while."""
     plan, name = Reconciler(0.5), server().name
-    busy, idle = ServerStatus("MAINT", 3, 1), ServerStatus("MAINT", 0, 1)
-    assert plan.commands({"mqtt": []}, {"mqtt": {name: ServerStatus("UP", 3, 1)}}, (), 0.0) == [
+    busy, idle = HaproxyServerStatus("MAINT", 3, 1), HaproxyServerStatus("MAINT", 0, 1)
+    assert plan.commands({"mqtt": []}, {"mqtt": {name: HaproxyServerStatus("UP", 3, 1)}}, (), 0.0) == [
         f"set server mqtt/{name} state maint"
     ]
     assert plan.commands({"mqtt": []}, {"mqtt": {name: busy}}, (), 1.0) == []
@@ -142,7 +142,10 @@ def test_an_abandoned_unit_loses_its_connections() -> None:
     """The sessions of an abandoned unit are closed in each backend."""
     name = server().name
     pools = {"mqtt": [server()], "ws": [server()]}
-    standing = {"mqtt": {name: ServerStatus("DOWN", 5, 1)}, "ws": {name: ServerStatus("DOWN", 0, 1)}}
+    standing = {
+        "mqtt": {name: HaproxyServerStatus("DOWN", 5, 1)},
+        "ws": {name: HaproxyServerStatus("DOWN", 0, 1)},
+    }
     told = Reconciler(0.5).commands(pools, standing, {"b1"}, 0.0)  # type: ignore[arg-type]
     assert told == [f"shutdown sessions server mqtt/{name}"]
 
@@ -151,7 +154,7 @@ def test_a_server_that_returns_is_made_ready() -> None:
     """A wanted server in maintenance is made ready."""
     name = server().name
     told = Reconciler(0.5).commands(
-        {"mqtt": [server()]}, {"mqtt": {name: ServerStatus("MAINT", 2, 1)}}, (), 0.0
+        {"mqtt": [server()]}, {"mqtt": {name: HaproxyServerStatus("MAINT", 2, 1)}}, (), 0.0
     )
     assert told == [f"enable health mqtt/{name}", f"set server mqtt/{name} state ready"]
 

@@ -26,7 +26,7 @@ import msgspec
 
 from headcount import __version__
 from headcount.broker import device_connections, nats_probe
-from headcount.broker.auth_service import Figures, Gate, GateSettings
+from headcount.broker.auth_service import AuthServiceStats, Gate, GateSettings
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
@@ -134,7 +134,7 @@ class Agent:
         return time.process_time() + ended.ru_utime + ended.ru_stime + running
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> AuthServiceStats:
         """What its gate has done since the start."""
         return self.gate.figures
 

@@ -82,7 +82,7 @@ class GateSettings:
 
 
 @dataclass(slots=True)
-class Figures:
+class AuthServiceStats:
     """What a gate has done since its start, for the metrics."""
 
     admitted: int = 0
@@ -97,7 +97,7 @@ class Gate:
     def __init__(self, settings: GateSettings) -> None:
         """Know nothing yet."""
         self.settings = settings
-        self.figures = Figures()
+        self.figures = AuthServiceStats()
         self.authenticator = DeviceAuthenticator(credentials.token_key(settings.secret))
         #: NATS connections to the server that are its own, and messages that it has sent there.
         self.connections = 0

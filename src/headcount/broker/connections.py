@@ -14,7 +14,7 @@ PAGE = 1024
 _ANSWER_S = 5.0
 
 
-class Connection(msgspec.Struct):
+class ClientConnection(msgspec.Struct):
     """One of the server's connections; of what the server says only this is read."""
 
     cid: int
@@ -27,24 +27,24 @@ class Connection(msgspec.Struct):
 
 class _Connections(msgspec.Struct):
     total: int
-    connections: list[Connection] = []
+    connections: list[ClientConnection] = []
 
 
-class _Server(msgspec.Struct):
+class _ServerInfo(msgspec.Struct):
     id: str
 
 
-class _Answer(msgspec.Struct):
-    server: _Server
+class _ConnzResponse(msgspec.Struct):
+    server: _ServerInfo
     data: _Connections
 
 
-_DECODER = msgspec.json.Decoder(_Answer)
+_DECODER = msgspec.json.Decoder(_ConnzResponse)
 
 
 async def pages(
     connection: NatsConnection, user: str | None = None
-) -> AsyncIterator[tuple[str, list[Connection]]]:
+) -> AsyncIterator[tuple[str, list[ClientConnection]]]:
     """The server's id with some of its connections, again and again until all were there.
 
     Args:

@@ -155,7 +155,7 @@ class Load(msgspec.Struct):
     in_client_msgs: int = 0  # from clients since its start
 
 
-class _Answer(msgspec.Struct):
+class _LoadResponse(msgspec.Struct):
     data: Load
 
 
@@ -167,7 +167,7 @@ async def ask_load(config: BrokerConfig) -> Load:
     """
     answer = await request(config, SYSTEM, "$SYS.REQ.SERVER.{id}.VARZ")
     try:
-        return msgspec.json.decode(answer, type=_Answer).data
+        return msgspec.json.decode(answer, type=_LoadResponse).data
     except msgspec.DecodeError as error:
         raise ConnectionRefusedError(f"the NATS server says {answer[:200]!r}") from error
 

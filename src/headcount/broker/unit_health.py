@@ -52,7 +52,7 @@ class Unit(Protocol):
         """What its gate has done since the start."""
 
 
-class Figures(Collector):
+class UnitStats(Collector):
     """A unit in Prometheus' words."""
 
     def __init__(self, unit: Unit) -> None:
@@ -99,7 +99,7 @@ def _gate(figures: GateFigures) -> Iterator[Metric]:
 def health_app(unit: Unit) -> Starlette:
     """The unit's own addresses."""
     registry = CollectorRegistry()
-    registry.register(Figures(unit))
+    registry.register(UnitStats(unit))
 
     async def healthz(_: Request) -> Response:
         problem = unit.problem

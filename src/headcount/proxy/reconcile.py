@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from headcount.proxy.haproxy_config import server_arguments, server_weight
 from headcount.proxy.proxy_config import Backend, BackendServers, HaproxyServer
-from headcount.proxy.runtime_api import ServerStatus, ServerStatuses
+from headcount.proxy.runtime_api import HaproxyServerStatus, ServerStatuses
 
 #: Time for which a removed server may keep its connections.
 MAX_LINGER_S = 30.0
@@ -43,7 +43,9 @@ class Reconciler:
         self._gone_since = gone
         return commands
 
-    def _wanted(self, backend: Backend, server: HaproxyServer, status: ServerStatus | None) -> list[str]:
+    def _wanted(
+        self, backend: Backend, server: HaproxyServer, status: HaproxyServerStatus | None
+    ) -> list[str]:
         name = f"{backend}/{server.name}"
         # a new server starts in maintenance and without checks
         start = [f"enable health {name}", f"set server {name} state ready"]
@@ -55,7 +57,7 @@ class Reconciler:
         return commands
 
 
-def _unwanted(name: str, status: ServerStatus, gone_s: float) -> list[str]:
+def _unwanted(name: str, status: HaproxyServerStatus, gone_s: float) -> list[str]:
     """In maintenance it gets no new connections; it can be deleted once its last connection has ended."""
     commands = [] if status.status.startswith("MAINT") else [f"set server {name} state maint"]
     if status.sessions and gone_s < MAX_LINGER_S:

@@ -32,7 +32,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class ServerStatus:
+class HaproxyServerStatus:
     """The state of a server: `UP`, `DOWN`, `MAINT`, `DRAIN` or `no check`; its open sessions and weight."""
 
     status: str
@@ -46,7 +46,7 @@ class ServerStatus:
 
 
 #: Backend → server → status.
-ServerStatuses = dict[str, dict[str, ServerStatus]]
+ServerStatuses = dict[str, dict[str, HaproxyServerStatus]]
 
 
 class HaproxyRuntime:
@@ -65,7 +65,7 @@ class HaproxyRuntime:
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         standing: ServerStatuses = {}
         for row in rows:
-            status = ServerStatus(row["status"], int(row["scur"] or 0), int(row["weight"] or 0))
+            status = HaproxyServerStatus(row["status"], int(row["scur"] or 0), int(row["weight"] or 0))
             standing.setdefault(row["pxname"], {})[row["svname"]] = status
         return standing
 

@@ -231,16 +231,14 @@ async def open_fleet(
 
 
 @dataclass(frozen=True, slots=True)
-class RunningSystem:
+class SystemInfo:
     """The properties of a running system, from its retained site message."""
 
     site: Site
     speed: float  # simulated seconds per second; 1 except in a time-lapse
 
 
-async def find_site(
-    broker: BrokerAddress, site_id: str | None = None, timeout_s: float = 5.0
-) -> RunningSystem:
+async def find_site(broker: BrokerAddress, site_id: str | None = None, timeout_s: float = 5.0) -> SystemInfo:
     """The site of the running system, from its retained message `headcount/+/site`.
 
     Args:
@@ -269,7 +267,7 @@ async def find_site(
     if len(found) > 1:
         raise BrokerError(f"{where}: publishes the sites {', '.join(sorted(found))}. Choose one with --site.")
     topic, geojson = next(iter(found.items()))
-    return RunningSystem(parse_site(geojson, f"{where}, topic {topic}"), _speed(geojson))
+    return SystemInfo(parse_site(geojson, f"{where}, topic {topic}"), _speed(geojson))
 
 
 async def _retained_sites(client: aiomqtt.Client, site_id: str | None, timeout_s: float) -> dict[str, object]:

@@ -20,7 +20,7 @@ from headcount.errors import SettingsError
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import KINDS, Kind
 from headcount.simulate.crowd import Crowd, Reports
-from headcount.simulate.fleet import Fleet, RunningSystem, SendStats
+from headcount.simulate.fleet import Fleet, SendStats, SystemInfo
 from headcount.simulate.ground_truth import HEADER, GroundTruth
 from headcount.simulate.traces import Trace
 
@@ -48,7 +48,7 @@ class RunProgress:
 ReportProgress = Callable[[RunProgress], None]
 
 
-def check_speed(wanted: float | None, running: RunningSystem) -> float:
+def check_speed(wanted: float | None, running: SystemInfo) -> float:
     """The system's speed; at another one, real movement would be judged implausible.
 
     Raises:
