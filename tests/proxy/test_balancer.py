@@ -227,7 +227,7 @@ async def test_only_mqtt_passes(tmp_path: Path) -> None:
             assert await answer(garbage) == b""
         standing = (await role.haproxy.runtime.query("show stat -1 4 -1")).splitlines()
         columns = dict(zip(standing[0].split(","), standing[1].split(","), strict=False))
-        assert columns["stot"] == "1"  # the broker has heard of the good one only
+        assert columns["stot"] == "1"  # the broker has received only the valid connection
 
 
 async def test_connections_of_one_address_are_limited(tmp_path: Path) -> None:
