@@ -29,8 +29,6 @@ NOT_YET: set[str] = {
     "src/headcount/counting",
     "src/headcount/history",
     "src/headcount/messaging",
-    "src/headcount/roles",
-    "src/headcount/runtime",
     "src/headcount/worker",
     "tests",
     "tests/access",
@@ -40,7 +38,6 @@ NOT_YET: set[str] = {
     "tests/containers",
     "tests/counting",
     "tests/messaging",
-    "tests/runtime",
     "tests/system",
     "tests/worker",
 }

@@ -38,7 +38,7 @@ def test_a_killed_process_is_an_error() -> None:
 
 
 def test_imports_stay_in_the_forked_process() -> None:
-    """What the function imports is not imported here."""
+    """An import of the function does not affect this process."""
     code = (
         "import sys\n"
         "from headcount.runtime.forked import in_fork\n"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SiteSummary(NamedTuple):
-    """What roles that count nothing need of a site."""
+    """The part of a site that roles without an engine need."""
 
     id: str
     name: str

@@ -97,7 +97,7 @@ async def _running(
 
 
 def _inside(settings: Settings) -> tuple[Settings, Settings]:
-    """What the roles behind the balancer get, and what it gets: the public ports are its own."""
+    """The settings of the roles behind the balancer, and of the balancer, which has the public ports."""
     mqtt, http, spare = free_ports(3)
     inside = dataclasses.replace(
         settings,

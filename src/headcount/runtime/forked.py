@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def in_fork(function: Callable[[], T]) -> T:
-    """What `function` returns or raises in a forked process, handed over by pickle.
+    """Call `function` in a forked process; return its result or raise its error, by pickle.
 
     Call it before threads are started; it blocks until the function has ended.
     """
