@@ -30,7 +30,7 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Client, AuditLog]]:
 
 
 async def test_many_writers_keep_one_chain(tmp_path: Path) -> None:
-    """Entries of several writers at once are numbered without gaps, and the log verifies."""
+    """Entries of several concurrent writers are numbered without gaps, and the log verifies."""
     async with opened(tmp_path) as (client, _):
         writers = [AuditLog(Connection(client), PASSWORD) for _ in range(4)]
         numbers = await asyncio.gather(
@@ -118,7 +118,7 @@ async def test_another_secret_can_neither_write_nor_verify(tmp_path: Path) -> No
 
 
 async def test_entries_cannot_be_deleted_and_a_rebuilt_stream_is_found(tmp_path: Path) -> None:
-    """The server refuses to delete or purge; a stream made anew without its start, middle or end is found."""
+    """The server refuses to delete or purge; a stream that was rebuilt without its start, middle or end is detected."""
     async with opened(tmp_path) as (client, audit):
         for n in range(6):
             await audit.record("a.b", "x", str(n))
@@ -169,7 +169,7 @@ async def test_a_start_that_is_too_young_to_be_gone_is_missed(tmp_path: Path) ->
 
 
 async def test_a_remembered_head_must_be_one(tmp_path: Path) -> None:
-    """A head of another form is an error that says where heads come from."""
+    """A malformed head is an error that names the command which prints heads."""
     async with opened(tmp_path) as (_, audit):
         with pytest.raises(AuditError, match="headcount audit verify"):
             await audit.verify("12")

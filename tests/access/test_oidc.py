@@ -52,7 +52,7 @@ def program() -> list[str]:
 async def provider_and_api(program: list[str], folder: Path) -> AsyncIterator[tuple[Api, httpx.AsyncClient]]:
     """A provider and an API that believes it, and a browser."""
     port, public = free_ports(2)
-    # The API's port isn't known before it listens: browsers are told another address, and led to it here.
+    # The API's port is unknown before it listens: browsers get another address, which is mapped here.
     public_url = f"http://127.0.0.1:{public}"
     process = await asyncio.create_subprocess_exec(
         *program,
@@ -99,13 +99,13 @@ async def callback(api: Api, browser: httpx.AsyncClient, login: str = "alice") -
     return str(answer.headers["location"]).replace(api.settings.public_url, api.base)
 
 
-def told(answer: httpx.Response) -> tuple[int, str]:
+def problem_of(answer: httpx.Response) -> tuple[int, str]:
     """A problem's status and detail."""
     return answer.status_code, answer.json()["detail"]
 
 
 async def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> None:
-    """Whoever logs in has the role of their group, a new session each time, and it ends at logout."""
+    """A person who logs in has the role of their group and a new session, which ends at logout."""
     async with provider_and_api(program, tmp_path) as (api, browser):
         assert (await api.json("/v1/whoami"))["login"] is True
         fixed = {"headcount": "A" * 43}
@@ -140,27 +140,27 @@ async def test_login_as_a_browser_does(tmp_path: Path, program: list[str]) -> No
 
 
 async def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: list[str]) -> None:
-    """Another state, another browser, a code twice, a denial, a person without a role: nobody is logged in."""
+    """Another state, another browser, a code twice, a denial, a person without a role: the login is rejected."""
     async with provider_and_api(program, tmp_path) as (api, browser):
         last = await callback(api, browser)
         async with httpx.AsyncClient(trust_env=False) as other:
-            status, detail = told(await other.get(last))
+            status, detail = problem_of(await other.get(last))
             assert (status, "was not started in this browser" in detail) == (403, True)
             await other.get(f"{api.base}/login")
-            status, detail = told(await other.get(last))
+            status, detail = problem_of(await other.get(last))
             assert (status, "The state does not match" in detail) == (403, True)
         wrong = last.replace("state=", "state=x")
-        assert told(await browser.get(wrong))[0] == 403
+        assert problem_of(await browser.get(wrong))[0] == 403
         began = dict(browser.cookies)
         assert (await browser.get(last)).status_code == 303
         browser.cookies.clear()
         browser.cookies.update({k: v for k, v in began.items() if k.endswith("-login")})
-        status, detail = told(await browser.get(last))  # the code once more
+        status, detail = problem_of(await browser.get(last))  # the code once more
         assert (status, "rejects the code" in detail) == (403, True)
-        status, detail = told(await browser.get(await callback(api, browser, "")))
+        status, detail = problem_of(await browser.get(await callback(api, browser, "")))
         assert (status, "access_denied" in detail) == (403, True)
         browser.cookies.clear()
-        status, detail = told(await browser.get(await callback(api, browser, "mallory")))
+        status, detail = problem_of(await browser.get(await callback(api, browser, "mallory")))
         assert (status, "grants you no role" in detail) == (403, True)
         assert "headcount" not in browser.cookies
         assert [entry.action for entry in (await api.services.audit_log.entries())[0]] == ["session.login"]
@@ -178,10 +178,10 @@ OTHER = RSAKey.generate_key(2048, {"kid": "a"})
 
 
 class Cheat:
-    """A provider that signs whatever it is told to."""
+    """A provider that signs any claims."""
 
     def __init__(self, port: int) -> None:
-        """Speak for an address on this machine."""
+        """Serve at a port of this machine."""
         self.issuer = f"http://127.0.0.1:{port}"
         self.sign: Callable[[dict[str, Any]], Any] = signed
         self.claims: dict[str, Any] = {}
@@ -279,7 +279,7 @@ async def ended(cheat: Cheat, login: OidcClient, **more: str) -> tuple[Any, str]
 
 
 async def test_id_tokens_that_are_not_for_us_are_refused() -> None:
-    """Each way in which an ID token can be wrong logs nobody in; a good one does."""
+    """Each kind of invalid ID token is rejected; a valid one is accepted."""
     async with cheating() as (cheat, login):
         found, _ = await ended(cheat, login)
         assert (found.role, found.subject) == ("viewer", "s")
@@ -348,7 +348,7 @@ def test_groups_give_roles(groups: Any, role: str | None, sites: tuple[str, ...]
 
 
 def test_logging_in_needs_a_provider(tmp_path: Path) -> None:
-    """Without settings for it, /login is 404 and says so."""
+    """Without settings for it, /login is 404 `no-login`."""
     for path in ("/login", "/login/callback"):
         answer = ask(tmp_path, path)
         assert (answer.status_code, answer.json()["type"]) == (404, "/problems/no-login")
@@ -372,7 +372,7 @@ async def test_login_leads_back_to_our_own_pages_only(next_path: str, tmp_path: 
 
 
 async def test_logins_begin_so_often(tmp_path: Path) -> None:
-    """Beyond twenty at once from an address, 429: each begins a question to the provider."""
+    """More than twenty logins in a burst from an address are 429: each one queries the provider."""
     async with cheating() as (cheat, _):
         known = OidcProvider(cheat.issuer, "headcount", "s")
         async with open_api(tmp_path, oidc=known, **CLOSED) as api:

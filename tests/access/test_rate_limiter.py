@@ -13,7 +13,7 @@ from headcount.access.rate_limiter import RateLimiter
 
 
 def test_burst_then_rate() -> None:
-    """A full bucket lets its burst through at once, then one each interval, and says when."""
+    """A full bucket allows its burst, then one request per interval, and states when the next is allowed."""
     limiter = RateLimiter(2.0, 5)
     answers = [limiter.take("a", 100.0) for _ in range(6)]
     assert [answer.allowed for answer in answers] == [True] * 5 + [False]
@@ -42,7 +42,7 @@ def test_never_more_than_burst_and_rate(waits: list[float], per_s: float, burst:
 
 
 def test_memory_is_bounded() -> None:
-    """However many keys there are, so many are remembered, those that asked last."""
+    """With too many keys, only the most recently used ones are kept."""
     limiter = RateLimiter(1.0, 1, max_keys=100)
     for n in range(10_000):
         limiter.take(f"k{n}", 0.0)

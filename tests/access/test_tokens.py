@@ -38,7 +38,7 @@ async def copies(folder: Path, number: int = 2) -> AsyncIterator[list[AccessCach
 
 
 async def test_a_token_is_checked_and_revoked_everywhere_in_2_s(tmp_path: Path) -> None:
-    """What one API makes, another knows at once; what one revokes, another refuses within 2 s."""
+    """A token is valid at every API when it is created, and rejected within 2 s of its revocation."""
 
     async def check() -> None:
         async with copies(tmp_path) as kept:
@@ -56,7 +56,7 @@ async def test_a_token_is_checked_and_revoked_everywhere_in_2_s(tmp_path: Path) 
             await here.revoke(token.id)
             assert await here.check(text) is None
             start = time.monotonic()
-            while await there.check(text) is not None:  # noqa: ASYNC110  # nobody tells us
+            while await there.check(text) is not None:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.02)
             assert time.monotonic() - start < 2
             assert not there.is_still_valid(found)
@@ -123,7 +123,7 @@ async def test_a_caller_can_only_grant_its_own_permissions(
 
 
 async def test_tokens_of_others_are_neither_seen_nor_revoked(tmp_path: Path) -> None:
-    """Who has one site sees the tokens of that site; who may less than a token can't revoke it."""
+    """A caller sees the tokens of their sites, and cannot revoke one with more rights than their own."""
     async with copies(tmp_path, 1) as (kept,):
         tokens = TokenStore(kept)
         everywhere, _ = await tokens.add("all", "viewer")
@@ -194,4 +194,4 @@ def test_command_line(tmp_path: Path) -> None:
         assert run("token", "end-sessions", "nobody") == (0, "Sessions ended: 0\n")
         actions = [line.split()[2] for line in run("audit", "list")[1].splitlines()]
         assert actions == ["session.end", "token.revoke", "token.add"]
-    assert run("token", "list")[0] == 2  # nobody is there
+    assert run("token", "list")[0] == 2  # no deployment runs

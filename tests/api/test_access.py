@@ -1,4 +1,4 @@
-"""Who is this machine, where all is open; headers that browsers keep to."""
+"""Requests from this machine where everything is open; headers for browsers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCAL = "/v1/sites/ul/devices/person/phone-1"
 
 
 def is_operator(folder: Path, **options: Any) -> bool:
-    """Whether somebody is an operator where everything is open: programs on this machine are."""
+    """Whether the caller is an operator where everything is open, as programs on this machine are."""
     answer = ask(folder, "/v1/whoami", **options)
     assert answer.status_code == 200
     return bool(answer.json()["role"] == "operator")
@@ -25,7 +25,7 @@ def is_operator(folder: Path, **options: Any) -> bool:
     "client", ["192.0.2.7", "10.0.0.1", "2001:db8::1", "::ffff:192.0.2.7", "localhost.example"]
 )
 def test_other_machines_are_not_this_one(tmp_path: Path, client: str) -> None:
-    """A client of another address is a viewer at most, whatever it says of itself, and reads no positions."""
+    """A client of another address is a viewer at most, whatever its headers claim, and reads no positions."""
     assert not is_operator(tmp_path, client=client)
     answer = ask(tmp_path, LOCAL, client=client, headers={"headcount-reason": "because"})
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/not-allowed")
@@ -42,7 +42,7 @@ def test_proxies_are_not_this_machine(tmp_path: Path, header: str) -> None:
     "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[", "8.8.8.8"]
 )
 def test_rebound_names_are_not_this_machine(tmp_path: Path, host: str) -> None:
-    """A name that somebody else made resolve to the loopback address (DNS rebinding) proves nothing."""
+    """A foreign name that was made to resolve to the loopback address (DNS rebinding) proves nothing."""
     assert not is_operator(tmp_path, headers={"host": host})
 
 
@@ -78,7 +78,7 @@ def test_pages_of_all_origins_may_ask_without_rights_of_their_own(tmp_path: Path
 
 
 def test_tls_stays(tmp_path: Path) -> None:
-    """Over TLS, and through our own balancer that ends it, browsers are told to stay with it."""
+    """Over TLS, and through our own balancer that ends it, browsers get an HSTS header."""
     assert "strict-transport-security" not in ask(tmp_path, "/").headers
     assert "strict-transport-security" in ask(tmp_path, "/", base_url="https://127.0.0.1").headers
     forwarded = {"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.7"}
@@ -97,7 +97,7 @@ def test_security_headers(tmp_path: Path, path: str) -> None:
 
 
 def test_page_without_built_map(tmp_path: Path) -> None:
-    """Where the map isn't built, the page says how to build it, loads nothing, and its script is allowed."""
+    """Where the map isn't built, the page explains how to build it, loads nothing, and its script is allowed."""
     answer = ask(tmp_path, "/")
     assert answer.status_code == 200
     assert "make web" in answer.text

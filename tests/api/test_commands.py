@@ -44,7 +44,7 @@ async def test_given_seen_withdrawn(tmp_path: Path) -> None:
 
 
 async def test_who_may(tmp_path: Path) -> None:
-    """Nobody and viewers may neither command nor look; an operator's devices are those of the registry."""
+    """Anonymous callers and viewers may neither command nor list; an operator's devices are those of the registry."""
     async with open_people(tmp_path) as people:
         phone, http = await people.phone(), people.api.http
         path = f"/v1/sites/ul/devices/{phone.id}/commands"
@@ -73,7 +73,7 @@ async def test_who_may(tmp_path: Path) -> None:
 
 
 async def test_what_is_refused(tmp_path: Path) -> None:
-    """What no device could do is 422 with the field's name; too many that wait are 409."""
+    """An invalid command is 422 with the field's name; too many pending ones are 409."""
     async with open_people(tmp_path) as people:
         phone, http = await people.phone(), people.api.http
         path, operator = f"/v1/sites/ul/devices/{phone.id}/commands", await people.token("operator")
@@ -110,7 +110,7 @@ async def test_open(tmp_path: Path) -> None:
 
 
 async def test_trace(tmp_path: Path) -> None:
-    """A trace needs a reason, which is written down; of what nobody has heard there is none."""
+    """A trace requires a reason, which is recorded; an unknown device has no trace."""
     async with open_people(tmp_path) as people:
         phone, operator = await people.phone(), await people.token("operator")
         path = f"/v1/sites/ul/devices/{phone.id}/trace"

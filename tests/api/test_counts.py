@@ -65,7 +65,7 @@ class Hand:
         report = PartitionCounts("ul", partition, 2, epoch, 1, self.now, len(values), values.tobytes())
         self.live.take(msgspec.msgpack.encode(report))
 
-    def shown(self) -> tuple[float, int, int]:
+    def current(self) -> tuple[float, int, int]:
         """The newest total: how long ago, its number, fresh partitions."""
         assert self.live.snapshot
         total = self.live.snapshot.total
@@ -73,36 +73,36 @@ class Hand:
 
 
 def test_an_instant_waits_for_all_partitions() -> None:
-    """What only one partition has reported is shown when the other has too, or when it is overdue."""
+    """An instant that one partition has reported is published when the other has reported too, or when it is overdue."""
     hand = Hand()
     hand.report(0, 3)
     hand.report(1, 4)
     hand.now += 0.5
     hand.report(0, 90)
     hand.live.check_overdue()
-    assert hand.shown() == (0.5, 7, 2)
+    assert hand.current() == (0.5, 7, 2)
     hand.report(1, 1)
-    assert hand.shown() == (0.0, 91, 2)
+    assert hand.current() == (0.0, 91, 2)
     hand.now += 1.5
     hand.report(0, 5)
-    assert hand.shown() == (1.5, 91, 2)
+    assert hand.current() == (1.5, 91, 2)
     hand.live.check_overdue()
-    assert hand.shown() == (1.5, 6, 2)
+    assert hand.current() == (1.5, 6, 2)
     hand.now += 1.0
     hand.live.check_overdue()
-    assert hand.shown() == (2.5, 6, 1)
+    assert hand.current() == (2.5, 6, 1)
     assert hand.live.overdue_partitions() == [1]
 
 
 def test_a_clock_that_is_set_back() -> None:
-    """When the clock is set back, counts go on at once, and nothing of the future is remembered."""
+    """When the clock is set back, counts continue immediately, and no future instant is remembered."""
     hand = Hand()
     hand.report(0, 3)
     hand.report(1, 4)
     hand.now -= 3600
     hand.report(0, 5)
     hand.report(1, 6)
-    assert hand.shown() == (0.0, 11, 2)
+    assert hand.current() == (0.0, 11, 2)
     remembered = hand.live.remembered(hand.now + 3600)
     assert remembered is None
 
@@ -130,7 +130,7 @@ async def test_first_answer_comes_from_the_last_counts(tmp_path: Path) -> None:
 
 
 async def test_without_streams_counts_still_come(tmp_path: Path) -> None:
-    """Before the log's streams are made, live counts are shown, and the last ones are read once they are."""
+    """Before the log's streams are made, live counts are served, and the last ones are read once they are."""
     async with open_api(tmp_path, with_stream=False) as api:
         assert (await api.get("/v1/sites/ul/counts")).json()["type"] == "/problems/no-counts-yet"
         await api.count({"site": (5, 5)})
@@ -195,7 +195,7 @@ async def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
 
 
 async def test_numbers_grow_old_without_broker_and_recover(tmp_path: Path) -> None:
-    """Without broker the last numbers are served with a growing age and /readyz says why; then all is well."""
+    """Without broker the last numbers are served with a growing age and /readyz states the reason, until the broker is back."""
     async with open_api(tmp_path) as api, api.keep_counting({"site": (4, 2)}):
         await until(lambda: status_is(api, "/readyz", 200))
         assert api.broker
@@ -247,5 +247,5 @@ async def age_above(api: Api, seconds: float) -> bool:
 
 
 async def fresh_is(api: Api, partitions: int) -> bool:
-    """Whether so many partitions are fresh."""
+    """Whether this number of partitions is fresh."""
     return bool((await api.json("/v1/sites/ul/counts"))["partitions_fresh"] == partitions)

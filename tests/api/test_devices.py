@@ -1,4 +1,4 @@
-"""The registry over HTTP, and credentials for whoever shows a code, against a real server."""
+"""The registry over HTTP, and credentials in exchange for a code, against a real server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from waiting import until
 DEVICES = "/v1/sites/ul/devices"
 
 
-class Desk:
+class RegistryApi:
     """An operator before the API."""
 
     def __init__(self, people: People, headers: dict[str, str]) -> None:
@@ -38,7 +38,7 @@ class Desk:
         """A request of the operator."""
         return await self.http.request(method, path, headers=self.headers, **options)
 
-    async def told(self, method: str, path: str, **options: Any) -> Any:
+    async def call(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of a request that is granted."""
         answer = await self.ask(method, path, **options)
         assert answer.is_success, answer.text
@@ -54,52 +54,54 @@ class Desk:
 
     async def labels(self, query: str = "") -> list[str]:
         """The labels that the list has now."""
-        return [each["label"] for each in (await self.told("GET", f"{DEVICES}?{query}"))["devices"]]
+        return [each["label"] for each in (await self.call("GET", f"{DEVICES}?{query}"))["devices"]]
 
 
 @asynccontextmanager
-async def open_desk(folder: Path, role: AccessRole = "operator", **limits: Any) -> AsyncIterator[Desk]:
+async def open_registry(
+    folder: Path, role: AccessRole = "operator", **limits: Any
+) -> AsyncIterator[RegistryApi]:
     """An API with accounts, and a token for it."""
     async with open_people(folder, **limits) as people:
-        desk = Desk(people, await people.token(role))
+        api = RegistryApi(people, await people.token(role))
 
         async def ready() -> bool:
-            return (await desk.ask("GET", DEVICES)).status_code != 503
+            return (await api.ask("GET", DEVICES)).status_code != 503
 
         await until(ready)
-        yield desk
+        yield api
 
 
 async def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None:
-    """It is added, shown, changed, paused, rotated and removed; its secret is told twice and never shown."""
-    async with open_desk(tmp_path) as desk:
-        answer = await desk.ask("POST", DEVICES, json={"kind": "person", "label": "Ada", "groups": ["staff"]})
+    """It is added, shown, changed, paused, rotated and removed; its secret is returned twice and never shown."""
+    async with open_registry(tmp_path) as api:
+        answer = await api.ask("POST", DEVICES, json={"kind": "person", "label": "Ada", "groups": ["staff"]})
         assert answer.status_code == 201
         added = answer.json()
         devices.DeviceWithSecretResponse.model_validate(added)
         path = f"{DEVICES}/{added['id']}"
         assert answer.headers["location"] == path
         assert HANDLE.fullmatch(added["id"])
-        shown = await desk.told("GET", path)
+        shown = await api.call("GET", path)
         devices.DeviceResponse.model_validate(shown)
         assert shown["label"] == "Ada"
         assert added["secret"] not in str(shown)
-        changed = await desk.told("PATCH", path, json={"label": "Ada L.", "aliases": ["iotp/1"]})
+        changed = await api.call("PATCH", path, json={"label": "Ada L.", "aliases": ["iotp/1"]})
         assert (changed["label"], changed["groups"]) == ("Ada L.", ["staff"])
-        paused = await desk.told("PATCH", path, json={"status": "paused", "resume": "2099-01-01T00:00:00Z"})
+        paused = await api.call("PATCH", path, json={"status": "paused", "resume": "2099-01-01T00:00:00Z"})
         assert (paused["status"], paused["resume"]) == ("paused", "2099-01-01T00:00:00.000Z")
-        active = await desk.told("PATCH", path, json={"status": "active"})
+        active = await api.call("PATCH", path, json={"status": "active"})
         assert (active["status"], active["resume"]) == ("active", None)
-        rotated = await desk.told("POST", f"{path}/rotate")
-        kept = await desk.people.api.services.registry.get(added["id"])
+        rotated = await api.call("POST", f"{path}/rotate")
+        kept = await api.people.api.services.registry.get(added["id"])
         assert kept is not None
         assert credentials.verify_secret(rotated["secret"], kept.secret)
         assert not credentials.verify_secret(added["secret"], kept.secret)
-        removed = await desk.told("DELETE", path)
+        removed = await api.call("DELETE", path)
         assert (removed["status"], removed["label"]) == ("erasing", "")
-        await desk.refused(404, "unknown-device", "GET", path)
-        await desk.refused(404, "unknown-device", "DELETE", path)
-        entries, _ = await desk.people.api.services.audit_log.entries(action="device")
+        await api.refused(404, "unknown-device", "GET", path)
+        await api.refused(404, "unknown-device", "DELETE", path)
+        entries, _ = await api.people.api.services.audit_log.entries(action="device")
         actions = [entry.action for entry in reversed(entries)]
         assert actions == [f"device.{name}" for name in ("add", *["change"] * 3, "rotate", "remove")]
         assert not [word for word in (added["id"], "Ada", "iotp/1") if word in str(entries)]
@@ -108,35 +110,35 @@ async def test_a_device_from_its_registration_to_its_end(tmp_path: Path) -> None
 
 async def test_the_list_is_filtered_and_paged(tmp_path: Path) -> None:
     """Pages follow each other, filters narrow them, and a change shows soon."""
-    async with open_desk(tmp_path) as desk:
+    async with open_registry(tmp_path) as api:
         for n in range(5):
             body = {"kind": "vehicle" if n == 4 else "person", "label": f"D{n}", "groups": [f"g{n % 2}"]}
-            await desk.told("POST", DEVICES, json=body)
+            await api.call("POST", DEVICES, json=body)
 
         async def all_there() -> bool:
-            return len(await desk.labels()) == 5
+            return len(await api.labels()) == 5
 
         await until(all_there)
-        first = await desk.told("GET", f"{DEVICES}?limit=3")
+        first = await api.call("GET", f"{DEVICES}?limit=3")
         devices.DeviceListResponse.model_validate(first)
-        second = await desk.told("GET", f"{DEVICES}?limit=3&after={first['after']}")
+        second = await api.call("GET", f"{DEVICES}?limit=3&after={first['after']}")
         assert second["after"] is None
         ids = [each["id"] for each in first["devices"] + second["devices"]]
         assert ids == sorted(ids)
         assert len(ids) == 5
-        assert await desk.labels("kind=vehicle") == ["D4"]
-        assert sorted(await desk.labels("group=g1")) == ["D1", "D3"]
-        assert await desk.labels("text=d2") == ["D2"]
-        assert await desk.labels("status=disabled") == []
+        assert await api.labels("kind=vehicle") == ["D4"]
+        assert sorted(await api.labels("group=g1")) == ["D1", "D3"]
+        assert await api.labels("text=d2") == ["D2"]
+        assert await api.labels("status=disabled") == []
         for query in ("limit=501", "limit=0", "after=x", "kind=cat", "group=a%20b", f"text={'x' * 101}"):
-            await desk.refused(422, "invalid-parameter", "GET", f"{DEVICES}?{query}")
-        await desk.refused(404, "unknown-site", "GET", "/v1/sites/moon/devices")
+            await api.refused(422, "invalid-parameter", "GET", f"{DEVICES}?{query}")
+        await api.refused(404, "unknown-site", "GET", "/v1/sites/moon/devices")
 
 
 async def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
     """Wrong bodies are 422 with the field's name, an alias of another device is 409, and nothing is registered."""
-    async with open_desk(tmp_path) as desk:
-        added = await desk.told("POST", DEVICES, json={"kind": "person", "aliases": ["iotp/1"]})
+    async with open_registry(tmp_path) as api:
+        added = await api.call("POST", DEVICES, json={"kind": "person", "aliases": ["iotp/1"]})
         for body in (
             {},
             {"kind": "cat"},
@@ -148,10 +150,8 @@ async def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
             {"kind": "person", "groups": "staff"},
             {"kind": "person", "aliases": ["x"] * 11},
         ):
-            await desk.refused(422, "invalid-parameter", "POST", DEVICES, json=body)
-        await desk.refused(
-            409, "alias-taken", "POST", DEVICES, json={"kind": "person", "aliases": ["iotp/1"]}
-        )
+            await api.refused(422, "invalid-parameter", "POST", DEVICES, json=body)
+        await api.refused(409, "alias-taken", "POST", DEVICES, json={"kind": "person", "aliases": ["iotp/1"]})
         path = f"{DEVICES}/{added['id']}"
         for body in (
             {"status": "erasing"},
@@ -160,85 +160,85 @@ async def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
             {"certificate": "xy"},
             {"kind": "vehicle"},
         ):
-            await desk.refused(422, "invalid-parameter", "PATCH", path, json=body)
-        await desk.refused(404, "unknown-device", "GET", f"{DEVICES}/{'a' * 20}")
-        await desk.refused(422, "invalid-parameter", "GET", f"{DEVICES}/someone")
-        assert set(await desk.people.api.services.registry.all()) == {added["id"]}
+            await api.refused(422, "invalid-parameter", "PATCH", path, json=body)
+        await api.refused(404, "unknown-device", "GET", f"{DEVICES}/{'a' * 20}")
+        await api.refused(422, "invalid-parameter", "GET", f"{DEVICES}/someone")
+        assert set(await api.people.api.services.registry.all()) == {added["id"]}
 
 
 async def test_a_table_goes_in_and_out(tmp_path: Path) -> None:
     """An import gives secrets once and registers all rows or none; the export has every device."""
-    async with open_desk(tmp_path) as desk:
+    async with open_registry(tmp_path) as api:
         text = "kind,label,groups\r\nperson,=1+1,staff;night\r\nvehicle,Van,\r\n"
-        answer = await desk.ask("POST", f"{DEVICES}.csv", content=text)
+        answer = await api.ask("POST", f"{DEVICES}.csv", content=text)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         given = list(csv.DictReader(io.StringIO(answer.text)))
         assert [row["label"] for row in given] == ["'=1+1", "Van"]
         for row in given:
-            kept = await desk.people.api.services.registry.get(row["id"])
+            kept = await api.people.api.services.registry.get(row["id"])
             assert kept is not None
             assert credentials.verify_secret(row["secret"], kept.secret)
 
         async def both_there() -> bool:
-            return len((await desk.ask("GET", f"{DEVICES}.csv")).text.splitlines()) == 3
+            return len((await api.ask("GET", f"{DEVICES}.csv")).text.splitlines()) == 3
 
         await until(both_there)
-        table = (await desk.ask("GET", f"{DEVICES}.csv")).text
+        table = (await api.ask("GET", f"{DEVICES}.csv")).text
         rows = {row["id"]: row for row in csv.DictReader(io.StringIO(table))}
         assert set(rows) == {row["id"] for row in given}
         assert rows[given[0]["id"]]["groups"] == "staff;night"
         assert "scrypt" not in table
-        detail = await desk.refused(
+        detail = await api.refused(
             422, "invalid-parameter", "POST", f"{DEVICES}.csv", content="kind\nperson\ncat\n"
         )
         assert "line 3" in detail
-        await desk.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=b"\xff\xfe")
+        await api.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=b"\xff\xfe")
         long = "kind\n" + "person\n" * (MAX_IMPORTED + 1)
-        await desk.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=long)
-        await desk.refused(413, "too-long", "POST", f"{DEVICES}.csv", content=b"x" * (17 << 20))
-        assert len(await desk.people.api.services.registry.all()) == 2
+        await api.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=long)
+        await api.refused(413, "too-long", "POST", f"{DEVICES}.csv", content=b"x" * (17 << 20))
+        assert len(await api.people.api.services.registry.all()) == 2
 
 
 async def test_a_link_works_once_over_http(tmp_path: Path) -> None:
     """Of thirty who open a link at the same moment, in either way, one gets credentials that work."""
-    async with open_desk(tmp_path, mqtt_port=1899, ws_port=9099) as desk:
-        added = await desk.told("POST", DEVICES, json={"kind": "person", "label": "Ada"})
-        link = await desk.told("POST", f"{DEVICES}/{added['id']}/link", json={"within_s": 600})
+    async with open_registry(tmp_path, mqtt_port=1899, ws_port=9099) as api:
+        added = await api.call("POST", DEVICES, json={"kind": "person", "label": "Ada"})
+        link = await api.call("POST", f"{DEVICES}/{added['id']}/link", json={"within_s": 600})
         devices.LinkResponse.model_validate(link)
         assert link["owntracks"]["qr_svg"] == qr_svg(link["owntracks"]["link"])
         file = unquote(link["owntracks"]["link"].removeprefix("owntracks:///config?url="))
-        assert file == f"{desk.people.api.base}/v1/provision/{link['code']}.otrc"
-        assert link["page"]["link"] == f"{desk.people.api.base}/me#join={link['code']}"
-        async with httpx.AsyncClient(base_url=desk.people.api.base, trust_env=False, timeout=20) as anybody:
+        assert file == f"{api.people.api.base}/v1/provision/{link['code']}.otrc"
+        assert link["page"]["link"] == f"{api.people.api.base}/me#join={link['code']}"
+        async with httpx.AsyncClient(base_url=api.people.api.base, trust_env=False, timeout=20) as anybody:
             asking = [anybody.post("/v1/provision", json={"code": link["code"]}) for _ in range(15)]
             asking += [anybody.get(file) for _ in range(15)]
             answers = await asyncio.gather(*asking)
         good = [answer for answer in answers if answer.status_code == 200]
         assert len(good) == 1
         assert {answer.status_code for answer in answers if answer is not good[0]} <= {404, 429}
-        told = good[0].json()
-        secret = told.get("secret") or told["password"]
-        kept = await desk.people.api.services.registry.get(added["id"])
+        answer = good[0].json()
+        secret = answer.get("secret") or answer["password"]
+        kept = await api.people.api.services.registry.get(added["id"])
         assert kept is not None
         assert credentials.verify_secret(secret, kept.secret)
-        assert link["code"] not in str(await desk.people.api.services.registry.all())
+        assert link["code"] not in str(await api.people.api.services.registry.all())
 
 
 async def test_the_settings_of_a_phone(tmp_path: Path) -> None:
-    """Both ways tell user, password and where the broker is: on the host that was asked."""
-    async with open_desk(tmp_path, mqtt_port=1899, ws_port=9099) as desk:
-        added = await desk.told("POST", DEVICES, json={"kind": "person"})
-        first = await desk.told("POST", f"{DEVICES}/{added['id']}/link")
-        told = (await desk.http.post("/v1/provision", json={"code": first["code"]})).json()
-        provisioning.CredentialsResponse.model_validate(told)
-        assert told["device"] == added["id"]
-        assert told["topic"] == f"headcount/ul/person/{added['id']}"
-        assert told["mqtt"] == {"host": "127.0.0.1", "port": 1899, "tls": False}
-        assert told["websocket"] == "ws://127.0.0.1:9099/mqtt"
-        second = await desk.told("POST", f"{DEVICES}/{added['id']}/link")
+    """Both endpoints return user, password and the broker's address: on the host of the request."""
+    async with open_registry(tmp_path, mqtt_port=1899, ws_port=9099) as api:
+        added = await api.call("POST", DEVICES, json={"kind": "person"})
+        first = await api.call("POST", f"{DEVICES}/{added['id']}/link")
+        answer = (await api.http.post("/v1/provision", json={"code": first["code"]})).json()
+        provisioning.CredentialsResponse.model_validate(answer)
+        assert answer["device"] == added["id"]
+        assert answer["topic"] == f"headcount/ul/person/{added['id']}"
+        assert answer["mqtt"] == {"host": "127.0.0.1", "port": 1899, "tls": False}
+        assert answer["websocket"] == "ws://127.0.0.1:9099/mqtt"
+        second = await api.call("POST", f"{DEVICES}/{added['id']}/link")
         head = {"host": "count.example.org"}
-        answer = await desk.http.get(f"/v1/provision/{second['code']}.otrc", headers=head)
+        answer = await api.http.get(f"/v1/provision/{second['code']}.otrc", headers=head)
         assert answer.headers["content-disposition"] == 'attachment; filename="headcount.otrc"'
         assert "no-store" in answer.headers["cache-control"]
         app = answer.json()
@@ -256,44 +256,44 @@ async def test_the_settings_of_a_phone(tmp_path: Path) -> None:
 
 async def test_claim_codes_make_devices(tmp_path: Path) -> None:
     """A table of codes; each registers one device of the kind and groups, and then no more."""
-    async with open_desk(tmp_path, https=True, public_url="https://count.example.org") as desk:
+    async with open_registry(tmp_path, https=True, public_url="https://count.example.org") as api:
         body = {"kind": "vehicle", "count": 3, "groups": ["fleet"]}
-        answer = await desk.ask("POST", "/v1/sites/ul/claims", json=body)
+        answer = await api.ask("POST", "/v1/sites/ul/claims", json=body)
         assert answer.status_code == 200, answer.text
         rows = list(csv.DictReader(io.StringIO(answer.text)))
         assert len({row["code"] for row in rows}) == 3
         assert rows[0]["page"].startswith("https://count.example.org/me#join=")
         assert urlsplit(rows[0]["page"]).fragment == f"join={rows[0]['code'].replace('-', '')}"
-        told = (await desk.http.post("/v1/provision", json={"code": rows[0]["code"].upper()})).json()
-        assert (told["kind"], told["mqtt"]["tls"]) == ("vehicle", True)
-        assert told["websocket"].startswith("wss://count.example.org:")
-        made = await desk.people.api.services.registry.get(told["device"])
+        answer = (await api.http.post("/v1/provision", json={"code": rows[0]["code"].upper()})).json()
+        assert (answer["kind"], answer["mqtt"]["tls"]) == ("vehicle", True)
+        assert answer["websocket"].startswith("wss://count.example.org:")
+        made = await api.people.api.services.registry.get(answer["device"])
         assert made is not None
         assert made.groups == ["fleet"]
-        again = await desk.http.post("/v1/provision", json={"code": rows[0]["code"]})
+        again = await api.http.post("/v1/provision", json={"code": rows[0]["code"]})
         assert again.status_code == 404
         assert again.json()["type"] == "/problems/link-refused"
         for count in (0, 10_001):
             wish = {"kind": "person", "count": count}
-            await desk.refused(422, "invalid-parameter", "POST", "/v1/sites/ul/claims", json=wish)
+            await api.refused(422, "invalid-parameter", "POST", "/v1/sites/ul/claims", json=wish)
 
 
 async def test_guessing_codes_is_rate_limited(tmp_path: Path) -> None:
     """After twenty wrong codes an address gets 429 for a while, whatever it shows."""
-    async with open_desk(tmp_path) as desk:
+    async with open_registry(tmp_path) as api:
         statuses = []
         for n in range(24):
-            answer = await desk.http.post("/v1/provision", json={"code": f"{'a' * 15}{'abcdefgh'[n % 8]}"})
+            answer = await api.http.post("/v1/provision", json={"code": f"{'a' * 15}{'abcdefgh'[n % 8]}"})
             statuses.append(answer.status_code)
         assert statuses[:20] == [404] * 20
         assert 429 in statuses[20:]
-        assert int((await desk.http.get("/v1/provision/x.otrc")).headers["retry-after"]) >= 1
+        assert int((await api.http.get("/v1/provision/x.otrc")).headers["retry-after"]) >= 1
 
 
 async def test_only_operators_see_and_change_the_registry(tmp_path: Path) -> None:
     """Without the scope every endpoint of the registry refuses, and there is nothing to be learnt."""
-    async with open_desk(tmp_path, "viewer") as desk:
-        added, _ = await desk.people.api.services.registry.add("ul", "person", label="Ada")
+    async with open_registry(tmp_path, "viewer") as api:
+        added, _ = await api.people.api.services.registry.add("ul", "person", label="Ada")
         path = f"{DEVICES}/{added.id}"
         for method, where in (
             ("GET", DEVICES),
@@ -307,10 +307,10 @@ async def test_only_operators_see_and_change_the_registry(tmp_path: Path) -> Non
             ("POST", f"{path}/rotate"),
             ("POST", f"{path}/link"),
         ):
-            answer = await desk.ask(method, where, json={"kind": "person", "count": 1})
+            answer = await api.ask(method, where, json={"kind": "person", "count": 1})
             assert answer.status_code in (401, 403), (method, where)
             assert "Ada" not in answer.text
-            nobody = await desk.http.request(method, where, json={"kind": "person", "count": 1})
+            nobody = await api.http.request(method, where, json={"kind": "person", "count": 1})
             assert nobody.status_code == 401, (method, where)
 
 

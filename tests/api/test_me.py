@@ -21,7 +21,7 @@ SECRETS = ("secret", "scrypt")
 
 
 async def test_seen_by_itself_only(tmp_path: Path) -> None:
-    """With id and secret, or a signed token, a device sees itself; with anything else nobody sees anything."""
+    """With id and secret, or a signed token, a device sees itself; other credentials are rejected."""
     async with open_people(tmp_path) as people:
         ada = await people.phone(label="Ada's phone", groups=["staff"])
         bob = await people.phone(label="Bob")
@@ -194,7 +194,7 @@ async def test_pause_and_resume(tmp_path: Path) -> None:
 
 
 async def test_erase(tmp_path: Path) -> None:
-    """Erasing answers at once; from then on the credentials are nobody's, and names are gone."""
+    """Erasing answers immediately; from then on the credentials are rejected, and names are erased."""
     async with open_people(tmp_path) as people:
         ada = await people.phone(label="Ada's phone")
         answer = await people.ask(ada, "DELETE", "/v1/me")

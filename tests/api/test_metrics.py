@@ -1,4 +1,4 @@
-"""Metrics: what workers say is summed and never falls, and Prometheus can read it."""
+"""Metrics: reports of workers are summed, sums never fall, and Prometheus can read them."""
 
 from __future__ import annotations
 
@@ -35,40 +35,40 @@ def value(found: Samples, name: str, **labels: str) -> float:
 
 
 class Worker:
-    """The metrics of an API that only hears workers, with a clock that is set by hand."""
+    """The metrics of an API that receives reports only, with a manual clock."""
 
     def __init__(self) -> None:
         """Start at nothing."""
         self.now = 0.0
         self.metrics = Metrics(LiveCounts(site_with(1), 2), None, clock=lambda: self.now)
 
-    def say(self, worker: str = "w1", **report: Any) -> None:
+    def report(self, worker: str = "w1", **report: Any) -> None:
         """A counting worker's report."""
         self.metrics.take(f"metrics.count.{worker}", json.dumps({"worker": worker, **report}).encode())
 
     def read(self) -> Samples:
-        """What Prometheus would read now."""
+        """The samples that Prometheus would scrape now."""
         return samples(generate_latest(self.metrics.registry).decode())
 
 
 def latency(counts: list[int], total: float) -> dict[str, Any]:
-    """A histogram as workers say it."""
+    """A histogram as workers report it."""
     return {"le": [0.01, 0.1, 1.0], "counts": counts, "sum": total, "count": counts[-1] + 1}
 
 
 def test_reports_of_workers_are_summed() -> None:
     """Counters, rates, lags and histograms of two workers are added."""
     it = Worker()
-    it.say(
+    it.report(
         "w1",
         verdicts={"person": {"accepted": 5, "late": 1}},
         lag=3,
         fixes_per_s=10,
         latency=latency([1, 2, 3], 2.5),
     )
-    it.say("w2", verdicts={"person": {"accepted": 7}, "unknown": {"malformed": 2}}, lag=4, fixes_per_s=0.5)
+    it.report("w2", verdicts={"person": {"accepted": 7}, "unknown": {"malformed": 2}}, lag=4, fixes_per_s=0.5)
     more = {"person": {"accepted": 8}, "unknown": {"malformed": 2}}
-    it.say("w2", verdicts=more, lag=1, fixes_per_s=0.5, latency=latency([1, 1, 1], 0.5))
+    it.report("w2", verdicts=more, lag=1, fixes_per_s=0.5, latency=latency([1, 1, 1], 0.5))
     found = it.read()
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 13
     assert value(found, "headcount_fixes_total", kind="unknown", verdict="malformed") == 2
@@ -81,14 +81,14 @@ def test_reports_of_workers_are_summed() -> None:
 
 
 def test_silent_workers_are_forgotten_but_not_their_work() -> None:
-    """After a minute of silence a worker's lag and rate are gone; what it counted stays counted, once."""
+    """A minute after a worker's last report, its lag and rate are dropped; its counters remain."""
     it = Worker()
-    it.say("w1", verdicts={"person": {"accepted": 5}}, lag=3, fixes_per_s=10)
+    it.report("w1", verdicts={"person": {"accepted": 5}}, lag=3, fixes_per_s=10)
     it.now += WORKER_TIMEOUT_S + 1
     found = it.read()
     assert value(found, "headcount_log_lag_messages") == 0
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 5
-    it.say("w1", verdicts={"person": {"accepted": 6}}, lag=2)
+    it.report("w1", verdicts={"person": {"accepted": 6}}, lag=2)
     found = it.read()
     assert value(found, "headcount_log_lag_messages") == 2
     assert value(found, "headcount_fixes_total", kind="person", verdict="accepted") == 6
@@ -96,7 +96,7 @@ def test_silent_workers_are_forgotten_but_not_their_work() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=40))
 def test_sums_never_fall(reports: list[tuple[str, int]]) -> None:
-    """Whatever workers say, also after restarts, a sum grows by what each added since its last report."""
+    """For any reports, also after restarts, a sum grows by what each added since its last report."""
     sums, last, expected = MonotonicSums(), dict.fromkeys("abc", 0), 0
     for worker, n in reports:
         expected += n - last[worker] if n >= last[worker] else n
@@ -109,7 +109,7 @@ def test_memory_is_bounded() -> None:
     """However many workers' names there are, no more than a limit of them are kept."""
     it = Worker()
     for n in range(MAX_WORKERS + 50):
-        it.say(f"w{n}", verdicts={"person": {"accepted": 1}}, lag=1)
+        it.report(f"w{n}", verdicts={"person": {"accepted": 1}}, lag=1)
     assert value(it.read(), "headcount_log_lag_messages") == MAX_WORKERS
     assert len(it.metrics._fixes._last) == MAX_WORKERS
 
@@ -127,7 +127,7 @@ def test_memory_is_bounded() -> None:
     ],
 )
 def test_rubbish_is_counted(payload: bytes) -> None:
-    """What isn't a report changes nothing but the count of refused messages."""
+    """A message that is not a report changes only the count of rejected messages."""
     it = Worker()
     it.metrics.take("metrics.count.w", payload)
     assert value(it.read(), "headcount_rejected_messages_total", type="report") == 1
@@ -136,7 +136,7 @@ def test_rubbish_is_counted(payload: bytes) -> None:
 def test_unknown_labels_make_no_series() -> None:
     """Verdicts and kinds that there aren't make no time series."""
     it = Worker()
-    it.say(verdicts={"dog": {"accepted": 1}, "person": {"lovely": 1}})
+    it.report(verdicts={"dog": {"accepted": 1}, "person": {"lovely": 1}})
     assert not [name for name, _ in it.read() if name == "headcount_fixes_total"]
 
 
@@ -175,7 +175,7 @@ async def has(api: Api, name: str) -> bool:
 
 
 def scaling_state(at: float, *decisions: tuple[float, int, int], dry: bool = False) -> bytes:
-    """What a scaler says, with decisions (at, before, after)."""
+    """A report of the scaler, with decisions (at, before, after)."""
     target = {"role": "count", "wanted": 3, "actual": 2, "min_units": 1, "max_units": 8}
     made = [
         {"at": when, "role": "count", "before": before, "after": after, "reason": "why", "dry": dry}
@@ -186,7 +186,7 @@ def scaling_state(at: float, *decisions: tuple[float, int, int], dry: bool = Fal
 
 
 def test_the_state_of_the_scaler_is_published() -> None:
-    """Targets and signals are told as they are, each decision is counted once, silence makes them absent."""
+    """Targets and signals are exported, each decision is counted once, old reports are dropped."""
     worker = Worker()
     worker.metrics.take("metrics.scale.s", scaling_state(1.0, (0.5, 1, 2)))
     worker.metrics.take("metrics.scale.s", scaling_state(3.0, (0.5, 1, 2), (2.0, 2, 3)))
@@ -203,7 +203,7 @@ def test_the_state_of_the_scaler_is_published() -> None:
 
 
 async def test_scaling_is_served(tmp_path: Path) -> None:
-    """GET /v1/system/scaling is 404 `no-scaler` until a scaler is heard, then what it said."""
+    """GET /v1/system/scaling is 404 `no-scaler` until a scaler reports, then its last report."""
     async with open_api(tmp_path) as api:
         answer = await api.get("/v1/system/scaling")
         assert answer.status_code == 404

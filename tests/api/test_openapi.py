@@ -1,4 +1,4 @@
-"""OpenAPI: everything is described, and the examples are what the server would say."""
+"""OpenAPI: everything is described, and the examples are valid responses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_all_endpoints_are_there(schema: dict[str, Any], routes: dict[tuple[str,
 
 
 def test_everything_is_described(schema: dict[str, Any]) -> None:
-    """Every endpoint has a summary and a description, every parameter and field of text says what it is."""
+    """Every endpoint has a summary and a description, every parameter has a description."""
     for path, _, operation in operations(schema):
         assert operation["summary"], path
         assert len(operation["description"]) > 40, path
@@ -69,7 +69,7 @@ def test_everything_is_described(schema: dict[str, Any]) -> None:
 def test_it_documents_the_scope_of_each_endpoint(
     schema: dict[str, Any], routes: dict[tuple[str, str], APIRoute]
 ) -> None:
-    """An endpoint that asks for a scope says which, and that others get 401 or 403; all say how to sign in."""
+    """Every endpoint documents its scope, its 401 and 403, and how to authenticate."""
     assert {"token", "session", "device"} <= set(schema["components"]["securitySchemes"])
     for path, method, operation in operations(schema):
         asked = [

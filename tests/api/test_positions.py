@@ -42,7 +42,7 @@ def stored(folder: Path, where: dict[str, tuple[float, float]], t_s: float, step
 
 
 async def test_exact_positions_need_a_right_and_a_reason(tmp_path: Path) -> None:
-    """Nobody: 401; a viewer: cells; an operator: cells, and fixes with a reason, which the audit log has."""
+    """Anonymous: 401; a viewer: cells; an operator: cells, and fixes with a reason, which the audit log has."""
     now = float(int(time.time()))
     stored(tmp_path / "data", {"a": (52.6725, -8.5725), "b": (52.6725, -8.5725)}, now - 60)
     async with open_api(tmp_path, **CLOSED) as api:
@@ -68,7 +68,7 @@ async def test_exact_positions_need_a_right_and_a_reason(tmp_path: Path) -> None
 
 
 async def test_no_positions_where_they_can_not_be_written_down(tmp_path: Path) -> None:
-    """Without the audit log nobody gets exact positions: 503."""
+    """Without the audit log, exact positions are 503."""
     async with open_api(tmp_path, **CLOSED) as api:
         headers = await token(api, "operator") | REASON
         await api.nats.jetstream().delete_stream("AUDIT")
@@ -77,7 +77,7 @@ async def test_no_positions_where_they_can_not_be_written_down(tmp_path: Path) -
 
 
 async def test_cells_hide_the_few(tmp_path: Path) -> None:
-    """A cell with k devices within 5 minutes is told, one with fewer isn't, and no question gets below a cell."""
+    """A cell with k devices within 5 minutes is shown, one with fewer is not, and no query resolves less than a cell."""
     slot = (math.floor(time.time() / SLOT_S) - 3) * SLOT_S
     many = {name: (52.67211 + n / 1e5, -8.57259) for n, name in enumerate("abcde")}
     few = dict.fromkeys("fghi", (52.6745, -8.5725))
@@ -109,7 +109,7 @@ async def test_cells_hide_the_few(tmp_path: Path) -> None:
 
 
 async def test_an_unfinished_slot_is_not_published(tmp_path: Path) -> None:
-    """Of the present nothing is told until its 5 minutes are over, so that nobody sees who joins them."""
+    """The current 5 minutes are not published until they are over, so that no change within them shows."""
     stored(tmp_path / "data", dict.fromkeys("abcdefgh", (52.6725, -8.5725)), time.time() - 20)
     async with open_api(tmp_path, **CLOSED) as api:
         answer = await api.json(FIXES, headers=await token(api, "viewer"))

@@ -106,7 +106,7 @@ def test_bad_parameters(tmp_path: Path, path: str, parameters: dict[str, str]) -
     ],
 )
 def test_unknown_paths(tmp_path: Path, path: str, name: str) -> None:
-    """What isn't there is answered 404, and says which part of the path isn't known."""
+    """Unknown paths are 404, with the part of the path that is unknown."""
     problem = is_problem(ask(tmp_path, path), 404, name)
     assert len(problem.model_dump_json()) < 1500
 
@@ -142,7 +142,7 @@ async def test_crash_is_a_problem_without_details(tmp_path: Path) -> None:
 
 
 def test_every_type_is_explained(tmp_path: Path) -> None:
-    """The address in `type` tells what the problem means."""
+    """The address in `type` explains the problem."""
     for name, kind in problems.TYPES.items():
         explained = ask(tmp_path, f"/problems/{name}").json()
         assert explained == {
@@ -178,7 +178,7 @@ async def test_too_many_queries() -> None:
     ("error", "kind"),
     [
         (QueryError("step", "is odd"), problems.INVALID),
-        (DataFolderError("here", "is broken", "Mend it."), problems.UNREADABLE),
+        (DataFolderError("here", "is broken", "Repair it."), problems.UNREADABLE),
     ],
 )
 def test_history_errors_are_problems(error: Exception, kind: problems.ProblemType) -> None:

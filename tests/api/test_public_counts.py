@@ -1,4 +1,4 @@
-"""What the API tells those who may not see exact counts, over real HTTP."""
+"""Public counts, over real HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def report(api: Api, at: float, numbers: dict[str, tuple[int, int]]) -> No
 
 
 async def viewer(api: Api) -> dict[str, str]:
-    """The header of somebody who may see exact counts, as soon as the API knows them."""
+    """The header of a caller who may see exact counts, once the API knows the token."""
     _, text = await api.services.token_store.add("a viewer", "viewer")
     header = {"authorization": f"Bearer {text}"}
 
@@ -54,17 +54,17 @@ async def viewer(api: Api) -> dict[str, str]:
 
 
 async def seen(api: Api, at: float) -> None:
-    """Return when the public is told of an instant."""
+    """Return when the public counts of an instant are served."""
 
-    async def told() -> bool:
+    async def is_published() -> bool:
         answer = await api.get(COUNTS)
         return answer.status_code == 200 and moment(answer.json()["at"]) >= at
 
-    await until(told)
+    await until(is_published)
 
 
-def told(at: float, *zones: tuple[int, int]) -> I4:
-    """What the method says of these counts, in the order of the site's zones."""
+def public_values(at: float, *zones: tuple[int, int]) -> I4:
+    """The public counts of these exact ones, in the order of the site's zones."""
     disclosure = Disclosure(site_with(2), 5, disclosure_key(SECRET.encode()))
     return disclosure.publish(at, np.array(zones, np.int32))
 
@@ -74,7 +74,7 @@ def by_zone(answer: dict[str, Any]) -> dict[str, tuple[object, object]]:
     return {z["zone"]: (z["person"]["count"], z["vehicle"]["count"]) for z in answer["zones"]}
 
 
-def as_told(numbers: I4) -> dict[str, tuple[object, object]]:
+def as_json(numbers: I4) -> dict[str, tuple[object, object]]:
     """The same of the method's numbers."""
     zones = (zone.id for zone in site_with(2).zones)
     return {
@@ -93,7 +93,7 @@ async def test_public_sees_rounded_counts_by_the_minute(tmp_path: Path) -> None:
         answer = await api.json(COUNTS)
         CountsResponse.model_validate(answer)
         assert answer["at"] == iso(grid_s)
-        assert by_zone(answer) == as_told(told(grid_s, (43, 7), (12, 3), (4, 0)))
+        assert by_zone(answer) == as_json(public_values(grid_s, (43, 7), (12, 3), (4, 0)))
         assert by_zone(answer)["z1"] == ("<5", "<5")
         assert by_zone(answer)["library"][0] in (10, 15)
         assert {z["person"][name] for z in answer["zones"] for name in ("low", "high", "stale")} == {None}
@@ -120,7 +120,7 @@ async def test_streams_change_by_the_minute(tmp_path: Path) -> None:
                 await report(api, first_s + tick / 10, {"site": (90, 0), "library": (80 + tick, 0)})
             between = [await following(stream) for _ in range(2)]
             assert {(e.event, e.data["at"]) for e in between} == {("ping", iso(first_s))}
-            # what is told of one zone hasn't changed, though it is another number now
+            # the public count of this zone is unchanged, though the exact one differs
             await report(api, first_s + GRID_S, {"site": (40, 0), "library": (30, 0), "z1": (1, 0)})
             while (changed := await following(stream)).event == "ping":
                 pass
@@ -134,7 +134,7 @@ async def following(stream: AsyncIterator[Sent]) -> Sent:
 
 
 async def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
-    """The past is told as it was when it was now, at whole minutes; whoever asks for more often is refused."""
+    """Public counts of the past equal those published then, at whole minutes; finer steps are rejected."""
     end_s = grid_before(time.time()) - 10 * GRID_S
     rng = np.random.default_rng(3)
     minutes = {
@@ -156,7 +156,9 @@ async def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
         history = await api.json(path, params=span)
         ZoneHistoryResponse.model_validate(history)
         expected = {
-            iso(at): as_told(told(at, *minutes[at]))["library"] for at in minutes if at >= end_s - 900
+            iso(at): as_json(public_values(at, *minutes[at]))["library"]
+            for at in minutes
+            if at >= end_s - 900
         }
         rows = {row["at"]: (row["person"]["count"], row["vehicle"]["count"]) for row in history["rows"]}
         assert rows == expected
@@ -172,8 +174,8 @@ async def test_history_repeats_the_published_counts(tmp_path: Path) -> None:
         for asked_s in (end_s, end_s + 30):
             then = await api.json(COUNTS, params={"at": str(asked_s)})
             assert then["at"] == iso(end_s)
-            assert by_zone(then) == as_told(told(end_s, *minutes[end_s]))
-        # just started, it tells what it told last
+            assert by_zone(then) == as_json(public_values(end_s, *minutes[end_s]))
+        # after a start, the last published counts are served
         assert (await api.json(COUNTS))["at"] == iso(end_s)
         never = await api.get(COUNTS, params={"at": str(end_s - 30 * GRID_S)})
         assert (never.status_code, never.json()["type"]) == (404, "/problems/not-recorded")
@@ -217,7 +219,7 @@ async def test_no_public_path_has_an_exact_number(tmp_path: Path, query: str) ->
 
 
 async def test_open_with_hidden_counts_hides_them_from_anybody(tmp_path: Path) -> None:
-    """Where all is open but small counts are to be hidden, they are, from who comes by another machine's proxy."""
+    """With --open and --suppress-below, small counts are hidden from callers behind a proxy."""
     async with open_api(tmp_path, zones=2, open=True, smallest_shown=5) as api:
         grid_s = grid_before(time.time()) - GRID_S
         await report(api, grid_s, {"site": (3, 0)})

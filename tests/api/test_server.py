@@ -18,7 +18,7 @@ from headcount.runtime.ports import free_ports
 from nats_fixture import endpoint_of, internal_client, open_broker
 from waiting import until
 
-PASSWORD = "a secret of tests"  # noqa: S105  # that is what it says
+PASSWORD = "a secret of tests"  # noqa: S105  # not a real one
 
 
 def settings(folder: Path) -> ApiSettings:
@@ -42,7 +42,7 @@ async def test_impossible_address(tmp_path: Path) -> None:
 
 
 async def test_starts_without_broker(tmp_path: Path) -> None:
-    """Without a broker the API starts, is alive, isn't ready, says that there are no counts, and stops."""
+    """Without a broker the API starts, is alive, is not ready, has no counts, and stops."""
     async with open_api(tmp_path) as other:
         alone = dataclasses.replace(settings(tmp_path), web=tmp_path)
         async with serving(alone, other.broker, other.nats) as api:

@@ -188,7 +188,7 @@ def test_cookies_over_tls_are_bound_to_the_host(tmp_path: Path) -> None:
 
 
 async def test_the_audit_log_over_http(tmp_path: Path) -> None:
-    """Admins read it in pages and see when somebody has written into it; others don't."""
+    """Admins read it in pages and detect forged entries; others may not read it."""
     async with open_api(tmp_path, **CLOSED) as api:
         admin = await bearer(api, "admin")
         operator = await bearer(api, "operator")
@@ -228,7 +228,7 @@ async def _end(lines: AsyncIterator[str]) -> None:
         pass
 
 
-async def _hear(socket: websockets.ClientConnection) -> None:
+async def _receive(socket: websockets.ClientConnection) -> None:
     while True:
         await socket.recv()
 
@@ -254,7 +254,7 @@ async def test_streams_end_when_their_token_or_session_does(tmp_path: Path) -> N
             async with asyncio.timeout(5):
                 await _end(mine)
                 with pytest.raises(ConnectionClosed) as closed:
-                    await _hear(socket)
+                    await _receive(socket)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1008
             assert time.monotonic() - start < 2
@@ -345,7 +345,7 @@ async def test_sessions_and_devices_do_not_meet(tmp_path: Path) -> None:
 
 
 async def test_bodies_have_a_limit(tmp_path: Path) -> None:
-    """A body that is too long is 413 at once when it says so, and isn't read to its end when it doesn't."""
+    """A body with too large a Content-Length is 413 immediately; without one, reading stops at the limit."""
     async with open_api(tmp_path, **CLOSED) as api:
         admin = await bearer(api, "admin")
         told = await api.http.post("/v1/tokens", content=b" " * (2 << 20), headers=admin)

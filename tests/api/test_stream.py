@@ -106,7 +106,7 @@ async def test_pings_without_counts(tmp_path: Path) -> None:
 
 
 async def test_freshness_is_reported(tmp_path: Path) -> None:
-    """When partitions fall silent, the stream says so with no zones in the event."""
+    """Overdue partitions are reported by an event without zones."""
     async with open_api(tmp_path) as api:
         async with api.keep_counting({"site": (5, 1)}), open_stream(api) as sent:
             assert (await next_counts(sent))["full"]
@@ -142,7 +142,7 @@ async def test_stuck_reader_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_slow_reader_gets_the_newest(tmp_path: Path) -> None:
-    """Who doesn't read for a while then gets the newest numbers, not all that came in between."""
+    """A slow reader gets the newest counts, not all between."""
     async with open_api(tmp_path, zones=2000) as api:
         await api.count({"site": (5, 1)})
         with socket.socket() as slow:
@@ -281,7 +281,7 @@ async def receive_forever(socket_: Any) -> None:
 
 
 async def test_ordinary_request_to_the_websocket(tmp_path: Path) -> None:
-    """A GET without upgrade is told to upgrade."""
+    """A GET without upgrade is 426."""
     async with open_api(tmp_path) as api:
         answer = await api.get("/v1/sites/ul/ws")
         assert (answer.status_code, answer.json()["type"]) == (426, "/problems/upgrade-required")

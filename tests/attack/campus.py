@@ -44,7 +44,7 @@ ZONES = {
 }
 PEOPLE = 160
 STEP_S = 10
-#: Nobody is on site at the start and the end; most are in the middle.
+#: The site is empty at the start and the end, and fullest in the middle.
 MEAN_STAY_S = 900.0
 START_S = 1_795_500_000 // 86_400 * 86_400 + 8 * 3600  # eight in the morning of some day
 _CELL_DEG = 0.0005
@@ -53,7 +53,7 @@ _ORIGIN_DEG = (0.0, 50.0)
 
 @dataclass(frozen=True)
 class Day:
-    """What really happened."""
+    """The true positions of a day."""
 
     times_s: NDArray[np.float64]  # [T] Unix seconds, STEP_S apart
     counts: I4  # [T, Z] people, zones in the order of ZONES
@@ -80,7 +80,7 @@ class Campus:
         """People who choose a place, stay for a while, and choose another or leave."""
         steps = int(hours * 3600 / STEP_S)
         places = [np.flatnonzero(self.members[z]) for z in range(1, len(ZONES))]
-        # how popular a place is differs from day to day, and nobody outside knows how
+        # how popular a place is differs from day to day, and is unknown outside
         weights = rng.gamma(0.8, size=len(places))
         weights /= weights.sum()
         cell = np.full(PEOPLE, -1)

@@ -1,13 +1,13 @@
-"""What can the public find out about the counts that it isn't told? An attack, to be run by whoever doubts.
+"""An attack on the public counts: what can be learnt about hidden counts?
 
     python tests/attack/differencing.py --seed 7 --hours 6
 
 A campus with zones that nest, overlap and divide others without a rest (campus.py) is peopled at
 random. The attacker knows the map, the method and how people move, and sees what the public sees:
-every zone at every instant that is published. It doesn't have the key and is nobody's friend. It tries
+every zone at every instant that is published. It does not have the key and no accomplice. It tries
 
 deduction   at one instant: a zone less the zones in it, sums of zones that make up another, overlaps;
-            all of it at once, by bounds on every zone and on every piece of ground
+            all of it together, by bounds on every zone and on every piece of ground
 repetition  the same question again, the history instead of the live numbers, another server
 standstill  bounds of several instants put together while nothing seems to change
 crossing    "<5" just before or after a number: that was 4, as people come and go one by one
@@ -16,8 +16,8 @@ learning    other days known, truth included: what was it most often when it loo
 
 The control is the same attack on what a threshold alone would publish: small counts hidden, others
 exact, every ten seconds. It must find a lot, or the attack is no attack. Figures are the shares of
-hidden counts: claimed, and right. `prior` is right as often as somebody who sees the zone's own line
-of "<5" and numbers and nothing else. docs/concepts/public-counts.md says what is promised of all this.
+hidden counts: claimed, and right. `prior` is the best guess from a zone's own line of "<5" and numbers
+alone. docs/concepts/public-counts.md states the guarantees.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ I8 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 K = 5
-NOBODY = 1_000_000  # more than there are: a bound that says nothing
+NO_MEMBER = 1_000_000  # more than there are: a bound without information
 ROUNDS = 60
 WINDOW = 5
 #: Days of which a learner knows everything. It has never seen the ones it is tried on.
@@ -57,7 +57,7 @@ SEEN_ENOUGH = 20
 class Published:
     """A day as the public sees it, and what is kept for the judgement."""
 
-    numbers: I4  # [T, Z] as `Disclosure` says them
+    numbers: I4  # [T, Z] as `Disclosure` publishes them
     low: I8  # [T, Z] what a number means
     high: I8
     truth: I4  # [T, Z]; for the judge, not for the attacker
@@ -70,7 +70,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Claims:
-    """What an attack says it has found out, of how many hidden counts."""
+    """The claims of an attack about hidden counts."""
 
     hidden: int
     claimed: int
@@ -95,14 +95,14 @@ def public(campus: Campus, day: Day, key: bytes) -> Published:
     step = round(GRID_S / STEP_S)
     times, truth = day.times_s[::step], day.counts[::step]
     disclosure = Disclosure(campus.site, K, key)
-    numbers = np.array([tell(disclosure, *at) for at in zip(times.tolist(), truth, strict=True)])
+    numbers = np.array([publish(disclosure, *at) for at in zip(times.tolist(), truth, strict=True)])
     low = np.where(numbers == SUPPRESSED, 0, np.maximum(K, numbers - K + 1))
     high = np.where(numbers == SUPPRESSED, K - 1, numbers + K - 1)
-    high = np.where(numbers == WITHHELD, NOBODY, high)
+    high = np.where(numbers == WITHHELD, NO_MEMBER, high)
     return Published(numbers, low.astype(np.int64), high.astype(np.int64), truth)
 
 
-def tell(disclosure: Disclosure, at_s: float, counts: I4) -> I4:
+def publish(disclosure: Disclosure, at_s: float, counts: I4) -> I4:
     """One instant's public numbers of people."""
     numbers: I4 = disclosure.publish(at_s, np.stack([counts, np.zeros_like(counts)], axis=1))[:, 0]
     return numbers
@@ -118,7 +118,7 @@ def threshold_only(day: Day) -> Published:
 
 # --- deduction -----------------------------------------------------------------------------------
 class Map:
-    """What follows from the map alone, found by trying all sets of zones; shares no code with headcount."""
+    """Relations of zones by the map alone, found by trying all sets of zones, without code of headcount."""
 
     def __init__(self, campus: Campus) -> None:
         """Work out pieces of ground, packings and coverings."""
@@ -131,10 +131,10 @@ class Map:
         self.coverings = [(b, f) for b in range(self.zones) for f in _coverings(b, masks)]
 
     def narrow(self, low: I8, high: I8) -> tuple[I8, I8]:
-        """Bounds on all zones [T, Z] after everything that can be said of them."""
+        """Bounds on all zones [T, Z] after all deductions."""
         n, pieces = self.pieces.shape
         low = np.concatenate([low, np.zeros((len(low), pieces), np.int64)], axis=1)
-        high = np.concatenate([high, np.full((len(high), pieces), NOBODY)], axis=1)
+        high = np.concatenate([high, np.full((len(high), pieces), NO_MEMBER)], axis=1)
         of_pieces = [(b, tuple(n + np.flatnonzero(self.pieces[b]))) for b in range(n)]
         for _ in range(ROUNDS):
             before = low.copy(), high.copy()
@@ -245,8 +245,8 @@ def averages(seen: Published, known: Map) -> Claims:
 Look = Callable[[Published, int, int], Hashable]
 
 
-class Looks:
-    """What a hidden count looks like from outside, in a few words."""
+class Observations:
+    """Features of a hidden count that the public sees."""
 
     def __init__(self, known: Map) -> None:
         """For each zone: the smallest one around it, and others in that which don't overlap."""
@@ -276,11 +276,11 @@ class Looks:
         return zone, int(np.clip(left, -6, 12)), bool((beside >= 0).all())
 
     def line_and_difference(self, seen: Published, at: int, zone: int) -> Hashable:
-        """The line, more coarsely, or nobody has seen enough of it, and the difference."""
+        """The line, more coarsely to have enough samples, and the difference."""
         return self.difference(seen, at, zone), self._nearest(seen, at, zone)
 
     def line_and_level(self, seen: Published, at: int, zone: int) -> Hashable:
-        """The same with how full it is around, which is no difference but says a lot."""
+        """The same with the level of the surrounding zone."""
         around = self._around[zone]
         level = None if around is None else min(int(seen.numbers[at, around]), 8 * K)
         return zone, level, self._nearest(seen, at, zone)
@@ -303,7 +303,7 @@ class Looks:
 
 
 def learn(days: list[Published], looks: list[Look]) -> list[dict[Hashable, Counter[int]]]:
-    """What hidden counts were, by what they looked like."""
+    """Count the true values of hidden counts by their features."""
     tables: list[dict[Hashable, Counter[int]]] = [defaultdict(Counter) for _ in looks]
     for day in days:
         for at, zone in np.argwhere(day.hidden).tolist():
@@ -327,7 +327,7 @@ def guess(day: Published, looks: list[Look], tables: list[dict[Hashable, Counter
 # --- all of it -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Report:
-    """What the attack found."""
+    """The result of the attack."""
 
     deduced: Claims
     fewest_values: int  # that a hidden count had left
@@ -349,17 +349,17 @@ class Report:
             f"hidden counts            {self.deduced.hidden}; withheld {self.withheld:.2%} of all numbers",
             f"deduction                {self.deduced.claimed} found; {self.fewest_values} values left at least",
             f"repetition               {self.repetition} answers differed",
-            f"standstill               {_told(self.still)}",
-            f"crossing                 {_told(self.crossed)}",
-            f"averages                 {_told(self.averaged)}",
+            f"standstill               {_published(self.still)}",
+            f"crossing                 {_published(self.crossed)}",
+            f"averages                 {_published(self.averaged)}",
             f"learning                 {learnt:.1%} right; prior {prior:.1%}",
-            f"control: deduction       {_told(self.control_deduced)}",
-            f"control: crossing        {_told(self.control_crossed)}",
+            f"control: deduction       {_published(self.control_deduced)}",
+            f"control: crossing        {_published(self.control_crossed)}",
         ]
         return "\n".join(lines)
 
 
-def _told(claims: Claims) -> str:
+def _published(claims: Claims) -> str:
     return f"{claims.claimed} of {claims.hidden} claimed, {claims.share_right:.1%} of them right"
 
 
@@ -374,7 +374,7 @@ def attack(seed: int, hours: float) -> Report:
     inside = (low <= seen.truth) & (seen.truth <= high)
     control = threshold_only(day)
     control_deduced, _, _ = deduction(control, known)
-    looks = Looks(known)
+    looks = Observations(known)
     learners: dict[str, list[Look]] = {
         "prior": [looks.line, _zone],
         "learnt": [looks.everything, looks.line_and_difference, looks.line_and_level, looks.line, _zone],
@@ -414,12 +414,12 @@ def _repetition(campus: Campus, day: Day, key: bytes, seen: Published, rng: np.r
     other = Disclosure(campus.site, K, key)
     step = round(GRID_S / STEP_S)
     order = rng.integers(len(seen.numbers), size=2 * len(seen.numbers))
-    answers = (tell(other, float(day.times_s[i * step]), day.counts[i * step]) for i in order)
+    answers = (publish(other, float(day.times_s[i * step]), day.counts[i * step]) for i in order)
     return sum(not np.array_equal(answer, seen.numbers[i]) for i, answer in zip(order, answers, strict=True))
 
 
 def main() -> None:
-    """Attack, and say what was found."""
+    """Attack, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

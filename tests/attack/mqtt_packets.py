@@ -71,7 +71,7 @@ CLIENTS = (b"", b"x", b"a" * 300, b"\x00", b"\xff", b"with space", b"a.b", b"*",
 
 
 def session(choose: random.Random) -> bytes:
-    """What one connection sends: CONNECT, some packets, and in most something that may not be."""
+    """The bytes of one connection: CONNECT, some packets, and in most of them a violation."""
     will = text(choose.choice(TOPICS)) + text(choose.choice(PAYLOADS)[:65_535])
     flags, rest = choose.choice(
         ((2, b""), (0, b""), (6, will), (0x26, will), (0xC2, text(b"u") + text(b"p")))

@@ -62,7 +62,7 @@ def status(data: bytes) -> None:
 
 
 def protocol(data: bytes) -> None:
-    """What the NATS server might send: parsed, or refused as a protocol error; never more than was sent."""
+    """Bytes of a NATS server: parsed, or rejected as a protocol error; never more than was sent."""
     parser = ProtocolParser()
     size = 1 + data[0] if data else 1
     try:
@@ -87,7 +87,7 @@ def iotp_message(data: bytes) -> None:
 
 
 def forget(data: bytes) -> None:
-    """Markers of who is to be forgotten: read, or nothing at all."""
+    """Markers of erased devices: decoded, or ignored."""
     prefix = b"fix.0.s."
     received = np.full(1, NOW_S * SECOND_NS, dtype=np.int64)
     read = payloads.rows(prefix, [b"fix.0.forget"], [data], np.ones(1, dtype=np.int64), received)
@@ -95,7 +95,7 @@ def forget(data: bytes) -> None:
 
 
 def callout(data: bytes) -> None:
-    """The server's question who somebody is, with whatever that somebody has put into it."""
+    """Auth callouts with arbitrary content: decoded, or rejected."""
     body = base64.urlsafe_b64encode(data).rstrip(b"=")
     for question in (data, b"e30." + body + b".c2ln"):
         found = decode_request(question)
@@ -103,7 +103,7 @@ def callout(data: bytes) -> None:
 
 
 def credential(data: bytes) -> None:
-    """Passwords, signed tokens, API tokens' hashes: somebody or nobody."""
+    """Passwords, signed tokens, API tokens' hashes: valid or invalid."""
     text = data.decode(errors="replace")
     _require(verify_token(_KEY, text, float(NOW_S)) is None, "a token that we haven't made")
     _require(not verify_secret("right", text), "a hash that we haven't made")
@@ -116,7 +116,7 @@ def ack(data: bytes) -> None:
 
 
 def table(data: bytes) -> None:
-    """A table of devices: rows, or one error that says which lines."""
+    """A table of devices: rows, or one error that names the lines."""
     try:
         rows = parse_devices(data.decode(errors="replace"), "ul")
     except DeviceError as error:

@@ -13,7 +13,7 @@ import pytest
 from attack.campus import ZONES, Campus
 from attack.differencing import K, Map, attack
 
-#: None: drawn anew at each run, and printed.
+#: None: drawn at each run, and printed.
 SEEDS = (1, 6, None)
 HOURS = 4.0
 
@@ -39,7 +39,7 @@ def test_attack_finds_no_hidden_count(seed: int | None) -> None:
 
 
 def test_best_guess_stays_a_guess() -> None:
-    """Who knows everything but the key guesses a little better than from a zone's own line, and mostly wrong."""
+    """Knowing everything but the key, guesses are little better than from a zone's own line, and mostly wrong."""
     report = attack(2, HOURS)
     prior, learnt = np.mean(report.prior), np.mean(report.learnt)
     print(report.text())

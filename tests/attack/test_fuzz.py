@@ -14,7 +14,7 @@ import pytest
 
 from attack.targets import SEEDS, TARGETS
 
-#: Inputs a target; together at least a million. What costs most gets least.
+#: Inputs a target; together at least a million. The slowest targets get fewest.
 RUNS = {
     "fix": 50_000,
     "status": 150_000,

@@ -1,6 +1,6 @@
 """Every role against every endpoint and every topic; and that no single rule can go unnoticed.
 
-What is expected stands here once more, by hand, and shares nothing with the code that decides.
+The expectations are written here by hand, and share nothing with the code that decides.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def path_of(endpoint: str) -> tuple[str, str]:
 
 
 def may(role: str, least: str) -> bool:
-    """What the table says."""
+    """Whether the table allows it."""
     order = ["anybody", *ACCESS_ROLES]
     return least != "device" and order.index(role) >= order.index(least)
 
@@ -104,12 +104,12 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 def test_the_table_has_every_endpoint(tmp_path: Path) -> None:
-    """An endpoint that nobody has thought about here fails the test."""
+    """An endpoint that is missing in the table fails the test."""
     assert set(served(app_without_broker(tmp_path))) == set(ENDPOINTS)
 
 
 async def test_every_role_at_every_endpoint(tmp_path: Path) -> None:
-    """Who may is let through, anybody else gets 401, and who has signed in 403; so on every site but their own."""
+    """Callers with the right get through, anonymous ones get 401, others 403, as on every other site."""
     async with open_api(tmp_path, **CLOSED) as api:
         callers: list[tuple[str, dict[str, str]]] = [("public", {})]
         for known in ACCESS_ROLES[1:]:
@@ -141,7 +141,7 @@ async def ask(http: httpx.AsyncClient, endpoint: str, headers: dict[str, str]) -
 
 
 async def test_no_endpoints_rule_can_go_unnoticed(tmp_path: Path) -> None:
-    """With the rule of any single endpoint taken away, anybody is let through where the table says no."""
+    """With the rule of any single endpoint taken away, anonymous callers get through where the table forbids it."""
     guarded = [name for name, least in ENDPOINTS.items() if least in ACCESS_ROLES]
     app = app_without_broker(tmp_path, **CLOSED)
     unnoticed = []
@@ -165,7 +165,7 @@ async def test_no_endpoints_rule_can_go_unnoticed(tmp_path: Path) -> None:
 
 
 async def status_at(app: FastAPI, endpoint: str) -> int:
-    """What anybody gets."""
+    """The status for an anonymous caller."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.1", 4711))
     async with httpx.AsyncClient(transport=transport, base_url="http://campus.example") as http:
         return await ask(http, endpoint, {})
@@ -188,7 +188,7 @@ def rules_of(dependant: Dependant) -> Iterator[RequireScope]:
 
 
 #: Scope → the least role that has it.
-LEAST = {
+MIN_ROLE = {
     "counts:exact": "viewer",
     "system:read": "viewer",
     "positions:coarse": "viewer",
@@ -206,9 +206,9 @@ def test_every_scope_of_every_role() -> None:
     """The roles' scopes are those of the table, and there are no others."""
     from headcount.access.roles import scopes_of  # noqa: PLC0415  # beside its expectation
 
-    assert set(LEAST) == set(SCOPES)
+    assert set(MIN_ROLE) == set(SCOPES)
     for role, scope in product(ACCESS_ROLES, SCOPES):
-        assert (scope in scopes_of(role)) == may(role, LEAST[scope]), (role, scope)
+        assert (scope in scopes_of(role)) == may(role, MIN_ROLE[scope]), (role, scope)
 
 
 # --- MQTT --------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ SUBSCRIBE = {
 
 for _table in (PUBLISH, SUBSCRIBE):
     for _subject in list(_table):
-        # the same of another site, kind or device: nobody's
+        # the same of another site, kind or device: forbidden to all
         for _mine, _foreign in (("ul", "moon"), ("person", "vehicle"), (OWN, OTHER)):
             _tokens = _subject.split(".")
             if _mine in _tokens:
@@ -311,7 +311,7 @@ for _table in (PUBLISH, SUBSCRIBE):
 
 
 def rights_of(client: str) -> permissions.Permissions:
-    """What the product gives a kind of client."""
+    """The rights that the product grants to a kind of client."""
     if client in ACCESS_ROLES:
         return permissions.program_permissions(client, ("ul",))
     status: DeviceStatus = "paused" if client == "paused" else "active"
@@ -336,19 +336,19 @@ def covers(allowed: str, asked: str) -> bool:
 
 
 def outcome(rights: permissions.Permissions) -> tuple[list[bool], list[bool]]:
-    """What these rights allow of the two tables."""
+    """The rows of both tables that these rights allow."""
     publish = [any(covers(each, subject) for each in rights.publish) for subject in PUBLISH]
     return publish, [any(covers(each, subject) for each in rights.subscribe) for subject in SUBSCRIBE]
 
 
 def expected(client: str) -> tuple[list[bool], list[bool]]:
-    """What the two tables say."""
+    """The rows of both tables that are expected."""
     return [client in who for who in PUBLISH.values()], [client in who for who in SUBSCRIBE.values()]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_client_at_every_topic(client: str) -> None:
-    """Each kind of client may publish and hear exactly what the tables say."""
+    """Each kind of client may publish and subscribe to exactly the topics of the tables."""
     assert outcome(rights_of(client)) == expected(client)
 
 

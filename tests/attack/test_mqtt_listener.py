@@ -1,4 +1,4 @@
-"""Broken MQTT at the public door, through the balancer: whoever behaves is served all the same."""
+"""Malformed MQTT at the public listener, through the load balancer: other clients are still served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from waiting import wait_until
 
 SESSIONS = 4_000
 AT_ONCE = 40
-#: What a connection that says nothing may hold back, and how many do.
+#: The number of idle connections.
 SILENT = 200
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from system.running import Up, headcount
 from system.senders import fix
 
-#: What is documented as "later" is no error of the server.
+#: 503, documented as "later", is not a server error.
 CONFIG = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "503"]
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
 #: Answers that never end, and addresses that aren't HTTP.
 LEFT_OUT = r"(/stream|/ws)$"
-#: What anybody may ask; all else is for those who sign in, and whoever tries too often is made to wait.
+#: Public endpoints; anonymous requests to others count as failures and become 429.
 FOR_ANYBODY = r"^/(healthz|readyz|v1/sites(/[^/]+(/counts|/zones/[^/]+(/history)?)?)?|v1/whoami)$"
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
@@ -34,7 +34,7 @@ CHECKS = (
 
 @pytest.mark.parametrize("role", ["admin", "public"])
 def test_every_answer_is_promised(tmp_path: Path, role: str) -> None:
-    """Generated requests, good and bad, get what the document says: no 5xx, no other status, shape or type."""
+    """Generated requests, good and bad, get documented responses: no 5xx, no other status, schema or media type."""
     if not PROGRAM.exists():
         pytest.skip("schemathesis isn't installed")
     seed = secrets.randbelow(2**31)
