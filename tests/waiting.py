@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 #: Far above what anything takes here, also on a busy machine; below the limit of a test.
 LIMIT_S = 150.0
+#: What takes a second or two on an idle machine takes at most this on a busy one.
+BUSY_S = 30.0
 
 
 async def until(

@@ -20,6 +20,7 @@ from headcount.cli import main
 from headcount.errors import AccessError, UnknownTokenError
 from headcount.messaging.connection import Connection
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
+from waiting import BUSY_S, until
 
 
 @asynccontextmanager
@@ -58,7 +59,7 @@ async def test_a_token_is_checked_and_revoked_everywhere_in_2_s(tmp_path: Path) 
             start = time.monotonic()
             while await there.check(text) is not None:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.02)
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < BUSY_S
             assert not there.is_still_valid(found)
             with pytest.raises(AccessError, match="headcount token list"):
                 await here.revoke(token.id)
@@ -72,12 +73,11 @@ async def test_a_token_ends_at_its_time(tmp_path: Path) -> None:
     async def check() -> None:
         async with copies(tmp_path, 1) as (kept,):
             tokens = TokenStore(kept)
-            _, text = await tokens.add("short", "viewer", expires=time.time() + 0.3)
+            _, text = await tokens.add("short", "viewer", expires=time.time() + 5)
             found = await tokens.check(text)
             assert found is not None
-            await asyncio.sleep(0.35)
+            await until(lambda: not tokens.is_still_valid(found))
             assert await tokens.check(text) is None
-            assert not tokens.is_still_valid(found)
             assert len(await tokens.all()) == 1
 
     await check()
@@ -165,7 +165,7 @@ async def test_sessions(tmp_path: Path) -> None:
             start = time.monotonic()
             while any([await each.check(value) for each in (here, there) for value in values]):  # noqa: ASYNC110  # the same
                 await asyncio.sleep(0.02)
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < BUSY_S
 
     await check()
 

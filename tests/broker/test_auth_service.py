@@ -35,7 +35,7 @@ from waiting import until
 
 LOOPBACK = "127.0.0.1"
 #: It is meant to be 2 s; where much else runs it may be more.
-MOST_CUT_S = 10.0
+MOST_CUT_S = 60.0
 
 
 @pytest.fixture(scope="module")

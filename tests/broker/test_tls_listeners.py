@@ -193,7 +193,8 @@ async def test_a_pair_that_doesn_t_fit_is_not_taken(tmp_path: Path, caplog: pyte
         calls += 1
 
     def replace(new: Path, old: Path) -> None:
-        shutil.copy(new, tmp_path / "new").replace(old)
+        shutil.copy(new, tmp_path / "new")
+        (tmp_path / "new").replace(old)
 
     task = asyncio.create_task(reload.reload_on_change(files, act))
     await asyncio.sleep(0.1)

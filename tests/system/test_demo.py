@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from system.running import ROOT, Up, environment
-from waiting import wait_until
+from waiting import BUSY_S, wait_until
 
 WEB = ROOT / "web"
 Zones = dict[str, tuple[int, int]]
@@ -79,7 +79,7 @@ def test_it_stops_cleanly(demo: Up) -> None:
     """Ctrl-C ends the demonstration and its crowd; no process is left."""
     took_s = demo.stop()
     print(f"Ctrl-C took {took_s:.2f} s")
-    assert took_s < 6
+    assert took_s < BUSY_S
     assert not demo.left()
 
 

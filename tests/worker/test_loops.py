@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,6 +32,7 @@ from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.leases import LEASE_TTL_S, Leases
 from headcount.worker.loops import Worker, WorkerSettings, run
+from waiting import BUSY_S, until
 
 PARTITIONS = 4
 
@@ -52,6 +54,7 @@ class _Deployment:
         self.settings = WorkerSettings(self.site, self.endpoint, mqtt, config.partitions)
         self.heard: dict[float, dict[int, bytes]] = {}
         self.epochs: dict[int, int] = {}
+        self.fixes = 0
         self.workers: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
     async def listen(self) -> None:
@@ -85,19 +88,37 @@ class _Deployment:
             found[number] = json.loads(entry.data or b"{}").get("owner", "")
         return found
 
-    async def complete(self, since: float, within_s: float = 15.0) -> float:
-        """Wait until some instant after `since` is told by every partition; how long that took."""
+    async def complete(self, since: float) -> float:
+        """Wait until every partition has published some instant after `since`; how long that took."""
         began = time.monotonic()
-        async with asyncio.timeout(within_s):
-            while not any(len(told) == PARTITIONS for at, told in self.heard.items() if at > since):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await until(
+            lambda: any(len(told) == PARTITIONS for at, told in self.heard.items() if at > since),
+            "an instant of all partitions",
+        )
         return time.monotonic() - began
 
-    async def feed(self, seconds: float) -> None:
-        """People and cars jump about the campus for a while."""
+    async def shared(self) -> None:
+        """Wait until every worker owns a partition."""
+
+        async def each_owns() -> bool:
+            return len(set((await self.owners()).values())) == len(self.workers)
+
+        await until(each_owns, "a partition for every worker")
+
+    @contextlib.asynccontextmanager
+    async def feeding(self, fixes: int) -> AsyncIterator[None]:
+        """People and cars jump about the campus meanwhile, and until that many fixes were sent."""
+        wanted = self.fixes + fixes
+        end = asyncio.Event()
+        task = asyncio.create_task(self._feed(end))
+        yield
+        await until(lambda: self.fixes >= wanted or task.done(), "fixes")
+        end.set()
+        await task
+
+    async def _feed(self, end: asyncio.Event) -> None:
         async with aiomqtt.Client("127.0.0.1", self.broker.config.mqtt_port) as client:
-            until = time.time() + seconds
-            while time.time() < until:
+            while not end.is_set():
                 kind, device = self.rng.choice(["person", "vehicle"]), self.rng.randrange(40)
                 lat, lon = self.degrees(self.rng.uniform(-300, 300), self.rng.uniform(-300, 300))
                 body = {
@@ -108,6 +129,7 @@ class _Deployment:
                 }
                 topic = f"headcount/{self.site.id}/{kind}/d{device}/fix"
                 await client.publish(topic, json.dumps(body), qos=self.rng.choice([0, 1]))
+                self.fixes += 1
                 await asyncio.sleep(0.002)
 
     async def log(self) -> list[tuple[float, str, str, dict[str, Any]]]:
@@ -174,24 +196,21 @@ async def test_sums_are_the_same_with_one_two_and_four_workers(tmp_path: Path) -
     """While workers join one by one and leave again, every total told equals the oracle."""
 
     async def scenario(d: _Deployment) -> None:
-        feeding = asyncio.create_task(d.feed(11))
-        d.start()
-        await d.complete(0)
-        await asyncio.sleep(1)
-        for more in (1, 2):
-            before = await d.owners()
-            for _ in range(more):
-                d.start()
-            await asyncio.sleep(2)
-            await d.complete(max(d.heard))
-            after = await d.owners()
-            assert len(set(after.values())) == len(d.workers)
-            moved = [number for number in after if after[number] != before[number]]
-            assert len(moved) == {1: 2, 2: 2}[more], "only the newcomers' share moves"
-        for _ in range(3):
-            await d.stop(0)
-            await d.complete(max(d.heard))
-        await feeding
+        async with d.feeding(1000):
+            d.start()
+            await d.complete(0)
+            for more in (1, 2):
+                before = await d.owners()
+                for _ in range(more):
+                    d.start()
+                await d.shared()
+                await d.complete(max(d.heard))
+                after = await d.owners()
+                moved = [number for number in after if after[number] != before[number]]
+                assert len(moved) == 2, "only the newcomers' share moves"
+            for _ in range(3):
+                await d.stop(0)
+                await d.complete(max(d.heard))
         await d.complete(max(d.heard))
 
     await _deployment(tmp_path, Random().randrange(2**32), scenario)
@@ -201,18 +220,18 @@ async def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
     """Of a worker that dies without a word the others take over within 5 s, and no count is wrong."""
 
     async def scenario(d: _Deployment) -> None:
-        feeding = asyncio.create_task(d.feed(12))
-        d.start()
-        d.start()
-        await asyncio.sleep(2)
-        await d.complete(max(d.heard, default=0))
-        epochs = dict(d.epochs)
-        await d.kill(0)
-        took_s = await d.complete(max(d.heard))
-        print(f"taken over after {took_s:.1f} s")
-        assert took_s < LEASE_TTL_S + 7, "5 s by design, and some for a busy machine"
-        assert sum(d.epochs[number] > epochs[number] for number in epochs) == PARTITIONS // 2
-        await feeding
+        async with d.feeding(1000):
+            d.start()
+            d.start()
+            await d.complete(0)
+            await d.shared()
+            await d.complete(max(d.heard))
+            epochs = dict(d.epochs)
+            await d.kill(0)
+            took_s = await d.complete(max(d.heard))
+            print(f"taken over after {took_s:.1f} s")
+            assert took_s < LEASE_TTL_S + BUSY_S
+            assert sum(d.epochs[number] > epochs[number] for number in epochs) == PARTITIONS // 2
         await d.complete(max(d.heard))
 
     await _deployment(tmp_path, Random().randrange(2**32), scenario)
@@ -241,12 +260,14 @@ async def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
     async def scenario(d: _Deployment) -> None:
         d.start()
         d.start()
-        await asyncio.sleep(2)
-        await d.feed(3)
+        await d.complete(0)
+        async with d.feeding(500):
+            await d.shared()
         assert d.broker.pid is not None
         os.kill(d.broker.pid, signal.SIGKILL)
-        await asyncio.sleep(3)
-        await d.feed(3)
+        await until(lambda: d.broker.restarts and d.broker.ready, "the server is back")
+        async with d.feeding(500):
+            pass
         await d.complete(max(d.heard))
 
     await _deployment(tmp_path, Random().randrange(2**32), scenario)
