@@ -143,8 +143,7 @@ async def run(
             caching = loops.create_task(registry.run(connection), name="registry")
             loops.create_task(_report(connection, stats, worker, stop), name="metrics")
             # before the registry is read, a registered device would get a derived handle
-            ready = loops.create_task(wait_any(registry.ready, stop))
-            await ready
+            await wait_any(registry.ready, stop)
             purging = loops.create_task(_purge(connection), name="purge")
             await translator.run(consumer, stop)
             await cancel_all({caching, purging})
@@ -157,10 +156,7 @@ async def _report(connection: Connection, stats: TranslationStats, worker: str, 
             await connection.publish(ADAPTER_REPORT_SUBJECT.format(worker=worker), report)
         if stop.is_set():
             return
-        try:
-            await asyncio.wait_for(stop.wait(), METRICS_INTERVAL_S)
-        except TimeoutError:
-            continue
+        await wait_any(stop, timeout_s=METRICS_INTERVAL_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import logging
 import re
@@ -29,6 +28,7 @@ from headcount.messages.topics import Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
+from headcount.runtime.tasks import wait_any
 
 _log = logging.getLogger(__name__)
 
@@ -145,8 +145,7 @@ class OneTimeLinks:
                 await self.erase_expired()
             except LogError as error:
                 _log.info("cannot erase expired links: %s; trying again", error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
+            await wait_any(stop, timeout_s=POLL_INTERVAL_S)
 
     async def _use(self, key: str) -> OneTimeLink:
         entry = (await self._bucket.newest(key)).get(key)

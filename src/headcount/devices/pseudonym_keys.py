@@ -9,7 +9,6 @@ on disk, and no pseudonym of that day can be linked to a device any more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -25,6 +24,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DAYKEY_BUCKET
 from headcount.runtime.retry import RETRY_S
+from headcount.runtime.tasks import wait_any
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +113,7 @@ class PseudonymKeys:
             except LogError as error:
                 _log.warning("cannot rotate the pseudonym keys: %s; trying again", error)
                 wait_s = RETRY_S
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait_s)
+            await wait_any(stop, timeout_s=wait_s)
 
     async def rotate(self, now_s: float) -> None:
         """Create and destroy the keys that are due at an instant (Unix seconds).

@@ -54,7 +54,7 @@ from headcount.messaging.streams import (
     SEEN_BUCKET,
     SNAPSHOT_BUCKET,
 )
-from headcount.runtime.tasks import cancel_all
+from headcount.runtime.tasks import cancel_all, wait_any
 
 _log = logging.getLogger(__name__)
 
@@ -155,8 +155,7 @@ class Erasure:
                             inactive.devices.pop(device.id, None)
                     else:
                         retry_at_s[device.id] = time.monotonic() + RETRY_INTERVAL_S
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
+                await wait_any(stop, timeout_s=POLL_INTERVAL_S)
         finally:
             await cancel_all({watching})
         if not stop.is_set():

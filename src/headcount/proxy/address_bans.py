@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -15,7 +14,7 @@ from headcount.messages.records import Ban
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.streams import BAN_BUCKET
-from headcount.runtime.tasks import cancel_all
+from headcount.runtime.tasks import background
 
 
 class AddressBans:
@@ -70,12 +69,7 @@ def normalise_address(text: str) -> str | None:
     return None if "%" in text else str(address)
 
 
-@contextlib.asynccontextmanager
-async def watching_bans(connection: Connection, bans: AddressBans) -> AsyncIterator[None]:
+def watching_bans(connection: Connection, bans: AddressBans) -> AbstractAsyncContextManager[None]:
     """Update `bans` from the core, which may be unavailable, also at the start."""
     work = watch(connection, BAN_BUCKET, "address.*", on_all=bans.replace, on_change=bans.update)
-    task = asyncio.create_task(work, name="bans")
-    try:
-        yield
-    finally:
-        await cancel_all({task})
+    return background(work, "bans")

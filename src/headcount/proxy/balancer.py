@@ -27,6 +27,7 @@ from headcount.proxy.reconcile import Reconciler
 from headcount.proxy.resolver import NameResolver
 from headcount.proxy.runtime_api import ServerStatuses
 from headcount.runtime.signals import on_hangup
+from headcount.runtime.tasks import wait_any
 from headcount.tls.reload import reloading
 from headcount.tls.tls_files import TlsFiles
 
@@ -78,9 +79,7 @@ async def run(settings: BalancerOptions, stop: asyncio.Event) -> None:
         with on_hangup(role.reload_soon):
             while not stop.is_set():
                 await role.step()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_INTERVAL_S):
-                        await stop.wait()
+                await wait_any(stop, timeout_s=POLL_INTERVAL_S)
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headcount.errors import SettingsError
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import KINDS, Kind
+from headcount.runtime.tasks import wait_any
 from headcount.simulate.crowd import Crowd, Reports
 from headcount.simulate.fleet import Fleet, SendStats, SystemInfo
 from headcount.simulate.ground_truth import HEADER, GroundTruth
@@ -117,14 +118,7 @@ def _put(fleet: Fleet, reports: Reports, t_s: float) -> None:
 
 async def _until(t_s: float, stop: asyncio.Event) -> None:
     """Wait for a time of the clock, or for `stop`; other tasks get a turn even if it is late."""
-    wait_s = t_s - time.time()
-    if wait_s <= 0:
-        await asyncio.sleep(0)
-        return
-    try:
-        await asyncio.wait_for(stop.wait(), wait_s)
-    except TimeoutError:
-        return
+    await wait_any(stop, timeout_s=max(t_s - time.time(), 0.0))
 
 
 @dataclass(frozen=True, slots=True)

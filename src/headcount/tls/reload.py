@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from headcount.errors import CertificateError
+from headcount.runtime.tasks import background
 from headcount.tls.certificates import refresh
 from headcount.tls.tls_files import TlsFiles
 
@@ -58,13 +59,8 @@ async def reloading(files: TlsFiles | None, on_change: Callable[[], None]) -> As
     if files is None:
         yield
         return
-    task = asyncio.create_task(reload_on_change(files, on_change), name="certificates")
-    try:
+    async with background(reload_on_change(files, on_change), "certificates"):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _renew(files: TlsFiles) -> None:
