@@ -293,7 +293,7 @@ async def serving(settings: ApiSettings, broker: Server | None, client: Client) 
         await task
     base = f"http://127.0.0.1:{waiting.result()}"
     try:
-        async with httpx.AsyncClient(base_url=base, timeout=20, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=base, timeout=60, trust_env=False) as http:
             yield Api(base, http, broker, client, settings.site, settings, stop, task)
     finally:
         stop.set()
@@ -313,7 +313,7 @@ async def make_access_streams(client: Client) -> None:
     for config in stream_configs(PARTITIONS, StreamSizes.within(1 << 30)):
         if config["name"] in ("KV_ACCESS", "KV_DAYKEY", AUDIT_STREAM):
             answer = await client.request(
-                f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config), timeout=5
+                f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config), timeout=60
             )
             assert b'"error"' not in answer.data, answer.data
 

@@ -191,7 +191,7 @@ class Unit:
 
 def _get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own address
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -305,7 +305,7 @@ class Device:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def connect(self, port: int, within_s: float = 10.0) -> None:
+    async def connect(self, port: int, within_s: float = 60.0) -> None:
         """Connect; raises OSError, TimeoutError or IncompleteReadError when nobody lets us in."""
         async with asyncio.timeout(within_s):
             self._reader, self._writer = await asyncio.open_connection(LOOPBACK, port)
@@ -326,7 +326,7 @@ class Device:
             while await self._reader.read(65_536):
                 pass
 
-    async def publish(self, qos: int = 1, within_s: float = 10.0) -> None:
+    async def publish(self, qos: int = 1, within_s: float = 60.0) -> None:
         """Send the next fix, which carries its number as `batt`; with QoS 1 wait for its PUBACK."""
         assert self._writer is not None
         assert self._reader is not None

@@ -63,12 +63,12 @@ async def provider_and_api(program: list[str], folder: Path) -> AsyncIterator[tu
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             assert await process.stdout.readline() == b"ready\n"
         known = OidcProvider(f"http://127.0.0.1:{port}", "headcount", "a secret of tests & more: 7%+7")
         async with (
             open_api(folder, oidc=known, public_url=public_url, **CLOSED) as api,
-            httpx.AsyncClient(timeout=20, trust_env=False) as browser,
+            httpx.AsyncClient(timeout=60, trust_env=False) as browser,
         ):
             yield api, browser
     finally:

@@ -210,7 +210,7 @@ async def test_a_link_works_once_over_http(tmp_path: Path) -> None:
         file = unquote(link["owntracks"]["link"].removeprefix("owntracks:///config?url="))
         assert file == f"{api.people.api.base}/v1/provision/{link['code']}.otrc"
         assert link["page"]["link"] == f"{api.people.api.base}/me#join={link['code']}"
-        async with httpx.AsyncClient(base_url=api.people.api.base, trust_env=False, timeout=20) as anybody:
+        async with httpx.AsyncClient(base_url=api.people.api.base, trust_env=False, timeout=60) as anybody:
             asking = [anybody.post("/v1/provision", json={"code": link["code"]}) for _ in range(15)]
             asking += [anybody.get(file) for _ in range(15)]
             answers = await asyncio.gather(*asking)

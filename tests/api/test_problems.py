@@ -159,7 +159,7 @@ async def test_too_many_queries() -> None:
     loop, gate = asyncio.get_running_loop(), asyncio.Event()
 
     def slow() -> int:
-        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=20)
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=60)
         return 1
 
     first = asyncio.create_task(few.run(slow))

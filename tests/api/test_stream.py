@@ -31,7 +31,7 @@ async def open_stream(api: Api, query: str = "every=0.1") -> AsyncIterator[Async
 
 async def next_counts(stream_events: AsyncIterator[Sent]) -> Any:
     """The data of the next `counts` event."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         async for sent in stream_events:
             if sent.event == "counts":
                 StreamCounts.model_validate(sent.data)
@@ -175,7 +175,7 @@ async def open_and_not_read(slow: socket.socket, api: Api) -> None:
 async def read_until(slow: socket.socket, mark: bytes) -> bytes:
     """Everything from a connection until a mark is seen."""
     loop, received = asyncio.get_running_loop(), bytearray()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while mark not in received[-500_000:]:
             chunk = await loop.sock_recv(slow, 1 << 20)
             assert chunk, "the server ended the stream"

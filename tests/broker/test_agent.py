@@ -42,7 +42,7 @@ async def crowd(unit: Unit, number: int) -> list[Device]:
 async def ask_to_kick(client: Client, connections: int, within_s: float) -> int:
     """What the unit says that it will do."""
     ask = msgspec.json.encode(KickRequest(connections, within_s))
-    answer = await client.request(KICK_SUBJECT.format(name="b1"), ask, timeout=5)
+    answer = await client.request(KICK_SUBJECT.format(name="b1"), ask, timeout=60)
     return msgspec.json.decode(answer.data, type=KickReply).kicked
 
 

@@ -51,7 +51,7 @@ def site() -> str:
 
 def device(broker: Broker, **options: Any) -> aiomqtt.Client:
     """An MQTT client as a phone is one: nobody in particular."""
-    return aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10, **options)
+    return aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=60, **options)
 
 
 def publisher(broker: Broker) -> aiomqtt.Client:
@@ -490,7 +490,7 @@ def test_nats_clients_need_the_password(broker: Broker, way: str, login: dict[st
     options = {"verbose": False, "pedantic": False, "name": "a stranger " * 10} | login
     hello = b"CONNECT " + msgspec.json.encode(options) + b"\r\nPING\r\n"
     port = broker.config.nats_port if way == "NATS" else broker.config.ws_port
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
         if way == "WebSocket":
             stranger.sendall(
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -578,7 +578,7 @@ async def test_commands_reach_their_device(broker: Broker, site: str) -> None:
 async def test_websocket(broker: Broker, site: str) -> None:
     """A browser's MQTT over WebSocket has a device's rights: it publishes, hears counts, and no more."""
     browser = aiomqtt.Client(
-        "127.0.0.1", broker.config.ws_port, transport="websockets", websocket_path="/mqtt", timeout=10
+        "127.0.0.1", broker.config.ws_port, transport="websockets", websocket_path="/mqtt", timeout=60
     )
     async with browser, publisher(broker) as ours, internal(broker) as log:
         assert await granted(browser, "headcount/#", 0) == 0x80
@@ -594,7 +594,7 @@ def test_the_same_client_id_twice(broker: Broker, site: str) -> None:
     """Of two connections with the same id the newer one lives, and the older one is closed."""
 
     def connect() -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", broker.config.mqtt_port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", broker.config.mqtt_port), timeout=60)
         client.sendall(connect_packet(site))
         assert client.recv(4) == b"\x20\x02\x00\x00"
         return client

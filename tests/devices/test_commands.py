@@ -109,7 +109,7 @@ async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIte
 async def device(broker: Broker | int, name: str) -> AsyncIterator[aiomqtt.Client]:
     """A device that subscribes to its commands, at a broker or a port."""
     port = broker if isinstance(broker, int) else broker.config.mqtt_port
-    async with aiomqtt.Client("127.0.0.1", port, timeout=10) as client:
+    async with aiomqtt.Client("127.0.0.1", port, timeout=60) as client:
         await client.subscribe(topic(name), qos=1)
         yield client
 

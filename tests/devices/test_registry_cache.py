@@ -32,7 +32,7 @@ async def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             await seen.put(first.id, msgspec.json.encode(LastSeen(1.0, False, "a")))
             copy = RegistryCache()
             running = asyncio.create_task(copy.run(Connection(watching)))
-            await asyncio.wait_for(copy.ready.wait(), 20)
+            await asyncio.wait_for(copy.ready.wait(), 120)
             kept = copy.get(first.id)
             assert kept is not None
             assert (kept.label, kept.secret) == ("First", "")

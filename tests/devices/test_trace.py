@@ -47,7 +47,7 @@ async def opened(broker: Broker) -> AsyncIterator[tuple[Client, aiomqtt.Client]]
     """A client with all permissions, and a device's client."""
     client = await internal_client(broker)
     try:
-        async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10) as phone:
+        async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=60) as phone:
             yield client, phone
     finally:
         await client.close()

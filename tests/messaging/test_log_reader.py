@@ -32,7 +32,7 @@ async def _fill(client: Client, partition: int, start: int, count: int, payload:
 async def _collect(reader: LogReader, count: int) -> dict[int, list[tuple[int, bytes, bytes]]]:
     found: dict[int, list[tuple[int, bytes, bytes]]] = {}
     total = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while total < count:
             for delivery in await reader.read():
                 rows = zip(delivery.seq, delivery.subjects, delivery.payloads, strict=True)
@@ -76,8 +76,8 @@ async def test_a_killed_server_is_an_error_and_nothing_is_lost(tmp_path: Path) -
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)
             with pytest.raises(LogError, match=r"closed|lost"):
-                await asyncio.wait_for(reader.read(), 10)
-        async with asyncio.timeout(20):
+                await asyncio.wait_for(reader.read(), 120)
+        async with asyncio.timeout(120):
             while not (broker.restarts and client.is_connected):  # noqa: ASYNC110  nobody tells
                 await asyncio.sleep(0.05)
         await _fill(client, 1, 100, 7)
@@ -126,7 +126,7 @@ async def test_what_comes_when_waiting_ends_is_not_lost(tmp_path: Path) -> None:
                 await client.publish(f"fix.0.test.d{number}", b"x")
                 await client.flush()
                 found += sum(len(delivery.seq) for delivery in await reader.read(0.0002 * (number % 5)))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while found < 1500:
                     found += sum(len(delivery.seq) for delivery in await reader.read())
         assert found == 1500

@@ -57,7 +57,7 @@ def packet(topic: str, body: bytes, ident: int) -> bytes:
 
 def connected(port: int, name: str) -> socket.socket:
     """A socket on which the broker has accepted an MQTT client."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=60)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     body = b"\x00\x04MQTT\x04\x02\x00\x00" + struct.pack(">H", len(name)) + name.encode()
     sock.sendall(bytes([0x10, len(body)]) + body)

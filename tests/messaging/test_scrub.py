@@ -43,7 +43,7 @@ async def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None
             stop = asyncio.Event()
             keeping = asyncio.create_task(scrub.run(Connection(client), [DEVICE_BUCKET], stop))
             stop.set()
-            await asyncio.wait_for(keeping, 10)
+            await asyncio.wait_for(keeping, 120)
             await client.close()
 
     await run()

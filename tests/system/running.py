@@ -84,7 +84,7 @@ class Up:
         self._environment = environment() | dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: set[psutil.Process] = set()
-        self._http = httpx.Client(trust_env=False, timeout=10)
+        self._http = httpx.Client(trust_env=False, timeout=60)
 
     # --- start and stop ------------------------------------------------------------------------
     def __enter__(self) -> Self:

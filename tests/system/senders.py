@@ -46,7 +46,7 @@ def program(name: str) -> str:
 def mosquitto_pub(port: int, topic: str, payload: bytes, *options: str) -> None:
     """Publish with Mosquitto's client."""
     command = [program("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(port), "-t", topic, "-s", *options]
-    subprocess.run(command, input=payload, check=True, timeout=20)
+    subprocess.run(command, input=payload, check=True, timeout=60)
 
 
 def publish(port: int, topic: str, payload: bytes, *, qos: int = 1, websocket: bool = False) -> None:

@@ -61,10 +61,10 @@ async def test_a_last_will_on_a_leaf(tmp_path: Path) -> None:
                 while (await unit.health())[1]["connections"] == 0:  # noqa: ASYNC110 - over HTTP
                     await asyncio.sleep(0.05)
                 ask = b'{"connections":1,"within_s":0}'
-                await client.request("unit.broker.b1.kick", ask, timeout=5)
+                await client.request("unit.broker.b1.kick", ask, timeout=60)
                 while (await unit.health())[1]["connections"] == 1:  # noqa: ASYNC110 - over HTTP
                     await asyncio.sleep(0.05)
-        assert (await heard.next_msg(timeout=20)).data == b"offline"
+        assert (await heard.next_msg(timeout=60)).data == b"offline"
         await client.close()
 
 

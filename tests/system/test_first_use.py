@@ -154,7 +154,7 @@ def test_retained_counts_are_there_at_once(up: Up) -> None:
     time.sleep(1.5)  # retained counts are sent once a second
     command = [program("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(up.mqtt_port), "-v"]
     command += ["-t", "headcount/+/counts/#", "-F", "%r %t %p", "-C", str(len(ZONES)), "-W", "10"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 0, f"not all zones: {run.stdout}{run.stderr}"
     found = {}
     for line in run.stdout.splitlines():
@@ -169,7 +169,7 @@ def test_the_stream_publishes_a_change(up: Up) -> None:
     """Over SSE come all zones first, and then the changed one with its new number."""
     url = f"http://127.0.0.1:{up.ports['http']}/v1/sites/ul/stream"
     zone = "languages-building"
-    with httpx.Client(trust_env=False, timeout=20) as client, client.stream("GET", url) as answer:
+    with httpx.Client(trust_env=False, timeout=60) as client, client.stream("GET", url) as answer:
         lines = answer.iter_lines()
         first = next(json.loads(line[6:]) for line in lines if line.startswith("data: "))
         assert first["full"]

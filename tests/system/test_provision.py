@@ -61,7 +61,7 @@ class Deployment:
             "-s",
         ]
         done = subprocess.run(
-            [*command, *options], input=payload, capture_output=True, check=False, timeout=20
+            [*command, *options], input=payload, capture_output=True, check=False, timeout=60
         )
         assert done.returncode != 0
 

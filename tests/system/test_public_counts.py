@@ -57,7 +57,7 @@ async def _send(up: Up, secret: str) -> None:
 async def _heard(up: Up, secret: str, topic: str, people: object) -> Any:
     """What a topic says as soon as it says this of people."""
     async with (
-        asyncio.timeout(90),
+        asyncio.timeout(120),
         aiomqtt.Client("127.0.0.1", up.ports["mqtt"], username="headcount", password=secret) as client,
     ):
         await client.subscribe(topic)

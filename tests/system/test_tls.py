@@ -38,7 +38,7 @@ class Encrypted(Up):
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         """GET a path."""
         url = f"https://localhost:{self.ports['http']}{path}"
-        with httpx.Client(verify=client_context(self.certificate), trust_env=False, timeout=10) as client:
+        with httpx.Client(verify=client_context(self.certificate), trust_env=False, timeout=60) as client:
             return client.get(url, params=parameters)
 
 

@@ -57,7 +57,7 @@ class Topics:
             self.last[topic] = body
             self.heard.append((topic, body))
 
-    async def wait(self, topic: str, people: object, timeout_s: float = 20) -> None:
+    async def wait(self, topic: str, people: object, timeout_s: float = 120) -> None:
         """Return when a topic says this of people."""
         async with asyncio.timeout(timeout_s):
             while self.last.get(topic, {}).get("person", {}).get("count", "-") != people:  # noqa: ASYNC110
@@ -68,7 +68,7 @@ class Topics:
 async def hearing(broker: Broker, topic: str, **login: Any) -> AsyncIterator[Topics]:
     """A subscriber of a topic."""
     topics = Topics()
-    async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=10, **login) as client:
+    async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=60, **login) as client:
         await client.subscribe(topic)
         task = asyncio.create_task(topics.listen(client))
         try:
