@@ -27,7 +27,7 @@ from nats.aio.client import Client
 from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.server import run
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.messages.counts import PartitionCounts

@@ -16,7 +16,7 @@ from api_fixture import Api, make_count_stream, moment, open_api, serving, site_
 from headcount.api.live_counts import LiveCounts
 from headcount.api.schemas.counts import CountsResponse, ZoneCountsResponse, ZoneHistoryResponse
 from headcount.api.schemas.system import ReadinessResponse
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
 from waiting import until

@@ -17,7 +17,7 @@ import history_batches
 from api_fixture import PARTITIONS, SECRET, Api, Sent, events, moment, open_api, site_with, status_is
 from headcount.api.schemas.counts import CountsResponse, ZoneCountsResponse, ZoneHistoryResponse
 from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.messages.times import iso
 from waiting import until
 

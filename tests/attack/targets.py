@@ -11,7 +11,7 @@ from headcount.adapters import iotp, owntracks
 from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, RejectedMessage
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.engine import Engine
-from headcount.counting.fix_batch import Fixes
+from headcount.counting.fix_columns import Fixes
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack

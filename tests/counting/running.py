@@ -13,7 +13,7 @@ import numpy as np
 from counting.walks import FIX, FORGET, ONLINE, Message, steps
 from headcount.counting.engine import Engine
 from headcount.counting.events import Events
-from headcount.counting.fix_batch import Fixes
+from headcount.counting.fix_columns import Fixes
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import ZoneLookup

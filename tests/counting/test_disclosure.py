@@ -19,7 +19,7 @@ from headcount.counting.disclosure import (
     grid_before,
     on_grid,
 )
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from small_site import feature, site_of, small_site, square
 

@@ -10,7 +10,7 @@ import pytest
 from counting.running import NAMES, NO_VERDICT, Runner
 from counting.walks import FIX, OFFLINE, ONLINE, START_S, walk
 from headcount.counting.engine import Engine
-from headcount.counting.fix_batch import Fixes
+from headcount.counting.fix_columns import Fixes
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.errors import SnapshotError

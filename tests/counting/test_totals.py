@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.counting.totals import FRESH_S, MAX_PENDING, OVERDUE_S, Total, Totals
 from headcount.messages.times import TICK_S
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.counting.fix_batch import FIX, FORGET, OFFLINE, ONLINE
+from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, ONLINE
 from headcount.messaging.payloads import BATCH_DECODE, Rows, joined, rows
 
 GOOD = b'{"tst":1700000000,"lat":52.5,"lon":-8.5,"acc":5}'

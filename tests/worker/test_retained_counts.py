@@ -17,7 +17,7 @@ import pytest
 
 from headcount.broker.core import Broker
 from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
 from headcount.messages.topics import INTERNAL

@@ -18,7 +18,7 @@ import numpy as np
 from headcount.api.api_settings import ApiSettings
 from headcount.api.live_counts import CountsFeed, CountsSnapshot
 from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before, on_grid
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total
 from headcount.history import queries

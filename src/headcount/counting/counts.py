@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting.device_table import DeviceTable
-from headcount.counting.fix_batch import I4, I8
+from headcount.counting.fix_columns import I4, I8
 from headcount.counting.zone_lookup import ZoneLookup
 
 KINDS = 2

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fix_batch import B1, F8, I4, I8, U1, U8
+from headcount.counting.fix_columns import B1, F8, I4, I8, U1, U8
 from headcount.counting.hash_index import NO_SLOT, HashIndex
 from headcount.counting.pseudonym_source import NEVER, PseudonymSource, days
 from headcount.messages.times import DAY_S

@@ -26,7 +26,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.counting.relations import I8, UNBOUNDED, CountRelations, relations
 from headcount.counting.site import Site
 from headcount.messages.times import DAY_S

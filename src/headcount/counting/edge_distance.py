@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from headcount.counting.fix_batch import F8
+from headcount.counting.fix_columns import F8
 from headcount.counting.site import Site
 
 #: Larger clearances are told as this: few circles are larger.

@@ -19,7 +19,7 @@ from headcount.counting import presence, verdicts
 from headcount.counting.counts import ZoneCounter
 from headcount.counting.device_table import DeviceTable
 from headcount.counting.events import Events, joined
-from headcount.counting.fix_batch import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
+from headcount.counting.fix_columns import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
 from headcount.counting.pseudonym_source import PseudonymSource
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup

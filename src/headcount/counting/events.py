@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from headcount.counting.fix_batch import B1, F8, I4, U1
+from headcount.counting.fix_columns import B1, F8, I4, U1
 from headcount.counting.membership_sets import MembershipSets
 
 Reason = Literal["moved", "outside", "silent", "removed"]

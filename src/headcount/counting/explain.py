@@ -16,7 +16,7 @@ import shapely
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, Events, Reason
-from headcount.counting.fix_batch import FIX, FORGET, OFFLINE, Fixes
+from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, Fixes
 from headcount.counting.site import Site
 from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
 from headcount.counting.zone_lookup import ZoneLookup

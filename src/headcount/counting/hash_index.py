@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.fix_batch import I4, I8
+from headcount.counting.fix_columns import I4, I8
 
 NO_SLOT = -1
 

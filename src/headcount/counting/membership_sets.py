@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headcount.counting.fix_batch import B1, F8, I4, I8
+from headcount.counting.fix_columns import B1, F8, I4, I8
 from headcount.counting.site import Site
 
 EMPTY = 0

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from headcount.counting.fix_batch import F8, I4, U8
+from headcount.counting.fix_columns import F8, I4, U8
 from headcount.messages.times import DAY_S
 
 #: No day: it stands where nothing has been heard or named.

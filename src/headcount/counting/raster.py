@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from headcount.counting.fix_batch import F8, I4, I8, U1
+from headcount.counting.fix_columns import F8, I4, I8, U1
 from headcount.counting.site import Site, Zone
 
 #: The smallest cell; GPS noise makes finer ones pointless.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from headcount.counting.fix_batch import F8
+from headcount.counting.fix_columns import F8
 
 EARTH_RADIUS_M = 6_371_008.8  # mean radius R1 of WGS 84 (IUGG), as the counting rules say
 

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.counting.fix_batch import F8
+from headcount.counting.fix_columns import F8
 from headcount.counting.polygons import PolygonError, geometry_of, is_number, outline
 from headcount.counting.site import Site, Zone
 from headcount.errors import SiteError

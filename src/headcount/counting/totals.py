@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.messages.times import TICK_S
 
 #: A partition that says nothing for longer than this no longer holds up the others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting.device_table import DeviceTable
-from headcount.counting.fix_batch import B1, F8, I4, I8, U1, Fixes, Prepared
+from headcount.counting.fix_columns import B1, F8, I4, I8, U1, Fixes, Prepared
 from headcount.counting.site import Site
 from headcount.messages.fixes import VERDICTS
 

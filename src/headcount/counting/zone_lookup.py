@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from headcount.counting.edge_distance import EdgeDistance
-from headcount.counting.fix_batch import B1, F8, I4, I8
+from headcount.counting.fix_columns import B1, F8, I4, I8
 from headcount.counting.membership_sets import MembershipSets
 from headcount.counting.raster import ZoneRaster
 from headcount.counting.site import Site

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # devices that need single pseudonyms do without numpy
-    from headcount.counting.fix_batch import U8
+    from headcount.counting.fix_columns import U8
 
 #: Eight bytes, written as 16 hexadecimal digits.
 PSEUDONYM_BYTES = 8

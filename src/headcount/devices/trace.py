@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from headcount.counting.explain import ExplainedMessage, Explainer, MembershipChange, TracedMessage
-from headcount.counting.fix_batch import FIX, FORGET, OFFLINE
+from headcount.counting.fix_columns import FIX, FORGET, OFFLINE
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import LogError, NoAnswerError, NoRespondersError

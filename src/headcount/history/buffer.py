@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fix_batch import F8, I4, I8, U1, U8
+from headcount.counting.fix_columns import F8, I4, I8, U1, U8
 from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS

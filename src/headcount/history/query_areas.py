@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.counting.fix_batch import B1, F8
+from headcount.counting.fix_columns import B1, F8
 from headcount.counting.site import EARTH_RADIUS_M
 from headcount.errors import QueryError
 

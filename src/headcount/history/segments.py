@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headcount.counting.fix_batch import F8, I8, U8
+from headcount.counting.fix_columns import F8, I8, U8
 from headcount.errors import DataFolderError
 from headcount.history.buffer import CountRows, FixRows, Flush, FlushRecord
 from headcount.history.hours import HOUR_S, folder, hour_name

@@ -11,7 +11,7 @@ from itertools import compress
 import msgspec
 import numpy as np
 
-from headcount.counting.fix_batch import F8, FIX, FORGET, I8, OFFLINE, ONLINE, U1
+from headcount.counting.fix_columns import F8, FIX, FORGET, I8, OFFLINE, ONLINE, U1
 from headcount.messages.fixes import Fix, ForgetMarker
 from headcount.messages.topics import KINDS
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headcount.counting.engine import Engine
-from headcount.counting.fix_batch import I4, I8, Fixes
+from headcount.counting.fix_columns import I4, I8, Fixes
 from headcount.counting.site import Site
 from headcount.messages.topics import KINDS
 from headcount.simulate.traces import Trace

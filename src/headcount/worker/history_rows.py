@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fix_batch import U1, U8
+from headcount.counting.fix_columns import U1, U8
 from headcount.messages.history import FixColumns
 from headcount.messaging.payloads import Rows
 

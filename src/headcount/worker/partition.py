@@ -18,7 +18,7 @@ import numpy as np
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, SILENT, Events
-from headcount.counting.fix_batch import F8, FORGET, I4, I8, U8, Fixes
+from headcount.counting.fix_columns import F8, FORGET, I4, I8, U8, Fixes
 from headcount.counting.site import Site
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
 from headcount.counting.zone_lookup import ZoneLookup

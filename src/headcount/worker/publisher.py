@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from headcount.counting.disclosure import Disclosure, as_public, on_grid
-from headcount.counting.fix_batch import I4
+from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
 from headcount.errors import CertificateError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from headcount.counting.fix_batch import F8, I8
+from headcount.counting.fix_columns import F8, I8
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.reports import LatencyHistogram, WorkerReport
 from headcount.messages.topics import KINDS

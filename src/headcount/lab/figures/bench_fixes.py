@@ -8,7 +8,7 @@ import math
 import numpy as np
 import shapely
 
-from headcount.counting.fix_batch import F8
+from headcount.counting.fix_columns import F8
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 

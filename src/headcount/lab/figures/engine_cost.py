@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 
 from headcount.counting.engine import Engine
-from headcount.counting.fix_batch import F8, I4, I8, Fixes
+from headcount.counting.fix_columns import F8, I4, I8, Fixes
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.figures.bench_fixes import campus, degrees, side

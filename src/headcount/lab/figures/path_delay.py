@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from headcount.counting.fix_batch import F8
+from headcount.counting.fix_columns import F8
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
