@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from headcount.history.buffer import HistoryBuffer
 from headcount.history.segments import opened
 from headcount.messages.fixes import VERDICTS
-from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
+from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.topics import KINDS
 
 #: 2026-11-24T13:00:00Z
@@ -62,9 +62,9 @@ def pseudonym(number: int) -> str:
     return f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
 
 
-def columns(rows: Sequence[Row]) -> FixColumns:
+def columns(rows: Sequence[Row]) -> HistoryFixes:
     """Rows as they are on the wire."""
-    return FixColumns(
+    return HistoryFixes(
         seq=np.array([r.seq for r in rows], "<i8").tobytes(),
         t=np.array([r.t for r in rows], "<f8").tobytes(),
         received=np.array([r.received for r in rows], "<f8").tobytes(),

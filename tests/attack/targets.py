@@ -11,7 +11,6 @@ from headcount.adapters import iotp, owntracks
 from headcount.adapters.decoding import CanonicalMessage, IgnoredMessage, RejectedMessage
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.counting.engine import Engine
-from headcount.counting.fix_columns import Fixes
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.auth_callout import decode_request
 from headcount.devices.commands import decode_ack
@@ -22,6 +21,7 @@ from headcount.errors import DeviceError, ProtocolError
 from headcount.messages.fixes import VERDICTS
 from headcount.messaging import payloads
 from headcount.messaging.parser import ProtocolParser
+from headcount.messaging.raw_batch import RawBatch
 from small_site import small_site
 
 OUTCOMES = (CanonicalMessage, IgnoredMessage, RejectedMessage)
@@ -40,13 +40,11 @@ def fix(data: bytes) -> None:
     prefix = b"fix.0.%b." % _SITE.id.encode()
     subjects = [prefix + b"person.p%d" % (number % 3) for number in range(n)]
     received = np.arange(n, dtype=np.int64) * SECOND_NS + NOW_S * SECOND_NS
-    read = payloads.rows(prefix, subjects, parts, np.arange(1, n + 1, dtype=np.int64), received)
+    read = payloads.decode(prefix, RawBatch(0, subjects, parts, np.arange(1, n + 1), received))
     engine = Engine(_SITE, _ZONES)
     engine.called(prefix)
     slots = engine.slots(read.names, lambda _: True)
-    step = engine.step(
-        Fixes(slots, read.what, read.received_s, read.t_s, read.lat_deg, read.lon_deg, read.acc_m)
-    )
+    step = engine.step(read, slots)
     _require(bool((step.verdicts < len(VERDICTS)).all()), "a fix without a verdict")
     counts = engine.counts(float(NOW_S + n))
     _require(counts.min() >= 0 and counts.max() <= 3, "more are counted than there are")
@@ -57,7 +55,7 @@ def status(data: bytes) -> None:
     prefix = b"fix.0.s."
     subjects = [prefix + b"person.a.status", prefix + b"person.a"]
     received = np.full(2, NOW_S * SECOND_NS, dtype=np.int64)
-    read = payloads.rows(prefix, subjects, [data, data], np.arange(1, 3, dtype=np.int64), received)
+    read = payloads.decode(prefix, RawBatch(0, subjects, [data, data], np.arange(1, 3), received))
     _require(len(read) == 2, "a row is missing")
 
 
@@ -90,7 +88,9 @@ def forget(data: bytes) -> None:
     """Markers of erased devices: decoded, or ignored."""
     prefix = b"fix.0.s."
     received = np.full(1, NOW_S * SECOND_NS, dtype=np.int64)
-    read = payloads.rows(prefix, [b"fix.0.forget"], [data], np.ones(1, dtype=np.int64), received)
+    read = payloads.decode(
+        prefix, RawBatch(0, [b"fix.0.forget"], [data], np.ones(1, dtype=np.int64), received)
+    )
     _require(len(read) == 1, "a row is missing")
 
 

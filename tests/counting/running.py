@@ -13,7 +13,7 @@ import numpy as np
 from counting.walks import FIX, FORGET, ONLINE, Message, steps
 from headcount.counting.engine import Engine
 from headcount.counting.events import Events
-from headcount.counting.fix_columns import Fixes
+from headcount.counting.fix_columns import FixColumns, Removal
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import ZoneLookup
@@ -115,29 +115,28 @@ class Runner:
         """By the names of all the days that may be kept, as whoever erases a device does it."""
         today = int(m.received // DAY_S)
         key = f"{m.kind}.{m.device}".encode()
-        labels = {day: int(NAMES.many([key], day)[0]) for day in range(today - 2, today + 2)}
-        removed = self.engine.remove(KINDS.index(m.kind), labels, m.received)
+        pseudonyms = {day: int(NAMES.many([key], day)[0]) for day in range(today - 2, today + 2)}
+        removed = self.engine.remove(Removal(KINDS.index(m.kind), pseudonyms), m.received)
         self._note(removed)
         assert self.engine.find(key) is None
         self.verdicts.append(None)
 
     def _step(self, messages: Sequence[Message]) -> None:
         self._meet(messages)
-        step = self.engine.step(self.fixes(messages))
+        keys = [f"{m.kind}.{m.device}".encode() for m in messages]
+        step = self.engine.step(self.fixes(messages), self.engine.slots(keys))
         codes = step.verdicts.tolist()
         assert len(codes) == len(messages)
         self.verdicts += [None if code == NO_VERDICT else VERDICTS[code] for code in codes]
         self._note(step.events)
 
-    def fixes(self, messages: Sequence[Message]) -> Fixes:
+    def fixes(self, messages: Sequence[Message]) -> FixColumns:
         """The messages as columns."""
-        keys = [f"{m.kind}.{m.device}".encode() for m in messages]
 
         def column(name: str) -> Any:
             return np.array([getattr(m, name) for m in messages], np.float64)
 
-        return Fixes(
-            device=self.engine.slots(keys),
+        return FixColumns(
             what=np.array([m.what for m in messages], np.uint8),
             received_s=column("received"),
             t_s=column("t"),

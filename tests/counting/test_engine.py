@@ -10,7 +10,7 @@ import pytest
 from counting.running import NAMES, NO_VERDICT, Runner
 from counting.walks import FIX, OFFLINE, ONLINE, START_S, walk
 from headcount.counting.engine import Engine
-from headcount.counting.fix_columns import Fixes
+from headcount.counting.fix_columns import I4, FixColumns
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
 from headcount.errors import SnapshotError
@@ -24,11 +24,10 @@ def site() -> Site:
     return parse_site(random_scenario(Random(3), 8).geojson, "test")
 
 
-def at_centre(site: Site, device: list[int], what: list[int]) -> Fixes:
-    """Rows of these slots, from the middle of the site."""
+def at_centre(site: Site, device: list[int], what: list[int]) -> tuple[FixColumns, I4]:
+    """Rows in the middle of the site, and the slots of their devices."""
     n = len(device)
-    return Fixes(
-        device=np.array(device, np.int32),
+    fixes = FixColumns(
         what=np.array(what, np.uint8),
         received_s=np.full(n, START_S),
         t_s=START_S + np.arange(n) / 8 - 1,
@@ -36,12 +35,13 @@ def at_centre(site: Site, device: list[int], what: list[int]) -> Fixes:
         lon_deg=np.full(n, site.lon0_deg),
         acc_m=np.zeros(n),
     )
+    return fixes, np.array(device, np.int32)
 
 
 def test_nothing_comes_of_nothing(site: Site) -> None:
     """A new engine takes an empty batch, has no events, counts nobody and can be saved."""
     engine = Engine(site, names=NAMES)
-    step = engine.step(at_centre(site, [], []))
+    step = engine.step(*at_centre(site, [], []))
     assert (len(step.verdicts), len(step.events), len(engine.advance(START_S))) == (0, 0, 0)
     assert not engine.counts(START_S).any()
     assert not Engine.restore(site, engine.snapshot()).counts(START_S).any()
@@ -51,7 +51,7 @@ def test_a_sender_without_a_slot_is_malformed(site: Site) -> None:
     """A fix of slot -1 is malformed and counted nowhere, also beside good ones."""
     engine = Engine(site, names=NAMES)
     slot = int(engine.slots([b"person.a"])[0])
-    verdicts = engine.step(at_centre(site, [-1, slot, -1], [FIX] * 3)).verdicts
+    verdicts = engine.step(*at_centre(site, [-1, slot, -1], [FIX] * 3)).verdicts
     assert [VERDICTS[code] for code in verdicts.tolist()][::2] == ["malformed"] * 2
     assert VERDICTS[verdicts[1]] != "malformed"
     engine.advance(START_S)
@@ -62,7 +62,7 @@ def test_a_status_has_no_verdict(site: Site) -> None:
     """Status rows have the code 255, of known devices and of others."""
     engine = Engine(site, names=NAMES)
     slot = int(engine.slots([b"vehicle.a"])[0])
-    verdicts = engine.step(at_centre(site, [slot, slot, -1], [ONLINE, OFFLINE, OFFLINE])).verdicts
+    verdicts = engine.step(*at_centre(site, [slot, slot, -1], [ONLINE, OFFLINE, OFFLINE])).verdicts
     assert verdicts.tolist() == [NO_VERDICT] * 3
 
 
@@ -82,7 +82,7 @@ def test_a_key_has_one_slot(site: Site) -> None:
 def test_a_silent_device_is_no_burden_for_ever(site: Site, what: int) -> None:
     """Two days after its last word nothing is remembered of a device, whatever it said."""
     engine = Engine(site, names=NAMES)
-    engine.step(at_centre(site, engine.slots([b"person.a"]).tolist(), [what]))
+    engine.step(*at_centre(site, engine.slots([b"person.a"]).tolist(), [what]))
     for hours in range(1, 50):
         engine.advance(START_S + 3600 * hours)
     assert engine.devices == 0

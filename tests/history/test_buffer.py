@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.errors import LogError
-from headcount.history.buffer import WAIT_FOR_PARTITIONS_S, FixRows, Flush, FlushRecord, HistoryBuffer
+from headcount.history.buffer import WAIT_FOR_PARTITIONS_S, Flush, FlushRecord, HistoryBuffer
 from headcount.messages.history import HistoryBatch
 from history_batches import T0, Row, batch, random_rows, values
 
@@ -189,8 +189,8 @@ def test_a_hostile_time_keeps_its_row() -> None:
     pending.add(batch(rows=rows), T0)
     flush = pending.take(T0)
     assert flush is not None
-    assert isinstance(flush.fixes, FixRows)
-    assert flush.fixes.t_s.tolist() == [0.0, 253_402_300_799.0]
+    assert flush.fixes is not None
+    assert flush.fixes.column("t").to_pylist() == [0.0, 253_402_300_799.0]
 
 
 def bad_batches() -> list[HistoryBatch]:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, ONLINE
-from headcount.messaging.payloads import BATCH_DECODE, Rows, joined, rows
+from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, ONLINE, FixColumns
+from headcount.messaging.payloads import BATCH_DECODE, decode
+from headcount.messaging.raw_batch import RawBatch
 
 GOOD = b'{"tst":1700000000,"lat":52.5,"lon":-8.5,"acc":5}'
 NESTED = b"[" * 100_000
@@ -35,9 +36,9 @@ BAD = [
 ]
 
 
-def _rows(subjects: list[bytes], payloads: list[bytes]) -> Rows:
+def _rows(subjects: list[bytes], payloads: list[bytes]) -> FixColumns:
     n = len(subjects)
-    return rows(b"fix.1.ul.", subjects, payloads, np.arange(n), np.full(n, 10**18))
+    return decode(b"fix.1.ul.", RawBatch(1, subjects, payloads, np.arange(n), np.full(n, 10**18)))
 
 
 @pytest.mark.parametrize("payload", BAD, ids=range(len(BAD)))
@@ -121,13 +122,13 @@ def test_a_marker_has_the_pseudonyms_of_all_days(good: int) -> None:
     fixes = [b"fix.1.ul.person.a"] * good
     found = _rows([*fixes, b"fix.1.forget", *fixes], [*[GOOD] * good, MARKER, *[GOOD] * good])
     assert found.what.tolist() == [FIX] * good + [FORGET] + [FIX] * good
-    marker = found.markers[good]
+    marker = found.removals[good]
     assert marker.kind == 1
-    names = np.array([marker.labels[20717], marker.labels[20718]], np.uint64).tobytes().hex()
+    names = np.array([marker.pseudonyms[20717], marker.pseudonyms[20718]], np.uint64).tobytes().hex()
     assert names == "00ff00ff00ff00ff0123456789abcdef"
-    assert found.part(0, good).markers == found.part(good + 1, len(found)).markers == {}
-    again = joined([found.part(0, good), found.part(good, len(found))])
-    assert again.markers == found.markers
+    assert found.part(0, good).removals == found.part(good + 1, len(found)).removals == {}
+    again = FixColumns.joined([found.part(0, good), found.part(good, len(found))])
+    assert again.removals == found.removals
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_marker_has_the_pseudonyms_of_all_days(good: int) -> None:
 def test_a_marker_that_cannot_be_read_is_none(payload: bytes) -> None:
     """It is no fix either: nobody is named, and nothing is judged."""
     found = _rows([b"fix.1.ul.person.a", b"fix.1.forget"], [GOOD, payload])
-    assert found.markers == {}
+    assert found.removals == {}
     assert found.what.tolist() == [FIX, FORGET]
     assert found.names == [b"fix.1.ul.person.a", b""]
 
@@ -155,5 +156,5 @@ def test_a_marker_that_cannot_be_read_is_none(payload: bytes) -> None:
 def test_a_device_called_forget_is_a_device() -> None:
     """What is said under such a name is a fix, and what another partition's marker says isn't ours."""
     found = _rows([b"fix.1.ul.person.forget", b"fix.2.forget", b"fix.1.ul.person.b"], [GOOD, MARKER, b"{}"])
-    assert found.markers == {}
+    assert found.removals == {}
     assert found.what.tolist() == [FIX] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 
@@ -21,7 +22,7 @@ from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch
 from headcount.messages.times import DAY_S, TICK_S
-from headcount.messaging.log_reader import RawBatch
+from headcount.messaging.raw_batch import RawBatch
 from headcount.worker.partition import HISTORY_TICKS, Partition, PartitionOutput
 from small_site import small_site
 
@@ -61,13 +62,25 @@ def _log(rng: Random, site: str, messages: list[Message]) -> list[Entry]:
     return entries
 
 
+def raw_batch(
+    partition: int,
+    subjects: list[bytes],
+    payloads: list[bytes],
+    seq: Sequence[int],
+    received_ns: Sequence[int],
+    pending: int,
+) -> RawBatch:
+    """Messages as the reader delivers them."""
+    return RawBatch(partition, subjects, payloads, np.array(seq), np.array(received_ns), pending)
+
+
 def _deliveries(rng: Random, log: list[Entry], after: int) -> list[RawBatch]:
     found, start = [], after
     while start < len(log):
         stop = min(len(log), start + rng.choice((1, 3, 40, 1000)))
         part = log[start:stop]
         found.append(
-            RawBatch(
+            raw_batch(
                 0,
                 [subject for subject, _, _ in part],
                 [payload for _, payload, _ in part],
@@ -212,7 +225,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     def take(first: int, entries: list[Entry]) -> list[float]:
         seq = range(first, first + len(entries))
         ns = [ns for _, _, ns in entries]
-        partition.take(RawBatch(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
+        partition.take(raw_batch(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
         return [count.at for count in partition.work().counts] if partition.due else []
 
     assert take(1, [(subject, body, base + 20_000_000)]) == []
@@ -265,7 +278,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
         partition = Partition(number, 4, 1, site, ZoneLookup(site), NAMES)
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
         ns = [1_000_000_000_000, 1_000_200_000_000]
-        partition.take(RawBatch(number, subjects, [body, b""], [1, 2], ns, 0))
+        partition.take(raw_batch(number, subjects, [body, b""], [1, 2], ns, 0))
         verdicts += partition.work().verdicts.sum(axis=0)
     assert verdicts[VERDICTS.index("malformed")] == 3
     assert verdicts.sum() == 4
@@ -284,7 +297,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
     subjects = [b"fix.0.s.person.a"] * 3 + [b"fix.0.tick"]
     payloads = [*(payload for payload, _ in entries), b""]
     partition.take(
-        RawBatch(0, subjects, payloads, range(1, 5), [*(ns for _, ns in entries), 1_903 * 10**9], 0)
+        raw_batch(0, subjects, payloads, range(1, 5), [*(ns for _, ns in entries), 1_903 * 10**9], 0)
     )
     events = partition.work().events
     assert [(e.type, e.t, e.reason) for e in events if e.zone == "site"] == [
@@ -316,7 +329,7 @@ def test_a_removed_device_may_send_the_same_fix_again() -> None:
     ]
     entries = [*said, (b"fix.0.tick", b"")]
     ns = [(base_s + second) * 10**9 for second in range(1, len(entries) + 1)]
-    partition.take(RawBatch(0, [e[0] for e in entries], [e[1] for e in entries], range(1, 8), ns, 0))
+    partition.take(raw_batch(0, [e[0] for e in entries], [e[1] for e in entries], range(1, 8), ns, 0))
     output = partition.work()
     assert [(e.type, e.t - base_s, e.reason) for e in output.events if e.zone == "site"] == [
         ("enter", 0, "moved"),
@@ -336,8 +349,8 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
     for restored in (False, True):
         partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
         start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
-        partition.take(RawBatch(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
-        partition.take(RawBatch(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
+        partition.take(raw_batch(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
+        partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
         events = partition.work().events
         assert list(partition.days) == [midnight_s // DAY_S - 1]
         if restored:
@@ -348,7 +361,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
             state = partition.engine.find(b"person.a")
             assert state is not None
             assert state.present
-        partition.take(RawBatch(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
+        partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
         events += partition.work().events
         assert {(e.type, e.reason) for e in events} == {("enter", "moved"), ("exit", "silent")}
         assert {e.device for e in events} == {NAMES.of(b"person.a", midnight_s // DAY_S - 1)}

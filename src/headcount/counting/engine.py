@@ -9,7 +9,7 @@ device, by that fix's own instant.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +19,7 @@ from headcount.counting import presence, verdicts
 from headcount.counting.counts import ZoneCounter
 from headcount.counting.device_table import DeviceTable
 from headcount.counting.events import Events, joined
-from headcount.counting.fix_columns import I4, I8, OFFLINE, U1, U8, Fixes, Prepared
+from headcount.counting.fix_columns import I4, I8, OFFLINE, U1, U8, FixColumns, ProjectedFixes, Removal
 from headcount.counting.pseudonym_source import PseudonymSource
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
@@ -144,19 +144,20 @@ class Engine:
             verdict=int(table.verdict[slot]),
         )
 
-    def step(self, fixes: Fixes) -> StepResult:
+    def step(self, fixes: FixColumns, slots: I4) -> StepResult:
         """Judge fixes in the order in which they were received, and use them.
 
         Args:
-            fixes: columns; `received_s` must not decrease for a device.
+            fixes: n rows; `received_s` must not decrease for a device.
+            slots: of their devices, as the method `slots` returned them, int32 [n].
 
         Returns:
             A verdict for each row, and the changes of membership that follow.
         """
         table = self._table
         # as numpy's own kind of integer: it finds rows by them twice as fast
-        device = fixes.device.astype(np.intp)
-        verdict = verdicts.without_state(fixes)
+        device = slots.astype(np.intp)
+        verdict = verdicts.without_state(fixes, slots)
         batch = self._projected(fixes, device)
         events: list[Events] = []
         for rows in _rounds(device, np.flatnonzero((verdict == verdicts.NONE) & (device >= 0))):
@@ -168,11 +169,11 @@ class Engine:
             table.verdict[device[known]] = verdict[known]
         return StepResult(verdict, joined(events))
 
-    def _projected(self, fixes: Fixes, device: I8) -> Prepared:
+    def _projected(self, fixes: FixColumns, device: I8) -> ProjectedFixes:
         x_m, y_m = self.zones.site.project(fixes.lat_deg, fixes.lon_deg)
         kind = self._table.kind[device]
         acc_m = np.where(fixes.acc_m > 0.0, fixes.acc_m, 0.0)
-        return Prepared(
+        return ProjectedFixes(
             device,
             kind,
             fixes.what,
@@ -185,7 +186,7 @@ class Engine:
             self.zones.cells(x_m, y_m),
         )
 
-    def _round(self, fixes: Prepared, rows: I8, verdict: U1, events: list[Events]) -> None:
+    def _round(self, fixes: ProjectedFixes, rows: I8, verdict: U1, events: list[Events]) -> None:
         """One row for each of some devices; `rows` says where their verdicts stand."""
         table, zones = self._table, self.zones
         all_devices = device = fixes.device
@@ -248,12 +249,11 @@ class Engine:
         self._counts.refresh()
         self._table.forget(slots)
 
-    def remove(self, kind: int, labels: Mapping[int, int], now_s: float) -> Events:
+    def remove(self, removal: Removal, now_s: float) -> Events:
         """Let a device leave every zone now, and be as if never heard of; one that isn't known changes nothing.
 
         Args:
-            kind: index into `wire.KINDS`.
-            labels: day → its name on that day, of all days whose names may still be in use.
+            removal: its kind, and its pseudonyms on all days whose pseudonyms may still be in use.
             now_s: Unix seconds; what expired before has expired.
 
         Returns:
@@ -261,7 +261,7 @@ class Engine:
         """
         self._free_removed()
         table = self._table
-        slots = table.called(kind, labels)
+        slots = table.called(removal.kind, removal.pseudonyms)
         expired = presence.expire(self.zones, table, slots[table.expires_s[slots] < now_s])
         removed = presence.remove(self.zones, table, slots, now_s)
         self._removed = slots.tolist()

@@ -16,7 +16,7 @@ import shapely
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, Events, Reason
-from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, Fixes
+from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, FixColumns
 from headcount.counting.site import Site
 from headcount.counting.verdicts import FORGET_S, FUTURE_S, IMPLAUSIBLE_RUN
 from headcount.counting.zone_lookup import ZoneLookup
@@ -140,7 +140,7 @@ class Explainer:
         changes = self.advance(message.received_s)
         if message.what == FORGET:
             return self._explain_removal(message, changes)
-        step = self._engine.step(_columns(self._engine.slots([self._key]), message))
+        step = self._engine.step(_columns(message), self._engine.slots([self._key]))
         changes += self._changes(step.events)
         before = self._known
         if not before.zones and before.last_t_s < message.received_s - FORGET_S:
@@ -310,19 +310,10 @@ def _status_text(site: Site, kind: int, message: TracedMessage, present: bool) -
     return "The device is gone. That is shown, and ends nothing: it is held as if it were only silent."
 
 
-def _columns(slots: np.ndarray[tuple[int], np.dtype[np.int32]], message: TracedMessage) -> Fixes:
-    def one(value: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.array([value], dtype=np.float64)
-
-    return Fixes(
-        slots,
-        np.array([message.what], dtype=np.uint8),
-        one(message.received_s),
-        one(message.t_s),
-        one(message.lat_deg),
-        one(message.lon_deg),
-        one(message.acc_m),
-    )
+def _columns(message: TracedMessage) -> FixColumns:
+    numbers = (message.received_s, message.t_s, message.lat_deg, message.lon_deg, message.acc_m)
+    columns = np.array(numbers, dtype=np.float64).reshape(-1, 1)
+    return FixColumns(np.array([message.what], dtype=np.uint8), *columns)
 
 
 def _projected(site: Site, message: TracedMessage) -> tuple[float, float]:

@@ -1,8 +1,9 @@
-"""A batch of fixes as columns."""
+"""Fixes as columns: the form in which they are decoded, wait, are judged and go to the history."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,50 +15,82 @@ U1 = NDArray[np.uint8]
 U8 = NDArray[np.uint64]
 B1 = NDArray[np.bool_]
 
-#: Values of `Fixes.what`.
-FIX, ONLINE, OFFLINE = 0, 1, 2
-#: What the log holds beside them: somebody is to be forgotten. No engine is given a row of these.
-FORGET = 3
+#: Values of `FixColumns.what`. A row of the last is a marker and no message of a device; engines get none.
+FIX, ONLINE, OFFLINE, FORGET = range(4)
+_NO_SEQUENCES: I8 = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Fixes:
-    """n fixes (or status messages) in the order in which they were received.
+class Removal:
+    """A decoded ForgetMarker: a kind, and the device's pseudonym on each day (as `PseudonymSource.many`)."""
 
-    `device` holds slots given by `Engine.slots`, -1 where the sender isn't known well enough to
-    have one. A fix that could not be decoded has `t_s` NaN: it will be judged `malformed`.
-    All columns have length n and must not be changed afterwards.
+    kind: int  # index into KINDS
+    pseudonyms: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FixColumns:
+    """n fixes, status messages or markers, in the order in which they were received.
+
+    All columns have length n and must not be changed afterwards. A fix that could not be decoded has `t_s` NaN
+    and is judged `malformed`. Callers that know the devices' slots already leave `names` empty, those without
+    a log leave `seq` empty.
     """
 
-    device: I4  # slot
-    what: U1  # FIX, ONLINE, OFFLINE
+    what: U1  # FIX, ONLINE, OFFLINE, FORGET
     received_s: F8  # Unix seconds
     t_s: F8  # Unix seconds, event time
     lat_deg: F8
     lon_deg: F8
-    acc_m: F8  # 0 = unknown
+    acc_m: F8  # 0 or NaN = unknown
+    seq: I8 = field(default_factory=lambda: _NO_SEQUENCES)  # in the partition's stream
+    names: list[bytes] = field(default_factory=list)  # of the devices, as `Engine.slots` takes them
+    removals: dict[int, Removal] = field(default_factory=dict)  # by sequence; unreadable markers have none
 
     def __len__(self) -> int:
-        """How many rows there are."""
-        return len(self.device)
+        """The number of rows."""
+        return len(self.what)
 
-    def rows(self, start: int, stop: int) -> Fixes:
+    def part(self, start: int, stop: int) -> FixColumns:
         """The rows from `start` up to, but not including, `stop`, as views."""
-        part = slice(start, stop)
-        return Fixes(
-            self.device[part],
-            self.what[part],
-            self.received_s[part],
-            self.t_s[part],
-            self.lat_deg[part],
-            self.lon_deg[part],
-            self.acc_m[part],
+        cut = slice(start, stop)
+        return FixColumns(
+            self.what[cut],
+            self.received_s[cut],
+            self.t_s[cut],
+            self.lat_deg[cut],
+            self.lon_deg[cut],
+            self.acc_m[cut],
+            self.seq[cut],
+            self.names[cut],
+            self._removals(cut) if self.removals else self.removals,
+        )
+
+    def _removals(self, cut: slice) -> dict[int, Removal]:
+        found = self.seq[cut][self.what[cut] == FORGET].tolist()
+        return {seq: self.removals[seq] for seq in found if seq in self.removals}
+
+    @classmethod
+    def joined(cls, parts: list[FixColumns]) -> FixColumns:
+        """All rows of some parts, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.what for part in parts]),
+            np.concatenate([part.received_s for part in parts]),
+            np.concatenate([part.t_s for part in parts]),
+            np.concatenate([part.lat_deg for part in parts]),
+            np.concatenate([part.lon_deg for part in parts]),
+            np.concatenate([part.acc_m for part in parts]),
+            np.concatenate([part.seq for part in parts]),
+            list(chain.from_iterable(part.names for part in parts)),
+            {seq: removal for part in parts for seq, removal in part.removals.items()},
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """n fixes, and what can be said of each before the state of its device is looked at."""
+class ProjectedFixes:
+    """n fixes with what follows from each alone: the engine's working set, before the devices' states matter."""
 
     device: I8  # slot
     kind: U1  # index into KINDS
@@ -70,9 +103,9 @@ class Prepared:
     verdict: U1  # `inaccurate`, `late` or `accepted`, as far as the fix alone decides
     cell: I4  # class of the raster's cell
 
-    def pick(self, rows: I8 | B1) -> Prepared:
+    def pick(self, rows: I8 | B1) -> ProjectedFixes:
         """Some rows, by number or by mask."""
-        return Prepared(
+        return ProjectedFixes(
             self.device[rows],
             self.kind[rows],
             self.what[rows],

@@ -10,7 +10,7 @@ import numpy as np
 from headcount.counting import verdicts
 from headcount.counting.device_table import DeviceTable
 from headcount.counting.events import MOVED, NO_EVENTS, NO_ROW, OUTSIDE, REMOVED, SILENT, Events, changes
-from headcount.counting.fix_columns import F8, I4, I8, U1, Prepared
+from headcount.counting.fix_columns import F8, I4, I8, U1, ProjectedFixes
 from headcount.counting.membership_sets import EMPTY
 from headcount.counting.pseudonym_source import days
 from headcount.counting.zone_lookup import ZoneLookup
@@ -60,7 +60,7 @@ def reset(table: DeviceTable, device: I4 | I8) -> None:
     table.offline[device] = False
 
 
-def place(zones: ZoneLookup, table: DeviceTable, fixes: Prepared, rows: I8) -> tuple[U1, Events]:
+def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8) -> tuple[U1, Events]:
     """Use fixes that rule 1 let through, which are these rows of the batch: new positions, new memberships.
 
     Returns:

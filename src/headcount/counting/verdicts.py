@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting.device_table import DeviceTable
-from headcount.counting.fix_columns import B1, F8, I4, I8, U1, Fixes, Prepared
+from headcount.counting.fix_columns import B1, F8, I4, I8, U1, FixColumns, ProjectedFixes
 from headcount.counting.site import Site
 from headcount.messages.fixes import VERDICTS
 
@@ -31,7 +31,7 @@ IMPLAUSIBLE_RUN = 2
 FORGET_S = 86_400.0
 
 
-def without_state(fixes: Fixes) -> U1:
+def without_state(fixes: FixColumns, slots: I4) -> U1:
     """The verdicts that need no knowledge of the device: uint8 [n], NONE where it is needed."""
     with np.errstate(invalid="ignore"):
         finite = np.isfinite(fixes.t_s + fixes.lat_deg + fixes.lon_deg)
@@ -43,7 +43,7 @@ def without_state(fixes: Fixes) -> U1:
         # a sum of finite numbers may overflow: look at each where the sum isn't finite
         each = np.isfinite(fixes.t_s) & np.isfinite(fixes.lat_deg) & np.isfinite(fixes.lon_deg)
         verdict[~each] = MALFORMED
-    verdict[fixes.device < 0] = MALFORMED
+    verdict[slots < 0] = MALFORMED
     verdict[fixes.what != 0] = NONE
     return verdict
 
@@ -57,7 +57,7 @@ def of_the_fix_alone(site: Site, kind: U1, received_s: F8, t_s: F8, acc_m: F8) -
     return verdict
 
 
-def with_state(site: Site, table: DeviceTable, fixes: Prepared) -> U1:
+def with_state(site: Site, table: DeviceTable, fixes: ProjectedFixes) -> U1:
     """The verdict of each fix, as far as rule 2 isn't needed; `outside` is still `accepted` here.
 
     Args:

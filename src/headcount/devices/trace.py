@@ -7,6 +7,7 @@ which does not know anything from before the oldest message. The trace also has 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -16,17 +17,17 @@ import msgspec
 import numpy as np
 
 from headcount.counting.explain import ExplainedMessage, Explainer, MembershipChange, TracedMessage
-from headcount.counting.fix_columns import FIX, FORGET, OFFLINE
+from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, Removal
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
 from headcount.messages.device_state import DeviceState, DeviceStateRequest
-from headcount.messages.fixes import ForgetMarker
 from headcount.messages.times import iso, iso_or_none
-from headcount.messages.topics import DEVICE_STATE_SUBJECT, FORGET_SUBJECT, KINDS, Kind, partition_of
+from headcount.messages.topics import DEVICE_STATE_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
-from headcount.messaging.device_messages import LOG_S, Messages, messages_of
-from headcount.messaging.payloads import rows
+from headcount.messaging.device_messages import LOG_S, messages_of
+from headcount.messaging.payloads import decode
+from headcount.messaging.raw_batch import RawBatch
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 500
 _REPLY_TIMEOUT_S = 1.0
@@ -102,21 +103,21 @@ class DeviceTracer:
         """
         partition = partition_of(self._site.id, device, self._partitions)
         now_s = time.time()
-        messages = await messages_of(connection, partition, self._site.id, kind, device, now_s)
+        messages, since_s = await messages_of(connection, partition, self._site.id, kind, device, now_s)
         try:
             live = await device_state(connection, partition, kind, device)
         except NoAnswerError:
             live = None
         async with self._turn:
             count, lines, left, zones = await asyncio.to_thread(
-                self._explained, messages, partition, kind, device, limit, dict(names or {}), now_s
+                self._explained, messages, kind, device, limit, dict(names or {}), now_s
             )
         return DeviceTrace(
             site=self._site.id,
             kind=kind,
             device=device,
-            since=iso(messages.since_s),
-            truncated=messages.since_s > now_s - LOG_S,
+            since=iso(since_s),
+            truncated=since_s > now_s - LOG_S,
             messages=count,
             lines=lines,
             left=left,
@@ -127,8 +128,7 @@ class DeviceTracer:
 
     def _explained(
         self,
-        messages: Messages,
-        partition: int,
+        messages: RawBatch,
         kind: Kind,
         device: str,
         limit: int,
@@ -138,7 +138,7 @@ class DeviceTracer:
         with self._lock:
             self._zones = self._zones or ZoneLookup(self._site)
             explainer = Explainer(self._zones, kind, device)
-            found = messages_for_explainer(messages, partition, self._site.id, kind, names)
+            found = messages_for_explainer(messages, self._site.id, kind, names)
             lines = [_trace_entry(explained) for explained in explainer.explain(found, last=limit)]
             left = [_zone_change(change) for change in explainer.advance(now_s)]
             return len(found), lines, left, explainer.zones
@@ -147,44 +147,31 @@ class DeviceTracer:
 async def kinds_in_log(connection: Connection, site: str, device: str, partitions: int) -> list[Kind]:
     """The kinds under which the log has messages of this id, the most frequent first."""
     partition, now_s = partition_of(site, device, partitions), time.time()
-    found = {kind: await messages_of(connection, partition, site, kind, device, now_s) for kind in KINDS}
+    found = {kind: (await messages_of(connection, partition, site, kind, device, now_s))[0] for kind in KINDS}
     own = f"fix.{partition}.{site}.".encode()
     count = {kind: sum(subject.startswith(own) for subject in each.subjects) for kind, each in found.items()}
     return sorted((kind for kind in KINDS if count[kind]), key=lambda kind: -count[kind])
 
 
 def messages_for_explainer(
-    messages: Messages, partition: int, site: str, kind: Kind, names: Mapping[int, str]
+    messages: RawBatch, site: str, kind: Kind, names: Mapping[int, str]
 ) -> list[TracedMessage]:
     """The messages for the explainer, without markers of other devices."""
-    forget = FORGET_SUBJECT.format(partition=partition).encode()
-    own = [n for n, subject in enumerate(messages.subjects) if subject != forget]
-    seq = np.array([messages.seq[n] for n in own], dtype=np.int64)
-    received_ns = np.array([messages.received_ns[n] for n in own], dtype=np.int64)
-    prefix = f"fix.{partition}.{site}.".encode()
-    decoded = rows(
-        prefix, [messages.subjects[n] for n in own], [messages.payloads[n] for n in own], seq, received_ns
-    )
-    columns = (decoded.received_s, decoded.what, decoded.t_s, decoded.lat_deg, decoded.lon_deg, decoded.acc_m)
-    found = dict(
-        zip(
-            own,
-            (TracedMessage(*row) for row in zip(*(c.tolist() for c in columns), strict=True)),
-            strict=True,
-        )
-    )
-    for n, subject in enumerate(messages.subjects):
-        if subject == forget and _mark_matches(messages.payloads[n], kind, names):
-            found[n] = TracedMessage(messages.received_ns[n] / 1e9, FORGET)
-    return [found[n] for n in sorted(found)]
+    fixes = decode(f"fix.{messages.partition}.{site}.".encode(), messages)
+    columns = (fixes.received_s, fixes.what, fixes.t_s, fixes.lat_deg, fixes.lon_deg, fixes.acc_m)
+    rows = zip(fixes.seq.tolist(), *(column.tolist() for column in columns), strict=True)
+    return [
+        TracedMessage(*row)
+        for seq, *row in rows
+        if row[1] != FORGET or _removes(fixes.removals.get(seq), kind, names)
+    ]
 
 
-def _mark_matches(payload: bytes, kind: Kind, names: Mapping[int, str]) -> bool:
-    try:
-        mark = msgspec.json.decode(payload, type=ForgetMarker)
-    except msgspec.MsgspecError:
+def _removes(removal: Removal | None, kind: Kind, names: Mapping[int, str]) -> bool:
+    if removal is None or KINDS[removal.kind] != kind:
         return False
-    return mark.kind == kind and any(names.get(int(day)) == name for day, name in mark.pseudonyms.items())
+    own = {day: int.from_bytes(bytes.fromhex(name), sys.byteorder) for day, name in names.items()}
+    return any(own.get(day) == pseudonym for day, pseudonym in removal.pseudonyms.items())
 
 
 async def device_state(connection: Connection, partition: int, kind: Kind, device: str) -> dict[str, Any]:

@@ -13,17 +13,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from headcount.counting.fix_columns import F8, I4, I8, U1, U8
+from headcount.counting.fix_columns import F8, I4, I8
 from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
-from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
+from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.topics import KINDS
 
 I2 = NDArray[np.int16]
-F4 = NDArray[np.float32]
 
 #: How long an instant waits for partitions that have not reported it. Waiting counts from its first
 #: report, not from the instant itself: after a pause, partition 0 may bring an hour before partition
@@ -35,26 +35,18 @@ MAX_WAITING = 720
 MAX_PARTITIONS = 32_767
 #: The years 1970 to 9999; a hostile `t` is moved to the nearer end, because the row must be kept.
 T_MIN_S, T_MAX_S = 0.0, 253_402_300_799.0
-
-
-@dataclass(frozen=True, slots=True)
-class FixRows:
-    """n rows of fixes; (partition, seq) names a row. All columns have length n."""
-
-    partition: I2
-    seq: I8
-    t_s: F8
-    received_s: F8
-    device: U8  # pseudonyms: the memory of each is its bytes
-    kind: U1  # index into wire.KINDS
-    lat_deg: F8
-    lon_deg: F8
-    acc_m: F4  # 0 = unknown
-    verdict: U1  # index into wire.VERDICTS
-
-    def __len__(self) -> int:
-        """How many rows there are."""
-        return len(self.seq)
+#: The columns of HistoryFixes. A pseudonym's bytes are its memory, whatever the machine's order.
+_FIX_TYPES = {
+    "seq": "<i8",
+    "t": "<f8",
+    "received": "<f8",
+    "device": "=u8",
+    "kind": "u1",
+    "lat": "<f8",
+    "lon": "<f8",
+    "acc": "<f4",
+    "verdict": "u1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,7 @@ class FlushRecord(msgspec.Struct):
 class Flush:
     """What goes to disk together, or not at all."""
 
-    fixes: FixRows | None
+    fixes: pa.Table | None  # see `_fix_table`
     counts: CountRows | None
     written: FlushRecord
 
@@ -120,7 +112,7 @@ class HistoryBuffer:
         self._progress = dict(written.progress)
         self._counts_at = written.counts_at
         self._waiting = {w.at: w for w in written.waiting}
-        self._fixes: list[FixRows] = []
+        self._fixes: list[pa.Table] = []
         self._changed = False
 
     def add(self, batch: HistoryBatch, now_s: float) -> None:
@@ -135,7 +127,7 @@ class HistoryBuffer:
         """
         if not 0 <= batch.partition < batch.partitions <= MAX_PARTITIONS:
             raise LogError(f"history batch of partition {batch.partition} of {batch.partitions}: no such one")
-        fixes = None if batch.fixes is None else _fix_rows(batch.partition, batch.fixes)
+        fixes = None if batch.fixes is None else _fix_table(batch.partition, batch.fixes)
         for counts in batch.counts:
             _check_counts(counts, batch)
         if fixes is not None:
@@ -151,7 +143,7 @@ class HistoryBuffer:
         self._flush += 1
         counts = _count_rows([self._waiting.pop(at) for at in due])
         self._counts_at = max([self._counts_at, *due])
-        fixes = _joined(self._fixes) if self._fixes else None
+        fixes = pa.concat_tables(self._fixes) if self._fixes else None
         self._fixes, self.rows, self._changed = [], 0, False
         written = FlushRecord(
             flush=self._flush,
@@ -161,24 +153,24 @@ class HistoryBuffer:
         )
         return Flush(fixes, counts, written)
 
-    def _add_fixes(self, partition: int, fixes: FixRows) -> None:
-        seen = self._progress.get(partition, PartitionProgress(0, 0.0))
-        fresh = fixes.seq > seen.seq
+    def _add_fixes(self, partition: int, fixes: pa.Table) -> None:
+        seq, received_s = fixes.column("seq").to_numpy(), fixes.column("received").to_numpy()
+        known = self._progress.get(partition, PartitionProgress(0, 0.0))
+        fresh = seq > known.seq
         # A repeated row was never received later than the latest row so far. One that was comes from
-        # a log that began again (its folder was emptied), whose sequences start anew.
-        later = fixes.received_s > seen.received_s
+        # a log that started again (its folder was emptied), whose sequences start again.
+        later = received_s > known.received_s
         if bool(np.any(~fresh & later)):
             fresh = later
-        fresh &= _first_of_each(fixes.seq)
-        self.repeated += len(fixes) - int(np.count_nonzero(fresh))
-        if not fresh.any():
+        fresh &= _first_of_each(seq)
+        count = int(np.count_nonzero(fresh))
+        self.repeated += len(fixes) - count
+        if not count:
             return
-        kept = fixes if fresh.all() else _chosen(fixes, fresh)
-        self._progress[partition] = PartitionProgress(
-            int(kept.seq.max()), max(seen.received_s, float(kept.received_s.max()))
-        )
-        self._fixes.append(kept)
-        self.rows += len(kept)
+        newest_s = max(known.received_s, float(received_s[fresh].max()))
+        self._progress[partition] = PartitionProgress(int(seq[fresh].max()), newest_s)
+        self._fixes.append(fixes if count == len(fixes) else fixes.filter(pa.array(fresh)))
+        self.rows += count
         self._changed = True
 
     def _add_counts(self, batch: HistoryBatch, counts: CountsAt, now_s: float) -> None:
@@ -220,47 +212,32 @@ def _first_of_each(seq: I8) -> NDArray[np.bool_]:
     return first
 
 
-def _fix_rows(partition: int, columns: FixColumns) -> FixRows:
+def _fix_table(partition: int, fixes: HistoryFixes) -> pa.Table:
+    """The rows as they were sent, with their partition: views of the message's bytes.
+
+    Raises:
+        LogError: the columns contradict each other, or hold impossible values.
+    """
     try:
-        rows = FixRows(
-            partition=np.full(len(columns.verdict), partition, np.int16),
-            seq=np.frombuffer(columns.seq, "<i8"),
-            t_s=np.frombuffer(columns.t, "<f8").clip(T_MIN_S, T_MAX_S),
-            received_s=np.frombuffer(columns.received, "<f8"),
-            device=np.frombuffer(columns.device, np.uint64),
-            kind=np.frombuffer(columns.kind, np.uint8),
-            lat_deg=np.frombuffer(columns.lat, "<f8"),
-            lon_deg=np.frombuffer(columns.lon, "<f8"),
-            acc_m=np.frombuffer(columns.acc, "<f4"),
-            verdict=np.frombuffer(columns.verdict, np.uint8),
-        )
-    except (ValueError, OverflowError) as error:
+        columns = {name: np.frombuffer(getattr(fixes, name), type_) for name, type_ in _FIX_TYPES.items()}
+    except ValueError as error:
         raise LogError(f"history batch of partition {partition}: {error}") from error
-    problem = _problem(rows)
+    problem = _problem(columns)
     if problem:
         raise LogError(f"history batch of partition {partition}: {problem}")
-    return rows
+    columns["t"] = columns["t"].clip(T_MIN_S, T_MAX_S)
+    return pa.table({"partition": np.full(len(fixes.verdict), partition, np.int16), **columns})
 
 
-def _problem(rows: FixRows) -> str | None:
-    n = len(rows.verdict)
-    columns = (
-        rows.device,
-        rows.seq,
-        rows.t_s,
-        rows.received_s,
-        rows.kind,
-        rows.lat_deg,
-        rows.lon_deg,
-        rows.acc_m,
-    )
-    if any(len(column) != n for column in columns):
+def _problem(columns: dict[str, NDArray[Any]]) -> str | None:
+    if len({len(column) for column in columns.values()}) > 1:
         return "its columns differ in length"
-    if not ((rows.received_s >= T_MIN_S) & (rows.received_s <= T_MAX_S)).all() or np.isnan(rows.t_s).any():
+    received_s = columns["received"]
+    if not ((received_s >= T_MIN_S) & (received_s <= T_MAX_S)).all() or np.isnan(columns["t"]).any():
         return "a time is not a number of seconds between 1970 and 9999"
-    if not ((np.abs(rows.lat_deg) <= 90) & (np.abs(rows.lon_deg) <= 180)).all():
+    if not ((np.abs(columns["lat"]) <= 90) & (np.abs(columns["lon"]) <= 180)).all():
         return "a position is not on Earth"
-    if (rows.kind >= len(KINDS)).any() or (rows.verdict >= len(VERDICTS)).any():
+    if (columns["kind"] >= len(KINDS)).any() or (columns["verdict"] >= len(VERDICTS)).any():
         return "an unknown kind or verdict"
     return None
 
@@ -272,39 +249,6 @@ def _check_counts(counts: CountsAt, batch: HistoryBatch) -> None:
             f"history batch of partition {batch.partition}: counts at {counts.at} have "
             f"{len(counts.values)} bytes, expected {size} for {len(batch.zones)} zones"
         )
-
-
-def _chosen(rows: FixRows, mask: NDArray[np.bool_]) -> FixRows:
-    return FixRows(
-        partition=rows.partition[mask],
-        seq=rows.seq[mask],
-        t_s=rows.t_s[mask],
-        received_s=rows.received_s[mask],
-        device=rows.device[mask],
-        kind=rows.kind[mask],
-        lat_deg=rows.lat_deg[mask],
-        lon_deg=rows.lon_deg[mask],
-        acc_m=rows.acc_m[mask],
-        verdict=rows.verdict[mask],
-    )
-
-
-def _joined(parts: list[FixRows]) -> FixRows:
-    def column(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return FixRows(
-        partition=column("partition"),
-        seq=column("seq"),
-        t_s=column("t_s"),
-        received_s=column("received_s"),
-        device=column("device"),
-        kind=column("kind"),
-        lat_deg=column("lat_deg"),
-        lon_deg=column("lon_deg"),
-        acc_m=column("acc_m"),
-        verdict=column("verdict"),
-    )
 
 
 def _values(raw: bytes) -> I4:

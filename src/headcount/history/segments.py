@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from headcount.counting.fix_columns import F8, I8, U8
 from headcount.errors import DataFolderError
-from headcount.history.buffer import CountRows, FixRows, Flush, FlushRecord
+from headcount.history.buffer import CountRows, Flush, FlushRecord
 from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
@@ -194,7 +194,7 @@ def _tables(flush: Flush) -> dict[str, pa.Table]:
     """The flush's tables by their folder, `fixes/hour=…` or `counts/hour=…`."""
     tables: dict[str, pa.Table] = {}
     if flush.fixes is not None:
-        tables |= _by_hour("fixes", fixes_table(flush.fixes), flush.fixes.received_s)
+        tables |= _by_hour("fixes", fixes_table(flush.fixes), flush.fixes.column("received").to_numpy())
     if flush.counts is not None:
         tables |= _by_hour("counts", counts_table(flush.counts), np.rint(flush.counts.at_s * 1e3) / 1e3)
     return tables
@@ -211,28 +211,31 @@ def _by_hour(kind: str, table: pa.Table, t_s: F8) -> dict[str, pa.Table]:
     }
 
 
-def fixes_table(rows: FixRows) -> pa.Table:
+def fixes_table(rows: pa.Table) -> pa.Table:
     """Fixes as the columns of a segment, in the order given.
 
     `partition` int16, `seq` int64, `t` timestamp (µs, UTC), `received` timestamp (ms, UTC), `device`,
     `kind` and `verdict` strings (dictionaries in the file), `lat` and `lon` as decimals with 7 places, `acc`
     float32 (metres, 0 = unknown).
     """
+    column = {name: rows.column(name).to_numpy() for name in rows.column_names}
     return pa.table(
         {
-            "partition": pa.array(rows.partition),
-            "seq": pa.array(rows.seq),
-            "t": pa.array(_scaled(rows.t_s, 1e6), pa.timestamp("us", "UTC")),
+            "partition": column["partition"],
+            "seq": column["seq"],
+            "t": pa.array(_scaled(column["t"], 1e6), pa.timestamp("us", "UTC")),
             # Down, not to the nearest: the row's hour must stay its folder's hour.
-            "received": pa.array(np.floor(rows.received_s * 1e3).astype(np.int64), pa.timestamp("ms", "UTC")),
+            "received": pa.array(
+                np.floor(column["received"] * 1e3).astype(np.int64), pa.timestamp("ms", "UTC")
+            ),
             # Plain here, dictionaries in the file: those are made per row group and hold no name
             # that the group doesn't (a common one took up to three times the room).
-            "device": _hexadecimal(rows.device),
-            "kind": _named(rows.kind, KINDS),
-            "lat": _decimals(_scaled(rows.lat_deg, 1e7).astype("<i4"), LAT_TYPE),
-            "lon": _decimals(_scaled(rows.lon_deg, 1e7), LON_TYPE),
-            "acc": pa.array(rows.acc_m),
-            "verdict": _named(rows.verdict, VERDICTS),
+            "device": _hexadecimal(column["device"]),
+            "kind": _named(column["kind"], KINDS),
+            "lat": _decimals(_scaled(column["lat"], 1e7).astype("<i4"), LAT_TYPE),
+            "lon": _decimals(_scaled(column["lon"], 1e7), LON_TYPE),
+            "acc": column["acc"],
+            "verdict": _named(column["verdict"], VERDICTS),
         }
     )
 

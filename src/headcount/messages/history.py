@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 
-class FixColumns(msgspec.Struct):
-    """Rows of the history, as columns of equal length n."""
+class HistoryFixes(msgspec.Struct):
+    """Rows of fixes as columns of equal length n."""
 
     seq: bytes  # int64 stream sequence
     t: bytes  # float64
@@ -42,7 +42,7 @@ class HistoryBatch(msgspec.Struct):
     partitions: int
     epoch: int
     zones: list[str]
-    fixes: FixColumns | None
+    fixes: HistoryFixes | None
     counts: list[CountsAt]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import numpy as np
+
+from headcount.counting.fix_columns import I8
 from headcount.errors import LogUnavailableError
 from headcount.messages.topics import FIX_STREAM, FORGET_SUBJECT
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import PullConsumer, StoredMessage, pull_consumer, stream_info
+from headcount.messaging.raw_batch import RawBatch
 from headcount.messaging.streams import PARTITIONS_KEY
 
 #: At most this many are read, the newest: an hour at one a second, stored twice with QoS 1.
@@ -17,22 +20,6 @@ MAX_MESSAGES = 8_000
 LOG_S = 3600.0
 _BATCH = 512
 _FETCH_S = 5.0
-
-
-@dataclass(slots=True)
-class Messages:
-    """Messages in the order of the log, as `payloads.rows` takes them; what was never acknowledged isn't here."""
-
-    #: Everything since then is here (Unix seconds).
-    since_s: float
-    subjects: list[bytes] = field(default_factory=list)
-    payloads: list[bytes] = field(default_factory=list)
-    seq: list[int] = field(default_factory=list)
-    received_ns: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.seq)
 
 
 async def messages_of(
@@ -43,8 +30,11 @@ async def messages_of(
     device: str,
     now_s: float,
     max_messages: int = MAX_MESSAGES,
-) -> Messages:
-    """A device's messages in the log, and the marks of devices that are to be forgotten.
+) -> tuple[RawBatch, float]:
+    """A device's messages in the log, and the markers of all devices that are removed from the counts.
+
+    Returns:
+        The messages, and since when all are included (Unix seconds).
 
     Args:
         connection: to the core, with all rights.
@@ -69,7 +59,8 @@ async def messages_of(
         }
         async with pull_consumer(connection, stream, config) as consumer:
             if consumer.pending <= max_messages or span_s < 1.0:
-                return await _read(consumer, Messages(now_s - span_s), min(consumer.pending, max_messages))
+                found = await _read(consumer, min(consumer.pending, max_messages))
+                return _raw_batch(partition, found), now_s - span_s
         span_s /= 2
 
 
@@ -83,25 +74,31 @@ async def partitions_of_log(connection: Connection) -> int:
     return int((info.config.get("metadata") or {}).get(PARTITIONS_KEY, 1))
 
 
-async def _read(consumer: PullConsumer, found: Messages, left: int) -> Messages:
+async def _read(consumer: PullConsumer, left: int) -> list[StoredMessage]:
+    found: list[StoredMessage] = []
     while left > 0:
         batch = await consumer.fetch(min(left, _BATCH), _FETCH_S)
         if not batch:
             raise LogUnavailableError("the core stopped sending a device's messages")
-        for message in batch:
-            _add(found, message)
+        found += batch
         left = min(left - len(batch), batch[-1].pending)
     return found
 
 
-def _add(found: Messages, message: StoredMessage) -> None:
-    subject, qos = message.subject.encode(), message.headers.get(qos1.QOS_HEADER, "").encode()
-    if not qos1.counts(subject, qos):
-        return
-    found.subjects.append(qos1.plain(subject))
-    found.payloads.append(message.data)
-    found.seq.append(message.sequence)
-    found.received_ns.append(max(message.stored_ns, found.received_ns[-1] if found.received_ns else 0))
+def _raw_batch(partition: int, messages: list[StoredMessage]) -> RawBatch:
+    counted = [
+        message
+        for message in messages
+        if qos1.counts(message.subject.encode(), message.headers.get(qos1.QOS_HEADER, "").encode())
+    ]
+    received_ns: I8 = np.array([message.stored_ns for message in counted], dtype=np.int64)
+    return RawBatch(
+        partition,
+        [qos1.plain(message.subject.encode()) for message in counted],
+        [message.data for message in counted],
+        np.array([message.sequence for message in counted], dtype=np.int64),
+        np.maximum.accumulate(received_ns),
+    )
 
 
 def _rfc_3339(t_s: float) -> str:

@@ -23,16 +23,20 @@ import operator
 import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from itertools import compress, islice, pairwise
 
+import numpy as np
+
+from headcount.counting.fix_columns import I8
 from headcount.errors import LogError
 from headcount.messages.topics import FIX_STREAM
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.jetstream import request, stream_info
 from headcount.messaging.parser import ProtocolParser, ServerMessages, ServerStatus
+from headcount.messaging.raw_batch import RawBatch
 
 _log = logging.getLogger(__name__)
 
@@ -49,21 +53,6 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_S = 2.0
 #: So often, after so many seconds each time, a new consumer is asked again that isn't known yet.
 MAX_EARLY, EARLY_S = 20, 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class RawBatch:
-    """n messages of one partition as they stand in the log: what was said, and when it was received.
-
-    Plain lists of length n: they are joined with others before anything is computed of them.
-    """
-
-    partition: int
-    subjects: list[bytes]
-    payloads: list[bytes]
-    seq: Sequence[int]
-    received_ns: list[int]
-    pending: int  # messages of the partition that the server still has for us
 
 
 @dataclass(slots=True)
@@ -151,8 +140,8 @@ class LogReader:
                 await self._send(b"PONG\r\n" * batch.pings)
             for status in batch.statuses:
                 await self._settle(status)
-            if len(batch) and (deliveries := await self._deliver(batch)):
-                return deliveries
+            if len(batch) and (found := await self._deliver(batch)):
+                return found
 
     async def _receive(self, within_s: float | None) -> bytes | None:
         """What the server has sent; None if nothing came in time.
@@ -191,17 +180,17 @@ class LogReader:
             part.replies += batch.replies[start:stop]
             part.payloads += batch.payloads[start:stop]
             part.qos += batch.qos[start:stop]
-        deliveries = []
+        found = []
         for sid, part in parts.items():
             followed = self._followed.get(sid)
             if followed is None:
                 continue
-            delivery = _delivery(followed, part)
-            if delivery.seq:
-                deliveries.append(delivery)
+            raw = _raw_batch(followed, part)
+            if len(raw):
+                found.append(raw)
             if followed.outstanding <= PULL // 2:
                 await self._pull(followed)
-        return deliveries
+        return found
 
     async def _settle(self, status: ServerStatus) -> None:
         """A pull request has ended before it was filled: ask again."""
@@ -245,47 +234,43 @@ class LogReader:
                 await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{followed.consumer}")
 
 
-def _delivery(followed: _FollowedPartition, part: ServerMessages) -> RawBatch:
+def _raw_batch(followed: _FollowedPartition, part: ServerMessages) -> RawBatch:
     """Read `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`."""
     replies = part.replies
     n = len(replies)
     first, last = replies[0].split(b"."), replies[-1].split(b".")
     if int(first[6]) != followed.delivered + 1 or int(last[6]) != followed.delivered + n:
-        raise LogError(f"partition {followed.partition}: messages were lost on the way to us")
+        raise LogError(f"partition {followed.partition}: messages were lost on the way to the reader")
     followed.delivered += n
     followed.outstanding -= n
-    seq: Sequence[int] = range(int(first[5]), int(last[5]) + 1)
+    seq: I8 = np.arange(int(first[5]), int(last[5]) + 1, dtype=np.int64)
     if len(seq) != n:  # some were removed from the middle of the log
-        seq = [int(reply.split(b".", 6)[5]) for reply in replies]
-    received_ns = _received(replies, len(last[8]))
-    delivery = RawBatch(followed.partition, part.subjects, part.payloads, seq, received_ns, int(last[8]))
-    return delivery if part.qos.count(b"0") + part.qos.count(b"") == n else _settled(delivery, part.qos)
-
-
-def _settled(delivery: RawBatch, qos: list[bytes]) -> RawBatch:
-    """The delivery without what came early, before it was acknowledged."""
-    keep = list(map(qos1.counts, delivery.subjects, qos))
-    return RawBatch(
-        delivery.partition,
-        list(map(qos1.plain, compress(delivery.subjects, keep))),
-        list(compress(delivery.payloads, keep)),
-        list(compress(delivery.seq, keep)),
-        list(compress(delivery.received_ns, keep)),
-        delivery.pending,
+        seq = np.array([int(reply.split(b".", 6)[5]) for reply in replies], dtype=np.int64)
+    pending = int(last[8])
+    batch = RawBatch(
+        followed.partition, part.subjects, part.payloads, seq, _received_ns(replies, len(last[8])), pending
     )
+    return batch if part.qos.count(b"0") + part.qos.count(b"") == n else _acknowledged(batch, part.qos)
 
 
-def _received(replies: list[bytes], pending_digits: int) -> list[int]:
-    """The nanoseconds of each reply: 19 digits before the last dot and what is pending.
+def _acknowledged(batch: RawBatch, qos: list[bytes]) -> RawBatch:
+    """The batch without copies that were delivered before they were acknowledged."""
+    counted = batch.pick(list(map(qos1.counts, batch.subjects, qos)))
+    return replace(counted, subjects=list(map(qos1.plain, counted.subjects)))
 
-    Nearly always all of a chunk have as many digits pending. Where one has not, its cut has a dot in
-    it and is no number.
+
+def _received_ns(replies: list[bytes], pending_digits: int) -> I8:
+    """The nanoseconds of each reply: 19 digits before the last dot and the pending messages.
+
+    Nearly always all replies of a chunk have equally many digits pending. The cut of one that has not contains
+    a dot and is no number.
     """
     stop = -1 - pending_digits
     try:
-        return [int(reply[stop - NS_DIGITS : stop]) for reply in replies]
+        found = [int(reply[stop - NS_DIGITS : stop]) for reply in replies]
     except ValueError:
-        return [int(reply.rsplit(b".", 2)[1]) for reply in replies]
+        found = [int(reply.rsplit(b".", 2)[1]) for reply in replies]
+    return np.array(found, dtype=np.int64)
 
 
 @contextlib.asynccontextmanager

@@ -146,7 +146,9 @@ class PersonalDataService:
     async def _messages(self, device: Device) -> tuple[float, list[dict[str, Any]]]:
         """Return the device's messages of the log's last hour, and since when they are complete."""
         partition = partition_of(device.site, device.id, self._partitions)
-        read = await messages_of(self._client, partition, device.site, device.kind, device.id, time.time())
+        read, since_s = await messages_of(
+            self._client, partition, device.site, device.kind, device.id, time.time()
+        )
         own = f"fix.{partition}.{device.site}.{device.kind}.{device.id}".encode()
         messages = [
             {
@@ -155,11 +157,11 @@ class PersonalDataService:
                 "payload": _payload(payload),
             }
             for subject, payload, received_ns in zip(
-                read.subjects, read.payloads, read.received_ns, strict=True
+                read.subjects, read.payloads, read.received_ns.tolist(), strict=True
             )
             if subject.startswith(own)
         ]
-        return read.since_s, messages
+        return since_s, messages
 
 
 def _payload(payload: bytes) -> Any:

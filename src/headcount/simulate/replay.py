@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headcount.counting.engine import Engine
-from headcount.counting.fix_columns import I4, I8, Fixes
+from headcount.counting.fix_columns import I4, I8, FixColumns
 from headcount.counting.site import Site
 from headcount.messages.topics import KINDS
 from headcount.simulate.traces import Trace
@@ -93,15 +93,12 @@ class Replay:
         self._last_row[-1] = -1  # rows without a device have no order
         trace = self._trace
         device = self._engine.slots(self._keys[rows].tolist())
-        zeros = np.zeros(len(rows), dtype=np.uint8)
-        self._engine.step(
-            Fixes(
-                device,
-                zeros,
-                self._received_s[rows],
-                trace.t_s[rows],
-                trace.lat_deg[rows],
-                trace.lon_deg[rows],
-                trace.acc_m[rows],
-            )
+        fixes = FixColumns(
+            np.zeros(len(rows), dtype=np.uint8),
+            self._received_s[rows],
+            trace.t_s[rows],
+            trace.lat_deg[rows],
+            trace.lon_deg[rows],
+            trace.acc_m[rows],
         )
+        self._engine.step(fixes, device)

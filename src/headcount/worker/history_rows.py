@@ -1,4 +1,4 @@
-"""Fixes on their way to the history: kept as columns until they are sent."""
+"""Rows for the history, collected as the bytes of HistoryFixes until they are published."""
 
 from __future__ import annotations
 
@@ -7,70 +7,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fix_columns import U1, U8
-from headcount.messages.history import FixColumns
-from headcount.messaging.payloads import Rows
+from headcount.counting.fix_columns import B1, U1, U8, FixColumns
+from headcount.messages.history import HistoryFixes
 
-#: The most rows in one message; the broker takes 8 MiB.
+#: Rows of one message at most: the broker accepts 8 MiB.
 MESSAGE_ROWS = 10_000
-#: Larger accuracies mean nothing, and would not fit the history's column.
+#: Larger accuracies are meaningless and would not fit the column.
 MAX_ACC_M = 1e9
+#: Types of the columns of HistoryFixes, in their order.
+#: Pseudonyms are bytes already, so theirs is the machine's own order.
+_TYPES = ("<i8", "<f8", "<f8", "=u8", "u1", "<f8", "<f8", "<f4", "u1")
 
 
-class Kept:
+class HistoryRows:
     """Rows in the order in which they were counted."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
-        self._parts: list[tuple[NDArray[Any], ...]] = []
-        self._rows = 0
+        self._columns = [bytearray() for _ in _TYPES]
 
     def __len__(self) -> int:
-        """How many rows there are."""
-        return self._rows
+        """The number of rows."""
+        return len(self._columns[-1])
 
-    def add(self, rows: Rows, which: NDArray[np.bool_], device: U8, kind: U1, verdict: U1) -> None:
-        """Keep some rows.
+    def add(self, fixes: FixColumns, which: B1, pseudonyms: U8, kind: U1, verdict: U1) -> None:
+        """Add some rows.
 
         Args:
-            rows: n messages.
-            which: bool [n], m of them true: those to keep.
-            device: pseudonyms of the m, as `Pseudonyms.many` has them.
+            fixes: n rows.
+            which: the m rows to add, bool [n].
+            pseudonyms: of the m devices, as `PseudonymSource.many`.
             kind: of the m, an index into KINDS.
             verdict: of the m, an index into VERDICTS.
         """
-        columns: tuple[NDArray[Any], ...] = (
-            *(rows.seq, rows.t_s, rows.received_s),
-            *(rows.lat_deg, rows.lon_deg, rows.acc_m),
-        )
-        if len(device) != len(rows):
-            columns = tuple(column[which] for column in columns)
-        self._parts.append((*columns, device, kind, verdict))
-        self._rows += len(device)
+        picked: list[NDArray[Any]] = [fixes.seq, fixes.t_s, fixes.received_s]
+        picked += [fixes.lat_deg, fixes.lon_deg, fixes.acc_m]
+        if len(kind) != len(fixes):
+            picked = [column[which] for column in picked]
+        seq, t_s, received_s, lat_deg, lon_deg, acc_m = picked
+        acc_m = np.clip(np.nan_to_num(acc_m), 0.0, MAX_ACC_M)
+        columns = (seq, t_s, received_s, pseudonyms, kind, lat_deg, lon_deg, acc_m, verdict)
+        for collected, column, type_ in zip(self._columns, columns, _TYPES, strict=True):
+            collected.extend(column.astype(type_).tobytes())
 
-    def take(self) -> list[FixColumns]:
-        """Everything, in messages of a bounded size; nothing is kept any more."""
-        parts, n = self._parts, self._rows
-        self._parts, self._rows = [], 0
-        if not n:
-            return []
-        columns = [np.concatenate(parts) for parts in zip(*parts, strict=True)]
+    def take(self) -> list[HistoryFixes]:
+        """Remove and return all rows, in messages of a bounded size."""
+        columns, rows = self._columns, len(self)
+        self._columns = [bytearray() for _ in _TYPES]
+        sizes = [np.dtype(type_).itemsize for type_ in _TYPES]
         return [
-            _message([column[start : start + MESSAGE_ROWS] for column in columns])
-            for start in range(0, n, MESSAGE_ROWS)
+            HistoryFixes(
+                *(
+                    bytes(column[size * start : size * (start + MESSAGE_ROWS)])
+                    for column, size in zip(columns, sizes, strict=True)
+                )
+            )
+            for start in range(0, rows, MESSAGE_ROWS)
         ]
-
-
-def _message(columns: list[NDArray[Any]]) -> FixColumns:
-    seq, t_s, received_s, lat_deg, lon_deg, acc_m, device, kind, verdict = columns
-    return FixColumns(
-        seq.astype("<i8").tobytes(),
-        t_s.astype("<f8").tobytes(),
-        received_s.astype("<f8").tobytes(),
-        device.tobytes(),
-        kind.tobytes(),
-        lat_deg.astype("<f8").tobytes(),
-        lon_deg.astype("<f8").tobytes(),
-        np.clip(np.nan_to_num(acc_m), 0.0, MAX_ACC_M).astype("<f4").tobytes(),
-        verdict.tobytes(),
-    )

@@ -8,9 +8,7 @@ They are taken at the multiples of TICK_S; fixes received after T wait until T h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import compress
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -18,7 +16,7 @@ import numpy as np
 
 from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, SILENT, Events
-from headcount.counting.fix_columns import F8, FORGET, I4, I8, U8, Fixes
+from headcount.counting.fix_columns import F8, FORGET, I4, I8, U8, FixColumns
 from headcount.counting.site import Site
 from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
 from headcount.counting.zone_lookup import ZoneLookup
@@ -26,12 +24,12 @@ from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
 from headcount.messages.counts import Event, PartitionCounts
 from headcount.messages.fixes import VERDICTS
-from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
+from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.times import DAY_S, HISTORY_TICK_S, TICK_S
 from headcount.messages.topics import ID, KINDS, partition_of
-from headcount.messaging.log_reader import RawBatch
-from headcount.messaging.payloads import Rows, joined, rows
-from headcount.worker.history_rows import Kept
+from headcount.messaging.payloads import decode
+from headcount.messaging.raw_batch import RawBatch
+from headcount.worker.history_rows import HistoryRows
 
 TICK_NS = round(TICK_S * 1e9)
 DAY_NS = DAY_S * 10**9
@@ -99,12 +97,12 @@ class Partition:
         self._prefix = b"fix.%d.%s." % (number, site.id.encode())
         self.engine.called(self._prefix)
         self._pseudonyms = pseudonyms
-        self._waiting: Rows | None = None  # decoded, and received after the last instant counted
-        self._forget_undecoded()
+        self._undecoded: list[RawBatch] = []
+        self._waiting: FixColumns | None = None  # decoded, and received after the last counted instant
         self._tick = 0  # the last instant that was counted, in TICK_S
         self._reached_ns = 0  # the log's clock at the last message that was read
         self._done_ns = 0  # and at the last that is counted
-        self._kept = Kept()  # for the history
+        self._rows = HistoryRows()
         self._recorded: list[CountsAt] = []
         self._tick_subject = b"fix.%d.tick" % number
 
@@ -130,68 +128,52 @@ class Partition:
         self.seq = self.done_seq = saved.seq
         self._tick = saved.tick
         self._reached_ns = self._done_ns = saved.clock_ns
-        self._waiting = None
-        self._forget_undecoded()
-        self._kept, self._recorded = Kept(), []
+        self._undecoded, self._waiting = [], None
+        self._rows, self._recorded = HistoryRows(), []
 
     # --- work ----------------------------------------------------------------------------------
-    def take(self, delivery: RawBatch) -> None:
+    def take(self, batch: RawBatch) -> None:
         """Read messages; `work` counts them.
 
         Raises:
-            LogError: if they are not newer than what was read: the reader isn't where we are.
+            LogError: if they are not newer than the messages read before: the reader is at another place.
         """
-        if delivery.seq[0] <= self.seq:
-            raise LogError(f"partition {self.number}: got message {delivery.seq[0]} after {self.seq}")
+        if batch.seq[0] <= self.seq:
+            raise LogError(f"partition {self.number}: got message {batch.seq[0]} after {self.seq}")
         if not self._tick:
-            self._tick = (delivery.received_ns[0] - OVER_NS) // TICK_NS
-        received_ns = np.fromiter(delivery.received_ns, dtype=np.int64, count=len(delivery.received_ns))
+            self._tick = (int(batch.received_ns[0]) - OVER_NS) // TICK_NS
         # a machine's clock may be set back; the log's stands still until it is reached again
-        np.maximum.accumulate(received_ns, out=received_ns)
-        np.maximum(received_ns, self._reached_ns, out=received_ns)
-        self.pending = delivery.pending
-        self.seq = delivery.seq[-1]
+        received_ns = np.maximum(np.maximum.accumulate(batch.received_ns), self._reached_ns)
+        self.pending = batch.pending
+        self.seq = int(batch.seq[-1])
         self._reached_ns = int(received_ns[-1])
-        self._subjects += delivery.subjects
-        self._payloads += delivery.payloads
-        self._seqs.append(_integers(delivery.seq))
-        self._received_ns.append(received_ns)
+        self._undecoded.append(replace(batch, received_ns=received_ns))
 
     @property
     def waiting_rows(self) -> int:
         """How many messages are read and not yet counted."""
-        return len(self._subjects) + (len(self._waiting) if self._waiting is not None else 0)
+        return sum(map(len, self._undecoded)) + (len(self._waiting) if self._waiting is not None else 0)
 
     @property
     def kept_rows(self) -> int:
         """How many rows wait for `history`."""
-        return len(self._kept)
+        return len(self._rows)
 
-    def _decoded(self) -> Rows | None:
+    def _decoded(self) -> FixColumns | None:
         """All fixes that wait, in the order of the log."""
-        if self._subjects:
-            subjects, payloads = self._subjects, self._payloads
-            seq, received_ns = np.concatenate(self._seqs), np.concatenate(self._received_ns)
-            self._forget_undecoded()
-            if b"" in payloads:  # ticks say nothing, and so does any other empty message to us
-                keep = [subject != self._tick_subject for subject in subjects]
-                subjects, payloads = list(compress(subjects, keep)), list(compress(payloads, keep))
-                seq, received_ns = seq[keep], received_ns[keep]
-            if subjects:
-                new = rows(self._prefix, subjects, payloads, seq, received_ns)
-                self._waiting = new if self._waiting is None else joined([self._waiting, new])
+        if self._undecoded:
+            batch, self._undecoded = RawBatch.joined(self._undecoded), []
+            if b"" in batch.payloads:  # ticks and other empty messages have no meaning here
+                batch = batch.pick([subject != self._tick_subject for subject in batch.subjects])
+            if len(batch):
+                new = decode(self._prefix, batch)
+                self._waiting = new if self._waiting is None else FixColumns.joined([self._waiting, new])
         return self._waiting
-
-    def _forget_undecoded(self) -> None:
-        self._subjects: list[bytes] = []
-        self._payloads: list[bytes] = []
-        self._seqs: list[I8] = []
-        self._received_ns: list[I8] = []
 
     @property
     def days(self) -> range:
         """The days (their numbers since 1970) on which what waits was received; `work` needs their keys."""
-        first_ns = min((int(part[0]) for part in self._received_ns), default=self._reached_ns)
+        first_ns = min((int(batch.received_ns[0]) for batch in self._undecoded), default=self._reached_ns)
         if self._waiting is not None:
             first_ns = min(first_ns, int(self._waiting.received_s[0]) * 10**9)
         return range(first_ns // DAY_NS, self._reached_ns // DAY_NS + 1)
@@ -250,7 +232,7 @@ class Partition:
         ticks = list(range(start, reached + 1, HISTORY_TICKS))
         return ticks if ticks and ticks[-1] == reached else [*ticks, reached]
 
-    def _step(self, part: Rows, output: PartitionOutput) -> None:
+    def _step(self, part: FixColumns, output: PartitionOutput) -> None:
         """Count rows in their order; before somebody is forgotten, what was received before."""
         start = 0
         for row in np.flatnonzero(part.what == FORGET).tolist() if FORGET in part.what else ():
@@ -259,24 +241,23 @@ class Partition:
             start = row + 1
         self._count(part.part(start, len(part)) if start else part, output)
 
-    def _forget(self, one: Rows, output: PartitionOutput) -> None:
+    def _forget(self, one: FixColumns, output: PartitionOutput) -> None:
         seq = int(one.seq[0])
-        marker = one.markers.get(seq)
-        if marker is not None:
-            removed = self.engine.remove(marker.kind, marker.labels, float(one.received_s[0]))
+        removal = one.removals.get(seq)
+        if removal is not None:
+            removed = self.engine.remove(removal, float(one.received_s[0]))
             self._tell(removed, one.seq, output)
 
-    def _count(self, part: Rows, output: PartitionOutput) -> None:
+    def _count(self, part: FixColumns, output: PartitionOutput) -> None:
         if not len(part):
             return
         device = self.engine.slots(part.names, self._admit)
-        fixes = Fixes(device, part.what, part.received_s, part.t_s, part.lat_deg, part.lon_deg, part.acc_m)
-        step = self.engine.step(fixes)
+        step = self.engine.step(part, device)
         kept = KEPT[step.verdicts]
         who, received_s = device[kept], part.received_s[kept]
         if len(who):
             names = self._pseudonyms_of(who, received_s)
-            self._kept.add(part, kept, names, self.engine.kinds(who), step.verdicts[kept])
+            self._rows.add(part, kept, names, self.engine.kinds(who), step.verdicts[kept])
         self._tell(step.events, part.seq, output)
         fix = step.verdicts != 255
         kind = np.where(device >= 0, self.engine.kinds(device), 2)[fix]
@@ -349,7 +330,7 @@ class Partition:
     def history(self) -> list[HistoryBatch]:
         """What was counted since the last call, for the history, in messages of a bounded size."""
         recorded, self._recorded = self._recorded, []
-        batches = [self._batch(columns, []) for columns in self._kept.take()]
+        batches = [self._batch(fixes, []) for fixes in self._rows.take()]
         instants = max(1, MESSAGE_BYTES // (32 * len(self._site.zones)))
         batches += [
             self._batch(None, recorded[start : start + instants])
@@ -357,24 +338,18 @@ class Partition:
         ]
         return batches
 
-    def _batch(self, columns: FixColumns | None, recorded: list[CountsAt]) -> HistoryBatch:
+    def _batch(self, fixes: HistoryFixes | None, recorded: list[CountsAt]) -> HistoryBatch:
         return HistoryBatch(
             self._site.id,
             self.number,
             self.partitions,
             self.epoch,
             [zone.id for zone in self._site.zones],
-            columns,
+            fixes,
             recorded,
         )
 
 
-def _integers(values: Sequence[int]) -> I8:
-    if isinstance(values, range):
-        return np.arange(values.start, values.stop, values.step, dtype=np.int64)
-    return np.fromiter(values, dtype=np.int64, count=len(values))
-
-
-def _before(waiting: Rows | None, last: int) -> int:
+def _before(waiting: FixColumns | None, last: int) -> int:
     """The sequence before the first row that still waits, else the last one that was read."""
     return int(waiting.seq[0]) - 1 if waiting is not None and len(waiting) else last

@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 
 from headcount.counting.engine import Engine
-from headcount.counting.fix_columns import F8, I4, I8, Fixes
+from headcount.counting.fix_columns import F8, I8, FixColumns
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.figures.bench_fixes import campus, degrees, side
@@ -34,7 +34,7 @@ def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: i
     y_m: F8 = rng.uniform(-side_m / 2, side_m / 2, devices)
     now_s = 1.8e9
     all_devices = np.arange(devices)
-    engine.step(_fixes(slots, all_devices, x_m, y_m, now_s, rng))
+    engine.step(_fixes(all_devices, x_m, y_m, now_s, rng), slots)
     measured, took_s, rounds = 0, 0.0, 0
     while took_s < seconds:
         now_s += 2.0
@@ -42,9 +42,9 @@ def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: i
         pick = rng.integers(0, devices, BATCH) if devices < BATCH else rng.permutation(devices)[:BATCH]
         x_m[pick] += rng.normal(0, 3, len(pick))
         y_m[pick] += rng.normal(0, 3, len(pick))
-        fixes = _fixes(slots, pick, x_m, y_m, now_s, rng)
+        fixes, senders = _fixes(pick, x_m, y_m, now_s, rng), slots[pick]
         began = time.process_time()
-        engine.step(fixes)
+        engine.step(fixes, senders)
         engine.advance(now_s)
         if counts_every is not None and rounds % counts_every == 0:
             engine.counts(now_s)
@@ -54,11 +54,11 @@ def measure(zones: int, devices: int, seed: int, seconds: float, counts_every: i
     return measured / took_s
 
 
-def _fixes(slots: I4, pick: I8, x_m: F8, y_m: F8, now_s: float, rng: np.random.Generator) -> Fixes:
+def _fixes(pick: I8, x_m: F8, y_m: F8, now_s: float, rng: np.random.Generator) -> FixColumns:
     lat_deg, lon_deg = degrees(x_m[pick], y_m[pick])
     t_s = np.asarray(now_s + np.arange(len(pick)) * 1e-6, dtype=np.float64)
     acc_m: F8 = rng.uniform(3, 15, len(pick))
-    return Fixes(slots[pick], np.zeros(len(pick), np.uint8), t_s, t_s, lat_deg, lon_deg, acc_m)
+    return FixColumns(np.zeros(len(pick), np.uint8), t_s, t_s, lat_deg, lon_deg, acc_m)
 
 
 def bytes_per_device(site: Site, devices: int) -> float:

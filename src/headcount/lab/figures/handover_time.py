@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from headcount.counting.fix_columns import Fixes
+from headcount.counting.fix_columns import FixColumns
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
@@ -43,9 +43,9 @@ def main() -> None:
     slots = engine.slots(keys)
     lat_deg, lon_deg = degrees(rng.uniform(-half_m, half_m, n), rng.uniform(-half_m, half_m, n))
     t_s = np.asarray(1.8e9 + rng.uniform(0, 100, n), dtype=np.float64)
-    fixes = Fixes(slots, np.zeros(n, np.uint8), t_s, t_s, lat_deg, lon_deg, rng.uniform(3, 15, n))
+    fixes = FixColumns(np.zeros(n, np.uint8), t_s, t_s, lat_deg, lon_deg, rng.uniform(3, 15, n))
     began = time.perf_counter()
-    engine.step(fixes)
+    engine.step(fixes, slots)
     counted_s = time.perf_counter() - began
     began = time.perf_counter()
     partition.save()

@@ -27,7 +27,7 @@ from headcount.history.buffer import HistoryBuffer
 from headcount.history.queries import counts_at, fixes, zone_history
 from headcount.history.segments import opened
 from headcount.history.writer import FLUSH_ROWS
-from headcount.messages.history import CountsAt, FixColumns, HistoryBatch
+from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 
 T0 = 1_795_525_200.0
 PARTITIONS = 16
@@ -52,7 +52,7 @@ def messages(rows: int, devices: int) -> list[bytes]:
             i = span[device[span] % PARTITIONS == p]
             seqs = seq[p] + 1 + np.arange(len(i))
             seq[p] += len(i)
-            columns = FixColumns(
+            columns = HistoryFixes(
                 seq=seqs.tobytes(),
                 t=np.floor(received[i] - 0.4).tobytes(),
                 received=received[i].tobytes(),

@@ -17,7 +17,7 @@ from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.messages.topics import partition_of
-from headcount.messaging.log_reader import RawBatch
+from headcount.messaging.raw_batch import RawBatch
 from headcount.worker.partition import BATCH_ROWS, Partition
 
 PARTITIONS = 16
@@ -62,8 +62,8 @@ class TimedLog:
             )
         first = self._seq[partition] + 1
         self._seq[partition] += BATCH_ROWS
-        received_ns = ((t_s + 0.05) * 1e9).astype(np.int64).tolist()
-        return RawBatch(partition, subjects, payloads, range(first, first + BATCH_ROWS), received_ns, 0)
+        received_ns = ((t_s + 0.05) * 1e9).astype(np.int64)
+        return RawBatch(partition, subjects, payloads, first + np.arange(BATCH_ROWS), received_ns)
 
 
 def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
