@@ -19,7 +19,7 @@ from cluster_fixture import open_core, open_unit
 from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import TokenStore
 from headcount.broker import nats_config
-from headcount.broker.auth_service import Gate, GateSettings
+from headcount.broker.auth_service import AuthService, AuthServiceSettings
 from headcount.broker.core import Broker
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.devices.authentication import RefusalReason
@@ -51,7 +51,7 @@ class Yard:
 
     broker: Broker
     core: Client
-    gate: Gate
+    gate: AuthService
     registry: Registry
     bans: BanList
 
@@ -92,7 +92,9 @@ async def yard(
     """A gate that lets in, or (`open_gate`) one that isn't started."""
     core = await internal_client(broker)
     address = ((LOOPBACK, broker.config.nats_port),)
-    gate = Gate(GateSettings("test", address, PASSWORD, direct=True, limits=limits or MqttRateLimits()))
+    gate = AuthService(
+        AuthServiceSettings("test", address, PASSWORD, direct=True, limits=limits or MqttRateLimits())
+    )
     found = Yard(
         broker,
         core,

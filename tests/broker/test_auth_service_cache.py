@@ -9,7 +9,7 @@ import aiomqtt
 import pytest
 
 from headcount.broker import auth_service as gates
-from headcount.broker.auth_service import Gate, GateSettings
+from headcount.broker.auth_service import AuthService, AuthServiceSettings
 from headcount.devices.registry import Registry
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
@@ -23,13 +23,15 @@ ROUNDS = 10
 
 async def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is in the middle of signing in when the gate looks gets in all the same."""
-    monkeypatch.setattr(gates, "LOOK_S", 0.0)
-    monkeypatch.setattr(gates, "LOOK_SHARE", 1000.0)
+    monkeypatch.setattr(gates, "POLL_INTERVAL_S", 0.0)
+    monkeypatch.setattr(gates, "POLL_SHARE", 1000.0)
     async with open_broker(tmp_path, anonymous=False) as broker:
         core = await internal_client(broker)
         registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
         made = [await registry.add("ul", "person") for _ in range(DEVICES)]
-        gate = Gate(GateSettings("test", (("127.0.0.1", broker.config.nats_port),), PASSWORD, direct=True))
+        gate = AuthService(
+            AuthServiceSettings("test", (("127.0.0.1", broker.config.nats_port),), PASSWORD, direct=True)
+        )
         decide = gate._reply
 
         async def slowly(*arguments: object) -> None:

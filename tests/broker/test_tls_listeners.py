@@ -19,7 +19,7 @@ import pytest
 from api_fixture import site_with
 from headcount.api import server
 from headcount.api.api_settings import ApiSettings
-from headcount.broker.auth_service import Gate, GateSettings
+from headcount.broker.auth_service import AuthService, AuthServiceSettings
 from headcount.devices.registry import Registry
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
@@ -259,7 +259,7 @@ async def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
         port = broker.config.mqtt_port
         core = await internal_client(broker)
         registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
-        gate = Gate(GateSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
+        gate = AuthService(AuthServiceSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
         one, _ = await registry.add("ul", "person")
         other, _ = await registry.add("ul", "person")
         issued, again = ca.issue_device(one.id), ca.issue_device(one.id)

@@ -1,1 +1,1 @@
-"""The broker: one NATS server that speaks MQTT to devices and keeps the log."""
+"""The broker: one NATS server that accepts devices over MQTT and stores the log."""

@@ -1,15 +1,15 @@
-"""The role `broker`: a leaf of the core, and beside it the agent that speaks for it.
+"""The role `broker`: a leaf of the core, and the agent beside it.
 
-The agent says once a second what the leaf carries (bucket UNIT), answers HTTP about its health, sends
-devices away when it is asked to, and takes the leaf out of service in order:
+The agent publishes the leaf's load once a second (bucket UNIT), reports its health over HTTP,
+disconnects devices on request, and takes the leaf out of service in order:
 
-    1. it says that it drains: in UNIT, and by 503 on /healthz
-    2. the balancer, which looks twice a second, gives it no new connections
+    1. it reports that it drains: in UNIT, and with 503 on /healthz
+    2. the balancer, which polls twice a second, gives it no new connections
     3. its devices are sent away, slowly, and come back through the balancer to the others
     4. the server ends, and its key in UNIT goes
 
-Who may come in is decided by the gate beside it: the server's callouts aren't passed on over the link to
-the core. Until the gate can decide, the balancer gives the leaf no connections.
+The auth service beside the leaf authenticates devices: the server's callouts are not forwarded over the
+link to the core. Until the auth service is ready, the balancer gives the leaf no connections.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 
 from headcount import __version__
 from headcount.broker import device_connections, nats_probe
-from headcount.broker.auth_service import AuthServiceStats, Gate, GateSettings
+from headcount.broker.auth_service import AuthService, AuthServiceSettings, AuthServiceStats
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
@@ -50,15 +50,15 @@ CHECK_S = 1.0
 NOTICED_S = 1.5
 #: A drain is no slower than this, however long it may take.
 KICKS_PER_S = 100.0
-#: So often a drain looks whether somebody came or stayed.
+#: Number of times that a drain checks for devices that stayed or came back.
 DRAIN_ROUNDS = 3
 #: The longest time that a request may spread its kicks over.
-MOST_WITHIN_S = 3600.0
+MAX_WITHIN_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What a broker unit needs to know."""
+    """Settings of a broker unit."""
 
     name: str
     config: BrokerConfig  # of the leaf
@@ -71,10 +71,10 @@ class AgentSettings:
 
 
 class Agent:
-    """Speaks for one leaf, which may not run yet."""
+    """Reports on one leaf, which may not run yet, and controls it."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        """Speak for a leaf that `run` starts."""
+        """Report on a leaf that `run` starts."""
         self.settings = settings
         self.draining = False
         self.connections = 0  # of devices
@@ -82,8 +82,8 @@ class Agent:
         self.messages_per_s = 0.0
         self.kicked = 0
         config = settings.config
-        self.gate = Gate(
-            GateSettings(
+        self.auth_service = AuthService(
+            AuthServiceSettings(
                 unit=settings.name,
                 server=((config.local_host, config.nats_port),),
                 secret=config.password,
@@ -95,13 +95,13 @@ class Agent:
         self._units: Units | None = None
         self._started_s = time.time()
         self._counted: tuple[float, int] | None = None  # when, and what the server had counted then
-        self._gate_sent = 0  # what the gate had sent to the server then
+        self._gate_sent = 0  # messages of the auth service to the server then
         self._silent = False
         self._kicking = 0  # connections of ours that send devices away
         self._kicks: set[asyncio.Task[None]] = set()
         self._drained: asyncio.Task[None] | None = None
 
-    # --- what it says ----------------------------------------------------------------------------------
+    # --- its report ----------------------------------------------------------------------------------
     @property
     def problem(self) -> str | None:
         """Why a device would not be served now; None: it would."""
@@ -112,7 +112,7 @@ class Agent:
         if not self._leaf.ready:
             return "the NATS server doesn't run"
         if self._leaf.problem is None and not self.settings.config.anonymous:
-            return self.gate.problem
+            return self.auth_service.problem
         return self._leaf.problem
 
     @property
@@ -135,11 +135,11 @@ class Agent:
 
     @property
     def figures(self) -> AuthServiceStats:
-        """What its gate has done since the start."""
-        return self.gate.figures
+        """Statistics of its auth service since the start."""
+        return self.auth_service.figures
 
     def unit(self) -> BrokerUnit:
-        """What is said about it in UNIT."""
+        """The report for UNIT."""
         settings = self.settings
         return BrokerUnit(
             name=settings.name,
@@ -158,10 +158,10 @@ class Agent:
 
     # --- its loops ---------------------------------------------------------------------------------------
     async def keep_counting(self) -> None:
-        """Ask the server every second how much it carries, and say so."""
+        """Query the server's load every second, and publish it."""
         while True:
             await self._count()
-            await self._speak()
+            await self._publish()
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _count(self) -> None:
@@ -171,10 +171,15 @@ class Agent:
         except nats_probe.NO_ANSWER:
             self._counted, self.connections, self.messages_per_s = None, 0, 0.0
             return
-        # one asks, one may knock, others may be sending devices away; the gate has its own
-        ours = 1 + (self._leaf is not None and self._leaf.probing) + self._kicking + self.gate.connections
+        # one asks, one may knock, others may be disconnecting devices; the auth service has its own
+        ours = (
+            1
+            + (self._leaf is not None and self._leaf.probing)
+            + self._kicking
+            + self.auth_service.connections
+        )
         self.connections = max(load.connections - ours, 0)
-        sent, self._gate_sent = self.gate.sent - self._gate_sent, self.gate.sent
+        sent, self._gate_sent = self.auth_service.sent - self._gate_sent, self.auth_service.sent
         if self._counted is not None:
             since_s, before = self._counted
             new = max(load.in_client_msgs - before - 1 - sent, 0)  # one is our last question
@@ -182,7 +187,7 @@ class Agent:
             self.messages_per_s = new / max(now_s - since_s, 1e-9)
         self._counted = now_s, load.in_client_msgs
 
-    async def _speak(self) -> None:
+    async def _publish(self) -> None:
         if self._units is None:
             return
         try:
@@ -203,11 +208,11 @@ class Agent:
         settings = self.settings
         async with connected(settings.core, f"headcount broker {settings.name}") as connection:
             units = Units(connection)
-            # A PUBACK is only worth something once the log is there: nobody gets one before.
+            # a PUBACK means that a message is in the log, so no device connects before the log exists
             await retry(units.table, (LogError,), "waiting for the core")
             async with (
                 Leaf(settings.config, check_every_s=CHECK_S, stop_s=settings.stop_s) as self._leaf,
-                self.gate.opened(connection),
+                self.auth_service.opened(connection),
             ):
                 self._units = units
                 await self._answer_requests(connection)
@@ -217,7 +222,7 @@ class Agent:
                 finally:
                     tasks = {counting, *self._kicks} | ({self._drained} if self._drained else set())
                     await cancel_all(tasks)
-            # only now nobody can be connected any more
+            # only now no device can be connected
             with contextlib.suppress(LogError):
                 await units.retire(settings.name)
 
@@ -234,7 +239,7 @@ class Agent:
             return
         accepted = 0 if self.draining else min(max(ask.connections, 0), self.connections)
         if accepted:
-            within_s = min(max(ask.within_s, 0.0), MOST_WITHIN_S)
+            within_s = min(max(ask.within_s, 0.0), MAX_WITHIN_S)
             task = asyncio.create_task(self._kick(accepted, within_s), name="kick")
             self._kicks.add(task)
             task.add_done_callback(self._kicks.discard)
@@ -263,7 +268,7 @@ class Agent:
 
     async def _drain(self) -> None:
         self.draining = True
-        await self._speak()
+        await self._publish()
         if self._leaf is None or self._leaf.pid is None:
             return
         await asyncio.sleep(NOTICED_S)

@@ -1,14 +1,14 @@
-"""The gate beside a NATS server: says who is let in, cuts off who no longer may stay, keeps out who does too much.
+"""The auth service beside a NATS server: accepts and refuses clients, and closes connections that are no longer valid.
 
-    server ──▶ callout ──▶ admission (the registry in memory) ──▶ rights, signed
-    core   ──▶ DEVICE, BAN, ACCESS as they change ──▶ admission ──▶ connections that no longer hold are closed
-    server ──▶ its connections, every 2 s ──▶ who no longer may stay; how much each has sent
+    server ──▶ callout ──▶ authentication (the registry in memory) ──▶ permissions, signed
+    core   ──▶ changes of DEVICE, BAN, ACCESS ──▶ authentication ──▶ connections that are no longer valid are closed
+    server ──▶ its connections, every 2 s ──▶ those that are no longer valid; the traffic of each
 
-While it isn't there the server lets in nobody but our own roles: closed, not open. While the core is
-away it decides by what it knew last. It looks at all connections again and again, so whatever a
-restart of its own or a change in the middle of a sign-in lets slip is found at the next look.
+Without it the server accepts only our own roles: it fails closed. While the core is away it decides with
+its last copy of the registry. It polls all connections, so a connection that a restart or a change in
+the middle of a sign-in missed is found by the next poll.
 
-Of somebody who isn't let in, nothing is written but a number: the reason's count in the metrics.
+A refused client leaves nothing behind but the count of its reason in the metrics.
 """
 
 from __future__ import annotations
@@ -50,25 +50,24 @@ from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
 
-#: Asked by whoever has started it: what keeps devices out, or nothing.
-#: All connections are looked at this often, or so seldom that looking takes at most this share of the time.
-LOOK_S, LOOK_SHARE = 2.0, 0.05
-#: After connections were cut they are looked at again: somebody may have been in the middle of signing in.
+#: All connections are polled at this interval, or so rarely that polls take at most this share of the time.
+POLL_INTERVAL_S, POLL_SHARE = 2.0, 0.05
+#: After connections were closed they are polled again: a client may have been in the middle of signing in.
 AGAIN_S = 0.5
 #: Why an address is kept out by itself; who proves to be a device may still come from there.
 GUESSING = "too many refused sign-ins"
-#: Who is connected is said this often, beside what changes.
+#: The presence of all devices is published at this interval, its changes once a second.
 SEEN_EVERY_S = 300.0
 _SEEN_FLUSH_S = 1.0
 #: Programs that are being looked up at the same time; who comes then isn't let in.
-_MOST_LOOKUPS = 100
+_MAX_LOOKUPS = 100
 #: Bans that wait to be written.
-_MOST_BANS = 1_000
+_MAX_BANS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class GateSettings:
-    """What a gate needs.
+class AuthServiceSettings:
+    """Settings of an auth service.
 
     `direct`: devices reach the server themselves, so an address that it sees is a device's and not a
     balancer's: only then are addresses that guess banned.
@@ -83,7 +82,7 @@ class GateSettings:
 
 @dataclass(slots=True)
 class AuthServiceStats:
-    """What a gate has done since its start, for the metrics."""
+    """Statistics of an auth service since its start."""
 
     admitted: int = 0
     refused: Counter[RefusalReason] = field(default_factory=Counter)
@@ -91,11 +90,11 @@ class AuthServiceStats:
     bans: Counter[str] = field(default_factory=Counter)
 
 
-class Gate:
-    """A gate, and what it knows; `opened` runs it."""
+class AuthService:
+    """The auth service of one server; `opened` runs it."""
 
-    def __init__(self, settings: GateSettings) -> None:
-        """Know nothing yet."""
+    def __init__(self, settings: AuthServiceSettings) -> None:
+        """Begin with an empty copy of the registry."""
         self.settings = settings
         self.figures = AuthServiceStats()
         self.authenticator = DeviceAuthenticator(credentials.token_key(settings.secret))
@@ -106,7 +105,7 @@ class Gate:
         self._stopping = False
         self._look_soon = asyncio.Event()
         self._cut_soon: asyncio.Queue[str] = asyncio.Queue()
-        self._bans_soon: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MOST_BANS)
+        self._bans_soon: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MAX_BANS)
         self._lookups: set[asyncio.Task[None]] = set()
         self._tokens: TokenStore | None = None
         self._programs: dict[str, ApiToken] = {}
@@ -118,10 +117,10 @@ class Gate:
 
     @property
     def problem(self) -> str | None:
-        """Why nobody is let in now; None: devices are."""
+        """The reason why no device can connect now; None: devices can."""
         if self.connections == 0:
-            return "the gate waits for the NATS server"
-        return None if self.authenticator.ready else "the gate waits for the registry of devices"
+            return "the auth service waits for the NATS server"
+        return None if self.authenticator.ready else "the auth service waits for the registry of devices"
 
     @contextlib.asynccontextmanager
     async def opened(self, core: Connection) -> AsyncIterator[None]:
@@ -137,7 +136,7 @@ class Gate:
         ):
             await server.subscribe(auth_callout.SUBJECT, partial(self._answer, server))
             if settings.direct:
-                await server.subscribe(AUTH_READY_SUBJECT, self._say_ready)
+                await server.subscribe(AUTH_READY_SUBJECT, self._report_ready)
             await server.flush()
             self.connections = 2
             loops = {
@@ -166,12 +165,12 @@ class Gate:
                 await cancel_all(tasks | self._lookups)
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
-        """None of the loops may end by itself: then nobody is let in any more, and that is seen."""
+        """When a loop ends by itself, no device is accepted any more, and `problem` reports it."""
         if not task.cancelled() and not self._stopping:
             _log.error("%s has ended: %r", task.get_name(), task.exception())
             self.authenticator.ready = False
 
-    async def _say_ready(self, message: Message) -> None:
+    async def _report_ready(self, message: Message) -> None:
         if message.reply:
             await message.respond((self.problem or "").encode())
 
@@ -183,7 +182,7 @@ class Gate:
         if request is None or request.until_s <= now_s:  # the server has given up already
             return
         if request.user == PROGRAM_USER:
-            if len(self._lookups) < _MOST_LOOKUPS:
+            if len(self._lookups) < _MAX_LOOKUPS:
                 task = asyncio.create_task(self._answer_program(server, message, request), name="a program")
                 self._lookups.add(task)
                 task.add_done_callback(self._lookups.discard)
@@ -259,7 +258,7 @@ class Gate:
             self._look_soon.set()
 
     async def _keep_cutting(self, over: Connection) -> None:
-        """Close the connections of those who have changed, at once where they are few."""
+        """Close the connections of devices that have changed, immediately where they are few."""
         while True:
             names = [await self._cut_soon.get()]
             while len(names) < 10 and not self._cut_soon.empty():
@@ -290,7 +289,7 @@ class Gate:
     # --- looking at all connections ---------------------------------------------------------------------
     async def _keep_looking(self, over: Connection) -> None:
         loop = asyncio.get_running_loop()
-        pause_s = LOOK_S
+        pause_s = POLL_INTERVAL_S
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -300,14 +299,14 @@ class Gate:
                 continue
             began_s = loop.time()
             try:
-                await self._look(over)
+                await self._poll(over)
             except nats_probe.NO_ANSWER as error:
                 self._sent_before = None
                 _log.debug("the NATS server can't be asked now: %r", error)
-            pause_s = max(LOOK_S, (loop.time() - began_s) / LOOK_SHARE)
+            pause_s = max(POLL_INTERVAL_S, (loop.time() - began_s) / POLL_SHARE)
             await asyncio.sleep(0.1)  # not again and again while many change
 
-    async def _look(self, over: Connection) -> None:
+    async def _poll(self, over: Connection) -> None:
         now_s = time.time()
         first, before = self._sent_before is None, self._sent_before or {}
         after: dict[int, tuple[int, int]] = {}
@@ -339,14 +338,14 @@ class Gate:
         for cid in closing:
             await self._close(over, server, cid)
         self._measure(used)
-        self._tell_presence(present, now_s)
+        self._publish_presence(present, now_s)
 
     def _stays(self, user: str, address: str, now_s: float) -> bool:
         if user == DEVICE:  # where everything is open, anybody
             return not self.authenticator.is_banned("", address, now_s)
         if user.startswith(f"{PROGRAM_USER}."):
             token = self._programs.get(user)
-            if token is None:  # it came in before this gate was started: it may sign in again
+            if token is None:  # it signed in before this auth service was started: it may sign in again
                 return False
             holds = self._tokens is not None and self._tokens.is_still_valid(token)
             return holds and not self.authenticator.is_banned("", address, now_s)
@@ -359,7 +358,7 @@ class Gate:
             if self._limiter.sent(device, messages, size, now_s, gateway=gateway):
                 self._ban(device, "sends too much")
 
-    def _tell_presence(self, present: set[str], now_s: float) -> None:
+    def _publish_presence(self, present: set[str], now_s: float) -> None:
         unit = self.settings.unit
         for device in self._present - present:
             self._seen[device] = LastSeen(now_s, connected=False, unit=unit)
@@ -368,9 +367,9 @@ class Gate:
             self._seen |= {device: LastSeen(now_s, connected=True, unit=unit) for device in present}
         self._present = present
 
-    # --- telling the core ---------------------------------------------------------------------------------
+    # --- publishing to the core ---------------------------------------------------------------------------------
     async def _keep_telling(self, core: Connection) -> None:
-        """Write who came and went, all of a second at once; whoever reads it can do without one of them."""
+        """Publish connects and disconnects, once a second; a lost one is repaired by the next full report."""
         while True:
             await asyncio.sleep(_SEEN_FLUSH_S)
             if not core.is_connected:
@@ -393,7 +392,7 @@ class Gate:
             _log.warning("one %s is kept out for %.0f s: it %s", kind, self.settings.limits.ban_s, reason)
 
 
-async def run(settings: GateSettings, core: Connection, stop: asyncio.Event) -> None:
-    """A gate on its own, until `stop` is set."""
-    async with Gate(settings).opened(core):
+async def run(settings: AuthServiceSettings, core: Connection, stop: asyncio.Event) -> None:
+    """Run an auth service until `stop` is set."""
+    async with AuthService(settings).opened(core):
         await stop.wait()

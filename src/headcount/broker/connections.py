@@ -1,4 +1,4 @@
-"""The connections of a server, as it tells of them itself (CONNZ), and how one is closed (KICK)."""
+"""The connections of a server, as it lists them (CONNZ), and how one is closed (KICK)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 from headcount.errors import LogUnavailableError
 from headcount.messaging.connection import Connection as NatsConnection
 
-#: Connections that the server tells of in one answer.
+#: Connections in one answer of the server.
 PAGE = 1024
 _ANSWER_S = 5.0
 
 
 class ClientConnection(msgspec.Struct):
-    """One of the server's connections; of what the server says only this is read."""
+    """One of the server's connections; the fields that are used."""
 
     cid: int
     ip: str = ""
@@ -59,7 +59,7 @@ async def pages(
     if user is not None:
         ask["user"] = user
     while True:
-        # a leaf shares no system account: nobody but itself answers
+        # a leaf shares no system account: only the server itself answers
         question = msgspec.json.encode(ask | {"offset": seen})
         data = await connection.request("$SYS.REQ.SERVER.PING.CONNZ", question, timeout_s=_ANSWER_S)
         try:

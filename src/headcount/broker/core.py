@@ -8,7 +8,7 @@ from functools import partial
 
 from headcount.broker import data_folder, nats_probe
 from headcount.broker.nats_config import ACCOUNT
-from headcount.broker.nats_process import READY_S, WatchedServer
+from headcount.broker.nats_process import READY_S, NatsServer
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, forget_retained
 from headcount.runtime.processes import ChildProcess
@@ -20,15 +20,15 @@ LOG = logging.getLogger(__name__)
 NO_ROOM = "no space"
 
 
-class Broker(WatchedServer):
+class Broker(NatsServer):
     """A running NATS server with the streams of the log, as an async context manager.
 
     Inside it, MQTT and JetStream answer. With `peers` it is one node of three: until two of them are
     up, entering waits. When a full disk has made it give up a stream, it is started again as soon
-    as there is room; meanwhile `problem` says what is wrong.
+    as there is room; meanwhile `problem` is the reason.
 
     Raises (on entering; nothing is left behind then):
-        DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see WatchedServer.
+        DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see NatsServer.
         LogError: the folder's log was made with another number of partitions.
     """
 
@@ -38,7 +38,7 @@ class Broker(WatchedServer):
         return math.inf if self.config.peers else READY_S
 
     async def _prepare(self) -> None:
-        # Streams of an earlier release hold clients' ids on the disk: nobody may get in by them.
+        # Streams of an earlier release have clients' ids on the disk: no client may use them.
         if data_folder.has_log(self.config.data, ACCOUNT, MQTT_SESSIONS):
             process = await self._spawn(closed=True)
             try:

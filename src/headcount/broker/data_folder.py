@@ -3,7 +3,7 @@
 <data>/broker.lock   held (flock) by the process that runs the broker; a kill releases it
 <data>/broker.pid    the NATS server's process id, while it runs
 <data>/broker.conf   its configuration, with the password: for the owner only
-<data>/broker.log    what it says
+<data>/broker.log    its log
 <data>/jetstream/    the streams
 """
 
@@ -60,7 +60,7 @@ def held(data: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read, at once: never half of it is there.
+    """Replace a file that only its owner may read, atomically.
 
     Raises:
         DataFolderError: it can't be written.
@@ -94,7 +94,7 @@ def has_room(data: Path) -> bool:
     return shutil.disk_usage(data).free >= MIN_FREE_BYTES
 
 
-def end_leftover(data: Path, timeout_s: float = 5.0) -> int | None:
+def end_previous_server(data: Path, timeout_s: float = 5.0) -> int | None:
     """End the NATS server that a killed headcount left behind in this folder; its pid, if there was one.
 
     Call it with the folder held; it waits for the server's end, at most `timeout_s`, then kills it.

@@ -1,8 +1,8 @@
-"""The devices that a server has now, and how they are sent away: slowly, for they all come back at once.
+"""The devices that are connected to a server, and how they are disconnected: slowly, since each reconnects immediately.
 
 An established MQTT connection never moves by itself. One that is closed comes back through the
-balancer, which gives it to whoever has the fewest. Who goes is drawn by lot: what stays behind is
-then as mixed as before.
+balancer, which gives it to the broker with the fewest connections. The connections to close are drawn
+at random, so that the remaining ones are as mixed as before.
 """
 
 from __future__ import annotations

@@ -6,21 +6,21 @@ import logging
 import math
 
 from headcount.broker import nats_probe
-from headcount.broker.nats_process import WatchedServer
+from headcount.broker.nats_process import NatsServer
 
 LOG = logging.getLogger(__name__)
 
-#: How long a device would wait at most before we say that none is served.
+#: A device that waits longer for its connection counts as not served.
 SERVED_S = 2.0
-#: So many in a row that wait longer are a problem: one may be late in a rush of others.
-MOST_LATE = 2
+#: Number of slow connections in a row that are a problem: a single one may be late among many others.
+MAX_LATE = 2
 
 
-class Leaf(WatchedServer):
-    """A running leaf of the core, as an async context manager. `problem` says why no device is served, if so.
+class Leaf(NatsServer):
+    """A running leaf of the core, as an async context manager. `problem` is the reason if no device is served.
 
     Raises (on entering; nothing is left behind then):
-        DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see WatchedServer.
+        DataFolderError, PortTakenError, BrokerVersionError, BrokerError: see NatsServer.
     """
 
     #: Whether a connection of ours stands among those of devices now.
@@ -43,10 +43,10 @@ class Leaf(WatchedServer):
             if not linked:
                 problem = "there is no link to the core"
             self._late += 1
-            if not self.ready or (linked and self._late < MOST_LATE):
-                return  # it is being started, which says enough; or it may be in a rush
+            if not self.ready or (linked and self._late < MAX_LATE):
+                return  # it is being started, or accepts many devices now
             if problem != self.problem:
-                LOG.error("no device is served: %s", problem)  # noqa: TRY400 - the text says it all
+                LOG.error("no device is served: %s", problem)  # noqa: TRY400 - the text has everything
             self.problem = problem
         else:
             if self.problem is not None:

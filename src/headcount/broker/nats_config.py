@@ -3,19 +3,19 @@
 A core is one server or three that hold each stream three times. A leaf takes devices in and passes
 on: its MQTT side keeps sessions and what a PUBACK waits for in the core, over the link between them.
 
-Who may do what, and what can therefore not happen:
+Users and their permissions:
 
-    <id>       a device that has an account, by the gate's word (broker/auth_service.py); what it may is in
-               devices/permissions.py
-    token.<id> a program with an API token, the same way: it hears, and publishes nothing
-    device     anybody on the MQTT and WebSocket ports, where `anonymous` says so. Publishes fixes, status,
-               answers and foreign formats; hears counts, events, sites and commands; nothing else.
+    <id>       a device with an account, accepted by the auth service (broker/auth_service.py); its
+               permissions are in devices/permissions.py
+    token.<id> a program with an API token, the same way: it subscribes, and publishes nothing
+    device     any client on the MQTT and WebSocket ports, where `anonymous` is set. Publishes fixes, status,
+               answers and foreign formats; subscribes to counts, events, sites and commands; nothing else.
     headcount  our own roles, with the password. Everything in the account.
     system     our own roles, with the same password. The server's own account ($SYS): connection counts.
 
-Nobody gets onto the NATS, leaf and cluster ports or speaks NATS over the WebSocket port without a
-password. Where the core lets in no devices, its MQTT port asks for one too. Without a gate that answers
-nobody is let in but our own roles and, where there are such, those who need no account.
+The NATS, leaf and cluster ports, and NATS over the WebSocket port, require a password. Where the core
+accepts no devices, its MQTT port requires one too. Without an auth service that answers, only our own
+roles and, with `anonymous`, clients without an account can connect.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MIB = 1 << 20
 _HANDSHAKE_S = 5
 Sync = Literal["always", "1s", "10s", "2m"]
 
-#: What a device may publish. Rights are checked on the subject after mapping: hence `fix.…` as well.
+#: Subjects that a device may publish to. Rights are checked on the subject after mapping: hence `fix.…` as well.
 DEVICE_PUBLISH = (
     "headcount.*.*.*.fix",
     "headcount.*.*.*.status",
@@ -59,7 +59,7 @@ DEVICE_PUBLISH = (
     "fix.*.*.*.*.status",
     *FOREIGN_SUBJECTS,
 )
-#: What a device may hear. MQTT's `counts/#` also means `counts` itself.
+#: Subjects that a device may subscribe to. MQTT's `counts/#` also means `counts` itself.
 DEVICE_SUBSCRIBE = (
     "headcount.*.counts",
     "headcount.*.counts.>",
@@ -72,7 +72,7 @@ DEVICE_SUBSCRIBE = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one device or all of them together can take from the server."""
+    """Limits on what one device, or all devices together, can use of the server."""
 
     max_connections: int = 65_536
     #: The largest message. Our own batches need it; the streams refuse fixes above 64 KiB.
@@ -88,13 +88,13 @@ class Limits:
     #: Seconds that a new connection has for its CONNECT.
     connect_timeout_s: int = 10
     #: Messages and bytes that wait for one stream; above that the server drops ("IPQ len limit").
-    #: Both at once in each of 16 streams is 1 GiB of memory: the worst case.
+    #: Both together in each of 16 streams is 1 GiB of memory: the worst case.
     max_buffered_messages: int = 500_000
     max_buffered_bytes: int = 64 * MIB
     #: Memory and disk that all streams together may reserve.
     max_memory_bytes: int = 1024 * MIB
     max_file_bytes: int = 1024 * 1024 * MIB
-    #: The server's log is renamed at this size; so many old ones are kept.
+    #: The server's log is renamed at this size; this number of old ones is kept.
     max_log_bytes: int = 10 * MIB
     max_logs: int = 3
 
@@ -126,7 +126,7 @@ class BrokerConfig:
     devices: bool = True
     #: Whether devices need no account.
     anonymous: bool = False
-    #: With it devices speak TLS, 1.2 at least; without `devices` nothing is encrypted here.
+    #: With it devices use TLS, 1.2 at least; without `devices` nothing is encrypted here.
     tls: TlsFiles | None = None
     #: Whether WebSocket is encrypted too, or by a balancer ahead.
     ws_tls: bool = True
@@ -160,7 +160,7 @@ class BrokerConfig:
 
     @property
     def log_file(self) -> Path:
-        """Where what the NATS server says is written, see `log`."""
+        """The file of the NATS server's log, see `log`."""
         return self.data / "broker.log"
 
     @property
@@ -170,7 +170,7 @@ class BrokerConfig:
 
     @property
     def mqtt_tls(self) -> TlsFiles | None:
-        """What the MQTT port encrypts with; our own user alone reaches it from inside without."""
+        """The certificate of the MQTT port; None where only our own user connects, from inside."""
         return self.tls if self.devices else None
 
     @property
@@ -198,7 +198,7 @@ class BrokerConfig:
 def render(config: BrokerConfig, *, closed: bool = False) -> str:
     """The configuration file of the NATS server. It holds the password: write it for the owner only.
 
-    While `closed`, nobody is let in but our own roles over NATS.
+    While `closed`, only our own roles can connect, over NATS.
     """
     limits = config.limits
     return f"""\
@@ -250,7 +250,7 @@ def auth_issuer(password: str) -> str:
 
 
 def _callout(config: BrokerConfig) -> str:
-    """Whoever isn't one of our own users is let in by the gate beside the server, or, without it, not at all."""
+    """All clients except our own users are accepted by the auth service beside the server, or not at all."""
     users = ", ".join([INTERNAL, SYSTEM, *([DEVICE] if config.anonymous else [])])
     issuer = config.issuer or auth_issuer(config.password)
     return f"  auth_callout {{ issuer: {issuer}, account: {ACCOUNT}, auth_users: [{users}] }}\n"
@@ -274,10 +274,10 @@ def _anybody(config: BrokerConfig) -> str:
 
 
 def _storage(config: BrokerConfig) -> str:
-    """What a core has: streams, a port for leaves, links to its other nodes."""
+    """The parts of a core: streams, a port for leaves, links to its other nodes."""
     limits = config.limits
     domain = f"  domain: {DOMAIN}\n" if config.leaf_port is not None else ""
-    # Nobody is told other addresses than those that he was given: behind a container's network the
+    # clients are not given other addresses than those they used: behind a container's network the
     # server doesn't know its own.
     leaves = (
         f"leafnodes {{ listen: {_inside(config, config.leaf_port)}, no_advertise: true }}\n"
@@ -310,7 +310,7 @@ cluster {{
 
 
 def _uplink(config: BrokerConfig) -> str:
-    """What a leaf has instead of streams: the way to the core, whichever of its nodes answers."""
+    """The part of a leaf in place of streams: the link to any node of the core."""
     urls = ", ".join(_quote(_url("nats-leaf", config, address)) for address in config.hub)
     return f"""\
 leafnodes {{
@@ -338,7 +338,7 @@ mqtt {{
 
 def _websocket(config: BrokerConfig) -> str:
     return f"""
-# Browsers speak MQTT here, at the path /mqtt.
+# Browsers use MQTT here, at the path /mqtt.
 websocket {{
   listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
 {_encrypted(config.tls if config.ws_tls else None) or "  no_tls: true" + chr(10)}\
@@ -348,7 +348,7 @@ websocket {{
 
 
 def _encrypted(tls: TlsFiles | None) -> str:
-    """The files, which the server reads again at SIGHUP. It asks either everybody for a certificate or nobody."""
+    """The files, which the server reads again at SIGHUP. It requires a certificate from all clients or from none."""
     if tls is None:
         return ""
     clients = f"    ca_file: {_quote(str(tls.clients))}\n    verify: true\n" if tls.clients else ""

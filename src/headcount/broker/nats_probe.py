@@ -16,10 +16,10 @@ from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected_once
 from headcount.settings.formats import local_host
 
-#: What an answer may be in place of one: nobody listens, nobody answers, a refusal.
+#: Errors in place of an answer: no listener, no answer in time, a refusal.
 NO_ANSWER = (OSError, TimeoutError, LogUnavailableError)
 _ANSWER_S = 5.0
-#: While a core has no leader nobody answers: it is asked again after this.
+#: While a core has no leader there is no answer: the request is repeated after this.
 _SOON_S = 1.0
 #: How the client ids of our own MQTT probes begin.
 PROBE_CLIENT = "headcount-probe-"
@@ -131,7 +131,7 @@ def _length(number: int) -> bytes:
 
 
 async def ask_health(config: BrokerConfig) -> str | None:
-    """What the server itself finds wrong with it: None, or its words.
+    """The problem that the server itself reports; None if it is healthy.
 
     It answers so when a stream could not be written: it refuses that stream's messages from then on,
     until it is started again, and MQTT publishers learn nothing of it.
@@ -148,7 +148,7 @@ async def ask_health(config: BrokerConfig) -> str | None:
 
 
 class Load(msgspec.Struct):
-    """What a server says of itself; the names are its own."""
+    """The load that a server reports; the names are its own."""
 
     connections: int  # of clients of every protocol, this question's own included
     leafnodes: int = 0  # links to and from leaves
@@ -169,7 +169,7 @@ async def ask_load(config: BrokerConfig) -> Load:
     try:
         return msgspec.json.decode(answer, type=_LoadResponse).data
     except msgspec.DecodeError as error:
-        raise ConnectionRefusedError(f"the NATS server says {answer[:200]!r}") from error
+        raise ConnectionRefusedError(f"the NATS server answers {answer[:200]!r}") from error
 
 
 def connected(

@@ -37,8 +37,8 @@ START_POLL_S = 0.03
 SPREAD_S = 60.0
 
 
-class WatchedServer:
-    """A running NATS server, as an async context manager; its subclasses say what it is for.
+class NatsServer:
+    """A running NATS server, as an async context manager; its subclasses are a core and a leaf.
 
     The server ends with this process, also when that is killed. When it ends by itself it is started
     again; it is not `ready` until the new one answers.
@@ -109,7 +109,7 @@ class WatchedServer:
         data = self.config.data
         self._program, self.version = await find_program(self._named)
         with data_folder.held(data):
-            if pid := await asyncio.to_thread(data_folder.end_leftover, data):
+            if pid := await asyncio.to_thread(data_folder.end_previous_server, data):
                 LOG.warning("ended the NATS server %d that an earlier headcount left in %s", pid, data)
             check_ports(self.config)
             try:
@@ -125,13 +125,13 @@ class WatchedServer:
 
     # --- what subclasses add -------------------------------------------------------------------------
     async def _prepare(self) -> None:
-        """What is to be done before the first start."""
+        """Prepare the first start; for subclasses."""
 
     async def _started(self, process: ChildProcess) -> None:
-        """What is to be done after every start, before devices are let in."""
+        """Finish a start before devices can connect; for subclasses."""
 
     async def _poll(self) -> None:
-        """What is to be done every few seconds; a missing answer is no problem here."""
+        """Check the server every few seconds; for subclasses. A missing answer is no problem."""
 
     # --- starting and watching -------------------------------------------------------------------------
     async def _spawn(self, *, closed: bool = False) -> ChildProcess:

@@ -1,8 +1,8 @@
-"""What a NATS server says, into a file, without what it says about devices.
+"""The log of a NATS server without the names of devices.
 
-The server names client ids and users in its log, and what others typed as user. So it doesn't write the file
-itself: its lines come through here, and what stands in quotation marks and whatever looks like a handle is replaced.
-What it says of itself while it starts (paths, names of streams) stays as it is.
+The server logs client ids and users, and the user names of refused clients. So it does not write the file
+itself: its output comes through here, where quoted text and everything that looks like a handle is replaced.
+Its messages about itself while it starts (paths, names of streams) stay as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headcount.broker.nats_config import Limits
 
-#: Lines of no known kind, and such that speak of a connection or complain, may quote what a device has said.
+#: Lines of other kinds, about connections and warnings, may quote what a device has sent.
 _OF_ITSELF = re.compile(rb"^(\[\d+\] \S+ \S+ \[(INF|FTL)\] |nats-server: )")
 #: `127.0.0.1:50000 - mid:7 - …`; other letters before `id:` are other kinds of clients.
 _CONNECTION = re.compile(rb" - [a-z_]*id:\d+")
@@ -23,19 +23,19 @@ _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"?')
 _HANDLE = re.compile(rb"(?<![A-Za-z0-9])[a-z2-7]{20}(?![A-Za-z0-9])")
 _HIDDEN = b'"\xe2\x80\xa6"'
 #: Of one line; what is longer is cut.
-MOST_LINE = 4096
+MAX_LINE_BYTES = 4096
 
 
 def without_names(line: bytes) -> bytes:
     """A line of the server's log without client ids, users and handles."""
-    line = line[:MOST_LINE]
+    line = line[:MAX_LINE_BYTES]
     if _CONNECTION.search(line) or not _OF_ITSELF.match(line):
         line = _QUOTED.sub(_HIDDEN, line)
     return _HANDLE.sub("…".encode(), line)
 
 
 async def keep_log(source: asyncio.StreamReader, path: Path, limits: Limits) -> None:
-    """Append the server's output to a file until it ends; `limits` says when the file is rotated."""
+    """Append the server's output to a file until it ends; `limits` has the size at which the file is rotated."""
     file = logging.handlers.RotatingFileHandler(
         path, maxBytes=limits.max_log_bytes, backupCount=limits.max_logs
     )

@@ -1,4 +1,4 @@
-"""What a broker unit says over HTTP: /healthz for the balancer, /metrics for Prometheus."""
+"""The HTTP endpoints of a broker unit: /healthz for the balancer, /metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from starlette.routing import Route
 from headcount.devices.authentication import REFUSAL_REASONS, RefusalReason
 
 
-class GateFigures(Protocol):
-    """What is told of a gate."""
+class AuthServiceCollector(Protocol):
+    """Statistics of an auth service, for the metrics."""
 
     admitted: int
     refused: Counter[RefusalReason]
@@ -28,7 +28,7 @@ class GateFigures(Protocol):
 
 
 class Unit(Protocol):
-    """What is told of a broker unit."""
+    """A broker unit, as its metrics need it."""
 
     draining: bool
     connections: int
@@ -48,15 +48,15 @@ class Unit(Protocol):
         """Processor time since the start, in seconds."""
 
     @property
-    def figures(self) -> GateFigures:
-        """What its gate has done since the start."""
+    def figures(self) -> AuthServiceCollector:
+        """Statistics of its auth service since the start."""
 
 
 class UnitStats(Collector):
-    """A unit in Prometheus' words."""
+    """The metrics of a unit."""
 
     def __init__(self, unit: Unit) -> None:
-        """Tell of this unit."""
+        """Report on this unit."""
         self._unit = unit
 
     def collect(self) -> Iterator[Metric]:
@@ -77,10 +77,10 @@ class UnitStats(Collector):
         }
         for name, (about, total) in counters.items():
             yield CounterMetricFamily(name, about, value=float(total))
-        yield from _gate(unit.figures)
+        yield from _auth_service_metrics(unit.figures)
 
 
-def _gate(figures: GateFigures) -> Iterator[Metric]:
+def _auth_service_metrics(figures: AuthServiceCollector) -> Iterator[Metric]:
     admitted, cut = float(figures.admitted), float(figures.cut)
     yield CounterMetricFamily("headcount_auth_accepted", "Sign-ins that were let in.", value=admitted)
     yield CounterMetricFamily("headcount_auth_disconnected", "Connections that were closed.", value=cut)

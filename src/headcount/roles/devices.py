@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from headcount.broker import auth_service
-from headcount.broker.auth_service import GateSettings
+from headcount.broker.auth_service import AuthServiceSettings
 from headcount.devices import command_delivery
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
@@ -36,7 +36,7 @@ def _loops(
     settings: Settings, connection: Connection
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role; each ends when the event is set."""
-    gate = GateSettings(
+    gate = AuthServiceSettings(
         settings.name,
         settings.core_addresses,
         secret_of(settings),

@@ -17,7 +17,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from headcount.broker.auth_service import GateSettings, run
+from headcount.broker.auth_service import AuthServiceSettings, run
 from headcount.broker.core import Broker
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.devices.registry import Registry
@@ -35,7 +35,7 @@ def run_auth_service(endpoint: Endpoint) -> None:
 
     async def serve() -> None:
         limits = MqttRateLimits(connects_per_minute=1_000_000)
-        settings = GateSettings("bench", endpoint.addresses, PASSWORD, direct=True, limits=limits)
+        settings = AuthServiceSettings("bench", endpoint.addresses, PASSWORD, direct=True, limits=limits)
         async with connected(endpoint, "benchmark auth service") as core:
             await run(settings, core, asyncio.Event())
 

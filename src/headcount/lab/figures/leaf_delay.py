@@ -25,7 +25,7 @@ from pathlib import Path
 from headcount.broker.core import Broker
 from headcount.broker.leaf import Leaf
 from headcount.broker.nats_config import BrokerConfig
-from headcount.broker.nats_process import WatchedServer
+from headcount.broker.nats_process import NatsServer
 from headcount.lab.figures.bench_broker import bench_config, endpoint_of
 from headcount.lab.figures.qos1_cost import jetstream, send, stored
 from headcount.messaging.connection import connected_once
@@ -41,7 +41,7 @@ def config(folder: Path, name: str) -> BrokerConfig:
 
 
 @contextlib.asynccontextmanager
-async def servers_of(nodes: int, leaves: int) -> AsyncIterator[tuple[Broker, list[WatchedServer]]]:
+async def servers_of(nodes: int, leaves: int) -> AsyncIterator[tuple[Broker, list[NatsServer]]]:
     """Start servers; the first is the core's, those for devices are last."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -59,7 +59,7 @@ async def servers_of(nodes: int, leaves: int) -> AsyncIterator[tuple[Broker, lis
                 for one, port in zip(core, cluster, strict=True)
             ]
         hub = tuple(("127.0.0.1", port) for port in leaf_ports)
-        servers: list[WatchedServer] = [Broker(one, check_every_s=60) for one in core]
+        servers: list[NatsServer] = [Broker(one, check_every_s=60) for one in core]
         first = servers[0]
         assert isinstance(first, Broker)
         try:
