@@ -259,7 +259,9 @@ async def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
         port = broker.config.mqtt_port
         core = await internal_client(broker)
         registry = Registry(KvBucket(Connection(core), DEVICE_BUCKET), PASSWORD)
-        gate = AuthService(AuthServiceSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True))
+        gate = AuthService(
+            AuthServiceSettings("test", ((LOOPBACK, broker.config.nats_port),), PASSWORD, direct=True)
+        )
         one, _ = await registry.add("ul", "person")
         other, _ = await registry.add("ul", "person")
         issued, again = ca.issue_device(one.id), ca.issue_device(one.id)
