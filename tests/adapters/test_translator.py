@@ -31,6 +31,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import endpoint_of, internal_client, open_broker
+from waiting import until
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed"
@@ -136,16 +137,16 @@ async def test_names_are_removed_from_the_disk(tmp_path: Path) -> None:
                 await mosquitto(broker, topic, location, *options)
         await mosquitto(broker, "car-iotp", b'{"id":"Slartibartfast","lat":1,"lon":2}', "-q", "1")
         await mosquitto(broker, "mobile-iotp", b'{"id":"Slartibartfast"}')
-        await asyncio.sleep(1.2)
-        assert found_in(tmp_path, needles) == set(needles)
+        await until(lambda: found_in(tmp_path, needles) == set(needles), "blocks are synchronised")
         async with adapters(broker):
             found = await next_in_log(client, 9)
             assert f"ul.person.{device.id}" in {subject for subject, _ in found}
-            async with asyncio.timeout(120):
-                while (await jetstream.stream_info(FOREIGN_STREAM)).state.messages:  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
-        await asyncio.sleep(1.5)  # index and blocks are synchronised once a second
-        assert found_in(tmp_path, needles) == set()
+
+            async def overwritten() -> bool:
+                return not (await jetstream.stream_info(FOREIGN_STREAM)).state.messages
+
+            await until(overwritten)
+        await until(lambda: not found_in(tmp_path, needles), "index and blocks are synchronised")
         await client.close()
     assert found_in(tmp_path, needles) == set()
 

@@ -16,6 +16,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DAYKEY_BUCKET
 from nats_fixture import internal_client, open_broker
+from waiting import until
 
 Scenario = Callable[[list[PseudonymKeys], KvBucket], Awaitable[None]]
 
@@ -82,15 +83,13 @@ async def test_an_expired_key_is_destroyed(tmp_path: Path, caplog: pytest.LogCap
         await user.ensure([today])
         await other.load()
         key = user.keys[today]
-        await asyncio.sleep(1.2)
-        assert _on_disk(tmp_path, key)
+        await until(lambda: _on_disk(tmp_path, key), "blocks are synchronised")
         end_s = (today + 1) * DAY_S + KEY_RETENTION_S
         await user.rotate(end_s)
         assert user.keys[today] == key
         await user.rotate(end_s + 1)
         assert today not in user.keys
-        await asyncio.sleep(1.2)
-        assert not _on_disk(tmp_path, key)
+        await until(lambda: not _on_disk(tmp_path, key), "it is overwritten")
         await other.load()
         assert sorted(other.keys) == [today + 2, today + 3]
         logged = caplog.text

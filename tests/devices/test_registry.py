@@ -22,6 +22,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
+from waiting import until
 
 
 @asynccontextmanager
@@ -78,10 +79,9 @@ async def test_replaced_and_removed_values_are_overwritten(tmp_path: Path) -> No
             hash_ = device.secret.encode()
             await registry.change(device.id, label="Second-Trillian", aliases=["iotp/trillian"])
             await registry.rotate(device.id)
-            await asyncio.sleep(1.5)
             digest = registry.digest("owntracks/zaphod/phone").encode()
             gone = (b"First-Zaphod", b"owntracks/zaphod/phone", hash_, digest)
-            assert on_disk(tmp_path, *gone, b"Second-Trillian") == {b"Second-Trillian"}
+            await until(lambda: on_disk(tmp_path, *gone, b"Second-Trillian") == {b"Second-Trillian"})
             removed = await registry.remove(device.id)
             assert (removed.status, removed.label, removed.secret) == ("erasing", "", "")
             assert removed.aliases == ["iotp/trillian"]
@@ -89,9 +89,8 @@ async def test_replaced_and_removed_values_are_overwritten(tmp_path: Path) -> No
                 await registry.enable(device.id)
             await registry.forget(device.id)
             assert await registry.all() == {kept.id: kept}
-            await asyncio.sleep(1.5)
-            gone = (b"Second-Trillian", b"iotp/trillian", device.id.encode(), b"alias.")
-            assert on_disk(tmp_path, *gone, b"Heart-of-Gold") == {b"Heart-of-Gold"}
+            erased = (b"Second-Trillian", b"iotp/trillian", device.id.encode(), b"alias.")
+            await until(lambda: on_disk(tmp_path, *erased, b"Heart-of-Gold") == {b"Heart-of-Gold"})
 
     await run()
 

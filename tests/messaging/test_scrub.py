@@ -10,6 +10,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import internal_client, open_broker
+from waiting import until
 
 
 def everything_in(folder: Path) -> bytes:
@@ -36,10 +37,8 @@ async def test_what_was_left_of_a_rewrite_is_overwritten(tmp_path: Path) -> None
             assert len(entries) == 1501
             assert entries["device.killed"].value == b"Second-Trillian"
             assert entries["device.d7"].value == b"kept-anew"
-            await asyncio.sleep(1.5)
-            data = await asyncio.to_thread(everything_in, tmp_path)
-            assert b"First-Zaphod" not in data
-            assert b"Second-Trillian" in data
+            await until(lambda: b"Second-Trillian" in everything_in(tmp_path), "blocks are synchronised")
+            await until(lambda: b"First-Zaphod" not in everything_in(tmp_path), "it is overwritten")
             stop = asyncio.Event()
             keeping = asyncio.create_task(scrub.run(Connection(client), [DEVICE_BUCKET], stop))
             stop.set()

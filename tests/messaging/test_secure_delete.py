@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import internal_client, open_broker
+from waiting import until
 
 SECRETS = (b"first-Zaphod", b"second-Trillian", b"third-Marvin")
 
@@ -27,13 +27,12 @@ async def test_what_was_rewritten_or_erased_is_nowhere_on_disk(tmp_path: Path) -
             for secret in SECRETS[1:]:
                 revision = await bucket.rewrite("device.ford7prefect", secret, revision)
                 assert revision
-            await asyncio.sleep(1.5)
-            found = scan(tmp_path, *SECRETS, b"stays-Arthur")
-            assert found == {SECRETS[2], b"stays-Arthur"}
+            await until(lambda: scan(tmp_path, *SECRETS, b"stays-Arthur") == {SECRETS[2], b"stays-Arthur"})
             assert await bucket.erase("device.ford7prefect") == 1
             assert set(await bucket.newest()) == {"device.other"}
-            await asyncio.sleep(1.5)
-            assert scan(tmp_path, *SECRETS, b"ford7prefect", b"stays-Arthur") == {b"stays-Arthur"}
+            await until(
+                lambda: scan(tmp_path, *SECRETS, b"ford7prefect", b"stays-Arthur") == {b"stays-Arthur"}
+            )
             await client.close()
 
     await run()

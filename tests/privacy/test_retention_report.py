@@ -19,6 +19,7 @@ from headcount.messaging.streams import LOG_AGE_S
 from headcount.privacy.retention_report import SLACK_S, StoreAge, first_record_s, store_ages
 from history_batches import batch, random_rows, segment_files, write
 from nats_fixture import PASSWORD, internal_client, open_broker
+from waiting import until
 
 HOUR_S = 3600
 
@@ -120,12 +121,15 @@ async def test_overwritten_records_of_a_file_are_skipped(tmp_path: Path) -> None
             ack = await log.publish("fix.0.ul.person.a", b"{}")
             stamps.append((await log.get_msg(ack.stream, ack.seq)).time)
             await asyncio.sleep(0.1)
-        await asyncio.sleep(1.2)
-        [block] = await asyncio.to_thread(lambda: list(tmp_path.rglob(f"{ack.stream}/msgs/*.blk")))
         assert stamps[0] is not None
         assert stamps[1] is not None
-        assert abs((first_record_s(block) or 0) - stamps[0].timestamp()) < 1e-3
+        first_s, second_s = stamps[0].timestamp(), stamps[1].timestamp()
+
+        def begins_with(stamp_s: float) -> bool:
+            [block] = tmp_path.rglob(f"{ack.stream}/msgs/*.blk")
+            return abs((first_record_s(block) or 0) - stamp_s) < 1e-3
+
+        await until(lambda: begins_with(first_s), "the block is synchronised")
         await erase(Connection(client), ack.stream, [1])
-        await asyncio.sleep(1.2)
-        assert abs((first_record_s(block) or 0) - stamps[1].timestamp()) < 1e-3
+        await until(lambda: begins_with(second_s), "the first record is overwritten")
         await client.close()

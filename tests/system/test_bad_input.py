@@ -191,10 +191,13 @@ def test_a_named_partition_is_not_believed(up: Up) -> None:
     payload = fix(zone, t=time.time())
     for partition in range(up.partitions + 2):
         send_raw(up.mqtt_port, b"fix/%d/ul/person/honest0" % partition, payload)
-    time.sleep(1)
+    wait_until(
+        lambda: (
+            up.http("/v1/sites/ul/devices/person/honest0", reason="a test")["last_verdict"] == "duplicate"
+        ),
+        "it did arrive",
+    )
     unharmed(up, pids)
-    seen = up.http("/v1/sites/ul/devices/person/honest0", reason="a test")
-    assert seen["last_verdict"] == "duplicate", "it did arrive"
 
 
 def test_foreign_garbage(up: Up) -> None:

@@ -26,6 +26,7 @@ from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.publisher import RetainedCounts
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
+from waiting import until
 
 SITE = small_site()
 KEY = disclosure_key(b"of tests")
@@ -100,7 +101,7 @@ async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
             await nc.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
         await nc.flush()
 
-    await asyncio.sleep(0.3)  # it subscribes
+    await until(lambda: nc._subs, "its subscription")
     try:
         yield report
     finally:
