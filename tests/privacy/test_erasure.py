@@ -118,10 +118,10 @@ async def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
             names = await PseudonymKeys(Connection(here.client)).pseudonyms_of("person", gone.id)
             await here.registry.remove(gone.id)
             kills = 0
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(250):
                 while await here.registry.get(gone.id):
                     running = asyncio.create_task(here.erasure().run(asyncio.Event()))
-                    await asyncio.sleep(rng.uniform(0.2, 0.6) if kills < 6 else 3)
+                    await asyncio.sleep(rng.uniform(0.2, 0.6) if kills < 6 else 3 * (kills - 5))
                     running.cancel()
                     await asyncio.wait([running])
                     kills += 1
