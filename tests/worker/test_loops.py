@@ -242,14 +242,14 @@ async def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
     async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
         client = await nats_fixture.internal_client(broker)
         worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
-        await worker._speak()
-        former = worker._name
-        await worker._begin_anew()
+        await worker.ownership.heartbeat()
+        former = worker.ownership.name
+        await worker.ownership.rejoin()
         leases = Leases(Connection(client))
-        await leases.speak(former)
+        await leases.heartbeat(former)
         assert set((await leases.table()).members) == {former}
-        await worker._speak()
-        assert set((await leases.table()).members) == {worker._name} != {former}
+        await worker.ownership.heartbeat()
+        assert set((await leases.table()).members) == {worker.ownership.name} != {former}
         await client.close()
 
 

@@ -144,7 +144,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
         for delivery in _deliveries(rng, log, partition.seq):
             partition.take(delivery)
             if partition.due:
-                heard.add(partition, partition.work(tell=rng.random() < 0.8))
+                heard.add(partition, partition.work(publish=rng.random() < 0.8))
             if rng.random() < 0.2:
                 saved = partition.save()
             if kills and rng.random() < 0.05:

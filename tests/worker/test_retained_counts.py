@@ -23,7 +23,7 @@ from headcount.messages.times import iso
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection
 from headcount.messaging.mqtt_address import MqttAddress
-from headcount.worker.publisher import RetainedCounts
+from headcount.worker.retained_counts import RetainedCounts
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
 from waiting import until

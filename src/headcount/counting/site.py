@@ -45,10 +45,16 @@ class Site:
     fresh_s: float
     on_offline_leave: tuple[bool, bool]
     offline_grace_s: float
-    geojson: dict[str, Any]  # what was read, windings mended
+    geojson: dict[str, Any]  # as read, with windings corrected
 
     def project(self, lat_deg: F8, lon_deg: F8) -> tuple[F8, F8]:
         """Coordinates x and y in metres: local equirectangular projection at the boundary's centroid."""
         x_m = EARTH_RADIUS_M * np.radians(lon_deg - self.lon0_deg) * math.cos(math.radians(self.lat0_deg))
         y_m = EARTH_RADIUS_M * np.radians(lat_deg - self.lat0_deg)
         return x_m, y_m
+
+    def unproject(self, x_m: float, y_m: float) -> tuple[float, float]:
+        """Latitude and longitude in degrees of a position in the plane."""
+        lat_deg = self.lat0_deg + math.degrees(y_m / EARTH_RADIUS_M)
+        scale_m = EARTH_RADIUS_M * math.cos(math.radians(self.lat0_deg))
+        return lat_deg, self.lon0_deg + math.degrees(x_m / scale_m)

@@ -1,1 +1,1 @@
-"""Counting at work: a partition's engine, where it stopped, telling the result."""
+"""The counting worker: partitions of the log, who owns them, and what is published and stored of them."""

@@ -1,10 +1,9 @@
-"""Which worker counts which partition: a pure function of who lives and who has what.
+"""Which worker is to own each partition: a pure function of the workers that are alive and the owners.
 
-Every worker computes it for itself from the same two tables and acts on its own part; there is no
-leader. Loads differ by one at most. A partition stays where it is unless its worker is gone or has
-more than its share, so a worker that joins takes its share and nothing else moves, and of a worker
-that leaves only its own partitions move. Where there is a choice, the highest random weight
-decides (rendezvous hashing; Thaler and Ravishankar 1998), which all workers compute alike.
+Every worker computes it from the same tables and acts on its own part; there is no leader. Loads differ by
+one at most. A partition stays with its owner unless that is gone or owns more than its share: a worker that
+joins acquires its share and nothing else moves, and of a worker that leaves only its own partitions move.
+Otherwise the highest random weight decides (rendezvous hashing; Thaler and Ravishankar 1998).
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from collections.abc import Collection, Mapping
 
 
 def weight(partition: int, worker: str) -> int:
-    """How much a partition would like to be with a worker: a hash that all compute alike."""
+    """The weight of a worker for a partition, the same wherever it is computed."""
     digest = hashlib.blake2b(f"{partition}|{worker}".encode(), digest_size=8).digest()
     return int.from_bytes(digest)
 
 
 def assign(partitions: int, workers: Collection[str], owners: Mapping[int, str]) -> dict[int, str]:
-    """Who should have each partition.
+    """The worker that is to own each partition.
 
     Args:
-        partitions: how many there are: 0 to `partitions - 1`.
-        workers: who lives.
-        owners: who has which partition now; entries of workers that don't live are ignored.
+        partitions: P; their numbers are 0 to `partitions - 1`.
+        workers: that are alive.
+        owners: partition → current owner; owners that aren't alive are ignored.
 
     Returns:
-        partition → worker, for every partition; empty if nobody lives.
+        partition → worker, for every partition; empty if no worker is alive.
     """
     if not workers:
         return {}
@@ -38,7 +37,7 @@ def assign(partitions: int, workers: Collection[str], owners: Mapping[int, str])
         if owner is not None and owner in held:
             held[owner].append(partition)
     share, over = divmod(partitions, len(held))
-    # those that have most may keep one more where the shares aren't even
+    # the workers with the most partitions may keep one more where the shares aren't even
     by_load = sorted(held, key=lambda worker: (-len(held[worker]), worker))
     room = {worker: share + (rank < over) for rank, worker in enumerate(by_load)}
     wanted: dict[int, str] = {}

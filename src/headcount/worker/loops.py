@@ -1,12 +1,10 @@
-"""The counting worker: its loops, and how it takes, keeps and gives back partitions."""
+"""The counting worker and its loops."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,110 +12,90 @@ from dataclasses import dataclass, field
 import msgspec
 
 from headcount.counting.disclosure import Disclosure
-from headcount.counting.site import EARTH_RADIUS_M, Site
+from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
-from headcount.messages.device_state import DeviceState, DeviceStateRequest
-from headcount.messages.fixes import VERDICTS
 from headcount.messages.reports import WORKER_REPORT_SUBJECT
 from headcount.messages.times import TICK_S
-from headcount.messages.topics import DEVICE_STATE_SUBJECT, TICK_SUBJECT
-from headcount.messaging.connection import Connection, Endpoint, Message, Subscription
+from headcount.messages.topics import TICK_SUBJECT
+from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import LogReader, open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import opened_log
 from headcount.runtime.retry import repeat
 from headcount.runtime.tasks import cancel_all
-from headcount.worker.assignment import assign
-from headcount.worker.leases import HEARTBEAT_INTERVAL_S, LEASE_TTL_S, UNOWNED, Lease, Leases
+from headcount.worker.ownership import FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, OwnedPartition, Ownership
 from headcount.worker.partition import BATCH_ROWS, Partition
-from headcount.worker.publisher import Publisher, RetainedCounts
+from headcount.worker.publisher import Publisher
+from headcount.worker.retained_counts import RetainedCounts
 from headcount.worker.snapshots import Snapshots
 from headcount.worker.stats import WorkerStats
 
 _log = logging.getLogger(__name__)
 
-FLUSH_S = 1.0
-SNAPSHOT_S = 5.0
-#: How often a worker looks who lives and has what; more often while it waits for a partition.
-POLL_INTERVAL_S = 0.5
-FAST_POLL_INTERVAL_S = 0.1
-#: With more than this still to come a partition is catching up: counts are told once in TELL_S.
-BEHIND = 2_000
+STORE_INTERVAL_S = 1.0
+SNAPSHOT_INTERVAL_S = 5.0
+REPORT_INTERVAL_S = 1.0
+#: A partition with more pending messages is catching up: its counts are published less often.
+CATCHING_UP = 2_000
 CATCH_UP_PUBLISH_S = 0.5
-#: Rows for the history that wait in one partition before they are stored at once.
+#: Rows for the history that wait in one partition before they are stored immediately.
 HISTORY_ROWS = 10_000
-#: How long a worker that stops may take to give back what it has.
-STOP_S = 0.8
-RETIRE_S = 0.2
-#: So many events and messages of rows may wait to be stored.
+#: Events and messages of rows that may wait to be stored.
 MAX_UNSTORED = 20_000
-#: The log ticks ten times a second; a reader that hears nothing of a partition for so long is not connected.
+#: The log ticks ten times a second; a reader without a message of a partition for this long is disconnected.
 TICK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a counting worker needs to know."""
+    """Settings of a counting worker."""
 
     site: Site
     log: Endpoint
     mqtt: Sequence[MqttAddress]  # of the core's nodes, any of which will do
     partitions: int
-    smallest_shown: int = 1  # the public is told no count below it; 1 = it is told all
+    smallest_shown: int = 1  # the public sees no count below it; 1 = it sees all
     public_key: bytes = field(default=b"", repr=False)  # see counting/disclosure.py
 
 
-@dataclass(slots=True)
-class _OwnedPartition:
-    """A partition that we count."""
-
-    partition: Partition
-    lease: Lease
-    asked: Subscription
-    revision: int  # of its newest snapshot
-    saved_seq: int = -1
-    told_s: float = -math.inf
-    heard_s: float = math.inf  # monotonic: when the reader last had something of it
-
-
 class Worker:
-    """Counts its share of the partitions of the log until it is stopped.
-
-    What it may do follows from the leases alone. A worker that couldn't renew its word for TTL_S,
-    since it was paused or cut off, drops everything unsaved and joins anew under another name: its
-    partitions are with others by then, and its counts, events and rows either carried an older
-    epoch or were the same as theirs.
-    """
+    """Counts its share of the partitions of the log until it is stopped."""
 
     def __init__(self, settings: WorkerSettings, connection: Connection) -> None:
         """Count over an open connection; see `run`."""
         self._settings = settings
         self._connection = connection
         self._snapshots = Snapshots(connection)
-        self._leases = Leases(connection)
         self._publisher = Publisher(connection)
         self._zones = ZoneLookup(settings.site)
-        self._days = PseudonymKeys(connection)
-        self._pseudonyms = Pseudonyms(self._days.keys)
-        self._disclosure = (
-            Disclosure(settings.site, settings.smallest_shown, settings.public_key)
-            if settings.smallest_shown > 1
-            else None
-        )
-        self._held: dict[int, _OwnedPartition] = {}
-        self._figures = WorkerStats()
-        self._process = f"w{secrets.token_hex(4)}"
-        self._name = self._process
-        self._former: list[str] = []  # names that we had and that nobody should wait for
-        self._spoken_s = -math.inf  # monotonic: when our last word was certainly not yet said
+        self._keys = PseudonymKeys(connection)
+        self._pseudonyms = Pseudonyms(self._keys.keys)
+        self._stats = WorkerStats()
         self._storing = asyncio.Lock()
+        self.ownership = Ownership(
+            connection,
+            self._snapshots,
+            settings.partitions,
+            create=self._create,
+            save=self._save,
+            on_rejoin=self._publisher.discard,
+        )
+
+    @property
+    def _owned(self) -> dict[int, OwnedPartition]:
+        return self.ownership.owned
+
+    async def _create(self, number: int, epoch: int) -> Partition:
+        await self._keys.load()  # by which restored devices are recognised
+        settings = self._settings
+        return Partition(number, settings.partitions, epoch, settings.site, self._zones, self._pseudonyms)
 
     # --- reading and counting ------------------------------------------------------------------
-    async def count(self) -> None:
-        """Read and count; a lost connection is made again, from where we are."""
+    async def _run_reader(self) -> None:
+        """Read and count; a lost connection is re-established, and reading continues where it stopped."""
 
         async def read() -> None:
             async with open_reader(self._settings.log, self._connection) as reader:
@@ -126,314 +104,161 @@ class Worker:
         await repeat(read, (LogError,), "reading the log", level=logging.WARNING)
 
     async def _read(self, reader: LogReader) -> None:
-        """Read what we hold. Only this loop follows and leaves, so the reader is where its partition is."""
-        following: dict[int, _OwnedPartition] = {}
+        """Read owned partitions. Only this loop follows and leaves, so the reader is where each partition is."""
+        following: dict[int, OwnedPartition] = {}
         while True:
-            for number, held in list(following.items()):
-                if self._held.get(number) is not held:
+            for number, owned in list(following.items()):
+                if not self.ownership.owns(owned):
                     del following[number]
                     await reader.leave(number)
-            for number, held in list(self._held.items()):
+            for number, owned in list(self._owned.items()):
                 if number not in following:
-                    following[number] = held
-                    held.partition.seq = await reader.follow(number, held.partition.seq)
-                    held.heard_s = time.monotonic()
-            for delivery in await reader.read(FAST_POLL_INTERVAL_S):
-                held = following[delivery.partition]
-                held.heard_s = time.monotonic()
-                held.partition.take(delivery)
-                if self._held.get(delivery.partition) is held:
-                    await self._work(held)
-            self._check_heard(following)
-            # data that is there already is read without a pause: let the other loops have a turn
+                    following[number] = owned
+                    owned.partition.seq = await reader.follow(number, owned.partition.seq)
+                    owned.received_s = time.monotonic()
+            for batch in await reader.read(FAST_POLL_INTERVAL_S):
+                owned = following[batch.partition]
+                owned.received_s = time.monotonic()
+                owned.partition.take(batch)
+                if self.ownership.owns(owned):
+                    await self._count(owned)
+            self._check_ticks(following)
+            # available data is read without a pause: let the other loops run
             await asyncio.sleep(0)
 
-    def _check_heard(self, following: dict[int, _OwnedPartition]) -> None:
-        """The log's ticks are its heartbeat: without them our connection leads nowhere."""
-        oldest_s = min((held.heard_s for held in following.values()), default=math.inf)
+    def _check_ticks(self, following: dict[int, OwnedPartition]) -> None:
+        """The log's ticks prove that the reader is connected."""
+        oldest_s = min((owned.received_s for owned in following.values()), default=math.inf)
         if time.monotonic() - oldest_s > TICK_TIMEOUT_S and self._connection.is_connected:
-            raise LogError(f"nothing was heard of a partition for {TICK_TIMEOUT_S:g} s")
+            raise LogError(f"no message of a partition within {TICK_TIMEOUT_S:g} s")
 
-    async def _work(self, held: _OwnedPartition) -> None:
-        """Count what is due; while catching up, in large steps that are told now and then."""
-        partition = held.partition
-        behind = partition.pending > BEHIND
-        tell = not behind or time.monotonic() - held.told_s > CATCH_UP_PUBLISH_S
-        if partition.waiting_rows < BATCH_ROWS and not (partition.due and tell):
+    async def _count(self, owned: OwnedPartition) -> None:
+        """Count what is due; while catching up, in large steps whose counts are published less often."""
+        partition = owned.partition
+        catching_up = partition.pending > CATCHING_UP
+        publish = not catching_up or time.monotonic() - owned.published_s > CATCH_UP_PUBLISH_S
+        if partition.waiting_rows < BATCH_ROWS and not (partition.due and publish):
             return
-        await self._days.ensure(partition.days)
-        if self._held.get(partition.number) is not held:
+        await self._keys.ensure(partition.days)
+        if not self.ownership.owns(owned):
             return
-        output = partition.work(tell=tell)
-        self._publisher.remember(output.events, partition.epoch)
+        output = partition.work(publish=publish)
+        self._publisher.add_events(output.events, partition.epoch)
         if output.counts:
-            held.told_s = time.monotonic()
-            await self._publisher.counts(output.counts)
-        self._figures.counted(output.verdicts, output.received_s, time.time())
+            owned.published_s = time.monotonic()
+            await self._publisher.publish_counts(output.counts)
+        self._stats.add(output.verdicts, output.received_s, time.time())
         # what can't be stored must not pile up: nothing more is read until it is
-        if partition.kept_rows >= HISTORY_ROWS or self._publisher.waiting > MAX_UNSTORED:
+        if partition.history_rows >= HISTORY_ROWS or self._publisher.unstored > MAX_UNSTORED:
             await self._store()
 
-    async def keep_time(self) -> None:
-        """Write the log's clock into each partition that we count."""
+    async def _run_ticks(self) -> None:
+        """Write the log's clock into each owned partition."""
         while True:
             await asyncio.sleep(TICK_S - time.time() % TICK_S + 0.001)
             if self._connection.is_connected:
-                for number in list(self._held):
+                for number in list(self._owned):
                     await self._connection.publish(TICK_SUBJECT.format(partition=number))
 
     # --- storing -----------------------------------------------------------------------------------
-    async def keep_stored(self) -> None:
-        """Store events and history rows every second, snapshots every few."""
+    async def _run_storing(self) -> None:
+        """Store events and history rows every second, snapshots every five."""
         saved_s = time.monotonic()
         while True:
-            await asyncio.sleep(FLUSH_S)
+            await asyncio.sleep(STORE_INTERVAL_S)
             try:
                 await self._store()
-                if time.monotonic() - saved_s > SNAPSHOT_S:
+                if time.monotonic() - saved_s > SNAPSHOT_INTERVAL_S:
                     saved_s = time.monotonic()
-                    for held in list(self._held.values()):
-                        await self._save(held)
+                    for owned in list(self._owned.values()):
+                        await self._save(owned)
             except LogError as error:
                 _log.warning("%s; trying again", error)
 
     async def _store(self) -> None:
         async with self._storing:
-            for held in self._held.values():
-                self._publisher.record(held.partition.history())
-            await self._publisher.flush()
+            for owned in self._owned.values():
+                self._publisher.add_rows(owned.partition.history())
+            await self._publisher.store()
 
-    async def _save(self, held: _OwnedPartition) -> None:
-        """Save a partition's state, after what it led to is stored."""
-        partition = held.partition
-        if partition.done_seq == held.saved_seq:
+    async def _save(self, owned: OwnedPartition) -> None:
+        """Save a partition's state, after everything it led to is stored."""
+        partition = owned.partition
+        if partition.done_seq == owned.saved_seq:
             return
         seq, state = partition.done_seq, partition.save()
-        self._publisher.record(partition.history())
-        name = self._name
+        self._publisher.add_rows(partition.history())
+        name = self.ownership.name
         await self._store()  # more than the state led to may be stored, but not less
-        if self._name != name:
-            return  # we began anew meanwhile, and what wasn't stored is forgotten
+        if self.ownership.name != name:
+            return  # the worker has rejoined, and what wasn't stored is discarded
         try:
-            held.revision = await self._snapshots.save(
-                partition.number, partition.epoch, state, held.revision
+            owned.revision = await self._snapshots.save(
+                partition.number, partition.epoch, state, owned.revision
             )
         except SnapshotConflictError as error:
             newest = await self._snapshots.load(partition.number)
-            if newest.epoch == partition.epoch:  # our own, whose acknowledgement we missed
-                held.revision = newest.revision
+            if newest.epoch == partition.epoch:  # saved by this worker, and the acknowledgement was lost
+                owned.revision = newest.revision
                 return
-            _log.warning("%s; giving up partition %d", error, partition.number)
-            await self._drop(partition.number)
+            _log.warning("%s; dropping partition %d", error, partition.number)
+            await self.ownership.drop(partition.number)
             return
         except SnapshotError as error:
             _log.error("%s; a restart would count the partition from an older state", error)
             return
-        held.saved_seq = seq
+        owned.saved_seq = seq
 
-    # --- having partitions ---------------------------------------------------------------------------
-    async def keep_alive(self) -> None:
-        """Say every second that we live; after a silence that cost us our rights, begin anew."""
-        while True:
-            await self._speak()
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
-
-    async def _speak(self) -> None:
-        began_s = time.monotonic()
-        if self._held and not self._entitled():
-            _log.warning(
-                "%s was silent for %.1f s and has lost its partitions; joining anew",
-                self._name,
-                began_s - self._spoken_s,
-            )
-            await self._begin_anew()
-        try:
-            await self._leases.speak(self._name)
-            self._spoken_s = began_s
-            # words under the old name may have waited for the connection and arrived just now
-            while self._former:
-                await self._leases.retire(self._former[-1])
-                self._former.pop()
-        except LogError as error:
-            _log.warning("%s; trying again", error)
-
-    def _entitled(self) -> bool:
-        """Whether our last word is young enough for what we hold to be ours."""
-        return time.monotonic() - self._spoken_s <= LEASE_TTL_S
-
-    async def _begin_anew(self) -> None:
-        self._former.append(self._name)
-        self._name = f"{self._process}-{secrets.token_hex(2)}"
-        for number in list(self._held):
-            await self._drop(number)
-        self._publisher.forget()
-
-    async def keep_share(self) -> None:
-        """Take what should be ours and is free; give back what should be others'."""
-        while True:
-            soon = False
-            try:
-                soon = await self._adjust()
-            except (LogError, SnapshotError) as error:
-                _log.warning("%s; trying again", error)
-            await asyncio.sleep(FAST_POLL_INTERVAL_S if soon else POLL_INTERVAL_S)
-
-    async def _adjust(self) -> bool:
-        """One look at the table; whether a partition that should be ours isn't yet."""
-        table = await self._leases.table()
-        spoken_s = table.members.get(self._name)
-        if spoken_s is None:  # not heard of yet
-            return True
-        # our own last word, as the server received it, is our idea of the server's time
-        alive = table.alive(spoken_s) | {self._name}
-        owners = {number: lease.owner for number, lease in table.leases.items() if lease.owner in alive}
-        wanted = assign(self._settings.partitions, alive, owners)
-        missing = False
-        for number in range(self._settings.partitions):
-            held, lease = self._held.get(number), table.leases.get(number, UNOWNED)
-            if held is not None and held.lease.epoch < lease.epoch:
-                _log.warning("partition %d is with %s now", number, lease.owner)
-                await self._drop(number)
-            elif held is not None and wanted[number] != self._name:
-                await self._give_back(held)
-            elif held is None and wanted[number] == self._name:
-                missing |= lease.owner in alive and lease.owner != self._name
-                if lease.owner not in alive or lease.owner == self._name:
-                    await self._take(number, lease)
-        return missing
-
-    async def _take(self, number: int, before: Lease) -> None:
-        """Take a partition and go on where it stopped."""
-        name = self._name
-        await self._days.load()  # by which restored devices are recognised
-        saved = await self._snapshots.load(number)
-        lease = await self._leases.take(number, name, before, max(saved.epoch, before.epoch) + 1)
-        if lease is None:
-            return  # somebody was faster
-        # a former owner may have saved once more before it lost the lease
-        saved = await self._snapshots.load(number)
-        partition = Partition(
-            number,
-            self._settings.partitions,
-            lease.epoch,
-            self._settings.site,
-            self._zones,
-            self._pseudonyms,
-        )
-        if saved.state is not None:
-            try:
-                partition.restore(saved.state)
-            except SnapshotError as error:
-                _log.warning("%s; counting the partition from the start of the log", error)
-        # from here on a former owner's compare-and-set fails
-        revision = await self._snapshots.save(number, lease.epoch, partition.save(), saved.revision)
-        if self._name != name:
-            return
-        asked = await self._connection.subscribe(DEVICE_STATE_SUBJECT.format(partition=number), self.answer)
-        self._held[number] = _OwnedPartition(partition, lease, asked, revision)
-        _log.info("%s counts partition %d (epoch %d) after %d", name, number, lease.epoch, partition.seq)
-
-    async def _give_back(self, held: _OwnedPartition) -> None:
-        """Clean hand-over: stop counting, save, free."""
-        number = held.partition.number
-        await self._drop(number)
-        await self._save(held)
-        await self._leases.give_back(number, held.lease)
-        _log.info("%s gave back partition %d", self._name, number)
-
-    async def _drop(self, number: int) -> None:
-        """Hold a partition no longer; the reading loop leaves it when it sees that."""
-        held = self._held.pop(number, None)
-        if held is not None:
-            await held.asked.unsubscribe()
-
-    async def keep_retained(self) -> None:
-        """Keep the retained counts while we have partition 0: one worker does, and nobody is elected."""
+    # --- publishing --------------------------------------------------------------------------------
+    async def _run_retained_counts(self) -> None:
+        """Publish the retained counts while this worker owns partition 0: that needs no election."""
         settings = self._settings
+        disclosure = None
+        if settings.smallest_shown > 1:
+            disclosure = Disclosure(settings.site, settings.smallest_shown, settings.public_key)
+        retained = (settings.mqtt, settings.site, settings.partitions, self._publishes_retained, disclosure)
         while True:
-            if 0 in self._held:
-                await RetainedCounts(
-                    self._connection,
-                    settings.mqtt,
-                    settings.site,
-                    settings.partitions,
-                    lambda: 0 in self._held and self._entitled(),
-                    self._disclosure,
-                ).run()
+            if 0 in self._owned:
+                await RetainedCounts(self._connection, *retained).run()
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    # --- telling -----------------------------------------------------------------------------------
-    async def tell_figures(self) -> None:
-        """Publish our metrics every second."""
+    def _publishes_retained(self) -> bool:
+        return 0 in self._owned and self.ownership.is_entitled()
+
+    async def _run_reports(self) -> None:
+        """Publish the worker's report every second."""
+        process = self.ownership.process
         while True:
-            await asyncio.sleep(FLUSH_S)
-            lag = sum(held.partition.pending for held in self._held.values())
-            report = self._figures.report(self._process, lag, len(self._held))
+            await asyncio.sleep(REPORT_INTERVAL_S)
+            lag = sum(owned.partition.pending for owned in self._owned.values())
+            report = msgspec.json.encode(self._stats.report(process, lag, len(self._owned)))
             if self._connection.is_connected:
-                subject = WORKER_REPORT_SUBJECT.format(worker=self._process)
-                await self._connection.publish(subject, msgspec.json.encode(report))
+                await self._connection.publish(WORKER_REPORT_SUBJECT.format(worker=process), report)
 
-    async def answer(self, message: Message) -> None:
-        """Reply to a DeviceStateRequest."""
-        number = int(message.subject.rpartition(".")[2])
-        request = msgspec.json.decode(message.data, type=DeviceStateRequest)
-        held = self._held.get(number)
-        key = f"{request.kind}.{request.device}".encode()
-        found = held.partition.engine.find(key) if held is not None else None
-        state = None
-        if found is not None:
-            lat, lon = _unproject(self._settings.site, found.x_m, found.y_m)
-            verdict = VERDICTS[found.verdict] if found.verdict < len(VERDICTS) else None
-            state = DeviceState(
-                present=found.present,
-                zones=found.zones,
-                last_t=found.last_t_s,
-                lat=lat,
-                lon=lon,
-                acc=found.acc_m,
-                offline=found.offline,
-                last_verdict=verdict,
-            )
-        await message.respond(msgspec.json.encode(state))
-
-    # --- start and stop ------------------------------------------------------------------------------
     async def run(self, stop: asyncio.Event) -> None:
-        """All loops of a worker, until `stop` is set; then everything is stored, saved and given back."""
+        """Run all loops until `stop` is set; then store and save everything, and release all partitions."""
+        loops = {
+            "heartbeats": self.ownership.run_heartbeats(),
+            "assignment": self.ownership.run_assignment(),
+            "reader": self._run_reader(),
+            "ticks": self._run_ticks(),
+            "storing": self._run_storing(),
+            "retained counts": self._run_retained_counts(),
+            "pseudonym keys": self._keys.refresh(),
+            "reports": self._run_reports(),
+        }
         async with asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(self.keep_alive(), name="alive"),
-                group.create_task(self.keep_share(), name="share"),
-                group.create_task(self.count(), name="count"),
-                group.create_task(self.keep_time(), name="tick"),
-                group.create_task(self.keep_stored(), name="store"),
-                group.create_task(self.keep_retained(), name="retained"),
-                group.create_task(self._days.refresh(), name="pseudonym keys"),
-                group.create_task(self.tell_figures(), name="metrics"),
-            ]
+            tasks = [group.create_task(loop, name=f"worker: {name}") for name, loop in loops.items()]
             await stop.wait()
-            await cancel_all(loops)
-        # what can't be given back now is counted again from the last snapshot by the next owner
-        with contextlib.suppress(LogError, TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await asyncio.gather(*map(self._give_back, list(self._held.values())))
-        with contextlib.suppress(LogError, TimeoutError):
-            async with asyncio.timeout(RETIRE_S):
-                await self._leases.retire(self._name)
-
-
-def _unproject(site: Site, x_m: float | None, y_m: float | None) -> tuple[float | None, float | None]:
-    """Latitude and longitude in degrees: the inverse of `Site.project`."""
-    if x_m is None or y_m is None:
-        return None, None
-    lat = site.lat0_deg + math.degrees(y_m / EARTH_RADIUS_M)
-    return lat, site.lon0_deg + math.degrees(x_m / (EARTH_RADIUS_M * math.cos(math.radians(site.lat0_deg))))
+            await cancel_all(tasks)
+        await self.ownership.close()
 
 
 async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
-    """The role `count`: count until `stop` is set.
+    """Connect to the core and count until `stop` is set.
 
     Raises:
-        LogError: if the log has no bucket for snapshots.
+        StopRequestedError: `stop` was set while it waited for the core.
     """
     async with opened_log(settings.log, "headcount count", stop) as connection:
         await Worker(settings, connection).run(stop)

@@ -1,9 +1,9 @@
-"""One partition being counted: messages of the log in; counts, events and history rows out.
+"""Count one partition: messages of the log in; counts, events and history rows out. Pure.
 
-It has no clock either: time is what the log says. Every message carries the instant at which it
-was received, and in a quiet hour the log's ticks do. When a message received at τ is read, every
-message received before it has been read, so the counts at each instant T < τ are known for good.
-They are taken at the multiples of TICK_S; fixes received after T wait until T has been counted.
+Time is that of the log. Every message carries the instant at which it was received, and in quiet hours the
+log's ticks do. When a message received at τ is read, every message received before it has been read, so the
+counts at each instant T < τ are final. They are computed at the multiples of TICK_S; fixes received after T
+wait until T has been counted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
 from headcount.messages.counts import Event, PartitionCounts
+from headcount.messages.device_state import DeviceState, DeviceStateRequest
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.times import DAY_S, HISTORY_TICK_S, TICK_S
@@ -34,26 +35,26 @@ from headcount.worker.history_rows import HistoryRows
 TICK_NS = round(TICK_S * 1e9)
 DAY_NS = DAY_S * 10**9
 HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
-#: An instant is over when something was received this much later: float64 seconds resolve 0.24 µs.
+#: An instant is over when a message was received this much later: float64 seconds resolve 0.24 µs.
 OVER_NS = 1_000
-#: Fixes that wait for their instant are counted in one go when there are so many.
+#: This many fixes that wait for their instant are counted together before it is over.
 BATCH_ROWS = 16_384
-#: Up to so many instants in one go are each told; of more (after a stop) only the newest is.
+#: Up to this many instants are published each; of more (after a stop) only the newest is.
 MAX_PUBLISHED_TICKS = 5
-#: After a longer silence of the log than it keeps messages, instants in between aren't recorded.
+#: After a gap longer than the log keeps messages, instants in between aren't recorded.
 GAP_TICKS = round(3600 / TICK_S)
-#: The most bytes of counts in one message to the history; the broker takes 8 MiB.
+#: Bytes of counts in one message to the history at most; the broker accepts 8 MiB.
 MESSAGE_BYTES = 2 << 20
-#: The sequences of what led to silence.
+#: For events that no message led to.
 NO_SEQUENCES: I8 = np.zeros(0, dtype=np.int64)
-#: Verdicts whose fixes are kept in the history (rule 1).
-KEPT = np.zeros(256, dtype=np.bool_)
-KEPT[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
+#: Verdicts whose fixes are stored in the history (rule 1).
+STORED_VERDICTS = np.zeros(256, dtype=np.bool_)
+STORED_VERDICTS[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
 
 
 @dataclass(slots=True)
 class PartitionOutput:
-    """What a stretch of the log led to."""
+    """What messages of the log led to."""
 
     counts: list[PartitionCounts] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -76,15 +77,15 @@ class Partition:
     def __init__(
         self, number: int, partitions: int, epoch: int, site: Site, zones: ZoneLookup, pseudonyms: Pseudonyms
     ) -> None:
-        """Start at the beginning of the log, or where `restore` says.
+        """Start at the beginning of the log; `restore` continues elsewhere.
 
         Args:
             number: which one.
             partitions: of how many.
-            epoch: under which its counts are told.
+            epoch: of its owner, published with its counts.
             site: what is counted.
             zones: its zones; the partitions of a worker share them.
-            pseudonyms: of the days that `days` tells of, others are named at random.
+            pseudonyms: of the `days`; on others they are random.
         """
         self.number = number
         self.epoch = epoch
@@ -106,15 +107,15 @@ class Partition:
         self._recorded: list[CountsAt] = []
         self._tick_subject = b"fix.%d.tick" % number
 
-    # --- where we stopped --------------------------------------------------------------------
+    # --- state -------------------------------------------------------------------------------
     def save(self) -> bytes:
-        """The state as bytes, with the sequence after which to go on."""
+        """The state as bytes, with the sequence after which to continue."""
         return msgspec.msgpack.encode(
             _PartitionState(self.done_seq, self._tick, self._done_ns, self.engine.snapshot())
         )
 
     def restore(self, data: bytes) -> None:
-        """Go on where `save` was called.
+        """Continue where `save` was called.
 
         Raises:
             SnapshotError: if the bytes are damaged or of another site file.
@@ -131,7 +132,7 @@ class Partition:
         self._undecoded, self._waiting = [], None
         self._rows, self._recorded = HistoryRows(), []
 
-    # --- work ----------------------------------------------------------------------------------
+    # --- counting ------------------------------------------------------------------------------
     def take(self, batch: RawBatch) -> None:
         """Read messages; `work` counts them.
 
@@ -151,12 +152,12 @@ class Partition:
 
     @property
     def waiting_rows(self) -> int:
-        """How many messages are read and not yet counted."""
+        """The number of messages that are read and not yet counted."""
         return sum(map(len, self._undecoded)) + (len(self._waiting) if self._waiting is not None else 0)
 
     @property
-    def kept_rows(self) -> int:
-        """How many rows wait for `history`."""
+    def history_rows(self) -> int:
+        """The number of rows that wait for `history`."""
         return len(self._rows)
 
     def _decoded(self) -> FixColumns | None:
@@ -180,38 +181,38 @@ class Partition:
 
     @property
     def due(self) -> bool:
-        """Whether an instant is over that hasn't been counted."""
+        """Whether an instant is over and not yet counted."""
         return self._reached_tick() > self._tick
 
     def _reached_tick(self) -> int:
         return (self._reached_ns - OVER_NS) // TICK_NS
 
-    def work(self, *, tell: bool = True) -> PartitionOutput:
+    def work(self, *, publish: bool = True) -> PartitionOutput:
         """Count up to the last instant that is over.
 
         Args:
-            tell: put the counts into the output (those for the history are there in any case).
+            publish: include the counts in the output (those for the history are included in any case).
         """
         output = PartitionOutput()
         waiting = self._decoded()
         reached = self._reached_tick()
-        for tick in self._ticks(reached, told=tell):
+        for tick in self._ticks(reached, publish=publish):
             at = tick * TICK_NS / 1e9
             if waiting is not None:
                 cut = int(np.searchsorted(waiting.received_s, at, side="right"))
                 self._step(waiting.part(0, cut), output)
                 waiting = waiting.part(cut, len(waiting))
-            self._tell(self.engine.advance(at), NO_SEQUENCES, output)
+            self._add_events(self.engine.advance(at), NO_SEQUENCES, output)
             record = tick % HISTORY_TICKS == 0
-            if record or tell:
+            if record or publish:
                 values = self.engine.counts(at).astype("<i4").tobytes()
                 if record:
                     self._recorded.append(CountsAt(at, values))
-                if tell:
+                if publish:
                     output.counts.append(self._counts(at, values, _before(waiting, self.seq)))
             self._tick = tick
         if waiting is not None and len(waiting) >= BATCH_ROWS:
-            # many in one instant: they may be counted early, since nothing expires on their account
+            # many in one instant may be counted early: they make nothing expire
             self._step(waiting, output)
             waiting = None
         self._waiting = waiting if waiting is not None and len(waiting) else None
@@ -220,12 +221,12 @@ class Partition:
         self._done_ns = self._reached_ns if self._waiting is None else self._tick * TICK_NS
         return output
 
-    def _ticks(self, reached: int, *, told: bool) -> list[int]:
+    def _ticks(self, reached: int, *, publish: bool) -> list[int]:
         """The instants to count at, up to `reached`, which is always the last."""
         if reached <= self._tick:
             return []
         first = self._tick + 1
-        if told and reached - self._tick <= MAX_PUBLISHED_TICKS:
+        if publish and reached - self._tick <= MAX_PUBLISHED_TICKS:
             return list(range(first, reached + 1))
         start = max(first, reached - GAP_TICKS)
         start += -start % HISTORY_TICKS
@@ -233,32 +234,32 @@ class Partition:
         return ticks if ticks and ticks[-1] == reached else [*ticks, reached]
 
     def _step(self, part: FixColumns, output: PartitionOutput) -> None:
-        """Count rows in their order; before somebody is forgotten, what was received before."""
+        """Count rows in their order; a marker is applied after everything received before it."""
         start = 0
         for row in np.flatnonzero(part.what == FORGET).tolist() if FORGET in part.what else ():
             self._count(part.part(start, row), output)
-            self._forget(part.part(row, row + 1), output)
+            self._remove(part.part(row, row + 1), output)
             start = row + 1
         self._count(part.part(start, len(part)) if start else part, output)
 
-    def _forget(self, one: FixColumns, output: PartitionOutput) -> None:
+    def _remove(self, one: FixColumns, output: PartitionOutput) -> None:
         seq = int(one.seq[0])
         removal = one.removals.get(seq)
         if removal is not None:
             removed = self.engine.remove(removal, float(one.received_s[0]))
-            self._tell(removed, one.seq, output)
+            self._add_events(removed, one.seq, output)
 
     def _count(self, part: FixColumns, output: PartitionOutput) -> None:
         if not len(part):
             return
         device = self.engine.slots(part.names, self._admit)
         step = self.engine.step(part, device)
-        kept = KEPT[step.verdicts]
-        who, received_s = device[kept], part.received_s[kept]
+        stored = STORED_VERDICTS[step.verdicts]
+        who, received_s = device[stored], part.received_s[stored]
         if len(who):
             names = self._pseudonyms_of(who, received_s)
-            self._rows.add(part, kept, names, self.engine.kinds(who), step.verdicts[kept])
-        self._tell(step.events, part.seq, output)
+            self._rows.add(part, stored, names, self.engine.kinds(who), step.verdicts[stored])
+        self._add_events(step.events, part.seq, output)
         fix = step.verdicts != 255
         kind = np.where(device >= 0, self.engine.kinds(device), 2)[fix]
         code = kind.astype(np.int64) * len(VERDICTS) + step.verdicts[fix]
@@ -266,7 +267,7 @@ class Partition:
         output.received_s.append(part.received_s)
 
     def _admit(self, key: bytes) -> bool:
-        """Whether a new key is a device that may be in this partition."""
+        """Whether a key that isn't known yet is a device of this partition."""
         kind, _, device = key.decode(errors="replace").partition(".")
         return (
             kind in KINDS
@@ -275,7 +276,7 @@ class Partition:
         )
 
     def _pseudonyms_of(self, slots: I4, received_s: F8) -> U8:
-        """The pseudonym of each slot's device on the day when it was heard."""
+        """The pseudonym of each slot's device on the day on which its fix was received."""
         first, last = int(received_s.min() // DAY_S), int(received_s.max() // DAY_S)
         if first == last:
             return self.engine.names(slots, first)
@@ -287,8 +288,8 @@ class Partition:
             found[days == day] = self.engine.names(slots[days == day], day)
         return found
 
-    def _tell(self, events: Events, seqs: I8, output: PartitionOutput) -> None:
-        """Put events out; `seqs` are the sequences of the rows that led to them."""
+    def _add_events(self, events: Events, seqs: I8, output: PartitionOutput) -> None:
+        """Add events to the output; `seqs` are the sequences of the rows that led to them."""
         if not len(events):
             return
         site, zones = self._site.id, self._site.zones
@@ -305,11 +306,11 @@ class Partition:
         for name, kind, index, enter, t_s, reason, seq in columns:
             change: Literal["enter", "exit"] = "enter" if enter else "exit"
             zone, why = zones[index].id, REASONS[reason]
-            name_of_it = event_id(name, zone, change, t_s, why, seq)
-            output.events.append(Event(name_of_it, site, zone, change, KINDS[kind], name, t_s, why))
+            id_ = event_id(name, zone, change, t_s, why, seq)
+            output.events.append(Event(id_, site, zone, change, KINDS[kind], name, t_s, why))
 
     def _led_to(self, events: Events, seqs: I8) -> list[int]:
-        """The sequence of the message that led to each event, 0 for silence, which none leads to."""
+        """The sequence of the message that led to each event; 0 for expired devices."""
         if not len(seqs):
             return [0] * len(events)
         led: list[int] = np.where(events.reason == SILENT, 0, seqs[np.maximum(events.row, 0)]).tolist()
@@ -327,8 +328,27 @@ class Partition:
             values,
         )
 
+    def device_state(self, request: DeviceStateRequest) -> DeviceState | None:
+        """What is known about a device; None: nothing."""
+        known = self.engine.find(f"{request.kind}.{request.device}".encode())
+        if known is None:
+            return None
+        lat = lon = None
+        if known.x_m is not None and known.y_m is not None:
+            lat, lon = self._site.unproject(known.x_m, known.y_m)
+        return DeviceState(
+            present=known.present,
+            zones=known.zones,
+            last_t=known.last_t_s,
+            lat=lat,
+            lon=lon,
+            acc=known.acc_m,
+            offline=known.offline,
+            last_verdict=VERDICTS[known.verdict] if known.verdict < len(VERDICTS) else None,
+        )
+
     def history(self) -> list[HistoryBatch]:
-        """What was counted since the last call, for the history, in messages of a bounded size."""
+        """The rows counted since the last call, in messages of a bounded size."""
         recorded, self._recorded = self._recorded, []
         batches = [self._batch(fixes, []) for fixes in self._rows.take()]
         instants = max(1, MESSAGE_BYTES // (32 * len(self._site.zones)))
@@ -351,5 +371,5 @@ class Partition:
 
 
 def _before(waiting: FixColumns | None, last: int) -> int:
-    """The sequence before the first row that still waits, else the last one that was read."""
+    """The sequence before the first row that still waits, otherwise the last one that was read."""
     return int(waiting.seq[0]) - 1 if waiting is not None and len(waiting) else last

@@ -1,8 +1,8 @@
-"""Where each partition stopped, in a key-value bucket of the log.
+"""The saved state of each partition, in a key-value bucket.
 
-One key a partition, `p<number>`, written by compare-and-set: whoever wrote last knows the revision,
-and anybody else who comes with an older one is refused. What is replaced is overwritten on disk: states hold
-pseudonyms, and nobody may be found in an old one who has been erased.
+Each partition has a key, `p<number>`, written by compare-and-set: only the worker that wrote last knows the
+revision, and a write with an older one is refused. Replaced states are overwritten on disk: they hold
+pseudonyms, and no erased device may be found in them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headcount.messaging.streams import SNAPSHOT_BUCKET
 
 _log = logging.getLogger(__name__)
 
-#: More than the largest message of the broker can't be saved; more partitions make smaller ones.
+#: The largest message of the broker; with more partitions, states are smaller.
 MAX_BYTES = 8 * 1024 * 1024 - 4096
 _ANSWER_S = 5.0
 
@@ -33,7 +33,7 @@ class _StoredSnapshot(msgspec.Struct, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A saved state: whose epoch, the state itself (None: there is none), and the revision to replace."""
+    """A saved state, the epoch of the owner that saved it, and the revision to replace; `state` None: none."""
 
     epoch: int
     state: bytes | None
@@ -65,7 +65,7 @@ class Snapshots:
         return Snapshot(stored.epoch, raw, entry.revision)
 
     async def saved_seq(self, partition: int) -> int:
-        """Up to which sequence of its log a partition's newest state goes; 0 where there is none.
+        """The sequence of the log up to which a partition's newest state goes; 0: there is none.
 
         Raises:
             LogError: if the log doesn't answer.
@@ -80,7 +80,7 @@ class Snapshots:
             The new revision.
 
         Raises:
-            SnapshotConflictError: if somebody saved since.
+            SnapshotConflictError: if another worker has saved since.
             SnapshotError: if it is too large.
             LogError: if the log doesn't answer.
         """
@@ -99,7 +99,7 @@ class Snapshots:
         return newer
 
     async def _overwrite(self, revision: int) -> None:
-        """Best effort: what is left is overwritten when somebody is erased, see `privacy.erasure`."""
+        """Best effort: what is left is overwritten when a device is erased, see `privacy.erasure`."""
         try:
             await self._bucket.overwrite(revision)
         except LogError as error:
@@ -107,7 +107,7 @@ class Snapshots:
 
 
 def sequence_of(state: bytes) -> int:
-    """The sequence in a saved state, see `Partition.save`; 0 where it is none of ours."""
+    """The sequence in a saved state, see `Partition.save`; 0 if it is damaged."""
     try:
         return int(msgspec.msgpack.decode(state)[0])
     except (msgspec.DecodeError, TypeError, ValueError, IndexError):

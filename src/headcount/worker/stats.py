@@ -25,7 +25,7 @@ class WorkerStats:
     latency_sum_s: float = 0.0
     _reported: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
 
-    def counted(self, verdicts: I8, received_s: list[F8], now_s: float) -> None:
+    def add(self, verdicts: I8, received_s: list[F8], now_s: float) -> None:
         """Add fixes by [kind (the last row: unknown), verdict], and the times at which they were received."""
         self.verdicts += verdicts
         for part in received_s:

@@ -80,7 +80,7 @@ def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
             delivery = deliveries.pop(0)
             part = parts[delivery.partition]
             part.take(delivery)
-            part.work(tell=False)
+            part.work(publish=False)
             part.history()
             del delivery
         if warm > 0:

@@ -172,7 +172,7 @@ async def counting(
                 if part.waiting_rows >= BATCH_ROWS:
                     publish = time.perf_counter() - published > 0.5
                     published = time.perf_counter() if publish else published
-                    part.work(tell=publish)
+                    part.work(publish=publish)
                     part.history()
             if not warm and read >= fixes // 2:
                 _finish(parts)
@@ -184,7 +184,7 @@ async def counting(
 def _finish(parts: list[Partition]) -> None:
     """Count rows that wait for a full batch, so that each fix read is measured exactly once."""
     for part in parts:
-        part.work(tell=False)
+        part.work(publish=False)
         part.history()
 
 

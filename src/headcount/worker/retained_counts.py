@@ -1,0 +1,155 @@
+"""The retained MQTT messages with a site's counts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
+
+import aiomqtt
+import msgspec
+import numpy as np
+
+from headcount.counting.disclosure import Disclosure, as_public, on_grid
+from headcount.counting.fix_columns import I4
+from headcount.counting.site import Site
+from headcount.counting.totals import Total, Totals
+from headcount.errors import CertificateError
+from headcount.messages.counts import KindCount, PartitionCounts, PublicKindCount, PublicZoneCount, ZoneCount
+from headcount.messages.times import iso
+from headcount.messages.topics import COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
+from headcount.messaging.connection import Connection, Message
+from headcount.messaging.mqtt_address import MqttAddress
+from headcount.runtime.retry import RETRY_S
+
+_log = logging.getLogger(__name__)
+
+#: Counts that have changed are published this often.
+RETAINED_INTERVAL_S = 1.0
+#: All of them are published this often, whatever a worker that lost partition 0 has published in between.
+RETAINED_REFRESH_S = 30.0
+
+
+class RetainedCounts:
+    """Publishes the retained counts of a site; one worker at a time does this."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        addresses: Sequence[MqttAddress],
+        site: Site,
+        partitions: int,
+        is_active: Callable[[], bool],
+        disclosure: Disclosure | None = None,
+    ) -> None:
+        """Sum the counts on `count.*` and publish the totals at one of the addresses while `is_active`.
+
+        With a `disclosure`, COUNT_TOPIC gets its counts once a minute, and EXACT_TOPIC the exact ones;
+        without, COUNT_TOPIC gets the exact ones.
+        """
+        self._connection = connection
+        self._addresses = addresses
+        self._site = site
+        self._is_active = is_active
+        self._totals = Totals(partitions, len(site.zones))
+        self._disclosure = disclosure
+        self._newest: Total | None = None
+        self._public: Total | None = None
+
+    async def run(self) -> None:
+        """Publish; a lost connection is re-established."""
+        subscription = await self._connection.subscribe("count.*", self._add)
+        try:
+            for address in cycle(self._addresses):
+                if not self._is_active():
+                    return
+                try:
+                    async with address.client("headcount-counts") as client:
+                        await self._publish_changes(client)
+                except (aiomqtt.MqttError, CertificateError) as error:
+                    _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            await subscription.unsubscribe()
+
+    async def _add(self, message: Message) -> None:
+        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
+        if counts.site != self._site.id or counts.zones != len(self._site.zones):
+            return
+        values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
+        for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
+            self._newest = total
+            if self._disclosure is not None and on_grid(total.at):
+                public = self._disclosure.publish(total.at, total.values[:, :, 0])
+                self._public = dataclasses.replace(total, values=public[:, :, np.newaxis])
+
+    async def _publish_changes(self, client: aiomqtt.Client) -> None:
+        """Publish over one connection; raises MqttError as soon as it is lost, also while no count changes."""
+        lost = asyncio.create_task(_until_lost(client), name="retained: connection")
+        try:
+            topic = SITE_TOPIC.format(site=self._site.id)
+            await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
+            sent: dict[str, I4 | None] = {}
+            all_s = time.monotonic()
+            while self._is_active() and not lost.done():
+                if time.monotonic() - all_s > RETAINED_REFRESH_S:
+                    sent, all_s = {}, time.monotonic()
+                await self._publish(client, sent)
+                await asyncio.wait([lost], timeout=RETAINED_INTERVAL_S)
+            if lost.done():
+                lost.result()
+        finally:
+            lost.cancel()
+            await asyncio.wait([lost])
+            if not lost.cancelled():
+                lost.exception()  # the one that was raised, or its consequence
+
+    async def _publish(self, client: aiomqtt.Client, sent: dict[str, I4 | None]) -> None:
+        """Publish the counts that differ from those that were sent."""
+        for topic, total, message in self._topics():
+            if total is None:
+                continue
+            for index in _different(sent.get(topic), total.values):
+                zone = self._site.zones[index].id
+                payload = msgspec.json.encode(message(self._site, index, total))
+                await client.publish(topic.format(site=self._site.id, zone=zone), payload, retain=True)
+            sent[topic] = total.values
+
+    def _topics(self) -> list[tuple[str, Total | None, Callable[[Site, int, Total], msgspec.Struct]]]:
+        """The topics, with the newest total and the message of each."""
+        if self._disclosure is None:
+            return [(COUNT_TOPIC, self._newest, zone_count)]
+        public = partial(public_zone_count, smallest=self._disclosure.smallest)
+        return [(COUNT_TOPIC, self._public, public), (EXACT_TOPIC, self._newest, zone_count)]
+
+
+async def _until_lost(client: aiomqtt.Client) -> None:
+    """Without a subscription, only the end of the connection can be received."""
+    async for _ in client.messages:
+        pass
+
+
+def zone_count(site: Site, index: int, total: Total) -> ZoneCount:
+    """The message of one zone."""
+    person, vehicle = (KindCount(*numbers) for numbers in total.values[index].tolist())
+    return ZoneCount(site.id, site.zones[index].id, iso(total.at), person, vehicle)
+
+
+def public_zone_count(site: Site, index: int, total: Total, *, smallest: int) -> PublicZoneCount:
+    """The public message of one zone; the total's values are those of `Disclosure.publish`, [Z, 2, 1]."""
+    person, vehicle = (
+        PublicKindCount(as_public(number, smallest)) for number in total.values[index, :, 0].tolist()
+    )
+    return PublicZoneCount(site.id, site.zones[index].id, iso(total.at), person, vehicle)
+
+
+def _different(old: I4 | None, new: I4) -> list[int]:
+    if old is None:
+        return list(range(len(new)))
+    found: list[int] = np.flatnonzero((old != new).any(axis=(1, 2))).tolist()
+    return found
