@@ -81,7 +81,7 @@ def takes_settings(
                 _parameter(key),
                 cls=SettingOption,
                 setting=setting,
-                default_text=setting.text(defaults[key]) if key in defaults else setting.default_text,
+                default_text=str(defaults[key]) if key in defaults else setting.default_text,
                 hidden=key not in shown,
             )(command)
         return command
