@@ -113,7 +113,7 @@ def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
         queries: dict[str, Callable[[], Any]] = {
             "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(data, bbox=box),
             "near, 50 m, the whole hour, newest 1000": lambda: fixes(data, near=(52.672, -8.575, 50.0)),
-            "where everybody is at an instant": lambda: fixes(data, at_s=T0 + 3000, limit=100_000),
+            "positions of all devices at an instant": lambda: fixes(data, at_s=T0 + 3000, limit=100_000),
             "history of a zone, 60 s": lambda: zone_history(data, "zone-7", T0, T0 + 3600, 60),
             "counts at an instant": lambda: counts_at(data, T0 + 3000),
         }

@@ -18,9 +18,9 @@ BENCHES = {
     "Engine": ["engine_cost", "--million"],
     "Messages to history rows": ["path_delay"],
     "Pipeline": ["pipeline_throughput", "--seconds", "3", "--repeat", "5"],
-    "Stopping anywhere": ["handover_time"],
+    "Snapshots": ["handover_time"],
     "History": ["history_speed"],
-    "Connects": ["connection_rate"],
+    "Connection rate": ["connection_rate"],
     "QoS 1": ["qos1_cost", "plain", "acked", "--kills", "3"],
 }
 
