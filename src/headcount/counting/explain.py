@@ -275,7 +275,7 @@ class _Measurements:
                 held_s = site.hold_s[self.kind]
                 return f"It was {-self.ahead_s:.1f} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s."
             case "inaccurate":
-                return f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. The device lives on."
+                return f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. It only extends the hold."
             case "implausible":
                 return (
                     f"It is {self.distance_m:.1f} m from the last used position, {self.elapsed_s:.1f} s before: "

@@ -101,7 +101,7 @@ TRACE: dict[str, Any] = {
             "acc": 250.0,
             "verdict": "inaccurate",
             "rule": "1.7",
-            "why": "Its accuracy is 250 m; 100 m are allowed. The device lives on.",
+            "why": "Its accuracy is 250 m; 100 m are allowed. It only extends the hold.",
             "checks": _CHECKS,
             "edges": [],
             "changes": [],
