@@ -41,7 +41,7 @@ from nats_fixture import server_program
 from waiting import until
 
 PARTITIONS = 2
-SECRET = "a deployment's secret, of tests"  # noqa: S105  # that is what it says
+SECRET = "a deployment's secret, of tests"  # noqa: S105  # a test value
 #: Anybody sees what a viewer does, and all counts.
 OPEN: dict[str, Any] = {"open": True, "smallest_shown": 1}
 
@@ -54,7 +54,7 @@ def square(west: float, south: float, side: float) -> dict[str, Any]:
 
 
 def site_with(zones: int) -> Site:
-    """The site `ul` with the boundary and so many zones: `library`, `z1`, `z2` and so on."""
+    """The site `ul` with the boundary and `zones` zones: `library`, `z1`, `z2` and so on."""
     names = ["library", *(f"z{n}" for n in range(1, zones))]
     features = [
         {
@@ -131,7 +131,7 @@ class Server:
             await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
-        """End it without a chance to say goodbye."""
+        """Kill it without a clean end."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

@@ -170,11 +170,11 @@ class Unit:
         return int((self.settings.config.data / "broker.pid").read_text())
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Status and body of its own HTTP; (0, "") while nobody answers."""
+        """Status and body of its own HTTP; (0, "") while it doesn't answer."""
         return await asyncio.to_thread(_get, f"http://{LOOPBACK}:{self.settings.health_port}{path}")
 
     async def health(self) -> tuple[int, dict[str, Any]]:
-        """What the balancer sees."""
+        """The state that the balancer polls."""
         status, body = await self.get("/healthz")
         return status, json.loads(body or "{}")
 
@@ -232,16 +232,16 @@ async def open_unit(
 
 
 class Counting:
-    """A worker, and somebody who hears what it counts."""
+    """A worker, and a subscriber to its counts."""
 
     def __init__(self, site: Site) -> None:
-        """Nothing heard yet."""
+        """Start without any counts."""
         self.site = site
         self.newest: dict[str, int] = {}
         self.at_s = 0.0  # of the newest total
         self._totals = Totals(PARTITIONS, len(site.zones))
 
-    async def hear(self, message: Msg) -> None:
+    async def receive(self, message: Msg) -> None:
         """Sum partitions' counts."""
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
@@ -259,7 +259,7 @@ async def counting(core: Core) -> AsyncIterator[Counting]:
     settings = WorkerSettings(heard.site, core.endpoint, mqtt, PARTITIONS)
     stop = asyncio.Event()
     client = await core.client()
-    await client.subscribe("count.*", cb=heard.hear)
+    await client.subscribe("count.*", cb=heard.receive)
     task = asyncio.create_task(run(settings, stop))
     try:
         yield heard
@@ -293,7 +293,7 @@ async def log_of(core: Core) -> dict[str, list[int]]:
 
 # --- devices -------------------------------------------------------------------------------------
 class Device:
-    """A device that speaks raw MQTT, and stands in the building b1."""
+    """A device that uses raw MQTT, and stands in the building b1."""
 
     def __init__(self, name: str) -> None:
         """Connect with `connect`."""
@@ -306,7 +306,7 @@ class Device:
         self._writer: asyncio.StreamWriter | None = None
 
     async def connect(self, port: int, within_s: float = 60.0) -> None:
-        """Connect; raises OSError, TimeoutError or IncompleteReadError when nobody lets us in."""
+        """Connect; raises OSError, TimeoutError or IncompleteReadError when no broker admits it."""
         async with asyncio.timeout(within_s):
             self._reader, self._writer = await asyncio.open_connection(LOOPBACK, port)
             name = self.name.encode()

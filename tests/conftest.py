@@ -1,4 +1,4 @@
-"""What all tests share: how hypothesis looks for counter-examples, and what a skip means."""
+"""Settings of all tests: how hypothesis searches for counter-examples, and the meaning of a skip."""
 
 from __future__ import annotations
 

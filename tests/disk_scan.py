@@ -1,10 +1,10 @@
-"""Every byte that a system has left on a disk, and what it says when it is unpacked.
+"""Search every byte that a system has left on a disk, packed or not.
 
     hits = scan(folder, {"a name": b"Zaphod", "a pseudonym": bytes.fromhex("00…")})
     hits["a name"]        the files that have it, in whatever form, relative to the folder
 
-Looked at are the bytes of each file, every zstd frame in it (found by its magic number, as deep as they are
-nested), the columns of Parquet files, and whatever gzip files hold. Looked for is each needle as it is, in UTF-16,
+The search covers the bytes of each file, every zstd frame in it (found by its magic number, as deep as they are
+nested), the columns of Parquet files, and the content of gzip files. It finds each needle as it is, in UTF-16,
 in hexadecimal digits, in Base64 at each of its three places, as JSON and URLs escape it, and backwards (numbers).
 """
 
@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 ZSTD = b"\x28\xb5\x2f\xfd"
 #: Of one frame; ours are far smaller.
-MOST_BYTES = 256 << 20
-MOST_DEPTH = 3
+MAX_BYTES = 256 << 20
+MAX_DEPTH = 3
 
 
 def forms(needle: bytes) -> set[bytes]:
@@ -45,7 +45,7 @@ def forms(needle: bytes) -> set[bytes]:
     return found | {json.dumps(text)[1:-1].encode(), quote(text, safe="").encode()}
 
 
-def unpacked(data: bytes, depth: int = MOST_DEPTH) -> Iterator[bytes]:
+def unpacked(data: bytes, depth: int = MAX_DEPTH) -> Iterator[bytes]:
     """The bytes, and what each zstd frame in them holds."""
     yield data
     if not depth:
@@ -59,7 +59,7 @@ def _decompressed(data: bytes) -> bytes:
     parts: list[bytes] = []
     try:
         with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-            while sum(map(len, parts)) < MOST_BYTES and (part := stream.read(1 << 16)):
+            while sum(map(len, parts)) < MAX_BYTES and (part := stream.read(1 << 16)):
                 parts.append(part)
     except (OSError, pa.ArrowException):
         pass  # the frame's end, or four bytes that only look like a frame
@@ -67,7 +67,7 @@ def _decompressed(data: bytes) -> bytes:
 
 
 def contents(path: Path) -> Iterator[bytes]:
-    """What a file says, in every way that we know."""
+    """The content of a file, in every form that can be unpacked."""
     data = path.read_bytes()
     yield from unpacked(data)
     if data.startswith(b"PAR1") and data.endswith(b"PAR1"):

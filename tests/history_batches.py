@@ -38,7 +38,7 @@ class Row:
 
 
 def random_rows(rng: random.Random, n: int, *, start: float = T0, span_s: float = 60.0) -> list[Row]:
-    """So many rows of one partition with rising sequences (some left out) and received times."""
+    """`n` rows of one partition with rising sequences (some left out) and received times."""
     received = sorted(start + round(rng.random() * span_s, 3) for _ in range(n))
     seqs = sorted(rng.sample(range(1, 3 * n + 1), n))
     return [
@@ -78,7 +78,7 @@ def columns(rows: Sequence[Row]) -> HistoryFixes:
 
 
 def values(zones: int, first: int) -> bytes:
-    """Counts of so many zones: `first`, `first + 1`, and so on."""
+    """Counts of `zones` zones: `first`, `first + 1`, and so on."""
     return (np.arange(zones * 8, dtype="<i4") + first).tobytes()
 
 

@@ -17,7 +17,7 @@ from headcount.messaging.connection import Connection
 
 
 async def main(url: str, user: str, password: str, data: str, flush_s: str, now_s: str) -> None:
-    """Write until SIGTERM; says `ready` once it is connected."""
+    """Write until SIGTERM; prints `ready` once it is connected."""
     client = await nats.connect(url, user=user, password=password, max_reconnect_attempts=-1)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

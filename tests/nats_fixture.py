@@ -28,7 +28,7 @@ from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
 from waiting import in_thread
 
-PASSWORD = "a password for tests only"  # noqa: S105 - that is what it says
+PASSWORD = "a password for tests only"  # noqa: S105 - a test value
 
 
 def config_for(data: Path, **changes: Any) -> BrokerConfig:
@@ -76,7 +76,7 @@ def running_broker(data: Path, **changes: Any) -> Iterator[Broker]:
     failed: list[BaseException] = []
     ready, end = threading.Event(), threading.Event()
 
-    async def keep() -> None:
+    async def serve() -> None:
         async with open_broker(data, **changes) as broker:
             opened.append(broker)
             ready.set()
@@ -84,7 +84,7 @@ def running_broker(data: Path, **changes: Any) -> Iterator[Broker]:
 
     def run() -> None:
         try:
-            asyncio.run(keep())
+            asyncio.run(serve())
         except BaseException as error:  # noqa: BLE001 - handed to the test below
             failed.append(error)
         finally:

@@ -87,7 +87,7 @@ class People:
 
 @asynccontextmanager
 async def open_people(folder: Path, **limits: Any) -> AsyncIterator[People]:
-    """A broker with all streams, and the API on it: with accounts, unless `limits` say `open`."""
+    """A broker with all streams, and the API on it: with accounts, unless `limits` has `open`."""
     async with open_api(folder, with_stream=False, **({"open": False} | limits)) as api:
         await ensure_streams(Connection(api.nats), PARTITIONS, store_bytes=1 << 30)
         yield People(api)

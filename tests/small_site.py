@@ -26,7 +26,7 @@ def site_of(*zones: dict[str, Any]) -> Site:
 
 
 def small_site() -> Site:
-    """Two buildings, a lawn, a car park for 40 cars, a gate."""
+    """Two buildings, a lawn, a car park for 40 cars, an entrance."""
     return site_of(
         feature(square(2, 2, 1), role="zone", id="b1", type="building"),
         feature(square(6, 7, 1.5), role="zone", id="library", name="Library", type="building"),

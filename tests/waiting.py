@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 #: Far above what anything takes here, also on a busy machine; below the limit of a test.
 LIMIT_S = 150.0
-#: What takes a second or two on an idle machine takes at most this on a busy one.
+#: The limit on a busy machine for steps of a second or two on an idle one.
 BUSY_S = 30.0
 
 

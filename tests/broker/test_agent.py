@@ -1,4 +1,4 @@
-"""A broker unit against a real core: what it says, whom it sends away, how it goes out of service."""
+"""A broker unit against a real core: its reports, the disconnection of devices, and draining."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from headcount.messaging.units import Units
 from waiting import until
 
 
-async def told(client: Client, name: str = "b1") -> BrokerUnit | None:
-    """What a unit has said last."""
+async def last_report(client: Client, name: str = "b1") -> BrokerUnit | None:
+    """The last report of a unit."""
     found = (await Units(Connection(client)).table()).units.get(name)
     return found and found[0]
 
 
 async def crowd(unit: Unit, number: int) -> list[Device]:
-    """So many connected devices, once the unit has noticed them."""
+    """Connect `number` devices, and return when the unit counts them."""
     found = [await unit.device(f"d{i}") for i in range(number)]
     while (await unit.health())[1].get("connections") != number:  # noqa: ASYNC110 - over HTTP
         await asyncio.sleep(0.05)
@@ -40,14 +40,14 @@ async def crowd(unit: Unit, number: int) -> list[Device]:
 
 
 async def ask_to_kick(client: Client, connections: int, within_s: float) -> int:
-    """What the unit says that it will do."""
+    """The number of connections that the unit agrees to close."""
     ask = msgspec.json.encode(KickRequest(connections, within_s))
     answer = await client.request(KICK_SUBJECT.format(name="b1"), ask, timeout=60)
     return msgspec.json.decode(answer.data, type=KickReply).kicked
 
 
 async def gone(found: list[Device], number: int) -> set[str]:
-    """The names of the devices whose connections were closed, once there are so many."""
+    """The names of the devices whose connections were closed, once there are `number` of them."""
     tasks = {asyncio.create_task(device.closed(), name=device.name) for device in found}
     while sum(task.done() for task in tasks) < number:  # noqa: ASYNC110 - any of them
         await asyncio.sleep(0.02)
@@ -75,7 +75,7 @@ async def test_a_unit_reports_its_load(tmp_path: Path) -> None:
         while await unit.metric("headcount_unit_devices") != 3:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.05)
         assert await unit.metric("headcount_unit_cpu_seconds_total") > 0
-        while (said := await told(client)) is None or said.connections != 3:  # noqa: ASYNC110 - the unit speaks
+        while (said := await last_report(client)) is None or said.connections != 3:  # noqa: ASYNC110 - sent regularly
             await asyncio.sleep(0.05)
         assert (said.name, said.state) == ("b1", "up")
         assert (said.version, said.host) == (__version__, "127.0.0.1")
@@ -128,7 +128,7 @@ async def test_who_sends_devices_away_is_no_device(tmp_path: Path) -> None:
 
 
 async def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server tells of its connections in pages: all of them are read."""
+    """A unit reads all pages of the server's list of connections."""
     monkeypatch.setattr(connections, "PAGE", 2)
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         await unit.until_status(200)
@@ -138,7 +138,7 @@ async def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.
 
 
 async def test_the_order_of_a_drain(tmp_path: Path) -> None:
-    """Told to stop, a unit first says so and keeps its devices, then sends them away, then is gone."""
+    """A unit that stops reports that it drains, then disconnects its devices, then removes its entry."""
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         client = await core.client()
         await unit.until_status(200)
@@ -147,7 +147,7 @@ async def test_the_order_of_a_drain(tmp_path: Path) -> None:
         await unit.until_status(503)
         status, said = await unit.health()
         assert (status, said["status"]) == (503, "draining")
-        last = await told(client)
+        last = await last_report(client)
         assert last is not None
         assert last.state == "draining"
         assert abs(last.connections - 5) <= 1  # its own probe may just come or go
@@ -155,7 +155,7 @@ async def test_the_order_of_a_drain(tmp_path: Path) -> None:
         await unit.device("late")  # and who comes, until the balancer knows
         await asyncio.gather(*(device.closed() for device in found))
         await unit.task
-        assert await told(client) is None
+        assert await last_report(client) is None
         assert not (unit.settings.config.data / "broker.pid").exists()
         with socket.socket() as nobody:
             assert nobody.connect_ex(("127.0.0.1", unit.port)) != 0
@@ -163,7 +163,7 @@ async def test_the_order_of_a_drain(tmp_path: Path) -> None:
 
 
 async def test_a_dead_server_is_started_again(tmp_path: Path) -> None:
-    """When its NATS server dies a unit isn't healthy, says so, and serves again by itself."""
+    """A unit whose NATS server dies reports that it isn't healthy, and serves again by itself."""
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         await unit.until_status(200)
         os.kill(unit.pid, signal.SIGKILL)
@@ -174,7 +174,7 @@ async def test_a_dead_server_is_started_again(tmp_path: Path) -> None:
 
 
 async def test_a_unit_waits_for_the_core(tmp_path: Path) -> None:
-    """Started before the core is there, a unit isn't healthy and lets in nobody; told to stop, it ends at once."""
+    """A unit without its core isn't healthy and refuses all devices; it stops promptly."""
     async with open_core(tmp_path) as core:
         await core.kill(0)
         async with open_unit(tmp_path, core, "early") as early, open_unit(tmp_path, core, "b1") as unit:
@@ -189,7 +189,7 @@ async def test_a_unit_waits_for_the_core(tmp_path: Path) -> None:
 
 
 async def test_without_the_core_a_unit_is_not_healthy(tmp_path: Path) -> None:
-    """While the core is away no device could be served, and that is what /healthz says; then it is again."""
+    """`/healthz` reports a unit as unhealthy while the core is away, and as healthy afterwards."""
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         await unit.until_status(200)
         await core.kill(0)
@@ -200,7 +200,7 @@ async def test_without_the_core_a_unit_is_not_healthy(tmp_path: Path) -> None:
 
 
 async def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
-    """Where somebody listens on the health port, the unit doesn't start and says which option changes it."""
+    """A unit whose health port is taken doesn't start; the error names the option that changes the port."""
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         await unit.until_status(200)
         with pytest.raises(PortTakenError, match="--health-port"):

@@ -1,4 +1,4 @@
-"""A gate beside a real NATS server, with a real registry and real MQTT clients: who gets in, and who is cut off."""
+"""An auth service with a real NATS server, registry and MQTT clients: who is admitted, and who is cut off."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from waiting import until
 
 LOOPBACK = "127.0.0.1"
 #: It is meant to be 2 s; where much else runs it may be more.
-MOST_CUT_S = 60.0
+MAX_CUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker of this file, which lets in nobody by itself."""
+    """The broker of this file; it admits no client without an auth service."""
     with running_broker(tmp_path_factory.mktemp("gate"), anonymous=False) as running:
         yield running
 
 
 @dataclass
 class Yard:
-    """A gate, and what stands before and behind it."""
+    """An auth service, its broker, its registry and its clients."""
 
     broker: Broker
     core: Client
@@ -61,13 +61,13 @@ class Yard:
         return self.broker.config.mqtt_port
 
     async def person(self) -> tuple[Device, str]:
-        """A new device, once the gate knows it, and its secret."""
+        """A new device, once the auth service knows it, and its secret."""
         device, secret = await self.registry.add("ul", "person")
         await until(lambda: device.id in self.gate.authenticator._accounts)
         return device, secret
 
     def client(self, user: str, password: str, client_id: str | None = None) -> aiomqtt.Client:
-        """Somebody who will sign in."""
+        """A client with these credentials."""
         return aiomqtt.Client(
             LOOPBACK, self.port, username=user, password=password, identifier=client_id or user, timeout=5
         )
@@ -89,7 +89,7 @@ class Yard:
 async def yard(
     broker: Broker, limits: MqttRateLimits | None = None, *, open_gate: bool = True
 ) -> AsyncIterator[Yard]:
-    """A gate that lets in, or (`open_gate`) one that isn't started."""
+    """A running auth service, or (`open_gate`) one that isn't started."""
     core = await internal_client(broker)
     address = ((LOOPBACK, broker.config.nats_port),)
     gate = AuthService(
@@ -114,7 +114,7 @@ async def yard(
 
 
 class Phone:
-    """A client that speaks MQTT itself: how many there are costs nothing, and it sees when it is cut off."""
+    """A minimal MQTT client: many of them are cheap, and each notices when it is cut off."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Phone:
         client_id: str | None = None,
         address: str = LOOPBACK,
     ) -> None:
-        """Say who it is, without `user` nobody; it comes from one of this machine's addresses."""
+        """Set the credentials (without `user`: none) and the local address that the client connects from."""
         self._port, self._address = port, address
         self._names = (user if client_id is None else client_id, *((user, password) if user else ()))
         self._reader: asyncio.StreamReader | None = None
@@ -175,7 +175,7 @@ class Phone:
 async def enters(
     port: int, user: str = "", password: str = "", client_id: str | None = None, address: str = LOOPBACK
 ) -> bool:
-    """Whether somebody is let in; they leave at once."""
+    """Whether a client is admitted; it disconnects immediately."""
     phone = Phone(port, user, password, client_id, address)
     admitted = await phone.enter()
     phone.leave()
@@ -193,7 +193,7 @@ def topic(device: Device, name: str = "fix") -> str:
 
 
 async def arrives(here: Yard, phone: Phone, device: Device) -> None:
-    """Return when one more fix of a device is in the log, which somebody sends."""
+    """Send a fix of a device, and return when it is in the log."""
     subject = f"ul.person.{device.id}"
     before = (await here.logged()).get(subject, 0)
     await phone.send(topic(device), fix())
@@ -203,15 +203,15 @@ async def arrives(here: Yard, phone: Phone, device: Device) -> None:
 
 # --- what each may ------------------------------------------------------------------------------------------
 async def test_own_topics_only(broker: Broker) -> None:
-    """A device's own fixes get into the log; what it says as another, or to others, reaches nobody."""
+    """A device's own fixes are logged; its messages on other topics are delivered to no subscriber."""
     async with yard(broker) as here:
         (mine, secret), (other, _) = await here.person(), await here.person()
         heard: list[str] = []
 
-        async def hear(message: object) -> None:
+        async def on_message(message: object) -> None:
             heard.append(str(getattr(message, "subject", "")))
 
-        await here.core.subscribe("headcount.>", cb=hear)
+        await here.core.subscribe("headcount.>", cb=on_message)
         await here.core.flush()
         async with here.client(mine.id, secret, f"{mine.id}-1") as device:
             for name in (
@@ -242,7 +242,7 @@ async def test_own_topics_only(broker: Broker) -> None:
 
 
 async def test_commands_of_other_devices_are_not_received(broker: Broker) -> None:
-    """A device hears its own commands and the counts; of others' neither by name nor by wildcard."""
+    """A device receives its own commands and the counts, but no other device's commands, even by wildcard."""
     async with yard(broker) as here:
         (mine, secret), (other, _) = await here.person(), await here.person()
         async with here.client(mine.id, secret) as device:
@@ -285,7 +285,7 @@ async def test_commands_of_other_devices_are_not_received(broker: Broker) -> Non
 
 
 async def test_client_ids_and_names(broker: Broker) -> None:
-    """With another's client id, a wrong password, or none, nobody is let in; a device can't be our own role."""
+    """A wrong client id or password, or none, is refused; no device signs in as a role."""
     async with yard(broker) as here:
         (mine, secret), (other, _) = await here.person(), await here.person()
         assert await enters(here.port, mine.id, secret)
@@ -303,7 +303,7 @@ async def test_client_ids_and_names(broker: Broker) -> None:
 
 
 async def test_programs(broker: Broker) -> None:
-    """A program gets in by its token, hears exact counts, publishes nothing, and is cut off with its token."""
+    """A program signs in by token, receives exact counts, cannot publish, and is cut off with its token."""
     async with yard(broker) as here:
         kept = AccessCache(Connection(here.core))
         tokens = TokenStore(kept)
@@ -325,7 +325,7 @@ async def test_programs(broker: Broker) -> None:
         await phone.cut()
         took_s = time.monotonic() - began_s
         print(f"a program whose token was revoked was cut off after {took_s:.3f} s")
-        assert took_s < MOST_CUT_S
+        assert took_s < MAX_CUT_S
         assert not await enters(here.port, "token", text, token.id)
 
 
@@ -341,12 +341,12 @@ async def rotated(registry: Registry, id_: str) -> None:
 
 
 async def removed(registry: Registry, id_: str) -> None:
-    """Whose it is doesn't want to be here any more."""
+    """Remove the device."""
     await registry.remove(id_)
 
 
 async def paused(registry: Registry, id_: str) -> None:
-    """Whose it is doesn't want to be counted for a while."""
+    """Pause the counting of the device."""
     await registry.pause(id_)
 
 
@@ -366,7 +366,7 @@ async def test_who_is_changed_is_cut_off(
         await phone.cut()
         took_s = time.monotonic() - began_s
         print(f"a device that was {change.__name__} was cut off after {took_s:.3f} s")
-        assert took_s < MOST_CUT_S
+        assert took_s < MAX_CUT_S
         await until(lambda: here.gate.figures.cut == 1)
         await arrives(here, bystander, other)
         counted = (await here.logged())[f"ul.person.{mine.id}"]
@@ -387,7 +387,7 @@ async def test_who_is_changed_is_cut_off(
 
 
 async def test_an_auth_service_that_restarts(tmp_path: Path) -> None:
-    """Without its gate the server lets nobody in; started, it cuts off whom it finds and wouldn't let in."""
+    """Without an auth service all clients are refused; a started one cuts off unauthorised connections."""
     quick = nats_config.Limits(connect_timeout_s=2)
     async with open_broker(tmp_path, anonymous=False, limits=quick) as broker:
         async with yard(broker) as here:
@@ -419,13 +419,13 @@ async def test_where_everything_is_open(tmp_path: Path) -> None:
 
 
 async def test_beside_a_leaf(tmp_path: Path) -> None:
-    """A broker unit's gate lets in and cuts off by the core's registry, too."""
+    """The auth service of a broker unit admits and cuts off devices by the core's registry, too."""
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         client = await core.client()
         await unit.until_status(200)
         registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
         mine, secret = await registry.add("s", "person")
-        while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - its gate hears of it
+        while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - replicated
             await asyncio.sleep(0.05)
         assert not await enters(unit.port, mine.id, secret[:-1])
         phone = Phone(unit.port, mine.id, secret)
@@ -435,14 +435,14 @@ async def test_beside_a_leaf(tmp_path: Path) -> None:
         await phone.cut()
         took_s = time.monotonic() - began_s
         print(f"a device that was disabled was cut off from a leaf after {took_s:.3f} s")
-        assert took_s < MOST_CUT_S
+        assert took_s < MAX_CUT_S
         assert not await enters(unit.port, mine.id, secret)
         await client.close()
 
 
 # --- too much -------------------------------------------------------------------------------------------
 async def banned(here: Yard, id_: str) -> None:
-    """Return when a device is kept out, as far as the gate knows."""
+    """Return when the auth service knows that a device is banned."""
     await until(lambda: here.gate.authenticator.is_banned(id_, LOOPBACK, time.time()))
     assert [one.device for one in await here.bans.all()] == [id_]
 
@@ -456,7 +456,7 @@ async def comes_back(here: Yard, id_: str, secret: str) -> None:
 
 
 async def test_who_flaps_is_kept_out(broker: Broker) -> None:
-    """Who connects more often than the limit is kept out for the ban's time, and then may come again."""
+    """A device that connects more often than the limit is banned, and is admitted after the ban."""
     async with yard(broker, MqttRateLimits(connects_per_minute=5, ban_s=3.0)) as here:
         (mine, secret), (other, others) = await here.person(), await here.person()
         for _ in range(6):
@@ -468,7 +468,7 @@ async def test_who_flaps_is_kept_out(broker: Broker) -> None:
 
 
 async def test_who_floods_is_cut_off_and_kept_out(broker: Broker) -> None:
-    """Who sends more than the limit is cut off and kept out; a ban that is lifted ends at once."""
+    """A device that floods is cut off and banned, and admitted as soon as the ban is lifted."""
     async with yard(broker, MqttRateLimits(burst_messages=50.0, ban_s=60.0)) as here:
         (mine, secret), (other, others) = await here.person(), await here.person()
         phone, bystander = Phone(here.port, mine.id, secret), Phone(here.port, other.id, others)
@@ -488,15 +488,15 @@ async def test_who_floods_is_cut_off_and_kept_out(broker: Broker) -> None:
 
 
 async def comes_back_now(here: Yard, id_: str, secret: str) -> None:
-    """Once the gate has heard that a ban is lifted, it lets in."""
+    """Return when the device is admitted after the auth service has received the end of its ban."""
     await until(lambda: not here.gate.authenticator.is_banned(id_, LOOPBACK, time.time()))
     assert await enters(here.port, id_, secret)
 
 
 async def test_an_address_that_guesses(broker: Broker) -> None:
-    """From an address from which too many are refused nobody is looked at for a while who proves nothing.
+    """An address with too many refused attempts is banned for clients without valid credentials.
 
-    Who is there and proves it stays and comes in: a campus may have one address for all.
+    Clients with valid credentials stay connected and are admitted: a campus may have one address for all.
     """
     somewhere = "127.0.0.2"
     async with yard(broker, MqttRateLimits(refused_per_minute=5, ban_s=3.0)) as here:
@@ -518,12 +518,12 @@ async def test_an_address_that_guesses(broker: Broker) -> None:
 
 
 async def test_presence_of_devices_is_published(broker: Broker) -> None:
-    """The bucket SEEN says of a device that it came, and then that it left."""
+    """The bucket SEEN shows that a device has connected, and then that it has disconnected."""
     async with yard(broker) as here:
         mine, secret = await here.person()
         seen = KvBucket(Connection(here.core), SEEN_BUCKET)
 
-        async def said(*, connected: bool) -> None:
+        async def until_reported(*, connected: bool) -> None:
             while True:
                 entry = (await seen.newest(mine.id)).get(mine.id)
                 if entry is not None:
@@ -534,10 +534,10 @@ async def test_presence_of_devices_is_published(broker: Broker) -> None:
 
         phone = Phone(here.port, mine.id, secret)
         assert await phone.enter()
-        await said(connected=True)
+        await until_reported(connected=True)
         await until(lambda: mine.id in here.gate._present)
         phone.leave()
-        await said(connected=False)
+        await until_reported(connected=False)
 
 
 async def test_many_at_once(broker: Broker) -> None:

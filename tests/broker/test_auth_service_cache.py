@@ -1,4 +1,4 @@
-"""A gate that looks at all connections while devices are signing in."""
+"""An auth service that polls all connections while devices sign in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUNDS = 10
 
 
 async def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is in the middle of signing in when the gate looks gets in all the same."""
+    """A device that is signing in during a poll is admitted."""
     monkeypatch.setattr(gates, "POLL_INTERVAL_S", 0.0)
     monkeypatch.setattr(gates, "POLL_SHARE", 1000.0)
     async with open_broker(tmp_path, anonymous=False) as broker:

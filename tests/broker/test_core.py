@@ -71,7 +71,7 @@ def small_disk(folder: Path, megabytes: int, *, read_only: bool = False) -> Iter
 
 
 def script(path: Path, *lines: str) -> Path:
-    """A program named nats-server that does what the lines say."""
+    """A program named nats-server that runs these lines."""
     path.mkdir()
     program = path / "nats-server"
     program.write_text("\n".join(["#!/bin/sh", *lines, ""]))
@@ -218,7 +218,7 @@ async def test_an_old_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lines", [["exit 1"], ["echo something else"], ["echo"]])
 async def test_a_program_that_is_no_nats_server(tmp_path: Path, lines: list[str]) -> None:
-    """A program that doesn't say its version is refused."""
+    """A program that doesn't print its version is refused."""
     program = script(tmp_path / "bin", *lines)
     async with refused(BrokerVersionError, config_for(tmp_path / "data"), program):
         pass
@@ -249,7 +249,7 @@ async def test_the_next_newer_server_is_taken(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_errors_of_the_body_come_through_unchanged(tmp_path: Path) -> None:
-    """What is raised inside the context is what its caller gets."""
+    """The caller gets the exception that is raised inside the context."""
 
     async def check() -> None:
         async with open_broker(tmp_path):
@@ -311,7 +311,7 @@ async def test_what_the_log_has_survives_a_kill(tmp_path: Path) -> None:
         async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
             for number in range(500):
                 await device.publish(f"headcount/ul/person/d{number}/fix", b"x", qos=0)
-        while await fixes(broker) < 500:  # noqa: ASYNC110 - nobody sets an event for us
+        while await fixes(broker) < 500:  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(0.01)
         old = broker.pid
         assert old is not None
@@ -422,7 +422,7 @@ async def test_a_stranger_with_the_same_pid_is_left_alone(tmp_path: Path) -> Non
 
 
 async def test_a_full_disk_heals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A stream that a full disk has stopped is said, and works again once there is room."""
+    """A stream that a full disk has stopped is logged, and works again once there is room."""
 
     async def check() -> None:
         config = config_for(tmp_path / "disk" / "data")
@@ -455,7 +455,7 @@ def fill(filler: Path) -> None:
 
 
 def answers(port: int) -> bool:
-    """True when somebody listens there."""
+    """Whether a process listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -1,4 +1,4 @@
-"""What MQTT clients can and can't do at our broker, and what the log relies on: facts, held true.
+"""The rights of MQTT clients at the broker, and the properties that the log relies on.
 
 One broker for the whole file; each test has a site of its own.
 """
@@ -50,7 +50,7 @@ def site() -> str:
 
 
 def device(broker: Broker, **options: Any) -> aiomqtt.Client:
-    """An MQTT client as a phone is one: nobody in particular."""
+    """An MQTT client like a phone, without an account."""
     return aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=60, **options)
 
 
@@ -88,7 +88,7 @@ async def until_in_log(client: Client, site: str, number: int) -> dict[str, int]
         await asyncio.sleep(0.01)
 
 
-async def heard(client: aiomqtt.Client, number: int) -> list[aiomqtt.Message]:
+async def receive(client: aiomqtt.Client, number: int) -> list[aiomqtt.Message]:
     """The next messages."""
     messages = client.messages
     return [await anext(messages) for _ in range(number)]
@@ -251,7 +251,7 @@ async def test_a_message_that_is_too_large_for_the_log(broker: Broker, site: str
 
 
 async def test_ten_megabytes(broker: Broker, site: str) -> None:
-    """A message above the server's limit costs its sender the connection, and nobody else anything."""
+    """A message above the server's limit costs its sender the connection, and affects no other client."""
     topic = f"headcount/{site}/person/d/fix"
     async with device(broker) as other, internal(broker) as log:
         pid = broker.pid
@@ -410,7 +410,7 @@ async def test_a_device_can_not_write_what_we_compute(broker: Broker, site: str)
     "topic", ["headcount/{}/counts/library", "event/{}/library", "fix/0/tick", "count/0"]
 )
 async def test_a_last_will_has_no_more_rights(broker: Broker, site: str, topic: str) -> None:
-    """What a device may not publish, its last will may not either, nor leave it retained."""
+    """A last will on a topic that the device may not publish to is neither delivered nor retained."""
     async with internal(broker) as log:
         everything = await log.subscribe(">")
         await log.flush()
@@ -439,7 +439,7 @@ async def until_closed(client: Client, client_id: str) -> None:
 
 
 async def test_no_position_stays_retained(broker: Broker, site: str) -> None:
-    """What devices publish as retained is removed and not given to anybody; our counts stay."""
+    """Retained messages of devices are removed and delivered to no subscriber; our counts stay."""
     async with device(broker) as phone, publisher(broker) as ours:
         for topic in (f"headcount/{site}/person/d/fix", f"owntracks/{site}/phone", "car-iotp"):
             await phone.publish(topic, b"here I am", qos=1, retain=True)
@@ -450,7 +450,7 @@ async def test_no_position_stays_retained(broker: Broker, site: str) -> None:
         assert await forget_retained(ask) == 0
         await ours.subscribe([(f"fix/+/{site}/#", 0), (f"owntracks/{site}/#", 0), ("car-iotp", 0)])
         await ours.subscribe(f"headcount/{site}/counts/#")
-        [message] = await heard(ours, 1)
+        [message] = await receive(ours, 1)
         assert message.payload == b"5"
 
 
@@ -462,7 +462,7 @@ async def test_a_device_can_not_touch_retained_counts(broker: Broker, site: str)
         await evil.publish(topic, b"evil", qos=1, retain=True)
         await evil.publish(topic, b"", qos=1, retain=True)
         await listener.subscribe(topic, qos=1)
-        [message] = await heard(listener, 1)
+        [message] = await receive(listener, 1)
         assert (message.payload, message.retain) == (b"ours", True)
 
 
@@ -471,7 +471,7 @@ async def test_a_device_can_not_touch_retained_counts(broker: Broker, site: str)
     [("headcount", "wrong"), ("headcount", None), ("device", None), ("system", "wrong"), ("phone", "x")],
 )
 async def test_a_wrong_name_is_refused(broker: Broker, user: str, password: str | None) -> None:
-    """Who names a user must know the password; ours don't work without one."""
+    """A client that gives a user name must know the password; our roles don't work without one."""
 
     async def check() -> None:
         async with device(broker, username=user, password=password):
@@ -486,7 +486,7 @@ async def test_a_wrong_name_is_refused(broker: Broker, user: str, password: str 
 )
 @pytest.mark.parametrize("way", ["NATS", "WebSocket"])
 def test_nats_clients_need_the_password(broker: Broker, way: str, login: dict[str, str]) -> None:
-    """The NATS port, and NATS over the WebSocket port, let nobody in but our own roles."""
+    """The NATS port, and NATS over the WebSocket port, admit only our own roles."""
     options = {"verbose": False, "pedantic": False, "name": "a stranger " * 10} | login
     hello = b"CONNECT " + msgspec.json.encode(options) + b"\r\nPING\r\n"
     port = broker.config.nats_port if way == "NATS" else broker.config.ws_port
@@ -509,7 +509,7 @@ def test_nats_clients_need_the_password(broker: Broker, way: str, login: dict[st
 
 
 async def test_mqtt_5_is_refused(broker: Broker) -> None:
-    """The server speaks MQTT 3.1.1 only and says so: a client must not ask for version 5."""
+    """The server supports only MQTT 3.1.1 and reports that: a client must not request version 5."""
 
     async def check() -> None:
         async with device(broker, protocol=aiomqtt.ProtocolVersion.V5):
@@ -548,35 +548,35 @@ async def test_a_persistent_session_misses_no_count(broker: Broker, site: str) -
     async with publisher(broker) as ours:
         await ours.publish(topic, b"meanwhile", qos=1)
     async with device(broker, **kept) as display:
-        [message] = await heard(display, 1)
+        [message] = await receive(display, 1)
         assert (message.payload, message.qos) == (b"meanwhile", 1)
 
 
 async def test_events_reach_mqtt_once(broker: Broker, site: str) -> None:
-    """An event that is published twice under the same id is stored and heard once, as QoS 0."""
+    """An event that is published twice under the same id is stored and delivered once, as QoS 0."""
     async with device(broker) as client, internal(broker) as log:
         await client.subscribe(f"headcount/{site}/events/#", qos=1)
         jetstream = log.jetstream()
         for number in ("1", "1", "2"):
             header = {"Nats-Msg-Id": f"{site}-{number}"}
             await jetstream.publish(f"event.{site}.library", number.encode(), headers=header)
-        messages = await heard(client, 2)
+        messages = await receive(client, 2)
         assert [message.payload for message in messages] == [b"1", b"2"]
         assert {message.topic.value for message in messages} == {f"headcount/{site}/events/library"}
         assert {message.qos for message in messages} == {0}
 
 
 async def test_commands_reach_their_device(broker: Broker, site: str) -> None:
-    """What a role publishes on a device's `cmd` is heard there."""
+    """A role's message on a device's `cmd` is delivered to the device."""
     async with device(broker) as client, internal(broker) as log:
         await client.subscribe(f"headcount/{site}/person/me/cmd")
         await log.publish(f"headcount.{site}.person.me.cmd", b"report")
-        [message] = await heard(client, 1)
+        [message] = await receive(client, 1)
         assert message.payload == b"report"
 
 
 async def test_websocket(broker: Broker, site: str) -> None:
-    """A browser's MQTT over WebSocket has a device's rights: it publishes, hears counts, and no more."""
+    """A browser with MQTT over WebSocket has a device's rights: it publishes and receives counts only."""
     browser = aiomqtt.Client(
         "127.0.0.1", broker.config.ws_port, transport="websockets", websocket_path="/mqtt", timeout=60
     )
@@ -584,7 +584,7 @@ async def test_websocket(broker: Broker, site: str) -> None:
         assert await granted(browser, "headcount/#", 0) == 0x80
         await browser.subscribe(f"headcount/{site}/counts/#", qos=1)
         await ours.publish(f"headcount/{site}/counts/site", b"5", qos=1, retain=True)
-        [message] = await heard(browser, 1)
+        [message] = await receive(browser, 1)
         assert message.payload == b"5"
         await browser.publish(f"headcount/{site}/person/d/fix", b"x", qos=1)
         await until_in_log(log, site, 1)

@@ -1,4 +1,4 @@
-"""The NATS server's configuration: what it says, and that the server takes it."""
+"""The NATS server's configuration: its content, and that the server accepts it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_every_way_into_the_log_is_mapped() -> None:
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], name: str) -> None:
-    """What can't work is refused at once, by the name of the option."""
+    """Impossible settings are refused immediately, by the name of the option."""
     with pytest.raises(SettingsError) as refused:
         config(tmp_path, **changes)
     assert refused.value.name == name

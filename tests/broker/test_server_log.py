@@ -1,4 +1,4 @@
-"""The server's log says what has happened and not to whom."""
+"""The server's log reports events without identifying clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAD = '[7] 2026/11/24 22:58:34.309783 [{}] 127.0.0.1:42907 - mid:187 - "{}" - {
 
 @given(st.text(min_size=8), st.sampled_from(["ERR", "WRN", "INF", "DBG"]))
 def test_no_name_of_a_connection_is_written(name: str, level: str) -> None:
-    """Whatever a client calls itself, its line doesn't tell."""
+    """The name of a client is removed from its log line."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     line = HEAD.format(level, quoted, f'authentication error - User "{quoted}"').encode(errors="replace")
     told = without_names(line).decode(errors="replace")
@@ -30,7 +30,7 @@ def test_no_name_of_a_connection_is_written(name: str, level: str) -> None:
 
 
 def test_messages_about_the_server_itself_are_kept() -> None:
-    """Paths and names of streams are told; a handle is told nowhere."""
+    """Paths and names of streams stay in the log; a handle is removed everywhere."""
     line = b'[7] 2026/11/24 22:58:34.309783 [INF]   Store Directory: "/data/jetstream"'
     assert without_names(line) == line
     assert b"k7wqz2mfa5ujxh3teyn4" not in without_names(line + b" k7wqz2mfa5ujxh3teyn4")
@@ -46,13 +46,13 @@ async def refused(port: int, user: str, name: str) -> None:
 
 
 async def test_the_log_of_a_real_server_has_no_device_ids(tmp_path: Path) -> None:
-    """After refused and replaced clients with names, the log tells of them without the names."""
+    """The log reports refused and replaced clients without their names."""
     async with open_broker(tmp_path) as broker:
         port = broker.config.mqtt_port
         async with asyncio.TaskGroup() as attempts:
             for user in ("Zaphod-user", "k7wqz2mfa5ujxh3teyn4"):
                 attempts.create_task(refused(port, user, f"Trillian-{user}"))
-        # nobody else's connection may last, either
+        # the second client with this id replaces the first
         async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
             with suppress(aiomqtt.MqttError):
                 async with aiomqtt.Client("127.0.0.1", port, identifier="Ford"):
@@ -75,7 +75,7 @@ async def test_the_log_is_rotated(tmp_path: Path) -> None:
 
 
 async def test_the_reason_for_a_failed_start_is_kept(tmp_path: Path) -> None:
-    """What it said last is in the error."""
+    """The error contains the server's last output."""
 
     async def check() -> None:
         config = config_for(tmp_path)

@@ -1,4 +1,4 @@
-"""TLS on a real NATS server, HAProxy and HTTP server: who gets in, what is shown, and when it changes."""
+"""TLS on a real NATS server, HAProxy and HTTP server: who gets in, what is presented, and when it changes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DEVICE = "abcdefghij234567abcd"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are looked at often, so that nobody waits for it."""
+    """Poll files often to make the tests quick."""
     monkeypatch.setattr(reload, "POLL_INTERVAL_S", 0.05)
 
 
@@ -71,7 +71,7 @@ def digest(files: TlsFiles) -> str:
     return fingerprint(first_certificate(files.certificate))
 
 
-def shown(port: int) -> str:
+def presented(port: int) -> str:
     """The fingerprint of what a port shows."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -83,7 +83,7 @@ def shown(port: int) -> str:
 
 
 def refuses_1_1(port: int) -> bool:
-    """Whether a port agrees on nothing with who speaks TLS 1.1 at most, which OpenSSL then really sends."""
+    """Whether a port refuses TLS 1.1, which OpenSSL really offers with these options."""
     command = [
         "openssl",
         "s_client",
@@ -100,7 +100,7 @@ def refuses_1_1(port: int) -> bool:
 
 async def becomes(port: int, wanted: str) -> None:
     """Wait until a port shows a certificate."""
-    while await asyncio.to_thread(shown, port) != wanted:  # noqa: ASYNC110 - nobody sets an event for us
+    while await asyncio.to_thread(presented, port) != wanted:  # noqa: ASYNC110 - no event to wait for
         await asyncio.sleep(0.05)
 
 
@@ -134,7 +134,7 @@ async def test_mqtt_and_websocket_over_tls(tmp_path: Path) -> None:
             for one in (device, browser):
                 await one.publish("headcount/ul/person/d1/status", b"online", qos=1)
         for port in ports:
-            assert await asyncio.to_thread(shown, port) == digest(files)
+            assert await asyncio.to_thread(presented, port) == digest(files)
             assert await asyncio.to_thread(refuses_1_1, port)
         with pytest.raises(aiomqtt.MqttError):
             async with aiomqtt.Client(LOOPBACK, ports[0], timeout=2):
@@ -145,7 +145,7 @@ async def test_mqtt_and_websocket_over_tls(tmp_path: Path) -> None:
 
 
 async def test_mosquitto_gets_in(tmp_path: Path) -> None:
-    """Mosquitto's client trusts the self-made certificate when it is told to, by the machine's name."""
+    """Mosquitto's client, given the self-made certificate, trusts it by the machine's name."""
     if shutil.which("mosquitto_pub") is None:
         pytest.skip("mosquitto_pub isn't installed")
     files = made(tmp_path / "tls")
@@ -184,7 +184,7 @@ async def test_a_new_certificate_is_served_without_disconnects(tmp_path: Path) -
 
 
 async def test_a_pair_that_doesn_t_fit_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of a half replaced pair nothing is loaded, and that is said once; when the other half comes it is."""
+    """A half replaced pair isn't loaded and is logged once; the complete pair is loaded."""
     files, calls = made(tmp_path / "tls"), 0
     other = made(tmp_path / "other")
 
@@ -238,9 +238,9 @@ async def test_devices_must_show_a_certificate(tmp_path: Path, way: str) -> None
 
 
 async def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
-    """Its id in a certificate of our CA is enough; another's isn't, nor one that the registry doesn't name.
+    """A device signs in by its id in a certificate of our CA; other CAs and unknown ids are refused.
 
-    When the server's certificate is renewed it cuts off those whom the gate let in: they come back.
+    A renewal of the server's certificate cuts off the clients that the auth service admitted: they reconnect.
     """
     ca = CertificateAuthority.init(tmp_path / "ca", "Ours")
     files = ensure_client_certificates(
@@ -288,7 +288,7 @@ async def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
                 wanted = renew(files, tmp_path / "new")
                 with pytest.raises(aiomqtt.MqttError):
                     await anext(device.messages)
-                assert await asyncio.to_thread(shown, port) == wanted
+                assert await asyncio.to_thread(presented, port) == wanted
                 with contextlib.suppress(aiomqtt.MqttError):
                     await going.aclose()
             trusting = client_context(files.certificate)
@@ -299,7 +299,7 @@ async def test_a_device_signs_in_by_its_certificate(tmp_path: Path) -> None:
 
 
 def test_the_core_is_plain_inside(tmp_path: Path) -> None:
-    """A core that takes no devices encrypts nothing, for nobody but our own roles reaches it."""
+    """A core that takes no devices encrypts nothing, because only our own roles reach it."""
     config = config_for(tmp_path, tls=made(tmp_path / "tls"), devices=False)
     assert config.mqtt_tls is None
 
@@ -394,7 +394,7 @@ async def test_through_the_balancer(tmp_path: Path) -> None:
             requests = [request.lower() for request in api.requests if b"/readyz" in request]
             assert any(b"x-forwarded-proto: https" in request for request in requests)
             for port in (config.mqtt_port, config.ws_port, config.http_port):
-                assert await asyncio.to_thread(shown, port) == digest(files)
+                assert await asyncio.to_thread(presented, port) == digest(files)
                 assert await asyncio.to_thread(refuses_1_1, port)
             wanted = renew(files, tmp_path / "new")
             role.reload_soon()

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROGRAMS = ("sh", "cat", "chmod", "chown", "cp", "find", "id", "ls", "mkdir", "mv", "rm", "sleep")
-#: What manylinux wheels expect of a system.
+#: The libraries that manylinux wheels expect of a system.
 LIBRARIES = (
     *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6", "libutil.so.1"),
     *("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libexpat.so.1"),

@@ -1,4 +1,4 @@
-"""What happens to the containers of a cluster, one after the other, and what each of it cost."""
+"""Failures of a cluster's containers, one after the other, and their costs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from containers.watch import Watch
 from headcount.lab.chaos.recovery import gaps
 
 HEAL_S = 60.0
-#: A message waits for its PUBACK this long before we speak of it.
+#: The shortest wait for a PUBACK that is reported.
 MIN_WAIT_S = 0.5
-#: What began so shortly before a drill was seen is the drill's.
+#: A wait that began within this time before a drill was seen is attributed to the drill.
 BEFORE_S = 0.3
 
 
@@ -41,7 +41,7 @@ class Done(NamedTuple):
 
 
 def drill(stack: Stack, container: Container, one: Drill, is_well: Callable[[], bool] | None = None) -> Done:
-    """Let it happen, and wait until the container is well again, or what `is_well` says."""
+    """Run a drill, and wait until the container, or `is_well`, reports health again."""
     before, from_s = stack.started(container), time.time()
     match one.what:
         case "kill":
@@ -76,12 +76,12 @@ def api_answers(stack: Stack) -> bool:
 
 
 def counts(stack: Stack, site_id: str) -> dict[str, Any]:
-    """What the API says is counted, through the proxy."""
+    """The counts that the API shows through the proxy."""
     return _asked(stack, f"/v1/sites/{site_id}/counts")
 
 
 def scaling(stack: Stack) -> dict[str, Any]:
-    """What the scaler has seen and done, through the proxy."""
+    """The state of the scaler, through the proxy."""
     return _asked(stack, "/v1/system/scaling")
 
 
@@ -95,7 +95,7 @@ def _asked(stack: Stack, path: str) -> dict[str, Any]:
 def costs(done: Sequence[Done], watch: Watch, partitions: int, end_s: float) -> list[str]:
     """A line for each drill: how long counts stood still, and no message of a device was acknowledged.
 
-    What began to wait after one drill and before the next is that one's.
+    A wait that began after one drill and before the next is attributed to the first.
     """
     until_s = [one.from_s for one in done[1:]] + [end_s]
     counts = gaps(watch.reports, partitions, done[0].from_s, end_s)

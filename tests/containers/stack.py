@@ -26,7 +26,7 @@ from headcount.runtime.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("HEADCOUNT_IMAGE", "headcount")
-#: Where a service's container says whether it is healthy; the others are asked as Docker asks.
+#: Where a service's container reports its health; the others are checked as Docker checks them.
 HEALTH_PORTS = {"core": 8222, "broker": 8081, "proxy": 8081, "api": 8080}
 
 
@@ -60,7 +60,7 @@ class Stack:
         profiles: Sequence[str] = (),
         **variables: str,
     ) -> None:
-        """Count `site` with so many containers of each service in `scale`; `variables` are the file's."""
+        """Count `site` with `scale[service]` containers of each service; `variables` are the file's."""
         self.project = f"headcount-test-{secrets.token_hex(3)}"
         self.mqtt_port, self.ws_port, self.http_port = free_ports(3)
         self._client = client
@@ -81,7 +81,7 @@ class Stack:
         }
 
     def compose(self, *arguments: str) -> str:
-        """Run `docker compose` on the stack; what it says.
+        """Run `docker compose` on the stack, and return its output.
 
         Raises:
             AssertionError: it fails.
@@ -168,7 +168,7 @@ class Stack:
         return output.decode().strip()
 
     def is_well(self, container: Container) -> bool:
-        """Whether it runs and says itself that it is healthy."""
+        """Whether it runs and reports that it is healthy."""
         container.reload()
         state = container.attrs["State"]
         if not state["Running"] or state["Paused"]:
@@ -207,9 +207,9 @@ class Stack:
 
     # --- what may happen -----------------------------------------------------------------------------
     def kill(self, container: Container) -> None:
-        """End its first process at once, as a crash does: the engine starts it again.
+        """Kill its first process, as a crash does: the engine starts it again.
 
-        (`docker kill` would tell the engine that it is meant to stay away.)
+        (`docker kill` would make the engine leave it stopped.)
         """
         container.reload()
         os.kill(int(container.attrs["State"]["Pid"]), 9)
@@ -225,7 +225,7 @@ class Stack:
 
     @contextlib.contextmanager
     def cut_off(self, container: Container) -> Iterator[None]:
-        """Inside, nobody in the cluster reaches it, nor it them; it comes back with another address."""
+        """Inside, the container and cluster can't reach each other; it reconnects with another address."""
         network: Any = self._client.networks.get(self.inside)
         network.disconnect(container)
         try:

@@ -87,10 +87,10 @@ def is_whole(stack: Stack) -> bool:
 
 
 class Run:
-    """A campus, what devices say there, and the judgement."""
+    """A campus, the messages of its devices, and the judgement."""
 
     def __init__(self, folder: Path, load_s: float) -> None:
-        """Draw all from a seed that nobody has chosen; `load_s` seconds of load."""
+        """Draw all from a random seed; `load_s` seconds of load."""
         seed = SystemRandom().randrange(10**6)
         print(f"seed {seed}")
         self._folder = folder
@@ -110,7 +110,7 @@ class Run:
         return Watch(stack, self._says, self._site_id)
 
     def begin(self, stack: Stack, watch: Watch) -> None:
-        """Wait for the cluster, and let devices speak."""
+        """Wait for the cluster, and start the devices."""
         counting_s = until(lambda: watch.oldest(PARTITIONS) > 0, "the first counts", 90)
         ready_s = until(lambda: api_answers(stack), "the API through the proxy", 60)
         print(f"counts after {counting_s:.1f} s more, the API through the proxy after {ready_s:.1f} s more")
@@ -118,7 +118,7 @@ class Run:
         time.sleep(2)
 
     def judge(self, stack: Stack, watch: Watch, done: list[Done]) -> None:
-        """All that was acknowledged is there, and all that was said is right."""
+        """Everything that was acknowledged is there, and everything that was published is right."""
         watch.finish(120)
         until(lambda: api_answers(stack), "the API answers at the end", 60)
         end_s = time.time()
@@ -138,7 +138,7 @@ class Run:
         assert comparison.differences == []
         assert comparison.acknowledged > len(self._says) / 10
         assert comparison.totals > 50
-        assert numbers(said) == told(watch.reports, said["at"]), said["at"]
+        assert numbers(said) == published_sum(watch.reports, said["at"]), said["at"]
 
 
 def numbers(said: dict[str, Any]) -> list[list[int]]:
@@ -146,8 +146,8 @@ def numbers(said: dict[str, Any]) -> list[list[int]]:
     return [[zone[kind][name] for name in COUNT_FIELDS] for zone in said["zones"] for kind in KINDS]
 
 
-def told(reports: list[ObservedCounts], at: str) -> list[list[int]]:
-    """The sum of what the partitions told of an instant, as `numbers` has it."""
+def published_sum(reports: list[ObservedCounts], at: str) -> list[list[int]]:
+    """The sum of the partitions' counts at an instant, in the form of `numbers`."""
     values = {one.partition: one.values for one in reports if iso(one.at) == at}
     assert len(values) == PARTITIONS
     total = np.sum([np.frombuffer(one, "<i4") for one in values.values()], axis=0)

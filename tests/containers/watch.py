@@ -1,4 +1,4 @@
-"""What a cluster under test is sent and says, while its containers break."""
+"""Sends messages to a cluster under test and records its counts, while its containers break."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Watch:
         return [report for heard in list(self._heard) for report in list(heard.reports)]
 
     def oldest(self, partitions: int) -> float:
-        """Up to here all partitions have told their counts."""
+        """The last instant (Unix seconds) whose counts all partitions have published."""
         newest: dict[int, float] = {}
         for heard in list(self._heard):
             for partition, at in list(heard.newest.items()):
@@ -108,7 +108,7 @@ class Watch:
         return min((newest.get(number, 0.0) for number in range(partitions)), default=0.0)
 
     def waits(self, least_s: float) -> list[tuple[float, float]]:
-        """When a connection's message was due and when it was acknowledged, where that took so long."""
+        """When a connection's message was due and acknowledged, for waits of at least `least_s` seconds."""
         acked = self.sent.acknowledged
         found: list[tuple[float, float]] = []
         for connection in range(CONNECTIONS):
@@ -163,7 +163,7 @@ class Watch:
 
 
 def judge(stack: Stack, watch: Watch, geojson: dict[str, Any], partitions: int, folder: Path) -> Comparison:
-    """Let it settle, stop what writes, and compare everything that was said with the oracle over the log."""
+    """Let it settle, stop what writes, and compare all published counts with the oracle over the log."""
     until_s = time.time() + 0.5
     took_s = until(lambda: watch.oldest(partitions) > until_s, "fresh counts at the end", SETTLE_S)
     print(f"counts were live {took_s:.1f} s after the last message")

@@ -66,7 +66,7 @@ async def test_everything_once_in_order_from_where_we_stopped(tmp_path: Path) ->
 
 
 async def test_a_killed_server_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None:
-    """When the server dies the reader says so; a new one goes on after the last message read."""
+    """A reader raises an error when the server dies; a new one goes on after the last message read."""
     async with nats_fixture.open_broker(tmp_path) as broker:
         client = await nats_fixture.internal_client(broker)
         await _fill(client, 1, 0, 100)
@@ -78,7 +78,7 @@ async def test_a_killed_server_is_an_error_and_nothing_is_lost(tmp_path: Path) -
             with pytest.raises(LogError, match=r"closed|lost"):
                 await asyncio.wait_for(reader.read(), 120)
         async with asyncio.timeout(120):
-            while not (broker.restarts and client.is_connected):  # noqa: ASYNC110  nobody tells
+            while not (broker.restarts and client.is_connected):  # noqa: ASYNC110  no event to wait for
                 await asyncio.sleep(0.05)
         await _fill(client, 1, 100, 7)
         async with open_reader(_endpoint(broker), Connection(client)) as reader:
@@ -102,7 +102,7 @@ async def test_a_log_that_lost_its_end_is_read_from_there(tmp_path: Path) -> Non
 
 
 async def test_a_wrong_password_and_a_missing_stream_are_clear_errors(tmp_path: Path) -> None:
-    """Who is refused is told so, without the password; who asks for a partition that isn't there too."""
+    """A wrong password and a missing partition are errors; neither contains the password."""
     async with nats_fixture.open_broker(tmp_path) as broker:
         client = await nats_fixture.internal_client(broker)
         with pytest.raises(LogError) as refused:

@@ -43,7 +43,7 @@ def _rows(subjects: list[bytes], payloads: list[bytes]) -> FixColumns:
 
 @pytest.mark.parametrize("payload", BAD, ids=range(len(BAD)))
 def test_a_broken_payload_hurts_only_itself(payload: bytes) -> None:
-    """What can't be decoded has no time; its neighbours are untouched."""
+    """A payload that can't be decoded has no time; its neighbours are untouched."""
     found = _rows([b"fix.1.ul.person.a", b"fix.1.ul.person.b", b"fix.1.ul.person.c"], [GOOD, payload, GOOD])
     assert np.isnan(found.t_s).tolist() == [False, True, False]
     assert found.lat_deg[[0, 2]].tolist() == [52.5, 52.5]
@@ -64,7 +64,7 @@ def test_fields_of_a_fix() -> None:
 
 
 def test_statuses_and_strangers() -> None:
-    """Greetings and last wills are told apart from fixes; other sites' and short subjects stay as they are."""
+    """Greetings and last wills are distinguished from fixes; other sites' and short subjects stay as they are."""
     subjects = [
         b"fix.1.ul.person.a.status",
         b"fix.1.ul.person.a.status",
@@ -146,7 +146,7 @@ def test_a_marker_has_the_pseudonyms_of_all_days(good: int) -> None:
     ids=range(len(BAD) + 7),
 )
 def test_a_marker_that_cannot_be_read_is_none(payload: bytes) -> None:
-    """It is no fix either: nobody is named, and nothing is judged."""
+    """It is no fix either: it names no device, and nothing is judged."""
     found = _rows([b"fix.1.ul.person.a", b"fix.1.forget"], [GOOD, payload])
     assert found.removals == {}
     assert found.what.tolist() == [FIX, FORGET]
@@ -154,7 +154,7 @@ def test_a_marker_that_cannot_be_read_is_none(payload: bytes) -> None:
 
 
 def test_a_device_called_forget_is_a_device() -> None:
-    """What is said under such a name is a fix, and what another partition's marker says isn't ours."""
+    """A message under such a name is a fix, and another partition's marker isn't ours."""
     found = _rows([b"fix.1.ul.person.forget", b"fix.2.forget", b"fix.1.ul.person.b"], [GOOD, MARKER, b"{}"])
     assert found.removals == {}
     assert found.what.tolist() == [FIX] * 3

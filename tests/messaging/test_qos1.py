@@ -1,4 +1,4 @@
-"""A PUBACK means it: what a device was told is taken stands in the log, whatever dies the next instant."""
+"""A fix whose PUBACK a device has received is in the log, whatever dies the next instant."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ async def fixes(broker: Broker, client: Client) -> dict[str, list[int]]:
 
 
 async def back(broker: Broker, restarts: int) -> Client:
-    """A client of the broker after so many restarts."""
-    while broker.restarts < restarts:  # noqa: ASYNC110 - nobody tells us
+    """A client of the broker after `restarts` restarts."""
+    while broker.restarts < restarts:  # noqa: ASYNC110 - no event to wait for
         await asyncio.sleep(0.02)
     while True:
         with contextlib.suppress(OSError, LogError, nats.errors.Error, TimeoutError):
@@ -203,11 +203,11 @@ async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_
             client = await back(broker, 1)
             newest: dict[int, int] = {}
 
-            async def hear(message: Msg) -> None:
+            async def on_message(message: Msg) -> None:
                 counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
                 newest[counts.partition] = int(np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)[0, 0, 0])
 
-            await client.subscribe("count.*", cb=hear)
+            await client.subscribe("count.*", cb=on_message)
             there = sum(map(len, (await fixes(broker, client)).values()))
             print(acknowledged, "acknowledged,", there, "in the log")
             assert there >= acknowledged > 0
@@ -227,7 +227,7 @@ async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_
 
 
 def settings_of(broker: Broker, site: Path) -> Settings:
-    """What a role needs to find a broker of these tests."""
+    """The settings with which a role finds a broker of these tests."""
     config = broker.config
     (config.data / "secret").write_text(config.password)
     return Settings(
@@ -341,7 +341,7 @@ async def test_nothing_is_acknowledged_before_the_log_exists(tmp_path: Path) -> 
 
 
 async def test_a_full_disk_is_not_acknowledged(tmp_path: Path) -> None:
-    """What is sent while the disk fills up is either stored or not acknowledged."""
+    """A message sent while the disk fills up is either stored or not acknowledged."""
 
     async def check(pool: concurrent.futures.Executor, disk: Path) -> None:
         async with Broker(config_for(disk, partitions=PARTITIONS), check_every_s=0.2) as broker:

@@ -1,4 +1,4 @@
-"""Replaced values that nobody has overwritten are found, and nothing else is touched."""
+"""Replaced values that are still on the disk are found, and nothing else is touched."""
 
 from __future__ import annotations
 

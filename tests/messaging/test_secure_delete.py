@@ -1,4 +1,4 @@
-"""What is erased from a bucket is not on the disk any more."""
+"""A value that is erased from a bucket is not on the disk any more."""
 
 from __future__ import annotations
 

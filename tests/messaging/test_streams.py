@@ -88,7 +88,7 @@ async def test_once_more_changes_nothing(tmp_path: Path) -> None:
         assert [await config(client, name) for name in ("FIX_0", "EVENT", "HISTORY")] == before
         await client.flush()
         asked = {(await changes.next_msg()).subject.split(".")[3] for _ in range(changes.pending_msgs)}
-        # The broker's own regular check purges; nobody else asks for anything here.
+        # Only the broker's own regular check purges; no other part requests anything here.
         assert {"NAMES", "INFO"} <= asked <= {"NAMES", "INFO", "PURGE"}
 
 
@@ -132,7 +132,7 @@ async def test_a_half_made_log_is_completed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("partitions", [1, 3, 5, 64])
 async def test_another_number_of_partitions_is_refused(tmp_path: Path, partitions: int) -> None:
-    """A log made with 4 partitions is not opened with another number; the error says both ways out."""
+    """A log made with 4 partitions is not opened with another number; the error names both ways out."""
     async with log_of(tmp_path) as (_, client):
         with pytest.raises(LogError) as info:
             await ensure_streams(Connection(client), partitions)
@@ -167,7 +167,7 @@ def test_shares_fit_into_the_disk() -> None:
 
 @pytest.mark.parametrize("subject", ["fix.0.ul.person.d", "car-iotp"])
 async def test_a_message_that_is_too_large_hurts_nothing(tmp_path: Path, subject: str) -> None:
-    """It is refused by name where somebody listens, not stored, and the next one is."""
+    """A message that is too large is refused with the limit's name and not stored; the next one is stored."""
     async with log_of(tmp_path, partitions=1) as (_, client):
         jetstream = client.jetstream()
         with pytest.raises(APIError, match="size"):
@@ -281,7 +281,7 @@ async def test_what_an_earlier_release_kept_for_mqtt_is_removed(tmp_path: Path) 
 
 
 async def test_a_refusal_is_an_error_with_the_servers_words(tmp_path: Path) -> None:
-    """What the server says about a request it refuses is in the LogError."""
+    """The LogError contains the server's description of a refused request."""
     async with log_of(tmp_path) as (_, client):
         with pytest.raises(LogError, match="stream not found"):
             await request(Connection(client), "STREAM.INFO.NOTHING")

@@ -1,4 +1,4 @@
-"""The bucket in which units tell about themselves, against a real NATS server."""
+"""The bucket of unit states, against a real NATS server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats_fixture import internal_client, open_broker
 
 
 def unit(name: str, connections: int = 0) -> BrokerUnit:
-    """What a broker unit says."""
+    """The state of a broker unit."""
     return BrokerUnit(name, "1", "2.15.1", "127.0.0.1", 1883, 9001, 8081, "up", connections, 0.0, 0.0, 0.0)
 
 
@@ -42,7 +42,7 @@ def test_who_is_silent_is_dead() -> None:
 
 
 async def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
-    """What the scaler has said last can be read, with its age; before that there is nothing."""
+    """The scaler's last state can be read, with its age; before the first one there is nothing."""
     state = ScalingState(
         "s",
         1.0,

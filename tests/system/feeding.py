@@ -1,7 +1,7 @@
-"""Devices that walk, fall silent and misbehave, over several real MQTT connections.
+"""Devices that walk, stop reporting and misbehave, over several real MQTT connections.
 
-Everything that a device does is drawn from one seed. What arrives when is the network's business: the
-log says it, and what must be counted follows from the log.
+Everything that a device does is drawn from one seed. The network decides when a message arrives: the log
+records it, and the expected counts follow from the log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 CENTRE = (52.6738, -8.5725)  # lat, lon
 SITE_ID = "walks"
-#: Holds are short, so that people and cars fall silent while the test looks.
+#: Holds are short, so that people and cars time out during the test.
 HOLD_S = {"person": 4.0, "vehicle": 3.0}
 LONGEST_HOLD_S = 8.0
 RULES = {
@@ -116,10 +116,10 @@ Message = tuple[str, bytes]
 
 
 class Walkers:
-    """What devices say, one message after the other; pure but for the time that is handed in."""
+    """The devices' messages, one after the other; pure but for the time that is handed in."""
 
     def __init__(self, seed: int, devices: int) -> None:
-        """So many devices, a third of them vehicles."""
+        """`devices` devices, a third of them vehicles."""
         self._rng = random.Random(seed)
         self._devices = [self._device(i) for i in range(devices)]
 
@@ -133,7 +133,7 @@ class Walkers:
         """Mostly on site, sometimes beyond its edge."""
         return self._rng.uniform(-240, 240), self._rng.uniform(-190, 190)
 
-    def say(self, now: float) -> Message:
+    def next_message(self, now: float) -> Message:
         """The next message of some device."""
         rng = self._rng
         device = rng.choice(self._devices)
@@ -226,7 +226,7 @@ class Walkers:
 
 @dataclass
 class Feeder:
-    """Sends what walkers say at a rate, over several connections that come back after every break."""
+    """Sends the walkers' messages at a rate, over several connections that come back after every break."""
 
     port: int
     walkers: Walkers
@@ -245,7 +245,7 @@ class Feeder:
         self.end()
 
     def end(self) -> None:
-        """Say no more, once what is under way has gone."""
+        """Send no more, once what is under way has gone."""
         if self._end.is_set():
             return
         self._end.set()
@@ -272,7 +272,7 @@ class Feeder:
             due = max(due + 1 / self.per_s, time.monotonic() - 0.2)
             if (wait := due - time.monotonic()) > 0:
                 self._end.wait(wait)
-            topic, payload = self.walkers.say(time.time())
+            topic, payload = self.walkers.next_message(time.time())
 
             # a device keeps to its connection, as a real one does
             client = self._clients[hash(topic) % len(self._clients)]

@@ -1,4 +1,4 @@
-"""What the system must have published, by the oracle over its log; and what it has published.
+"""The counts that the system must have published, by the oracle over its log; and those it has published.
 
 The log (streams FIX_<p>) is read with nats-py, not with our own reader; payloads are decode_fix with
 Python's own JSON; the rules are those of `headcount.lab.chaos.oracle`. Only names and shapes on the wire and
@@ -204,7 +204,7 @@ class Reports:
     epochs: set[tuple[int, int]] = field(default_factory=set)
 
     def take(self, message: bytes) -> None:
-        """Note a message; one that says something else of the same instant is a conflict."""
+        """Note a message; a different one of the same instant is a conflict."""
         counts = msgspec.msgpack.decode(message, type=PartitionCounts)
         self.epochs.add((counts.partition, counts.epoch))
         known = self.values.setdefault(counts.at, {})
@@ -227,7 +227,7 @@ class Reports:
 
 
 class Listener:
-    """Hears all counts over NATS in a thread of its own, as a context manager; comes back after breaks."""
+    """Receives all counts over NATS in a thread of its own, as a context manager; comes back after breaks."""
 
     def __init__(self, up: Up, zones: int) -> None:
         """Listen to a running system."""

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 UL = ROOT / "sites" / "ul.geojson"
 #: The processes under `up`.
 ROLES = ("broker", "devices", "count", "history", "adapters", "api")
-#: So long a start may take where eight others use the machine too.
+#: The limit for a start while eight others use the machine too.
 START_S = 150.0
 PORTS = ("mqtt", "ws", "http", "nats", "monitor")
 
@@ -142,7 +142,7 @@ class Up:
         return took_s
 
     def kill9(self, role: str | None = None) -> int | None:
-        """Kill a role, or `up` itself, without a chance to say goodbye; its pid, None if it doesn't run."""
+        """Kill a role, or `up` itself, without a clean end; its pid, None if it doesn't run."""
         if role is None:
             assert self._process is not None
             self.roles()
@@ -195,7 +195,7 @@ class Up:
         return {role: process.pid for role, process in self.roles().items()}
 
     def left(self) -> list[psutil.Process]:
-        """What still runs of everything that `up` has ever started, as far as it was seen."""
+        """The processes still running of all that `up` has ever started, as far as they were seen."""
         return [process for process in self._seen if _runs(process)]
 
     @property
@@ -219,7 +219,7 @@ class Up:
 
     @property
     def output(self) -> Path:
-        """What it has printed."""
+        """The file with its output."""
         return self.folder / "output.txt"
 
     def said(self) -> str:

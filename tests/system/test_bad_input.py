@@ -23,7 +23,7 @@ def body(**changes: object) -> bytes:
     return json.dumps({"tst": NOW, "lat": LAT, "lon": LON, **changes}).encode()
 
 
-#: Payloads that are no fixes; the last column says that it is too large to be stored at all.
+#: Payloads that are no fixes.
 MALFORMED: dict[str, bytes] = {
     "nothing": b"",
     "not JSON": b"hello",
@@ -123,7 +123,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def honest(up: Up) -> bool:
-    """Whether the honest are counted, each once, and nobody else."""
+    """Whether the honest are counted, each once, and no other device."""
     counts = up.counts()
     people, cars = HONEST["person"], HONEST["vehicle"]
     right = counts[people[0]][0] == people[1] and counts[cars[0]][1] == cars[1]
@@ -210,7 +210,7 @@ def test_foreign_garbage(up: Up) -> None:
     wait_until(
         lambda: up.metric("headcount_adapter_rejected_messages_total") >= before + 30, "refusals", every_s=0.3
     )
-    # far from the site: heard of, and counted by nobody
+    # far from the site: received, and not counted
     good = {"id": "honest1", "lat": 0.5, "lon": 0.5, "t": time.time()}
     publish(up.mqtt_port, "mobile-iotp", json.dumps(good).encode())
     path = f"/v1/sites/ul/devices/person/{up.handle('iotp/honest1')}"
@@ -219,7 +219,7 @@ def test_foreign_garbage(up: Up) -> None:
 
 
 def test_bytes_that_are_no_protocol(up: Up) -> None:
-    """Noise, HTTP and half packets on every port hurt nobody."""
+    """Noise, HTTP and half packets on every port harm no other client."""
     pids = up.pids()
     noise = (
         b"",

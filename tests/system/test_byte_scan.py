@@ -1,4 +1,4 @@
-"""What is on the disk of a real system that people with names have used: every byte of it."""
+"""A scan of every byte on the disk of a real system that people with names have used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from waiting import wait_until
 T = TypeVar("T")
 #: In the site of sites/ul.geojson.
 PLACE = {"lat": 52.6738, "lon": -8.5725}
-#: What people bring along: none of it is kept outside the registry, and what is said to be wrong not at all.
+#: Names in the input: they are kept in the registry only, and those in invalid input nowhere.
 NAMES = {
     "label": b"Zaphod Beeblebrox",
     "group": b"crew-heart-of-gold",
@@ -94,7 +94,7 @@ def test_the_scanner_finds_what_is_planted(tmp_path: Path, form: str) -> None:
 
 
 def test_the_scanner_finds_parquet_and_names(tmp_path: Path) -> None:
-    """What is in a column or in the name of a file is found."""
+    """A needle in a column or in the name of a file is found."""
     table = pa.table({"device": ["0011223344556677"] * 10_000})
     pq.write_table(table, tmp_path / "segment.parquet", compression="zstd")
     (tmp_path / "Deep-Thought.log").write_bytes(b"")
@@ -132,12 +132,12 @@ class Campus:
     def add(self, **fields: Any) -> Device:
         """Register a person."""
 
-        async def added(client: Client) -> Device:
+        async def create(client: Client) -> Device:
             device, secret = await self.registry(client).add("ul", "person", **fields)
             self.secrets[device.id] = secret
             return device
 
-        return self.inside(added)
+        return self.inside(create)
 
     def connect(
         self, device: Device, name: str = "", *, clean: bool = True, will: bool = False
@@ -212,7 +212,7 @@ def location(t_s: float, **more: Any) -> bytes:
 
 
 def live(campus: Campus, device: Device, gateway: Device | None) -> None:
-    """What a phone does in its life, in every way that there is."""
+    """Send all messages that a phone can send, on every path."""
     up = campus.up
     topic = f"headcount/ul/person/{device.id}"
     phone = campus.connect(device, "phone", clean=False, will=True)
@@ -259,13 +259,13 @@ def logged(campus: Campus, device: Device) -> int:
 def command(campus: Campus, device: Device) -> None:
     """A message for a person."""
 
-    async def added(client: Client) -> None:
+    async def create(client: Client) -> None:
         commands = CommandStore(KvBucket(Connection(client), COMMAND_BUCKET))
         await commands.add(
             "ul", device.kind, device.id, "message", now_s=time.time(), text=COMMAND_TEXT.decode()
         )
 
-    campus.inside(added)
+    campus.inside(create)
 
 
 def forms_of(pseudonyms: list[str]) -> dict[str, bytes]:
@@ -275,12 +275,12 @@ def forms_of(pseudonyms: list[str]) -> dict[str, bytes]:
 
 
 def stores(hits: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Needle → the stores that have it, without needles that nobody has."""
+    """Needle → the stores that have it, without needles that were not found."""
     return {name: {store_of(place) for place in places} for name, places in hits.items() if places}
 
 
 def use_api(campus: Campus, person: Device) -> str:
-    """What an operator does, and somebody with a made-up token; names are in addresses and bodies. The operator's token."""
+    """Use the API as an operator, and with an invalid token; names are in addresses and bodies. The operator's token."""
     up = campus.up
     port = str(up.ports["nats"])
     arguments = ("token", "add", "an operator", "--role", "admin", "--data", up.data, "--nats-port", port)
@@ -300,7 +300,7 @@ def use_api(campus: Campus, person: Device) -> str:
 
 @pytest.mark.slow
 def test_names_and_handles_are_where_they_may_be_and_the_erased_nowhere(tmp_path: Path) -> None:
-    """Names are in the registry only, handles in registry, commands and log; of who is erased there is nothing."""
+    """Names are in the registry only, handles in registry, commands and log; erased devices are nowhere."""
     with Up(tmp_path, open=False) as up:
         campus = Campus(up)
         try:
@@ -381,7 +381,7 @@ def _scan_a_life(campus: Campus, folder: Path) -> None:
     assert {store for found_in in stores(running).values() for store in found_in} <= {AUDIT_STREAM}
     up.stop()
     left = stores(scan(folder, gone))
-    # who has removed whom is written down under the name of the day, which leads nowhere without the day's key
+    # removals are logged under the daily pseudonym, which can't be resolved without the day's key
     assert {store for found_in in left.values() for store in found_in} <= {AUDIT_STREAM}, left
     assert all(name.startswith("pseudonym") for name in left), left
     assert "KV_DEVICE" in stores(scan(folder, {"other": other.id.encode()}))["other"]

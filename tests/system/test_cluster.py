@@ -24,7 +24,7 @@ SENDERS = 6
 
 
 async def test_devices_on_leaves_are_counted(tmp_path: Path) -> None:
-    """Fixes of QoS 0 and 1 through any leaf are in the log once and counted; counts and site are heard there."""
+    """Fixes of QoS 0 and 1 through any leaf are logged once and counted; its clients receive counts and site."""
     async with (
         open_core(tmp_path) as core,
         open_unit(tmp_path, core, "b1") as b1,
@@ -119,7 +119,7 @@ async def history_rows(core: Core) -> int:
 
 
 async def all_is_there(core: Core, devices: list[Device], counted: Counting) -> None:
-    """What was acknowledged is in the log, each once, and in the history; counting goes on."""
+    """Each acknowledged fix is in the log once, and in the history; counting goes on."""
     log = await log_of(core)
     for device in devices:
         assert device.acknowledged

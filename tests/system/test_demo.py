@@ -20,7 +20,7 @@ from waiting import BUSY_S, wait_until
 
 WEB = ROOT / "web"
 Zones = dict[str, tuple[int, int]]
-#: After so long every device has reported at least once: indoors that takes up to 300 simulated seconds.
+#: After this time every device has reported at least once: indoors that takes up to 300 simulated seconds.
 SETTLED_S = 12.0
 
 
@@ -85,11 +85,11 @@ def test_it_stops_cleanly(demo: Up) -> None:
 
 @pytest.mark.slow
 def test_counts_are_near_the_truth(tmp_path: Path) -> None:
-    """A crowd's counts are those of the truth, up to what noise and reports now and then explain.
+    """A crowd's counts are those of the truth, up to what noise and infrequent reports explain.
 
-    On site: whoever has come or gone and hasn't reported it yet, some a second at this speed; 2 % and 5
+    On site: devices that have come or gone and haven't reported it yet, some a second at this speed; 2 % and 5
     allow for it. In a zone of 20 or more: besides, GPS errors indoors have a deviation of up to 26 m,
-    the leaving margin is 15 m, and somebody indoors may report only every 10 s; 20 % and 4 allow for it.
+    the leaving margin is 15 m, and a person indoors may report only every 10 s; 20 % and 4 allow for it.
     """
     truth = tmp_path / "truth.csv"
     with Up(tmp_path, arguments=["--speed", "30"]) as up:

@@ -83,7 +83,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_settings_are_reported_at_the_start(tmp_path: Path, name: str, value: str) -> None:
-    """A part that would end again and again isn't started: one line says what is wrong, the exit code is 2."""
+    """A part with impossible settings isn't started: one line states the problem, and the exit code is 2."""
     command = [sys.executable, "-m", "headcount", "up", "--open", "--elastic", "--site", str(UL)]
     ports = [
         word
@@ -106,7 +106,7 @@ def test_impossible_settings_are_reported_at_the_start(tmp_path: Path, name: str
 
 
 def _count_one(ports: dict[str, int], device: str, people: int) -> None:
-    """A person comes, through the balancer, as soon as it lets somebody in; and is counted."""
+    """A person connects through the balancer as soon as it accepts connections, and is counted."""
 
     def sent() -> bool:
         try:

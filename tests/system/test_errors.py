@@ -1,4 +1,4 @@
-"""What can't work is said in one clear line with exit code 2, and nothing is left running."""
+"""Errors at the start are one clear line with exit code 2, and leave no process running."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def line_of(code: int, out: str, err: str, before: set[int]) -> str:
     assert len(lines) == 1, err
     assert lines[0].startswith("headcount: ")
     assert out == ""
-    # a dead parent's children are told to end by the kernel, and need a moment
+    # the kernel ends the children of a dead parent, and needs a moment
     wait_until(lambda: not descendants() - before, "nothing is left running")
     return lines[0]
 
 
 def descendants() -> set[int]:
-    """The processes of headcount and NATS that are nobody's or ours."""
+    """The processes of headcount and NATS that are orphans or ours."""
     found = set()
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -57,7 +57,7 @@ def descendants() -> set[int]:
 
 @contextmanager
 def taken() -> Iterator[int]:
-    """A port on which somebody listens."""
+    """A port that is in use."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", free_ports(1)[0]))
         sock.listen()
@@ -83,7 +83,7 @@ def test_the_same_port_twice(tmp_path: Path) -> None:
 
 
 def test_no_site_file(tmp_path: Path) -> None:
-    """Without a site file the line says how to get one."""
+    """Without a site file the line names the command that makes one."""
     assert "headcount site import" in refused(tmp_path, *options())
 
 
@@ -105,7 +105,7 @@ def test_a_bad_site_file(tmp_path: Path, content: str) -> None:
 
 
 def test_a_self_crossing_zone(tmp_path: Path) -> None:
-    """The line names the feature, what is wrong and how to mend it."""
+    """The line names the feature, the problem and the fix."""
     site = json.loads(UL.read_text())
     zone = next(f for f in site["features"] if f["properties"]["role"] == "zone")
     lon, lat = zone["geometry"]["coordinates"][0][0]
@@ -120,10 +120,10 @@ def test_a_self_crossing_zone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["a file", "below a file", "forbidden"])
 def test_an_unusable_data_folder(tmp_path: Path, where: str) -> None:
-    """The line names the folder and says that --data chooses another one."""
+    """The line names the folder and the option --data, which chooses another one."""
     data = tmp_path / "data"
     if where == "forbidden":
-        data = Path("/proc/headcount")  # nobody can make a folder there, not even root
+        data = Path("/proc/headcount")  # not even root can make a folder there
         if not data.parent.is_dir():
             pytest.skip("there is no /proc here")
     elif where == "below a file":
@@ -141,7 +141,7 @@ def test_an_unusable_data_folder(tmp_path: Path, where: str) -> None:
 
 
 def test_a_read_only_data_folder(tmp_path: Path) -> None:
-    """The line names the folder and says that --data chooses another one."""
+    """The line names the folder and the option --data, which chooses another one."""
     with read_only(tmp_path / "data") as data:
         line = refused(tmp_path, "--site", UL, *options())
     assert str(data) in line
@@ -158,7 +158,7 @@ def test_a_read_only_data_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_configuration_file(tmp_path: Path, content: str, said: str) -> None:
-    """What stands in the file is checked like an argument; an unknown key is named."""
+    """The values in the file are checked like arguments; an unknown key is named."""
     file = tmp_path / "headcount.toml"
     file.write_text(content)
     run = headcount("--config", file, "up", "--site", UL, *options(), cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What a new user does first: send with what is at hand, and see it counted everywhere."""
+"""A new user's first steps: send fixes with common tools, and see them counted everywhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 class Subscriber:
-    """What arrives on some MQTT topics, by paho, as a context manager."""
+    """The messages on some MQTT topics, by paho, as a context manager."""
 
     def __init__(self, up: Up, topic: str) -> None:
         """Subscribe to a topic."""
@@ -65,7 +65,7 @@ def iotp(zone: str, device: str) -> bytes:
 
 
 def owntracks(zone: str, type_: str = "location") -> bytes:
-    """What OwnTracks sends."""
+    """A payload of OwnTracks."""
     return fix(zone, _type=type_, t="u", batt=80, tid="ab", event="enter")
 
 
@@ -148,7 +148,7 @@ def test_every_format_is_counted_and_published(up: Up) -> None:
 
 
 def test_retained_counts_are_there_at_once(up: Up) -> None:
-    """A new `mosquitto_sub` gets the retained counts of all zones at once, and they are those of HTTP."""
+    """A new `mosquitto_sub` gets the retained counts of all zones immediately, and they are those of HTTP."""
     publish(up.mqtt_port, topic("person", "retained"), fix("kemmy-business-school"))
     wait_until(lambda: up.counts()["kemmy-business-school"][PERSON], "the count")
     command = [program("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(up.mqtt_port), "-v"]
@@ -187,7 +187,7 @@ def test_the_stream_publishes_a_change(up: Up) -> None:
 
 
 def test_a_last_will_is_remembered_and_ends_nothing(up: Up) -> None:
-    """A client that dies says `offline` by its last will: the device is shown so, and still counted."""
+    """A device whose client dies is shown as `offline` by its last will, and is still counted."""
     zone = "computer-science-building"
     publish(up.mqtt_port, topic("person", "willy"), fix(zone))
     wait_until(lambda: up.counts()[zone][PERSON] == 1, "the count")
@@ -217,7 +217,7 @@ def _state(up: Up, device: str) -> dict[str, Any]:
 
 
 def test_ctrl_c_ends_it_and_a_start_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C leaves no process; started again, the counts are there at once, no event is repeated, it goes on."""
+    """Ctrl-C leaves no process; a restart has the counts immediately, repeats no event, and goes on."""
     zone = "engineering-research-building"
     with Up(tmp_path) as up:
         print(f"started in {up.ready_s:.1f} s")

@@ -91,7 +91,7 @@ def harm(up: Up, victim: str, rng: random.Random) -> None:
 
 
 def everybody_gone(up: Up) -> bool:
-    """Whether the API is there and counts nobody."""
+    """Whether the API is ready and all its counts are 0."""
     with suppress(httpx.TransportError):
         return up.is_ready() and not any(map(any, up.counts().values()))
     return False

@@ -34,7 +34,7 @@ class Person:
         self.id, self.secret = str(added["id"]), str(added["secret"])
 
     def desk(self, *arguments: str, site: bool = False, code: int = 0) -> str:
-        """What a command of `headcount device` prints."""
+        """The output of a command of `headcount device`."""
         where = ["--data", str(self._up.data), "--nats-port", str(self._up.ports["nats"])]
         where += ["--site", str(UL)] if site else []
         done = headcount("device", *arguments, *where, cwd=self._up.folder)

@@ -43,7 +43,7 @@ def node_red(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def running(folder: Path, mqtt_port: int) -> Iterator[Path]:
-    """Node-RED with the flows; gives the file with what it says."""
+    """Node-RED with the flows; gives the file with its output."""
     said = folder / "said.txt"
     environment = os.environ | {
         "HEADLESS": "1",
@@ -72,7 +72,7 @@ def running(folder: Path, mqtt_port: int) -> Iterator[Path]:
 
 
 def test_every_car_and_phone_of_the_flows_is_counted(tmp_path: Path, node_red: Path) -> None:
-    """As many people and vehicles are on site as the flows say they send, and nothing is rejected."""
+    """As many people and vehicles are on site as the flows send, and nothing is rejected."""
     with Up(tmp_path, arguments=["--elastic"]) as up, running(node_red, up.ports["mqtt"]) as said:
         try:
             wait_until(lambda: up.counts()["site"] == (PHONES, CARS), "all of them on site")

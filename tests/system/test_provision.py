@@ -31,7 +31,7 @@ class Deployment:
         self.base = f"http://127.0.0.1:{up.ports['http']}"
 
     def device(self, *arguments: str) -> str:
-        """What a command of `headcount device` prints."""
+        """The output of a command of `headcount device`."""
         site = "--site" if arguments[0] in {"add", "list", "import", "export", "claim"} else ""
         where = ["--data", str(self.up.data), "--nats-port", str(self.up.ports["nats"])]
         where += [site, str(UL)] if site else []
@@ -66,7 +66,7 @@ class Deployment:
         assert done.returncode != 0
 
     def counted(self, people: int, vehicles: int) -> None:
-        """Wait until so many are in the library."""
+        """Wait until the library has these counts."""
         wait_until(
             lambda: self.up.counts()[LIBRARY] == (people, vehicles), f"{people} and {vehicles} are counted"
         )
@@ -133,7 +133,7 @@ def _many(here: Deployment, folder: Path) -> None:
 
 
 def test_impossible_provisioning_is_reported(tmp_path: Path) -> None:
-    """Without a deployment, or with a bad table or output, a command ends with 2 and says what to do."""
+    """Without a deployment, or with a bad table or output, a command ends with 2 and an error that states the problem."""
     table = tmp_path / "people.csv"
     table.write_text("kind\ncat\n")
     where = ["--data", str(tmp_path / "data")]

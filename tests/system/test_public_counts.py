@@ -24,22 +24,22 @@ PEOPLE = 3
 
 @pytest.mark.slow
 def test_three_people_are_fewer_than_five(tmp_path: Path) -> None:
-    """Anybody is told `<5` over HTTP, by the minute, and on the retained topic; ours hear 3 on the exact one."""
+    """Public counts are `<5` over HTTP and on the retained topic, by the minute; exact ones are 3 for our roles."""
     with Up(tmp_path, open=False) as up:
         secret = up.password
         asyncio.run(_send(up, secret))
-        heard = asyncio.run(_heard(up, secret, f"headcount/ul/exact/{LIBRARY}", PEOPLE))
+        heard = asyncio.run(_receive(up, secret, f"headcount/ul/exact/{LIBRARY}", PEOPLE))
         assert heard["person"]["count"] == PEOPLE
 
-        def told() -> Any:
+        def published() -> Any:
             answer = up.get(f"/v1/sites/ul/zones/{LIBRARY}")
             return answer.status_code == 200 and answer.json()
 
-        body = wait_until(told, "public counts", every_s=1)
+        body = wait_until(published, "public counts", every_s=1)
         nobody = {"count": "<5", "low": None, "high": None, "stale": None}
         assert body["person"] == body["vehicle"] == nobody
         assert body["at"].endswith(":00.000Z")
-        retained = asyncio.run(_heard(up, secret, f"headcount/ul/counts/{LIBRARY}", "<5"))
+        retained = asyncio.run(_receive(up, secret, f"headcount/ul/counts/{LIBRARY}", "<5"))
         assert retained["person"] == retained["vehicle"] == nobody
         assert up.get("/metrics").status_code == 401
 
@@ -54,8 +54,8 @@ async def _send(up: Up, secret: str) -> None:
     await client.close()
 
 
-async def _heard(up: Up, secret: str, topic: str, people: object) -> Any:
-    """What a topic says as soon as it says this of people."""
+async def _receive(up: Up, secret: str, topic: str, people: object) -> Any:
+    """The message of a topic whose number of people is `people`."""
     async with (
         asyncio.timeout(120),
         aiomqtt.Client("127.0.0.1", up.ports["mqtt"], username="headcount", password=secret) as client,

@@ -47,7 +47,7 @@ def test_a_recording_is_counted_as_if_it_happened_now(tmp_path: Path) -> None:
 
 
 def test_a_missing_system_is_reported(tmp_path: Path) -> None:
-    """Where nothing runs, `publish` and `simulate` end with 2 and say where they looked."""
+    """Where nothing runs, `publish` and `simulate` end with 2 and name the addresses that they tried."""
     write_recording(tmp_path / "walk.csv")
     for command in (["publish", str(tmp_path / "walk.csv")], ["simulate"]):
         run = headcount(*command, "--port", "1", "--quiet", cwd=tmp_path)

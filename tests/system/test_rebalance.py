@@ -31,7 +31,7 @@ SCALE = {
 
 
 class Device:
-    """An MQTT connection that says nothing and comes back, after a while of its own, when it is ended."""
+    """A silent MQTT connection that comes back, after a while of its own, when it is ended."""
 
     def __init__(self, port: int, number: int, random_: random.Random) -> None:
         """`number` makes the client's id."""
@@ -58,7 +58,7 @@ class Device:
 
 @contextlib.asynccontextmanager
 async def connected(port: int, seed: int) -> AsyncIterator[list[Device]]:
-    """So many devices meanwhile."""
+    """Connected devices for the time of the context."""
     random_ = random.Random(seed)
     devices = [Device(port, number, random_) for number in range(DEVICES)]
     tasks = [asyncio.create_task(device.run()) for device in devices]

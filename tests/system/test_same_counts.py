@@ -1,4 +1,4 @@
-"""What the running system publishes is what the oracle counts over its log, at every single instant."""
+"""The counts that the running system publishes are the oracle's over its log, at every single instant."""
 
 from __future__ import annotations
 

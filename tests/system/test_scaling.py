@@ -44,7 +44,7 @@ SCALE = {
     "HEADCOUNT_SCALE_COOLDOWN_S": "2",
     "HEADCOUNT_SCALE_LATENCY_S": "0",
     "HEADCOUNT_SCALE_FORECAST": "false",
-    # one machine for all tests: CPU says how busy the others are
+    # one machine for all tests: CPU only shows how busy the others are
     "HEADCOUNT_SCALE_WORKER_CORES": "100",
     "HEADCOUNT_SCALE_BROKER_CORES": "100",
     "HEADCOUNT_DRAIN_S": "2",
@@ -74,7 +74,7 @@ def test_grows_and_shrinks_and_counts_exactly(tmp_path: Path) -> None:
             _probing(up, acknowledged, lambda: _actual(up) == {"broker": 1, "count": 1}, "fewer", 90)
             feeder.end()
             decisions = up.http("/v1/system/scaling")["decisions"]
-            wait_until(lambda: _nobody(up), "everybody leaves", every_s=0.3)
+            wait_until(lambda: _is_empty(up), "everybody leaves", every_s=0.3)
             time.sleep(1)
         log, reports = read_log(up), listener.reports
         for decision in decisions:
@@ -118,7 +118,7 @@ def _workers_that_count(up: Up) -> int:
     return int(_scaling(up)["signals"]["workers_heard"])
 
 
-def _nobody(up: Up) -> bool:
+def _is_empty(up: Up) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return up.is_ready() and not any(map(any, up.counts().values()))
     return False
@@ -128,7 +128,7 @@ def _probing(up: Up, acknowledged: list[str], condition: Any, what: str, timeout
     """Wait for a condition; meanwhile new devices send a fix each, and those that got a PUBACK are noted."""
     rng = random.Random(len(acknowledged))
 
-    def look() -> bool:
+    def probe() -> bool:
         name = f"probe-{len(acknowledged)}"
         lat, lon = degrees(rng.uniform(-190, 190), rng.uniform(-140, 140))
         body = {"_type": "location", "tst": int(time.time()), "lat": lat, "lon": lon, "acc": 5}
@@ -138,7 +138,7 @@ def _probing(up: Up, acknowledged: list[str], condition: Any, what: str, timeout
                 acknowledged.append(name)
         return bool(condition())
 
-    wait_until(look, what, timeout_s, 0.2)
+    wait_until(probe, what, timeout_s, 0.2)
 
 
 def _published(port: int, topic: str, payload: bytes) -> bool:
@@ -148,7 +148,7 @@ def _published(port: int, topic: str, payload: bytes) -> bool:
 
 @contextlib.contextmanager
 def _idle(port: int, number: int) -> Iterator[None]:
-    """So many devices that are connected and say nothing."""
+    """`number` devices that are connected and send nothing."""
     clients = []
     for n in range(number):
         client = paho.Client(CallbackAPIVersion.VERSION2, f"idle-{n}", protocol=paho.MQTTv311)

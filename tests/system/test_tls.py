@@ -1,4 +1,4 @@
-"""`headcount up` with TLS: what it says, who gets in with what, and that everything inside still works."""
+"""`headcount up` with TLS: its output, which clients are admitted, and that everything inside still works."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Encrypted(Up):
 
     @property
     def certificate(self) -> Path:
-        """What it has made for itself."""
+        """The certificate that it has made."""
         return self.data / "tls" / "server.crt"
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
@@ -51,7 +51,7 @@ def recording(path: Path) -> Path:
 
 
 def test_everything_encrypted(tmp_path: Path) -> None:
-    """With --tls on it shows a certificate of its own and says which; devices, publish and the API use it."""
+    """With --tls on it prints the fingerprint of its own certificate; devices, publish and the API use it."""
     with Encrypted(tmp_path, arguments=["--tls", "on"]) as up:
         assert display_fingerprint(fingerprint(first_certificate(up.certificate))) in up.said()
         assert f"https://127.0.0.1:{up.ports['http']}/" in up.said()

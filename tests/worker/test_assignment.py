@@ -42,7 +42,7 @@ def test_who_joins_takes_its_share_and_nothing_else_moves(partitions: int, worke
 
 @given(PARTITIONS, WORKERS)
 def test_of_who_leaves_only_its_own_move(partitions: int, workers: set[str]) -> None:
-    """Partitions of the workers that stay keep their owners, while shares allow; nobody has too many."""
+    """Partitions of the workers that stay keep their owners, while shares allow; no worker exceeds its share."""
     before = assign(partitions, workers, {})
     leaver = min(workers)
     rest = workers - {leaver}

@@ -1,4 +1,4 @@
-"""Workers that come, go and fall silent, against a real NATS server and the oracle."""
+"""Workers that join, leave and miss heartbeats, against a real NATS server and the oracle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARTITIONS = 4
 
 
 class _Deployment:
-    """A broker, a site, any number of workers, and somebody who hears every count."""
+    """A broker, a site, any number of workers, and a subscriber to all counts."""
 
     def __init__(self, broker: Broker, client: Client, seed: int) -> None:
         self.rng = Random(seed)
@@ -58,13 +58,13 @@ class _Deployment:
         self.workers: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
     async def listen(self) -> None:
-        async def hear(message: Msg) -> None:
+        async def on_message(message: Msg) -> None:
             counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
             before = self.heard.setdefault(counts.at, {}).setdefault(counts.partition, counts.values)
             assert before == counts.values, "two different counts of one instant"
             self.epochs[counts.partition] = max(counts.epoch, self.epochs.get(counts.partition, 0))
 
-        await self.client.subscribe("count.*", cb=hear)
+        await self.client.subscribe("count.*", cb=on_message)
 
     def start(self) -> None:
         stop = asyncio.Event()
@@ -76,7 +76,7 @@ class _Deployment:
         await task
 
     async def kill(self, index: int) -> None:
-        """End a worker as a crash does: nothing is saved, nothing given back."""
+        """End a worker as a crash does: nothing is saved, nothing released."""
         task, _ = self.workers.pop(index)
         task.cancel()
         await asyncio.wait([task])
@@ -193,7 +193,7 @@ async def _deployment(tmp_path: Path, seed: int, scenario: Callable[[_Deployment
 
 
 async def test_sums_are_the_same_with_one_two_and_four_workers(tmp_path: Path) -> None:
-    """While workers join one by one and leave again, every total told equals the oracle."""
+    """While workers join one by one and leave again, every published total equals the oracle."""
 
     async def scenario(d: _Deployment) -> None:
         async with d.feeding(1000):
@@ -255,7 +255,7 @@ async def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
-    """When the NATS server is killed, workers wait for it and go on; every total told is right."""
+    """When the NATS server is killed, workers wait for it and go on; every published total is right."""
 
     async def scenario(d: _Deployment) -> None:
         d.start()

@@ -93,8 +93,8 @@ def _deliveries(rng: Random, log: list[Entry], after: int) -> list[RawBatch]:
     return found
 
 
-class _Heard:
-    """What somebody hears who listens to a partition, restarts included."""
+class _Observer:
+    """The messages that a subscriber of a partition receives, across restarts."""
 
     def __init__(self) -> None:
         self.counts: dict[float, bytes] = {}
@@ -128,14 +128,14 @@ class _Heard:
 @settings(max_examples=25)
 @given(SEEDS)
 def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
-    """Counts at every instant told, events and verdicts are the oracle's, with stops, kills and replays."""
+    """Counts at every published instant, events and verdicts are the oracle's, with stops, kills and replays."""
     rng = Random(seed)
     campus = random_scenario(rng)
     site = parse_site(campus.geojson, "scene")
     messages = walk(rng, campus, 8, 250)
     log = _log(rng, site.id, messages)
     zones, names = ZoneLookup(site), NAMES
-    heard = _Heard()
+    heard = _Observer()
     partition = Partition(0, 1, 1, site, zones, names)
     saved: bytes | None = None
     kills = 3
@@ -163,7 +163,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
 
 
 def _compare(
-    rng: Random, geojson: dict[str, object], zones: list[str], messages: list[Message], heard: _Heard
+    rng: Random, geojson: dict[str, object], zones: list[str], messages: list[Message], heard: _Observer
 ) -> None:
     instants = sorted(heard.counts.items() | heard.recorded.items())
     if len(instants) > 80:
@@ -173,7 +173,7 @@ def _compare(
     wanted = [*instants, (last, b"")]
     for message in messages:
         while wanted and wanted[0][0] < message.received:
-            _look(oracle, zones, *wanted.pop(0))
+            _check(oracle, zones, *wanted.pop(0))
         if message.what == FIX:
             oracle.fix(
                 message.received,
@@ -189,7 +189,7 @@ def _compare(
         else:
             oracle.status(message.received, message.kind, message.device, message.what == ONLINE)
     for at, values in wanted:
-        _look(oracle, zones, at, values)
+        _check(oracle, zones, at, values)
     expected = sorted(
         (e.type, e.zone, e.kind, NAMES.of(f"{e.kind}.{e.device}".encode(), e.day), e.t, e.reason)
         for e in oracle.events
@@ -201,7 +201,7 @@ def _compare(
     assert found == expected
 
 
-def _look(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
+def _check(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
     expected = oracle.counts(at)
     if values:
         found = np.frombuffer(values, "<i4").reshape(-1, 2, 4).tolist()
@@ -211,7 +211,7 @@ def _look(oracle: Oracle, zones: list[str], at: float, values: bytes) -> None:
 
 
 def test_an_instant_is_published_after_a_later_message() -> None:
-    """A fix waits for its instant; a tick after it brings the counts that include it, and says when."""
+    """A fix waits for its instant; a tick after it brings the counts that include it, and their instant."""
     rng = Random(1)
     campus = random_scenario(rng, 0)
     site = parse_site(campus.geojson, "scene")
@@ -243,7 +243,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
 @settings(max_examples=10)
 @given(SEEDS)
 def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
-    """What was received while the machine's clock was behind counts as received when it was set back."""
+    """Messages received while the machine's clock was behind count as received when it was set back."""
     rng = Random(seed)
     campus = random_scenario(rng)
     site = parse_site(campus.geojson, "scene")
@@ -255,7 +255,7 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     zones, names = ZoneLookup(site), NAMES
     heard = []
     for entries in (broken, mended):
-        heard.append(_Heard())
+        heard.append(_Observer())
         partition = Partition(0, 1, 1, site, zones, names)
         for delivery in _deliveries(Random(seed), entries, 0):
             partition.take(delivery)
@@ -267,7 +267,7 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
 
 
 def test_a_device_in_a_foreign_partition_is_malformed() -> None:
-    """Who publishes into a partition that isn't its own is counted nowhere."""
+    """A device that publishes into a partition that isn't its own is counted nowhere."""
     rng = Random(2)
     campus = random_scenario(rng, 0)
     site = parse_site(campus.geojson, "scene")
@@ -285,7 +285,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
 
 
 def test_two_exits_at_one_moment_are_two_events() -> None:
-    """Who was taken for silent, came back with older fixes and left by moving at that very moment left twice."""
+    """A device that timed out, returned with older fixes and left at that very moment has two exit events."""
     site = small_site()
     partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
     hold_s = 900
@@ -342,7 +342,7 @@ def test_a_removed_device_may_send_the_same_fix_again() -> None:
 
 
 def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
-    """Who is heard before midnight and falls silent after it is told of by one name; a restored one too."""
+    """A device that enters before midnight and times out after it has one pseudonym, also after a restore."""
     site = small_site()
     midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
     body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()

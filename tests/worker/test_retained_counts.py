@@ -1,4 +1,4 @@
-"""Retained counts: what the public's topics say, and those of exact counts."""
+"""The retained counts: the public topics, and those of exact counts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def counts_of(people: dict[str, int]) -> I4:
 
 
 class Topics:
-    """What a subscriber has heard last on each topic, and how often anything."""
+    """The last message on each topic of a subscription, and the number of messages."""
 
     def __init__(self) -> None:
         """Nothing yet."""
@@ -59,14 +59,14 @@ class Topics:
             self.heard.append((topic, body))
 
     async def wait(self, topic: str, people: object, timeout_s: float = 120) -> None:
-        """Return when a topic says this of people."""
+        """Return when a topic has `people` as its number of people."""
         async with asyncio.timeout(timeout_s):
             while self.last.get(topic, {}).get("person", {}).get("count", "-") != people:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def hearing(broker: Broker, topic: str, **login: Any) -> AsyncIterator[Topics]:
+async def subscribed(broker: Broker, topic: str, **login: Any) -> AsyncIterator[Topics]:
     """A subscriber of a topic."""
     topics = Topics()
     async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port, timeout=60, **login) as client:
@@ -116,10 +116,10 @@ async def _quiet(_: Exception) -> None:
 
 
 async def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path) -> None:
-    """`counts` says what the public may know at whole minutes, `exact` what is, to those who may hear it."""
+    """`counts` has public counts at whole minutes; `exact` has exact ones, for authorised clients."""
     async with (
         open_broker(tmp_path) as broker,
-        hearing(broker, "headcount/s/#", **OURS) as ours,
+        subscribed(broker, "headcount/s/#", **OURS) as ours,
         publishing(broker, 5) as report,
     ):
         people = {"site": 43, "library": 13, "lawn": 4}
@@ -143,31 +143,31 @@ async def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path
         await report(GRID_S + 60, {"site": 100, "library": 50, "lawn": 3})
         await ours.wait("counts/library", 50)
         assert ours.last["counts/lawn"]["person"]["count"] == "<5"
-        async with hearing(broker, "headcount/s/counts/#") as anybody:
+        async with subscribed(broker, "headcount/s/counts/#") as anybody:
             await anybody.wait("counts/site", 100)
         with suppress(aiomqtt.MqttError):
-            async with hearing(broker, "headcount/s/exact/#") as anybody:
+            async with subscribed(broker, "headcount/s/exact/#") as anybody:
                 await asyncio.sleep(0.5)
                 assert anybody.heard == []
 
 
 @pytest.mark.slow
 async def test_all_counts_are_published_again_after_a_restart(tmp_path: Path) -> None:
-    """A server that has forgotten what was retained gets all of it at once, not with the next minute."""
+    """A server that has lost its retained messages gets all of them immediately, not with the next minute."""
     async with open_broker(tmp_path) as broker, publishing(broker, 5) as report:
         await report(GRID_S, {"site": 43, "library": 15, "lawn": 4})
-        async with hearing(broker, "headcount/s/#", **OURS) as ours:
+        async with subscribed(broker, "headcount/s/#", **OURS) as ours:
             await ours.wait("counts/library", 15)
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGKILL)
         restarts = broker.restarts
         async with asyncio.timeout(30):
-            while broker.restarts == restarts:  # noqa: ASYNC110  # the broker tells nobody
+            while broker.restarts == restarts:  # noqa: ASYNC110  # no event to wait for
                 await asyncio.sleep(0.05)
             while True:
                 # it may be gone again before all is there
                 with suppress(aiomqtt.MqttError, TimeoutError):
-                    async with hearing(broker, "headcount/s/#", **OURS) as ours:
+                    async with subscribed(broker, "headcount/s/#", **OURS) as ours:
                         await ours.wait("counts/library", 15, 3)
                         await ours.wait("exact/lawn", 4, 3)
                         return
@@ -178,7 +178,7 @@ async def test_one_topic_where_nothing_is_hidden(tmp_path: Path) -> None:
     """With k = 1 `counts` has the counts themselves, each second, and there is no other topic."""
     async with (
         open_broker(tmp_path) as broker,
-        hearing(broker, "headcount/s/#", **OURS) as ours,
+        subscribed(broker, "headcount/s/#", **OURS) as ours,
         publishing(broker, 1) as report,
     ):
         await report(GRID_S + 0.1, {"lawn": 2})
