@@ -14,7 +14,8 @@ from headcount.adapters import translator
 from headcount.broker import nats_probe
 from headcount.broker.nats_config import SYSTEM, BrokerConfig
 from headcount.messages.topics import FOREIGN_STREAM
-from headcount.messaging.jetstream import pull_consumer, request, stream_names
+from headcount.messaging.consumers import pull_consumer
+from headcount.messaging.jetstream import request, stream_names
 from headcount.messaging.streams import (
     MQTT_STREAMS,
     StreamSizes,

@@ -28,15 +28,8 @@ from headcount.messages.reports import ADAPTER_REPORT_SUBJECT, AdapterReport
 from headcount.messages.topics import FOREIGN_STREAM
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint
-from headcount.messaging.jetstream import (
-    NS,
-    PullConsumer,
-    StoredMessage,
-    acknowledge,
-    append,
-    consumer_info,
-    pull_consumer,
-)
+from headcount.messaging.consumers import PullConsumer, acknowledge, pull_consumer
+from headcount.messaging.jetstream import NS, StoredMessage, append, consumer_info
 from headcount.messaging.qos1 import QOS_HEADER
 from headcount.messaging.secure_delete import purge
 from headcount.messaging.streams import opened_log

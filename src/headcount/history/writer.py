@@ -31,16 +31,8 @@ from headcount.history.segments import Segments, opened
 from headcount.messages.history import EraseReply, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM
 from headcount.messaging.connection import Connection, Message
-from headcount.messaging.jetstream import (
-    NS,
-    PullConsumer,
-    StoredMessage,
-    acknowledge,
-    consumer_info,
-    pull_consumer,
-    request,
-    stream_info,
-)
+from headcount.messaging.consumers import PullConsumer, acknowledge, pull_consumer
+from headcount.messaging.jetstream import NS, StoredMessage, consumer_info, request, stream_info
 from headcount.messaging.secure_delete import erase_acknowledged
 from headcount.runtime.retry import RETRY_S
 from headcount.runtime.tasks import wait_any

@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import nats.aio.subscription
 import nats.errors
@@ -149,11 +148,6 @@ class Connection:
         return self._client is not None and self._client.is_connected
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the connection was closed."""
-        return self._client is not None and self._client.is_closed
-
-    @property
     def reconnects(self) -> int:
         """How often the connection was lost and re-established."""
         return self._earlier_reconnects + (0 if self._client is None else self._client.stats["reconnects"])
@@ -257,23 +251,52 @@ async def connected(
     Raises:
         StopRequestedError: `stop` was set while it waited.
     """
-    connection, opened = connection or Connection(), asyncio.Event()
-    latest: list[Client] = []
+    connection, opened, closed = connection or Connection(), asyncio.Event(), asyncio.Event()
+    client = Client()
+    logged: set[str] = set()
+
+    async def on_error(error: Exception) -> None:
+        if repr(error) not in logged:  # each attempt fails, twice a second
+            logged.add(repr(error))
+            _log.info("%s: connection: %r", endpoint, error)
+
+    async def on_lost() -> None:
+        if not client.is_closed:
+            on_disconnect()
+
+    async def on_restored() -> None:
+        logged.clear()
+        on_connect()
+
+    async def on_closed() -> None:
+        closed.set()
 
     async def run() -> None:
+        nonlocal client
         while True:
-            closed = asyncio.Event()
-            client = Client()
-            latest[:] = [client]
-            await _connect(
-                client, endpoint, name, retry_s, ping_interval_s, on_connect, on_disconnect, closed
+            # nats-py tries the servers in turn without end, here and when the connection is lost
+            await client.connect(
+                endpoint.urls,
+                user=endpoint.user,
+                password=endpoint.password,
+                name=name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=retry_s,  # type: ignore[arg-type]  # it only sleeps that long
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=ping_interval_s,
+                error_cb=on_error,
+                disconnected_cb=on_lost,
+                reconnected_cb=on_restored,
+                closed_cb=on_closed,
             )
             await connection.replace_client(client)
             opened.set()
-            on_connect()
+            await on_restored()
             await closed.wait()
+            closed.clear()
             _log.warning("%s: the connection was closed; connecting again", endpoint)
             await asyncio.sleep(retry_s)
+            client = Client()
 
     running = asyncio.create_task(run(), name=f"{name}: connection")
     try:
@@ -282,8 +305,7 @@ async def connected(
         yield connection
     finally:
         await cancel_all({running})
-        for client in latest:
-            await _close(client)
+        await _close(client)
 
 
 async def _first(opened: asyncio.Event, running: asyncio.Task[None]) -> None:
@@ -297,53 +319,6 @@ async def _first(opened: asyncio.Event, running: asyncio.Task[None]) -> None:
         running.result()
 
 
-async def _connect(
-    client: Client,
-    endpoint: Endpoint,
-    name: str,
-    retry_s: float,
-    ping_interval_s: int,
-    on_connect: Callable[[], None],
-    on_disconnect: Callable[[], None],
-    closed: asyncio.Event,
-) -> None:
-    """Connect a client; nats-py tries the servers in turn without end, here and when the connection is lost."""
-    logged: set[str] = set()
-
-    async def on_error(error: Exception) -> None:
-        if repr(error) not in logged:  # each attempt fails, twice a second
-            logged.add(repr(error))
-            _log.info("%s: connection: %r", endpoint, error)
-
-    async def on_reconnected() -> None:
-        logged.clear()
-        on_connect()
-
-    async def on_lost() -> None:
-        if not client.is_closed:
-            on_disconnect()
-
-    async def on_closed() -> None:
-        closed.set()
-
-    await client.connect(
-        endpoint.urls,
-        user=endpoint.user,
-        password=endpoint.password,
-        name=name,
-        allow_reconnect=True,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=retry_s,  # type: ignore[arg-type]  # it only sleeps that long
-        connect_timeout=CONNECT_TIMEOUT_S,
-        ping_interval=ping_interval_s,
-        error_cb=on_error,
-        disconnected_cb=on_lost,
-        reconnected_cb=on_reconnected,
-        closed_cb=on_closed,
-    )
-    logged.clear()
-
-
 @contextlib.asynccontextmanager
 async def connected_once(
     endpoint: Endpoint, name: str, *, connect_timeout_s: int = CONNECT_TIMEOUT_S
@@ -354,11 +329,6 @@ async def connected_once(
         LogUnavailableError: no server answers, or none accepts the credentials.
     """
     client = Client()
-    options: dict[str, Any] = {
-        "allow_reconnect": False,
-        "max_reconnect_attempts": 1,  # otherwise it is tried for two minutes
-        "reconnect_time_wait": 0.2,
-    }
     try:
         with log_errors(repr(endpoint)):
             await client.connect(
@@ -367,8 +337,10 @@ async def connected_once(
                 password=endpoint.password,
                 name=name,
                 connect_timeout=connect_timeout_s,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # otherwise it is tried for two minutes
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # as above
                 error_cb=_ignore,
-                **options,
             )
         yield Connection(client)
     finally:

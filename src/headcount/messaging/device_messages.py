@@ -11,7 +11,8 @@ from headcount.errors import LogUnavailableError
 from headcount.messages.topics import FIX_STREAM, FORGET_SUBJECT
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection
-from headcount.messaging.jetstream import PullConsumer, StoredMessage, pull_consumer, stream_info
+from headcount.messaging.consumers import PullConsumer, pull_consumer
+from headcount.messaging.jetstream import StoredMessage, stream_info
 from headcount.messaging.raw_batch import RawBatch
 from headcount.messaging.streams import PARTITIONS_KEY
 

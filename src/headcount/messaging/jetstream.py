@@ -7,16 +7,12 @@ request, so the API is used as it is: JSON on `$JS.API.…` (docs/decisions).
 from __future__ import annotations
 
 import base64
-import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.js import JetStreamContext
 
 from headcount.errors import (
     JetStreamError,
@@ -28,12 +24,10 @@ from headcount.errors import (
     StreamNotFoundError,
     WrongRevisionError,
 )
-from headcount.messaging.connection import Connection, Message, log_errors
+from headcount.messaging.connection import Connection, Message
 
 ANSWER_S = 5.0
 NS = 10**9
-#: The server deletes a temporary consumer that is not read for this long.
-IDLE_S = 30
 _PAGE = 1000
 _ERRORS: dict[int, type[LogError]] = {
     10037: MessageNotFoundError,
@@ -307,102 +301,6 @@ def _direct(message: Message, headers: Mapping[str, str]) -> StoredMessage:
     return StoredMessage(
         headers["Nats-Subject"], message.data, int(headers["Nats-Sequence"]), stored_ns, headers
     )
-
-
-# --- consumers ----------------------------------------------------------------------------------------
-def delivered(message: Message) -> StoredMessage:
-    """A message that a consumer has delivered.
-
-    Its reply subject is `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`;
-    a domain and an account may stand before the stream, and a random word at the end.
-    """
-    parts = message.reply.split(".")
-    at = 5 if len(parts) == 9 else 7
-    sequence, delivery, stored_ns, pending = map(int, parts[at : at + 4])
-    return StoredMessage(
-        message.subject,
-        message.data,
-        sequence,
-        stored_ns,
-        message.headers or {},
-        delivery,
-        pending,
-        message.reply,
-    )
-
-
-async def acknowledge(connection: Connection, message: StoredMessage) -> None:
-    """Acknowledge what a consumer has delivered, without waiting for an answer."""
-    await connection.publish(message.reply, b"+ACK")
-
-
-class PullConsumer:
-    """A consumer of a stream, read in batches; see `pull_consumer`."""
-
-    def __init__(self, subscription: JetStreamContext.PullSubscription, pending: int) -> None:
-        """Read through a subscription; `pending` messages were there when the consumer was created."""
-        self.pending = pending
-        self._subscription = subscription
-
-    async def fetch(self, limit: int, within_s: float) -> list[StoredMessage]:
-        """Up to `limit` messages as soon as there is one; none where none came in time."""
-        try:
-            messages = await self._subscription.fetch(limit, timeout=within_s)
-        except nats.js.errors.APIError as error:
-            raise JetStreamError(f"JetStream refuses a fetch: {error!r}") from error
-        except TimeoutError:
-            return []
-        except (nats.errors.Error, OSError) as error:
-            raise LogUnavailableError(f"a consumer doesn't answer: {error!r}") from error
-        return [delivered(message) for message in messages]
-
-
-@contextlib.asynccontextmanager
-async def pull_consumer(
-    connection: Connection, stream: str, config: Mapping[str, Any], *, timeout_s: float = ANSWER_S
-) -> AsyncIterator[PullConsumer]:
-    """A consumer with this configuration, as JetStream's API takes it (times in nanoseconds).
-
-    One without `durable_name` is in the memory of one server, acknowledges nothing, and is deleted at the end.
-    """
-    durable = config.get("durable_name")
-    call = f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" if durable else f"CONSUMER.CREATE.{stream}"
-    temporary = {
-        "ack_policy": "none",
-        "mem_storage": True,
-        "num_replicas": 1,
-        "inactive_threshold": IDLE_S * NS,
-    }
-    wanted = {**({} if durable else temporary), **config}
-    answer = await request(connection, call, {"stream_name": stream, "config": wanted}, timeout_s=timeout_s)
-    info = msgspec.convert(answer, ConsumerInfo)
-    with log_errors(f"consumer of {stream}"):
-        jetstream = connection.client.jetstream(timeout=timeout_s)
-        subscription = await jetstream.pull_subscribe_bind(info.name, stream)
-    try:
-        yield PullConsumer(subscription, info.num_pending)
-    finally:
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, LogError):
-            await subscription.unsubscribe()
-            if not durable:
-                await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{info.name}")
-
-
-async def read(
-    connection: Connection, stream: str, subjects: list[str], *, page: int = 500, timeout_s: float = 10.0
-) -> AsyncIterator[StoredMessage]:
-    """The messages of a stream whose subjects match, in order; those stored while this reads may be missing."""
-    async with pull_consumer(
-        connection, stream, {"filter_subjects": subjects}, timeout_s=timeout_s
-    ) as consumer:
-        pending = consumer.pending
-        while pending > 0:
-            found = await consumer.fetch(min(pending, page), timeout_s)
-            if not found:
-                raise LogUnavailableError(f"{stream}: the core stopped sending its messages")
-            for message in found:
-                pending = message.pending
-                yield message
 
 
 def _unix_ns(stamp: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from headcount.errors import LogError
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection, Inbox
+from headcount.messaging.consumers import delivered
 from headcount.messaging.jetstream import NS, StoredMessage
 from headcount.runtime.retry import repeat
 from headcount.runtime.tasks import cancel_all
@@ -119,7 +120,7 @@ async def _next(inbox: Inbox, expected: int) -> StoredMessage:
             continue
         if status is not None:
             raise LogError(f"a consumer ends: {status} {headers.get('Description', '')}")
-        found = jetstream.delivered(message)
+        found = delivered(message)
         if found.delivery != expected:
             raise LogError("a message of a consumer is missing")
         return found

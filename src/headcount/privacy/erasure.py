@@ -42,7 +42,8 @@ from headcount.messages.topics import (
     partition_of,
 )
 from headcount.messaging.connection import Connection
-from headcount.messaging.jetstream import append, read
+from headcount.messaging.consumers import read
+from headcount.messaging.jetstream import append
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
