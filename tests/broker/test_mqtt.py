@@ -25,7 +25,7 @@ from nats.aio.client import Client
 from headcount.broker import nats_probe
 from headcount.broker.core import Broker
 from headcount.messages.topics import FIX_TOPIC, INTERNAL, KINDS, STATUS_TOPIC, partition_of
-from headcount.messaging.streams import forget_retained
+from headcount.messaging.streams import purge_retained
 from nats_fixture import PASSWORD, internal_client, running_broker
 
 PARTITIONS = 16
@@ -445,9 +445,9 @@ async def test_no_position_stays_retained(broker: Broker, site: str) -> None:
             await phone.publish(topic, b"here I am", qos=1, retain=True)
         await ours.publish(f"headcount/{site}/counts/site", b"5", qos=1, retain=True)
         ask = partial(nats_probe.request, broker.config, INTERNAL)
-        while not await forget_retained(ask):
+        while not await purge_retained(ask):
             pass
-        assert await forget_retained(ask) == 0
+        assert await purge_retained(ask) == 0
         await ours.subscribe([(f"fix/+/{site}/#", 0), (f"owntracks/{site}/#", 0), ("car-iotp", 0)])
         await ours.subscribe(f"headcount/{site}/counts/#")
         [message] = await receive(ours, 1)

@@ -23,14 +23,14 @@ async def test_units_send_heartbeats_and_end(tmp_path: Path) -> None:
         client = await internal_client(broker)
         units = Units(Connection(client))
         assert (await units.table()).units == {}
-        await units.speak(unit("b1", 1))
-        await units.speak(unit("b1", 2))
-        await units.speak(unit("b2"))
+        await units.heartbeat(unit("b1", 1))
+        await units.heartbeat(unit("b1", 2))
+        await units.heartbeat(unit("b2"))
         await client.jetstream().publish(f"$KV.{UNIT_BUCKET}.broker.b3", b"of another version")
         table = await units.table()
         assert {name: one.connections for name, one in table.alive().items()} == {"b1": 2, "b2": 0}
         assert all(0 <= table.now_s - spoke_s < UNIT_TIMEOUT_S for _, spoke_s in table.units.values())
-        await units.retire("b1")
+        await units.remove("b1")
         assert set((await units.table()).units) == {"b2"}
         await client.close()
 
@@ -56,7 +56,7 @@ async def test_the_scaler_publishes_its_state(tmp_path: Path) -> None:
         client = await internal_client(broker)
         units = Units(Connection(client))
         assert await units.scaling() is None
-        await units.tell_scaling(state)
+        await units.publish_scaling(state)
         told = await units.scaling()
         assert told is not None
         assert told[0] == state

@@ -118,7 +118,7 @@ class ScalerStage:
                 for name in [name for name in self.driver.here["broker"] if name not in self.silent]:
                     here = self.connections.get(name, 0)
                     unit = BrokerUnit(name, "1", "2", "h", 1, 2, 3, "up", here, 1.0, 0.0, 1.0)
-                    await self.units.speak(unit)
+                    await self.units.heartbeat(unit)
             await asyncio.sleep(0.2)
 
     async def receive(self, message: Msg) -> None:

@@ -191,7 +191,7 @@ class Agent:
         if self._units is None:
             return
         try:
-            await self._units.speak(self.unit())
+            await self._units.heartbeat(self.unit())
             self._silent = False
         except LogError as error:
             if not self._silent:
@@ -224,7 +224,7 @@ class Agent:
                     await cancel_all(tasks)
             # only now no device can be connected
             with contextlib.suppress(LogError):
-                await units.retire(settings.name)
+                await units.remove(settings.name)
 
     # --- what it is asked for ------------------------------------------------------------------------------
     async def _answer_requests(self, connection: Connection) -> None:

@@ -10,7 +10,7 @@ from headcount.broker import data_folder, nats_probe
 from headcount.broker.nats_config import ACCOUNT
 from headcount.broker.nats_process import READY_S, NatsServer
 from headcount.messages.topics import INTERNAL
-from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, forget_retained
+from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, purge_retained
 from headcount.runtime.processes import ChildProcess
 from headcount.runtime.supervisor import STOP_S
 
@@ -65,7 +65,7 @@ class Broker(NatsServer):
         """
         process = self._server.process
         problem = await nats_probe.ask_health(self.config)
-        await forget_retained(partial(nats_probe.request, self.config, INTERNAL))
+        await purge_retained(partial(nats_probe.request, self.config, INTERNAL))
         lasting = problem is not None and problem == self.problem
         # a node that only lags behind the others catches up by itself
         helps = not self.config.peers or NO_ROOM in (problem or "")

@@ -1,4 +1,4 @@
-"""One device's own messages of the last hour, read from the log on request."""
+"""The messages of one device in the last hour, read from the log on request."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def messages_of(
 
 
 async def partitions_of_log(connection: Connection) -> int:
-    """With how many partitions the log was created.
+    """The number of partitions of the log.
 
     Raises:
         LogError: the log doesn't answer, or isn't there.

@@ -63,7 +63,7 @@ class _PubAck(msgspec.Struct):
 
 
 class StreamState(msgspec.Struct):
-    """What a stream holds."""
+    """Messages of a stream, by number and size."""
 
     messages: int
     bytes: int

@@ -1,18 +1,15 @@
 """A KV watch: all newest values of a bucket, then each change in the order of the log, once it is stored.
 
-Whoever subscribes to a bucket's subjects also receives writes that the bucket then refuses. Authentication
-can't accept those, so this reads the stream itself, by a consumer in the server's memory. When the
-consumer is lost (a restart, a network that was away) everything is read again.
+A subscription to a bucket's subjects also receives writes that the bucket then refuses. Authentication can't
+accept those, so this reads the stream itself, by a consumer in the server's memory. When the consumer is lost
+(by a restart or a network failure), everything is read again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from headcount.errors import LogError
 from headcount.messaging import jetstream
@@ -20,9 +17,6 @@ from headcount.messaging.connection import Connection, Inbox
 from headcount.messaging.consumers import delivered
 from headcount.messaging.jetstream import NS, StoredMessage
 from headcount.runtime.retry import repeat
-from headcount.runtime.tasks import cancel_all
-
-_log = logging.getLogger(__name__)
 
 _ANSWER_S = 2.0
 #: An idle consumer sends a heartbeat this often; after three missed ones it is lost.
@@ -35,44 +29,25 @@ OnSnapshot = Callable[[dict[str, bytes]], None]
 
 
 async def watch(
-    connection: Connection,
-    bucket: str,
-    keys: str,
-    *,
-    on_all: OnSnapshot,
-    on_change: OnChange,
-    until: asyncio.Event | None = None,
-) -> None:
-    """Report what a bucket holds, and then each change, until cancelled or `until` is set.
+    connection: Connection, bucket: str, keys: str, *, on_all: OnSnapshot, on_change: OnChange
+) -> NoReturn:
+    """Report all values of a bucket, and then each change, until cancelled.
 
-    `on_all` is called whenever everything had to be read (again): what isn't in it is gone. What
-    `KvBucket.erase` overwrites is reported to nobody.
+    Values that `KvBucket.erase` overwrites are not reported.
 
     Args:
         connection: to the core, with all rights; it may be lost and restored.
         bucket: its name.
         keys: which of its keys, as a NATS subject (`device.*`).
-        on_all: gets all newest values.
-        on_change: gets one that has changed.
-        until: ends it.
+        on_all: called with all newest values at the start, and whenever everything had to be read again: keys
+            that are missing in it are gone.
+        on_change: called with each value that has changed.
     """
-    work = asyncio.create_task(
-        repeat(
-            partial(_watch, connection, bucket, keys, on_all, on_change), (LogError,), f"watching {bucket}"
-        ),
-        name=f"watch {bucket}",
+    await repeat(
+        lambda: _watch(connection, bucket, keys, on_all, on_change),
+        (LogError,),
+        f"watching the bucket {bucket}",
     )
-    over = asyncio.create_task(_set(until or asyncio.Event()), name=f"watch {bucket} until")
-    try:
-        await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            await work  # what ended it is an error of ours
-    finally:
-        await cancel_all({work, over})
-
-
-async def _set(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 async def _watch(

@@ -1,15 +1,14 @@
-"""Reads partitions of the fix log: fast, in order, with back-pressure.
+"""Read partitions of the log: fast, in order, with back-pressure.
 
-Resume contract: `follow(p, after)` delivers every message of partition p with a stream sequence
-greater than `after`, in order and each once, as long as the log still holds it; what is there twice
-since a PUBACK waited for it (see `acknowledged`) comes once. Nothing is
-acknowledged: where to resume is in the caller's snapshots. After any LogError the reader is to be
-closed; a new one resumes from what was processed.
+Resume contract: `follow(p, after)` delivers every message of partition p with a stream sequence greater than
+`after`, in order and each once, as long as the log holds it; of the two copies of a QoS 1 message (see
+`qos1`) the acknowledged one. Nothing is acknowledged: the position to resume from is in the caller's
+snapshots. After any LogError the reader is to be closed; a new one resumes after the last processed message.
 
-Messages come over a socket of our own, since a client that makes an object and a task switch of
-each message reads 30 to 100 thousand a second and this one several hundred thousand (bench/).
-Pull requests are renewed as messages arrive, so no more than PULL messages a partition are ever
-on the way, and nothing is asked for while the caller is busy.
+The reader has its own socket and parser: nats-py, which makes an object and a task switch of each message,
+reads 30 to 100 thousand per second, this one several hundred thousand (lab/figures/pipeline_throughput.py).
+Pull requests are renewed as messages arrive, so at most PULL messages of a partition are on the way, and
+nothing is requested while the caller is busy.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ from headcount.messaging.raw_batch import RawBatch
 
 _log = logging.getLogger(__name__)
 
-#: Messages of one partition asked for in advance; 250 bytes each, they bound what may be in flight.
+#: Messages of one partition requested in advance; at 250 bytes each, this bounds the data in flight.
 PULL = 4_000
 PULL_EXPIRES_S = 60
 CHUNK_BYTES = 1 << 20
 #: Of nanoseconds since 1970, from 2001 to 2286.
 NS_DIGITS = 19
-#: A consumer that nobody pulls from for so long is removed by the server.
+#: The server deletes a consumer without a pull request for this long.
 CONSUMER_IDLE_S = 120
 CONNECT_TIMEOUT_S = 5.0
-#: A stream without a leader doesn't answer; while we wait, nothing else is read.
+#: A stream without a leader doesn't answer; during the wait nothing else is read.
 ANSWER_S = 2.0
-#: So often, after so many seconds each time, a new consumer is asked again that isn't known yet.
+#: Repetitions of a request to a new consumer that isn't known yet, and the pause before each.
 MAX_EARLY, EARLY_S = 20, 0.05
 
 
@@ -60,9 +59,9 @@ class _FollowedPartition:
     partition: int
     consumer: str
     sid: bytes
-    outstanding: int = 0  # messages asked for and not yet delivered
-    early: int = 0  # requests that came before the consumer was known
-    delivered: int = 0  # consumer sequence of the last message: a gap means that something was lost
+    outstanding: int = 0  # messages requested and not yet delivered
+    early: int = 0  # requests before the consumer was known
+    delivered: int = 0  # consumer sequence of the last message; a gap means that messages were lost
 
 
 class LogReader:
@@ -82,7 +81,7 @@ class LogReader:
         """Read a partition from the message after stream sequence `after` (0 = from its start).
 
         Returns:
-            The sequence after which it really reads: less than `after` if the log has lost its end.
+            The sequence after which it reads: less than `after` if the log has lost its end.
 
         Raises:
             LogError: if the partition's stream isn't there or the server doesn't answer.
@@ -91,9 +90,9 @@ class LogReader:
         stream = FIX_STREAM.format(partition=partition)
         last = (await stream_info(self._connection, stream, timeout_s=ANSWER_S)).state.last_seq
         if last < after:
-            # the server lost the end of its log (power cut): go on behind what it still has;
-            # reading something twice changes no count
-            _log.warning("%s ends at %d, before %d where we stopped", stream, last, after)
+            # the server lost the end of its log (power cut): continue after its last message;
+            # reading messages twice changes no count
+            _log.warning("%s ends at %d, before %d where reading stopped", stream, last, after)
             after = last
         config = {
             "name": consumer,
@@ -114,7 +113,7 @@ class LogReader:
         return after
 
     async def leave(self, partition: int) -> None:
-        """Stop reading a partition; messages still on the way are dropped."""
+        """Stop reading a partition; messages on the way are dropped."""
         for sid, followed in list(self._followed.items()):
             if followed.partition == partition:
                 del self._followed[sid]
@@ -122,7 +121,7 @@ class LogReader:
                 await self._remove(followed)
 
     async def read(self, within_s: float = math.inf) -> list[RawBatch]:
-        """Wait for messages and return what has come, grouped by partition; empty if nothing did in time.
+        """Wait for messages and return them by partition; none if none came in time.
 
         Raises:
             LogError: if the connection is lost or messages are missing.
@@ -144,9 +143,9 @@ class LogReader:
                 return found
 
     async def _receive(self, within_s: float | None) -> bytes | None:
-        """What the server has sent; None if nothing came in time.
+        """Bytes from the server; None if none came in time.
 
-        Receiving goes on when the time is over: cancelled, it could have taken bytes from the socket already.
+        Receiving continues after that time: when cancelled, it could have taken bytes from the socket already.
         """
         if self._receiving is None:
             receive = asyncio.get_running_loop().sock_recv(self._socket, CHUNK_BYTES)
@@ -193,12 +192,12 @@ class LogReader:
         return found
 
     async def _settle(self, status: ServerStatus) -> None:
-        """A pull request has ended before it was filled: ask again."""
+        """Renew a pull request that has ended before it was filled."""
         followed = self._followed.get(status.sid)
         if followed is None or status.code == 100:
             return
         if status.code == 503 and not followed.delivered and followed.early < MAX_EARLY:
-            # a core of several nodes: not all of them know of a new consumer at once
+            # a core of several nodes: it takes a moment until all know a new consumer
             followed.early += 1
             await asyncio.sleep(EARLY_S)
             followed.outstanding = 0
@@ -206,7 +205,7 @@ class LogReader:
             return
         if status.code != 408 and not status.pending:
             # the consumer is gone, or the server is shutting down
-            raise LogError(f"partition {followed.partition}: the server ended our consumer ({status.code})")
+            raise LogError(f"partition {followed.partition}: the server ended the consumer ({status.code})")
         followed.outstanding = max(0, followed.outstanding - max(status.pending, 1))
         if followed.outstanding <= PULL // 2:
             await self._pull(followed)
@@ -227,7 +226,7 @@ class LogReader:
             raise LogError(f"connection to the log lost: {error}") from error
 
     async def _remove(self, followed: _FollowedPartition) -> None:
-        """Ask for the consumer's removal and don't wait: the server removes it itself after a while."""
+        """Request the deletion of the consumer without waiting: the server deletes it after a while anyway."""
         stream = FIX_STREAM.format(partition=followed.partition)
         with contextlib.suppress(LogError):
             if self._connection.is_connected:
@@ -275,10 +274,10 @@ def _received_ns(replies: list[bytes], pending_digits: int) -> I8:
 
 @contextlib.asynccontextmanager
 async def open_reader(endpoint: Endpoint, connection: Connection) -> AsyncIterator[LogReader]:
-    """A reader on a connection of its own; partitions still followed are left at the end.
+    """A reader with its own socket; it leaves all partitions at the end.
 
     Raises:
-        LogError: if the server can't be reached or refuses us.
+        LogError: if the server can't be reached or refuses the connection.
     """
     sock, rest = await _connect(endpoint)
     parser = ProtocolParser()
@@ -293,7 +292,7 @@ async def open_reader(endpoint: Endpoint, connection: Connection) -> AsyncIterat
 
 
 async def _connect(endpoint: Endpoint) -> tuple[socket.socket, bytes]:
-    """A connection to one of the servers, tried in any order, and what came after the greeting."""
+    """A connection to one of the servers, tried in random order, and the bytes after the greeting."""
     addresses = list(endpoint.addresses)
     random.shuffle(addresses)
     problem: Exception | None = None

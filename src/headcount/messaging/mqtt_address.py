@@ -18,7 +18,7 @@ class MqttAddress:
     port: int
     user: str
     password: str
-    #: Where the listener speaks TLS: makes the context of one connection. Raises CertificateError.
+    #: With TLS: makes the context of one connection. Raises CertificateError.
     tls: Callable[[], ssl.SSLContext] | None = None
 
     def __repr__(self) -> str:

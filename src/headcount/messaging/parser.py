@@ -1,13 +1,13 @@
-"""Bytes from a NATS server → batches of messages, without I/O.
+"""Parse bytes from a NATS server into messages; pure.
 
 A message is `MSG <subject> <sid> [reply] <size>` CRLF payload CRLF, or
 `HMSG <subject> <sid> [reply] <size of headers> <size>` CRLF headers payload CRLF. Nearly everything
 that a consumer delivers has either no headers or, from MQTT, the same 25 bytes of them. Those are
-made a word of the line before, and then a chunk is split on CRLF in one go: lines and payloads
-alternate if no payload holds a CRLF. That is verified by the sizes: the first is a line; if its size
-equals the length of what comes next, that is the whole payload and a line follows again, and so on.
-(A payload in which headers were taken for ours has a CRLF, so what comes next is too short.) On any
-mismatch the chunk is parsed step by step, and so is its last message, which may not be whole.
+turned into a word of the line before; then a chunk is split on CRLF as a whole: lines and payloads
+alternate if no payload holds a CRLF. The sizes verify that: the first is a line; if its size equals the
+length of the next part, that is the whole payload and a line follows again, and so on. (A payload that
+contains the same headers has a CRLF, so the next part is too short.) On any mismatch the chunk is parsed
+step by step, and so is its last message, which may be incomplete.
 
 Protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
@@ -20,56 +20,56 @@ from dataclasses import dataclass, field
 from headcount.errors import ProtocolError
 
 CRLF = b"\r\n"
-#: No line and no payload that we ask for is longer; more means that we have lost the thread.
+#: No line and no payload is longer; otherwise the parser is out of step with the server.
 MAX_LINE = 65_536
 MAX_PAYLOAD = 64 * 1024 * 1024
 #: The headers of a message that came over MQTT with this quality of service.
 _MQTT_HEAD = b"NATS/1.0\r\nNmqtt-Pub:%d\r\n\r\n"
 _MQTT_BYTES = len(_MQTT_HEAD % 0)
-#: The word that is made of them, which can't be taken for a size; none for a message without headers.
+#: The word that replaces them and can't be a size; none for a message without headers.
 _QOS = {b"qos0": b"0", b"qos1": b"1", b"": b""}
-#: Where a chunk's last message is looked for.
+#: Bytes at the end of a chunk in which its last message is searched.
 _TAIL = 16_384
 
 
 @dataclass(slots=True)
 class ServerStatus:
-    """A message without payload that tells of a pull request: its end, or a heartbeat."""
+    """A message without payload about a pull request: its end, or a heartbeat."""
 
     sid: bytes
     code: int
-    pending: int  # how many messages of the request will not come any more
+    pending: int  # messages of the request that will not be delivered
 
 
 @dataclass(slots=True)
 class ServerMessages:
-    """What a chunk of bytes held; the five lists have one entry a message."""
+    """Messages and statuses of a chunk of bytes; the five lists have one entry per message."""
 
     sids: list[bytes] = field(default_factory=list)
     subjects: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
-    qos: list[bytes] = field(default_factory=list)  # of MQTT: b"0", b"1", b"2"; b"" came another way
+    qos: list[bytes] = field(default_factory=list)  # of MQTT: b"0", b"1", b"2"; b"": not over MQTT
     statuses: list[ServerStatus] = field(default_factory=list)
     pings: int = 0
 
     def __len__(self) -> int:
-        """How many messages there are."""
+        """The number of messages."""
         return len(self.sids)
 
 
 class ProtocolParser:
-    """Cuts what a server sends into messages; keeps what isn't whole yet."""
+    """Splits a server's bytes into messages, and keeps an incomplete one."""
 
     def __init__(self) -> None:
-        """A parser at the start of a connection, after INFO."""
+        """Start at the beginning of a connection, after INFO."""
         self._rest = b""
 
     def feed(self, chunk: bytes) -> ServerMessages:
-        """The messages that are whole now.
+        """The messages that are complete now.
 
         Raises:
-            ProtocolError: if the bytes aren't the protocol, or the server says `-ERR`.
+            ProtocolError: if the bytes violate the protocol, or the server reports `-ERR`.
         """
         data = self._rest + chunk if self._rest else chunk
         start = max(0, len(data) - _TAIL)
@@ -92,7 +92,7 @@ class ProtocolParser:
             if verb == b"PING":
                 batch.pings += 1
             elif verb == b"-ERR":
-                raise ProtocolError("the server refused something", data[end - len(data[start:end]) : end])
+                raise ProtocolError("the server reports an error", data[end - len(data[start:end]) : end])
             elif verb not in {b"PONG", b"+OK", b"INFO"}:
                 raise ProtocolError("unknown line", b" ".join(tokens))
         self._rest = data[start:]
@@ -101,7 +101,7 @@ class ProtocolParser:
         return batch
 
     def _message(self, data: bytes, body: int, tokens: list[bytes], batch: ServerMessages) -> int | None:
-        """Read one message whose payload starts at `body`; where the next line starts, None if not whole."""
+        """Read one message whose payload starts at `body`; the start of the next line, None if incomplete."""
         headed = tokens[0].upper() == b"HMSG"
         expected = 5 if headed else 4
         try:
@@ -110,11 +110,11 @@ class ProtocolParser:
         except (ValueError, IndexError):
             raise ProtocolError("a message without a size", b" ".join(tokens)) from None
         if not expected <= len(tokens) <= expected + 1 or not 0 <= head <= size <= MAX_PAYLOAD:
-            raise ProtocolError("a message line that makes no sense", b" ".join(tokens))
+            raise ProtocolError("an invalid message line", b" ".join(tokens))
         if len(data) < body + size + 2:
             return None
         if data[body + size : body + size + 2] != CRLF:
-            raise ProtocolError("a payload that doesn't end where it should", data[body : body + size])
+            raise ProtocolError("a payload without CRLF at its end", data[body : body + size])
         sid = tokens[2]
         # an empty payload alone doesn't make a status: with MQTT's QoS 1 a fix has headers too
         status = _status(sid, data[body : body + head]) if headed and size == head else None
@@ -130,7 +130,7 @@ class ProtocolParser:
 
 
 def _fast(data: bytes) -> ServerMessages | None:
-    """Whole messages at once; None if there may be others than the usual among them."""
+    """Parse complete messages as a whole; None if some may be of an unusual form."""
     for qos in range(2):
         data = data.replace(CRLF + _MQTT_HEAD % qos, b" qos%d\r\n" % qos)
     lines = data.split(CRLF)
@@ -163,7 +163,7 @@ def _fast(data: bytes) -> ServerMessages | None:
 def _verified(
     batch: ServerMessages, sizes: list[bytes], heading: list[bytes] | None = None
 ) -> ServerMessages | None:
-    """The batch if its payloads are as long as the lines say; `heading` is what is headers of each size."""
+    """The batch if the lengths of its payloads match the lines; `heading` are the sizes of the headers."""
     try:
         wanted = map(int, sizes)
         if heading is not None:
@@ -182,7 +182,7 @@ def _as_headed(line: bytes) -> bytes:
 
 
 def _qos(head: bytes) -> bytes:
-    """What the headers say of MQTT's quality of service."""
+    """MQTT's quality of service in the headers."""
     _, found, value = head.partition(b"\r\nNmqtt-Pub:")
     return value.strip()[:1] if found else b""
 

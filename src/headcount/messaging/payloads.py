@@ -16,7 +16,7 @@ from headcount.messaging.raw_batch import RawBatch
 
 _decode = msgspec.json.Decoder(Fix).decode
 _decode_marker = msgspec.json.Decoder(ForgetMarker).decode
-#: What decoding hostile bytes may raise: bad JSON or types, bad UTF-8, nesting without end.
+#: Errors of decoding hostile bytes: bad JSON or types, bad UTF-8, endless nesting.
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _BROKEN = Fix(float("nan"), float("nan"), float("nan"))
 #: Larger payloads of fixes are `malformed`.

@@ -38,7 +38,7 @@ async def run(connection: Connection, buckets: Iterable[str], stop: asyncio.Even
 
 
 async def overwrite_replaced(connection: Connection, bucket: str) -> int:
-    """Overwrite on disk what isn't the newest value of its key; how many values that were.
+    """Overwrite on disk all values that aren't the newest of their key, and return their number.
 
     Raises:
         LogError: the log doesn't answer.

@@ -1,8 +1,8 @@
-"""Messages of a stream gone from the disk, not only marked as deleted.
+"""Secure delete: remove messages of a stream from the disk, instead of only marking them as deleted.
 
-`erase` overwrites single messages: about two milliseconds each. `purge` drops all up to one of them, at
-once, by removing files: completely where nothing newer has come. Otherwise the newest file stays as it is until
-a purge finds nothing newer in it, or it has its 8 MiB and is mostly dead: then the server rewrites it.
+`erase` overwrites single messages, in about two milliseconds each. `purge` removes all up to one of them by
+removing files, which is complete if there is no newer message. Otherwise the newest file stays until a purge
+finds nothing newer in it, or until it has 8 MiB and is mostly deleted: then the server rewrites it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _ANSWER_S = 10.0
 
 
 async def erase(connection: Connection, stream: str, sequences: Sequence[int]) -> int:
-    """Overwrite messages of a stream with random bytes and remove them; those that are gone count for nothing.
+    """Overwrite messages of a stream with random bytes and remove them; missing ones are skipped.
 
-    Where the server keeps the name of a subject beside the messages, it is gone with the last one of
-    it at the next sync. A consumer that waits for the message to be acknowledged waits no more.
+    The name of a subject, which the server stores beside the messages, goes with the last message on it at the
+    next sync. A consumer no longer waits for the acknowledgement of a removed message.
 
     Returns:
-        How many were there.
+        The number of messages that were removed.
 
     Raises:
         LogError: the server doesn't answer or refuses; some may be erased then. Repeating is harmless.
@@ -41,7 +41,7 @@ async def erase(connection: Connection, stream: str, sequences: Sequence[int]) -
 
 
 async def purge(connection: Connection, stream: str, last: int) -> int:
-    """Remove the messages up to sequence `last`, that one included; how many there were.
+    """Remove the messages up to and including sequence `last`, and return their number.
 
     Raises:
         LogError: the server doesn't answer or refuses. Repeating is harmless.
@@ -53,7 +53,7 @@ async def purge(connection: Connection, stream: str, last: int) -> int:
 
 
 async def erase_acknowledged(connection: Connection, stream: str, consumer: str) -> int:
-    """Overwrite what a consumer has acknowledged without a gap; how many messages that were.
+    """Overwrite the messages that a consumer has acknowledged without a gap, and return their number.
 
     Raises:
         LogError: the server doesn't answer or refuses; some may be erased then. Repeating is harmless.

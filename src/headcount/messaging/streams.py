@@ -1,32 +1,29 @@
-"""The streams of the log and around it: made once, brought up to date at every start.
+"""The streams and buckets: created once, brought up to date at every start.
 
     FIX_<p>    fix.<p>.>         the fixes of the last hour, on disk
-    COUNT      count.<p>         the newest counts of each partition, in memory: gone when the server dies
+    COUNT      count.<p>         the newest counts of each partition, in memory: lost when the server dies
     EVENT      event.*.*         the events of the last hour, each once; republished for MQTT
     HISTORY    history.<p>       rows on their way into segments, overwritten once they are there
     FOREIGN    owntracks.*.*, …  other formats, overwritten once they are translated
-    KV_SNAPSHOT  $KV.SNAPSHOT.>  each partition's newest saved state, a key-value bucket; older ones are
-                                 overwritten
-    KV_LEASE     $KV.LEASE.>     who lives and who counts which partition, a key-value bucket
-    KV_UNIT      $KV.UNIT.>      what the units of a cluster say about themselves, a key-value bucket
-    KV_DEVICE    $KV.DEVICE.>    the registry of devices, a key-value bucket; keeps what is replaced
-                                 until it is erased by overwriting (`KvBucket.rewrite`, `erase`)
+    AUDIT      audit.>           the audit log; no request can remove anything from it
+    KV_SNAPSHOT  $KV.SNAPSHOT.>  the newest saved state of each partition; older ones are overwritten
+    KV_LEASE     $KV.LEASE.>     heartbeats of workers and leases of partitions
+    KV_UNIT      $KV.UNIT.>      heartbeats of broker units, and the state of the scaler
+    KV_DEVICE    $KV.DEVICE.>    the registry of devices; replaced values stay until they are overwritten
+                                 on disk (`KvBucket.rewrite`, `erase`)
     KV_COMMAND   $KV.COMMAND.>   commands to devices, the same
-    KV_DAYKEY    $KV.DAYKEY.>    the keys of the days' pseudonyms, the same
-    KV_ACCESS    $KV.ACCESS.>    tokens and sessions of the API, a key-value bucket
-    KV_BAN       $KV.BAN.>       who is kept out, a key-value bucket in memory: ids of devices are its keys
-    KV_SEEN      $KV.SEEN.>      when devices were last connected, a key-value bucket in memory
-    AUDIT        audit.>         who has done what; nothing in it can be removed by request
+    KV_DAYKEY    $KV.DAYKEY.>    the keys of the daily pseudonyms, the same
+    KV_ACCESS    $KV.ACCESS.>    API tokens and sessions
+    KV_BAN       $KV.BAN.>       bans, in memory: ids of devices are its keys
+    KV_SEEN      $KV.SEEN.>      when devices were last connected, in memory
 
-The server's MQTT side keeps five streams of its own, `MQTT_STREAMS`. They hold client ids and topics of
-devices, so they are in memory, and the account lets the server make none (see `config`): it finds ours.
+The server's MQTT side uses five more, `MQTT_STREAMS`. They hold client ids and topics of devices, so they
+are in memory, and the account does not permit the server to create its own (see `nats_config`).
 
-FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: what is there has been
-acknowledged to a device, see `acknowledged`.
+FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: acknowledged copies, see `qos1`.
 
-What is full drops its oldest messages. A message above a stream's largest size is not stored: the
-server tells a publisher who waits for an answer, closes the connection of an MQTT client that waits
-for a PUBACK, and goes on.
+A full stream drops its oldest messages. A message above a stream's maximum size is not stored: a publisher
+that waits for an answer gets an error, and an MQTT client that waits for a PUBACK is disconnected.
 """
 
 from __future__ import annotations
@@ -69,8 +66,8 @@ HOUR_S = 3600
 #: The log's length (DESIGN: an hour; a day is in Parquet).
 LOG_AGE_S = HOUR_S
 HISTORY_AGE_S = 24 * HOUR_S
-#: What all streams may take of a disk that is large enough: at about 125 bytes a fix, the FIX streams
-#: hold 75 million, an hour at 20 000 a second.
+#: Size of all streams together on a disk that is large enough: at about 125 bytes per fix, the FIX streams
+#: hold 75 million, an hour at 20 000 per second.
 STORE_BYTES = 16 << 30
 #: The largest fix or foreign message that is stored. OwnTracks' largest (waypoints) stay well below.
 MAX_DEVICE_MESSAGE_BYTES = 64 << 10
@@ -83,12 +80,12 @@ DAYKEY_BUCKET = "DAYKEY"
 ACCESS_BUCKET = "ACCESS"
 BAN_BUCKET = "BAN"
 SEEN_BUCKET = "SEEN"
-#: How long entries of the audit log are kept.
+#: Age at which entries of the audit log expire.
 AUDIT_AGE_S = 90 * 24 * HOUR_S
-#: A replaced value stays until it is overwritten on disk; this many may wait for that.
+#: Values of a key that may wait to be overwritten on disk.
 KEPT_VALUES = 8
 _ERASABLE = {"max_msgs_per_subject": KEPT_VALUES, "deny_delete": False}
-#: Says with which number of partitions a FIX stream was made.
+#: Metadata of a FIX stream: the number of partitions with which it was created.
 PARTITIONS_KEY = "headcount-partitions"
 _ANSWER_S = 10.0
 #: A stream without a leader doesn't answer at all: it is asked again after this.
@@ -101,7 +98,7 @@ OVERTAKEN_FIRST_S, OVERTAKEN_MAX_S = 0.05, 6.4
 
 @dataclass(frozen=True, slots=True)
 class StreamSizes:
-    """How large each stream may grow. All FIX streams together take `fix`."""
+    """The maximum size of each stream; `fix` is that of all FIX streams together."""
 
     fix: int
     event: int
@@ -115,7 +112,7 @@ class StreamSizes:
 
     @classmethod
     def within(cls, store_bytes: int) -> StreamSizes:
-        """Shares of the disk that the streams may take together."""
+        """The sizes as shares of `store_bytes`."""
         return cls(
             fix=int(0.50 * store_bytes),
             event=int(0.08 * store_bytes),
@@ -131,15 +128,15 @@ class StreamSizes:
 async def ensure_streams(
     connection: Connection, partitions: int, *, store_bytes: int = STORE_BYTES, replicas: int = 1
 ) -> None:
-    """Make all streams and buckets, or bring those that exist up to date; call it as often as you like.
+    """Create all streams and buckets, or bring those that exist up to date; repeating it is harmless.
 
     All nodes of a core may do so at the same time: a node that another one overtakes checks again.
 
     Args:
         connection: as the user with all rights.
         partitions: P, the same that the broker's mapping has.
-        store_bytes: what the streams may take of the disk together.
-        replicas: on how many nodes each stream is.
+        store_bytes: size of all streams together.
+        replicas: number of nodes that store each stream.
 
     Raises:
         LogUnavailableError: the core has no leader yet, too few of its nodes are up.
@@ -251,11 +248,10 @@ def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[s
     return {"name": name, "subjects": [subject], "max_bytes": max_bytes, **common, **fields}
 
 
-#: In what the server's MQTT side keeps its own things, as it would make them itself, but with limits and
-#: in memory: a server that starts again has no sessions and nothing retained. It takes them as it finds
-#: them; until they are there, MQTT clients are turned away.
-#: `$MQTT_msgs` is what it keeps before a PUBACK, for subscribers with QoS 1, without what our streams keep.
-#: Retained messages and sessions have no age: a count that doesn't change stays retained.
+#: The streams of the server's MQTT side, as it would create them, but with limits and in memory: a server that
+#: restarts has no sessions and no retained messages. Until they exist, it rejects MQTT clients.
+#: `$MQTT_msgs` holds messages before their PUBACK, for subscribers with QoS 1, except those that FIX_<p> and
+#: FOREIGN hold. Retained messages and sessions don't expire: a count that doesn't change stays retained.
 #: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
 MQTT_SESSIONS = "$MQTT_sess"
 MQTT_STREAMS: tuple[dict[str, Any], ...] = (
@@ -275,18 +271,18 @@ MQTT_STREAMS: tuple[dict[str, Any], ...] = (
 )
 
 
-#: What devices publish: nobody needs it retained, and it may hold positions.
+#: Subjects on which devices publish: their retained messages serve no purpose and may hold positions.
 _DEVICE_SUBJECTS = ("fix.>", "headcount.*.*.*.*", *FOREIGN_SUBJECTS)
 
 
-async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
-    """Remove what devices have published as retained; how many messages that were. Call it often.
+async def purge_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> int:
+    """Remove messages of devices from the retained ones, and return their number. To be called often.
 
-    OwnTracks asks to retain every position. The server would keep each device's last one for ever;
-    with this it is gone in seconds, and the log's hour is the only place where raw positions are.
+    OwnTracks publishes every position as retained. The server would keep each device's last one forever;
+    with this it is gone in seconds, and raw positions are only in the log.
 
     Args:
-        request: asks the server as the user with all rights: (subject, payload) to answer.
+        request: sends a request to the server with all rights: (subject, payload) to the answer.
 
     Raises:
         LogError: the server refuses.
@@ -301,10 +297,10 @@ async def forget_retained(request: Callable[[str, bytes], Awaitable[bytes]]) -> 
 
 
 async def _unless_overtaken(work: Callable[[], Awaitable[None]]) -> None:
-    """Do it, and again after a pause while another node creates or deletes the same stream.
+    """Call `work`, and repeat it after a pause while another node creates or deletes the same stream.
 
     A stream that is being created exists already for the leader of the cluster, but has no leader of its own
-    that could answer for it.
+    that could answer.
 
     Raises:
         LogUnavailableError: the stream is still neither there nor absent after about twenty seconds.
@@ -329,8 +325,8 @@ async def _ensure(connection: Connection, config: dict[str, Any]) -> None:
         return
     present = answer["config"]
     if present["storage"] != config["storage"] or (present["deny_delete"] and not config.get("deny_delete")):
-        # Of an earlier release, and nothing that can be changed. What was there held what may not be on
-        # the disk; what it was for is made again.
+        # Of an earlier release, and not changeable. It held data that may not be on the disk, and its
+        # content is created again.
         await _ask(connection, f"STREAM.DELETE.{name}")
         await _ask(connection, f"STREAM.CREATE.{name}", config)
         return
@@ -338,17 +334,17 @@ async def _ensure(connection: Connection, config: dict[str, Any]) -> None:
         _check_made_with(present, partitions)  # another node may have made it since the first check
     wanted = present | config
     wanted["metadata"] = present.get("metadata", {}) | config.get("metadata", {})
-    # nodes with different disks would change it again and again
+    # nodes with different disks would change it back and forth
     if present["num_replicas"] > 1 and present["max_bytes"] > 0:
         wanted["max_bytes"] = present["max_bytes"]
-    # A disk that has become smaller is no reason to forget what is stored.
+    # a smaller disk must not delete stored messages
     wanted["max_bytes"] = max(wanted["max_bytes"], answer["state"]["bytes"])
     if wanted != present:
         await _ask(connection, f"STREAM.UPDATE.{name}", wanted)
 
 
 async def _check_partitions(connection: Connection, names: set[str], partitions: int) -> None:
-    """The partition of a device depends on P: a log made with another P can't be read on."""
+    """Check that the log was created with the same P, on which the partition of a device depends."""
     prefix = FIX_STREAM.format(partition="")
     for name in sorted(names):
         if name.startswith(prefix):

@@ -1,10 +1,10 @@
-"""What each unit of a cluster says about itself once a second, in the bucket UNIT of the log.
+"""Heartbeats of broker units and the state of the scaler, in the bucket UNIT.
 
-    broker.<name>   a broker unit: where it is reached, whether it drains, what it carries
-    scaling.state   what the scaler has seen and done
+    broker.<name>   BrokerUnit, every second
+    scaling.state   ScalingState, once per period of the leader
 
-A unit is alive while its last word is at most ALIVE_S old by the server's clock. One that ends
-removes its key; that of one that was killed goes after KEPT_S.
+A unit is alive while its last heartbeat is at most UNIT_TIMEOUT_S old by the server's clock. A unit that ends
+removes its key; that of a killed unit expires after UNIT_TTL_S.
 """
 
 from __future__ import annotations
@@ -22,45 +22,46 @@ from headcount.messaging.streams import UNIT_BUCKET
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 1.0
-#: A unit that says nothing for so long is taken for dead.
+#: A unit without a heartbeat for this long is considered dead.
 UNIT_TIMEOUT_S = 5.0
-#: The server removes a key after this.
+#: The server removes a key without a heartbeat after this.
 UNIT_TTL_S = 60
 _BROKERS = BROKER_UNIT_KEY.format(name="")
 
 
 @dataclass(frozen=True, slots=True)
 class UnitTable:
-    """The broker units at one moment: each with when it last spoke, and the server's time (Unix seconds)."""
+    """The broker units at one moment, each with its last heartbeat, and the server's time (Unix seconds)."""
 
     now_s: float
     units: dict[str, tuple[BrokerUnit, float]]
 
     def alive(self, within_s: float = UNIT_TIMEOUT_S) -> dict[str, BrokerUnit]:
-        """The units that have spoken within the last `within_s`."""
+        """The units with a heartbeat within the last `within_s`."""
         return {
-            name: unit for name, (unit, spoke_s) in self.units.items() if self.now_s - spoke_s <= within_s
+            name: unit
+            for name, (unit, heartbeat_s) in self.units.items()
+            if self.now_s - heartbeat_s <= within_s
         }
 
 
 class Units:
-    """The bucket over one connection; every call raises LogError if the log doesn't answer."""
+    """The bucket over one connection; every call raises LogError if the core doesn't answer."""
 
     def __init__(self, connection: Connection) -> None:
-        """Use this connection."""
         self._bucket = KvBucket(connection, UNIT_BUCKET)
 
-    async def speak(self, unit: BrokerUnit) -> None:
-        """Say what a broker unit is now."""
+    async def heartbeat(self, unit: BrokerUnit) -> None:
+        """Publish a unit's heartbeat."""
         key = BROKER_UNIT_KEY.format(name=unit.name)
         await self._bucket.put(key, msgspec.json.encode(unit), ttl_s=UNIT_TTL_S)
 
-    async def retire(self, name: str) -> None:
-        """Say that a broker unit has ended."""
+    async def remove(self, name: str) -> None:
+        """Remove a unit that has ended."""
         await self._bucket.delete(BROKER_UNIT_KEY.format(name=name), ttl_s=UNIT_TTL_S)
 
     async def table(self) -> UnitTable:
-        """All broker units that have spoken lately; what can't be read is left out."""
+        """All broker units with a recent heartbeat; entries that can't be decoded are left out."""
         entries = await self._bucket.newest(f"{_BROKERS}*")
         now_s = await self._bucket.now_s()
         units: dict[str, tuple[BrokerUnit, float]] = {}
@@ -68,23 +69,23 @@ class Units:
             try:
                 unit = msgspec.json.decode(entry.value, type=BrokerUnit)
             except msgspec.MsgspecError as error:  # of another version
-                _log.warning("%s in the bucket %s can't be read: %s", key, UNIT_BUCKET, error)
+                _log.warning("%s in the bucket %s can't be decoded: %s", key, UNIT_BUCKET, error)
                 continue
             units[unit.name] = (unit, entry.stored_s)
         return UnitTable(now_s, units)
 
-    async def tell_scaling(self, state: ScalingState) -> None:
-        """Say what the scaler has seen and done."""
+    async def publish_scaling(self, state: ScalingState) -> None:
+        """Publish the state of the scaler."""
         await self._bucket.put(SCALING_KEY, msgspec.json.encode(state), ttl_s=UNIT_TTL_S)
 
     async def scaling(self) -> tuple[ScalingState, float] | None:
-        """The scaler's last word and how many seconds ago it was; None if no scaler has spoken lately."""
+        """The scaler's last state and its age in seconds; None if there is no recent one."""
         entry = await self._bucket.get(SCALING_KEY)
         if entry is None:
             return None
         try:
             state = msgspec.json.decode(entry.value, type=ScalingState)
         except msgspec.MsgspecError as error:
-            _log.warning("%s in the bucket %s can't be read: %s", SCALING_KEY, UNIT_BUCKET, error)
+            _log.warning("%s in the bucket %s can't be decoded: %s", SCALING_KEY, UNIT_BUCKET, error)
             return None
         return state, max(await self._bucket.now_s() - entry.stored_s, 0.0)

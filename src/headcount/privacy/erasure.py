@@ -140,7 +140,6 @@ class Erasure:
                 DEVICE_KEY.format(id="*"),
                 on_all=inactive.replace,
                 on_change=inactive.update,
-                until=stop,
             ),
             name="erasure: registry",
         )

@@ -363,7 +363,7 @@ class Scaler:
             signals=signals.published(),
             decisions=list(self._decisions),
         )
-        await self._units.tell_scaling(state)
+        await self._units.publish_scaling(state)
         subject = SCALER_REPORT_SUBJECT.format(name=self._name)
         await self._connection.publish(subject, msgspec.json.encode(state))
 

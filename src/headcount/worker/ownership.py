@@ -49,7 +49,7 @@ class OwnedPartition:
 class Ownership:
     """The partitions that a worker owns.
 
-    What the worker may do follows from the leases alone. A worker without a heartbeat for LEASE_TTL_S, since
+    The leases alone decide what the worker may do. A worker without a heartbeat for LEASE_TTL_S, since
     it was paused or cut off, drops everything that isn't stored and rejoins under another name: other workers
     own its partitions by then, and its counts, events and rows either carried an older epoch or were the same
     as theirs.

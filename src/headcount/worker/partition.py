@@ -54,7 +54,7 @@ STORED_VERDICTS[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
 
 @dataclass(slots=True)
 class PartitionOutput:
-    """What messages of the log led to."""
+    """Counts, events and statistics that messages of the log led to."""
 
     counts: list[PartitionCounts] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -329,7 +329,7 @@ class Partition:
         )
 
     def device_state(self, request: DeviceStateRequest) -> DeviceState | None:
-        """What is known about a device; None: nothing."""
+        """The state of a device; None: it is unknown."""
         known = self.engine.find(f"{request.kind}.{request.device}".encode())
         if known is None:
             return None

@@ -21,8 +21,8 @@ ACK_TIMEOUT_S = 5.0
 class Publisher:
     """Publishes the output of partitions, and knows when all of it is stored.
 
-    What isn't acknowledged is kept, also when storing fails or is cancelled half-way. What was stored
-    all the same is recognised when it comes again, by an event's id or a row's sequence.
+    Output without an acknowledgement is kept, also when storing fails or is cancelled half-way. If it was stored
+    nevertheless, readers recognise the repetition by an event's id or a row's sequence.
     """
 
     def __init__(self, connection: Connection) -> None:
