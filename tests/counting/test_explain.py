@@ -103,7 +103,7 @@ def by_the_numbers(verdict: str, value: float | None, limit: float | None, run: 
     ("fix", "rule", "words"),
     [
         ({"t_s": math.nan}, "1.1", "isn't JSON"),
-        ({"lat_deg": 0.0, "lon_deg": 0.0}, "1.2", "no place"),
+        ({"lat_deg": 0.0, "lon_deg": 0.0}, "1.2", "is out of range"),
         ({"t_s": T + 90}, "1.3", "75.0 s after"),
         ({"t_s": T}, "1.4", "that of the last"),
         ({"t_s": T - 3}, "1.5", "3.0 s before"),

@@ -1,4 +1,4 @@
-"""Rule 4: count, low, high, stale — always the size of a set, never a running plus and minus."""
+"""Rule 4: count, low, high, stale — always the size of a set, never a running sum."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ KINDS = 2
 
 
 class ZoneCounter:
-    """Counts the devices of a roster per zone.
+    """Counts the devices of a table per zone.
 
-    Which circles are inside or touch a zone is kept as pairs (device, zone) and computed again
-    only for devices that moved since.
+    Pairs (device, zone) record which accuracy circles are inside a zone or touch it; they are
+    recomputed only for devices that moved.
     """
 
     def __init__(self, zones: ZoneLookup, table: DeviceTable) -> None:
-        """Count this roster in these zones."""
+        """Count the devices of `table` in `zones`."""
         self._zones = zones
         self._table = table
         nothing = np.zeros(0, dtype=np.int64)
@@ -30,7 +30,7 @@ class ZoneCounter:
         """The counts at `now_s`, after everything that expired before it has been removed.
 
         Returns:
-            int32 [zones, kinds, numbers], numbers as in `wire.NUMBERS`.
+            int32 [zones, kinds, numbers], numbers as in `COUNT_FIELDS`.
         """
         self.refresh()
         table, sets = self._table, self._zones.sets

@@ -1,4 +1,4 @@
-"""Who has been heard of: one slot per device, its state as columns."""
+"""The known devices: one slot for each, its state as columns."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headcount.counting.pseudonym_source import NEVER, PseudonymSource, days
 from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
 
-#: Whose slot it is isn't known: a restored one, until its device is heard from again.
+#: The key of a restored slot until a message of its device is received.
 NO_KEY = b""
-#: Restored slots are looked for under the names of so many days, the newest ones.
+#: Number of days, newest first, whose pseudonyms are compared to recognise the devices of restored slots.
 RECOGNITION_DAYS = 4
 
-#: The columns of a roster, and what a slot holds before its device's first used fix.
+#: The columns of a device table, and what a slot holds before its device's first used fix.
 COLUMNS: dict[str, tuple[type, float]] = {
     "kind": (np.uint8, 0),
     "last_t_s": (np.float64, np.nan),
@@ -39,24 +39,24 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "label_day": (np.int32, NEVER),
 }
 
-#: What a snapshot has of them; who restores it computes the rest anew.
+#: The columns of a snapshot; the others are computed again after a restore.
 SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s"})
 
 
 class DeviceTable:
     """The state of every device, as columns over slots (about 80 bytes, and the id beside them).
 
-    A key is `b"person.alice"`: kind and id together are who a device is. Messages call a device by a
-    name, `prefix` and then the key, so that nothing need be cut off where a name is known already.
+    A key, such as `b"person.alice"`, identifies a device by kind and id. Messages name a device by
+    `prefix` followed by the key, so a known name is found without cutting anything off.
 
-    Devices are told apart by the 64-bit hashes of their names alone; comparing the names too would
-    cost more than everything else here. Of a million devices two have the same hash, and are counted
-    as one, with a probability of 3 in 100 million. Nobody can bring that about: Python's hash has a
-    key that is drawn for each process.
+    Devices are distinguished by the 64-bit hashes of their names alone; comparing the names too would
+    cost more than everything else here. Among a million devices, the probability that two have the
+    same hash and are counted as one is 3 in 100 million. Clients can't provoke that: Python draws the
+    key of its hash function at random for each process.
 
-    What is dumped holds no keys: of each device the name of the day on which its last used fix was
-    received. A slot that was loaded is nameless until its device is heard from: a key that isn't
-    known is looked for under its names of the days that occur among the nameless.
+    A dump holds no keys, only each device's pseudonym of the day on which its last used fix was
+    received. A loaded slot is nameless until a message of its device is received: an unknown key is
+    compared with the nameless slots by its pseudonyms of the days that occur among them.
     """
 
     kind: U1  # index into KINDS
@@ -66,17 +66,17 @@ class DeviceTable:
     y_m: F8
     acc_m: F8  # its accuracy, 0 = unknown
     expires_s: F8  # present while now <= expires_s (rule 3); inf for devices in no zone
-    zones: I4  # number of its set of zones (ZoneSets)
+    zones: I4  # number of its set of zones (MembershipSets)
     implausible_run: U1
-    offline: B1  # its last word was a last will
+    offline: B1  # its last message was a last will
     verdict: U1  # of its last fix, 255 = none
     moved: B1  # position or zones changed since low and high were computed
-    used_s: F8  # when its last used fix was received; of a loaded slot the day alone is right
-    label: U8  # its name on the day `label_day`
-    label_day: I4  # NEVER = none was asked for yet
+    used_s: F8  # when its last used fix was received; exact only to the day in a loaded slot
+    label: U8  # its pseudonym of the day `label_day`
+    label_day: I4  # NEVER = not computed yet
 
     def __init__(self, names: PseudonymSource | None = None) -> None:
-        """An empty roster; without `names` it can't be dumped, and nobody can be named."""
+        """Start empty; without `names` the table can't be dumped and has no pseudonyms."""
         self._names = names
         self._nameless = 0
         self._by_label: dict[int, HashIndex] = {}
@@ -88,22 +88,22 @@ class DeviceTable:
         self._grow(256)
 
     def __len__(self) -> int:
-        """How many slots have been given out, free ones included: the length of what to look at."""
+        """The number of slots, free ones included: the used length of the columns."""
         return len(self._keys)
 
     @property
     def devices(self) -> int:
-        """How many devices are known."""
+        """The number of known devices."""
         return len(self._index) + self._nameless
 
     @property
     def nameless(self) -> int:
-        """How many of them are known by the name of some day only."""
+        """The number of devices known by a daily pseudonym only."""
         return self._nameless
 
     @property
     def prefix(self) -> bytes:
-        """What stands before the key in a name."""
+        """The part of a name before the key."""
         return self._prefix
 
     @prefix.setter
@@ -114,9 +114,9 @@ class DeviceTable:
         self._index.add(_hashes([prefix + self.key(slot) for slot in slots.tolist()]), slots)
 
     def slots(self, names: list[bytes], admit: Callable[[bytes], bool]) -> I4:
-        """The slot of each name, int32 [n]; unknown ones get one where `admit` allows their key, else NOBODY.
+        """The slot of each name, int32 [n]; an unknown name gets one if `admit` accepts its key, else NO_SLOT.
 
-        Slots stay good until `forget`.
+        Slots stay valid until `forget`.
         """
         hashes = _hashes(names)
         slots = self._index.find(hashes)
@@ -135,21 +135,21 @@ class DeviceTable:
         return slots
 
     def find(self, key: bytes) -> int:
-        """The slot of a key, NOBODY if unknown; of a nameless slot too, which stays so."""
+        """The slot of a key, NO_SLOT if unknown; a nameless slot that is found stays nameless."""
         slot = int(self._index.find(_hashes([self._prefix + key]))[0])
         if slot != NO_SLOT:
             return slot if self._keys[slot] == key else NO_SLOT
         return int(self._by_names([key])[0]) if self._nameless else NO_SLOT
 
     def key(self, slot: int) -> bytes:
-        """Whose slot this is, NAMELESS where that isn't known."""
+        """The key of a slot's device, NO_KEY for a nameless slot."""
         key = self._keys[slot]
         if key is None:
             raise KeyError(slot)
         return key
 
     def forget(self, slots: Iterable[int]) -> None:
-        """Make these devices unheard of; their slots will be given to others."""
+        """Remove devices; their slots are reused."""
         gone = [slot for slot in slots if self._keys[slot] is not None]
         named = [slot for slot in gone if self._keys[slot] != NO_KEY]
         if named:
@@ -160,9 +160,9 @@ class DeviceTable:
             self._free.append(slot)
             self._clear(slot)
 
-    # --- names of days -----------------------------------------------------------------------------
+    # --- daily pseudonyms -----------------------------------------------------------------------------
     def names(self, slots: I4, day: int) -> U8:
-        """The name of each slot's device on a day, uint64 [n]; of a nameless one the name that it has."""
+        """Each device's pseudonym of a day, uint64 [n]; a nameless slot keeps the one that it has."""
         found = self.label[slots]
         other = self.label_day[slots] != day
         if other.any():
@@ -171,7 +171,7 @@ class DeviceTable:
         return found
 
     def called(self, kind: int, labels: Mapping[int, int]) -> I4:
-        """The slots of a kind whose device has one of these names: day → name."""
+        """The slots of a kind whose device has one of these pseudonyms: day → pseudonym."""
         taken = self.taken()
         taken = taken[self.kind[taken] == kind]
         known = [day for day in labels if self._names is not None and self._names.knows(day)]
@@ -185,9 +185,9 @@ class DeviceTable:
         return called
 
     def _name(self, slots: I4, day: int) -> None:
-        """Compute the names of some slots, each once; the nameless keep theirs."""
+        """Compute the pseudonyms of some slots, each once; nameless slots keep theirs."""
         if self._names is None:
-            raise ValueError("names were asked for, and nothing was given that makes them")
+            raise ValueError("the device table has no source of pseudonyms")
         keys = [self.key(slot) for slot in slots.tolist()]
         if self._nameless:
             slots, keys = slots[[key != NO_KEY for key in keys]], [key for key in keys if key != NO_KEY]
@@ -195,7 +195,7 @@ class DeviceTable:
         self.label_day[slots] = day
 
     def _recognised(self, names: list[bytes]) -> dict[bytes, int]:
-        """Give nameless slots the keys of those who have been heard from; name → slot."""
+        """Set the keys of nameless slots whose devices sent messages; returns name → slot."""
         start = len(self._prefix)
         new = [name for name in dict.fromkeys(names) if name.startswith(self._prefix)]
         if not new:
@@ -208,7 +208,7 @@ class DeviceTable:
         return found
 
     def _by_names(self, keys: list[bytes]) -> I4:
-        """The nameless slot of each key, int32 [n], else NOBODY."""
+        """The nameless slot of each key, int32 [n], else NO_SLOT."""
         found = np.full(len(keys), NO_SLOT, dtype=np.int32)
         names = self._names
         for day, index in self._by_label.items():
@@ -218,13 +218,13 @@ class DeviceTable:
             slots = index.find(labels.view(np.int64))
             for row in np.flatnonzero(slots != NO_SLOT).tolist():
                 slot = int(slots[row])
-                # it may be somebody else's by now
+                # the slot may have been reused
                 if self._keys[slot] == NO_KEY and self.label[slot] == labels[row]:
                     found[row] = slot
         return found
 
     def _recognise(self, slots: int) -> None:
-        """So many slots aren't nameless any more."""
+        """Count `slots` fewer nameless slots."""
         self._nameless -= slots
         if not self._nameless:
             self._by_label = {}
@@ -237,7 +237,7 @@ class DeviceTable:
         return np.array([slot for slot, key in enumerate(self._keys) if key], dtype=np.int32)
 
     def _enter(self, name: bytes, admit: Callable[[bytes], bool]) -> int:
-        """A slot for a name that is new; the caller adds it to the index."""
+        """A slot for a new name; the caller adds it to the index."""
         key = name[len(self._prefix) :]
         kind = key.partition(b".")[0].decode(errors="replace")
         if not name.startswith(self._prefix) or kind not in KINDS or not admit(key):
@@ -266,7 +266,7 @@ class DeviceTable:
         self._room = room
 
     def dump(self) -> tuple[int, dict[str, bytes]]:
-        """How many devices of which a fix was ever used, and their columns in the order of their slots."""
+        """The number of devices with a used fix, and their columns in the order of their slots."""
         slots = self.taken()
         slots = slots[~np.isnan(self.used_s[slots])]
         day = days(self.used_s[slots])
@@ -277,7 +277,7 @@ class DeviceTable:
 
     @classmethod
     def load(cls, n: int, columns: dict[str, bytes], names: PseudonymSource | None = None) -> DeviceTable:
-        """The roster that `dump` described, all of it nameless.
+        """The table that `dump` returned, with all slots nameless.
 
         Raises:
             msgspec.ValidationError: if the columns don't have n rows.

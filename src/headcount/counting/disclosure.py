@@ -1,18 +1,18 @@
-"""What the public is told of counts: nothing small, nothing exact, nothing that gives the small ones away.
+"""Public counts: no small count, no exact count, and nothing from which a small count follows.
 
-With k, the smallest count that is told (docs/concepts/public-counts.md has the why):
+With k, the smallest count that is published (reasons: docs/concepts/public-counts.md):
 
-1. A count below k is told as "<k", 0 as well.
-2. Another one is told as one of the two multiples of k around it. A coin decides, weighted so that
-   the mean is right; it is a keyed hash of day, site, zone, kind and count, so that whoever asks
-   again gets the same answer. (Rounding at random to a base is what statistical offices do; that
-   the same cell always gets the same error is the idea of the cell key method: Fraser and Wooton,
-   "A proposed method for confidentialising tabular output to protect against differencing", 2005.)
-3. All of it is told at multiples of GRID_S only, and of between nothing.
-4. Before it is told, it is attacked: from what would be public and from the map (`relations`),
-   bounds of all that isn't told are worked out. Where they would leave a small count fewer than
-   LEAST_POSSIBLE values, the number around it is rounded the other way; where that doesn't help
-   either, it is withheld. What decides are only what is public already and the new number itself.
+1. A count below k, 0 included, is published as "<k".
+2. Any other count is published as one of the two multiples of k around it. A coin decides, weighted
+   so that the mean is right; it is a keyed hash of day, site, zone, kind and count, so repeated
+   requests get the same answer. (Statistical offices round at random to a base; that the same cell
+   always gets the same error is the idea of the cell key method: Fraser and Wooton, "A proposed
+   method for confidentialising tabular output to protect against differencing", 2005.)
+3. Counts are published for multiples of GRID_S only, and for no instant in between.
+4. Before numbers are published, they are attacked: bounds of everything unpublished are computed from
+   the numbers and from the map (`relations`). Where the bounds leave a small count fewer than
+   MIN_SMALLEST values, the number around it is rounded the other way; where that doesn't help
+   either, it is withheld. The decision depends only on the new number and on what is already public.
 
 Pure: the same key, instant and counts give the same answer, in any process, however often.
 """
@@ -32,15 +32,15 @@ from headcount.counting.site import Site
 from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
 
-#: Seconds between the instants whose numbers the public is told: multiples of it.
+#: Numbers are published for multiples of this, in Unix seconds.
 GRID_S = 60.0
-#: In how many ways a small count must be able to be, by all that is public.
+#: Number of values that a small count must still be able to have, given all that is public.
 MIN_SMALLEST = 3
-#: In place of a number: below k; not told at all.
+#: In place of a number: below k; withheld.
 SUPPRESSED, WITHHELD = -1, -2
 DAY_KEY_BYTES = 32
 
-#: Of each variable, whether too little is open about it.
+#: Whether each variable has too few values left.
 Pins = NDArray[np.bool_]
 
 
@@ -50,12 +50,12 @@ def disclosure_key(secret: bytes) -> bytes:
 
 
 def on_grid(at_s: float) -> bool:
-    """Whether the public is told the numbers of this instant."""
+    """Whether the numbers of this instant are published."""
     return round(at_s * 1000) % round(GRID_S * 1000) == 0
 
 
 def grid_before(at_s: float) -> float:
-    """The newest instant at or before this one of which the public is told."""
+    """The newest instant at or before this one whose numbers are published."""
     return math.floor(at_s / GRID_S) * GRID_S
 
 
@@ -70,13 +70,13 @@ class Disclosure:
     """Exact counts of a site → public ones."""
 
     def __init__(self, site: Site, smallest: int, key: bytes) -> None:
-        """Tell counts of `smallest` (k) and more; 1 = all of them as they are. `key`: at most 64 bytes."""
+        """Publish counts of `smallest` (k) or more; with 1, all counts unchanged. `key`: at most 64 bytes."""
         self.smallest = smallest
         self._site = site.id
         self._zones = tuple(zone.id for zone in site.zones)
         self._key = key
         self._relations: CountRelations | None = relations(site) if smallest > 1 else None
-        # with k of 2 or 3, two small counts that make up a larger one are known by that alone
+        # with k of 2 or 3, the sum of two small counts alone can reveal both
         self._least = min(MIN_SMALLEST, smallest - 1)
 
     def publish(self, at_s: float, counts: I4) -> I4:
@@ -84,10 +84,10 @@ class Disclosure:
 
         Args:
             at_s: Unix seconds; its day (UTC) decides which coins are thrown.
-            counts: int32 [Z, 2 kinds], of all zones in the order of the site.
+            counts: int32 [Z, 2 kinds], all zones in the order of the site.
 
         Returns:
-            int32 [Z, 2]: multiples of k, `SUPPRESSED`, `WITHHELD`. With k = 1 the counts as they are.
+            int32 [Z, 2]: multiples of k, `SUPPRESSED`, `WITHHELD`. With k = 1, the counts unchanged.
         """
         if self._relations is None:
             return counts
@@ -102,7 +102,7 @@ class Disclosure:
         return public
 
     def bounds(self, public: I4) -> tuple[I8, I8]:
-        """What the public knows of one kind's counts from its numbers, before any reasoning; [Z] each."""
+        """The bounds of one kind's counts that its public numbers state by themselves; [Z] each."""
         k = self.smallest
         low = np.where(public == SUPPRESSED, 0, np.maximum(k, public.astype(np.int64) - k + 1))
         high = np.where(public == SUPPRESSED, k - 1, public.astype(np.int64) + k - 1)
@@ -110,16 +110,15 @@ class Disclosure:
         return low, high
 
     def _publish_kind(self, known: CountRelations, counts: I4, rounded: I4) -> I4:
-        """Rounded numbers of one kind, with those changed that would say too much.
+        """Rounded numbers of one kind, changed where they would disclose too much.
 
-        Zones are settled one after the other, so that each decision follows from what is public by
-        then. More that is public never leaves more possible, so the first number that says too much
-        is found by halving.
+        Zones are decided one after the other, each from what is public by then. Publishing more never
+        widens a bound, so a binary search finds the first number that discloses too much.
         """
         if not self._pinned(known, rounded).any():
             return rounded
         public = np.where(rounded == SUPPRESSED, SUPPRESSED, WITHHELD).astype(np.int32)
-        # what small and large say by themselves is said in any case
+        # which counts are small is published in any case
         given = self._pinned(known, public)
         waiting = [zone for zone in known.order if rounded[zone] != SUPPRESSED]
         while waiting:
@@ -136,14 +135,14 @@ class Disclosure:
     def _harmless(
         self, known: CountRelations, public: I4, rounded: I4, waiting: list[int], given: Pins
     ) -> int:
-        """How many of those waiting can be told as rounded, in their order."""
+        """How many of the waiting zones, in order, can be published as rounded."""
 
-        def say_too_much(many: int) -> bool:
+        def discloses_too_much(many: int) -> bool:
             trial = public.copy()
             trial[waiting[:many]] = rounded[waiting[:many]]
             return bool((self._pinned(known, trial) & ~given).any())
 
-        return bisect.bisect_left(range(1, len(waiting) + 1), 1, key=lambda many: int(say_too_much(many)))
+        return bisect.bisect_left(range(1, len(waiting) + 1), 1, key=lambda n: int(discloses_too_much(n)))
 
     def _other_way(self, count: int, rounded: int) -> int:
         down = count - count % self.smallest
@@ -152,7 +151,7 @@ class Disclosure:
         return down
 
     def _pinned(self, known: CountRelations, public: I4) -> Pins:
-        """Which small counts, told as such or never told at all, have too few values left."""
+        """Which small counts, published as small or never published, have too few values left."""
         low: I8 = np.zeros(len(known.names), np.int64)
         high: I8 = np.full(len(known.names), UNBOUNDED, np.int64)
         low[: known.zones], high[: known.zones] = self.bounds(public)
@@ -163,7 +162,7 @@ class Disclosure:
         return pins
 
     def _rounded(self, day_key: bytes, kind: str, counts: I4) -> I4:
-        """`SUPPRESSED`, or a multiple of k beside the count, as its coin says."""
+        """`SUPPRESSED`, or the multiple of k next to the count that its coin selects."""
         return np.array(
             [
                 SUPPRESSED if count < self.smallest else self._round(day_key, zone, kind, count)

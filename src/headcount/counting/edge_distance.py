@@ -1,4 +1,4 @@
-"""Position → how far the nearest outline is at least, so that most accuracy circles need no geometry."""
+"""Position → lower bound of the distance to the nearest outline, so most accuracy circles need no geometry."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from headcount.counting.fix_columns import F8
 from headcount.counting.site import Site
 
-#: Larger clearances are told as this: few circles are larger.
+#: Larger distances are reported as this: few accuracy circles are larger.
 MAX_DISTANCE_M = 25.0
-#: More than what rounding can do, to 32 bits too.
+#: More than any rounding error, that of 32-bit floats included.
 SLACK_M = 1e-3
-#: Squares are about as large as the accuracy circles that matter; smaller ones take longer to learn.
+#: Squares are about as large as the accuracy circles that matter; smaller ones take longer to compute.
 SQUARE_M = 6.0
 MAX_SQUARES = 1_000_000
 
 
 class EdgeDistance:
-    """A grid of squares over the site, each computed when a position in it is asked for first.
+    """A grid of squares over the site, each computed on its first use.
 
     All points of a square are at least as far from every zone's outline as its centre is, less half
     its diagonal.
     """
 
     def __init__(self, site: Site) -> None:
-        """Cover the site, with nothing computed yet."""
+        """Cover the site; no square is computed yet."""
         self._outlines = shapely.boundary(np.array([zone.plane for zone in site.zones], dtype=object))
         self._tree = shapely.STRtree(self._outlines)
         self._x0, self._y0, max_x, max_y = site.zones[0].plane.bounds
@@ -36,7 +36,7 @@ class EdgeDistance:
         self._square_m = max(SQUARE_M, math.sqrt(width * height / MAX_SQUARES))
         self._columns = math.ceil(width / self._square_m)
         self._lines = math.ceil(height / self._square_m)
-        #: metres, NaN = not computed; one more at the end for all that is beyond the grid
+        #: metres, NaN = not computed; the last one stands for everything beyond the grid
         self._grid: NDArray[np.float32] = np.full(self._columns * self._lines + 1, np.nan, dtype=np.float32)
         self._grid[-1] = -np.inf
 

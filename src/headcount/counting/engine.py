@@ -1,9 +1,9 @@
 """The engine: fixes and time in; verdicts, events and counts out.
 
-It has no clock. Each fix brings the instant at which it was received, and `advance` and `counts`
-are told theirs, so the same calls always give the same answers (rule 5). How a stream is cut into
-batches makes no difference: what has expired before a fix was received is decided for that fix's
-device, by that fix's own instant.
+It has no clock. Each fix carries the instant at which it was received, and `advance` and `counts`
+take theirs as an argument, so the same calls always give the same answers (rule 5). How a stream is
+cut into batches makes no difference: whether a device expired before a fix was received is decided
+by that fix's own instant.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import SnapshotError
 
-#: Devices that are forgotten anyway are removed from memory once in so many seconds.
+#: Interval at which forgotten devices are removed from memory.
 SWEEP_S = 3600.0
 SNAPSHOT_FORMAT = 2
-#: After so many rounds of a batch what is left is sorted: one device's flood must not take time squared.
+#: Rounds of a batch before the remaining rows are sorted: many fixes of one device must not take quadratic time.
 PEELED_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What became of a batch: one verdict a row (255 for a status message), and all events."""
+    """The result of a batch: one verdict per row (255 for a status message), and all events."""
 
     verdicts: U1
     events: Events
@@ -42,7 +42,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
-    """What is known of one device."""
+    """The state of one device."""
 
     present: bool
     zones: list[str]
@@ -69,13 +69,13 @@ class Engine:
     def __init__(
         self, site: Site, zones: ZoneLookup | None = None, names: PseudonymSource | None = None
     ) -> None:
-        """Start with nobody.
+        """Start without devices.
 
         Args:
             site: the campus.
             zones: its zones, if they were prepared already (several engines may share them).
-            names: gives devices the names under which they are told of, saved and removed. Who wants
-                none of these needs none.
+            names: source of the pseudonyms under which devices are published, saved and removed; not
+                needed for counting alone.
         """
         self.zones = ZoneLookup(site) if zones is None else zones
         self._digest = _digest(site)
@@ -86,47 +86,47 @@ class Engine:
     def _set_table(self, table: DeviceTable) -> None:
         self._table = table
         self._counts = ZoneCounter(self.zones, table)
-        self._removed: list[int] = []  # slots that are free as soon as nobody asks for them any more
-        #: No device expires before this; a lower bound, so that most calls needn't look at all.
+        self._removed: list[int] = []  # slots to free before the next call that hands out slots
+        #: No device expires before this; a lower bound, so most calls need no search.
         self._next_expiry_s = -np.inf
 
     @property
     def devices(self) -> int:
-        """How many devices are remembered, present or not."""
+        """The number of devices in memory, present or not."""
         return self._table.devices
 
     def called(self, prefix: bytes) -> None:
-        """From now on the names given to `slots` are this prefix and then the key."""
+        """Set the prefix before the key in the names given to `slots`."""
         self._table.prefix = prefix
 
     def slots(self, names: list[bytes], admit: Callable[[bytes], bool] = lambda _: True) -> I4:
-        """The slots of devices, int32 [n], good until the next `advance`.
+        """The slots of devices, int32 [n], valid until the next `advance`.
 
         Args:
-            names: `b"person.alice"`: kind, dot, id; before it the prefix that `called` named.
-            admit: asked about the key of each name that isn't known yet; one refused gets the slot -1, and its
-                fixes the verdict `malformed`.
+            names: `b"person.alice"`: kind, dot, id, after the prefix that `called` set.
+            admit: called with the key of each unknown name; a rejected one gets the slot -1, and its fixes
+                the verdict `malformed`.
         """
         self._free_removed()
         return self._table.slots(names, admit)
 
     def key(self, slot: int) -> bytes:
-        """Whose slot this is (until the next `advance`); b"" after `restore`, until the device is heard from."""
+        """The key of a slot's device, until the next `advance`; b"" after `restore` until it sends a message."""
         return self._table.key(slot)
 
     def kinds(self, slots: I4) -> U1:
-        """The kind of each slot's device, uint8 [n], an index into `wire.KINDS`; of slot -1 anything."""
+        """The kind of each slot's device, uint8 [n], an index into `topics.KINDS`; undefined for slot -1."""
         return self._table.kind[slots]
 
     def names(self, slots: I4, day: int) -> U8:
-        """The names of slots' devices on a day, uint64 [n]; of restored ones that which was saved.
+        """The pseudonyms of devices on a day, uint64 [n]; for restored slots, the saved one.
 
-        Names are remembered: asking for those of one day is an array's look-up.
+        Pseudonyms are cached: repeated calls for one day are array look-ups.
         """
         return self._table.names(slots, day)
 
     def find(self, key: bytes) -> KnownDevice | None:
-        """What is known of a device, None if it is unheard of."""
+        """The state of a device, None if it is unknown."""
         slot = self._table.find(key)
         if slot < 0 or slot in self._removed:
             return None
@@ -149,13 +149,13 @@ class Engine:
 
         Args:
             fixes: n rows; `received_s` must not decrease for a device.
-            slots: of their devices, as the method `slots` returned them, int32 [n].
+            slots: of their devices, as returned by the method `slots`, int32 [n].
 
         Returns:
-            A verdict for each row, and the changes of membership that follow.
+            A verdict for each row, and the resulting changes of membership.
         """
         table = self._table
-        # as numpy's own kind of integer: it finds rows by them twice as fast
+        # numpy's index type makes look-ups twice as fast
         device = slots.astype(np.intp)
         verdict = verdicts.without_state(fixes, slots)
         batch = self._projected(fixes, device)
@@ -187,7 +187,7 @@ class Engine:
         )
 
     def _round(self, fixes: ProjectedFixes, rows: I8, verdict: U1, events: list[Events]) -> None:
-        """One row for each of some devices; `rows` says where their verdicts stand."""
+        """Process at most one row per device; `rows` are the positions of their verdicts."""
         table, zones = self._table, self.zones
         all_devices = device = fixes.device
         expired = table.expires_s[device] < fixes.received_s
@@ -216,7 +216,7 @@ class Engine:
         self._next_expiry_s = min(self._next_expiry_s, float(table.expires_s[all_devices].min()))
 
     def advance(self, now_s: float) -> Events:
-        """Let everything expire that expired before `now_s`; the events carry the instants themselves."""
+        """Expire all devices whose hold ended before `now_s`; the events carry those instants."""
         table = self._table
         self._free_removed()
         if now_s // SWEEP_S > self._sweep:
@@ -238,11 +238,11 @@ class Engine:
         table = self._table
         taken = table.taken()
         never = np.isnan(table.last_t_s[taken])
-        self._counts.refresh()  # so that it names no slot that somebody else gets
+        self._counts.refresh()  # so its pairs contain no slot that is about to be reused
         table.forget(taken[never | verdicts.forgotten(table, taken, now_s)].tolist())
 
     def forget(self, keys: list[bytes]) -> None:
-        """Make devices as if never heard of, without any event; the slots of others stay good."""
+        """Delete the state of devices without any event; the slots of others stay valid."""
         slots = [slot for slot in map(self._table.find, keys) if slot >= 0]
         self._table.moved[slots] = True
         self._table.zones[slots] = 0
@@ -250,14 +250,14 @@ class Engine:
         self._table.forget(slots)
 
     def remove(self, removal: Removal, now_s: float) -> Events:
-        """Let a device leave every zone now, and be as if never heard of; one that isn't known changes nothing.
+        """Remove a device from every zone now and delete its state; an unknown device changes nothing.
 
         Args:
             removal: its kind, and its pseudonyms on all days whose pseudonyms may still be in use.
-            now_s: Unix seconds; what expired before has expired.
+            now_s: Unix seconds; holds that ended earlier expire first.
 
         Returns:
-            The changes of membership. Slots stay good until `slots` or `advance` is called.
+            The changes of membership. Slots stay valid until `slots` or `advance` is called.
         """
         self._free_removed()
         table = self._table
@@ -274,12 +274,12 @@ class Engine:
             self._removed = []
 
     def snapshot(self) -> bytes:
-        """The whole state as bytes; `restore` makes an engine of it that goes on the same.
+        """The whole state as bytes, from which `restore` makes an engine with the same behaviour.
 
-        It holds no keys: of each device the name of the day on which its last used fix was received.
+        It holds no keys, only each device's pseudonym of the day on which its last used fix was received.
 
         Raises:
-            ValueError: if the engine was made without names.
+            ValueError: the engine has no source of pseudonyms.
         """
         self._free_removed()
         devices, columns = self._table.dump()
@@ -291,10 +291,10 @@ class Engine:
     def restore(
         cls, site: Site, data: bytes, zones: ZoneLookup | None = None, names: PseudonymSource | None = None
     ) -> Engine:
-        """The engine of which `data` is a snapshot; `names` must be as those of the engine that was saved.
+        """The engine of which `data` is a snapshot; `names` must give the same pseudonyms as when it was saved.
 
         Raises:
-            SnapshotError: if it is of another format or of another site.
+            SnapshotError: the snapshot has another format, is of another site, or is damaged.
         """
         engine = cls(site, zones, names)
         try:
@@ -324,14 +324,14 @@ def _rounds(device: I8, rows: I8) -> list[I8]:
     first = np.empty(int(slots.max()) + 1, dtype=np.int64)
     for _ in range(PEELED_ROUNDS):
         number = np.arange(len(rows))
-        # written from the last to the first, each slot keeps the first row that names it
+        # written in reverse order, so each slot keeps its first row
         first[slots[::-1]] = number[::-1]
         now = first[slots] == number
         if now.all():
             return [*rounds, rows]
         rounds.append(rows[now])
         rows, slots = rows[~now], slots[~now]
-    # some send much more than others: cut what is left in one go
+    # a few devices sent much more than the others: split the remaining rows in one step
     order = np.argsort(slots, kind="stable")
     sorted_slots = slots[order]
     start = np.flatnonzero(np.diff(sorted_slots, prepend=-1))
@@ -343,5 +343,5 @@ def _rounds(device: I8, rows: I8) -> list[I8]:
 
 
 def _digest(site: Site) -> bytes:
-    """What of a site decides about states: the same zones and limits, the same digest."""
+    """A digest of the zones and limits of a site, on which states depend."""
     return hashlib.blake2b(msgspec.json.encode(site.geojson, order="deterministic"), digest_size=16).digest()

@@ -18,15 +18,15 @@ NO_ROW = -1
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """n events; those of one device stand in the order in which they happened."""
+    """n events; those of one device are in the order in which they happened."""
 
     device: I4  # slot
     zone: I4  # index into the site's zones
     enter: B1  # else exit
     t_s: F8  # Unix seconds
     reason: U1  # index into REASONS
-    day: I4  # on which the device's last used fix was received: the day of the name to tell it by
-    row: I4  # of the batch, whose fix led to it; NO_ROW for silence
+    day: I4  # on which the device's last used fix was received; selects the pseudonym to publish
+    row: I4  # of the batch, whose fix caused it; NO_ROW for an expired hold
 
     def __len__(self) -> int:
         """How many events there are."""
@@ -36,7 +36,7 @@ class Events:
 def changes(
     sets: MembershipSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1, day: I4, batch_row: I4
 ) -> Events:
-    """The events of devices that went from one set of zones to another (rows with no change are fine)."""
+    """The events of devices that moved from one set of zones to another; rows without a change are allowed."""
     keys = old.astype(np.int64) << 32 | new
     distinct, where = np.unique(keys, return_inverse=True)
     found = [sets.difference(key >> 32, key & 0xFFFFFFFF) for key in distinct.tolist()]

@@ -1,7 +1,7 @@
 """Why a device is counted or not: each of its messages, the rule that decided, and the numbers; pure.
 
-The verdicts and the memberships are the engine's own: a fresh one is given the device's messages, one
-after the other. What is computed here beside it is what the rules look at (docs/concepts/counting-rules.md):
+The verdicts and the memberships are the engine's own: a new engine processes the device's messages one
+after the other. This module adds the numbers that the rules compare (docs/concepts/counting-rules.md):
 times, distances and limits, up to the line of rule 1 that matched first.
 """
 
@@ -23,7 +23,7 @@ from headcount.counting.zone_lookup import ZoneLookup
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS, Kind
 
-#: Zones so near are told of although the device is not a member of them, and so many of them at most.
+#: Zones within NEAR_M, MAX_EDGES at most, are reported although the device is not a member of them.
 NEAR_M = 50.0
 MAX_EDGES = 5
 
@@ -42,12 +42,12 @@ class TracedMessage:
 
 @dataclass(frozen=True, slots=True)
 class RuleCheck:
-    """A line of rule 1 that was looked at: whether it matched, and the two numbers it compares."""
+    """A checked line of rule 1: whether it matched, and the two numbers it compares."""
 
     line: int  # in the table of rule 1, from 1
     verdict: str
     matched: bool
-    value: float | None  # None: there was nothing to compare
+    value: float | None  # None: nothing to compare
     limit: float | None
     unit: str  # of both: s, m, or "" for those without numbers
 
@@ -59,7 +59,7 @@ class NearbyEdge:
     zone: str
     inside: bool  # whether the zone covers the position, its edge included
     edge_m: float  # to its edge: negative inside
-    margin_m: float  # so far outside a member may be
+    margin_m: float  # the distance outside up to which a member stays one
     member_before: bool
     member: bool
 
@@ -76,7 +76,7 @@ class MembershipChange:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedMessage:
-    """What became of one message."""
+    """The result of one message."""
 
     message: TracedMessage
     verdict: str | None  # None: it is no fix
@@ -85,12 +85,12 @@ class ExplainedMessage:
     checks: list[RuleCheck]
     edges: list[NearbyEdge]
     changes: list[MembershipChange]
-    zones: list[str]  # of which it is a member afterwards
+    zones: list[str]  # memberships afterwards
 
 
 @dataclass(slots=True)
 class _Known:
-    """What the rules remember of the device."""
+    """The device's state as far as the rules use it."""
 
     last_t_s: float = math.nan
     position_t_s: float = math.nan
@@ -102,10 +102,10 @@ class _Known:
 
 
 class Explainer:
-    """Follows one device from nothing, and explains each of its messages."""
+    """Follows one device from its first message, and explains each of them."""
 
     def __init__(self, zones: ZoneLookup, kind: Kind, device: str) -> None:
-        """Know nothing of the device yet; `zones` are those of the site, and are asked by nobody else meanwhile."""
+        """Start without state of the device; `zones` must not be used elsewhere meanwhile."""
         self._site = zones.site
         self._kind = KINDS.index(kind)
         self._key = f"{kind}.{device}".encode()
@@ -115,13 +115,13 @@ class Explainer:
 
     @property
     def zones(self) -> list[str]:
-        """Of which zones the device is a member now."""
+        """The zones of which the device is a member now."""
         return [zone.id for zone in self._site.zones if zone.id in self._known.zones]
 
     def explain(
         self, messages: Iterable[TracedMessage], *, last: int | None = None
     ) -> Iterator[ExplainedMessage]:
-        """Each message's explanation, in order; with `last`, only those of the last so many messages."""
+        """Each message's explanation, in order; with `last`, only for that number of newest messages."""
         messages = list(messages)
         first = 0 if last is None else len(messages) - last
         for number, message in enumerate(messages):
@@ -130,7 +130,7 @@ class Explainer:
                 yield explained
 
     def advance(self, now_s: float) -> list[MembershipChange]:
-        """The device's leaving by silence before `now_s` (rule 3)."""
+        """The exits before `now_s` because the device stopped reporting (rule 3)."""
         changes = self._changes(self._engine.advance(now_s))
         if changes:
             self._known.zones = frozenset()
@@ -159,7 +159,7 @@ class Explainer:
             for zone in self.zones
         ]
         self._engine, self._known = Engine(self._site, self._engine.zones), _Known()
-        why = "Its pause began, or it was erased: from here on it is as if never heard of."
+        why = "The device was paused or erased: its state is deleted."
         return ExplainedMessage(message, None, "forgotten", why, [], [], changes, [])
 
     def _detailed(
@@ -264,7 +264,7 @@ class _Measurements:
             case "malformed":
                 return "It isn't JSON with the finite numbers tst, lat and lon."
             case "invalid":
-                return f"{message.lat_deg:g}°, {message.lon_deg:g}° is no place, or the one of receivers that know none."
+                return f"{message.lat_deg:g}°, {message.lon_deg:g}° is out of range, or the 0, 0 of a receiver without a position."
             case "future":
                 return f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
             case "duplicate":
@@ -304,10 +304,10 @@ class _Measurements:
 
 def _status_text(site: Site, kind: int, message: TracedMessage, present: bool) -> str:
     if message.what != OFFLINE:
-        return "The device says that it is there. That moves and holds nothing."
+        return "The device is online. That changes neither its position nor its hold."
     if site.on_offline_leave[kind] and present:
-        return f"The device is gone; unless a fix comes, it leaves after {site.offline_grace_s:g} s."
-    return "The device is gone. That is shown, and ends nothing: it is held as if it were only silent."
+        return f"The device is offline; without a fix, it leaves after {site.offline_grace_s:g} s."
+    return "The device is offline. That is shown, but its hold continues."
 
 
 def _columns(message: TracedMessage) -> FixColumns:

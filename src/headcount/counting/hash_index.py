@@ -1,4 +1,4 @@
-"""Hashes → slots: a hash table of columns, asked for a whole batch at once.
+"""Hashes → slots: a hash table of columns that looks up whole batches.
 
 A dict of Python objects costs several cache misses a lookup and a hundred bytes a device; this one
 costs about one, and 24 to 48 bytes.
@@ -17,7 +17,7 @@ class HashIndex:
     """Open addressing with linear probing, at most half full.
 
     The hashes are those of `hash(bytes)`: 64 bits, of a function whose key Python draws at random
-    for each process, so that nobody outside can choose names that meet
+    for each process, so clients can't choose names that collide
     (the role `count` doesn't start where that key is fixed).
     """
 
@@ -32,17 +32,17 @@ class HashIndex:
         self._slot: I4 = np.full(room, NO_SLOT, dtype=np.int32)
 
     def __len__(self) -> int:
-        """How many hashes it holds."""
+        """The number of hashes."""
         return self._size
 
     def find(self, hashes: I8) -> I4:
-        """The slot of each hash, int32 [n], NOTHING where it isn't known."""
+        """The slot of each hash, int32 [n], NO_SLOT where it is unknown."""
         place = hashes & self._mask
         slots = self._slot.take(place)
         rows = np.flatnonzero(self._hash.take(place) != hashes)
         place = place[rows]
         while len(rows):
-            # an empty place ends the search: what is known stands before it
+            # an empty place ends the search: known hashes come before it
             rows, place = rows[slots[rows] != NO_SLOT], place[slots[rows] != NO_SLOT]
             place = (place + 1) & self._mask
             slots[rows] = self._slot[place]
@@ -51,7 +51,7 @@ class HashIndex:
         return slots
 
     def add(self, hashes: I8, slots: I4) -> None:
-        """Put in hashes that aren't known, each once."""
+        """Add hashes that are not in the index, each once."""
         self._size += len(hashes)
         if 2 * self._size > len(self._slot):
             used = self._slot != NO_SLOT
@@ -68,7 +68,7 @@ class HashIndex:
             hashes, slots, place = hashes[left], slots[left], (place[left] + 1) & self._mask
 
     def remove(self, slots: I4) -> None:
-        """Take out what leads to these slots."""
+        """Remove the hashes of these slots."""
         gone = np.isin(self._slot, slots) & (self._slot != NO_SLOT)
         stay = ~gone & (self._slot != NO_SLOT)
         hashes, others = self._hash[stay], self._slot[stay]

@@ -32,11 +32,11 @@ class MembershipSets:
         zones = len(site.zones)
         #: bool [sets, zones]; rows beyond len(self) are room to grow.
         self.member: B1 = np.zeros((64, zones), dtype=np.bool_)
-        #: float64 [sets, 2 kinds]: how long a silent member of the set stays (rule 3).
+        #: float64 [sets, 2 kinds]: how long a member of the set stays present without a fix (rule 3).
         self.hold_s: F8 = np.full((64, 2), -np.inf)
 
     def __len__(self) -> int:
-        """How many sets there are."""
+        """The number of sets."""
         return len(self._sets)
 
     def __getitem__(self, number: int) -> frozenset[int]:

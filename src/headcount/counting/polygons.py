@@ -1,4 +1,4 @@
-"""GeoJSON geometries → shapely polygons, or what is wrong with them and how to mend it."""
+"""GeoJSON geometries → shapely polygons, or what is wrong with them and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PolygonError(ValueError):
     """A geometry can't be the outline of a site or zone."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        """Say what is wrong and how to mend it, each as a sentence's text."""
+        """Take the problem and its remedy, each a sentence without a full stop."""
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{problem}. {remedy}")
@@ -30,10 +30,10 @@ class PolygonError(ValueError):
 def outline(geometry: object) -> BaseGeometry:
     """The polygon or multipolygon of a GeoJSON geometry, outer rings counter-clockwise.
 
-    Windings are mended silently (RFC 7946, 3.1.6), altitudes are dropped.
+    Windings are corrected (RFC 7946, 3.1.6), altitudes are dropped.
 
     Raises:
-        OutlineError: not a polygon, or one that crosses itself, leaves the globe, isn't closed …
+        PolygonError: not a polygon, or one that crosses itself, leaves the globe, isn't closed …
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):

@@ -1,6 +1,6 @@
-"""Rules 2 and 3: who is where, and until when.
+"""Rules 2 and 3: where devices are present, and until when.
 
-Every function changes the roster for devices that occur at most once in its columns.
+Every function changes the device table; a device may occur at most once in its columns.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from headcount.counting.zone_lookup import ZoneLookup
 
 
 def expire(zones: ZoneLookup, table: DeviceTable, device: I4 | I8) -> Events:
-    """Let these devices, whose time has passed, leave all their zones (rule 3)."""
+    """Remove devices whose hold has ended from all their zones (rule 3)."""
     return _leave(zones, table, device, table.expires_s[device], SILENT)
 
 
 def remove(zones: ZoneLookup, table: DeviceTable, device: I4, now_s: float) -> Events:
-    """Let these devices leave all their zones now, and be as if never heard of."""
+    """Remove devices from all their zones now and delete their state."""
     events = _leave(zones, table, device, np.full(len(device), now_s), REMOVED)
     reset(table, device)
     return events
@@ -49,7 +49,7 @@ def _leave(zones: ZoneLookup, table: DeviceTable, device: I4 | I8, t_s: F8, why:
 
 
 def reset(table: DeviceTable, device: I4 | I8) -> None:
-    """Make these devices as if never heard of (they are in no zone)."""
+    """Delete the state of devices that are in no zone."""
     table.last_t_s[device] = np.nan
     table.used_s[device] = np.nan
     table.position_t_s[device] = np.nan
@@ -61,7 +61,7 @@ def reset(table: DeviceTable, device: I4 | I8) -> None:
 
 
 def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8) -> tuple[U1, Events]:
-    """Use fixes that rule 1 let through, which are these rows of the batch: new positions, new memberships.
+    """Apply fixes that passed rule 1, at these rows of the batch: new positions, new memberships.
 
     Returns:
         The final verdicts (`accepted` or `outside`), uint8 [n], and the events.
@@ -102,7 +102,7 @@ def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8
 
 
 def extend_presence(zones: ZoneLookup, table: DeviceTable, device: I8, t_s: F8, received_s: F8) -> None:
-    """Use inaccurate fixes: the devices live, their positions stay."""
+    """Apply inaccurate fixes: they extend the hold and leave the position unchanged."""
     table.last_t_s[device] = t_s
     table.used_s[device] = received_s
     table.offline[device] = False
@@ -110,7 +110,7 @@ def extend_presence(zones: ZoneLookup, table: DeviceTable, device: I8, t_s: F8, 
 
 
 def apply_status(zones: ZoneLookup, table: DeviceTable, device: I8, offline: U1, received_s: F8) -> None:
-    """Remember last wills (`offline` true) and greetings; end a presence early where the site says so."""
+    """Store whether devices are online or `offline`; end presence early where the site file is set so."""
     table.offline[device] = offline
     held_s = _expires(zones, table, device, table.zones[device], table.last_t_s[device])
     leaves = np.array(zones.site.on_offline_leave)[table.kind[device]] & (offline != 0)
@@ -120,5 +120,5 @@ def apply_status(zones: ZoneLookup, table: DeviceTable, device: I8, offline: U1,
 
 
 def _expires(zones: ZoneLookup, table: DeviceTable, device: I8, sets: I4, t_s: F8) -> F8:
-    """Until when devices in these sets stay, if they fall silent after t_s."""
+    """Until when devices in these sets stay present if they stop reporting after t_s."""
     return np.where(sets == EMPTY, np.inf, t_s + zones.sets.hold_s[sets, table.kind[device]])

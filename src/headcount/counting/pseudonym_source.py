@@ -1,4 +1,4 @@
-"""What the engine needs to know of names that change every day."""
+"""The engine's interface to daily pseudonyms."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from headcount.counting.fix_columns import F8, I4, U8
 from headcount.messages.times import DAY_S
 
-#: No day: it stands where nothing has been heard or named.
+#: No day: nothing was received or no pseudonym was computed.
 NEVER = -1
 
 
 class PseudonymSource(Protocol):
-    """Gives devices names that say nothing; `devices/pseudonyms.py` has the real ones."""
+    """A source of daily pseudonyms; `devices/pseudonyms.py` implements it."""
 
     def many(self, keys: list[bytes], day: int) -> U8:
-        """The names of n devices (`b"person.alice"`) on a day (its number since 1970), as numbers."""
+        """The pseudonyms of n devices (keys such as `b"person.alice"`) on a day (its number since 1970)."""
 
     def knows(self, day: int) -> bool:
-        """Whether the names of that day are the same wherever the day is named."""
+        """Whether the day's key is known; without it, pseudonyms are random and private to this object."""
 
 
 def days(t_s: F8) -> I4:

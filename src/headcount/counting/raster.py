@@ -26,7 +26,7 @@ CELL_M = 2.0
 MAX_CELLS = 4_000_000
 #: Squares of 2^LEVELS cells a side are tried first.
 LEVELS = 6
-#: Room for rounding in what we call certain.
+#: Allowance for rounding errors where a fact counts as certain.
 SLACK_M = 1e-6
 
 IN, IN_MAYBE, NEAR, NEAR_MAYBE = 1, 2, 4, 8
@@ -34,7 +34,7 @@ IN, IN_MAYBE, NEAR, NEAR_MAYBE = 1, 2, 4, 8
 
 @dataclass(frozen=True, slots=True)
 class CellClass:
-    """What is certain of every point of a cell; sets of zone indices."""
+    """The facts certain for every point of a cell; sets of zone indices."""
 
     inside: frozenset[int]  # zones that cover the whole cell
     inside_maybe: frozenset[int]  # zones whose edge may cross it
@@ -119,7 +119,7 @@ class ZoneRaster:
         return np.concatenate(cells), np.concatenate(flags)
 
     def _flags(self, zone: Zone, edge: shapely.Geometry, column: I8, line: I8, size: int) -> U1:
-        """What is certain of squares of `size` cells a side with these lower left corners."""
+        """The flags of squares of `size` cells a side with these lower left corners."""
         x_m = self._x0 + (column + size / 2) * self.cell_m
         y_m = self._y0 + (line + size / 2) * self.cell_m
         half_m = size * self.cell_m * math.sqrt(0.5) + SLACK_M

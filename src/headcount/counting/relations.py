@@ -1,8 +1,8 @@
-"""What a site's geometry says about its counts: which sums of counts must be equal.
+"""Equations between counts that follow from a site's geometry.
 
 A device in a zone is also in every zone around it. So, where A and B lie in C and don't overlap,
-`count(C) = count(A) + count(B) + rest`, and the rest, who is in C and in neither, is a count too,
-though nobody publishes it. Whoever knows the map knows these equations.
+`count(C) = count(A) + count(B) + rest`. The rest, the devices in C but neither in A nor in B, is a
+count too, though an unpublished one. Anyone who knows the map knows these equations.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from headcount.counting.site import Site
 
-#: Outlines that are drawn by hand miss each other by a little: what is within this share is meant to fit.
+#: Share of an area that is ignored: outlines drawn by hand don't meet exactly.
 TOLERANCE = 0.01
-#: Families of zones without overlap that are looked at among zones that overlap in a chain.
+#: Maximum number of families of zones without overlap among zones that overlap in a chain.
 MAX_FAMILIES = 64
-#: A bound that says nothing.
+#: No bound.
 UNBOUNDED = 1 << 40
 MAX_ROUNDS = 100
 
@@ -36,7 +36,7 @@ class CountRelations:
 
     zones: int
     names: tuple[str, ...]  # of all variables
-    order: tuple[int, ...]  # zones, what lies inside before what lies around it
+    order: tuple[int, ...]  # zones, inner ones before outer ones
     rows: I8 = field(repr=False)  # of each term: its equation, its variable, its sign; by equation
     variables: I8 = field(repr=False)
     signs: I8 = field(repr=False)
@@ -75,14 +75,14 @@ def relations(site: Site) -> CountRelations:
 
 
 class _ZoneCover:
-    """Zones as a drawing: what lies in what, what overlaps; and the equations as they are found."""
+    """Which zones contain or overlap each other, and the equations found so far."""
 
     def __init__(self, site: Site) -> None:
         self._shapes = [zone.plane for zone in site.zones]
         self._areas = shapely.area(np.array(self._shapes, dtype=object))
         self._names = [zone.id for zone in site.zones]
         self._equations: list[Equation] = []
-        self._around, self._overlaps = self._look()
+        self._around, self._overlaps = self._overlay()
         self._inside: list[set[int]] = [set() for _ in self._shapes]
         for zone, around in enumerate(self._around):
             for other in around:
@@ -105,10 +105,10 @@ class _ZoneCover:
             starts=np.flatnonzero(np.diff(rows, prepend=-1)),
         )
 
-    def _look(self) -> tuple[list[set[int]], list[set[int]]]:
+    def _overlay(self) -> tuple[list[set[int]], list[set[int]]]:
         """For each zone: those around it, and those that overlap it without one being in the other."""
         count = len(self._shapes)
-        # whoever isn't in the boundary's zone is in no other: it is around all of them, whatever they look like
+        # a device outside the boundary is in no zone, so the boundary is around all zones, whatever their shape
         around: list[set[int]] = [{0} if zone else set() for zone in range(count)]
         overlaps: list[set[int]] = [set() for _ in range(count)]
         tree = shapely.STRtree(self._shapes)
@@ -149,14 +149,14 @@ class _ZoneCover:
             yield sorted(group)
 
     def _unite(self, zone: int, group: list[int]) -> int:
-        """A variable for the union of overlapping zones, with all that is known of it."""
+        """A variable for the union of overlapping zones, with all its equations."""
         names = "+".join(self._names[z] for z in group)
         union = self._variable(f"{names} in {self._names[zone]}")
         shape = shapely.union_all([self._shapes[z] for z in group])
         for family in self._families({*group, *(i for z in group for i in self._inside[z])}):
             covered = self._covers(family, shape)
             self._equate(union, sorted(family), covered=covered, name="elsewhere")
-        # counted more than once: of two zones, who is in both
+        # counted more than once: with two zones, the devices in both
         both = self._variable(f"{names} twice")
         self._equations.append((*((1, z) for z in group), (-1, union), (-1, both)))
         if len(group) == 2:
@@ -165,7 +165,7 @@ class _ZoneCover:
         return union
 
     def _families(self, zones: set[int]) -> list[set[int]]:
-        """Largest sets of zones without overlap (Bron and Kerbosch 1973, on who goes together)."""
+        """Largest sets of zones without overlap (Bron and Kerbosch 1973, over compatible zones)."""
         goes_with = {
             zone: zones - {zone} - self._overlaps[zone] - self._around[zone] - self._inside[zone]
             for zone in zones

@@ -1,4 +1,4 @@
-"""The site and its zones: what the engine needs to know of a campus."""
+"""The site and its zones, as the engine uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from headcount.counting.fix_columns import F8
 
-EARTH_RADIUS_M = 6_371_008.8  # mean radius R1 of WGS 84 (IUGG), as the counting rules say
+EARTH_RADIUS_M = 6_371_008.8  # mean radius R1 of WGS 84 (IUGG), as in the counting rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Zone:
 
     id: str
     name: str
-    type: str  # building, car_park, area, gate; the boundary has `site`
+    type: str  # one of `ZONE_TYPES`; the boundary has `site`
     geometry: BaseGeometry  # WGS 84, lon and lat in degrees
     plane: BaseGeometry  # the same in metres, see Site.project
     capacity: tuple[int | None, int | None]

@@ -60,8 +60,8 @@ def at_speed(site: Site, speed: float) -> Site:
     """The same site for a time-lapse run, in which `speed` seconds of movement pass in one.
 
     Holds, freshness and grace are divided by `speed`, the largest plausible speeds are multiplied
-    by it; distances stay. The GeoJSON says the same, and the speed as property `speed` of the site,
-    so that whoever reads it there gets the same `Site`.
+    by it; distances stay. The GeoJSON holds the same values, and the property `speed` of the site, so
+    parsing it gives the same `Site`.
     """
     features = [_feature_at_speed(f, site, speed) for f in site.geojson["features"]]
     return parse_site({**site.geojson, "features": features}, f"{site.id} at speed {speed:g}")
@@ -88,7 +88,7 @@ def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict
 
 @dataclass(eq=False)
 class _Feature:
-    """One feature while it is read: a value with a problem is noted and replaced by its default."""
+    """One feature during parsing: a value with a problem is noted and replaced by its default."""
 
     source: str
     label: str
@@ -147,7 +147,7 @@ class _Feature:
         return self._whole("capacity.person", person), self._whole("capacity.vehicle", vehicle)
 
     def on_offline(self) -> tuple[bool, bool]:
-        """Whether a device of a kind leaves when its last will says that it is offline."""
+        """Whether a device of each kind leaves when its last will is published."""
         value = self.properties.get("on_offline")
         if value is None:
             return ON_OFFLINE_LEAVE
@@ -174,7 +174,7 @@ class _Feature:
         if not is_number(value):
             self.note(f"has {key} = {str(value)[:80]!r}", f'Set "{key}" to a finite number, 0 or more')
             return default
-        amount = float(value)  # type: ignore[arg-type]  # is_number has looked
+        amount = float(value)  # type: ignore[arg-type]  # checked by is_number
         if amount < 0:
             self.note(f"has {key} = {amount:g}, which is negative", f'Set "{key}" to 0 or more')
         return amount
@@ -225,7 +225,7 @@ def _features(obj: object, source: str, problems: list[SiteError]) -> list[_Feat
         return []
     if len(raw) > MAX_ZONES + 1:
         problem = f"has {len(raw) - 1} zones, more than {MAX_ZONES}"
-        problems.append(SiteError(source, _WHOLE_FILE, problem, "Leave out zones that nobody asks for"))
+        problems.append(SiteError(source, _WHOLE_FILE, problem, "Leave out zones whose counts are not used"))
         return []
     features = [_feature(value, f"features[{i}]", source, problems) for i, value in enumerate(raw)]
     return [feature for feature in features if feature]
@@ -241,7 +241,7 @@ def _feature(value: object, where: str, source: str, problems: list[SiteError]) 
     feature = _Feature(source, label, str(role), properties, raw, problems)
     if raw.get("type") != "Feature":
         feature.note("is not a GeoJSON Feature", 'It needs "type": "Feature", "properties" and "geometry"')
-    elif role not in ("site", "zone"):  # a tuple: what stands there may not be hashable
+    elif role not in ("site", "zone"):  # a tuple: the value may not be hashable
         found = "no role" if role is None else f"the unknown role {str(role)[:80]!r}"
         feature.note(
             f"has {found}", 'Set the property "role" to "site" for the boundary, to "zone" for a zone'
@@ -316,7 +316,7 @@ def _is_outside(zone: BaseGeometry, boundary: BaseGeometry) -> bool:
 
 
 def _complete(site: Site, zones: tuple[Zone, ...], obj: dict[str, Any]) -> Site:
-    """Project all zones to the plane, and write the mended outlines into the GeoJSON."""
+    """Project all zones to the plane, and write the corrected outlines into the GeoJSON."""
     every = (*site.zones, *zones)
     outlines = np.array([zone.geometry for zone in every], dtype=object)
 
@@ -324,8 +324,8 @@ def _complete(site: Site, zones: tuple[Zone, ...], obj: dict[str, Any]) -> Site:
         return np.column_stack(site.project(lon_lat_deg[:, 1], lon_lat_deg[:, 0]))
 
     planes = shapely.transform(outlines, to_plane)
-    mended = {zone.id: geometry_of(zone.geometry) for zone in every}
-    features = [{**raw, "geometry": mended[_zone_id(raw)]} for raw in obj["features"]]
+    corrected = {zone.id: geometry_of(zone.geometry) for zone in every}
+    features = [{**raw, "geometry": corrected[_zone_id(raw)]} for raw in obj["features"]]
     return replace(
         site,
         zones=tuple(replace(zone, plane=plane) for zone, plane in zip(every, planes, strict=True)),

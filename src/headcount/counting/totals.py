@@ -10,11 +10,11 @@ import numpy as np
 from headcount.counting.fix_columns import I4
 from headcount.messages.times import TICK_S
 
-#: A partition that says nothing for longer than this no longer holds up the others.
+#: The others no longer wait for a partition without a report for longer than this.
 OVERDUE_S = 1.0
 #: A partition whose newest report is older than this is not fresh.
 FRESH_S = 2.0
-#: Instants for which some partition is still awaited; beyond it the oldest one is given up.
+#: Instants for which some partition is still awaited; beyond it the oldest one is dropped.
 MAX_PENDING = 50
 
 
@@ -24,7 +24,7 @@ class Total:
 
     With every partition's report of the instant `at` it is exact: it counts what was received at
     or before `at` and nothing else. Where a partition is overdue, it is the sum of the newest
-    reports, and `at` is the oldest of them: at least that far, the counts are whole.
+    reports, and `at` is the oldest of them: up to that instant the counts are complete.
     """
 
     at: float  # Unix seconds
@@ -43,8 +43,8 @@ class _Report:
 class Totals:
     """Sums the partitions' reports over all partitions.
 
-    Per partition only the newest epoch counts. A report of an older epoch is ignored; with the
-    first one of a newer epoch, what the older epoch said of instants not yet summed is dropped.
+    Per partition only the newest epoch counts. A report of an older epoch is ignored; the first
+    one of a newer epoch drops the older epoch's reports of instants that are not yet summed.
     A newer epoch that starts behind its predecessor leaves the predecessor's newest report in
     place until it has caught up: both are functions of the same log.
 
@@ -58,7 +58,7 @@ class Totals:
         self._epochs = [-1] * partitions
         self._newest: list[_Report | None] = [None] * partitions
         self._pending: dict[int, dict[int, I4]] = {}  # instant in ticks → partition → values
-        self._done_tick = -1  # the newest instant that was summed or given up
+        self._done_tick = -1  # the newest instant that was summed or dropped
 
     def add(self, partition: int, epoch: int, at: float, values: I4) -> list[Total]:
         """Take a partition's report of the instant `at` (Unix seconds, a multiple of `TICK_S`).
@@ -70,7 +70,7 @@ class Totals:
             values: int32 [Z, 2, 4]; kept, so it must not be changed afterwards.
 
         Returns:
-            The total of that instant when this was the last report that it waited for, else nothing.
+            The total of that instant if this was its last missing report, else nothing.
 
         Raises:
             ValueError: there is no such partition, or the array has another shape.
@@ -87,9 +87,9 @@ class Totals:
         return self._sum_if_complete(partition, round(at / TICK_S), at, values)
 
     def overdue(self, now: float) -> Total | None:
-        """The sum of the newest reports, if some partition has said nothing for `OVERDUE_S`.
+        """The sum of the newest reports, if some partition has sent no report for `OVERDUE_S`.
 
-        None while all partitions report in time, and as long as none has ever reported.
+        None while all partitions report in time, and until the first report of any.
         """
         known = [report for report in self._newest if report is not None]
         if not known:
@@ -100,7 +100,7 @@ class Totals:
         return Total(oldest, _sum((r.values for r in known), self.zones), self.fresh(now), self.partitions)
 
     def fresh(self, now: float) -> int:
-        """How many partitions have a report that is at most `FRESH_S` old."""
+        """The number of partitions with a report at most `FRESH_S` old."""
         return sum(1 for report in self._newest if report is not None and now - report.at <= FRESH_S)
 
     def silent(self, now: float) -> list[int]:
@@ -130,7 +130,7 @@ class Totals:
         return [Total(at, _sum(reports.values(), self.zones), self.partitions, self.partitions)]
 
     def _give_up(self, tick: int) -> None:
-        """Nothing is awaited any more for this instant and those before it."""
+        """Stop waiting for reports of this instant and of those before it."""
         self._done_tick = tick
         for earlier in [t for t in self._pending if t <= tick]:
             del self._pending[earlier]

@@ -1,4 +1,4 @@
-"""Rule 1: what a fix is worth."""
+"""Rule 1: the verdict of a fix."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NONE = 255
 FUTURE_S = 60.0
 #: The fix after this many implausible ones in a row is used: the device really is there.
 IMPLAUSIBLE_RUN = 2
-#: A device in no zone whose last used fix is older than this is as if never heard of.
+#: The state of a device in no zone whose last used fix is older than this is deleted.
 FORGET_S = 86_400.0
 
 
 def without_state(fixes: FixColumns, slots: I4) -> U1:
-    """The verdicts that need no knowledge of the device: uint8 [n], NONE where it is needed."""
+    """The verdicts that don't depend on the device's state: uint8 [n], NONE where they do."""
     with np.errstate(invalid="ignore"):
         finite = np.isfinite(fixes.t_s + fixes.lat_deg + fixes.lon_deg)
         verdict = np.full(len(fixes), NONE, dtype=np.uint8)
@@ -40,7 +40,7 @@ def without_state(fixes: FixColumns, slots: I4) -> U1:
         beyond = (np.abs(fixes.lat_deg) > 90.0) | (np.abs(fixes.lon_deg) > 180.0)
         verdict[beyond | ((fixes.lat_deg == 0.0) & (fixes.lon_deg == 0.0))] = INVALID
     if not finite.all():
-        # a sum of finite numbers may overflow: look at each where the sum isn't finite
+        # a sum of finite numbers may overflow: check each where the sum isn't finite
         each = np.isfinite(fixes.t_s) & np.isfinite(fixes.lat_deg) & np.isfinite(fixes.lon_deg)
         verdict[~each] = MALFORMED
     verdict[slots < 0] = MALFORMED
@@ -49,7 +49,7 @@ def without_state(fixes: FixColumns, slots: I4) -> U1:
 
 
 def of_the_fix_alone(site: Site, kind: U1, received_s: F8, t_s: F8, acc_m: F8) -> U1:
-    """What a fix is at best, whatever its device has said before: `late`, `inaccurate` or `accepted`."""
+    """The best possible verdict without the device's state: `late`, `inaccurate` or `accepted`."""
     verdict = np.full(len(kind), ACCEPTED, dtype=np.uint8)
     # in the reverse order of the rules, so that the first that matches stays; NaN matches nothing
     verdict[acc_m > site.max_accuracy_m] = INACCURATE
@@ -63,7 +63,7 @@ def with_state(site: Site, table: DeviceTable, fixes: ProjectedFixes) -> U1:
     Args:
         site: its limits.
         table: the devices' state before the fix.
-        fixes: of each device at most one.
+        fixes: at most one per device.
 
     Returns:
         uint8 [n].
@@ -85,7 +85,7 @@ def with_state(site: Site, table: DeviceTable, fixes: ProjectedFixes) -> U1:
 
 
 def forgotten(table: DeviceTable, device: I4 | I8, now_s: F8 | float) -> B1:
-    """Which devices are in no zone and were last heard of more than a day before `now_s`."""
+    """Which devices are in no zone and were last seen more than a day before `now_s`."""
     old: B1 = table.last_t_s[device] < now_s - FORGET_S
     if old.any():
         old &= table.zones[device] == 0

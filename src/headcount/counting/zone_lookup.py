@@ -14,13 +14,13 @@ from headcount.counting.membership_sets import MembershipSets
 from headcount.counting.raster import ZoneRaster
 from headcount.counting.site import Site
 
-#: So many transitions are remembered before all are forgotten and learnt again.
+#: Maximum number of cached transitions; beyond it the cache is cleared.
 MAX_KEYS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """What remains to be computed for a device in set `old` that is seen in a cell of some class."""
+    """The tests that remain for a device in set `old` with a fix in a cell of some class."""
 
     certain: frozenset[int]
     zones: I4  # the zones to test, each by one of two tests:
@@ -28,10 +28,10 @@ class _Recipe:
 
 
 class ZoneLookup:
-    """The zones of a site, ready to be asked for many positions at once.
+    """The zones of a site, prepared for look-ups of many positions.
 
-    One object serves any number of engines of the same site. It learns: transitions that were
-    computed once are looked up afterwards, so asking changes it, but never its answers.
+    One object serves any number of engines of the same site. It caches transitions, so look-ups
+    change the object but never its answers.
     """
 
     def __init__(self, site: Site) -> None:
@@ -55,11 +55,11 @@ class ZoneLookup:
             ],
             dtype=np.int32,
         )
-        #: The zones that cover the whole cell; where others may, no device is in exactly these.
+        #: The zones that cover the whole cell; -1 where others may cover a part of it.
         self._inside_set: I4 = np.array(
             [-1 if c.inside_maybe else self.sets.number(c.inside) for c in classes], dtype=np.int32
         )
-        self._clearance = EdgeDistance(site)
+        self._edge_distance = EdgeDistance(site)
         self._unlearn()
 
     def _unlearn(self) -> None:
@@ -78,7 +78,7 @@ class ZoneLookup:
 
         Args:
             old: the sets of zones before, int32 [n].
-            cell: what `cells` says of the positions, int32 [n].
+            cell: the positions' classes as returned by `cells`, int32 [n].
             x_m: positions in the site's plane, float64 [n].
             y_m: the same.
 
@@ -110,7 +110,7 @@ class ZoneLookup:
         """
         # far from all outlines and in the very zones that cover the position, the circle is in these alone
         inside = self._inside_set[self.cells(x_m, y_m)]
-        plain = (inside == sets) & (acc_m <= self._clearance.at_least_m(x_m, y_m))
+        plain = (inside == sets) & (acc_m <= self._edge_distance.at_least_m(x_m, y_m))
         easy, hard = np.flatnonzero(plain), np.flatnonzero(~plain)
         easy_row, easy_zone = self.sets.members(sets[easy])
         row, zone, high_row, high_zone = self._tested(sets[hard], x_m[hard], y_m[hard], acc_m[hard])
@@ -129,7 +129,7 @@ class ZoneLookup:
         return row[sure], zone[sure], high_row[other], high_zone[other]
 
     def _outcome(self, cell_class: I4, old: I4) -> I4:
-        """What follows from class and old set: a new set, or ~recipe."""
+        """The outcome for each class and old set: a new set, or ~recipe."""
         keys = cell_class.astype(np.int64) << 32 | old
         place = np.searchsorted(self._keys, keys)
         unknown = self._keys[place] != keys
