@@ -1,8 +1,8 @@
-"""What has come in for the history and is not yet in a segment. Pure: no clock, no file.
+"""Received rows of the history that are not yet in a segment. Pure: no clock, no file.
 
-Batches come again: the broker delivers what was not acknowledged, and a worker that works through
-a stretch of the log again sends the same rows. Per partition they come in order, overlapping or
-not, so a mark per partition tells new rows from old ones.
+Batches are repeated: the broker redelivers unacknowledged ones, and a worker that processes a part
+of the log again sends the same rows. Within a partition they arrive in order, overlapping or not, so
+a mark per partition separates new rows from old ones.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from headcount.messages.topics import KINDS
 I2 = NDArray[np.int16]
 
 #: How long an instant waits for partitions that have not reported it. Waiting counts from its first
-#: report, not from the instant itself: after a pause, partition 0 may bring an hour before partition
-#: 1 begins.
+#: report, not from the instant itself: after a pause, partition 0 may send an hour of counts before
+#: partition 1 begins.
 WAIT_FOR_PARTITIONS_S = 600.0
-#: Instants that may wait at once (two hours of them); beyond, the oldest are written incomplete.
+#: Maximum number of waiting instants (two hours of them); beyond, the oldest are written incomplete.
 MAX_WAITING = 720
 #: Partitions are stored in 16 bits.
 MAX_PARTITIONS = 32_767
-#: The years 1970 to 9999; a hostile `t` is moved to the nearer end, because the row must be kept.
+#: The years 1970 to 9999; a hostile `t` is moved to the nearer end, because the row must not be lost.
 T_MIN_S, T_MAX_S = 0.0, 253_402_300_799.0
 #: The columns of HistoryFixes. A pseudonym's bytes are its memory, whatever the machine's order.
 _FIX_TYPES = {
@@ -56,12 +56,12 @@ class CountRows:
     at_s: F8
     zone: list[str]
     values: I4  # [n, 2 kinds, 4 numbers]
-    partitions: I2  # how many of them are in the sum
+    partitions: I2  # the number of partitions in the sum
     partitions_total: I2
 
 
 class PartitionProgress(msgspec.Struct):
-    """How far a partition's fixes have come."""
+    """The newest fix of a partition."""
 
     seq: int
     received_s: float  # the largest one so far
@@ -79,7 +79,7 @@ class PendingInstant(msgspec.Struct):
 
 
 class FlushRecord(msgspec.Struct):
-    """What the history holds after a flush: all that is needed to go on after a kill."""
+    """The state of the history after a flush, sufficient to resume after a kill."""
 
     flush: int = 0
     segments: list[str] = msgspec.field(default_factory=list)  # of this flush, relative to the history
@@ -90,7 +90,7 @@ class FlushRecord(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """What goes to disk together, or not at all."""
+    """The rows that are written atomically."""
 
     fixes: pa.Table | None  # see `_fix_table`
     counts: CountRows | None
@@ -98,16 +98,16 @@ class Flush:
 
 
 class HistoryBuffer:
-    """Rows in memory, and what is known of the rows on disk.
+    """Rows in memory, and the progress of the rows on disk.
 
-    Limits: the caller flushes when `rows` is large enough to its taste; at most MAX_WAITING instants
+    Limits: the caller flushes when `rows` is large enough; at most MAX_WAITING instants
     wait for partitions, and each at most WAIT_FOR_PARTITIONS_S.
     """
 
     def __init__(self, written: FlushRecord) -> None:
-        """Go on after the flush that left `written`."""
+        """Resume after the flush recorded in `written`."""
         self.rows = 0  # of fixes
-        self.repeated = 0  # fixes that were dropped because they were there already
+        self.repeated = 0  # fixes dropped as repeated
         self._flush = written.flush
         self._progress = dict(written.progress)
         self._counts_at = written.counts_at
@@ -116,17 +116,19 @@ class HistoryBuffer:
         self._changed = False
 
     def add(self, batch: HistoryBatch, now_s: float) -> None:
-        """Keep what is new in a batch.
+        """Add the new rows of a batch.
 
         Args:
             batch: in the order in which its partition sent it; repeats and overlaps are dropped.
             now_s: the writer's clock, Unix seconds; it bounds the wait for other partitions.
 
         Raises:
-            LogError: the batch contradicts itself; nothing of it was kept.
+            LogError: the batch is inconsistent; none of its rows were added.
         """
         if not 0 <= batch.partition < batch.partitions <= MAX_PARTITIONS:
-            raise LogError(f"history batch of partition {batch.partition} of {batch.partitions}: no such one")
+            raise LogError(
+                f"history batch of partition {batch.partition} of {batch.partitions}: no such partition"
+            )
         fixes = None if batch.fixes is None else _fix_table(batch.partition, batch.fixes)
         for counts in batch.counts:
             _check_counts(counts, batch)
@@ -136,7 +138,7 @@ class HistoryBuffer:
             self._add_counts(batch, counts, now_s)
 
     def take(self, now_s: float) -> Flush | None:
-        """Hand over everything that should go to disk now, or None where nothing has changed."""
+        """Return everything to write to disk now, or None if nothing has changed."""
         due = self._due(now_s)
         if not self._changed and not due:
             return None
@@ -157,8 +159,8 @@ class HistoryBuffer:
         seq, received_s = fixes.column("seq").to_numpy(), fixes.column("received").to_numpy()
         known = self._progress.get(partition, PartitionProgress(0, 0.0))
         fresh = seq > known.seq
-        # A repeated row was never received later than the latest row so far. One that was comes from
-        # a log that started again (its folder was emptied), whose sequences start again.
+        # A repeated row is never received later than the latest row so far. One that is comes from
+        # a new log (its folder was emptied), whose sequences start again.
         later = received_s > known.received_s
         if bool(np.any(~fresh & later)):
             fresh = later
@@ -216,7 +218,7 @@ def _fix_table(partition: int, fixes: HistoryFixes) -> pa.Table:
     """The rows as they were sent, with their partition: views of the message's bytes.
 
     Raises:
-        LogError: the columns contradict each other, or hold impossible values.
+        LogError: the columns differ in length, or hold impossible values.
     """
     try:
         columns = {name: np.frombuffer(getattr(fixes, name), type_) for name, type_ in _FIX_TYPES.items()}

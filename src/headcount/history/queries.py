@@ -1,7 +1,7 @@
-"""Questions to the last 24 hours, answered by DuckDB from the segments.
+"""Queries over the last 24 hours, executed by DuckDB on the segments.
 
-Every question opens its own connection, which can read the history's folder and nothing else, and
-is limited in threads, memory, time and rows. Values are bound, never written into the text.
+Every query opens its own connection, which can read only the history's folder and is limited in
+threads, memory, time and rows. Values are bound, never written into the SQL text.
 Functions here block for up to TIMEOUT_S: call them in a thread. A missing folder is an empty history.
 """
 
@@ -32,12 +32,12 @@ MAX_ROWS = 100_000
 MAX_BUCKETS = 10_000
 #: With `at`, a device's last position counts for this long.
 LAST_POSITION_S = 900.0
-#: Positions for those who may see them coarsely: to 0.001 degrees (110 m), and 5 minutes.
+#: Coarse positions, for roles that may see only those: 0.001 degrees (110 m) and 5 minutes.
 CELLS_PER_DEG = 1000
 SLOT_S = 300
 #: A fix is judged `future` when its `t` is later than its `received` by more than this.
 FUTURE_S = 60.0
-#: How often a question is put again because an hour was dropped under it.
+#: Maximum attempts of a query when retention drops an hour that it reads.
 ATTEMPTS = 5
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class CountSummary(msgspec.Struct, frozen=True):
 
 
 class CountBucket(msgspec.Struct, frozen=True):
-    """The instants in (at - step, at], as far as they were asked for."""
+    """The instants in (at - step, at] within the span of the query."""
 
     at: float  # Unix seconds, a multiple of the step
     person: CountSummary
@@ -129,7 +129,7 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | Non
         The instant found and its zones in the order of the site file; None where there is none.
 
     Raises:
-        QueryError: `at_s` is no time.
+        QueryError: `at_s` is not a valid time.
         DataFolderError: a segment can't be read.
     """
     at = _moment("at", at_s)
@@ -203,8 +203,8 @@ def fixes(
         near: lat, lon in degrees and radius in metres, on the sphere. At most one area may be given.
         from_s: event time, Unix seconds, inclusive.
         to_s: the same for the end.
-        at_s: instead of from and to: each device's last position at or before it, not older than
-            LAST_POSITION_S; the area then chooses among those positions.
+        at_s: instead of from and to: each device's last position at or before it, at most
+            LAST_POSITION_S old; the area then selects among those positions.
         limit: rows at most (1 to MAX_ROWS), the newest ones.
         kinds: the kinds wanted.
         devices: only these pseudonyms.
@@ -217,7 +217,7 @@ def fixes(
     if not 1 <= limit <= MAX_ROWS:
         raise QueryError("limit", f"{limit} is not between 1 and {MAX_ROWS}")
     if at_s is not None and (from_s is not None or to_s is not None):
-        raise QueryError("at", "can't go with from and to: it looks back by itself")
+        raise QueryError("at", "can't be combined with from and to")
     if at_s is not None:
         from_s, to_s = at_s - LAST_POSITION_S, at_s
     start = _moment("from", from_s) if from_s is not None else datetime.fromtimestamp(0, UTC)
@@ -240,7 +240,7 @@ def fixes(
         SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict FROM spanned
         WHERE {where} ORDER BY t DESC, partition, seq DESC LIMIT $limit
     """  # noqa: S608  `where` is one of the area's fixed texts
-    # A row may have come in long after its event time, but not before it (rule 1, `future`).
+    # A row may be received long after its event time, but at most FUTURE_S before it (rule 1, `future`).
     hours = (None if from_s is None else from_s - FUTURE_S, None)
 
     def ask(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
@@ -263,10 +263,10 @@ def cells(
     limit: int = 1000,
     kinds: Sequence[Kind] = KINDS,
 ) -> list[CellCount]:
-    """In how many devices' accepted fixes each cell and slot of time has its part, where those are k or more.
+    """The number of devices with accepted fixes in each cell and slot of time, where it is k or more.
 
-    Nobody gets below the cell by asking for parts of it: an area chooses whole cells, those with their
-    middle in it, and a span whole slots, those that begin in it.
+    No query reveals parts of a cell: an area selects the cells with their middle in it as a whole, and
+    a span the slots that begin in it.
 
     Args:
         data: the data folder.
@@ -316,7 +316,7 @@ def cells(
     ]
 
 
-# --- asking ------------------------------------------------------------------------------------
+# --- execution ------------------------------------------------------------------------------------
 
 
 def _asked(
@@ -325,9 +325,9 @@ def _asked(
     span_s: tuple[float | None, float | None],
     ask: Callable[[Any, list[str]], T],
 ) -> T | None:
-    """Put a question to the segments of the hours of a span; None where there are none.
+    """Run a query on the segments of the hours of a span; None if there are none.
 
-    Retention may drop an hour between listing and reading: then it is put again, without that hour.
+    Retention may drop an hour between listing and reading; then the query runs again without that hour.
     """
     import duckdb  # noqa: PLC0415  # only processes that run a query pay for it
 

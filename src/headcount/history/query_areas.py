@@ -1,4 +1,4 @@
-"""Areas of questions: a box for the segments' statistics, then the exact shape.
+"""Areas of queries: a box for the segments' statistics, then the exact shape.
 
 The box is a condition that DuckDB can push into the files; the shape is a function over columns
 of positions that DuckDB calls for what is left.
@@ -37,7 +37,7 @@ class Area:
     inside: Inside | None
 
     def condition(self) -> tuple[str, dict[str, Any]]:
-        """The area as an SQL condition over `lat` and `lon`, and the values that it needs."""
+        """The area as an SQL condition over `lat` and `lon`, and its bound values."""
         if self.box is None:
             return "true", {}
         west, south, east, north = self.box
@@ -70,7 +70,7 @@ class Area:
 
 
 def area_of(bbox: Box | None, within: Any, near: tuple[float, float, float] | None) -> Area:
-    """The area that a question names.
+    """The area of a query.
 
     Raises:
         QueryError: more than one is named, or it is not a shape on Earth.
@@ -91,7 +91,7 @@ def _box(bbox: Box) -> Area:
     if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
         raise QueryError("bbox", f"{bbox} is not west, south, east, north in degrees")
     if west > east:
-        raise QueryError("bbox", "west lies east of east; areas over the 180th meridian can't be asked for")
+        raise QueryError("bbox", "west lies east of east; areas over the 180th meridian are not supported")
     return Area(bbox, None)
 
 
@@ -159,7 +159,7 @@ def _around(lat_deg: float, lon_deg: float, radius_m: float) -> Box:
 
 
 def _up(degrees: float) -> Decimal:
-    """The first stored position at or above it: the box is exact, not nearly so."""
+    """The first stored position at or above `degrees`, so that the box is exact."""
     steps = math.floor(degrees * STEPS_PER_DEG) - 1
     while steps / STEPS_PER_DEG < degrees:
         steps += 1

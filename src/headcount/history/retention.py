@@ -1,4 +1,4 @@
-"""Positions are gone after a day: whole hours are dropped, folder by folder."""
+"""Positions expire after a day: the folders of whole hours are dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEEP_S = 24 * HOUR_S
 
 
 def expired(names: Iterable[str], now_s: float, keep_s: float = KEEP_S) -> list[str]:
-    """The hour folders of which every row is at least `keep_s` old at `now_s`; other names never are.
+    """The hour folders of which every row is at least `keep_s` old at `now_s`; other names are never included.
 
     An hour goes as a whole, so its first rows stay for up to `keep_s` and one hour.
     """
@@ -24,10 +24,10 @@ def expired(names: Iterable[str], now_s: float, keep_s: float = KEEP_S) -> list[
 def drop_expired(data: Path, now_s: float, keep_s: float = KEEP_S) -> list[Path]:
     """Remove the expired hours of fixes and counts.
 
-    Not to be called while a flush is being written: it might be writing into such an hour.
+    Don't call it during a flush, which may write into such an hour.
 
     Returns:
-        The folders that are gone now.
+        The removed folders.
 
     Raises:
         DataFolderError: a folder can't be removed.

@@ -1,8 +1,8 @@
-"""Rows of the history that name somebody, taken out of the segments that hold them.
+"""Erasure of a device's rows from the segments of the history.
 
-A segment is written anew beside its place and renamed over it, so a reader finds the old one or the new one, and
-after a kill at any moment there is one of them, and the same request does the rest. The leftover of a
-kill ends in `PART`, which the next start removes.
+The remaining rows of a segment are written to a temporary file, which is renamed over it. So readers, also
+after a kill, find either the old segment or the new one, and repeating the request completes it. A
+temporary file that a kill leaves ends in `PART`; the next start removes it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 from headcount.history.segments import PART, encoding, on_disk, synchronised
 from headcount.messages.history import EraseRequest
 
-#: Names in one request: those of a device on the days that are kept, and some more.
+#: Maximum number of pseudonyms in a request: more than a device has within the retention.
 MAX_NAMES = 100
 PSEUDONYM = re.compile(r"[0-9a-f]{16}")
-#: Never the name of a segment: `segments` gives those of a flush theirs at the start.
+#: Never the temporary name of a flush's segment, which `segments` would rename at the start.
 _REWRITTEN = f".erasing{PART}"
 
 
 def asked(payload: bytes) -> list[str] | None:
-    """The pseudonyms of a request; None where it is none."""
+    """The pseudonyms of a request; None if it is invalid."""
     try:
         names = msgspec.json.decode(payload, type=EraseRequest).pseudonyms
     except msgspec.DecodeError:
@@ -37,12 +37,12 @@ def asked(payload: bytes) -> list[str] | None:
 
 
 def erase_rows(root: Path, names: Sequence[str]) -> int:
-    """Take all rows of fixes with these pseudonyms out of the history at `root`; how many there were.
+    """Erase all fixes with these pseudonyms from the history at `root`, and return their number.
 
-    Nobody else may write there meanwhile.
+    The caller prevents other writes meanwhile.
 
     Raises:
-        DataFolderError: the disk is full or refuses. Asking again does the rest.
+        DataFolderError: the disk is full or a write failed. Repeating the call completes it.
     """
     wanted, erased = pa.array(names, pa.string()), 0
     with on_disk(root):

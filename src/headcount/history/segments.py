@@ -1,7 +1,7 @@
-"""Parquet segments, and how several of them appear together or not at all.
+"""Parquet segments, and how a flush writes several of them atomically.
 
     <data>/history/
-      written.json                                  what the newest flush left: `pending.Written`
+      written.json                                  the newest flush: `buffer.FlushRecord`
       writer.lock                                   held by the one writer
       fixes/hour=2026-11-24T13/000000000042.parquet   hour of `received` in UTC; the number is the flush's
       counts/hour=2026-11-24T13/000000000042.parquet  hour of `at` in UTC
@@ -9,7 +9,7 @@
 A flush may touch several hours. Its segments are first written in full beside their places
 (`….parquet.tmp`) and synchronised; then `written.json` is replaced, which is the one instant at which
 the flush has happened; then the segments are renamed. After a kill before that instant the
-temporary files are leftovers and are removed; after it they are renamed at the next start.
+next start removes the temporary files; after a kill later, it renames them.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ PART = ".tmp"
 CELL_DEG_E7 = 10_000
 #: Rows that share statistics: a query for a small area reads only the groups that it touches.
 ROW_GROUP_ROWS = 16_384
-#: Positions are kept with 7 decimals (11 mm), as receivers give them; such a value comes back exactly.
+#: Positions are stored with 7 decimals (11 mm), as receivers report them, and are read back exactly.
 LAT_TYPE, LON_TYPE = pa.decimal32(9, 7), pa.decimal64(10, 7)
 
 
 class Segments:
-    """The history's folder in the hands of its one writer; use `opened`."""
+    """The history's folder, opened by its only writer; use `opened`."""
 
     def __init__(self, root: Path, written: FlushRecord) -> None:
-        """Write below `root`, going on after `written`."""
+        """Write below `root`, after the flush recorded in `written`."""
         self.root = root
         self.written = written
 
     def commit(self, flush: Flush) -> int:
-        """Write a flush; it is on disk, whole, when this returns.
+        """Write a flush; all of it is on disk when this returns.
 
         Returns:
             The bytes of the new segments.
 
         Raises:
-            DataFolderError: the disk is full or refuses; nothing of the flush has happened then, or
-                (when only the renaming failed) it is completed at the next start.
+            DataFolderError: the disk is full or a write failed. Nothing of the flush was written then,
+                or (if only a rename failed) the next start completes it.
         """
         with on_disk(self.root):
             tables = {
@@ -99,10 +99,10 @@ class Segments:
 
 @contextmanager
 def opened(data: Path) -> Iterator[Segments]:
-    """The history in the data folder, brought to the end of its newest flush, for one writer.
+    """The history in the data folder, recovered to its newest flush, for one writer.
 
     Raises:
-        DataFolderError: the folder can't be written, another writer has it, or its record is damaged.
+        DataFolderError: the folder can't be written, another writer has locked it, or its record is damaged.
     """
     root = folder(data)
     with on_disk(root):
@@ -124,9 +124,9 @@ def opened(data: Path) -> Iterator[Segments]:
 def _recovered(root: Path) -> FlushRecord:
     written = _read_record(root / RECORD)
     _rename_all(root, written)
-    for leftover in (*root.glob(f"*{PART}"), *root.glob(f"*/hour=*/*{PART}")):
-        leftover.unlink()
-    # Without its record (somebody removed it) the history goes on, but never over a segment.
+    for part in (*root.glob(f"*{PART}"), *root.glob(f"*/hour=*/*{PART}")):
+        part.unlink()
+    # If the record was removed, writing continues without overwriting a segment.
     numbers = [int(path.stem) for path in root.glob("*/hour=*/*.parquet") if path.stem.isdecimal()]
     return msgspec.structs.replace(written, flush=max([written.flush, *numbers]))
 
@@ -145,7 +145,7 @@ def _read_record(path: Path) -> FlushRecord:
 
 
 def _rename_all(root: Path, written: FlushRecord) -> None:
-    """Give the segments of a recorded flush their names; those without temporary file have theirs."""
+    """Rename the segments of a recorded flush; those without a temporary file are renamed already."""
     for name in written.segments:
         part = root / (name + PART)
         if part.exists():
@@ -162,7 +162,7 @@ def _sync(directory: Path) -> None:
 
 
 def synchronised(what: Path | BinaryIO) -> None:
-    """Have a file that is being written, or a folder's names, on disk when this returns."""
+    """Synchronise an open file, or the names in a folder, to disk."""
     if isinstance(what, Path):
         _sync(what)
     else:
@@ -172,10 +172,10 @@ def synchronised(what: Path | BinaryIO) -> None:
 
 @contextmanager
 def on_disk(root: Path) -> Iterator[None]:
-    """What the disk refuses, as an error that says what to do.
+    """Turn errors of the disk into errors with a remedy.
 
     Raises:
-        DataFolderError: it does.
+        DataFolderError: the disk is full or a write failed.
     """
     try:
         yield
@@ -224,12 +224,12 @@ def fixes_table(rows: pa.Table) -> pa.Table:
             "partition": column["partition"],
             "seq": column["seq"],
             "t": pa.array(_scaled(column["t"], 1e6), pa.timestamp("us", "UTC")),
-            # Down, not to the nearest: the row's hour must stay its folder's hour.
+            # Rounded down: the row's hour must stay its folder's hour.
             "received": pa.array(
                 np.floor(column["received"] * 1e3).astype(np.int64), pa.timestamp("ms", "UTC")
             ),
-            # Plain here, dictionaries in the file: those are made per row group and hold no name
-            # that the group doesn't (a common one took up to three times the room).
+            # Plain here, dictionaries in the file: those are built per row group and hold only its
+            # names (a common dictionary took up to three times the space).
             "device": _hexadecimal(column["device"]),
             "kind": _named(column["kind"], KINDS),
             "lat": _decimals(_scaled(column["lat"], 1e7).astype("<i4"), LAT_TYPE),

@@ -2,13 +2,13 @@
 
     HISTORY ──fetch──▶ Pending (memory) ──every flush_s, or when full──▶ Segments (disk) ──▶ ack ──▶ erase
 
-A batch is acknowledged only when all of it is on disk, and then overwritten in the stream: rows are kept in
-one place only. Batches of a partition must be worked off in
-the order of the stream, or the mark that tells new rows from old ones would pass over some. The
-broker keeps that order only while nothing is lost on the way: what it has sent and we have not
-acknowledged comes again after `ack_wait`, behind newer messages. So the consumer is made anew, from
-the first message that isn't acknowledged, at the start, after each reconnection (a killed broker may
-have forgotten deliveries and acknowledgements), and whenever its delivery numbers show a gap.
+A batch is acknowledged only when all of it is on disk, and then overwritten in the stream: rows are
+stored in one place only. Batches of a partition must be processed in the order of the stream, or the
+mark that separates new rows from old ones would skip some. The broker preserves that order only while
+no message is lost: a message that is not acknowledged is redelivered after `ack_wait`, behind newer
+ones. So the consumer is recreated, from the first unacknowledged message, at the start, after each
+reconnection (a killed broker may have lost deliveries and acknowledgements), and whenever its
+delivery numbers show a gap.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ log = logging.getLogger(__name__)
 
 CONSUMER = "history"
 FLUSH_S = 60.0
-#: Fixes in memory that start a flush early (about 20 MB); at twice as many we stop to fetch.
+#: Fixes in memory that start a flush early (about 20 MB); at twice as many the writer stops fetching.
 FLUSH_ROWS = 200_000
-#: Messages in memory that start a flush early; at twice as many the broker stops to deliver.
+#: Messages in memory that start a flush early; at twice as many the broker stops delivering.
 FLUSH_MESSAGES = 20_000
 FETCH_MESSAGES = 64  # each at most the broker's max_payload
-FETCH_S = 0.5  # also how long a stop may have to wait
+FETCH_S = 0.5  # also the longest delay of a stop
 RETENTION_INTERVAL_S = 60.0
 REQUEST_S = 2.0
-#: What is written is overwritten in the stream at the end, too, for so long at most.
+#: Maximum time at the end for overwriting written rows in the stream.
 STOP_S = 0.3
-#: So long erasing somebody may take; whoever asks tries again.
-ERASE_TIMEOUT_S, ERASE_LOOK_S = 60.0, 0.1
-#: How often what is acknowledged is overwritten, beside after each flush.
+#: Time limit of an erase request, after which the client repeats it, and the poll interval within it.
+ERASE_TIMEOUT_S, ERASE_POLL_INTERVAL_S = 60.0, 0.1
+#: Interval at which acknowledged rows are overwritten in the stream, in addition to after each flush.
 REMOVE_INTERVAL_S = 10.0
 
 Clock = Callable[[], float]
@@ -61,16 +61,16 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True)
 class HistoryWriterStats:
-    """What the writer has done since it started; for metrics and tests."""
+    """Totals of the writer since its start, for metrics and tests."""
 
     fixes: int = 0
-    repeated: int = 0  # fixes that came again and were dropped
-    refused: int = 0  # batches that contradict themselves or can't be decoded
+    repeated: int = 0  # fixes dropped as repeated
+    refused: int = 0  # batches that are inconsistent or can't be decoded
     flushes: int = 0
     bytes: int = 0
-    reopened: int = 0  # how often the consumer was made anew
+    reopened: int = 0  # times the consumer was recreated
     hours_dropped: int = 0
-    erased: int = 0  # fixes, because somebody was erased
+    erased: int = 0  # fixes removed by erase requests
 
 
 @dataclass(slots=True)
@@ -96,9 +96,9 @@ class _Writer:
         try:
             self.pending.add(self.decoder.decode(message.data), self.clock())
         except (msgspec.DecodeError, LogError) as error:
-            # It would be refused again for ever: it is counted, and acknowledged with the others.
+            # It would be rejected on every delivery, so it is counted and acknowledged with the others.
             self.stats.refused += 1
-            log.warning("a batch for the history is unusable and left out: %s", error)
+            log.warning("skipped an unusable batch for the history: %s", error)
         if self.pending.rows >= FLUSH_ROWS or len(self.held) >= FLUSH_MESSAGES:
             self.full.set()
         if self.pending.rows >= 2 * FLUSH_ROWS:
@@ -118,29 +118,29 @@ class _Writer:
         for message in held:
             try:
                 await acknowledge(self.connection, message)
-            except LogError as error:  # it comes again, is recognised and acknowledged then
+            except LogError as error:  # acknowledged when it is redelivered
                 log.debug("not acknowledged: %s", error)
                 break
         self.written.set()
 
     async def erase(self, names: list[str]) -> int:
-        """Have no row of these pseudonyms anywhere: not in the stream, not in memory, not in a segment.
+        """Erase all rows of these pseudonyms: from the stream, from memory and from the segments.
 
         Raises:
-            LogError, TimeoutError: the broker is away; some may be left.
-            DataFolderError: the disk refuses.
+            LogError, TimeoutError: the broker is unreachable; some rows may remain.
+            DataFolderError: the disk is full or a write failed.
         """
         connection = self.connection
         async with self.erasing, asyncio.timeout(ERASE_TIMEOUT_S):
             last = (await stream_info(connection, HISTORY_STREAM)).state.last_seq
-            while True:  # until all that was in the stream has come, is in segments and is overwritten
+            while True:  # until all rows of the stream are in segments and overwritten
                 await self.flush()
                 await connection.flush()
                 await erase_acknowledged(connection, HISTORY_STREAM, CONSUMER)
                 state = (await stream_info(connection, HISTORY_STREAM)).state
                 if not state.messages or state.first_seq > last:
                     break
-                await asyncio.sleep(ERASE_LOOK_S)
+                await asyncio.sleep(ERASE_POLL_INTERVAL_S)
             async with self.disk:
                 rows = await asyncio.to_thread(erase_rows, self.segments.root, names)
         self.stats.erased += rows
@@ -150,14 +150,12 @@ class _Writer:
         """Answer a request to erase."""
         names = asked(message.data)
         if names is None:
-            answer = EraseReply(error="that names nobody")
+            answer = EraseReply(error="no valid pseudonyms given")
         else:
             try:
                 answer = EraseReply(await self.erase(names))
             except (HeadcountError, OSError) as error:
-                log.warning(
-                    "somebody can't be erased from the history now: %s", error or type(error).__name__
-                )
+                log.warning("can't erase a device from the history now: %s", error or type(error).__name__)
                 answer = EraseReply(error=f"not everything is erased yet: {error}")
         await message.respond(msgspec.json.encode(answer))
 
@@ -184,13 +182,13 @@ async def run(
         connection: to the core; it stays open.
         data: the data folder.
         stop: set from outside.
-        flush_s: seconds between flushes; what is not yet flushed waits in memory and in the stream.
+        flush_s: seconds between flushes; other rows wait in memory and in the stream.
         clock: Unix seconds.
         stats: counted up in place.
 
     Raises:
-        DataFolderError: the folder can't be written, or another writer has it. Nothing is lost: what
-            isn't on disk isn't acknowledged.
+        DataFolderError: the folder can't be written, or another writer has locked it. Nothing is lost:
+            rows that aren't on disk aren't acknowledged.
     """
     with opened(data) as segments:
         writer = _Writer(
@@ -231,7 +229,7 @@ async def _read(writer: _Writer, stop: asyncio.Event) -> None:
             async with pull_consumer(connection, HISTORY_STREAM, config, timeout_s=REQUEST_S) as consumer:
                 await _read_in_order(consumer, writer, stop, over)
         except LogError as error:
-            # The broker is away or starting, or the stream isn't there yet.
+            # The broker is unreachable or starting, or the stream doesn't exist yet.
             log.warning("the history waits for the broker: %s", error)
             await wait_any(stop, timeout_s=RETRY_S)
 
@@ -242,7 +240,7 @@ async def _read_in_order(
     stop: asyncio.Event,
     over: Callable[[], bool],
 ) -> None:
-    """Take in messages until it is over, or until a gap in the consumer's delivery numbers."""
+    """Take in messages until `over()` is true, or until a gap in the consumer's delivery numbers."""
     delivered = 0
     while not over():
         if not writer.roomy.is_set():
@@ -257,9 +255,9 @@ async def _read_in_order(
 
 
 async def _consumer_config(writer: _Writer) -> dict[str, object]:
-    """A durable consumer from the first message that isn't acknowledged; the one there was is deleted.
+    """Configure a durable consumer from the first unacknowledged message, and delete the old consumer.
 
-    What is still in memory comes again, is recognised, and is acknowledged by its new delivery.
+    Batches still in memory are redelivered, recognised, and acknowledged by their new delivery.
     """
     connection = writer.connection
     writer.held.clear()
@@ -291,7 +289,7 @@ async def _retain(writer: _Writer, stop: asyncio.Event) -> None:
 
 
 async def _remove(writer: _Writer, stop: asyncio.Event) -> None:
-    """Overwrite in the stream what is in segments; what an earlier writer left behind, too."""
+    """Overwrite rows in the stream that are in segments, including those of an earlier writer."""
     while not stop.is_set():
         await wait_any(stop, writer.written, timeout_s=REMOVE_INTERVAL_S)
         writer.written.clear()
@@ -302,4 +300,4 @@ async def _remove_written(connection: Connection) -> None:
     try:
         await erase_acknowledged(connection, HISTORY_STREAM, CONSUMER)
     except LogError as error:
-        log.debug("rows that are written stay in the stream for now: %s", error)
+        log.debug("written rows stay in the stream for now: %s", error)
