@@ -120,14 +120,14 @@ class Up:
                     stderr=output,
                     process_group=0,
                 )
-            wait_until(lambda: self._ended() or b"Ctrl-C" in self._said(mark), "start", START_S)  # noqa: B023
+            wait_until(lambda: self._ended() or b"Ctrl-C" in self._printed_since(mark), "start", START_S)  # noqa: B023
             if not self._ended():
                 self.roles()
                 return time.monotonic() - began_s
-            if not first or b"is taken" not in self._said(mark):
+            if not first or b"is taken" not in self._printed_since(mark):
                 break
             self.ports = {}  # another test was faster
-        message = f"headcount doesn't start:\n{self.said()}"
+        message = f"headcount doesn't start:\n{self.printed()}"
         raise AssertionError(message)
 
     def stop(self) -> float:
@@ -138,7 +138,7 @@ class Up:
         self._process.send_signal(signal.SIGINT)
         code = self._process.wait(60)
         took_s = time.monotonic() - began_s
-        assert code == 0, f"exit code {code}:\n{self.said()}"
+        assert code == 0, f"exit code {code}:\n{self.printed()}"
         return took_s
 
     def kill9(self, role: str | None = None) -> int | None:
@@ -222,11 +222,11 @@ class Up:
         """The file with its output."""
         return self.folder / "output.txt"
 
-    def said(self) -> str:
+    def printed(self) -> str:
         """The end of what it has printed."""
-        return self._said(0).decode(errors="replace")[-6000:]
+        return self._printed_since(0).decode(errors="replace")[-6000:]
 
-    def _said(self, since: int) -> bytes:
+    def _printed_since(self, since: int) -> bytes:
         return self.output.read_bytes()[since:] if self.output.exists() else b""
 
     def _ended(self) -> bool:

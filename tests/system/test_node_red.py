@@ -86,7 +86,7 @@ def test_every_car_and_phone_of_the_flows_is_counted(tmp_path: Path, node_red: P
                 30,
             )
         except AssertionError:
-            print(said.read_text(), up.said())
+            print(said.read_text(), up.printed())
             raise
         assert up.counts()["site"] == (PHONES, CARS)
     assert "[error]" not in said.read_text()

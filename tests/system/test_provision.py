@@ -99,7 +99,9 @@ def test_a_device_from_the_command_line_to_the_count(tmp_path: Path) -> None:
         here.device("disable", added["id"])
         here.send(app["username"], app["password"], topic, fix(LIBRARY), refused=True)
         _many(here, tmp_path)
-        assert not [word for word in ("Ada", added["id"], link["code"], app["password"]) if word in up.said()]
+        assert not [
+            word for word in ("Ada", added["id"], link["code"], app["password"]) if word in up.printed()
+        ]
 
 
 def _many(here: Deployment, folder: Path) -> None:

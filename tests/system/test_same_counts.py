@@ -84,7 +84,7 @@ def all_gone(up: Up) -> None:
             up.http(f"/v1/sites/{SITE_ID}/counts")["at"],
             time.time(),
             up.get("/readyz").text,
-            up.said(),
+            up.printed(),
         )
         raise
 

@@ -53,9 +53,9 @@ def recording(path: Path) -> Path:
 def test_everything_encrypted(tmp_path: Path) -> None:
     """With --tls on it prints the fingerprint of its own certificate; devices, publish and the API use it."""
     with Encrypted(tmp_path, arguments=["--tls", "on"]) as up:
-        assert display_fingerprint(fingerprint(first_certificate(up.certificate))) in up.said()
-        assert f"https://127.0.0.1:{up.ports['http']}/" in up.said()
-        assert f"mqtts://127.0.0.1:{up.mqtt_port}" in up.said()
+        assert display_fingerprint(fingerprint(first_certificate(up.certificate))) in up.printed()
+        assert f"https://127.0.0.1:{up.ports['http']}/" in up.printed()
+        assert f"mqtts://127.0.0.1:{up.mqtt_port}" in up.printed()
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://localhost:{up.ports['http']}/healthz", trust_env=False)
         trust = ["--cafile", str(up.certificate)]
@@ -134,7 +134,7 @@ def test_a_recording_of_a_registered_device(tmp_path: Path) -> None:
         run = headcount("publish", file, *options, *who, cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         wait_until(lambda: asyncio.run(_in_log(up, device)) == 2, "the recording is in the log")
-        assert secret not in up.said()
+        assert secret not in up.printed()
         with file.open("a") as more:
             more.write("1760000002,p2,person,52.67,-8.57,6\n")
         run = headcount("publish", file, *options, *who, cwd=tmp_path)
