@@ -129,6 +129,19 @@ def test_pure_modules_are_held_to_it() -> None:
     assert sorted(held) == sorted(f"headcount.{name.replace('/', '.')}" for name in (*packages, *modules))
 
 
+def test_only_settings_reads_the_environment() -> None:
+    """No package but settings reads the environment."""
+    source = ROOT / "src" / "headcount"
+    reading = {
+        path.relative_to(source).parts[0]
+        for path in source.rglob("*.py")
+        if re.search(
+            r"\bos\.(environb?|getenv|putenv)\b|from os import .*\b(environ|getenv)\b", path.read_text()
+        )
+    }
+    assert reading == {"settings"}
+
+
 def test_named_tests_are_there() -> None:
     """Each test file that a page names exists."""
     for page in PAGES:
