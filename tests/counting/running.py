@@ -30,19 +30,19 @@ NAMES = Pseudonyms({FIRST_DAY - 2 + i: bytes([i]) * 32 for i in range(200)})
 Counts = dict[str, dict[str, OracleCount]]
 
 
-class Look(NamedTuple):
-    """Somebody asks for the counts after so many messages, at that time."""
+class CountQuery(NamedTuple):
+    """A query for the counts at `now`, after the first `after` messages."""
 
     after: int
     now: float
 
 
 class Outcome(NamedTuple):
-    """What came of a list of messages."""
+    """The results of a list of messages."""
 
     verdicts: list[str | None]  # None for a status
     events: dict[tuple[str, str], list[list[OracleEvent]]]  # of each device, in order; see `in_order`
-    counts: list[Counts]  # one for each look
+    counts: list[Counts]  # one for each query
 
 
 def in_order(events: Iterable[OracleEvent]) -> dict[tuple[str, str], list[list[OracleEvent]]]:
@@ -56,9 +56,11 @@ def in_order(events: Iterable[OracleEvent]) -> dict[tuple[str, str], list[list[O
     }
 
 
-def looks(rng: Random, messages: Sequence[Message], waits_s: Sequence[float], many: int) -> list[Look]:
-    """So many looks at random places, some of them at the very instant when a wait ends."""
-    found = list[Look]()
+def count_queries(
+    rng: Random, messages: Sequence[Message], waits_s: Sequence[float], many: int
+) -> list[CountQuery]:
+    """`many` count queries at random places, some of them exactly when a wait ends."""
+    found = list[CountQuery]()
     for after in sorted(rng.randint(1, len(messages)) for _ in range(many)):
         start = messages[after - 1].received
         end = messages[after].received if after < len(messages) else start + 2000.0
@@ -66,12 +68,12 @@ def looks(rng: Random, messages: Sequence[Message], waits_s: Sequence[float], ma
         ends = [m.t + wait for m in messages[max(0, after - 5) : after] for wait in waits_s]
         ends = [t for t in ends if math.isfinite(t) and start <= t <= end]
         now = rng.choice(ends) if ends and rng.random() < 0.5 else start + steps(rng, end - start)
-        found.append(Look(after, now))
+        found.append(CountQuery(after, now))
     return found
 
 
-def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence[Look]) -> Outcome:
-    """What the oracle makes of it."""
+def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence[CountQuery]) -> Outcome:
+    """The oracle's results for the messages."""
     oracle, verdicts, counts = Oracle(geojson), list[str | None](), list[Counts]()
     wanted = list(at)
     for done, m in enumerate(messages, 1):
@@ -89,7 +91,7 @@ def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence
 
 
 class Runner:
-    """An engine that is fed with messages and gives names instead of numbers."""
+    """An engine that takes messages and returns names instead of numbers."""
 
     def __init__(self, site: Site, engine: Engine | None = None) -> None:
         """Start with an empty engine, or with the one given."""
@@ -97,10 +99,10 @@ class Runner:
         self.engine = engine or Engine(site, names=NAMES)
         self.verdicts: list[str | None] = []
         self.events: list[OracleEvent] = []
-        self.met: dict[tuple[str, int], tuple[str, str]] = {}  # name and day → who that is
+        self.met: dict[tuple[str, int], tuple[str, str]] = {}  # pseudonym and day → device
 
     def feed(self, messages: Sequence[Message]) -> None:
-        """Take the messages as one batch, or as several with somebody to be forgotten between them."""
+        """Process the messages as one batch, or as several, separated by markers."""
         start = 0
         for row, message in enumerate(messages):
             if message.what == FORGET:
@@ -112,7 +114,7 @@ class Runner:
             self._step(messages[start:])
 
     def _sweep_devices(self, m: Message) -> None:
-        """By the names of all the days that may be kept, as whoever erases a device does it."""
+        """Remove a device by its pseudonyms of all retained days, as an erasure does."""
         today = int(m.received // DAY_S)
         key = f"{m.kind}.{m.device}".encode()
         pseudonyms = {day: int(NAMES.many([key], day)[0]) for day in range(today - 2, today + 2)}
@@ -172,7 +174,7 @@ class Runner:
             )
 
     def _meet(self, messages: Sequence[Message]) -> None:
-        """Remember under which names these devices may be told of."""
+        """Record the pseudonyms under which these devices may be published."""
         for m in messages:
             day = int(m.received // DAY_S)
             self.met[NAMES.of(f"{m.kind}.{m.device}".encode(), day), day] = m.key
@@ -186,30 +188,30 @@ def _numbers(four: list[int]) -> OracleCount:
 def by_engine(
     geojson: dict[str, Any],
     messages: Sequence[Message],
-    at: Sequence[Look],
+    at: Sequence[CountQuery],
     cuts: Iterable[int] = (),
     restores: Iterable[int] = (),
     zones: ZoneLookup | None = None,
 ) -> Outcome:
-    """What the engine makes of it, in batches that end at looks, cuts and restores (into these zones)."""
+    """The engine's results, in batches that end at queries, cuts and restores (into `zones`)."""
     runner, counts, done = Runner(parse_site(geojson, "test")), list[Counts](), 0
     restores = set(restores)
-    for stop in sorted({*cuts, *restores, *(look.after for look in at), len(messages)}):
+    for stop in sorted({*cuts, *restores, *(query.after for query in at), len(messages)}):
         runner.feed(messages[done:stop])
         done = stop
-        counts += [runner.counts(look.now) for look in at if look.after == stop]
+        counts += [runner.counts(query.now) for query in at if query.after == stop]
         if stop in restores:
             runner = runner.restored(zones)
     return Outcome(runner.verdicts, in_order(runner.events), counts)
 
 
-def compare(expected: Outcome, got: Outcome, messages: Sequence[Message], at: Sequence[Look]) -> None:
+def compare(expected: Outcome, got: Outcome, messages: Sequence[Message], at: Sequence[CountQuery]) -> None:
     """Fail with the first difference, in words."""
     for i, (message, want, have) in enumerate(zip(messages, expected.verdicts, got.verdicts, strict=True)):
         assert have == want, f"message {i} {message}: {have}, by the rules {want}"
     for key in expected.events.keys() | got.events.keys():
         assert got.events.get(key, []) == expected.events.get(key, []), f"events of {key}"
-    for look, wanted, had in zip(at, expected.counts, got.counts, strict=True):
+    for query, wanted, had in zip(at, expected.counts, got.counts, strict=True):
         assert had.keys() == wanted.keys()
         for zone, kinds in wanted.items():
-            assert had[zone] == kinds, f"zone {zone} at {look}: (count, low, high, stale)"
+            assert had[zone] == kinds, f"zone {zone} at {query}: (count, low, high, stale)"

@@ -1,4 +1,4 @@
-"""Who has which slot: the roster and its index beside a plain dict."""
+"""The device table and its index, compared with a plain dict."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_device_table_behaves_like_a_dict(seed: int) -> None:
 
 
 def test_a_name_goes_with_its_device() -> None:
-    """Who gets the slot of a forgotten device is told by its own name."""
+    """A device that reuses the slot of a forgotten one is published under its own pseudonym."""
     table = DeviceTable(NAMES)
     slots = table.slots([b"person.a", b"person.b"], lambda _: True)
     assert (
@@ -121,7 +121,7 @@ def test_a_name_goes_with_its_device() -> None:
 
 
 def test_a_nameless_slot_is_found_by_its_name_of_that_day_alone() -> None:
-    """After a restore: who says something gets its own slot, others new ones; without the day's key nobody does."""
+    """After a restore, a device finds its own slot by its pseudonym, but not without the day's key."""
     table = DeviceTable(NAMES)
     slots = table.slots([b"person.a", b"vehicle.a"], lambda _: True)
     table.used_s[slots] = [DAY_S * FIRST_DAY + 5.0, DAY_S * (FIRST_DAY + 1) + 7.0]
@@ -137,7 +137,7 @@ def test_a_nameless_slot_is_found_by_its_name_of_that_day_alone() -> None:
 
 
 def test_a_device_is_found_by_any_of_its_pseudonyms() -> None:
-    """The names of several days lead to a device, named or not, whichever of them it was told by, and to no other."""
+    """Any of its pseudonyms of several days finds a device, nameless or not, and no other device."""
     table = DeviceTable(NAMES)
     keys = [b"person.%d" % i for i in range(50)]
     slots = table.slots(keys, lambda _: True)

@@ -1,4 +1,4 @@
-"""What the public is told of counts."""
+"""Public counts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TestPublish:
     @given(scenes(), st.integers(4, 9), st.integers(0, 10**6))
     @settings(max_examples=150, deadline=None)
     def test_small_counts_stay_hidden(self, scene: tuple[Site, I4], k: int, minute: int) -> None:
-        """A count below k is never told, any other only as a multiple of k nearer than k, or not at all."""
+        """A count below k is never published, any other only as a multiple of k less than k away, or not at all."""
         site, counts = scene
         public = Disclosure(site, k, KEY).publish(AT_S + GRID_S * minute, counts)
         small = counts < k
@@ -78,7 +78,7 @@ class TestPublish:
     @given(scenes(), st.integers(4, 9))
     @settings(max_examples=150, deadline=None)
     def test_no_hidden_count_is_pinned(self, scene: tuple[Site, I4], k: int) -> None:
-        """What is public leaves each hidden count at least three values, and the true one among them."""
+        """Public numbers leave each hidden count at least three values, the true one among them."""
         site, counts = scene
         disclosure = Disclosure(site, k, KEY)
         known = disclosure._relations
@@ -86,7 +86,7 @@ class TestPublish:
         public = disclosure.publish(AT_S, counts)[:, 0]
         low = np.zeros(len(known.names), np.int64)
         high = np.full(len(known.names), 1 << 40)
-        # that counts are small or not may say too much by itself: no rounding helps there
+        # which counts are small may disclose too much by itself: rounding can't help there
         low[: known.zones], high[: known.zones] = disclosure.bounds(
             np.where(public == SUPPRESSED, SUPPRESSED, WITHHELD).astype(np.int32)
         )
@@ -102,7 +102,7 @@ class TestPublish:
     @given(scenes(), st.integers(1, 9))
     @settings(max_examples=50, deadline=None)
     def test_same_answer_every_time(self, scene: tuple[Site, I4], k: int) -> None:
-        """Another process says the same, whatever it was asked before, and all day long."""
+        """Another process gives the same answer all day, whatever it published before."""
         site, counts = scene
         one, other = Disclosure(site, k, KEY), Disclosure(site, k, KEY)
         day_s = AT_S // 86_400 * 86_400
@@ -112,19 +112,19 @@ class TestPublish:
     @given(scenes(), st.integers(0, 10**6))
     @settings(max_examples=30, deadline=None)
     def test_one_is_everything(self, scene: tuple[Site, I4], minute: int) -> None:
-        """With k = 1 the public is told what is."""
+        """With k = 1 the exact counts are published."""
         site, counts = scene
         assert np.array_equal(Disclosure(site, 1, KEY).publish(AT_S + minute, counts), counts)
 
     def test_rounding_is_right_on_average(self) -> None:
-        """Over many days the mean of what is told is the count."""
+        """Over many days the mean of the published numbers is the count."""
         disclosure, counts = Disclosure(site_of(), 5, KEY), of_people(13)
         told = [disclosure.publish(day * 86_400.0, counts)[0, 0] for day in range(2000)]
         assert set(told) == {10, 15}
         assert abs(np.mean(told) - 13) < 0.3  # five standard errors
 
     def test_key_decides(self) -> None:
-        """Without the key nobody can say which way a count is rounded."""
+        """Without the key the direction of rounding is unpredictable."""
         site, counts = small_site(), np.full((6, 2), 7, np.int32)
         answers = {
             Disclosure(site, 5, disclosure_key(bytes([i]) * 16)).publish(AT_S, counts).tobytes()
@@ -133,7 +133,7 @@ class TestPublish:
         assert len(answers) > 4
 
     def test_a_revealing_number_is_rounded_the_other_way(self) -> None:
-        """Three zones of at least six in one of fifteen at most nineteen: a fourth can't be told to be nearly empty."""
+        """Three zones of at least six in one of fifteen at most nineteen: the numbers don't reveal that a fourth is nearly empty."""
         parts = [zone(f"p{i}", 2 * i, 0, 2) for i in range(4)]
         outer = feature(
             {
@@ -162,7 +162,7 @@ class TestPublish:
         assert {"a+b in site", "a+b twice", "a+b twice elsewhere"} <= set(known.names)
 
     def test_four_thousand_zones_are_no_burden(self) -> None:
-        """The largest site is prepared within seconds, an instant told within a second."""
+        """The largest site is prepared within seconds, an instant published within a second."""
         cells = [zone(f"z{x}-{y}", x / 6.3, y / 6.3, 0.15) for x in range(62) for y in range(62)]
         disclosure = Disclosure(site_of(*cells), 5, KEY)
         counts = np.full((len(cells) + 1, 2), 6, np.int32)
@@ -171,7 +171,7 @@ class TestPublish:
 
 
 def test_grid_is_whole_minutes() -> None:
-    """The public is told of whole minutes."""
+    """Counts of whole minutes are published."""
     assert on_grid(AT_S)
     assert not on_grid(AT_S + 0.1)
     assert not on_grid(AT_S + 30)
@@ -181,5 +181,5 @@ def test_grid_is_whole_minutes() -> None:
 
 @pytest.mark.parametrize(("number", "text"), [(SUPPRESSED, "<7"), (WITHHELD, None), (14, 14)])
 def test_numbers_as_json(number: int, text: object) -> None:
-    """Hidden, withheld and told numbers have forms of their own."""
+    """Hidden, withheld and published numbers have distinct forms."""
     assert as_public(number, 7) == text

@@ -18,7 +18,7 @@ from headcount.lab.chaos.scenarios import random_scenario
 @settings(max_examples=30)
 @given(st.integers(0, 2**63 - 1))
 def test_no_edge_is_nearer_than_reported(seed: int) -> None:
-    """Wherever one asks, and however often, the nearest outline is at least as far as was said."""
+    """The distance to the nearest outline is never below the returned bound, at any position and on any call."""
     site = parse_site(random_scenario(Random(seed)).geojson, "scene")
     clearance = EdgeDistance(site)
     rng = np.random.default_rng(seed)

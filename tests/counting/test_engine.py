@@ -39,7 +39,7 @@ def at_centre(site: Site, device: list[int], what: list[int]) -> tuple[FixColumn
 
 
 def test_nothing_comes_of_nothing(site: Site) -> None:
-    """A new engine takes an empty batch, has no events, counts nobody and can be saved."""
+    """A new engine accepts an empty batch, has no events, counts no devices and can be saved."""
     engine = Engine(site, names=NAMES)
     step = engine.step(*at_centre(site, [], []))
     assert (len(step.verdicts), len(step.events), len(engine.advance(START_S))) == (0, 0, 0)
@@ -80,7 +80,7 @@ def test_a_key_has_one_slot(site: Site) -> None:
 
 @pytest.mark.parametrize("what", [FIX, ONLINE, OFFLINE])
 def test_a_silent_device_is_no_burden_for_ever(site: Site, what: int) -> None:
-    """Two days after its last word nothing is remembered of a device, whatever it said."""
+    """Two days after its last message, whatever it was, a device's state is deleted."""
     engine = Engine(site, names=NAMES)
     engine.step(*at_centre(site, engine.slots([b"person.a"]).tolist(), [what]))
     for hours in range(1, 50):

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counting.running import NAMES, Look, Outcome, Runner, by_engine, by_oracle, compare, in_order, looks
+from counting.running import (
+    NAMES,
+    CountQuery,
+    Outcome,
+    Runner,
+    by_engine,
+    by_oracle,
+    compare,
+    count_queries,
+    in_order,
+)
 from counting.walks import Message, walk
 from headcount.counting.engine import Engine
 from headcount.counting.site_file import parse_site
@@ -23,36 +33,36 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 @dataclass(frozen=True)
 class Case:
-    """A campus, what was received there, and when somebody looked."""
+    """A campus, the messages received there, and the queries for counts."""
 
     scene: Scenario
     messages: list[Message]
-    looks: list[Look]
+    queries: list[CountQuery]
 
     def expected(self) -> Outcome:
-        """What the rules say."""
-        return by_oracle(self.scene.geojson, self.messages, self.looks)
+        """The results that the rules require."""
+        return by_oracle(self.scene.geojson, self.messages, self.queries)
 
     def cuts(self, rng: Random, most: int) -> list[int]:
         """Random places to cut the messages into batches."""
         return [rng.randint(1, len(self.messages)) for _ in range(rng.randint(0, most))]
 
 
-def case(rng: Random, devices: int, length: int, many_looks: int, max_zones: int = 12) -> Case:
-    """A random case of about that size, whose last look is at the end."""
+def case(rng: Random, devices: int, length: int, many_queries: int, max_zones: int = 12) -> Case:
+    """A random case of about that size, whose last query is at the end."""
     campus = random_scenario(rng, max_zones)
     messages = walk(rng, campus, devices, length)
-    at = looks(rng, messages, campus.waits_s, many_looks)
-    return Case(campus, messages, [*at, Look(len(messages), messages[-1].received + 5e4)])
+    at = count_queries(rng, messages, campus.waits_s, many_queries)
+    return Case(campus, messages, [*at, CountQuery(len(messages), messages[-1].received + 5e4)])
 
 
 @settings(max_examples=40)
 @given(st.randoms(use_true_random=False), st.integers(1, 25))
 def test_few_messages_equal_the_oracle(rng: Random, length: int) -> None:
     """A few messages of few devices: verdicts, events and all four numbers are the oracle's."""
-    small = case(rng, devices=3, length=length, many_looks=2, max_zones=3)
-    got = by_engine(small.scene.geojson, small.messages, small.looks, small.cuts(rng, 3))
-    compare(small.expected(), got, small.messages, small.looks)
+    small = case(rng, devices=3, length=length, many_queries=2, max_zones=3)
+    got = by_engine(small.scene.geojson, small.messages, small.queries, small.cuts(rng, 3))
+    compare(small.expected(), got, small.messages, small.queries)
 
 
 @settings(max_examples=25)
@@ -60,9 +70,9 @@ def test_few_messages_equal_the_oracle(rng: Random, length: int) -> None:
 def test_long_walks_equal_the_oracle(seed: int) -> None:
     """Few devices that send a lot, which run through every state: all is the oracle's."""
     rng = Random(seed)
-    long = case(rng, devices=6, length=400, many_looks=12)
-    got = by_engine(long.scene.geojson, long.messages, long.looks, long.cuts(rng, 20))
-    compare(long.expected(), got, long.messages, long.looks)
+    long = case(rng, devices=6, length=400, many_queries=12)
+    got = by_engine(long.scene.geojson, long.messages, long.queries, long.cuts(rng, 20))
+    compare(long.expected(), got, long.messages, long.queries)
 
 
 @settings(max_examples=8)
@@ -70,43 +80,45 @@ def test_long_walks_equal_the_oracle(seed: int) -> None:
 def test_a_crowd_equals_the_oracle(seed: int) -> None:
     """Many devices in large batches: all is the oracle's."""
     rng = Random(seed)
-    crowd = case(rng, devices=300, length=1500, many_looks=4)
-    got = by_engine(crowd.scene.geojson, crowd.messages, crowd.looks)
-    compare(crowd.expected(), got, crowd.messages, crowd.looks)
+    crowd = case(rng, devices=300, length=1500, many_queries=4)
+    got = by_engine(crowd.scene.geojson, crowd.messages, crowd.queries)
+    compare(crowd.expected(), got, crowd.messages, crowd.queries)
 
 
 @settings(max_examples=4)
 @given(SEEDS)
 def test_many_zones_equal_the_oracle(seed: int) -> None:
-    """Dozens of overlapping zones, so that devices are at many edges at once: all is the oracle's."""
+    """Dozens of overlapping zones, so that devices are at many edges together: all results equal the oracle's."""
     rng = Random(seed)
-    dense = case(rng, devices=8, length=200, many_looks=2, max_zones=80)
-    got = by_engine(dense.scene.geojson, dense.messages, dense.looks, dense.cuts(rng, 8), dense.cuts(rng, 2))
-    compare(dense.expected(), got, dense.messages, dense.looks)
+    dense = case(rng, devices=8, length=200, many_queries=2, max_zones=80)
+    got = by_engine(
+        dense.scene.geojson, dense.messages, dense.queries, dense.cuts(rng, 8), dense.cuts(rng, 2)
+    )
+    compare(dense.expected(), got, dense.messages, dense.queries)
 
 
 @settings(max_examples=12)
 @given(SEEDS, st.sampled_from((1, 8, 100)))
 def test_batches_make_no_difference(seed: int, devices: int) -> None:
-    """One message at a time, at random cuts or all at once: the same verdicts, events and counts."""
+    """Single messages, random cuts and one batch give the same verdicts, events and counts."""
     rng = Random(seed)
-    whole = case(rng, devices, length=250, many_looks=0)
-    all_at_once = by_engine(whole.scene.geojson, whole.messages, whole.looks)
+    whole = case(rng, devices, length=250, many_queries=0)
+    all_at_once = by_engine(whole.scene.geojson, whole.messages, whole.queries)
     for cuts in (range(1, len(whole.messages)), whole.cuts(rng, 12)):
-        got = by_engine(whole.scene.geojson, whole.messages, whole.looks, cuts)
-        compare(all_at_once, got, whole.messages, whole.looks)
+        got = by_engine(whole.scene.geojson, whole.messages, whole.queries, cuts)
+        compare(all_at_once, got, whole.messages, whole.queries)
 
 
 @settings(max_examples=12)
 @given(SEEDS)
-def test_looking_makes_no_difference(seed: int) -> None:
-    """Who looks at the counts in between changes no verdict, no event and no later count."""
+def test_queries_change_nothing(seed: int) -> None:
+    """Queries for counts in between change no verdict, no event and no later count."""
     rng = Random(seed)
-    looked = case(rng, devices=10, length=250, many_looks=20)
-    once = looked.looks[-1:]
-    never = by_engine(looked.scene.geojson, looked.messages, once)
-    often = by_engine(looked.scene.geojson, looked.messages, looked.looks)
-    compare(never, often._replace(counts=often.counts[-1:]), looked.messages, once)
+    queried = case(rng, devices=10, length=250, many_queries=20)
+    once = queried.queries[-1:]
+    never = by_engine(queried.scene.geojson, queried.messages, once)
+    often = by_engine(queried.scene.geojson, queried.messages, queried.queries)
+    compare(never, often._replace(counts=often.counts[-1:]), queried.messages, once)
 
 
 @settings(max_examples=6)
@@ -114,12 +126,12 @@ def test_looking_makes_no_difference(seed: int) -> None:
 def test_a_restored_engine_has_the_same_future(seed: int) -> None:
     """Saved and restored anywhere, any number of times, the engine goes on as if nothing had been."""
     rng = Random(seed)
-    saved = case(rng, devices=rng.choice((2, 40)), length=200, many_looks=6, max_zones=rng.choice((4, 40)))
+    saved = case(rng, devices=rng.choice((2, 40)), length=200, many_queries=6, max_zones=rng.choice((4, 40)))
     expected = saved.expected()
     for zones in (None, _zones_of_others(rng, saved.scene)):
-        cuts, restores = saved.cuts(rng, 5), [*saved.cuts(rng, 5), *(look.after for look in saved.looks)]
-        got = by_engine(saved.scene.geojson, saved.messages, saved.looks, cuts, restores, zones)
-        compare(expected, got, saved.messages, saved.looks)
+        cuts, restores = saved.cuts(rng, 5), [*saved.cuts(rng, 5), *(query.after for query in saved.queries)]
+        got = by_engine(saved.scene.geojson, saved.messages, saved.queries, cuts, restores, zones)
+        compare(expected, got, saved.messages, saved.queries)
 
 
 def _zones_of_others(rng: Random, campus: Scenario) -> ZoneLookup:
@@ -135,7 +147,7 @@ def _zones_of_others(rng: Random, campus: Scenario) -> ZoneLookup:
 def test_taking_a_snapshot_changes_nothing(seed: int) -> None:
     """A snapshot can be taken twice, with the same bytes and without any difference to what follows."""
     rng = Random(seed)
-    saved = case(rng, devices=10, length=100, many_looks=0)
+    saved = case(rng, devices=10, length=100, many_queries=0)
     runner, other = (Runner(parse_site(saved.scene.geojson, "test")) for _ in "ab")
     for start in range(0, len(saved.messages), 20):
         for each in (runner, other):
@@ -151,7 +163,7 @@ def test_taking_a_snapshot_changes_nothing(seed: int) -> None:
 def test_partitions_add_up(seed: int, partitions: int) -> None:
     """Devices shared out over engines: the sums of their counts are the counts of one engine."""
     rng = Random(seed)
-    shared_out = case(rng, devices=40, length=300, many_looks=0)
+    shared_out = case(rng, devices=40, length=300, many_queries=0)
     messages = shared_out.messages
     now = messages[-1].received + 30
     whole = Runner(parse_site(shared_out.scene.geojson, "test"))
@@ -180,16 +192,16 @@ def _part(message: Message, partitions: int) -> int:
 def test_devices_do_not_disturb_each_other(seed: int) -> None:
     """However the messages of different devices mix, each device's verdicts and events stay the same."""
     rng = Random(seed)
-    mixed = case(rng, devices=12, length=250, many_looks=0)
+    mixed = case(rng, devices=12, length=250, many_queries=0)
     by_device = sorted(mixed.messages, key=lambda m: m.key)
-    expected = by_engine(mixed.scene.geojson, mixed.messages, mixed.looks)
+    expected = by_engine(mixed.scene.geojson, mixed.messages, mixed.queries)
     # received is no longer in order here, as in a recording that stands device by device
     oracle = by_oracle(mixed.scene.geojson, by_device, [])
     runner = Runner(parse_site(mixed.scene.geojson, "test"))
     for start in range(0, len(by_device), 70):
         runner.feed(by_device[start : start + 70])
     assert runner.verdicts == oracle.verdicts
-    assert runner.counts(mixed.looks[-1].now) == expected.counts[-1]
+    assert runner.counts(mixed.queries[-1].now) == expected.counts[-1]
     assert in_order(runner.events) == expected.events
 
 
@@ -203,12 +215,14 @@ def test_many_random_cases_equal_the_oracle(size: tuple[int, int]) -> None:
     for _ in range(max(5, 60_000 // length)):
         seed = seeds.getrandbits(63)
         rng = Random(seed)
-        any_case = case(rng, devices, length, many_looks=10)
-        got = by_engine(any_case.scene.geojson, any_case.messages, any_case.looks, any_case.cuts(rng, 20), [])
+        any_case = case(rng, devices, length, many_queries=10)
+        got = by_engine(
+            any_case.scene.geojson, any_case.messages, any_case.queries, any_case.cuts(rng, 20), []
+        )
         try:
-            compare(any_case.expected(), got, any_case.messages, any_case.looks)
+            compare(any_case.expected(), got, any_case.messages, any_case.queries)
         except AssertionError as error:
-            pytest.fail(f"case(Random({seed}), {devices}, {length}, many_looks=10): {error}")
+            pytest.fail(f"case(Random({seed}), {devices}, {length}, many_queries=10): {error}")
 
 
 def test_the_walks_reach_every_verdict_and_reason() -> None:
@@ -216,7 +230,7 @@ def test_the_walks_reach_every_verdict_and_reason() -> None:
     verdicts, reasons, days = set[str | None](), set[tuple[str, str]](), set[tuple[str, int]]()
     for seed in range(12):
         rng = Random(seed)
-        any_case = case(rng, devices=6, length=500, many_looks=0)
+        any_case = case(rng, devices=6, length=500, many_queries=0)
         outcome = any_case.expected()
         verdicts |= set(outcome.verdicts)
         events = [event for own in outcome.events.values() for moment in own for event in moment]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from counting.running import Look, Runner, by_engine, by_oracle, compare
+from counting.running import CountQuery, Runner, by_engine, by_oracle, compare
 from counting.walks import FIX, Message
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import TraceRow, replay
@@ -61,14 +61,14 @@ def town(messages: Sequence[Message]) -> dict[str, Any]:
     }
 
 
-def looks_every(messages: Sequence[Message], every: float) -> list[Look]:
-    """A look at each multiple of `every`, with all that was received by then."""
-    found, at = list[Look](), (messages[0].received // every + 1) * every
+def queries_every(messages: Sequence[Message], every: float) -> list[CountQuery]:
+    """A query at each multiple of `every`, with all that was received by then."""
+    found, at = list[CountQuery](), (messages[0].received // every + 1) * every
     for done, m in enumerate(messages):
         while m.received > at:
-            found.append(Look(done, at))
+            found.append(CountQuery(done, at))
             at += every
-    return [*found, Look(len(messages), at)]
+    return [*found, CountQuery(len(messages), at)]
 
 
 def some(messages: Sequence[Message], keep: int) -> list[Message]:
@@ -82,7 +82,7 @@ def test_real_buses(name: str) -> None:
     """Buses in the order of the file, which isn't that of time: verdicts, events, counts are the oracle's."""
     messages = some(read(shared("data", "traces", name)), keep=1 if name == "liverpool_bus14.csv" else 4)
     geojson = town(messages)
-    at = [Look(len(messages), max(m.received for m in messages) + 200)]
+    at = [CountQuery(len(messages), max(m.received for m in messages) + 200)]
     expected = by_oracle(geojson, messages, at)
     cuts = Random(name).sample(range(1, len(messages)), 100)
     compare(expected, by_engine(geojson, messages, at, cuts), messages, at)
@@ -94,7 +94,7 @@ def test_real_buses_in_the_order_of_time(name: str) -> None:
     """Buses as a live system would get them: the counts of every 15 minutes are the oracle's."""
     messages = some(read(shared("data", "traces", name)), keep=1 if name == "liverpool_bus14.csv" else 8)
     messages = sorted(messages, key=lambda m: m.received)
-    geojson, at = town(messages), looks_every(messages, 900)
+    geojson, at = town(messages), queries_every(messages, 900)
     compare(by_oracle(geojson, messages, at), by_engine(geojson, messages, at), messages, at)
 
 
@@ -107,7 +107,7 @@ def campus_rows(keep: int) -> tuple[dict[str, Any], list[Message]]:
 def test_a_campus() -> None:
     """Some people and cars of a real campus: verdicts, events and counts are the oracle's."""
     geojson, messages = campus_rows(keep=20)
-    at = looks_every(messages, 300)
+    at = queries_every(messages, 300)
     compare(by_oracle(geojson, messages, at), by_engine(geojson, messages, at), messages, at)
 
 
@@ -118,7 +118,7 @@ def test_all_buses(name: str) -> None:
     messages = read(shared("data", "traces", name))
     geojson = town(messages)
     for order in (messages, sorted(messages, key=lambda m: m.received)):
-        at = [Look(len(order), max(m.received for m in order) + 200)]
+        at = [CountQuery(len(order), max(m.received for m in order) + 200)]
         cuts = Random(name).sample(range(1, len(order)), 100)
         compare(by_oracle(geojson, order, at), by_engine(geojson, order, at, cuts), order, at)
 
@@ -127,7 +127,7 @@ def test_all_buses(name: str) -> None:
 def test_a_whole_campus() -> None:
     """All people and cars of a real campus, cut at random: verdicts, events and counts are the oracle's."""
     geojson, messages = campus_rows(keep=1)
-    at = looks_every(messages, 300)
+    at = queries_every(messages, 300)
     cuts = Random(1).sample(range(1, len(messages)), 300)
     compare(by_oracle(geojson, messages, at), by_engine(geojson, messages, at, cuts), messages, at)
 

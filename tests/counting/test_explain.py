@@ -1,4 +1,4 @@
-"""What is explained is what the engine does, and the numbers told lead to the verdict told."""
+"""Explanations match the engine, and their numbers lead to their verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = 1_790_000_000.0
 INSIDE, NEAR = (50.0025, 0.0025), (50.0101, 0.0025)
 
 
-def heard(message: Message) -> TracedMessage:
+def traced(message: Message) -> TracedMessage:
     """The message as the explainer takes it."""
     return TracedMessage(message.received, message.what, message.t, message.lat, message.lon, message.acc)
 
@@ -50,22 +50,22 @@ def test_it_agrees_with_the_engine(seed: int) -> None:
     for kind, device in {m.key for m in messages}:
         own = [(i, m) for i, m in enumerate(messages) if m.key == (kind, device)]
         explainer = Explainer(zones, kind, device)  # type: ignore[arg-type]
-        told = list(explainer.explain([heard(m) for _, m in own]))
-        assert [e.verdict for e in told] == [everybody.verdicts[i] for i, _ in own]
+        explained = list(explainer.explain([traced(m) for _, m in own]))
+        assert [e.verdict for e in explained] == [everybody.verdicts[i] for i, _ in own]
         events = [
             ("enter" if c.enter else "exit", c.zone, kind, device, c.t_s, c.reason)
-            for e in told
+            for e in explained
             for c in e.changes
         ]
         # without the day, which is that of pseudonyms
         assert sorted(events) == sorted(e[:6] for e in oracle.events if (e.kind, e.device) == (kind, device))
-        numbers_lead_to_verdicts(told)
+        numbers_lead_to_verdicts(explained)
 
 
-def numbers_lead_to_verdicts(told: list[ExplainedMessage]) -> None:
-    """Whoever has only the numbers of an explanation comes to the same verdict."""
+def numbers_lead_to_verdicts(explained: list[ExplainedMessage]) -> None:
+    """The numbers of an explanation alone lead to the same verdict."""
     run = 0
-    for each in told:
+    for each in explained:
         if each.verdict is None:
             assert each.checks == []
             assert each.rule in ("3", "forgotten")
@@ -88,9 +88,9 @@ def numbers_lead_to_verdicts(told: list[ExplainedMessage]) -> None:
 
 
 def by_the_numbers(verdict: str, value: float | None, limit: float | None, run: int) -> bool:
-    """What a line of rule 1 says of its two numbers."""
+    """Whether a line of rule 1 matches its two numbers."""
     if value is None or limit is None:
-        # an accuracy without end is told as none, and so is what hangs on a position not known
+        # an infinite accuracy is reported as none, and so are values that need an unknown position
         return verdict == "inaccurate" and value is None
     if verdict == "duplicate":
         return value == limit
@@ -118,19 +118,19 @@ def by_the_numbers(verdict: str, value: float | None, limit: float | None, run: 
     ],
 )
 def test_words(fix: dict[str, Any], rule: str, words: str) -> None:
-    """Each rule is told in a sentence with its numbers."""
+    """Each rule is explained in a sentence with its numbers."""
     explainer = Explainer(ZoneLookup(small_site()), "person", "d")
     first = TracedMessage(T, FIX, T, *INSIDE, 8.0)
     second = TracedMessage(
         T + 15, **{"t_s": T + 15, "lat_deg": INSIDE[0], "lon_deg": INSIDE[1], "acc_m": 8.0, **fix}
     )
-    _, told = explainer.explain([first, second])
-    assert told.rule == rule
-    assert words in told.why
+    _, explained = explainer.explain([first, second])
+    assert explained.rule == rule
+    assert words in explained.why
 
 
 def test_late_outside_silent() -> None:
-    """A backlog is late by so much; who leaves is told how far; who falls silent leaves at that instant."""
+    """Explanations give a backlog's age, the distance of a device that leaves, and the end of its hold."""
     explainer = Explainer(ZoneLookup(small_site()), "person", "d")
     messages = [
         TracedMessage(T, FIX, T, *INSIDE, 8.0),
@@ -139,12 +139,12 @@ def test_late_outside_silent() -> None:
         TracedMessage(T + 2000, FIX, T + 2000, *INSIDE, 8.0),
         TracedMessage(T + 2001, OFFLINE),
     ]
-    told = list(explainer.explain(messages))
-    assert [e.verdict for e in told] == ["accepted", "outside", "late", "accepted", None]
-    assert "m outside the boundary; the margin is 15 m" in told[1].why
-    assert {(c.zone, c.enter, c.reason) for c in told[1].changes} >= {("site", False, "outside")}
-    assert told[2].why == "It was 1000.0 s old when it came; a person is held for 900 s."
-    assert told[4].rule == "3"
+    explained = list(explainer.explain(messages))
+    assert [e.verdict for e in explained] == ["accepted", "outside", "late", "accepted", None]
+    assert "m outside the boundary; the margin is 15 m" in explained[1].why
+    assert {(c.zone, c.enter, c.reason) for c in explained[1].changes} >= {("site", False, "outside")}
+    assert explained[2].why == "It was 1000.0 s old when it came; a person is held for 900 s."
+    assert explained[4].rule == "3"
     assert explainer.zones[0] == "site"
     assert [(c.t_s, c.reason) for c in explainer.advance(T + 9000) if c.zone == "site"] == [
         (T + 2900, "silent")
@@ -153,16 +153,16 @@ def test_late_outside_silent() -> None:
 
 
 def test_only_the_last() -> None:
-    """With a limit, older messages are followed and not told."""
+    """With a limit, older messages are processed but not explained."""
     explainer = Explainer(ZoneLookup(small_site()), "person", "d")
     messages = [TracedMessage(T + n, FIX, T + n, *INSIDE, 8.0) for n in range(5)]
-    told = list(explainer.explain([*messages, messages[-1]], last=2))
-    assert [e.verdict for e in told] == ["accepted", "duplicate"]
-    assert told[0].changes == []
+    explained = list(explainer.explain([*messages, messages[-1]], last=2))
+    assert [e.verdict for e in explained] == ["accepted", "duplicate"]
+    assert explained[0].changes == []
 
 
 def test_forgotten() -> None:
-    """Who is forgotten leaves its zones at that moment, and what it sends again is its first fix."""
+    """A forgotten device leaves its zones at that moment, and its next fix is a first fix."""
     explainer = Explainer(ZoneLookup(small_site()), "person", "d")
     messages = [
         TracedMessage(T, FIX, T, *INSIDE, 8.0),

@@ -43,7 +43,7 @@ def campus(
 
 
 class Counter(Protocol):
-    """Whoever counts by the rules: the oracle, or the engine one message at a time."""
+    """An implementation of the rules: the oracle, or the engine with single messages."""
 
     def send(self, message: Message) -> str | None:
         """Take a message; the verdict of a fix."""
@@ -116,22 +116,22 @@ def by(request: pytest.FixtureRequest) -> Maker:
 def fix(
     at: float, x: float, y: float, acc: float = 0.0, *, t: float | None = None, kind: str = "person"
 ) -> Message:
-    """A fix received so long after T, so many metres east and north of the centre."""
+    """A fix received a number of seconds after T, at an offset east and north of the centre in metres."""
     return Message(T + at, kind, "a", FIX, T + (at if t is None else t), *degrees(CENTRE, x, y), acc)
 
 
 def status(at: float, what: int, kind: str = "person") -> Message:
-    """A status received so long after T."""
+    """A status received a number of seconds after T."""
     return Message(T + at, kind, "a", what)
 
 
 def forget(at: float, device: str = "a", kind: str = "person") -> Message:
-    """A marker received so long after T."""
+    """A marker received a number of seconds after T."""
     return Message(T + at, kind, device, FORGET)
 
 
 def members(counter: Counter, now: float, kind: str = "person") -> set[str]:
-    """The zones that count somebody."""
+    """The zones with a count above 0."""
     return {zone for zone, kinds in counter.counts(T + now).items() if kinds[kind][0]}
 
 
@@ -204,7 +204,7 @@ def test_the_verdict_of_a_second_fix(by: Maker, second: Message, verdict: str) -
 
 
 def test_the_accuracy_of_both_positions_widens_what_is_plausible(by: Maker) -> None:
-    """450 m in 5 s are plausible for somebody who was known to 60 m and now is to 50 m."""
+    """450 m in 5 s are plausible with accuracies of 60 m before and 50 m now."""
     counter = by(campus())
     assert counter.send(fix(0, 0, 0, acc=60)) == "accepted"
     assert counter.send(fix(5, 450, 0, acc=30)) == "implausible"
@@ -262,7 +262,7 @@ def test_the_speed_counts_from_the_last_position(by: Maker) -> None:
 
 
 def test_a_zone_is_entered_at_its_edge_and_left_beyond_its_margin(by: Maker) -> None:
-    """Who comes in is counted from the edge on; who goes out is counted up to the margin."""
+    """A device that enters is counted from the edge on, one that leaves up to the margin."""
     counter = by(campus(hall=(square(0, 0, 50), {})))
     where = [
         (55, False),
@@ -301,7 +301,7 @@ def test_corners_and_edges_belong_to_the_zone(by: Maker) -> None:
 
 
 def test_a_hole_is_not_the_zone(by: Maker) -> None:
-    """In a courtyard nobody enters the building around it, and who came out stays up to the margin."""
+    """A device in a courtyard doesn't enter the building around it; one that came out stays up to the margin."""
     counter = by(campus(house=(square(0, 0, 100, hole=50), {})))
     for i, (x, inside) in enumerate([(0, False), (70, True), (40, True), (20, False), (40, False)]):
         counter.send(fix(30 * i, x, 0))
@@ -347,7 +347,7 @@ def test_the_longest_hold_of_the_zones_goes_for_all(by: Maker) -> None:
 
 
 def test_what_expired_before_a_fix_has_expired_when_it_is_judged(by: Maker) -> None:
-    """Who was silent for too long has to enter anew: the margin is no help, and events say so."""
+    """After its hold ended, a device has to enter again, without the margin, and events show it."""
     counter = by(campus(hall=(square(0, 0, 50), {})))
     counter.send(fix(0, 0, 0))
     assert counter.send(fix(901, 60, 0)) == "accepted"
@@ -358,7 +358,7 @@ def test_what_expired_before_a_fix_has_expired_when_it_is_judged(by: Maker) -> N
 
 
 def test_an_inaccurate_fix_keeps_a_device_alive_where_it_is(by: Maker) -> None:
-    """An inaccurate fix from elsewhere postpones the silence and moves nobody."""
+    """An inaccurate fix from elsewhere extends the hold and moves no device."""
     counter = by(campus(hall=(square(0, 0, 50), {})))
     counter.send(fix(0, 0, 0))
     assert counter.send(fix(800, 300, 0, acc=150)) == "inaccurate"
@@ -367,14 +367,14 @@ def test_an_inaccurate_fix_keeps_a_device_alive_where_it_is(by: Maker) -> None:
 
 
 def test_an_inaccurate_fix_adds_no_device(by: Maker) -> None:
-    """Who isn't on site doesn't come by an inaccurate fix."""
+    """A device that isn't on site doesn't enter by an inaccurate fix."""
     counter = by(campus())
     assert counter.send(fix(0, 0, 0, acc=150)) == "inaccurate"
     assert members(counter, 0) == set()
 
 
 def test_offline_ends_nothing_by_itself(by: Maker) -> None:
-    """A last will is no reason to leave where the site doesn't say so."""
+    """A last will doesn't end presence unless the site file is set so."""
     counter = by(campus())
     counter.send(fix(0, 0, 0))
     counter.send(status(1, OFFLINE))
@@ -480,14 +480,14 @@ def test_an_inaccurate_fix_keeps_a_device_fresh(by: Maker) -> None:
 
 
 def test_a_device_that_left_is_not_in_high(by: Maker) -> None:
-    """Who is outside the site isn't present, however near: `high` doesn't count them."""
+    """A device outside the site isn't present, however near: `high` doesn't count it."""
     counter = by(campus())
     assert counter.send(fix(0, 505, 0, acc=50)) == "outside"
     assert counter.counts(T)["site"]["person"] == (0, 0, 0, 0)
 
 
 def test_a_day_after_its_last_fix_a_device_is_forgotten(by: Maker) -> None:
-    """After a day of silence a device is as if never heard of, and a jump isn't implausible."""
+    """A day after its last fix a device's state is deleted, and a jump isn't implausible."""
     counter = by(campus({"max_speed_mps": 0.001}))
     counter.send(fix(0, 0, 0))
     assert counter.send(fix(86_400, 400, 0)) == "implausible"
@@ -495,7 +495,7 @@ def test_a_day_after_its_last_fix_a_device_is_forgotten(by: Maker) -> None:
 
 
 def test_a_poll_after_more_than_a_day_still_reports_the_exits(by: Maker) -> None:
-    """Whoever looks again only after days gets the exits with the devices' names."""
+    """A query days later gets the exits with the devices' pseudonyms."""
     counter = by(campus())
     counter.send(fix(0, 0, 0))
     assert members(counter, 1_000_000) == set()
@@ -516,7 +516,7 @@ def test_who_is_forgotten_has_never_been_here(by: Maker) -> None:
 
 
 def test_forgetting_the_unknown_or_the_absent_changes_nothing(by: Maker) -> None:
-    """No event comes of a marker for who isn't here, nor of one for somebody else, nor of the second one."""
+    """A marker for an absent or another device, or a repeated one, causes no event."""
     counter = by(campus(hall=(square(0, 0, 50), {})))
     counter.send(forget(0))
     counter.send(fix(1, 0, 0))
@@ -531,7 +531,7 @@ def test_forgetting_the_unknown_or_the_absent_changes_nothing(by: Maker) -> None
 
 
 def test_who_has_fallen_silent_is_not_removed_as_well(by: Maker) -> None:
-    """What expired before the marker was received has expired: one exit, for silence."""
+    """A hold that ended before the marker was received has one exit, with the reason silent."""
     counter = by(campus())
     counter.send(fix(0, 0, 0))
     counter.send(forget(900.125))

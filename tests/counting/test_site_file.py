@@ -1,4 +1,4 @@
-"""Site files: what is read, and what every possible mistake in them is told."""
+"""Site files: the parsed values, and the error for each possible mistake."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def campus(**properties: object) -> dict[str, Any]:
 
 
 def test_defaults() -> None:
-    """What a file leaves out is as the counting rules say, and the boundary is the first zone."""
+    """Omitted values have the defaults of the counting rules, and the boundary is the first zone."""
     site = parse_site(campus(), "c.geojson")
     assert (site.id, site.name, site.timezone) == ("c", "Campus", "UTC")
     assert [zone.id for zone in site.zones] == ["site", "library", "p1"]
@@ -255,7 +255,7 @@ def test_no_feature_collection(value: object) -> None:
 
 
 def test_too_many_zones() -> None:
-    """More zones than the limit are refused with both numbers, before anything else is looked at."""
+    """More zones than the limit are refused with both numbers, before any other check."""
     large = campus()
     large["features"] += [large["features"][1]] * MAX_ZONES
     with pytest.raises(SiteError, match=r"has 4002 zones, more than 4000"):
@@ -344,7 +344,7 @@ def test_load_site(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_are_no_site(tmp_path: Path, content: bytes, text: str) -> None:
-    """What isn't JSON is said with its place."""
+    """The error for invalid JSON gives its place."""
     path = tmp_path / "c.geojson"
     path.write_bytes(content)
     with pytest.raises(SiteError) as raised:
@@ -354,7 +354,7 @@ def test_files_that_are_no_site(tmp_path: Path, content: bytes, text: str) -> No
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A missing file or a folder is said to be one."""
+    """The errors for a missing file and for a folder give the cause."""
     with pytest.raises(SiteError, match=r"does not exist. Use the path of a site file"):
         load_site(tmp_path / "nope.geojson")
     with pytest.raises(SiteError, match="cannot be read: Is a directory"):
@@ -370,7 +370,7 @@ def test_real_sites(name: str) -> None:
 
 
 def test_ul_is_usable() -> None:
-    """The ready site has its buildings, car parks and gates, says how it was drawn, and no two zones cross."""
+    """The bundled site has all its zones and its attribution, and no two zones cross."""
     site = load_site(ROOT / "sites" / "ul.geojson")
     assert (site.id, site.timezone) == ("ul", "Europe/Dublin")
     types = [zone.type for zone in site.zones]

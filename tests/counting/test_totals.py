@@ -16,7 +16,7 @@ Reports = list[tuple[int, int, int]]  # partition, epoch, tick
 
 
 def values(partition: int, epoch: int, tick: int) -> I4:
-    """Counts that tell apart every partition, epoch and instant."""
+    """Counts that differ for every partition, epoch and instant."""
     return np.full((ZONES, 2, 4), 1 + partition + 10 * epoch + 1000 * tick, np.int32)
 
 
@@ -31,7 +31,7 @@ def feed(totals: Totals, reports: Reports) -> list[Total]:
 
 
 def brute_exact(partitions: int, reports: Reports) -> list[tuple[float, int]]:
-    """The exact totals, by looking at all reports so far after each report: (at, first number)."""
+    """The exact totals, computed from all reports so far after each report: (at, first number)."""
     out: list[tuple[float, int]] = []
     done = -1
     for n, (_, _, tick) in enumerate(reports, start=1):

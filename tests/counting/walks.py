@@ -29,7 +29,7 @@ class Message(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Whose it is."""
+        """The kind and id of the device."""
         return self.kind, self.device
 
 
@@ -46,18 +46,18 @@ class Mover:
 
 
 def walk(rng: Random, scene: Scenario, devices: int, length: int) -> list[Message]:
-    """So many messages of so many devices, in the order in which they were received."""
+    """`length` messages of `devices` devices, in the order in which they were received."""
     movers = [Mover(rng.choice(("person", "vehicle")), f"d{i // 2}") for i in range(devices)]
     movers = list({(m.kind, m.id): m for m in movers}.values())
     now, messages = START_S, list[Message]()
     while len(messages) < length:
         mover = rng.choice(movers)
-        if rng.random() < 0.01:  # one comes that nobody has heard of, instead of another one
+        if rng.random() < 0.01:  # a new device replaces another one
             movers.remove(mover)
             mover = Mover(mover.kind, f"n{len(messages)}", mover.x, mover.y, now)
             movers.append(mover)
         now = _later(rng, now, mover, scene)
-        for message in _say(rng, now, mover, scene):
+        for message in _messages(rng, now, mover, scene):
             now = max(now, message.received)
             messages.append(message)
             mover.sent.append(message)
@@ -82,7 +82,7 @@ def _later(rng: Random, now: float, mover: Mover, scene: Scenario) -> float:
     return now + rng.choice((200.0, 400.0, 1000.0, 45000.0, 90000.0))
 
 
-def _say(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
+def _messages(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
     roll = rng.random()
     if roll < 0.015:
         return _forgotten(rng, now, mover)
@@ -102,7 +102,7 @@ def _say(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message
 
 
 def _forgotten(rng: Random, now: float, mover: Mover) -> list[Message]:
-    """Somebody is to be forgotten, twice now and then, or one who has never been here; some say the same again."""
+    """A marker for a device, sometimes repeated or for an unknown device, and sometimes its last fix again."""
     marker = Message(now, mover.kind, rng.choice((mover.id, mover.id, mover.id, "stranger")), FORGET)
     again = [said._replace(received=now) for said in mover.sent[-1:] if said.what == FIX]
     return [marker, *rng.choice(([], [], [marker], again, [*again, marker], [*again, marker, *again]))]
