@@ -23,9 +23,6 @@ SOURCES = sorted((ROOT / "src" / "headcount").rglob("*.py"))
 CODE = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").glob("*.py")])
 WEB = sorted((ROOT / "web").glob("src/*.ts"))
 
-#: Pages, packages and texts that aren't clean yet. One leaves the list when its tests pass, for good.
-NOT_YET: set[str] = set()
-
 #: Phrases that are right where they stand: part of the path, the phrase, the reason.
 ALLOWED = [
     ("docs/", r"door counters?", "hardware that counts people at doors"),
@@ -34,12 +31,6 @@ ALLOWED = [
     ("headcount/simulate/", r"gates?", "zones of the type gate"),
     ("tests/simulate/", r"gates?", "zones of the type gate"),
 ]
-
-
-def _areas(*areas: str) -> list[object]:
-    """The areas as parameters; those of NOT_YET may fail."""
-    marks = pytest.mark.xfail(strict=False, reason="not clean yet")
-    return [pytest.param(area, marks=marks) if area in NOT_YET else area for area in areas]
 
 
 def _in_text(where: str, text: str) -> list[str]:
@@ -53,7 +44,7 @@ def _fail_for(problems: list[str]) -> None:
     assert not problems, "\n".join(["", *problems])
 
 
-@pytest.mark.parametrize("page", _areas(*map(name, PAGES)))
+@pytest.mark.parametrize("page", [name(page) for page in PAGES])
 def test_pages(page: str) -> None:
     """No page has a banned word or a sentence without a subject outside of its code."""
     _fail_for(_in_text(page, plain(ROOT / page)))
@@ -124,7 +115,7 @@ def _comments(path: Path) -> Iterator[tuple[int, str]]:
                 yield token.start[0], re.sub(r"`[^`]+`", "…", token.string.lstrip("#: "))
 
 
-@pytest.mark.parametrize("package", _areas(*PACKAGES))
+@pytest.mark.parametrize("package", PACKAGES)
 def test_texts(package: str) -> None:
     """No docstring, comment, error or log line of a package has a banned word or lacks a subject."""
     _fail_for(
@@ -145,10 +136,8 @@ def test_comments_of_configuration() -> None:
     _fail_for([problem for path, line in lines for problem in _in_text(name(path), line.partition("#")[2])])
 
 
-@pytest.mark.parametrize("area", _areas("help"))
-def test_help(area: str) -> None:
+def test_help() -> None:
     """No help text has a banned word or lacks a subject."""
-    del area
     _fail_for([problem for path, text in _help(main, "headcount") for problem in _in_text(path, text)])
 
 
@@ -182,7 +171,7 @@ def _identifiers_of_the_map(path: Path) -> Iterator[tuple[str, vocabulary.Kind]]
         yield found, kinds.get(word, "class")
 
 
-@pytest.mark.parametrize("package", _areas(*PACKAGES, "web/src"))
+@pytest.mark.parametrize("package", [*PACKAGES, "web/src"])
 def test_identifiers(package: str) -> None:
     """No file, class, function or constant of a package is named by a banned word."""
     web = package == "web/src"
@@ -197,10 +186,8 @@ def test_identifiers(package: str) -> None:
     )
 
 
-@pytest.mark.parametrize("area", _areas("class names"))
-def test_class_names(area: str) -> None:
+def test_class_names() -> None:
     """No two classes in src have the same name, private ones included."""
-    del area
     places: dict[str, list[str]] = defaultdict(list)
     for path, tree in _trees(SOURCES):
         for node in ast.walk(tree):
