@@ -54,10 +54,10 @@ def deliveries(draw: st.DrawFn) -> tuple[int, list[HistoryBatch | str]]:
 
 def written_rows(flush: Flush) -> list[tuple[int, int, float]]:
     """(partition, seq, received) of a flush."""
-    rows = flush.fixes
-    if rows is None:
+    if flush.fixes is None:
         return []
-    return list(zip(rows.partition.tolist(), rows.seq.tolist(), rows.received_s.tolist(), strict=True))
+    columns = (flush.fixes.column(name).to_pylist() for name in ("partition", "seq", "received"))
+    return list(zip(*columns, strict=True))
 
 
 def sums_of(flush: Flush) -> list[tuple[float, str, list[int], int]]:

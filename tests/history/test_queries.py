@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from headcount.errors import DataFolderError, QueryError
 from headcount.history import queries
 from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zone_history
+from headcount.history.query_areas import area_of
 from history_batches import T0, Row, batch, random_rows, segment_files, values, write
 from waiting import wait_until
 
@@ -78,7 +79,7 @@ def test_a_box_is_exact(
     """A bounding box gives exactly the rows in it, edges included, for any digits of its corners."""
     data, rows = history
     (south, north), (west, east) = sorted(ys), sorted(xs)
-    found = fixes(data, bbox=(west, south, east, north), limit=5000)
+    found = fixes(data, area=area_of(bbox=(west, south, east, north)), limit=5000)
     assert plain(found) == expected(rows, lambda r: south <= r.lat <= north and west <= r.lon <= east)
 
 
@@ -86,14 +87,16 @@ def test_a_box_of_one_point_holds_it(history: tuple[Path, list[Row]]) -> None:
     """The edge of a box counts as inside."""
     data, rows = history
     row = rows[17]
-    assert row.device in {f.device for f in fixes(data, bbox=(row.lon, row.lat, row.lon, row.lat))}
+    assert row.device in {
+        f.device for f in fixes(data, area=area_of(bbox=(row.lon, row.lat, row.lon, row.lat)))
+    }
 
 
 @given(lats, lons, st.floats(0.1, 3000))
 def test_near_is_exact(history: tuple[Path, list[Row]], lat: float, lon: float, radius_m: float) -> None:
     """A circle gives the rows within the distance, save for the last tenth of a millimetre."""
     data, rows = history
-    found = plain(fixes(data, near=(lat, lon, radius_m), limit=5000))
+    found = plain(fixes(data, area=area_of(near=(lat, lon, radius_m)), limit=5000))
     surely = expected(rows, lambda r: great_circle_m((lat, lon), (r.lat, r.lon)) <= radius_m - 1e-4)
     perhaps = expected(rows, lambda r: great_circle_m((lat, lon), (r.lat, r.lon)) <= radius_m + 1e-4)
     assert set(surely) <= set(found) <= set(perhaps)
@@ -110,9 +113,9 @@ def test_within_is_exact(
     shape = shapely.MultiPoint(points).convex_hull if hull else shapely.Polygon(star)
     if shape.geom_type != "Polygon" or not shape.is_valid or shape.area == 0:
         return
-    found = plain(fixes(data, within=shapely.geometry.mapping(shape), limit=5000))
+    found = plain(fixes(data, area=area_of(within=shapely.geometry.mapping(shape)), limit=5000))
     assert found == expected(rows, lambda r: bool(shapely.covers(shape, shapely.Point(r.lon, r.lat))))
-    assert found == plain(fixes(data, within=shape, limit=5000))
+    assert found == plain(fixes(data, area=area_of(within=shape), limit=5000))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_near_holds_at_poles_and_the_180th_meridian(
         for row in base
     ]
     write(tmp_path, batch(rows=rows))
-    found = plain(fixes(tmp_path, near=(lat, lon, radius_m), limit=5000))
+    found = plain(fixes(tmp_path, area=area_of(near=(lat, lon, radius_m)), limit=5000))
     assert found == expected(rows, lambda r: great_circle_m((lat, lon), (r.lat, r.lon)) <= radius_m)
     assert found
 
@@ -179,7 +182,7 @@ def test_at_gives_each_device_once_where_it_was_last(
             if known is None or (row.t, row.seq) > (known.t, known.seq):
                 last[row.kind, row.device] = row
     near = None if radius_m is None else (52.68, -8.565, radius_m)
-    found = plain(fixes(data, at_s=at, near=near, limit=5000))
+    found = plain(fixes(data, at_s=at, area=area_of(near=near), limit=5000))
     chosen = list(last.values())
     if near is not None:
         chosen = [r for r in chosen if great_circle_m(near[:2], (r.lat, r.lon)) <= near[2]]
@@ -189,12 +192,12 @@ def test_at_gives_each_device_once_where_it_was_last(
 def test_the_limit_keeps_the_newest(history: tuple[Path, list[Row]]) -> None:
     """More rows than the limit: the newest ones, newest first."""
     data, rows = history
-    found = [f.t for f in fixes(data, near=(52.68, -8.565, 5000), limit=10)]
+    found = [f.t for f in fixes(data, area=area_of(near=(52.68, -8.565, 5000)), limit=10)]
     assert found == sorted((r.t for r in rows), reverse=True)[:10]
 
 
 @pytest.mark.parametrize(
-    ("options", "parameter"),
+    ("area", "parameter"),
     [
         ({"bbox": (0, 0, 1, 1), "near": (0, 0, 1)}, "bbox, within, near"),
         ({"bbox": (0, 2, 1, 1)}, "bbox"),
@@ -214,6 +217,18 @@ def test_the_limit_keeps_the_newest(history: tuple[Path, list[Row]]) -> None:
         ({"within": {"type": "Nonsense"}}, "within"),
         ({"within": object()}, "within"),
         ({"within": shapely.Point(0, 0).buffer(1, quad_segs=3000)}, "within"),
+    ],
+)
+def test_an_impossible_area_is_named(area: dict[str, Any], parameter: str) -> None:
+    """An impossible area raises an error with its parameter."""
+    with pytest.raises(QueryError) as caught:
+        area_of(**area)
+    assert caught.value.parameter == parameter
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
         ({"limit": 0}, "limit"),
         ({"limit": 10**9}, "limit"),
         ({"at_s": T0, "from_s": T0}, "at"),
@@ -222,8 +237,8 @@ def test_the_limit_keeps_the_newest(history: tuple[Path, list[Row]]) -> None:
         ({"to_s": 1e300}, "to"),
     ],
 )
-def test_an_impossible_question_is_named(tmp_path: Path, options: dict[str, Any], parameter: str) -> None:
-    """A question without sense gives the parameter and what is wrong with it, even to an empty history."""
+def test_an_impossible_parameter_is_named(tmp_path: Path, options: dict[str, Any], parameter: str) -> None:
+    """An impossible query raises an error with its parameter, even for an empty history."""
     with pytest.raises(QueryError) as caught:
         fixes(tmp_path, **options)
     assert caught.value.parameter == parameter
@@ -383,7 +398,9 @@ def test_an_answer_holds_whole_hours_while_hours_come_and_go(tmp_path: Path) -> 
             before = 2 * number
             wait_until(lambda n=before: writer.hours == n or writing.done())  # type: ignore[misc]
             writer.allowed.release(2)
-            found = Counter(int(fix.acc) for fix in fixes(tmp_path, near=(52.68, -8.565, 10_000)))
+            found = Counter(
+                int(fix.acc) for fix in fixes(tmp_path, area=area_of(near=(52.68, -8.565, 10_000)))
+            )
             assert set(found.values()) <= {writer.ROWS}
             assert found.keys() <= set(range(before - 2, writer.hours + 1))
     writing.result()

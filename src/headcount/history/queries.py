@@ -20,7 +20,7 @@ import msgspec
 from headcount.errors import DataFolderError, QueryError
 from headcount.history.buffer import T_MAX_S, T_MIN_S
 from headcount.history.hours import HOUR_S, folder, hour_start
-from headcount.history.query_areas import area_of
+from headcount.history.query_areas import EVERYWHERE, Area
 from headcount.history.retention import KEEP_S
 from headcount.messages.counts import KindCount
 from headcount.messages.topics import KINDS, Kind
@@ -118,7 +118,7 @@ def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: floa
         GROUP BY bucket ORDER BY bucket
     """  # noqa: S608  only our own column names are written into it
     values = {"step": round(step_s * 1e6), "zone": zone, "start": start, "end": end}
-    rows = _asked(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
+    rows = _run(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
     return [CountBucket(r[0] / 1e6, CountSummary(*r[1:5]), CountSummary(*r[5:9])) for r in rows or []]
 
 
@@ -142,7 +142,7 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | Non
     newest = f'SELECT max(epoch_us("at")) {source} BETWEEN $oldest AND $at'
     numbers = f"SELECT zone, {columns} {source} = make_timestamptz($found)"  # our own names only
 
-    def ask(con: Any, files: list[str]) -> tuple[float, list[ZoneCountRow]] | None:
+    def read(con: Any, files: list[str]) -> tuple[float, list[ZoneCountRow]] | None:
         for hour in _by_hour_newest_first(files):
             found = _rows(con, newest, hour, {"oldest": oldest, "at": at})[0][0]
             if found is not None:
@@ -150,7 +150,7 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | Non
                 return found / 1e6, [ZoneCountRow(r[0], KindCount(*r[1:5]), KindCount(*r[5:9])) for r in rows]
         return None
 
-    return _asked(data, "counts", (at_s - KEEP_S, at_s), ask)
+    return _run(data, "counts", (at_s - KEEP_S, at_s), read)
 
 
 def counts_on_grid(
@@ -174,7 +174,7 @@ def counts_on_grid(
             AND partitions >= partitions_total
     """  # noqa: S608  only our own column names are written into it
     values = {"step": round(step_s * 1e6), "start": start, "end": end}
-    rows = _asked(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
+    rows = _run(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
     found: dict[float, dict[str, tuple[int, int]]] = {}
     for at_us, zone, person, vehicle in rows or []:
         found.setdefault(at_us / 1e6, {})[zone] = (person, vehicle)
@@ -184,9 +184,7 @@ def counts_on_grid(
 def fixes(
     data: Path,
     *,
-    bbox: tuple[float, float, float, float] | None = None,
-    within: Any = None,
-    near: tuple[float, float, float] | None = None,
+    area: Area = EVERYWHERE,
     from_s: float | None = None,
     to_s: float | None = None,
     at_s: float | None = None,
@@ -198,9 +196,7 @@ def fixes(
 
     Args:
         data: the data folder.
-        bbox: west, south, east, north in degrees (the order of RFC 7946).
-        within: a Polygon or MultiPolygon in lon and lat: GeoJSON geometry or shapely.
-        near: lat, lon in degrees and radius in metres, on the sphere. At most one area may be given.
+        area: of the positions.
         from_s: event time, Unix seconds, inclusive.
         to_s: the same for the end.
         at_s: instead of from and to: each device's last position at or before it, at most
@@ -213,9 +209,6 @@ def fixes(
         QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
         DataFolderError: a segment can't be read.
     """
-    area = area_of(bbox, within, near)
-    if not 1 <= limit <= MAX_ROWS:
-        raise QueryError("limit", f"{limit} is not between 1 and {MAX_ROWS}")
     if at_s is not None and (from_s is not None or to_s is not None):
         raise QueryError("at", "can't be combined with from and to")
     if at_s is not None:
@@ -228,7 +221,6 @@ def fixes(
     last = """
         QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq DESC) = 1
     """
-    where, bounds = area.condition()
     sql = f"""
         WITH spanned AS (
             SELECT device, kind, t, lat, lon, acc, verdict, partition, seq
@@ -238,26 +230,19 @@ def fixes(
             {"" if at_s is None else last}
         )
         SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict FROM spanned
-        WHERE {where} ORDER BY t DESC, partition, seq DESC LIMIT $limit
-    """  # noqa: S608  `where` is one of the area's fixed texts
+        WHERE {area.condition} ORDER BY t DESC, partition, seq DESC LIMIT $limit
+    """  # noqa: S608  the area's condition is a fixed text
     # A row may be received long after its event time, but at most FUTURE_S before it (rule 1, `future`).
-    hours = (None if from_s is None else from_s - FUTURE_S, None)
-
-    def ask(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
-        area.register(con)
-        return _rows(con, sql, files, values | bounds)
-
-    rows = _asked(data, "fixes", hours, ask)
-    return [StoredFix(r[0], r[1], r[2] / 1e6, *r[3:7]) for r in rows or []]
+    received_s = None if from_s is None else from_s - FUTURE_S
+    rows = _in_area(data, area, received_s, sql, values)
+    return [StoredFix(r[0], r[1], r[2] / 1e6, *r[3:7]) for r in rows]
 
 
 def cells(
     data: Path,
     *,
     k: int,
-    bbox: tuple[float, float, float, float] | None = None,
-    within: Any = None,
-    near: tuple[float, float, float] | None = None,
+    area: Area = EVERYWHERE,
     from_s: float,
     to_s: float,
     limit: int = 1000,
@@ -271,9 +256,7 @@ def cells(
     Args:
         data: the data folder.
         k: cells with fewer different devices of a kind within a slot are left out.
-        bbox: as for `fixes`.
-        within: the same.
-        near: the same.
+        area: of the cells' middles.
         from_s: Unix seconds, inclusive.
         to_s: the end, exclusive.
         limit: cells at most, the newest.
@@ -283,12 +266,8 @@ def cells(
         QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
         DataFolderError: a segment can't be read.
     """
-    area = area_of(bbox, within, near)
-    if not 1 <= limit <= MAX_ROWS:
-        raise QueryError("limit", f"{limit} is not between 1 and {MAX_ROWS}")
     first, last = math.ceil(from_s / SLOT_S), math.ceil(to_s / SLOT_S)
     start, end = _moment("from", max(first * SLOT_S, 0)), _moment("to", last * SLOT_S)
-    where, bounds = area.condition()
     sql = f"""
         WITH counted AS (
             SELECT kind, epoch_us(t) // {SLOT_S * 10**6} AS slot,
@@ -302,28 +281,35 @@ def cells(
             FROM counted
         )
         SELECT kind, slot, north, east, devices FROM middles
-        WHERE {where} ORDER BY slot DESC, devices DESC, north, east, kind LIMIT $limit
-    """  # noqa: S608  numbers of ours, and one of the area's fixed texts
+        WHERE {area.condition} ORDER BY slot DESC, devices DESC, north, east, kind LIMIT $limit
+    """  # noqa: S608  our own numbers, and the area's condition
     values = {"start": start, "end": end, "kinds": list(kinds), "k": k, "limit": limit}
-
-    def ask(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
-        area.register(con)
-        return _rows(con, sql, files, values | bounds)
-
-    rows = _asked(data, "fixes", (first * SLOT_S - FUTURE_S, None), ask)
-    return [
-        CellCount(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows or []
-    ]
+    rows = _in_area(data, area, first * SLOT_S - FUTURE_S, sql, values)
+    return [CellCount(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows]
 
 
 # --- execution ------------------------------------------------------------------------------------
 
 
-def _asked(
+def _in_area(
+    data: Path, area: Area, from_s: float | None, sql: str, values: dict[str, Any]
+) -> list[tuple[Any, ...]]:
+    """The rows of a query on the fixes of an area that were received at or after `from_s`."""
+    if not 1 <= values["limit"] <= MAX_ROWS:
+        raise QueryError("limit", f"{values['limit']} is not between 1 and {MAX_ROWS}")
+
+    def read(con: Any, files: list[str]) -> list[tuple[Any, ...]]:
+        area.register(con)
+        return _rows(con, sql, files, values | area.values)
+
+    return _run(data, "fixes", (from_s, None), read) or []
+
+
+def _run(
     data: Path,
     kind: str,
     span_s: tuple[float | None, float | None],
-    ask: Callable[[Any, list[str]], T],
+    read: Callable[[Any, list[str]], T],
 ) -> T | None:
     """Run a query on the segments of the hours of a span; None if there are none.
 
@@ -337,7 +323,7 @@ def _asked(
             return None
         try:
             with _connection(data) as con:
-                return ask(con, files)
+                return read(con, files)
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
             if attempt == ATTEMPTS or all(Path(name).exists() for name in files):
                 raise DataFolderError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -36,24 +36,24 @@ class Area:
     box: Box | None
     inside: Inside | None
 
-    def condition(self) -> tuple[str, dict[str, Any]]:
-        """The area as an SQL condition over `lat` and `lon`, and its bound values."""
+    @property
+    def condition(self) -> str:
+        """The area as an SQL condition over `lat` and `lon`, with the placeholders of `values`."""
         if self.box is None:
-            return "true", {}
-        west, south, east, north = self.box
+            return "true"
         text = (
             "lat BETWEEN $south::DECIMAL(9, 7) AND $north::DECIMAL(9, 7) "
             "AND lon BETWEEN $west::DECIMAL(10, 7) AND $east::DECIMAL(10, 7)"
         )
-        if self.inside is not None:
-            text += " AND inside(lat::DOUBLE, lon::DOUBLE)"
-        values = {
-            "west": _up(west),
-            "south": _up(south),
-            "east": _down(east),
-            "north": _down(north),
-        }
-        return text, values
+        return text if self.inside is None else f"{text} AND inside(lat::DOUBLE, lon::DOUBLE)"
+
+    @property
+    def values(self) -> dict[str, Decimal]:
+        """The box as stored positions: exact, not nearly so."""
+        if self.box is None:
+            return {}
+        west, south, east, north = self.box
+        return {"west": _up(west), "south": _up(south), "east": _down(east), "north": _down(north)}
 
     def register(self, connection: Any) -> None:
         """Make the shape known to a DuckDB connection."""
@@ -69,11 +69,21 @@ class Area:
         connection.create_function("inside", columns, ["DOUBLE", "DOUBLE"], "BOOLEAN", type="arrow")
 
 
-def area_of(bbox: Box | None, within: Any, near: tuple[float, float, float] | None) -> Area:
-    """The area of a query.
+EVERYWHERE = Area(None, None)
+
+
+def area_of(
+    bbox: Sequence[float] | None = None, within: Any = None, near: Sequence[float] | None = None
+) -> Area:
+    """The area of a query; without arguments, `EVERYWHERE`.
+
+    Args:
+        bbox: west, south, east, north in degrees (the order of RFC 7946).
+        within: a Polygon or MultiPolygon in lon and lat: GeoJSON geometry or shapely.
+        near: lat, lon in degrees and radius in metres, on the sphere.
 
     Raises:
-        QueryError: more than one is named, or it is not a shape on Earth.
+        QueryError: more than one is given, or it is not a shape on Earth.
     """
     if sum(given is not None for given in (bbox, within, near)) > 1:
         raise QueryError("bbox, within, near", "exclude each other; give one of them")
@@ -83,16 +93,16 @@ def area_of(bbox: Box | None, within: Any, near: tuple[float, float, float] | No
         return _polygon(within)
     if near is not None:
         return _circle(*near)
-    return Area(None, None)
+    return EVERYWHERE
 
 
-def _box(bbox: Box) -> Area:
+def _box(bbox: Sequence[float]) -> Area:
     west, south, east, north = bbox
     if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
         raise QueryError("bbox", f"{bbox} is not west, south, east, north in degrees")
     if west > east:
         raise QueryError("bbox", "west lies east of east; areas over the 180th meridian are not supported")
-    return Area(bbox, None)
+    return Area((west, south, east, north), None)
 
 
 def _polygon(within: Any) -> Area:

@@ -15,6 +15,7 @@ from headcount.devices.trace import device_state
 from headcount.errors import UnknownDeviceError
 from headcount.history import queries
 from headcount.history.queries import SLOT_S, CellCount, StoredFix
+from headcount.history.query_areas import area_of
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
@@ -44,8 +45,8 @@ class PositionQuery:
     def filters(self) -> dict[str, Any]:
         """Return the arguments of exact and coarse queries; one row more shows that there are more."""
         kinds = KINDS if self.kind is None else (self.kind,)
-        area = {"bbox": self.bbox, "near": self.near, "within": self.within}
-        return {**area, "kinds": kinds, "limit": self.limit + 1}
+        area = area_of(self.bbox, self.within, self.near)
+        return {"area": area, "kinds": kinds, "limit": self.limit + 1}
 
     def audit_detail(self) -> dict[str, AuditValue]:
         """Return the details for the audit log."""

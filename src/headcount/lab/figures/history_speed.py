@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from headcount.history.buffer import HistoryBuffer
 from headcount.history.queries import counts_at, fixes, zone_history
+from headcount.history.query_areas import area_of
 from headcount.history.segments import opened
 from headcount.history.writer import FLUSH_ROWS
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
@@ -111,8 +112,10 @@ def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
         print(f"size: {size / rows:.1f} bytes a fix, {devices} devices, {FLUSH_ROWS} rows a segment")
         box = (-8.575, 52.672, -8.574, 52.673)
         queries: dict[str, Callable[[], Any]] = {
-            "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(data, bbox=box),
-            "near, 50 m, the whole hour, newest 1000": lambda: fixes(data, near=(52.672, -8.575, 50.0)),
+            "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(data, area=area_of(box)),
+            "near, 50 m, the whole hour, newest 1000": lambda: fixes(
+                data, area=area_of(near=(52.672, -8.575, 50.0))
+            ),
             "positions of all devices at an instant": lambda: fixes(data, at_s=T0 + 3000, limit=100_000),
             "history of a zone, 60 s": lambda: zone_history(data, "zone-7", T0, T0 + 3600, 60),
             "counts at an instant": lambda: counts_at(data, T0 + 3000),
