@@ -12,6 +12,8 @@ tests_all := tests/containers tests/system tests/attack tests
 tests_fast := tests -m "not slow and not docker and not server"
 # number of test files that run in parallel; tests mostly wait for servers
 SIDE ?= 3
+# branch coverage in percent of the tests that run within the test process; raise it, never lower it
+COVERAGE ?= 80
 
 # the image's name; for a build without a network: a base image and its Python
 IMAGE ?= headcount
@@ -20,7 +22,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web web-types demo test test-web test-busy test-future lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +67,10 @@ test-busy: env ## the same tests beside four busy loops, which take at most an h
 
 test-future: env ## run the fast tests with a clock 400 days ahead (needs faketime)
 	faketime -f +400d $(BIN)/pytest -n $(SIDE) --dist loadfile $(tests_fast) $(PYTEST)
+
+coverage: env ## show the branch coverage of tests without slow ones; fail below COVERAGE percent
+	$(BIN)/pytest -n $(SIDE) --dist loadfile tests -m "not slow and not docker" \
+	  --cov --cov-report=term --cov-fail-under=$(COVERAGE) $(PYTEST)
 
 test-web: web ## run the map's tests
 	cd web && npm test --silent

@@ -1,10 +1,12 @@
-"""`make bench`: measure all figures of the documentation; `--write` updates the page."""
+"""`make bench`: measure the figures of the documentation; `--write` updates them in the page."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from headcount.lab.machine import machine
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[3] / "docs" / "reference" / "figures.md"
-#: Section of the page → script and arguments.
+#: Name → script and arguments.
 BENCHES = {
     "Footprint": ["footprint"],
     "Engine": ["engine_cost", "--million"],
@@ -29,29 +31,30 @@ def main() -> None:
     """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHES)}; default all")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} of the documentation")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} of the documentation")
     options = parser.parse_args()
-    parts = []
-    for name, (script, *arguments) in BENCHES.items():
-        if options.names and name not in options.names:
-            continue
+    results = {}
+    for name in options.names or BENCHES:
+        script, *arguments = BENCHES[name]
+        command = ["-m", f"headcount.lab.figures.{script}", *arguments]
         print(f"== {name} ==", flush=True)
-        ran = subprocess.run(
-            [sys.executable, "-m", f"headcount.lab.figures.{script}", *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        print(ran.stdout, flush=True)
-        command = " ".join(["python", "-m", f"headcount.lab.figures.{script}", *arguments])
-        parts.append(f"## {name}\n\n`{command}`\n\n```text\n{ran.stdout.strip()}\n```\n")
+        finished = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
+        print(finished.stdout, flush=True)
+        results[" ".join(["python", *command])] = finished.stdout.strip()
     if options.write:
-        today = datetime.now(UTC).date().isoformat()
-        head = (
-            "# Figures\n\nMeasured by `make bench` on one machine on one day; compare ratios, not machines.\n\n"
-            f"- machine: {machine()}\n- date: {today}\n\n"
-        )
-        PAGE.write_text(head + "\n".join(parts))
+        PAGE.write_text(filled(PAGE.read_text(), results, machine(), datetime.now(UTC).date().isoformat()))
+
+
+def filled(page: str, results: Mapping[str, str], machine_: str, date: str) -> str:
+    """The page with new results: each replaces the block of code below its command."""
+    for command, output in results.items():
+        start = f"`{command}`\n\n```text\n"
+        before, _, after = page.partition(start)
+        page = f"{before}{start}{output}\n{after[after.index('```') :]}" if after else page
+    lines = {"- machine:": machine_, "- date:": date}
+    for name, value in lines.items():
+        page = re.sub(rf"^{name} .*$", f"{name} {value}", page, flags=re.MULTILINE)
+    return page
 
 
 if __name__ == "__main__":

@@ -1,0 +1,21 @@
+"""The page of figures and `make bench`."""
+
+from __future__ import annotations
+
+from headcount.lab.figures.run_all import BENCHES, PAGE, filled
+
+
+def test_every_benchmark_has_its_block_in_the_page() -> None:
+    """The page has the command of each benchmark, with a block for its output."""
+    page = PAGE.read_text()
+    for script, *arguments in BENCHES.values():
+        command = " ".join(["python -m", f"headcount.lab.figures.{script}", *arguments])
+        assert f"`{command}`\n\n```text\n" in page, command
+
+
+def test_new_results_replace_old_ones_and_keep_the_text() -> None:
+    """Only the block below the command, the machine and the date change."""
+    page = "- machine: old\n- date: old\n\n`a b`\n\n```text\n1\n```\n\nText.\n\n`c`\n\n```text\n2\n```\n"
+    assert filled(page, {"a b": r"\1"}, "new", "today") == (
+        "- machine: new\n- date: today\n\n`a b`\n\n```text\n\\1\n```\n\nText.\n\n`c`\n\n```text\n2\n```\n"
+    )
