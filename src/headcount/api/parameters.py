@@ -59,6 +59,7 @@ Moment = Annotated[
     WithJsonSchema(
         {
             "type": "string",
+            "maxLength": 64,
             "description": "RFC 3339 with offset, or Unix seconds",
             "examples": ["2026-11-24T13:00:00Z", "1795525200"],
         }
