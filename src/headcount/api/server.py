@@ -23,6 +23,9 @@ _MAX_WEBSOCKET_MESSAGE = 1024
 
 _log = logging.getLogger(__name__)
 
+#: A request line and its headers. A polygon of 20 000 characters fits, percent-encoded.
+MAX_HEAD_BYTES = 256 << 10
+
 
 async def run(
     settings: ApiSettings,
@@ -55,6 +58,7 @@ async def run(
         server = UvicornServer(
             uvicorn.Config(
                 app,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,  # see access/client_address.py
