@@ -46,6 +46,7 @@ from headcount.runtime.ports import free_ports
 from headcount.worker.loops import WorkerSettings, run
 from nats_fixture import PASSWORD
 from small_site import small_site
+from waiting import until
 
 PARTITIONS = 4
 LOOPBACK = "127.0.0.1"
@@ -179,9 +180,20 @@ class Unit:
         return status, json.loads(body or "{}")
 
     async def until_status(self, status: int) -> None:
-        """Wait for a status of /healthz; the test's limit is the limit."""
-        while (await self.get("/healthz"))[0] != status:  # noqa: ASYNC110 - over HTTP
-            await asyncio.sleep(0.05)
+        """Wait for a status of /healthz."""
+
+        async def is_status() -> bool:
+            return (await self.get("/healthz"))[0] == status
+
+        await until(is_status, f"/healthz answers {status}")
+
+    async def until_connections(self, number: int) -> None:
+        """Wait until it counts this many devices; while its own probe comes or goes it may be one off."""
+
+        async def is_number() -> bool:
+            return (await self.health())[1].get("connections") == number
+
+        await until(is_number, f"{number} connections")
 
     async def metric(self, name: str) -> float:
         """A number of /metrics."""

@@ -96,6 +96,7 @@ class Agent:
         self._started_s = time.time()
         self._counted: tuple[float, int] | None = None  # when, and what the server had counted then
         self._gate_sent = 0  # messages of the auth service to the server then
+        self._unanswered = 0  # questions since then that the server counts as messages, too
         self._silent = False
         self._kicking = 0  # connections of ours that send devices away
         self._kicks: set[asyncio.Task[None]] = set()
@@ -168,8 +169,10 @@ class Agent:
         now_s = time.monotonic()
         try:
             load = await nats_probe.ask_load(self.settings.config)
-        except nats_probe.NO_ANSWER:
-            self._counted, self.connections, self.messages_per_s = None, 0, 0.0
+        except nats_probe.NO_ANSWER as error:
+            if self._leaf is None or self._leaf.pid is None:  # a server that is only slow keeps its devices
+                self._counted, self.connections, self.messages_per_s = None, 0, 0.0
+            self._unanswered += isinstance(error, TimeoutError)
             return
         # one asks, one may knock, others may be disconnecting devices; the auth service has its own
         ours = (
@@ -182,10 +185,13 @@ class Agent:
         sent, self._gate_sent = self.auth_service.sent - self._gate_sent, self.auth_service.sent
         if self._counted is not None:
             since_s, before = self._counted
-            new = max(load.in_client_msgs - before - 1 - sent, 0)  # one is our last question
+            before = 0 if load.in_client_msgs < before else before  # it was restarted
+            new = max(
+                load.in_client_msgs - before - 1 - self._unanswered - sent, 0
+            )  # one is our last question
             self.messages += new
             self.messages_per_s = new / max(now_s - since_s, 1e-9)
-        self._counted = now_s, load.in_client_msgs
+        self._counted, self._unanswered = (now_s, load.in_client_msgs), 0
 
     async def _publish(self) -> None:
         if self._units is None:

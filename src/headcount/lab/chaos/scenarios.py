@@ -14,6 +14,7 @@ from typing import Any
 
 import shapely
 from shapely.geometry import MultiPolygon, Polygon, mapping
+from shapely.geometry.base import BaseGeometry
 
 EARTH_RADIUS_M = 6_371_008.8
 CENTRES = ((52.6738, -8.5725), (-33.9173, 151.2313), (0.0, 0.0), (69.6796, 18.9713), (30.27, -97.74))
@@ -51,10 +52,11 @@ def random_scenario(rng: Random, max_zones: int = 12) -> Scenario:
     areas: list[Polygon | MultiPolygon] = []
     for _ in range(rng.randint(0, max_zones)):
         area = _zone(rng, areas, radius)
-        if area.intersects(boundary) and not area.touches(boundary):
+        if _overlaps(area, boundary):
             areas.append(area)
     geometries = [_to_degrees(centre, area, places) for area in (boundary, *areas)]
-    kept = [g for i, g in enumerate(geometries) if i == 0 or (g.is_valid and g.intersects(geometries[0]))]
+    # rounded, a zone may be invalid, or only touch the boundary
+    kept = [g for i, g in enumerate(geometries) if i == 0 or (g.is_valid and _overlaps(g, geometries[0]))]
     rules = [_site_rules(rng), *({"id": f"z{i}", **_zone_rules(rng)} for i in range(1, len(kept)))]
     features = [
         {"type": "Feature", "properties": own, "geometry": mapping_of(g)}
@@ -62,6 +64,10 @@ def random_scenario(rng: Random, max_zones: int = 12) -> Scenario:
     ]
     geojson = {"type": "FeatureCollection", "features": features}
     return Scenario(geojson, centre, radius, _spots(rng, kept), _waits(rules))
+
+
+def _overlaps(area: BaseGeometry, boundary: BaseGeometry) -> bool:
+    return bool(area.intersects(boundary)) and not area.touches(boundary)
 
 
 def mapping_of(geometry: Polygon | MultiPolygon) -> dict[str, Any]:
