@@ -1,7 +1,10 @@
-"""Responses whose body is text already."""
+"""Responses of the media types that endpoints return."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from starlette.responses import Response
 
 GEOJSON = "application/geo+json"
@@ -9,12 +12,16 @@ CSV = "text/csv; charset=utf-8"
 
 
 class Json(Response):
-    """JSON."""
+    """JSON of anything that msgspec encodes; bytes are JSON already."""
 
     media_type = "application/json"
 
+    def render(self, content: Any) -> bytes:
+        """Encode the body."""
+        return content if isinstance(content, bytes) else msgspec.json.encode(content)
 
-class GeoJson(Response):
+
+class GeoJson(Json):
     """GeoJSON (RFC 7946)."""
 
     media_type = GEOJSON

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
@@ -14,7 +16,7 @@ from pydantic import TypeAdapter
 from headcount.api.media_types import GEOJSON
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.schemas import problems
-from headcount.api.schemas.responses import failures
+from headcount.api.schemas.problems import failures
 
 SCHEMES: dict[str, Any] = {
     "token": {
@@ -36,6 +38,8 @@ SCHEMES: dict[str, Any] = {
         "also need the header `Headcount-CSRF` with the `csrf` of GET /v1/whoami.",
     },
 }
+#: By endpoint: its `example` or `examples`, or the name of another endpoint that has the same.
+_EXAMPLES = Path(__file__).with_name("examples.json")
 #: Problems of any endpoint, of those that require a scope, and of those that change something.
 _ANYWHERE = ("token-in-url", "sign-in", "too-many-requests", "log-away")
 _WITH_SCOPE = ("not-allowed",)
@@ -51,12 +55,13 @@ def document(app: FastAPI) -> dict[str, Any]:
         components = schema.setdefault("components", {})
         components["securitySchemes"] = SCHEMES
         _use_problems(components.setdefault("schemas", {}))
+        examples = msgspec.json.decode(_EXAMPLES.read_bytes())
         for route in routes(app):
             for method in route.methods or ():
                 operation = schema["paths"].get(route.path, {}).get(method.lower())
                 if operation is not None:
                     _describe_geojson(operation, route, components["schemas"])
-                    _restore_examples(operation, route)
+                    _add_examples(operation, route, examples)
                     _complete(operation, method, required_scopes(route.dependant))
         app.openapi_schema = schema
     return app.openapi_schema
@@ -82,13 +87,11 @@ def _describe_geojson(operation: dict[str, Any], route: APIRoute, schemas: dict[
             content["schema"] = schema
 
 
-def _restore_examples(operation: dict[str, Any], route: APIRoute) -> None:
-    """Restore the examples: FastAPI removes null values from them."""
-    for status, answer in route.responses.items():
-        for media, content in answer.get("content", {}).items():
-            described = operation["responses"].get(str(status), {}).get("content", {}).get(media)
-            if described is not None:
-                described |= {key: content[key] for key in ("example", "examples") if key in content}
+def _add_examples(operation: dict[str, Any], route: APIRoute, examples: dict[str, Any]) -> None:
+    """Add the example of a success; those of problems come from their types (`failures`)."""
+    example = examples.get(route.name)
+    for content in operation["responses"][str(route.status_code or 200)].get("content", {}).values():
+        content.update(examples[example] if isinstance(example, str) else example)
 
 
 def _complete(operation: dict[str, Any], method: str, scopes: tuple[str, ...]) -> None:

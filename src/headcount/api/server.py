@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import ssl
 from collections.abc import Callable
 from functools import partial
 
@@ -14,8 +14,6 @@ from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.state import ApiState
 from headcount.runtime.http import GRACE_S, UvicornServer, listen
-from headcount.tls.contexts import load_certificate, server_context
-from headcount.tls.reload import reload_on_change
 from headcount.tls.tls_files import TlsFiles
 
 #: WebSocket messages of clients are ignored.
@@ -51,9 +49,16 @@ async def run(
         PortTakenError: another program listens on the port.
         SettingsError: the address is not available.
     """
-    context = None if tls is None else server_context(tls.certificate, tls.key)
-    listener = listen(host, port, "--http-port")
-    with listener:
+    async with contextlib.AsyncExitStack() as held:
+        context = None
+        if tls is not None:
+            from headcount.tls.contexts import load_certificate, server_context  # noqa: PLC0415  # only with TLS
+            from headcount.tls.reload import reloading  # noqa: PLC0415
+
+            context = server_context(tls.certificate, tls.key)
+            reload = partial(load_certificate, context, tls.certificate, tls.key)
+            await held.enter_async_context(reloading(tls, reload))
+        listener = held.enter_context(listen(host, port, "--http-port"))
         app = create_app(settings)
         server = UvicornServer(
             uvicorn.Config(
@@ -73,7 +78,6 @@ async def run(
         # No task group: cancelled from outside, it would cancel the server instead of stopping it.
         serving = asyncio.create_task(server.serve([listener]), name="api: serve")
         stopped = asyncio.create_task(stop.wait(), name="api: stop")
-        renewing = asyncio.create_task(_renewing(tls, context), name="api: certificate")
         try:
             if await _started(server, serving) and on_ready is not None:
                 on_ready(listener.getsockname()[1])
@@ -81,15 +85,9 @@ async def run(
         finally:
             _log.info("stopping the API")
             stopped.cancel()
-            renewing.cancel()
             state.live.close()
             server.should_exit = True
             await serving
-
-
-async def _renewing(tls: TlsFiles | None, context: ssl.SSLContext | None) -> None:
-    if tls is not None and context is not None:
-        await reload_on_change(tls, partial(load_certificate, context, tls.certificate, tls.key))
 
 
 async def _started(server: UvicornServer, serving: asyncio.Task[None]) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import F8, I4, I8
 from headcount.errors import LogError
+from headcount.history.hours import T_MAX_S, T_MIN_S
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
@@ -33,8 +34,6 @@ WAIT_FOR_PARTITIONS_S = 600.0
 MAX_WAITING = 720
 #: Partitions are stored in 16 bits.
 MAX_PARTITIONS = 32_767
-#: The years 1970 to 9999; a hostile `t` is moved to the nearer end, because the row must not be lost.
-T_MIN_S, T_MAX_S = 0.0, 253_402_300_799.0
 #: The columns of HistoryFixes. A pseudonym's bytes are its memory, whatever the machine's order.
 _FIX_TYPES = {
     "seq": "<i8",

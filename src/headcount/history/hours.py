@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HOUR_S = 3600
+#: The years 1970 to 9999; a hostile `t` is moved to the nearer end, because the row must not be lost.
+T_MIN_S, T_MAX_S = 0.0, 253_402_300_799.0
 _NAME = "hour=%Y-%m-%dT%H"
 
 

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headcount.errors import DataFolderError, QueryError
-from headcount.history.buffer import T_MAX_S, T_MIN_S
-from headcount.history.hours import HOUR_S, folder, hour_start
+from headcount.history.hours import HOUR_S, T_MAX_S, T_MIN_S, folder, hour_start
 from headcount.history.query_areas import EVERYWHERE, Area
 from headcount.history.retention import KEEP_S
 from headcount.messages.counts import KindCount

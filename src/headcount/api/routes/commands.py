@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
@@ -13,8 +12,7 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.parameters import CommandId, DeviceId, SiteId
 from headcount.api.schemas import commands
-from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError, failures
 from headcount.api.state import ApiState, State, known_site
 from headcount.messages.records import DeviceCommand
 from headcount.services.commands import command_as_json
@@ -30,13 +28,10 @@ _PATH = "/sites/{site}/devices/{device}/commands"
     status_code=201,
     summary="Send a command to a device",
     response_model=commands.CommandResponse,
-    responses={
-        201: {
-            "description": "The command is queued",
-            "content": {"application/json": {"example": commands.COMMAND | {"state": "queued"}}},
-        },
-        **failures("unknown-site", "unknown-device", "invalid-parameter", "too-many-commands", "log-away"),
-    },
+    response_description="The command is queued",
+    responses=failures(
+        "unknown-site", "unknown-device", "invalid-parameter", "too-many-commands", "log-away"
+    ),
 )
 async def create_command(
     site: SiteId, device: DeviceId, body: commands.CommandCreate, state: State, actor: Commander
@@ -58,17 +53,15 @@ async def create_command(
         interval_s=body.interval_s,
         text=body.text,
     )
-    return Json(msgspec.json.encode(command_as_json(command)), 201)
+    return Json(command_as_json(command), 201)
 
 
 @router.get(
     _PATH,
     summary="List a device's commands",
     response_model=commands.CommandListResponse,
-    responses={
-        **success("Newest first", commands.COMMANDS),
-        **failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
-    },
+    response_description="Newest first",
+    responses=failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
 )
 async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader) -> Json:
     """List commands that wait, and those that finished within the last day."""
@@ -76,21 +69,19 @@ async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader)
     found = [each for each in await state.services.commands.of(device) if each.site == site]
     if not found:
         await state.services.commands.target(device, site, "person", unregistered=state.settings.open)
-    return Json(msgspec.json.encode({"commands": list(map(command_as_json, found))}))
+    return Json({"commands": list(map(command_as_json, found))})
 
 
 @router.get(
     f"{_PATH}/{{command}}",
     summary="Get a command and its state",
     response_model=commands.CommandResponse,
-    responses={
-        **success("The command", commands.COMMAND),
-        **failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
-    },
+    response_description="The command",
+    responses=failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
 )
 async def get_command(site: SiteId, device: DeviceId, command: CommandId, state: State, _: Reader) -> Json:
     """Return one command; it is erased a day after it finished."""
-    return Json(msgspec.json.encode(command_as_json(await _found(state, site, device, command))))
+    return Json(command_as_json(await _found(state, site, device, command)))
 
 
 @router.delete(
@@ -98,10 +89,8 @@ async def get_command(site: SiteId, device: DeviceId, command: CommandId, state:
     status_code=204,
     summary="Withdraw a command",
     response_class=Response,
-    responses={
-        204: {"description": "The command is erased and no longer sent"},
-        **failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
-    },
+    response_description="The command is erased and no longer sent",
+    responses=failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
 )
 async def delete_command(
     site: SiteId, device: DeviceId, command: CommandId, state: State, actor: Commander

@@ -13,8 +13,7 @@ from headcount.api.middleware.identity import AnyCaller
 from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, From, SiteId, Step, To, ZoneId
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
-from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
-from headcount.api.schemas.responses import failures, success_by_scope
+from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, failures, invalid
 from headcount.api.state import State, known_site, known_zone
 from headcount.counting.disclosure import GRID_S
 from headcount.history import queries
@@ -34,12 +33,8 @@ _FAILURES = (
     "/sites/{site}/counts",
     summary="Get the counts of all zones",
     response_model=counts.CountsResponse,
-    responses={
-        **success_by_scope(
-            "The counts, those of the boundary (`site`) first", counts.COUNTS, counts.PUBLIC_COUNTS
-        ),
-        **failures("unknown-site", *_FAILURES),
-    },
+    response_description="The counts, those of the boundary (`site`) first",
+    responses=failures("unknown-site", *_FAILURES),
 )
 async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of all zones now, or at a moment of the last 24 hours.
@@ -51,17 +46,15 @@ async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = Non
     counts are `"<5"`, the others are rounded to multiples of 5, and the bounds of a count are null.
     """
     known_site(state, site)
-    return Json(msgspec.json.encode(await counts_at(state, caller, at)))
+    return Json(await counts_at(state, caller, at))
 
 
 @router.get(
     "/sites/{site}/zones/{zone}",
     summary="Get the counts of one zone",
     response_model=counts.ZoneCountsResponse,
-    responses={
-        **success_by_scope("The counts", counts.ZONE_COUNTS, counts.PUBLIC_ZONE_COUNTS),
-        **failures("unknown-site", "unknown-zone", *_FAILURES),
-    },
+    response_description="The counts",
+    responses=failures("unknown-site", "unknown-zone", *_FAILURES),
 )
 async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of one zone now, or at a moment of the last 24 hours, as in /counts."""
@@ -70,19 +63,17 @@ async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyC
     zones = {each["zone"]: each for each in answer.pop("zones")}
     if zone not in zones:
         raise ProblemError(NOT_RECORDED, f"Zone {zone!r} was not counted at {answer['at']}.")
-    return Json(msgspec.json.encode(answer | zones[zone]))
+    return Json(answer | zones[zone])
 
 
 @router.get(
     "/sites/{site}/zones/{zone}/history",
     summary="Get one zone's counts over time",
     response_model=counts.ZoneHistoryResponse,
-    responses={
-        **success_by_scope("The counts, oldest first", counts.HISTORY, counts.PUBLIC_HISTORY),
-        **failures(
-            "unknown-site", "unknown-zone", "invalid-parameter", "history-unreadable", "too-many-queries"
-        ),
-    },
+    response_description="The counts, oldest first",
+    responses=failures(
+        "unknown-site", "unknown-zone", "invalid-parameter", "history-unreadable", "too-many-queries"
+    ),
 )
 async def get_zone_history(
     site: SiteId,

@@ -13,9 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from headcount.api.parameters import Every, SiteId, Zones
 from headcount.api.schemas import problems
-from headcount.api.schemas.counts import STREAM_TEXT
-from headcount.api.schemas.problems import ProblemError
-from headcount.api.schemas.responses import failures
+from headcount.api.schemas.problems import ProblemError, failures
 from headcount.api.state import ApiState, State, known_site
 from headcount.api.stream_reader import StreamReader, open_stream
 
@@ -58,14 +56,9 @@ async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
     summary="Stream live counts as server-sent events",
     response_class=EventStream,
     status_code=200,  # FastAPI looks for it in the class otherwise
-    responses={
-        200: {
-            "description": "`event: counts` with absolute counts: all zones first, then those that changed. "
-            "`event: ping` every 5 s. A slow reader gets fewer and newer updates.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_TEXT}},
-        },
-        **failures("unknown-site", "invalid-parameter", "too-many-streams"),
-    },
+    response_description="`event: counts` with absolute counts: all zones first, then those that changed. "
+    "`event: ping` every 5 s. A slow reader gets fewer and newer updates.",
+    responses=failures("unknown-site", "invalid-parameter", "too-many-streams"),
 )
 async def stream_counts(
     site: SiteId, request: Request, state: State, every: Every = 1.0, zones: Zones = None
@@ -85,10 +78,8 @@ async def stream_counts(
 @router.get(
     "/sites/{site}/ws",
     summary="Stream live counts over a WebSocket",
-    responses={
-        101: {"description": 'Messages are JSON: `{"event":"counts"|"ping","data":…}` as in /stream.'},
-        **failures("unknown-site", "upgrade-required"),
-    },
+    response_description='Messages are JSON: `{"event":"counts"|"ping","data":…}` as in /stream.',
+    responses=failures("unknown-site", "upgrade-required"),
     status_code=101,
     response_class=Response,
 )

@@ -22,7 +22,6 @@ from headcount.api.middleware.identity import identity_of
 from headcount.api.public_url import base_url
 from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import access
-from headcount.api.schemas.responses import success
 from headcount.api.state import ApiState, State
 from headcount.errors import LoginError
 from headcount.messages.times import iso
@@ -93,7 +92,7 @@ async def log_out(request: Request, state: State) -> Response:
 @router.get(
     "/v1/whoami",
     summary="Get the caller's identity and rights",
-    responses=success("The caller", access.WHOAMI),
+    response_description="The caller",
 )
 async def get_caller(request: Request, state: State) -> access.WhoAmIResponse:
     """Return who sent the request (a token, a session, this machine or anybody), and their scopes.

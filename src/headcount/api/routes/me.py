@@ -12,8 +12,7 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.device_authentication import AuthenticatedDevice
 from headcount.api.parameters import DEFAULT_TRACE_LIMIT, TraceLimit, moment
 from headcount.api.schemas import me, traces
-from headcount.api.schemas.problems import invalid
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import failures, invalid
 from headcount.api.state import State
 from headcount.messages.records import Device
 from headcount.messages.times import iso, iso_or_none
@@ -35,7 +34,8 @@ _ALWAYS = ("device-sign-in", "too-many-requests", "log-away")
     summary="Get what is known about my device",
     response_model=me.MeResponse,
     openapi_extra=_BY_DEVICE,
-    responses={**success("What is known", me.ME), **failures(*_ALWAYS)},
+    response_description="What is known",
+    responses=failures(*_ALWAYS),
 )
 async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     """Return the registry's entry, where the device is counted now, its commands, and who accessed it."""
@@ -53,7 +53,7 @@ async def get_me(device: AuthenticatedDevice, state: State) -> Json:
         "commands": [command_as_json(command) for command in found.commands],
         "looks": found.accesses,
     }
-    return Json(msgspec.json.encode(answer))
+    return Json(answer)
 
 
 @router.get(
@@ -61,10 +61,8 @@ async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     summary="Export everything stored about my device",
     response_model=dict[str, Any],
     openapi_extra=_BY_DEVICE,
-    responses={
-        **success("One JSON document, to be saved", me.EXPORT),
-        **failures(*_ALWAYS, "history-unreadable", "too-many-queries"),
-    },
+    response_description="One JSON document, to be saved",
+    responses=failures(*_ALWAYS, "history-unreadable", "too-many-queries"),
 )
 async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     """Export the registry's entry (without the secret), the log's hour as it was sent, 24 hours of history.
@@ -74,7 +72,7 @@ async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     """
     answer = _export(device, await state.personal.export(device))
     named = {"content-disposition": 'attachment; filename="headcount-my-data.json"'}
-    return Json(msgspec.json.encode(answer), headers=named)
+    return Json(answer, headers=named)
 
 
 @router.get(
@@ -82,16 +80,14 @@ async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     summary="Trace why my device is counted or not",
     response_model=traces.TraceResponse,
     openapi_extra=_BY_DEVICE,
-    responses={
-        **success("Its last messages, oldest first", traces.TRACE),
-        **failures(*_ALWAYS, "invalid-parameter"),
-    },
+    response_description="Its last messages, oldest first",
+    responses=failures(*_ALWAYS, "invalid-parameter"),
 )
 async def get_my_trace(
     device: AuthenticatedDevice, state: State, limit: TraceLimit = DEFAULT_TRACE_LIMIT
 ) -> Json:
     """Return the device's messages of the last hour, each with the rule that decided and its numbers."""
-    return Json(msgspec.json.encode(await state.traces.own(device, limit)))
+    return Json(await state.traces.own(device, limit))
 
 
 @router.post(
@@ -99,7 +95,8 @@ async def get_my_trace(
     summary="Stop counting me for a while",
     response_model=me.PauseResponse,
     openapi_extra=_BY_DEVICE,
-    responses={**success("Paused", me.PAUSED), **failures(*_ALWAYS, "invalid-parameter", "cross-site")},
+    response_description="Paused",
+    responses=failures(*_ALWAYS, "invalid-parameter", "cross-site"),
 )
 async def pause_me(device: AuthenticatedDevice, state: State, body: me.PauseRequest | None = None) -> Json:
     """Reject what the device sends from now on and remove it from every zone.
@@ -115,10 +112,8 @@ async def pause_me(device: AuthenticatedDevice, state: State, body: me.PauseRequ
     summary="Count me again",
     response_model=me.PauseResponse,
     openapi_extra=_BY_DEVICE,
-    responses={
-        **success("Counted again, from the next fix", {"status": "active", "resume": None}),
-        **failures(*_ALWAYS, "cross-site"),
-    },
+    response_description="Counted again, from the next fix",
+    responses=failures(*_ALWAYS, "cross-site"),
 )
 async def resume_me(device: AuthenticatedDevice, state: State) -> Json:
     """End a pause: the device is counted again from its next fix. Without a pause, nothing changes."""
@@ -131,18 +126,14 @@ async def resume_me(device: AuthenticatedDevice, state: State) -> Json:
     summary="Erase me",
     response_model=me.ErasureResponse,
     openapi_extra=_BY_DEVICE,
-    responses={
-        202: {
-            "description": "The device is being erased; this cannot be undone",
-            "content": {"application/json": {"example": me.ERASING}},
-        },
-        **failures(*_ALWAYS, "cross-site"),
-    },
+    response_description="The device is being erased; this cannot be undone",
+    responses=failures(*_ALWAYS, "cross-site"),
 )
 async def erase_me(device: AuthenticatedDevice, state: State) -> Json:
     """Erase the device and everything stored about it. Its credentials are rejected from now on."""
     await state.personal.erase(device)
-    return Json(msgspec.json.encode(me.ERASING), 202)
+    detail = "Your name is erased now, everything else within a few minutes."
+    return Json({"status": "erasing", "detail": detail}, 202)
 
 
 def _entry(device: Device) -> dict[str, Any]:
@@ -193,4 +184,4 @@ def _until(body: me.PauseRequest, now_s: float) -> float | None:
 
 
 def _status(device: Device) -> Json:
-    return Json(msgspec.json.encode({"status": device.status, "resume": iso_or_none(device.resume)}))
+    return Json({"status": device.status, "resume": iso_or_none(device.resume)})

@@ -10,12 +10,11 @@ import msgspec
 from fastapi import APIRouter, Depends, Query
 
 from headcount.access.roles import Caller
-from headcount.api.media_types import GEOJSON, GeoJson, Json
+from headcount.api.media_types import GeoJson, Json
 from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, SiteId, To
 from headcount.api.schemas import positions
-from headcount.api.schemas.problems import invalid
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import failures, invalid
 from headcount.api.state import ApiState, State, known_site
 from headcount.history.queries import CELLS_PER_DEG, SLOT_S, CellCount, StoredFix
 from headcount.messages.times import iso
@@ -35,17 +34,10 @@ Asking = Annotated[Caller, Depends(RequireScope("positions:coarse", "positions:r
     summary="List stored positions in an area",
     response_class=GeoJson,
     response_model=positions.FixesResponse | positions.CellsResponse,
-    responses={
-        200: {
-            "description": "With a reason and the right to it, fixes, newest first; else cells of a grid.",
-            "content": {
-                GEOJSON: {
-                    "examples": {"exact": {"value": positions.FIXES}, "coarse": {"value": positions.CELLS}}
-                }
-            },
-        },
-        **failures("unknown-site", "invalid-parameter", "history-unreadable", "too-many-queries", "log-away"),
-    },
+    response_description="With a reason and the right to it, fixes, newest first; else cells of a grid.",
+    responses=failures(
+        "unknown-site", "invalid-parameter", "history-unreadable", "too-many-queries", "log-away"
+    ),
 )
 async def list_fixes(
     site: SiteId,
@@ -118,10 +110,8 @@ async def list_fixes(
     "/sites/{site}/devices/{kind}/{device}",
     summary="Get the state of a device",
     response_model=positions.DeviceStateResponse,
-    responses={
-        **success("Its state now", positions.DEVICE_STATE),
-        **failures("unknown-site", "unknown-device", "invalid-parameter", "no-answer", "log-away"),
-    },
+    response_description="Its state now",
+    responses=failures("unknown-site", "unknown-device", "invalid-parameter", "no-answer", "log-away"),
 )
 async def get_device_state(
     site: SiteId, kind: Kind, device: DeviceId, state: State, actor: Watcher, reason: Reason = None
@@ -134,7 +124,7 @@ async def get_device_state(
     if reason is None:
         raise invalid("reason", "is required for a single device's position; it goes into the audit log")
     found = await state.positions.device(actor, site, kind, device, reason)
-    return Json(msgspec.json.encode({"site": site, "kind": kind, "device": device, **found}))
+    return Json({"site": site, "kind": kind, "device": device, **found})
 
 
 def _collection(precision: str, found: list[StoredFix] | list[CellCount], limit: int) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request
 
 from headcount.api.media_types import Json
@@ -17,7 +16,7 @@ from headcount.api.parameters import Code
 from headcount.api.public_url import device_endpoint
 from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import provisioning
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import failures
 from headcount.api.state import ApiState, State
 from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
 from headcount.errors import LinkRefusedError
@@ -32,10 +31,8 @@ _REFUSED = ("link-refused", "invalid-parameter")
     "",
     summary="Exchange a link or code for credentials",
     response_model=provisioning.CredentialsResponse,
-    responses={
-        **success("The credentials, which cannot be read again", provisioning.CREDENTIALS),
-        **failures(*_REFUSED),
-    },
+    response_description="The credentials, which cannot be read again",
+    responses=failures(*_REFUSED),
 )
 async def redeem_code(body: provisioning.CodeRedemption, request: Request, state: State) -> Json:
     """Use up a code: get a device's id, a new secret for it, and the broker's endpoint.
@@ -44,17 +41,15 @@ async def redeem_code(body: provisioning.CodeRedemption, request: Request, state
     """
     endpoint = device_endpoint(request, state.settings)
     device, secret = await _redeem(body.code, request, state)
-    return Json(msgspec.json.encode(_credentials(device, secret, endpoint)))
+    return Json(_credentials(device, secret, endpoint))
 
 
 @router.get(
     "/{code}.otrc",
     summary="Exchange a code for OwnTracks settings",
     response_model=provisioning.OwnTracksResponse,
-    responses={
-        **success("The app's settings, which include the credentials", provisioning.OWNTRACKS),
-        **failures(*_REFUSED),
-    },
+    response_description="The app's settings, which include the credentials",
+    responses=failures(*_REFUSED),
 )
 async def redeem_code_for_owntracks(
     code: Code,
@@ -69,7 +64,7 @@ async def redeem_code_for_owntracks(
     endpoint = device_endpoint(request, state.settings)
     device, secret = await _redeem(code, request, state)
     named = {"content-disposition": 'attachment; filename="headcount.otrc"'}
-    return Json(msgspec.json.encode(owntracks_settings(device, secret, endpoint)), headers=named)
+    return Json(owntracks_settings(device, secret, endpoint), headers=named)
 
 
 async def _redeem(code: str, request: Request, state: ApiState) -> tuple[Device, str]:

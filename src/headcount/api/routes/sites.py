@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter
 
-from headcount.api.media_types import GEOJSON, GeoJson, Json
+from headcount.api.media_types import GeoJson, Json
 from headcount.api.parameters import SiteId
 from headcount.api.schemas import sites
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import failures
 from headcount.api.state import State, known_site
 from headcount.counting.site import Site
 
@@ -21,11 +20,11 @@ router = APIRouter(prefix="/v1", tags=["counts"])
     "/sites",
     summary="List sites",
     response_model=sites.SiteListResponse,
-    responses=success("The sites that this API serves", sites.SITES),
+    response_description="The sites that this API serves",
 )
 async def list_sites(state: State) -> Json:
     """List all sites, with the addresses of their resources."""
-    return Json(msgspec.json.encode({"sites": [_summary(state.settings.site)]}))
+    return Json({"sites": [_summary(state.settings.site)]})
 
 
 @router.get(
@@ -33,11 +32,12 @@ async def list_sites(state: State) -> Json:
     summary="Get a site and its zones as GeoJSON",
     response_class=GeoJson,
     response_model=sites.SiteResponse,
-    responses={**success("The site file", sites.SITE, GEOJSON), **failures("unknown-site")},
+    response_description="The site file",
+    responses=failures("unknown-site"),
 )
 async def get_site(site: SiteId, state: State) -> GeoJson:
     """Return the site's boundary and its zones, with names, types and capacities, as GeoJSON."""
-    return GeoJson(msgspec.json.encode(known_site(state, site).geojson))
+    return GeoJson(known_site(state, site).geojson)
 
 
 def _summary(site: Site) -> dict[str, Any]:

@@ -6,15 +6,14 @@ import asyncio
 
 import msgspec
 from fastapi import APIRouter, Depends
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headcount.api.metrics import SCALER_TIMEOUT_S
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.identity import AnyCaller
 from headcount.api.schemas import system
-from headcount.api.schemas.problems import NO_SCALER, NOT_READY, ProblemError
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import NO_SCALER, NOT_READY, ProblemError, failures
 from headcount.api.state import ApiState, State
 from headcount.messages.times import iso
 
@@ -24,7 +23,7 @@ router = APIRouter(tags=["system"])
 @router.get(
     "/healthz",
     summary="Check whether the process answers",
-    responses=success("It answers", {"status": "alive"}),
+    response_description="It answers",
 )
 async def get_health() -> system.HealthResponse:
     """Always return 200: a process that does not answer should be restarted."""
@@ -34,7 +33,8 @@ async def get_health() -> system.HealthResponse:
 @router.get(
     "/readyz",
     summary="Check whether the counts are live",
-    responses={**success("The counts are live", system.READY), **failures("not-ready")},
+    response_description="The counts are live",
+    responses=failures("not-ready"),
 )
 async def get_readiness(state: State, caller: AnyCaller) -> system.ReadinessResponse:
     """Return 200 when the core is connected and every partition has reported within 2 s.
@@ -53,12 +53,8 @@ async def get_readiness(state: State, caller: AnyCaller) -> system.ReadinessResp
     "/metrics",
     dependencies=[Depends(RequireScope("system:read"))],
     summary="Get metrics for Prometheus",
-    response_class=Response,
-    responses=success(
-        "Prometheus' text format",
-        'headcount_fixes_total{kind="person",verdict="accepted"} 12345.0\n',
-        "text/plain",
-    ),
+    response_class=PlainTextResponse,
+    response_description="Prometheus' text format",
 )
 async def get_metrics(state: State) -> Response:
     """Return fixes by verdict, rate, lag, latency, devices present, freshness, scaling, and the API's requests."""
@@ -70,7 +66,8 @@ async def get_metrics(state: State) -> Response:
     "/v1/system/scaling",
     dependencies=[Depends(RequireScope("system:read"))],
     summary="Get the state of the autoscaler",
-    responses={**success("Its last report", system.SCALING), **failures("no-scaler")},
+    response_description="Its last report",
+    responses=failures("no-scaler"),
 )
 async def get_scaling(state: State) -> system.ScalingResponse:
     """Return the autoscaler's signals, its targets for brokers and workers, and its last decisions with reasons."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends, Query
 
 from headcount.access.roles import Caller
@@ -12,8 +11,7 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.parameters import DEFAULT_TRACE_LIMIT, DeviceId, SiteId, TraceLimit
 from headcount.api.schemas import traces
-from headcount.api.schemas.problems import invalid
-from headcount.api.schemas.responses import failures, success
+from headcount.api.schemas.problems import failures, invalid
 from headcount.api.state import State, known_site
 from headcount.messages.topics import Kind
 
@@ -25,10 +23,8 @@ Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
     "/sites/{site}/devices/{device}/trace",
     summary="Trace why a device is counted or not",
     response_model=traces.TraceResponse,
-    responses={
-        **success("Its last messages, oldest first, each with the rule that decided", traces.TRACE),
-        **failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
-    },
+    response_description="Its last messages, oldest first, each with the rule that decided",
+    responses=failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
 )
 async def get_device_trace(
     site: SiteId,
@@ -53,4 +49,4 @@ async def get_device_trace(
     if reason is None:
         raise invalid("reason", "is required for a single device's positions; it goes into the audit log")
     trace = await state.traces.of(actor, device, reason, kind, limit)
-    return Json(msgspec.json.encode(trace))
+    return Json(trace)

@@ -92,26 +92,3 @@ class SessionsEndResponse(Schema):
     """How many sessions were ended."""
 
     ended: int
-
-
-WHOAMI: dict[str, Any] = {
-    "subject": "person alice (248289761001)",
-    "role": "operator",
-    "scopes": ["counts:exact", "positions:coarse", "positions:read", "system:read"],
-    "sites": [],
-    "name": "alice",
-    "csrf": "ZjQ5uJ1h0rC8bqYkVn5x2mD7sWtE3oLgA6iKpR4yXcU",
-    "expires": "2026-11-24T21:00:00.000Z",
-    "login": True,
-}
-_TOKEN: dict[str, Any] = {
-    "id": "k3vq2hbw5yxa",
-    "name": "Prometheus",
-    "role": "viewer",
-    "sites": [],
-    "scopes": ["system:read"],
-    "created": "2026-11-24T13:00:00.000Z",
-    "expires": "2027-11-24T13:00:00.000Z",
-}
-TOKENS: dict[str, Any] = {"tokens": [_TOKEN]}
-NEW_TOKEN: dict[str, Any] = {**_TOKEN, "token": "hc_k3vq2hbw5yxa_…"}

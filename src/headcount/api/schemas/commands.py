@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -44,19 +44,3 @@ class CommandListResponse(Schema):
     """A device's commands, newest first, with those that finished within the last day."""
 
     commands: list[CommandResponse]
-
-
-COMMAND: dict[str, Any] = {
-    "id": "5f0c2b9a7d13e486",
-    "command": "interval",
-    "state": "acknowledged",
-    "created": "2026-11-24T12:59:58.000Z",
-    "expires": "2026-11-25T12:59:58.000Z",
-    "interval_s": 30.0,
-    "until": None,
-    "text": None,
-    "sent": "2026-11-24T12:59:58.020Z",
-    "answered": "2026-11-24T12:59:58.310Z",
-    "answer": "every 30 s",
-}
-COMMANDS: dict[str, Any] = {"commands": [COMMAND]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -143,51 +143,3 @@ class LinkResponse(Schema):
     expires: str
     owntracks: LinkTarget
     page: LinkTarget
-
-
-DEVICE: dict[str, Any] = {
-    "id": "k3qv7m2xw5yd4hbt6zra",
-    "site": "ul",
-    "kind": "person",
-    "status": "active",
-    "label": "Ada",
-    "groups": ["staff"],
-    "aliases": ["owntracks/ada/phone"],
-    "gateway": False,
-    "firmware": "",
-    "app": "OwnTracks 2.5",
-    "certificate": "",
-    "created": "2026-11-20T09:00:00.000Z",
-    "changed": "2026-11-24T08:30:00.000Z",
-    "resume": None,
-    "last_seen": {"at": "2026-11-24T12:59:58.000Z", "connected": True},
-}
-DEVICES: dict[str, Any] = {"site": "ul", "devices": [DEVICE], "after": None}
-DEVICE_ERASING: dict[str, Any] = {**DEVICE, "status": "erasing", "label": "", "groups": []}
-DEVICE_WITH_SECRET: dict[str, Any] = {
-    **DEVICE,
-    "last_seen": None,
-    "secret": "an5h7q2wzk4vtc6rxe3mfyb2dgjs5uqp",
-}
-_SVG = '<svg xmlns="http://www.w3.org/2000/svg" …/>'
-LINK: dict[str, Any] = {
-    "device": "k3qv7m2xw5yd4hbt6zra",
-    "code": "p4zr6t2nq7wyk3vdxs5mhc2fgbj4eua7",
-    "expires": "2026-11-25T13:00:00.000Z",
-    "owntracks": {
-        "link": "owntracks:///config?url=https%3A%2F%2Fcount.example.org%2Fv1%2Fprovision%2Fp4zr6t2nq7wyk3vdxs5mhc2fgbj4eua7.otrc",
-        "qr_svg": _SVG,
-    },
-    "page": {"link": "https://count.example.org/me#join=p4zr6t2nq7wyk3vdxs5mhc2fgbj4eua7", "qr_svg": _SVG},
-}
-DEVICE_TABLE = (
-    "id,site,kind,label,groups,aliases,gateway,firmware,app,status,created,last_seen\r\n"
-    "k3qv7m2xw5yd4hbt6zra,ul,person,Ada,staff,owntracks/ada/phone,no,,OwnTracks 2.5,active,"
-    "2026-11-20T09:00:00.000Z,2026-11-24T12:59:58.000Z\r\n"
-)
-ISSUED_TABLE = "id,secret,label\r\nk3qv7m2xw5yd4hbt6zra,an5h7q2wzk4vtc6rxe3mfyb2dgjs5uqp,Ada\r\n"
-CODE_TABLE = (
-    "code,expires,owntracks,page\r\n"
-    "wq2z-7kdm-4xvt-hb5n,2026-12-08T13:00:00.000Z,owntracks:///config?url=https%3A%2F%2Fcount.example.org%2F"
-    "v1%2Fprovision%2Fwq2z7kdm4xvthb5n.otrc,https://count.example.org/me#join=wq2z7kdm4xvthb5n\r\n"
-)

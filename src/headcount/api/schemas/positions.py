@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -92,55 +92,3 @@ class DeviceStateResponse(OpenSchema):
     offline: bool = Field(description="Whether its last will was received after its last fix.")
     last_verdict: str | None
     verdicts: dict[str, int] | None = Field(None, description="Number of fixes by verdict, if recorded.")
-
-
-FIXES: dict[str, Any] = {
-    "type": "FeatureCollection",
-    "precision": "exact",
-    "truncated": False,
-    "features": [
-        {
-            "type": "Feature",
-            "geometry": {"type": "Point", "coordinates": [-8.5722, 52.6737]},
-            "properties": {
-                "device": "q3Zk0w9uTtS1",
-                "kind": "person",
-                "t": "2026-11-24T12:59:58.000Z",
-                "acc": 8.5,
-                "verdict": "accepted",
-            },
-        }
-    ],
-}
-_CELL = [[[-8.573, 52.673], [-8.572, 52.673], [-8.572, 52.674], [-8.573, 52.674], [-8.573, 52.673]]]
-CELLS: dict[str, Any] = {
-    "type": "FeatureCollection",
-    "precision": "coarse",
-    "truncated": False,
-    "features": [
-        {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": _CELL},
-            "properties": {
-                "kind": "person",
-                "from": "2026-11-24T12:50:00.000Z",
-                "to": "2026-11-24T12:55:00.000Z",
-                "devices": 23,
-            },
-        }
-    ],
-}
-DEVICE_STATE: dict[str, Any] = {
-    "site": "ul",
-    "kind": "person",
-    "device": "phone-1",
-    "present": True,
-    "zones": ["site", "library"],
-    "last_t": "2026-11-24T12:59:58.000Z",
-    "lat": 52.6737,
-    "lon": -8.5722,
-    "acc": 8.5,
-    "offline": False,
-    "last_verdict": "accepted",
-    "verdicts": {"accepted": 118, "duplicate": 2},
-}

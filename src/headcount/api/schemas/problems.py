@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from fastapi.responses import Response
@@ -20,179 +21,250 @@ MAX_INSTANCE = 200
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A type of problem: name, status, title, and what to do about it."""
+    """A type of problem."""
 
     name: str
     status: int
     title: str
-    meaning: str
+    meaning: str  # and what to do about it
+    example_path: str = ""
+    example_detail: str = ""
 
 
-BAD_REQUEST = ProblemType(
+#: All types, by name.
+TYPES: dict[str, ProblemType] = {}
+
+
+def _problem(
+    name: str, status: int, title: str, meaning: str, path: str = "", detail: str = ""
+) -> ProblemType:
+    TYPES[name] = ProblemType(name, status, title, meaning, path, detail or meaning)
+    return TYPES[name]
+
+
+BAD_REQUEST = _problem(
     "bad-request", 400, "Bad request", "The request is malformed. Check its method, headers and body."
 )
-SIGN_IN = ProblemType(
+SIGN_IN = _problem(
     "sign-in",
     401,
     "Authentication required",
-    "Send a token with the required scope: `Authorization: Bearer …`, created by `headcount token add`; or "
-    "log in.",
+    "Send a token with the required scope: `Authorization: Bearer …`, created by `headcount token add`; or log in.",
+    "/v1/sites/ul/fixes",
 )
-DEVICE_SIGN_IN = ProblemType(
+DEVICE_SIGN_IN = _problem(
     "device-sign-in",
     401,
     "Device authentication required",
-    "Authenticate with HTTP Basic: the device's id as user, its secret or a signed token as password. "
-    "If the secret is lost, your administrator can create a new one-time link.",
+    "Authenticate with HTTP Basic: the device's id as user, its secret or a signed token as password. If the secret is lost, your administrator can create a new one-time link.",
+    "/v1/me",
 )
-NOT_ALLOWED = ProblemType(
+NOT_ALLOWED = _problem(
     "not-allowed",
     403,
     "Permission denied",
     "The detail names the missing scope. The administrator who created your token or account can grant it.",
+    "/v1/tokens",
+    "token k3vq2hbw5yxa has no scope 'tokens:write' here.",
 )
-TOKEN_IN_URL = ProblemType(
+TOKEN_IN_URL = _problem(
     "token-in-url",
     400,
     "Token in the address",
-    "Addresses are stored in logs and histories. Send the token as `Authorization: Bearer …`, and revoke this "
-    "one: `headcount token revoke`.",
+    "Addresses are stored in logs and histories. Send the token as `Authorization: Bearer …`, and revoke this one: `headcount token revoke`.",
+    "/v1/sites/ul/counts",
 )
-CROSS_SITE = ProblemType(
+CROSS_SITE = _problem(
     "cross-site",
     403,
     "Cross-site request rejected",
-    "A change with a session cookie needs the header `Headcount-CSRF` with the `csrf` of GET /v1/whoami, and "
-    "must come from a page of this address. Programs use a token instead.",
+    "A change with a session cookie needs the header `Headcount-CSRF` with the `csrf` of GET /v1/whoami, and must come from a page of this address. Programs use a token instead.",
+    "/v1/tokens",
+    "The header Headcount-CSRF is missing or wrong. A change with a session cookie needs the header `Headcount-CSRF` with the `csrf` of GET /v1/whoami, and must come from a page of this address. Programs use a token instead.",
 )
-LOGIN_FAILED = ProblemType(
+LOGIN_FAILED = _problem(
     "login-failed",
     403,
     "Login failed",
     "The detail gives the reason. Start again at /login; if it fails again, contact your administrator.",
+    "/login/callback",
+    "The state does not match the one that this browser started with.",
 )
-NO_LOGIN = ProblemType(
+NO_LOGIN = _problem(
     "no-login",
     404,
     "Login is not configured",
     "No identity provider is configured (`--oidc-issuer`). Programs authenticate with a token.",
+    "/login",
 )
-NOT_FOUND = ProblemType("not-found", 404, "Not found", "See /openapi.json for all addresses.")
-UNKNOWN_SITE = ProblemType("unknown-site", 404, "Unknown site", "GET /v1/sites lists all sites.")
-UNKNOWN_ZONE = ProblemType(
-    "unknown-zone", 404, "Unknown zone", "GET /v1/sites/{site} lists all zones of a site."
+NOT_FOUND = _problem("not-found", 404, "Not found", "See /openapi.json for all addresses.")
+UNKNOWN_SITE = _problem(
+    "unknown-site",
+    404,
+    "Unknown site",
+    "GET /v1/sites lists all sites.",
+    "/v1/sites/moon",
+    "There is no site 'moon'; this API serves 'ul'.",
 )
-UNKNOWN_TOKEN = ProblemType(
-    "unknown-token", 404, "Unknown token", "GET /v1/tokens lists the tokens that you may see."
+UNKNOWN_ZONE = _problem(
+    "unknown-zone",
+    404,
+    "Unknown zone",
+    "GET /v1/sites/{site} lists all zones of a site.",
+    "/v1/sites/ul/zones/moon",
+    "Site 'ul' has no zone 'moon'; GET /v1/sites/ul lists all zones.",
 )
-UNKNOWN_DEVICE = ProblemType(
+UNKNOWN_TOKEN = _problem(
+    "unknown-token",
+    404,
+    "Unknown token",
+    "GET /v1/tokens lists the tokens that you may see.",
+    "/v1/tokens/k3vq2hbw5yxa",
+    "There is no token 'k3vq2hbw5yxa' that you may see.",
+)
+UNKNOWN_DEVICE = _problem(
     "unknown-device",
     404,
     "Unknown device",
     "It is not registered on this site, or nothing was received from it.",
+    "/v1/sites/ul/devices/person/nobody",
+    "person 'nobody' is unknown: nothing was received from it on site 'ul'.",
 )
-UNKNOWN_COMMAND = ProblemType(
+UNKNOWN_COMMAND = _problem(
     "unknown-command",
     404,
     "Unknown command",
     "It never existed, was withdrawn, or finished more than a day ago.",
+    "/v1/sites/ul/devices/k3vq2hbw5yxam7p4n6ts/commands/5f0c2b9a7d13e486",
 )
-ALIAS_TAKEN = ProblemType(
+ALIAS_TAKEN = _problem(
     "alias-taken",
     409,
     "Alias already in use",
     "An alias belongs to one device only. Remove it from the other device first.",
+    "/v1/sites/ul/devices",
+    "alias 'owntracks/ada/phone': leads to another device. Remove it there first.",
 )
-LINK_REFUSED = ProblemType(
+LINK_REFUSED = _problem(
     "link-refused",
     404,
     "Link or code rejected",
-    "It is unknown, used or expired: each works once. Request a new one from the person who gave it to you. A new "
-    "link also replaces the secret that another user of this one has received.",
+    "It is unknown, used or expired: each works once. Request a new one from the person who gave it to you. A new link also replaces the secret that another user of this one has received.",
+    "/v1/provision",
 )
-NOT_RECORDED = ProblemType(
+NOT_RECORDED = _problem(
     "not-recorded",
     404,
     "No record of that moment",
     "The history covers the last 24 hours, except when headcount was not running.",
+    "/v1/sites/ul/counts",
+    "Nothing is recorded at or before 2026-11-20T13:00:00.000Z. The history keeps 24 hours.",
 )
-NO_SCALER = ProblemType(
+NO_SCALER = _problem(
     "no-scaler",
     404,
     "No autoscaler is running",
     "The number of units stays as started. `headcount run scale`, or `headcount up --elastic`, starts one.",
+    "/v1/system/scaling",
+    "No autoscaler reported within the last 15 s.",
 )
-WRONG_METHOD = ProblemType(
+WRONG_METHOD = _problem(
     "method-not-allowed", 405, "Method not allowed", "The header Allow lists the allowed methods."
 )
-TOO_MANY_COMMANDS = ProblemType(
+TOO_MANY_COMMANDS = _problem(
     "too-many-commands",
     409,
     "Too many pending commands",
     "Withdraw some, or wait until the device answers or they expire.",
+    "/v1/sites/ul/devices/k3vq2hbw5yxam7p4n6ts/commands",
+    "20 wait for this device already. Withdraw some, or wait for its answers.",
 )
-TOO_LONG = ProblemType(
-    "too-long", 413, "Request body too large", "The detail states the limit. Split the request."
+TOO_LONG = _problem(
+    "too-long",
+    413,
+    "Request body too large",
+    "The detail states the limit. Split the request.",
+    "/v1/tokens",
+    "The limit is 1048576 bytes.",
 )
-INVALID = ProblemType(
+INVALID = _problem(
     "invalid-parameter",
     422,
     "Invalid parameter",
     "`errors` names each invalid parameter and the reason.",
+    "/v1/sites/ul/counts",
+    "at: not between 1970 and 2100; Unix times are in seconds",
 )
-UPGRADE = ProblemType(
-    "upgrade-required", 426, "WebSocket required", "Connect with a WebSocket, or use /stream instead."
+UPGRADE = _problem(
+    "upgrade-required",
+    426,
+    "WebSocket required",
+    "Connect with a WebSocket, or use /stream instead.",
+    "/v1/sites/ul/ws",
+    "This address is for WebSockets. Over HTTP, the same updates are at /stream.",
 )
-TOO_OFTEN = ProblemType(
+TOO_OFTEN = _problem(
     "too-many-requests",
     429,
     "Too many requests",
-    "Wait for the time in the header Retry-After. Each token has its own limit; without a token, your address "
-    "has one.",
+    "Wait for the time in the header Retry-After. Each token has its own limit; without a token, your address has one.",
+    "/v1/sites/ul/counts",
+    "Too many requests by anybody. Try again in 1 s.",
 )
-INTERNAL = ProblemType("internal-error", 500, "Internal error", "The log of the role `api` has the details.")
-UNREADABLE = ProblemType(
-    "history-unreadable", 500, "History unreadable", "The log of the role `api` names the file."
+INTERNAL = _problem("internal-error", 500, "Internal error", "The log of the role `api` has the details.")
+UNREADABLE = _problem(
+    "history-unreadable",
+    500,
+    "History unreadable",
+    "The log of the role `api` names the file.",
+    "/v1/sites/ul/fixes",
 )
-NO_COUNTS = ProblemType(
+NO_COUNTS = _problem(
     "no-counts-yet",
     503,
     "No counts yet",
     "No partition has reported since the start. GET /readyz shows what is missing; try again in a second.",
+    "/v1/sites/ul/counts",
 )
-NOT_READY = ProblemType(
+NOT_READY = _problem(
     "not-ready",
     503,
     "Not ready",
     "Counts may still be served, with their age. With the scope `system:read`, the detail shows what is missing.",
+    "/readyz",
+    "The core is not connected. 3 of 16 partitions are fresh.",
 )
-TOO_MANY_STREAMS = ProblemType(
-    "too-many-streams", 503, "Too many open streams", "Try again later, or poll /counts."
+TOO_MANY_STREAMS = _problem(
+    "too-many-streams",
+    503,
+    "Too many open streams",
+    "Try again later, or poll /counts.",
+    "/v1/sites/ul/stream",
+    "1000 live streams are open. Try again later, or poll /counts.",
 )
-TOO_MANY_QUERIES = ProblemType(
-    "too-many-queries", 503, "Too many concurrent history queries", "Try again in a second."
+TOO_MANY_QUERIES = _problem(
+    "too-many-queries",
+    503,
+    "Too many concurrent history queries",
+    "Try again in a second.",
+    "/v1/sites/ul/fixes",
+    "4 history queries are running. Try again in a second.",
 )
-NO_ANSWER = ProblemType(
+NO_ANSWER = _problem(
     "no-answer",
     503,
     "The counting worker does not answer",
     "Try again in a second; GET /readyz shows more.",
+    "/v1/sites/ul/devices/person/phone-1",
+    "no worker owns partition 3. Try again in a second.",
 )
-LOG_AWAY = ProblemType(
+LOG_AWAY = _problem(
     "log-away",
     503,
     "The core does not answer",
     "Its data can neither be read nor changed now. Try again in a second; GET /readyz shows more.",
+    "/v1/sites/ul/fixes",
 )
-
-TYPES: Mapping[str, ProblemType] = {
-    problem.name: problem
-    for problem in (
-        BAD_REQUEST, TOKEN_IN_URL, SIGN_IN, DEVICE_SIGN_IN, UNKNOWN_COMMAND, TOO_MANY_COMMANDS, NOT_ALLOWED, CROSS_SITE, LOGIN_FAILED, NO_LOGIN, TOO_LONG, TOO_OFTEN, LOG_AWAY, NOT_FOUND, UNKNOWN_SITE, UNKNOWN_ZONE, UNKNOWN_TOKEN, UNKNOWN_DEVICE, ALIAS_TAKEN, LINK_REFUSED, NOT_RECORDED,
-        NO_SCALER, WRONG_METHOD, INVALID, UPGRADE, INTERNAL, UNREADABLE, NO_COUNTS, NOT_READY, TOO_MANY_STREAMS,
-        TOO_MANY_QUERIES, NO_ANSWER,
-    )
-}  # fmt: skip
 
 
 class ParameterProblem(Schema):
@@ -265,3 +337,19 @@ def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
     """Return the response that carries a problem document."""
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, problem.status, dict(headers or {}), MEDIA_TYPE)
+
+
+def failures(*names: str) -> dict[int | str, dict[str, Any]]:
+    """Return the entries of problems in an endpoint's `responses`, each with an example, by status."""
+    entries: dict[int | str, dict[str, Any]] = {}
+    for kind in map(TYPES.__getitem__, names):
+        problem, errors = kind.example_detail, None
+        if kind is INVALID:
+            errors = [ParameterProblem(parameter="at", problem=problem.removeprefix("at: "))]
+        example = document(kind, problem, kind.example_path, errors).model_dump(exclude_none=True)
+        schema = {"$ref": "#/components/schemas/Problem"}
+        empty = {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
+        entry = entries.setdefault(kind.status, empty)
+        entry["description"] = "; ".join(filter(None, (entry["description"], kind.title)))
+        entry["content"][MEDIA_TYPE]["examples"][kind.name] = {"summary": kind.title, "value": example}
+    return entries

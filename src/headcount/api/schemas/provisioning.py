@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -46,25 +46,3 @@ class OwnTracksResponse(OpenSchema):
     tls: bool
     username: str
     password: str
-
-
-CREDENTIALS: dict[str, Any] = {
-    "device": "k3qv7m2xw5yd4hbt6zra",
-    "secret": "an5h7q2wzk4vtc6rxe3mfyb2dgjs5uqp",
-    "site": "ul",
-    "kind": "person",
-    "topic": "headcount/ul/person/k3qv7m2xw5yd4hbt6zra",
-    "mqtt": {"host": "count.example.org", "port": 8883, "tls": True},
-    "websocket": "wss://count.example.org:9001/mqtt",
-}
-OWNTRACKS: dict[str, Any] = {
-    "_type": "configuration",
-    "mode": 0,
-    "host": "count.example.org",
-    "port": 8883,
-    "tls": True,
-    "username": "k3qv7m2xw5yd4hbt6zra",
-    "password": "an5h7q2wzk4vtc6rxe3mfyb2dgjs5uqp",
-    "clientId": "k3qv7m2xw5yd4hbt6zra",
-    "pubTopicBase": "owntracks/k3qv7m2xw5yd4hbt6zra/phone",
-}

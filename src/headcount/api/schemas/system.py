@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -55,28 +55,3 @@ class ScalingResponse(Schema):
     targets: list[ScalingTargetEntry]
     signals: dict[str, float | None] = Field(description="By name; null = currently unknown.")
     decisions: list[ScalingDecisionEntry] = Field(description="The last 50, newest last.")
-
-
-READY: dict[str, Any] = {"status": "ready", "at": "2026-11-24T13:00:00.100Z", "age_s": 0.12}
-SCALING: dict[str, Any] = {
-    "name": "core-4f02aa",
-    "at": "2026-11-24T10:00:02.000Z",
-    "age_s": 0.4,
-    "driver": "docker",
-    "dry_run": False,
-    "targets": [
-        {"role": "broker", "wanted": 2, "actual": 2, "least": 1, "most": 4},
-        {"role": "count", "wanted": 3, "actual": 2, "least": 1, "most": 8},
-    ],
-    "signals": {"fixes_per_s": 41200.0, "lag": 12.0, "latency_p99_s": 0.148, "connections": 6100.0},
-    "decisions": [
-        {
-            "at": "2026-11-24T10:00:00.000Z",
-            "role": "count",
-            "before": 2,
-            "after": 3,
-            "reason": "41200 fixes/s need 2.35 of 17500 each",
-            "dry": False,
-        }
-    ],
-}
