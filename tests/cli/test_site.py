@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from case_files import case, case_json
 from headcount.cli.main import main
 from headcount.sites.files import load_site
 from shared import shared
@@ -59,6 +60,49 @@ def test_check_lists_all_problems(tmp_path: Path) -> None:
     assert first.startswith(f"{path}: zone \"main-building\": has the unknown type 'pub'")
     assert second.startswith(f"{path}: zone \"a b\": has the id 'a b'")
     assert last == f"{path} is not valid: 2 problems"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tz_bad.geojson", "has the unknown time zone 'Europe/Viena'. Do you mean \"Europe/Vienna\"?"),
+        ("crs3857.geojson", "the file: is projected (EPSG:3857). Export it as EPSG:4326"),
+        ("crs3857_nearzero.geojson", "the file: is projected (EPSG:3857). Export it as EPSG:4326"),
+    ],
+)
+def test_check_refuses_what_no_role_could_use(name: str, text: str) -> None:
+    """An unknown time zone and projected coordinates are one problem each, with the remedy."""
+    result = run("check", case(name))
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert result.stderr.endswith("is not valid: 1 problem\n")
+
+
+@pytest.mark.parametrize("name", ["base.geojson", "tz_us.geojson", "multi_touch_edge.geojson"])
+def test_check_accepts_what_every_role_can_use(name: str) -> None:
+    """Older time zones and parts that touch are valid, without a warning."""
+    result = run("check", case(name))
+    assert result.exit_code == 0, result.output
+    assert "Warning" not in result.output
+
+
+def test_check_warns(tmp_path: Path) -> None:
+    """A value without effect is a warning below the table, and the exit code stays 0."""
+    geojson = case_json("base.geojson")
+    geojson["features"][1]["properties"]["hold_s"] = {"person": 60}
+    (tmp_path / "hill.geojson").write_text(json.dumps(geojson))
+    result = run("check", tmp_path / "hill.geojson")
+    assert result.exit_code == 0
+    assert 'Warning: zone "lib": its hold_s of 60 s for kind person has no effect.' in result.stdout
+
+
+def test_import_with_an_unknown_time_zone(tmp_path: Path) -> None:
+    """`--timezone` is checked like the one in a file."""
+    (tmp_path / "small.osm").write_text(SMALL)
+    result = run("import", tmp_path / "small.osm", "--timezone", "Europe/Viena")
+    assert result.exit_code == 2
+    assert "has the unknown time zone 'Europe/Viena'" in result.stderr
+    assert result.stdout == ""
 
 
 def test_check_a_missing_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from headcount.broker import nats_config
 from headcount.broker.agent import Agent, AgentSettings
 from headcount.broker.unit_health import UnitStats
 from headcount.cli.main import main
-from headcount.counting import events, site_file
+from headcount.counting import events, site_feature, site_file
 from headcount.messages.fixes import VERDICTS, Fix
 from headcount.messages.topics import COUNT_TOPIC, EVENT_TOPIC, FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC
 from headcount.messaging.connection import Endpoint
@@ -156,7 +156,7 @@ def test_each_key_of_a_fix_is_named() -> None:
 
 def test_each_property_of_a_site_has_its_heading() -> None:
     """Every property that the reader of site files uses has a heading in site-file.md."""
-    code = inspect.getsource(site_file)
+    code = inspect.getsource(site_file) + inspect.getsource(site_feature)
     asked = set(re.findall(r'(?:feature\.(?:number|pair|text)|properties\.get)\("(\w+)"', code))
     assert {"hold_s", "type", "timezone", "fresh_s"} <= asked
     assert not _missing(asked, REFERENCE / "site-file.md")

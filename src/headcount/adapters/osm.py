@@ -14,7 +14,8 @@ from shapely.geometry.base import BaseGeometry
 
 from headcount.adapters.osm_areas import OsmArea, Tags, read_areas
 from headcount.counting.polygons import geometry_of
-from headcount.counting.site_file import BOUNDARY, MAX_ZONES, parse_site
+from headcount.counting.site_feature import BOUNDARY
+from headcount.counting.site_file import MAX_ZONES, parse_site
 from headcount.errors import SiteError
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"  # as the licence requires
@@ -52,6 +53,7 @@ def site_from_osm(
     path: Path,
     boundary: str | None = None,
     site_id: str | None = None,
+    timezone: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ImportedSite:
     """Import the site of a campus: buildings and car parks with more than half of their area inside.
@@ -61,10 +63,11 @@ def site_from_osm(
         boundary: name of the area that is the boundary, or `way/12` or `relation/34`;
             default: the largest area tagged `amenity=university` or `amenity=college`.
         site_id: the site's id; default: derived from the boundary's name.
+        timezone: the site's time zone; default: none in the file, which means UTC.
         progress: called with a description of each step.
 
     Raises:
-        SiteError: the file cannot be read or has no such boundary, or the id is not valid.
+        SiteError: the file cannot be read or has no such boundary, or id or time zone are not valid.
     """
 
     def wanted(ref: str, tags: Tags) -> bool:
@@ -78,7 +81,7 @@ def site_from_osm(
     geojson = {
         "type": "FeatureCollection",
         "attribution": ATTRIBUTION,
-        "features": [_site_feature(campus, site_id), *_zone_features(zones)],
+        "features": [_site_feature(campus, site_id, timezone), *_zone_features(zones)],
     }
     parse_site(geojson, str(path))
     return ImportedSite(geojson, left_out)
@@ -159,10 +162,12 @@ def _largest(zones: list[_OsmPlace], left_out: list[str]) -> list[_OsmPlace]:
     return [place for place in zones if place.ref not in small]
 
 
-def _site_feature(campus: _OsmPlace, site_id: str | None) -> dict[str, Any]:
+def _site_feature(campus: _OsmPlace, site_id: str | None, timezone: str | None) -> dict[str, Any]:
     name = campus.tags.get("name", "Campus")
     site_id = slug(name) or "campus" if site_id is None else site_id
     properties = {"role": "site", "id": site_id, "name": name, "osm": campus.ref}
+    if timezone:
+        properties["timezone"] = timezone
     return _feature(properties, campus.polygon)
 
 

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from headcount.adapters.osm import site_from_osm
 from headcount.counting.site import Site
-from headcount.counting.site_file import BOUNDARY, ZONE_TYPES, check_site, parse_site
+from headcount.counting.site_feature import BOUNDARY
+from headcount.counting.site_file import ZONE_TYPES, check_site, parse_site
+from headcount.counting.site_warnings import site_warnings
 from headcount.errors import SettingsError
 from headcount.messages.topics import KINDS
 from headcount.sites.files import format_geojson, read_geojson
@@ -44,7 +46,9 @@ def check(file: Path) -> None:
         noun = "problem" if len(problems) == 1 else "problems"
         click.echo(f"{file} is not valid: {len(problems)} {noun}", err=True)
         raise click.exceptions.Exit(2)
-    _describe(parse_site(geojson, str(file)), file)
+    checked = parse_site(geojson, str(file))
+    _describe(checked, file)
+    _print_warnings(checked)
 
 
 @site.command("import")
@@ -70,9 +74,9 @@ def import_(
       headcount site import overpass.json --boundary relation/1234 > campus.geojson
     """
     with Console(stderr=True).status("reading") as status:
-        found = site_from_osm(file, boundary, site_id, lambda step: status.update(f"{file}: {step}"))
-    if timezone:
-        found.geojson["features"][0]["properties"]["timezone"] = timezone
+        found = site_from_osm(
+            file, boundary, site_id, timezone, lambda step: status.update(f"{file}: {step}")
+        )
     _write(found.geojson, output)
     _print_imported(found.geojson, found.left_out)
 
@@ -99,6 +103,11 @@ def _print_imported(geojson: dict[str, Any], left_out: list[str]) -> None:
         click.echo("Skipped:", err=True)
     for line in left_out:
         click.echo(f"  {line}", err=True)
+
+
+def _print_warnings(checked: Site) -> None:
+    for warning in site_warnings(checked):
+        click.echo(f"Warning: {warning}")
 
 
 def _describe(checked: Site, file: Path) -> None:

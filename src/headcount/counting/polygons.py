@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import combinations
 from typing import Any
 
 import shapely
@@ -12,8 +13,12 @@ from shapely.geometry.base import BaseGeometry
 
 #: A geometry wider than this goes around the world the wrong way: it crosses the antimeridian.
 MAX_WIDTH_DEG = 180.0
+#: Larger coordinates are no degrees, whatever their order.
+MAX_DEGREES = 360.0
 
 _PLACE = re.compile(r"(?P<what>.+)\[(?P<lon>\S+) (?P<lat>\S+)\]")
+#: Share of its area that a part may lie over another: the error of coordinates as floating-point numbers.
+_OVERLAP = 1e-9
 _CROSSINGS = ("Self-intersection", "Ring Self-intersection")
 
 
@@ -30,7 +35,7 @@ class PolygonError(ValueError):
 def outline(geometry: object) -> BaseGeometry:
     """The polygon or multipolygon of a GeoJSON geometry, outer rings counter-clockwise.
 
-    Windings are corrected (RFC 7946, 3.1.6), altitudes are dropped.
+    Windings are corrected (RFC 7946, 3.1.6), altitudes are dropped, and parts that share an edge become one.
 
     Raises:
         PolygonError: not a polygon, or one that crosses itself, leaves the globe, isn't closed …
@@ -46,8 +51,7 @@ def outline(geometry: object) -> BaseGeometry:
     polygons = [_polygon(part) for part in _list(parts, "polygons")]
     shape = polygons[0] if kind == "Polygon" else MultiPolygon(polygons)
     _refuse_antimeridian(shape)
-    _refuse_invalid(shape)
-    return shapely.orient_polygons(shape)
+    return shapely.orient_polygons(shape if shape.is_valid else _merged(shape))
 
 
 def geometry_of(shape: BaseGeometry) -> dict[str, Any]:
@@ -100,17 +104,22 @@ def _position(value: object) -> tuple[float, float]:
         )
     lon, lat = float(value[0]), float(value[1])
     if abs(lat) > 90:
-        swapped = " GeoJSON has the longitude first: are the two swapped?" if abs(lon) <= 90 else ""
         raise PolygonError(
             f"has the latitude {lat:g}, which is out of range",
-            f"A position is [longitude, latitude], the latitude from -90 to 90.{swapped}",
+            f"A position is [longitude, latitude], the latitude from -90 to 90.{_likely_cause(lon, lat)}",
         )
     if abs(lon) > 180:
         raise PolygonError(
             f"has the longitude {lon:g}, which is out of range",
-            "A position is [longitude, latitude], the longitude from -180 to 180",
+            f"A position is [longitude, latitude], the longitude from -180 to 180.{_likely_cause(lon, lat)}",
         )
     return lon, lat
+
+
+def _likely_cause(lon: float, lat: float) -> str:
+    if max(abs(lon), abs(lat)) > MAX_DEGREES:
+        return " Are these metres of a projection? Then export the file as EPSG:4326 (WGS 84)"
+    return " GeoJSON has the longitude first: are the two swapped?" if abs(lon) <= 90 else ""
 
 
 def is_number(value: object) -> bool:
@@ -137,19 +146,50 @@ def _refuse_antimeridian(shape: BaseGeometry) -> None:
         )
 
 
-def _refuse_invalid(shape: BaseGeometry) -> None:
+def _merged(shape: BaseGeometry) -> BaseGeometry:
+    """An invalid shape as a valid one of the same area, if its only fault is that rings share edges.
+
+    Raises:
+        PolygonError: it has another fault.
+    """
+    parts = [_without_holes_at_edges(part) for part in shapely.get_parts(shape)]
+    for (i, one), (j, other) in combinations(enumerate(parts, start=1), 2):
+        shared = one.intersection(other)
+        if shared.area > _OVERLAP * min(one.area, other.area):
+            point = shared.representative_point()
+            raise PolygonError(
+                f"has parts that overlap: number {i} and number {j}, at {place(point.x, point.y)}",
+                "Draw them apart, or as one outline",
+            )
+    return shapely.union_all(parts)
+
+
+def _without_holes_at_edges(part: Polygon) -> BaseGeometry:
+    """A part whose holes may share edges with its outer ring and with each other."""
+    if part.is_valid:
+        return part
+    shell, holes = Polygon(part.exterior), [Polygon(ring) for ring in part.interiors]
+    if not all(ring.is_valid for ring in (shell, *holes)):
+        raise _invalid(part)
+    hollow = shapely.union_all(holes)
+    solid = shell.difference(hollow)
+    is_nested = hollow.area < sum(hole.area for hole in holes) * (1 - _OVERLAP)
+    if is_nested or solid.is_empty or not all(shell.covers(hole) for hole in holes):
+        raise _invalid(part)
+    return solid
+
+
+def _invalid(shape: BaseGeometry) -> PolygonError:
     reason = shapely.is_valid_reason(shape)
-    if reason == "Valid Geometry":
-        return
     found = _PLACE.fullmatch(reason)
     what = found["what"] if found else reason
     where = f" at {place(float(found['lon']), float(found['lat']))}" if found else ""
     if what in _CROSSINGS:
-        raise PolygonError(
+        return PolygonError(
             f"has a ring that crosses itself{where}",
             "Move or remove the points there so that the outline crosses nothing",
         )
-    raise PolygonError(
+    return PolygonError(
         f"is not a valid polygon: {what.lower()}{where}",
         "Holes lie inside their outer ring, and neither rings nor parts may overlap",
     )

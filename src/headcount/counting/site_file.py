@@ -6,25 +6,28 @@ any number of features of role `zone`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from headcount.counting.fix_columns import F8
-from headcount.counting.polygons import PolygonError, geometry_of, is_number, outline
+from headcount.counting.polygons import geometry_of
+from headcount.counting.reference_system import foreign_system
 from headcount.counting.site import Site, Zone
+from headcount.counting.site_feature import BOUNDARY, EXPORT_AS_WGS_84, FeatureReader
 from headcount.errors import SiteError
-from headcount.messages.topics import ID, KINDS
+from headcount.messages.topics import KINDS
 
 ZONE_TYPES = ("building", "car_park", "area", "gate")
-#: The id and type of the zone that is the boundary itself.
-BOUNDARY = "site"
 #: Zones times kinds times partitions are published ten times a second: this keeps them in bounds.
 MAX_ZONES = 4000
+#: A site is published as one message: brokers refuse more than 8 MiB.
+MAX_SITE_BYTES = 8_000_000
 
 # Defaults of the counting rules; pairs are (person, vehicle).
 HOLD_S = (900.0, 300.0)
@@ -32,10 +35,8 @@ LEAVE_MARGIN_M = 15.0
 MAX_ACCURACY_M = 100.0
 MAX_SPEED_MPS = (70.0, 70.0)
 FRESH_S = 120.0
-ON_OFFLINE_LEAVE = (False, False)
 OFFLINE_GRACE_S = 60.0
 
-_ID_RULE = "An id has 1 to 64 characters from A-Z a-z 0-9 _ -"
 _WHOLE_FILE = "the file"
 
 
@@ -86,108 +87,6 @@ def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict
     return {**feature, "properties": properties}
 
 
-@dataclass(eq=False)
-class _Feature:
-    """One feature during parsing: a value with a problem is noted and replaced by its default."""
-
-    source: str
-    label: str
-    role: str
-    properties: Mapping[str, Any]
-    raw: Mapping[str, Any]
-    problems: list[SiteError] = field(repr=False)
-
-    def note(self, problem: str, remedy: str) -> None:
-        self.problems.append(SiteError(self.source, self.label, problem, remedy))
-
-    def id(self) -> str:
-        value = self.properties.get("id")
-        if value is None:
-            self.note("has no id", f'Give it a property "id". {_ID_RULE}')
-        elif not isinstance(value, str) or not ID.fullmatch(value):
-            self.note(f"has the id {str(value)[:80]!r}, which is no id", _ID_RULE)
-        elif self.role == "zone" and value == BOUNDARY:
-            self.note('has the id "site", which is the boundary\'s own', "Give the zone another id")
-        else:
-            return value
-        return ""
-
-    def text(self, key: str, default: str) -> str:
-        value = self.properties.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str) or not value.strip():
-            self.note(f"has a {key} that is not a text", f'Set "{key}" to a text, or leave it out')
-            return default
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.properties.get(key)
-        return default if value is None else self._amount(key, value, default)
-
-    def pair(self, key: str, default: tuple[float, float]) -> tuple[float, float]:
-        """A number per kind: one number for both, or an object with one for each."""
-        value = self.properties.get(key)
-        if isinstance(value, dict):
-            person, vehicle = self._kinds(key, value)
-            return (
-                default[0] if person is None else self._amount(f"{key}.person", person, default[0]),
-                default[1] if vehicle is None else self._amount(f"{key}.vehicle", vehicle, default[1]),
-            )
-        return default if value is None else (self._amount(key, value, default[0]),) * 2
-
-    def capacity(self) -> tuple[int | None, int | None]:
-        value = self.properties.get("capacity")
-        if value is None:
-            return None, None
-        if not isinstance(value, dict):
-            self.note("has a capacity that is not one per kind", 'Write "capacity": {"person": 400}')
-            return None, None
-        person, vehicle = self._kinds("capacity", value)
-        return self._whole("capacity.person", person), self._whole("capacity.vehicle", vehicle)
-
-    def on_offline(self) -> tuple[bool, bool]:
-        """Whether a device of each kind leaves when its last will is published."""
-        value = self.properties.get("on_offline")
-        if value is None:
-            return ON_OFFLINE_LEAVE
-        each = self._kinds("on_offline", value) if isinstance(value, dict) else (value, value)
-        if any(word not in (None, "leave", "stay") for word in each):
-            self.note(
-                f"has on_offline = {str(value)[:80]!r}", 'Set "on_offline" to "leave" or "stay", or per kind'
-            )
-        return each[0] == "leave", each[1] == "leave"
-
-    def outline(self) -> BaseGeometry | None:
-        try:
-            return outline(self.raw.get("geometry"))
-        except PolygonError as error:
-            self.note(error.problem, error.remedy)
-            return None
-
-    def _kinds(self, key: str, value: dict[str, Any]) -> tuple[Any, Any]:
-        for kind in value.keys() - set(KINDS):
-            self.note(f"has {key} of the unknown kind {kind[:80]!r}", "The kinds are person and vehicle")
-        return value.get("person"), value.get("vehicle")
-
-    def _amount(self, key: str, value: object, default: float) -> float:
-        if not is_number(value):
-            self.note(f"has {key} = {str(value)[:80]!r}", f'Set "{key}" to a finite number, 0 or more')
-            return default
-        amount = float(value)  # type: ignore[arg-type]  # checked by is_number
-        if amount < 0:
-            self.note(f"has {key} = {amount:g}, which is negative", f'Set "{key}" to 0 or more')
-        return amount
-
-    def _whole(self, key: str, value: object) -> int | None:
-        if value is None:
-            return None
-        amount = self._amount(key, value, 0)
-        if amount != int(amount):
-            self.note(f"has {key} = {amount:g}, which is not a whole number", "Write it without fractions")
-        return int(amount)
-
-
 def _read(obj: object, source: str) -> tuple[Site | None, list[SiteError]]:
     problems: list[SiteError] = []
     features = _features(obj, source, problems)
@@ -212,16 +111,24 @@ def _read(obj: object, source: str) -> tuple[Site | None, list[SiteError]]:
             )
     if problems or not isinstance(obj, dict):
         return None, problems
-    return _complete(site, tuple(zones.values()), obj), problems
+    complete = _complete(site, tuple(zones.values()), obj)
+    problem = _unpublishable(complete.geojson)
+    if problem:
+        problems.append(SiteError(source, _WHOLE_FILE, *problem))
+    return complete, problems
 
 
-def _features(obj: object, source: str, problems: list[SiteError]) -> list[_Feature]:
+def _features(obj: object, source: str, problems: list[SiteError]) -> list[FeatureReader]:
     """The features with a role; problems of the whole file and of features without one are noted."""
     raw = obj.get("features") if isinstance(obj, dict) and obj.get("type") == "FeatureCollection" else None
     if not isinstance(raw, list):
         problem = "is not a GeoJSON FeatureCollection"
         remedy = 'Its top level needs "type": "FeatureCollection" and a list "features"'
         problems.append(SiteError(source, _WHOLE_FILE, problem, remedy))
+        return []
+    system = foreign_system(obj) if isinstance(obj, dict) else None
+    if system:
+        problems.append(SiteError(source, _WHOLE_FILE, system, EXPORT_AS_WGS_84))
         return []
     if len(raw) > MAX_ZONES + 1:
         problem = f"has {len(raw) - 1} zones, more than {MAX_ZONES}"
@@ -231,14 +138,14 @@ def _features(obj: object, source: str, problems: list[SiteError]) -> list[_Feat
     return [feature for feature in features if feature]
 
 
-def _feature(value: object, where: str, source: str, problems: list[SiteError]) -> _Feature | None:
+def _feature(value: object, where: str, source: str, problems: list[SiteError]) -> FeatureReader | None:
     raw = value if isinstance(value, dict) else {}
     properties = raw.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     role, name = properties.get("role"), properties.get("id")
     noun = role if isinstance(role, str) else "feature"
     label = f'{noun[:80]} "{name[:80]}"' if isinstance(name, str) else where
-    feature = _Feature(source, label, str(role), properties, raw, problems)
+    feature = FeatureReader(source, label, str(role), properties, raw, problems)
     if raw.get("type") != "Feature":
         feature.note("is not a GeoJSON Feature", 'It needs "type": "Feature", "properties" and "geometry"')
     elif role not in ("site", "zone"):  # a tuple: the value may not be hashable
@@ -251,7 +158,9 @@ def _feature(value: object, where: str, source: str, problems: list[SiteError]) 
     return None
 
 
-def _the_boundary(features: list[_Feature], source: str, problems: list[SiteError]) -> _Feature | None:
+def _the_boundary(
+    features: list[FeatureReader], source: str, problems: list[SiteError]
+) -> FeatureReader | None:
     boundaries = [feature for feature in features if feature.role == "site"]
     if not boundaries and not problems:
         remedy = 'Give the feature of the boundary the property "role": "site"'
@@ -262,7 +171,7 @@ def _the_boundary(features: list[_Feature], source: str, problems: list[SiteErro
     return boundaries[0] if boundaries else None
 
 
-def _site(feature: _Feature) -> Site:
+def _site(feature: FeatureReader) -> Site:
     """The site with its boundary as the only zone, not yet projected."""
     site_id = feature.id()
     hold_s = feature.pair("hold_s", HOLD_S)
@@ -272,7 +181,7 @@ def _site(feature: _Feature) -> Site:
     return Site(
         id=site_id,
         name=name,
-        timezone=feature.text("timezone", "UTC"),
+        timezone=feature.timezone(),
         zones=(
             Zone(BOUNDARY, name, BOUNDARY, geometry, geometry, feature.capacity(), hold_s, leave_margin_m),
         ),
@@ -289,7 +198,7 @@ def _site(feature: _Feature) -> Site:
     )
 
 
-def _zone(feature: _Feature, site: Site) -> Zone:
+def _zone(feature: FeatureReader, site: Site) -> Zone:
     """A zone, not yet projected; its geometry is empty where the outline has a problem."""
     zone_id = feature.id()
     zone_type = feature.properties.get("type")
@@ -331,6 +240,19 @@ def _complete(site: Site, zones: tuple[Zone, ...], obj: dict[str, Any]) -> Site:
         zones=tuple(replace(zone, plane=plane) for zone, plane in zip(every, planes, strict=True)),
         geojson={**obj, "features": features},
     )
+
+
+def _unpublishable(geojson: dict[str, Any]) -> tuple[str, str] | None:
+    """Why a site can't be sent to other programs, and the remedy."""
+    try:
+        msgspec.json.encode(geojson)
+        size = len(json.dumps(geojson))
+    except (ValueError, OverflowError, RecursionError) as error:
+        return f"has a value that cannot be published: {error}", "Remove it, or write it as ordinary text"
+    if size <= MAX_SITE_BYTES:
+        return None
+    problem = f"has {size} bytes, more than {MAX_SITE_BYTES} for one message"
+    return problem, "Simplify its outlines, or leave out zones and properties that are not used"
 
 
 def _zone_id(raw: dict[str, Any]) -> str:
