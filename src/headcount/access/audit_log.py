@@ -116,11 +116,12 @@ class AuditLog:
         )
         async with self._lock:  # writers of this process need not race each other
             for attempt in range(_TRIES):
-                last, entry.prev = await self._newest()
-                entry.n = last + 1
-                entry.hash = self._hash(entry)
-                if await self._append(entry):
-                    return entry.n
+                newest = await self._newest()
+                if newest is not None:
+                    entry.n, entry.prev = newest[0] + 1, newest[1]
+                    entry.hash = self._hash(entry)
+                    if await self._append(entry):
+                        return entry.n
                 await asyncio.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))  # noqa: S311  # no secret
         raise LogError(f"the audit log: other writers were faster {_TRIES} times in a row")
 
@@ -187,12 +188,13 @@ class AuditLog:
             return False
         return True
 
-    async def _newest(self) -> tuple[int, str]:
-        """Return the last sequence and the hash of its entry."""
+    async def _newest(self) -> tuple[int, str] | None:
+        """Return the last sequence and the hash of its entry; None: another writer came first meanwhile."""
         query = {"last_by_subj": "audit.>"}
         last = await get_message(self._connection, AUDIT_STREAM, query, timeout_s=_ANSWER_S)
         if last is None:  # the log is empty, or all entries have expired
-            return (await self._state()).last, ""
+            state = await self._state()
+            return None if state.messages else (state.last, "")
         entry = _decoded(last.data)
         return last.sequence, "" if entry is None else entry.hash
 
