@@ -42,6 +42,7 @@ class RegistryCache:
         self._devices: dict[str, Device] = {}
         self._ids: list[str] = []  # sorted
         self._aliases: dict[str, str] = {}
+        self._missing = {DEVICE_BUCKET, SEEN_BUCKET}  # not read yet
 
     def __len__(self) -> int:
         return len(self._devices)
@@ -109,7 +110,7 @@ class RegistryCache:
             self.drop(id_)
         for key, value in found.items():
             self._update_device(key, value)
-        self.ready.set()
+        self._mark_read(DEVICE_BUCKET)
 
     def _update_device(self, key: str, value: bytes | None) -> None:
         if value is None:
@@ -124,6 +125,12 @@ class RegistryCache:
         self.seen.clear()
         for id_, value in found.items():
             self._update_seen(id_, value)
+        self._mark_read(SEEN_BUCKET)
+
+    def _mark_read(self, bucket: str) -> None:
+        self._missing.discard(bucket)
+        if not self._missing:
+            self.ready.set()
 
     def _update_seen(self, id_: str, value: bytes | None) -> None:
         try:
