@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from headcount.access.rate_limiter import RateLimiter
 from headcount.runtime import ports
 
 # A busy machine is no reason to fail, and a failure must be repeatable from what it printed.
@@ -58,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def anyio_backend() -> str:
     """Where asynchronous tests run: on asyncio, as the product does."""
     return "asyncio"
+
+
+@pytest.fixture
+def no_refill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rate limits that never refill: a busy machine may need any time for a burst."""
+    take, peek = RateLimiter.take, RateLimiter.peek
+    monkeypatch.setattr(RateLimiter, "take", lambda self, key, _: take(self, key, 1.0))
+    monkeypatch.setattr(RateLimiter, "peek", lambda self, key, _: peek(self, key, 1.0))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -286,7 +286,8 @@ async def test_websockets_sign_in_as_requests_do(tmp_path: Path) -> None:
         assert await status({"cookie": cookie}, api.base) == 101
 
 
-async def test_each_address_and_token_may_ask_so_often(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_refill")
+async def test_each_address_and_token_has_a_rate_limit(tmp_path: Path) -> None:
     """Beyond the limit: 429 with Retry-After, by address behind our balancer, and by token wherever it is used."""
     limits = {"requests_per_s": 0.4, "trusted": parse_networks("10.0.0.0/8"), **CLOSED}
     async with open_api(tmp_path, **limits) as api:
@@ -309,6 +310,7 @@ async def test_each_address_and_token_may_ask_so_often(tmp_path: Path) -> None:
         assert (await api.get("/healthz", headers={"x-forwarded-for": "192.0.2.1"})).status_code == 200
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_failed_sign_ins_are_limited_and_good_ones_are_not(tmp_path: Path) -> None:
     """After twenty failures an address gets 429 for the next, while a good token from there still works."""
     async with open_api(tmp_path, **CLOSED) as api:
@@ -320,6 +322,7 @@ async def test_failed_sign_ins_are_limited_and_good_ones_are_not(tmp_path: Path)
         assert (await api.get("/v1/sites")).status_code == 200
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_the_host_header_does_not_affect_the_path(tmp_path: Path) -> None:
     """A host name with a path in it neither lifts the limits nor hides a wrong token."""
     async with open_api(tmp_path, requests_per_s=0.4, **CLOSED) as api:
