@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,10 +22,15 @@ from headcount.runtime import private_files
 from headcount.runtime.private_files import locked_folder
 from headcount.runtime.proc import command_line, end_process
 
+LOG = logging.getLogger(__name__)
+
 #: Free bytes below which the folder counts as full.
 MIN_FREE_BYTES = 64 << 20
 #: Of the disk that is free, our streams take at most this share.
 DISK_SHARE = 0.8
+
+#: What a deployment writes into its folder; other files there may not be ours.
+_CONTENT = ("broker*", "secret", "jetstream", "history", "units", "proxy", "tls", "ca", "*.log")
 
 _REMEDIES = {
     errno.ENOSPC: ("it is full", "Free some space there, or choose another folder with --data."),
@@ -46,7 +52,8 @@ def held(data: Path) -> Iterator[None]:
     """
     with ExitStack() as lock:
         try:
-            lock.enter_context(locked_folder(data, "broker.lock", mode=0o777))
+            lock.enter_context(locked_folder(data, "broker.lock"))
+            _close_to_others(data)
         except BlockingIOError as error:
             raise DataFolderError(
                 str(data),
@@ -110,6 +117,13 @@ def end_previous_server(data: Path, timeout_s: float = 5.0) -> int | None:
         end_process(pid, timeout_s)
     pid_file.unlink(missing_ok=True)
     return pid if ours else None
+
+
+def _close_to_others(data: Path) -> None:
+    data.chmod(0o700)
+    corrected = private_files.make_private(path for name in _CONTENT for path in data.glob(name))
+    if corrected:
+        LOG.warning("%s: other users could read %d files and folders there; now they cannot", data, corrected)
 
 
 def _check_writable(data: Path) -> None:

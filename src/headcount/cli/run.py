@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import click
 
@@ -66,10 +67,12 @@ def _run(role: str, settings: Settings) -> None:
     from headcount.roles.endpoints import health_url
     from headcount.runtime.heartbeat import beating
     from headcount.runtime.logs import configure_logging
+    from headcount.runtime.private_files import PRIVATE_UMASK
     from headcount.runtime.signals import run_role
 
     if ROLES[role]:
         require_site(settings)
+    os.umask(PRIVATE_UMASK)
     configure_logging(role, settings.log_level or "INFO")
 
     async def work(stop: asyncio.Event) -> None:

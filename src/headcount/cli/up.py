@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -73,8 +74,10 @@ def up(elastic: bool, settings: Settings) -> None:
 async def _up(settings: Settings, *, elastic: bool) -> None:
     from headcount.roles import up as machine
     from headcount.runtime.logs import configure_logging
+    from headcount.runtime.private_files import PRIVATE_UMASK
     from headcount.runtime.signals import run_until_stopped
 
+    os.umask(PRIVATE_UMASK)
     configure_logging("up", settings.log_level or "WARNING")
 
     async def serve() -> None:
@@ -175,8 +178,10 @@ async def _demo(settings: Settings, crowd: list[str], *, browser: bool) -> None:
     from headcount.roles import up as machine
     from headcount.roles.tls import tls_files_of
     from headcount.runtime.logs import configure_logging
+    from headcount.runtime.private_files import PRIVATE_UMASK
     from headcount.runtime.signals import run_until_stopped
 
+    os.umask(PRIVATE_UMASK)
     configure_logging("demo", settings.log_level or "WARNING")
     arguments = ["simulate", "--port", str(settings.mqtt_port), "--quiet", *crowd]
     if tls := tls_files_of(settings):

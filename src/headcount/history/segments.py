@@ -33,6 +33,7 @@ from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
+from headcount.runtime.private_files import make_private
 
 RECORD = "written.json"
 PART = ".tmp"
@@ -106,6 +107,8 @@ def opened(data: Path) -> Iterator[Segments]:
     """
     root = folder(data)
     with on_disk(root):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private([root])
         for kind in ("fixes", "counts"):
             (root / kind).mkdir(parents=True, exist_ok=True)
         lock = (root / "writer.lock").open("wb")

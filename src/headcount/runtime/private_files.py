@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+#: The umask of a deployment's processes.
+PRIVATE_UMASK = stat.S_IRWXG | stat.S_IRWXO
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -24,15 +28,38 @@ def write_private(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
+def make_private(paths: Iterable[Path]) -> int:
+    """Withdraw all permissions on files, and on folders with their content, except the owner's.
+
+    Files that another process removes meanwhile are ignored; symbolic links are not followed.
+
+    Returns:
+        The number of files and folders that others could access.
+
+    Raises:
+        OSError: a file belongs to another user.
+    """
+    corrected = 0
+    for path in paths:
+        inside = (Path(at, name) for at, folders, files in os.walk(path) for name in (*folders, *files))
+        for one in (path, *inside):
+            with suppress(FileNotFoundError):
+                mode = one.lstat().st_mode
+                if mode & PRIVATE_UMASK and not stat.S_ISLNK(mode):
+                    one.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
+                    corrected += 1
+    return corrected
+
+
 @contextmanager
-def locked_folder(folder: Path, lock: str, *, mode: int = 0o700, wait: bool = False) -> Iterator[None]:
-    """Create a folder and hold its lock file; a killed process releases it.
+def locked_folder(folder: Path, lock: str, *, wait: bool = False) -> Iterator[None]:
+    """Create a folder for its owner only and hold its lock file; a killed process releases it.
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is not set.
         OSError: the folder cannot be created or written.
     """
-    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / lock).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

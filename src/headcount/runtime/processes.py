@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from headcount.runtime.private_files import PRIVATE_UMASK
+
 _log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -127,6 +129,7 @@ async def start_process(
             stdout=target,
             stderr=target and (asyncio.subprocess.STDOUT if callable(output) else target),
             process_group=0,
+            umask=PRIVATE_UMASK,
             preexec_fn=stop_with_parent(),
         )
     reading = None
