@@ -62,9 +62,8 @@ class FeatureReader:
             return default
         return value
 
-    def timezone(self) -> str:
-        """A time zone that every machine knows."""
-        name = self.text("timezone", "UTC")
+    def time_zone(self, name: str) -> str:
+        """The name of a time zone, if every machine knows it; else `UTC`."""
         if name in time_zones():
             return name
         meant = similar_time_zone(name)

@@ -181,7 +181,7 @@ def _site(feature: FeatureReader) -> Site:
     return Site(
         id=site_id,
         name=name,
-        timezone=feature.timezone(),
+        timezone=feature.time_zone(feature.text("timezone", "UTC")),
         zones=(
             Zone(BOUNDARY, name, BOUNDARY, geometry, geometry, feature.capacity(), hold_s, leave_margin_m),
         ),
