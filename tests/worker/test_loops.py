@@ -253,6 +253,23 @@ async def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
         await client.close()
 
 
+async def test_a_partition_lost_before_its_turn_is_not_saved(tmp_path: Path) -> None:
+    """A worker that rejoins while it saves its partitions saves none whose events were discarded."""
+    async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
+        client = await nats_fixture.internal_client(broker)
+        worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
+        await worker.ownership.heartbeat()
+        await worker.ownership._apply_assignment()
+        mine = list(worker.ownership.owned.values())
+        assert len(mine) == PARTITIONS
+        before = [await worker._snapshots.load(number) for number in range(PARTITIONS)]
+        mine[1].partition.done_seq = 7
+        await worker.ownership.rejoin()  # while mine[0] was being saved
+        await worker._save(mine[1])
+        assert [await worker._snapshots.load(number) for number in range(PARTITIONS)] == before
+        await client.close()
+
+
 @pytest.mark.slow
 async def test_broker_dies_and_workers_go_on(tmp_path: Path) -> None:
     """When the NATS server is killed, workers wait for it and go on; every published total is right."""

@@ -181,17 +181,20 @@ class Worker:
                 self._publisher.add_rows(owned.partition.history())
             await self._publisher.store()
 
+    def _was_discarded(self, owned: OwnedPartition) -> bool:
+        """Whether the worker has rejoined since it acquired a partition, so that its output may not be stored."""
+        return owned.lease.owner != self.ownership.name
+
     async def _save(self, owned: OwnedPartition) -> None:
         """Save a partition's state, after everything it led to is stored."""
         partition = owned.partition
-        if partition.done_seq == owned.saved_seq:
+        if partition.done_seq == owned.saved_seq or self._was_discarded(owned):
             return
         seq, state = partition.done_seq, partition.save()
         self._publisher.add_rows(partition.history())
-        name = self.ownership.name
         await self._store()  # more than the state led to may be stored, but not less
-        if self.ownership.name != name:
-            return  # the worker has rejoined, and what wasn't stored is discarded
+        if self._was_discarded(owned):
+            return
         try:
             owned.revision = await self._snapshots.save(
                 partition.number, partition.epoch, state, owned.revision
