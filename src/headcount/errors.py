@@ -18,6 +18,7 @@
     │   │   ├── MessageNotFoundError   the stream has no such message
     │   │   ├── StreamNotFoundError    there is no such stream or consumer
     │   │   ├── StreamExistsError      it exists already, with another configuration
+    │   │   ├── StreamFullError        the stream drops nothing, and has no room
     │   │   └── WrongRevisionError     a compare-and-set was refused
     │   └── ProtocolError          bytes that violate the NATS protocol
     ├── ScalingError           units can't be started or stopped: action, problem, remedy
@@ -183,6 +184,10 @@ class StreamNotFoundError(JetStreamError):
 
 class StreamExistsError(JetStreamError):
     """There is a stream of that name already, with another configuration."""
+
+
+class StreamFullError(JetStreamError):
+    """The stream drops no old messages, and has no room for a new one."""
 
 
 class WrongRevisionError(JetStreamError):

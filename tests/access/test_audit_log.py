@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from nats.aio.client import Client
 
-from headcount.access.audit_log import MAX_TEXT, AuditLog, _StreamState
+from headcount.access.audit_log import MAX_TEXT, NEARLY_FULL, AuditLog, _StreamState
 from headcount.cli import main
-from headcount.errors import AuditError
+from headcount.errors import AuditError, LogError
 from headcount.messages.topics import AUDIT_STREAM
 from headcount.messaging.connection import Connection
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
@@ -182,6 +182,23 @@ async def test_a_start_that_is_too_young_to_be_gone_is_missed(tmp_path: Path) ->
         assert await audit.record("a.b", "x") == 10
         (problem,) = (await audit.verify()).problems
         assert problem.entry == 1
+
+
+async def test_a_flood_cannot_push_entries_out(tmp_path: Path) -> None:
+    """A full log refuses new entries, keeps all it has, and can still be verified."""
+    async with opened(tmp_path) as (client, audit):
+        js = client.jetstream()
+        config = (await js.stream_info(AUDIT_STREAM)).config
+        assert await audit.record("token.add", "mallory") == 1
+        config.max_bytes = 10_000
+        await js.update_stream(config)
+        with pytest.raises(LogError, match="the audit log is full"):  # noqa: PT012 - the number depends on the sizes
+            for _ in range(100):
+                await audit.record("positions.read", "mallory", "x" * 1000)
+        report = await audit.verify()
+        assert (report.intact, report.first) == (True, 1)
+        assert report.entries > 10
+        assert report.used > NEARLY_FULL
 
 
 async def test_a_remembered_head_must_be_one(tmp_path: Path) -> None:

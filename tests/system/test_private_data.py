@@ -50,7 +50,7 @@ def test_no_other_user_can_read_the_data(tmp_path: Path) -> None:
         foreign.write_text("not ours")
         up.start()
         assert others_can_access(up.data) == ["notes.txt 666"]
-        assert "other users could read" in up.printed()
+        assert "other users had access to" in up.printed()
 
 
 def test_a_lost_secret_is_not_replaced(tmp_path: Path) -> None:

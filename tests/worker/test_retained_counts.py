@@ -26,7 +26,7 @@ from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.retained_counts import RetainedCounts
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
-from waiting import until
+from waiting import LIMIT_S, until
 
 SITE = small_site()
 KEY = disclosure_key(b"of tests")
@@ -161,15 +161,15 @@ async def test_all_counts_are_published_again_after_a_restart(tmp_path: Path) ->
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGKILL)
         restarts = broker.restarts
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             while broker.restarts == restarts:  # noqa: ASYNC110  # no event to wait for
                 await asyncio.sleep(0.05)
             while True:
                 # it may be gone again before all is there
                 with suppress(aiomqtt.MqttError, TimeoutError):
                     async with subscribed(broker, "headcount/s/#", **OURS) as ours:
-                        await ours.wait("counts/library", 15, 3)
-                        await ours.wait("exact/lawn", 4, 3)
+                        await ours.wait("counts/library", 15, 10)
+                        await ours.wait("exact/lawn", 4, 10)
                         return
                 await asyncio.sleep(0.1)
 

@@ -25,7 +25,7 @@ import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from headcount.errors import AuditError, LogError, WrongRevisionError
+from headcount.errors import AuditError, LogError, StreamFullError, WrongRevisionError
 from headcount.messages.times import iso
 from headcount.messages.topics import AUDIT_STREAM, AUDIT_SUBJECT
 from headcount.messaging.connection import Connection
@@ -36,7 +36,7 @@ AuditValue = str | int | float | bool | None
 
 ACTION = re.compile(r"[a-z][a-z0-9-]{0,31}(\.[a-z][a-z0-9-]{0,31}){0,3}")
 #: Longer texts are cut: their length is no reason not to record them.
-MAX_TEXT = 500
+MAX_TEXT = 200
 MAX_VALUES = 16
 _MAX_NAME = 40
 #: A head as `verify` returns it.
@@ -47,7 +47,8 @@ _ANSWER_S = 2.0
 _BATCH = 500
 #: An entry older than this may have been dropped by its age.
 _AGED_S = AUDIT_AGE_S - 24 * 3600
-_FULL = 0.9
+#: Share of the log's size above which `verify` warns.
+NEARLY_FULL = 0.9
 _MAX_PROBLEMS = 100
 
 
@@ -71,6 +72,7 @@ class ChainReport:
     entries: int = 0
     first: int = 0  # its number; 0 = the log is empty
     head: str = ""  # `<number>:<hash>` of the newest entry, to be stored elsewhere
+    used: float = 0.0  # share of the log's size
     problems: list[AuditError] = field(default_factory=list)  # the first hundred
 
     @property
@@ -139,7 +141,7 @@ class AuditLog:
         """
         number, hash_ = _parse_head(remembered_head) if remembered_head else (0, "")
         state = await self._state()
-        report = ChainReport(first=state.first if state.messages else 0)
+        report = ChainReport(first=state.first if state.messages else 0, used=state.used)
         chain = _ChainVerifier(self._hash, report)
         async for message in self._read(state.first, state.last):
             entry = chain.verify(message.sequence, message.data)
@@ -186,6 +188,11 @@ class AuditLog:
             await append(self._connection, subject, _encoded(entry), headers=headers, timeout_s=_ANSWER_S)
         except WrongRevisionError:
             return False
+        except StreamFullError as error:
+            raise LogError(
+                "the audit log is full, so what must be recorded cannot be done. Its size is a share of the disk "
+                "of the data folder: make room there and restart. Entries expire after 90 days"
+            ) from error
         return True
 
     async def _newest(self) -> tuple[int, str] | None:
@@ -200,9 +207,9 @@ class AuditLog:
 
     async def _state(self) -> _StreamState:
         info = await stream_info(self._connection, AUDIT_STREAM, timeout_s=_ANSWER_S)
-        state, max_bytes = info.state, info.config["max_bytes"]
-        full = max_bytes > 0 and state.bytes > _FULL * max_bytes
-        return _StreamState(state.messages, state.first_seq, state.last_seq, full)
+        state = info.state
+        used = state.bytes / max(info.config["max_bytes"], 1)
+        return _StreamState(state.messages, state.first_seq, state.last_seq, used)
 
     def _read(self, first: int, last: int) -> AsyncIterator[StoredMessage]:
         """Yield all messages from one sequence to another, in order."""
@@ -222,7 +229,7 @@ class _StreamState:
     messages: int
     first: int
     last: int
-    full: bool
+    used: float  # share of its size
 
 
 class _ChainVerifier:
@@ -268,7 +275,7 @@ class _ChainVerifier:
     def end(self, state: _StreamState, remembered: int) -> None:
         """Verify both ends of the log."""
         young = self._oldest is not None and self._oldest.at > iso(time.time() - _AGED_S)
-        if state.first > 1 and young and not state.full:
+        if state.first > 1 and young:
             self.problem(1, f"is missing, and all before {state.first}, though none can have expired")
         if self._expected and self._expected != state.last + 1:
             self.problem(self._expected, f"is missing, and all up to {state.last}")
@@ -276,7 +283,7 @@ class _ChainVerifier:
             self.problem(remembered, "was remembered, but the log is empty")
         elif remembered > state.last:
             self.problem(remembered, f"was remembered, but the log ends at {state.last}")
-        elif 0 < remembered < state.first and not state.full:
+        elif 0 < remembered < state.first and young:
             self.problem(remembered, f"was remembered, but the log begins at {state.first}")
 
     def problem(self, n: int, text: str) -> None:

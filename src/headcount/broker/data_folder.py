@@ -29,7 +29,7 @@ MIN_FREE_BYTES = 64 << 20
 #: Of the disk that is free, our streams take at most this share.
 DISK_SHARE = 0.8
 
-#: What a deployment writes into its folder; other files there may not be ours.
+#: The files and folders of a deployment in its data folder; there may be others.
 _CONTENT = ("broker*", "secret", "jetstream", "history", "units", "proxy", "tls", "ca", "*.log")
 
 _REMEDIES = {
@@ -123,7 +123,7 @@ def _close_to_others(data: Path) -> None:
     data.chmod(0o700)
     corrected = private_files.make_private(path for name in _CONTENT for path in data.glob(name))
     if corrected:
-        LOG.warning("%s: other users could read %d files and folders there; now they cannot", data, corrected)
+        LOG.warning("%s: other users had access to %d files and folders; it is withdrawn", data, corrected)
 
 
 def _check_writable(data: Path) -> None:

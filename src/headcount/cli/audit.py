@@ -38,6 +38,7 @@ async def verify(running: RunningDeployment, from_head: str) -> None:
     --from-head detects that entries are missing at the end, and that a person with the deployment's secret has written a
     new log.
     """
+    from headcount.access.audit_log import NEARLY_FULL
     from headcount.cli.progress import ProgressBar
 
     with ProgressBar() as progress:
@@ -46,6 +47,12 @@ async def verify(running: RunningDeployment, from_head: str) -> None:
         )
     for problem in report.problems:
         click.echo(str(problem), err=True)
+    if report.used > NEARLY_FULL:
+        click.echo(
+            f"The log is {report.used:.0%} full. When it is, actions that must be recorded are refused: "
+            "make room on the disk of the data folder and restart.",
+            err=True,
+        )
     if not report.intact:
         click.echo(f"The audit log is damaged: {len(report.problems)} problems.", err=True)
         sys.exit(1)

@@ -21,6 +21,7 @@ from headcount.errors import (
     MessageNotFoundError,
     NoRespondersError,
     StreamExistsError,
+    StreamFullError,
     StreamNotFoundError,
     WrongRevisionError,
 )
@@ -36,6 +37,7 @@ _ERRORS: dict[int, type[LogError]] = {
     10059: StreamNotFoundError,
     10014: StreamNotFoundError,  # consumer
     10058: StreamExistsError,
+    10077: StreamFullError,
     10071: WrongRevisionError,  # of what is stored
     10164: WrongRevisionError,  # of what is about to be, with three replicas
     10005: LogUnavailableError,  # too few nodes for the replicas
@@ -160,6 +162,7 @@ async def append(
 
     Raises:
         WrongRevisionError: a header names an expected sequence, and the stream has another one.
+        StreamFullError: the stream drops no old messages, and has no room.
         LogError: it isn't known to be stored.
     """
     answer = await connection.request_message(subject, payload, timeout_s=timeout_s, headers=headers)

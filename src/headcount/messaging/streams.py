@@ -22,7 +22,7 @@ are in memory, and the account does not permit the server to create its own (see
 
 FIX_<p> and FOREIGN also hold `$MQTT.msgs.` and each of their subjects: acknowledged copies, see `qos1`.
 
-A full stream drops its oldest messages. A message above a stream's maximum size is not stored: a publisher
+A full stream drops its oldest messages; AUDIT and the buckets refuse new ones instead. A message above a stream's maximum size is not stored: a publisher
 that waits for an answer gets an error, and an MQTT client that waits for a PUBACK is disconnected.
 """
 
@@ -234,6 +234,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         _stream(
             AUDIT_STREAM,
             ["audit.>"],
+            discard="new",  # a flood of entries must not push out earlier ones
             max_age=_ns(AUDIT_AGE_S),
             max_bytes=sizes.audit,
             deny_delete=True,

@@ -60,6 +60,6 @@ def locked_folder(folder: Path, lock: str, *, wait: bool = False) -> Iterator[No
         OSError: the folder cannot be created or written.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / lock).open("a") as file:
+    with os.fdopen(os.open(folder / lock, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
