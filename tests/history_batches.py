@@ -82,6 +82,13 @@ def values(zones: int, first: int) -> bytes:
     return (np.arange(zones * 8, dtype="<i4") + first).tobytes()
 
 
+def damage_pages(path: Path) -> None:
+    """Overwrite all of a segment except its footer."""
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    path.write_bytes(b"PAR1" + b"\xff" * (len(content) - 4 - footer) + content[-footer:])
+
+
 def batch(
     partition: int = 0,
     rows: Sequence[Row] = (),

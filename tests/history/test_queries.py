@@ -18,11 +18,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.errors import DataFolderError, QueryError
+from headcount.errors import QueryError
 from headcount.history import queries
 from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zone_history
 from headcount.history.query_areas import area_of
-from history_batches import T0, Row, batch, random_rows, segment_files, values, write
+from history_batches import T0, Row, batch, damage_pages, random_rows, segment_files, values, write
 from waiting import wait_until
 
 #: Asked while two hours are written beside each of them.
@@ -354,12 +354,40 @@ def test_an_hour_that_vanishes_under_a_question_is_left_out(
     assert kept.is_dir()
 
 
-def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
-    """A file that isn't Parquet is named with the remedy."""
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "not Parquet": lambda path: path.write_bytes(b"PAR1 not at all"),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "damaged pages": damage_pages,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_segment_does_not_fail_other_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """The rows of all other segments are in the answer, and the damaged one is named once in the log."""
+    rows = random_rows(random.Random(1), 510)
+    write(tmp_path, batch(rows=rows[:10]))
+    whole = fixes(tmp_path)
+    write(tmp_path, batch(rows=rows[10:]))
+    damaged = segment_files(tmp_path, "fixes")[-1]
+    DAMAGE[how](damaged)
+    assert fixes(tmp_path) == whole
+    assert fixes(tmp_path) == whole
+    assert [record.getMessage().startswith(f"{damaged} cannot be read") for record in caplog.records] == [
+        True
+    ]
+
+
+def test_foreign_files_are_ignored(tmp_path: Path) -> None:
+    """Files that a copy or a restored backup leaves among the segments change no answer."""
     write(tmp_path, batch(rows=random_rows(random.Random(1), 10)))
-    (segment_files(tmp_path, "fixes")[0].parent / "000000000099.parquet").write_bytes(b"PAR1 not at all")
-    with pytest.raises(DataFolderError, match="000000000099"):
-        fixes(tmp_path)
+    whole, (segment,) = fixes(tmp_path), segment_files(tmp_path, "fixes")
+    for name in ("._000000000001.parquet", "000000000001 (copy).parquet", "export.parquet", ".DS_Store"):
+        (segment.parent / name).write_bytes(segment.read_bytes())
+    (segment.parents[1] / "hour=2026-11-24T13.bak").mkdir()
+    assert fixes(tmp_path) == whole
 
 
 class Writer:

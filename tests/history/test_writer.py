@@ -22,7 +22,7 @@ from headcount.broker.core import Broker
 from headcount.errors import DataFolderError
 from headcount.history import writer as module
 from headcount.history.hours import folder, hour_name
-from headcount.history.retention import KEEP_S
+from headcount.history.retention import KEEP_S, drop_expired
 from headcount.history.row_erasure import erase_rows
 from headcount.history.segments import opened
 from headcount.history.writer import CONSUMER, HistoryWriterStats, run
@@ -33,6 +33,7 @@ from history_batches import (
     T0,
     Row,
     batch,
+    damage_pages,
     random_rows,
     segment_files,
     stored_counts,
@@ -378,3 +379,38 @@ def test_a_segment_without_other_devices_is_removed(tmp_path: Path) -> None:
     write(tmp_path, batch(0, rows))
     assert erase_rows(folder(tmp_path), sorted({row.device for row in rows})) == 20
     assert not segment_files(tmp_path, "fixes")
+
+
+def test_a_damaged_segment_does_not_stop_an_erasure(tmp_path: Path) -> None:
+    """It is set aside, where no query reads it; the device's rows in other segments are erased."""
+    rows = random_rows(random.Random(9), 300)
+    for start in (0, 100, 200):
+        write(tmp_path, batch(0, rows[start : start + 100]))
+    damaged = segment_files(tmp_path, "fixes")[1]
+    damage_pages(damaged)
+    theirs = sum(row.device == rows[0].device for row in (*rows[:100], *rows[200:]))
+    assert erase_rows(folder(tmp_path), [rows[0].device]) == theirs
+    assert not damaged.exists()
+    aside = folder(tmp_path) / "damaged" / "fixes" / damaged.parent.name / damaged.name
+    assert aside.is_file()
+    assert len(stored_fixes(tmp_path)) == 200 - theirs
+    drop_expired(tmp_path, T0 + 48 * 3600)
+    assert not aside.exists()
+
+
+def test_a_start_sets_damaged_segments_aside_and_names_foreign_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An empty segment goes out of the way; a file that is not ours stays where it is, and both are in the log."""
+    write(tmp_path, batch(0, random_rows(random.Random(10), 20)))
+    (segment,) = segment_files(tmp_path, "fixes")
+    foreign = segment.with_name("._000000000001.parquet")
+    foreign.write_bytes(b"metadata of a Mac")
+    segment.write_bytes(b"")
+    with opened(tmp_path):
+        pass
+    assert not segment.exists()
+    assert foreign.exists()
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(f"{segment} cannot be read and was set aside" in line for line in lines)
+    assert f"{foreign} is not a file of the history and is ignored" in lines

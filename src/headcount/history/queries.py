@@ -7,6 +7,7 @@ Functions here block for up to TIMEOUT_S: call them in a thread. A missing folde
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,11 @@ from headcount.errors import DataFolderError, QueryError
 from headcount.history.hours import HOUR_S, T_MAX_S, T_MIN_S, folder, hour_start
 from headcount.history.query_areas import EVERYWHERE, Area
 from headcount.history.retention import KEEP_S
+from headcount.history.segment_files import is_readable, segments_of
 from headcount.messages.counts import KindCount
 from headcount.messages.topics import KINDS, Kind
+
+_log = logging.getLogger(__name__)
 
 THREADS = 2
 MEMORY = "512MB"
@@ -40,6 +44,8 @@ FUTURE_S = 60.0
 ATTEMPTS = 5
 
 T = TypeVar("T")
+#: Segments found to be unreadable; the role `history` sets them aside at its next start.
+_unreadable: set[str] = set()
 
 
 class CountSummary(msgspec.Struct, frozen=True):
@@ -312,23 +318,28 @@ def _run(
 ) -> T | None:
     """Run a query on the segments of the hours of a span; None if there are none.
 
-    Retention may drop an hour between listing and reading; then the query runs again without that hour.
+    Retention may drop an hour between listing and reading; then the query runs again without that hour. A
+    segment that cannot be read is left out, and logged once.
     """
     import duckdb  # noqa: PLC0415  # only processes that run a query pay for it
 
     for attempt in range(1, ATTEMPTS + 1):
-        files = _files(folder(data) / kind, *span_s)
+        files = [name for name in _files(folder(data) / kind, *span_s) if name not in _unreadable]
         if not files:
             return None
         try:
             with _connection(data) as con:
                 return read(con, files)
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            if attempt == ATTEMPTS or all(Path(name).exists() for name in files):
+        except duckdb.Error as error:
+            found = [name for name in files if not is_readable(Path(name))]
+            for name in found:
+                _log.error("%s cannot be read and is left out: %s", name, error)
+            _unreadable.update(found)
+            if attempt == ATTEMPTS or (not found and all(Path(name).exists() for name in files)):
                 raise DataFolderError(
                     str(folder(data) / kind),
-                    f"a segment can't be read: {error}",
-                    "Remove the damaged file; the rest of the history stays readable.",
+                    f"a query fails though every segment can be read: {error}",
+                    "Run `headcount doctor`, and report the error if the disk is sound.",
                 ) from error
     return None
 
@@ -343,7 +354,7 @@ def _files(root: Path, from_s: float | None, to_s: float | None) -> list[str]:
         if start is None or (to_s is not None and start > to_s):
             continue
         if from_s is None or start + HOUR_S > from_s:
-            files.extend(sorted(str(path) for path in hour.glob("*.parquet")))
+            files.extend(map(str, segments_of(hour)))
     return files
 
 

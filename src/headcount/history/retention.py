@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headcount.errors import DataFolderError
 from headcount.history.hours import HOUR_S, folder, hour_start
+from headcount.history.segment_files import DAMAGED
 
 KEEP_S = 24 * HOUR_S
 
@@ -33,7 +34,7 @@ def drop_expired(data: Path, now_s: float, keep_s: float = KEEP_S) -> list[Path]
         DataFolderError: a folder can't be removed.
     """
     dropped = []
-    for kind in ("fixes", "counts"):
+    for kind in ("fixes", "counts", f"{DAMAGED}/fixes", f"{DAMAGED}/counts"):
         root = folder(data) / kind
         try:
             names = [path.name for path in root.iterdir()] if root.is_dir() else []

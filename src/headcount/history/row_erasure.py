@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headcount.history.segment_files import all_segments, is_readable, set_aside
 from headcount.history.segments import PART, encoding, on_disk, synchronised
 from headcount.messages.history import EraseRequest
 
@@ -39,24 +40,33 @@ def asked(payload: bytes) -> list[str] | None:
 def erase_rows(root: Path, names: Sequence[str]) -> int:
     """Erase all fixes with these pseudonyms from the history at `root`, and return their number.
 
-    The caller prevents other writes meanwhile.
+    The caller prevents other writes meanwhile. A segment that cannot be read is set aside, where no query
+    reads it and retention drops it.
 
     Raises:
         DataFolderError: the disk is full or a write failed. Repeating the call completes it.
     """
     wanted, erased = pa.array(names, pa.string()), 0
     with on_disk(root):
-        for path in sorted(root.glob("fixes/hour=*/*.parquet")):
-            devices = pq.read_table(path, columns=["device"]).column("device").cast(pa.string())
-            theirs = pc.sum(pc.is_in(devices, value_set=wanted)).as_py() or 0
-            if theirs:
-                _rewrite(path, wanted)
-                erased += theirs
+        for path in all_segments(root, "fixes"):
+            try:
+                erased += _erase_from(path, wanted)
+            except (pa.ArrowException, OSError):
+                if is_readable(path):  # it is the disk
+                    raise
+                set_aside(root, path)
     return erased
 
 
-def _rewrite(path: Path, wanted: pa.Array) -> None:
-    table = pq.read_table(path)
+def _erase_from(path: Path, wanted: pa.Array) -> int:
+    devices = pq.read_table(path, columns=["device"]).column("device").cast(pa.string())
+    theirs = pc.sum(pc.is_in(devices, value_set=wanted)).as_py() or 0
+    if theirs:
+        _rewrite(path, pq.read_table(path), wanted)
+    return int(theirs)
+
+
+def _rewrite(path: Path, table: pa.Table, wanted: pa.Array) -> None:
     left = table.filter(pc.invert(pc.is_in(table.column("device").cast(pa.string()), value_set=wanted)))
     if len(left):
         part = path.with_name(path.name + _REWRITTEN)

@@ -15,6 +15,7 @@ next start removes the temporary files; after a kill later, it renames them.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,10 +31,13 @@ from headcount.counting.fix_columns import F8, I8, U8
 from headcount.errors import DataFolderError
 from headcount.history.buffer import CountRows, Flush, FlushRecord
 from headcount.history.hours import HOUR_S, folder, hour_name
+from headcount.history.segment_files import all_segments, foreign_files, set_aside
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
 from headcount.runtime.private_files import make_private
+
+_log = logging.getLogger(__name__)
 
 RECORD = "written.json"
 PART = ".tmp"
@@ -121,6 +125,7 @@ def opened(data: Path) -> Iterator[Segments]:
             ) from error
         with on_disk(root):
             segments = Segments(root, _recovered(root))
+            _set_damaged_aside(root)
         yield segments
 
 
@@ -130,8 +135,19 @@ def _recovered(root: Path) -> FlushRecord:
     for part in (*root.glob(f"*{PART}"), *root.glob(f"*/hour=*/*{PART}")):
         part.unlink()
     # If the record was removed, writing continues without overwriting a segment.
-    numbers = [int(path.stem) for path in root.glob("*/hour=*/*.parquet") if path.stem.isdecimal()]
+    numbers = [int(path.stem) for kind in ("fixes", "counts") for path in all_segments(root, kind)]
     return msgspec.structs.replace(written, flush=max([written.flush, *numbers]))
+
+
+def _set_damaged_aside(root: Path) -> None:
+    """Set segments without a readable footer aside, and name files that are not ours."""
+    for path in (path for kind in ("fixes", "counts") for path in all_segments(root, kind)):
+        try:
+            pq.read_metadata(path)
+        except (pa.ArrowException, OSError):
+            set_aside(root, path)
+    for path in foreign_files(root):
+        _log.warning("%s is not a file of the history and is ignored", path)
 
 
 def _read_record(path: Path) -> FlushRecord:

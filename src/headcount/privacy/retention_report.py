@@ -18,6 +18,7 @@ from headcount.devices.pseudonym_keys import KEY_RETENTION_S
 from headcount.errors import DataFolderError
 from headcount.history.hours import folder
 from headcount.history.retention import KEEP_S
+from headcount.history.segment_files import all_segments
 from headcount.messages.times import DAY_S, iso
 from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, FOREIGN_STREAM, HISTORY_STREAM
 from headcount.messaging.connection import Connection
@@ -142,9 +143,7 @@ async def _oldest(connection: Connection, stream: str) -> float | None:
 # --- files ------------------------------------------------------------------------------------------
 def _files(data: Path, now_s: float) -> Iterator[StoreAge]:
     for kind, column in (("fixes", "received"), ("counts", "at")):
-        oldest = [
-            _earliest_in_segment(path, column) for path in folder(data).glob(f"{kind}/hour=*/*.parquet")
-        ]
+        oldest = [_earliest_in_segment(path, column) for path in all_segments(folder(data), kind)]
         note = f"{len(oldest)} segments"
         yield _store_age(f"history: {kind}", KEEP_S + HOUR_S, _earliest(oldest), now_s, note)
     blocks = list(data.glob(f"jetstream/*/streams/{FIX_STREAM.format(partition='*')}/msgs/*.blk"))
