@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import math
 from typing import Any
@@ -336,6 +337,84 @@ def test_bad_iotp_messages_are_rejected_with_a_reason(payload: bytes, reason: st
     assert only(iotp.decode("car-iotp", payload, 0.0, NAMES)) == RejectedMessage(reason)
 
 
+POSITION = {"lat": 47.5, "lon": 14.5}
+
+
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        (gzip.compress(b"{}"), "it is compressed (gzip): send plain JSON"),
+        ('{"_type":"location"}'.encode("utf-16"), "it is UTF-16: send UTF-8"),
+        (b'{"_type":"location","tst":1,', "it is JSON that is cut off after 28 bytes"),
+        (b"7", "it is a number, not an object"),
+        (
+            json.dumps({"_type": "location", "tst": 1, "latitude": 1, "lon": 2}).encode(),
+            "the message has 'latitude'",
+        ),
+        (
+            json.dumps({"_type": "location", "tst": 1, "lat": "north", "lon": 2}).encode(),
+            "lat is the text 'north', not a",
+        ),
+        (
+            json.dumps({"_type": "location", "timestamp": 1} | POSITION).encode(),
+            "tst is missing; the message has 'time",
+        ),
+        (json.dumps({"tst": 1} | POSITION).encode(), "_type is missing"),
+    ],
+    ids=range(8),
+)
+def test_owntracks_problems_are_named(payload: bytes, problem: str) -> None:
+    """A rejected message has the exact reason beside the label of its metric."""
+    outcome = only(owntracks.decode("owntracks/a/b", payload, NAMES))
+    assert isinstance(outcome, RejectedMessage)
+    assert problem in outcome.problem
+
+
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        (gzip.compress(b"{}"), "it is compressed (gzip)"),
+        (base64.b64encode(gzip.compress(b"{}")), "it is compressed (gzip)"),
+        (base64.b64encode(b'{"id":"a","lat":1'), "it is JSON that is cut off"),
+        (b'{"id":"a","payload":"!!"}', "it is neither JSON nor Base64 of JSON"),
+        (b'{"id":"a","lat":true,"lon":2}', "lat is true, not a number"),
+        (b'{"id":"a","x":1,"y":2}', "lat is missing; the message has 'y'"),
+        (b'{"id":"a","lat":1,"lon":2,"ts":"soon"}', "ts is the text 'soon', not a number, nor ISO 8601"),
+        (b'{"lat":1,"lon":2}', "id is missing"),
+    ],
+    ids=range(8),
+)
+def test_iotp_problems_are_named(payload: bytes, problem: str) -> None:
+    """A rejected message has the exact reason beside the label of its metric."""
+    outcome = only(iotp.decode("car-iotp", payload, 0.0, NAMES))
+    assert isinstance(outcome, RejectedMessage)
+    assert problem in outcome.problem
+
+
+@pytest.mark.parametrize("wrap", [b"%b", b"\xef\xbb\xbf%b", b"%b\0", b"\xef\xbb\xbf%b\r\n\0\0"])
+def test_bytes_around_a_message_do_not_matter(wrap: bytes) -> None:
+    """A byte order mark and NULs at the end are ignored in every format, within Base64 too."""
+    unused = {"batt": "full", "vel": [], "acc": {}, "alt": math.nan, "cog": True}
+    ours = json.dumps({"_type": "location", "tst": 5} | POSITION | unused).encode()
+    theirs = json.dumps({"id": "a", "t": 5} | POSITION | unused).encode()
+    found = [
+        only(owntracks.decode("owntracks/a/b", wrap.replace(b"%b", ours), NAMES)),
+        only(iotp.decode("car-iotp", wrap.replace(b"%b", theirs), 0.0, NAMES)),
+        only(iotp.decode("car-iotp", wrap.replace(b"%b", base64.b64encode(theirs)), 0.0, NAMES)),
+        only(iotp.decode("car-iotp", base64.b64encode(wrap.replace(b"%b", theirs)), 0.0, NAMES)),
+    ]
+    for outcome in found:
+        assert (fix_of(outcome).tst, fix_of(outcome).lat, fix_of(outcome).acc) == (5, 47.5, None)
+
+
+@pytest.mark.parametrize("factor", [1, 1e3, 1e6, 1e9])
+def test_units_of_iotp_times(factor: float) -> None:
+    """Seconds, milli-, micro- and nanoseconds are the same time."""
+    payload = json.dumps({"id": "a", "t": int(1_795_800_000 * factor)} | POSITION).encode()
+    fix = fix_of(only(iotp.decode("car-iotp", payload, 0.0, NAMES)))
+    assert (fix.t or fix.tst) == pytest.approx(1_795_800_000)
+
+
 # --- nothing raises ------------------------------------------------------------------------------
 
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -388,7 +467,7 @@ def test_no_input_makes_a_decoder_raise(user: str, device: str, payload: bytes) 
         if isinstance(outcome, CanonicalMessage) and outcome.what == "fix":
             assert HANDLE.fullmatch(outcome.device)
             fix = fix_of(outcome)
-            assert all(math.isfinite(value) for value in (fix.tst, fix.lat, fix.lon, fix.acc or 0))
+            assert all(math.isfinite(value) for value in (fix.tst or 0, fix.lat, fix.lon, fix.acc or 0))
             assert len(outcome.payload) < MAX_BYTES
 
 

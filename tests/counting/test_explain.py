@@ -115,6 +115,11 @@ def by_the_numbers(verdict: str, value: float | None, limit: float | None, run: 
             "still within the margin of site (11.1 m outside)",
         ),
         ({}, "1.10", "inside site"),
+        ({"t_s": (T + 15) * 1e3}, "1.3", "It is in milliseconds: send seconds since 1970."),
+        ({"t_s": (T + 15) * 1e6}, "1.3", "It is in microseconds"),
+        ({"lat_deg": INSIDE[1], "lon_deg": INSIDE[0]}, "1.8", "With lat and lon swapped, it would be inside"),
+        ({"lat_deg": math.nan, "problem": "lat is null"}, "1.1", "It is not a fix: lat is null."),
+        ({"lat_deg": math.nan}, "1.1", "It is not a fix: it isn't JSON with the finite numbers"),
     ],
 )
 def test_words(fix: dict[str, Any], rule: str, words: str) -> None:

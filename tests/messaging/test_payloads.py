@@ -28,7 +28,7 @@ BAD = [
     b'{"tst":1,"lat":true,"lon":3}',
     b'{"tst":NaN,"lat":2,"lon":3}',
     b'{"tst":1e999,"lat":2,"lon":3}',
-    b'{"tst":1,"lat":2,"lon":3,"acc":"far"}',
+    b'{"tst":1,"lat":2,"lon":3}\x00{"tst":1,"lat":2,"lon":3}',
     b'{"tst":1,"lat":2,"lon":3},{"tst":1,"lat":2,"lon":3}',
     b'{"tst":1,"lat":2,"lon":3,"x":' + NESTED,
     b'{"tst":1,"lat":2,"lon":3,"x":"' + b"y" * 10_000_000 + b'"',

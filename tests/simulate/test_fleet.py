@@ -37,6 +37,15 @@ from small_site import small_site
 from waiting import BUSY_S, in_thread, log_loop_errors, until
 
 FIX = msgspec.json.Decoder(Fix)
+
+
+def time_of(fix: Fix) -> float:
+    """The event time of a fix."""
+    t = fix.t if isinstance(fix.t, float) else fix.tst
+    assert t is not None
+    return t
+
+
 DEVICES: list[tuple[Kind, str]] = [("person", "p1"), ("person", "p2"), ("vehicle", "c1")]
 
 
@@ -237,7 +246,7 @@ async def test_a_crowd_matches_its_ground_truth(tmp_path: Path) -> None:
         truth = {(row["device"], float(row["t"])): row for row in csv.DictReader(file)}
     site = small_site()
     for device, fix in fixes:
-        t = fix.tst if not isinstance(fix.t, float) else fix.t
+        t = time_of(fix)
         assert before <= t <= after
         row = truth[device, t]
         away = abs(fix.lat - float(row["lat"])) * 111_000
@@ -274,7 +283,7 @@ async def test_a_recording_is_sent_as_if_live(tmp_path: Path) -> None:
     before = time.time()
     messages = await scenario()
     fixes = [(s, FIX.decode(d)) for s, d in messages if not s.endswith(".status")]
-    times = [float(fix.t if isinstance(fix.t, float) else fix.tst) for _, fix in fixes]
+    times = [time_of(fix) for _, fix in fixes]
     start = times[0]
     assert before <= start <= time.time()
     mine = [round(t - start, 2) for (s, _), t in zip(fixes, times, strict=True) if s == "s.person.a"]

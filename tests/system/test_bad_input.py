@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from case_files import case
 from system.running import ROLES, Up
 from system.senders import fix, publish, send_bytes, send_raw, spot
 from waiting import wait_until
@@ -36,9 +38,12 @@ MALFORMED: dict[str, bytes] = {
     "a text as number": body(lat=str(LAT)),
     "true as number": body(lon=True),
     "an object as number": body(tst={}),
-    "a wrong accuracy": body(acc=[5]),
+    "a gzip file": gzip.compress(body()),
+    "UTF-16": body().decode().encode("utf-16"),
+    "other names": json.dumps({"timestamp": NOW, "latitude": LAT, "lng": LON}).encode(),
     "NaN": body(lat=math.nan),
     "infinity": body(tst=math.inf),
+    "infinity as text": body(lon="Infinity"),
     "1e999": b'{"tst": 1e999, "lat": 52, "lon": -8}',
     "a huge integer": b'{"tst": 1' + b"0" * 5000 + b', "lat": 52, "lon": -8}',
     "deep nesting": b"[" * 15_000,
@@ -160,6 +165,64 @@ def test_broken_payloads(up: Up) -> None:
     wait_until(lambda: malformed(up) >= want, "verdicts", every_s=0.3)
     assert malformed(up) == want
     unharmed(up, pids)
+
+
+def test_fields_that_are_not_used_decide_nothing(up: Up) -> None:
+    """Texts, arrays and NaN in other fields, a byte order mark and NULs at the end leave a fix a fix."""
+    pids, before = up.pids(), malformed(up)
+    zone = "schuman-building"
+    lat, lon = spot(zone)
+    odd = [
+        case(f"native_{name}.json")
+        .read_bytes()
+        .replace(b"47.004", str(lat).encode())
+        .replace(b"14.006", str(lon).encode())
+        for name in ("optional_strings", "bom", "trailing_nul")
+    ]
+    odd += [
+        fix(zone, acc="8", vel=[], cog={}, alt=math.nan, batt=None, t="u"),
+        fix(zone, acc=True, tid=[1], t={}) + b"\0\0\n",
+    ]
+    for number, payload in enumerate(odd):
+        now = b"%.3f" % time.time()
+        publish(up.mqtt_port, f"headcount/ul/person/odd{number}/fix", payload.replace(b"NOW", now))
+    wait_until(lambda: up.counts()[zone][0] == len(odd), "all of them are counted")
+    assert malformed(up) == before
+    for number in range(len(odd)):
+        for _ in range(3):
+            publish(up.mqtt_port, f"headcount/ul/person/odd{number}/fix", fix(zone, lat=0.5, t=time.time()))
+    wait_until(lambda: up.counts()[zone][0] == 0, "they have left")
+    unharmed(up, pids)
+
+
+def test_the_trace_names_the_fault(up: Up) -> None:
+    """`device trace` names exactly what is wrong with each message."""
+    before = malformed(up)
+    for payload in (
+        body(tst=int(time.time() * 1000)),
+        json.dumps({"tst": NOW, "latitude": LAT, "lng": LON}).encode(),
+        body(lat=str(LAT)),
+        b"[" + body() + b"]",
+        gzip.compress(body()),
+        body(lat=LON, lon=LAT, tst=time.time()),
+    ):
+        publish(up.mqtt_port, "headcount/ul/person/odd-one/fix", payload, qos=1)
+    shown = up.http("/v1/sites/ul/devices/odd-one/trace", reason="a test")["lines"]
+    assert [line["verdict"] for line in shown] == ["future", *["malformed"] * 4, "outside"]
+    for line, text in zip(
+        shown,
+        (
+            "It is in milliseconds: send seconds since 1970.",
+            "lat is missing; the message has 'latitude': rename it to lat; lon is missing; the message has 'lng'",
+            f"lat is the text '{LAT}', not a number: send a number without quotes.",
+            "it is an array of 1, not an object: publish each fix as a message of its own.",
+            "it is compressed (gzip): send plain JSON.",
+            "With lat and lon swapped, it would be inside the site.",
+        ),
+        strict=True,
+    ):
+        assert text in line["why"]
+    wait_until(lambda: malformed(up) == before + 4, "verdicts", every_s=0.3)
 
 
 def test_large_messages(up: Up) -> None:

@@ -6,13 +6,12 @@ No input raises an exception: a message becomes a `CanonicalMessage`, `IgnoredMe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import msgspec
 
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import Kind
+from headcount.messaging.fix_json import field_problem
 
 #: Larger messages are rejected: a location has some 300 bytes, a configuration some 10 000.
 MAX_BYTES = 64 * 1024
@@ -44,27 +43,10 @@ class RejectedMessage:
     """A message that is not valid on its topic."""
 
     reason: str  # label of a metric
+    problem: str = field(default="", compare=False)  # a clause without values that name a person
 
 
 Outcome = CanonicalMessage | IgnoredMessage | RejectedMessage
-
-
-class UnreadableError(Exception):
-    """A message cannot be parsed; the text is the reason, a label of a metric. Never leaves this package."""
-
-
-def read_json(data: bytes) -> Any:
-    """The JSON value of a payload.
-
-    Raises:
-        Unreadable: `too_large`, or `not_json` (binary, nested too deeply, NaN, broken).
-    """
-    if len(data) > MAX_BYTES:
-        raise UnreadableError("too_large")
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UnreadableError("not_json") from error
 
 
 def to_number(value: object) -> float | None:
@@ -95,8 +77,12 @@ def decode_fix(
     """
     lat_deg = first_number(fields, names.get("lat", ("lat",)))
     lon_deg = first_number(fields, names.get("lon", ("lon",)))
+    missing = [name for name, value in (("lat", lat_deg), ("lon", lon_deg)) if value is None]
     if lat_deg is None or lon_deg is None:
-        return RejectedMessage("no_position")
+        problem = "; ".join(field_problem(fields, name, texts=True) for name in missing)
+        # JSON has no NaN and no 1e999
+        not_finite = any(isinstance(fields.get(name), float) for name in missing)
+        return RejectedMessage("not_json" if not_finite else "no_position", problem)
     optional = {name: first_number(fields, names.get(name, (name,))) for name in OPTIONAL_FIELDS}
     if optional["acc"] is not None and optional["acc"] < 0:
         optional["acc"] = None

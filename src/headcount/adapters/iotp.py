@@ -6,7 +6,7 @@
     {"d": {"id": "car-7", "lat": 52.67, "lon": -8.57}}                … or contains the object itself
 
 The kind follows from the topic, or from the registry if the id is a device's alias. Times are seconds,
-milliseconds or ISO 8601; without one, the time at which the broker received the message is used.
+milli-, micro- or nanoseconds, or ISO 8601; without one, the time at which the broker received the message is used.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from headcount.adapters.decoding import (
     IgnoredMessage,
     Outcome,
     RejectedMessage,
-    UnreadableError,
     decode_fix,
-    read_json,
     to_number,
 )
 from headcount.adapters.device_aliases import AliasResolver, InactiveDeviceError
 from headcount.messages.topics import Kind
+from headcount.messaging.fix_json import UnreadableError, field_problem, plain, read_json, read_object
 
 KIND_OF_TOPIC: dict[str, Kind] = {"car-iotp": "vehicle", "mobile-iotp": "person"}
 
@@ -44,7 +43,7 @@ TIME_FIELDS = ("t", "tst", "timestamp", "ts")
 WRAPPERS = ("payload", "data", "d")
 #: Maximum number of wrappers around the object.
 MAX_WRAPPERS = 4
-#: A time above this is in milliseconds: in seconds it would be the year 5138.
+#: A time above this is in milliseconds or smaller units: in seconds it would be the year 5138.
 MILLISECONDS_ABOVE = 1e11
 #: Longer ids are rejected: the registry's aliases are shorter.
 MAX_ID_CHARS = 1000
@@ -72,7 +71,7 @@ def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) 
         fix_kind, device = names.iotp(name, kind)
         return [decode_fix(fix_kind, device, _event_time_s(fields, received_s), fields, FIELD_NAMES)]
     except UnreadableError as error:
-        return [RejectedMessage(str(error))]
+        return [RejectedMessage(error.label, error.problem)]
     except InactiveDeviceError as status:
         return [IgnoredMessage(str(status))]
 
@@ -80,48 +79,49 @@ def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) 
 def _sender_id(value: object) -> str:
     """The sender's id as text; a number is valid, too."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise UnreadableError("no_id")
+        raise UnreadableError("no_id", "id is missing, empty, or neither a text nor a whole number")
     if isinstance(value, str) and len(value) > MAX_ID_CHARS:
-        raise UnreadableError("long_id")
+        raise UnreadableError("long_id", f"id has {len(value)} characters, {MAX_ID_CHARS} are allowed")
     return str(value)
 
 
 def _unwrap(payload: bytes) -> dict[str, Any]:
     """The innermost object, with missing fields from the wrappers around it."""
-    if len(payload) > MAX_BYTES:
-        raise UnreadableError("too_large")
     value: Any = _json_or_base64(payload)
     fields: dict[str, Any] = {}
     for _ in range(MAX_WRAPPERS + 1):
         if isinstance(value, str):
             value = _from_base64(value.encode(errors="replace"))
-        if not isinstance(value, dict):
-            raise UnreadableError("not_an_object")
+        value = read_object(value)
         wrapper = next((name for name in WRAPPERS if isinstance(value.get(name), dict | str)), None)
         fields |= {name: inner for name, inner in value.items() if name != wrapper}
         if wrapper is None or any(name in value for name in FIELD_NAMES["lat"]):
             return fields
         value = value[wrapper]
-    raise UnreadableError("too_many_wrappers")
+    raise UnreadableError("too_many_wrappers", f"the position is inside more than {MAX_WRAPPERS} objects")
 
 
 def _json_or_base64(payload: bytes) -> Any:
     try:
-        return read_json(payload)
-    except UnreadableError:
-        return _from_base64(payload)
+        return read_json(payload, MAX_BYTES)
+    except UnreadableError as error:
+        if error.label == "too_large" or not _BASE64.fullmatch(_compact(payload)):
+            raise
+    return _from_base64(payload)
+
+
+def _compact(text: bytes) -> bytes:
+    return b"".join(plain(text).split())
 
 
 def _from_base64(text: bytes) -> Any:
     """JSON from Base64, standard or for URLs, with or without padding and line breaks."""
-    compact = b"".join(text.split())
-    if not _BASE64.fullmatch(compact):
-        raise UnreadableError("not_json")
-    standard = compact.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    standard = _compact(text).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
     try:
-        return read_json(binascii.a2b_base64(standard + b"=" * (-len(standard) % 4)))
-    except binascii.Error as error:
-        raise UnreadableError("not_json") from error
+        decoded = binascii.a2b_base64(standard + b"=" * (-len(standard) % 4), strict_mode=True)
+    except binascii.Error:
+        raise UnreadableError("not_json", "it is neither JSON nor Base64 of JSON") from None
+    return read_json(decoded, MAX_BYTES)
 
 
 def _event_time_s(fields: dict[str, Any], received_s: float) -> float:
@@ -132,10 +132,13 @@ def _event_time_s(fields: dict[str, Any], received_s: float) -> float:
     for value in given:
         t = to_number(value)
         if t is not None:
-            return t / 1000 if t > MILLISECONDS_ABOVE else t
+            while t > MILLISECONDS_ABOVE:  # a thousandth of a unit, perhaps several times
+                t /= 1000
+            return t
         if isinstance(value, str) and (moment := _iso_s(value)) is not None:
             return moment
-    raise UnreadableError("no_time")
+    name = next(name for name in TIME_FIELDS if fields.get(name) is not None)
+    raise UnreadableError("no_time", f"{field_problem(fields, name, texts=True)}, nor ISO 8601")
 
 
 def _iso_s(text: str) -> float | None:

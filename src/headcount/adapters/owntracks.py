@@ -14,17 +14,17 @@ import re
 from typing import Any
 
 from headcount.adapters.decoding import (
+    MAX_BYTES,
     CanonicalMessage,
     IgnoredMessage,
     Outcome,
     RejectedMessage,
-    UnreadableError,
     decode_fix,
     first_number,
-    read_json,
 )
 from headcount.adapters.device_aliases import AliasResolver, InactiveDeviceError
 from headcount.messages.topics import Kind
+from headcount.messaging.fix_json import UnreadableError, field_problem, read_json, read_object
 
 #: Longer arrays are rejected.
 MAX_OBJECTS = 100
@@ -72,14 +72,14 @@ def decode(
         return [IgnoredMessage("subtopic")]
     try:
         kind, id_ = names.owntracks(user, device, kind_of(user, device, vehicles))
-        value = read_json(payload)
+        value = read_json(payload, MAX_BYTES)
     except UnreadableError as error:
-        return [RejectedMessage(str(error))]
+        return [RejectedMessage(error.label, error.problem)]
     except InactiveDeviceError as status:
         return [IgnoredMessage(str(status))]
     if isinstance(value, list) and value:
         if len(value) > MAX_OBJECTS:
-            return [RejectedMessage("too_large")]
+            return [RejectedMessage("too_large", f"it has {len(value)} objects, {MAX_OBJECTS} are allowed")]
         return [_decode_object(kind, id_, item) for item in value]
     return [_decode_object(kind, id_, value)]
 
@@ -101,8 +101,10 @@ def _split_topic(topic: str) -> tuple[str, str, str]:
 
 
 def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
-    if not isinstance(value, dict):
-        return RejectedMessage("not_an_object")
+    try:
+        value = read_object(value)
+    except UnreadableError as error:
+        return RejectedMessage(error.label, error.problem)
     type_ = value.get("_type")
     if type_ == "lwt":
         return CanonicalMessage(kind, device, "status", b"offline")
@@ -110,7 +112,9 @@ def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
         return IgnoredMessage("beacon_transition")  # the range of a beacon: there is no position
     if type_ in ("location", "transition"):
         t_s = first_number(value, ("tst",))
-        return RejectedMessage("no_time") if t_s is None else decode_fix(kind, device, t_s, value, {})
+        if t_s is None:
+            return RejectedMessage("no_time", field_problem(value, "tst", texts=True))
+        return decode_fix(kind, device, t_s, value, {})
     if not isinstance(type_, str):
-        return RejectedMessage("no_type")
+        return RejectedMessage("no_type", "_type is missing, or is not a text")
     return IgnoredMessage(type_ if type_ in TYPES_WITHOUT_POSITION else "unknown_type")

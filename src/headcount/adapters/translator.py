@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -46,6 +47,8 @@ FETCH_S = 0.5
 #: Time after which an unacknowledged batch is delivered again, and an unacknowledged publish repeated.
 ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
 METRICS_INTERVAL_S = 1.0
+#: The most frequent problems of rejected messages are logged this often.
+LOG_INTERVAL_S, MAX_LOGGED, MAX_PROBLEMS = 60.0, 5, 100
 #: Interval at which translated messages are removed from the disk.
 PURGE_INTERVAL_S = 0.2
 _CONSUMER = {
@@ -64,6 +67,7 @@ class TranslationStats:
     translated: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)  # of rejected messages since the last log line
 
     def add(self, format_: str, outcome: Outcome) -> None:
         """Count one outcome."""
@@ -73,6 +77,15 @@ class TranslationStats:
             self.ignored[outcome.reason] += 1
         else:
             self.rejected[outcome.reason] += 1
+            problem = f"{format_}: {outcome.problem or outcome.reason}"
+            if problem in self.problems or len(self.problems) < MAX_PROBLEMS:
+                self.problems[problem] += 1
+
+    def log_problems(self) -> None:
+        """Log the most frequent problems since the last call."""
+        for problem, count in self.problems.most_common(MAX_LOGGED):
+            log.warning("rejected %d messages of the format %s", count, problem)
+        self.problems.clear()
 
     def report(self, worker: str) -> AdapterReport:
         """All numbers; formats without a message are 0."""
@@ -143,7 +156,11 @@ async def run(
 
 
 async def _report(connection: Connection, stats: TranslationStats, worker: str, stop: asyncio.Event) -> None:
+    log_s = -LOG_INTERVAL_S
     while True:
+        if stats.problems and time.monotonic() - log_s >= LOG_INTERVAL_S:
+            log_s = time.monotonic()
+            stats.log_problems()
         if connection.is_connected:
             report = msgspec.json.encode(stats.report(worker))
             await connection.publish(ADAPTER_REPORT_SUBJECT.format(worker=worker), report)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import shapely
@@ -26,6 +26,10 @@ from headcount.messages.topics import KINDS, Kind
 #: Zones within NEAR_M, MAX_EDGES at most, are reported although the device is not a member of them.
 NEAR_M = 50.0
 MAX_EDGES = 5
+#: A time in another unit is within this of the receipt, once it is converted.
+WRONG_UNIT_S = 10 * 365 * 86_400.0
+#: Before 2001-09-09, there were no such devices.
+EARLIEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class TracedMessage:
     lat_deg: float = math.nan
     lon_deg: float = math.nan
     acc_m: float = math.nan  # 0 or NaN = unknown
+    problem: str = ""  # why it is no fix, where that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,18 +267,24 @@ class _Measurements:
         site, message, known = self.site, self.message, self.known
         match verdict:
             case "malformed":
-                return "It isn't JSON with the finite numbers tst, lat and lon."
+                why = message.problem or "it isn't JSON with the finite numbers tst, lat and lon"
+                return f"It is not a fix: {why}."
             case "invalid":
-                return f"{message.lat_deg:g}°, {message.lon_deg:g}° is out of range, or the 0, 0 of a receiver without a position."
+                place = f"{message.lat_deg:g}°, {message.lon_deg:g}°"
+                return (
+                    f"{place} is out of range, or the 0, 0 of a receiver without a position.{self._swapped()}"
+                )
             case "future":
-                return f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
+                allowed = f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
+                return allowed + self._unit()
             case "duplicate":
                 return "Its time is that of the last used fix."
             case "out_of_order":
                 return f"Its time is {-self.since_s:.1f} s before that of the last used fix."
             case "late":
                 held_s = site.hold_s[self.kind]
-                return f"It was {-self.ahead_s:.1f} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s."
+                clock = " Is the clock of the device set?" if message.t_s < EARLIEST_S else ""
+                return f"It was {-self.ahead_s:.1f} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s.{clock}"
             case "inaccurate":
                 return f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. It only extends the hold."
             case "implausible":
@@ -281,9 +292,23 @@ class _Measurements:
                     f"It is {self.distance_m:.1f} m from the last used position, {self.elapsed_s:.1f} s before: "
                     f"{site.max_speed_mps[self.kind]:g} m/s, and {self.acc_m + known.acc_m:.0f} m of both accuracies, "
                     f"allow {self.allowed_m:.1f} m. It is number {known.run + 1} in a row; number "
-                    f"{IMPLAUSIBLE_RUN + 1} is used."
+                    f"{IMPLAUSIBLE_RUN + 1} is used.{self._swapped()}"
                 )
-        return self._place(edges)
+        return self._place(edges) + (self._swapped() if verdict == "outside" else "")
+
+    def _unit(self) -> str:
+        """A hint at a time that is not in seconds."""
+        for factor, unit in ((1e3, "milli"), (1e6, "micro"), (1e9, "nano")):
+            if abs(self.message.t_s / factor - self.message.received_s) < WRONG_UNIT_S:
+                return f" It is in {unit}seconds: send seconds since 1970."
+        return ""
+
+    def _swapped(self) -> str:
+        """A hint at a position whose coordinates are swapped."""
+        swapped = replace(self.message, lat_deg=self.message.lon_deg, lon_deg=self.message.lat_deg)
+        x_m, y_m = _projected(self.site, swapped)
+        inside = bool(shapely.intersects_xy(self.site.zones[0].plane, x_m, y_m))
+        return " With lat and lon swapped, it would be inside the site." if inside else ""
 
     def _place(self, edges: Sequence[NearbyEdge]) -> str:
         boundary = edges[0]

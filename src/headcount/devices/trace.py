@@ -26,6 +26,7 @@ from headcount.messages.times import iso, iso_or_none
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import LOG_S, messages_of
+from headcount.messaging.fix_json import fix_problem
 from headcount.messaging.payloads import decode
 from headcount.messaging.raw_batch import RawBatch
 
@@ -159,7 +160,8 @@ def messages_for_explainer(
     """The messages for the explainer, without markers of other devices."""
     fixes = decode(f"fix.{messages.partition}.{site}.".encode(), messages)
     columns = (fixes.received_s, fixes.what, fixes.t_s, fixes.lat_deg, fixes.lon_deg, fixes.acc_m)
-    rows = zip(fixes.seq.tolist(), *(column.tolist() for column in columns), strict=True)
+    problems = [fix_problem(messages.payloads[i]) if fixes.what[i] == FIX else "" for i in range(len(fixes))]
+    rows = zip(fixes.seq.tolist(), *(column.tolist() for column in columns), problems, strict=True)
     return [
         TracedMessage(*row)
         for seq, *row in rows

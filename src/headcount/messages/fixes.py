@@ -24,24 +24,20 @@ VERDICTS = (
 
 
 class Fix(msgspec.Struct, gc=False):
-    """The payload on FIX_TOPIC: OwnTracks `location` JSON. Unknown keys are ignored.
+    """The part of a payload on FIX_TOPIC that counts: OwnTracks `location` JSON. Other keys are ignored.
 
     A number in `t` is the event time with fractions of a second and takes precedence over `tst`.
     """
 
-    tst: float
     lat: float
     lon: float
+    tst: float | None = None
     acc: float | None = None
     t: float | str | None = None  # OwnTracks itself uses `t` for a trigger letter: only a number counts
-    vel: float | None = None
-    cog: float | None = None
-    alt: float | None = None
-    batt: float | None = None
 
 
 def encode_fix(t_s: float, lat_deg: float, lon_deg: float, **optional: float | None) -> bytes:
-    """The payload of a fix; `optional` are other fields of `Fix`, omitted where None.
+    """The payload of a fix; `optional` are other fields such as `acc` and `vel`, omitted where None.
 
     `tst` is the whole second, as in OwnTracks; `t` is included only where there are fractions.
     """

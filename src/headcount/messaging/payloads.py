@@ -12,15 +12,12 @@ import numpy as np
 from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, ONLINE, U1, FixColumns, Removal
 from headcount.messages.fixes import Fix, ForgetMarker
 from headcount.messages.topics import KINDS
+from headcount.messaging.fix_json import MAX_FIX_BYTES, UNDECODABLE, UnreadableError, read_fix
 from headcount.messaging.raw_batch import RawBatch
 
 _decode = msgspec.json.Decoder(Fix).decode
 _decode_marker = msgspec.json.Decoder(ForgetMarker).decode
-#: Errors of decoding hostile bytes: bad JSON or types, bad UTF-8, endless nesting.
-_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _BROKEN = Fix(float("nan"), float("nan"), float("nan"))
-#: Larger payloads of fixes are `malformed`.
-MAX_FIX_BYTES = 16_384
 #: Messages that are decoded together; one by one if one of them is no fix.
 BATCH_DECODE = 512
 _STATUS = {b"online": ONLINE, b"offline": OFFLINE}
@@ -48,7 +45,7 @@ def decode(prefix: bytes, batch: RawBatch) -> FixColumns:
                 _decode_one(row, prefix, names, payload, what) for row, payload in enumerate(part, start)
             ]
         t_s, lat_deg, lon_deg, acc_m = columns[:, start : start + BATCH_DECODE]
-        t_s[:] = [fix.tst for fix in fixes]
+        t_s[:] = [fix.tst for fix in fixes]  # None becomes NaN
         exact = [fix.t for fix in fixes]
         if exact.count(None) < len(exact):
             numbers = [isinstance(t, float) for t in exact]
@@ -72,7 +69,7 @@ def _removals(rows: list[int], batch: RawBatch) -> dict[int, Removal]:
 def _removal(payload: bytes) -> Removal | None:
     try:
         marker = _decode_marker(payload) if len(payload) <= MAX_FIX_BYTES else None
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return None
     if marker is None or not all(map(_DAY.fullmatch, marker.pseudonyms)):
         return None
@@ -91,7 +88,7 @@ def _decode_all(payloads: list[bytes]) -> list[Fix] | None:
         return None
     try:
         return list(map(_decode, payloads))
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return None
 
 
@@ -105,9 +102,7 @@ def _decode_one(row: int, prefix: bytes, names: list[bytes], payload: bytes, wha
         names[row] = name if payload in _STATUS else b""
         what[row] = _STATUS.get(payload, FIX)
         return _BROKEN
-    if len(payload) > MAX_FIX_BYTES:
-        return _BROKEN
     try:
-        return _decode(payload)
-    except _UNDECODABLE:
+        return read_fix(payload)
+    except UnreadableError:
         return _BROKEN

@@ -137,29 +137,21 @@ def decode_fix(payload: bytes) -> tuple[LoggedFix, int]:
     if len(payload) > MAX_FIX_BYTES:
         return LoggedFix(), 0
     try:
-        body = json.loads(payload.decode(), parse_constant=_refuse)
+        body = json.loads(payload.decode("utf-8-sig", errors="replace").rstrip("\0 \t\r\n"))
     except (ValueError, RecursionError):
         return LoggedFix(), 0
     if not isinstance(body, dict):
         return LoggedFix(), 0
     number = body.get("n", 0)
-    if not all(_is_number(body.get(name)) for name in ("tst", "lat", "lon")):
+    t = body.get("t") if _is_number(body.get("t")) else body.get("tst")
+    if not all(map(_is_number, (t, body.get("lat"), body.get("lon")))):
         return LoggedFix(), number
-    optional = [body.get(name) for name in ("acc", "vel", "cog", "alt", "batt")]
-    t = body.get("t")
-    if not all(value is None or _is_number(value) for value in optional):
-        return LoggedFix(), number
-    if not (t is None or isinstance(t, str) or _is_number(t)):
-        return LoggedFix(), number
-    return LoggedFix(t if _is_number(t) else body["tst"], body["lat"], body["lon"], body.get("acc")), number
+    acc = body.get("acc") if _is_number(body.get("acc")) else None
+    return LoggedFix(t, body["lat"], body["lon"], acc), number
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
 
 
 class PublishedEvent(NamedTuple):
