@@ -56,7 +56,7 @@ def written_rows(flush: Flush) -> list[tuple[int, int, float]]:
     """(partition, seq, received) of a flush."""
     if flush.fixes is None:
         return []
-    columns = (flush.fixes.column(name).to_pylist() for name in ("partition", "seq", "received"))
+    columns = (flush.fixes[name].tolist() for name in ("partition", "seq", "received"))
     return list(zip(*columns, strict=True))
 
 
@@ -190,7 +190,7 @@ def test_a_hostile_time_keeps_its_row() -> None:
     flush = pending.take(T0)
     assert flush is not None
     assert flush.fixes is not None
-    assert flush.fixes.column("t").to_pylist() == [0.0, 253_402_300_799.0]
+    assert flush.fixes["t"].tolist() == [0.0, 253_402_300_799.0]
 
 
 def bad_batches() -> list[HistoryBatch]:

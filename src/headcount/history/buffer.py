@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import F8, I4, I8
@@ -25,6 +24,8 @@ from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.topics import KINDS
 
 I2 = NDArray[np.int16]
+#: Fixes as columns of equal length: `partition` (int16), and those of `_FIX_TYPES`.
+StoredColumns = dict[str, NDArray[Any]]
 
 #: How long an instant waits for partitions that have not reported it. Waiting counts from its first
 #: report, not from the instant itself: after a pause, partition 0 may send an hour of counts before
@@ -91,7 +92,7 @@ class FlushRecord(msgspec.Struct):
 class Flush:
     """The rows that are written atomically."""
 
-    fixes: pa.Table | None  # see `_fix_table`
+    fixes: StoredColumns | None
     counts: CountRows | None
     written: FlushRecord
 
@@ -111,7 +112,7 @@ class HistoryBuffer:
         self._progress = dict(written.progress)
         self._counts_at = written.counts_at
         self._waiting = {w.at: w for w in written.waiting}
-        self._fixes: list[pa.Table] = []
+        self._fixes: list[StoredColumns] = []
         self._changed = False
 
     def add(self, batch: HistoryBatch, now_s: float) -> None:
@@ -128,7 +129,7 @@ class HistoryBuffer:
             raise LogError(
                 f"history batch of partition {batch.partition} of {batch.partitions}: no such partition"
             )
-        fixes = None if batch.fixes is None else _fix_table(batch.partition, batch.fixes)
+        fixes = None if batch.fixes is None else _columns(batch.partition, batch.fixes)
         for counts in batch.counts:
             _check_counts(counts, batch)
         if fixes is not None:
@@ -144,7 +145,8 @@ class HistoryBuffer:
         self._flush += 1
         counts = _count_rows([self._waiting.pop(at) for at in due])
         self._counts_at = max([self._counts_at, *due])
-        fixes = pa.concat_tables(self._fixes) if self._fixes else None
+        parts = self._fixes
+        fixes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else None
         self._fixes, self.rows, self._changed = [], 0, False
         written = FlushRecord(
             flush=self._flush,
@@ -154,8 +156,8 @@ class HistoryBuffer:
         )
         return Flush(fixes, counts, written)
 
-    def _add_fixes(self, partition: int, fixes: pa.Table) -> None:
-        seq, received_s = fixes.column("seq").to_numpy(), fixes.column("received").to_numpy()
+    def _add_fixes(self, partition: int, fixes: StoredColumns) -> None:
+        seq, received_s = fixes["seq"], fixes["received"]
         known = self._progress.get(partition, PartitionProgress(0, 0.0))
         fresh = seq > known.seq
         # A repeated row is never received later than the latest row so far. One that is comes from
@@ -165,12 +167,14 @@ class HistoryBuffer:
             fresh = later
         fresh &= _first_of_each(seq)
         count = int(np.count_nonzero(fresh))
-        self.repeated += len(fixes) - count
+        self.repeated += len(seq) - count
         if not count:
             return
         newest_s = max(known.received_s, float(received_s[fresh].max()))
         self._progress[partition] = PartitionProgress(int(seq[fresh].max()), newest_s)
-        self._fixes.append(fixes if count == len(fixes) else fixes.filter(pa.array(fresh)))
+        if count < len(seq):
+            fixes = {name: column[fresh] for name, column in fixes.items()}
+        self._fixes.append(fixes)
         self.rows += count
         self._changed = True
 
@@ -213,7 +217,7 @@ def _first_of_each(seq: I8) -> NDArray[np.bool_]:
     return first
 
 
-def _fix_table(partition: int, fixes: HistoryFixes) -> pa.Table:
+def _columns(partition: int, fixes: HistoryFixes) -> StoredColumns:
     """The rows as they were sent, with their partition: views of the message's bytes.
 
     Raises:
@@ -227,7 +231,7 @@ def _fix_table(partition: int, fixes: HistoryFixes) -> pa.Table:
     if problem:
         raise LogError(f"history batch of partition {partition}: {problem}")
     columns["t"] = columns["t"].clip(T_MIN_S, T_MAX_S)
-    return pa.table({"partition": np.full(len(fixes.verdict), partition, np.int16), **columns})
+    return {"partition": np.full(len(fixes.verdict), partition, np.int16), **columns}
 
 
 def _problem(columns: dict[str, NDArray[Any]]) -> str | None:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headcount.history.segment_files import all_segments, is_readable, set_aside
-from headcount.history.segments import PART, encoding, on_disk, synchronised
+from headcount.history.segments import PART, on_disk, sync_folder, write_segment
 from headcount.messages.history import EraseRequest
 
 #: Maximum number of pseudonyms in a request: more than a device has within the retention.
@@ -59,21 +58,20 @@ def erase_rows(root: Path, names: Sequence[str]) -> int:
 
 
 def _erase_from(path: Path, wanted: pa.Array) -> int:
-    devices = pq.read_table(path, columns=["device"]).column("device").cast(pa.string())
-    theirs = pc.sum(pc.is_in(devices, value_set=wanted)).as_py() or 0
-    if theirs:
-        _rewrite(path, pq.read_table(path), wanted)
-    return int(theirs)
+    import pyarrow.compute as pc  # noqa: PLC0415  # 9 MB that only an erasure needs
+
+    theirs = pc.is_in(pq.read_table(path, columns=["device"])["device"].cast(pa.string()), value_set=wanted)
+    number = pc.sum(theirs).as_py() or 0
+    if number:
+        _replace(path, pq.read_table(path).filter(pc.invert(theirs)))
+    return int(number)
 
 
-def _rewrite(path: Path, table: pa.Table, wanted: pa.Array) -> None:
-    left = table.filter(pc.invert(pc.is_in(table.column("device").cast(pa.string()), value_set=wanted)))
+def _replace(path: Path, left: pa.Table) -> None:
     if len(left):
         part = path.with_name(path.name + _REWRITTEN)
-        with part.open("wb") as file:
-            pq.write_table(left, file, **encoding(left))
-            synchronised(file)
+        write_segment(part, left)
         part.rename(path)
     else:
         path.unlink()
-    synchronised(path.parent)
+    sync_folder(path.parent)

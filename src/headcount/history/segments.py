@@ -14,13 +14,12 @@ next start removes the temporary files; after a kill later, it renames them.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -29,13 +28,13 @@ import pyarrow.parquet as pq
 
 from headcount.counting.fix_columns import F8, I8, U8
 from headcount.errors import DataFolderError
-from headcount.history.buffer import CountRows, Flush, FlushRecord
+from headcount.history.buffer import CountRows, Flush, FlushRecord, StoredColumns
 from headcount.history.hours import HOUR_S, folder, hour_name
 from headcount.history.segment_files import all_segments, foreign_files, set_aside
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
-from headcount.runtime.private_files import make_private
+from headcount.runtime.private_files import locked_folder, make_private, write_private
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +73,8 @@ class Segments:
             }
             size = sum(self._prepare(name, table) for name, table in tables.items())
             written = msgspec.structs.replace(flush.written, segments=list(tables))
-            self._record(written)
+            write_private(self.root / RECORD, msgspec.json.encode(written))
+            sync_folder(self.root)
             _rename_all(self.root, written)
             self.written = written
         return size
@@ -83,23 +83,10 @@ class Segments:
         path = self.root / (name + PART)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
-            _sync(path.parent.parent)
-        with path.open("wb") as file:
-            pq.write_table(table, file, **encoding(table))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        _sync(path.parent)
+            sync_folder(path.parent.parent)
+        size = write_segment(path, table)
+        sync_folder(path.parent)
         return size
-
-    def _record(self, written: FlushRecord) -> None:
-        path = self.root / (RECORD + PART)
-        with path.open("wb") as file:
-            file.write(msgspec.json.encode(written))
-            file.flush()
-            os.fsync(file.fileno())
-        path.rename(self.root / RECORD)
-        _sync(self.root)
 
 
 @contextmanager
@@ -110,20 +97,19 @@ def opened(data: Path) -> Iterator[Segments]:
         DataFolderError: the folder can't be written, another writer has locked it, or its record is damaged.
     """
     root = folder(data)
-    with on_disk(root):
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make_private([root])
-        for kind in ("fixes", "counts"):
-            (root / kind).mkdir(parents=True, exist_ok=True)
-        lock = (root / "writer.lock").open("wb")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataFolderError(
-                str(root), "another history writer has it", "End that program, or use another data folder."
-            ) from error
+    with ExitStack() as lock:
         with on_disk(root):
+            try:
+                lock.enter_context(locked_folder(root, "writer.lock"))
+            except BlockingIOError as error:
+                raise DataFolderError(
+                    str(root),
+                    "another history writer has it",
+                    "End that program, or use another data folder.",
+                ) from error
+            make_private([root])
+            for kind in ("fixes", "counts"):
+                (root / kind).mkdir(exist_ok=True)
             segments = Segments(root, _recovered(root))
             _set_damaged_aside(root)
         yield segments
@@ -169,24 +155,25 @@ def _rename_all(root: Path, written: FlushRecord) -> None:
         part = root / (name + PART)
         if part.exists():
             part.rename(root / name)
-            _sync(part.parent)
+            sync_folder(part.parent)
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def write_segment(path: Path, table: pa.Table) -> int:
+    """Write a segment and synchronise it to disk; its size in bytes."""
+    with path.open("wb") as file:
+        pq.write_table(table, file, **_encoding(table))
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def sync_folder(folder: Path) -> None:
+    """Synchronise the names in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def synchronised(what: Path | BinaryIO) -> None:
-    """Synchronise an open file, or the names in a folder, to disk."""
-    if isinstance(what, Path):
-        _sync(what)
-    else:
-        what.flush()
-        os.fsync(what.fileno())
 
 
 @contextmanager
@@ -213,31 +200,36 @@ def _tables(flush: Flush) -> dict[str, pa.Table]:
     """The flush's tables by their folder, `fixes/hour=…` or `counts/hour=…`."""
     tables: dict[str, pa.Table] = {}
     if flush.fixes is not None:
-        tables |= _by_hour("fixes", fixes_table(flush.fixes), flush.fixes.column("received").to_numpy())
+        order = _order(flush.fixes)
+        fixes = {name: column[order] for name, column in flush.fixes.items()}
+        tables |= _by_hour("fixes", fixes_table(fixes), fixes["received"])
     if flush.counts is not None:
         tables |= _by_hour("counts", counts_table(flush.counts), np.rint(flush.counts.at_s * 1e3) / 1e3)
     return tables
 
 
+def _order(fixes: StoredColumns) -> I8:
+    """The order in a segment: by hour, a coarse cell, then t."""
+    lat, lon = (_scaled(fixes[name], 1e7) // CELL_DEG_E7 for name in ("lat", "lon"))
+    return np.lexsort((_scaled(fixes["t"], 1e6), lon, lat, fixes["received"] // HOUR_S))
+
+
 def _by_hour(kind: str, table: pa.Table, t_s: F8) -> dict[str, pa.Table]:
-    hours = (t_s // HOUR_S).astype(np.int64)
-    found = np.unique(hours)
-    if len(found) == 1:
-        return {f"{kind}/{hour_name(float(t_s[0]))}": _sorted(kind, table)}
+    """The table cut where the hour of `t_s` changes, its times in the order of hours."""
+    cuts = (0, *(np.flatnonzero(np.diff(t_s // HOUR_S)) + 1).tolist(), len(t_s))
     return {
-        f"{kind}/{hour_name(float(hour * HOUR_S))}": _sorted(kind, table.filter(pa.array(hours == hour)))
-        for hour in found
+        f"{kind}/{hour_name(float(t_s[start]))}": table.slice(start, stop - start)
+        for start, stop in pairwise(cuts)
     }
 
 
-def fixes_table(rows: pa.Table) -> pa.Table:
+def fixes_table(column: StoredColumns) -> pa.Table:
     """Fixes as the columns of a segment, in the order given.
 
     `partition` int16, `seq` int64, `t` timestamp (µs, UTC), `received` timestamp (ms, UTC), `device`,
     `kind` and `verdict` strings (dictionaries in the file), `lat` and `lon` as decimals with 7 places, `acc`
     float32 (metres, 0 = unknown).
     """
-    column = {name: rows.column(name).to_numpy() for name in rows.column_names}
     return pa.table(
         {
             "partition": column["partition"],
@@ -281,16 +273,7 @@ def counts_table(rows: CountRows) -> pa.Table:
     )
 
 
-def _sorted(kind: str, table: pa.Table) -> pa.Table:
-    """Fixes by a coarse cell, then t; counts stay by instant, zones in the order of the site file."""
-    if kind == "counts":
-        return table
-    lat, lon = (_integers(table.column(name)) // CELL_DEG_E7 for name in ("lat", "lon"))
-    t = table.column("t").cast(pa.int64()).to_numpy()
-    return table.take(pa.array(np.lexsort((t, lon, lat))))
-
-
-def encoding(table: pa.Table) -> dict[str, object]:
+def _encoding(table: pa.Table) -> dict[str, object]:
     """Small differences between neighbours for numbers, dictionaries for names, zstd over both."""
     small = {"partition", "device", "kind", "acc", "verdict", "zone", "partitions", "partitions_total"}
     return {
@@ -319,10 +302,3 @@ def _named(codes: np.ndarray[tuple[int], np.dtype[np.uint8]], names: tuple[str, 
 
 def _decimals(unscaled: np.ndarray[tuple[int], np.dtype[np.signedinteger]], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(unscaled), [None, pa.py_buffer(np.ascontiguousarray(unscaled))])
-
-
-def _integers(column: pa.ChunkedArray) -> I8:
-    array = column.combine_chunks()
-    width = "<i4" if array.type.bit_width == 32 else "<i8"
-    values = np.frombuffer(array.buffers()[1], width)[array.offset : array.offset + len(array)]
-    return values.astype(np.int64)
