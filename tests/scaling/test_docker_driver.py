@@ -38,9 +38,7 @@ if os.environ.get("FAILS"):
     sys.exit("no such luck")
 open("/data/mine", "w").close()
 open("/tmp/mine", "w").close()
-end = time.process_time() + 0.1
-while time.process_time() < end:
-    pass
+print("works", flush=True)
 while True:
     time.sleep(0.1)
 """
@@ -166,10 +164,8 @@ async def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> N
     async with _driver(deployment, user="10001:10001") as driver:
         await driver.add("count")
 
-        async def works() -> bool:
-            return (await driver.cpu_seconds()).get("count-1", 0.0) >= 0.1
-
-        await until(works)
+        (container,) = _ours(client, deployment)
+        await until(lambda: b"works" in client.logs(container["Id"]))
     (container,) = _ours(client, deployment)
     assert container["State"] == "running"
 
@@ -238,27 +234,6 @@ async def _add_after_pause(driver: DockerDriver) -> str:
 
 async def _empty(driver: DockerDriver) -> bool:
     return await _names(driver) == []
-
-
-async def test_cpu_is_read_without_waiting(client: Any, deployment: str) -> None:
-    """CPU seconds of running containers are read much faster than the second that the engine's statistics take each."""
-    async with _driver(deployment) as driver:
-        for _ in range(3):
-            await driver.add("count")
-
-        async def busy() -> bool:
-            used = await driver.cpu_seconds()
-            return len(used) == 3 and min(used.values()) >= 0.1
-
-        await until(busy)
-        before = await driver.cpu_seconds()
-        began_s = time.monotonic()
-        again = await driver.cpu_seconds()
-        print(f"3 containers: {time.monotonic() - began_s:.3f} s")
-        await driver.remove("count", "count-3")
-        await until(lambda: _gone(client, deployment, "count-3"))
-        after = await driver.cpu_seconds()
-        assert all(after[name] >= again[name] >= before[name] > 0 for name in before)
 
 
 @pytest.mark.usefixtures("client")

@@ -70,15 +70,12 @@ async def test_units_have_names_ports_and_logs(tmp_path: Path) -> None:
 
 
 async def test_a_killed_child_is_restarted(tmp_path: Path) -> None:
-    """A killed unit is restarted under its name, and its CPU seconds are the sum of both processes."""
+    """A killed unit is restarted under its name."""
     async with driver(tmp_path) as d:
         await d.add("count")
         await until(lambda: len(log_lines(tmp_path, "count-1")) == 1)
-        used = (await d.cpu_seconds())["count-1"]
-        assert used >= 0.1
         os.kill(d.pids()["count-1"], signal.SIGKILL)
         await until(lambda: len(log_lines(tmp_path, "count-1")) == 2)
-        assert (await d.cpu_seconds())["count-1"] >= used + 0.1
         assert len(await d.units("count")) == 1
 
 

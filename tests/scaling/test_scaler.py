@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -62,9 +61,7 @@ class RecordingDriver:
         """Nothing to open."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Nothing to close."""
 
     async def units(self, role: UnitRole) -> list[FleetUnit]:
@@ -83,10 +80,6 @@ class RecordingDriver:
     async def remove(self, role: UnitRole, name: str) -> None:
         """One fewer."""
         self.here[role].remove(name)
-
-    async def cpu_seconds(self) -> dict[str, float]:
-        """Nothing is used."""
-        return {}
 
 
 @dataclass

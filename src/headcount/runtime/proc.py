@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,16 +56,6 @@ def cpu_s_of(pid: int) -> float:
     """Processor time of another process so far, in seconds; 0 where it is not known."""
     stat = process_stat(pid)
     return 0.0 if stat is None else stat.cpu_s
-
-
-def cpu_s_of_tree(processes: dict[int, ProcessStat], root: int | None) -> float:
-    """Processor seconds of a process and all its descendants, those that have ended included."""
-    wanted: Collection[int] = {root} if root in processes else set()
-    total = 0.0
-    while wanted:
-        total += sum(processes[pid].cpu_s + processes[pid].children_cpu_s for pid in wanted)
-        wanted = [stat.pid for stat in processes.values() if stat.parent in wanted]
-    return total
 
 
 def command_line(pid: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal, Protocol, Self
 
 UnitRole = Literal["broker", "count"]
@@ -37,9 +36,7 @@ class Driver(Protocol):
         """Connect to the platform."""
         ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Disconnect from the platform."""
         ...
 
@@ -53,10 +50,6 @@ class Driver(Protocol):
 
     async def remove(self, role: UnitRole, name: str) -> None:
         """Ask a unit to stop gracefully: a broker drains, a worker releases its partitions."""
-        ...
-
-    async def cpu_seconds(self) -> dict[str, float]:
-        """CPU seconds by name, of all units that ever ran, as last measured."""
         ...
 
 

@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import docker
@@ -41,7 +39,6 @@ ENGINE_TIMEOUT_S = 30
 #: Sizes of the memory file systems: temporary files, and data with more than the free space a broker needs.
 TMP, DATA_MIB = "size=64m,mode=1777", 128
 LAST_LINES = 5
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +65,16 @@ class DockerDriver:
     kind = "docker"
 
     def __init__(self, options: ContainerOptions) -> None:
-        """Configure the driver; `__aenter__` connects to the engine."""
         self._options = options
         self._client: Any = None
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="docker")
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._cpu_s: dict[str, float] = {}  # of each container, by id
-        self._names: dict[str, str] = {}  # id → unit
         self._backoff: dict[UnitRole, Backoff] = {role: Backoff() for role in UNIT_ROLES}
         self._not_before_s = dict.fromkeys(
             UNIT_ROLES, -math.inf
         )  # monotonic: when a container may be added again
 
     async def __aenter__(self) -> Self:
-        """Connect to the engine."""
         self._client = await self._call("reach the engine", partial(_connect, self._options.host))
         for role in UNIT_ROLES:
             found = [unit.name for unit in await self.units(role)]
@@ -89,9 +82,7 @@ class DockerDriver:
                 _log.info("took over %s", ", ".join(found))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Disconnect; containers keep running for the next scaler."""
         for task in self._leaving.values():
             task.cancel()
@@ -137,21 +128,6 @@ class DockerDriver:
                 task = asyncio.create_task(self._stop(name, container["Id"]), name=f"stop {name}")
                 self._leaving[name] = task
                 task.add_done_callback(lambda _: self._leaving.pop(name, None))
-
-    async def cpu_seconds(self) -> dict[str, float]:
-        """By unit; a removed container counts as last measured."""
-        containers = [
-            c for role in UNIT_ROLES for c in await self._containers(role) if c["State"] == "running"
-        ]
-        used = await asyncio.gather(*(self._cpu_of(c["Id"]) for c in containers))
-        for container, cpu_s in zip(containers, used, strict=True):
-            if cpu_s is not None:
-                self._cpu_s[container["Id"]] = cpu_s
-                self._names[container["Id"]] = container["Labels"].get(LABEL_UNIT, "")
-        totals: dict[str, float] = {}
-        for identity, cpu_s in self._cpu_s.items():
-            totals[self._names[identity]] = totals.get(self._names[identity], 0.0) + cpu_s
-        return totals
 
     # --- one container -----------------------------------------------------------------------------
     def _run(self, role: UnitRole, name: str) -> None:
@@ -244,23 +220,6 @@ class DockerDriver:
             if error.status_code != 409:  # it is being removed already
                 raise
 
-    async def _cpu_of(self, identity: str) -> float | None:
-        """CPU seconds of a container, from the kernel's files if they are visible, else from the engine.
-
-        The engine collects statistics once a second, so a query takes up to a second.
-        """
-        used = _cpu_of_cgroup(identity)
-        if used is not None:
-            return used
-        try:
-            stats = await self._call(
-                "read CPU", lambda: self._client.stats(identity, stream=False, one_shot=True)
-            )
-        except ScalingError:
-            return None
-        used = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
-        return None if used is None else float(used) / 1e9
-
     async def _containers(self, role: UnitRole) -> list[dict[str, Any]]:
         labels = [f"{LABEL_DEPLOYMENT}={self._options.deployment}", f"{LABEL_ROLE}={role}"]
         found: list[dict[str, Any]] = await self._call(
@@ -287,24 +246,6 @@ class DockerDriver:
                 f"Docker Engine: {explanation}",
                 "Check that the engine runs and that this user may use it",
             ) from error
-
-
-def _cpu_of_cgroup(identity: str) -> float | None:
-    """CPU seconds of a container on this machine: cgroups v1, then v2 with either of Docker's drivers."""
-    try:
-        return int((CGROUPS / "cpuacct" / "docker" / identity / "cpuacct.usage").read_text()) / 1e9
-    except (OSError, ValueError):
-        pass
-    for folder in (f"docker/{identity}", f"system.slice/docker-{identity}.scope"):
-        try:
-            lines = (CGROUPS / folder / "cpu.stat").read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            key, _, value = line.partition(" ")
-            if key == "usage_usec" and value.isdecimal():
-                return int(value) / 1e6
-    return None
 
 
 def _connect(host: str) -> Any:

@@ -5,7 +5,6 @@ In Kubernetes this is a HorizontalPodAutoscaler that follows the metric `headcou
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from headcount.errors import ScalingError
@@ -20,10 +19,8 @@ class NoDriver:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing."""
+    async def __aexit__(self, *error: object) -> None:
+        pass
 
     async def units(self, role: UnitRole) -> list[FleetUnit]:  # noqa: ARG002  # as all drivers
         """Return no units."""
@@ -36,7 +33,3 @@ class NoDriver:
     async def remove(self, role: UnitRole, name: str) -> None:  # noqa: ARG002
         """Refuse: there is no platform."""
         raise ScalingError(f"remove {name}", "there is no driver", "Choose one with --driver")
-
-    async def cpu_seconds(self) -> dict[str, float]:
-        """Return nothing: it cannot be measured."""
-        return {}

@@ -10,14 +10,13 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from headcount.errors import ScalingError
 from headcount.runtime.ports import free_ports
-from headcount.runtime.proc import all_processes, cpu_s_of_tree
 from headcount.runtime.processes import start_process
 from headcount.runtime.supervisor import STOP_S, Supervised
 from headcount.runtime.tasks import cancel_all
@@ -61,16 +60,13 @@ class ProcessDriver:
         self._command = command
         self._stop_s = HURRY_S, stop_s
         self._units: dict[str, _ProcessUnit] = {}
-        self._used_cpu_s: dict[str, float] = {}  # of processes that have ended, by unit
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await cancel_all(self._leaving)
         # a broker is not expected to send its devices away within the first second
         await asyncio.gather(
@@ -88,14 +84,15 @@ class ProcessDriver:
     async def add(self, role: UnitRole) -> str:
         """Start one more."""
         name = free_name(role, set(self._units))
-        unit = _ProcessUnit(
-            name, role, [*self._command, role], self._environment_of(role, name), self._folder / f"{name}.log"
-        )
+        environment, log = self._environment_of(role, name), self._folder / f"{name}.log"
+        command = [*self._command, role]
+        start = partial(start_process, name, command, environment=environment, output=log)
+        child = Supervised(f"{name}, see {log}", start)
         try:
-            await unit.child.__aenter__()
+            await child.__aenter__()
         except OSError as error:
             raise ScalingError(f"start {name}", str(error), "Fix the cause named here") from error
-        self._units[name] = unit
+        self._units[name] = _ProcessUnit(name, role, environment, child)
         return name
 
     async def remove(self, role: UnitRole, name: str) -> None:
@@ -110,19 +107,8 @@ class ProcessDriver:
 
     async def _leave(self, unit: _ProcessUnit) -> None:
         await unit.child.stop(self._patience_s)
-        unit.process_ended(0)
-        self._used_cpu_s[unit.name] = self._used_cpu_s.get(unit.name, 0.0) + unit.ended_cpu_s
         del self._units[unit.name]
         _log.info("%s has ended", unit.name)
-
-    async def cpu_seconds(self) -> dict[str, float]:
-        """By name; a process that has ended counts as it was last seen."""
-        processes = await asyncio.to_thread(all_processes)
-        used = dict(self._used_cpu_s)
-        for name, unit in self._units.items():
-            unit.cpu_s = max(cpu_s_of_tree(processes, unit.child.pid), unit.cpu_s)
-            used[name] = used.get(name, 0.0) + unit.ended_cpu_s + unit.cpu_s
-        return used
 
     def pids(self) -> dict[str, int]:
         """Process ids by name, of those that run now."""
@@ -140,25 +126,12 @@ class ProcessDriver:
         return {**self._environment, **own}
 
 
+@dataclass(slots=True)
 class _ProcessUnit:
     """One unit, over as many processes as it takes."""
 
-    def __init__(
-        self, name: str, role: UnitRole, command: list[str], environment: Mapping[str, str], log: Path
-    ) -> None:
-        self.name = name
-        self.role = role
-        self.environment = environment
-        self.leaving = False
-        self.cpu_s = 0.0  # of the process that runs
-        self.ended_cpu_s = 0.0  # of those that have ended
-        self.child = Supervised(
-            f"{name}, see {log}",
-            partial(start_process, name, command, environment=environment, output=log),
-            on_exit=self.process_ended,
-        )
-
-    def process_ended(self, _: int) -> None:
-        """Keep what the process has used."""
-        self.ended_cpu_s += self.cpu_s
-        self.cpu_s = 0.0
+    name: str
+    role: UnitRole
+    environment: Mapping[str, str]
+    child: Supervised
+    leaving: bool = False
