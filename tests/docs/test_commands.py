@@ -118,6 +118,12 @@ def test_the_codemap_has_every_module() -> None:
     assert sorted(listed) == sorted(modules)
 
 
+def test_modules_are_short() -> None:
+    """No module has more than 400 lines."""
+    lines = {path: len(path.read_text().splitlines()) for path in (ROOT / "src" / "headcount").rglob("*.py")}
+    assert {path: n for path, n in lines.items() if n > 400} == {}
+
+
 def test_pure_modules_are_held_to_it() -> None:
     """The modules that the codemap calls pure are those of the import contract on pure modules."""
     text = (ROOT / "ARCHITECTURE.md").read_text()

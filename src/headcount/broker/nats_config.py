@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 from headcount.errors import SettingsError
 from headcount.messages.topics import FOREIGN_SUBJECTS, ID_PATTERN, INTERNAL
-from headcount.settings.formats import local_host
+from headcount.settings.formats import Address, joined, local_host
 from headcount.tls.tls_files import TlsFiles
 
 #: Users of the server beside `INTERNAL`; `DEVICE` has no password.
@@ -38,7 +38,6 @@ ACCOUNT = "HEADCOUNT"
 #: The name under which leaves find the core's JetStream.
 DOMAIN = "hub"
 
-Address = tuple[str, int]
 #: Of TLS 1.2 only those with forward secrecy and authenticated encryption; 1.3 has no others.
 CIPHERS = tuple(
     f"TLS_ECDHE_{key}_WITH_{cipher}"
@@ -48,6 +47,7 @@ CIPHERS = tuple(
 MIB = 1 << 20
 #: Seconds that a handshake may take; phones far away need some.
 _HANDSHAKE_S = 5
+_HOST = re.compile(r"[0-9A-Za-z.:%_-]+")
 Sync = Literal["always", "1s", "10s", "2m"]
 
 #: Subjects that a device may publish to. Rights are checked on the subject after mapping: hence `fix.…` as well.
@@ -143,20 +143,24 @@ class BrokerConfig:
     issuer: str = ""
 
     def __post_init__(self) -> None:
-        for option, port in self.ports().values():
-            _require(1 <= port <= 65535, option, f"{port} is no port, use 1 to 65535")
-        numbers = [port for _, port in self.ports().values()]
-        _require(len(set(numbers)) == len(numbers), "--mqtt-port", f"the ports {numbers} must differ")
-        _require(1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024")
-        _require(len(self.password) >= 16, "password", "needs at least 16 characters")
-        _require(self.password.isprintable(), "password", "has a character that can't be printed")
-        for host in (self.host, self.internal_host, *(host for host, _ in (*self.peers, *self.hub))):
-            known = re.fullmatch(r"[0-9A-Za-z.:%_-]+", host) is not None
-            _require(known, "listen address", f"{host!r} is no address or name")
-        _require(not (self.hub and self.peers), "peers", "a leaf has none")
-        _require(not self.peers or self.cluster_port is not None, "peers", "need a cluster port")
-        _require(re.fullmatch(ID_PATTERN, self.server_name) is not None, "server_name", "is no name")
-        _require(self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}")
+        ports = self.ports()
+        numbers = [port for *_, port in ports]
+        hosts = (self.host, self.internal_host, *(host for host, _ in (*self.peers, *self.hub)))
+        checks = (
+            *((1 <= n <= 65535, name, f"{n} is no port, use 1 to 65535") for _, name, _, n in ports),
+            (len(set(numbers)) == len(numbers), "--mqtt-port", f"the ports {numbers} must differ"),
+            (1 <= self.partitions <= 1024, "--partitions", f"{self.partitions} is not within 1 to 1024"),
+            (len(self.password) >= 16, "password", "needs at least 16 characters"),
+            (self.password.isprintable(), "password", "has a character that can't be printed"),
+            *((_HOST.fullmatch(host), "listen address", f"{host!r} is no address or name") for host in hosts),
+            (not (self.hub and self.peers), "peers", "a leaf has none"),
+            (not self.peers or self.cluster_port is not None, "peers", "need a cluster port"),
+            (re.fullmatch(ID_PATTERN, self.server_name), "server_name", "is no name"),
+            (self.sync_interval in get_args(Sync), "sync_interval", f"use one of {get_args(Sync)}"),
+        )
+        for holds, name, problem in checks:
+            if not holds:
+                raise SettingsError(name, problem)
 
     @property
     def log_file(self) -> Path:
@@ -178,21 +182,18 @@ class BrokerConfig:
         """Where we reach the inside ports from this machine."""
         return local_host(self.internal_host)
 
-    def ports(self) -> dict[str, tuple[str, int]]:
-        """Purpose → (the option that changes it, the port)."""
-        ports = {
-            "MQTT": ("--mqtt-port", self.mqtt_port),
-            "WebSocket": ("--ws-port", self.ws_port if self.devices else None),
-            "NATS": ("--nats-port", self.nats_port),
-            "monitor": ("--monitor-port", self.monitor_port),
-            "leaf": ("--leaf-port", self.leaf_port),
-            "cluster": ("--cluster-port", self.cluster_port if self.peers else None),
-        }
-        return {purpose: (option, port) for purpose, (option, port) in ports.items() if port is not None}
-
-    def listens_on(self, purpose: str) -> str:
-        """The address of one of `ports`."""
-        return {"MQTT": self.mqtt_host, "WebSocket": self.host}.get(purpose, self.internal_host)
+    def ports(self) -> list[tuple[str, str, str, int]]:
+        """Purpose, option, host and port of each listener."""
+        inside = self.internal_host
+        every = (
+            ("MQTT", "--mqtt-port", self.mqtt_host, self.mqtt_port),
+            ("WebSocket", "--ws-port", self.host, self.ws_port if self.devices else None),
+            ("NATS", "--nats-port", inside, self.nats_port),
+            ("monitor", "--monitor-port", inside, self.monitor_port),
+            ("leaf", "--leaf-port", inside, self.leaf_port),
+            ("cluster", "--cluster-port", inside, self.cluster_port if self.peers else None),
+        )
+        return [(purpose, option, host, port) for purpose, option, host, port in every if port is not None]
 
 
 def render(config: BrokerConfig, *, closed: bool = False) -> str:
@@ -201,11 +202,12 @@ def render(config: BrokerConfig, *, closed: bool = False) -> str:
     While `closed`, only our own roles can connect, over NATS.
     """
     limits = config.limits
+    monitor = f"http: {_inside(config, config.monitor_port)}\n" if config.monitor_port is not None else ""
     return f"""\
 # Written by headcount at every start: changes here are lost.
 server_name: {_quote(config.server_name)}
 listen: {_inside(config, config.nats_port)}
-{_line("http", config, config.monitor_port)}max_connections: {limits.max_connections}
+{monitor}max_connections: {limits.max_connections}
 max_payload: {limits.max_payload_bytes}
 max_pending: {limits.max_pending_bytes}
 max_subscriptions: {limits.max_subscriptions}
@@ -244,7 +246,7 @@ _ACCOUNT_STREAMS = "jetstream { max_bytes_required: true }"
 
 def auth_issuer(password: str) -> str:
     """The public key with which the auth service signs its responses."""
-    from headcount.devices.auth_callout import CalloutSigner  # noqa: PLC0415  # only who renders it needs keys
+    from headcount.devices.auth_callout import CalloutSigner  # noqa: PLC0415  # only a renderer needs keys
 
     return CalloutSigner(password, ACCOUNT).public
 
@@ -257,7 +259,6 @@ def _callout(config: BrokerConfig) -> str:
 
 
 def _anybody(config: BrokerConfig) -> str:
-    """The user of those who need no account, where there are such."""
     if not config.anonymous:
         return ""
     return f"""\
@@ -276,14 +277,11 @@ def _anybody(config: BrokerConfig) -> str:
 def _storage(config: BrokerConfig) -> str:
     """The parts of a core: streams, a port for leaves, links to its other nodes."""
     limits = config.limits
-    domain = f"  domain: {DOMAIN}\n" if config.leaf_port is not None else ""
-    # clients are not given other addresses than those they used: behind a container's network the
-    # server doesn't know its own.
-    leaves = (
-        f"leafnodes {{ listen: {_inside(config, config.leaf_port)}, no_advertise: true }}\n"
-        if config.leaf_port is not None
-        else ""
-    )
+    domain = leaves = ""
+    if config.leaf_port is not None:
+        domain = f"  domain: {DOMAIN}\n"
+        # clients use the addresses that they know: behind a container's network the server doesn't know its own
+        leaves = f"leafnodes {{ listen: {_inside(config, config.leaf_port)}, no_advertise: true }}\n"
     return f"""\
 jetstream {{
 {domain}  store_dir: {_quote(str(config.data))}
@@ -293,29 +291,27 @@ jetstream {{
   max_buffered_msgs: {limits.max_buffered_messages}
   max_buffered_size: {limits.max_buffered_bytes}
 }}
-{leaves}{_links(config) if config.peers else ""}"""
+{leaves}{_links(config, config.cluster_port) if config.cluster_port and config.peers else ""}"""
 
 
-def _links(config: BrokerConfig) -> str:
-    routes = ", ".join(_quote(_url("nats-route", config, peer)) for peer in config.peers)
+def _links(config: BrokerConfig, port: int) -> str:
     return f"""\
 cluster {{
   name: headcount
-  listen: {_inside(config, config.cluster_port)}
+  listen: {_inside(config, port)}
   authorization {{ user: {INTERNAL}, password: {_quote(config.password)} }}
   no_advertise: true
-  routes: [{routes}]
+  routes: [{_urls("nats-route", config, config.peers)}]
 }}
 """
 
 
 def _uplink(config: BrokerConfig) -> str:
     """The part of a leaf in place of streams: the link to any node of the core."""
-    urls = ", ".join(_quote(_url("nats-leaf", config, address)) for address in config.hub)
     return f"""\
 leafnodes {{
   reconnect: "1s"
-  remotes: [ {{ urls: [{urls}], account: {ACCOUNT} }} ]
+  remotes: [ {{ urls: [{_urls("nats-leaf", config, config.hub)}], account: {ACCOUNT} }} ]
 }}
 """
 
@@ -326,7 +322,7 @@ def _client_ports(config: BrokerConfig) -> str:
     domain = f"  js_domain: {DOMAIN}\n" if config.hub else ""
     return f"""\
 mqtt {{
-  listen: {_quote(f"{_bracket(config.mqtt_host)}:{config.mqtt_port}")}
+  listen: {_quote(joined((config.mqtt_host, config.mqtt_port)))}
 {anybody}{domain}  stream_replicas: {config.replicas}
   authorization {{ timeout: {limits.connect_timeout_s} }}
   ack_wait: "{limits.ack_wait_s}s"
@@ -340,7 +336,7 @@ def _websocket(config: BrokerConfig) -> str:
     return f"""
 # Browsers use MQTT here, at the path /mqtt.
 websocket {{
-  listen: {_quote(f"{_bracket(config.host)}:{config.ws_port}")}
+  listen: {_quote(joined((config.host, config.ws_port)))}
 {_encrypted(config.tls if config.ws_tls else None) or "  no_tls: true" + chr(10)}\
   handshake_timeout: "{config.limits.connect_timeout_s}s"
 }}
@@ -380,33 +376,19 @@ def mappings(partitions: int) -> dict[str, str]:
     }
 
 
-def _require(condition: bool, name: str, problem: str) -> None:
-    if not condition:
-        raise SettingsError(name, problem)
-
-
 def _quote(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise SettingsError("--data", f"{text!r} has a character that can't be printed")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _url(scheme: str, config: BrokerConfig, address: Address) -> str:
-    host, port = address
-    return f"{scheme}://{INTERNAL}:{quote(config.password, safe='')}@{_bracket(host)}:{port}"
+def _urls(scheme: str, config: BrokerConfig, addresses: tuple[Address, ...]) -> str:
+    login = f"{INTERNAL}:{quote(config.password, safe='')}"
+    return _list(tuple(f"{scheme}://{login}@{joined(address)}" for address in addresses))
 
 
-def _inside(config: BrokerConfig, port: int | None) -> str:
-    return _quote(f"{_bracket(config.internal_host)}:{port}")
-
-
-def _line(name: str, config: BrokerConfig, port: int | None) -> str:
-    return "" if port is None else f"{name}: {_inside(config, port)}\n"
-
-
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _inside(config: BrokerConfig, port: int) -> str:
+    return _quote(joined((config.internal_host, port)))
 
 
 def _list(subjects: tuple[str, ...]) -> str:

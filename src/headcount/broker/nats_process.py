@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from headcount.broker import data_folder, nats_probe
@@ -58,7 +57,6 @@ class NatsServer:
         check_every_s: float = 5.0,
         stop_s: float = STOP_S,
     ) -> None:
-        """Run with `config`; with the nats-server at `program` where one is named."""
         self.config = config
         self.problem: str | None = None
         self.version = ""
@@ -99,9 +97,7 @@ class NatsServer:
         await self._opened.enter_async_context(self._running())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._opened.aclose()
 
     @asynccontextmanager
@@ -227,8 +223,7 @@ def check_ports(config: BrokerConfig) -> None:
         PortTakenError: another program listens on one of them.
         BrokerError: the address is not this machine's, or the port needs more rights.
     """
-    for purpose, (option, port) in config.ports().items():
-        host = config.listens_on(purpose)
+    for purpose, option, host, port in config.ports():
         try:
             check_free(purpose, host, port, option)
         except OSError as error:
