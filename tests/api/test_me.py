@@ -212,7 +212,7 @@ async def test_the_disabled_see_nothing(tmp_path: Path) -> None:
     """Credentials of a disabled device may be in the wrong hands."""
     async with open_people(tmp_path) as people:
         ada = await people.phone()
-        await people.api.services.registry.disable(ada.id)
+        await people.api.services.registry.change(ada.id, status="disabled")
         assert (await people.ask(ada, "GET", "/v1/me")).status_code == 401
 
 

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from cluster_fixture import Core, Device, Unit, open_core, open_unit
 from headcount import __version__
-from headcount.broker import connections, device_connections, nats_probe
+from headcount.broker import connections, nats_probe
 from headcount.broker.nats_config import SYSTEM
 from headcount.errors import PortTakenError
 from headcount.messages.topics import KICK_SUBJECT
@@ -138,7 +138,7 @@ async def test_more_connections_than_a_page(tmp_path: Path, monkeypatch: pytest.
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
         await unit.until_status(200)
         found = await crowd(unit, 7)
-        assert await device_connections.kick(unit.settings.config, None, 0.0) == 7
+        assert await connections.kick(unit.settings.config, None, 0.0) == 7
         assert len(await gone(found, 7)) == 7
 
 

@@ -332,7 +332,7 @@ async def test_programs(broker: Broker) -> None:
 # --- what changes ---------------------------------------------------------------------------------------
 async def disabled(registry: Registry, id_: str) -> None:
     """The device is lost."""
-    await registry.disable(id_)
+    await registry.change(id_, status="disabled")
 
 
 async def rotated(registry: Registry, id_: str) -> None:
@@ -397,7 +397,7 @@ async def test_an_auth_service_that_restarts(tmp_path: Path) -> None:
             assert await stays.enter()
         async with yard(broker, open_gate=False) as here:
             assert not await enters(here.port, mine.id, secret, f"{mine.id}-2")
-            await here.registry.disable(lost.id)
+            await here.registry.change(lost.id, status="disabled")
         async with yard(broker) as here:
             await phone.cut()
             assert await enters(here.port, mine.id, secret, f"{mine.id}-2")
@@ -431,7 +431,7 @@ async def test_beside_a_leaf(tmp_path: Path) -> None:
         phone = Phone(unit.port, mine.id, secret)
         assert await phone.enter()
         began_s = time.monotonic()
-        await registry.disable(mine.id)
+        await registry.change(mine.id, status="disabled")
         await phone.cut()
         took_s = time.monotonic() - began_s
         print(f"a device that was disabled was cut off from a leaf after {took_s:.3f} s")

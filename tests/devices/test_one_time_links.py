@@ -143,7 +143,7 @@ async def test_a_link_to_a_disabled_or_removed_device_is_rejected(tmp_path: Path
             await registry.rotate(device.id)
             with pytest.raises(DeviceError, match="unknown, used or expired"):
                 await links.redeem(other)
-            await registry.disable(device.id)
+            await registry.change(device.id, status="disabled")
             with pytest.raises(DeviceError, match="is disabled"):
                 await links.create_link(device.id)
             with pytest.raises(DeviceError, match="unknown, used or expired"):

@@ -58,7 +58,7 @@ async def test_a_device_is_registered_changed_and_rotated(tmp_path: Path) -> Non
             assert credentials.verify_secret(second, rotated.secret)
             assert not credentials.verify_secret(secret, rotated.secret)
             assert rotated.valid_from > device.created
-            assert (await registry.disable(device.id)).status == "disabled"
+            assert (await registry.change(device.id, status="disabled")).status == "disabled"
             paused = await registry.pause(device.id, 2e9)
             assert (paused.status, paused.resume) == ("paused", 2e9)
             enabled = await registry.enable(device.id)
@@ -219,7 +219,7 @@ async def test_pages_of_a_filtered_list(tmp_path: Path) -> None:
             assert [
                 each.label for each in (await registry.list(DeviceFilter("ul", text="dEVICE 5"))).devices
             ] == ["Device 5"]
-            await registry.disable(ids[0])
+            await registry.change(ids[0], status="disabled")
             assert [
                 each.id for each in (await registry.list(DeviceFilter("ul", status="disabled"))).devices
             ] == ids[:1]

@@ -6,11 +6,10 @@ import asyncio
 
 from headcount.messages.units import BrokerUnit
 from headcount.messaging.units import UnitTable
-from headcount.proxy.backends import servers_of_backends
+from headcount.proxy.backends import NameResolver, servers_of_backends
 from headcount.proxy.membership import Membership, ProxiedUnit, decode_units, encode_units
 from headcount.proxy.proxy_config import BackendServers, HaproxyServer, ProxyConfig, server_name
 from headcount.proxy.reconcile import MAX_LINGER_S, Reconciler
-from headcount.proxy.resolver import NameResolver
 from headcount.proxy.runtime_api import HaproxyServerStatus
 
 UP = HaproxyServerStatus("UP", 0, 1)

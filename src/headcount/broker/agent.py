@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from headcount import __version__
-from headcount.broker import device_connections, nats_probe
+from headcount.broker import connections, nats_probe
 from headcount.broker.auth_service import AuthService, AuthServiceSettings, AuthServiceStats
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.broker.leaf import Leaf
@@ -74,7 +74,6 @@ class Agent:
     """Reports on one leaf, which may not run yet, and controls it."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        """Report on a leaf that `run` starts."""
         self.settings = settings
         self.draining = False
         self.connections = 0  # of devices
@@ -255,7 +254,7 @@ class Agent:
     async def _kick(self, most: int | None, within_s: float) -> None:
         self._kicking += 1
         try:
-            kicked = await device_connections.kick(self.settings.config, most, within_s)
+            kicked = await connections.kick(self.settings.config, most, within_s)
         except nats_probe.NO_ANSWER as error:
             _log.warning("devices can't be sent away now: %r", error)
             return

@@ -94,7 +94,6 @@ class AuthService:
     """The auth service of one server; `opened` runs it."""
 
     def __init__(self, settings: AuthServiceSettings) -> None:
-        """Begin with an empty copy of the registry."""
         self.settings = settings
         self.figures = AuthServiceStats()
         self.authenticator = DeviceAuthenticator(credentials.token_key(settings.secret))

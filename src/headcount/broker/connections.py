@@ -1,13 +1,18 @@
-"""The connections of a server, as it lists them (CONNZ), and how one is closed (KICK)."""
+"""The connections of a server, as it lists them (CONNZ); closing them (KICK), those of devices gradually."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import msgspec
 
+from headcount.broker import nats_probe
+from headcount.broker.nats_config import SYSTEM, BrokerConfig
+from headcount.broker.nats_probe import PROBE_CLIENT
 from headcount.errors import LogUnavailableError
-from headcount.messaging.connection import Connection as NatsConnection
+from headcount.messaging.connection import Connection
 
 #: Connections in one answer of the server.
 PAGE = 1024
@@ -43,7 +48,7 @@ _DECODER = msgspec.json.Decoder(_ConnzResponse)
 
 
 async def pages(
-    connection: NatsConnection, user: str | None = None
+    connection: Connection, user: str | None = None
 ) -> AsyncIterator[tuple[str, list[ClientConnection]]]:
     """The server's id with some of its connections, again and again until all were there.
 
@@ -52,7 +57,7 @@ async def pages(
         user: only those that came in under this name.
 
     Raises:
-        any of probe.NO_ANSWER.
+        any of nats_probe.NO_ANSWER.
     """
     seen = 0
     ask: dict[str, object] = {"limit": PAGE, "auth": True}
@@ -73,13 +78,54 @@ async def pages(
             return
 
 
-async def close(connection: NatsConnection, server: str, cid: int) -> None:
+async def close(connection: Connection, server: str, cid: int) -> None:
     """Have a server close one of its connections.
 
     Raises:
-        any of probe.NO_ANSWER.
+        any of nats_probe.NO_ANSWER.
     """
     # without an address for its answer the server doesn't look at a request
     await connection.publish(
         f"$SYS.REQ.SERVER.{server}.KICK", msgspec.json.encode({"cid": cid}), reply="kicked"
     )
+
+
+async def kick(config: BrokerConfig, most: int | None, within_s: float) -> int:
+    """Close connections of devices, evenly spread over a time since each reconnects immediately; never our own.
+
+    An established MQTT connection never moves by itself. One that is closed comes back through the
+    balancer, which gives it to the broker with the fewest connections. The connections to close are drawn
+    at random, so that the remaining ones are as mixed as before.
+
+    Args:
+        config: of the server.
+        most: how many, drawn by lot; None = all.
+        within_s: the time.
+
+    Returns:
+        How many were closed.
+
+    Raises:
+        any of nats_probe.NO_ANSWER.
+    """
+    async with nats_probe.connected(config, SYSTEM) as connection:
+        server, cids = await _devices(connection)
+        random.shuffle(cids)
+        del cids[len(cids) if most is None else most :]
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for number, cid in enumerate(cids):
+            await asyncio.sleep(max(0.0, began_s + number * within_s / len(cids) - loop.time()))
+            await close(connection, server, cid)
+        await connection.flush()
+        return len(cids)
+
+
+async def _devices(connection: Connection) -> tuple[str, list[int]]:
+    """The server's id, and the number of each connection of a device."""
+    cids: list[int] = []
+    server = ""
+    async for name, page in pages(connection):
+        server = name
+        cids += [one.cid for one in page if one.mqtt_client and not one.mqtt_client.startswith(PROBE_CLIENT)]
+    return server, cids

@@ -41,7 +41,6 @@ class DeviceRateLimiter:
     """
 
     def __init__(self, limits: MqttRateLimits) -> None:
-        """Count against these limits."""
 
         def limiter(per_s: float, burst: float) -> RateLimiter:
             return RateLimiter(per_s, burst, MAX_KEYS)

@@ -14,7 +14,7 @@ from headcount.broker.nats_config import DOMAIN, SYSTEM, BrokerConfig
 from headcount.errors import CertificateError, LogUnavailableError
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected_once
-from headcount.settings.formats import local_host
+from headcount.settings.formats import joined, local_host
 
 #: Errors in place of an answer: no listener, no answer in time, a refusal.
 NO_ANSWER = (OSError, TimeoutError, LogUnavailableError)
@@ -27,8 +27,7 @@ PROBE_CLIENT = "headcount-probe-"
 
 def url(config: BrokerConfig) -> str:
     """The address of a server's NATS port, from its own machine."""
-    host = config.local_host
-    return f"nats://{f'[{host}]' if ':' in host else host}:{config.nats_port}"
+    return f"nats://{joined((config.local_host, config.nats_port))}"
 
 
 async def request(

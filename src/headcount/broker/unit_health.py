@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -15,16 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from headcount.devices.authentication import REFUSAL_REASONS, RefusalReason
-
-
-class AuthServiceCollector(Protocol):
-    """Statistics of an auth service, for the metrics."""
-
-    admitted: int
-    refused: Counter[RefusalReason]
-    cut: int
-    bans: Counter[str]
+from headcount.broker.auth_service import AuthServiceStats
+from headcount.devices.authentication import REFUSAL_REASONS
 
 
 class Unit(Protocol):
@@ -48,7 +39,7 @@ class Unit(Protocol):
         """Processor time since the start, in seconds."""
 
     @property
-    def figures(self) -> AuthServiceCollector:
+    def figures(self) -> AuthServiceStats:
         """Statistics of its auth service since the start."""
 
 
@@ -56,7 +47,6 @@ class UnitStats(Collector):
     """The metrics of a unit."""
 
     def __init__(self, unit: Unit) -> None:
-        """Report on this unit."""
         self._unit = unit
 
     def collect(self) -> Iterator[Metric]:
@@ -80,7 +70,7 @@ class UnitStats(Collector):
         yield from _auth_service_metrics(unit.figures)
 
 
-def _auth_service_metrics(figures: AuthServiceCollector) -> Iterator[Metric]:
+def _auth_service_metrics(figures: AuthServiceStats) -> Iterator[Metric]:
     admitted, cut = float(figures.admitted), float(figures.cut)
     yield CounterMetricFamily("headcount_auth_accepted", "Sign-ins that were let in.", value=admitted)
     yield CounterMetricFamily("headcount_auth_disconnected", "Connections that were closed.", value=cut)

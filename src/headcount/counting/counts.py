@@ -19,7 +19,6 @@ class ZoneCounter:
     """
 
     def __init__(self, zones: ZoneLookup, table: DeviceTable) -> None:
-        """Count the devices of `table` in `zones`."""
         self._zones = zones
         self._table = table
         nothing = np.zeros(0, dtype=np.int64)

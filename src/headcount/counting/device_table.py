@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import B1, F8, I4, I8, U1, U8
 from headcount.counting.hash_index import NO_SLOT, HashIndex
-from headcount.counting.pseudonym_source import NEVER, PseudonymSource, days
 from headcount.messages.times import DAY_S
 from headcount.messages.topics import KINDS
 
+#: No day: nothing was received or no pseudonym was computed.
+NEVER = -1
 #: The key of a restored slot until a message of its device is received.
 NO_KEY = b""
 #: Number of days, newest first, whose pseudonyms are compared to recognise the devices of restored slots.
@@ -41,6 +42,16 @@ COLUMNS: dict[str, tuple[type, float]] = {
 
 #: The columns of a snapshot; the others are computed again after a restore.
 SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s"})
+
+
+class PseudonymSource(Protocol):
+    """A source of daily pseudonyms; `devices/pseudonyms.py` implements it."""
+
+    def many(self, keys: list[bytes], day: int) -> U8:
+        """The pseudonyms of n devices (keys such as `b"person.alice"`) on a day (its number since 1970)."""
+
+    def knows(self, day: int) -> bool:
+        """Whether the day's key is known; without it, pseudonyms are random and private to this object."""
 
 
 class DeviceTable:
@@ -78,7 +89,7 @@ class DeviceTable:
     def __init__(self, names: PseudonymSource | None = None) -> None:
         """Start empty; without `names` the table can't be dumped and has no pseudonyms."""
         self._names = names
-        self._nameless = 0
+        self.nameless = 0  # number of devices known by a daily pseudonym only
         self._by_label: dict[int, HashIndex] = {}
         self._prefix = b""
         self._index = HashIndex()
@@ -94,12 +105,7 @@ class DeviceTable:
     @property
     def devices(self) -> int:
         """The number of known devices."""
-        return len(self._index) + self._nameless
-
-    @property
-    def nameless(self) -> int:
-        """The number of devices known by a daily pseudonym only."""
-        return self._nameless
+        return len(self._index) + self.nameless
 
     @property
     def prefix(self) -> bytes:
@@ -123,7 +129,7 @@ class DeviceTable:
         unknown = np.flatnonzero(slots == NO_SLOT)
         if len(unknown):
             rows = unknown.tolist()
-            met = self._recognised([names[row] for row in rows]) if self._nameless else {}
+            met = self._recognised([names[row] for row in rows]) if self.nameless else {}
             for row in rows:
                 name = names[row]
                 slot = met.get(name)
@@ -139,7 +145,7 @@ class DeviceTable:
         slot = int(self._index.find(_hashes([self._prefix + key]))[0])
         if slot != NO_SLOT:
             return slot if self._keys[slot] == key else NO_SLOT
-        return int(self._by_names([key])[0]) if self._nameless else NO_SLOT
+        return int(self._by_names([key])[0]) if self.nameless else NO_SLOT
 
     def key(self, slot: int) -> bytes:
         """The key of a slot's device, NO_KEY for a nameless slot."""
@@ -189,7 +195,7 @@ class DeviceTable:
         if self._names is None:
             raise ValueError("the device table has no source of pseudonyms")
         keys = [self.key(slot) for slot in slots.tolist()]
-        if self._nameless:
+        if self.nameless:
             slots, keys = slots[[key != NO_KEY for key in keys]], [key for key in keys if key != NO_KEY]
         self.label[slots] = self._names.many(keys, day)
         self.label_day[slots] = day
@@ -225,8 +231,8 @@ class DeviceTable:
 
     def _recognise(self, slots: int) -> None:
         """Count `slots` fewer nameless slots."""
-        self._nameless -= slots
-        if not self._nameless:
+        self.nameless -= slots
+        if not self.nameless:
             self._by_label = {}
 
     def taken(self) -> I4:
@@ -292,7 +298,7 @@ class DeviceTable:
                 table._grow(n)
             getattr(table, name)[:n] = column
         table._keys = [NO_KEY] * n
-        table._nameless = n
+        table.nameless = n
         day = table.label_day[:n]
         table.used_s[:n] = day * float(DAY_S)
         for each in np.unique(day)[-RECOGNITION_DAYS:].tolist():
@@ -304,3 +310,9 @@ class DeviceTable:
 
 def _hashes(names: list[bytes]) -> I8:
     return np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
+
+
+def days(t_s: F8) -> I4:
+    """The day of each instant, int32 [n]; NEVER for NaN."""
+    found: I4 = np.nan_to_num(t_s // DAY_S, nan=NEVER).astype(np.int32)
+    return found

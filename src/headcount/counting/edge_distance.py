@@ -28,7 +28,6 @@ class EdgeDistance:
     """
 
     def __init__(self, site: Site) -> None:
-        """Cover the site; no square is computed yet."""
         self._outlines = shapely.boundary(np.array([zone.plane for zone in site.zones], dtype=object))
         self._tree = shapely.STRtree(self._outlines)
         self._x0, self._y0, max_x, max_y = site.zones[0].plane.bounds

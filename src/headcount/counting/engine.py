@@ -17,10 +17,9 @@ import numpy as np
 
 from headcount.counting import presence, verdicts
 from headcount.counting.counts import ZoneCounter
-from headcount.counting.device_table import DeviceTable
+from headcount.counting.device_table import DeviceTable, PseudonymSource
 from headcount.counting.events import Events, joined
 from headcount.counting.fix_columns import I4, I8, OFFLINE, U1, U8, FixColumns, ProjectedFixes, Removal
-from headcount.counting.pseudonym_source import PseudonymSource
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import SnapshotError

@@ -29,7 +29,6 @@ class Events:
     row: I4  # of the batch, whose fix caused it; NO_ROW for an expired hold
 
     def __len__(self) -> int:
-        """How many events there are."""
         return len(self.device)
 
 

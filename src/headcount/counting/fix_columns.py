@@ -48,7 +48,6 @@ class FixColumns:
     removals: dict[int, Removal] = field(default_factory=dict)  # by sequence; unreadable markers have none
 
     def __len__(self) -> int:
-        """The number of rows."""
         return len(self.what)
 
     def part(self, start: int, stop: int) -> FixColumns:

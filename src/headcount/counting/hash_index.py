@@ -22,7 +22,6 @@ class HashIndex:
     """
 
     def __init__(self) -> None:
-        """An empty index."""
         self._size = 0
         self._make(256)
 
@@ -32,7 +31,6 @@ class HashIndex:
         self._slot: I4 = np.full(room, NO_SLOT, dtype=np.int32)
 
     def __len__(self) -> int:
-        """The number of hashes."""
         return self._size
 
     def find(self, hashes: I8) -> I4:

@@ -18,7 +18,6 @@ class MembershipSets:
     """
 
     def __init__(self, site: Site) -> None:
-        """Start with the empty set."""
         self._zone_hold_s = np.array([zone.hold_s for zone in site.zones], dtype=np.float64)
         self._ids: dict[frozenset[int], int] = {frozenset(): EMPTY}
         self._sets: list[frozenset[int]] = [frozenset()]
@@ -36,7 +35,6 @@ class MembershipSets:
         self.hold_s: F8 = np.full((64, 2), -np.inf)
 
     def __len__(self) -> int:
-        """The number of sets."""
         return len(self._sets)
 
     def __getitem__(self, number: int) -> frozenset[int]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting import verdicts
-from headcount.counting.device_table import DeviceTable
+from headcount.counting.device_table import DeviceTable, days
 from headcount.counting.events import MOVED, NO_EVENTS, NO_ROW, OUTSIDE, REMOVED, SILENT, Events, changes
 from headcount.counting.fix_columns import F8, I4, I8, U1, ProjectedFixes
 from headcount.counting.membership_sets import EMPTY
-from headcount.counting.pseudonym_source import days
 from headcount.counting.zone_lookup import ZoneLookup
 
 

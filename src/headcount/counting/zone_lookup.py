@@ -35,7 +35,6 @@ class ZoneLookup:
     """
 
     def __init__(self, site: Site) -> None:
-        """Build the raster of a site."""
         self.site = site
         self.sets = MembershipSets(site)
         self._raster = ZoneRaster(site)

@@ -28,7 +28,7 @@ from headcount.devices import credentials
 from headcount.devices.auth_callout import AuthRequest, ClientCertificate
 from headcount.devices.bans import ADDRESS_BAN, DEVICE_BAN
 from headcount.devices.permissions import PROGRAM_USER, Permissions, device_permissions, program_permissions
-from headcount.messages.records import DEVICE_KEY, ApiToken, Ban, DeviceStatus
+from headcount.messages.records import DEVICE_KEY, ApiToken, Ban, DeviceStatus, decode_or_none
 from headcount.messages.topics import HANDLE, Kind
 
 #: Why a connection is refused, as in the metrics.
@@ -75,7 +75,6 @@ class DeviceAuthenticator:
     """Decides from copies of the registry and the bans, and a cache of verified passwords."""
 
     def __init__(self, token_key: bytes) -> None:
-        """Verify signed tokens with this key; see `credentials.token_key`."""
         self.ready = False
         self._token_key = token_key
         self._accounts: dict[str, DeviceAccount] = {}
@@ -92,7 +91,7 @@ class DeviceAuthenticator:
     # --- copies ------------------------------------------------------------------------------------
     def replace_devices(self, found: dict[str, bytes]) -> None:
         """Replace the copy of the registry (keys of the bucket to values); it is ready from now on."""
-        accounts = (_decode_account(value) for value in found.values())
+        accounts = (decode_or_none(value, DeviceAccount) for value in found.values())
         self._accounts = {account.id: account for account in accounts if account is not None}
         self._names = {account.id: _connection_name(account) for account in self._accounts.values()}
         self.ready = True
@@ -101,7 +100,7 @@ class DeviceAuthenticator:
         """Update one device; returns the name of connections that must be closed because of it, if any."""
         id_ = key.removeprefix(_DEVICE_PREFIX)
         before = self._names.get(id_)
-        account = None if value is None else _decode_account(value)
+        account = decode_or_none(value, DeviceAccount)
         if account is None or account.id != id_:
             self._accounts.pop(id_, None)
             self._names.pop(id_, None)
@@ -123,11 +122,8 @@ class DeviceAuthenticator:
     def update_ban(self, key: str, value: bytes | None) -> None:
         """Update one ban."""
         self._bans.pop(key, None)
-        if value is not None:
-            try:
-                self._bans[key] = msgspec.json.decode(value, type=Ban)
-            except msgspec.MsgspecError:
-                return
+        if ban := decode_or_none(value, Ban):
+            self._bans[key] = ban
 
     def is_gateway(self, id_: str) -> bool:
         """Whether a device may publish for others."""
@@ -244,13 +240,6 @@ class _Proof:
     """A verified identity, valid until a time."""
 
     expires_s: float | None
-
-
-def _decode_account(value: bytes) -> DeviceAccount | None:
-    try:
-        return msgspec.json.decode(value, type=DeviceAccount)
-    except msgspec.MsgspecError:
-        return None
 
 
 def _address_key(address: str) -> str:

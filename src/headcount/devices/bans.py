@@ -40,7 +40,6 @@ class BanList:
     """The bans in the bucket BAN; every call raises LogError if NATS does not answer."""
 
     def __init__(self, bucket: KvBucket) -> None:
-        """Use the bucket BAN."""
         self._bucket = bucket
 
     async def add(self, who: str, for_s: float, reason: str, *, guesses: bool = False) -> ActiveBan:
@@ -71,7 +70,7 @@ class BanList:
             DeviceError: `who` is neither a device id nor an address.
         """
         key = ban_key(who)
-        exists = key in await self._bucket.newest(key)
+        exists = await self._bucket.get(key) is not None
         if exists:
             await self._bucket.delete(key, ttl_s=_TOMBSTONE_S)
         return exists

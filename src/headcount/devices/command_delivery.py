@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Protocol
 
 import aiomqtt
 import msgspec
@@ -29,10 +28,11 @@ from headcount.devices.commands import (
     ends_s,
 )
 from headcount.errors import CertificateError, LogError
-from headcount.messages.records import DeviceCommand, LastSeen
+from headcount.messages.records import DeviceCommand, LastSeen, decode_or_none
 from headcount.messages.topics import COMMAND_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import COMMAND_BUCKET, SEEN_BUCKET
 from headcount.runtime.retry import RETRY_S, repeat, retry
 from headcount.runtime.tasks import cancel_all
@@ -51,17 +51,6 @@ STOP_TIMEOUT_S = 0.8
 ACK_SUBJECT = "headcount.*.*.*.ack"
 
 
-class MqttBroker(Protocol):
-    """An MQTT address of the core, and our credentials there."""
-
-    def client(self, name: str) -> aiomqtt.Client:
-        """A client that is not connected yet.
-
-        Raises:
-            CertificateError: the server's certificate cannot be read.
-        """
-
-
 @dataclass(slots=True)
 class _OpenCommand:
     """An open command, and when it is sent next."""
@@ -77,11 +66,10 @@ class CommandDelivery:
     def __init__(
         self,
         connection: Connection,
-        brokers: Sequence[MqttBroker],
+        brokers: Sequence[MqttAddress],
         clock: Callable[[], float] = time.time,
         pauses_s: Sequence[float] = RESEND_PAUSES_S,
     ) -> None:
-        """Use a reconnecting connection to the core, and MQTT at any of the brokers."""
         self._connection = connection
         self._brokers = brokers
         self._clock = clock
@@ -143,11 +131,9 @@ class CommandDelivery:
             self._update(stored[key])
 
     async def _on_command(self, msg: Message) -> None:
-        with contextlib.suppress(msgspec.MsgspecError):
-            if msg.data:
-                command = msgspec.json.decode(msg.data, type=DeviceCommand)
-                self._updated.add(command_key(command))
-                self._update(command)
+        if command := decode_or_none(msg.data, DeviceCommand):
+            self._updated.add(command_key(command))
+            self._update(command)
 
     def _update(self, command: DeviceCommand) -> None:
         key = command_key(command)
@@ -172,13 +158,11 @@ class CommandDelivery:
 
     def _update_seen(self, id_: str, value: bytes) -> bool:
         """Record whether a device is connected, and return it."""
-        try:
-            seen = msgspec.json.decode(value, type=LastSeen)
-        except msgspec.MsgspecError:
-            self._connected.pop(id_, None)
-            return False
-        self._connected[id_] = seen.connected
-        return seen.connected
+        self._connected.pop(id_, None)
+        seen = decode_or_none(value, LastSeen)
+        if seen is not None:
+            self._connected[id_] = seen.connected
+        return seen is not None and seen.connected
 
     # --- sending -----------------------------------------------------------------------------------
     async def _send_loop(self) -> None:
@@ -243,6 +227,6 @@ class CommandDelivery:
             self._finished.pop(key, None)
 
 
-async def run(connection: Connection, brokers: Sequence[MqttBroker], stop: asyncio.Event) -> None:
+async def run(connection: Connection, brokers: Sequence[MqttAddress], stop: asyncio.Event) -> None:
     """Deliver commands until `stop` is set: a task of the role `devices`."""
     await CommandDelivery(connection, brokers).run(stop)

@@ -40,7 +40,6 @@ class CommandStore:
     """The commands of all devices, in the bucket COMMAND; every call raises LogError if NATS does not answer."""
 
     def __init__(self, bucket: KvBucket) -> None:
-        """Use the bucket COMMAND."""
         self._bucket = bucket
 
     # --- for operators ---------------------------------------------------------------------------
@@ -188,23 +187,17 @@ class CommandStore:
             after = None if found is None else change(found)
             if after is None:
                 return None
-            if (
-                await self._bucket.rewrite(command_key(after), msgspec.json.encode(after), revision)
-                is not None
-            ):
+            if await self._bucket.rewrite(command_key(after), msgspec.json.encode(after), revision):
                 return after
         return None
 
     async def _entry(self, device: str, command: str) -> tuple[DeviceCommand | None, int]:
         if ID.fullmatch(device) is None or COMMAND_ID.fullmatch(command) is None:
             return None, 0
-        key = f"{device}.{command}"
-        entry = (await self._bucket.newest(key)).get(key)
-        return (
-            (None, 0)
-            if entry is None
-            else (msgspec.json.decode(entry.value, type=DeviceCommand), entry.revision)
-        )
+        entry = await self._bucket.get(f"{device}.{command}")
+        if entry is None:
+            return None, 0
+        return msgspec.json.decode(entry.value, type=DeviceCommand), entry.revision
 
 
 def command_key(command: DeviceCommand) -> str:

@@ -55,7 +55,6 @@ class OneTimeLinks:
     """Links and claim codes of a deployment; every call raises LogError if NATS does not answer."""
 
     def __init__(self, bucket: KvBucket, registry: Registry, secret: str) -> None:
-        """Use the bucket DEVICE of the deployment with this secret."""
         self._bucket = bucket
         self._registry = registry
         self._key = hashlib.blake2b(b"device links", key=secret.encode()[:64], digest_size=32).digest()
@@ -148,7 +147,7 @@ class OneTimeLinks:
             await wait_any(stop, timeout_s=POLL_INTERVAL_S)
 
     async def _use(self, key: str) -> OneTimeLink:
-        entry = (await self._bucket.newest(key)).get(key)
+        entry = await self._bucket.get(key)
         if entry is None:
             raise _refused()
         link = msgspec.json.decode(entry.value, type=OneTimeLink)

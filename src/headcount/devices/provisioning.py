@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from headcount.errors import SettingsError
 from headcount.messages.records import Device
+from headcount.settings.formats import joined
 
 #: Pixels of a QR code's modules, and the width of its white border in modules.
 _SCALE, _BORDER = 5, 4
@@ -30,8 +31,7 @@ class DeviceEndpoint:
     @property
     def websocket(self) -> str:
         """The WebSocket URL, for browsers."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'wss' if self.tls else 'ws'}://{host}:{self.ws_port}{_WEBSOCKET_PATH}"
+        return f"{'wss' if self.tls else 'ws'}://{joined((self.host, self.ws_port))}{_WEBSOCKET_PATH}"
 
 
 @dataclass(frozen=True, slots=True)

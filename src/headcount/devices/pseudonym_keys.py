@@ -40,7 +40,6 @@ class PseudonymKeys:
     """The keys of all days with stored data, over one connection."""
 
     def __init__(self, connection: Connection) -> None:
-        """Start without keys; `load` or `ensure` reads them."""
         self._bucket = KvBucket(connection, DAYKEY_BUCKET)
         #: day (days since 1970) → its key, as of the last `load` or `ensure`
         self.keys: dict[int, bytes] = {}

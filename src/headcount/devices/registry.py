@@ -142,10 +142,6 @@ class Registry:
         await self.revoke_links(id_)
         return device, secret
 
-    async def disable(self, id_: str) -> Device:
-        """Refuse and disconnect the device, and revoke its links."""
-        return await self.change(id_, status="disabled", resume=None)
-
     async def enable(self, id_: str) -> Device:
         """Accept and count a device that was disabled or paused."""
         return await self.change(id_, status="active", resume=None)
@@ -188,7 +184,7 @@ class Registry:
     async def _entry(self, id_: str) -> tuple[Device | None, int]:
         if ID.fullmatch(id_) is None:  # a key could contain wildcards
             return None, 0
-        entry = (await self._bucket.newest(_key(id_))).get(_key(id_))
+        entry = await self._bucket.get(_key(id_))
         return (None, 0) if entry is None else (_decode(entry), entry.revision)
 
     async def _update(
@@ -216,8 +212,7 @@ class Registry:
         raise DeviceError(id_, "is changed by others all the time", "Try again")
 
     async def _alias(self, alias: str) -> tuple[str, KvEntry] | None:
-        key = ALIAS_KEY.format(digest=self.digest(alias))
-        entry = (await self._bucket.newest(key)).get(key)
+        entry = await self._bucket.get(ALIAS_KEY.format(digest=self.digest(alias)))
         return None if entry is None else (msgspec.json.decode(entry.value, type=Alias).device, entry)
 
     async def _claim(self, device: Device, aliases: Iterable[str]) -> None:

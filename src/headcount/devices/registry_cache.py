@@ -12,11 +12,9 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator
 from sys import intern
 
-import msgspec
-
 from headcount.devices.device_filter import DeviceFilter, DevicePage
 from headcount.errors import LogError
-from headcount.messages.records import DEVICE_KEY, Device, LastSeen
+from headcount.messages.records import DEVICE_KEY, Device, LastSeen, decode_or_none
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
@@ -36,7 +34,6 @@ class RegistryCache:
     """All devices and when they were last connected, in memory."""
 
     def __init__(self) -> None:
-        """Start empty; `run` fills it."""
         self.ready = asyncio.Event()
         self.seen: dict[str, LastSeen] = {}
         self._devices: dict[str, Device] = {}
@@ -116,10 +113,11 @@ class RegistryCache:
         if value is None:
             self.drop(key.removeprefix(_DEVICE_PREFIX))
             return
-        try:
-            self.put(msgspec.json.decode(value, type=Device))
-        except msgspec.MsgspecError:
+        device = decode_or_none(value, Device)
+        if device is None:
             _log.warning("ignoring an invalid entry in the registry")
+        else:
+            self.put(device)
 
     def _replace_seen(self, found: dict[str, bytes]) -> None:
         self.seen.clear()
@@ -133,10 +131,9 @@ class RegistryCache:
             self.ready.set()
 
     def _update_seen(self, id_: str, value: bytes | None) -> None:
-        try:
-            self.seen[id_] = msgspec.json.decode(value or b"", type=LastSeen)
-        except msgspec.MsgspecError:
-            self.seen.pop(id_, None)
+        self.seen.pop(id_, None)
+        if seen := decode_or_none(value, LastSeen):
+            self.seen[id_] = seen
 
     async def _drop_erased(self, bucket: KvBucket) -> None:
         erasing = [device.id for device in self._devices.values() if device.status == "erasing"]

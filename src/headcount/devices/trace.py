@@ -74,7 +74,6 @@ class DeviceTracer:
     """Traces devices of one site; the first trace prepares the site's zones."""
 
     def __init__(self, site: Site, partitions: int) -> None:
-        """Trace on a site with this number of log partitions."""
         self._site = site
         self._partitions = partitions
         self._zones: ZoneLookup | None = None

@@ -105,7 +105,6 @@ class HistoryBuffer:
     """
 
     def __init__(self, written: FlushRecord) -> None:
-        """Resume after the flush recorded in `written`."""
         self.rows = 0  # of fixes
         self.repeated = 0  # fixes dropped as repeated
         self._flush = written.flush

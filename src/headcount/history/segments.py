@@ -52,7 +52,6 @@ class Segments:
     """The history's folder, opened by its only writer; use `opened`."""
 
     def __init__(self, root: Path, written: FlushRecord) -> None:
-        """Write below `root`, after the flush recorded in `written`."""
         self.root = root
         self.written = written
 

@@ -16,7 +16,7 @@ Names of people are in the bucket DEVICE and nowhere else. The bucket UNIT is de
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -27,12 +27,16 @@ DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest
 TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
 DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
 AccessRole = Literal["public", "viewer", "operator", "admin"]
-ACCESS_ROLES: tuple[AccessRole, AccessRole, AccessRole, AccessRole] = (
-    "public",
-    "viewer",
-    "operator",
-    "admin",
-)
+ACCESS_ROLES: tuple[AccessRole, ...] = ("public", "viewer", "operator", "admin")
+T = TypeVar("T")
+
+
+def decode_or_none(value: bytes | None, record: type[T]) -> T | None:
+    """Decode a record; None if there is no value, or one that is not valid, such as of another version."""
+    try:
+        return None if value is None else msgspec.json.decode(value, type=record)
+    except msgspec.MsgspecError:
+        return None
 
 
 class Device(msgspec.Struct, kw_only=True):

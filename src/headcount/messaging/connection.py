@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from headcount.errors import LogTimeoutError, LogUnavailableError, NoRespondersError
 from headcount.runtime.retry import RETRY_S
 from headcount.runtime.tasks import cancel_all, unless_stopped
+from headcount.settings.formats import joined
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +43,11 @@ class Endpoint:
     @property
     def urls(self) -> list[str]:
         """The addresses as NATS clients take them."""
-        return [f"nats://{f'[{host}]' if ':' in host else host}:{port}" for host, port in self.addresses]
+        return [f"nats://{joined(address)}" for address in self.addresses]
 
     def __repr__(self) -> str:
         """Without the password: representations end up in logs."""
-        return f"Endpoint({self.user}@{','.join(f'{host}:{port}' for host, port in self.addresses)})"
+        return f"Endpoint({self.user}@{joined(*self.addresses)})"
 
 
 @contextlib.contextmanager
@@ -74,7 +75,6 @@ class Subscription:
     """Calls a handler with each message on a subject."""
 
     def __init__(self, connection: Connection, subject: str, handler: Handler) -> None:
-        """See `Connection.subscribe`."""
         self._connection = connection
         self._subject = subject
         self._handler = handler
@@ -96,7 +96,6 @@ class Inbox:
     """A subject for the answers to requests of which each has several, and those that have come."""
 
     def __init__(self, subject: str) -> None:
-        """See `Connection.inbox`."""
         self.subject = subject
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
 

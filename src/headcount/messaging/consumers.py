@@ -65,6 +65,21 @@ class PullConsumer:
             raise LogUnavailableError(f"a consumer doesn't answer: {error!r}") from error
         return [delivered(message) for message in messages]
 
+    async def waiting(self, limit: int, page: int, within_s: float) -> AsyncIterator[StoredMessage]:
+        """The messages that were there when the consumer was created, up to `limit`, a page at a time.
+
+        Raises:
+            LogUnavailableError: the core stopped sending them.
+        """
+        left = min(self.pending, limit)
+        while left > 0:
+            found = await self.fetch(min(left, page), within_s)
+            if not found:
+                raise LogUnavailableError("the core stopped sending the messages of a stream")
+            for message in found:
+                yield message
+            left = min(left - len(found), found[-1].pending)
+
 
 @contextlib.asynccontextmanager
 async def pull_consumer(
@@ -104,11 +119,5 @@ async def read(
     async with pull_consumer(
         connection, stream, {"filter_subjects": subjects}, timeout_s=timeout_s
     ) as consumer:
-        pending = consumer.pending
-        while pending > 0:
-            found = await consumer.fetch(min(pending, page), timeout_s)
-            if not found:
-                raise LogUnavailableError(f"{stream}: the core stopped sending its messages")
-            for message in found:
-                pending = message.pending
-                yield message
+        async for message in consumer.waiting(consumer.pending, page, timeout_s):
+            yield message

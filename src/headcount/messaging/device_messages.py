@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import numpy as np
 
 from headcount.counting.fix_columns import I8
-from headcount.errors import LogUnavailableError
+from headcount.messages.times import iso
 from headcount.messages.topics import FIX_STREAM, FORGET_SUBJECT
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection
-from headcount.messaging.consumers import PullConsumer, pull_consumer
+from headcount.messaging.consumers import pull_consumer
 from headcount.messaging.jetstream import StoredMessage, stream_info
 from headcount.messaging.raw_batch import RawBatch
 from headcount.messaging.streams import PARTITIONS_KEY
@@ -55,12 +53,12 @@ async def messages_of(
     while True:
         config = {
             "deliver_policy": "by_start_time",
-            "opt_start_time": _rfc_3339(now_s - span_s),
+            "opt_start_time": iso(max(0.0, now_s - span_s)),
             "filter_subjects": subjects,
         }
         async with pull_consumer(connection, stream, config) as consumer:
             if consumer.pending <= max_messages or span_s < 1.0:
-                found = await _read(consumer, min(consumer.pending, max_messages))
+                found = [message async for message in consumer.waiting(max_messages, _BATCH, _FETCH_S)]
                 return _raw_batch(partition, found), now_s - span_s
         span_s /= 2
 
@@ -73,17 +71,6 @@ async def partitions_of_log(connection: Connection) -> int:
     """
     info = await stream_info(connection, FIX_STREAM.format(partition=0))
     return int((info.config.get("metadata") or {}).get(PARTITIONS_KEY, 1))
-
-
-async def _read(consumer: PullConsumer, left: int) -> list[StoredMessage]:
-    found: list[StoredMessage] = []
-    while left > 0:
-        batch = await consumer.fetch(min(left, _BATCH), _FETCH_S)
-        if not batch:
-            raise LogUnavailableError("the core stopped sending a device's messages")
-        found += batch
-        left = min(left - len(batch), batch[-1].pending)
-    return found
 
 
 def _raw_batch(partition: int, messages: list[StoredMessage]) -> RawBatch:
@@ -99,10 +86,4 @@ def _raw_batch(partition: int, messages: list[StoredMessage]) -> RawBatch:
         [message.data for message in counted],
         np.array([message.sequence for message in counted], dtype=np.int64),
         np.maximum.accumulate(received_ns),
-    )
-
-
-def _rfc_3339(t_s: float) -> str:
-    return (
-        datetime.fromtimestamp(max(0.0, t_s), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )

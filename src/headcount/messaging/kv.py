@@ -31,7 +31,6 @@ class KvBucket:
     """One bucket over one connection; every call raises LogError if the core doesn't answer."""
 
     def __init__(self, connection: Connection, name: str, *, timeout_s: float = _ANSWER_S) -> None:
-        """Use the bucket `name`, which `streams` has created."""
         self._connection = connection
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."

@@ -54,7 +54,6 @@ class ServerMessages:
     pings: int = 0
 
     def __len__(self) -> int:
-        """The number of messages."""
         return len(self.sids)
 
 
@@ -62,7 +61,6 @@ class ProtocolParser:
     """Splits a server's bytes into messages, and keeps an incomplete one."""
 
     def __init__(self) -> None:
-        """Start at the beginning of a connection, after INFO."""
         self._rest = b""
 
     def feed(self, chunk: bytes) -> ServerMessages:

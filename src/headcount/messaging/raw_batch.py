@@ -25,7 +25,6 @@ class RawBatch:
     pending: int = 0  # messages of the partition that the server has yet to deliver
 
     def __len__(self) -> int:
-        """The number of messages."""
         return len(self.subjects)
 
     def pick(self, which: list[bool] | B1) -> RawBatch:

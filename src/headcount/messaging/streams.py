@@ -57,6 +57,7 @@ from headcount.messages.topics import (
 )
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection, Endpoint, connected
+from headcount.messaging.jetstream import NS
 from headcount.messaging.qos1 import STORED, with_stored
 from headcount.runtime.retry import retry
 from headcount.runtime.tasks import unless_stopped
@@ -189,7 +190,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         _stream(
             FIX_STREAM.format(partition=partition),
             with_stored([f"fix.{partition}.>"]),
-            max_age=_ns(LOG_AGE_S),
+            max_age=LOG_AGE_S * NS,
             max_bytes=per_fix_stream,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
             metadata={PARTITIONS_KEY: str(partitions)},
@@ -209,16 +210,16 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         _stream(
             EVENT_STREAM,
             ["event.*.*"],
-            max_age=_ns(LOG_AGE_S),
-            duplicate_window=_ns(LOG_AGE_S),
+            max_age=LOG_AGE_S * NS,
+            duplicate_window=LOG_AGE_S * NS,
             max_bytes=sizes.event,
             republish={"src": "event.*.*", "dest": "headcount.{{wildcard(1)}}.events.{{wildcard(2)}}"},
         ),
-        _stream(HISTORY_STREAM, ["history.*"], max_age=_ns(HISTORY_AGE_S), max_bytes=sizes.history),
+        _stream(HISTORY_STREAM, ["history.*"], max_age=HISTORY_AGE_S * NS, max_bytes=sizes.history),
         _stream(
             FOREIGN_STREAM,
             with_stored(FOREIGN_SUBJECTS),
-            max_age=_ns(LOG_AGE_S),
+            max_age=LOG_AGE_S * NS,
             max_bytes=sizes.foreign,
             max_msg_size=MAX_DEVICE_MESSAGE_BYTES,
         ),
@@ -235,7 +236,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
             AUDIT_STREAM,
             ["audit.>"],
             discard="new",  # a flood of entries must not push out earlier ones
-            max_age=_ns(AUDIT_AGE_S),
+            max_age=AUDIT_AGE_S * NS,
             max_bytes=sizes.audit,
             deny_delete=True,
             deny_purge=True,
@@ -244,9 +245,13 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
     ]
 
 
+def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
+    common = {"retention": "limits", "storage": "file", "discard": "old", "num_replicas": 1}
+    return {"name": name, "subjects": subjects, **common, **fields}
+
+
 def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
-    common = {"retention": "limits", "storage": "memory", "discard": "old", "num_replicas": 1}
-    return {"name": name, "subjects": [subject], "max_bytes": max_bytes, **common, **fields}
+    return _stream(name, [subject], storage="memory", max_bytes=max_bytes, **fields)
 
 
 #: The streams of the server's MQTT side, as it would create them, but with limits and in memory: a server that
@@ -256,13 +261,13 @@ def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[s
 #: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
 MQTT_SESSIONS = "$MQTT_sess"
 MQTT_STREAMS: tuple[dict[str, Any], ...] = (
-    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=HOUR_S * 10**9),
-    _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, retention="interest", max_age=HOUR_S * 10**9),
+    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=LOG_AGE_S * NS),
+    _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, retention="interest", max_age=LOG_AGE_S * NS),
     _in_memory(
         "$MQTT_qos2in",
         "$MQTT.qos2.in.>",
         32 * MIB,
-        max_age=HOUR_S * 10**9,
+        max_age=LOG_AGE_S * NS,
         max_msgs_per_subject=1,
         discard="new",
         discard_new_per_subject=True,
@@ -369,11 +374,6 @@ async def _ask(
     return await jetstream.request(connection, call, body, timeout_s=within_s)
 
 
-def _stream(name: str, subjects: list[str], **fields: Any) -> dict[str, Any]:
-    common = {"retention": "limits", "storage": "file", "discard": "old", "num_replicas": 1}
-    return {"name": name, "subjects": subjects, **common, **fields}
-
-
 def _bucket(name: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
     """The stream under a key-value bucket with the newest value of each key."""
     return _stream(
@@ -386,7 +386,3 @@ def _bucket(name: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
         allow_msg_ttl=True,
         **{"max_msgs_per_subject": 1, "deny_delete": True, **fields},
     )
-
-
-def _ns(seconds: int) -> int:
-    return seconds * 10**9

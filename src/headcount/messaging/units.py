@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from headcount.messages.units import BROKER_UNIT_KEY, SCALING_KEY, BrokerUnit, ScalingState
 from headcount.messaging.connection import Connection
-from headcount.messaging.kv import KvBucket
+from headcount.messaging.kv import KvBucket, KvEntry
 from headcount.messaging.streams import UNIT_BUCKET
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 1.0
@@ -66,12 +68,8 @@ class Units:
         now_s = await self._bucket.now_s()
         units: dict[str, tuple[BrokerUnit, float]] = {}
         for key, entry in entries.items():
-            try:
-                unit = msgspec.json.decode(entry.value, type=BrokerUnit)
-            except msgspec.MsgspecError as error:  # of another version
-                _log.warning("%s in the bucket %s can't be decoded: %s", key, UNIT_BUCKET, error)
-                continue
-            units[unit.name] = (unit, entry.stored_s)
+            if unit := _decode(key, entry, BrokerUnit):
+                units[unit.name] = (unit, entry.stored_s)
         return UnitTable(now_s, units)
 
     async def publish_scaling(self, state: ScalingState) -> None:
@@ -81,11 +79,14 @@ class Units:
     async def scaling(self) -> tuple[ScalingState, float] | None:
         """The scaler's last state and its age in seconds; None if there is no recent one."""
         entry = await self._bucket.get(SCALING_KEY)
-        if entry is None:
-            return None
-        try:
-            state = msgspec.json.decode(entry.value, type=ScalingState)
-        except msgspec.MsgspecError as error:
-            _log.warning("%s in the bucket %s can't be decoded: %s", SCALING_KEY, UNIT_BUCKET, error)
+        if entry is None or (state := _decode(SCALING_KEY, entry, ScalingState)) is None:
             return None
         return state, max(await self._bucket.now_s() - entry.stored_s, 0.0)
+
+
+def _decode(key: str, entry: KvEntry, record: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(entry.value, type=record)
+    except msgspec.MsgspecError as error:  # of another version
+        _log.warning("%s in the bucket %s can't be decoded: %s", key, UNIT_BUCKET, error)
+        return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from headcount.devices.bans import banned_address
-from headcount.messages.records import Ban
+from headcount.messages.records import Ban, decode_or_none
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.streams import BAN_BUCKET
@@ -21,7 +21,6 @@ class AddressBans:
     """Banned addresses, each until a time (Unix seconds)."""
 
     def __init__(self) -> None:
-        """Start without bans."""
         self._until: dict[str, float] = {}
 
     def load(self, path: Path) -> None:
@@ -50,12 +49,10 @@ class AddressBans:
         if address is None:
             return
         self._until.pop(address, None)
-        if value is not None:
-            with contextlib.suppress(msgspec.MsgspecError):
-                ban = msgspec.json.decode(value, type=Ban)
-                # bans for guessing apply to unauthenticated clients only: the auth service enforces them
-                if not ban.guesses:
-                    self._until[address] = ban.until
+        ban = decode_or_none(value, Ban)
+        # bans for guessing apply to unauthenticated clients only: the auth service enforces them
+        if ban is not None and not ban.guesses:
+            self._until[address] = ban.until
 
 
 def normalise_address(text: str) -> str | None:

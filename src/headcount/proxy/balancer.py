@@ -19,12 +19,11 @@ from headcount.errors import DataFolderError, LogError, ProxyError, SettingsErro
 from headcount.messaging.units import UnitTable
 from headcount.proxy import proxy_folder
 from headcount.proxy.address_bans import AddressBans
-from headcount.proxy.backends import servers_of_backends
+from headcount.proxy.backends import NameResolver, servers_of_backends
 from headcount.proxy.haproxy_process import Haproxy
 from headcount.proxy.membership import Membership, ProxiedUnit, decode_units, encode_units
 from headcount.proxy.proxy_config import BANNED_FILE, BackendServers, ProxyConfig
 from headcount.proxy.reconcile import Reconciler
-from headcount.proxy.resolver import NameResolver
 from headcount.proxy.runtime_api import ServerStatuses
 from headcount.runtime.signals import on_hangup
 from headcount.runtime.tasks import wait_any
@@ -115,7 +114,6 @@ class Balancer:
     def __init__(
         self, settings: BalancerOptions, haproxy: Haproxy, membership: Membership, names: NameResolver
     ) -> None:
-        """Update this HAProxy; see `opened`."""
         self.haproxy = haproxy
         self._settings = settings
         self._membership = membership

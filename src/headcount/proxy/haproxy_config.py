@@ -29,6 +29,7 @@ from headcount.proxy.proxy_config import (
     ProxyConfig,
     ProxyLimits,
 )
+from headcount.settings.formats import joined
 
 #: TLS 1.2 ciphers with forward secrecy and authenticated encryption; TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -63,9 +64,8 @@ def server_arguments(server: HaproxyServer, check_every_s: float) -> str:
 
     A server is down after two failed checks, and up after two successful ones.
     """
-    address = f"[{server.address}]" if ":" in server.address else server.address
     return (
-        f"{address}:{server.port} weight {server_weight(server)} "
+        f"{joined((server.address, server.port))} weight {server_weight(server)} "
         f"check port {server.check_port} inter {_ms(check_every_s)} fall 2 rise 2"
     )
 

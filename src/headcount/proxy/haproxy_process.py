@@ -14,7 +14,6 @@ import resource
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from headcount.errors import CertificateError, ProxyError
@@ -129,9 +128,7 @@ class Haproxy:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._opened.aclose()
 
     def write(self, pools: BackendServers) -> None:

@@ -38,7 +38,6 @@ class Membership:
     """The units behind the balancer, updated by `observe`."""
 
     def __init__(self, known: Iterable[ProxiedUnit] = ()) -> None:
-        """Start with the units of an earlier run."""
         self.units: dict[str, ProxiedUnit] = {unit.name: unit for unit in known}
         self._missing_since: dict[str, float] = {}
         self._no_heartbeat_since: dict[str, float] = {}

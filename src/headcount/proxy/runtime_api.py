@@ -56,7 +56,6 @@ class HaproxyRuntime:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Use the socket in this folder."""
         self._folder = folder
 
     async def statuses(self) -> ServerStatuses:

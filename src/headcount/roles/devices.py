@@ -12,8 +12,8 @@ from headcount.broker.auth_service import AuthServiceSettings
 from headcount.devices import command_delivery
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
-from headcount.messaging import scrub
 from headcount.messaging.connection import Connection
+from headcount.messaging.secure_delete import scrub
 from headcount.messaging.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKET, opened_log
 from headcount.privacy import erasure
 from headcount.roles.endpoints import core_endpoint
@@ -49,7 +49,7 @@ def _loops(
         "pseudonym keys": PseudonymKeys(connection).run,
         "commands": partial(command_delivery.run, connection, mqtt_addresses(settings)),
         "one-time links": open_one_time_links(connection, secret_of(settings)).run,
-        "scrub": partial(scrub.run, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
+        "scrub": partial(scrub, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasure": partial(
             erasure.run, connection, secret_of(settings), settings.partitions, Snapshots(connection).saved_seq
         ),

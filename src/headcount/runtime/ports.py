@@ -24,15 +24,12 @@ def check_free(purpose: str, host: str, port: int, option: str) -> None:
         PortTakenError: another program listens there.
         OSError: the address is not this machine's, or the port needs more rights.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortTakenError(purpose, host, port, option) from error
-            raise
+    try:
+        _listen(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(purpose, host, port, option) from error
+        raise
 
 
 def free_ports(number: int) -> list[int]:
@@ -40,14 +37,9 @@ def free_ports(number: int) -> list[int]:
     found: list[int] = []
     while len(found) < number:
         port = random.SystemRandom().choice(RANGE)
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port not in _given:
             with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                probe.listen(1)
-                found.append(port)
+                found.append(_listen("127.0.0.1", port))
                 _given.append(port)
     return found
 
@@ -55,10 +47,16 @@ def free_ports(number: int) -> list[int]:
 def free_port(preferred: int) -> int:
     """Return `preferred` if no program listens there, else any free port."""
     for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                number: int = probe.getsockname()[1]
-                return number
+        with contextlib.suppress(OSError):
+            return _listen("127.0.0.1", port)
     return preferred
+
+
+def _listen(host: str, port: int) -> int:
+    """Listen on a port for a moment; returns its number."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        probe.listen(1)
+        number: int = probe.getsockname()[1]
+        return number

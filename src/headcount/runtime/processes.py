@@ -39,7 +39,6 @@ class ChildProcess:
     def __init__(
         self, name: str, process: asyncio.subprocess.Process, output: asyncio.Task[None] | None
     ) -> None:
-        """Use `start_process`."""
         self.name = name
         self._process = process
         self._output = output

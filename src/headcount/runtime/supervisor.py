@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Self
 
 from headcount.errors import HeadcountError
@@ -82,9 +81,7 @@ class Supervised:
         self._watching = asyncio.create_task(self._watch(), name=f"supervise {self.name}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
     async def stop(self, stop_s: Sequence[float] | None = None, *, quiet_s: float = 0.0) -> None:

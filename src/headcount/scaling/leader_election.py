@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from headcount.messages.records import decode_or_none
 from headcount.messaging.kv import KvBucket
 
 _log = logging.getLogger(__name__)
@@ -56,14 +57,15 @@ class LeaderElection:
                 self._renewed_s = began_s
                 return True
             _log.warning("another scaler leads now")
-        entry = (await self._bucket.newest(LEADER_KEY)).get(LEADER_KEY)
+        entry = await self._bucket.get(LEADER_KEY)
         if entry is None:
             self._revision = await self._write(self._name, 0)
         else:
             if self._other is None or self._other[0] != entry.revision:
                 self._other = entry.revision, began_s
-            leader, age_s = _leader_in(entry.value), began_s - self._other[1]
-            valid = leader not in {_VACANT, self._name} and age_s <= self._ttl_s
+            lease, age_s = decode_or_none(entry.value, _LeaderLease), began_s - self._other[1]
+            held = lease is not None and lease.leader not in {_VACANT, self._name}
+            valid = held and age_s <= self._ttl_s
             self._revision = None if valid else await self._write(self._name, entry.revision)
         if self._revision is not None:
             self._renewed_s = began_s
@@ -78,10 +80,3 @@ class LeaderElection:
 
     async def _write(self, leader: str, revision: int) -> int | None:
         return await self._bucket.replace(LEADER_KEY, msgspec.json.encode(_LeaderLease(leader)), revision)
-
-
-def _leader_in(value: bytes) -> str:
-    try:
-        return msgspec.json.decode(value, type=_LeaderLease).leader
-    except msgspec.MsgspecError:
-        return _VACANT

@@ -121,15 +121,15 @@ async def run_with(
     settings: ScaleSettings, deployment: Deployment, driver: Driver, stop: asyncio.Event
 ) -> None:
     """Scale with an open driver until `stop` is set."""
+
+    async def scale() -> None:
+        async with connected(deployment.log, "headcount scale") as connection:
+            await Scaler(settings, deployment, driver, connection).run()
+
     async with asyncio.TaskGroup() as group:
-        work = group.create_task(_scale(settings, deployment, driver), name="scale")
+        work = group.create_task(scale(), name="scale")
         await stop.wait()
         await cancel_all([work])
-
-
-async def _scale(settings: ScaleSettings, deployment: Deployment, driver: Driver) -> None:
-    async with connected(deployment.log, "headcount scale") as connection:
-        await Scaler(settings, deployment, driver, connection).run()
 
 
 @dataclass(slots=True)
@@ -161,7 +161,6 @@ class Scaler:
         self, settings: ScaleSettings, deployment: Deployment, driver: Driver, connection: Connection
     ) -> None:
         self._settings = settings
-        self._deployment = deployment
         self._driver = driver
         self._connection = connection
         self._bucket = KvBucket(connection, UNIT_BUCKET)
@@ -369,8 +368,7 @@ class Scaler:
 
     async def _restore(self) -> None:
         """Read what the previous leader stored: the profile and its decisions."""
-        entry = (await self._bucket.newest(PROFILE_KEY)).get(PROFILE_KEY)
-        if entry is not None:
+        if entry := await self._bucket.get(PROFILE_KEY):
             try:
                 self._forecaster.profile = msgspec.json.decode(entry.value, type=LoadProfile)
             except msgspec.MsgspecError as error:

@@ -26,7 +26,6 @@ class HistoryRows:
         self._columns = [bytearray() for _ in _TYPES]
 
     def __len__(self) -> int:
-        """The number of rows."""
         return len(self._columns[-1])
 
     def add(self, fixes: FixColumns, which: B1, pseudonyms: U8, kind: U1, verdict: U1) -> None:

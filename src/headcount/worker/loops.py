@@ -65,7 +65,6 @@ class Worker:
     """Counts its share of the partitions of the log until it is stopped."""
 
     def __init__(self, settings: WorkerSettings, connection: Connection) -> None:
-        """Count over an open connection; see `run`."""
         self._settings = settings
         self._connection = connection
         self._snapshots = Snapshots(connection)

@@ -44,7 +44,6 @@ class Snapshots:
     """The newest saved state of each partition."""
 
     def __init__(self, connection: Connection) -> None:
-        """Use this connection."""
         self._bucket = KvBucket(connection, SNAPSHOT_BUCKET, timeout_s=_ANSWER_S)
 
     async def load(self, partition: int) -> Snapshot:
