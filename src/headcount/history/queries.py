@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os.path
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,7 +150,8 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | Non
     numbers = f"SELECT zone, {columns} {source} = make_timestamptz($found)"  # our own names only
 
     def read(con: Any, files: list[str]) -> tuple[float, list[ZoneCountRow]] | None:
-        for hour in _by_hour_newest_first(files):
+        for _, names in groupby(reversed(files), os.path.dirname):
+            hour = sorted(names)
             found = _rows(con, newest, hour, {"oldest": oldest, "at": at})[0][0]
             if found is not None:
                 rows = _rows(con, numbers, hour, {"found": found})
@@ -358,23 +361,12 @@ def _files(root: Path, from_s: float | None, to_s: float | None) -> list[str]:
     return files
 
 
-def _by_hour_newest_first(files: list[str]) -> Iterator[list[str]]:
-    hours: dict[Path, list[str]] = {}
-    for name in files:
-        hours.setdefault(Path(name).parent, []).append(name)
-    for hour in sorted(hours, reverse=True):
-        yield hours[hour]
-
-
 @contextmanager
 def _connection(data: Path) -> Iterator[Any]:
     import duckdb  # noqa: PLC0415  # only processes that run a query pay for it
 
-    settings: dict[str, Any] = {
-        "threads": THREADS,
-        "memory_limit": MEMORY,
-        "autoinstall_known_extensions": False,
-    }
+    settings: dict[str, Any] = {"threads": THREADS, "memory_limit": MEMORY}
+    settings["autoinstall_known_extensions"] = False
     with duckdb.connect(":memory:", config=settings) as con:
         con.execute("SET allowed_directories = $folders", {"folders": [str(folder(data).absolute())]})
         for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
