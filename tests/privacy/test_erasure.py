@@ -28,6 +28,7 @@ from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.privacy import erasure
+from headcount.services.container import Services
 from headcount.worker import loops as counting
 from headcount.worker.snapshots import Snapshots
 from nats_fixture import PASSWORD, internal_client, open_broker
@@ -69,7 +70,8 @@ class _Deployment:
         return await Snapshots(Connection(self.client)).saved_seq(partition)
 
     def erasure(self) -> erasure.Erasure:
-        return erasure.Erasure(Connection(self.client), PASSWORD, self.partitions, self.saved_seq)
+        services = Services(Connection(self.client), PASSWORD)
+        return erasure.Erasure(services, self.partitions, self.saved_seq)
 
 
 @asynccontextmanager

@@ -49,7 +49,7 @@ ACK_WAIT_S, ACK_TIMEOUT_S = 60.0, 5.0
 METRICS_INTERVAL_S = 1.0
 #: The most frequent problems of rejected messages are logged this often.
 LOG_INTERVAL_S, MAX_LOGGED, MAX_PROBLEMS = 60.0, 5, 100
-#: Interval at which translated messages are removed from the disk.
+#: Minimum interval at which translated messages are removed from the disk.
 PURGE_INTERVAL_S = 0.2
 _CONSUMER = {
     "durable_name": DURABLE,
@@ -150,7 +150,7 @@ async def run(
             loops.create_task(_report(connection, stats, worker, stop), name="metrics")
             # before the registry is read, a registered device would get a derived handle
             await wait_any(registry.ready, stop)
-            purging = loops.create_task(_purge(connection), name="purge")
+            purging = loops.create_task(_purge(connection, translator.acknowledged), name="purge")
             await translator.run(consumer, stop)
             await cancel_all({caching, purging})
 
@@ -176,6 +176,7 @@ class _Translator:
     names: AliasResolver
     vehicles: frozenset[str]
     stats: TranslationStats
+    acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, consumer: PullConsumer, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -187,6 +188,7 @@ class _Translator:
                 try:
                     for message in messages:
                         await acknowledge(self.connection, message)
+                    self.acknowledged.set()
                 except LogError as error:
                     log.debug("cannot acknowledge a batch, it will be delivered again: %s", error)
 
@@ -201,19 +203,22 @@ class _Translator:
         return [outcome for outcome in outcomes if isinstance(outcome, CanonicalMessage)]
 
 
-async def _purge(connection: Connection) -> None:
+async def _purge(connection: Connection, acknowledged: asyncio.Event) -> None:
     """Remove messages from the disk as soon as all earlier ones are acknowledged, too."""
-    done = 0
+    acknowledged.set()  # at the start, those that were acknowledged before
     while True:
+        await acknowledged.wait()
+        acknowledged.clear()
         await asyncio.sleep(PURGE_INTERVAL_S)
         try:
             info = await consumer_info(connection, FOREIGN_STREAM, DURABLE)
-            if info.acknowledged != done:
+            if info.acknowledged:
                 await purge(connection, FOREIGN_STREAM, info.acknowledged)
-                # while more messages arrive, some deleted ones remain in the newest file
-                done = info.acknowledged if not info.num_ack_pending and not info.num_pending else 0
+            if info.num_ack_pending or info.num_pending:
+                acknowledged.set()  # while more messages arrive, some deleted ones remain in the newest file
         except LogError as error:
             log.debug("cannot remove translated messages, trying again: %s", error)
+            acknowledged.set()
 
 
 async def _fetch(consumer: PullConsumer) -> list[StoredMessage]:

@@ -47,27 +47,18 @@ class ApiState:
 
             self._oidc_client = OidcClient(settings.oidc, settings.secret)
         self.open_streams = 0
-        connection = self.core.connection
-        self.services = Services(connection, settings.secret, self.registry_cache)
+        self.services = Services(self.core.connection, settings.secret, self.registry_cache)
         self.traces = self.services.traces(settings.site, settings.partitions)
         self.positions = PositionService(
-            connection,
+            self.services,
             self.history,
-            self.services.audit,
             data=settings.data,
             partitions=settings.partitions,
             # also where everything is open, a cell never shows a single device
             min_cell=settings.smallest_shown if settings.smallest_shown > 1 else SMALLEST_SHOWN,
         )
         self.personal = PersonalDataService(
-            connection,
-            self.services.registry,
-            self.services.command_store,
-            self.traces,
-            self.services.audit,
-            self.history,
-            data=settings.data,
-            partitions=settings.partitions,
+            self.services, self.traces, self.history, data=settings.data, partitions=settings.partitions
         )
 
     def oidc_client(self) -> OidcClient:

@@ -27,6 +27,7 @@ def audit() -> None:
 @click.option(
     "--from-head",
     default="",
+    show_default=False,
     metavar="NUMBER:HASH",
     help="Head that an earlier `verify` printed, and that was stored elsewhere: it must still be in the log.",
 )
@@ -64,13 +65,17 @@ async def verify(running: RunningDeployment, from_head: str) -> None:
 
 
 @audit.command("list")
-@click.option("--action", default="", help="Only this action, or those below it: device for device.add.")
+@click.option(
+    "--action",
+    default="",
+    show_default=False,
+    help="Only this action, or those below it: device for device.add.",
+)
 @click.option("--before", type=click.IntRange(1), help="Only entries before this number.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
     default=50,
-    show_default=True,
     help="Maximum number of entries.",
 )
 @as_json

@@ -34,8 +34,10 @@ def _target_options(function: Command) -> Command:
 
 @ban.command()
 @_target_options
-@click.option("--for", "for_s", type=duration, default="1h", show_default=True, help="Duration: 5m, 1h, 2d.")
-@click.option("--reason", default="", metavar="TEXT", help="Reason, shown in the list of bans.")
+@click.option("--for", "for_s", type=duration, default="1h", help="Duration: 5m, 1h, 2d.")
+@click.option(
+    "--reason", default="", show_default=False, metavar="TEXT", help="Reason, shown in the list of bans."
+)
 @on_deployment()
 async def add(
     running: RunningDeployment, device: str | None, address: str | None, for_s: float, reason: str
@@ -48,9 +50,7 @@ async def add(
     Example:
       headcount ban add --address 192.0.2.7 --for 1h --reason "tries passwords"
     """
-    from headcount.services.actors import COMMAND_LINE
-
-    made = await running.services.bans.add(COMMAND_LINE, _target(device, address), for_s, reason)
+    made = await running.services.bans.add(running.actor, _target(device, address), for_s, reason)
     click.echo(f"{made.device or made.address} is banned until {moment(made.until)}.")
 
 
@@ -83,10 +83,8 @@ async def remove(running: RunningDeployment, device: str | None, address: str | 
     Example:
       headcount ban remove --address 192.0.2.7
     """
-    from headcount.services.actors import COMMAND_LINE
-
     target = _target(device, address)
-    lifted = await running.services.bans.remove(COMMAND_LINE, target)
+    lifted = await running.services.bans.remove(running.actor, target)
     click.echo(f"The ban of {target} is lifted." if lifted else f"{target} was not banned.")
 
 

@@ -47,17 +47,13 @@ def bench() -> None:
     "--driver",
     type=click.Choice(get_args(Driver)),
     default="process",
-    show_default=True,
     help="Run brokers and workers as processes, or as containers of Docker Engine.",
 )
-@click.option(
-    "--minutes", type=click.FloatRange(0.2, 60), default=5.0, show_default=True, help="Duration of a day."
-)
+@click.option("--minutes", type=click.FloatRange(0.2, 60), default=5.0, help="Duration of a day.")
 @click.option(
     "--devices",
     type=click.IntRange(20, 20_000),
     default=3000,
-    show_default=True,
     help="Number of devices at a peak.",
 )
 @click.option(
@@ -65,14 +61,12 @@ def bench() -> None:
     "every_s",
     type=click.FloatRange(0.2, 600),
     default=1.2,
-    show_default=True,
     help="Seconds between two fixes of a device at a peak.",
 )
 @click.option(
     "--units",
     type=click.IntRange(2, 10),
     default=3,
-    show_default=True,
     help="Number of brokers, and of workers, that a peak needs.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of the devices. Default: random.")
@@ -142,10 +136,9 @@ def day_command(
     "--connections",
     type=click.IntRange(20, 10_000),
     default=600,
-    show_default=True,
     help="Number of devices.",
 )
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of their addresses.")
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed of their addresses.")
 @click.option(
     "--algorithm",
     "algorithms",

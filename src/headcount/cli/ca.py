@@ -10,7 +10,6 @@ from headcount.cli.client import CORE, RunningDeployment, run_on_deployment
 from headcount.cli.options import takes_settings
 from headcount.errors import CertificateError
 from headcount.messages.records import Device
-from headcount.services.actors import COMMAND_LINE
 from headcount.settings.deployment import Settings
 from headcount.tls.authority import FOLDER, MAX_DAYS, CertificateAuthority, ca_files
 from headcount.tls.certificates import IssuedCertificate, display_fingerprint, fingerprint
@@ -25,7 +24,6 @@ _DAYS = click.option(
     "--days",
     type=click.IntRange(1, MAX_DAYS),
     default=365,
-    show_default=True,
     help="Days until the certificate expires.",
 )
 _INTO = click.option(
@@ -54,7 +52,7 @@ def ca() -> None:
 @ca.command()
 @_DATA
 @_PASSWORD
-@click.option("--name", default="headcount CA", show_default=True, help="Name of the CA, shown to users.")
+@click.option("--name", default="headcount CA", help="Name of the CA, shown to users.")
 def init(settings: Settings, password_file: Path | None, name: str) -> None:
     """Create the CA.
 
@@ -98,7 +96,7 @@ def issue(
 def _register(settings: Settings, id_: str, digest: str) -> None:
     async def work(running: RunningDeployment) -> Device:
         devices = running.services.devices
-        return await devices.change(COMMAND_LINE, await devices.get(id_), certificate=digest)
+        return await devices.change(running.actor, await devices.get(id_), certificate=digest)
 
     run_on_deployment(settings, work)
 

@@ -11,6 +11,7 @@ from headcount.cli.options import Command, takes_settings
 from headcount.settings.deployment import Settings
 
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
+    from headcount.access.roles import Caller
     from headcount.counting.site import Site
     from headcount.services.container import Services
 
@@ -25,6 +26,13 @@ class RunningDeployment:
 
     settings: Settings
     services: Services
+
+    @property
+    def actor(self) -> Caller:
+        """The command line, for the audit log."""
+        from headcount.services.actors import COMMAND_LINE
+
+        return COMMAND_LINE
 
     @property
     def site(self) -> Site:

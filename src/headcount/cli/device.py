@@ -90,9 +90,7 @@ async def add(running: RunningDeployment, kind: Kind, as_json: bool, **fields: A
       headcount device add --kind person --label "Ada" --group staff
       headcount device add --kind vehicle --alias iotp/42 --json
     """
-    from headcount.services.actors import COMMAND_LINE
-
-    registered = await running.services.devices.add(COMMAND_LINE, running.site.id, kind, **_given(fields))
+    registered = await running.services.devices.add(running.actor, running.site.id, kind, **_given(fields))
     _print_with_secret(*registered, as_json=as_json)
 
 
@@ -105,10 +103,8 @@ async def add(running: RunningDeployment, kind: Kind, as_json: bool, **fields: A
 )
 @click.option("--group", help="Only devices in this group.")
 @click.option("--text", help="Only devices with this text in their label, in any case.")
-@click.option("--after", default="", help="Start after this id: the next page.")
-@click.option(
-    "--limit", type=click.IntRange(1, 500), default=100, show_default=True, help="Maximum number of devices."
-)
+@click.option("--after", default="", show_default=False, help="Start after this id: the next page.")
+@click.option("--limit", type=click.IntRange(1, 500), default=100, help="Maximum number of devices.")
 @as_json
 @on_deployment("site")
 async def list_(
@@ -215,10 +211,8 @@ async def rotate(running: RunningDeployment, id_: str, as_json: bool) -> None:
     Example:
       headcount device rotate k3qv7m2xw5yd4hbt6zra
     """
-    from headcount.services.actors import COMMAND_LINE
-
     devices = running.services.devices
-    _print_with_secret(*await devices.rotate(COMMAND_LINE, await devices.get(id_)), as_json=as_json)
+    _print_with_secret(*await devices.rotate(running.actor, await devices.get(id_)), as_json=as_json)
 
 
 @device.command()
@@ -284,22 +278,19 @@ async def remove(running: RunningDeployment, id_: str, yes: bool) -> None:
     Example:
       headcount device remove k3qv7m2xw5yd4hbt6zra
     """
-    from headcount.services.actors import COMMAND_LINE
-
     found = await running.services.devices.get(id_)
     if not yes:
         click.confirm("Everything about this device will be erased for good. Continue?", abort=True, err=True)
-    await running.services.devices.remove(COMMAND_LINE, found)
+    await running.services.devices.remove(running.actor, found)
     click.echo("The device is rejected from now on. Its data is being erased.")
 
 
 async def _change(running: RunningDeployment, id_: str, *, as_json: bool, **fields: Any) -> None:
     from headcount.messages.times import iso
-    from headcount.services.actors import COMMAND_LINE
     from headcount.services.devices import device_as_json
 
     devices = running.services.devices
-    after = await devices.change(COMMAND_LINE, await devices.get(id_), **fields)
+    after = await devices.change(running.actor, await devices.get(id_), **fields)
     if as_json:
         print_json(device_as_json(after))
         return

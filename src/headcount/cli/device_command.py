@@ -16,7 +16,6 @@ from headcount.messages.commands import CommandKind
 from headcount.messages.records import DeviceCommand
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
-from headcount.services.actors import COMMAND_LINE
 
 POLL_INTERVAL_S = 0.2
 
@@ -49,7 +48,6 @@ def _queue_options(function: Command) -> Command:
             "expires_s",
             type=duration,
             default="1d",
-            show_default=True,
             help="Time until the command expires.",
         ),
         click.option("--wait", is_flag=True, help="Wait until the device answers or the command expires."),
@@ -114,7 +112,7 @@ async def _queue(
 ) -> None:
     commands = running.services.commands
     site, kind = await _target(running, device, kind)
-    made = await commands.add(COMMAND_LINE, site, kind, device, name, expires_s=expires_s, **fields)
+    made = await commands.add(running.actor, site, kind, device, name, expires_s=expires_s, **fields)
     while wait and made.state in OPEN_STATES:
         await asyncio.sleep(POLL_INTERVAL_S)
         found = await commands.get(device, made.id)
@@ -168,4 +166,4 @@ async def withdraw(running: RunningDeployment, device: str, id_: str) -> None:
     found = await running.services.commands.get(device, id_)
     if found is None:
         raise DeviceError(f"command {id_[:64]!r}", "does not exist", "`… command ID list` shows all commands")
-    await running.services.commands.withdraw(COMMAND_LINE, found)
+    await running.services.commands.withdraw(running.actor, found)

@@ -16,21 +16,17 @@ from headcount.devices.provisioning import provisioning_links, public_host, qr_f
 from headcount.errors import SettingsError
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
-from headcount.services.actors import COMMAND_LINE
 from headcount.settings.deployment import Settings
 
 
 @click.command()
 @click.argument("id_", metavar="ID")
-@click.option(
-    "--within", "within_s", type=duration, default="24h", show_default=True, help="Time until it expires."
-)
+@click.option("--within", "within_s", type=duration, default="24h", help="Time until it expires.")
 @click.option(
     "--for",
     "app",
     type=click.Choice(["owntracks", "page"]),
     default="owntracks",
-    show_default=True,
     help="App that the QR code opens: OwnTracks, or the page /me in the browser.",
 )
 @click.option(
@@ -56,7 +52,7 @@ async def link(
     """
     base = _base_url(running.settings)
     device = await running.services.devices.get(id_)
-    code = await running.services.provisioning.link(COMMAND_LINE, device, int(within_s))
+    code = await running.services.provisioning.link(running.actor, device, int(within_s))
     links, expires = provisioning_links(base, code), iso(time.time() + within_s)
     chosen = links.owntracks if app == "owntracks" else links.page
     if qr is not None:
@@ -74,9 +70,7 @@ async def link(
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="Kind of the new devices.")
 @click.option("--count", type=click.IntRange(1, 10_000), required=True, help="Number of codes.")
 @click.option("--group", "groups", multiple=True, help="Group of the new devices. Repeatable.")
-@click.option(
-    "--within", "within_s", type=duration, default="14d", show_default=True, help="Time until they expire."
-)
+@click.option("--within", "within_s", type=duration, default="14d", help="Time until they expire.")
 @to_file
 @takes_settings("public_url", "site", *CORE)
 def claim(
@@ -99,7 +93,7 @@ def claim(
         codes = run_on_deployment(
             settings,
             lambda running: running.services.provisioning.claim_codes(
-                COMMAND_LINE, site, kind, count, groups, int(within_s)
+                running.actor, site, kind, count, groups, int(within_s)
             ),
         )
         out.write(csv_table.claim_codes_csv(codes, base, time.time() + within_s))

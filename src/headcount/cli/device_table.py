@@ -12,7 +12,6 @@ from headcount.cli.options import takes_settings
 from headcount.cli.output import private_file, to_file
 from headcount.devices import csv_table
 from headcount.errors import DeviceError
-from headcount.services.actors import COMMAND_LINE
 from headcount.services.devices import secrets_table
 from headcount.settings.deployment import Settings
 
@@ -45,7 +44,7 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
         registered = run_on_deployment(
             settings,
             lambda running: running.services.devices.import_rows(
-                COMMAND_LINE, site, rows, lambda done: progress.show("registering", done / len(rows))
+                running.actor, site, rows, lambda done: progress.show("registering", done / len(rows))
             ),
         )
         out.writelines(secrets_table(registered))
@@ -68,7 +67,7 @@ def export(output: Path | None, settings: Settings) -> None:
 
     site = site_of(settings).id
     lines = run_on_deployment(
-        settings, lambda running: running.services.devices.export_table(COMMAND_LINE, site)
+        settings, lambda running: running.services.devices.export_table(running.actor, site)
     )
     with private_file(output) as out:
         out.writelines(lines)

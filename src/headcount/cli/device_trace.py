@@ -10,7 +10,6 @@ from headcount.cli.client import RunningDeployment, on_deployment
 from headcount.cli.output import as_json, print_json
 from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT, DeviceTrace, TraceEntry
 from headcount.messages.topics import KINDS, Kind
-from headcount.services.actors import COMMAND_LINE
 
 _INDENT = " " * 14
 
@@ -23,7 +22,6 @@ _INDENT = " " * 14
     "--limit",
     type=click.IntRange(1, MAX_LIMIT),
     default=DEFAULT_LIMIT,
-    show_default=True,
     help="Maximum number of messages.",
 )
 @as_json
@@ -43,7 +41,7 @@ async def trace(
     if len(reason.strip()) < 3:
         raise click.BadParameter("state the reason in a few words", param_hint="--reason")
     traces = running.services.traces(running.site)
-    found = await traces.of(COMMAND_LINE, device, reason.strip(), kind, limit, silent=True)
+    found = await traces.of(running.actor, device, reason.strip(), kind, limit, silent=True)
     if as_json:
         print_json(found, indented=False)
         return

@@ -80,7 +80,7 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 @click.group(
     cls=Main,
     sections=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(__version__, prog_name="headcount")
 @click.option(

@@ -25,14 +25,11 @@ MAX_PRINTED = 5
 
 @click.command("prove")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the load and the faults. Default: random.")
-@click.option(
-    "--minutes", type=click.FloatRange(0.4, 45), default=2.0, show_default=True, help="Duration of the load."
-)
+@click.option("--minutes", type=click.FloatRange(0.4, 45), default=2.0, help="Duration of the load.")
 @click.option(
     "--workers",
     type=click.IntRange(1, 4),
     default=2,
-    show_default=True,
     help="Number of counting workers at the start.",
 )
 @click.option(

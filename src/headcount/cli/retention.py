@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 
@@ -30,7 +31,9 @@ async def report(running: RunningDeployment, as_json: bool) -> None:
     """
     import msgspec
 
-    stores = await running.services.retention.report(running.settings.data)
+    from headcount.privacy.retention_report import store_ages
+
+    stores = await store_ages(running.services.client, running.settings.data, time.time())
     if as_json:
         for store in stores:
             print_json(msgspec.to_builtins(store) | {"kept": store.kept}, indented=False)

@@ -39,7 +39,7 @@ def _target_options(function: Command) -> Command:
         click.option(
             "--port", type=click.IntRange(1, 65535), show_default="1883, with TLS 8883", help="MQTT port."
         ),
-        click.option("--host", default="127.0.0.1", show_default=True, help="MQTT host."),
+        click.option("--host", default="127.0.0.1", help="MQTT host."),
     ):
         function = option(function)
     return function
@@ -49,14 +49,11 @@ def _sending_options(function: Command) -> Command:
     """How to send."""
     for option in (
         click.option("--quiet", is_flag=True, help="Show no progress."),
-        click.option(
-            "--qos", type=click.IntRange(0, 1), default=0, show_default=True, help="MQTT quality of service."
-        ),
+        click.option("--qos", type=click.IntRange(0, 1), default=0, help="MQTT quality of service."),
         click.option(
             "--connections",
             type=click.IntRange(1, 20_000),
             default=CONNECTIONS,
-            show_default=True,
             help="Maximum number of MQTT connections; further devices share them.",
         ),
     ):
@@ -70,21 +67,18 @@ def _sending_options(function: Command) -> Command:
     "--people",
     type=click.IntRange(0, 1_000_000),
     default=1000,
-    show_default=True,
     help="Number of people with a phone.",
 )
 @click.option(
     "--vehicles",
     type=click.IntRange(0, 1_000_000),
     default=300,
-    show_default=True,
     help="Number of vehicles.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=1,
-    show_default=True,
     help="Seed; the same seed gives the same day.",
 )
 @click.option(
@@ -93,7 +87,6 @@ def _sending_options(function: Command) -> Command:
     type=time_of_day,
     metavar="HH:MM",
     default="09:30",
-    show_default=True,
     help="Simulated time of day at the start.",
 )
 @click.option(
@@ -165,13 +158,12 @@ def simulate(
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_target_options
-@click.option("--user", default="", help="Id of the registered device that sends.")
+@click.option("--user", default="", show_default=False, help="Id of the registered device that sends.")
 @click.option("--password-file", type=_FILE, help="File with its secret.")
 @click.option(
     "--speed",
     type=click.FloatRange(0, 100_000, min_open=True),
     default=1.0,
-    show_default=True,
     help="Seconds of the recording per real second.",
 )
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")

@@ -50,7 +50,6 @@ def token() -> None:
     "--days",
     type=click.IntRange(0, 3650),
     default=365,
-    show_default=True,
     help="Days until it expires; 0: it does not expire.",
 )
 @on_deployment()
@@ -71,11 +70,9 @@ async def add(
       headcount token add dashboard --role viewer
       headcount token add prometheus --role viewer --scope system:read --days 0
     """
-    from headcount.services.actors import COMMAND_LINE
-
     expires = time.time() + days * DAY_S if days else None
     _, text = await running.services.tokens.add(
-        COMMAND_LINE, name, role, sites=sites, scopes=scopes, expires=expires
+        running.actor, name, role, sites=sites, scopes=scopes, expires=expires
     )
     click.echo(text)
     click.echo("Store it where only its program can read it: it is shown only here.", err=True)
@@ -89,10 +86,9 @@ async def list_(running: RunningDeployment) -> None:
     Prints them without their secrets, the oldest first.
     """
     from headcount.access.tokens import is_valid
-    from headcount.services.actors import COMMAND_LINE
 
     rows = []
-    for each in await running.services.tokens.all(COMMAND_LINE):
+    for each in await running.services.tokens.all(running.actor):
         expires = "never" if each.expires is None else _day(each.expires)
         expired = "" if is_valid(each) else " (expired)"
         scopes, sites = ", ".join(each.scopes) or "all", ", ".join(each.sites) or "all"
@@ -108,9 +104,7 @@ async def revoke(running: RunningDeployment, token_id: str) -> None:
 
     It is rejected within 2 s, and its open connections are closed.
     """
-    from headcount.services.actors import COMMAND_LINE
-
-    revoked = await running.services.tokens.revoke(COMMAND_LINE, token_id)
+    revoked = await running.services.tokens.revoke(running.actor, token_id)
     click.echo(f"Revoked: {token_id} ({revoked.name})")
 
 
@@ -123,9 +117,7 @@ async def end_sessions(running: RunningDeployment, subject: str) -> None:
     SUBJECT is the identity provider's name for the person, as in the audit log. The identity provider decides whether
     they can sign in again.
     """
-    from headcount.services.actors import COMMAND_LINE
-
-    click.echo(f"Sessions ended: {await running.services.sessions.end_all(COMMAND_LINE, subject)}")
+    click.echo(f"Sessions ended: {await running.services.sessions.end_all(running.actor, subject)}")
 
 
 def _day(t_s: float) -> str:

@@ -137,13 +137,9 @@ def _greet(settings: Settings, site: SiteSummary, more: str = "") -> None:
 
 
 @click.command(cls=SettingsCommand)
-@click.option("--people", type=click.IntRange(0), default=6000, show_default=True, help="Number of people.")
-@click.option(
-    "--vehicles", type=click.IntRange(0), default=800, show_default=True, help="Number of vehicles."
-)
-@click.option(
-    "--seed", type=int, default=1, show_default=True, help="Seed; the same seed gives the same day."
-)
+@click.option("--people", type=click.IntRange(0), default=6000, help="Number of people.")
+@click.option("--vehicles", type=click.IntRange(0), default=800, help="Number of vehicles.")
+@click.option("--seed", type=int, default=1, help="Seed; the same seed gives the same day.")
 @click.option("--browser/--no-browser", default=True, help="Open the map in a browser, if there is one.")
 @takes_settings(*DEPLOYMENT_GROUPS, defaults=_DEMO)
 @click.pass_context

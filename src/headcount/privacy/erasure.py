@@ -24,10 +24,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from headcount.access.audit_log import AuditLog
-from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
-from headcount.devices.registry import Registry
 from headcount.errors import DeviceError, LogError, NoRespondersError
 from headcount.messages.counts import Event
 from headcount.messages.fixes import ForgetMarker
@@ -41,7 +38,6 @@ from headcount.messages.topics import (
     HISTORY_ERASE_SUBJECT,
     partition_of,
 )
-from headcount.messaging.connection import Connection
 from headcount.messaging.consumers import read
 from headcount.messaging.jetstream import append
 from headcount.messaging.kv import KvBucket
@@ -50,12 +46,12 @@ from headcount.messaging.qos1 import STORED
 from headcount.messaging.secure_delete import erase
 from headcount.messaging.streams import (
     BAN_BUCKET,
-    COMMAND_BUCKET,
     DEVICE_BUCKET,
     SEEN_BUCKET,
     SNAPSHOT_BUCKET,
 )
 from headcount.runtime.tasks import cancel_all, wait_any
+from headcount.services.container import Services
 
 _log = logging.getLogger(__name__)
 
@@ -109,25 +105,21 @@ class _InactiveDevices:
 class Erasure:
     """Erases and pauses devices over one connection."""
 
-    def __init__(self, connection: Connection, secret: str, partitions: int, saved_seq: SavedSeq) -> None:
+    def __init__(self, services: Services, partitions: int, saved_seq: SavedSeq) -> None:
         """Erase devices of a deployment.
 
         Args:
-            connection: to the core, with all permissions.
-            secret: of the deployment.
+            services: of the deployment.
             partitions: number of log partitions.
             saved_seq: returns the log sequence of a partition's newest snapshot; 0: there is none.
         """
-        self._connection = connection
+        self._services = services
+        self._connection = services.client
         self._partitions = partitions
         self._saved_seq = saved_seq
-        self._keys = PseudonymKeys(connection)
-        self._devices = KvBucket(connection, DEVICE_BUCKET)
-        self._seen = KvBucket(connection, SEEN_BUCKET)
-        self._bans = KvBucket(connection, BAN_BUCKET)
-        self._commands = CommandStore(KvBucket(connection, COMMAND_BUCKET))
-        self._registry = Registry(self._devices, secret)
-        self._audit = AuditLog(connection, secret)
+        self._keys = PseudonymKeys(services.client)
+        self._seen = KvBucket(services.client, SEEN_BUCKET)
+        self._bans = KvBucket(services.client, BAN_BUCKET)
         self._paused: dict[str, float] = {}  # by id: the change for which a marker was published
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -178,7 +170,7 @@ class Erasure:
 
     async def _resume(self, device: Device) -> None:
         with contextlib.suppress(DeviceError):  # it is being changed, or was removed
-            await self._registry.enable(device.id)
+            await self._services.registry.enable(device.id)
             self._paused.pop(device.id, None)
 
     # --- one erasure ---------------------------------------------------------------------------------
@@ -201,8 +193,10 @@ class Erasure:
         rows = await self._erase_history(names)
         await self._erase_rest(device)
         found = ErasureResult(messages, events, rows)
-        await self._audit.record("device.erased", ACTOR, "", {"site": device.site, "kind": device.kind})
-        await self._registry.forget(device.id)
+        await self._services.audit_log.record(
+            "device.erased", ACTOR, detail={"site": device.site, "kind": device.kind}
+        )
+        await self._services.registry.forget(device.id)
         _log.info("erased a device: %d messages, %d events, %d rows", messages, events, rows)
         return found
 
@@ -285,8 +279,8 @@ class Erasure:
         return answer.rows
 
     async def _erase_rest(self, device: Device) -> None:
-        await self._commands.erase_all(device.id)
-        await self._registry.revoke_links(device.id)
+        await self._services.command_store.erase_all(device.id)
+        await self._services.registry.revoke_links(device.id)
         for bucket, key in ((self._seen, device.id), (self._bans, f"device.{device.id}")):
             if await bucket.newest(key):  # both buckets are in memory
                 await bucket.delete(key, ttl_s=60)
@@ -297,10 +291,3 @@ def _pseudonym_of_event(data: bytes) -> str:
         return msgspec.json.decode(data, type=Event).device
     except msgspec.DecodeError:
         return ""
-
-
-async def run(
-    connection: Connection, secret: str, partitions: int, saved_seq: SavedSeq, stop: asyncio.Event
-) -> None:
-    """Erase and pause devices until `stop` is set; see `Erasure`."""
-    await Erasure(connection, secret, partitions, saved_seq).run(stop)

@@ -15,11 +15,12 @@ from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messaging.connection import Connection
 from headcount.messaging.secure_delete import scrub
 from headcount.messaging.streams import COMMAND_BUCKET, DAYKEY_BUCKET, DEVICE_BUCKET, opened_log
-from headcount.privacy import erasure
+from headcount.privacy.erasure import Erasure
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.mqtt import mqtt_addresses
 from headcount.roles.secret import secret_of
 from headcount.roles.server_config import rate_limits_of
+from headcount.services.container import Services
 from headcount.settings.deployment import Settings
 from headcount.worker.snapshots import Snapshots
 
@@ -36,10 +37,11 @@ def _loops(
     settings: Settings, connection: Connection
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role; each ends when the event is set."""
+    secret = secret_of(settings)
     gate = AuthServiceSettings(
         settings.name,
         settings.core_addresses,
-        secret_of(settings),
+        secret,
         direct=True,
         limits=rate_limits_of(settings),
     )
@@ -48,9 +50,9 @@ def _loops(
     return authenticate | {
         "pseudonym keys": PseudonymKeys(connection).run,
         "commands": partial(command_delivery.run, connection, mqtt_addresses(settings)),
-        "one-time links": open_one_time_links(connection, secret_of(settings)).run,
+        "one-time links": open_one_time_links(connection, secret).run,
         "scrub": partial(scrub, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
-        "erasure": partial(
-            erasure.run, connection, secret_of(settings), settings.partitions, Snapshots(connection).saved_seq
-        ),
+        "erasure": Erasure(
+            Services(connection, secret), settings.partitions, Snapshots(connection).saved_seq
+        ).run,
     }

@@ -97,12 +97,8 @@ class CommandService:
 
 def command_as_json(command: DeviceCommand) -> dict[str, Any]:
     """Return a command for JSON."""
+    fields = ("id", "command", "state", "interval_s", "text", "answer")
     moments = ("created", "expires", "until", "sent", "answered")
-    return {
-        "id": command.id,
-        "command": command.command,
-        "state": command.state,
-        "interval_s": command.interval_s,
-        "text": command.text,
-        "answer": command.answer,
-    } | {name: iso_or_none(getattr(command, name)) for name in moments}
+    return {name: getattr(command, name) for name in fields} | {
+        name: iso_or_none(getattr(command, name)) for name in moments
+    }

@@ -21,7 +21,6 @@ from headcount.services.bans import BanService
 from headcount.services.commands import CommandService
 from headcount.services.devices import DeviceService
 from headcount.services.provisioning import ProvisioningService
-from headcount.services.retention import RetentionService
 from headcount.services.tokens import SessionService, TokenService
 
 if TYPE_CHECKING:  # the counting engine is loaded for a trace only: most commands need none
@@ -55,7 +54,6 @@ class Services:
         self.tokens = TokenService(self.token_store, self.audit)
         self.session_store = SessionStore(self.access_cache)
         self.sessions = SessionService(self.session_store, self.audit)
-        self.retention = RetentionService(client)
 
     def traces(self, site: Site, partitions: int | None = None) -> TraceService:
         """Return the traces of a site's devices; without `partitions`, their number is read from the log."""

@@ -20,6 +20,7 @@ from headcount.services.audit import AuditTrail
 #: Registered devices, each with its secret.
 Added = list[tuple[Device, str]]
 Rows = list[DeviceRow]
+_SHOWN = ("id", "site", "kind", "status", "label", "groups", "aliases", "gateway", "firmware", "app")
 
 
 class DeviceService:
@@ -150,23 +151,9 @@ def secrets_table(added: Added) -> Iterator[str]:
 
 def device_as_json(device: Device, seen: LastSeen | None = None) -> dict[str, Any]:
     """Return a device for JSON, without the hash of its secret; `seen` is its last connection."""
-    return {
-        "id": device.id,
-        "site": device.site,
-        "kind": device.kind,
-        "status": device.status,
-        "label": device.label,
-        "groups": device.groups,
-        "aliases": device.aliases,
-        "gateway": device.gateway,
-        "firmware": device.firmware,
-        "app": device.app,
-        "certificate": device.certificate,
-        "created": iso(device.created),
-        "changed": iso(device.changed),
-        "resume": iso_or_none(device.resume),
-        "last_seen": seen_as_json(seen),
-    }
+    moments = {name: iso_or_none(getattr(device, name)) for name in ("created", "changed", "resume")}
+    shown = {name: getattr(device, name) for name in _SHOWN}
+    return {**shown, "certificate": device.certificate, **moments, "last_seen": seen_as_json(seen)}
 
 
 def page_as_json(site: str, page: DevicePage) -> dict[str, Any]:

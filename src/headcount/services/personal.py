@@ -2,56 +2,79 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from headcount.devices.commands import CommandStore
+from headcount.access.audit_log import AuditLog
 from headcount.devices.pseudonym_keys import PseudonymKeys
-from headcount.devices.registry import Registry
-from headcount.devices.trace import MAX_LIMIT, DeviceTrace
+from headcount.devices.trace import MAX_LIMIT
 from headcount.history import queries
-from headcount.messages.records import Device, DeviceCommand, LastSeen
+from headcount.messages.records import Device, LastSeen
 from headcount.messages.times import iso
 from headcount.messages.topics import partition_of
-from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import messages_of
-from headcount.services.access_history import AccessHistory
 from headcount.services.actors import DEVICE_OWNER
-from headcount.services.audit import AuditTrail
+from headcount.services.commands import command_as_json
+from headcount.services.container import Services
+from headcount.services.devices import seen_as_json
 from headcount.services.history import HistoryQueries
 from headcount.services.traces import TraceService
 
 #: Payloads that are not JSON are returned as text, cut to this many bytes.
 MAX_PAYLOAD_BYTES = 16_384
 _STATUS = b".status"
+#: The fields of the registry that a device's owner sees.
+_KNOWN = ("site", "kind", "status", "label", "groups", "aliases", "created", "resume")
+#: The maximum number of audit entries read, newest first, and per request.
+MAX_ENTRIES, PAGE_SIZE = 2_000, 500
+#: The age up to which entries that were read before are used again.
+MAX_AGE_S = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class PersonalOverview:
-    """Everything known about a device now."""
+class AccessHistory:
+    """Accesses to single devices' positions, from the audit log, by pseudonym; read now and then for all devices."""
 
-    seen: LastSeen | None
-    live: dict[str, Any]  # the counting worker's state; empty: unknown
-    commands: list[DeviceCommand]
-    accesses: list[dict[str, Any]]
+    def __init__(self, log: AuditLog) -> None:
+        """Read from an audit log."""
+        self._log = log
+        self._by_pseudonym: dict[str, list[dict[str, Any]]] = {}
+        self._read_s = -math.inf
+        self._lock = asyncio.Lock()
 
+    async def of(self, pseudonyms: Iterable[str], max_age_s: float = MAX_AGE_S) -> list[dict[str, Any]]:
+        """Return the accesses to a device with these pseudonyms, newest first.
 
-@dataclass(frozen=True, slots=True)
-class PersonalExport:
-    """Everything that is stored about a device."""
+        Raises:
+            LogError: the log does not answer.
+        """
+        now_s = time.monotonic()
+        async with self._lock:
+            if now_s - self._read_s >= max_age_s:
+                self._read_s, self._by_pseudonym = now_s, await self._read()
+        found = [access for name in set(pseudonyms) for access in self._by_pseudonym.get(name, ())]
+        return sorted(found, key=lambda access: str(access["at"]), reverse=True)
 
-    seen: LastSeen | None
-    pseudonyms: dict[int, str]  # by day since 1970
-    log_since_s: float
-    log: list[dict[str, Any]]
-    trace: DeviceTrace
-    history: list[dict[str, Any]]
-    commands: list[DeviceCommand]
-    accesses: list[dict[str, Any]]
+    async def _read(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        before, read = None, 0
+        while read < MAX_ENTRIES:
+            entries, before = await self._log.entries(before=before, limit=PAGE_SIZE, action="positions")
+            for entry in entries:
+                if entry.subject:
+                    access = {"at": entry.at, "actor": entry.actor, "action": entry.action}
+                    found.setdefault(entry.subject, []).append(
+                        access | {"reason": entry.detail.get("reason")}
+                    )
+            read += len(entries)
+            if before is None:
+                break
+        return found
 
 
 class PersonalDataService:
@@ -59,40 +82,43 @@ class PersonalDataService:
 
     def __init__(
         self,
-        client: Connection,
-        registry: Registry,
-        commands: CommandStore,
+        services: Services,
         traces: TraceService,
-        audit: AuditTrail,
         history: HistoryQueries,
         *,
         data: Path,
         partitions: int,
     ) -> None:
-        """Read the log over a connection, the history from a data folder."""
-        self._client = client
-        self._registry = registry
-        self._commands = commands
+        """Read the log over the connection of `services`, the history from a data folder."""
+        self._client = services.client
+        self._registry = services.registry
+        self._commands = services.command_store
+        self._audit = services.audit
         self._traces = traces
-        self._audit = audit
         self._history = history
         self._data = data
         self._partitions = partitions
-        self._accesses = AccessHistory(audit.log)
+        self._accesses = AccessHistory(services.audit_log)
 
-    async def overview(self, device: Device) -> PersonalOverview:
-        """Return what is known about a device now."""
+    async def overview(self, device: Device) -> dict[str, Any]:
+        """Return what is known about a device now, for JSON."""
         pseudonyms = await self._pseudonyms(device)
-        trace = await self._traces.own(device, limit=1)
-        return PersonalOverview(
-            seen=await self._seen(device),
-            live=trace.live or {},
-            commands=await self._commands.of(device.id),
-            accesses=await self._accesses.of(pseudonyms.values()),
-        )
+        live = (await self._traces.own(device, limit=1)).live or {}
+        seen = await self._seen(device)
+        registered = _registered(device)
+        known = {name: registered[name] for name in _KNOWN}
+        return {
+            "device": device.id,
+            **known,
+            "connected": None if seen is None else seen.connected,
+            "zones": live.get("zones", []),
+            "last": _last(live),
+            "commands": await self._commands_of(device),
+            "looks": await self._accesses.of(pseudonyms.values()),
+        }
 
-    async def export(self, device: Device) -> PersonalExport:
-        """Return everything stored about a device; rows under pseudonyms of days whose keys still exist.
+    async def export(self, device: Device) -> dict[str, Any]:
+        """Return everything stored about a device, for JSON; rows under pseudonyms of days whose keys still exist.
 
         Raises:
             TooManyQueriesError, DataFolderError: the history cannot be queried now.
@@ -101,16 +127,18 @@ class PersonalDataService:
         trace = await self._traces.own(device, limit=MAX_LIMIT)
         history = await self._history.run(lambda: self._stored_fixes(device, list(pseudonyms.values())))
         log_since_s, log = await self._messages(device)
-        found = PersonalExport(
-            seen=await self._seen(device),
-            pseudonyms=pseudonyms,
-            log_since_s=log_since_s,
-            log=log,
-            trace=trace,
-            history=history,
-            commands=await self._commands.of(device.id),
-            accesses=await self._accesses.of(pseudonyms.values(), max_age_s=0.0),
-        )
+        found = {
+            "exported": iso(time.time()),
+            "registry": _registered(device),
+            "seen": seen_as_json(await self._seen(device)),
+            "names": {str(day): name for day, name in pseudonyms.items()},
+            "log": {"since": iso(log_since_s), "messages": log},
+            "memberships": [change for line in trace.lines for change in line.changes] + trace.left,
+            "history": history,
+            "now": trace.live,
+            "commands": await self._commands_of(device),
+            "looks": await self._accesses.of(pseudonyms.values(), max_age_s=0.0),
+        }
         await self._audit.record_device(DEVICE_OWNER, "person.export", device)
         return found
 
@@ -132,6 +160,9 @@ class PersonalDataService:
     async def _pseudonyms(self, device: Device) -> dict[int, str]:
         keys = PseudonymKeys(self._client)
         return await keys.pseudonyms_of(device.kind, device.id)
+
+    async def _commands_of(self, device: Device) -> list[dict[str, Any]]:
+        return [command_as_json(command) for command in await self._commands.of(device.id)]
 
     async def _seen(self, device: Device) -> LastSeen | None:
         return (await self._registry.seen()).get(device.id)
@@ -162,6 +193,23 @@ class PersonalDataService:
             if subject.startswith(own)
         ]
         return since_s, messages
+
+
+def _registered(device: Device) -> dict[str, Any]:
+    """The registry's entry without the hash of the secret."""
+    entry: dict[str, Any] = msgspec.to_builtins(device)
+    entry.pop("secret")
+    for name in ("created", "changed", "valid_from", "resume"):
+        entry[name] = iso(entry[name]) if entry[name] else None
+    return entry
+
+
+def _last(live: dict[str, Any]) -> dict[str, Any] | None:
+    """The last position that was used, and the last verdict; None: unknown."""
+    if not live:
+        return None
+    position = {name: live.get(name) for name in ("lat", "lon", "acc", "offline")}
+    return {"t": live.get("last_t"), "verdict": live.get("last_verdict"), **position}
 
 
 def _payload(payload: bytes) -> Any:

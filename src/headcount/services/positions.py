@@ -18,8 +18,8 @@ from headcount.history.queries import SLOT_S, CellCount, StoredFix
 from headcount.history.query_areas import area_of
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind, partition_of
-from headcount.messaging.connection import Connection
-from headcount.services.audit import AuditTrail, Detail
+from headcount.services.audit import Detail
+from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 
 T = TypeVar("T")
@@ -62,19 +62,12 @@ class PositionService:
     """Read positions; every read of exact ones is recorded before it is returned."""
 
     def __init__(
-        self,
-        client: Connection,
-        history: HistoryQueries,
-        audit: AuditTrail,
-        *,
-        data: Path,
-        partitions: int,
-        min_cell: int,
+        self, services: Services, history: HistoryQueries, *, data: Path, partitions: int, min_cell: int
     ) -> None:
         """Read the history in a data folder; cells with fewer than `min_cell` devices are left out."""
-        self._client = client
+        self._client = services.client
+        self._audit = services.audit
         self._history = history
-        self._audit = audit
         self._data = data
         self._partitions = partitions
         self._min_cell = min_cell

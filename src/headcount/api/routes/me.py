@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter
 
 from headcount.api.media_types import Json
@@ -15,10 +14,7 @@ from headcount.api.schemas import me, traces
 from headcount.api.schemas.problems import failures, invalid
 from headcount.api.state import State
 from headcount.messages.records import Device
-from headcount.messages.times import iso, iso_or_none
-from headcount.services.commands import command_as_json
-from headcount.services.devices import seen_as_json
-from headcount.services.personal import PersonalExport
+from headcount.messages.times import iso_or_none
 
 #: The longest pause.
 MAX_PAUSE_S = 366 * 86_400.0
@@ -39,21 +35,7 @@ _ALWAYS = ("device-sign-in", "too-many-requests", "log-away")
 )
 async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     """Return the registry's entry, where the device is counted now, its commands, and who accessed it."""
-    found = await state.personal.overview(device)
-    registered = _entry(device)
-    known = {name: registered[name] for name in ("status", "label", "groups", "aliases", "created", "resume")}
-    answer = {
-        "device": device.id,
-        "site": device.site,
-        "kind": device.kind,
-        **known,
-        "connected": None if found.seen is None else found.seen.connected,
-        "zones": found.live.get("zones", []),
-        "last": _last(found.live),
-        "commands": [command_as_json(command) for command in found.commands],
-        "looks": found.accesses,
-    }
-    return Json(answer)
+    return Json(await state.personal.overview(device))
 
 
 @router.get(
@@ -70,9 +52,8 @@ async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     Rows of the history carry a daily pseudonym. They are found by the keys of the days, which are destroyed
     when nothing of a day is stored any more.
     """
-    answer = _export(device, await state.personal.export(device))
     named = {"content-disposition": 'attachment; filename="headcount-my-data.json"'}
-    return Json(answer, headers=named)
+    return Json(await state.personal.export(device), headers=named)
 
 
 @router.get(
@@ -134,37 +115,6 @@ async def erase_me(device: AuthenticatedDevice, state: State) -> Json:
     await state.personal.erase(device)
     detail = "Your name is erased now, everything else within a few minutes."
     return Json({"status": "erasing", "detail": detail}, 202)
-
-
-def _entry(device: Device) -> dict[str, Any]:
-    """The registry's entry without the hash of the secret."""
-    entry: dict[str, Any] = msgspec.to_builtins(device)
-    entry.pop("secret")
-    for name in ("created", "changed", "valid_from", "resume"):
-        entry[name] = iso(entry[name]) if entry[name] else None
-    return entry
-
-
-def _export(device: Device, found: PersonalExport) -> dict[str, Any]:
-    return {
-        "exported": iso(time.time()),
-        "registry": _entry(device),
-        "seen": seen_as_json(found.seen),
-        "names": {str(day): name for day, name in found.pseudonyms.items()},
-        "log": {"since": iso(found.log_since_s), "messages": found.log},
-        "memberships": [change for line in found.trace.lines for change in line.changes] + found.trace.left,
-        "history": found.history,
-        "now": found.trace.live,
-        "commands": [command_as_json(command) for command in found.commands],
-        "looks": found.accesses,
-    }
-
-
-def _last(live: dict[str, Any]) -> dict[str, Any] | None:
-    if not live:
-        return None
-    position = {name: live.get(name) for name in ("lat", "lon", "acc", "offline")}
-    return {"t": live.get("last_t"), "verdict": live.get("last_verdict"), **position}
 
 
 def _until(body: me.PauseRequest, now_s: float) -> float | None:
