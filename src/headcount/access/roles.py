@@ -33,13 +33,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _ADDED_SCOPES: dict[AccessRole, tuple[Scope, ...]] = {
     "public": (),
     "viewer": ("counts:exact", "system:read", "positions:coarse"),
-    "operator": (
-        "positions:read",
-        "events:read",
-        "devices:read",
-        "devices:write",
-        "commands:write",
-    ),
+    "operator": ("positions:read", "events:read", "devices:read", "devices:write", "commands:write"),
     "admin": ("tokens:write", "audit:read"),
 }
 

@@ -85,10 +85,7 @@ class Metrics:
         self._scaling: tuple[float, ScalingState] | None = None
         self._decided: dict[Key, float] = {}
         self.requests = Counter(
-            "headcount_http_requests",
-            "HTTP requests.",
-            ("method", "route", "status"),
-            registry=self.registry,
+            "headcount_http_requests", "HTTP requests.", ("method", "route", "status"), registry=self.registry
         )
         self.request_seconds = Histogram(
             "headcount_http_request_duration_seconds",

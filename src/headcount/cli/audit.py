@@ -72,12 +72,7 @@ async def verify(running: RunningDeployment, from_head: str) -> None:
     help="Only this action, or those below it: device for device.add.",
 )
 @click.option("--before", type=click.IntRange(1), help="Only entries before this number.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 100_000),
-    default=50,
-    help="Maximum number of entries.",
-)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, help="Maximum number of entries.")
 @as_json
 @on_deployment()
 async def list_(

@@ -50,12 +50,7 @@ def bench() -> None:
     help="Run brokers and workers as processes, or as containers of Docker Engine.",
 )
 @click.option("--minutes", type=click.FloatRange(0.2, 60), default=5.0, help="Duration of a day.")
-@click.option(
-    "--devices",
-    type=click.IntRange(20, 20_000),
-    default=3000,
-    help="Number of devices at a peak.",
-)
+@click.option("--devices", type=click.IntRange(20, 20_000), default=3000, help="Number of devices at a peak.")
 @click.option(
     "--every",
     "every_s",
@@ -132,12 +127,7 @@ def day_command(
 
 
 @bench.command("balance")
-@click.option(
-    "--connections",
-    type=click.IntRange(20, 10_000),
-    default=600,
-    help="Number of devices.",
-)
+@click.option("--connections", type=click.IntRange(20, 10_000), default=600, help="Number of devices.")
 @click.option("--seed", type=click.IntRange(0), default=1, help="Seed of their addresses.")
 @click.option(
     "--algorithm",

@@ -21,10 +21,7 @@ _PASSWORD = click.option(
     help="File with the password of the CA's key.",
 )
 _DAYS = click.option(
-    "--days",
-    type=click.IntRange(1, MAX_DAYS),
-    default=365,
-    help="Days until the certificate expires.",
+    "--days", type=click.IntRange(1, MAX_DAYS), default=365, help="Days until the certificate expires."
 )
 _INTO = click.option(
     "--into",

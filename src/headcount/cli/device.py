@@ -15,7 +15,7 @@ from headcount.cli.parameters import duration
 from headcount.messages.topics import KINDS, Kind
 
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
-    from headcount.messages.records import Device, DeviceStatus
+    from headcount.messages.records import Device
 
 _TABLE, _PACKAGE = "headcount.cli.device_table", "headcount.cli"
 _MORE = {
@@ -107,16 +107,7 @@ async def add(running: RunningDeployment, kind: Kind, as_json: bool, **fields: A
 @click.option("--limit", type=click.IntRange(1, 500), default=100, help="Maximum number of devices.")
 @as_json
 @on_deployment("site")
-async def list_(
-    running: RunningDeployment,
-    kind: Kind | None,
-    status: DeviceStatus | None,
-    group: str | None,
-    text: str | None,
-    after: str,
-    limit: int,
-    as_json: bool,
-) -> None:
+async def list_(running: RunningDeployment, as_json: bool, **wanted: Any) -> None:
     """List the devices of the site.
 
     Prints one page, ordered by id.
@@ -132,7 +123,7 @@ async def list_(
     from headcount.services.devices import page_as_json
 
     site = running.site.id
-    page = await running.services.devices.list(DeviceFilter(site, kind, status, group, text, after, limit))
+    page = await running.services.devices.list(DeviceFilter(site, **wanted))
     if as_json:
         print_json(page_as_json(site, page))
         return

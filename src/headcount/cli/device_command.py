@@ -44,11 +44,7 @@ def _queue_options(function: Command) -> Command:
         click.pass_obj,
         click.option("--kind", type=click.Choice(KINDS), help="Kind of a device that is not registered."),
         click.option(
-            "--expires",
-            "expires_s",
-            type=duration,
-            default="1d",
-            help="Time until the command expires.",
+            "--expires", "expires_s", type=duration, default="1d", help="Time until the command expires."
         ),
         click.option("--wait", is_flag=True, help="Wait until the device answers or the command expires."),
     ):

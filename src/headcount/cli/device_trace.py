@@ -19,10 +19,7 @@ _INDENT = " " * 14
 @click.option("--reason", prompt="Why do you need this device's positions", help="Reason, for the audit log.")
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of a device that is not registered.")
 @click.option(
-    "--limit",
-    type=click.IntRange(1, MAX_LIMIT),
-    default=DEFAULT_LIMIT,
-    help="Maximum number of messages.",
+    "--limit", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, help="Maximum number of messages."
 )
 @as_json
 @on_deployment("site")

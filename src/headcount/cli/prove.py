@@ -27,10 +27,7 @@ MAX_PRINTED = 5
 @click.option("--seed", type=click.IntRange(0), help="Seed of the load and the faults. Default: random.")
 @click.option("--minutes", type=click.FloatRange(0.4, 45), default=2.0, help="Duration of the load.")
 @click.option(
-    "--workers",
-    type=click.IntRange(1, 4),
-    default=2,
-    help="Number of counting workers at the start.",
+    "--workers", type=click.IntRange(1, 4), default=2, help="Number of counting workers at the start."
 )
 @click.option(
     "--report",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -14,7 +15,7 @@ from headcount.cli.options import Command
 from headcount.cli.parameters import duration, time_of_day
 from headcount.cli.progress import ProgressBar
 from headcount.errors import SettingsError
-from headcount.messages.topics import KINDS, Kind
+from headcount.messages.topics import KINDS
 from headcount.runtime.signals import stop_on_signals
 from headcount.simulate.fleet import CONNECTIONS, BrokerAddress, SendStats
 from headcount.simulate.pacing import RunProgress
@@ -64,23 +65,10 @@ def _sending_options(function: Command) -> Command:
 @click.command()
 @_target_options
 @click.option(
-    "--people",
-    type=click.IntRange(0, 1_000_000),
-    default=1000,
-    help="Number of people with a phone.",
+    "--people", type=click.IntRange(0, 1_000_000), default=1000, help="Number of people with a phone."
 )
-@click.option(
-    "--vehicles",
-    type=click.IntRange(0, 1_000_000),
-    default=300,
-    help="Number of vehicles.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=1,
-    help="Seed; the same seed gives the same day.",
-)
+@click.option("--vehicles", type=click.IntRange(0, 1_000_000), default=300, help="Number of vehicles.")
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed; the same seed gives the same day.")
 @click.option(
     "--start",
     "start_s",
@@ -107,23 +95,7 @@ def _sending_options(function: Command) -> Command:
     help="Write the true place of each device to this file, as CSV.",
 )
 @_sending_options
-def simulate(
-    host: str,
-    port: int | None,
-    tls: bool,
-    ca: Path | None,
-    site_id: str | None,
-    people: int,
-    vehicles: int,
-    seed: int,
-    start_s: float,
-    duration_s: float | None,
-    speed: float | None,
-    truth: Path | None,
-    connections: int,
-    qos: int,
-    quiet: bool,
-) -> None:
+def simulate(quiet: bool, **values: Any) -> None:
     """Publish a simulated campus day over MQTT.
 
     People follow a timetable, walk between buildings, eat and read. Cars enter by road, park and stop reporting.
@@ -136,19 +108,9 @@ def simulate(
       headcount simulate --people 5000 --vehicles 1500 --start 08:00 --truth truth.csv
       headcount up --speed 60   and then   headcount simulate --duration 10m
     """
-    run = CrowdRun(
-        broker=_broker(host, port, tls=tls, ca=ca),
-        site_id=site_id,
-        people=people,
-        vehicles=vehicles,
-        seed=seed,
-        start_s=start_s,
-        speed=speed,
-        duration_s=duration_s,
-        connections=min(connections, max(1, people + vehicles)),
-        qos=qos,
-        truth=truth,
-    )
+    broker = _broker(values)
+    run = CrowdRun(broker=broker, **values)
+    run = replace(run, connections=min(run.connections, max(1, run.people + run.vehicles)))
     with ProgressBar(quiet=quiet) as bar:
         progress = _SendProgress(bar, _crowd_text)
         sent = _run(lambda stop: run_crowd(run, stop, progress.report))
@@ -169,22 +131,7 @@ def simulate(
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")
 @click.option("--loop", is_flag=True, help="Start again at the end.")
 @_sending_options
-def publish(
-    file: Path,
-    host: str,
-    port: int | None,
-    tls: bool,
-    ca: Path | None,
-    user: str,
-    password_file: Path | None,
-    site_id: str | None,
-    speed: float,
-    kind: Kind | None,
-    loop: bool,
-    connections: int,
-    qos: int,
-    quiet: bool,
-) -> None:
+def publish(quiet: bool, **values: Any) -> None:
     """Publish a recording over MQTT as if it happened now.
 
     FILE is .csv, .csv.gz, .ndjson or .parquet with the columns t,device,kind,lat,lon and optionally acc, vel (m/s) and
@@ -199,16 +146,8 @@ def publish(
 
     Where devices need accounts, a recording must be of one device, and is sent as the device of the account.
     """
-    run = TraceRun(
-        file=file,
-        kind=kind,
-        broker=_broker(host, port, tls=tls, ca=ca, user=user, password=_secret(password_file)),
-        site_id=site_id,
-        speed=speed,
-        loop=loop,
-        connections=connections,
-        qos=qos,
-    )
+    broker = _broker(values)
+    run = TraceRun(broker=broker, **values)
     with ProgressBar(quiet=quiet) as bar:
         progress = _SendProgress(bar, _trace_text)
         end = _run(lambda stop: run_trace(run, stop, progress.report))
@@ -216,19 +155,20 @@ def publish(
         click.echo(f"skipped: {error}", err=True)
     if end.broken:
         click.echo(f"{end.broken} of {end.rows} rows are not valid and were skipped", err=True)
-    if abs(speed - end.system_speed) > 1e-9:
+    if abs(run.speed - end.system_speed) > 1e-9:
         click.echo(
-            f"The deployment runs at speed {end.system_speed:g}, the recording was sent at {speed:g}: "
+            f"The deployment runs at speed {end.system_speed:g}, the recording was sent at {run.speed:g}: "
             "movement may be judged implausible, and devices that stop reporting leave at another time. "
-            f"For the same speed, start it with `headcount up --speed {speed:g}`.",
+            f"For the same speed, start it with `headcount up --speed {run.speed:g}`.",
             err=True,
         )
     click.echo(_summary(end.sent), err=True)
 
 
-def _broker(
-    host: str, port: int | None, *, tls: bool, ca: Path | None, user: str = "", password: str = ""
-) -> BrokerAddress:
+def _broker(values: dict[str, Any]) -> BrokerAddress:
+    """Take the options of the broker, and of an account there, out of those of a command."""
+    host, port, tls, ca = (values.pop(name) for name in ("host", "port", "tls", "ca"))
+    user, password = values.pop("user", ""), _secret(values.pop("password_file", None))
     encrypted = tls or ca is not None
     context = client_context(ca) if encrypted else None
     return BrokerAddress(host, port or (8883 if encrypted else 1883), context, user, password)

@@ -47,10 +47,7 @@ def token() -> None:
     help="Only this scope of the role. Repeatable.",
 )
 @click.option(
-    "--days",
-    type=click.IntRange(0, 3650),
-    default=365,
-    help="Days until it expires; 0: it does not expire.",
+    "--days", type=click.IntRange(0, 3650), default=365, help="Days until it expires; 0: it does not expire."
 )
 @on_deployment()
 async def add(

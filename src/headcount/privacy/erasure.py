@@ -44,12 +44,7 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
 from headcount.messaging.secure_delete import erase
-from headcount.messaging.streams import (
-    BAN_BUCKET,
-    DEVICE_BUCKET,
-    SEEN_BUCKET,
-    SNAPSHOT_BUCKET,
-)
+from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET, SNAPSHOT_BUCKET
 from headcount.runtime.tasks import cancel_all, wait_any
 from headcount.services.container import Services
 

@@ -86,11 +86,7 @@ def _store_age(
 ) -> StoreAge:
     age_s = None if oldest_s is None else round(max(now_s - oldest_s, 0.0), 1)
     return StoreAge(
-        store=store,
-        limit_s=limit_s,
-        age_s=age_s,
-        oldest="" if oldest_s is None else iso(oldest_s),
-        note=note,
+        store=store, limit_s=limit_s, age_s=age_s, oldest="" if oldest_s is None else iso(oldest_s), note=note
     )
 
 

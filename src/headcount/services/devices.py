@@ -111,11 +111,7 @@ class DeviceService:
         return await self.import_rows(actor, site, csv_table.parse_devices(text, site, max_devices))
 
     async def import_rows(
-        self,
-        actor: Caller,
-        site: str,
-        rows: Rows,
-        on_progress: Callable[[int], None] = lambda _: None,
+        self, actor: Caller, site: str, rows: Rows, on_progress: Callable[[int], None] = lambda _: None
     ) -> Added:
         """Register all devices of a parsed table, or none; return each with its secret.
 

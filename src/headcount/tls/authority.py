@@ -20,13 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from headcount.errors import CertificateError
 from headcount.messages.topics import HANDLE
-from headcount.tls.certificates import (
-    IssuedCertificate,
-    first_certificate,
-    issue,
-    locked_folder,
-    private_key,
-)
+from headcount.tls.certificates import IssuedCertificate, first_certificate, issue, locked_folder, private_key
 
 #: In the data folder.
 FOLDER = "ca"
@@ -127,12 +121,7 @@ class CertificateAuthority:
         return self._issue(names[0], names, ExtendedKeyUsageOID.SERVER_AUTH, days, now)
 
     def _issue(
-        self,
-        name: str,
-        names: Sequence[str],
-        usage: x509.ObjectIdentifier,
-        days: int,
-        now: datetime | None,
+        self, name: str, names: Sequence[str], usage: x509.ObjectIdentifier, days: int, now: datetime | None
     ) -> IssuedCertificate:
         now, lifetime = now or datetime.now(UTC), timedelta(days=days)
         if not 1 <= days <= MAX_DAYS:

@@ -20,13 +20,7 @@ from headcount.history import queries
 from headcount.messages.times import iso
 
 router = APIRouter(prefix="/v1", tags=["counts"])
-_FAILURES = (
-    "not-recorded",
-    "invalid-parameter",
-    "history-unreadable",
-    "no-counts-yet",
-    "too-many-queries",
-)
+_FAILURES = ("not-recorded", "invalid-parameter", "history-unreadable", "no-counts-yet", "too-many-queries")
 
 
 @router.get(

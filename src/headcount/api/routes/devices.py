@@ -196,11 +196,7 @@ async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader
     responses=failures(*_ONE, "alias-taken"),
 )
 async def update_device(
-    site: SiteId,
-    device: DeviceHandle,
-    body: devices.DeviceUpdate,
-    state: State,
-    actor: Writer,
+    site: SiteId, device: DeviceHandle, body: devices.DeviceUpdate, state: State, actor: Writer
 ) -> Json:
     """Change the given fields; disable, pause or enable the device with `status`.
 

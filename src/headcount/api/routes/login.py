@@ -64,11 +64,7 @@ async def finish_login(request: Request, state: State) -> Response:
         _log.info("a login failed: %s", error.problem)
         raise
     value, _ = await state.services.sessions.open(
-        person.subject,
-        person.name,
-        person.role,
-        person.sites,
-        replacing=session_cookie(request, public_url),
+        person.subject, person.name, person.role, person.sites, replacing=session_cookie(request, public_url)
     )
     answer = RedirectResponse(next_path, _SEE_OTHER)
     set_session_cookie(answer, request, public_url, value)
@@ -89,11 +85,7 @@ async def log_out(request: Request, state: State) -> Response:
     return answer
 
 
-@router.get(
-    "/v1/whoami",
-    summary="Get the caller's identity and rights",
-    response_description="The caller",
-)
+@router.get("/v1/whoami", summary="Get the caller's identity and rights", response_description="The caller")
 async def get_caller(request: Request, state: State) -> access.WhoAmIResponse:
     """Return who sent the request (a token, a session, this machine or anybody), and their scopes.
 

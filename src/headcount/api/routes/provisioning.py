@@ -51,11 +51,7 @@ async def redeem_code(body: provisioning.CodeRedemption, request: Request, state
     response_description="The app's settings, which include the credentials",
     responses=failures(*_REFUSED),
 )
-async def redeem_code_for_owntracks(
-    code: Code,
-    request: Request,
-    state: State,
-) -> Json:
+async def redeem_code_for_owntracks(code: Code, request: Request, state: State) -> Json:
     """Return the settings that the app OwnTracks requests when it opens a link or QR code.
 
     The address works once, and a program that previews links uses it up. Hand over the QR code or the

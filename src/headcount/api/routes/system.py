@@ -20,11 +20,7 @@ from headcount.messages.times import iso
 router = APIRouter(tags=["system"])
 
 
-@router.get(
-    "/healthz",
-    summary="Check whether the process answers",
-    response_description="It answers",
-)
+@router.get("/healthz", summary="Check whether the process answers", response_description="It answers")
 async def get_health() -> system.HealthResponse:
     """Always return 200: a process that does not answer should be restarted."""
     return system.HealthResponse(status="alive")

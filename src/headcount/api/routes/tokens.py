@@ -18,11 +18,7 @@ router = APIRouter(prefix="/v1", tags=["access"])
 Maker = Annotated[Caller, Depends(RequireScope("tokens:write"))]
 
 
-@router.get(
-    "/tokens",
-    summary="List tokens",
-    response_description="The tokens on your sites, oldest first",
-)
+@router.get("/tokens", summary="List tokens", response_description="The tokens on your sites, oldest first")
 async def list_tokens(state: State, actor: Maker) -> access.TokenListResponse:
     """List all tokens, expired ones among them, without their secrets: only hashes of these are stored."""
     tokens = await state.services.tokens.all(actor)
@@ -51,11 +47,7 @@ async def create_token(body: access.TokenCreate, state: State, actor: Maker) -> 
     response_class=Response,
     responses=failures("not-allowed", "unknown-token", "invalid-parameter"),
 )
-async def delete_token(
-    id_: TokenId,
-    state: State,
-    actor: Maker,
-) -> Response:
+async def delete_token(id_: TokenId, state: State, actor: Maker) -> Response:
     """Revoke a token. It is rejected within 2 s, and streams that it opened end."""
     await state.services.tokens.revoke(actor, id_)
     return Response(status_code=204)
