@@ -29,7 +29,6 @@ class AccessCache:
     """The entries of the bucket; `run` keeps them up to date."""
 
     def __init__(self, connection: Connection) -> None:
-        """Read the bucket over a connection."""
         self.bucket = KvBucket(connection, ACCESS_BUCKET)
         self._entries: dict[str, KvEntry] = {}
         self._sequence = -1

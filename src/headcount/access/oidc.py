@@ -85,9 +85,7 @@ class OidcClient:
     async def start(self, redirect: str, next_path: str) -> LoginStart:
         """Start a login.
 
-        Args:
-            redirect: the address of this API to which the provider sends the browser back.
-            next_path: the page that the browser opens then.
+        The provider sends the browser back to `redirect`, an address of this API; then the browser opens `next_path`.
         """
         app = await self._loaded()
         request = await app.create_authorization_url(redirect)

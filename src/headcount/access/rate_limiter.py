@@ -39,7 +39,6 @@ class RateLimiter:
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """The number of keys in memory."""
         return len(self._full_at)
 
     def take(self, key: str, now_s: float) -> RateLimitResult:

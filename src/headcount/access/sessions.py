@@ -35,7 +35,6 @@ class SessionStore:
     """All sessions; calls that read or write the core raise LogError if it does not answer."""
 
     def __init__(self, cache: AccessCache) -> None:
-        """Use a copy of the bucket."""
         self._cache = cache
         self._touched: dict[str, float] = {}
 
@@ -80,12 +79,7 @@ class SessionStore:
             await self._delete(_key(value))
 
     async def close_all(self, subject: str, sites: Collection[str] = ()) -> int:
-        """End all sessions of a person, and return their number.
-
-        Args:
-            subject: the person, as the identity provider names them.
-            sites: end only sessions that are restricted to these sites; empty = all sessions.
-        """
+        """End all sessions of a person, or only those restricted to some sites, and return their number."""
         ended = 0
         for key, entry in (await self._cache.bucket.newest(f"{_PREFIX}*")).items():
             session = msgspec.json.decode(entry.value, type=WebSession)

@@ -40,7 +40,6 @@ class TokenStore:
     """All tokens; calls that read or write the core raise LogError if it does not answer."""
 
     def __init__(self, cache: AccessCache) -> None:
-        """Use a copy of the bucket."""
         self._cache = cache
 
     async def check(self, text: str) -> ApiToken | None:
@@ -76,13 +75,8 @@ class TokenStore:
     ) -> tuple[ApiToken, str]:
         """Make a token that `store` can store, and its text, which cannot be read again.
 
-        Args:
-            name: its purpose, in its maker's words.
-            role: the role that bounds its scopes.
-            sites: its sites; empty = all.
-            scopes: its scopes; empty = all of the role's.
-            expires: Unix seconds; None = never.
-            by: its maker, who can only grant scopes and sites of their own; None = no restriction.
+        Empty `sites` are all, empty `scopes` all of the role's. `expires` is in Unix seconds. Its maker, `by`, can only
+        grant scopes and sites of their own.
 
         Raises:
             RightsError: it would have more rights than its maker.

@@ -51,17 +51,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 
 
 def decode(topic: str, payload: bytes, received_s: float, names: AliasResolver) -> list[Outcome]:
-    """Translate one MQTT message.
-
-    Args:
-        topic: `car-iotp` or `mobile-iotp`.
-        payload: as sent.
-        received_s: Unix seconds, when the broker received it.
-        names: resolves an id to a device.
-
-    Returns:
-        One outcome, in a list for the same signature as the other decoders.
-    """
+    """Translate one MQTT message that the broker received at `received_s` (Unix seconds) to one outcome."""
     kind = KIND_OF_TOPIC.get(topic)
     if kind is None:
         return [RejectedMessage("topic")]

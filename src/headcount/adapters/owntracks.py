@@ -53,17 +53,10 @@ TYPES_WITHOUT_POSITION = frozenset(
 def decode(
     topic: str, payload: bytes, names: AliasResolver, vehicles: frozenset[str] = frozenset()
 ) -> list[Outcome]:
-    """Translate one MQTT message.
+    """Translate one MQTT message to at least one outcome; to several only for an array.
 
-    Args:
-        topic: `owntracks/{user}/{device}`, with or without one part more.
-        payload: as sent.
-        names: resolves the topic to a device.
-        vehicles: unregistered devices that are vehicles, as `{user}/{device}` or `{device}`, in addition to
-            those whose name matches `VEHICLE_NAME`. All others are persons.
-
-    Returns:
-        At least one outcome; more than one only for an array.
+    `vehicles` are unregistered devices that are vehicles, as `{user}/{device}` or `{device}`, in addition to those whose
+    name matches `VEHICLE_NAME`. All others are persons.
     """
     user, device, below = _split_topic(topic)
     if not user or not device:

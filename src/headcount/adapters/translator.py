@@ -127,13 +127,8 @@ async def run(
 ) -> None:
     """Translate until `stop` is set, and return at most `FETCH_S` and a batch later.
 
-    Args:
-        core: address of the core.
-        site_id: site of the canonical topics.
-        stop: set to end.
-        secret: of the deployment, from which the handles of unregistered names are derived.
-        worker: name of this process in its metrics.
-        vehicles: OwnTracks devices that are vehicles, see `owntracks.decode`.
+    The handles of unregistered names are derived from the deployment's `secret`. `worker` names this process in its
+    metrics. For `vehicles` see `owntracks.decode`.
 
     Raises:
         LogError: the stream FOREIGN does not exist.

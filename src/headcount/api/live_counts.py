@@ -68,7 +68,6 @@ class CountsFeed:
     """The newest snapshot, and the readers that wait for the next one. A reader has no queue."""
 
     def __init__(self, site: Site, partitions: int) -> None:
-        """Start without a snapshot."""
         self.site = site
         self.partitions = partitions
         self.zones = tuple(zone.id for zone in site.zones)

@@ -49,7 +49,6 @@ class MonotonicSums:
     """Counters that never fall, from workers' absolute numbers."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self.totals: dict[Key, float] = {}
         self._last: dict[str, dict[Key, float]] = {}
 

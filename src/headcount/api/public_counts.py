@@ -53,7 +53,6 @@ class PublicCounts(CountsFeed):
     """The public counts of the last day; they change only at multiples of `GRID_S`."""
 
     def __init__(self, site: Site, partitions: int, disclosure: Disclosure) -> None:
-        """Start without counts."""
         super().__init__(site, partitions)
         self._disclosure = disclosure
         self._values: OrderedDict[float, I4] = OrderedDict()

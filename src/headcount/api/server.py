@@ -34,15 +34,10 @@ async def run(
     on_ready: Callable[[int], None] | None = None,
     tls: TlsFiles | None = None,
 ) -> None:
-    """Serve the API until `stop` is set or this is cancelled.
+    """Serve the API until `stop` is set: streams end immediately, stalled readers within `GRACE_S`.
 
-    Args:
-        settings: of the API.
-        host: the address to listen on.
-        port: the port, 0 = any free one.
-        stop: ends it: streams immediately; stalled readers and other responses within `GRACE_S`.
-        on_ready: called with the port when the server accepts requests.
-        tls: serve HTTPS with this certificate, which is reloaded when it changes.
+    `port` 0 is any free one; `on_ready` is called with the port when the server accepts requests. With `tls`, serve
+    HTTPS with this certificate, which is reloaded when it changes.
 
     Raises:
         CertificateError: the certificate is not valid.

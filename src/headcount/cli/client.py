@@ -49,8 +49,7 @@ class RunningDeployment:
 def on_deployment(*keys: str) -> Callable[[Callable[..., Awaitable[None]]], Command]:
     """Make a command of a coroutine function that takes a `RunningDeployment` first.
 
-    Args:
-        keys: settings that the command takes beside those that find the core.
+    `keys` are settings that the command takes beside those that find the core.
     """
 
     def decorate(function: Callable[..., Awaitable[None]]) -> Command:

@@ -20,7 +20,6 @@ class LazyGroup(click.Group):
     """A group whose `--help` needs no import of its commands."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, Entry]], **attributes: Any) -> None:
-        """Take the commands by section of the help."""
         super().__init__(*args, **attributes)
         self._sections = sections
         self.entries = {name: entry for section in sections.values() for name, entry in section.items()}

@@ -101,13 +101,7 @@ class Erasure:
     """Erases and pauses devices over one connection."""
 
     def __init__(self, services: Services, partitions: int, saved_seq: SavedSeq) -> None:
-        """Erase devices of a deployment.
-
-        Args:
-            services: of the deployment.
-            partitions: number of log partitions.
-            saved_seq: returns the log sequence of a partition's newest snapshot; 0: there is none.
-        """
+        """Erase devices; `saved_seq` returns the log sequence of a partition's newest snapshot (0: there is none)."""
         self._services = services
         self._connection = services.client
         self._partitions = partitions

@@ -61,16 +61,11 @@ class StoreAge(msgspec.Struct, kw_only=True):
 
 
 async def store_ages(connection: Connection, data: Path, now_s: float) -> list[StoreAge]:
-    """Every store of a deployment.
-
-    Args:
-        connection: to the core, with all rights.
-        data: the data folder; its files are looked at where they are on this machine.
-        now_s: Unix seconds.
+    """Every store of a deployment at `now_s`; files of the data folder only where they are on this machine.
 
     Raises:
-        LogError: the log doesn't answer.
-        DataFolderError: a file can't be read.
+        LogError: the log does not answer.
+        DataFolderError: a file cannot be read.
     """
     found = [row async for row in _streams_and_buckets(connection, now_s)]
     try:

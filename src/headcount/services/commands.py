@@ -30,14 +30,8 @@ class CommandService:
     ) -> Kind:
         """Return the kind of a device on a site that accepts commands.
 
-        Args:
-            id_: the device's id.
-            site: its site's id.
-            kind: the kind of a device that is not registered.
-            unregistered: accept devices that are not registered.
-
         Raises:
-            UnknownDeviceError: it is not registered on this site.
+            UnknownDeviceError: it is not registered on this site, and `unregistered` devices are not accepted.
             DeviceError: it is not registered, and `kind` is missing.
         """
         device = await self._registry.get(id_)

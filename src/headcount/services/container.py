@@ -32,13 +32,7 @@ class Services:
     """The operations on a deployment; built once per connection."""
 
     def __init__(self, client: Connection, secret: str, registry_cache: RegistryCache | None = None) -> None:
-        """Use a connection with all rights.
-
-        Args:
-            client: the connection.
-            secret: the deployment's secret.
-            registry_cache: answers lists of devices, where there is one.
-        """
+        """Use a connection with all rights; `registry_cache` answers lists of devices, where there is one."""
         devices = KvBucket(client, DEVICE_BUCKET)
         self.client = client
         self.registry = Registry(devices, secret, KvBucket(client, SEEN_BUCKET))

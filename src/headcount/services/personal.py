@@ -41,7 +41,6 @@ class AccessHistory:
     """Accesses to single devices' positions, from the audit log, by pseudonym; read now and then for all devices."""
 
     def __init__(self, log: AuditLog) -> None:
-        """Read from an audit log."""
         self._log = log
         self._by_pseudonym: dict[str, list[dict[str, Any]]] = {}
         self._read_s = -math.inf

@@ -16,7 +16,6 @@ class ProvisioningService:
     """Operations on links and codes; every method raises LogError if the core does not answer."""
 
     def __init__(self, links: OneTimeLinks, audit: AuditTrail) -> None:
-        """Work on `links`."""
         self._links = links
         self._audit = audit
 

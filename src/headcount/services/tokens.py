@@ -15,7 +15,6 @@ class TokenService:
     """Operations on API tokens; every method raises LogError if the core does not answer."""
 
     def __init__(self, tokens: TokenStore, audit: AuditTrail) -> None:
-        """Work on `tokens`."""
         self._tokens = tokens
         self._audit = audit
 
@@ -63,7 +62,6 @@ class SessionService:
     """Operations on sessions of the web page; every method raises LogError if the core does not answer."""
 
     def __init__(self, sessions: SessionStore, audit: AuditTrail) -> None:
-        """Work on `sessions`."""
         self._sessions = sessions
         self._audit = audit
 
@@ -86,9 +84,7 @@ class SessionService:
     async def end_all(self, actor: Caller, subject: str) -> int:
         """Close all sessions of a person on the actor's sites; return how many there were.
 
-        Args:
-            actor: the administrator.
-            subject: the person, as the identity provider names them.
+        `subject` is the person, as the identity provider names them.
         """
         ended = await self._sessions.close_all(subject, actor.sites)
         await self._audit.record(actor, "session.end", f"person {subject}", {"sessions": ended})

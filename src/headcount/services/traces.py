@@ -54,7 +54,7 @@ class TraceService:
             actor: who wants to see it.
             id_: the device's id.
             reason: why; it goes into the audit log.
-            kind: the kind of a device that is not registered; None: the one with most messages.
+            kind: of a device that is not registered; None: the one with most messages.
             limit: the maximum number of messages, the newest.
             silent: also return the trace of a registered device without messages.
 

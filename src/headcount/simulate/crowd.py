@@ -53,7 +53,6 @@ class Reports:
     true_lon_deg: F8
 
     def __len__(self) -> int:
-        """Return the number of fixes."""
         return len(self.device)
 
 

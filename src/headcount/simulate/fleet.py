@@ -204,12 +204,8 @@ async def open_fleet(
 ) -> AsyncIterator[Fleet]:
     """Connect each device with its first message; at the end, send buffered messages for `FLUSH_TIMEOUT_S` at most.
 
-    Args:
-        broker: the broker's address.
-        site_id: part of the topics.
-        devices: kind and id of each; `Fleet.put` takes their index.
-        connections: maximum number of connections, which devices share if there are more devices.
-        qos: 0 or 1.
+    `Fleet.put` takes the index into `devices`, which are kind and id of each. Devices share connections if there are
+    more of them.
     """
     fleet = Fleet(broker, site_id, devices, connections, qos)
     opening = asyncio.Semaphore(MAX_OPENING)
@@ -239,15 +235,10 @@ class SystemInfo:
 
 
 async def find_site(broker: BrokerAddress, site_id: str | None = None, timeout_s: float = 5.0) -> SystemInfo:
-    """The site of the running system, from its retained message `headcount/+/site`.
-
-    Args:
-        broker: the system's MQTT broker.
-        site_id: chooses one of several sites.
-        timeout_s: how long to wait for the first site.
+    """The site of the running system, from its retained message `headcount/+/site`; `site_id` chooses one of several.
 
     Raises:
-        BrokerError: the broker does not answer, or publishes no site or several.
+        BrokerError: the broker does not answer within `timeout_s`, or publishes no site or several.
         SiteError: the published site is not valid.
     """
     where = f"MQTT broker {broker.host}:{broker.port}"

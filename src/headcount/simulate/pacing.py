@@ -79,16 +79,10 @@ async def send_crowd(
     report: ReportProgress,
     truth_file: TextIO | None = None,
 ) -> None:
-    """Step the crowd every `STEP_S` real seconds and send what is due, until the end or `stop`.
+    """Step a new crowd every `STEP_S` real seconds and send what is due, until the end or `stop`.
 
-    Args:
-        crowd: a new crowd, which starts now.
-        fleet: with the crowd's devices, in its order.
-        speed: simulated seconds per real second.
-        duration_s: real seconds; None = without end.
-        stop: ends the run at the next step.
-        report: called with the progress after every step.
-        truth_file: for the ground truth as CSV, with the times of the fixes.
+    `fleet` has the crowd's devices, in its order; `speed` is in simulated seconds per real second; `duration_s` in real
+    seconds, None = without end. The ground truth is written to `truth_file` as CSV, with the times of the fixes.
     """
     truth = None if truth_file is None else GroundTruth(crowd)
     if truth_file is not None:
@@ -135,7 +129,6 @@ class Schedule:
     vel_mps: F8
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return len(self.due_s)
 
 
@@ -170,15 +163,8 @@ async def send_schedule(
 ) -> None:
     """Send a recording as if live: a time t becomes `start + t / speed`, where start is now.
 
-    Rows wait while `MAX_WAITING` messages are buffered: no row is dropped because of the speed.
-
-    Args:
-        plan: the schedule of the recording.
-        fleet: with the devices of the schedule, in its order.
-        speed: seconds of the recording per real second.
-        loop: start again at the end, without end.
-        stop: ends the run.
-        report: called with the progress.
+    Rows wait while `MAX_WAITING` messages are buffered: no row is dropped because of the speed. `fleet` has the
+    devices of the schedule, in its order. With `loop`, start again at the end, without end.
     """
     while len(plan) and not stop.is_set():
         start_s, row = time.time(), 0

@@ -62,7 +62,6 @@ class Trace:
     problem: U1  # index into PROBLEMS, 0 = none
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return len(self.t_s)
 
     def errors(self) -> Iterator[TraceError]:

@@ -33,7 +33,6 @@ class CertificateAuthority:
     """A CA in a folder; created by `init`, opened by `open`."""
 
     def __init__(self, issuer: IssuedCertificate) -> None:
-        """Use `init` or `open`."""
         self._issuer = issuer
 
     @property
@@ -45,13 +44,7 @@ class CertificateAuthority:
     def init(
         cls, folder: Path, name: str, password: bytes | None = None, *, now: datetime | None = None
     ) -> CertificateAuthority:
-        """Create a CA that is valid for ten years.
-
-        Args:
-            folder: of the files; created for the owner only.
-            name: shown to people who are asked to trust the CA.
-            password: of its key; optional.
-            now: the time; default: the clock.
+        """Create a CA that is valid for ten years; `name` is shown to people who are asked to trust it.
 
         Raises:
             CertificateError: there is a CA already, or the folder cannot be written.

@@ -72,15 +72,9 @@ class IssuedCertificate:
 def ensure_server_certificate(
     folder: Path, names: Sequence[str], *, now: datetime | None = None
 ) -> tuple[Path, Path]:
-    """Create our server certificate, or renew it if it expires soon.
+    """Create our server certificate, or renew it if it expires soon; return the paths of certificate and key.
 
-    Args:
-        folder: of the files; created for the owner only.
-        names: host names and addresses; a renewed certificate keeps its names.
-        now: the time; default: the clock.
-
-    Returns:
-        The paths of certificate and key.
+    `names` are host names and addresses; a renewed certificate keeps its names.
 
     Raises:
         CertificateError: the folder cannot be written, or contains other files.
@@ -225,11 +219,11 @@ def issue(
     ca: bool = False,
     issuer: IssuedCertificate | None = None,
 ) -> IssuedCertificate:
-    """Issue a certificate for a new key.
+    """Issue a certificate for a new key, valid from `CLOCK_SKEW` before `now`.
 
     Args:
         name: common name of the subject, cut to 64 characters.
-        now: the time; the certificate is valid from `CLOCK_SKEW` earlier.
+        now: the time.
         lifetime: how long it is valid.
         names: host names and addresses.
         usage: extended key usage; None = any.

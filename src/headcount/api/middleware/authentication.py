@@ -47,7 +47,6 @@ class AuthenticationMiddleware:
     """Find the sender of each request, and apply rate limits and CSRF protection."""
 
     def __init__(self, app: ASGIApp, state: ApiState) -> None:
-        """Wrap an application."""
         self._app = app
         self._state = state
 

@@ -19,7 +19,6 @@ class RequireScope:
     """A dependency: the caller, who has one of these scopes on the site in the path."""
 
     def __init__(self, *scopes: Scope) -> None:
-        """Require one of some scopes."""
         self.scopes = scopes
 
     async def __call__(self, connection: HTTPConnection) -> Caller:

@@ -18,7 +18,6 @@ class BodyLimitMiddleware:
     """Reject requests whose body is too large, by Content-Length or while it is read."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -36,7 +36,6 @@ class DeviceAuthentication:
     """A dependency: the device whose credentials a request has."""
 
     def __init__(self) -> None:
-        """Make a hash that no secret matches."""
         self._no_secret = credentials.hash_secret(credentials.new_secret())
 
     async def __call__(self, request: Request) -> Device:

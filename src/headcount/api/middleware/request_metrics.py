@@ -13,7 +13,6 @@ class RequestMetricsMiddleware:
     """Count requests, and measure the time to the start of their responses."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap an application."""
         self._app = app
         self._metrics = metrics
 

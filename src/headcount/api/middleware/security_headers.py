@@ -37,7 +37,6 @@ class SecurityHeadersMiddleware:
     """Add security headers to every response, and answer CORS preflight requests."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,7 +22,6 @@ class StreamGuardMiddleware:
     """Serve a live stream only as long as its token or session is valid."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

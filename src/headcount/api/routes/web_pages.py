@@ -1,4 +1,4 @@
-"""The web pages: the built map, or, if it is not built, a plain table of the live counts."""
+"""The web pages: the built map, or, if it is not built, a plain table of the live counts (`counts_table.html`)."""
 
 from __future__ import annotations
 
@@ -12,67 +12,9 @@ from fastapi.staticfiles import StaticFiles
 
 from headcount.api.middleware.security_headers import CONTENT_SECURITY_POLICY
 
-_SCRIPT = """
-const rows = new Map();
-const table = document.querySelector("tbody");
-const state = document.querySelector("#state");
-const title = document.querySelector("h1");
-function show(zone) {
-  let row = rows.get(zone.zone);
-  if (!row) {
-    row = table.insertRow();
-    const head = document.createElement("th");
-    head.scope = "row";
-    head.textContent = zone.zone;
-    row.append(head, document.createElement("td"), document.createElement("td"));
-    rows.set(zone.zone, row);
-  }
-  row.cells[1].textContent = zone.person.count ?? "?";
-  row.cells[2].textContent = zone.vehicle.count ?? "?";
-}
-async function start() {
-  const site = (await (await fetch("/v1/sites")).json()).sites[0];
-  title.textContent = site.name;
-  document.title = "headcount: " + site.name;
-  const stream = new EventSource(site.links.stream);
-  stream.addEventListener("counts", (event) => {
-    const counts = JSON.parse(event.data);
-    counts.zones.forEach(show);
-    const late = counts.partitions_fresh < counts.partitions_total;
-    state.textContent = (late ? "Outdated, from " : "Live, ") + new Date(counts.at).toLocaleTimeString();
-  });
-  stream.addEventListener("error", () => { state.textContent = "Reconnecting …"; });
-}
-start().catch(() => { state.textContent = "The server does not answer; reload the page."; });
-"""
-_PAGE = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>headcount</title>
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem;
-  color: #111; background: #fff; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: right; padding: .25rem .5rem; border-bottom: 1px solid #ccc; }}
-th:first-child {{ text-align: left; font-weight: normal; }}
-</style>
-</head>
-<body>
-<h1>headcount</h1>
-<p id="state" role="status">Connecting …</p>
-<p>The map is not built. Build it with <code>make web</code> in the checkout (this needs Node.js
-and npm), then reload this page. The API is described in <a href="/openapi.json">/openapi.json</a>.</p>
-<table>
-<thead><tr><th scope="col">Zone</th><th scope="col">People</th><th scope="col">Vehicles</th></tr></thead>
-<tbody></tbody>
-</table>
-<noscript>Without JavaScript, the counts are at <a href="/v1/sites">/v1/sites</a>.</noscript>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+#: Served where the map is not built.
+_PAGE = Path(__file__).with_name("counts_table.html").read_text(encoding="utf-8")
+_SCRIPT = _PAGE.partition("<script>")[2].partition("</script>")[0]
 _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'sha256-{_HASH}'"
 
