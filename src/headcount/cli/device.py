@@ -17,17 +17,16 @@ from headcount.messages.topics import KINDS, Kind
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
     from headcount.messages.records import Device
 
-_TABLE, _PACKAGE = "headcount.cli.device_table", "headcount.cli"
 _MORE = {
     "Many devices, and hand-over": {
-        "import": Entry(f"{_TABLE}:import_", "Register the devices of a CSV table."),
-        "export": Entry(f"{_TABLE}:export", "Write all devices of the site as CSV."),
-        "link": Entry(f"{_PACKAGE}.device_link:link", "Create a one-time link that sets up a phone."),
-        "claim": Entry(f"{_PACKAGE}.device_link:claim", "Create codes that register one new device each."),
+        "import": Entry("device_table:import_", "Register the devices of a CSV table."),
+        "export": Entry("device_table:export", "Write all devices of the site as CSV."),
+        "link": Entry("device_link:link", "Create a one-time link that sets up a phone."),
+        "claim": Entry("device_link:claim", "Create codes that register one new device each."),
     },
     "Positions and commands": {
-        "trace": Entry(f"{_PACKAGE}.device_trace:trace", "Explain why a device is counted or not."),
-        "command": Entry(f"{_PACKAGE}.device_command:command", "Send a command to a device."),
+        "trace": Entry("device_trace:trace", "Explain why a device is counted or not."),
+        "command": Entry("device_command:command", "Send a command to a device."),
     },
 }
 

@@ -10,7 +10,7 @@ import click
 
 
 class Entry(NamedTuple):
-    """Where a command is (`module:attribute`), and its line in the help of its group."""
+    """Where a command is (`module:attribute` in this package), and its line in the help of its group."""
 
     target: str
     help: str
@@ -33,7 +33,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self.entries:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.entries[cmd_name].target.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(importlib.import_module(f"headcount.cli.{module}"), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -12,39 +12,30 @@ from headcount.cli import CONFIG, LAYERS
 from headcount.cli.lazy import Entry, LazyGroup
 from headcount.errors import HeadcountError, SettingsError
 
-_PACKAGE = "headcount.cli"
 _COMMANDS = {
     "Run headcount": {
-        "demo": Entry(
-            f"{_PACKAGE}.up:demo", "Show a simulated university day, in time-lapse, on the live map."
-        ),
-        "up": Entry(
-            f"{_PACKAGE}.up:up", "Run everything on this machine: broker, counting, history, API and map."
-        ),
-        "run": Entry(f"{_PACKAGE}.run:run", "Run one role in this process."),
-        "scale": Entry(f"{_PACKAGE}.run:scale", "Add and remove brokers and workers as the load changes."),
-        "site": Entry(f"{_PACKAGE}.site:site", "Check a site file, or import one from OpenStreetMap."),
+        "demo": Entry("up:demo", "Show a simulated university day, in time-lapse, on the live map."),
+        "up": Entry("up:up", "Run everything on this machine: broker, counting, history, API and map."),
+        "run": Entry("run:run", "Run one role in this process."),
+        "scale": Entry("run:scale", "Add and remove brokers and workers as the load changes."),
+        "site": Entry("site:site", "Check a site file, or import one from OpenStreetMap."),
     },
     "Administer a deployment": {
-        "device": Entry(f"{_PACKAGE}.device:device", "Manage devices: register, list, change, erase."),
-        "token": Entry(f"{_PACKAGE}.token:token", "Manage API tokens, and end sessions."),
-        "ban": Entry(f"{_PACKAGE}.ban:ban", "Block devices or addresses for a while."),
-        "ca": Entry(f"{_PACKAGE}.ca:ca", "Issue certificates for devices and servers."),
-        "audit": Entry(f"{_PACKAGE}.audit:audit", "List or verify the audit log."),
-        "retention": Entry(f"{_PACKAGE}.retention:retention", "Report the age of stored data."),
+        "device": Entry("device:device", "Manage devices: register, list, change, erase."),
+        "token": Entry("token:token", "Manage API tokens, and end sessions."),
+        "ban": Entry("ban:ban", "Block devices or addresses for a while."),
+        "ca": Entry("ca:ca", "Issue certificates for devices and servers."),
+        "audit": Entry("audit:audit", "List or verify the audit log."),
+        "retention": Entry("retention:retention", "Report the age of stored data."),
     },
     "Send or replay movement": {
-        "simulate": Entry(f"{_PACKAGE}.simulate:simulate", "Publish a simulated campus day over MQTT."),
-        "publish": Entry(
-            f"{_PACKAGE}.simulate:publish", "Publish a recording over MQTT as if it happened now."
-        ),
-        "replay": Entry(f"{_PACKAGE}.replay:replay", "Count a recording offline."),
+        "simulate": Entry("simulate:simulate", "Publish a simulated campus day over MQTT."),
+        "publish": Entry("simulate:publish", "Publish a recording over MQTT as if it happened now."),
+        "replay": Entry("replay:replay", "Count a recording offline."),
     },
     "Test headcount": {
-        "prove": Entry(
-            f"{_PACKAGE}.prove:prove", "Run a chaos test and compare the results with the counting rules."
-        ),
-        "bench": Entry(f"{_PACKAGE}.bench:bench", "Run load tests of a system that scales."),
+        "prove": Entry("prove:prove", "Run a chaos test and compare the results with the counting rules."),
+        "bench": Entry("bench:bench", "Run load tests of a system that scales."),
     },
 }
 

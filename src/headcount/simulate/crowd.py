@@ -11,17 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
+from headcount.counting.fix_columns import B1, F8, I8, U1
 from headcount.counting.site import Site
 from headcount.simulate.places import OUTSIDE_M, find_places, to_degrees
 from headcount.simulate.routes import AWAY, DRIVING, INDOORS, OUTDOORS, PARKED, WALKING, Routes, lay_routes
 from headcount.simulate.timetable import draw_timetable
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
-U1 = NDArray[np.uint8]
-B1 = NDArray[np.bool_]
 
 DAY_S = 86_400.0
 #: Minimum and maximum seconds between two reports, by mode (AWAY … PARKED).

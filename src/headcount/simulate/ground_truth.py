@@ -12,8 +12,6 @@ from headcount.messages.topics import KINDS
 from headcount.simulate.crowd import Crowd, Reports
 from headcount.simulate.places import to_degrees
 
-I8 = NDArray[np.int64]
-
 HEADER = "t,device,kind,lat,lon,zones"
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headcount.counting.fix_columns import F8, I8
 from headcount.errors import SettingsError
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import KINDS, Kind
@@ -24,8 +24,6 @@ from headcount.simulate.crowd import Crowd, Reports
 from headcount.simulate.fleet import Fleet, SendStats, SystemInfo
 from headcount.simulate.ground_truth import HEADER, GroundTruth
 from headcount.simulate.traces import Trace
-
-F8 = NDArray[np.float64]
 
 #: Real seconds between two steps of a crowd, and between two polls of a recording.
 STEP_S = 0.2
@@ -120,7 +118,7 @@ class Schedule:
     """When each row of a recording is sent. Arrays have one entry for each valid row."""
 
     devices: list[tuple[Kind, str]]  # all senders
-    device: NDArray[np.int64]  # index into `devices`
+    device: I8  # index into `devices`
     due_s: F8  # seconds after the first row, in the recording's time; never decreases
     t_s: F8  # the fix's own time, on the same scale: may decrease, or be before the first row
     lat_deg: F8

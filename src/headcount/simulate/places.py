@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from headcount.counting.fix_columns import B1, F8, I8
 from headcount.counting.site import EARTH_RADIUS_M, Site, Zone
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 #: Points prepared for each place; a stay is at one of them.
 POINTS_PER_PLACE = 64
@@ -38,7 +35,7 @@ class Places:
 
     x_m: F8  # [L, POOL]
     y_m: F8  # [L, POOL]
-    is_indoors: NDArray[np.bool_]  # [L]
+    is_indoors: B1  # [L]
     area_m2: F8  # [L]
     works: I8
     food: I8

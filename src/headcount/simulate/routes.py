@@ -10,14 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headcount.counting.fix_columns import F8, I8, U1
 from headcount.simulate.places import Places
 from headcount.simulate.timetable import HOURS, Timetable, draw_points
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
-U1 = NDArray[np.uint8]
 
 #: Modes of movement.
 AWAY, WALKING, DRIVING, INDOORS, OUTDOORS, PARKED = range(6)

@@ -9,13 +9,9 @@ import heapq
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headcount.counting.fix_columns import B1, F8, I8
 from headcount.simulate.places import POINTS_PER_PLACE, Places
-
-I8 = NDArray[np.int64]
-F8 = NDArray[np.float64]
-B1 = NDArray[np.bool_]
 
 HOURS = 24
 OFF_SITE = -1  # not on site

@@ -17,14 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
-from numpy.typing import NDArray
 
+from headcount.counting.fix_columns import B1, F8, I4, I8, U1
 from headcount.errors import TraceError
 from headcount.messages.topics import ID, KINDS, Kind
-
-F8 = NDArray[np.float64]
-I4 = NDArray[np.int32]
-U1 = NDArray[np.uint8]
 
 NUMBER_COLUMNS = ("t", "lat", "lon", "acc", "vel", "received")
 TEXT_COLUMNS = ("device", "kind")
@@ -220,7 +216,7 @@ def _trace(source: str, table: pa.Table, bad_rows: list[int], kind: Kind | None)
     )
 
 
-def _numbers(column: pa.ChunkedArray) -> tuple[F8, NDArray[np.bool_]]:
+def _numbers(column: pa.ChunkedArray) -> tuple[F8, B1]:
     """The column as float64, NaN for empty values, and the rows with something else."""
     if pa.types.is_timestamp(column.type):
         column = pc.divide(pc.cast(pc.cast(column, pa.timestamp("us", column.type.tz)), pa.int64()), 1e6)
@@ -255,7 +251,7 @@ def _is_text(type_: pa.DataType) -> bool:
     return type_ in {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 
 
-def _distinct_words(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+def _distinct_words(column: pa.ChunkedArray) -> tuple[list[str], I8]:
     """The distinct words of a column in order of appearance, and each row's index; empty is ""."""
     if not _is_text(column.type):
         column = pc.cast(column, pa.string())
@@ -272,7 +268,7 @@ def _devices(column: pa.ChunkedArray) -> tuple[tuple[str, ...], I4]:
     return tuple(good), codes[rows] if len(rows) else np.zeros(0, np.int32)
 
 
-def _kinds(table: pa.Table, default: Kind | None) -> tuple[U1, NDArray[np.bool_]]:
+def _kinds(table: pa.Table, default: Kind | None) -> tuple[U1, B1]:
     if "kind" not in table.column_names:
         code = 0 if default is None else KINDS.index(default)
         return np.full(table.num_rows, code, np.uint8), np.zeros(table.num_rows, np.bool_)
