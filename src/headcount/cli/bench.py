@@ -7,26 +7,15 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
-from rich.console import Console
 
 from headcount import __version__
-from headcount.cli.progress import ProgressBar
-from headcount.lab.load import balance, day_plots
-from headcount.lab.load.day_bench import DayPlan, DayRun, Driver, run_day
-from headcount.lab.load.day_statistics import (
-    DayStatistics,
-    by_hour,
-    compare_fleets,
-    day_statistics,
-    per_thousand,
-)
-from headcount.lab.machine import machine
-from headcount.lab.plots import require_matplotlib
-from headcount.runtime.logs import configure_logging
 from headcount.settings.proxy import BalanceAlgorithm
+
+if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
+    from headcount.lab.load.day_bench import DayPlan, DayRun, Driver
 
 #: Maximum number of differences that are printed.
 MAX_PRINTED = 5
@@ -45,7 +34,7 @@ def bench() -> None:
 @bench.command("day")
 @click.option(
     "--driver",
-    type=click.Choice(get_args(Driver)),
+    type=click.Choice(["process", "docker"]),
     default="process",
     help="Run brokers and workers as processes, or as containers of Docker Engine.",
 )
@@ -101,6 +90,13 @@ def day_command(
 
     The exit code is 1 if an acknowledged fix is lost, or if a result differs from the rules.
     """
+    from rich.console import Console
+
+    from headcount.cli.progress import ProgressBar
+    from headcount.lab.load import day_plots
+    from headcount.lab.load.day_bench import DayPlan, run_day
+    from headcount.lab.plots import require_matplotlib
+
     require_matplotlib()
     seed = secrets.randbelow(2**32) if seed is None else seed
     out = out or Path(f"headcount-day-{seed}")
@@ -132,7 +128,7 @@ def day_command(
 @click.option(
     "--algorithm",
     "algorithms",
-    type=click.Choice(balance.ALGORITHMS),
+    type=click.Choice(get_args(BalanceAlgorithm)),
     multiple=True,
     help="Algorithm to measure; can be repeated. Default: all.",
 )
@@ -150,9 +146,13 @@ def balance_command(
     rebalancer runs, a broker is killed and restarted, the rebalancer runs again. Each device has its own address
     in 127.0.0.0/8, which `source` needs.
     """
+    from headcount.cli.progress import ProgressBar
+    from headcount.lab.load import balance
+    from headcount.lab.machine import machine
+    from headcount.runtime.logs import configure_logging
+
     configure_logging("bench", "ERROR")  # brokers are killed on purpose
-    screen = Console(stderr=True)
-    with ProgressBar(screen, quiet) as progress:
+    with ProgressBar(quiet=quiet) as progress:
         measured = balance.measure(
             connections, seed, lambda text: progress.show(text, 0.0), algorithms or balance.ALGORITHMS
         )
@@ -164,7 +164,10 @@ def balance_command(
 
 def _text(plan: DayPlan, elastic: DayRun, fixed: DayRun | None) -> str:
     """All statistics as text, with machine, version and date."""
-    one: DayStatistics = day_statistics(elastic, plan)
+    from headcount.lab.load.day_statistics import by_hour, compare_fleets, day_statistics, per_thousand
+    from headcount.lab.machine import machine
+
+    one = day_statistics(elastic, plan)
     other = None if fixed is None else day_statistics(fixed, plan)
     head = (
         f"headcount {__version__}, {machine()}, {datetime.now(UTC).date().isoformat()}\n"

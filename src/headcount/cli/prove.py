@@ -7,17 +7,18 @@ import secrets
 import statistics
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from headcount.cli.progress import ProgressBar
-from headcount.lab.chaos.experiment import ChaosPlan, ChaosProgress, ChaosResult, run_chaos_test
-from headcount.lab.chaos.fault_schedule import Fault, describe
-from headcount.lab.chaos.report import report_page
-from headcount.lab.plots import require_matplotlib
 from headcount.messages.times import iso
+
+if TYPE_CHECKING:  # loaded when the command runs, so that --help is fast
+    from rich.console import Console
+    from rich.table import Table
+
+    from headcount.lab.chaos.experiment import ChaosProgress, ChaosResult
+    from headcount.lab.chaos.fault_schedule import Fault
 
 #: Maximum number of differences that are printed in full.
 MAX_PRINTED = 5
@@ -59,6 +60,13 @@ def prove(
     the order of messages from different connections vary: they are in the log, and the comparison follows
     the log.
     """
+    from rich.console import Console
+
+    from headcount.cli.progress import ProgressBar
+    from headcount.lab.chaos.experiment import ChaosPlan, run_chaos_test
+    from headcount.lab.chaos.report import report_page
+    from headcount.lab.plots import require_matplotlib
+
     require_matplotlib()
     seed = secrets.randbelow(2**32) if seed is None else seed
     screen = Console(stderr=True)
@@ -81,11 +89,15 @@ def prove(
 
 
 def _words(fault: Fault) -> str:
+    from headcount.lab.chaos.fault_schedule import describe
+
     lasts = f", {fault.lasts_s:g} s" if fault.lasts_s else ""
     return f"{describe(fault)}{lasts}"
 
 
 def _print_result(result: ChaosResult, screen: Console) -> None:
+    from rich.table import Table
+
     found = result.comparison
     screen.print(_faults(result))
     table = Table(title=f"comparison with the rules (seed {result.plan.seed})", title_justify="left")
@@ -128,6 +140,8 @@ def _print_result(result: ChaosResult, screen: Console) -> None:
 
 
 def _faults(result: ChaosResult) -> Table:
+    from rich.table import Table
+
     table = Table(title="faults, and the time until all counts were fresh again", title_justify="left")
     for name in ("fault", "times", "recovery p50", "max"):
         table.add_column(name, justify="left" if name == "fault" else "right")

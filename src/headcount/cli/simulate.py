@@ -7,20 +7,20 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from headcount.cli.options import Command
 from headcount.cli.parameters import duration, time_of_day
-from headcount.cli.progress import ProgressBar
 from headcount.errors import SettingsError
 from headcount.messages.topics import KINDS
-from headcount.runtime.signals import stop_on_signals
-from headcount.simulate.fleet import CONNECTIONS, BrokerAddress, SendStats
-from headcount.simulate.pacing import RunProgress
-from headcount.simulate.runs import CrowdRun, TraceRun, run_crowd, run_trace
-from headcount.tls.contexts import client_context
+from headcount.simulate import CONNECTIONS
+
+if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
+    from headcount.cli.progress import ProgressBar
+    from headcount.simulate.fleet import BrokerAddress, SendStats
+    from headcount.simulate.pacing import RunProgress
 
 Result = TypeVar("Result")
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -108,6 +108,9 @@ def simulate(quiet: bool, **values: Any) -> None:
       headcount simulate --people 5000 --vehicles 1500 --start 08:00 --truth truth.csv
       headcount up --speed 60   and then   headcount simulate --duration 10m
     """
+    from headcount.cli.progress import ProgressBar
+    from headcount.simulate.runs import CrowdRun, run_crowd
+
     broker = _broker(values)
     run = CrowdRun(broker=broker, **values)
     run = replace(run, connections=min(run.connections, max(1, run.people + run.vehicles)))
@@ -146,6 +149,9 @@ def publish(quiet: bool, **values: Any) -> None:
 
     Where devices need accounts, a recording must be of one device, and is sent as the device of the account.
     """
+    from headcount.cli.progress import ProgressBar
+    from headcount.simulate.runs import TraceRun, run_trace
+
     broker = _broker(values)
     run = TraceRun(broker=broker, **values)
     with ProgressBar(quiet=quiet) as bar:
@@ -167,6 +173,9 @@ def publish(quiet: bool, **values: Any) -> None:
 
 def _broker(values: dict[str, Any]) -> BrokerAddress:
     """Take the options of the broker, and of an account there, out of those of a command."""
+    from headcount.simulate.fleet import BrokerAddress
+    from headcount.tls.contexts import client_context
+
     host, port, tls, ca = (values.pop(name) for name in ("host", "port", "tls", "ca"))
     user, password = values.pop("user", ""), _secret(values.pop("password_file", None))
     encrypted = tls or ca is not None
@@ -183,6 +192,7 @@ def _secret(file: Path | None) -> str:
 
 def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
     """Run a coroutine until it ends; Ctrl-C and SIGTERM set its stop event."""
+    from headcount.runtime.signals import stop_on_signals
 
     async def main() -> Result:
         stop = asyncio.Event()

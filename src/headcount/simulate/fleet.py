@@ -26,10 +26,10 @@ from headcount.counting.site_file import parse_site
 from headcount.errors import BrokerError
 from headcount.messages.topics import FIX_TOPIC, SITE_TOPIC, STATUS_TOPIC, Kind
 from headcount.runtime.retry import Backoff
+from headcount.simulate import CONNECTIONS
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 300
 #: Maximum number of buffered messages per connection; then the oldest are dropped.
 BUFFER = 10_000
 #: Initial and maximum pause before a reconnect; the real pause is 50 to 100 % of it.

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from headcount.errors import SettingsError, TraceError
 from headcount.messages.topics import Kind
+from headcount.simulate import CONNECTIONS
 from headcount.simulate.crowd import Crowd
-from headcount.simulate.fleet import CONNECTIONS, BrokerAddress, SendStats, find_site, open_fleet
+from headcount.simulate.fleet import BrokerAddress, SendStats, find_site, open_fleet
 from headcount.simulate.pacing import (
     ReportProgress,
     check_speed,
