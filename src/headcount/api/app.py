@@ -25,7 +25,6 @@ from headcount.api.routes import (
     login,
     me,
     positions,
-    problems,
     provisioning,
     sites,
     system,
@@ -60,7 +59,6 @@ _RESOURCES = (
     login,
     tokens,
     audit,
-    problems,
 )
 
 

@@ -12,24 +12,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from headcount import errors
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import ParameterProblem, ProblemError, ProblemType, document, response
 from headcount.devices.device_fields import CHANGEABLE
-from headcount.errors import (
-    AccessError,
-    AliasTakenError,
-    DataFolderError,
-    DeviceError,
-    LinkRefusedError,
-    LogError,
-    LoginError,
-    NoAnswerError,
-    QueryError,
-    RightsError,
-    TooManyQueriesError,
-    UnknownDeviceError,
-    UnknownTokenError,
-)
 
 _BY_STATUS = {
     400: problems.BAD_REQUEST,
@@ -41,13 +27,13 @@ _BY_STATUS = {
 }
 _MAX_PARAMETERS = 10
 _SERVICE_ERRORS = (
-    LogError,
-    DeviceError,
-    AccessError,
-    DataFolderError,
-    QueryError,
-    TooManyQueriesError,
-    NoAnswerError,
+    errors.LogError,
+    errors.DeviceError,
+    errors.AccessError,
+    errors.DataFolderError,
+    errors.QueryError,
+    errors.TooManyQueriesError,
+    errors.NoAnswerError,
 )
 _RETRY = {"retry-after": "1"}
 #: A device error about one of these names the parameter; any other is about the body as a whole.
@@ -78,32 +64,32 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
 def problem_of(error: Exception) -> ProblemError:
     """Return the problem of an error that a service raised."""
     match error:
-        case DeviceError():
+        case errors.DeviceError():
             return _device_problem(error)
-        case AccessError():
+        case errors.AccessError():
             return _access_problem(error)
-        case QueryError():
+        case errors.QueryError():
             return problems.invalid(error.parameter, error.problem)
-        case TooManyQueriesError():
+        case errors.TooManyQueriesError():
             return ProblemError(problems.TOO_MANY_QUERIES, f"{error}. Try again in a second.", headers=_RETRY)
-        case NoAnswerError():
+        case errors.NoAnswerError():
             detail = f"{error}. {problems.NO_ANSWER.meaning}"
             return ProblemError(problems.NO_ANSWER, detail, headers=_RETRY)
-        case DataFolderError():
+        case errors.DataFolderError():
             return ProblemError(problems.UNREADABLE, problems.UNREADABLE.meaning)
         case _:
             return ProblemError(problems.LOG_AWAY, problems.LOG_AWAY.meaning, headers=_RETRY)
 
 
-def _device_problem(error: DeviceError) -> ProblemError:
+def _device_problem(error: errors.DeviceError) -> ProblemError:
     match error:
-        case UnknownDeviceError():
+        case errors.UnknownDeviceError():
             return ProblemError(problems.UNKNOWN_DEVICE, f"{error.device} {error.problem}.")
-        case AliasTakenError():
+        case errors.AliasTakenError():
             return ProblemError(problems.ALIAS_TAKEN, f"{error}.")
-        case LinkRefusedError():
+        case errors.LinkRefusedError():
             return ProblemError(problems.LINK_REFUSED, problems.LINK_REFUSED.meaning)
-        case DeviceError(device="command"):
+        case errors.DeviceError(device="command"):
             detail = f"{error.problem[:1].upper()}{error.problem[1:]}. {error.remedy}."
             return ProblemError(problems.TOO_MANY_COMMANDS, detail)
         case _:
@@ -111,13 +97,13 @@ def _device_problem(error: DeviceError) -> ProblemError:
             return ProblemError(problems.INVALID, f"{error}.", parameter=parameter)
 
 
-def _access_problem(error: AccessError) -> ProblemError:
+def _access_problem(error: errors.AccessError) -> ProblemError:
     match error:
-        case RightsError():
+        case errors.RightsError():
             return ProblemError(problems.NOT_ALLOWED, f"{error}.")
-        case UnknownTokenError():
+        case errors.UnknownTokenError():
             return ProblemError(problems.UNKNOWN_TOKEN, f"{error}.")
-        case LoginError():
+        case errors.LoginError():
             detail = f"{error.problem[:1].upper()}{error.problem[1:]}. {problems.LOGIN_FAILED.meaning}"
             return ProblemError(problems.LOGIN_FAILED, detail)
         case _:
@@ -146,27 +132,27 @@ def _route(request: Request) -> str:
 
 
 async def _from_service(request: Request, error: Exception) -> Response:
-    if isinstance(error, (LogError, DataFolderError)):
+    if isinstance(error, (errors.LogError, errors.DataFolderError)):
         _log.warning("%s %s: %s", request.method, _route(request), error)
     return await _from_problem(request, problem_of(error))
 
 
 async def _from_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)  # noqa: S101  # what it is registered for
-    errors = None
+    invalid = None
     if error.parameter is not None:
-        errors = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
-    return response(document(error.kind, error.detail, request.url.path, errors), error.headers)
+        invalid = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
+    return response(document(error.kind, error.detail, request.url.path, invalid), error.headers)
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors = [
+    invalid = [
         ParameterProblem(parameter=".".join(str(part) for part in e["loc"][1:]), problem=e["msg"])
         for e in error.errors()[:_MAX_PARAMETERS]
     ]
-    detail = "; ".join(f"{e.parameter}: {e.problem}" for e in errors)
-    return response(document(problems.INVALID, detail, request.url.path, errors))
+    detail = "; ".join(f"{e.parameter}: {e.problem}" for e in invalid)
+    return response(document(problems.INVALID, detail, request.url.path, invalid))
 
 
 async def _from_http(request: Request, error: Exception) -> Response:

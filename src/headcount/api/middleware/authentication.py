@@ -24,6 +24,7 @@ from headcount.access.roles import PUBLIC, caller
 from headcount.access.sessions import caller_of_session
 from headcount.access.tokens import TOKEN, caller_of_token
 from headcount.api.cookies import clear_session_cookie, session_cookie
+from headcount.api.middleware import on_start
 from headcount.api.middleware.identity import Identity, set_identity
 from headcount.api.middleware.local_request import why_not_local
 from headcount.api.problem_handlers import send_problem
@@ -166,15 +167,13 @@ class AuthenticationMiddleware:
         limiter = self._state.limits.requests
         name = identity.by if identity.by in ("token", "session") else "address"
 
-        async def adding(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                quota, window_s = int(limiter.burst), math.ceil(limiter.window_s)
-                headers["ratelimit-policy"] = f'"{name}";q={quota};w={window_s}'
-                headers["ratelimit"] = f'"{name}";r={rate.remaining};t={math.ceil(rate.full_s)}'
-            await send(message)
+        def add(message: Message) -> None:
+            headers = MutableHeaders(scope=message)
+            quota, window_s = int(limiter.burst), math.ceil(limiter.window_s)
+            headers["ratelimit-policy"] = f'"{name}";q={quota};w={window_s}'
+            headers["ratelimit"] = f'"{name}";r={rate.remaining};t={math.ceil(rate.full_s)}'
 
-        return adding
+        return on_start(send, add)
 
 
 def _reject_token_in_url(connection: HTTPConnection) -> None:

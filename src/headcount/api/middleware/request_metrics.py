@@ -7,6 +7,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headcount.api.metrics import Metrics
+from headcount.api.middleware import on_start
 
 
 class RequestMetricsMiddleware:
@@ -23,12 +24,10 @@ class RequestMetricsMiddleware:
             return
         start_s = time.perf_counter()
 
-        async def measuring(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._measure(scope, message["status"], time.perf_counter() - start_s)
-            await send(message)
+        def measure(message: Message) -> None:
+            self._measure(scope, message["status"], time.perf_counter() - start_s)
 
-        await self._app(scope, receive, measuring)
+        await self._app(scope, receive, on_start(send, measure))
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")

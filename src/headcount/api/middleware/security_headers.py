@@ -7,8 +7,9 @@ import re
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headcount.api.middleware import on_start
 from headcount.api.middleware.identity import identity_of
 
 CONTENT_SECURITY_POLICY = (
@@ -62,12 +63,7 @@ def _preflight() -> Response:
 
 
 def _with_headers(send: Send, scope: Scope) -> Send:
-    async def adding(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            _add_headers(MutableHeaders(scope=message), scope)
-        await send(message)
-
-    return adding
+    return on_start(send, lambda message: _add_headers(MutableHeaders(scope=message), scope))
 
 
 def _add_headers(headers: MutableHeaders, scope: Scope) -> None:

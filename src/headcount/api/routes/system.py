@@ -1,4 +1,4 @@
-"""Health, readiness, metrics and the state of the autoscaler."""
+"""Health, readiness, metrics, the state of the autoscaler, and the meaning of problem types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from headcount.api.metrics import SCALER_TIMEOUT_S
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.identity import AnyCaller
 from headcount.api.schemas import system
-from headcount.api.schemas.problems import NO_SCALER, NOT_READY, ProblemError, failures
+from headcount.api.schemas.problems import (
+    NO_SCALER,
+    NOT_FOUND,
+    NOT_READY,
+    TYPES,
+    ProblemError,
+    ProblemMeaning,
+    failures,
+)
 from headcount.api.state import ApiState, State
 from headcount.messages.times import iso
 
@@ -93,6 +101,17 @@ async def get_scaling(state: State) -> system.ScalingResponse:
             system.ScalingDecisionEntry(**{**msgspec.structs.asdict(decision), "at": iso(decision.at)})
             for decision in scaling.decisions
         ],
+    )
+
+
+@router.get("/problems/{name}", include_in_schema=False)
+async def get_problem(name: str) -> ProblemMeaning:
+    """Return what a problem type means and what to do about it."""
+    kind = TYPES.get(name)
+    if kind is None:
+        raise ProblemError(NOT_FOUND, f"There is no problem type of this name. Types: {', '.join(TYPES)}.")
+    return ProblemMeaning(
+        type=f"/problems/{kind.name}", title=kind.title, status=kind.status, meaning=kind.meaning
     )
 
 
