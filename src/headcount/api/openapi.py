@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from headcount.api.media_types import GEOJSON
 from headcount.api.middleware.authorization import RequireScope
+from headcount.api.middleware.device_authentication import DeviceAuthentication
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import failures
 
@@ -40,9 +41,8 @@ SCHEMES: dict[str, Any] = {
 }
 #: By endpoint: its `example` or `examples`, or the name of another endpoint that has the same.
 _EXAMPLES = Path(__file__).with_name("examples.json")
-#: Problems of any endpoint, of those that require a scope, and of those that change something.
+#: Problems of any endpoint, and of those that change something; `_complete` derives more, and routes name the rest.
 _ANYWHERE = ("token-in-url", "sign-in", "too-many-requests", "log-away")
-_WITH_SCOPE = ("not-allowed",)
 _CHANGING = ("cross-site", "too-long")
 
 
@@ -62,7 +62,7 @@ def document(app: FastAPI) -> dict[str, Any]:
                 if operation is not None:
                     _describe_geojson(operation, route, components["schemas"])
                     _add_examples(operation, route, examples)
-                    _complete(operation, method, required_scopes(route.dependant))
+                    _complete(operation, route, method)
         app.openapi_schema = schema
     return app.openapi_schema
 
@@ -94,21 +94,34 @@ def _add_examples(operation: dict[str, Any], route: APIRoute, examples: dict[str
         content.update(examples[example] if isinstance(example, str) else example)
 
 
-def _complete(operation: dict[str, Any], method: str, scopes: tuple[str, ...]) -> None:
-    responses = operation["responses"]
+def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
+    responses, scopes = operation["responses"], required_scopes(route.dependant)
     # FastAPI documents a 422 for every path parameter; those without a pattern never fail
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
-    names = _ANYWHERE + (_WITH_SCOPE if scopes else ()) + (() if method == "GET" else _CHANGING)
+    by_device = any(isinstance(inner.call, DeviceAuthentication) for inner in route.dependant.dependencies)
+    applies = {
+        "device-sign-in": by_device,
+        "unknown-site": "{site}" in route.path,
+        "invalid-parameter": "requestBody" in operation
+        or any(map(_can_be_invalid, operation.get("parameters", ()))),
+        "not-allowed": bool(scopes),
+        **dict.fromkeys(_CHANGING, method != "GET"),
+    }
+    names = (*_ANYWHERE, *(name for name, given in applies.items() if given))
     for status, entry in failures(*names).items():
         _merge(responses.setdefault(str(status), {"description": "", "content": {}}), entry)
     ways = [{"token": list(scopes)}, {"session": list(scopes)}]
-    operation.setdefault("security", ways if scopes else [{}, *ways])
+    operation["security"] = [{"device": []}] if by_device else ways if scopes else [{}, *ways]
     if scopes:
         scopes_text = " or ".join(f"`{scope}`" for scope in scopes)
         operation["description"] = (
             f"{operation.get('description', '')}\n\nRequires the scope {scopes_text}.".strip()
         )
+
+
+def _can_be_invalid(parameter: dict[str, Any]) -> bool:
+    return parameter["in"] != "path" or not {"pattern", "enum", "maxLength"}.isdisjoint(parameter["schema"])
 
 
 def _merge(entry: dict[str, Any], more: dict[str, Any]) -> None:

@@ -29,9 +29,7 @@ _PATH = "/sites/{site}/devices/{device}/commands"
     summary="Send a command to a device",
     response_model=commands.CommandResponse,
     response_description="The command is queued",
-    responses=failures(
-        "unknown-site", "unknown-device", "invalid-parameter", "too-many-commands", "log-away"
-    ),
+    responses=failures("unknown-device", "too-many-commands"),
 )
 async def create_command(
     site: SiteId, device: DeviceId, body: commands.CommandCreate, state: State, actor: Commander
@@ -61,7 +59,7 @@ async def create_command(
     summary="List a device's commands",
     response_model=commands.CommandListResponse,
     response_description="Newest first",
-    responses=failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
+    responses=failures("unknown-device"),
 )
 async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader) -> Json:
     """List commands that wait, and those that finished within the last day."""
@@ -77,7 +75,7 @@ async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader)
     summary="Get a command and its state",
     response_model=commands.CommandResponse,
     response_description="The command",
-    responses=failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
+    responses=failures("unknown-command"),
 )
 async def get_command(site: SiteId, device: DeviceId, command: CommandId, state: State, _: Reader) -> Json:
     """Return one command; it is erased a day after it finished."""
@@ -90,7 +88,7 @@ async def get_command(site: SiteId, device: DeviceId, command: CommandId, state:
     summary="Withdraw a command",
     response_class=Response,
     response_description="The command is erased and no longer sent",
-    responses=failures("unknown-site", "unknown-command", "invalid-parameter", "log-away"),
+    responses=failures("unknown-command"),
 )
 async def delete_command(
     site: SiteId, device: DeviceId, command: CommandId, state: State, actor: Commander

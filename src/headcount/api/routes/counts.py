@@ -20,7 +20,7 @@ from headcount.history import queries
 from headcount.messages.times import iso
 
 router = APIRouter(prefix="/v1", tags=["counts"])
-_FAILURES = ("not-recorded", "invalid-parameter", "history-unreadable", "no-counts-yet", "too-many-queries")
+_FAILURES = ("not-recorded", "history-unreadable", "no-counts-yet", "too-many-queries")
 
 
 @router.get(
@@ -28,7 +28,7 @@ _FAILURES = ("not-recorded", "invalid-parameter", "history-unreadable", "no-coun
     summary="Get the counts of all zones",
     response_model=counts.CountsResponse,
     response_description="The counts, those of the boundary (`site`) first",
-    responses=failures("unknown-site", *_FAILURES),
+    responses=failures(*_FAILURES),
 )
 async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of all zones now, or at a moment of the last 24 hours.
@@ -48,7 +48,7 @@ async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = Non
     summary="Get the counts of one zone",
     response_model=counts.ZoneCountsResponse,
     response_description="The counts",
-    responses=failures("unknown-site", "unknown-zone", *_FAILURES),
+    responses=failures("unknown-zone", *_FAILURES),
 )
 async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of one zone now, or at a moment of the last 24 hours, as in /counts."""
@@ -65,9 +65,7 @@ async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyC
     summary="Get one zone's counts over time",
     response_model=counts.ZoneHistoryResponse,
     response_description="The counts, oldest first",
-    responses=failures(
-        "unknown-site", "unknown-zone", "invalid-parameter", "history-unreadable", "too-many-queries"
-    ),
+    responses=failures("unknown-zone", "history-unreadable", "too-many-queries"),
 )
 async def get_zone_history(
     site: SiteId,

@@ -20,18 +20,13 @@ from headcount.messages.times import iso_or_none
 MAX_PAUSE_S = 366 * 86_400.0
 
 router = APIRouter(prefix="/v1/me", tags=["me"])
-#: For OpenAPI: the device authenticates itself.
-_BY_DEVICE: dict[str, Any] = {"security": [{"device": []}]}
-_ALWAYS = ("device-sign-in", "too-many-requests", "log-away")
 
 
 @router.get(
     "",
     summary="Get what is known about my device",
     response_model=me.MeResponse,
-    openapi_extra=_BY_DEVICE,
     response_description="What is known",
-    responses=failures(*_ALWAYS),
 )
 async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     """Return the registry's entry, where the device is counted now, its commands, and who accessed it."""
@@ -42,9 +37,8 @@ async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     "/export",
     summary="Export everything stored about my device",
     response_model=dict[str, Any],
-    openapi_extra=_BY_DEVICE,
     response_description="One JSON document, to be saved",
-    responses=failures(*_ALWAYS, "history-unreadable", "too-many-queries"),
+    responses=failures("history-unreadable", "too-many-queries"),
 )
 async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     """Export the registry's entry (without the secret), the log's hour as it was sent, 24 hours of history.
@@ -60,9 +54,7 @@ async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     "/trace",
     summary="Trace why my device is counted or not",
     response_model=traces.TraceResponse,
-    openapi_extra=_BY_DEVICE,
     response_description="Its last messages, oldest first",
-    responses=failures(*_ALWAYS, "invalid-parameter"),
 )
 async def get_my_trace(
     device: AuthenticatedDevice, state: State, limit: TraceLimit = DEFAULT_TRACE_LIMIT
@@ -75,9 +67,7 @@ async def get_my_trace(
     "/pause",
     summary="Stop counting me for a while",
     response_model=me.PauseResponse,
-    openapi_extra=_BY_DEVICE,
     response_description="Paused",
-    responses=failures(*_ALWAYS, "invalid-parameter", "cross-site"),
 )
 async def pause_me(device: AuthenticatedDevice, state: State, body: me.PauseRequest | None = None) -> Json:
     """Reject what the device sends from now on and remove it from every zone.
@@ -92,9 +82,7 @@ async def pause_me(device: AuthenticatedDevice, state: State, body: me.PauseRequ
     "/resume",
     summary="Count me again",
     response_model=me.PauseResponse,
-    openapi_extra=_BY_DEVICE,
     response_description="Counted again, from the next fix",
-    responses=failures(*_ALWAYS, "cross-site"),
 )
 async def resume_me(device: AuthenticatedDevice, state: State) -> Json:
     """End a pause: the device is counted again from its next fix. Without a pause, nothing changes."""
@@ -106,9 +94,7 @@ async def resume_me(device: AuthenticatedDevice, state: State) -> Json:
     status_code=202,
     summary="Erase me",
     response_model=me.ErasureResponse,
-    openapi_extra=_BY_DEVICE,
     response_description="The device is being erased; this cannot be undone",
-    responses=failures(*_ALWAYS, "cross-site"),
 )
 async def erase_me(device: AuthenticatedDevice, state: State) -> Json:
     """Erase the device and everything stored about it. Its credentials are rejected from now on."""

@@ -35,9 +35,7 @@ Asking = Annotated[Caller, Depends(RequireScope("positions:coarse", "positions:r
     response_class=GeoJson,
     response_model=positions.FixesResponse | positions.CellsResponse,
     response_description="With a reason and the right to it, fixes, newest first; else cells of a grid.",
-    responses=failures(
-        "unknown-site", "invalid-parameter", "history-unreadable", "too-many-queries", "log-away"
-    ),
+    responses=failures("history-unreadable", "too-many-queries"),
 )
 async def list_fixes(
     site: SiteId,
@@ -111,7 +109,7 @@ async def list_fixes(
     summary="Get the state of a device",
     response_model=positions.DeviceStateResponse,
     response_description="Its state now",
-    responses=failures("unknown-site", "unknown-device", "invalid-parameter", "no-answer", "log-away"),
+    responses=failures("unknown-device", "no-answer"),
 )
 async def get_device_state(
     site: SiteId, kind: Kind, device: DeviceId, state: State, actor: Watcher, reason: Reason = None

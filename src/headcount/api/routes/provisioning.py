@@ -24,7 +24,6 @@ from headcount.messages.records import Device
 from headcount.messages.topics import FIX_TOPIC
 
 router = APIRouter(prefix="/v1/provision", tags=["provision"])
-_REFUSED = ("link-refused", "invalid-parameter")
 
 
 @router.post(
@@ -32,7 +31,7 @@ _REFUSED = ("link-refused", "invalid-parameter")
     summary="Exchange a link or code for credentials",
     response_model=provisioning.CredentialsResponse,
     response_description="The credentials, which cannot be read again",
-    responses=failures(*_REFUSED),
+    responses=failures("link-refused"),
 )
 async def redeem_code(body: provisioning.CodeRedemption, request: Request, state: State) -> Json:
     """Use up a code: get a device's id, a new secret for it, and the broker's endpoint.
@@ -49,7 +48,7 @@ async def redeem_code(body: provisioning.CodeRedemption, request: Request, state
     summary="Exchange a code for OwnTracks settings",
     response_model=provisioning.OwnTracksResponse,
     response_description="The app's settings, which include the credentials",
-    responses=failures(*_REFUSED),
+    responses=failures("link-refused"),
 )
 async def redeem_code_for_owntracks(code: Code, request: Request, state: State) -> Json:
     """Return the settings that the app OwnTracks requests when it opens a link or QR code.

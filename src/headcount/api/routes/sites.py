@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from headcount.api.media_types import GeoJson, Json
 from headcount.api.parameters import SiteId
 from headcount.api.schemas import sites
-from headcount.api.schemas.problems import failures
 from headcount.api.state import State, known_site
 from headcount.counting.site import Site
 
@@ -33,7 +32,6 @@ async def list_sites(state: State) -> Json:
     response_class=GeoJson,
     response_model=sites.SiteResponse,
     response_description="The site file",
-    responses=failures("unknown-site"),
 )
 async def get_site(site: SiteId, state: State) -> GeoJson:
     """Return the site's boundary and its zones, with names, types and capacities, as GeoJSON."""

@@ -24,7 +24,7 @@ Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
     summary="Trace why a device is counted or not",
     response_model=traces.TraceResponse,
     response_description="Its last messages, oldest first, each with the rule that decided",
-    responses=failures("unknown-site", "unknown-device", "invalid-parameter", "log-away"),
+    responses=failures("unknown-device"),
 )
 async def get_device_trace(
     site: SiteId,
