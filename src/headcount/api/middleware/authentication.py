@@ -23,7 +23,7 @@ from headcount.access.rate_limiter import RateLimitResult
 from headcount.access.roles import PUBLIC, caller
 from headcount.access.sessions import caller_of_session
 from headcount.access.tokens import TOKEN, caller_of_token
-from headcount.api.cookies import clear_session_cookie, session_cookie
+from headcount.api.cookies import session_cookie, set_cookie
 from headcount.api.middleware import on_start
 from headcount.api.middleware.identity import Identity, set_identity
 from headcount.api.middleware.local_request import why_not_local
@@ -136,7 +136,7 @@ class AuthenticationMiddleware:
 
     def _session_ended(self, connection: HTTPConnection, address: str) -> ProblemError:
         cleared = Response()
-        clear_session_cookie(cleared, connection, self._state.settings.public_url)
+        set_cookie(cleared, connection, self._state.settings.public_url, "", 0)
         error = self._failed(address, "Your session has ended. Log in again.")
         error.headers |= {"set-cookie": cleared.headers["set-cookie"]}
         return error

@@ -11,13 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from headcount.access.client_address import client_address
 from headcount.access.oidc_provider import LOGIN_TIMEOUT_S
-from headcount.api.cookies import (
-    clear_session_cookie,
-    login_cookie_name,
-    session_cookie,
-    set_login_cookie,
-    set_session_cookie,
-)
+from headcount.api.cookies import cookie_name, session_cookie, set_cookie
 from headcount.api.middleware.identity import identity_of
 from headcount.api.public_url import base_url
 from headcount.api.rate_limits import too_many_requests
@@ -45,7 +39,7 @@ async def start_login(
     public_url = state.settings.public_url
     started = await client.start(f"{base_url(request, public_url)}{CALLBACK}", _own_path(next_))
     answer = RedirectResponse(started.url, _SEE_OTHER)
-    set_login_cookie(answer, request, public_url, started.cookie, LOGIN_TIMEOUT_S)
+    set_cookie(answer, request, public_url, started.cookie, LOGIN_TIMEOUT_S, login=True)
     return answer
 
 
@@ -57,7 +51,7 @@ async def finish_login(request: Request, state: State) -> Response:
     public_url = state.settings.public_url
     if len(request.url.query) > _MAX_QUERY:
         raise LoginError("the answer is too long")
-    cookie = request.cookies.get(login_cookie_name(request, public_url), "")
+    cookie = request.cookies.get(cookie_name(request, public_url, login=True), "")
     try:
         person, next_path = await client.finish(request.query_params, cookie)
     except LoginError as error:
@@ -67,8 +61,8 @@ async def finish_login(request: Request, state: State) -> Response:
         person.subject, person.name, person.role, person.sites, replacing=session_cookie(request, public_url)
     )
     answer = RedirectResponse(next_path, _SEE_OTHER)
-    set_session_cookie(answer, request, public_url, value)
-    set_login_cookie(answer, request, public_url, "", 0)
+    set_cookie(answer, request, public_url, value)
+    set_cookie(answer, request, public_url, "", 0, login=True)
     return answer
 
 
@@ -81,7 +75,7 @@ async def log_out(request: Request, state: State) -> Response:
     if identity.session is not None and value is not None:
         await state.services.sessions.close(identity.caller, value)
     answer = Response(status_code=204)
-    clear_session_cookie(answer, request, public_url)
+    set_cookie(answer, request, public_url, "", 0)
     return answer
 
 
