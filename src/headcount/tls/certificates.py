@@ -202,12 +202,6 @@ def display_fingerprint(digest: str) -> str:
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)).upper()
 
 
-def common_name(certificate: x509.Certificate) -> str:
-    """The common name of a certificate's subject; "" if there is none, or more than one."""
-    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if len(found) == 1 else ""
-
-
 # --- issuing -----------------------------------------------------------------------------------------
 def issue(
     name: str,

@@ -87,15 +87,12 @@ LOGIN_FAILED = _problem(
     403,
     "Login failed",
     "The detail gives the reason. Start again at /login; if it fails again, contact your administrator.",
-    "/login/callback",
-    "The state does not match the one that this browser started with.",
 )
 NO_LOGIN = _problem(
     "no-login",
     404,
     "Login is not configured",
     "No identity provider is configured (`--oidc-issuer`). Programs authenticate with a token.",
-    "/login",
 )
 NOT_FOUND = _problem("not-found", 404, "Not found", "See /openapi.json for all addresses.")
 UNKNOWN_SITE = _problem(
