@@ -140,11 +140,7 @@ class AuthService:
             self.connections = 2
             loops = {
                 "devices": watch(
-                    core,
-                    DEVICE_BUCKET,
-                    "device.*",
-                    on_all=self._all_devices,
-                    on_change=self._device_changed,
+                    core, DEVICE_BUCKET, "device.*", on_all=self._all_devices, on_change=self._device_changed
                 ),
                 "bans": watch(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
                 "tokens": kept.run(),

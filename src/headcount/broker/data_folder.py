@@ -56,9 +56,7 @@ def held(data: Path) -> Iterator[None]:
             _close_to_others(data)
         except BlockingIOError as error:
             raise DataFolderError(
-                str(data),
-                "another headcount uses it",
-                "End that one, or choose another folder with --data.",
+                str(data), "another headcount uses it", "End that one, or choose another folder with --data."
             ) from error
         except OSError as error:
             raise _refused(data, error) from error

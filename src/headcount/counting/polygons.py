@@ -44,8 +44,7 @@ def outline(geometry: object) -> BaseGeometry:
     if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
         found = f"a {kind}" if isinstance(kind, str) else "no geometry"
         raise PolygonError(
-            f"has {found} where a Polygon or MultiPolygon is needed",
-            "Draw its outline as a closed polygon",
+            f"has {found} where a Polygon or MultiPolygon is needed", "Draw its outline as a closed polygon"
         )
     parts = [geometry.get("coordinates")] if kind == "Polygon" else geometry.get("coordinates")
     polygons = [_polygon(part) for part in _list(parts, "polygons")]

@@ -9,18 +9,9 @@ from headcount.counting.fix_columns import B1, F8, I4, I8, U1, FixColumns, Proje
 from headcount.counting.site import Site
 from headcount.messages.fixes import VERDICTS
 
-(
-    MALFORMED,
-    INVALID,
-    FUTURE,
-    DUPLICATE,
-    OUT_OF_ORDER,
-    LATE,
-    INACCURATE,
-    IMPLAUSIBLE,
-    OUTSIDE,
-    ACCEPTED,
-) = range(len(VERDICTS))
+(MALFORMED, INVALID, FUTURE, DUPLICATE, OUT_OF_ORDER, LATE, INACCURATE, IMPLAUSIBLE, OUTSIDE, ACCEPTED) = (
+    range(len(VERDICTS))
+)
 #: Not judged yet; also the verdict of a status message, which is no fix.
 NONE = 255
 

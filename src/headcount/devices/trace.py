@@ -127,13 +127,7 @@ class DeviceTracer:
         )
 
     def _explained(
-        self,
-        messages: RawBatch,
-        kind: Kind,
-        device: str,
-        limit: int,
-        names: dict[int, str],
-        now_s: float,
+        self, messages: RawBatch, kind: Kind, device: str, limit: int, names: dict[int, str], now_s: float
     ) -> tuple[int, list[TraceEntry], list[dict[str, Any]], list[str]]:
         with self._lock:
             self._zones = self._zones or ZoneLookup(self._site)

@@ -185,10 +185,7 @@ class HistoryBuffer:
         )
         if batch.partition in known.partitions:
             return
-        zones, values = _sum(
-            (known.zones, _values(known.values)),
-            (batch.zones, _values(counts.values)),
-        )
+        zones, values = _sum((known.zones, _values(known.values)), (batch.zones, _values(counts.values)))
         self._waiting[counts.at] = PendingInstant(
             at=counts.at,
             since_s=known.since_s,

@@ -314,10 +314,7 @@ def _in_area(
 
 
 def _run(
-    data: Path,
-    kind: str,
-    span_s: tuple[float | None, float | None],
-    read: Callable[[Any, list[str]], T],
+    data: Path, kind: str, span_s: tuple[float | None, float | None], read: Callable[[Any, list[str]], T]
 ) -> T | None:
     """Run a query on the segments of the hours of a span; None if there are none.
 

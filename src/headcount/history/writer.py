@@ -235,10 +235,7 @@ async def _read(writer: _Writer, stop: asyncio.Event) -> None:
 
 
 async def _read_in_order(
-    consumer: PullConsumer,
-    writer: _Writer,
-    stop: asyncio.Event,
-    over: Callable[[], bool],
+    consumer: PullConsumer, writer: _Writer, stop: asyncio.Event, over: Callable[[], bool]
 ) -> None:
     """Take in messages until `over()` is true, or until a gap in the consumer's delivery numbers."""
     delivered = 0

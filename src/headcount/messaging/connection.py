@@ -176,12 +176,7 @@ class Connection:
         return (await self.request_message(subject, payload, timeout_s=timeout_s)).data
 
     async def request_message(
-        self,
-        subject: str,
-        payload: bytes = b"",
-        *,
-        timeout_s: float,
-        headers: dict[str, str] | None = None,
+        self, subject: str, payload: bytes = b"", *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> Message:
         """The answer to a request, with its headers."""
         with log_errors(subject):

@@ -210,10 +210,7 @@ class Balancer:
     async def _pools(self) -> BackendServers:
         settings = self._settings
         return await servers_of_backends(
-            settings.config,
-            self._membership.units,
-            settings.api_addresses(),
-            self._names,
+            settings.config, self._membership.units, settings.api_addresses(), self._names
         )
 
     def _write(self, pools: BackendServers) -> None:

@@ -127,12 +127,7 @@ def _expected_connections(state: RebalanceState, name: str, reported: int) -> in
 
 
 def _maybe_start(
-    rules: RebalanceRules,
-    state: RebalanceState,
-    at_s: float,
-    here: dict[str, int],
-    mean: float,
-    ratio: float,
+    rules: RebalanceRules, state: RebalanceState, at_s: float, here: dict[str, int], mean: float, ratio: float
 ) -> RebalanceState:
     if ratio < rules.start or at_s < state.rest_until_s:
         return replace(state, uneven_since_s=None)

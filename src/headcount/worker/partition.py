@@ -318,14 +318,7 @@ class Partition:
 
     def _counts(self, at: float, values: bytes, seq: int) -> PartitionCounts:
         return PartitionCounts(
-            self._site.id,
-            self.number,
-            self.partitions,
-            self.epoch,
-            seq,
-            at,
-            len(self._site.zones),
-            values,
+            self._site.id, self.number, self.partitions, self.epoch, seq, at, len(self._site.zones), values
         )
 
     def device_state(self, request: DeviceStateRequest) -> DeviceState | None:
