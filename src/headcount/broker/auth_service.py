@@ -102,9 +102,9 @@ class AuthService:
         self.sent = 0
         self._signer = CalloutSigner(settings.secret, ACCOUNT)
         self._stopping = False
-        self._look_soon = asyncio.Event()
-        self._cut_soon: asyncio.Queue[str] = asyncio.Queue()
-        self._bans_soon: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MAX_BANS)
+        self._poll_soon = asyncio.Event()
+        self._changed_names: asyncio.Queue[str] = asyncio.Queue()
+        self._new_bans: asyncio.Queue[tuple[str, str]] = asyncio.Queue(_MAX_BANS)
         self._lookups: set[asyncio.Task[None]] = set()
         self._tokens: TokenStore | None = None
         self._programs: dict[str, ApiToken] = {}
@@ -112,7 +112,7 @@ class AuthService:
         self._sent_before: dict[int, tuple[int, int]] | None = None
         self._present: set[str] = set()
         self._seen: dict[str, LastSeen] = {}
-        self._say_all_s = 0.0
+        self._next_full_report_s = 0.0
 
     @property
     def problem(self) -> str | None:
@@ -130,8 +130,8 @@ class AuthService:
         kept = AccessCache(core)
         self._tokens = TokenStore(kept)
         async with (
-            connected(inside, f"headcount gate {settings.unit}") as server,
-            connected(system, f"headcount gate {settings.unit}") as over,
+            connected(inside, f"headcount auth service {settings.unit}") as server,
+            connected(system, f"headcount auth service {settings.unit}") as over,
         ):
             await server.subscribe(auth_callout.SUBJECT, partial(self._answer, server))
             if settings.direct:
@@ -144,12 +144,12 @@ class AuthService:
                 ),
                 "bans": watch(core, BAN_BUCKET, ">", on_all=self._all_bans, on_change=self._ban_changed),
                 "tokens": kept.run(),
-                "looks": self._keep_looking(over),
-                "cuts": self._keep_cutting(over),
-                "new bans": self._keep_banning(BanList(KvBucket(core, BAN_BUCKET))),
-                "seen": self._keep_telling(core),
+                "polls": self._run_polling(over),
+                "closing": self._run_closing(over),
+                "new bans": self._run_bans(BanList(KvBucket(core, BAN_BUCKET))),
+                "seen": self._publish_last_seen(core),
             }
-            tasks = {asyncio.create_task(loop, name=f"gate: {name}") for name, loop in loops.items()}
+            tasks = {asyncio.create_task(loop, name=f"auth service: {name}") for name, loop in loops.items()}
             for task in tasks:
                 task.add_done_callback(self._loop_ended)
             try:
@@ -231,44 +231,44 @@ class AuthService:
 
     def _ban(self, who: str, reason: str) -> None:
         with contextlib.suppress(asyncio.QueueFull):
-            self._bans_soon.put_nowait((who, reason))
+            self._new_bans.put_nowait((who, reason))
 
     # --- what changes -------------------------------------------------------------------------------------
     def _all_devices(self, found: dict[str, bytes]) -> None:
         self.authenticator.replace_devices(found)
-        self._look_soon.set()
+        self._poll_soon.set()
 
     def _device_changed(self, key: str, value: bytes | None) -> None:
         name = self.authenticator.update_device(key, value)
         if name is not None:
-            self._cut_soon.put_nowait(name)
+            self._changed_names.put_nowait(name)
 
     def _all_bans(self, found: dict[str, bytes]) -> None:
         self.authenticator.replace_bans(found)
-        self._look_soon.set()
+        self._poll_soon.set()
 
     def _ban_changed(self, key: str, value: bytes | None) -> None:
         self.authenticator.update_ban(key, value)
         if value is not None:
-            self._look_soon.set()
+            self._poll_soon.set()
 
-    async def _keep_cutting(self, over: Connection) -> None:
+    async def _run_closing(self, over: Connection) -> None:
         """Close the connections of devices that have changed, immediately where they are few."""
         while True:
-            names = [await self._cut_soon.get()]
-            while len(names) < 10 and not self._cut_soon.empty():
-                names.append(self._cut_soon.get_nowait())
+            names = [await self._changed_names.get()]
+            while len(names) < 10 and not self._changed_names.empty():
+                names.append(self._changed_names.get_nowait())
             try:
-                if not self._cut_soon.empty():
-                    while not self._cut_soon.empty():
-                        self._cut_soon.get_nowait()
+                if not self._changed_names.empty():
+                    while not self._changed_names.empty():
+                        self._changed_names.get_nowait()
                 else:
                     for name in names:
                         await self._cut(over, name)
                     await asyncio.sleep(AGAIN_S)
             except nats_probe.NO_ANSWER as error:
                 _log.debug("the NATS server can't be asked now: %r", error)
-            self._look_soon.set()
+            self._poll_soon.set()
 
     async def _cut(self, over: Connection, name: str) -> None:
         async for server, page in connections.pages(over, name):
@@ -281,15 +281,15 @@ class AuthService:
         self.sent += 1
         self.figures.cut += 1
 
-    # --- looking at all connections ---------------------------------------------------------------------
-    async def _keep_looking(self, over: Connection) -> None:
+    # --- polling all connections ---------------------------------------------------------------------
+    async def _run_polling(self, over: Connection) -> None:
         loop = asyncio.get_running_loop()
         pause_s = POLL_INTERVAL_S
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._look_soon.wait()
-            self._look_soon.clear()
+                    await self._poll_soon.wait()
+            self._poll_soon.clear()
             if not self.authenticator.ready:
                 continue
             began_s = loop.time()
@@ -357,13 +357,13 @@ class AuthService:
         unit = self.settings.unit
         for device in self._present - present:
             self._seen[device] = LastSeen(now_s, connected=False, unit=unit)
-        if now_s >= self._say_all_s:
-            self._say_all_s = now_s + SEEN_EVERY_S
+        if now_s >= self._next_full_report_s:
+            self._next_full_report_s = now_s + SEEN_EVERY_S
             self._seen |= {device: LastSeen(now_s, connected=True, unit=unit) for device in present}
         self._present = present
 
     # --- publishing to the core ---------------------------------------------------------------------------------
-    async def _keep_telling(self, core: Connection) -> None:
+    async def _publish_last_seen(self, core: Connection) -> None:
         """Publish connects and disconnects, once a second; a lost one is repaired by the next full report."""
         while True:
             await asyncio.sleep(_SEEN_FLUSH_S)
@@ -374,9 +374,9 @@ class AuthService:
                 with contextlib.suppress(*nats_probe.NO_ANSWER):
                     await core.publish(f"$KV.{SEEN_BUCKET}.{device}", msgspec.json.encode(what))
 
-    async def _keep_banning(self, bans: BanList) -> None:
+    async def _run_bans(self, bans: BanList) -> None:
         while True:
-            who, reason = await self._bans_soon.get()
+            who, reason = await self._new_bans.get()
             try:
                 banned = await bans.add(who, self.settings.limits.ban_s, reason, guesses=reason == GUESSING)
             except (LogError, DeviceError) as error:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -18,8 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from headcount.errors import DataFolderError
-from headcount.runtime import private_files
-from headcount.runtime.private_files import locked_folder
+from headcount.runtime.private_files import folder_errors, locked_folder, make_private
 from headcount.runtime.proc import command_line, end_process
 
 LOG = logging.getLogger(__name__)
@@ -32,16 +30,6 @@ DISK_SHARE = 0.8
 #: The files and folders of a deployment in its data folder; there may be others.
 _CONTENT = ("broker*", "secret", "jetstream", "history", "units", "proxy", "tls", "ca", "*.log")
 
-_REMEDIES = {
-    errno.ENOSPC: ("it is full", "Free some space there, or choose another folder with --data."),
-    errno.EDQUOT: ("it is full", "Free some space there, or choose another folder with --data."),
-    errno.EROFS: ("it is read-only", "Choose another folder with --data."),
-    errno.EACCES: ("it can't be written", "Allow this user to write there, or choose another with --data."),
-    errno.EPERM: ("it can't be written", "Allow this user to write there, or choose another with --data."),
-    errno.ENOTDIR: ("a part of its path is a file", "Choose another folder with --data."),
-    errno.EEXIST: ("it is a file", "Choose another folder with --data."),
-}
-
 
 @contextmanager
 def held(data: Path) -> Iterator[None]:
@@ -51,29 +39,11 @@ def held(data: Path) -> Iterator[None]:
         DataFolderError: it can't be made or written, is full, or another process holds it.
     """
     with ExitStack() as lock:
-        try:
+        with folder_errors(data):
             lock.enter_context(locked_folder(data, "broker.lock"))
             _close_to_others(data)
-        except BlockingIOError as error:
-            raise DataFolderError(
-                str(data), "another headcount uses it", "End that one, or choose another folder with --data."
-            ) from error
-        except OSError as error:
-            raise _refused(data, error) from error
-        _check_writable(data)
+            _check_writable(data)
         yield
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read, atomically.
-
-    Raises:
-        DataFolderError: it can't be written.
-    """
-    try:
-        private_files.write_private(path, text.encode())
-    except OSError as error:
-        raise _refused(path.parent, error) from error
 
 
 def disk_budget_bytes(data: Path, most: int) -> int:
@@ -119,7 +89,7 @@ def end_previous_server(data: Path, timeout_s: float = 5.0) -> int | None:
 
 def _close_to_others(data: Path) -> None:
     data.chmod(0o700)
-    corrected = private_files.make_private(path for name in _CONTENT for path in data.glob(name))
+    corrected = make_private(path for name in _CONTENT for path in data.glob(name))
     if corrected:
         LOG.warning("%s: other users had access to %d files and folders; it is withdrawn", data, corrected)
 
@@ -128,11 +98,9 @@ def _check_writable(data: Path) -> None:
     probe = data / "broker.probe"
     try:
         probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
-    except OSError as error:
+    finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
-        raise _refused(data, error) from error
     free = shutil.disk_usage(data).free
     if free < MIN_FREE_BYTES:
         raise DataFolderError(
@@ -140,8 +108,3 @@ def _check_writable(data: Path) -> None:
             f"it is full: {free / 1e6:.0f} MB are free, {MIN_FREE_BYTES / 1e6:.0f} MB are needed",
             "Free some space there, or choose another folder with --data.",
         )
-
-
-def _refused(data: Path, error: OSError) -> DataFolderError:
-    problem, remedy = _REMEDIES.get(error.errno or 0, (str(error), "Choose another folder with --data."))
-    return DataFolderError(str(data), problem, remedy)

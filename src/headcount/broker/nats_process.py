@@ -20,6 +20,7 @@ from headcount.broker.nats_program import find_program
 from headcount.broker.server_log import keep_log
 from headcount.errors import BrokerError, LogError, LogUnavailableError
 from headcount.runtime.ports import check_free
+from headcount.runtime.private_files import folder_errors, write_private
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import STOP_S, Supervised
 from headcount.runtime.tasks import background
@@ -133,7 +134,8 @@ class NatsServer:
     async def _spawn(self, *, closed: bool = False) -> ChildProcess:
         """Start a server; `closed` to MQTT clients for work on its streams."""
         data = self.config.data
-        data_folder.write_private(data / "broker.conf", render(self.config, closed=closed))
+        with folder_errors(data):
+            write_private(data / "broker.conf", render(self.config, closed=closed).encode())
         try:
             process = await start_process(
                 "the NATS server",

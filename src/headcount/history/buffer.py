@@ -20,11 +20,11 @@ from headcount.errors import LogError
 from headcount.history.hours import T_MAX_S, T_MIN_S
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
-from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
+from headcount.messages.history import FIX_TYPES, CountsAt, HistoryBatch, HistoryFixes
 from headcount.messages.topics import KINDS
 
 I2 = NDArray[np.int16]
-#: Fixes as columns of equal length: `partition` (int16), and those of `_FIX_TYPES`.
+#: Fixes as columns of equal length: `partition` (int16), and those of `FIX_TYPES`.
 StoredColumns = dict[str, NDArray[Any]]
 
 #: How long an instant waits for partitions that have not reported it. Waiting counts from its first
@@ -35,18 +35,6 @@ WAIT_FOR_PARTITIONS_S = 600.0
 MAX_WAITING = 720
 #: Partitions are stored in 16 bits.
 MAX_PARTITIONS = 32_767
-#: The columns of HistoryFixes. A pseudonym's bytes are its memory, whatever the machine's order.
-_FIX_TYPES = {
-    "seq": "<i8",
-    "t": "<f8",
-    "received": "<f8",
-    "device": "=u8",
-    "kind": "u1",
-    "lat": "<f8",
-    "lon": "<f8",
-    "acc": "<f4",
-    "verdict": "u1",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +208,7 @@ def _columns(partition: int, fixes: HistoryFixes) -> StoredColumns:
         LogError: the columns differ in length, or hold impossible values.
     """
     try:
-        columns = {name: np.frombuffer(getattr(fixes, name), type_) for name, type_ in _FIX_TYPES.items()}
+        columns = {name: np.frombuffer(getattr(fixes, name), type_) for name, type_ in FIX_TYPES.items()}
     except ValueError as error:
         raise LogError(f"history batch of partition {partition}: {error}") from error
     problem = _problem(columns)

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headcount.history.segment_files import all_segments, is_readable, set_aside
-from headcount.history.segments import PART, on_disk, sync_folder, write_segment
+from headcount.history.segments import PART, sync_folder, write_segment
 from headcount.messages.history import EraseRequest
+from headcount.runtime.private_files import folder_errors
 
 #: Maximum number of pseudonyms in a request: more than a device has within the retention.
 MAX_NAMES = 100
@@ -46,7 +47,7 @@ def erase_rows(root: Path, names: Sequence[str]) -> int:
         DataFolderError: the disk is full or a write failed. Repeating the call completes it.
     """
     wanted, erased = pa.array(names, pa.string()), 0
-    with on_disk(root):
+    with folder_errors(root):
         for path in all_segments(root, "fixes"):
             try:
                 erased += _erase_from(path, wanted)

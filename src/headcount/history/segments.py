@@ -34,7 +34,7 @@ from headcount.history.segment_files import all_segments, foreign_files, set_asi
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
-from headcount.runtime.private_files import locked_folder, make_private, write_private
+from headcount.runtime.private_files import folder_errors, locked_folder, make_private, write_private
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Segments:
             DataFolderError: the disk is full or a write failed. Nothing of the flush was written then,
                 or (if only a rename failed) the next start completes it.
         """
-        with on_disk(self.root):
+        with folder_errors(self.root):
             tables = {
                 f"{place}/{flush.written.flush:012d}.parquet": table
                 for place, table in _tables(flush).items()
@@ -97,15 +97,8 @@ def opened(data: Path) -> Iterator[Segments]:
     """
     root = folder(data)
     with ExitStack() as lock:
-        with on_disk(root):
-            try:
-                lock.enter_context(locked_folder(root, "writer.lock"))
-            except BlockingIOError as error:
-                raise DataFolderError(
-                    str(root),
-                    "another history writer has it",
-                    "End that program, or use another data folder.",
-                ) from error
+        with folder_errors(root, "another history writer uses it"):
+            lock.enter_context(locked_folder(root, "writer.lock"))
             make_private([root])
             for kind in ("fixes", "counts"):
                 (root / kind).mkdir(exist_ok=True)
@@ -173,23 +166,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def on_disk(root: Path) -> Iterator[None]:
-    """Turn errors of the disk into errors with a remedy.
-
-    Raises:
-        DataFolderError: the disk is full or a write failed.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise DataFolderError(
-            str(root),
-            f"{error.strerror or error} ({error.filename or 'while writing a segment'})",
-            "Make room on the disk, or make the folder writable for this user.",
-        ) from error
 
 
 # --- rows to tables ----------------------------------------------------------------------------

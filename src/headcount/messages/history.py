@@ -7,6 +7,19 @@ from __future__ import annotations
 
 import msgspec
 
+#: The columns of HistoryFixes and their types. A pseudonym's bytes are its memory, whatever the machine's order.
+FIX_TYPES = {
+    "seq": "<i8",
+    "t": "<f8",
+    "received": "<f8",
+    "device": "=u8",
+    "kind": "u1",
+    "lat": "<f8",
+    "lon": "<f8",
+    "acc": "<f4",
+    "verdict": "u1",
+}
+
 
 class HistoryFixes(msgspec.Struct):
     """Rows of fixes as columns of equal length n."""

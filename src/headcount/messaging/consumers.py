@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 
 from headcount.errors import JetStreamError, LogError, LogUnavailableError
 from headcount.messaging.connection import Connection, Message, log_errors
-from headcount.messaging.jetstream import ANSWER_S, NS, ConsumerInfo, StoredMessage, request
+from headcount.messaging.jetstream import ANSWER_S, ConsumerInfo, StoredMessage, request, temporary_consumer
 
 #: The server deletes a temporary consumer that is not read for this long.
 IDLE_S = 30
@@ -91,13 +91,7 @@ async def pull_consumer(
     """
     durable = config.get("durable_name")
     call = f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" if durable else f"CONSUMER.CREATE.{stream}"
-    temporary = {
-        "ack_policy": "none",
-        "mem_storage": True,
-        "num_replicas": 1,
-        "inactive_threshold": IDLE_S * NS,
-    }
-    wanted = {**({} if durable else temporary), **config}
+    wanted = config if durable else temporary_consumer(IDLE_S, **config)
     answer = await request(connection, call, {"stream_name": stream, "config": wanted}, timeout_s=timeout_s)
     info = msgspec.convert(answer, ConsumerInfo)
     with log_errors(f"consumer of {stream}"):

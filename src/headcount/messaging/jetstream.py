@@ -150,6 +150,15 @@ def check_answer(call: str, answer: bytes) -> None:
     raise _ERRORS[problem.err_code](text) if problem.err_code in _ERRORS else JetStreamError(text)
 
 
+def temporary_consumer(idle_s: int, **fields: Any) -> dict[str, Any]:
+    """Configuration of a consumer in the memory of one server, which is deleted when it isn't read for `idle_s`.
+
+    Nothing is acknowledged.
+    """
+    idle = {"mem_storage": True, "num_replicas": 1, "inactive_threshold": idle_s * NS}
+    return {"ack_policy": "none", **idle, **fields}
+
+
 async def append(
     connection: Connection,
     subject: str,

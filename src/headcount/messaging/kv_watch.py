@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from headcount.errors import LogError
 from headcount.messaging import jetstream
@@ -55,12 +55,16 @@ async def _watch(
 ) -> None:
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     async with connection.inbox() as inbox:
-        created = await jetstream.request(
-            connection,
-            f"CONSUMER.CREATE.{stream}",
-            _consumer(stream, prefix + keys, inbox.subject),
-            timeout_s=_ANSWER_S,
+        config = jetstream.temporary_consumer(
+            30,
+            filter_subject=prefix + keys,
+            deliver_subject=inbox.subject,
+            deliver_policy="last_per_subject",
+            max_deliver=1,
+            idle_heartbeat=int(HEARTBEAT_S * NS),
         )
+        body = {"stream_name": stream, "config": config}
+        created = await jetstream.request(connection, f"CONSUMER.CREATE.{stream}", body, timeout_s=_ANSWER_S)
         try:
             expected, found = 1, dict[str, bytes]()
             pending = int(created["num_pending"])
@@ -99,21 +103,3 @@ async def _next(inbox: Inbox, expected: int) -> StoredMessage:
         if found.delivery != expected:
             raise LogError("a message of a consumer is missing")
         return found
-
-
-def _consumer(stream: str, subject: str, inbox: str) -> dict[str, Any]:
-    return {
-        "stream_name": stream,
-        "config": {
-            "filter_subject": subject,
-            "deliver_subject": inbox,
-            "deliver_policy": "last_per_subject",
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "max_deliver": 1,
-            "mem_storage": True,
-            "num_replicas": 1,
-            "idle_heartbeat": int(HEARTBEAT_S * NS),
-            "inactive_threshold": 30 * NS,
-        },
-    }

@@ -33,7 +33,7 @@ from headcount.errors import LogError
 from headcount.messages.topics import FIX_STREAM
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint
-from headcount.messaging.jetstream import request, stream_info
+from headcount.messaging.jetstream import NS, request, stream_info, temporary_consumer
 from headcount.messaging.parser import ProtocolParser, ServerMessages, ServerStatus
 from headcount.messaging.raw_batch import RawBatch
 
@@ -94,15 +94,8 @@ class LogReader:
             # reading messages twice changes no count
             _log.warning("%s ends at %d, before %d where reading stopped", stream, last, after)
             after = last
-        config = {
-            "name": consumer,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": after + 1,
-            "ack_policy": "none",
-            "inactive_threshold": CONSUMER_IDLE_S * 1_000_000_000,
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
+        start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+        config = temporary_consumer(CONSUMER_IDLE_S, name=consumer, **start)
         body = {"stream_name": stream, "config": config}
         await request(self._connection, f"CONSUMER.CREATE.{stream}.{consumer}", body, timeout_s=ANSWER_S)
         self._sids += 1
@@ -214,7 +207,7 @@ class LogReader:
         ask = PULL - followed.outstanding
         followed.outstanding = PULL
         stream = FIX_STREAM.format(partition=followed.partition)
-        body = json.dumps({"batch": ask, "expires": PULL_EXPIRES_S * 1_000_000_000}).encode()
+        body = json.dumps({"batch": ask, "expires": PULL_EXPIRES_S * NS}).encode()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{followed.consumer}"
         inbox = f"{self._inbox}.{followed.sid.decode()}"
         await self._send(f"PUB {subject} {inbox} {len(body)}\r\n".encode() + body + b"\r\n")

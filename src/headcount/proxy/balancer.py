@@ -17,7 +17,6 @@ from pathlib import Path
 
 from headcount.errors import DataFolderError, LogError, ProxyError, SettingsError
 from headcount.messaging.units import UnitTable
-from headcount.proxy import proxy_folder
 from headcount.proxy.address_bans import AddressBans
 from headcount.proxy.backends import NameResolver, servers_of_backends
 from headcount.proxy.haproxy_process import Haproxy
@@ -25,6 +24,7 @@ from headcount.proxy.membership import Membership, ProxiedUnit, decode_units, en
 from headcount.proxy.proxy_config import BANNED_FILE, BackendServers, ProxyConfig
 from headcount.proxy.reconcile import Reconciler
 from headcount.proxy.runtime_api import ServerStatuses
+from headcount.runtime.private_files import folder_errors, write_private
 from headcount.runtime.signals import on_hangup
 from headcount.runtime.tasks import wait_any
 from headcount.tls.reload import reloading
@@ -161,13 +161,17 @@ class Balancer:
         kept = self._settings.bans.encoded()
         if kept != self._written_bans:
             try:
-                proxy_folder.write_file(self._settings.folder / BANS_FILE, kept)
+                self._write_file(BANS_FILE, kept)
                 self.haproxy.write_banned(banned)
             except DataFolderError as error:  # serve all the same, as with the units
                 _log.warning("%s", error)
             else:
                 self._written_bans = kept
         return banned
+
+    def _write_file(self, name: str, content: bytes) -> None:
+        with folder_errors(self._settings.folder):
+            write_private(self._settings.folder / name, content)
 
     async def _refuse(self, banned: frozenset[str]) -> None:
         """Make HAProxy refuse exactly these addresses, and close the connections of new ones."""
@@ -218,7 +222,7 @@ class Balancer:
         if now == self._written:
             return
         try:
-            proxy_folder.write_file(self._settings.folder / UNITS_FILE, encode_units(self._membership.units))
+            self._write_file(UNITS_FILE, encode_units(self._membership.units))
             self.haproxy.write(pools)
         except DataFolderError as error:  # a full disk must not stop the service
             _log.warning("%s", error)

