@@ -12,7 +12,8 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
-from headcount.adapters.osm import ATTRIBUTION, site_from_osm, slug
+from headcount.adapters.osm import ATTRIBUTION, site_from_osm
+from headcount.adapters.osm_tags import slug
 from headcount.counting.site_file import parse_site
 from headcount.errors import SiteError
 from headcount.sites.files import load_site
@@ -175,6 +176,7 @@ def test_omitted_areas_are_reported(tmp_path: Path) -> None:
     assert found.left_out == [
         'way/6 "Mostly outside": only 40% of it is inside the boundary',
         'way/12 "Half": it is not a closed way',
+        'way/9: its capacity "many" is not one plain number',
     ]
 
 
@@ -210,6 +212,7 @@ def test_boundary_of_several_ways(tmp_path: Path) -> None:
     ring = square(0, 0, 10)
     drawn.way(1, ring[:3])
     drawn.way(2, ring[2:])
+    drawn.way(3, square(1, 1, 1), building="yes")
     drawn.relation(9, [(1, ""), (2, "outer")], amenity="college", name="C")
     for form in (".osm", "geom.json"):
         site = parse_site(site_from_osm(write(drawn, tmp_path, form)).geojson, "c")
@@ -267,7 +270,7 @@ def test_no_boundary(tmp_path: Path, boundary: str | None, text: str) -> None:
             b'{"elements": [{"type": "node"}]}',
             "has an element that the Overpass API does not write",
         ),
-        ("a.json", b"<osm/>", "is not JSON"),
+        ("a.json", b"{", "is not JSON"),
         ("a.osm", b"not XML", "cannot be read"),
         ("a.osm.pbf", b"not PBF", "cannot be read"),
         ("a.txt", b"text", "cannot be read"),

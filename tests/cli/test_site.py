@@ -113,7 +113,7 @@ def test_check_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_import_to_a_file(tmp_path: Path) -> None:
-    """An imported file is valid; what was imported and skipped is printed."""
+    """An imported file is valid; what was imported and left out is printed."""
     (tmp_path / "small.osm").write_text(SMALL)
     out = tmp_path / "small.geojson"
     result = run("import", tmp_path / "small.osm", "-o", out, "--id", "s", "--timezone", "Europe/Berlin")
@@ -124,7 +124,7 @@ def test_import_to_a_file(tmp_path: Path) -> None:
     assert result.stderr.splitlines() == [
         'Boundary: Small [b] (way/1), id "s"',
         "Imported: buildings 1, car parks 0",
-        "Skipped:",
+        "Left out:",
         "  way/3: it is not a closed way",
         "  way/4: parts of it are not in the file",
     ]
@@ -136,6 +136,63 @@ def test_import_to_standard_output(tmp_path: Path) -> None:
     (tmp_path / "small.osm").write_text(SMALL)
     result = run("import", tmp_path / "small.osm")
     assert json.loads(result.stdout)["features"][0]["properties"]["id"] == "small-b"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("remark.json", 'is not complete: the Overpass API reports "runtime error: Query timed out'),
+        ("remark_empty.json", 'is not complete: the Overpass API reports "runtime error: Query timed out'),
+        ("html.json", 'is an HTML page ("504 Gateway Timeout"), not OpenStreetMap data. The download failed'),
+    ],
+)
+def test_import_of_a_failed_download(name: str, text: str, tmp_path: Path) -> None:
+    """A download that failed or is not complete ends with 2, and nothing is written."""
+    result = run("import", case(name), "-o", tmp_path / "out.geojson")
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "imported"),
+    [
+        ("ways_first.osm", "buildings 1, car parks 1"),
+        ("josm_negative.osm", "buildings 1, car parks 1"),
+        ("josm_deleted.osm", "buildings 0, car parks 1"),
+        ("names.json", "buildings 6, car parks 0"),
+        ("caps.json", "buildings 0, car parks 14"),
+    ],
+)
+def test_import_of_unusual_files(name: str, imported: str, tmp_path: Path) -> None:
+    """Unusual but complete data is imported to a valid site file."""
+    out = tmp_path / "out.geojson"
+    result = run("import", case(name), "-o", out)
+    assert result.exit_code == 0, result.output
+    assert f"Imported: {imported}" in result.stderr
+    assert run("check", out).exit_code == 0
+
+
+def test_import_lists_what_is_left_out() -> None:
+    """Capacities that are not plain stand below `Left out`."""
+    _, _, left_out = run("import", case("caps.json")).stderr.partition("Left out:\n")
+    assert '  way/16 "Lot 6": its capacity "yes" is not one plain number\n' in left_out
+
+
+def test_import_with_several_campuses(tmp_path: Path) -> None:
+    """All candidates are listed with their areas, `--campus` chooses one, and one without zones is an error."""
+    result = run("import", case("two_campus_ways.json"), "-o", tmp_path / "a.geojson")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[2:] == [
+        "Several areas may be the campus; choose another one with --campus:",
+        '  way/1 "Hill College": 1,686,335 m², buildings and car parks inside: 1 (used)',
+        '  way/5 "Hill College": 843,167 m², buildings and car parks inside: 1',
+    ]
+    result = run("import", case("two_campus_ways.json"), "--campus", "way/5")
+    assert "Annex" in result.stdout
+    result = run("import", case("bigger_neighbour.json"), "--campus", "Other University")
+    assert result.exit_code == 2
+    assert "no building or car park in the file lies inside it" in result.stderr
 
 
 def test_import_without_boundary(tmp_path: Path) -> None:

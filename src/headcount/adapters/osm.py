@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.adapters.osm_areas import OsmArea, Tags, read_areas
+from headcount.adapters.osm_areas import OsmArea, read_areas
+from headcount.adapters.osm_elements import Position, open_source
+from headcount.adapters.osm_tags import (
+    CAMPUS,
+    Tags,
+    capacity,
+    id_from,
+    is_unnamed_shed,
+    label,
+    name,
+    slug,
+    zone_type,
+)
 from headcount.counting.polygons import geometry_of
+from headcount.counting.site import EARTH_RADIUS_M
 from headcount.counting.site_feature import BOUNDARY
 from headcount.counting.site_file import MAX_ZONES, parse_site
+from headcount.counting.site_warnings import site_warnings
 from headcount.errors import SiteError
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"  # as the licence requires
 #: Parked cars do not report: they are counted for this long (half a day).
 CAR_PARK_HOLD_S = 43_200
-#: Ids derived from names are cut to this, which leaves room for a number.
-MAX_SLUG_CHARS = 48
-
-_CAMPUS = ("university", "college")
+#: At most this many candidates or sheds are listed.
+_MAX_LISTED = 10
+_INCOMPLETE = (
+    "Export the whole campus, with all members of its relation; with the Overpass API, use `out geom;`"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,9 @@ class ImportedSite:
     """An imported site."""
 
     geojson: dict[str, Any]
-    left_out: list[str]  # one line for each omitted area, with the reason
+    candidates: list[str]  # one line for each possible boundary, the chosen one first
+    left_out: list[str]  # one line for each omitted area or capacity, with the reason
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -45,8 +62,23 @@ class _OsmPlace:
 
     @property
     def title(self) -> str:
-        name = self.tags.get("name")
-        return f'{self.ref} "{name}"' if name else self.ref
+        own = name(self.tags)
+        return f'{self.ref} "{own}"' if own else self.ref
+
+    @property
+    def area_m2(self) -> float:
+        degree_m = math.radians(1.0) * EARTH_RADIUS_M
+        lat_deg = self.polygon.centroid.y
+        return float(self.polygon.area) * degree_m**2 * math.cos(math.radians(lat_deg))
+
+
+@dataclass
+class _Zones:
+    """The places that become zones, and the omitted ones."""
+
+    zones: list[_OsmPlace] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    sheds: list[str] = field(default_factory=list)  # references
 
 
 def site_from_osm(
@@ -55,93 +87,166 @@ def site_from_osm(
     site_id: str | None = None,
     timezone: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    with_sheds: bool = False,
 ) -> ImportedSite:
     """Import the site of a campus: buildings and car parks with more than half of their area inside.
 
     Args:
         path: .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json from the Overpass API (`out geom;`).
-        boundary: name of the area that is the boundary, or `way/12` or `relation/34`;
-            default: the largest area tagged `amenity=university` or `amenity=college`.
+        boundary: name of the area that is the boundary, or `way/12` or `relation/34`; default: any area tagged
+            `amenity=university` or `amenity=college`. Of several, the one nearest to the middle is chosen.
         site_id: the site's id; default: derived from the boundary's name.
         timezone: the site's time zone; default: none in the file, which means UTC.
         progress: called with a description of each step.
+        with_sheds: whether sheds, garages and the like without a name become zones, too.
 
     Raises:
-        SiteError: the file cannot be read or has no such boundary, or id or time zone are not valid.
+        SiteError: the file cannot be read, is not complete, has no such boundary or no zone in it, or id or
+            time zone are not valid.
     """
 
     def wanted(ref: str, tags: Tags) -> bool:
-        return _is_boundary(ref, tags, boundary) or _zone_type(tags) is not None
+        return _is_boundary(ref, tags, boundary) or zone_type(tags) is not None
 
-    areas = read_areas(path, wanted, progress)
+    source = open_source(path)
+    areas = read_areas(source, wanted, progress)
     progress(f"building {len(areas)} polygons")
     places = [_OsmPlace(area.ref, area.tags, area.polygon()) for area in areas]
-    campus = _choose_boundary(places, boundary, str(path))
-    zones, left_out = _zones(areas, places, campus)
+    candidates = _boundaries(places, boundary, source.centre, str(path))
+    campus = candidates[0][0]
+    found = _zones(areas, places, campus, with_sheds=with_sheds)
+    lines = [_candidate_line(place, zones) for place, zones in candidates]
+    if not found.zones:
+        raise _no_zones(str(path), campus, lines[1:], found)
+    zones = _zone_features(found.zones, found.left_out)
     geojson = {
         "type": "FeatureCollection",
         "attribution": ATTRIBUTION,
-        "features": [_site_feature(campus, site_id, timezone), *_zone_features(zones)],
+        "features": [_site_feature(campus, site_id, timezone), *zones],
     }
-    parse_site(geojson, str(path))
-    return ImportedSite(geojson, left_out)
+    warnings = site_warnings(parse_site(geojson, str(path)))
+    return ImportedSite(geojson, lines, found.left_out + _shed_line(found.sheds), warnings)
 
 
 def _is_boundary(ref: str, tags: Tags, boundary: str | None) -> bool:
     if boundary is None:
-        return tags.get("amenity") in _CAMPUS
-    return ref == boundary or tags.get("name", "").casefold() == boundary.casefold()
+        return tags.get("amenity") in CAMPUS
+    return ref == boundary or name(tags).casefold() == boundary.strip().casefold()
 
 
-def _zone_type(tags: Tags) -> str | None:
-    if tags.get("amenity") == "parking":
-        return "car_park"
-    return "building" if tags.get("building", "no") != "no" else None
-
-
-def _choose_boundary(places: list[_OsmPlace], boundary: str | None, source: str) -> _OsmPlace:
+def _boundaries(
+    places: list[_OsmPlace], boundary: str | None, centre: Position | None, source: str
+) -> list[tuple[_OsmPlace, int]]:
+    """The possible boundaries with the number of buildings and car parks in each, the best one first."""
     named = [place for place in places if _is_boundary(place.ref, place.tags, boundary)]
     whole = [place for place in named if not place.polygon.is_empty]
-    if whole:
-        return max(whole, key=lambda place: place.polygon.area)
-    label = "the boundary" if boundary is None else f'the boundary "{boundary}"'
+    if not whole:
+        raise _no_boundary(named, boundary, source)
+    points = np.array(
+        [
+            place.polygon.centroid.coords[0]
+            for place in places
+            if zone_type(place.tags) and not place.polygon.is_empty
+        ]
+    ).reshape(-1, 2)
+    if centre is None and len(points):
+        centre = (float(np.median(points[:, 0])), float(np.median(points[:, 1])))
+    middle = shapely.Point(centre) if centre else whole[0].polygon.centroid
+    counted = [
+        (place, int(shapely.contains_xy(place.polygon, points[:, 0], points[:, 1]).sum()))
+        for place in _not_nested(whole)
+    ]
+
+    def rank(candidate: tuple[_OsmPlace, int]) -> tuple[bool, bool, float, float]:
+        place, zones = candidate
+        # a building that is a university by itself is hardly a campus
+        is_building = zone_type(place.tags) is not None
+        return zones == 0, is_building, float(place.polygon.distance(middle)), -place.polygon.area
+
+    return sorted(counted, key=rank)
+
+
+def _not_nested(places: list[_OsmPlace]) -> list[_OsmPlace]:
+    """The places that do not lie mostly within a larger one."""
+    by_size = sorted(places, key=lambda place: place.polygon.area, reverse=True)
+    kept: list[_OsmPlace] = []
+    for place in by_size:
+        if not any(_share_inside(place.polygon, larger.polygon) > 0.5 for larger in kept):
+            kept.append(place)
+    return kept
+
+
+def _candidate_line(place: _OsmPlace, zones: int) -> str:
+    return f"{place.title}: {place.area_m2:,.0f} m², buildings and car parks inside: {zones}"
+
+
+def _no_boundary(named: list[_OsmPlace], boundary: str | None, source: str) -> SiteError:
+    where = "the boundary" if boundary is None else f'the boundary "{boundary}"'
     if named:
         problem = f"{named[0].title} is not complete in this file, or has no area"
-        raise SiteError(source, label, problem, "Export the whole campus, with all members of its relation")
+        return SiteError(source, where, problem, _INCOMPLETE)
     problem = (
         "no area has the tag amenity=university or amenity=college"
         if boundary is None
         else "no closed way or multipolygon relation has this name or number"
     )
-    raise SiteError(source, label, problem, "Choose an area with --boundary NAME, way/12 or relation/34")
+    return SiteError(source, where, problem, "Choose an area with --boundary NAME, way/12 or relation/34")
 
 
-def _zones(
-    areas: list[OsmArea], places: list[_OsmPlace], campus: _OsmPlace
-) -> tuple[list[_OsmPlace], list[str]]:
+def _no_zones(source: str, campus: _OsmPlace, others: list[str], found: _Zones) -> SiteError:
+    remedy = "Export its buildings and car parks, too"
+    if others:
+        remedy += ", or choose another campus with --campus: " + "; ".join(others[:_MAX_LISTED])
+    reasons = [*found.left_out[:_MAX_LISTED], *_shed_line(found.sheds)]
+    problem = "no building or car park in the file lies inside it"
+    if reasons:
+        problem = f"no building or car park inside it can be a zone ({'; '.join(reasons)})"
+    return SiteError(source, f"the boundary {campus.title}", problem, remedy)
+
+
+def _zones(areas: list[OsmArea], places: list[_OsmPlace], campus: _OsmPlace, *, with_sheds: bool) -> _Zones:
     """The places that become zones, and the reasons for omitted ones, except for those far away."""
-    sides = {ref: _zone_type(area.tags) for area in areas for ref in area.outer}
+    sides = {ref: zone_type(area.tags) for area in areas for ref in area.outer}
     shapely.prepare(campus.polygon)
-    zones, left_out = [], []
+    found = _Zones()
     for area, place in zip(areas, places, strict=True):
-        zone_type = _zone_type(place.tags)
-        if zone_type is None or place is campus:
+        own_type = zone_type(place.tags)
+        if own_type is None or place is campus:
             continue
         share = _share_inside(place.polygon, campus.polygon)
         if place.polygon.is_empty and _is_near(area, campus.polygon):
-            why = "parts of it are not in the file" if area.missing else "it is not a closed way"
-            left_out.append(f"{place.title}: {why}")
+            found.left_out.append(f"{place.title}: {_why_empty(area)}")
         elif share < 0.01:
             continue
-        elif sides.get(place.ref) == zone_type:
-            left_out.append(f"{place.title}: it is part of a relation that is a zone already")
+        elif sides.get(place.ref) == own_type:
+            found.left_out.append(f"{place.title}: it is part of a relation that is a zone already")
         elif share <= 0.5:
-            left_out.append(f"{place.title}: only {share:.0%} of it is inside the boundary")
+            found.left_out.append(f"{place.title}: only {share:.0%} of it is inside the boundary")
+        elif is_unnamed_shed(place.tags) and not with_sheds:
+            found.sheds.append(place.ref)
         else:
-            zones.append(place)
+            found.zones.append(place)
             if area.missing_holes:
-                left_out.append(f"{place.title}: missing ways around holes: {area.missing_holes}")
-    return _largest(zones, left_out), left_out
+                found.left_out.append(f"{place.title}: missing ways around holes: {area.missing_holes}")
+            if area.open_members:
+                found.left_out.append(f"{place.title}: some of its ways do not close: that part")
+    found.zones = _largest(found.zones, found.left_out)
+    return found
+
+
+def _why_empty(area: OsmArea) -> str:
+    if area.missing:
+        return "parts of it are not in the file"
+    return "its ways do not close" if area.ref.startswith("relation/") else "it is not a closed way"
+
+
+def _shed_line(sheds: list[str]) -> list[str]:
+    if not sheds:
+        return []
+    more = f" and {len(sheds) - _MAX_LISTED} more" if len(sheds) > _MAX_LISTED else ""
+    refs = ", ".join(sheds[:_MAX_LISTED]) + more
+    return [f"sheds, garages and the like without a name: {refs} (import them with --with-sheds)"]
 
 
 def _is_near(area: OsmArea, campus: BaseGeometry) -> bool:
@@ -163,53 +268,50 @@ def _largest(zones: list[_OsmPlace], left_out: list[str]) -> list[_OsmPlace]:
 
 
 def _site_feature(campus: _OsmPlace, site_id: str | None, timezone: str | None) -> dict[str, Any]:
-    name = campus.tags.get("name", "Campus")
-    site_id = slug(name) or "campus" if site_id is None else site_id
-    properties = {"role": "site", "id": site_id, "name": name, "osm": campus.ref}
+    title = name(campus.tags) or "Campus"
+    site_id = id_from(campus.tags) or "campus" if site_id is None else site_id
+    properties = {"role": "site", "id": site_id, "name": title, "osm": campus.ref}
     if timezone:
         properties["timezone"] = timezone
     return _feature(properties, campus.polygon)
 
 
-def _zone_features(zones: list[_OsmPlace]) -> list[dict[str, Any]]:
+def _zone_features(zones: list[_OsmPlace], left_out: list[str]) -> list[dict[str, Any]]:
     taken = {BOUNDARY}
-    return [_zone_feature(place, taken) for place in zones]
+    return [_zone_feature(place, taken, left_out) for place in zones]
 
 
-def _zone_feature(place: _OsmPlace, taken: set[str]) -> dict[str, Any]:
-    zone_type = _zone_type(place.tags)
-    prefix = "parking" if zone_type == "car_park" else "building"
-    number = place.ref.split("/")[1]
-    name = place.tags.get("name") or f"{prefix} {place.tags.get('ref', number)}"
+def _zone_feature(place: _OsmPlace, taken: set[str], left_out: list[str]) -> dict[str, Any]:
+    own_type = zone_type(place.tags)
+    prefix = "parking" if own_type == "car_park" else "building"
+    number = place.ref.split("/")[1].lstrip("-")
+    titled = name(place.tags) or (f"{prefix} {label(place.tags)}" if label(place.tags) else "")
+    zone_id = _unique(id_from(place.tags) or slug(titled) or f"{prefix}-{number}", taken)
     properties: dict[str, Any] = {
         "role": "zone",
-        "id": _unique(slug(name) or f"{prefix}-{number}", taken),
-        "name": name,
-        "type": zone_type,
+        "id": zone_id,
+        "name": titled or zone_id,
+        "type": own_type,
         "osm": place.ref,
     }
-    if zone_type == "car_park":
-        spaces = place.tags.get("capacity", "")
-        if re.fullmatch(r"[0-9]{1,6}", spaces):
-            properties["capacity"] = {"vehicle": int(spaces)}
+    if own_type == "car_park":
+        text = place.tags.get("capacity", "")
+        spaces = capacity(text)
+        if spaces is not None:
+            properties["capacity"] = {"vehicle": spaces}
+        elif text:
+            left_out.append(f'{place.title}: its capacity "{text[:80]}" is not one plain number')
         properties["hold_s"] = {"vehicle": CAR_PARK_HOLD_S}
     return _feature(properties, place.polygon)
 
 
-def slug(name: str) -> str:
-    """Derive an id from a name: `Músaem & Café` → `musaem-cafe`; empty if no letter or digit is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    plain = re.sub(r"['.]", "", plain)
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_SLUG_CHARS].rstrip("-")
-
-
 def _unique(wish: str, taken: set[str]) -> str:
-    number, name = 1, wish
-    while name in taken:
+    number, unique = 1, wish
+    while unique in taken:
         number += 1
-        name = f"{wish}-{number}"
-    taken.add(name)
-    return name
+        unique = f"{wish}-{number}"
+    taken.add(unique)
+    return unique
 
 
 def _feature(properties: dict[str, Any], polygon: BaseGeometry) -> dict[str, Any]:

@@ -1,22 +1,14 @@
-"""OpenStreetMap data → areas: closed ways and multipolygon relations with their tags and polygons.
-
-Reads OSM XML and PBF (also compressed) through osmium, and the JSON responses of the Overpass API
-(`out geom;`, or with the nodes in the response).
-"""
+"""OpenStreetMap data → areas: closed ways and multipolygon relations with their tags and polygons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import osmium
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from headcount.errors import SiteError
-from headcount.sites.files import decode_json
+from headcount.adapters.osm_elements import NODE, RELATION, WAY, OsmElement, OsmSource, Position
 
 #: Relations of these types are areas.
 AREA_RELATIONS = ("multipolygon", "boundary")
@@ -24,11 +16,9 @@ AREA_RELATIONS = ("multipolygon", "boundary")
 GRID_DEG = 1e-7
 
 Tags = Mapping[str, str]
-Line = list[tuple[float, float]]  # lon and lat in degrees
+Line = list[Position]
 #: Selects elements by their reference (`way/12`) and tags.
 AreaFilter = Callable[[str, Tags], bool]
-
-_FORMATS = "Use OpenStreetMap data as .osm, .osm.gz, .osm.bz2 or .osm.pbf, or an Overpass response as .json"
 
 
 @dataclass
@@ -41,6 +31,7 @@ class OsmArea:
     outer: list[str] = field(default_factory=list)  # references of a relation's outer ways
     missing: bool = False  # a part of its outer ring is not in the data
     missing_holes: int = 0  # inner ways that are not in the data
+    open_members: bool = False  # some member ways belong to no closed ring; known once the polygon is
 
     def polygon(self) -> BaseGeometry:
         """Its polygon or multipolygon, repaired if it crosses itself; empty if there is none."""
@@ -50,6 +41,8 @@ class OsmArea:
         if self.ref.startswith("relation/"):
             # the even-odd rule needs no roles, which editors often omit
             noded = shapely.union_all([shapely.LineString(line) for line in lines])
+            _, cuts, dangles, _ = shapely.polygonize_full([noded])
+            self.open_members = not (cuts.is_empty and dangles.is_empty)
             return _polygons_of(shapely.build_area(noded))
         line = lines[0]
         if len(line) < 4 or line[0] != line[-1]:
@@ -66,101 +59,99 @@ def _polygons_of(shape: BaseGeometry) -> BaseGeometry:
     return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
 
 
-def read_areas(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
-    """The selected areas of a file, ways first, by number; incomplete ones are included.
+def read_areas(source: OsmSource, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
+    """The selected areas of a file, ways first, by number; incomplete ones are included, deleted ones are not.
+
+    The file is read once for relations, ways and nodes each, so that their order doesn't matter and only the
+    elements that are needed are kept.
 
     Raises:
-        SiteError: the file is missing, of another format, or broken.
+        SiteError: the file is of another format, or broken.
     """
-    if not path.is_file():
-        raise SiteError(str(path), "the file", "does not exist", _FORMATS)
-    try:
-        areas = (
-            _from_overpass(path, wanted) if path.suffix == ".json" else _from_osmium(path, wanted, progress)
-        )
-    except (RuntimeError, OSError) as error:  # osmium's errors for files that it cannot read
-        raise SiteError(str(path), "the file", f"cannot be read: {error}", _FORMATS) from None
+
+    def is_area(element: OsmElement) -> bool:
+        if element.type == RELATION and element.tags.get("type") not in AREA_RELATIONS:
+            return False
+        return wanted(f"{element.type}/{element.id}", element.tags)
+
+    progress("reading relations")
+    relations = [
+        r
+        for r in _newest(source.elements(RELATION), is_area, any_order=source.any_order).values()
+        if is_area(r)
+    ]
+    members = {member.way for relation in relations for member in relation.members}
+
+    progress("reading ways")
+    ways = _newest(
+        source.elements(WAY), lambda way: way.id in members or is_area(way), any_order=source.any_order
+    )
+    refs = {ref for way in ways.values() for ref in _unplaced(way)}
+
+    progress("reading nodes")
+    nodes = _newest(source.elements(NODE, refs), lambda node: node.id in refs, any_order=False)
+    found = {id_: line for id_, way in ways.items() if (line := _line(way, nodes)) is not None}
+    areas = [
+        OsmArea(f"way/{way.id}", way.tags, [found.get(way.id, [])], missing=way.id not in found)
+        for way in ways.values()
+        if is_area(way)
+    ]
+    areas += [_relation_area(relation, found) for relation in relations]
     return sorted(areas, key=lambda area: (area.ref.startswith("relation/"), int(area.ref.split("/")[1])))
 
 
-def _from_osmium(path: Path, wanted: AreaFilter, progress: Callable[[str], None]) -> list[OsmArea]:
-    """Read in two passes, relations and ways, so that only the ways of selected relations are kept."""
-    progress("reading relations")
-    relations = []
-    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
-        if not isinstance(relation, osmium.osm.Relation):
-            continue
-        ref, tags = f"relation/{relation.id}", dict(relation.tags)
-        if tags.get("type") in AREA_RELATIONS and wanted(ref, tags):
-            members = [(m.ref, m.role) for m in relation.members if m.type == "w"]
-            relations.append((OsmArea(ref, tags), members))
-    needed = {way for _, members in relations for way, _ in members}
+def _newest(
+    elements: Iterable[OsmElement], is_needed: Callable[[OsmElement], bool], *, any_order: bool
+) -> dict[int, OsmElement]:
+    """The newest version of each element of which a version is needed, without deleted ones.
 
-    progress("reading ways")
-    found: dict[int, Line] = {}
-    ways = []
-    processor = osmium.FileProcessor(str(path)).with_locations()
-    for way in processor.with_filter(osmium.filter.EntityFilter(osmium.osm.WAY)):
-        if not isinstance(way, osmium.osm.Way):
-            continue
-        ref, tags = f"way/{way.id}", dict(way.tags)
-        if way.id not in needed and not wanted(ref, tags):
-            continue
-        line = [(node.lon, node.lat) for node in way.nodes if node.location.valid()]
-        if len(line) == len(way.nodes):
-            found[way.id] = line
-        if wanted(ref, tags):
-            ways.append(OsmArea(ref, tags, [line], missing=len(line) != len(way.nodes)))
-    return ways + [_with_members(area, members, found) for area, members in relations]
+    With `any_order`, versions may descend, and what belongs together may be apart: all elements are kept.
+    """
+    found: dict[int, OsmElement] = {}
+    others: dict[int, OsmElement] = {}
+    for element in elements:
+        known = found.get(element.id) or others.get(element.id)
+        newest = element if known is None else known.merged(element)
+        if element.id in found or is_needed(newest):
+            found[element.id] = newest
+        elif any_order:
+            others[element.id] = newest
+    return {id_: element for id_, element in found.items() if not element.deleted}
 
 
-def _with_members(area: OsmArea, members: Iterable[tuple[int, str]], found: Mapping[int, Line]) -> OsmArea:
-    for way, role in members:
-        area.lines.append(found.get(way, []))
-        if role != "inner":
-            area.missing |= way not in found
-            area.outer.append(f"way/{way}")
-        elif way not in found:
+def _unplaced(way: OsmElement) -> list[int]:
+    """The nodes of a way whose positions are not in the way."""
+    if way.line is None:
+        return way.refs
+    if len(way.refs) != len(way.line):
+        return []
+    return [ref for ref, position in zip(way.refs, way.line, strict=True) if position is None]
+
+
+def _line(way: OsmElement, nodes: Mapping[int, OsmElement]) -> Line | None:
+    """The positions of a way; None if some are missing."""
+    places = way.line or [None] * len(way.refs)
+    if len(way.refs) == len(places):
+        places = [
+            place or (nodes[ref].position if ref in nodes else None)
+            for place, ref in zip(places, way.refs, strict=True)
+        ]
+    return _whole(places)
+
+
+def _whole(places: Sequence[Position | None]) -> Line | None:
+    line = [place for place in places if place is not None]
+    return line if line and len(line) == len(places) else None
+
+
+def _relation_area(relation: OsmElement, found: Mapping[int, Line]) -> OsmArea:
+    area = OsmArea(f"relation/{relation.id}", relation.tags)
+    for member in relation.members:
+        line = _whole(member.line or ()) or found.get(member.way)
+        area.lines.append(line or [])
+        if member.role != "inner":
+            area.missing |= line is None
+            area.outer.append(f"way/{member.way}")
+        elif line is None:
             area.missing_holes += 1
     return area
-
-
-def _from_overpass(path: Path, wanted: AreaFilter) -> list[OsmArea]:
-    response = decode_json(path.read_bytes(), str(path))
-    if not isinstance(response, dict) or not isinstance(response.get("elements"), list):
-        problem = "is JSON, but not a response of the Overpass API: it has no list of elements"
-        raise SiteError(str(path), "the file", problem, _FORMATS)
-    try:
-        return list(_overpass_areas(response["elements"], wanted))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        problem = f"has an element that the Overpass API does not write ({type(error).__name__}: {error})"
-        raise SiteError(
-            str(path), "the file", problem, "Request `out geom;` and save the whole response"
-        ) from None
-
-
-def _overpass_areas(elements: list[dict[str, Any]], wanted: AreaFilter) -> Iterator[OsmArea]:
-    nodes = {e["id"]: (e["lon"], e["lat"]) for e in elements if e["type"] == "node"}
-    ways = {e["id"]: e for e in elements if e["type"] == "way"}
-    lines = {way_id: _overpass_line(way, nodes) for way_id, way in ways.items()}
-    for way_id, way in ways.items():
-        ref, tags = f"way/{way_id}", way.get("tags", {})
-        if wanted(ref, tags):
-            line = lines[way_id]
-            yield OsmArea(ref, tags, [line or []], missing=line is None)
-    for relation in (e for e in elements if e["type"] == "relation"):
-        ref, tags = f"relation/{relation['id']}", relation.get("tags", {})
-        if tags.get("type") in AREA_RELATIONS and wanted(ref, tags):
-            members = [m for m in relation.get("members", []) if m["type"] == "way"]
-            own = {m["ref"]: _overpass_line(m, nodes) or lines.get(m["ref"]) for m in members}
-            found = {way: line for way, line in own.items() if line}
-            yield _with_members(OsmArea(ref, tags), [(m["ref"], m.get("role", "")) for m in members], found)
-
-
-def _overpass_line(way: Mapping[str, Any], nodes: Mapping[int, tuple[float, float]]) -> Line | None:
-    """The positions of a way from its own geometry or its nodes; None if some are missing."""
-    geometry = way.get("geometry")
-    if geometry is not None:
-        return None if None in geometry else [(float(p["lon"]), float(p["lat"])) for p in geometry]
-    refs = way.get("nodes")
-    return [nodes[ref] for ref in refs] if refs and all(ref in nodes for ref in refs) else None

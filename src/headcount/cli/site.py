@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from headcount.adapters.osm import site_from_osm
+from headcount.adapters.osm import ImportedSite, site_from_osm
 from headcount.counting.site import Site
 from headcount.counting.site_feature import BOUNDARY
 from headcount.counting.site_file import ZONE_TYPES, check_site, parse_site
@@ -19,6 +19,8 @@ from headcount.errors import SettingsError
 from headcount.messages.topics import KINDS
 from headcount.sites.files import format_geojson, read_geojson
 
+#: At most this many areas that were not chosen are listed.
+MAX_CANDIDATES = 20
 FILE = click.Path(path_type=Path)
 
 
@@ -54,18 +56,30 @@ def check(file: Path) -> None:
 @site.command("import")
 @click.argument("file", type=FILE)
 @click.option("-o", "--output", type=FILE, help="Write the site file here.  [default: standard output]")
-@click.option("--boundary", help="Name of the area that is the boundary, or way/12 or relation/34.")
+@click.option(
+    "--boundary",
+    "--campus",
+    "boundary",
+    help="Name of the area that is the boundary, or way/12 or relation/34.",
+)
 @click.option("--id", "site_id", help="Id of the site.  [default: made from its name]")
 @click.option("--timezone", help="Time zone of the site, such as Europe/Dublin; OpenStreetMap has none.")
+@click.option("--with-sheds", is_flag=True, help="Import sheds, garages and the like without a name, too.")
 def import_(
-    file: Path, output: Path | None, boundary: str | None, site_id: str | None, timezone: str | None
+    file: Path,
+    output: Path | None,
+    boundary: str | None,
+    site_id: str | None,
+    timezone: str | None,
+    with_sheds: bool,
 ) -> None:
     """Import a site file from OpenStreetMap data.
 
-    FILE is .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json: an answer of the Overpass API to `out geom;`. The boundary is the
-    largest area tagged amenity=university or amenity=college, or the one that --boundary names. Buildings and car parks
-    with more than half of their area inside become zones. Entrances are not imported: draw them where you want to count.
-    Prints the site file, and on standard error what was imported and what was not.
+    FILE is .osm, .osm.gz, .osm.bz2, .osm.pbf, or .json: an answer of the Overpass API to `out geom;`. The boundary is an
+    area tagged amenity=university or amenity=college, or the one that --boundary (or --campus) names. If there are
+    several, they are listed with their areas, and the one nearest to the middle of the data is used. Buildings and car
+    parks with more than half of their area inside become zones. Entrances are not imported: draw them where you want to
+    count. Prints the site file, and on standard error what was imported and what was left out.
 
     \b
     Examples:
@@ -75,10 +89,15 @@ def import_(
     """
     with Console(stderr=True).status("reading") as status:
         found = site_from_osm(
-            file, boundary, site_id, timezone, lambda step: status.update(f"{file}: {step}")
+            file,
+            boundary,
+            site_id,
+            timezone,
+            lambda step: status.update(f"{file}: {step}"),
+            with_sheds=with_sheds,
         )
     _write(found.geojson, output)
-    _print_imported(found.geojson, found.left_out)
+    _print_imported(found)
 
 
 def _write(geojson: dict[str, Any], output: Path | None) -> None:
@@ -94,15 +113,29 @@ def _write(geojson: dict[str, Any], output: Path | None) -> None:
         ) from error
 
 
-def _print_imported(geojson: dict[str, Any], left_out: list[str]) -> None:
-    boundary, *zones = [feature["properties"] for feature in geojson["features"]]
+def _print_imported(found: ImportedSite) -> None:
+    boundary, *zones = [feature["properties"] for feature in found.geojson["features"]]
     kinds = Counter(zone["type"] for zone in zones)
     click.echo(f'Boundary: {boundary["name"]} ({boundary["osm"]}), id "{boundary["id"]}"', err=True)
     click.echo(f"Imported: buildings {kinds['building']}, car parks {kinds['car_park']}", err=True)
-    if left_out:
-        click.echo("Skipped:", err=True)
-    for line in left_out:
-        click.echo(f"  {line}", err=True)
+    chosen, *others = found.candidates
+    if others:
+        _print_list(
+            "Several areas may be the campus; choose another one with --campus:",
+            [
+                f"{chosen} (used)",
+                *others[:MAX_CANDIDATES],
+                *([f"and {len(others) - MAX_CANDIDATES} more"] if len(others) > MAX_CANDIDATES else []),
+            ],
+        )
+    _print_list("Left out:", found.left_out)
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+
+
+def _print_list(title: str, lines: list[str]) -> None:
+    if lines:
+        click.echo("\n  ".join([title, *lines]), err=True)
 
 
 def _print_warnings(checked: Site) -> None:

@@ -14,6 +14,7 @@ from headcount.errors import SiteError
 #: More than a thousand detailed campuses: a larger file is not a site file.
 MAX_FILE_BYTES = 64_000_000
 
+_CORRECT = "A site file is GeoJSON: correct it there, or export it again"
 _REMEDY = "Use the path of a site file, or create one with `headcount site import`"
 
 
@@ -47,8 +48,8 @@ def read_geojson(path: Path) -> object:
     return decode_json(content, source)
 
 
-def decode_json(content: bytes, source: str) -> object:
-    """Decode JSON in UTF-8, with or without a byte order mark; `source` is the file name in errors.
+def decode_json(content: bytes, source: str, remedy: str = _CORRECT) -> object:
+    """Decode JSON in UTF-8, with or without a byte order mark; `source` and `remedy` are for errors.
 
     Raises:
         SiteError: it is not JSON; the error has the line and column.
@@ -58,14 +59,12 @@ def decode_json(content: bytes, source: str) -> object:
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
     except RecursionError:
-        problem = "is not a site: it is nested too deeply"
+        problem = "is nested too deeply"
     except ValueError as error:  # not UTF-8, NaN, a number of thousands of digits
         problem = f"is not JSON: {error}"
     else:
         return value
-    raise SiteError(
-        source, "the file", problem, "A site file is GeoJSON: correct it there, or export it again"
-    )
+    raise SiteError(source, "the file", problem, remedy)
 
 
 def _refuse_constant(name: str) -> object:
