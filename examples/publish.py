@@ -1,4 +1,4 @@
-"""Simulate a phone in the library: `python examples/publish.py [127.0.0.1] [1883] [ID SECRET]`."""
+"""Simulate a phone in the library: `python examples/publish.py [127.0.0.1 [1883 [ID SECRET [CA]]]]`."""
 
 import json
 import sys
@@ -7,15 +7,15 @@ import time
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
-port = int(sys.argv[2]) if len(sys.argv) > 2 else 1883
-device, secret = sys.argv[3:5] if len(sys.argv) > 4 else ("example-phone", "")
+host, port, device, secret, ca = sys.argv[1:] + ["127.0.0.1", "1883", "phone", "", ""][len(sys.argv) - 1 :]
 topic = f"headcount/ul/person/{device}"
 client = mqtt.Client(CallbackAPIVersion.VERSION2, device if secret else "", protocol=mqtt.MQTTv311)
 if secret:
     client.username_pw_set(device, secret)
+if ca:
+    client.tls_set(ca)
 client.will_set(f"{topic}/status", "offline", qos=1)
-client.connect(host, port)
+client.connect(host, int(port))
 client.loop_start()
 client.publish(f"{topic}/status", "online", qos=1)
 while True:

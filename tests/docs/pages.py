@@ -66,7 +66,7 @@ def anchors(page: Path) -> set[str]:
 
 def commands(page: Path, program: str) -> Iterator[str]:
     """The calls of a program in shell blocks and inline code, without pipes and redirections."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     for line in (*lines, *inline(page)):
         call = re.split(r"\s[>|#]|&&|;| and then ", line.strip())[0].strip().removeprefix(".venv/bin/")
         if call == program or call.startswith(f"{program} "):
