@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from headcount.api.media_types import GEOJSON
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.device_authentication import DeviceAuthentication
 from headcount.api.schemas import problems
-from headcount.api.schemas.problems import failures
 
 SCHEMES: dict[str, Any] = {
     "token": {
@@ -41,7 +40,9 @@ SCHEMES: dict[str, Any] = {
 }
 #: By endpoint: its `example` or `examples`, or the name of another endpoint that has the same.
 _EXAMPLES = Path(__file__).with_name("examples.json")
-#: Problems of any endpoint, and of those that change something; `_complete` derives more, and routes name the rest.
+#: In the `openapi_extra` of an endpoint: its own problems. The others follow from its method, path and parameters.
+PROBLEMS = "x-problems"
+#: Problems of any endpoint, and of those that change something.
 _ANYWHERE = ("token-in-url", "sign-in", "too-many-requests", "log-away")
 _CHANGING = ("cross-site", "too-long")
 
@@ -88,7 +89,7 @@ def _describe_geojson(operation: dict[str, Any], route: APIRoute, schemas: dict[
 
 
 def _add_examples(operation: dict[str, Any], route: APIRoute, examples: dict[str, Any]) -> None:
-    """Add the example of a success; those of problems come from their types (`failures`)."""
+    """Add the example of a success; those of problems come from their types (`_failures`)."""
     example = examples.get(route.name)
     for content in operation["responses"][str(route.status_code or 200)].get("content", {}).values():
         content.update(examples[example] if isinstance(example, str) else example)
@@ -108,9 +109,8 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
         "not-allowed": bool(scopes),
         **dict.fromkeys(_CHANGING, method != "GET"),
     }
-    names = (*_ANYWHERE, *(name for name, given in applies.items() if given))
-    for status, entry in failures(*names).items():
-        _merge(responses.setdefault(str(status), {"description": "", "content": {}}), entry)
+    shared = [name for name, given in applies.items() if given]
+    responses |= _failures(dict.fromkeys([*operation.pop(PROBLEMS, ()), *_ANYWHERE, *shared]))
     ways = [{"token": list(scopes)}, {"session": list(scopes)}]
     operation["security"] = [{"device": []}] if by_device else ways if scopes else [{}, *ways]
     if scopes:
@@ -120,22 +120,27 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
         )
 
 
+def _failures(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the entries of problems in an operation's `responses`, each with an example, by status."""
+    entries: dict[str, dict[str, Any]] = {}
+    for kind in map(problems.TYPES.__getitem__, names):
+        detail, errors = kind.example_detail, None
+        if kind is problems.INVALID:
+            errors = [problems.ParameterProblem(parameter="at", problem=detail.removeprefix("at: "))]
+        example = problems.document(kind, detail, kind.example_path, errors).model_dump(exclude_none=True)
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+        empty = {"description": "", "content": {problems.MEDIA_TYPE: content}}
+        entry = entries.setdefault(str(kind.status), empty)
+        entry["description"] = "; ".join(filter(None, (entry["description"], kind.title)))
+        entry["content"][problems.MEDIA_TYPE]["examples"][kind.name] = {
+            "summary": kind.title,
+            "value": example,
+        }
+    return entries
+
+
 def _can_be_invalid(parameter: dict[str, Any]) -> bool:
     return parameter["in"] != "path" or not {"pattern", "enum", "maxLength"}.isdisjoint(parameter["schema"])
-
-
-def _merge(entry: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add the examples of a problem to those of others with the same status."""
-    media = problems.MEDIA_TYPE
-    if media not in entry.setdefault("content", {}):
-        entry["content"][media] = more["content"][media]
-        entry["description"] = entry["description"] or more["description"]
-        return
-    present = entry["content"][media].setdefault("examples", {})
-    for name, example in more["content"][media]["examples"].items():
-        if name not in present:
-            present[name] = example
-            entry["description"] = "; ".join(filter(None, (entry["description"], example["summary"])))
 
 
 def routes(app: FastAPI) -> Iterator[APIRoute]:

@@ -12,7 +12,7 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.parameters import CommandId, DeviceId, SiteId
 from headcount.api.schemas import commands
-from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError, failures
+from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
 from headcount.api.state import ApiState, State, known_site
 from headcount.messages.records import DeviceCommand
 from headcount.services.commands import command_as_json
@@ -29,7 +29,7 @@ _PATH = "/sites/{site}/devices/{device}/commands"
     summary="Send a command to a device",
     response_model=commands.CommandResponse,
     response_description="The command is queued",
-    responses=failures("unknown-device", "too-many-commands"),
+    openapi_extra={"x-problems": ["unknown-device", "too-many-commands"]},
 )
 async def create_command(
     site: SiteId, device: DeviceId, body: commands.CommandCreate, state: State, actor: Commander
@@ -59,7 +59,7 @@ async def create_command(
     summary="List a device's commands",
     response_model=commands.CommandListResponse,
     response_description="Newest first",
-    responses=failures("unknown-device"),
+    openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader) -> Json:
     """List commands that wait, and those that finished within the last day."""
@@ -75,7 +75,7 @@ async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader)
     summary="Get a command and its state",
     response_model=commands.CommandResponse,
     response_description="The command",
-    responses=failures("unknown-command"),
+    openapi_extra={"x-problems": ["unknown-command"]},
 )
 async def get_command(site: SiteId, device: DeviceId, command: CommandId, state: State, _: Reader) -> Json:
     """Return one command; it is erased a day after it finished."""
@@ -88,7 +88,7 @@ async def get_command(site: SiteId, device: DeviceId, command: CommandId, state:
     summary="Withdraw a command",
     response_class=Response,
     response_description="The command is erased and no longer sent",
-    responses=failures("unknown-command"),
+    openapi_extra={"x-problems": ["unknown-command"]},
 )
 async def delete_command(
     site: SiteId, device: DeviceId, command: CommandId, state: State, actor: Commander

@@ -13,14 +13,14 @@ from headcount.api.middleware.identity import AnyCaller
 from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, From, SiteId, Step, To, ZoneId
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
-from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, failures, invalid
+from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import State, known_site, known_zone
 from headcount.counting.disclosure import GRID_S
 from headcount.history import queries
 from headcount.messages.times import iso
 
 router = APIRouter(prefix="/v1", tags=["counts"])
-_FAILURES = ("not-recorded", "history-unreadable", "no-counts-yet", "too-many-queries")
+_FAILURES = ["not-recorded", "history-unreadable", "no-counts-yet", "too-many-queries"]
 
 
 @router.get(
@@ -28,7 +28,7 @@ _FAILURES = ("not-recorded", "history-unreadable", "no-counts-yet", "too-many-qu
     summary="Get the counts of all zones",
     response_model=counts.CountsResponse,
     response_description="The counts, those of the boundary (`site`) first",
-    responses=failures(*_FAILURES),
+    openapi_extra={"x-problems": _FAILURES},
 )
 async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of all zones now, or at a moment of the last 24 hours.
@@ -48,7 +48,7 @@ async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = Non
     summary="Get the counts of one zone",
     response_model=counts.ZoneCountsResponse,
     response_description="The counts",
-    responses=failures("unknown-zone", *_FAILURES),
+    openapi_extra={"x-problems": ["unknown-zone", *_FAILURES]},
 )
 async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of one zone now, or at a moment of the last 24 hours, as in /counts."""
@@ -65,7 +65,7 @@ async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyC
     summary="Get one zone's counts over time",
     response_model=counts.ZoneHistoryResponse,
     response_description="The counts, oldest first",
-    responses=failures("unknown-zone", "history-unreadable", "too-many-queries"),
+    openapi_extra={"x-problems": ["unknown-zone", "history-unreadable", "too-many-queries"]},
 )
 async def get_zone_history(
     site: SiteId,

@@ -15,7 +15,7 @@ from headcount.api.middleware.authorization import RequireScope
 from headcount.api.parameters import DeviceHandle, SiteId
 from headcount.api.public_url import checked_base_url
 from headcount.api.schemas import devices
-from headcount.api.schemas.problems import failures, invalid
+from headcount.api.schemas.problems import invalid
 from headcount.api.state import State, known_site
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
@@ -77,7 +77,7 @@ async def list_devices(
     summary="Register a device",
     response_model=devices.DeviceWithSecretResponse,
     response_description="The device, with its secret, which cannot be read again",
-    responses=failures("alias-taken"),
+    openapi_extra={"x-problems": ["alias-taken"]},
 )
 async def create_device(site: SiteId, body: devices.DeviceCreate, state: State, actor: Writer) -> Json:
     """Register a device. It gets an id and a secret: its MQTT user name and password."""
@@ -117,8 +117,8 @@ def _chunks(lines: Iterator[str]) -> Iterator[str]:
     summary="Import devices from CSV",
     response_class=Csv,
     response_description="Ids and secrets, which cannot be read again",
-    responses=failures("alias-taken"),
     openapi_extra={
+        "x-problems": ["alias-taken"],
         "requestBody": {
             "required": True,
             "content": {
@@ -127,7 +127,7 @@ def _chunks(lines: Iterator[str]) -> Iterator[str]:
                     "example": "kind,label,groups\r\nperson,Ada,staff\r\n",
                 }
             },
-        }
+        },
     },
 )
 async def import_devices(site: SiteId, request: Request, state: State, actor: Writer) -> Csv:
@@ -172,7 +172,7 @@ async def create_claim_codes(
     summary="Get a device",
     response_model=devices.DeviceResponse,
     response_description="The device",
-    responses=failures("unknown-device"),
+    openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader) -> Json:
     """Return one registered device."""
@@ -186,7 +186,7 @@ async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader
     summary="Change a device",
     response_model=devices.DeviceResponse,
     response_description="The changed device",
-    responses=failures("unknown-device", "alias-taken"),
+    openapi_extra={"x-problems": ["unknown-device", "alias-taken"]},
 )
 async def update_device(
     site: SiteId, device: DeviceHandle, body: devices.DeviceUpdate, state: State, actor: Writer
@@ -219,7 +219,7 @@ async def update_device(
     summary="Remove a device",
     response_model=devices.DeviceResponse,
     response_description="The device is being erased",
-    responses=failures("unknown-device"),
+    openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
     """Reject the device from now on, and erase everything about it.
@@ -236,7 +236,7 @@ async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor:
     summary="Replace a device's secret",
     response_model=devices.DeviceWithSecretResponse,
     response_description="The device, with its new secret, which cannot be read again",
-    responses=failures("unknown-device"),
+    openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
     """Replace the secret. The old one, signed tokens and links are rejected, and connections with them close."""
@@ -252,7 +252,7 @@ async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor:
     summary="Create a one-time link for a device",
     response_model=devices.LinkResponse,
     response_description="The link with QR codes, which cannot be read again",
-    responses=failures("unknown-device"),
+    openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def create_device_link(
     site: SiteId,

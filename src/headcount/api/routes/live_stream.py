@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from headcount.api.parameters import Every, SiteId, Zones
 from headcount.api.schemas import problems
-from headcount.api.schemas.problems import ProblemError, failures
+from headcount.api.schemas.problems import ProblemError
 from headcount.api.state import ApiState, State, known_site
 from headcount.api.stream_reader import StreamReader, open_stream
 
@@ -58,7 +58,7 @@ async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
     status_code=200,  # FastAPI looks for it in the class otherwise
     response_description="`event: counts` with absolute counts: all zones first, then those that changed. "
     "`event: ping` every 5 s. A slow reader gets fewer and newer updates.",
-    responses=failures("too-many-streams"),
+    openapi_extra={"x-problems": ["too-many-streams"]},
 )
 async def stream_counts(
     site: SiteId, request: Request, state: State, every: Every = 1.0, zones: Zones = None
@@ -79,7 +79,7 @@ async def stream_counts(
     "/sites/{site}/ws",
     summary="Stream live counts over a WebSocket",
     response_description='Messages are JSON: `{"event":"counts"|"ping","data":…}` as in /stream.',
-    responses=failures("upgrade-required"),
+    openapi_extra={"x-problems": ["upgrade-required"]},
     status_code=101,
     response_class=Response,
 )

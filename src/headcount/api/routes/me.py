@@ -11,7 +11,7 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.device_authentication import AuthenticatedDevice
 from headcount.api.parameters import DEFAULT_TRACE_LIMIT, TraceLimit, moment
 from headcount.api.schemas import me, traces
-from headcount.api.schemas.problems import failures, invalid
+from headcount.api.schemas.problems import invalid
 from headcount.api.state import State
 from headcount.messages.records import Device
 from headcount.messages.times import iso_or_none
@@ -38,7 +38,7 @@ async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     summary="Export everything stored about my device",
     response_model=dict[str, Any],
     response_description="One JSON document, to be saved",
-    responses=failures("history-unreadable", "too-many-queries"),
+    openapi_extra={"x-problems": ["history-unreadable", "too-many-queries"]},
 )
 async def export_me(device: AuthenticatedDevice, state: State) -> Json:
     """Export the registry's entry (without the secret), the log's hour as it was sent, 24 hours of history.

@@ -14,7 +14,7 @@ from headcount.api.media_types import GeoJson, Json
 from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, SiteId, To
 from headcount.api.schemas import positions
-from headcount.api.schemas.problems import failures, invalid
+from headcount.api.schemas.problems import invalid
 from headcount.api.state import ApiState, State, known_site
 from headcount.history.queries import CELLS_PER_DEG, SLOT_S, CellCount, StoredFix
 from headcount.messages.times import iso
@@ -35,7 +35,7 @@ Asking = Annotated[Caller, Depends(RequireScope("positions:coarse", "positions:r
     response_class=GeoJson,
     response_model=positions.FixesResponse | positions.CellsResponse,
     response_description="With a reason and the right to it, fixes, newest first; else cells of a grid.",
-    responses=failures("history-unreadable", "too-many-queries"),
+    openapi_extra={"x-problems": ["history-unreadable", "too-many-queries"]},
 )
 async def list_fixes(
     site: SiteId,
@@ -109,7 +109,7 @@ async def list_fixes(
     summary="Get the state of a device",
     response_model=positions.DeviceStateResponse,
     response_description="Its state now",
-    responses=failures("unknown-device", "no-answer"),
+    openapi_extra={"x-problems": ["unknown-device", "no-answer"]},
 )
 async def get_device_state(
     site: SiteId, kind: Kind, device: DeviceId, state: State, actor: Watcher, reason: Reason = None

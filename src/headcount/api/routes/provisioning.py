@@ -16,7 +16,6 @@ from headcount.api.parameters import Code
 from headcount.api.public_url import device_endpoint
 from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import provisioning
-from headcount.api.schemas.problems import failures
 from headcount.api.state import ApiState, State
 from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
 from headcount.errors import LinkRefusedError
@@ -31,7 +30,7 @@ router = APIRouter(prefix="/v1/provision", tags=["provision"])
     summary="Exchange a link or code for credentials",
     response_model=provisioning.CredentialsResponse,
     response_description="The credentials, which cannot be read again",
-    responses=failures("link-refused"),
+    openapi_extra={"x-problems": ["link-refused"]},
 )
 async def redeem_code(body: provisioning.CodeRedemption, request: Request, state: State) -> Json:
     """Use up a code: get a device's id, a new secret for it, and the broker's endpoint.
@@ -48,7 +47,7 @@ async def redeem_code(body: provisioning.CodeRedemption, request: Request, state
     summary="Exchange a code for OwnTracks settings",
     response_model=provisioning.OwnTracksResponse,
     response_description="The app's settings, which include the credentials",
-    responses=failures("link-refused"),
+    openapi_extra={"x-problems": ["link-refused"]},
 )
 async def redeem_code_for_owntracks(code: Code, request: Request, state: State) -> Json:
     """Return the settings that the app OwnTracks requests when it opens a link or QR code.

@@ -20,7 +20,6 @@ from headcount.api.schemas.problems import (
     TYPES,
     ProblemError,
     ProblemMeaning,
-    failures,
 )
 from headcount.api.state import ApiState, State
 from headcount.messages.times import iso
@@ -38,7 +37,7 @@ async def get_health() -> system.HealthResponse:
     "/readyz",
     summary="Check whether the counts are live",
     response_description="The counts are live",
-    responses=failures("not-ready"),
+    openapi_extra={"x-problems": ["not-ready"]},
 )
 async def get_readiness(state: State, caller: AnyCaller) -> system.ReadinessResponse:
     """Return 200 when the core is connected and every partition has reported within 2 s.
@@ -71,7 +70,7 @@ async def get_metrics(state: State) -> Response:
     dependencies=[Depends(RequireScope("system:read"))],
     summary="Get the state of the autoscaler",
     response_description="Its last report",
-    responses=failures("no-scaler"),
+    openapi_extra={"x-problems": ["no-scaler"]},
 )
 async def get_scaling(state: State) -> system.ScalingResponse:
     """Return the autoscaler's signals, its targets for brokers and workers, and its last decisions with reasons."""

@@ -11,7 +11,7 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Reason, RequireScope
 from headcount.api.parameters import DEFAULT_TRACE_LIMIT, DeviceId, SiteId, TraceLimit
 from headcount.api.schemas import traces
-from headcount.api.schemas.problems import failures, invalid
+from headcount.api.schemas.problems import invalid
 from headcount.api.state import State, known_site
 from headcount.messages.topics import Kind
 
@@ -24,7 +24,7 @@ Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
     summary="Trace why a device is counted or not",
     response_model=traces.TraceResponse,
     response_description="Its last messages, oldest first, each with the rule that decided",
-    responses=failures("unknown-device"),
+    openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def get_device_trace(
     site: SiteId,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 from fastapi.responses import Response
@@ -334,19 +333,3 @@ def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
     """Return the response that carries a problem document."""
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, problem.status, dict(headers or {}), MEDIA_TYPE)
-
-
-def failures(*names: str) -> dict[int | str, dict[str, Any]]:
-    """Return the entries of problems in an endpoint's `responses`, each with an example, by status."""
-    entries: dict[int | str, dict[str, Any]] = {}
-    for kind in map(TYPES.__getitem__, names):
-        problem, errors = kind.example_detail, None
-        if kind is INVALID:
-            errors = [ParameterProblem(parameter="at", problem=problem.removeprefix("at: "))]
-        example = document(kind, problem, kind.example_path, errors).model_dump(exclude_none=True)
-        schema = {"$ref": "#/components/schemas/Problem"}
-        empty = {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
-        entry = entries.setdefault(kind.status, empty)
-        entry["description"] = "; ".join(filter(None, (entry["description"], kind.title)))
-        entry["content"][MEDIA_TYPE]["examples"][kind.name] = {"summary": kind.title, "value": example}
-    return entries
