@@ -15,8 +15,9 @@ import msgspec
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import request
 from headcount.messaging.secure_delete import erase
+from headcount.messaging.stream_files import first_record_s
 from headcount.messaging.streams import LOG_AGE_S
-from headcount.privacy.retention_report import SLACK_S, StoreAge, first_record_s, store_ages
+from headcount.privacy.retention_report import SLACK_S, StoreAge, store_ages
 from history_batches import batch, random_rows, segment_files, write
 from nats_fixture import PASSWORD, internal_client, open_broker
 from waiting import until

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from functools import partial
+from pathlib import Path
 
 from headcount.broker import data_folder, nats_probe
 from headcount.broker.nats_config import ACCOUNT
 from headcount.broker.nats_process import READY_S, NatsServer
+from headcount.errors import DataFolderError
 from headcount.messages.topics import INTERNAL
+from headcount.messaging.stream_files import CONTENT, damaged_streams
 from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, purge_retained
 from headcount.runtime.processes import ChildProcess
 from headcount.runtime.supervisor import STOP_S
@@ -38,6 +42,7 @@ class Broker(NatsServer):
         return math.inf if self.config.peers else READY_S
 
     async def _prepare(self) -> None:
+        await asyncio.to_thread(_check_streams, self.config.data)
         # Streams of an earlier release have clients' ids on the disk: no client may use them.
         if data_folder.has_log(self.config.data, ACCOUNT, MQTT_SESSIONS):
             process = await self._spawn(closed=True)
@@ -78,3 +83,19 @@ class Broker(NatsServer):
             LOG.warning("there is room in %s: restarting the NATS server", self.config.data)
             await process.stop(STOP_S)
             self.problem = None
+
+
+def _check_streams(data: Path) -> None:
+    """Check the files of the streams before a start, because the server drops what it cannot read.
+
+    Raises:
+        DataFolderError: a stream is damaged.
+    """
+    for folder, problem in damaged_streams(data):
+        content = CONTENT.get(folder.name, "the log")
+        raise DataFolderError(
+            str(data),
+            f"{content} ({folder.name}) is damaged: {problem}",
+            f"Restore the folder `jetstream` from a backup; or move {folder} to another place to go on without "
+            "its content. `headcount doctor` lists all problems of the folder.",
+        )

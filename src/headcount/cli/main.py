@@ -26,6 +26,7 @@ _COMMANDS = {
         "ban": Entry("ban:ban", "Block devices or addresses for a while."),
         "ca": Entry("ca:ca", "Issue certificates for devices and servers."),
         "audit": Entry("audit:audit", "List or verify the audit log."),
+        "doctor": Entry("doctor:doctor", "Check a data folder for damage."),
         "retention": Entry("retention:retention", "Report the age of stored data."),
     },
     "Send or replay movement": {

@@ -6,7 +6,6 @@ the first record in a file of the log. Names of folders and files prove nothing.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from headcount.messages.topics import AUDIT_STREAM, EVENT_STREAM, FIX_STREAM, FO
 from headcount.messaging.connection import Connection
 from headcount.messaging.jetstream import get_message, stream_info, stream_names
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.stream_files import first_record_s
 from headcount.messaging.streams import (
     ACCESS_BUCKET,
     AUDIT_AGE_S,
@@ -39,10 +39,6 @@ from headcount.messaging.streams import (
 SLACK_S = 120.0
 #: A file of the log has up to 8 MiB and is removed when all of it has expired. Ticks alone fill it in this time.
 MAX_FILE_SPAN_S = 6 * HOUR_S
-_HEADER = struct.Struct("<IQQH")  # length, sequence, time in ns, length of the subject
-_ERASED, _TOMBSTONE = 1 << 63, 1 << 62
-_HAS_HEADERS = 1 << 31
-_FIRST_BYTES = 1 << 20
 
 
 class StoreAge(msgspec.Struct, kw_only=True):
@@ -162,26 +158,3 @@ def _earliest_in_segment(path: Path, column: str) -> float | None:
         raise OSError(f"{path}: {error}") from error
     smallest = pc.min(values).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
     return None if smallest is None else float(smallest) / 1e6
-
-
-def first_record_s(path: Path) -> float | None:
-    """The time of the first message in a file of a stream that is not overwritten; None: there is none.
-
-    Source of the format: nats-server 2.15.1, `filestore.go`: length (4), sequence (8), time in ns (8), length of
-    the subject (2), subject, payload, hash (8).
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FIRST_BYTES)
-    except FileNotFoundError:  # just removed
-        return None
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, sequence, time_ns, subject = _HEADER.unpack_from(data, at)
-        if not sequence & (_ERASED | _TOMBSTONE) and subject and time_ns:
-            return float(time_ns) / 1e9
-        length &= ~_HAS_HEADERS
-        if length < _HEADER.size:
-            return None
-        at += length
-    return None

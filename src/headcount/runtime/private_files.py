@@ -66,6 +66,16 @@ def make_private(paths: Iterable[Path]) -> int:
     return corrected
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file."""
+    with suppress(FileNotFoundError), path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def folder_errors(folder: Path, in_use: str = "another headcount uses it") -> Iterator[None]:
     """Turn errors of the disk into errors with a remedy; `in_use` is that of a locked folder.
