@@ -123,12 +123,15 @@ class Server:
         self._process = await asyncio.create_subprocess_exec(
             program, *options, "-js", "-sd", str(self._folder), stderr=asyncio.subprocess.DEVNULL
         )
-        while True:
+
+        async def accepts() -> bool:
             with suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.close()
-                return
-            await asyncio.sleep(0.02)
+                return True
+            return False
+
+        await until(accepts, "the server accepts connections")
 
     async def kill(self) -> None:
         """Kill it without a clean end."""
@@ -238,7 +241,7 @@ class Api:
                     at, values = self.tick(), self.values(numbers)
                     for partition in range(self.settings.partitions):
                         await self.publish(partition, at, values)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # the workers' interval
 
         task = asyncio.create_task(report())
         try:
@@ -266,7 +269,6 @@ async def open_api(
 ) -> AsyncIterator[Api]:
     """A broker, and the API on it, open to all; `limits` go into `ApiSettings`."""
     broker = Server(folder / "nats")
-    await broker.start()
     client = Client()
     site = site_with(zones)
     settings = ApiSettings(
@@ -279,6 +281,7 @@ async def open_api(
         secret=SECRET,
     )
     try:
+        await broker.start()
         await client.connect(broker.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)  # type: ignore[arg-type]
         if with_stream:
             await make_count_stream(client)

@@ -366,7 +366,7 @@ class Device:
                     self.longest_s = max(self.longest_s, time.monotonic() - last_s)
                     last_s = time.monotonic()
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # a pause between attempts
             finally:
                 self.close()
             if stop.is_set():

@@ -29,7 +29,7 @@ from headcount.proxy.proxy_config import ProxyConfig, ProxyLimits
 from headcount.proxy.runtime_api import HaproxyRuntime
 from headcount.runtime.ports import free_ports
 from headcount.tls.tls_files import TlsFiles
-from waiting import in_thread
+from waiting import in_thread, until
 
 
 def haproxy() -> HaproxyProgram:
@@ -170,12 +170,17 @@ async def stepping_until(
     role: Balancer, condition: Callable[[dict[str, str]], bool], backend: str = "mqtt"
 ) -> None:
     """Step until the servers have these states (unit → status)."""
-    while True:
+    found: dict[str, str] = {}
+
+    async def reached() -> bool:
+        nonlocal found
         await role.step()
         with suppress(Exception):
-            if condition(await states(role, backend)):
-                return
-        await asyncio.sleep(0.05)
+            found = await states(role, backend)
+            return condition(found)
+        return False
+
+    await until(reached, f"the states of the backend {backend}", every_s=0.05)
 
 
 CONNECTED, PONG = b"\x20\x02\x00\x00", b"\xd0\x00"

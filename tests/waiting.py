@@ -13,7 +13,7 @@ T = TypeVar("T")
 #: Far above what anything takes here, also on a busy machine; below the limit of a test.
 LIMIT_S = 150.0
 #: The limit on a busy machine for steps of a second or two on an idle one.
-BUSY_S = 30.0
+BUSY_S = 60.0
 
 
 async def until(

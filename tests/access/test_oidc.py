@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+import waiting
 from api_fixture import Api, ask, open_api
 from headcount.access.oidc import OidcClient, person
 from headcount.access.oidc_provider import OidcProvider
@@ -262,8 +263,7 @@ async def cheating() -> AsyncIterator[tuple[Cheat, OidcClient]]:
     server = uvicorn.Server(uvicorn.Config(cheat.app, port=port, log_config=None, ws="none"))
     serving = asyncio.create_task(server.serve())
     try:
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.01)
+        await waiting.until(lambda: server.started, "the provider listens")
         yield cheat, OidcClient(OidcProvider(cheat.issuer, "headcount", "s"), "a secret of tests")
     finally:
         server.should_exit = True

@@ -31,7 +31,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import endpoint_of, internal_client, open_broker
-from waiting import until
+from waiting import LIMIT_S, until
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed"
@@ -66,13 +66,13 @@ async def mosquitto(broker: Broker, topic: str, message: bytes, *options: str) -
         "-s",
         *options,
     )
-    async with asyncio.timeout(120):
-        while True:
-            program = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-            await program.communicate(message)
-            if program.returncode == 0:
-                return
-            await asyncio.sleep(0.1)
+
+    async def is_sent() -> bool:
+        program = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        await program.communicate(message)
+        return program.returncode == 0
+
+    await until(is_sent, "mosquitto_pub has sent it", every_s=0.1)
 
 
 async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
@@ -88,7 +88,7 @@ async def next_in_log(client: Client, number: int) -> list[tuple[str, bytes]]:
                 message = await messages.next_msg(timeout=0.1)
                 found.append((message.subject.split(".", 2)[2], message.data))
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as readers:
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as readers:
         for partition in range(4):
             readers.create_task(read(partition))
     return found
@@ -206,8 +206,7 @@ async def test_it_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:
             await next_in_log(client, 1)
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)
-            while broker.restarts == 0:  # noqa: ASYNC110 - the broker counts, it gives no signal
-                await asyncio.sleep(0.05)
+            await until(lambda: broker.restarts, "a restart")
             await mosquitto(broker, "owntracks/a/after", LOCATION, "-q", "1")
             found = await next_in_log(client, 2)
             await client.close()

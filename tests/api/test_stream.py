@@ -90,7 +90,7 @@ async def count_up(api: Api, last: int) -> None:
         at, values = api.tick(), api.values({"site": (n, 0)})
         await api.publish(0, at, values)
         await api.publish(1, at, 0 * values)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the interval of the changes
 
 
 async def test_pings_without_counts(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_slow_reader_gets_the_newest(tmp_path: Path) -> None:
                 values[:] = 1000 + published
                 await api.publish(0, at, values)
                 await api.publish(1, at, 0 * values)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # time in which the server could send each one
             await api.seen(at)
             received = await read_until(slow, b'"count":1100,')
         updates = received.count(b"event: counts")

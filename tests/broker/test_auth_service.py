@@ -31,7 +31,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
-from waiting import until
+from waiting import BUSY_S, until
 
 LOOPBACK = "127.0.0.1"
 #: It is meant to be 2 s; where much else runs it may be more.
@@ -69,7 +69,12 @@ class Yard:
     def client(self, user: str, password: str, client_id: str | None = None) -> aiomqtt.Client:
         """A client with these credentials."""
         return aiomqtt.Client(
-            LOOPBACK, self.port, username=user, password=password, identifier=client_id or user, timeout=5
+            LOOPBACK,
+            self.port,
+            username=user,
+            password=password,
+            identifier=client_id or user,
+            timeout=BUSY_S,
         )
 
     def refused(self, reason: RefusalReason) -> int:
@@ -197,8 +202,11 @@ async def arrives(here: Yard, phone: Phone, device: Device) -> None:
     subject = f"ul.person.{device.id}"
     before = (await here.logged()).get(subject, 0)
     await phone.send(topic(device), fix())
-    while (await here.logged()).get(subject, 0) == before:  # noqa: ASYNC110 - the server writes it
-        await asyncio.sleep(0.02)
+
+    async def is_logged() -> bool:
+        return (await here.logged()).get(subject, 0) > before
+
+    await until(is_logged, f"a fix on {subject} is in the log")
 
 
 # --- what each may ------------------------------------------------------------------------------------------
@@ -425,8 +433,7 @@ async def test_beside_a_leaf(tmp_path: Path) -> None:
         await unit.until_status(200)
         registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
         mine, secret = await registry.add("s", "person")
-        while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - replicated
-            await asyncio.sleep(0.05)
+        await until(lambda: enters(unit.port, mine.id, secret), "the device is replicated")
         assert not await enters(unit.port, mine.id, secret[:-1])
         phone = Phone(unit.port, mine.id, secret)
         assert await phone.enter()
@@ -524,13 +531,14 @@ async def test_presence_of_devices_is_published(broker: Broker) -> None:
         seen = KvBucket(Connection(here.core), SEEN_BUCKET)
 
         async def until_reported(*, connected: bool) -> None:
-            while True:
+            async def is_reported() -> bool:
                 entry = (await seen.newest(mine.id)).get(mine.id)
-                if entry is not None:
-                    found = msgspec.json.decode(entry.value, type=LastSeen)
-                    if (found.connected, found.unit) == (connected, "test"):
-                        return
-                await asyncio.sleep(0.05)
+                if entry is None:
+                    return False
+                found = msgspec.json.decode(entry.value, type=LastSeen)
+                return (found.connected, found.unit) == (connected, "test")
+
+            await until(is_reported, f"the bucket SEEN with connected={connected}")
 
         phone = Phone(here.port, mine.id, secret)
         assert await phone.enter()

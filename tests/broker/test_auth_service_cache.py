@@ -15,7 +15,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET
 from nats_fixture import PASSWORD, internal_client, open_broker
-from waiting import until
+from waiting import BUSY_S, until
 
 DEVICES = 10
 ROUNDS = 10
@@ -35,10 +35,10 @@ async def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.Mon
         decide = gate._reply
 
         async def slowly(*arguments: object) -> None:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # so that polls fall into sign-ins
             await decide(*arguments)  # type: ignore[arg-type]  # whatever it gets
 
-        gate._reply = slowly  # type: ignore[method-assign, assignment]  # so that looks fall into sign-ins
+        gate._reply = slowly  # type: ignore[method-assign, assignment]
         async with gate.opened(Connection(core)):
             await until(lambda: gate.problem is None)
             for number in range(ROUNDS):
@@ -55,6 +55,6 @@ async def test_a_sign_in_survives_a_poll(tmp_path: Path, monkeypatch: pytest.Mon
 async def come_in(port: int, user: str, password: str, client_id: str) -> None:
     """Sign in, and leave."""
     async with aiomqtt.Client(
-        "127.0.0.1", port, username=user, password=password, identifier=client_id, timeout=10
+        "127.0.0.1", port, username=user, password=password, identifier=client_id, timeout=BUSY_S
     ):
         pass

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import aiomqtt
@@ -290,7 +290,7 @@ async def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.L
         assert old is not None
         os.kill(old, signal.SIGKILL)
         await until(lambda: broker.restarts == 1 and broker.pid not in {None, old})
-        client = await internal_client(broker, connect_timeout=10)
+        client = await internal_client(broker, connect_timeout=60)
         await until_stream(client, "COUNT")
         assert (await client.jetstream().stream_info("HISTORY")).state.messages == 50
         await client.jetstream().publish("count.0", b"new")
@@ -311,8 +311,11 @@ async def test_what_the_log_has_survives_a_kill(tmp_path: Path) -> None:
         async with aiomqtt.Client("127.0.0.1", broker.config.mqtt_port) as device:
             for number in range(500):
                 await device.publish(f"headcount/ul/person/d{number}/fix", b"x", qos=0)
-        while await fixes(broker) < 500:  # noqa: ASYNC110 - no event to wait for
-            await asyncio.sleep(0.01)
+
+        async def all_logged() -> bool:
+            return await fixes(broker) == 500
+
+        await until(all_logged, "all fixes are in the log")
         old = broker.pid
         assert old is not None
         os.kill(old, signal.SIGKILL)
@@ -462,10 +465,11 @@ def answers(port: int) -> bool:
 
 async def until_stream(client: Client, name: str) -> None:
     """Wait until a stream is there: they come a moment after the server."""
-    while True:
-        try:
+
+    async def exists() -> bool:
+        with suppress(nats.errors.Error):
             await client.jetstream().stream_info(name)
-        except nats.errors.Error:
-            await asyncio.sleep(0.02)
-        else:
-            return
+            return True
+        return False
+
+    await until(exists, f"the stream {name}")

@@ -27,6 +27,7 @@ from headcount.broker.core import Broker
 from headcount.messages.topics import FIX_TOPIC, INTERNAL, KINDS, STATUS_TOPIC, partition_of
 from headcount.messaging.streams import purge_retained
 from nats_fixture import PASSWORD, internal_client, running_broker
+from waiting import until
 
 PARTITIONS = 16
 _sites = (f"s{number}" for number in range(1000))
@@ -81,11 +82,13 @@ async def subjects_in_log(client: Client, site: str) -> dict[str, int]:
 
 async def until_in_log(client: Client, site: str, number: int) -> dict[str, int]:
     """The same, as soon as there are `number` of messages: PUBACK comes before the log has them."""
-    while True:
+
+    async def enough() -> dict[str, int] | None:
         found = await subjects_in_log(client, site)
-        if sum(found.values()) >= number:
-            return found
-        await asyncio.sleep(0.01)
+        return found if sum(found.values()) >= number else None
+
+    found: dict[str, int] = await until(enough, f"{number} messages in the log", every_s=0.01)
+    return found
 
 
 async def receive(client: aiomqtt.Client, number: int) -> list[aiomqtt.Message]:
@@ -431,11 +434,12 @@ async def test_a_last_will_has_no_more_rights(broker: Broker, site: str, topic: 
 async def until_closed(client: Client, client_id: str) -> None:
     """Wait until the server has noticed that an MQTT client is gone."""
     question = msgspec.json.encode({"mqtt_client": client_id, "auth": True})
-    while True:
+
+    async def is_closed() -> bool:
         answer = await client.request("$SYS.REQ.SERVER.PING.CONNZ", question)
-        if not msgspec.json.decode(answer.data)["data"]["connections"]:
-            return
-        await asyncio.sleep(0.01)
+        return not msgspec.json.decode(answer.data)["data"]["connections"]
+
+    await until(is_closed, f"{client_id} is gone", every_s=0.01)
 
 
 async def test_no_position_stays_retained(broker: Broker, site: str) -> None:
@@ -627,7 +631,7 @@ async def test_a_question_can_be_cancelled_at_any_moment(broker: Broker) -> None
 
     for _ in range(200):
         task = asyncio.create_task(ask_for_ever())
-        await asyncio.sleep(rng.uniform(0, 0.01))
+        await asyncio.sleep(rng.uniform(0, 0.01))  # a random moment
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -39,7 +39,7 @@ from headcount.tls.contexts import client_context
 from headcount.tls.tls_files import TlsFiles
 from nats_fixture import PASSWORD, config_for, internal_client, open_broker
 from proxy_fixture import Bench, haproxy, scaled, states, stepping_until
-from waiting import until
+from waiting import BUSY_S, until
 
 LOOPBACK = "127.0.0.1"
 NAMES = ["localhost", LOOPBACK]
@@ -93,20 +93,23 @@ def refuses_1_1(port: int) -> bool:
         "-cipher",
         "ALL@SECLEVEL=0",
     ]
-    done = subprocess.run(command, input="", capture_output=True, text=True, check=False, timeout=10)
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False, timeout=BUSY_S)
     answered = "alert protocol version" in done.stderr or "unexpected eof" in done.stderr
     return answered and done.returncode != 0 and "Cipher is (NONE)" in done.stdout
 
 
 async def becomes(port: int, wanted: str) -> None:
     """Wait until a port shows a certificate."""
-    while await asyncio.to_thread(presented, port) != wanted:  # noqa: ASYNC110 - no event to wait for
-        await asyncio.sleep(0.05)
+
+    async def is_presented() -> bool:
+        return await asyncio.to_thread(presented, port) == wanted
+
+    await until(is_presented, "the new certificate")
 
 
 def mqtt(port: int, context: ssl.SSLContext, **options: object) -> aiomqtt.Client:
     """A device over TLS."""
-    return aiomqtt.Client(LOOPBACK, port, tls_context=context, timeout=5, **options)  # type: ignore[arg-type]
+    return aiomqtt.Client(LOOPBACK, port, tls_context=context, timeout=BUSY_S, **options)  # type: ignore[arg-type]
 
 
 def wss(port: int, context: ssl.SSLContext) -> aiomqtt.Client:

@@ -62,9 +62,11 @@ async def test_tomorrows_key_exists_today(tmp_path: Path) -> None:
     async def scenario(users: list[PseudonymKeys], bucket: KvBucket) -> None:
         stop = asyncio.Event()
         loop = asyncio.create_task(users[0].run(stop))
-        async with asyncio.timeout(120):
-            while len(await bucket.newest()) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+
+        async def are_created() -> bool:
+            return len(await bucket.newest()) >= 2
+
+        await until(are_created, "both keys")
         today = int(await bucket.now_s() // DAY_S)
         stop.set()
         await loop

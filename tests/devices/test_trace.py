@@ -23,6 +23,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import messages_of
 from nats_fixture import internal_client, running_broker
 from small_site import small_site
+from waiting import until
 
 PARTITIONS = 2
 INSIDE, FAR = (50.0025, 0.0025), (50.0085, 0.0085)
@@ -61,19 +62,22 @@ def topic(name: str, what: str = FIX_TOPIC, kind: str = "person") -> str:
 async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
     """Fixes of any QoS and status messages appear once each, in order, with rule and numbers."""
     async with opened(broker) as (client, phone):
-        now_s = float(int(time.time())) - 60.0
+        now_s, tracer = float(int(time.time())) - 60.0, DeviceTracer(small_site(), PARTITIONS)
         for n, (place, acc, qos) in enumerate(
             [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
         ):
             await phone.publish(topic(name), encode_fix(now_s + n, *place, acc=acc), qos=qos)
-            # so that QoS 0 and 1 do not overtake each other
-            await asyncio.sleep(0.1)
+
+            async def is_logged(n: int = n) -> bool:
+                return (await tracer.trace(Connection(client), "person", name)).messages > n
+
+            await until(is_logged, "the message is logged, which the next one may not overtake")
         await phone.publish(topic(name), b"not json", qos=1)
         await phone.publish(topic(name), encode_fix(now_s - 5, *INSIDE, acc=8.0), qos=1)
         await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
         await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
         await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
-        trace = await DeviceTracer(small_site(), PARTITIONS).trace(Connection(client), "person", name)
+        trace = await tracer.trace(Connection(client), "person", name)
         assert [line.verdict for line in trace.lines] == [
             "accepted",
             "inaccurate",
@@ -137,7 +141,7 @@ async def test_limits(broker: Broker, name: str) -> None:
         assert trace.messages == 30
         assert trace.lines[-1].t is not None
         partition = partition_of("s", name, PARTITIONS)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # a span below a second is not halved
         later_s = time.time() + 1800
         few, since_s = await messages_of(
             Connection(client), partition, "s", "person", name, later_s, max_messages=10

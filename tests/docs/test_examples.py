@@ -21,12 +21,13 @@ from pathlib import Path
 import pytest
 
 from headcount.runtime.ports import free_ports
+from waiting import LIMIT_S, wait_until
 
 from .pages import ROOT
 
 EXAMPLES = ROOT / "examples"
 #: Seconds; only a busy machine needs that long.
-PATIENCE_S = 40.0
+PATIENCE_S = LIMIT_S
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,13 @@ def _environment() -> dict[str, str]:
 
 
 def _wait_until_ready(http: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    def is_ready() -> bool:
+        assert process.poll() is None, f"headcount up has ended:\n{log.read_text()[-2000:]}"
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{http}/readyz"):  # noqa: S310 - ours
-            return
-        time.sleep(0.1)
-    pytest.fail(f"headcount up isn't ready:\n{log.read_text()[-2000:]}")
+            return True
+        return False
+
+    wait_until(is_ready, "headcount up is ready")
 
 
 @contextlib.contextmanager
@@ -148,9 +148,7 @@ def test_the_readmes_first_request(running: Running) -> None:
         (ROOT / "README.md").read_text().replace("\\", "")
     )
     subprocess.run([program, "-p", str(running.mqtt_port), "-t", topic, "-m", fix], check=True)
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and _people(running, "glucksman-library") == before:
-        time.sleep(0.2)
+    wait_until(lambda: _people(running, "glucksman-library") != before, "the fix is counted")
     assert _people(running, "glucksman-library") == before + 1
 
 
@@ -173,10 +171,9 @@ def _command(running: Running, command: dict[str, object]) -> str:
 
 
 def _ended(address: str) -> str:
-
-    deadline, state = time.monotonic() + PATIENCE_S, ""
-    while time.monotonic() < deadline and state not in ("acknowledged", "refused", "expired"):
+    def ended() -> str:
         with urllib.request.urlopen(address) as answer:  # noqa: S310 - ours
             state = str(json.load(answer)["state"])
-        time.sleep(0.1)
-    return state
+        return state if state in ("acknowledged", "refused", "expired") else ""
+
+    return wait_until(ended, "the command ends", every_s=0.1)

@@ -53,24 +53,29 @@ async def publish(client: Client, *batches: HistoryBatch, pause_s: float = 0.0) 
     jetstream = client.jetstream()
     for one in batches:
         subject = HISTORY_SUBJECT.format(partition=one.partition)
-        await asyncio.sleep(pause_s)
-        for _ in range(20):
+        await asyncio.sleep(pause_s)  # spreads the batches over a time
+
+        async def stored(subject: str = subject, one: HistoryBatch = one) -> bool:
             # A publish that timed out may have been stored: then it is one more repeat.
             with suppress(nats.errors.Error, TimeoutError):
                 await jetstream.publish(subject, msgspec.msgpack.encode(one), timeout=2)
-                break
-            await asyncio.sleep(0.2)
+                return True
+            return False
+
+        await until(stored, f"a batch on {subject}", every_s=0.2)
 
 
 async def until_acknowledged(client: Client) -> None:
     """Wait until the consumer has nothing to deliver and nothing to be acknowledged."""
     jetstream = client.jetstream()
-    while True:
+
+    async def is_done() -> bool:
         with suppress(nats.errors.Error, TimeoutError):
             info = await jetstream.consumer_info(HISTORY_STREAM, CONSUMER)
-            if info.num_pending == 0 and info.num_ack_pending == 0:
-                return
-        await asyncio.sleep(0.05)
+            return not info.num_pending and not info.num_ack_pending
+        return False
+
+    await until(is_done, "all batches are acknowledged")
 
 
 @asynccontextmanager
@@ -143,7 +148,7 @@ async def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> N
         async with writing(broker, tmp_path, flush_s=3600) as (client, _):
             late = [replace(row, seq=row.seq + 10_000) for row in rows[0]]
             await publish(client, batch(0, late, partitions=4))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # time in which nothing may be flushed
             assert_all_once(tmp_path, rows)
         assert len(stored_fixes(tmp_path)) == 4 * 300 + 300
         client = await internal_client(broker)
@@ -172,7 +177,7 @@ async def test_it_waits_for_its_stream(tmp_path: Path) -> None:
         await client.jetstream().delete_stream(HISTORY_STREAM)
         for _ in range(2):  # the second start finds the consumer of the first one
             async with writing(broker, tmp_path):
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # the stream comes later than the writer
                 work_queue = StreamConfig(
                     name=HISTORY_STREAM,
                     subjects=["history.*"],
@@ -245,7 +250,7 @@ async def test_a_lost_delivery_is_fetched_again_in_order(tmp_path: Path) -> None
         while not stats.reopened:
             # Of several messages, the broker gives the first to the earlier request, the next to the other.
             request = asyncio.create_task(stolen.fetch(1, timeout=0.3))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # so that the request arrives before the messages
             await publish(client, *batches[:3])
             del batches[:3]
             with suppress(nats.errors.Error, TimeoutError):
@@ -263,7 +268,7 @@ async def test_a_killed_broker_costs_no_row(tmp_path: Path) -> None:
         third = len(batches) // 3
         for part in (batches[:third], batches[third : 2 * third], batches[2 * third :]):
             sending = asyncio.create_task(publish(client, *part))
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.15)  # a kill in the middle
             before = broker.restarts
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)

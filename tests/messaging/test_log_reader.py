@@ -16,6 +16,7 @@ from headcount.errors import LogError
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import PULL, LogReader, open_reader
+from waiting import until
 
 
 def _endpoint(broker: Broker, password: str | None = None) -> Endpoint:
@@ -77,9 +78,7 @@ async def test_a_killed_server_is_an_error_and_nothing_is_lost(tmp_path: Path) -
             os.kill(broker.pid, signal.SIGKILL)
             with pytest.raises(LogError, match=r"closed|lost"):
                 await asyncio.wait_for(reader.read(), 120)
-        async with asyncio.timeout(120):
-            while not (broker.restarts and client.is_connected):  # noqa: ASYNC110  no event to wait for
-                await asyncio.sleep(0.05)
+        await until(lambda: broker.restarts and client.is_connected, "a restart")
         await _fill(client, 1, 100, 7)
         async with open_reader(_endpoint(broker), Connection(client)) as reader:
             await reader.follow(1, 100)

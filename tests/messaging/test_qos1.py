@@ -38,6 +38,7 @@ from headcount.messaging.log_reader import open_reader
 from headcount.settings.deployment import Settings
 from nats_fixture import config_for, internal_client, open_broker
 from small_site import small_site
+from waiting import until
 
 PARTITIONS = 4
 WINDOW = 300
@@ -119,14 +120,21 @@ async def fixes(broker: Broker, client: Client) -> dict[str, list[int]]:
 
 async def back(broker: Broker, restarts: int) -> Client:
     """A client of the broker after `restarts` restarts."""
-    while broker.restarts < restarts:  # noqa: ASYNC110 - no event to wait for
-        await asyncio.sleep(0.02)
-    while True:
+    await until(lambda: broker.restarts >= restarts, f"{restarts} restarts")
+
+    async def connected() -> Client | None:
         with contextlib.suppress(OSError, LogError, nats.errors.Error, TimeoutError):
             client = await internal_client(broker, allow_reconnect=False)
-            await request(Connection(client), f"STREAM.INFO.FIX_{PARTITIONS - 1}")
+            try:
+                await request(Connection(client), f"STREAM.INFO.FIX_{PARTITIONS - 1}")
+            except BaseException:
+                await client.close()
+                raise
             return client
-        await asyncio.sleep(0.1)
+        return None
+
+    found: Client = await until(connected, "the broker's log", every_s=0.1)
+    return found
 
 
 def kill(broker: Broker) -> None:
@@ -154,7 +162,7 @@ async def test_what_was_acknowledged_is_in_the_log_after_a_kill(tmp_path: Path) 
                     )
                     for name in names
                 }
-                await asyncio.sleep(rng.uniform(0.3, 1.0))
+                await asyncio.sleep(rng.uniform(0.3, 1.0))  # a kill at a random moment
                 kill(broker)
                 for name, job in jobs.items():
                     acked = await job
@@ -191,7 +199,7 @@ async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_
             settings = settings_of(broker, tmp_path / "site.geojson")
             settings.site.write_text(json.dumps(site.geojson))
             async with worker(settings) as first:
-                await asyncio.sleep(rng.uniform(1.0, 2.0))
+                await asyncio.sleep(rng.uniform(1.0, 2.0))  # moments at random
                 port, until_s = broker.config.mqtt_port, time.time() + 20
                 sending = asyncio.get_running_loop().run_in_executor(
                     pool, send, port, "gate", 1, newcomer, until_s
@@ -212,13 +220,14 @@ async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_
             print(acknowledged, "acknowledged,", there, "in the log")
             assert there >= acknowledged > 0
             async with worker(settings):
-                while sum(newest.values()) != there:
-                    assert sum(newest.values()) <= there
-                    await asyncio.sleep(0.05)
+                await until(lambda: sum(newest.values()) >= there, "all are counted")
+                assert sum(newest.values()) == there
+
+                async def are_stored() -> bool:
+                    return len(await history_rows(client)) >= there
+
+                await until(are_stored, "all are in the history", every_s=0.2)
                 rows = await history_rows(client)
-                while len(rows) < there:  # they are stored once a second
-                    await asyncio.sleep(0.2)
-                    rows = await history_rows(client)
             assert len({(p, seq) for p, seq, _ in rows}) == len({device for _, _, device in rows}) == there
             await client.close()
 
@@ -328,7 +337,7 @@ async def test_nothing_is_acknowledged_before_the_log_exists(tmp_path: Path) -> 
     device = asyncio.create_task(asyncio.to_thread(knock))
     try:
         async with Broker(config) as broker:
-            await asyncio.sleep(0.5)
+            await until(lambda: acknowledged, "a message is acknowledged")
             end.set()
             await device
             client = await internal_client(broker)
@@ -348,7 +357,7 @@ async def test_a_full_disk_is_not_acknowledged(tmp_path: Path) -> None:
             job = asyncio.get_running_loop().run_in_executor(
                 pool, send, broker.config.mqtt_port, "phone", 1, numbered("d"), time.time() + 10
             )
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # the disk fills up in the middle
             fill(disk)
             acknowledged = await job
             release(disk)

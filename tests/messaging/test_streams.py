@@ -32,7 +32,7 @@ from headcount.messaging.streams import (
     stream_configs,
 )
 from nats_fixture import internal_client, open_broker
-from waiting import log_loop_errors
+from waiting import log_loop_errors, until
 
 
 @asynccontextmanager
@@ -204,11 +204,13 @@ async def test_an_event_is_stored_once_even_over_a_crash(tmp_path: Path) -> None
 
 async def until_acknowledged(client: Client, subject: str, header: dict[str, str]) -> Any:
     """Publish until the server, which has just been killed, answers."""
-    while True:
-        try:
+
+    async def acknowledgement() -> Any:
+        with suppress(nats.errors.Error, OSError):
             return await client.jetstream().publish(subject, b"1", headers=header, timeout=1)
-        except (nats.errors.Error, OSError):
-            await asyncio.sleep(0.05)
+        return None
+
+    return await until(acknowledgement, f"an acknowledgement on {subject}", every_s=0.05)
 
 
 async def test_snapshots_can_be_kept(tmp_path: Path) -> None:
@@ -237,19 +239,17 @@ async def test_what_the_server_keeps_for_mqtt_is_not_on_disk(tmp_path: Path) -> 
                 ) as client:
                     await client.subscribe("headcount/ul/person/Zaphod/cmd", qos=1)
                     await client.publish("headcount/ul/person/Zaphod/ack", b"ok", qos=2)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # a pause between attempts
 
     async with log_of(tmp_path) as (broker, client):
         await _mqtt_is_in_memory(client)
         hurrying = asyncio.create_task(hurry(broker))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # clients hurry in before the kill
         old = broker.pid
         assert old is not None
         os.kill(old, signal.SIGKILL)
-        async with asyncio.timeout(30):
-            while not (broker.restarts and broker.ready):  # noqa: ASYNC110 - it gives no signal
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(0.5)
+        await until(lambda: broker.restarts and broker.ready, "a restart")
+        await asyncio.sleep(0.5)  # and after the restart
         hurrying.cancel()
     async with log_of(tmp_path) as (_, client):
         await _mqtt_is_in_memory(client)

@@ -33,6 +33,7 @@ from headcount.worker import loops as counting
 from headcount.worker.snapshots import Snapshots
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
+from waiting import until
 
 SITE = small_site()
 
@@ -62,9 +63,7 @@ class _Deployment:
         await self.log.publish(subject, payload)
 
     async def until_people(self, number: int) -> None:
-        async with asyncio.timeout(120):
-            while self.people != number:  # noqa: ASYNC110 - counts have no event
-                await asyncio.sleep(0.05)
+        await until(lambda: self.people == number, f"{number} people")
 
     async def saved_seq(self, partition: int) -> int:
         return await Snapshots(Connection(self.client)).saved_seq(partition)
@@ -112,7 +111,7 @@ async def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
             for _ in range(5):
                 await here.fix(gone)
                 await here.fix(stays)
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.3)  # so that snapshots and segments fall in between
             await here.until_people(2)
             await KvBucket(Connection(here.client), BAN_BUCKET).put(f"device.{gone.id}", b"{}")
             commands = CommandStore(KvBucket(Connection(here.client), COMMAND_BUCKET))
@@ -148,15 +147,15 @@ async def test_a_paused_device_leaves_the_counts_and_returns(tmp_path: Path) -> 
         await here.until_people(2)
         stop = asyncio.Event()
         running = asyncio.create_task(here.erasure().run(stop))
-        await here.registry.pause(pauses.id, time.time() + 3)
+        await here.registry.pause(pauses.id, time.time() + 3600)
         await here.until_people(1)
-        async with asyncio.timeout(120):
-            while True:
-                now = await here.registry.get(pauses.id)
-                assert now is not None
-                if now.status == "active":
-                    break
-                await asyncio.sleep(0.1)
+        await here.registry.pause(pauses.id, time.time())
+
+        async def is_active() -> bool:
+            now = await here.registry.get(pauses.id)
+            return now is not None and now.status == "active"
+
+        await until(is_active, "the pause is over")
         await here.fix(pauses)
         await here.until_people(2)
         stop.set()

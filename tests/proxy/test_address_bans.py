@@ -18,6 +18,7 @@ from headcount.proxy.address_bans import AddressBans, normalise_address, watchin
 from headcount.proxy.balancer import BANS_FILE
 from nats_fixture import internal_client, open_broker
 from proxy_fixture import Bench, Device, haproxy, scaled
+from waiting import BUSY_S, until
 
 US = "127.0.0.1"
 
@@ -28,7 +29,7 @@ def _program() -> None:
 
 
 async def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
-    """A banned address is refused within 2 s, also after a reload, and accepted when the ban ends."""
+    """A banned address is disconnected and refused, also after a reload, and accepted when the ban ends."""
     async with (
         Bench(tmp_path, limits=scaled()) as bench,
         open_broker(tmp_path / "one") as one,
@@ -40,32 +41,38 @@ async def test_a_ban_holds_over_a_reload_and_ends(tmp_path: Path) -> None:
         bans = BanList(KvBucket(Connection(client), BAN_BUCKET))
         device = await bench.device()
         async with watching_bans(Connection(client), bench.bans):
-            ban = await bans.add(US, 5, "test")
-            await bans.add("2001:db8::1", 100, "test")
-            async with asyncio.timeout(2):
-                while await device.alive():
-                    await role.step()
-                    await asyncio.sleep(0.05)
-            assert await bench.try_device() is None
-            while len(await role.haproxy.runtime.banned()) < 2:
+            await bans.add(US, 3600, "test")
+            await bans.add("2001:db8::1", 3600, "test")
+
+            async def is_disconnected() -> bool:
                 await role.step()
+                return not await device.alive()
+
+            async def banned(number: int) -> bool:
+                await role.step()
+                return len(await role.haproxy.runtime.banned()) == number
+
+            await until(is_disconnected, "the device is disconnected")
+            assert await bench.try_device() is None
+            await until(lambda: banned(2), "both bans")
             await role.haproxy.reload()
             assert await bench.try_device() is None
             assert await role.haproxy.runtime.banned() == {US, "2001:db8::1"}
+            ban = await bans.add(US, 1, "test")
             again = await _let_in(bench, role.step)
             assert time.time() >= ban.until - 0.1
             await bans.lift("2001:db8::1")
-            while await role.haproxy.runtime.banned():
-                await role.step()
-                await asyncio.sleep(0.05)
+            await until(lambda: banned(0), "no bans")
             assert await again.alive()
         await client.close()
 
 
 async def _let_in(bench: Bench, step: Callable[[], Awaitable[None]]) -> Device:
-    while (device := await bench.try_device()) is None:
+    async def attempt() -> Device | None:
         await step()
-        await asyncio.sleep(0.05)
+        return await bench.try_device()
+
+    device: Device = await until(attempt, "a device is let in", every_s=0.05)
     return device
 
 
@@ -78,7 +85,7 @@ async def test_every_port_and_both_families(tmp_path: Path) -> None:
             opened = [await asyncio.open_connection(host, port) for port in ports]
             bench.bans.replace({ban_key(host): b'{"until":%d,"reason":""}' % (time.time() + 100)})
             await role.step()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(BUSY_S):
                 for reader, writer in opened:
                     with contextlib.suppress(ConnectionError):
                         writer.write(b"GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -193,9 +193,12 @@ async def test_devices_of_an_abandoned_broker_reconnect_to_others(tmp_path: Path
         agent.status = 503
         bench.spoke_s["b1"] = bench.now_s - 100
         await stepping_until(role, lambda status: status["b1"] == "DOWN")
-        while await device.alive():
+
+        async def is_disconnected() -> bool:
             await role.step()
-            await asyncio.sleep(0.1)
+            return not await device.alive()
+
+        await until(is_disconnected, "the device is disconnected", every_s=0.1)
         assert await (await bench.device()).alive()
 
 
@@ -213,7 +216,7 @@ async def test_only_mqtt_passes(tmp_path: Path) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", bench.config.mqtt_port)
             for piece in pieces:
                 writer.write(piece)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # so that each piece is a packet of its own
             try:
                 return await reader.read(4)
             except ConnectionResetError:
@@ -243,13 +246,15 @@ async def test_connections_of_one_address_are_limited(tmp_path: Path) -> None:
         got = [device for device in [await bench.try_device() for _ in range(40)] if device]
         assert len(got) == 10
         # they go on trying, and come in as the window slides; then the other limit holds
-        async with asyncio.timeout(120):
-            while len(got) < 15:
-                got += [device for device in [await bench.try_device()] if device]
-                await asyncio.sleep(0.05)
+
+        async def enough() -> bool:
+            got.extend(device for device in [await bench.try_device()] if device)
+            return len(got) >= 15
+
+        await until(enough, "15 devices are let in", every_s=0.05)
         for _ in range(100):
             assert await bench.try_device() is None
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # more of the window passes
         assert all([await device.alive() for device in got])
 
 
@@ -285,7 +290,7 @@ async def test_idle_devices_live_within_their_keepalive(tmp_path: Path) -> None:
             keepalive=2,
         ) as client:
             for _ in range(6):
-                await asyncio.sleep(1)
+                await asyncio.sleep(1)  # within the keepalive
                 assert await device.alive()
             await client.publish("headcount/ul/person/p1/fix", "{}", qos=1)
         assert not await silent.alive()
@@ -393,16 +398,14 @@ async def test_the_role_stops_and_reloads_on_signals(tmp_path: Path) -> None:
         await bench.unit("b1", one.config.mqtt_port)
         stop = asyncio.Event()
         running = asyncio.create_task(run(bench.settings(), stop))
-        device = None
-        while device is None:
-            await asyncio.sleep(0.1)
-            device = await bench.try_device()
+        device = await until(bench.try_device, "a device is let in", every_s=0.1)
         before = await bench.pid()
         os.kill(os.getpid(), signal.SIGHUP)
-        after = before
-        while after in {before, 0}:
-            await asyncio.sleep(0.05)
-            after = await bench.pid()
+
+        async def is_replaced() -> bool:
+            return await bench.pid() not in {before, 0}
+
+        await until(is_replaced, "a new process")
         assert await device.alive()
         stop.set()
         await running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from headcount.runtime.health import HANGS_S, problem
 from headcount.runtime.heartbeat import beating
 from headcount.settings.environment import HEARTBEAT_FILE
+from waiting import until
 
 
 def check(file: Path, *arguments: str) -> tuple[int, str]:
@@ -34,10 +34,9 @@ async def test_a_role_is_healthy_while_its_loop_runs(tmp_path: Path) -> None:
     """A role without an address is healthy while it touches its file, and not when it has stopped."""
     file = tmp_path / "file"
     async with beating(file):
-        await asyncio.sleep(0.2)
+        await until(file.exists, "the file")
         first = file.stat().st_mtime_ns
-        while file.stat().st_mtime_ns == first:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await until(lambda: file.stat().st_mtime_ns != first, "the next heartbeat")
     assert check(file) == (0, "healthy")
     stopped_s = file.stat().st_mtime + HANGS_S + 1
     assert "hangs" in problem(file, stopped_s)

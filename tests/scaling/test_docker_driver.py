@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -24,7 +23,7 @@ from headcount.scaling.drivers.docker import (
     DockerDriver,
 )
 from headcount.settings.scaling import ScaleSettings
-from waiting import until
+from waiting import BUSY_S, until
 
 #: A machine's own Python and nothing else: tests/containers/base_image.py.
 IMAGE = os.environ.get("HEADCOUNT_BASE_IMAGE", "headcount-base")
@@ -180,7 +179,7 @@ async def test_a_later_scaler_takes_over(client: Any, deployment: str) -> None:
         assert await driver.add("count") == "count-3"
         began_s = time.monotonic()
         await driver.remove("count", "count-2")
-        assert time.monotonic() - began_s < 2  # it goes on by itself
+        assert time.monotonic() - began_s < BUSY_S  # it goes on by itself
         assert await _names(driver) == ["count-1", "count-3"]
         await until(lambda: _gone(client, deployment, "count-2"))
         assert await driver.add("count") == "count-2"
@@ -223,13 +222,17 @@ async def test_a_container_that_was_never_started_is_no_unit(client: Any, deploy
 
 async def _add_after_pause(driver: DockerDriver) -> str:
     """Add a worker when the pause after an unexpected exit is over."""
-    while True:
+
+    async def added() -> str:
         try:
             return await driver.add("count")
         except ScalingError as error:
             if "exited" not in str(error):
                 raise
-            await asyncio.sleep(0.05)
+            return ""
+
+    name: str = await until(added, "a worker is added", every_s=0.05)
+    return name
 
 
 async def _empty(driver: DockerDriver) -> bool:

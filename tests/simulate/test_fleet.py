@@ -147,7 +147,7 @@ async def test_nothing_acknowledged_or_buffered_is_lost_when_the_broker_is_kille
             for number in range(600):
                 for device in range(len(devices)):
                     fleet.put(device, f"{number}".encode())
-                await asyncio.sleep(0.003)
+                await asyncio.sleep(0.003)  # so that the kills hit messages on their way
                 if number in {150, 400}:
                     await until(lambda: fleet.sent.sent > 0 and server.pid is not None)
                     assert server.pid is not None
@@ -308,15 +308,18 @@ async def test_mosquitto_sub_receives_the_status(tmp_path: Path) -> None:
                     "-C",
                     "1",
                     "-W",
-                    "20",
+                    "150",
                 ),
                 *("-u", "headcount", "-P", server.config.password, "-t", "fix/+/ul/person/p1"),
                 stdout=asyncio.subprocess.PIPE,
             )
             async with open_fleet(at(server), "ul", DEVICES[:1]) as fleet:
-                while reader.returncode is None:  # until its subscription is there
+
+                def received() -> bool:  # once its subscription is there
                     fleet.put(0, encode_fix(5.5, 1, 2))
-                    await asyncio.sleep(0.05)
+                    return reader.returncode is not None
+
+                await until(received, "mosquitto_sub receives a message", every_s=0.05)
             out, _ = await reader.communicate()
             return out
 

@@ -29,6 +29,7 @@ from headcount.lab.chaos.oracle import Oracle, OracleCount, TraceRow
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import KINDS, partition_of
 from system.running import Up
+from waiting import LIMIT_S
 
 KEPT = {"accepted", "inaccurate", "late", "out_of_order"}
 #: Before the subject of what a PUBACK has waited for.
@@ -238,7 +239,7 @@ class Listener:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(LIMIT_S), "no connection to NATS"
         return self
 
     def __exit__(self, *_: object) -> None:

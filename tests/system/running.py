@@ -26,7 +26,7 @@ import psutil
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
 from headcount.runtime.ports import free_ports
-from waiting import wait_until
+from waiting import BUSY_S, LIMIT_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 UL = ROOT / "sites" / "ul.geojson"
@@ -136,7 +136,7 @@ class Up:
         self.roles()
         began_s = time.monotonic()
         self._process.send_signal(signal.SIGINT)
-        code = self._process.wait(60)
+        code = self._process.wait(LIMIT_S)
         took_s = time.monotonic() - began_s
         assert code == 0, f"exit code {code}:\n{self.printed()}"
         return took_s
@@ -168,7 +168,7 @@ class Up:
             self.roles()
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+                process.wait(BUSY_S)
             if process.poll() is None:
                 process.kill()
                 process.wait()

@@ -16,6 +16,7 @@ import shapely
 from paho.mqtt.enums import CallbackAPIVersion
 
 from system.running import UL
+from waiting import LIMIT_S
 
 SITE = json.loads(UL.read_text())
 
@@ -83,7 +84,7 @@ def _packet(kind: int, body: bytes) -> bytes:
 def send_raw(port: int, topic: bytes, payload: bytes, client_id: bytes = b"raw") -> None:
     """Publish with QoS 0 under any topic at all; the broker may answer by hanging up."""
     connect = _text(b"MQTT") + b"\x04\x02\x00\x3c" + _text(client_id)
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as sock:
         sock.sendall(_packet(0x10, connect))
         sock.recv(4)  # CONNACK
         sock.sendall(_packet(0x30, _text(topic) + payload) + _packet(0xC0, b""))
@@ -93,7 +94,7 @@ def send_raw(port: int, topic: bytes, payload: bytes, client_id: bytes = b"raw")
 
 def send_bytes(port: int, data: bytes) -> None:
     """Connect and send these bytes, whatever they are."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as sock:
         sock.sendall(data)
         sock.settimeout(0.3)
         sock.recv(100)

@@ -242,9 +242,12 @@ def test_hostile_topics(up: Up) -> None:
         send_raw(up.mqtt_port, name, body(tst=time.time()))
     for client_id in (b"", b"a b", b"x" * 3000, b"\xff"):
         send_raw(up.mqtt_port, b"headcount/ul/ghost/b/fix", body(), client_id)
-    time.sleep(1)
+    time.sleep(1)  # time in which a role could end
     unharmed(up, pids)
-    assert up.http("/v1/sites/ul/counts")["partitions_fresh"] == up.partitions
+    wait_until(
+        lambda: up.http("/v1/sites/ul/counts")["partitions_fresh"] == up.partitions,
+        "all partitions are fresh",
+    )
 
 
 def test_a_named_partition_is_not_believed(up: Up) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiomqtt
@@ -58,12 +60,10 @@ async def test_a_last_will_on_a_leaf(tmp_path: Path) -> None:
         will = aiomqtt.Will("headcount/s/person/phone/status", b"offline", qos=1)
         with contextlib.suppress(aiomqtt.MqttError):
             async with aiomqtt.Client("127.0.0.1", unit.port, identifier="phone", will=will):
-                while (await unit.health())[1]["connections"] == 0:  # noqa: ASYNC110 - over HTTP
-                    await asyncio.sleep(0.05)
+                await unit.until_connections(1)
                 ask = b'{"connections":1,"within_s":0}'
                 await client.request("unit.broker.b1.kick", ask, timeout=60)
-                while (await unit.health())[1]["connections"] == 1:  # noqa: ASYNC110 - over HTTP
-                    await asyncio.sleep(0.05)
+                await unit.until_connections(0)
         assert (await heard.next_msg(timeout=60)).data == b"offline"
         await client.close()
 
@@ -126,20 +126,33 @@ async def all_is_there(core: Core, devices: list[Device], counted: Counting) -> 
         assert set(device.acknowledged) <= set(log[device.name])
         assert len(log[device.name]) == len(set(log[device.name]))
     fixes = sum(map(len, log.values()))
-    while await history_rows(core) < fixes:  # noqa: ASYNC110 - rows are stored every second
-        await asyncio.sleep(0.5)
+
+    async def are_stored() -> bool:
+        return await history_rows(core) >= fixes
+
+    await until(are_stored, "all rows of the history", every_s=0.5)
     assert await history_rows(core) == fixes
     since_s = time.time()
     await until(lambda: counted.at_s > since_s and counted.newest.get("b1") == SENDERS)
 
 
-@pytest.mark.slow
-async def test_a_kill_of_the_core_loses_nothing_acknowledged(tmp_path: Path) -> None:
-    """A core of one node dies and comes back while devices on leaves send: what was acknowledged is counted."""
+@dataclass(frozen=True)
+class Load:
+    """A core and two units, with devices that send."""
+
+    core: Core
+    b1: Unit
+    devices: list[Device]
+    counted: Counting
+
+
+@contextlib.asynccontextmanager
+async def under_load(folder: Path, nodes: int = 1) -> AsyncIterator[Load]:
+    """Run a core and two units while devices send to both; at the end all that was acknowledged is there."""
     async with (
-        open_core(tmp_path) as core,
-        open_unit(tmp_path, core, "b1") as b1,
-        open_unit(tmp_path, core, "b2") as b2,
+        open_core(folder, nodes) as core,
+        open_unit(folder, core, "b1") as b1,
+        open_unit(folder, core, "b2") as b2,
         counting(core) as counted,
     ):
         await asyncio.gather(b1.until_status(200), b2.until_status(200))
@@ -147,62 +160,45 @@ async def test_a_kill_of_the_core_loses_nothing_acknowledged(tmp_path: Path) -> 
         async with asyncio.TaskGroup() as group:
             devices = await senders([b1, b2], stop, group)
             await acknowledged_again(devices)
-            for _ in range(2):
-                await core.kill(0)
-                await asyncio.sleep(1)
-                await core.restart(0)
-                await acknowledged_again(devices)
+            yield Load(core, b1, devices, counted)
             stop.set()
         await all_is_there(core, devices, counted)
+
+
+@pytest.mark.slow
+async def test_a_kill_of_the_core_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """A core of one node dies and comes back while devices on leaves send: what was acknowledged is counted."""
+    async with under_load(tmp_path) as load:
+        for _ in range(2):
+            await load.core.kill(0)
+            await asyncio.sleep(1)  # an outage
+            await load.core.restart(0)
+            await acknowledged_again(load.devices)
 
 
 @pytest.mark.slow
 async def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
     """Any node of three is killed: the others take what devices send, count on, and lose nothing acknowledged."""
-    async with (
-        open_core(tmp_path, 3) as core,
-        open_unit(tmp_path, core, "b1") as b1,
-        open_unit(tmp_path, core, "b2") as b2,
-        counting(core) as counted,
-    ):
-        client = await core.client()
+    async with under_load(tmp_path, 3) as load:
+        client = await load.core.client()
         for stream in ("FIX_0", "COUNT", "KV_LEASE", "$MQTT_msgs", "$MQTT_sess"):
             info = await client.jetstream().stream_info(stream)
             assert info.config.num_replicas == 3, stream
         await client.close()
-        await asyncio.gather(b1.until_status(200), b2.until_status(200))
-        stop = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            devices = await senders([b1, b2], stop, group)
-            await acknowledged_again(devices)
-            for node in (0, 1):
-                killed_s = time.time()
-                await core.kill(node)
-                await acknowledged_again(devices)
-                await until(lambda since_s=killed_s + 1: counted.at_s > since_s)  # type: ignore[misc]
-                print(f"node {node}: all counted again after {time.time() - killed_s:.1f} s")
-                await core.restart(node)
-                await acknowledged_again(devices)
-            stop.set()
-        await all_is_there(core, devices, counted)
+        for node in (0, 1):
+            killed_s = time.time()
+            await load.core.kill(node)
+            await acknowledged_again(load.devices)
+            await until(lambda since_s=killed_s + 1: load.counted.at_s > since_s)  # type: ignore[misc]
+            print(f"node {node}: all counted again after {time.time() - killed_s:.1f} s")
+            await load.core.restart(node)
+            await acknowledged_again(load.devices)
 
 
 @pytest.mark.slow
 async def test_a_unit_that_drains_loses_nothing(tmp_path: Path) -> None:
     """While one of two units drains under load, devices go on at the other, and all acknowledged is counted."""
-    async with (
-        open_core(tmp_path) as core,
-        open_unit(tmp_path, core, "b1") as b1,
-        open_unit(tmp_path, core, "b2") as b2,
-        counting(core) as counted,
-    ):
-        await asyncio.gather(b1.until_status(200), b2.until_status(200))
-        stop = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            devices = await senders([b1, b2], stop, group)
-            await acknowledged_again(devices)
-            b1.stop.set()
-            await b1.task
-            await acknowledged_again(devices)
-            stop.set()
-        await all_is_there(core, devices, counted)
+    async with under_load(tmp_path) as load:
+        load.b1.stop.set()
+        await load.b1.task
+        await acknowledged_again(load.devices)

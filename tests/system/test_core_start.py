@@ -57,14 +57,14 @@ async def test_nodes_create_the_same_streams_at_the_same_time(tmp_path: Path) ->
 
     async def ensure(config: BrokerConfig, store_bytes: int) -> None:
         async with nats_probe.connected(config) as connection:
-            await asyncio.sleep(rng.random() * 0.3)
+            await asyncio.sleep(rng.random() * 0.3)  # a random order
             await ensure_streams(connection, PARTITIONS, store_bytes=store_bytes, replicas=3)
 
     async with open_core(tmp_path, 3) as core:
         for _ in range(ROUNDS):
             async with nats_probe.connected(core.configs[0]) as connection:
                 for name in await stream_names(connection):
-                    await request(connection, f"STREAM.DELETE.{name}", timeout_s=10.0)
+                    await request(connection, f"STREAM.DELETE.{name}", timeout_s=60.0)
             async with asyncio.TaskGroup() as group:
                 for number, config in enumerate(core.configs, 1):
                     group.create_task(ensure(config, number << 30))

@@ -67,7 +67,7 @@ def test_the_page_in_a_browser(demo: Up) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=500,
     )
     if run.returncode == 77:
         pytest.skip(run.stdout + run.stderr)
@@ -105,7 +105,7 @@ def test_counts_are_near_the_truth(tmp_path: Path) -> None:
                     looks[at] = {
                         z["zone"]: (z["person"]["count"], z["vehicle"]["count"]) for z in answer["zones"]
                     }
-                time.sleep(0.5)
+                time.sleep(0.5)  # the interval of the samples
     assert simulate.returncode == 0
     with truth.open() as file:
         rows = [(float(row["t"]), row["device"], row["kind"], row["zones"]) for row in csv.DictReader(file)]

@@ -15,7 +15,7 @@ from headcount.runtime.ports import free_ports
 from proxy_fixture import haproxy
 from system.running import START_S, UL, environment
 from system.senders import fix, publish
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_an_elastic_machine(tmp_path: Path) -> None:
         _count_one(ports, "after", 2)
         seen += psutil.Process(up.pid).children(recursive=True)
         up.send_signal(signal.SIGINT)
-        assert up.wait(30) == 0, log.read_text()
+        assert up.wait(LIMIT_S) == 0, log.read_text()
         wait_until(lambda: not [one for one in seen if _runs(one)], "all have ended")
     finally:
         for process in seen:
@@ -96,7 +96,7 @@ def test_impossible_settings_are_reported_at_the_start(tmp_path: Path, name: str
         env={**environment(), name: value},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_S,
         check=False,
     )
     assert run.returncode == 2, run.stderr
@@ -119,7 +119,7 @@ def _count_one(ports: dict[str, int], device: str, people: int) -> None:
     url = f"http://127.0.0.1:{ports['http']}/v1/sites/ul/counts"
 
     def counted() -> bool:
-        answer = httpx.get(url, trust_env=False, timeout=10)
+        answer = httpx.get(url, trust_env=False, timeout=LIMIT_S)
         zones = answer.json()["zones"] if answer.status_code == httpx.codes.OK else []
         return any(zone["zone"] == "site" and zone["person"]["count"] == people for zone in zones)
 

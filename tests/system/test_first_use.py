@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from system.running import Up
 from system.senders import SITE, fix, mosquitto_pub, program, publish, spot
-from waiting import BUSY_S, wait_until
+from waiting import BUSY_S, LIMIT_S, wait_until
 
 PERSON, VEHICLE = 0, 1
 ZONES = {"site", *(f["properties"]["id"] for f in SITE["features"] if f["properties"]["role"] == "zone")}
@@ -50,7 +50,7 @@ class Subscriber:
 
     def __enter__(self) -> Self:
         self._client.loop_start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(LIMIT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,7 +133,7 @@ def test_every_format_is_counted_and_published(up: Up) -> None:
             wait_until(lambda: up.counts()[zone][kind] == before[zone][kind] + 1, way)  # noqa: B023
             assert up.counts()["site"][kind] == before["site"][kind] + 1, way
         wait_until(lambda: len(subscriber.heard) >= 2 * len(WAYS), "events")
-        time.sleep(1.5)  # what would come twice would come now
+        time.sleep(1.5)  # time in which repeated events would arrive
     kinds = ("person", "vehicle")
     want = Counter((zone, kinds[kind]) for kind, zone, _ in WAYS.values())
     want += Counter(("site", kinds[kind]) for kind, _, _ in WAYS.values())
@@ -152,10 +152,10 @@ def test_retained_counts_are_there_at_once(up: Up) -> None:
     publish(up.mqtt_port, topic("person", "retained"), fix("kemmy-business-school"))
     wait_until(lambda: up.counts()["kemmy-business-school"][PERSON], "the count")
     command = [program("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(up.mqtt_port), "-v"]
-    command += ["-t", "headcount/+/counts/#", "-F", "%r %t %p", "-C", str(len(ZONES)), "-W", "10"]
+    command += ["-t", "headcount/+/counts/#", "-F", "%r %t %p", "-C", str(len(ZONES)), "-W", "60"]
 
     def retained_counts() -> dict[str, tuple[int, int]]:
-        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         assert run.returncode == 0, f"not all zones: {run.stdout}{run.stderr}"
         found = {}
         for line in run.stdout.splitlines():
@@ -230,7 +230,7 @@ def test_ctrl_c_ends_it_and_a_start_goes_on(tmp_path: Path) -> None:
         assert took_s < BUSY_S
         assert not up.left()
         for port in up.ports.values():
-            with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1):
+            with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
                 pass
         up.start()
         assert up.counts() == before
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_it_and_a_start_goes_on(tmp_path: Path) -> None:
             publish(up.mqtt_port, topic("person", "d"), fix(zone))
             wait_until(lambda: up.counts()[zone][PERSON] == 4, "it goes on")
             wait_until(lambda: len(subscriber.heard) >= 2, "the events")
-            time.sleep(1.5)
+            time.sleep(1.5)  # time in which repeated events would arrive
         assert {event["zone"] for _, event, _ in subscriber.heard} >= {"site", zone}
         assert len({event["device"] for _, event, _ in subscriber.heard}) == 1, "no event of a, b or c again"
         with suppress(httpx.TransportError):

@@ -45,14 +45,14 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             Feeder(up.mqtt_port, Walkers(seed, 200), per_s=120) as feeder,
         ):
             for victim in rng.sample(VICTIMS, KILLS):
-                time.sleep(rng.uniform(1.0, 4.5))
+                time.sleep(rng.uniform(1.0, 4.5))  # a random moment
                 harm(up, victim, rng)
-            time.sleep(3)
+            time.sleep(3)  # messages after the last kill
             feeder.end()
             wait_until(up.is_ready, "ready again", every_s=0.2)
-            time.sleep(LONGEST_HOLD_S)
+            time.sleep(LONGEST_HOLD_S)  # counts fall by time alone
             wait_until(lambda: everybody_gone(up), "everybody leaves", every_s=0.3)
-            time.sleep(2)
+            time.sleep(2)  # more totals, of an empty site
         log, reports = read_log(up), listener.reports
         print(f"{feeder.sent} messages sent, {len(log)} in the log; {len(reports.complete())} totals")
         print(f"{reports.repeated} reports repeated, epochs {sorted(reports.epochs)}")
@@ -83,7 +83,7 @@ def harm(up: Up, victim: str, rng: random.Random) -> None:
     elif rng.random() < 0.3:
         pause_s = rng.uniform(1.0, 4.5)
         pid = up.signal(victim, signal.SIGSTOP)
-        time.sleep(pause_s)
+        time.sleep(pause_s)  # the pause is the fault
         up.signal(victim, signal.SIGCONT)
         print(f"paused {victim} ({pid}) for {pause_s:.1f} s")
     else:
@@ -106,6 +106,6 @@ def write_history(up: Up, expected: Expected) -> None:
             return
         print(f"{missing} rows of the history aren't written yet (stop {attempt + 1})")
         up.start()
-        time.sleep(3)
+        time.sleep(3)  # the writer reads what it has missed
     message = f"{missing} rows of the history are missing after three stops"
     raise AssertionError(message)

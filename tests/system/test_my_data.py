@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from system.running import ROOT, UL, Up, environment, headcount
-from waiting import wait_until
+from waiting import BUSY_S, wait_until
 
 pytestmark = pytest.mark.slow
 LIBRARY = "glucksman-library"
@@ -59,7 +59,7 @@ class Person:
                 yield said
             finally:
                 process.terminate()
-                process.wait(10)
+                process.wait(BUSY_S)
 
 
 def test_a_person_and_their_data(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def browse(base: str, person: Person, **variables: str) -> None:
         cwd=ROOT / "web",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

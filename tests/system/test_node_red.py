@@ -15,7 +15,7 @@ import pytest
 
 from headcount.runtime.ports import free_ports
 from system.running import ROOT, Up
-from waiting import wait_until
+from waiting import BUSY_S, wait_until
 
 EXAMPLE = ROOT / "examples" / "node-red"
 FILES = ("package.json", "package-lock.json", ".npmrc", "settings.js", "flows.json")
@@ -66,7 +66,7 @@ def running(folder: Path, mqtt_port: int) -> Iterator[Path]:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(BUSY_S)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from headcount.runtime.ports import free_ports
 from headcount.settings.deployment import Settings
 from headcount.sites.files import bundled_site
 from proxy_fixture import Device, haproxy
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -73,18 +73,19 @@ class Cluster:
 
     async def balanced(self, *names: str) -> None:
         """Return when HAProxy has these brokers up, and no other."""
-        while True:
-            await asyncio.sleep(0.1)
+
+        async def are_up() -> bool:
             try:
                 # the role has its options from the variables
                 assert "4321" in (self.settings.data / "proxy" / "haproxy.cfg").read_text()
                 standing = (await HaproxyRuntime(self.settings.data / "proxy").statuses()).get("mqtt", {})
-            except Exception:  # noqa: BLE001, S112 - not yet
-                continue
-            if all(s.status == "UP" and s.weight for s in standing.values()):
-                found = sorted(name.split("-127")[0] for name in standing)
-                if found == sorted(names):
-                    return
+            except Exception:  # noqa: BLE001 - not yet
+                return False
+            if not all(s.status == "UP" and s.weight for s in standing.values()):
+                return False
+            return sorted(name.split("-127")[0] for name in standing) == sorted(names)
+
+        await until(are_up, f"the brokers {names} are up", every_s=0.1)
 
     async def devices(self, number: int) -> list[Device]:
         """Devices behind the balancer, gone at the end."""

@@ -14,7 +14,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.units import Units
 from system.judging import connect
 from system.running import Up
-from waiting import wait_until
+from waiting import until, wait_until
 
 DEVICES = 120
 SCALE = {
@@ -53,7 +53,7 @@ class Device:
                         await reader.read()
                 finally:
                     writer.close()
-            await asyncio.sleep(self._random.uniform(0.1, 1.0))
+            await asyncio.sleep(self._random.uniform(0.1, 1.0))  # as devices wait before they reconnect
 
 
 @contextlib.asynccontextmanager
@@ -75,19 +75,25 @@ async def settle(up: Up) -> tuple[dict[str, int], list[int]]:
     client = await connect(up)
     units = Units(Connection(client))
     try:
-        async with connected(up.mqtt_port, 1) as devices, asyncio.timeout(120):
+        async with connected(up.mqtt_port, 1) as devices:
             worst = 0
-            while True:
-                await asyncio.sleep(0.5)
-                here = {name: unit.connections for name, unit in (await units.table()).alive().items()}
-                if len(here) == 2:
-                    worst = max(worst, *here.values())
-                even = len(here) == 2 and max(here.values()) <= 1.15 * sum(here.values()) / 2
-                if even and sum(here.values()) >= DEVICES:
-                    await asyncio.sleep(3)
-                    here = {name: unit.connections for name, unit in (await units.table()).alive().items()}
-                    print(f"fullest at first {worst}, at last {here}")
-                    return here, [device.connects for device in devices]
+
+            async def connections() -> dict[str, int]:
+                return {name: unit.connections for name, unit in (await units.table()).alive().items()}
+
+            async def is_even() -> bool:
+                nonlocal worst
+                here = await connections()
+                if len(here) != 2:
+                    return False
+                worst = max(worst, *here.values())
+                return sum(here.values()) >= DEVICES and max(here.values()) <= 1.15 * sum(here.values()) / 2
+
+            await until(is_even, "the connections are even", every_s=0.5)
+            await asyncio.sleep(3)  # time in which more devices could be moved
+            here = await connections()
+            print(f"fullest at first {worst}, at last {here}")
+            return here, [device.connects for device in devices]
     finally:
         await client.close()
 

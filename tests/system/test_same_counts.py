@@ -45,9 +45,9 @@ def test_every_published_number_is_the_oracles(tmp_path: Path) -> None:
     with Up(tmp_path, site, site_id=SITE_ID, partitions=PARTITIONS) as up:
         with Listener(up, zones) as listener:
             with Feeder(up.mqtt_port, Walkers(seed, 300)) as feeder:
-                time.sleep(FEED_S)
+                time.sleep(FEED_S)  # the time for which devices report
             all_gone(up)
-            time.sleep(1.5)
+            time.sleep(1.5)  # more totals, of an empty site
         log = read_log(up)
         print(f"{feeder.sent} messages sent, {len(log)} in the log")
         assert len(log) > feeder.sent / 2
@@ -114,7 +114,7 @@ def flushed(up: Up, judge: Expected) -> None:
             return
         print(f"{missing} rows of the history aren't written yet (stop {attempt + 1})")
         up.start()
-        time.sleep(2)
+        time.sleep(2)  # the writer reads what it has missed
     message = f"{missing} rows of the history are missing after three stops"
     raise AssertionError(message)
 

@@ -68,14 +68,14 @@ def test_grows_and_shrinks_and_counts_exactly(tmp_path: Path) -> None:
             wait_until(lambda: _actual(up) == {"broker": 1, "count": 1}, "one of each")
             feeder.per_s = BUSY_PER_S
             with _idle(up.mqtt_port, 7):
-                _probing(up, acknowledged, lambda: _actual(up) == {"broker": 2, "count": 3}, "more", 60)
+                _probing(up, acknowledged, lambda: _actual(up) == {"broker": 2, "count": 3}, "more")
                 wait_until(lambda: _workers_that_count(up) == 3, "three workers count")
             feeder.per_s = QUIET_PER_S
-            _probing(up, acknowledged, lambda: _actual(up) == {"broker": 1, "count": 1}, "fewer", 90)
+            _probing(up, acknowledged, lambda: _actual(up) == {"broker": 1, "count": 1}, "fewer")
             feeder.end()
             decisions = up.http("/v1/system/scaling")["decisions"]
             wait_until(lambda: _is_empty(up), "everybody leaves", every_s=0.3)
-            time.sleep(1)
+            time.sleep(1)  # more totals, of an empty site
         log, reports = read_log(up), listener.reports
         for decision in decisions:
             print(
@@ -93,7 +93,7 @@ def test_grows_and_shrinks_and_counts_exactly(tmp_path: Path) -> None:
         expected = Expected(campus(), log, SITE_ID, PARTITIONS)
         expected.advance(log[-1].received + 60)
         wait_until(
-            lambda: len(read_events(up)) >= len(expected.oracle.events), "all events are stored", 20, 1
+            lambda: len(read_events(up)) >= len(expected.oracle.events), "all events are stored", every_s=1
         )
         compare_events(expected, read_events(up), day_keys(up))
         compare_totals(Expected(campus(), log, SITE_ID, PARTITIONS), reports)
@@ -124,7 +124,7 @@ def _is_empty(up: Up) -> bool:
     return False
 
 
-def _probing(up: Up, acknowledged: list[str], condition: Any, what: str, timeout_s: float) -> None:
+def _probing(up: Up, acknowledged: list[str], condition: Any, what: str) -> None:
     """Wait for a condition; meanwhile new devices send a fix each, and those that got a PUBACK are noted."""
     rng = random.Random(len(acknowledged))
 
@@ -138,7 +138,7 @@ def _probing(up: Up, acknowledged: list[str], condition: Any, what: str, timeout
                 acknowledged.append(name)
         return bool(condition())
 
-    wait_until(probe, what, timeout_s, 0.2)
+    wait_until(probe, what, every_s=0.2)
 
 
 def _published(port: int, topic: str, payload: bytes) -> bool:

@@ -130,7 +130,7 @@ class _Deployment:
                 topic = f"headcount/{self.site.id}/{kind}/d{device}/fix"
                 await client.publish(topic, json.dumps(body), qos=self.rng.choice([0, 1]))
                 self.fixes += 1
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002)  # the rate of the load
 
     async def log(self) -> list[tuple[float, str, str, dict[str, Any]]]:
         """Every fix of the log in the order in which it was received."""

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const SKIPPED = 77;
-const WAIT_MS = 20_000;
+const WAIT_MS = 60_000;
 const PHONE = { width: 390, height: 844 };
 const program = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const server = process.env.HEADCOUNT_URL ?? "";
