@@ -14,6 +14,7 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { chromium } from "playwright-core";
 import { Relay } from "./relay.mjs";
 
@@ -60,6 +61,14 @@ async function shoot(page, name) {
 
 /** @param {Page} page */
 const isLive = (page) => page.waitForSelector('#status[data-state="live"]', { timeout: WAIT_MS });
+
+/** Waits until a text matches. @param {() => Promise<string | null>} read @param {RegExp} pattern */
+async function becomes(read, pattern) {
+  const deadline = Date.now() + WAIT_MS;
+  let text = await read();
+  for (; !pattern.test(text ?? "") && Date.now() < deadline; text = await read()) await setTimeout(50);
+  assert.match(text ?? "", pattern);
+}
 
 /** The checks, in order; each starts with the page as the previous one left it. */
 const CHECKS = {
@@ -189,10 +198,8 @@ const CHECKS = {
     await relay.cut();
     await page.waitForSelector('#status[data-state="reconnecting"]', { timeout: WAIT_MS });
     assert.match((await page.getByRole("status").textContent()) ?? "", /reconnecting/i);
-    const isShown = () =>
-      document.title.startsWith("(reconnecting)") &&
-      /^Counts from \d+ s ago/.test(document.querySelector("#age")?.textContent ?? "");
-    await page.waitForFunction(isShown);
+    await becomes(() => page.title(), /^\(reconnecting\)/);
+    await becomes(() => page.locator("#age").textContent(), /^Counts from \d+ (s|min) ago/);
     await shoot(page, "reconnecting");
     await relay.open();
     await isLive(page);
