@@ -223,7 +223,7 @@ async def test_a_container_that_was_never_started_is_no_unit(client: Any, deploy
 async def _add_after_pause(driver: DockerDriver) -> str:
     """Add a worker when the pause after an unexpected exit is over."""
 
-    async def added() -> str:
+    async def add_worker() -> str:
         try:
             return await driver.add("count")
         except ScalingError as error:
@@ -231,7 +231,7 @@ async def _add_after_pause(driver: DockerDriver) -> str:
                 raise
             return ""
 
-    name: str = await until(added, "a worker is added", every_s=0.05)
+    name: str = await until(add_worker, "a worker is added", every_s=0.05)
     return name
 
 
