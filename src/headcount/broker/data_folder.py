@@ -3,6 +3,7 @@
 <data>/broker.lock   held (flock) by the process that runs the broker; a kill releases it
 <data>/broker.pid    the NATS server's process id, while it runs
 <data>/broker.conf   its configuration, with the password: for the owner only
+<data>/broker.port   its NATS port, for commands on the same data folder
 <data>/broker.log    its log
 <data>/jetstream/    the streams
 """

@@ -24,6 +24,7 @@ from headcount.runtime.private_files import folder_errors, write_private
 from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import STOP_S, Supervised
 from headcount.runtime.tasks import background
+from headcount.settings.deployment import PORT_FILE
 
 LOG = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class NatsServer:
                 ):
                     yield
             finally:
-                (data / "broker.pid").unlink(missing_ok=True)
+                for name in ("broker.pid", PORT_FILE):
+                    (data / name).unlink(missing_ok=True)
 
     # --- what subclasses add -------------------------------------------------------------------------
     async def _prepare(self) -> None:
@@ -145,6 +147,7 @@ class NatsServer:
         except (OSError, ValueError, RuntimeError) as error:
             raise BrokerError(f"{self._program} can't be started: {error}") from error
         (data / "broker.pid").write_text(f"{process.pid}\n")
+        (data / PORT_FILE).write_text(f"{self.config.nats_port}\n")
         return process
 
     async def _until_ready(self, process: ChildProcess, *, closed: bool = False) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
+from headcount.cli import LAYERS
 from headcount.cli.options import Command, takes_settings
-from headcount.settings.deployment import Settings
+from headcount.settings.deployment import PORT_FILE, Settings
+from headcount.settings.layers import Layers
 
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
     from headcount.access.roles import Caller
@@ -67,15 +72,26 @@ def run_on_deployment(settings: Settings, work: Callable[[RunningDeployment], Aw
     """Connect to a deployment, and return the result of `work` on it.
 
     Raises:
-        SettingsError: the deployment's secret cannot be read.
-        LogUnavailableError: the core does not answer.
+        SettingsError: the deployment's secret cannot be read, or the core does not answer.
     """
     import asyncio
 
     from headcount.roles.services import open_services
 
+    found = _with_port(settings)
+
     async def connected() -> T:
-        async with open_services(settings, "headcount command line") as services:
-            return await work(RunningDeployment(settings, services))
+        async with open_services(found, "headcount command line") as services:
+            return await work(RunningDeployment(found, services))
 
     return asyncio.run(connected())
+
+
+def _with_port(settings: Settings) -> Settings:
+    """The settings, with the NATS port from the data folder where the user gave neither a port nor a core."""
+    layers: Layers = click.get_current_context().meta[LAYERS]
+    if layers.has("nats_port") or layers.has("core"):
+        return settings
+    with contextlib.suppress(OSError, ValueError):
+        return replace(settings, nats_port=int((settings.data / PORT_FILE).read_text()))
+    return settings

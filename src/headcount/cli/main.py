@@ -18,7 +18,7 @@ _COMMANDS = {
         "up": Entry("up:up", "Run everything on this machine: broker, counting, history, API and map."),
         "run": Entry("run:run", "Run one role in this process."),
         "scale": Entry("run:scale", "Add and remove brokers and workers as the load changes."),
-        "site": Entry("site:site", "Check a site file, or import one from OpenStreetMap."),
+        "site": Entry("site:site", "Check, import and reload site files."),
     },
     "Administer a deployment": {
         "device": Entry("device:device", "Manage devices: register, list, change, erase."),

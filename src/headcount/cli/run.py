@@ -76,7 +76,13 @@ def _run(role: str, settings: Settings) -> None:
     configure_logging(role, settings.log_level or "INFO")
 
     async def work(stop: asyncio.Event) -> None:
-        async with beating(settings.heartbeat_file, health_url(role, settings)):
-            await load(role)(settings, stop)
+        async with beating(settings.heartbeat_file, health_url(role, settings)) as report:
+            run = load(role)
+            if ROLES[role]:
+                from headcount.roles.deployment_site import run_with_site
+
+                await run_with_site(role, run, settings, stop, report)
+            else:
+                await run(settings, stop)
 
     asyncio.run(run_role(work))

@@ -1,4 +1,4 @@
-"""`headcount site`: check a site file, or import one from OpenStreetMap."""
+"""`headcount site`: check, import and reload site files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headcount.adapters.osm import ImportedSite, site_from_osm
+from headcount.cli.site_reload import reload
 from headcount.counting.site import Site
 from headcount.counting.site_feature import BOUNDARY
 from headcount.counting.site_file import ZONE_TYPES, check_site, parse_site
@@ -26,7 +27,10 @@ FILE = click.Path(path_type=Path)
 
 @click.group()
 def site() -> None:
-    """Check a site file, or import one from OpenStreetMap."""
+    """Check, import and reload site files."""
+
+
+site.add_command(reload)
 
 
 @site.command()

@@ -8,7 +8,6 @@ by that fix's own instant.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,7 +76,7 @@ class Engine:
                 needed for counting alone.
         """
         self.zones = ZoneLookup(site) if zones is None else zones
-        self._digest = _digest(site)
+        self._digest = site.digest()
         self._names = names
         self._set_table(DeviceTable(names))
         self._sweep = -np.inf
@@ -339,8 +338,3 @@ def _rounds(device: I8, rows: I8) -> list[I8]:
     by_rank = np.argsort(rank, kind="stable")
     cuts = np.cumsum(np.bincount(rank))[:-1]
     return rounds + [rows[part] for part in np.split(order[by_rank], cuts)]
-
-
-def _digest(site: Site) -> bytes:
-    """A digest of the zones and limits of a site, on which states depend."""
-    return hashlib.blake2b(msgspec.json.encode(site.geojson, order="deterministic"), digest_size=16).digest()

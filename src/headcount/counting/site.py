@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
@@ -46,6 +48,12 @@ class Site:
     on_offline_leave: tuple[bool, bool]
     offline_grace_s: float
     geojson: dict[str, Any]  # as read, with windings corrected
+
+    def digest(self) -> bytes:
+        """A digest of the zones and limits, which differs between two sites."""
+        return hashlib.blake2b(
+            msgspec.json.encode(self.geojson, order="deterministic"), digest_size=16
+        ).digest()
 
     def project(self, lat_deg: F8, lon_deg: F8) -> tuple[F8, F8]:
         """Coordinates x and y in metres: local equirectangular projection at the boundary's centroid."""

@@ -320,11 +320,16 @@ async def connected_once(
     """A connection that isn't re-established when it is lost.
 
     Raises:
-        LogUnavailableError: no server answers, or none accepts the credentials.
+        LogUnavailableError: no server answers, or none accepts the credentials; its cause is the last one's error.
     """
     client = Client()
+    errors: list[Exception] = []
+
+    async def on_error(error: Exception) -> None:
+        errors.append(error)
+
     try:
-        with log_errors(repr(endpoint)):
+        try:
             await client.connect(
                 endpoint.urls,
                 user=endpoint.user,
@@ -334,16 +339,15 @@ async def connected_once(
                 allow_reconnect=False,
                 max_reconnect_attempts=1,  # otherwise it is tried for two minutes
                 reconnect_time_wait=0.2,  # type: ignore[arg-type]  # as above
-                error_cb=_ignore,
+                error_cb=on_error,
             )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            last = errors[-1] if errors else error
+            raise LogUnavailableError(f"{endpoint!r}: {str(last) or repr(last)}") from last
         yield Connection(client)
     finally:
         await _close(client)
         _raise_swallowed_cancellation()
-
-
-async def _ignore(_error: Exception) -> None:
-    """The caller gets the error as an exception."""
 
 
 async def _close(client: Client) -> None:

@@ -15,6 +15,7 @@
     KV_DAYKEY    $KV.DAYKEY.>    the keys of the daily pseudonyms, the same
     KV_ACCESS    $KV.ACCESS.>    API tokens and sessions
     KV_BAN       $KV.BAN.>       bans, in memory: ids of devices are its keys
+    KV_SITE      $KV.SITE.>      the digest of the deployment's site, in memory: a new start may have another
     KV_SEEN      $KV.SEEN.>      when devices were last connected, in memory
 
 The server's MQTT side uses five more, `MQTT_STREAMS`. They hold client ids and topics of devices, so they
@@ -81,6 +82,7 @@ DAYKEY_BUCKET = "DAYKEY"
 ACCESS_BUCKET = "ACCESS"
 BAN_BUCKET = "BAN"
 SEEN_BUCKET = "SEEN"
+SITE_BUCKET = "SITE"
 #: Age at which entries of the audit log expire.
 AUDIT_AGE_S = 90 * 24 * HOUR_S
 #: Values of a key that may wait to be overwritten on disk.
@@ -232,6 +234,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         _bucket(ACCESS_BUCKET, 4 * MIB),
         _bucket(BAN_BUCKET, 2 * MIB, storage="memory"),
         _bucket(SEEN_BUCKET, 64 * MIB, storage="memory"),
+        _bucket(SITE_BUCKET, MIB, storage="memory"),
         _stream(
             AUDIT_STREAM,
             ["audit.>"],

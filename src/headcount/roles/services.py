@@ -10,6 +10,7 @@ from headcount.messaging.connection import connected_once
 from headcount.roles.endpoints import core_endpoint
 from headcount.services.container import Services
 from headcount.settings.deployment import Settings
+from headcount.settings.formats import joined
 
 CONNECT_TIMEOUT_S = 5
 
@@ -20,7 +21,7 @@ async def open_services(settings: Settings, name: str) -> AsyncIterator[Services
 
     Raises:
         SettingsError: the data folder is not a deployment's, or its secret cannot be read.
-        LogUnavailableError: no node answers.
+            No node answers, or none accepts the secret.
     """
     if settings.secret_file is None and not (settings.data / "secret").is_file():
         raise SettingsError(
@@ -32,8 +33,13 @@ async def open_services(settings: Settings, name: str) -> AsyncIterator[Services
         try:
             connection = await stack.enter_async_context(connecting)
         except LogUnavailableError as error:
-            raise LogUnavailableError(
-                f"{core}: the core does not answer: {error.__cause__!r}. "
-                "Is headcount running, and is --data its folder?"
+            where = joined(*core.addresses)
+            if "authorization" in str(error.__cause__).lower():
+                secret = "secret_file" if settings.secret_file else "data"
+                raise SettingsError(secret, f"the core at {where} does not accept its secret") from error
+            raise SettingsError(
+                "core" if settings.core else "nats_port",
+                f"no core answers at {where}: {error.__cause__}. Is headcount running? "
+                f"--data names its data folder ({settings.data})",
             ) from error
         yield Services(connection, core.password)

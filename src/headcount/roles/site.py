@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from headcount.runtime.forked import in_fork
@@ -17,6 +18,7 @@ class SiteSummary(NamedTuple):
     id: str
     name: str
     timezone: str
+    digest: str
 
 
 def site_of(settings: Settings) -> Site:
@@ -33,8 +35,9 @@ def site_of(settings: Settings) -> Site:
     return site if settings.speed == 1 else at_speed(site, settings.speed)
 
 
+@functools.cache
 def site_summary(settings: Settings) -> SiteSummary:
-    """The summary of a site, read and checked in a forked process: its geometry takes no memory here.
+    """The summary of a site, read and checked once in a forked process: its geometry takes no memory here.
 
     Raises:
         SiteError: the file is not usable.
@@ -48,5 +51,7 @@ def summarise(settings: Settings) -> SiteSummary:
     Raises:
         SiteError: the file is not usable.
     """
-    site = site_of(settings)
-    return SiteSummary(site.id, site.name, site.timezone)
+    from headcount.sites.files import load_site
+
+    site = load_site(settings.site)
+    return SiteSummary(site.id, site.name, site.timezone, site.digest().hex())

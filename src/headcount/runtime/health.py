@@ -1,7 +1,8 @@
 """The health check of a container, whatever role runs in it: `python -m headcount.runtime.health`.
 
 It ends with 0 when the role's event loop has lately touched the file named by HEADCOUNT_HEARTBEAT_FILE and
-the address in it, if there is one, answers 200; else with 1 and the reason. `--alive` asks for the
+the address in it, if there is one, answers 200; else with 1 and the reason. A text that is no address is a
+reason itself. `--alive` asks for the
 file only. It runs every few seconds in each container: nothing but the standard library is loaded.
 """
 
@@ -36,7 +37,9 @@ def problem(path: Path, now_s: float, *, alive: bool = False) -> str:
         return f"no sign of life: {error}"
     if age_s > HANGS_S:
         return f"hangs: the last sign of life is {age_s:.0f} s old"
-    return "" if alive or not url else _asked(url)
+    if alive or not url:
+        return ""
+    return _asked(url) if url.startswith("http") else url
 
 
 def _asked(url: str) -> str:

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from headcount.runtime.health import BEAT_S
@@ -19,19 +20,28 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def beating(file: Path | None, url: str = "") -> AsyncIterator[None]:
+async def beating(file: Path | None, url: str = "") -> AsyncIterator[Callable[[str], None]]:
     """Inside, the file is touched each second; without one nothing is done.
 
-    `url` answers 200 while the role is healthy; "" where it has no such address.
+    Yields a function that reports why the role is not healthy although it runs.
+
+    Args:
+        file: to touch.
+        url: answers 200 while the role is healthy; "" where it has no such address.
     """
     if file is None:
-        yield
+        yield lambda _problem: None
         return
     task = asyncio.create_task(_beat(file, url), name="heartbeat")
     try:
-        yield
+        yield partial(_report, file)
     finally:
         task.cancel()
+
+
+def _report(path: Path, problem: str) -> None:
+    with contextlib.suppress(OSError):  # _beat warns
+        path.write_text(problem)
 
 
 async def _beat(path: Path, url: str) -> None:

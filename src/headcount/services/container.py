@@ -15,12 +15,14 @@ from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
+from headcount.messaging.site_record import SiteRecords
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from headcount.services.audit import AuditTrail
 from headcount.services.bans import BanService
 from headcount.services.commands import CommandService
 from headcount.services.devices import DeviceService
 from headcount.services.provisioning import ProvisioningService
+from headcount.services.site import SiteService
 from headcount.services.tokens import SessionService, TokenService
 
 if TYPE_CHECKING:  # the counting engine is loaded for a trace only: most commands need none
@@ -48,6 +50,7 @@ class Services:
         self.tokens = TokenService(self.token_store, self.audit)
         self.session_store = SessionStore(self.access_cache)
         self.sessions = SessionService(self.session_store, self.audit)
+        self.site = SiteService(SiteRecords(client), self.audit)
 
     def traces(self, site: Site, partitions: int | None = None) -> TraceService:
         """Return the traces of a site's devices; without `partitions`, their number is read from the log."""

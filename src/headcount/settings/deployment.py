@@ -23,6 +23,8 @@ CONFIG_VARIABLE = "HEADCOUNT_CONFIG"
 LOOPBACK = "127.0.0.1"
 #: Addresses that mean all addresses of this machine.
 ANY = ("0.0.0.0", "::")
+#: In the data folder: the NATS port of the core that runs there.
+PORT_FILE = "broker.port"
 #: Counts below this are not shown to the public.
 SMALLEST_SHOWN = 5
 
