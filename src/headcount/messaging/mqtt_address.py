@@ -25,8 +25,8 @@ class MqttAddress:
         """Omit the password: representations end up in logs."""
         return f"MqttAddress({self.user}@{self.host}:{self.port})"
 
-    def client(self, name: str) -> aiomqtt.Client:
-        """A client that is not connected yet; a random suffix makes its id unique.
+    def client(self, name: str, *, unique: bool = True) -> aiomqtt.Client:
+        """A client that is not connected yet; a random suffix makes its id `unique`.
 
         Raises:
             CertificateError: the server's certificate can't be read.
@@ -36,6 +36,6 @@ class MqttAddress:
             self.port,
             username=self.user,
             password=self.password,
-            identifier=f"{name}-{secrets.token_hex(4)}",
+            identifier=f"{name}-{secrets.token_hex(4)}" if unique else name,
             tls_context=self.tls() if self.tls else None,
         )

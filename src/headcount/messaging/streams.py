@@ -262,21 +262,29 @@ def _in_memory(name: str, subject: str, max_bytes: int, **fields: Any) -> dict[s
 #: `$MQTT_msgs` holds messages before their PUBACK, for subscribers with QoS 1, except those that FIX_<p> and
 #: FOREIGN hold. Retained messages and sessions don't expire: a count that doesn't change stays retained.
 #: Source: nats-server 2.15.1, `mqtt.go`: `mqttCreateAccountSessionManager`.
-MQTT_SESSIONS = "$MQTT_sess"
+MQTT_SESSIONS, MQTT_RETAINED, MQTT_QOS2 = "$MQTT_sess", "$MQTT_rmsgs", "$MQTT_qos2in"
+#: Each subscription with QoS 1 is a consumer of `$MQTT_msgs`: four for each of a server's 65,536 connections.
+#: Without it, the server allows 1,000.
+MAX_MQTT_CONSUMERS = 4 * 65_536
+#: The largest message with QoS 2 of a device; those that wait for their PUBREL are in memory.
+MAX_QOS2_BYTES = 8 << 10
+_INTEREST = {"retention": "interest", "max_age": LOG_AGE_S * NS, "max_consumers": MAX_MQTT_CONSUMERS}
 MQTT_STREAMS: tuple[dict[str, Any], ...] = (
-    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, retention="interest", max_age=LOG_AGE_S * NS),
-    _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, retention="interest", max_age=LOG_AGE_S * NS),
+    _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, **_INTEREST),
+    _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, **_INTEREST),
     _in_memory(
-        "$MQTT_qos2in",
+        MQTT_QOS2,
         "$MQTT.qos2.in.>",
-        32 * MIB,
+        64 * MIB,
         max_age=LOG_AGE_S * NS,
         max_msgs_per_subject=1,
+        max_msg_size=MAX_QOS2_BYTES,
         discard="new",
         discard_new_per_subject=True,
     ),
-    _in_memory("$MQTT_rmsgs", "$MQTT.rmsgs.>", 64 * MIB, max_msgs_per_subject=1),
-    _in_memory(MQTT_SESSIONS, "$MQTT.sess.>", 64 * MIB, max_msgs_per_subject=1),
+    # what is retained, the sites and counts, is never dropped for what devices want retained
+    _in_memory(MQTT_RETAINED, "$MQTT.rmsgs.>", 64 * MIB, max_msgs_per_subject=1, discard="new"),
+    _in_memory(MQTT_SESSIONS, "$MQTT.sess.>", 128 * MIB, max_msgs_per_subject=1, allow_direct=True),
 )
 
 

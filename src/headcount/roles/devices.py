@@ -10,6 +10,7 @@ from typing import Any
 from headcount.broker import auth_service
 from headcount.broker.auth_service import AuthServiceSettings
 from headcount.devices import command_delivery
+from headcount.devices.mqtt_sessions import MqttSessions
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.messaging.connection import Connection
@@ -50,6 +51,7 @@ def _loops(
     return authenticate | {
         "pseudonym keys": PseudonymKeys(connection).run,
         "commands": partial(command_delivery.run, connection, mqtt_addresses(settings)),
+        "MQTT sessions": MqttSessions(connection, mqtt_addresses(settings), anonymous=settings.open).run,
         "one-time links": open_one_time_links(connection, secret).run,
         "scrub": partial(scrub, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasure": Erasure(
