@@ -7,6 +7,7 @@ import contextlib
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -19,17 +20,19 @@ from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.devices import mqtt_sessions
 from headcount.devices.mqtt_sessions import MAX_QOS2_WAITING, MAX_SESSIONS, MqttSessions
 from headcount.devices.permissions import MAX_SUBSCRIPTIONS
+from headcount.errors import LogError
 from headcount.messages.topics import INTERNAL
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import MAX_QOS2_BYTES, MQTT_QOS2, MQTT_SESSIONS
+from headcount.runtime.retry import retry
 from nats_fixture import PASSWORD, open_broker, running_broker
 from waiting import BUSY_S, until
 
 MANY = 5_000
 #: Clients that connect at the same time.
-AT_ONCE = 100
+AT_ONCE = 40
 CLEAN, PERSISTENT = 0xC2, 0xC0
 UNLIMITED = MqttRateLimits(connects_per_minute=100_000)
 
@@ -126,7 +129,8 @@ async def test_thousands_of_devices_receive_commands_with_qos_1(tmp_path: Path) 
 
         async def device() -> tuple[Session, str]:
             async with gate:
-                added, secret = await here.registry.add("ul", "person")
+                adding = partial(here.registry.add, "ul", "person")
+                added, secret = await retry(adding, (LogError,), "registering a device")
                 await until(lambda: added.id in here.gate.authenticator._accounts)
                 session = await Session.connected(here.port, added.id, secret, added.id, CLEAN)
                 command = topic(added, "cmd")
