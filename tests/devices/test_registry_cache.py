@@ -15,6 +15,7 @@ from headcount.messages.records import Device, LastSeen
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import DEVICE_BUCKET, SEEN_BUCKET
+from headcount.runtime.tasks import cancel_all
 from nats_fixture import PASSWORD, internal_client, open_broker
 from waiting import until
 
@@ -52,8 +53,7 @@ async def test_the_copy_follows_the_registry(tmp_path: Path) -> None:
             await registry.forget(first.id)
             await until(lambda: len(copy) == 1)
             assert copy.by_alias("iotp/2") is None
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await cancel_all({running})
             await client.close()
             await watching.close()
 
@@ -78,8 +78,7 @@ async def test_after_a_lost_connection_it_catches_up(tmp_path: Path) -> None:
             await registry.forget(gone.id)
             await watching.replace_client(second)
             await until(lambda: copy.get(added.id) is not None and copy.get(gone.id) is None)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await cancel_all({running})
             await client.close()
             await second.close()
 

@@ -28,6 +28,7 @@ from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.privacy import erasure
+from headcount.runtime.tasks import cancel_all
 from headcount.services.container import Services
 from headcount.worker import loops as counting
 from headcount.worker.snapshots import Snapshots
@@ -119,12 +120,11 @@ async def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
             names = await PseudonymKeys(Connection(here.client)).pseudonyms_of("person", gone.id)
             await here.registry.remove(gone.id)
             kills = 0
-            async with asyncio.timeout(250):
+            async with asyncio.timeout(500):
                 while await here.registry.get(gone.id):
                     running = asyncio.create_task(here.erasure().run(asyncio.Event()))
                     await asyncio.sleep(rng.uniform(0.2, 0.6) if kills < 6 else 3 * (kills - 5))
-                    running.cancel()
-                    await asyncio.wait([running])
+                    await cancel_all({running})
                     kills += 1
             assert kills > 1
             assert not await KvBucket(Connection(here.client), BAN_BUCKET).newest()

@@ -30,6 +30,7 @@ from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.runtime.tasks import cancel_all
 from headcount.worker.leases import LEASE_TTL_S, Leases
 from headcount.worker.loops import Worker, WorkerSettings, run
 from waiting import BUSY_S, until
@@ -78,8 +79,7 @@ class _Deployment:
     async def kill(self, index: int) -> None:
         """End a worker as a crash does: nothing is saved, nothing released."""
         task, _ = self.workers.pop(index)
-        task.cancel()
-        await asyncio.wait([task])
+        await cancel_all({task})
 
     async def owners(self) -> dict[int, str]:
         found = {}

@@ -23,6 +23,7 @@ from headcount.messages.times import iso
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.runtime.tasks import cancel_all
 from headcount.worker.retained_counts import RetainedCounts
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
@@ -77,9 +78,9 @@ async def subscribed(broker: Broker, topic: str, **login: Any) -> AsyncIterator[
         try:
             yield topics
         finally:
-            task.cancel()
+            await cancel_all({task})
             with suppress(asyncio.CancelledError, aiomqtt.MqttError):
-                await task
+                task.result()
 
 
 OURS = {"username": INTERNAL, "password": PASSWORD}
@@ -107,9 +108,7 @@ async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
     try:
         yield report
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancel_all({task})
         await nc.close()
 
 

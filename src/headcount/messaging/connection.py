@@ -51,8 +51,20 @@ class Endpoint:
 
 
 @contextlib.contextmanager
+def _cancellable() -> Iterator[None]:
+    """Raise a cancellation that nats-py catches where it flushes (`Client._flush_pending`)."""
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
+@contextlib.contextmanager
 def log_errors(what: str) -> Iterator[None]:
-    """Turn nats-py's errors into ours.
+    """Turn nats-py's errors into ours; a cancellation that nats-py has caught is raised.
 
     Raises:
         NoRespondersError: nothing subscribes to the subject of a request.
@@ -60,7 +72,8 @@ def log_errors(what: str) -> Iterator[None]:
         LogUnavailableError: there is no connection.
     """
     try:
-        yield
+        with _cancellable():
+            yield
     except nats.errors.NoRespondersError as error:
         raise NoRespondersError(f"{what}: nothing answers there") from error
     except TimeoutError as error:
@@ -87,7 +100,7 @@ class Subscription:
     async def unsubscribe(self) -> None:
         """Stop; does nothing where the connection is lost or closed."""
         self._connection.subscriptions.discard(self)
-        with contextlib.suppress(nats.errors.Error, OSError):
+        with _cancellable(), contextlib.suppress(nats.errors.Error, OSError):
             if self._current is not None:
                 await self._current.unsubscribe()
 
@@ -202,7 +215,7 @@ class Connection:
         try:
             yield inbox
         finally:
-            with contextlib.suppress(nats.errors.Error, OSError):
+            with _cancellable(), contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
 
     async def flush(self) -> None:
