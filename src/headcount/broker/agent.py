@@ -34,7 +34,7 @@ from headcount.broker.unit_health import health_app
 from headcount.errors import LogError
 from headcount.messages.topics import KICK_SUBJECT
 from headcount.messages.units import BrokerUnit, KickReply, KickRequest
-from headcount.messaging.connection import Connection, Endpoint, Message, connected
+from headcount.messaging.connection import Endpoint, Message, connected
 from headcount.messaging.units import HEARTBEAT_INTERVAL_S, Units
 from headcount.runtime.http import serving
 from headcount.runtime.proc import cpu_s_of
@@ -94,7 +94,7 @@ class Agent:
         self._units: Units | None = None
         self._started_s = time.time()
         self._counted: tuple[float, int] | None = None  # when, and what the server had counted then
-        self._gate_sent = 0  # messages of the auth service to the server then
+        self._auth_sent = 0  # messages of the auth service to the server then
         self._unanswered = 0  # questions since then that the server counts as messages, too
         self._silent = False
         self._kicking = 0  # connections of ours that send devices away
@@ -173,15 +173,11 @@ class Agent:
                 self._counted, self.connections, self.messages_per_s = None, 0, 0.0
             self._unanswered += isinstance(error, TimeoutError)
             return
-        # one asks, one may knock, others may be disconnecting devices; the auth service has its own
-        ours = (
-            1
-            + (self._leaf is not None and self._leaf.probing)
-            + self._kicking
-            + self.auth_service.connections
-        )
+        # one is this query's, one may be a probe's, others disconnect devices; the auth service has its own
+        probing = self._leaf is not None and self._leaf.probing
+        ours = 1 + probing + self._kicking + self.auth_service.connections
         self.connections = max(load.connections - ours, 0)
-        sent, self._gate_sent = self.auth_service.sent - self._gate_sent, self.auth_service.sent
+        sent, self._auth_sent = self.auth_service.sent - self._auth_sent, self.auth_service.sent
         if self._counted is not None:
             since_s, before = self._counted
             before = 0 if load.in_client_msgs < before else before  # it was restarted
@@ -220,7 +216,7 @@ class Agent:
                 self.auth_service.opened(connection),
             ):
                 self._units = units
-                await self._answer_requests(connection)
+                await connection.subscribe(KICK_SUBJECT.format(name=settings.name), self._on_kick)
                 counting = asyncio.create_task(self.keep_counting(), name="count")
                 try:
                     yield
@@ -232,10 +228,6 @@ class Agent:
                 await units.remove(settings.name)
 
     # --- what it is asked for ------------------------------------------------------------------------------
-    async def _answer_requests(self, connection: Connection) -> None:
-        name = self.settings.name
-        await connection.subscribe(KICK_SUBJECT.format(name=name), self._on_kick)
-
     async def _on_kick(self, message: Message) -> None:
         try:
             ask = msgspec.json.decode(message.data, type=KickRequest)
@@ -299,23 +291,21 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
     async with serving(
         health_app(agent), settings.config.internal_host, settings.health_port, "--health-port"
     ):
-        work = asyncio.create_task(_serve(agent, stop), name="leaf")
-        waiting = asyncio.create_task(_stopped_early(agent, stop, work), name="stop")
+
+        async def serve() -> None:
+            async with agent.opened():
+                await stop.wait()
+                await agent.drain()
+
+        async def stop_early() -> None:  # while it waits for the core, there is nothing to drain
+            await stop.wait()
+            if not agent.running:
+                work.cancel()
+
+        work = asyncio.create_task(serve(), name="leaf")
+        waiting = asyncio.create_task(stop_early(), name="stop")
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
         finally:
             await cancel_all({waiting, work})
-
-
-async def _stopped_early(agent: Agent, stop: asyncio.Event, work: asyncio.Task[None]) -> None:
-    """Stopped while it waits for the core, there is nothing to drain."""
-    await stop.wait()
-    if not agent.running:
-        work.cancel()
-
-
-async def _serve(agent: Agent, stop: asyncio.Event) -> None:
-    async with agent.opened():
-        await stop.wait()
-        await agent.drain()

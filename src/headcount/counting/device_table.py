@@ -164,7 +164,8 @@ class DeviceTable:
         for slot in gone:
             self._keys[slot] = None
             self._free.append(slot)
-            self._clear(slot)
+            for name, (_, empty) in COLUMNS.items():
+                getattr(self, name)[slot] = empty
 
     # --- daily pseudonyms -----------------------------------------------------------------------------
     def names(self, slots: I4, day: int) -> U8:
@@ -258,10 +259,6 @@ class DeviceTable:
             self._keys.append(key)
         self.kind[slot] = KINDS.index(kind)
         return slot
-
-    def _clear(self, slot: int) -> None:
-        for name, (_, empty) in COLUMNS.items():
-            getattr(self, name)[slot] = empty
 
     def _grow(self, room: int) -> None:
         for name, (dtype, empty) in COLUMNS.items():

@@ -1,1 +1,1 @@
-"""Devices: registry, authentication, permissions, commands, pseudonyms."""
+"""Devices: registry, authentication, permissions, credentials, bans, commands, pseudonyms."""

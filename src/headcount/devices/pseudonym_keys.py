@@ -37,7 +37,7 @@ ATTEMPTS, ATTEMPT_PAUSE_S = 20, 0.05
 
 
 class PseudonymKeys:
-    """The keys of all days with stored data, over one connection."""
+    """The keys of all days with stored data; every call raises LogError if NATS does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._bucket = KvBucket(connection, DAYKEY_BUCKET)
@@ -49,11 +49,7 @@ class PseudonymKeys:
         return f"PseudonymKeys({sorted(self.keys)})"
 
     async def load(self) -> None:
-        """Read the keys, and drop those that were destroyed.
-
-        Raises:
-            LogError: NATS does not answer.
-        """
+        """Read the keys, and drop those that were destroyed."""
         entries = await self._bucket.newest("day.*")
         found = {_day(key): entry.value for key, entry in entries.items()}
         self.keys.update(found)
@@ -61,11 +57,7 @@ class PseudonymKeys:
             del self.keys[day]
 
     async def ensure(self, days: Iterable[int]) -> None:
-        """Read the keys of these days, or create missing ones; expired days get none.
-
-        Raises:
-            LogError: NATS does not answer.
-        """
+        """Read the keys of these days, or create missing ones; expired days get none."""
         missing = [day for day in days if day not in self.keys]
         if not missing:
             return
@@ -89,11 +81,7 @@ class PseudonymKeys:
         raise LogError(f"the key of {_date(day)} exists but cannot be read")
 
     async def pseudonyms_of(self, kind: Kind, device: str) -> dict[int, str]:
-        """A device's pseudonym on each day with stored data, and tomorrow's if its key exists.
-
-        Raises:
-            LogError: NATS does not answer.
-        """
+        """A device's pseudonym on each day with stored data, and tomorrow's if its key exists."""
         await self.load()
         await self.ensure([int(await self._bucket.now_s() // DAY_S)])
         pseudonyms, key = Pseudonyms(self.keys), f"{kind}.{device}".encode()
@@ -115,11 +103,7 @@ class PseudonymKeys:
             await wait_any(stop, timeout_s=wait_s)
 
     async def rotate(self, now_s: float) -> None:
-        """Create and destroy the keys that are due at an instant (Unix seconds).
-
-        Raises:
-            LogError: NATS does not answer.
-        """
+        """Create and destroy the keys that are due at an instant (Unix seconds)."""
         await self.load()
         today = int(now_s // DAY_S)
         for day in (today, today + 1):

@@ -1,1 +1,1 @@
-"""The last 24 hours: fixes and counts in Parquet segments, written, dropped and asked."""
+"""The last 24 hours: fixes and counts in Parquet segments, their retention, erasure and queries."""

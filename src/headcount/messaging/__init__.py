@@ -1,1 +1,1 @@
-"""Everything about NATS: connection, streams, key-value buckets, log reader and secure delete."""
+"""NATS: connection, JetStream, streams, key-value buckets and their watch, log reader, secure delete."""

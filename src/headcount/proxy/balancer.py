@@ -84,7 +84,10 @@ async def run(settings: BalancerOptions, stop: asyncio.Event) -> None:
 @contextlib.asynccontextmanager
 async def opened(settings: BalancerOptions) -> AsyncIterator[Balancer]:
     """A balancer with a running HAProxy; the caller calls `step`."""
-    membership = Membership(_stored_units(settings.folder))
+    known: list[ProxiedUnit] = []
+    with contextlib.suppress(OSError):
+        known = decode_units((settings.folder / UNITS_FILE).read_bytes())
+    membership = Membership(known)
     names = NameResolver(asyncio.get_running_loop().time)
     pools = await servers_of_backends(settings.config, membership.units, settings.api_addresses(), names)
     settings.bans.load(settings.folder / BANS_FILE)
@@ -98,14 +101,6 @@ async def opened(settings: BalancerOptions) -> AsyncIterator[Balancer]:
     )
     async with haproxy:
         yield Balancer(settings, haproxy, membership, names)
-
-
-def _stored_units(home: Path) -> list[ProxiedUnit]:
-    """The last known units."""
-    try:
-        return decode_units((home / UNITS_FILE).read_bytes())
-    except OSError:
-        return []
 
 
 class Balancer:

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from headcount.messages.records import decode_or_none
 from headcount.messaging.units import UNIT_TIMEOUT_S, UnitTable
 
 MISSING_S = 3.0
@@ -83,7 +84,4 @@ def encode_units(units: Mapping[str, ProxiedUnit]) -> bytes:
 
 def decode_units(text: bytes) -> list[ProxiedUnit]:
     """The inverse of `encode_units`; no units if it is not valid."""
-    try:
-        return msgspec.json.decode(text, type=list[ProxiedUnit])
-    except msgspec.MsgspecError:
-        return []
+    return decode_or_none(text, list[ProxiedUnit]) or []

@@ -39,15 +39,13 @@ def _loops(
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role; each ends when the event is set."""
     secret = secret_of(settings)
-    gate = AuthServiceSettings(
-        settings.name,
-        settings.core_addresses,
-        secret,
-        direct=True,
-        limits=rate_limits_of(settings),
+    service = AuthServiceSettings(
+        settings.name, settings.core_addresses, secret, direct=True, limits=rate_limits_of(settings)
     )
     # a core that lets no devices in needs no auth service: each of its brokers has its own
-    authenticate = {"auth service": partial(auth_service.run, gate, connection)} if settings.devices else {}
+    authenticate = (
+        {"auth service": partial(auth_service.run, service, connection)} if settings.devices else {}
+    )
     return authenticate | {
         "pseudonym keys": PseudonymKeys(connection).run,
         "commands": partial(command_delivery.run, connection, mqtt_addresses(settings)),

@@ -1,1 +1,1 @@
-"""How many brokers and workers there should be: watching, deciding, adding and removing."""
+"""Scaling of brokers and workers: signals, policy, forecast, leader election, rebalancing, drivers."""

@@ -1,1 +1,1 @@
-"""The counting worker: partitions of the log, who owns them, and what is published and stored of them."""
+"""The counting worker: ownership of partitions, counting, snapshots, publishing."""

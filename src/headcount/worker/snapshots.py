@@ -41,17 +41,13 @@ class Snapshot:
 
 
 class Snapshots:
-    """The newest saved state of each partition."""
+    """The newest saved state of each partition; every call raises LogError if the log doesn't answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._bucket = KvBucket(connection, SNAPSHOT_BUCKET, timeout_s=_ANSWER_S)
 
     async def load(self, partition: int) -> Snapshot:
-        """The newest state of a partition; one that is damaged counts as none.
-
-        Raises:
-            LogError: if the log doesn't answer.
-        """
+        """The newest state of a partition; one that is damaged counts as none."""
         entry = await self._bucket.get(f"p{partition}")
         if entry is None:
             return Snapshot(0, None, 0)
@@ -64,11 +60,7 @@ class Snapshots:
         return Snapshot(stored.epoch, raw, entry.revision)
 
     async def saved_seq(self, partition: int) -> int:
-        """The sequence of the log up to which a partition's newest state goes; 0: there is none.
-
-        Raises:
-            LogError: if the log doesn't answer.
-        """
+        """The sequence of the log up to which a partition's newest state goes; 0: there is none."""
         state = (await self.load(partition)).state
         return 0 if state is None else sequence_of(state)
 
@@ -81,7 +73,6 @@ class Snapshots:
         Raises:
             SnapshotConflictError: if another worker has saved since.
             SnapshotError: if it is too large.
-            LogError: if the log doesn't answer.
         """
         zstd = _zstd().compress(state, asbytes=True)
         if len(zstd) > MAX_BYTES:
