@@ -56,15 +56,7 @@ def joined(parts: list[Events]) -> Events:
     parts = [part for part in parts if len(part)]
     if len(parts) <= 1:
         return parts[0] if parts else NO_EVENTS
-    return Events(
-        np.concatenate([part.device for part in parts]),
-        np.concatenate([part.zone for part in parts]),
-        np.concatenate([part.enter for part in parts]),
-        np.concatenate([part.t_s for part in parts]),
-        np.concatenate([part.reason for part in parts]),
-        np.concatenate([part.day for part in parts]),
-        np.concatenate([part.row for part in parts]),
-    )
+    return Events(*(np.concatenate([getattr(part, column) for part in parts]) for column in Events.__slots__))
 
 
 _NOTHING = np.zeros(0, np.int32)

@@ -79,7 +79,8 @@ class Totals:
         if epoch < self._epochs[partition]:
             return []
         if epoch > self._epochs[partition]:
-            self._forget_pending(partition)
+            for reports in self._pending.values():
+                reports.pop(partition, None)
             self._epochs[partition] = epoch
         newest = self._newest[partition]
         if newest is None or at >= newest.at:
@@ -112,10 +113,6 @@ class Totals:
             raise ValueError(f"partition {partition} of {self.partitions}")
         if values.shape != (self.zones, 2, 4):
             raise ValueError(f"counts of shape {values.shape}, expected ({self.zones}, 2, 4)")
-
-    def _forget_pending(self, partition: int) -> None:
-        for reports in self._pending.values():
-            reports.pop(partition, None)
 
     def _sum_if_complete(self, partition: int, tick: int, at: float, values: I4) -> list[Total]:
         if tick <= self._done_tick:
