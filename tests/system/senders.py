@@ -50,7 +50,9 @@ def mosquitto_pub(port: int, topic: str, payload: bytes, *options: str) -> None:
     subprocess.run(command, input=payload, check=True, timeout=60)
 
 
-def publish(port: int, topic: str, payload: bytes, *, qos: int = 1, websocket: bool = False) -> None:
+def publish(
+    port: int, topic: str, payload: bytes, *, qos: int = 1, websocket: bool = False, host: str = "127.0.0.1"
+) -> None:
     """Publish with paho over MQTT 3.1.1, plain or over WebSocket, and wait for the broker's answer."""
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
@@ -59,7 +61,7 @@ def publish(port: int, topic: str, payload: bytes, *, qos: int = 1, websocket: b
     )
     if websocket:
         client.ws_set_options(path="/mqtt")
-    client.connect("127.0.0.1", port)
+    client.connect(host, port)
     client.loop_start()
     try:
         client.publish(topic, payload, qos=qos).wait_for_publish(20)

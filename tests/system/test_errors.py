@@ -64,11 +64,12 @@ def taken() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
+@pytest.mark.parametrize("more", [[], ["--elastic"]], ids=["up", "elastic"])
 @pytest.mark.parametrize("name", PORTS)
-def test_a_taken_port(tmp_path: Path, name: str) -> None:
+def test_a_taken_port(tmp_path: Path, name: str, more: list[str]) -> None:
     """The line names the port and the option that changes it; the port's owner stays alone on it."""
     with taken() as port:
-        line = refused(tmp_path, "--site", UL, *options(**{name: port}))
+        line = refused(tmp_path, "--site", UL, *more, *options(**{name: port}))
     assert str(port) in line
     assert f"--{name}-port" in line
     assert not (tmp_path / "data" / "broker.pid").exists()

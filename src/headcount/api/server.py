@@ -13,7 +13,8 @@ import uvicorn
 from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.state import ApiState
-from headcount.runtime.http import GRACE_S, UvicornServer, listen
+from headcount.runtime.http import BACKLOG, GRACE_S, UvicornServer
+from headcount.runtime.ports import listen
 from headcount.tls.tls_files import TlsFiles
 
 #: WebSocket messages of clients are ignored.
@@ -53,7 +54,7 @@ async def run(
             context = server_context(tls.certificate, tls.key)
             reload = partial(load_certificate, context, tls.certificate, tls.key)
             await held.enter_async_context(reloading(tls, reload))
-        listener = held.enter_context(listen(host, port, "--http-port"))
+        listener = held.enter_context(listen("HTTP", host, port, "--http-port", backlog=BACKLOG))
         app = create_app(settings)
         server = UvicornServer(
             uvicorn.Config(

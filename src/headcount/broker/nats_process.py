@@ -226,17 +226,10 @@ def check_ports(config: BrokerConfig) -> None:
 
     Raises:
         PortTakenError: another program listens on one of them.
-        BrokerError: the address is not this machine's, or the port needs more rights.
+        SettingsError: the address is not this machine's, or the port needs more rights.
     """
     for purpose, option, host, port in config.ports():
-        try:
-            check_free(purpose, host, port, option)
-        except OSError as error:
-            other = "another address with --internal-host, or " if host == config.internal_host else ""
-            raise BrokerError(
-                f"can't listen on {host}:{port} for {purpose}: {error.strerror or error}. "
-                f"Choose {other}another port with {option}."
-            ) from error
+        check_free(purpose, host, port, option, "host" if host == config.host else "internal_host")
 
 
 def _tail(log: Path, lines: int = 8) -> str:

@@ -14,7 +14,7 @@ import click
 from headcount.cli import LAYERS
 from headcount.cli.options import SettingsCommand, takes_settings
 from headcount.errors import SettingsError
-from headcount.settings.deployment import DEPLOYMENT_GROUPS, LOOPBACK, Settings
+from headcount.settings.deployment import ANY, DEPLOYMENT_GROUPS, Settings
 from headcount.settings.formats import joined
 from headcount.settings.layers import Layers
 from headcount.settings.proxy import PROXY_GROUP
@@ -120,12 +120,14 @@ def _fleet(settings: Settings) -> str:
 
 
 def _greet(settings: Settings, site: SiteSummary, more: str = "") -> None:
-    machine = LOOPBACK if settings.host == LOOPBACK else "<this machine>"
+    machine = f"<this machine>:{settings.mqtt_port}"
+    if settings.host not in ANY:
+        machine = joined((settings.host, settings.mqtt_port))
     click.echo(
         f"headcount counts {site.name}.\n"
         f"  map      {_url(settings, '/')}\n"
         f"  counts   {_url(settings, f'/v1/sites/{site.id}/counts')}\n"
-        f"  devices  {'mqtts' if settings.encrypted else 'mqtt'}://{machine}:{settings.mqtt_port}"
+        f"  devices  {'mqtts' if settings.encrypted else 'mqtt'}://{machine}"
         f"  topic headcount/{site.id}/person/<device>/fix\n"
         f"  data     {settings.data}\n"
         f"{_certificate(settings)}"

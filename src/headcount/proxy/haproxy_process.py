@@ -225,11 +225,7 @@ def check_ports(config: ProxyConfig) -> None:
 
     Raises:
         PortTakenError: another program listens on one of them.
+        SettingsError: the address is not this machine's, or the port needs more rights.
     """
     for purpose, option, host, port in config.ports():
-        try:
-            check_free(purpose, host, port, option)
-        except OSError as error:
-            raise ProxyError(
-                f"cannot listen on {host}:{port} for {purpose}: {error.strerror or error}"
-            ) from error
+        check_free(purpose, host, port, option, "host" if host == config.host else "internal_host")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from headcount.errors import PortTakenError, SettingsError
+from headcount.runtime.ports import listen
 
+#: Connections that may wait to be accepted.
+BACKLOG = 1024
 #: How long answers have when the server stops.
 GRACE_S = 0.5
 
@@ -26,24 +26,6 @@ class UvicornServer(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int, option: str) -> socket.socket:
-    """A socket that listens for HTTP; `option` is the setting that changes the port.
-
-    Raises:
-        PortTakenError: another program listens there.
-        SettingsError: the address can't be listened on.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTakenError("HTTP", host, port, option) from None
-        raise SettingsError(
-            "listen address", f"can't listen on {host}:{port}: {error.strerror or error}"
-        ) from None
-
-
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, host: str, port: int, option: str) -> AsyncIterator[None]:
     """Serve `app` for as long as the body runs.
@@ -51,7 +33,7 @@ async def serving(app: ASGIApp, host: str, port: int, option: str) -> AsyncItera
     Raises:
         PortTakenError, SettingsError: see `listen`.
     """
-    with listen(host, port, option) as listener:
+    with listen("HTTP", host, port, option, address="internal_host", backlog=BACKLOG) as listener:
         server = UvicornServer(
             uvicorn.Config(
                 app,

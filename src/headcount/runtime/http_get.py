@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from ssl import SSLContext
 
+from headcount.settings.formats import joined
+
 #: Bytes of an answer that are read.
 MAX_BYTES = 64 << 10
 
@@ -21,7 +23,7 @@ async def get(
     async with asyncio.timeout(within_s):
         reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {joined((host, port))}\r\n\r\n".encode())
             content = await reader.read(MAX_BYTES)
             while len(content) < MAX_BYTES and (more := await reader.read(MAX_BYTES - len(content))):
                 content += more

@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from headcount.errors import SettingsError
 from headcount.settings.environment import process_environment
-from headcount.settings.formats import ADDRESSES, HOST, ISSUER, NAME, NETWORKS, PUBLIC_URL, Address, addresses
+from headcount.settings.formats import (
+    ADDRESSES,
+    HOST,
+    ISSUER,
+    NAME,
+    NETWORKS,
+    PUBLIC_URL,
+    Address,
+    addresses,
+    local_host,
+)
 from headcount.settings.model import check_all, setting, settings_of
 from headcount.settings.proxy import ProxySettings
 from headcount.settings.scaling import ScaleSettings
@@ -68,7 +78,9 @@ class Settings:
         16, "Number of log partitions; it cannot change once the data folder exists.", low=1, high=512
     )
     host: str = _network(
-        LOOPBACK, "Address that devices and browsers connect to; 0.0.0.0 for all addresses.", format=HOST
+        LOOPBACK,
+        "Address that devices and browsers connect to; 0.0.0.0 for all of IPv4, :: for all addresses.",
+        format=HOST,
     )
     mqtt_port: int = _port(None, "Port for MQTT, for devices.", default_text="1883, with TLS 8883")
     ws_port: int = _port(
@@ -296,7 +308,7 @@ class Settings:
     @property
     def core_addresses(self) -> tuple[Address, ...]:
         """Where the nodes of the core accept NATS clients."""
-        return addresses(self.core, self.nats_port) or ((LOOPBACK, self.nats_port),)
+        return addresses(self.core, self.nats_port) or ((local_host(self.internal_host), self.nats_port),)
 
     @property
     def core_leaf_addresses(self) -> tuple[Address, ...]:
@@ -306,6 +318,8 @@ class Settings:
     @property
     def core_mqtt_addresses(self) -> tuple[Address, ...]:
         """Where the nodes of the core accept retained counts over MQTT."""
+        if self.devices and not self.core and not self.core_mqtt:
+            return ((local_host(self.host), self.mqtt_port),)  # the port of this machine that devices use
         return addresses(self.core_mqtt, self.mqtt_port) or tuple(
             (host, self.mqtt_port) for host, _ in self.core_addresses
         )
