@@ -27,6 +27,7 @@ from headcount.access.oidc import OidcClient, person
 from headcount.access.oidc_provider import OidcProvider
 from headcount.errors import AccessError
 from headcount.runtime.ports import free_ports
+from waiting import LIMIT_S
 
 FOLDER = Path(__file__).resolve().parents[1] / "oidc"
 CLOSED: dict[str, Any] = {"open": False, "smallest_shown": 5}
@@ -144,7 +145,7 @@ async def test_what_is_refused_at_the_end_of_a_login(tmp_path: Path, program: li
     """Another state, another browser, a code twice, a denial, a person without a role: the login is rejected."""
     async with provider_and_api(program, tmp_path) as (api, browser):
         last = await callback(api, browser)
-        async with httpx.AsyncClient(trust_env=False) as other:
+        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S) as other:
             status, detail = problem_of(await other.get(last))
             assert (status, "was not started in this browser" in detail) == (403, True)
             await other.get(f"{api.base}/login")

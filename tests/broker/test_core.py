@@ -386,10 +386,12 @@ async def test_the_server_dies_with_us(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert holder.stdout is not None
-    with holder.stdout:
-        pid = int(holder.stdout.readline())
-    holder.kill()
-    holder.wait()
+    try:
+        with holder.stdout:
+            pid = int(holder.stdout.readline())
+    finally:
+        holder.kill()
+        holder.wait()
     async with Broker(config) as broker:
         assert broker.pid != pid
         assert ended(pid)

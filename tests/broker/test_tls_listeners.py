@@ -39,7 +39,7 @@ from headcount.tls.contexts import client_context
 from headcount.tls.tls_files import TlsFiles
 from nats_fixture import PASSWORD, config_for, internal_client, open_broker
 from proxy_fixture import Bench, haproxy, scaled, states, stepping_until
-from waiting import BUSY_S, until
+from waiting import BUSY_S, LIMIT_S, until
 
 LOOPBACK = "127.0.0.1"
 NAMES = ["localhost", LOOPBACK]
@@ -333,11 +333,13 @@ async def test_https(tmp_path: Path) -> None:
     """The API answers over HTTPS to who trusts the certificate; 1.1 and plain HTTP are refused."""
     files = made(tmp_path / "tls")
     async with https(tmp_path, files) as port:
-        async with httpx.AsyncClient(verify=client_context(files.certificate), trust_env=False) as client:
+        async with httpx.AsyncClient(
+            verify=client_context(files.certificate), trust_env=False, timeout=LIMIT_S
+        ) as client:
             assert (await client.get(f"https://localhost:{port}/healthz")).status_code == 200
             with pytest.raises(httpx.TransportError):
                 await client.get(f"http://localhost:{port}/healthz")
-        async with httpx.AsyncClient(trust_env=False) as stranger:
+        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S) as stranger:
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
                 await stranger.get(f"https://localhost:{port}/healthz")
         assert await asyncio.to_thread(refuses_1_1, port)
@@ -390,7 +392,7 @@ async def test_through_the_balancer(tmp_path: Path) -> None:
             assert [one.sessions for name, one in standing.items() if name[0] == "b"] == [2, 2]
             browser = await devices.enter_async_context(wss(config.ws_port, context))
             await browser.publish("headcount/ul/person/d2/status", b"online", qos=1)
-            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+            async with httpx.AsyncClient(verify=context, trust_env=False, timeout=LIMIT_S) as client:
                 answer = await client.get(f"https://localhost:{config.http_port}/readyz")
                 elsewhere = await client.get(f"https://localhost:{config.ws_port}/")
             assert (answer.status_code, elsewhere.status_code) == (200, 404)

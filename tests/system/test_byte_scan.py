@@ -33,7 +33,7 @@ from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from system.running import Up, headcount
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 T = TypeVar("T")
 #: In the site of sites/ul.geojson.
@@ -288,7 +288,9 @@ def use_api(campus: Campus, person: Device) -> str:
     token = headcount(*arguments, cwd=up.folder).stdout.strip()
     assert token.startswith("hc_")
     text = NAMES["label"].decode().split()[0]
-    with httpx.Client(base_url=f"http://127.0.0.1:{up.ports['http']}", trust_env=False) as api:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{up.ports['http']}", trust_env=False, timeout=LIMIT_S
+    ) as api:
         for word, expected in ((token, 200), (f"hc_{NOWHERE['wrong token'].decode()}", 401)):
             api.headers = {"Authorization": f"Bearer {word}", "Headcount-Reason": "somebody has asked"}
             found = api.get("/v1/sites/ul/devices", params={"text": text})

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from system.running import ROOT, UL, Up, environment, headcount
-from waiting import BUSY_S, wait_until
+from waiting import BUSY_S, LIMIT_S, wait_until
 
 pytestmark = pytest.mark.slow
 LIBRARY = "glucksman-library"
@@ -43,7 +43,9 @@ class Person:
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """The JSON that the device itself gets."""
-        with httpx.Client(base_url=self._base, trust_env=False, auth=(self.id, self.secret)) as http:
+        with httpx.Client(
+            base_url=self._base, trust_env=False, timeout=LIMIT_S, auth=(self.id, self.secret)
+        ) as http:
             answer = http.request(method, path, **options)
         assert answer.is_success, answer.text
         return answer.json()

@@ -17,7 +17,7 @@ import pytest
 
 from system.running import UL, Up, headcount
 from system.senders import fix, mosquitto_pub, spot
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 LIBRARY = "glucksman-library"
 
@@ -85,8 +85,10 @@ def test_a_device_from_the_command_line_to_the_count(tmp_path: Path) -> None:
         link = here.json("link", added["id"], "--public-url", here.base, "--qr", str(tmp_path / "ada.png"))
         assert (tmp_path / "ada.png").read_bytes().startswith(b"\x89PNG")
         file = unquote(link["owntracks"].removeprefix("owntracks:///config?url="))
-        app = httpx.get(file, trust_env=False).raise_for_status().json()
-        again = httpx.post(f"{here.base}/v1/provision", json={"code": link["code"]}, trust_env=False)
+        app = httpx.get(file, trust_env=False, timeout=LIMIT_S).raise_for_status().json()
+        again = httpx.post(
+            f"{here.base}/v1/provision", json={"code": link["code"]}, trust_env=False, timeout=LIMIT_S
+        )
         assert again.status_code == 404
         assert again.json()["type"] == "/problems/link-refused"
         assert (app["username"], app["host"], app["port"]) == (added["id"], "127.0.0.1", up.mqtt_port)
@@ -118,7 +120,7 @@ def _many(here: Deployment, folder: Path) -> None:
     codes = here.device("claim", "--kind", "person", "--count", "2", "--public-url", here.base)
     code = next(csv.DictReader(io.StringIO(codes)))["code"]
     told = (
-        httpx.post(f"{here.base}/v1/provision", json={"code": code}, trust_env=False)
+        httpx.post(f"{here.base}/v1/provision", json={"code": code}, trust_env=False, timeout=LIMIT_S)
         .raise_for_status()
         .json()
     )

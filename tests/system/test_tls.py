@@ -22,7 +22,7 @@ from headcount.tls.contexts import client_context
 from proxy_fixture import haproxy
 from system.running import Up, headcount
 from system.senders import fix, mosquitto_pub, spot
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 LIBRARY = "glucksman-library"
 
@@ -57,7 +57,7 @@ def test_everything_encrypted(tmp_path: Path) -> None:
         assert f"https://127.0.0.1:{up.ports['http']}/" in up.printed()
         assert f"mqtts://127.0.0.1:{up.mqtt_port}" in up.printed()
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"http://localhost:{up.ports['http']}/healthz", trust_env=False)
+            httpx.get(f"http://localhost:{up.ports['http']}/healthz", trust_env=False, timeout=LIMIT_S)
         trust = ["--cafile", str(up.certificate)]
         mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)
         wait_until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")
@@ -116,7 +116,7 @@ def test_devices_with_certificates(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="non-zero exit status"):
             mosquitto_pub(up.mqtt_port, topic, fix(LIBRARY), *trust, *who, "-P", secret)
         mosquitto_pub(up.mqtt_port, topic, fix(LIBRARY), *trust, *who, *pair)
-        with httpx.Client(verify=client_context(ca), trust_env=False) as client:
+        with httpx.Client(verify=client_context(ca), trust_env=False, timeout=LIMIT_S) as client:
             url = f"https://localhost:{up.ports['http']}"
             wait_until(lambda: client.get(f"{url}/readyz").status_code == 200, "ready over HTTPS")
         wait_until(lambda: asyncio.run(_in_log(up, device)) == 1, "the fix is in the log")
