@@ -92,11 +92,19 @@ def test_broken_rows_keep_their_places_in_csv(tmp_path: Path) -> None:
         ],
     )
     trace = read_trace(path)
-    assert trace.problem.tolist() == [0, 5, 3, 4, 1, 1, 1, 2, 5, 0]
-    assert np.isnan(trace.t_s[1:-1]).all()
+    assert trace.problem.tolist() == [0, 5, 3, 4, 1, 1, 1, 0, 5, 0]
+    assert np.isnan(trace.t_s[[1, 2, 3, 4, 5, 6, 8]]).all()
+    assert trace.acc_m[7] == 0.0
     assert (trace.t_s[0], trace.t_s[-1], trace.acc_m[-1]) == (1.0, 1000.0, 7.0)
-    assert [error.where for error in trace.errors()] == [f"row {row}" for row in range(2, 10)]
-    assert PROBLEMS[3] in str(list(trace.errors())[1])
+    assert [(error.where, error.problem) for error in trace.errors()] == [
+        ("row 2", "it has 2 fields, the header has 6"),
+        ("row 3", f"{PROBLEMS[3]}: 'c d'"),
+        ("row 4", "the kind is neither person nor vehicle: 'dog'"),
+        ("row 5", "t is 'xx', not a time (Unix seconds or ISO 8601)"),
+        ("row 6", "t is empty"),
+        ("row 7", "lat is 'nan', not a number"),
+        ("row 9", "it has 7 fields, the header has 6"),
+    ]
 
 
 def test_broken_lines_keep_their_places_in_ndjson(tmp_path: Path) -> None:
@@ -116,7 +124,15 @@ def test_broken_lines_keep_their_places_in_ndjson(tmp_path: Path) -> None:
             ]
         )
     )
-    assert read_trace(path).problem.tolist() == [0, 5, 5, 5, 5, 1, 0]
+    trace = read_trace(path)
+    assert trace.problem.tolist() == [0, 5, 1, 5, 5, 1, 0]
+    assert [error.problem for error in trace.errors()] == [
+        "it is not JSON: Expecting property name enclosed in double quotes at byte 1",
+        "t is 'soon', not a time (Unix seconds or ISO 8601)",
+        "it is UTF-16: send UTF-8",
+        "it is nested too deeply",
+        "lat is empty",
+    ]
 
 
 def test_invalid_utf_8_breaks_only_its_row(tmp_path: Path) -> None:

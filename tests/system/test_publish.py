@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from case_files import case
 from system.running import Up, headcount
 from system.senders import spot
 from waiting import wait_until
@@ -44,6 +45,21 @@ def test_a_recording_is_counted_as_if_it_happened_now(tmp_path: Path) -> None:
         assert counts[CAR_PARK] == (0, 1)
         wait_until(lambda: up.metric("headcount_fixes_total") == whole, "verdicts")
         assert up.metric("headcount_fixes_total", verdict="accepted") == whole
+        for name, warning in (("utf16", "in UTF-16"), ("epoch_first", "is a clock wrong?"), ("iso", "")):
+            # a minute of positions elsewhere; one of them from 1970
+            run = headcount("publish", case(f"{name}.csv"), "--port", port, "--speed", "10", cwd=tmp_path)
+            assert run.returncode == 0, run.stderr
+            assert warning in run.stderr
+            assert f"{4 + (name == 'epoch_first')} fixes sent" in run.stderr
+
+
+def test_times_in_milliseconds_are_reported(tmp_path: Path) -> None:
+    """A recording in milliseconds is not sent: the error names the row, the value and its unit."""
+    for command in (["publish", "--port", "1"], ["replay", "--site", str(case("base.geojson"))]):
+        run = headcount(command[0], str(case("ms.csv")), *command[1:], cwd=tmp_path)
+        assert run.returncode == 2
+        assert "row 1: t is 1795800000000, which is in milliseconds" in run.stderr
+        assert "Traceback" not in run.stderr
 
 
 def test_a_missing_system_is_reported(tmp_path: Path) -> None:

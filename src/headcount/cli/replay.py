@@ -11,9 +11,11 @@ import msgspec
 from headcount.cli.options import takes_settings
 from headcount.cli.parameters import duration
 from headcount.cli.progress import ProgressBar
+from headcount.messages.counts import KindCount
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 from headcount.settings.deployment import Settings
+from headcount.simulate.clocks import trace_warnings
 from headcount.simulate.replay import Replay
 from headcount.simulate.traces import read_trace
 from headcount.sites.files import load_site
@@ -26,33 +28,49 @@ from headcount.sites.files import load_site
 )
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--all", "all_numbers", is_flag=True, help="Print low, high and stale beside each count.")
 @takes_settings("site")
-def replay(file: Path, every_s: float, kind: Kind | None, quiet: bool, settings: Settings) -> None:
+def replay(
+    file: Path, every_s: float, kind: Kind | None, quiet: bool, all_numbers: bool, settings: Settings
+) -> None:
     """Count a recording offline.
 
     FILE is CSV, NDJSON or Parquet (also .gz) with the columns t,device,kind,lat,lon[,acc,received] in the order of
-    arrival. The engine is that of a running deployment. Prints NDJSON: a line for each zone, at each multiple of --every.
+    arrival; t and received are Unix seconds or ISO 8601. The engine is that of a running deployment. Prints NDJSON: a
+    line for each zone, at each multiple of --every. Times without any device and without rows for more than a day are
+    skipped.
 
     \b
     Examples:
       headcount replay day.csv --site campus.geojson --every 60s > counts.ndjson
-      headcount replay phones.parquet --site campus.geojson --kind person
+      headcount replay phones.parquet --site campus.geojson --kind person --all
     """
     site = load_site(settings.site)
     trace = read_trace(file, kind)
+    for warning in trace_warnings(trace):
+        click.echo(f"Warning: {file}: {warning}", err=True)
     counting = Replay(trace, site, every_s)
     with ProgressBar(quiet=quiet) as bar:
-        for number, tick in enumerate(counting.run(), start=1):
+        for tick in counting.run():
+            at = iso(tick.at_s)
             lines = [
                 msgspec.json.encode(
-                    {"at": iso(tick.at_s), "zone": zone.id, "person": person, "vehicle": vehicle}
+                    {"at": at, "zone": zone.id, **_counts(numbers, all_numbers=all_numbers)}
                 ).decode()
-                for zone, (person, vehicle) in zip(site.zones, tick.counts[:, :, 0].tolist(), strict=True)
+                for zone, numbers in zip(site.zones, tick.counts.tolist(), strict=True)
             ]
             sys.stdout.write("\n".join(lines) + "\n")
-            bar.show(f"tick {number} of {counting.ticks}", number / counting.ticks)
+            bar.show(at, tick.rows / len(counting))
     errors = list(trace.errors())
     if errors:
         click.echo(
             f"{len(errors)} rows cannot be read and were judged malformed; the first: {errors[0]}", err=True
         )
+
+
+def _counts(numbers: list[list[int]], *, all_numbers: bool) -> dict[str, int | KindCount]:
+    """The counts of each kind of one zone, alone or with their bounds."""
+    return {
+        kind: KindCount(*of_kind) if all_numbers else of_kind[0]
+        for kind, of_kind in zip(KINDS, numbers, strict=True)
+    }

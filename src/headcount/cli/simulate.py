@@ -157,6 +157,8 @@ def publish(quiet: bool, **values: Any) -> None:
     with ProgressBar(quiet=quiet) as bar:
         progress = _SendProgress(bar, _trace_text)
         end = _run(lambda stop: run_trace(run, stop, progress.report))
+    for warning in end.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     for error in end.errors:
         click.echo(f"skipped: {error}", err=True)
     if end.broken:

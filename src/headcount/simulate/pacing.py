@@ -20,6 +20,7 @@ from headcount.errors import SettingsError
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import KINDS, Kind
 from headcount.runtime.tasks import wait_any
+from headcount.simulate.clocks import MAX_GAP_S, arrivals, wrong_clocks
 from headcount.simulate.crowd import Crowd, Reports
 from headcount.simulate.fleet import Fleet, SendStats, SystemInfo
 from headcount.simulate.ground_truth import HEADER, GroundTruth
@@ -134,21 +135,26 @@ def schedule(trace: Trace) -> Schedule:
     """Schedule the rows of a recording in the order of the file.
 
     A row is due at its `received`, or at its `t` without one; a row with an earlier time than its predecessor
-    is sent together with it.
+    is sent together with it, and so is a row with a wrong clock. A time of more than `MAX_GAP_S` without a row
+    is skipped.
     """
     rows = np.flatnonzero(trace.problem == 0)
     code = trace.device[rows].astype(np.int64) * len(KINDS) + trace.kind[rows]
     used, device = np.unique(code, return_inverse=True)
-    arrival_s = t_s = trace.t_s[rows]
-    if trace.received_s is not None:
-        received_s = trace.received_s[rows]
-        arrival_s = np.where(np.isfinite(received_s), received_s, t_s)
-    origin_s = arrival_s[0] if len(rows) else 0.0
+    t_s, arrival_s = trace.t_s[rows], arrivals(trace)[rows]
+    wrong = wrong_clocks(arrival_s)
+    right = np.flatnonzero(~wrong | wrong.all())
+    # the last row before, or the first one at all, whose clock is right
+    before = right[np.maximum(np.searchsorted(right, np.arange(len(rows)), side="right") - 1, 0)]
+    due_s = np.maximum.accumulate(arrival_s[before])
+    gaps_s = np.diff(due_s, prepend=due_s[:1])
+    skipped_s = np.cumsum(np.where(gaps_s > MAX_GAP_S, gaps_s, 0.0))
+    origin_s = due_s[0] if len(rows) else 0.0
     return Schedule(
         devices=[(KINDS[c % len(KINDS)], trace.devices[c // len(KINDS)]) for c in used.tolist()],
         device=device,
-        due_s=np.maximum.accumulate(arrival_s) - origin_s,
-        t_s=t_s - origin_s,
+        due_s=due_s - origin_s - skipped_s,
+        t_s=t_s - origin_s - skipped_s,
         lat_deg=trace.lat_deg[rows],
         lon_deg=trace.lon_deg[rows],
         acc_m=trace.acc_m[rows],

@@ -12,6 +12,7 @@ from headcount.counting.engine import Engine
 from headcount.counting.fix_columns import I4, I8, FixColumns
 from headcount.counting.site import Site
 from headcount.messages.topics import KINDS
+from headcount.simulate.clocks import MAX_GAP_S, arrivals
 from headcount.simulate.traces import Trace
 
 
@@ -30,7 +31,8 @@ class Replay:
     At each instant all rows with `received <= at` are counted, in the order of the file. Without a column
     `received`, it is `t`; a file that is not sorted by time (buses that send a backlog) then has rows that are
     counted before earlier rows of the file. Such a device is counted again from its first row, so that the
-    result always follows the definition.
+    result always follows the definition. If no device is present and no row follows within `MAX_GAP_S`, the
+    instants up to the next row are skipped.
     """
 
     def __init__(self, trace: Trace, site: Site, every_s: float) -> None:
@@ -38,8 +40,7 @@ class Replay:
         self._trace = trace
         self._every_s = every_s
         self._engine = Engine(site)
-        received_s = trace.t_s if trace.received_s is None else trace.received_s
-        self._received_s = np.where(np.isnan(received_s), trace.t_s, received_s)
+        self._received_s = arrivals(trace)
         order = np.argsort(self._received_s, kind="stable")
         self._order: I8 = order[np.isfinite(self._received_s[order])]
         names = np.array([name.encode() for name in trace.devices], dtype=object)
@@ -52,23 +53,18 @@ class Replay:
         self._last_row: I8 = np.full(len(KINDS) * len(names) + 1, -1, dtype=np.int64)
         self._counted = np.zeros(len(trace), dtype=np.bool_)
 
-    @property
-    def ticks(self) -> int:
-        """The maximum number of instants."""
-        return 0 if not len(self._order) else self._first_and_last()[1] - self._first_and_last()[0] + 2
-
-    def _first_and_last(self) -> tuple[int, int]:
-        received_s = self._received_s[self._order]
-        return math.ceil(received_s[0] / self._every_s), math.ceil(received_s[-1] / self._every_s)
+    def __len__(self) -> int:
+        """The number of rows that are counted."""
+        return len(self._order)
 
     def run(self) -> Iterator[ReplayTick]:
         """The counts from the first row on, until no device is present or one tick after the last row."""
         if not len(self._order):
             return
-        first, last = self._first_and_last()
         sorted_s = self._received_s[self._order]
+        tick, last = (math.ceil(at_s / self._every_s) for at_s in (sorted_s[0], sorted_s[-1]))
         start = 0
-        for tick in range(first, last + 2):
+        while tick <= last + 1:
             at_s = tick * self._every_s
             stop = int(np.searchsorted(sorted_s, at_s, side="right"))
             self._count(np.sort(self._order[start:stop]))
@@ -76,8 +72,12 @@ class Replay:
             self._engine.advance(at_s)
             counts = self._engine.counts(at_s)
             yield ReplayTick(at_s, counts, stop)
-            if tick >= last and not counts[0, :, 0].any():
-                return
+            tick += 1
+            if not counts[0, :, 0].any():
+                if tick > last:
+                    return
+                if sorted_s[stop] - at_s > MAX_GAP_S:
+                    tick = math.ceil(sorted_s[stop] / self._every_s)
 
     def _count(self, rows: I8) -> None:
         """Add these rows to the counts, in the order of the file."""

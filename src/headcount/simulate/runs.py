@@ -10,6 +10,7 @@ from pathlib import Path
 from headcount.errors import SettingsError, TraceError
 from headcount.messages.topics import Kind
 from headcount.simulate import CONNECTIONS
+from headcount.simulate.clocks import trace_warnings
 from headcount.simulate.crowd import Crowd
 from headcount.simulate.fleet import BrokerAddress, SendStats, find_site, open_fleet
 from headcount.simulate.pacing import (
@@ -65,6 +66,7 @@ class TraceRunResult:
     rows: int
     broken: int
     errors: tuple[TraceError, ...]  # of the first broken rows
+    warnings: tuple[str, ...]
     system_speed: float  # if it differs from the run's speed, real movement is judged implausible or late
 
 
@@ -116,8 +118,6 @@ async def run_trace(run: TraceRun, stop: asyncio.Event, report: ReportProgress) 
     trace = read_trace(run.file, run.kind)
     broken = int((trace.problem > 0).sum())
     errors = tuple(error for error, _ in zip(trace.errors(), range(MAX_ERRORS), strict=False))
-    if broken and broken == len(trace):
-        raise errors[0]
     plan = schedule(trace)
     if run.broker.user:
         if len(plan.devices) > 1:
@@ -129,4 +129,4 @@ async def run_trace(run: TraceRun, stop: asyncio.Event, report: ReportProgress) 
         run.broker, running.site.id, plan.devices, connections=run.connections, qos=run.qos
     ) as fleet:
         await send_schedule(plan, fleet, speed=run.speed, loop=run.loop, stop=stop, report=report)
-    return TraceRunResult(fleet.sent, len(trace), broken, errors, running.speed)
+    return TraceRunResult(fleet.sent, len(trace), broken, errors, tuple(trace_warnings(trace)), running.speed)

@@ -1,41 +1,42 @@
 """Recorded fixes: CSV, NDJSON and Parquet files as columns, in the order of the file.
 
 A broken row keeps its place with `t_s` NaN and a problem: a replay judges it `malformed`, and `publish` skips
-it. Only a file that is not a trace (unreadable, a column missing) is an error.
+it. Only a file that is not a trace (unreadable, a column missing, no usable row) is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from headcount.counting.fix_columns import B1, F8, I4, I8, U1
 from headcount.errors import TraceError
 from headcount.messages.topics import ID, KINDS, Kind
+from headcount.simulate.trace_files import NUMBER_COLUMNS, TraceTable, read_table
 
-NUMBER_COLUMNS = ("t", "lat", "lon", "acc", "vel", "received")
-TEXT_COLUMNS = ("device", "kind")
-REQUIRED_COLUMNS = ("t", "device", "lat", "lon")
-
+#: Columns with times: Unix seconds or ISO 8601.
+TIME_COLUMNS = ("t", "received")
+#: A later time (the year 5138) is not in seconds.
+MAX_T_S = 1e11
 #: Problems of a row; the index is the code in `Trace.problem`.
 PROBLEMS = (
     "",
     "t, lat or lon is missing or not a finite number",
-    "acc, vel or received is not a number",
+    "received is not a time",
     "the device is not 1 to 64 characters from A-Z a-z 0-9 _ -",
     "the kind is neither person nor vehicle",
-    "the row has more or fewer fields than the header, or is not a JSON object",
+    "the row has another form than the header, or is not a JSON object",
+    "t or received is not in seconds since 1970",
 )
-POSITION, NUMBER, DEVICE, KIND, FORM = 1, 2, 3, 4, 5
+POSITION, RECEIVED, DEVICE, KIND, FORM, UNIT = 1, 2, 3, 4, 5, 6
+#: The exact problem is known for this number of broken rows, the first ones.
+MAX_DETAILS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Trace:
     acc_m: F8  # 0 = unknown
     vel_mps: F8  # NaN = unknown
     problem: U1  # index into PROBLEMS, 0 = none
+    details: Mapping[int, str] = field(default_factory=dict)  # row → what is wrong with it, exactly
+    encoding: str = "UTF-8"
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -63,7 +66,8 @@ class Trace:
     def errors(self) -> Iterator[TraceError]:
         """The problem of each broken row, in order; row 1 is the first after the header."""
         for row in np.flatnonzero(self.problem):
-            yield TraceError(self.source, f"row {row + 1}", PROBLEMS[self.problem[row]])
+            detail = self.details.get(int(row), PROBLEMS[self.problem[row]])
+            yield TraceError(self.source, f"row {row + 1}", detail)
 
 
 def read_trace(path: str | Path, kind: Kind | None = None) -> Trace:
@@ -75,149 +79,98 @@ def read_trace(path: str | Path, kind: Kind | None = None) -> Trace:
         kind: the kind of rows without one.
 
     Raises:
-        TraceError: the file cannot be read, is not of its format, or lacks a column.
+        TraceError: the file cannot be read, is not of its format, lacks a column, or has only broken rows.
     """
-    path = Path(path)
-    name = path.name.lower().removesuffix(".gz")
-    readers = {".csv": _csv, ".ndjson": _ndjson, ".jsonl": _ndjson, ".parquet": _parquet}
-    reader = readers.get(Path(name).suffix)
-    if reader is None:
-        raise TraceError(str(path), "name", f"the ending is none of {', '.join(readers)}")
-    try:
-        table, bad_rows = reader(path)
-    except OSError as error:
-        raise TraceError(str(path), "file", f"cannot be read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise TraceError(str(path), "file", f"is not a valid {name.rsplit('.')[-1]} file: {error}") from error
-    return _trace(str(path), table, bad_rows, kind)
+    trace = _trace(str(path), read_table(Path(path)), kind)
+    if len(trace) and trace.problem.all():
+        raise next(trace.errors())
+    return trace
 
 
-# --- formats: a table of the known columns, and the malformed rows ---
-
-
-def _csv(path: Path) -> tuple[pa.Table, list[int]]:
-    bad: list[int] = []
-
-    def note(row: pyarrow.csv.InvalidRow) -> str:
-        bad.append(row.number - 2)  # counted from 1, the header included
-        return "skip"
-
-    # bytes, not numbers: one broken value must not break the column; one thread: rows are numbered
-    table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(use_threads=False),
-        parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=note),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(NUMBER_COLUMNS + TEXT_COLUMNS, pa.binary()), check_utf8=False
-        ),
-    )
-    return _with_gaps(_known_columns(table), bad), bad
-
-
-def _with_gaps(table: pa.Table, rows: list[int]) -> pa.Table:
-    """Insert empty rows at these places."""
-    places = np.insert(
-        np.arange(table.num_rows), [row - before for before, row in enumerate(rows)], np.full(len(rows), -1)
-    )
-    return table.take(pa.array(places, mask=places < 0))
-
-
-def _parquet(path: Path) -> tuple[pa.Table, list[int]]:
-    return _known_columns(pyarrow.parquet.read_table(path)), []
-
-
-class _TraceRow(msgspec.Struct, gc=False):
-    t: float | None = None
-    device: str | int | None = None
-    kind: str | None = None
-    lat: float | None = None
-    lon: float | None = None
-    acc: float | None = None
-    vel: float | None = None
-    received: float | None = None
-
-
-def _ndjson(path: Path) -> tuple[pa.Table, list[int]]:
-    with pa.input_stream(str(path), compression="detect") as stream:
-        data: bytes = stream.read()
-    bad: list[int] = []
-    try:
-        rows = msgspec.json.Decoder(_TraceRow).decode_lines(data)
-    except (msgspec.MsgspecError, ValueError):
-        rows = list(_careful_rows(data, bad))
-    columns: dict[str, Any] = {}
-    for name in NUMBER_COLUMNS:
-        column = [getattr(row, name) for row in rows]
-        if name in REQUIRED_COLUMNS or any(value is not None for value in column):
-            columns[name] = pa.array(column, pa.float64())
-    for name in TEXT_COLUMNS:
-        columns[name] = pa.array(
-            [None if (value := getattr(row, name)) is None else str(value).encode() for row in rows],
-            pa.binary(),
-        )
-    if rows and len(bad) < len(rows):
-        empty = [name for name in REQUIRED_COLUMNS if columns[name].null_count == len(rows)]
-        if empty:
-            raise TraceError(str(path), f"column {empty[0]}", "no row has it")
-    return pa.table(columns), bad
-
-
-def _careful_rows(data: bytes, bad: list[int]) -> Iterator[_TraceRow]:
-    """Decode row by row; an invalid line becomes an empty row, with its index in `bad`."""
-    decoder = msgspec.json.Decoder(_TraceRow)
-    lines = (line for line in data.split(b"\n") if line.strip())
-    for index, line in enumerate(lines):
-        try:
-            yield decoder.decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            bad.append(index)
-            yield _TraceRow()
-
-
-def _known_columns(table: pa.Table) -> pa.Table:
-    return table.select([name for name in table.column_names if name in NUMBER_COLUMNS + TEXT_COLUMNS])
-
-
-# --- from the table to columns ------------------------------------------------------------------
-
-
-def _trace(source: str, table: pa.Table, bad_rows: list[int], kind: Kind | None) -> Trace:
-    for name in REQUIRED_COLUMNS:
-        if name not in table.column_names:
-            raise TraceError(source, f"column {name}", f"is missing; the file has {table.column_names}")
+def _trace(source: str, found: TraceTable, kind: Kind | None) -> Trace:
+    table = found.table
     if "kind" not in table.column_names and kind is None:
         raise TraceError(source, "column kind", "is missing; set the kind of all rows with --kind")
     n = table.num_rows
     problem = np.zeros(n, np.uint8)
-    numbers = {name: _numbers(table[name]) for name in NUMBER_COLUMNS if name in table.column_names}
-    for name, (_, broken) in numbers.items():
-        problem[broken] = POSITION if name in REQUIRED_COLUMNS else NUMBER
-    unknown = np.full(n, np.nan)
-    values = {name: numbers[name][0] if name in numbers else unknown for name in NUMBER_COLUMNS}
+    values = {name: np.full(n, np.nan) for name in NUMBER_COLUMNS}
+    for name in NUMBER_COLUMNS:
+        if name in table.column_names:
+            values[name], broken = _numbers(table[name], is_time=name in TIME_COLUMNS)
+            if name == "received":
+                problem[broken] = RECEIVED
+    with np.errstate(invalid="ignore"):
+        for name in TIME_COLUMNS:
+            problem[(values[name] > MAX_T_S) | (values[name] < 0)] = UNIT
     kinds, kind_broken = _kinds(table, kind)
     problem[kind_broken] = KIND
     devices, device = _devices(table["device"])
     problem[device < 0] = DEVICE
     for name in ("t", "lat", "lon"):
         problem[~np.isfinite(values[name]) & (problem == 0)] = POSITION
-    problem[bad_rows] = FORM
+    problem[list(found.malformed)] = FORM
     return Trace(
         source=source,
         devices=devices,
         device=device,
         kind=kinds,
         t_s=np.where(problem == 0, values["t"], np.nan),
-        received_s=values["received"] if "received" in numbers else None,
+        received_s=values["received"] if "received" in table.column_names else None,
         lat_deg=values["lat"],
         lon_deg=values["lon"],
-        acc_m=np.where(np.isnan(values["acc"]), 0.0, values["acc"]),
+        acc_m=np.where(np.isfinite(values["acc"]), values["acc"], 0.0),
         vel_mps=values["vel"],
         problem=problem,
+        details=_details(found, problem),
+        encoding=found.encoding,
     )
 
 
-def _numbers(column: pa.ChunkedArray) -> tuple[F8, B1]:
-    """The column as float64, NaN for empty values, and the rows with something else."""
+def _details(found: TraceTable, problem: U1) -> dict[int, str]:
+    """The exact problems of the first broken rows."""
+    rows = np.flatnonzero(problem)[:MAX_DETAILS].tolist()
+    return {row: found.malformed.get(row) or _detail(found.table, row, int(problem[row])) for row in rows}
+
+
+def _detail(table: pa.Table, row: int, code: int) -> str:
+    columns = {POSITION: ("t", "lat", "lon"), UNIT: TIME_COLUMNS, RECEIVED: ("received",)}.get(code, ())
+    texts = {name: _shown(table[name][row].as_py()) for name in columns if name in table.column_names}
+    if code == UNIT:
+        return "; ".join(filter(None, (_wrong_unit(name, text) for name, text in texts.items())))
+    if code in (DEVICE, KIND):
+        name = "device" if code == DEVICE else "kind"
+        return f"{PROBLEMS[code]}: {_shown(table[name][row].as_py())!r}"
+    wanted = {
+        name: "a time (Unix seconds or ISO 8601)" if name in TIME_COLUMNS else "a number" for name in texts
+    }
+    return "; ".join(
+        f"{name} is {text!r}, not {wanted[name]}" if text else f"{name} is empty"
+        for name, text in texts.items()
+        if (number := _number(text.encode(), is_time=name in TIME_COLUMNS)) is None or not np.isfinite(number)
+    )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    text = value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
+    return text[:60]
+
+
+def _wrong_unit(name: str, text: str) -> str:
+    t = _number(text.encode(), is_time=True)
+    if t is None or np.isnan(t) or 0 <= t <= MAX_T_S:
+        return ""
+    if t < 0:
+        return f"{name} is {text}, before 1970"
+    unit = "milliseconds" if t < 1e14 else "microseconds" if t < 1e17 else "nanoseconds"
+    return (
+        f"{name} is {text}, which is in {unit}: divide by {1e3 if t < 1e14 else 1e6 if t < 1e17 else 1e9:.0f}"
+    )
+
+
+def _numbers(column: pa.ChunkedArray, *, is_time: bool) -> tuple[F8, B1]:
+    """The column as float64, NaN for empty and other values, and the rows with the latter."""
     if pa.types.is_timestamp(column.type):
         column = pc.divide(pc.cast(pc.cast(column, pa.timestamp("us", column.type.tz)), pa.int64()), 1e6)
     if not _is_text(column.type):
@@ -232,18 +185,27 @@ def _numbers(column: pa.ChunkedArray) -> tuple[F8, B1]:
         floats = pc.cast(texts, pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
         return np.asarray(floats, np.float64), np.zeros(len(column), np.bool_)
     except pa.ArrowException:
-        parsed = [_number(value) for value in pc.cast(column, pa.binary()).to_pylist()]
+        parsed = [_number(value, is_time=is_time) for value in pc.cast(column, pa.binary()).to_pylist()]
         broken = np.array([value is None for value in parsed], np.bool_)
         return np.array([np.nan if value is None else value for value in parsed]), broken
 
 
-def _number(text: bytes | None) -> float | None:
-    """The number, NaN for an empty value, None for anything else."""
+def _number(text: bytes | None, *, is_time: bool) -> float | None:
+    """The number, NaN for an empty value, None for anything else; a decimal comma is a point."""
     if text is None or not text.strip():
         return float("nan")
     try:
-        return None if b"_" in text else float(text)
+        return None if b"_" in text else float(text.replace(b",", b".") if text.count(b",") == 1 else text)
     except ValueError:
+        return _moment(text) if is_time else None
+
+
+def _moment(text: bytes) -> float | None:
+    """ISO 8601 as Unix seconds; UTC if it has no zone."""
+    try:
+        moment = datetime.fromisoformat(text.decode().strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
 
 

@@ -298,7 +298,8 @@ def replay(
     At each multiple of `every`, starting at the first received row, all rows with `received <= at` count, in the
     order of the file. The last tick is the one at which all rows are included and no device is present, at most
     one tick after the first one that includes all rows. If a row precedes rows that are already included, the
-    rows of its device are processed again from the start.
+    rows of its device are processed again from the start. If no device is present and no row follows within a
+    day, the next tick is the first one that includes the next row.
     """
     received = [row.t if row.received is None else row.received for row in rows]
     waiting = sorted(range(len(rows)), key=lambda i: (received[i], i), reverse=True)
@@ -318,6 +319,8 @@ def replay(
                 oracle.fix(received[j], *key, row.t, row.lat, row.lon, row.acc)
         oracle.advance(tick * every)
         yield tick * every, oracle.sizes()
-        if tick >= last and not any(d.zones for d in oracle.devices.values()):
+        is_empty = not any(d.zones for d in oracle.devices.values())
+        if tick >= last and is_empty:
             return
-        tick += 1
+        is_gap = is_empty and bool(waiting) and received[waiting[-1]] - tick * every > DAY_S
+        tick = math.ceil(received[waiting[-1]] / every) if is_gap else tick + 1

@@ -1,0 +1,61 @@
+"""Recordings with wrong clocks: one device that thinks it is 1970 must not make a replay of 50 years."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from headcount.counting.fix_columns import B1, F8
+from headcount.messages.times import iso
+from headcount.simulate.traces import Trace
+
+#: A longer time without a row is skipped if no device is present.
+MAX_GAP_S = 86_400.0
+#: A row is compared with the median of this number of rows on each side of it.
+_NEIGHBOURS = 5
+#: It is wrong if it differs by more than MAX_GAP_S and this many times as much as the neighbours usually do.
+_FACTOR = 20.0
+
+
+def arrivals(trace: Trace) -> F8:
+    """The time of receipt of each row: `received`, or `t` without one."""
+    if trace.received_s is None:
+        return trace.t_s
+    return np.where(np.isfinite(trace.received_s), trace.received_s, trace.t_s)
+
+
+def wrong_clocks(arrival_s: F8) -> B1:
+    """The rows whose time is far from that of the rows around them, in the order of the file.
+
+    Args:
+        arrival_s: finite Unix seconds [n].
+    """
+    n = len(arrival_s)
+    if n < 3:
+        return np.zeros(n, dtype=np.bool_)
+    width = min(_NEIGHBOURS, n - 1)
+    # mirrored without the row at the end itself, so that it does not outweigh its neighbours
+    around = sliding_window_view(np.pad(arrival_s, width, mode="reflect"), 2 * width + 1)
+    middle = np.median(around, axis=1)
+    usual = np.median(np.abs(around - middle[:, np.newaxis]), axis=1)
+    found: B1 = np.abs(arrival_s - middle) > MAX_GAP_S + _FACTOR * usual
+    return found
+
+
+def trace_warnings(trace: Trace) -> list[str]:
+    """A sentence each about an unusual encoding, and about rows with a wrong clock."""
+    encoding = [] if trace.encoding == "UTF-8" else [f"the file is in {trace.encoding}, and was read as such"]
+    return encoding + _clock_warnings(trace)
+
+
+def _clock_warnings(trace: Trace) -> list[str]:
+    arrival_s = arrivals(trace)
+    rows = np.flatnonzero(np.isfinite(arrival_s) & (trace.problem == 0))
+    wrong = rows[wrong_clocks(arrival_s[rows])]
+    if not len(wrong):
+        return []
+    row = int(wrong[0])
+    known = trace.devices[trace.device[row]]
+    first = f"row {row + 1} of {known} is from {iso(float(arrival_s[row]))}"
+    more = f", and {len(wrong) - 1} more rows are as far off" if len(wrong) > 1 else ""
+    return [f"{first}, far from the rows around it{more}: is a clock wrong?"]
