@@ -18,7 +18,7 @@ from headcount.api.middleware.authorization import RequireScope
 from headcount.api.schemas import counts, problems
 
 #: Not described: pages and what browsers are sent to.
-OTHERS = {"/login", "/login/callback", "/logout", "/problems/{name}"}
+OTHERS = {"/login", "/login/callback", "/logout", "/problems/{name}", "/openapi.json"}
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +164,33 @@ def test_no_page_from_elsewhere(tmp_path: Path) -> None:
     assert ask(tmp_path, "/docs").status_code == 404
     assert ask(tmp_path, "/redoc").status_code == 404
     assert ask(tmp_path, "/openapi.json").json()["openapi"].startswith("3.")
+
+
+def test_generated_clients_get_plain_names(schema: dict[str, Any]) -> None:
+    """Each operation is called as its handler, uniquely, and the document states where the API is."""
+    names = [operation["operationId"] for _, _, operation in operations(schema)]
+    assert {"list_devices", "get_counts", "create_token"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert schema["servers"] == [{"url": "/"}]
+
+
+def test_servers_are_the_public_address(tmp_path: Path) -> None:
+    """Behind a proxy, the document states the address that clients use."""
+    document = ask(tmp_path, "/openapi.json", changes={"public_url": "https://counts.example.edu/"}).json()
+    assert document["servers"] == [{"url": "https://counts.example.edu"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/sites/ul/counts?zones=library", "zones"),
+        ("/v1/sites?limit=1", "limit"),
+        ("/v1/whoami?AT=1", "AT"),
+    ],
+)
+def test_unknown_parameters_are_refused(tmp_path: Path, path: str, name: str) -> None:
+    """A parameter that an endpoint does not have is an error that names it, and the ones that exist."""
+    answer = ask(tmp_path, path)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == name
+    assert ("at" in answer.json()["detail"].split("do: ")[-1]) == path.startswith("/v1/sites/ul")

@@ -7,12 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator
 from importlib import metadata
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from headcount.api import openapi, problem_handlers
 from headcount.api.api_settings import ApiSettings
 from headcount.api.middleware.authentication import AuthenticationMiddleware
 from headcount.api.middleware.body_limit import BodyLimitMiddleware
+from headcount.api.middleware.compression import CompressionMiddleware, HeadMiddleware
+from headcount.api.middleware.query_parameters import known_parameters
 from headcount.api.middleware.request_metrics import RequestMetricsMiddleware
 from headcount.api.middleware.security_headers import SECURITY_HEADERS, SecurityHeadersMiddleware
 from headcount.api.middleware.stream_guard import StreamGuardMiddleware
@@ -69,8 +71,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         title="headcount",
         description=_DESCRIPTION,
         version=metadata.version("headcount"),
-        docs_url=None,  # its page loads scripts from elsewhere
-        redoc_url=None,
+        openapi_url=None,  # at /openapi.json with an ETag; /docs is a page of ours, without scripts from elsewhere
+        servers=[{"url": settings.public_url.rstrip("/") or "/"}],
+        generate_unique_id_function=lambda route: route.name,
+        dependencies=[Depends(known_parameters)],
         lifespan=_lifespan,
     )
     app.state.headcount = state
@@ -81,6 +85,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(AuthenticationMiddleware, state=state)
     app.add_middleware(RequestMetricsMiddleware, metrics=state.metrics)
     app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(CompressionMiddleware)
+    app.add_middleware(HeadMiddleware)
     problem_handlers.install(app, SECURITY_HEADERS)
     for resource in _RESOURCES:
         app.include_router(resource.router)

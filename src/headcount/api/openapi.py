@@ -51,7 +51,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document of an application; it is built once."""
     if app.openapi_schema is None:
         schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            servers=app.servers,
         )
         components = schema.setdefault("components", {})
         components["securitySchemes"] = SCHEMES
@@ -104,8 +108,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
     applies = {
         "device-sign-in": by_device,
         "unknown-site": "{site}" in route.path,
-        "invalid-parameter": "requestBody" in operation
-        or any(map(_can_be_invalid, operation.get("parameters", ()))),
+        "invalid-parameter": route.path.startswith("/v1/"),
         "not-allowed": bool(scopes),
         **dict.fromkeys(_CHANGING, method != "GET"),
     }
@@ -137,10 +140,6 @@ def _failures(names: Iterable[str]) -> dict[str, dict[str, Any]]:
             "value": example,
         }
     return entries
-
-
-def _can_be_invalid(parameter: dict[str, Any]) -> bool:
-    return parameter["in"] != "path" or not {"pattern", "enum", "maxLength"}.isdisjoint(parameter["schema"])
 
 
 def routes(app: FastAPI) -> Iterator[APIRoute]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
-from headcount.api.media_types import GeoJson, Json
+from headcount.api.media_types import GeoJson, Json, revalidated
 from headcount.api.parameters import SiteId
 from headcount.api.schemas import sites
 from headcount.api.state import State, known_site
@@ -21,9 +22,9 @@ router = APIRouter(prefix="/v1", tags=["counts"])
     response_model=sites.SiteListResponse,
     response_description="The sites that this API serves",
 )
-async def list_sites(state: State) -> Json:
+async def list_sites(request: Request, state: State) -> Response:
     """List all sites, with the addresses of their resources."""
-    return Json({"sites": [_summary(state.settings.site)]})
+    return revalidated(request, Json({"sites": [_summary(state.settings.site)]}))
 
 
 @router.get(
@@ -33,9 +34,9 @@ async def list_sites(state: State) -> Json:
     response_model=sites.SiteResponse,
     response_description="The site file",
 )
-async def get_site(site: SiteId, state: State) -> GeoJson:
+async def get_site(site: SiteId, request: Request, state: State) -> Response:
     """Return the site's boundary and its zones, with names, types and capacities, as GeoJSON."""
-    return GeoJson(known_site(state, site).geojson)
+    return revalidated(request, GeoJson(known_site(state, site).geojson))
 
 
 def _summary(site: Site) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from headcount.api.media_types import Json, revalidated
 from headcount.api.metrics import SCALER_TIMEOUT_S
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.identity import AnyCaller
@@ -101,6 +102,12 @@ async def get_scaling(state: State) -> system.ScalingResponse:
             for decision in scaling.decisions
         ],
     )
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def get_openapi(request: Request) -> Response:
+    """Return the description of this API."""
+    return revalidated(request, Json(request.app.openapi()))
 
 
 @router.get("/problems/{name}", include_in_schema=False)

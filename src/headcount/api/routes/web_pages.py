@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from headcount.api.middleware.security_headers import CONTENT_SECURITY_POLICY
 
@@ -20,7 +23,9 @@ _POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'sha256-{_HASH}'"
 
 
 #: Pages whose address is not the name of their file.
-PAGE_FILES = {"me": "me.html"}
+PAGE_FILES = {"me": "me.html", "docs": "docs.html"}
+#: Suffixes of the compressed forms of each file, which the build adds (web/vite.config.ts), the smallest first.
+_COMPRESSED = {"br": ".br", "gzip": ".gz"}
 
 
 class WebFiles(StaticFiles):
@@ -37,7 +42,26 @@ class WebFiles(StaticFiles):
         )
         forever = path.startswith("assets/")
         answer.headers["cache-control"] = "public, max-age=31536000, immutable" if forever else "no-cache"
+        answer.headers.add_vary_header("Accept-Encoding")
         return answer
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """Return a file, compressed where the browser accepts it."""
+        accepted = Headers(scope=scope).get("accept-encoding", "")
+        for coding, suffix in _COMPRESSED.items():
+            smaller = Path(f"{os.fspath(full_path)}{suffix}")
+            if coding in accepted and smaller.is_file():
+                answer = super().file_response(smaller, smaller.stat(), scope, status_code)
+                if answer.status_code != 304:
+                    answer.headers["content-encoding"] = coding
+                return answer
+        return super().file_response(full_path, stat_result, scope, status_code)
 
 
 def install(app: FastAPI, folder: Path) -> None:
