@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -524,28 +525,107 @@ async def test_an_address_that_guesses(broker: Broker) -> None:
         inside.leave()
 
 
+@contextlib.asynccontextmanager
+async def presence_of(here: Yard) -> AsyncIterator[Callable[[Device], Awaitable[LastSeen | None]]]:
+    """Reads what the bucket SEEN has about a device."""
+    bucket = KvBucket(Connection(here.core), SEEN_BUCKET)
+
+    async def seen(device: Device) -> LastSeen | None:
+        entry = await bucket.get(device.id)
+        return None if entry is None else msgspec.json.decode(entry.value, type=LastSeen)
+
+    yield seen
+
+
 async def test_presence_of_devices_is_published(broker: Broker) -> None:
     """The bucket SEEN shows that a device has connected, and then that it has disconnected."""
-    async with yard(broker) as here:
+    async with yard(broker) as here, presence_of(here) as seen:
         mine, secret = await here.person()
-        seen = KvBucket(Connection(here.core), SEEN_BUCKET)
 
-        async def until_reported(*, connected: bool) -> None:
-            async def is_reported() -> bool:
-                entry = (await seen.newest(mine.id)).get(mine.id)
-                if entry is None:
-                    return False
-                found = msgspec.json.decode(entry.value, type=LastSeen)
-                return (found.connected, found.unit) == (connected, "test")
+        async def is_reported(*, connected: bool) -> bool:
+            found = await seen(mine)
+            return found is not None and (found.connected, found.unit) == (connected, "test")
 
-            await until(is_reported, f"the bucket SEEN with connected={connected}")
+        phone, second = Phone(here.port, mine.id, secret), Phone(here.port, mine.id, secret, f"{mine.id}-2")
+        assert await phone.enter()
+        await until(partial(is_reported, connected=True))
+        assert await second.enter()
+        phone.leave()
+        await phone.cut()
+        assert await is_reported(connected=True)
+        second.leave()
+        await until(partial(is_reported, connected=False))
 
+
+async def test_presence_under_churn(broker: Broker) -> None:
+    """200 devices that connect, publish and leave within a second are absent 5 s later."""
+    async with yard(broker) as here, presence_of(here) as seen:
+        found = [await here.registry.add("ul", "person") for _ in range(200)]
+        stays, secret = await here.person()
+        await until(lambda: all(device.id in here.gate.authenticator._accounts for device, _ in found))
+        phone = Phone(here.port, stays.id, secret)
+        assert await phone.enter()
+
+        async def visit(device: Device, secret: str) -> float:
+            visitor = Phone(here.port, device.id, secret)
+            assert await visitor.enter()
+            await visitor.send(topic(device), fix())
+            visitor.leave()
+            return time.monotonic()
+
+        async def absent(device: Device, left_s: float) -> float:
+            async def is_absent() -> bool:
+                last = await seen(device)
+                return last is not None and not last.connected
+
+            await until(is_absent, every_s=0.2)
+            return time.monotonic() - left_s
+
+        left_s = [await visit(device, secret) for device, secret in found]
+        took_s = [await absent(device, at_s) for (device, _), at_s in zip(found, left_s, strict=True)]
+        print(f"the last of {len(found)} devices was absent after {max(took_s[-20:]):.1f} s")
+        last = await seen(stays)
+        assert last is not None
+        assert last.connected
+        phone.leave()
+
+
+async def test_presence_after_a_restart(broker: Broker) -> None:
+    """A device that leaves while no auth service runs is absent when the next one has started."""
+    async with yard(broker) as here, presence_of(here) as seen:
+        mine, secret = await here.person()
         phone = Phone(here.port, mine.id, secret)
         assert await phone.enter()
-        await until_reported(connected=True)
-        await until(lambda: mine.id in here.gate._present)
+
+        async def is_connected() -> bool:
+            last = await seen(mine)
+            return last is not None and last.connected
+
+        await until(is_connected)
+    async with yard(broker, open_gate=False) as here:
         phone.leave()
-        await until_reported(connected=False)
+    async with yard(broker) as here, presence_of(here) as seen:
+
+        async def is_absent() -> bool:
+            return not await is_connected()
+
+        await until(is_absent)
+
+
+async def test_a_device_that_moved_to_another_unit_stays_connected(broker: Broker) -> None:
+    """The disconnect from one unit does not replace the connect to another one."""
+    async with yard(broker) as here, presence_of(here) as seen:
+        mine, secret = await here.person()
+        phone = Phone(here.port, mine.id, secret)
+        assert await phone.enter()
+        await until(partial(seen, mine))
+        elsewhere = LastSeen(time.time(), connected=True, unit="another")
+        bucket = KvBucket(Connection(here.core), SEEN_BUCKET)
+        await bucket.put(mine.id, msgspec.json.encode(elsewhere))
+        phone.leave()
+        await until(lambda: not here.gate.presence.devices)
+        await until(lambda: not here.gate.presence._changed)
+        assert await seen(mine) == elsewhere
 
 
 async def test_many_at_once(broker: Broker) -> None:

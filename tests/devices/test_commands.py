@@ -82,25 +82,28 @@ class DeliveryRole:
 
 
 @asynccontextmanager
-async def role(broker: Broker, loops: int = 1) -> AsyncIterator[DeliveryRole]:
+async def role(broker: Broker, loops: int = 1, *, anonymous: bool = True) -> AsyncIterator[DeliveryRole]:
     """Run some deliveries at a broker."""
     client = await internal_client(broker)
     try:
-        async with delivering(client, broker.config.mqtt_port, loops) as made:
+        async with delivering(client, broker.config.mqtt_port, loops, anonymous=anonymous) as made:
             yield made
     finally:
         await client.close()
 
 
 @asynccontextmanager
-async def delivering(client: Client, mqtt_port: int, loops: int = 1) -> AsyncIterator[DeliveryRole]:
+async def delivering(
+    client: Client, mqtt_port: int, loops: int = 1, *, anonymous: bool = True
+) -> AsyncIterator[DeliveryRole]:
     """Run some deliveries over a connection to the core, with MQTT on this port."""
     stop = asyncio.Event()
     made = DeliveryRole(client, CommandStore(KvBucket(Connection(client), COMMAND_BUCKET)))
     brokers = [MqttAddress("127.0.0.1", mqtt_port, INTERNAL, PASSWORD)]
     async with asyncio.TaskGroup() as group:
         for _ in range(loops):
-            group.create_task(CommandDelivery(Connection(client), brokers, made.now_s, PAUSES_S).run(stop))
+            delivery = CommandDelivery(Connection(client), brokers, made.now_s, PAUSES_S, anonymous=anonymous)
+            group.create_task(delivery.run(stop))
         try:
             yield made
         finally:
@@ -151,11 +154,15 @@ async def test_a_connected_device_receives_a_command(
         assert done.answered is not None
 
 
-async def test_an_absent_device_receives_a_command_when_it_connects(broker: Broker, name: str) -> None:
-    """A command to a disconnected device is queued, and sent when the device connects."""
-    async with role(broker) as devices:
-        await devices.seen(name, connected=False)
-        await asyncio.sleep(0.1)  # so that the delivery knows it
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_absent_device_receives_a_command_when_it_connects(
+    broker: Broker, name: str, known: bool
+) -> None:
+    """A command to a device that is disconnected, or never was connected, is queued until it connects."""
+    async with role(broker, anonymous=known) as devices:
+        if known:
+            await devices.seen(name, connected=False)
+            await asyncio.sleep(0.1)  # so that the delivery knows it
         sent = await devices.add(name, "message", text="battery low?")
         await asyncio.sleep(0.5)  # time in which it may not be sent
         found = await devices.commands.get(name, sent.id)

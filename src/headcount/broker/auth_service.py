@@ -2,7 +2,7 @@
 
     server ──▶ callout ──▶ authentication (the registry in memory) ──▶ permissions, signed
     core   ──▶ changes of DEVICE, BAN, ACCESS ──▶ authentication ──▶ connections that are no longer valid are closed
-    server ──▶ its connections, every 2 s ──▶ those that are no longer valid; the traffic of each
+    server ──▶ its connections, every 2 s ──▶ those that are no longer valid; the traffic and presence of each
 
 Without it the server accepts only our own roles: it fails closed. While the core is away it decides with
 its last copy of the registry. It polls all connections, so a connection that a restart or a change in
@@ -22,13 +22,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
-
 from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import TokenStore
 from headcount.broker import connections, nats_probe
 from headcount.broker.device_rate_limiter import DeviceRateLimiter, MqttRateLimits
 from headcount.broker.nats_config import ACCOUNT, DEVICE, SYSTEM
+from headcount.broker.presence import CONNECTED_SUBJECT, DISCONNECTED_SUBJECT, ConnectionKey, Presence
 from headcount.devices import auth_callout, credentials
 from headcount.devices.auth_callout import AuthRequest, CalloutSigner
 from headcount.devices.authentication import (
@@ -40,12 +39,12 @@ from headcount.devices.authentication import (
 from headcount.devices.bans import BanList
 from headcount.devices.permissions import PROGRAM_USER
 from headcount.errors import DeviceError, LogError
-from headcount.messages.records import ApiToken, LastSeen
+from headcount.messages.records import ApiToken
 from headcount.messages.topics import AUTH_READY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
-from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
+from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET
 from headcount.runtime.tasks import cancel_all
 
 _log = logging.getLogger(__name__)
@@ -56,9 +55,6 @@ POLL_INTERVAL_S, POLL_SHARE = 2.0, 0.05
 AGAIN_S = 0.5
 #: Why an address is kept out by itself; who proves to be a device may still come from there.
 GUESSING = "too many refused sign-ins"
-#: The presence of all devices is published at this interval, its changes once a second.
-SEEN_EVERY_S = 300.0
-_SEEN_FLUSH_S = 1.0
 #: Programs that are being looked up at the same time; who comes then isn't let in.
 _MAX_LOOKUPS = 100
 #: Bans that wait to be written.
@@ -110,9 +106,7 @@ class AuthService:
         self._programs: dict[str, ApiToken] = {}
         self._limiter = DeviceRateLimiter(settings.limits)
         self._sent_before: dict[int, tuple[int, int]] | None = None
-        self._present: set[str] = set()
-        self._seen: dict[str, LastSeen] = {}
-        self._next_full_report_s = 0.0
+        self.presence = Presence(settings.unit, _device_of)
 
     @property
     def problem(self) -> str | None:
@@ -136,7 +130,10 @@ class AuthService:
             await server.subscribe(auth_callout.SUBJECT, partial(self._answer, server))
             if settings.direct:
                 await server.subscribe(AUTH_READY_SUBJECT, self._report_ready)
+            await over.subscribe(CONNECTED_SUBJECT, self.presence.on_connected)
+            await over.subscribe(DISCONNECTED_SUBJECT, self.presence.on_disconnected)
             await server.flush()
+            await over.flush()
             self.connections = 2
             loops = {
                 "devices": watch(
@@ -147,7 +144,7 @@ class AuthService:
                 "polls": self._run_polling(over),
                 "closing": self._run_closing(over),
                 "new bans": self._run_bans(BanList(KvBucket(core, BAN_BUCKET))),
-                "seen": self._publish_last_seen(core),
+                "presence": self.presence.publish(core, self.authenticator.is_registered),
             }
             tasks = {asyncio.create_task(loop, name=f"auth service: {name}") for name, loop in loops.items()}
             for task in tasks:
@@ -208,8 +205,8 @@ class AuthService:
         if isinstance(verdict, Authenticated):
             self.figures.admitted += 1
             answer = self._signer.accept(request, verdict.name, verdict.permissions, now_s, verdict.expires_s)
-            if verdict.device is not None:
-                self._came(verdict.device, now_s)
+            if verdict.device is not None and self._limiter.connected(verdict.device, time.monotonic()):
+                self._ban(verdict.device, "connects too often")
         else:
             self.figures.refused[verdict] += 1
             answer = self._signer.refuse(request, now_s)
@@ -217,11 +214,6 @@ class AuthService:
                 self._guessed(request.address)
         self.sent += 1
         await server.publish(message.reply, answer)
-
-    def _came(self, device: str, now_s: float) -> None:
-        if self._limiter.connected(device, time.monotonic()):
-            self._ban(device, "connects too often")
-        self._seen[device] = LastSeen(now_s, connected=True, unit=self.settings.unit)
 
     def _guessed(self, address: str) -> None:
         if not self.settings.direct or address in {"127.0.0.1", "::1"}:
@@ -305,10 +297,11 @@ class AuthService:
         now_s = time.time()
         first, before = self._sent_before is None, self._sent_before or {}
         after: dict[int, tuple[int, int]] = {}
-        present: set[str] = set()
+        present: dict[ConnectionKey, str] = {}
         used: dict[str, tuple[int, int]] = {}
         closing: list[int] = []
         server = ""
+        self.presence.begin_poll()
         async for name, page in connections.pages(over):
             self.sent += 1
             server = name
@@ -320,20 +313,20 @@ class AuthService:
                 if not self._stays(user, one.ip, now_s):
                     closing.append(one.cid)
                     continue
-                if user == DEVICE or user.startswith(f"{PROGRAM_USER}."):
+                device = _device_of(user)
+                if device is None:
                     continue
-                device = user.partition(".")[0]
-                present.add(device)
+                present[name, one.cid] = device
                 sent = after[one.cid] = one.in_msgs, one.in_bytes
                 old = sent if first else before.get(one.cid, (0, 0))
                 messages, size = used.get(device, (0, 0))
                 used[device] = messages + sent[0] - old[0], size + sent[1] - old[1]
             await asyncio.sleep(0)
         self._sent_before = after
+        self.presence.end_poll(present)
         for cid in closing:
             await self._close(over, server, cid)
         self._measure(used)
-        self._publish_presence(present, now_s)
 
     def _stays(self, user: str, address: str, now_s: float) -> bool:
         if user == DEVICE:  # where everything is open, anybody
@@ -353,27 +346,6 @@ class AuthService:
             if self._limiter.sent(device, messages, size, now_s, gateway=gateway):
                 self._ban(device, "sends too much")
 
-    def _publish_presence(self, present: set[str], now_s: float) -> None:
-        unit = self.settings.unit
-        for device in self._present - present:
-            self._seen[device] = LastSeen(now_s, connected=False, unit=unit)
-        if now_s >= self._next_full_report_s:
-            self._next_full_report_s = now_s + SEEN_EVERY_S
-            self._seen |= {device: LastSeen(now_s, connected=True, unit=unit) for device in present}
-        self._present = present
-
-    # --- publishing to the core ---------------------------------------------------------------------------------
-    async def _publish_last_seen(self, core: Connection) -> None:
-        """Publish connects and disconnects, once a second; a lost one is repaired by the next full report."""
-        while True:
-            await asyncio.sleep(_SEEN_FLUSH_S)
-            if not core.is_connected:
-                continue
-            seen, self._seen = self._seen, {}
-            for device, what in seen.items():
-                with contextlib.suppress(*nats_probe.NO_ANSWER):
-                    await core.publish(f"$KV.{SEEN_BUCKET}.{device}", msgspec.json.encode(what))
-
     async def _run_bans(self, bans: BanList) -> None:
         while True:
             who, reason = await self._new_bans.get()
@@ -385,6 +357,12 @@ class AuthService:
             kind = "address" if banned.address else "device"
             self.figures.bans[kind] += 1
             _log.warning("one %s is kept out for %.0f s: it %s", kind, self.settings.limits.ban_s, reason)
+
+
+def _device_of(user: str) -> str | None:
+    """The device of a connection; None: it is another client's, or its sign-in isn't answered yet."""
+    device, accepted, _ = user.partition(".")
+    return device if accepted and device != PROGRAM_USER else None
 
 
 async def run(settings: AuthServiceSettings, core: Connection, stop: asyncio.Event) -> None:

@@ -125,6 +125,11 @@ class DeviceAuthenticator:
         if ban := decode_or_none(value, Ban):
             self._bans[key] = ban
 
+    def is_registered(self, id_: str) -> bool:
+        """Whether a device exists and is not being erased."""
+        account = self._accounts.get(id_)
+        return account is not None and account.status != "erasing"
+
     def is_gateway(self, id_: str) -> bool:
         """Whether a device may publish for others."""
         account = self._accounts.get(id_)

@@ -69,7 +69,11 @@ class CommandDelivery:
         brokers: Sequence[MqttAddress],
         clock: Callable[[], float] = time.time,
         pauses_s: Sequence[float] = RESEND_PAUSES_S,
+        *,
+        anonymous: bool = False,
     ) -> None:
+        """With `anonymous`, a device of unknown presence may be connected, without its account."""
+        self._anonymous = anonymous
         self._connection = connection
         self._brokers = brokers
         self._clock = clock
@@ -120,7 +124,9 @@ class CommandDelivery:
 
     async def _load(self) -> None:
         for id_, entry in (await self._seen_bucket.newest()).items():
-            self._update_seen(id_, entry.value)
+            was_connected = self._connected.get(id_)
+            if self._update_seen(id_, entry.value) and not was_connected:
+                self._send_soon(id_)
         self._updated.clear()
         stored = {command_key(command): command for command in await self._commands.all()}
         # updates received during the read are newer
@@ -150,11 +156,15 @@ class CommandDelivery:
     async def _on_seen(self, msg: Message) -> None:
         id_ = msg.subject.rpartition(".")[2]
         if self._update_seen(id_, msg.data):
-            due_s = self._clock() + SUBSCRIBE_DELAY_S
-            for each in self._open.values():
-                if each.command.device == id_:
-                    each.due_s, each.attempts = due_s, 0
-            self._wake.set()
+            self._send_soon(id_)
+
+    def _send_soon(self, id_: str) -> None:
+        """Send the open commands of a device that has just connected."""
+        due_s = self._clock() + SUBSCRIBE_DELAY_S
+        for each in self._open.values():
+            if each.command.device == id_:
+                each.due_s, each.attempts = due_s, 0
+        self._wake.set()
 
     def _update_seen(self, id_: str, value: bytes) -> bool:
         """Record whether a device is connected, and return it."""
@@ -193,7 +203,7 @@ class CommandDelivery:
         if command.expires <= now_s:
             due.due_s = math.inf  # `_expire_loop` ends it
             return
-        absent = self._connected.get(command.device) is False
+        absent = not self._connected.get(command.device, self._anonymous)
         if not absent or due.attempts:
             topic = COMMAND_TOPIC.format(site=command.site, kind=command.kind, device=command.device)
             await client.publish(topic, msgspec.json.encode(command_message(command)), qos=1)
@@ -225,8 +235,3 @@ class CommandDelivery:
         for key, command in [(k, c) for k, c in self._finished.items() if ends_s(c) <= now_s]:
             await self._commands.erase(command.device, command.id)
             self._finished.pop(key, None)
-
-
-async def run(connection: Connection, brokers: Sequence[MqttAddress], stop: asyncio.Event) -> None:
-    """Deliver commands until `stop` is set: a task of the role `devices`."""
-    await CommandDelivery(connection, brokers).run(stop)

@@ -17,7 +17,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Protocol
 
 import aiomqtt
 import msgspec
@@ -29,6 +28,7 @@ from headcount.messages.topics import HANDLE, INTERNAL
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv_watch import watch
+from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.streams import DEVICE_BUCKET, MQTT_QOS2, MQTT_SESSIONS
 from headcount.runtime.retry import repeat
 from headcount.runtime.tasks import until_stopped
@@ -45,17 +45,6 @@ _REMOVED_S, _REMOVED_POLL_S = 1.0, 0.02
 _PAGE = 1000
 _DEVICE_PREFIX = DEVICE_KEY.format(id="")
 _QOS2_PREFIX = "$MQTT.qos2.in."
-
-
-class SessionBroker(Protocol):
-    """An MQTT address of the core, and our credentials there."""
-
-    def client(self, name: str, *, unique: bool = True) -> aiomqtt.Client:
-        """A client that is not connected yet; without `unique` its id is the name.
-
-        Raises:
-            CertificateError: the server's certificate cannot be read.
-        """
 
 
 class _SessionRecord(msgspec.Struct):
@@ -89,7 +78,7 @@ class MqttSessions:
     """Keeps the sessions of all clients within their limits."""
 
     def __init__(
-        self, connection: Connection, brokers: Sequence[SessionBroker], *, anonymous: bool = False
+        self, connection: Connection, brokers: Sequence[MqttAddress], *, anonymous: bool = False
     ) -> None:
         """Use a reconnecting connection to the core, and MQTT at any of the brokers.
 

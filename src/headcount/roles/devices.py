@@ -9,7 +9,7 @@ from typing import Any
 
 from headcount.broker import auth_service
 from headcount.broker.auth_service import AuthServiceSettings
-from headcount.devices import command_delivery
+from headcount.devices.command_delivery import CommandDelivery
 from headcount.devices.mqtt_sessions import MqttSessions
 from headcount.devices.one_time_links import open_one_time_links
 from headcount.devices.pseudonym_keys import PseudonymKeys
@@ -38,7 +38,7 @@ def _loops(
     settings: Settings, connection: Connection
 ) -> dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]:
     """The loops of the role; each ends when the event is set."""
-    secret = secret_of(settings)
+    secret, addresses = secret_of(settings), mqtt_addresses(settings)
     service = AuthServiceSettings(
         settings.name, settings.core_addresses, secret, direct=True, limits=rate_limits_of(settings)
     )
@@ -48,8 +48,8 @@ def _loops(
     )
     return authenticate | {
         "pseudonym keys": PseudonymKeys(connection).run,
-        "commands": partial(command_delivery.run, connection, mqtt_addresses(settings)),
-        "MQTT sessions": MqttSessions(connection, mqtt_addresses(settings), anonymous=settings.open).run,
+        "commands": CommandDelivery(connection, addresses, anonymous=settings.open).run,
+        "MQTT sessions": MqttSessions(connection, addresses, anonymous=settings.open).run,
         "one-time links": open_one_time_links(connection, secret).run,
         "scrub": partial(scrub, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasure": Erasure(
