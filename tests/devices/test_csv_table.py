@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from case_files import case
 from headcount.devices import credentials
 from headcount.devices.csv_table import (
     csv_line,
+    decode_table,
     export_devices,
     import_devices,
     join_cell,
     parse_devices,
     split_cell,
 )
-from headcount.devices.device_fields import MAX_LABEL_CHARS
+from headcount.devices.device_fields import MAX_LABEL_CHARS, apply_changes
 from headcount.devices.registry import Registry, new_handle
 from headcount.errors import DeviceError
 from headcount.messages.records import Device, LastSeen
@@ -32,10 +34,11 @@ from nats_fixture import PASSWORD, internal_client, open_broker
 _PRINTABLE = st.text(st.characters(exclude_categories=("C", "Zl", "Zp", "Zs")) | st.just(" "), max_size=60)
 TEXTS = (_PRINTABLE | st.from_regex(r"['=+@;\\\"-]{1,5}[a-z;\\,\"']{0,5}", fullmatch=True)).map(str.strip)
 SEVERAL = st.lists(TEXTS.filter(bool), max_size=4, unique=True)
+ALIASES = SEVERAL.map(lambda names: [f"iotp/{name}" for name in names])
 GROUPS = st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True), max_size=4, unique=True)
 
 
-@given(TEXTS, SEVERAL, GROUPS, st.sampled_from(KINDS), st.booleans(), TEXTS)
+@given(TEXTS, ALIASES, GROUPS, st.sampled_from(KINDS), st.booleans(), TEXTS)
 def test_what_is_exported_can_be_imported(
     label: str, aliases: list[str], groups: list[str], kind: str, gateway: bool, app: str
 ) -> None:
@@ -97,6 +100,65 @@ def test_a_bad_table_is_rejected_with_the_line(table: str, problem: str) -> None
     with pytest.raises(DeviceError) as caught:
         parse_devices(table, "ul")
     assert problem in str(caught.value)
+
+
+TABLE = "kind,label,groups,aliases\nperson,Zoë,a;b,iotp/1;owntracks/zoe/phone\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TABLE.encode("utf-8-sig"),
+        TABLE.encode("utf-16"),
+        TABLE.encode("utf-16-le"),
+        TABLE.replace(",", "\t").encode("utf-16"),
+        TABLE.replace(",", "\t").encode(),
+        TABLE.replace(",", ";")
+        .replace("a;b", '"a;b"')
+        .replace("iotp/1;owntracks/zoe/phone", '"iotp/1;owntracks/zoe/phone"')
+        .encode(),
+        b"sep=,\r\n" + TABLE.encode(),
+        TABLE.replace("kind,label", ' KIND ,"Label"').encode(),
+        TABLE.replace("aliases", "aliases,,").replace("/phone", "/phone,,").encode(),
+    ],
+    ids=range(9),
+)
+def test_tables_of_spreadsheets_are_read(data: bytes) -> None:
+    """Encodings, separators, the case of the header and empty columns don't matter."""
+    (row,) = parse_devices(decode_table(data), "ul")
+    assert row.kind == "person"
+    assert row.fields == {"label": "Zoë", "groups": ["a", "b"], "aliases": ["iotp/1", "owntracks/zoe/phone"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (TABLE.encode("cp1252"), "the table: is not UTF-8: line 2 is 'person,Zoë,a;b,iotp/1;owntracks/zoe/phone' in Windows-1252"),
+        (b"PK\x03\x04rest", "the table: is a workbook or a zip archive. Save it as CSV (UTF-8)"),
+        (TABLE.replace("kind", "art").encode(), "there is no column `kind`; the header is art, label, groups, aliases"),
+        (b"sep=;\nkind;label\nperson;a\ncat;b\n", "line 4: kind: is 'cat'"),
+        (case("devices_aliasbad.csv").read_bytes(), "line 2: aliases: 'jane/phone' matches no message. Use owntracks/USER/DEVICE or iotp/ID"),
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_tables_that_are_not_read_show_what_was_found(data: bytes, problem: str) -> None:
+    """The error has the encoding, the header or the line."""
+    with pytest.raises(DeviceError) as caught:
+        parse_devices(decode_table(data), "ul")
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "alias",
+    ["jane", "jane/phone", "owntracks/jane", "owntracks/jane/", "owntracks//phone", "owntracks/jane/phone/event", "owntracks/+/phone", "owntracks/#", "OwnTracks/jane/phone", "iotp/", "iotp", "car-iotp/7", "headcount/ul/a"],
+)  # fmt: skip
+def test_an_alias_that_cannot_match_is_refused(alias: str) -> None:
+    """It would have no effect, so it is refused wherever it is set; a device that has one can still be changed."""
+    device = Device(id=new_handle(), site="ul", kind="person")
+    with pytest.raises(DeviceError, match="matches no message"):
+        apply_changes(device, {"aliases": ["iotp/1", alias]})
+    old = Device(id=new_handle(), site="ul", kind="person", aliases=[alias])
+    assert apply_changes(old, {"status": "paused"}).status == "paused"
 
 
 def test_all_bad_lines_are_reported() -> None:

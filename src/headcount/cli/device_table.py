@@ -76,12 +76,8 @@ def export(output: Path | None, settings: Settings) -> None:
 def _read(file: Path) -> str:
     try:
         raw = sys.stdin.buffer.read(csv_table.MAX_CHARACTERS + 1) if str(file) == "-" else file.read_bytes()
-        return raw.decode("utf-8-sig")
+        return csv_table.decode_table(raw)
     except OSError as error:
         raise DeviceError(
             str(file), f"cannot be read: {error.strerror or error}", "Choose another file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DeviceError(
-            str(file), f"is not UTF-8: {error.reason} at byte {error.start}", "Save it as UTF-8"
         ) from error

@@ -20,6 +20,13 @@ from headcount.devices.provisioning import provisioning_links
 from headcount.devices.registry import Registry, alias_taken, new_handle
 from headcount.errors import DeviceError, LogError
 from headcount.messages.records import Device, LastSeen
+from headcount.messages.text_tables import (
+    find_separator,
+    plain_name,
+    shown_header,
+    to_utf8,
+    without_separator_line,
+)
 from headcount.messages.times import iso
 from headcount.messages.topics import KINDS, Kind
 
@@ -89,6 +96,26 @@ def claim_codes_csv(made: Iterable[str], base: str, expires: float) -> str:
     return "".join(lines)
 
 
+def decode_table(data: bytes) -> str:
+    """The text of a table in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+        DeviceError: it is in another encoding, or no text.
+    """
+    if data.startswith(b"PK\x03\x04"):
+        raise DeviceError("the table", "is a workbook or a zip archive", "Save it as CSV (UTF-8)")
+    try:
+        return to_utf8(data)[0].decode()
+    except UnicodeDecodeError as error:
+        if error.encoding != "utf-8":
+            problem = f"is not valid {error.encoding.upper()}: {error.reason} at byte {error.start}"
+            raise DeviceError("the table", problem, "Save it as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        shown = data.splitlines()[line - 1].decode("cp1252", errors="replace")[:60]
+        problem = f"is not UTF-8: line {line} is {shown!r} in Windows-1252"
+        raise DeviceError("the table", problem, "Save it as UTF-8 (in Excel: CSV UTF-8)") from None
+
+
 def parse_devices(text: str, site: str, max_rows: int = MAX_ROWS) -> list[DeviceRow]:
     """Parse a table of devices to register on a site.
 
@@ -97,12 +124,16 @@ def parse_devices(text: str, site: str, max_rows: int = MAX_ROWS) -> list[Device
     """
     if len(text) > MAX_CHARACTERS:
         raise DeviceError("the table", f"has more than {MAX_CHARACTERS} characters", "Split it")
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    text = text.removeprefix("\ufeff")
+    content = without_separator_line(text)
+    skipped = text.count("\n") - content.count("\n")
+    separator = find_separator(content.partition("\n")[0], (*IMPORT_COLUMNS, *EXPORT_ONLY_COLUMNS))
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=separator)
     problems: list[str] = []
     rows: list[DeviceRow] = []
     lines: dict[str, int] = {}  # alias → line
     try:
-        header = [cell.strip().lower() for cell in next(reader, [])]
+        header = [plain_name(cell) for cell in next(reader, [])]
         _check_header(header)
         for cells in reader:
             if not any(cells):
@@ -110,15 +141,15 @@ def parse_devices(text: str, site: str, max_rows: int = MAX_ROWS) -> list[Device
             if len(rows) >= max_rows:
                 raise DeviceError("the table", f"has more than {max_rows} devices", "Split it")
             try:
-                row = _parse_row(header, cells, reader.line_num, site)
+                row = _parse_row(header, cells, reader.line_num + skipped, site)
                 _check_unique_aliases(row, lines)
                 rows.append(row)
             except DeviceError as error:
-                problems.append(f"line {reader.line_num}: {error}")
+                problems.append(f"line {reader.line_num + skipped}: {error}")
                 if len(problems) >= _MAX_PROBLEMS:
                     break
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: {error}")
+        problems.append(f"line {reader.line_num + skipped}: {error}")
     if problems:
         raise DeviceError("nothing was imported", "some lines are not valid", "\n".join(problems))
     if not rows:
@@ -199,11 +230,13 @@ def _unescape_formula(cell: str) -> str:
 def _check_header(header: list[str]) -> None:
     known = {*IMPORT_COLUMNS, *EXPORT_ONLY_COLUMNS}
     if "kind" not in header:
-        raise DeviceError("line 1", "there is no column `kind`", f"Use {', '.join(IMPORT_COLUMNS)}")
-    for name in header:
+        problem = f"there is no column `kind`; the header is {shown_header(header) or 'empty'}"
+        raise DeviceError("line 1", problem, f"Use {', '.join(IMPORT_COLUMNS)}")
+    named = [name for name in header if name]  # spreadsheets write empty columns
+    for name in named:
         if name not in known:
             raise DeviceError("line 1", f"unknown column {name[:64]!r}", f"Use {', '.join(IMPORT_COLUMNS)}")
-    if len(set(header)) < len(header):
+    if len(set(named)) < len(named):
         raise DeviceError("line 1", "a column is duplicated", "List each column once")
 
 

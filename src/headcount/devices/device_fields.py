@@ -18,6 +18,8 @@ MAX_GROUPS, MAX_ALIASES = 20, 10
 MAX_TEXT_CHARS = 128
 #: The other fields are derived from these, or never change.
 CHANGEABLE = ("label", "groups", "aliases", "gateway", "firmware", "app", "certificate", "status", "resume")
+#: Names of senders in other formats: the topic of OwnTracks without wildcards, and the `id` of `…-iotp`.
+_ALIAS = re.compile(r"owntracks/[^/+#]+/[^/+#]+|iotp/.+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,6 +40,8 @@ def apply_changes(device: Device, fields: dict[str, Any]) -> Device:
     except msgspec.ValidationError as error:
         raise DeviceError(f"device {device.id}", str(error), "See docs/guides/devices.md") from error
     _validate(device)
+    if "aliases" in fields:  # a device keeps those that it was given before they were checked
+        _check_aliases(device.aliases)
     return device
 
 
@@ -53,6 +57,15 @@ def _validate(device: Device) -> None:
         raise DeviceError("groups", "a group has 1 to 64 of A-Z a-z 0-9 _ -", "Choose other names")
     if device.certificate and _SHA256.fullmatch(device.certificate) is None:
         raise DeviceError("certificate", "not a SHA-256 of 64 hexadecimal digits", "Use `headcount ca`")
+
+
+def _check_aliases(aliases: Sequence[str]) -> None:
+    """Refuse an alias that is the name of no message: it would have no effect."""
+    for alias in aliases:
+        if not _ALIAS.fullmatch(alias):
+            raise DeviceError(
+                "aliases", f"{alias!r} matches no message", "Use owntracks/USER/DEVICE or iotp/ID"
+            )
 
 
 def _check_list(name: str, values: Sequence[str], max_length: int) -> None:

@@ -138,10 +138,7 @@ async def import_devices(site: SiteId, request: Request, state: State, actor: Wr
     headcount assigns are ignored.
     """
     known_site(state, site)
-    try:
-        text = (await request.body()).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise invalid("body", f"is not UTF-8: {error.reason} at byte {error.start}") from error
+    text = csv_table.decode_table(await request.body())
     added = await state.services.devices.import_table(actor, site, text, MAX_IMPORTED)
     return Csv("".join(secrets_table(added)))
 
