@@ -13,6 +13,7 @@ standstill  bounds of several instants put together while nothing seems to chang
 crossing    "<5" just before or after a number: that was 4, as people come and go one by one
 averages    a zone's mean over some minutes less the means of those in it: rounding averages out
 learning    other days known, truth included: what was it most often when it looked like this?
+own devices phones of the attacker, brought into a zone one by one until a number appears
 
 The control is the same attack on what a threshold alone would publish: small counts hidden, others
 exact, every ten seconds. It must find a lot, or the attack is no attack. Figures are the shares of
@@ -43,12 +44,15 @@ I8 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 K = 5
+#: The number of counts at which a number may appear; the first is K.
+SPREAD = 3
 NO_MEMBER = 1_000_000  # more than there are: a bound without information
 ROUNDS = 60
 WINDOW = 5
 #: Days of which a learner knows everything. It has never seen the ones it is tried on.
 LEARNT_DAYS = 12
 TRIED_DAYS = 6
+OWN_DEVICE_TRIES = 150
 #: A learner trusts what it has seen at least so often.
 SEEN_ENOUGH = 20
 
@@ -97,7 +101,7 @@ def public(campus: Campus, day: Day, key: bytes) -> Published:
     disclosure = Disclosure(campus.site, K, key)
     numbers = np.array([publish(disclosure, *at) for at in zip(times.tolist(), truth, strict=True)])
     low = np.where(numbers == SUPPRESSED, 0, np.maximum(K, numbers - K + 1))
-    high = np.where(numbers == SUPPRESSED, K - 1, numbers + K - 1)
+    high = np.where(numbers == SUPPRESSED, K + SPREAD - 2, numbers + K - 1)
     high = np.where(numbers == WITHHELD, NO_MEMBER, high)
     return Published(numbers, low.astype(np.int64), high.astype(np.int64), truth)
 
@@ -194,9 +198,9 @@ def _at_most(low: I8, high: I8, whole: int, parts: list[int]) -> None:
 
 
 def deduction(seen: Published, known: Map) -> tuple[Claims, I8, I8]:
-    """Counts with one possible value left; and the bounds of all."""
+    """Small counts with one possible value left; and the bounds of all."""
     low, high = known.narrow(seen.low, seen.high)
-    return judge(seen, low == high, low), low, high
+    return judge(seen, (low == high) & (high < K), low), low, high
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -324,6 +328,28 @@ def guess(day: Published, looks: list[Look], tables: list[dict[Hashable, Counter
     return judge(day, day.hidden, values)
 
 
+# --- own devices ---------------------------------------------------------------------------------
+def own_devices(
+    campus: Campus, day: Day, count_of: Callable[[float, I4], I4], rng: np.random.Generator, guess: int
+) -> Claims:
+    """Bring devices into a zone until a number appears, and claim that the zone counts `guess` then."""
+    times = np.flatnonzero(np.isin(day.times_s % GRID_S, [0.0]))
+    small = np.argwhere(day.counts[times] < K)
+    claimed = right = 0
+    for at, zone in rng.permutation(small)[:OWN_DEVICE_TRIES].tolist():
+        at_s, counts = float(day.times_s[times[at]]), day.counts[times[at]].copy()
+        truth = int(counts[zone])
+        ground = campus.members[zone]
+        inside = ~(ground & ~campus.members).any(axis=1)  # the zones around it, and itself
+        for brought in range(1, 4 * K):
+            counts[inside] += 1
+            if count_of(at_s, counts)[zone] >= K:
+                claimed += 1
+                right += guess - brought == truth
+                break
+    return Claims(min(len(small), OWN_DEVICE_TRIES), claimed, right)
+
+
 # --- all of it -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Report:
@@ -339,8 +365,10 @@ class Report:
     prior: list[float]  # shares right, one a day
     learnt: list[float]
     withheld: float  # share of all numbers
+    own_devices: Claims
     control_deduced: Claims
     control_crossed: Claims
+    control_own_devices: Claims
 
     def text(self) -> str:
         """The report in words."""
@@ -353,8 +381,10 @@ class Report:
             f"crossing                 {_published(self.crossed)}",
             f"averages                 {_published(self.averaged)}",
             f"learning                 {learnt:.1%} right; prior {prior:.1%}",
+            f"own devices              {_published(self.own_devices)}",
             f"control: deduction       {_published(self.control_deduced)}",
             f"control: crossing        {_published(self.control_crossed)}",
+            f"control: own devices     {_published(self.control_own_devices)}",
         ]
         return "\n".join(lines)
 
@@ -369,7 +399,7 @@ def attack(seed: int, hours: float) -> Report:
     known = Map(campus)
     day = campus.day(rng, hours)
     key = disclosure_key(rng.bytes(32))
-    seen = public(campus, day, key)
+    seen, disclosure = public(campus, day, key), Disclosure(campus.site, K, key)
     deduced, low, high = deduction(seen, known)
     inside = (low <= seen.truth) & (seen.truth <= high)
     control = threshold_only(day)
@@ -387,7 +417,7 @@ def attack(seed: int, hours: float) -> Report:
         shares[name] = [guess(tried, each, tables).share_right for tried in tried_days]
     return Report(
         deduced=deduced,
-        fewest_values=int((high - low + 1)[seen.hidden].min(initial=K)),
+        fewest_values=int((high - low + 1)[seen.hidden & (low < K)].min(initial=K)),
         unsound=int((~inside & seen.hidden).sum()),
         repetition=_repetition(campus, day, key, seen, rng),
         still=standstill(seen, low, high),
@@ -396,8 +426,12 @@ def attack(seed: int, hours: float) -> Report:
         prior=shares["prior"],
         learnt=shares["learnt"],
         withheld=float((seen.numbers == WITHHELD).mean()),
+        own_devices=own_devices(
+            campus, day, lambda at_s, counts: publish(disclosure, at_s, counts), rng, guess=K + SPREAD // 2
+        ),
         control_deduced=control_deduced,
         control_crossed=crossing(control),
+        control_own_devices=own_devices(campus, day, lambda _, counts: counts, rng, guess=K),
     )
 
 

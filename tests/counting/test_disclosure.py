@@ -18,6 +18,7 @@ from headcount.counting.disclosure import (
     disclosure_key,
     grid_before,
     on_grid,
+    spread,
 )
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
@@ -65,15 +66,15 @@ class TestPublish:
     @given(scenes(), st.integers(4, 9), st.integers(0, 10**6))
     @settings(max_examples=150, deadline=None)
     def test_small_counts_stay_hidden(self, scene: tuple[Site, I4], k: int, minute: int) -> None:
-        """A count below k is never published, any other only as a multiple of k less than k away, or not at all."""
+        """A count below k is never published, a large one only as a multiple of k less than k away, or not at all."""
         site, counts = scene
         public = Disclosure(site, k, KEY).publish(AT_S + GRID_S * minute, counts)
-        small = counts < k
-        assert (public[small] == SUPPRESSED).all()
-        told = public[~small & (public != WITHHELD)]
-        assert (told > 0).all()
-        assert (told % k == 0).all()
-        assert (np.abs(told - counts[~small & (public != WITHHELD)]) < k).all()
+        assert (public[counts < k] == SUPPRESSED).all()
+        assert (public[counts >= k + spread(k) - 1] != SUPPRESSED).all()
+        is_number = (public != SUPPRESSED) & (public != WITHHELD)
+        assert (public[is_number] > 0).all()
+        assert (public[is_number] % k == 0).all()
+        assert (np.abs(public[is_number] - counts[is_number]) < k).all()
 
     @given(scenes(), st.integers(4, 9))
     @settings(max_examples=150, deadline=None)
@@ -94,7 +95,7 @@ class TestPublish:
         assume((most_high - least_low >= 2)[: known.zones].all())
         low[: known.zones], high[: known.zones] = disclosure.bounds(public)
         low, high = known.narrow(low, high)
-        hidden = public == SUPPRESSED
+        hidden = (public == SUPPRESSED) & (low[: known.zones] < k)
         assert ((high - low)[: known.zones][hidden] >= 2).all()
         assert (low[: known.zones] <= counts[:, 0]).all()
         assert (counts[:, 0] <= high[: known.zones]).all()
@@ -122,6 +123,20 @@ class TestPublish:
         told = [disclosure.publish(day * 86_400.0, counts)[0, 0] for day in range(2000)]
         assert set(told) == {10, 15}
         assert abs(np.mean(told) - 13) < 0.3  # five standard errors
+
+    def test_the_threshold_is_blurred(self) -> None:
+        """The count at which a number appears differs between days, zones and kinds, equally often; in a day it is one."""
+        disclosure = Disclosure(site_of(*(zone(f"z{i}", i, 0, 1) for i in range(6))), 5, KEY)
+        thresholds = []
+        for day in range(200):
+            shown = [
+                disclosure.publish(day * 86_400.0, of_people(100, *[count] * 6))[1:, 0] != SUPPRESSED
+                for count in range(10)
+            ]
+            thresholds += np.argmax(shown, axis=0).tolist()
+        values, times = np.unique(thresholds, return_counts=True)
+        assert values.tolist() == [5, 6, 7]
+        assert (np.abs(times / len(thresholds) - 1 / 3) < 0.07).all()
 
     def test_key_decides(self) -> None:
         """Without the key the direction of rounding is unpredictable."""

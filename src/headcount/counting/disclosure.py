@@ -2,7 +2,9 @@
 
 With k, the smallest count that is published (reasons: docs/concepts/public-counts.md):
 
-1. A count below k, 0 included, is published as "<k".
+1. A count below the zone's threshold of the day, 0 included, is published as "<k". A keyed coin selects
+   the threshold, for each day, zone and kind, from k and the next (k - 1) // 2 numbers: an attacker with
+   devices of their own sees where a number appears, but not which count that is.
 2. Any other count is published as one of the two multiples of k around it. A coin decides, weighted
    so that the mean is right; it is a keyed hash of day, site, zone, kind and count, so repeated
    requests get the same answer. (Statistical offices round at random to a base; that the same cell
@@ -49,6 +51,11 @@ def disclosure_key(secret: bytes) -> bytes:
     return hashlib.blake2b(secret, person=b"public counts", digest_size=32).digest()
 
 
+def spread(smallest: int) -> int:
+    """The number of thresholds among which the coin selects."""
+    return max(1, (smallest + 1) // 2)
+
+
 def on_grid(at_s: float) -> bool:
     """Whether the numbers of this instant are published."""
     return round(at_s * 1000) % round(GRID_S * 1000) == 0
@@ -91,21 +98,26 @@ class Disclosure:
         """
         if self._relations is None:
             return counts
-        day_key = hashlib.blake2b(
-            b"coins of day %d" % (at_s // DAY_S), key=self._key, digest_size=DAY_KEY_BYTES
-        ).digest()
+        day_key = self.day_key(at_s)
         kinds = [
-            self._publish_kind(self._relations, counts[:, i], self._rounded(day_key, kind, counts[:, i]))
+            self._publish_kind(
+                self._relations, counts[:, i], self._rounded(self._relations, day_key, kind, counts[:, i])
+            )
             for i, kind in enumerate(KINDS)
         ]
         public: I4 = np.stack(kinds, axis=1)
         return public
 
+    def day_key(self, at_s: float) -> bytes:
+        """The key of the coins on the day (UTC) of an instant in Unix seconds."""
+        text = b"coins of day %d" % (at_s // DAY_S)
+        return hashlib.blake2b(text, key=self._key, digest_size=DAY_KEY_BYTES).digest()
+
     def bounds(self, public: I4) -> tuple[I8, I8]:
         """The bounds of one kind's counts that its public numbers state by themselves; [Z] each."""
         k = self.smallest
         low = np.where(public == SUPPRESSED, 0, np.maximum(k, public.astype(np.int64) - k + 1))
-        high = np.where(public == SUPPRESSED, k - 1, public.astype(np.int64) + k - 1)
+        high = np.where(public == SUPPRESSED, k + spread(k) - 2, public.astype(np.int64) + k - 1)
         high[public == WITHHELD] = UNBOUNDED
         return low, high
 
@@ -157,22 +169,32 @@ class Disclosure:
         low[: known.zones], high[: known.zones] = self.bounds(public)
         low, high = known.narrow(low, high)
         hidden = high < self.smallest
-        hidden[: known.zones] &= public == SUPPRESSED
+        hidden[: known.zones] = (public == SUPPRESSED) & (low[: known.zones] < self.smallest)
         pins: Pins = hidden & (high - low + 1 < self._least)
         return pins
 
-    def _rounded(self, day_key: bytes, kind: str, counts: I4) -> I4:
+    def _rounded(self, known: CountRelations, day_key: bytes, kind: str, counts: I4) -> I4:
         """`SUPPRESSED`, or the multiple of k next to the count that its coin selects."""
-        return np.array(
-            [
-                SUPPRESSED if count < self.smallest else self._round(day_key, zone, kind, count)
-                for zone, count in zip(self._zones, counts.tolist(), strict=True)
-            ],
-            dtype=np.int32,
-        )
+        shown = counts >= [self._threshold(day_key, zone, kind) for zone in self._zones]
+        # a zone around one that is shown has as many, so hiding it would only narrow what else is in it
+        for zone in np.flatnonzero(shown).tolist():
+            around = list(known.around[zone])
+            shown[around] |= counts[around] >= self.smallest
+        rounded = [
+            self._round(day_key, zone, kind, count) if is_shown else SUPPRESSED
+            for zone, count, is_shown in zip(self._zones, counts.tolist(), shown.tolist(), strict=True)
+        ]
+        return np.array(rounded, dtype=np.int32)
+
+    def _threshold(self, day_key: bytes, zone: str, kind: str) -> int:
+        return self.smallest + self._coin(day_key, f"{zone}|{kind}|threshold") % spread(self.smallest)
+
+    def _coin(self, day_key: bytes, text: str) -> int:
+        """Return a number of 64 bits that depends on day, site and text."""
+        digest = hashlib.blake2b(f"{self._site}|{text}".encode(), key=day_key, digest_size=8).digest()
+        return int.from_bytes(digest, "big")
 
     def _round(self, day_key: bytes, zone: str, kind: str, count: int) -> int:
         over = count % self.smallest
-        text = f"{self._site}|{zone}|{kind}|{count}".encode()
-        coin = int.from_bytes(hashlib.blake2b(text, key=day_key, digest_size=8).digest(), "big")
+        coin = self._coin(day_key, f"{zone}|{kind}|{count}")
         return count - over + (self.smallest if coin * self.smallest < over << 64 else 0)

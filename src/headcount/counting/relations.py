@@ -37,6 +37,7 @@ class CountRelations:
     zones: int
     names: tuple[str, ...]  # of all variables
     order: tuple[int, ...]  # zones, inner ones before outer ones
+    around: tuple[tuple[int, ...], ...]  # for each zone, those that contain it
     rows: I8 = field(repr=False)  # of each term: its equation, its variable, its sign; by equation
     variables: I8 = field(repr=False)
     signs: I8 = field(repr=False)
@@ -99,6 +100,7 @@ class _ZoneCover:
             zones=zones,
             names=tuple(self._names),
             order=tuple(order),
+            around=tuple(tuple(sorted(zones)) for zones in self._around),
             rows=rows,
             variables=variables,
             signs=signs,
