@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api_fixture import Api, open_api, site_with
+from api_fixture import PARTITIONS, Api, open_api, site_with
 from headcount.api.live_counts import LiveCounts
 from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
+from headcount.counting.disclosure import grid_before
 from waiting import BUSY_S, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -220,3 +222,25 @@ async def test_scaling_is_served(tmp_path: Path) -> None:
         assert body["decisions"][0]["reason"] == "why"
         assert body["signals"] == {"lag": 5.0, "unknown": None}
         assert 0 <= body["age_s"] < BUSY_S
+
+
+async def test_zones_have_their_public_counts(tmp_path: Path) -> None:
+    """A zone's metric is its public count; a hidden count has no sample, and capacities are those of the site."""
+    async with open_api(tmp_path, zones=2, smallest_shown=5) as api:
+        at_s = grid_before(time.time())
+        for partition in range(PARTITIONS):
+            numbers = {"site": (43, 7), "library": (12, 3)} if partition == 0 else {}
+            await api.publish(partition, at_s, api.values(numbers))
+        _, token = await api.services.token_store.add("prometheus", "viewer", scopes=["system:read"])
+
+        async def zones() -> Samples:
+            answer = await api.get("/metrics", headers={"authorization": f"Bearer {token}"})
+            found = samples(answer.text) if answer.status_code == 200 else {}
+            return {key: n for key, n in found.items() if key[0] == "headcount_public_counts"}
+
+        await until(zones)
+        found = await zones()
+        assert value(found, "headcount_public_counts", zone="site", kind="person") in {40, 45}
+        assert value(found, "headcount_public_counts", zone="library", kind="person") in {10, 15}
+        assert all(number >= 5 for number in found.values())
+        assert not any(("zone", "library") in labels and ("kind", "vehicle") in labels for _, labels in found)

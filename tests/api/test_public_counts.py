@@ -192,6 +192,33 @@ async def test_nothing_before_the_first_minute(tmp_path: Path) -> None:
         assert 1 <= int(answer.headers["retry-after"]) <= GRID_S + 1
 
 
+async def test_an_empty_site_is_public_at_the_first_start(tmp_path: Path) -> None:
+    """Without a history, a first total of an empty site is public as that of the last whole minute."""
+    async with hidden_api(tmp_path) as api:
+        started_s = grid_before(time.time()) + 0.1
+        for partition in range(PARTITIONS):
+            await api.publish(partition, started_s, np.zeros_like(api.values({})))
+        await seen_by_public(api)
+        answer = await api.json(COUNTS)
+        assert answer["at"] == iso(grid_before(started_s))
+        assert set(by_zone(answer).values()) == {("<5", "<5")}
+        # a later total of the same minute changes nothing
+        await report(api, started_s + 1, {"site": (61, 8)})
+        header = await viewer(api)
+        await until(lambda: _shows(api, header, 61))
+        later = await api.json(COUNTS)
+        assert (later["at"], by_zone(later)) == (answer["at"], by_zone(answer))
+
+
+async def seen_by_public(api: Api) -> None:
+    """Return when the public gets counts."""
+    await until(lambda: _has_counts(api, {}))
+
+
+async def _shows(api: Api, header: dict[str, str], people: int) -> bool:
+    return by_zone(await api.json(COUNTS, headers=header))["site"][0] == people
+
+
 async def _has_counts(api: Api, header: dict[str, str]) -> bool:
     return (await api.get(COUNTS, headers=header)).status_code == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -174,11 +175,31 @@ def test_compose_reads_the_file(profiles: list[str]) -> None:
     assert {name for name, service in services.items() if service.get("ports")} <= {"proxy", "grafana"}
 
 
+def alert_rules() -> list[dict[str, Any]]:
+    """The alert rules for Prometheus."""
+    groups = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_alert_rules_are_shipped_and_valid() -> None:
+    """Prometheus loads the rules, each has a severity and a summary, and promtool accepts them where it exists."""
+    config = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
+    assert config["rule_files"] == ["alerts.yml"]
+    assert "./monitoring/alerts.yml:/etc/prometheus/alerts.yml:ro" in (DEPLOY / "compose.yaml").read_text()
+    for rule in alert_rules():
+        assert rule["alert"].startswith("Headcount")
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert rule["annotations"]["summary"]
+    if promtool := shutil.which("promtool"):
+        subprocess.check_call([promtool, "check", "rules", DEPLOY / "monitoring" / "alerts.yml"])
+
+
 def expressions() -> Iterator[str]:
     """All Prometheus expressions."""
     dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])
+    yield from (rule["expr"] for rule in alert_rules())
     for one in objects(KEDA):
         yield from (trigger["metadata"]["query"] for trigger in one["spec"]["triggers"])
     rules = yaml.safe_load((HPA / "adapter-rules.yaml").read_text())
@@ -193,6 +214,7 @@ def test_queried_metrics_exist() -> None:
     source = "\n".join(file.read_text() for file in (ROOT / "src" / "headcount").rglob("*.py"))
     known = set(re.findall(r'"(headcount_\w+)"', source))
     known |= {f"headcount_adapter_{what}_messages" for what in ("translated", "rejected", "ignored")}
+    known |= {f"headcount_scaling_{what}_units" for what in ("desired", "actual", "min", "max")}
     assert asked
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked} <= known
 

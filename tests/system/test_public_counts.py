@@ -26,6 +26,9 @@ PEOPLE = 3
 def test_three_people_are_fewer_than_five(tmp_path: Path) -> None:
     """Public counts are `<5` over HTTP and on the retained topic, by the minute; exact ones are 3 for our roles."""
     with Up(tmp_path, open=False) as up:
+        first = up.get("/v1/sites/ul/counts")
+        assert first.status_code == 200, "there are public counts when headcount is ready"
+        assert {zone["person"]["count"] for zone in first.json()["zones"]} == {"<5"}
         secret = up.password
         asyncio.run(_send(up, secret))
         heard = asyncio.run(_receive(up, secret, f"headcount/ul/exact/{LIBRARY}", PEOPLE))

@@ -152,6 +152,21 @@ async def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path
                 assert anybody.heard == []
 
 
+async def test_an_empty_site_is_public_at_the_first_start(tmp_path: Path) -> None:
+    """The first total of a deployment is public as that of the last whole minute where the site is empty; no later one is."""
+    async with (
+        open_broker(tmp_path) as broker,
+        subscribed(broker, "headcount/s/#", **OURS) as ours,
+        publishing(broker, 5) as report,
+    ):
+        await report(GRID_S + 7, {})
+        await ours.wait("counts/site", "<5")
+        assert ours.last["counts/site"]["at"] == iso(GRID_S)
+        await report(GRID_S + 8, {"site": 43})
+        await ours.wait("exact/site", 43)
+        assert ours.last["counts/site"]["at"] == iso(GRID_S)
+
+
 @pytest.mark.slow
 async def test_all_counts_are_published_again_after_a_restart(tmp_path: Path) -> None:
     """A server that has lost its retained messages gets all of them immediately, not with the next minute."""

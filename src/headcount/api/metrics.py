@@ -18,7 +18,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from headcount.api.live_counts import LiveCounts
+from headcount.api.live_counts import CountsFeed, LiveCounts
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.reports import AdapterReport, LatencyHistogram, WorkerReport
@@ -68,13 +68,25 @@ class Metrics:
     """Collect reports and the API's own numbers, and export them for Prometheus."""
 
     def __init__(
-        self, live: LiveCounts, monitor_url: str | None, clock: Callable[[], float] = time.monotonic
+        self,
+        live: LiveCounts,
+        monitor_url: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        public: CountsFeed | None = None,
     ) -> None:
-        """`monitor_url` is the NATS server's monitoring address; `clock` returns seconds."""
+        """Collect from now on.
+
+        Args:
+            live: the exact counts.
+            monitor_url: the NATS server's monitoring address.
+            clock: returns seconds.
+            public: the counts that the public sees, by zone; None: the exact ones.
+        """
         self.registry = CollectorRegistry(auto_describe=False)
         self.rejected = 0  # messages that are not reports
         self.broker_connections: int | None = None  # as last read
         self._live = live
+        self._public = public or live
         self._monitor_url = monitor_url
         self._clock = clock
         self._fixes = MonotonicSums()
@@ -118,6 +130,7 @@ class Metrics:
         """Yield everything but the API's own requests, for the Prometheus library."""
         yield from self._collect_workers()
         yield from self._collect_counts()
+        yield from self._collect_zones()
         yield from self._collect_scaling()
         yield _counter(
             "headcount_rejected_messages",
@@ -219,6 +232,26 @@ class Metrics:
                 devices.add_metric((kind,), float(n))
         yield devices
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
+
+    def _collect_zones(self) -> Iterator[Metric]:
+        """Public counts only: what Prometheus stores is no secret. Hidden counts have no sample."""
+        counts = GaugeMetricFamily(
+            "headcount_public_counts", "Public counts, where they are not hidden.", labels=("zone", "kind")
+        )
+        if (snapshot := self._public.snapshot) is not None:
+            for zone, row in zip(self._public.zones, snapshot.total.values[:, :, 0].tolist(), strict=True):
+                for kind, number in zip(KINDS, row, strict=True):
+                    if number >= 0:
+                        counts.add_metric((zone, kind), float(number))
+        yield counts
+        capacity = GaugeMetricFamily(
+            "headcount_zone_capacity", "Capacity in the site file.", labels=("zone", "kind")
+        )
+        for place in self._live.site.zones:
+            for kind, spaces in zip(KINDS, place.capacity, strict=True):
+                if spaces is not None:
+                    capacity.add_metric((place.id, kind), float(spaces))
+        yield capacity
 
     def _collect_scaling(self) -> Iterator[Metric]:
         report = self.scaling()

@@ -21,8 +21,9 @@ from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclos
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total
-from headcount.history import queries
+from headcount.history import hours, queries
 from headcount.history.retention import KEEP_S
+from headcount.history.segment_files import all_segments
 from headcount.messages.counts import PublicKindCount
 from headcount.messages.topics import KINDS
 
@@ -52,19 +53,28 @@ class PublicCountsSnapshot(CountsSnapshot):
 class PublicCounts(CountsFeed):
     """The public counts of the last day; they change only at multiples of `GRID_S`."""
 
-    def __init__(self, site: Site, partitions: int, disclosure: Disclosure) -> None:
+    def __init__(
+        self, site: Site, partitions: int, disclosure: Disclosure, *, first_start: bool = False
+    ) -> None:
+        """Publish as `disclosure` decides; `first_start`: nothing has been counted before the first total."""
         super().__init__(site, partitions)
         self._disclosure = disclosure
+        self._first_start = first_start
         self._values: OrderedDict[float, I4] = OrderedDict()
         self._lock = threading.Lock()  # queries about the past run in threads
 
     def take(self, total: Total) -> None:
-        """Take an exact total; only those on the grid are published."""
-        if not on_grid(total.at):
+        """Take an exact total; only those on the grid are published, and an empty site at the first start."""
+        is_first, self._first_start = self._first_start, False
+        if on_grid(total.at):
+            at_s = float(round(total.at))
+        elif is_first and not total.values.any():
+            at_s = grid_before(total.at)  # the site was empty then, too
+        else:
             return
         self._number += 1
-        values = self._publish(float(round(total.at)), total.values[:, :, 0])
-        self._set_snapshot(self._snapshot(float(round(total.at)), values, self._number))
+        values = self._publish(at_s, total.values[:, :, 0])
+        self._set_snapshot(self._snapshot(at_s, values, self._number))
 
     def at(self, data: Path, moment_s: float) -> CountsSnapshot | None:
         """Return the newest public counts at or before a moment, from memory or the history; may block.
@@ -176,7 +186,8 @@ def public_counts(settings: ApiSettings) -> PublicCounts | None:
         return None
     key = disclosure_key(settings.secret.encode())
     disclosure = Disclosure(settings.site, settings.smallest_shown, key)
-    return PublicCounts(settings.site, settings.partitions, disclosure)
+    first_start = not all_segments(hours.folder(settings.data), "counts")
+    return PublicCounts(settings.site, settings.partitions, disclosure, first_start=first_start)
 
 
 def _kinds(row: list[int], smallest: int) -> dict[str, PublicKindCount]:

@@ -15,7 +15,7 @@ import aiomqtt
 import msgspec
 import numpy as np
 
-from headcount.counting.disclosure import Disclosure, as_public, on_grid
+from headcount.counting.disclosure import Disclosure, as_public, grid_before, on_grid
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
@@ -83,10 +83,13 @@ class RetainedCounts:
             return
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
         for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
+            # the site was empty when a partition's first owner began
+            starts = self._newest is None and counts.epoch == 1 and not total.values.any()
             self._newest = total
-            if self._disclosure is not None and on_grid(total.at):
-                public = self._disclosure.publish(total.at, total.values[:, :, 0])
-                self._public = dataclasses.replace(total, values=public[:, :, np.newaxis])
+            if self._disclosure is not None and (starts or on_grid(total.at)):
+                at_s = grid_before(total.at) if starts else total.at
+                public = self._disclosure.publish(at_s, total.values[:, :, 0])
+                self._public = dataclasses.replace(total, at=at_s, values=public[:, :, np.newaxis])
 
     async def _publish_changes(self, client: aiomqtt.Client) -> None:
         """Publish over one connection; raises MqttError as soon as it is lost, also while no count changes."""
