@@ -7,10 +7,14 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from case_files import case_json
-from headcount.counting.site_file import MAX_SITE_BYTES, check_site, parse_site
+from headcount.counting.engine import Engine
+from headcount.counting.fix_columns import FixColumns
+from headcount.counting.site_feature import MAX_AMOUNT
+from headcount.counting.site_file import MAX_SITE_BYTES, at_speed, check_site, parse_site
 from headcount.counting.site_warnings import site_warnings
 from headcount.counting.time_zones import time_zones
 
@@ -206,6 +210,32 @@ def test_narrow_zones_are_a_warning() -> None:
     geojson = library_of([box(0, 0, 9, 1)], [box(0, 1, 1, 9)])
     (warning,) = site_warnings(parse_site(geojson, "f"))
     assert warning.startswith("1 zone is narrower than 20 m everywhere: lib.")
+
+
+EXTREME = [0, 1e-9, 1, 1e6, MAX_AMOUNT]
+LIMITS = ["hold_s", "leave_margin_m", "max_accuracy_m", "max_speed_mps", "fresh_s", "offline_grace_s"]
+
+
+@pytest.mark.parametrize("value", EXTREME)
+@pytest.mark.parametrize("key", LIMITS)
+def test_what_the_check_accepts_can_be_counted(key: str, value: float) -> None:
+    """With the smallest and largest limits that the check accepts, an engine starts and counts."""
+    site = parse_site(hill(**{key: value}), "f")
+    engine = Engine(site)
+    now, lat, lon = (np.array([number]) for number in (1.7e9, 47.004, 14.006))
+    fix = FixColumns(np.zeros(1, np.uint8), now, now, lat, lon, np.array([5.0]))
+    engine.step(fix, engine.slots([b"person.a"]))
+    engine.advance(1.7e9 + 1)
+    expected = [0, 0, 0] if value <= {"hold_s": 0.5, "max_accuracy_m": 1}.get(key, -1) else [1, 1, 0]
+    assert engine.counts(1.7e9 + 1)[:, 0, 0].tolist() == expected
+    at_speed(site, 1000)
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_larger_limits_are_a_problem(key: str) -> None:
+    """Numbers that the engine can't compute with are refused."""
+    (found,) = problems(hill(**{key: 1e13}))
+    assert "= 1e+13, which is too large. Set" in found
 
 
 @pytest.mark.parametrize("value", ["\ud800", "x" * MAX_SITE_BYTES])

@@ -16,6 +16,8 @@ from headcount.messages.topics import ID, KINDS
 
 #: The id and type of the zone that is the boundary itself.
 BOUNDARY = "site"
+#: Of seconds, metres, speeds and places: the engine computes with the squares of larger ones as infinite.
+MAX_AMOUNT = 1e12
 ON_OFFLINE_LEAVE = (False, False)
 
 EXPORT_AS_WGS_84 = (
@@ -137,6 +139,9 @@ class FeatureReader:
         amount = float(value)  # type: ignore[arg-type]  # checked by is_number
         if amount < 0:
             self.note(f"has {key} = {amount:g}, which is negative", f'Set "{key}" to 0 or more')
+        if amount > MAX_AMOUNT:
+            self.note(f"has {key} = {amount:g}, which is too large", f'Set "{key}" to {MAX_AMOUNT:g} at most')
+            return default
         return amount
 
     def _whole(self, key: str, value: object) -> int | None:

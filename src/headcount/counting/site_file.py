@@ -19,7 +19,7 @@ from headcount.counting.fix_columns import F8
 from headcount.counting.polygons import geometry_of
 from headcount.counting.reference_system import foreign_system
 from headcount.counting.site import Site, Zone
-from headcount.counting.site_feature import BOUNDARY, EXPORT_AS_WGS_84, FeatureReader
+from headcount.counting.site_feature import BOUNDARY, EXPORT_AS_WGS_84, MAX_AMOUNT, FeatureReader
 from headcount.errors import SiteError
 from headcount.messages.topics import KINDS
 
@@ -79,7 +79,9 @@ def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict
         return {**feature, "properties": properties}
     properties |= {
         "hold_s": {kind: s / speed for kind, s in zip(KINDS, site.hold_s, strict=True)},
-        "max_speed_mps": {kind: v * speed for kind, v in zip(KINDS, site.max_speed_mps, strict=True)},
+        "max_speed_mps": {
+            kind: min(v * speed, MAX_AMOUNT) for kind, v in zip(KINDS, site.max_speed_mps, strict=True)
+        },
         "fresh_s": site.fresh_s / speed,
         "offline_grace_s": site.offline_grace_s / speed,
         "speed": properties.get("speed", 1) * speed,
