@@ -378,6 +378,14 @@ def test_a_building_is_hardly_a_campus(tmp_path: Path) -> None:
     ]
 
 
+def test_an_incomplete_campus_is_listed(tmp_path: Path) -> None:
+    """If the campus itself is not complete, the list of candidates shows it."""
+    campus = way(9, box(14.02, 47.0, 0.02), amenity="university", name="Big")
+    campus["geometry"][2] = None
+    found = site_from_osm(response(tmp_path, *hill(), campus))
+    assert found.candidates[1:] == ['way/9 "Big": not complete in this file']
+
+
 def test_no_zone_is_an_error(tmp_path: Path) -> None:
     """A campus without zones is an error that states what was left out."""
     shed = way(4, box(14.005, 47.005), building="shed")

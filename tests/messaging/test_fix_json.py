@@ -142,6 +142,14 @@ PROBLEMS = [
         "lat is missing; it is inside 'location': put it into the outer object; lon is missing; it is inside",
     ),
     (without("lat", "lon", coords={"latitude": 47.5}), "lat is missing; it is inside 'coords'"),
+    (
+        without("lat", "lon", geometry={"type": "Point", "coordinates": [14.5, 47.5]}),
+        "lat is missing; it is inside 'geometry': put it into the outer object",
+    ),
+    (
+        without("lat", "lon", type="Point", coordinates=[14.5, 47.5]),
+        "lat is missing; the message has GeoJSON coordinates: send lat and lon",
+    ),
     (b"{}", "tst is missing; lat is missing; lon is missing"),
 ]
 

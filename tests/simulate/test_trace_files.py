@@ -74,13 +74,15 @@ def replay(path: Path, *options: str) -> Result:
         PLAIN.replace(",", "\t").encode("utf-16"),
         PLAIN.replace(HEADER, " T , Device,KIND,Lat,LON,Acc").encode(),
         PLAIN.replace(HEADER, '"t","device","kind","lat","lon","acc"').encode(),
+        PLAIN.replace(",", ", ").replace("person", "Person").encode(),
+        PLAIN.replace(",a,", ",a ,", 1).encode(),
         gzip.compress(PLAIN.encode()),
         gzip.compress(PLAIN.encode("utf-16")),
         PLAIN.replace("1795800000,", "2026-11-27T17:20:00Z,").encode(),
         PLAIN.replace("1795800000,", "2026-11-27 17:20:00,").encode(),
         PLAIN.replace("1795800000,", "2026-11-27T18:20:00.000+01:00,").encode(),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_csv_of_other_programs_is_read(content: bytes, tmp_path: Path) -> None:
     """Encodings, separators, decimal commas, header case, line ends and ISO times don't matter."""

@@ -117,6 +117,11 @@ def site_from_osm(
     campus = candidates[0][0]
     found = _zones(areas, places, campus, with_sheds=with_sheds)
     lines = [_candidate_line(place, zones) for place, zones in candidates]
+    lines += [
+        f"{place.title}: not complete in this file"
+        for place in places
+        if place.polygon.is_empty and _is_boundary(place.ref, place.tags, boundary)
+    ]
     if not found.zones:
         raise _no_zones(str(path), campus, lines[1:], found)
     zones = _zone_features(found.zones, found.left_out)

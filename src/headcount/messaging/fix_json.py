@@ -173,6 +173,8 @@ def _other_name(fields: dict[str, Any], name: str) -> str:
     for outer, inner in fields.items():
         if isinstance(inner, dict) and (name in inner or _other_name(inner, name)):
             return f"; it is inside {outer[:_SHOWN]!r}: put it into the outer object"
+    if name != "tst" and isinstance(fields.get("coordinates"), list):
+        return "; the message has GeoJSON coordinates: send lat and lon"
     return "; t is a text, not a number" if name == "tst" and isinstance(fields.get("t"), str) else ""
 
 

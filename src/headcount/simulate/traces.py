@@ -218,13 +218,13 @@ def _distinct_words(column: pa.ChunkedArray) -> tuple[list[str], I8]:
     if not _is_text(column.type):
         column = pc.cast(column, pa.string())
     coded = pc.dictionary_encode(pc.fill_null(pc.cast(column, pa.binary()), b"")).combine_chunks()
-    words = [word.decode(errors="replace") for word in coded.dictionary.to_pylist()]
+    words = [word.decode(errors="replace").strip() for word in coded.dictionary.to_pylist()]
     return words, np.asarray(coded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 def _devices(column: pa.ChunkedArray) -> tuple[tuple[str, ...], I4]:
     words, rows = _distinct_words(column)
-    good = [word for word in words if ID.fullmatch(word)]
+    good = list(dict.fromkeys(word for word in words if ID.fullmatch(word)))
     place = {word: index for index, word in enumerate(good)}
     codes = np.array([place.get(word, -1) for word in words], np.int32)
     return tuple(good), codes[rows] if len(rows) else np.zeros(0, np.int32)
@@ -235,7 +235,7 @@ def _kinds(table: pa.Table, default: Kind | None) -> tuple[U1, B1]:
         code = 0 if default is None else KINDS.index(default)
         return np.full(table.num_rows, code, np.uint8), np.zeros(table.num_rows, np.bool_)
     words, rows = _distinct_words(table["kind"])
-    named = [default if word == "" else word for word in words]
+    named = [word.lower() or default for word in words]
     codes = np.array([KINDS.index(word) if word in KINDS else 255 for word in named], np.uint8)
     kinds = codes[rows] if len(rows) else np.zeros(0, np.uint8)
     broken = kinds == 255
