@@ -107,7 +107,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         """Keep its files in a folder."""
-        self.port, self.monitor_port = free_ports(2)
+        (self.port,) = free_ports(1)
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
@@ -119,7 +119,7 @@ class Server:
     async def start(self) -> None:
         """Start it, and return when it accepts connections."""
         program = await asyncio.to_thread(program_path)
-        options = ["-a", "127.0.0.1", "-p", str(self.port), "-m", str(self.monitor_port)]
+        options = ["-a", "127.0.0.1", "-p", str(self.port)]
         self._process = await asyncio.create_subprocess_exec(
             program, *options, "-js", "-sd", str(self._folder), stderr=asyncio.subprocess.DEVNULL
         )
@@ -276,7 +276,6 @@ async def open_api(
         core=Endpoint((("127.0.0.1", broker.port),), "", ""),
         data=folder / "data",
         partitions=PARTITIONS,
-        monitor_url=f"http://127.0.0.1:{broker.monitor_port}",
         web=folder / "web",
         secret=SECRET,
     )

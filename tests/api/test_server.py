@@ -12,6 +12,7 @@ import pytest
 from api_fixture import Api, app_without_broker, open_api, serving, site_with, status_is
 from headcount.api.api_settings import ApiSettings
 from headcount.api.server import run
+from headcount.broker.nats_config import SYSTEM
 from headcount.errors import PortTakenError, SettingsError
 from headcount.messaging.connection import Endpoint
 from headcount.runtime.ports import free_ports
@@ -59,15 +60,14 @@ def test_password_is_not_shown(tmp_path: Path) -> None:
 
 async def test_with_the_products_own_broker(tmp_path: Path) -> None:
     """Against the broker as `headcount up` runs it: rights, streams, monitoring and counts fit together."""
-    (monitor_port,) = free_ports(1)
-    async with open_broker(tmp_path / "data", partitions=2, monitor_port=monitor_port) as broker:
+    async with open_broker(tmp_path / "data", partitions=2) as broker:
         client = await internal_client(broker)
         real = ApiSettings(
             site=site_with(3),
             core=endpoint_of(broker),
             data=tmp_path / "data",
             partitions=2,
-            monitor_url=f"http://127.0.0.1:{monitor_port}",
+            system=dataclasses.replace(endpoint_of(broker), user=SYSTEM),
             open=True,
             smallest_shown=1,
         )

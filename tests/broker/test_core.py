@@ -131,7 +131,6 @@ async def test_it_has_a_process_group_of_its_own(tmp_path: Path) -> None:
         ("MQTT", "--mqtt-port", "mqtt_port"),
         ("WebSocket", "--ws-port", "ws_port"),
         ("NATS", "--nats-port", "nats_port"),
-        ("monitor", "--monitor-port", "monitor_port"),
     ],
 )
 async def test_a_taken_port(tmp_path: Path, purpose: str, option: str, field: str) -> None:

@@ -43,7 +43,7 @@ def config(data: Path, **changes: Any) -> BrokerConfig:
         ('with "quotes", \\ and $dollars', {}),
         ("mit Umläuten ü", {"password": 'quote " and \\ and $x 1234'}),
         ("ipv6", {"host": "::1"}),
-        ("monitored", {"host": "0.0.0.0", "monitor_port": 8222, "partitions": 64}),
+        ("public", {"host": "0.0.0.0", "partitions": 64}),
         ("safe", {"sync_interval": "always", "limits": Limits(max_connections=10)}),
         ("core", {"leaf_port": 7422, "internal_host": "0.0.0.0", "devices": False}),
         ("node", NODE),
@@ -68,12 +68,12 @@ def test_same_settings_same_text(tmp_path: Path) -> None:
     assert render(config(tmp_path)) == render(config(tmp_path))
 
 
-def test_nats_and_monitor_listen_on_loopback_only(tmp_path: Path) -> None:
+def test_nats_listens_on_loopback_only(tmp_path: Path) -> None:
     """Opening the ports for devices opens no other."""
-    text = render(config(tmp_path, host="0.0.0.0", nats_port=4333, monitor_port=8333))
+    text = render(config(tmp_path, host="0.0.0.0", nats_port=4333))
     lines = text.splitlines()
     assert 'listen: "127.0.0.1:4333"' in lines
-    assert 'http: "127.0.0.1:8333"' in lines
+    assert not [line for line in lines if line.startswith(("http:", "https:", "monitor_port:"))]
     assert [line.strip() for line in lines if "0.0.0.0" in line] == [
         'listen: "0.0.0.0:1883"',
         'listen: "0.0.0.0:9001"',
@@ -147,7 +147,7 @@ def test_every_way_into_the_log_is_mapped() -> None:
         ({"mqtt_port": 0}, "--mqtt-port"),
         ({"ws_port": 65536}, "--ws-port"),
         ({"nats_port": -1}, "--nats-port"),
-        ({"monitor_port": 70000}, "--monitor-port"),
+        ({"leaf_port": 70000}, "--leaf-port"),
         ({"mqtt_port": 4222}, "--mqtt-port"),
         ({"partitions": 0}, "--partitions"),
         ({"partitions": 5000}, "--partitions"),

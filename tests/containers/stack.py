@@ -27,7 +27,7 @@ from headcount.runtime.ports import free_ports
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("HEADCOUNT_IMAGE", "headcount")
 #: Where a service's container reports its health; the others are checked as Docker checks them.
-HEALTH_PORTS = {"core": 8222, "broker": 8081, "proxy": 8081, "api": 8080}
+HEALTH_PORTS = {"broker": 8081, "proxy": 8081, "api": 8080}
 
 
 def engine() -> docker.DockerClient:

@@ -42,7 +42,7 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """`headcount up` with the University of Limerick, on free ports, in a folder of its own."""
     folder = tmp_path_factory.mktemp("up")
-    names = ("mqtt", "ws", "http", "nats", "monitor")
+    names = ("mqtt", "ws", "http", "nats")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [
         sys.executable,

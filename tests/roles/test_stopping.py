@@ -17,7 +17,7 @@ from waiting import BUSY_S, LIMIT_S, wait_until
 
 SITE = Path(__file__).resolve().parents[2] / "sites" / "ul.geojson"
 ROLES = ("adapters", "api", "broker", "core", "count", "devices", "history", "proxy", "scale")
-PORTS = ("mqtt", "ws", "http", "nats", "monitor", "leaf", "cluster", "health")
+PORTS = ("mqtt", "ws", "http", "nats", "leaf", "cluster", "health")
 #: Touched by a role's event loop once its work has begun, see `headcount.runtime.heartbeat`.
 HEARTBEAT = "HEADCOUNT_HEARTBEAT_FILE"
 

@@ -99,7 +99,7 @@ def test_our_own_clients_meet_tls_where_devices_do() -> None:
 def test_health_is_asked_where_a_role_listens() -> None:
     """Each role is asked on its own address; where it listens on all, on the loopback one."""
     assert health_url("broker", settings()) == "http://127.0.0.1:8081/healthz"
-    assert health_url("core", settings(internal_host="10.1.2.3")) == "http://10.1.2.3:8222/healthz"
+    assert health_url("core", settings()) == ""
     assert health_url("proxy", settings(internal_host="::")) == "http://[::1]:8081/healthz"
     public = settings(internal_host="10.1.2.3", host="0.0.0.0")
     assert health_url("api", public) == "https://127.0.0.1:8443/healthz"
@@ -147,7 +147,7 @@ def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
             monkeypatch.setenv(variable, value)
     found: list[Settings] = []
 
-    async def role(taken: Settings, _: object) -> None:
+    async def role(taken: Settings, *_: object) -> None:
         found.append(taken)
 
     monkeypatch.setattr("headcount.roles.core.run", role)
@@ -176,6 +176,7 @@ def test_a_secret_from_elsewhere(tmp_path: Path) -> None:
         ({"public_url": "headcount.example"}, "public_url"),
         ({"public_url": "https://a.example/path"}, "public_url"),
         ({"trusted_proxies": "proxy"}, "trusted_proxies"),
+        ({"mqtt_origins": "https://page.example/path"}, "mqtt_origins"),
         ({"trusted_proxies": "10.0.0.0/99"}, "trusted_proxies"),
         ({"requests_per_s": 0.0}, "requests_per_s"),
         ({"oidc_issuer": "http://id.example"}, "oidc_issuer"),

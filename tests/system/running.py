@@ -34,7 +34,7 @@ UL = ROOT / "sites" / "ul.geojson"
 ROLES = ("broker", "devices", "count", "history", "adapters", "api")
 #: The limit for a start while eight others use the machine too.
 START_S = 150.0
-PORTS = ("mqtt", "ws", "http", "nats", "monitor")
+PORTS = ("mqtt", "ws", "http", "nats")
 
 T = TypeVar("T")
 

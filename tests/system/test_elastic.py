@@ -22,7 +22,7 @@ from waiting import LIMIT_S, wait_until
 def test_an_elastic_machine(tmp_path: Path) -> None:
     """A fix with QoS 1 over the public port is counted; a killed broker is replaced; Ctrl-C leaves nothing."""
     haproxy()  # skips where there is none
-    names = ("mqtt", "ws", "http", "nats", "monitor")
+    names = ("mqtt", "ws", "http", "nats")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     command = [

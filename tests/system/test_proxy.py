@@ -29,7 +29,7 @@ class Cluster:
         """Use `cluster`."""
         self.folder = folder
         self.opened = opened
-        nats, leaf, mqtt, ws, http, monitor, spare, self.port = free_ports(8)
+        nats, leaf, mqtt, ws, http, spare, self.port = free_ports(7)
         self.settings = Settings(
             site=bundled_site("ul"),
             data=folder / "data",
@@ -38,7 +38,6 @@ class Cluster:
             mqtt_port=mqtt,
             ws_port=ws,
             http_port=http,
-            monitor_port=monitor,
             cluster_port=spare,
             partitions=2,
             devices=False,

@@ -23,7 +23,7 @@ class ApiSettings:
     data: Path  # the data folder, for the history
     partitions: int
     secret: str = field(default="", repr=False)  # the deployment's; keys are derived from it
-    monitor_url: str | None = None  # of the NATS server: http://host:port
+    system: Endpoint | None = None  # the core's NATS servers, with the login for questions about them
     web: Path = WEB
     open: bool = False  # anybody is a viewer, a program on this machine an operator
     https: bool = False  # browsers use TLS, to this API or to a load balancer

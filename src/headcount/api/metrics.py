@@ -7,23 +7,22 @@ report that is lost or arrives twice changes nothing.
 
 from __future__ import annotations
 
-import http.client
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from headcount.api.live_counts import CountsFeed, LiveCounts
+from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.reports import AdapterReport, LatencyHistogram, WorkerReport
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
+from headcount.messaging.connection import Endpoint, connected_once
 
 #: A worker without a report for longer no longer contributes to lag and rate.
 WORKER_TIMEOUT_S = 60.0
@@ -32,7 +31,7 @@ MAX_WORKERS = 1000
 SCALER_TIMEOUT_S = 15.0
 MAX_SIGNALS = 64
 MAX_FORMATS = 32
-_MONITOR_TIMEOUT_S = 1.0
+_ANSWER_S = 1
 _KINDS = (*KINDS, "unknown")
 
 #: The adapters' counters, and their labels.
@@ -43,6 +42,14 @@ _scaling_state = msgspec.json.Decoder(ScalingState)
 Key = tuple[str, ...]
 
 _log = logging.getLogger(__name__)
+
+
+class _ServerLoad(msgspec.Struct):
+    connections: int
+
+
+class _ServerResponse(msgspec.Struct):
+    data: _ServerLoad
 
 
 class MonotonicSums:
@@ -70,7 +77,6 @@ class Metrics:
     def __init__(
         self,
         live: LiveCounts,
-        monitor_url: str | None,
         clock: Callable[[], float] = time.monotonic,
         public: CountsFeed | None = None,
     ) -> None:
@@ -78,7 +84,6 @@ class Metrics:
 
         Args:
             live: the exact counts.
-            monitor_url: the NATS server's monitoring address.
             clock: returns seconds.
             public: the counts that the public sees, by zone; None: the exact ones.
         """
@@ -87,7 +92,6 @@ class Metrics:
         self.broker_connections: int | None = None  # as last read
         self._live = live
         self._public = public or live
-        self._monitor_url = monitor_url
         self._clock = clock
         self._fixes = MonotonicSums()
         self._latency = MonotonicSums()
@@ -138,22 +142,6 @@ class Metrics:
             ("type",),
             {("counts",): float(self._live.rejected), ("report",): float(self.rejected)},
         )
-
-    def read_broker_connections(self) -> int | None:
-        """Return the NATS server's connections of every protocol; blocks for up to a second."""
-        if self._monitor_url is None:
-            return None
-        address = urlsplit(self._monitor_url)
-        connection = http.client.HTTPConnection(
-            address.hostname or "127.0.0.1", address.port or 8222, timeout=_MONITOR_TIMEOUT_S
-        )
-        try:
-            connection.request("GET", "/varz")
-            return int(json.loads(connection.getresponse().read(1_000_000))["connections"])
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-            return None
-        finally:
-            connection.close()
 
     def _take_count(self, report: WorkerReport) -> None:
         self._fixes.take(
@@ -280,6 +268,18 @@ class Metrics:
             ("role", "direction"),
             self._decided,
         )
+
+
+async def broker_connections(system: Endpoint | None) -> int | None:
+    """The connections of every protocol that a NATS server of the core has; None: no answer within a second."""
+    if system is None:
+        return None
+    try:
+        async with connected_once(system, "headcount metrics", connect_timeout_s=_ANSWER_S) as connection:
+            answer = await connection.request("$SYS.REQ.SERVER.PING.VARZ", timeout_s=_ANSWER_S)
+            return msgspec.json.decode(answer, type=_ServerResponse).data.connections - 1  # without this one
+    except (LogError, msgspec.DecodeError):
+        return None
 
 
 def _buckets(latency: LatencyHistogram) -> dict[Key, float]:

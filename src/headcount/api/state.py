@@ -36,7 +36,7 @@ class ApiState:
         self.live = LiveCounts(
             settings.site, settings.partitions, on_total=self.public.take if self.public else lambda _: None
         )
-        self.metrics = Metrics(self.live, settings.monitor_url, public=self.public)
+        self.metrics = Metrics(self.live, public=self.public)
         self.core = CoreConnection(settings, self.live, self.metrics.take)
         self.history = HistoryQueries(settings.max_queries)
         self.registry_cache = RegistryCache()

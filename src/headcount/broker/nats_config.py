@@ -13,9 +13,9 @@ Users and their permissions:
     headcount  our own roles, with the password. Everything in the account.
     system     our own roles, with the same password. The server's own account ($SYS): connection counts.
 
-The NATS, leaf and cluster ports, and NATS over the WebSocket port, require a password. Where the core
-accepts no devices, its MQTT port requires one too. Without an auth service that answers, only our own
-roles and, with `anonymous`, clients without an account can connect.
+The NATS, leaf and cluster ports require a password, and the MQTT port of a core that accepts no devices. No
+user can use NATS over the WebSocket port. Without an auth service that answers, only our own roles and, with
+`anonymous`, clients without an account can connect.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Limits:
 class BrokerConfig:
     """Everything that decides how the NATS server runs.
 
-    Ports are 1 to 65535; `monitor_port` None leaves the HTTP monitor off. `host` is where devices
+    Ports are 1 to 65535. The server's HTTP monitor is off: it has no authentication. `host` is where devices
     reach the MQTT and WebSocket ports; all other ports are on `internal_host`. Without `devices` the MQTT
     port is there too, for our own user only, and there is no WebSocket port.
 
@@ -120,12 +120,13 @@ class BrokerConfig:
     mqtt_port: int = 1883
     ws_port: int = 9001
     nats_port: int = 4222
-    monitor_port: int | None = None
     partitions: int = 16
     internal_host: str = "127.0.0.1"
     devices: bool = True
     #: Whether devices need no account.
     anonymous: bool = False
+    #: With `anonymous`: origins of the web pages that may connect; clients that are no browsers send none.
+    origins: tuple[str, ...] = ()
     #: With it devices use TLS, 1.2 at least; without `devices` nothing is encrypted here.
     tls: TlsFiles | None = None
     #: Whether WebSocket is encrypted too, or by a balancer ahead.
@@ -189,7 +190,6 @@ class BrokerConfig:
             ("MQTT", "--mqtt-port", self.mqtt_host, self.mqtt_port),
             ("WebSocket", "--ws-port", self.host, self.ws_port if self.devices else None),
             ("NATS", "--nats-port", inside, self.nats_port),
-            ("monitor", "--monitor-port", inside, self.monitor_port),
             ("leaf", "--leaf-port", inside, self.leaf_port),
             ("cluster", "--cluster-port", inside, self.cluster_port if self.peers else None),
         )
@@ -202,12 +202,11 @@ def render(config: BrokerConfig, *, closed: bool = False) -> str:
     While `closed`, only our own roles can connect, over NATS.
     """
     limits = config.limits
-    monitor = f"http: {_inside(config, config.monitor_port)}\n" if config.monitor_port is not None else ""
     return f"""\
 # Written by headcount at every start: changes here are lost.
 server_name: {_quote(config.server_name)}
 listen: {_inside(config, config.nats_port)}
-{monitor}max_connections: {limits.max_connections}
+max_connections: {limits.max_connections}
 max_payload: {limits.max_payload_bytes}
 max_pending: {limits.max_pending_bytes}
 max_subscriptions: {limits.max_subscriptions}
@@ -225,14 +224,14 @@ mappings {{
 
 system_account: SYS
 accounts {{
-  SYS {{ users: [ {{ user: {SYSTEM}, password: {_quote(config.password)}, allowed_connection_types: ["STANDARD"] }} ] }}
+  SYS {{ users: [ {{ {_login(config, SYSTEM, "STANDARD")} }} ] }}
   {ACCOUNT} {{
     {"" if config.hub else _ACCOUNT_STREAMS}
     mappings {{
 {_indent(mappings(config.partitions), 6)}
     }}
     users: [
-      {{ user: {INTERNAL}, password: {_quote(config.password)} }}
+      {{ {_login(config, INTERNAL, "STANDARD", "MQTT", "LEAFNODE")} }}
 {_anybody(config)}    ]
   }}
 }}
@@ -258,20 +257,16 @@ def _callout(config: BrokerConfig) -> str:
     return f"  auth_callout {{ issuer: {issuer}, account: {ACCOUNT}, auth_users: [{users}] }}\n"
 
 
+def _login(config: BrokerConfig, user: str, *connections: str) -> str:
+    password = _quote(config.password)
+    return f"user: {user}, password: {password}, allowed_connection_types: [{_list(connections)}]"
+
+
 def _anybody(config: BrokerConfig) -> str:
     if not config.anonymous:
         return ""
-    return f"""\
-      {{
-        user: {DEVICE}
-        password: {_quote(config.password)}
-        allowed_connection_types: ["MQTT", "MQTT_WS"]
-        permissions {{
-          publish: [{_list(DEVICE_PUBLISH)}]
-          subscribe: [{_list(DEVICE_SUBSCRIBE)}]
-        }}
-      }}
-"""
+    may = f"publish: [{_list(DEVICE_PUBLISH)}], subscribe: [{_list(DEVICE_SUBSCRIBE)}]"
+    return f"      {{ {_login(config, DEVICE, 'MQTT', 'MQTT_WS')}, permissions {{ {may} }} }}\n"
 
 
 def _storage(config: BrokerConfig) -> str:
@@ -339,8 +334,13 @@ websocket {{
   listen: {_quote(joined((config.host, config.ws_port)))}
 {_encrypted(config.tls if config.ws_tls else None) or "  no_tls: true" + chr(10)}\
   handshake_timeout: "{config.limits.connect_timeout_s}s"
-}}
+{_origins(config)}}}
 """
+
+
+def _origins(config: BrokerConfig) -> str:
+    # with accounts, a page needs a password or token, which no browser adds by itself
+    return f"  allowed_origins: [{_list(config.origins)}]\n" if config.anonymous and config.origins else ""
 
 
 def _encrypted(tls: TlsFiles | None) -> str:

@@ -77,6 +77,11 @@ def _run(role: str, settings: Settings) -> None:
 
     async def work(stop: asyncio.Event) -> None:
         async with beating(settings.heartbeat_file, health_url(role, settings)) as report:
+            if role == "core":
+                from headcount.roles.core import run as run_core
+
+                await run_core(settings, stop, report)
+                return
             run = load(role)
             if ROLES[role]:
                 from headcount.roles.deployment_site import run_with_site

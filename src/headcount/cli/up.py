@@ -29,7 +29,7 @@ _OPEN = (
 #: Settings of a cluster that the processes of one machine use, too.
 _UNITS = ("internal_host", "advertise", "leaf_port", "health_port", "drain_s", "stop_s", "secret_file")
 _DEMO = {"data": Path("headcount-data/demo"), "speed": 30.0, "open": True}
-_PORTS = ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port")
+_PORTS = ("mqtt_port", "ws_port", "http_port", "nats_port")
 
 
 def require_site(settings: Settings) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 from headcount.access.client_address import parse_networks
 from headcount.access.oidc_provider import OidcProvider
 from headcount.api import server
 from headcount.api.api_settings import ApiSettings
+from headcount.broker.nats_config import SYSTEM
 from headcount.errors import SettingsError
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.secret import secret_of
@@ -18,15 +20,16 @@ from headcount.settings.deployment import Settings
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve HTTP until `stop` is set."""
+    core = core_endpoint(settings)
     api_settings = ApiSettings(
         site=site_of(settings),
-        core=core_endpoint(settings),
+        core=core,
         data=settings.data,
         partitions=settings.partitions,
         secret=secret_of(settings),
         open=settings.open,
         smallest_shown=settings.smallest_shown,
-        monitor_url=f"http://{settings.core_addresses[0][0]}:{settings.monitor_port}",
+        system=dataclasses.replace(core, user=SYSTEM),
         https=settings.encrypted,
         mqtt_port=settings.mqtt_port,
         ws_port=settings.ws_port,

@@ -20,7 +20,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         standalone_config(settings),
         data=settings.data / UNITS / settings.name,
         internal_host=settings.internal_host,
-        monitor_port=None,
         hub=settings.core_leaf_addresses,
         replicas=3 if len(settings.core_addresses) == 3 else 1,
         server_name=settings.name,

@@ -17,7 +17,6 @@ def core_endpoint(settings: Settings) -> Endpoint:
 def health_url(role: str, settings: Settings) -> str:
     """The health endpoint of a role on this machine; "" for those that have none."""
     addresses = {
-        "core": (settings.internal_host, settings.monitor_port),
         "broker": (settings.internal_host, settings.health_port),
         "proxy": (settings.internal_host, settings.health_port),
         "api": (settings.host, settings.http_port),

@@ -10,6 +10,7 @@ from headcount.errors import SettingsError
 from headcount.roles.secret import secret_of
 from headcount.roles.tls import tls_files_of
 from headcount.settings.deployment import LOOPBACK, Settings
+from headcount.settings.formats import split
 
 
 def standalone_config(settings: Settings) -> BrokerConfig:
@@ -27,12 +28,19 @@ def standalone_config(settings: Settings) -> BrokerConfig:
         mqtt_port=settings.mqtt_port,
         ws_port=settings.ws_port,
         nats_port=settings.nats_port,
-        monitor_port=settings.monitor_port,
         partitions=settings.partitions,
         anonymous=settings.open,
+        origins=_origins_of(settings),
         tls=tls_files_of(settings),
         ws_tls=settings.encrypts_http,
     )
+
+
+def _origins_of(settings: Settings) -> tuple[str, ...]:
+    """Pages that may connect where no account is needed: no other page that a browser here shows."""
+    scheme = "https" if settings.encrypts_http else "http"
+    ours = tuple(f"{scheme}://{host}:{settings.http_port}" for host in ("localhost", LOOPBACK))
+    return (*split(settings.mqtt_origins), *split(settings.public_url.rstrip("/")), *ours)
 
 
 def core_config(settings: Settings) -> BrokerConfig:

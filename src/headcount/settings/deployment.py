@@ -19,6 +19,7 @@ from headcount.settings.formats import (
     ISSUER,
     NAME,
     NETWORKS,
+    ORIGINS,
     PUBLIC_URL,
     Address,
     addresses,
@@ -88,7 +89,6 @@ class Settings:
     )
     http_port: int = _port(None, "Port for HTTP: map, API, metrics.", default_text="8080, with TLS 8443")
     nats_port: int = _port(4222, "Port for NATS, internal.")
-    monitor_port: int = _port(8222, "Port for the monitoring of the NATS server, internal.")
     tls: Literal["auto", "on", "off", "proxy"] = _tls(
         "auto",
         "TLS for devices and browsers; auto: on unless host is a loopback address; "
@@ -107,6 +107,12 @@ class Settings:
         False,
         "For evaluation only: devices need no account, programs on this machine have full access, "
         "and small counts are shown.",
+    )
+    mqtt_origins: str = _access(
+        "",
+        "Origins of web pages that may connect over MQTT with --open, beside public_url and this machine's.",
+        format=ORIGINS,
+        default_text="none",
     )
     suppress_below: int | None = _access(
         None,
@@ -256,7 +262,7 @@ class Settings:
 
     def _check_ports(self) -> None:
         taken: dict[int, str] = {}
-        for name in ("mqtt_port", "ws_port", "http_port", "nats_port", "monitor_port"):
+        for name in ("mqtt_port", "ws_port", "http_port", "nats_port"):
             port = getattr(self, name)
             if port in taken:
                 raise SettingsError(name, f"{port} is also the value of {taken[port]}; choose another port")

@@ -93,8 +93,15 @@ NETWORKS = TextFormat(
     "10.0.0.0/8,fd00::/8",
     "NETWORK,…",
 )
+_URL = r"https?://[0-9A-Za-z.:\[\]-]+"
+ORIGINS = TextFormat(
+    lambda text: all(re.fullmatch(_URL, part) for part in split(text)),
+    "list of origins",
+    "https://HOST or http://HOST:PORT, separated by commas",
+    "ORIGIN,…",
+)
 PUBLIC_URL = TextFormat(
-    _matches(r"https?://[0-9A-Za-z.:\[\]-]+/?"),
+    _matches(rf"{_URL}/?"),
     "URL",
     "https://HOST or http://HOST:PORT, without a path",
     "URL",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headcount.api.media_types import Json, revalidated
-from headcount.api.metrics import SCALER_TIMEOUT_S
+from headcount.api.metrics import SCALER_TIMEOUT_S, broker_connections
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.identity import AnyCaller
 from headcount.api.schemas import system
@@ -62,7 +60,7 @@ async def get_readiness(state: State, caller: AnyCaller) -> system.ReadinessResp
 )
 async def get_metrics(state: State) -> Response:
     """Return fixes by verdict, rate, lag, latency, devices present, freshness, scaling, and the API's requests."""
-    state.metrics.broker_connections = await asyncio.to_thread(state.metrics.read_broker_connections)
+    state.metrics.broker_connections = await broker_connections(state.settings.system)
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

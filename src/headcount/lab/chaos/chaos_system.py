@@ -78,7 +78,7 @@ class ChaosSystem(RunningSystem):
 
     def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
         """Run in `folder` with the data in `data` and `workers` workers, numbered from 1."""
-        mqtt, ws, http, nats_port, monitor, leaf = free_ports(6)
+        mqtt, ws, http, nats_port, leaf = free_ports(5)
         self.folder, self.data = folder, data
         self.settings = Settings(
             site=site,
@@ -87,7 +87,6 @@ class ChaosSystem(RunningSystem):
             ws_port=ws,
             http_port=http,
             nats_port=nats_port,
-            monitor_port=monitor,
             leaf_port=leaf,
             partitions=partitions,
             open=True,

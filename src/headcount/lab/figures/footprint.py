@@ -24,7 +24,7 @@ from headcount.runtime.ports import free_ports
 from headcount.runtime.proc import ProcessStat, all_processes, command_line
 
 SITE = Path(__file__).parents[4] / "sites" / "ul.geojson"
-PORTS = ("mqtt", "ws", "http", "nats", "monitor")
+PORTS = ("mqtt", "ws", "http", "nats")
 READY_S = 120.0
 COMMANDS = {
     'python -c "import click"': ["-c", "import click"],

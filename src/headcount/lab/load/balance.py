@@ -133,7 +133,7 @@ async def _started(folder: Path, algorithm: BalanceAlgorithm) -> AsyncIterator[_
 
 
 def _settings(folder: Path) -> Settings:
-    mqtt, ws, http, nats, monitor, leaf, cluster = free_ports(7)
+    mqtt, ws, http, nats, leaf, cluster = free_ports(6)
     return Settings(
         site=bundled_site("ul"),
         data=folder / "data",
@@ -141,7 +141,6 @@ def _settings(folder: Path) -> Settings:
         ws_port=ws,
         http_port=http,
         nats_port=nats,
-        monitor_port=monitor,
         leaf_port=leaf,
         cluster_port=cluster,
         partitions=4,

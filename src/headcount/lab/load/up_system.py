@@ -26,7 +26,7 @@ from headcount.runtime.processes import ChildProcess, start_process
 from headcount.settings.environment import foreign_environment
 
 READY_S, STOP_S = 90.0, 60.0
-_PORTS = ("mqtt", "ws", "http", "nats", "monitor")
+_PORTS = ("mqtt", "ws", "http", "nats")
 
 
 class UpSystem(RunningSystem):

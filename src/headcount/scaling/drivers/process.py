@@ -29,7 +29,7 @@ GRACE_S = 10.0
 #: When the scaler itself ends, no unit is left to drain to: brokers receive a second SIGTERM after this.
 HURRY_S = 1.0
 #: The ports that each broker needs on this machine.
-_BROKER_PORTS = ("MQTT_PORT", "WS_PORT", "NATS_PORT", "MONITOR_PORT", "HEALTH_PORT")
+_BROKER_PORTS = ("MQTT_PORT", "WS_PORT", "NATS_PORT", "HEALTH_PORT")
 
 
 class ProcessDriver:
