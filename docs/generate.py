@@ -142,7 +142,8 @@ def http() -> str:
         (
             "Besides the resources below: `GET /` is the live map, `GET /openapi.json` the OpenAPI document, "
             "`GET /problems/{name}` the meaning of an error. Browsers log in at `GET /login`, return to "
-            "`GET /login/callback`, and log out with `POST /logout`."
+            "`GET /login/callback`, sign in with a one-time link or a token at `POST /login`, and log out "
+            "with `POST /logout`. `GET /docs` shows this API, to try it."
         ),
     ]
     for path, item in api["paths"].items():

@@ -18,7 +18,7 @@ import { pageTitle } from "./format";
 import { History } from "./history";
 import { Legend } from "./legend";
 import { ZoneList } from "./list";
-import { showLogin } from "./login";
+import { followLink, showLogin } from "./login";
 import type { ZoneMap } from "./map";
 import { defaultMode, type Mode, modesOf, paletteFor, steps } from "./scale";
 import { CountsStream, type Source, type StreamState } from "./stream";
@@ -238,8 +238,9 @@ async function loadSite(): Promise<Site> {
 
 setColours();
 darkScheme.addEventListener("change", setColours);
+const problem = await followLink(document.baseURI); // before the stream opens, which then has exact counts
 const page = new Page(await loadSite());
 page.openStream();
-void showLogin(byId("login"), document.baseURI);
+void showLogin(byId("login"), document.baseURI, problem);
 page.select(queryParameter("zone"), false);
 await page.drawMap();

@@ -56,8 +56,8 @@ export function occupancy(zone: Zone, counts: ZoneCounts | undefined): number | 
   let share: number | undefined;
   for (const kind of KINDS) {
     const places = zone.capacity[kind];
-    if (places === undefined || (counts && !isNumber(counts[kind]))) continue;
-    share = Math.max(share ?? 0, (counts?.[kind].count ?? 0) / places);
+    if (places === undefined || !counts || !isNumber(counts[kind])) continue;
+    share = Math.max(share ?? 0, counts[kind].count / places);
   }
   return share;
 }

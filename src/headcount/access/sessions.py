@@ -1,4 +1,4 @@
-"""Sessions of people who have logged in on the web page.
+"""Sessions of people who have logged in on the web page, with an identity provider, a one-time link or a token.
 
 A cookie holds 256 random bits, of which only a hash is stored.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import msgspec
 
 from headcount.access.access_cache import AccessCache
 from headcount.access.roles import Caller, caller
-from headcount.messages.records import SESSION_KEY, AccessRole, WebSession
+from headcount.messages.records import SESSION_KEY, TOKEN_KEY, AccessRole, WebSession
 from headcount.messaging.kv import KvEntry
 
 #: The lifetime of a session.
@@ -39,17 +41,30 @@ class SessionStore:
         self._touched: dict[str, float] = {}
 
     async def open(
-        self, subject: str, name: str, role: AccessRole, sites: Sequence[str]
+        self,
+        subject: str,
+        name: str,
+        role: AccessRole,
+        sites: Sequence[str],
+        scopes: Sequence[str] = (),
+        *,
+        by: Literal["person", "token", "link"] = "person",
+        expires: float | None = None,
     ) -> tuple[str, WebSession]:
-        """Create a session; return it with the value for its cookie, which is always a new one."""
+        """Create a session; return it with the value for its cookie, which is always a new one.
+
+        It ends after `LIFETIME_S`, or when `expires` (Unix seconds) is earlier; one of a token ends with the token.
+        """
         value = secrets.token_urlsafe(32)
         session = WebSession(
+            by=by,
             subject=subject,
             name=name,
             role=role,
             sites=sorted(set(sites)),
+            scopes=sorted(set(scopes)),
             csrf=secrets.token_urlsafe(32),
-            expires=time.time() + LIFETIME_S,
+            expires=min(time.time() + LIFETIME_S, math.inf if expires is None else expires),
         )
         await self._make_room()
         await self._cache.bucket.put(_key(value), msgspec.json.encode(session), ttl_s=IDLE_TIMEOUT_S)
@@ -67,11 +82,21 @@ class SessionStore:
             return None
         if entry.stored_s + IDLE_TIMEOUT_S <= now or not await self._touch(key, entry, session):
             return None
-        return session
+        token = _token_key(session)
+        return session if token is None or await self._cache.get(token) is not None else None
 
     def is_cached(self, value: str) -> bool:
         """Whether the copy in memory has the session of a cookie."""
         return _VALUE.fullmatch(value) is not None and _key(value) in self._cache
+
+    def is_still_valid(self, value: str, session: WebSession) -> bool:
+        """Whether a session that was checked has not ended since."""
+        token = _token_key(session)
+        return (
+            self.is_cached(value)
+            and time.time() < session.expires
+            and (token is None or token in self._cache)
+        )
 
     async def close(self, value: str) -> None:
         """End the session of a cookie."""
@@ -115,8 +140,14 @@ class SessionStore:
 
 
 def caller_of_session(session: WebSession) -> Caller:
-    """Return the person of a session."""
-    return caller(session.role, f"person {session.name} ({session.subject})", sites=session.sites)
+    """Return the person of a session, or the token or link that opened it."""
+    person = session.by == "person"
+    subject = f"person {session.name} ({session.subject})" if person else f"{session.by} {session.subject}"
+    return caller(session.role, subject, session.scopes, session.sites)
+
+
+def _token_key(session: WebSession) -> str | None:
+    return TOKEN_KEY.format(id=session.subject) if session.by == "token" else None
 
 
 def _key(value: str) -> str:

@@ -180,12 +180,17 @@ def _on_sites(token: ApiToken, by: Caller) -> bool:
     return not by.sites or (bool(token.sites) and by.sites.issuperset(token.sites))
 
 
+def check_sites(sites: Sequence[str]) -> None:
+    """Raise AccessError if these are not ids of sites."""
+    if len(sites) > MAX_SITES or not all(ID.fullmatch(site) for site in sites):
+        raise AccessError("sites", f"use at most {MAX_SITES} ids of sites")
+
+
 def _check(name: str, role: AccessRole, sites: Sequence[str], expires: float | None) -> None:
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise AccessError("name", f"use 1 to {MAX_NAME} printable characters")
     if role == "public":
         raise AccessError("role", "public needs no token")
-    if len(sites) > MAX_SITES or not all(ID.fullmatch(site) for site in sites):
-        raise AccessError("sites", f"use at most {MAX_SITES} ids of sites")
+    check_sites(sites)
     if expires is not None and expires <= time.time():
         raise AccessError("expires", "is in the past")

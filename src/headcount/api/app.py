@@ -28,6 +28,7 @@ from headcount.api.routes import (
     me,
     positions,
     provisioning,
+    sign_in,
     sites,
     system,
     tokens,
@@ -59,6 +60,7 @@ _RESOURCES = (
     live_stream,
     positions,
     login,
+    sign_in,
     tokens,
     audit,
 )

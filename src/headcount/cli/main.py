@@ -22,6 +22,7 @@ _COMMANDS = {
     },
     "Administer a deployment": {
         "device": Entry("device:device", "Manage devices: register, list, change, erase."),
+        "login-link": Entry("login_link:login_link", "Create a one-time link that signs a browser in."),
         "token": Entry("token:token", "Manage API tokens, and end sessions."),
         "ban": Entry("ban:ban", "Block devices or addresses for a while."),
         "ca": Entry("ca:ca", "Issue certificates for devices and servers."),

@@ -24,6 +24,7 @@ from headcount.messages.commands import CommandKind
 from headcount.messages.topics import Kind
 
 DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest}"
+LOGIN_LINK_KEY = "login.{digest}"
 TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
 DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
 AccessRole = Literal["public", "viewer", "operator", "admin"]
@@ -112,11 +113,22 @@ class ApiToken(msgspec.Struct, kw_only=True):
 class WebSession(msgspec.Struct, kw_only=True):
     """A login on the web page."""
 
-    subject: str  # of the identity provider
+    by: Literal["person", "token", "link"] = "person"
+    subject: str  # of the identity provider, or the id of a token or link
     name: str
     role: AccessRole
     sites: list[str] = []
+    scopes: list[str] = []  # [] = all of the role's
     csrf: str
+    expires: float
+
+
+class LoginLink(msgspec.Struct, kw_only=True):
+    """A one-time link that opens a session."""
+
+    id: str
+    role: AccessRole
+    sites: list[str] = []
     expires: float
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from headcount.access.access_cache import AccessCache
 from headcount.access.audit_log import AuditLog
+from headcount.access.login_links import LoginLinks
 from headcount.access.sessions import SessionStore
 from headcount.access.tokens import TokenStore
 from headcount.devices.bans import BanList
@@ -49,7 +50,8 @@ class Services:
         self.token_store = TokenStore(self.access_cache)
         self.tokens = TokenService(self.token_store, self.audit)
         self.session_store = SessionStore(self.access_cache)
-        self.sessions = SessionService(self.session_store, self.audit)
+        links = LoginLinks(self.access_cache)
+        self.sessions = SessionService(self.session_store, links, self.token_store, self.audit)
         self.site = SiteService(SiteRecords(client), self.audit)
 
     def traces(self, site: Site, partitions: int | None = None) -> TraceService:

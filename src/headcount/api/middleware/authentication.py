@@ -132,7 +132,7 @@ class AuthenticationMiddleware:
         if session is None:
             return None
         who = caller_of_session(session)
-        return Identity(who, who.subject, "session", session, lambda: sessions.is_cached(value))
+        return Identity(who, who.subject, "session", session, lambda: sessions.is_still_valid(value, session))
 
     def _session_ended(self, connection: HTTPConnection, address: str) -> ProblemError:
         cleared = Response()
