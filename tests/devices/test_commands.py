@@ -328,4 +328,5 @@ def test_invalid_commands(command: Any, fields: dict[str, Any], problem: str) ->
 def test_answers_are_decoded() -> None:
     """An answer without `ok` is positive; an oversized one is ignored."""
     assert decode_ack(b'{"id": "0123456789abcdef"}') == CommandAck("0123456789abcdef", ok=True)
+    assert decode_ack(b'\xef\xbb\xbf{"id": "0123456789abcdef"}\0') == CommandAck("0123456789abcdef", ok=True)
     assert decode_ack(b" " * 5000) is None

@@ -74,6 +74,7 @@ async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> Non
             await until(is_logged, "the message is logged, which the next one may not overtake")
         await phone.publish(topic(name), b"not json", qos=1)
         await phone.publish(topic(name), encode_fix(now_s - 5, *INSIDE, acc=8.0), qos=1)
+        await phone.publish(topic(name, STATUS_TOPIC), b"dancing", qos=1)
         await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
         await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
         await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
@@ -85,18 +86,21 @@ async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> Non
             "implausible",
             "malformed",
             "out_of_order",
+            "malformed",
             None,
         ]
-        assert [line.rule for line in trace.lines] == ["1.10", "1.7", "1.10", "1.8", "1.1", "1.5", "3"]
+        assert trace.lines[4].why == "It is not a fix: it is not JSON: Expecting value at byte 0."
+        assert "its status is 'dancing', neither online nor offline" in trace.lines[6].why
+        assert [line.rule for line in trace.lines] == ["1.10", "1.7", "1.10", "1.8", "1.1", "1.5", "1.1", "3"]
         assert trace.lines[0].changes == [
             {"zone": "site", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
             {"zone": "b1", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
         ]
-        assert trace.lines[6].what == "offline"
+        assert trace.lines[7].what == "offline"
         last = trace.lines[3].checks[-1]
         assert last["verdict"] == "implausible"
         assert last["value"] > last["limit"] == pytest.approx(70.0 + 16.0)
-        assert (trace.zones, trace.messages, trace.truncated) == (["site", "b1"], 7, False)
+        assert (trace.zones, trace.messages, trace.truncated) == (["site", "b1"], 8, False)
         assert (trace.live, trace.agrees) == (None, None)
         json.loads(msgspec.json.encode(trace))
 

@@ -94,6 +94,13 @@ def test_good_payload_is_json() -> None:
     assert json.loads(GOOD)["lat"] == 52.5
 
 
+@pytest.mark.parametrize("payload", [b"offline\0", b"\xef\xbb\xbfoffline\r\n\0\0"])
+def test_bytes_around_a_status_do_not_matter(payload: bytes) -> None:
+    """A status may have a byte order mark, and NULs or line ends after it."""
+    found = _rows([b"fix.1.ul.person.a.status"], [payload])
+    assert (found.what.tolist(), found.names) == ([OFFLINE], [b"fix.1.ul.person.a"])
+
+
 def test_a_long_batch_is_its_rows() -> None:
     """Broken messages, greetings and exact times anywhere in a long batch stand in their own rows."""
     n = 3 * BATCH_DECODE + 5

@@ -20,6 +20,7 @@ from headcount.errors import DeviceError
 from headcount.messages.commands import CommandAck, CommandKind, CommandMessage
 from headcount.messages.records import DeviceCommand
 from headcount.messages.topics import ID, Kind
+from headcount.messaging.fix_json import plain
 from headcount.messaging.kv import KvBucket
 
 #: Maximum number of open and of stored commands per device.
@@ -229,7 +230,7 @@ def decode_ack(payload: bytes) -> CommandAck | None:
     if len(payload) > MAX_ACK_BYTES:
         return None
     try:
-        ack = msgspec.json.decode(payload, type=CommandAck)
+        ack = msgspec.json.decode(plain(payload), type=CommandAck)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return ack if COMMAND_ID.fullmatch(ack.id) else None

@@ -153,13 +153,25 @@ def messages_for_explainer(
     """The messages for the explainer, without markers of other devices."""
     fixes = decode(f"fix.{messages.partition}.{site}.".encode(), messages)
     columns = (fixes.received_s, fixes.what, fixes.t_s, fixes.lat_deg, fixes.lon_deg, fixes.acc_m)
-    problems = [fix_problem(messages.payloads[i]) if fixes.what[i] == FIX else "" for i in range(len(fixes))]
+    problems = [
+        _problem(subject, payload) if what == FIX else ""
+        for what, subject, payload in zip(
+            fixes.what.tolist(), messages.subjects, messages.payloads, strict=True
+        )
+    ]
     rows = zip(fixes.seq.tolist(), *(column.tolist() for column in columns), problems, strict=True)
     return [
         TracedMessage(*row)
         for seq, *row in rows
         if row[1] != FORGET or _removes(fixes.removals.get(seq), kind, names)
     ]
+
+
+def _problem(subject: bytes, payload: bytes) -> str:
+    """Why a message is neither a fix nor a status; empty if it is one."""
+    if subject.endswith(b".status"):
+        return f"its status is {payload[:40].decode(errors='replace')!r}, neither online nor offline"
+    return fix_problem(payload)
 
 
 def _removes(removal: Removal | None, kind: Kind, names: Mapping[int, str]) -> bool:

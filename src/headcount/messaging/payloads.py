@@ -12,7 +12,7 @@ import numpy as np
 from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, ONLINE, U1, FixColumns, Removal
 from headcount.messages.fixes import Fix, ForgetMarker
 from headcount.messages.topics import KINDS
-from headcount.messaging.fix_json import MAX_FIX_BYTES, UNDECODABLE, UnreadableError, read_fix
+from headcount.messaging.fix_json import MAX_FIX_BYTES, UNDECODABLE, UnreadableError, plain, read_fix
 from headcount.messaging.raw_batch import RawBatch
 
 _decode = msgspec.json.Decoder(Fix).decode
@@ -99,8 +99,9 @@ def _decode_one(row: int, prefix: bytes, names: list[bytes], payload: bytes, wha
         names[row], what[row] = b"", FORGET
         return _BROKEN
     if last == b"status" and name.startswith(prefix) and b"." in name[len(prefix) :]:
-        names[row] = name if payload in _STATUS else b""
-        what[row] = _STATUS.get(payload, FIX)
+        status = plain(payload)
+        names[row] = name if status in _STATUS else b""
+        what[row] = _STATUS.get(status, FIX)
         return _BROKEN
     try:
         return read_fix(payload)
