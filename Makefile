@@ -15,6 +15,8 @@ SIDE ?= 3
 # branch coverage in percent of the tests that run within the test process; raise it, never lower it
 COVERAGE ?= 90
 
+# where `make install` installs
+PREFIX ?= /opt/headcount
 # the image's name; for a build without a network: a base image and its Python
 IMAGE ?= headcount
 BASE ?= python:3.12-slim
@@ -22,7 +24,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +38,13 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+install: ## install what runs, with the map, into PREFIX
+	@$(MAKE) --no-print-directory web || echo "== continuing without the map =="
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/run.txt
+	rm -rf build && $(PREFIX)/bin/pip install --quiet --disable-pip-version-check --no-deps . && rm -rf build
+	$(PREFIX)/bin/headcount --version
 
 web: $(WEB)/index.html ## build the live map into the package
 

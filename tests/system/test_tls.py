@@ -56,8 +56,14 @@ def test_everything_encrypted(tmp_path: Path) -> None:
         assert display_fingerprint(fingerprint(first_certificate(up.certificate))) in up.printed()
         assert f"https://127.0.0.1:{up.ports['http']}/" in up.printed()
         assert f"mqtts://127.0.0.1:{up.mqtt_port}" in up.printed()
-        with pytest.raises(httpx.TransportError):
-            httpx.get(f"http://localhost:{up.ports['http']}/healthz", trust_env=False, timeout=LIMIT_S)
+        plain = httpx.get(
+            f"http://localhost:{up.ports['http']}/v1/sites?a=b", trust_env=False, timeout=LIMIT_S
+        )
+        url = f"https://localhost:{up.ports['http']}/v1/sites?a=b"
+        assert (plain.status_code, plain.headers["location"]) == (307, url)
+        assert url in plain.text
+        posted = httpx.post(f"http://localhost:{up.ports['http']}/v1/sites", trust_env=False, timeout=LIMIT_S)
+        assert (posted.status_code, "This port speaks HTTPS" in posted.text) == (400, True)
         trust = ["--cafile", str(up.certificate)]
         mosquitto_pub(up.mqtt_port, "headcount/ul/person/me/fix", fix(LIBRARY), "-q", "1", *trust)
         wait_until(lambda: up.counts()[LIBRARY] == (1, 0), "the fix is counted")

@@ -83,7 +83,7 @@ def export_devices(devices: Iterable[Device], seen: Mapping[str, LastSeen]) -> I
 def csv_line(cells: Iterable[str]) -> str:
     """One line of a table, safe to open in a spreadsheet."""
     out = io.StringIO()
-    csv.writer(out).writerow([_escape_formula(cell) for cell in cells])
+    csv.writer(out, lineterminator="\n").writerow([_escape_formula(cell) for cell in cells])
     return out.getvalue()
 
 
