@@ -10,10 +10,12 @@ from functools import partial
 
 import uvicorn
 
+from headcount.access.client_address import client_address, is_balancer
 from headcount.api.api_settings import ApiSettings
 from headcount.api.app import create_app
 from headcount.api.state import ApiState
-from headcount.runtime.http import BACKLOG, GRACE_S, UvicornServer
+from headcount.runtime.connection_limits import BACKLOG, BATCH, ConnectionLimits, protocol_of
+from headcount.runtime.http import GRACE_S, UvicornServer
 from headcount.runtime.ports import listen
 from headcount.tls.tls_files import TlsFiles
 
@@ -54,11 +56,17 @@ async def run(
             context = server_context(tls.certificate, tls.key)
             reload = partial(load_certificate, context, tls.certificate, tls.key)
             await held.enter_async_context(reloading(tls, reload))
-        listener = held.enter_context(listen("HTTP", host, port, "--http-port", backlog=BACKLOG))
+        limits = ConnectionLimits(partial(_address, settings))
+        listener = held.enter_context(
+            limits.limited(listen("HTTP", host, port, "--http-port", backlog=BACKLOG))
+        )
+        await held.enter_async_context(limits.sweeping())
         app = create_app(settings)
         server = UvicornServer(
             uvicorn.Config(
                 app,
+                http=protocol_of(limits),
+                backlog=BATCH,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 log_config=None,
                 access_log=False,
@@ -84,6 +92,11 @@ async def run(
             state.live.close()
             server.should_exit = True
             await serving
+
+
+def _address(settings: ApiSettings, peer: str) -> str | None:
+    """The address that a connection counts for; None for a load balancer, whose clients it limits."""
+    return None if is_balancer(peer, settings.trusted) else client_address(peer, (), settings.trusted)
 
 
 async def _started(server: UvicornServer, serving: asyncio.Task[None]) -> bool:

@@ -33,8 +33,11 @@ from headcount.settings.formats import joined
 
 #: TLS 1.2 ciphers with forward secrecy and authenticated encryption; TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-#: The table of client addresses, shared by all public frontends.
-ADDRESS_TABLE = "addresses"
+#: The tables of client addresses: of all public frontends, and of the frontend http alone.
+ADDRESS_TABLE, HTTP_TABLE = "addresses", "http_addresses"
+#: Share of all connections that HTTP may have, so that it cannot take those of devices, and share of these that one
+#: address may have.
+HTTP_SHARE, HTTP_ADDRESS_SHARE = 0.5, 0.25
 #: Path of MQTT over WebSocket; the same port of a broker serves NATS on other paths.
 WS_PATH = "/mqtt"
 #: Backend → path of its health check.
@@ -84,7 +87,7 @@ def render(config: ProxyConfig, pools: BackendServers, *, files: int, prometheus
     frontends = [
         _mqtt(config),
         _websocket(config),
-        _http(config),
+        _http(config, max_connections(config, files)),
         _health_frontend(config, prometheus=prometheus),
     ]
     backends = [
@@ -130,6 +133,9 @@ defaults
 # connection rate and open connections of each address
 backend {ADDRESS_TABLE}
   stick-table type ipv6 size {ADDRESS_ENTRIES} expire 60s store conn_rate(10s),conn_cur
+
+backend {HTTP_TABLE}
+  stick-table type ipv6 size {ADDRESS_ENTRIES} expire 60s store conn_cur
 """
 
 
@@ -212,13 +218,25 @@ def _websocket(config: ProxyConfig) -> str:
 """
 
 
-def _http(config: ProxyConfig) -> str:
-    """The API; it serves metrics to this machine only, and replaces forwarded headers."""
+def _http(config: ProxyConfig, connections: int) -> str:
+    """The API; it serves metrics to this machine only, and replaces forwarded headers.
+
+    A request is passed when its head and the first 16 KB of its body have arrived within `timeout http-request`, so
+    that slow clients occupy no connections of the API.
+    """
     if config.http_port is None:
         return ""
+    limit = max(1, round(connections * HTTP_SHARE))
+    per_address = max(1, round(limit * HTTP_ADDRESS_SHARE))
+    unless = " !unlimited" if config.limits.unlimited else ""
     return f"""\
 {_frontend("http", "http", _tls_bind(config, config.http_port), config.limits.http_idle_s)}\
-{_address_limits(config.limits)}{_REJECT_BANNED}\
+  maxconn {limit}
+  option http-buffer-request
+{_address_limits(config.limits)}\
+  tcp-request connection reject if {{ src_conn_cur({HTTP_TABLE}) ge {per_address} }}{unless}
+  tcp-request connection track-sc1 src table {HTTP_TABLE}
+{_REJECT_BANNED}\
   http-request deny deny_status 404 if {{ path,url_dec -m str /metrics }} !{{ src 127.0.0.0/8 ::1 }}
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Forwarded-Proto {"https" if config.tls else "http"}

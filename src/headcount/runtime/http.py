@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from headcount.runtime.connection_limits import BACKLOG, BATCH, ConnectionLimits, protocol_of
 from headcount.runtime.ports import listen
 
-#: Connections that may wait to be accepted.
-BACKLOG = 1024
 #: How long answers have when the server stops.
 GRACE_S = 0.5
 
@@ -33,10 +32,14 @@ async def serving(app: ASGIApp, host: str, port: int, option: str) -> AsyncItera
     Raises:
         PortTakenError, SettingsError: see `listen`.
     """
-    with listen("HTTP", host, port, option, address="internal_host", backlog=BACKLOG) as listener:
+    limits = ConnectionLimits()
+    listener = listen("HTTP", host, port, option, address="internal_host", backlog=BACKLOG)
+    with limits.limited(listener) as limited:
         server = UvicornServer(
             uvicorn.Config(
                 app,
+                http=protocol_of(limits),
+                backlog=BATCH,
                 log_config=None,
                 log_level="warning",
                 access_log=False,
@@ -46,9 +49,10 @@ async def serving(app: ASGIApp, host: str, port: int, option: str) -> AsyncItera
                 timeout_graceful_shutdown=GRACE_S,  # type: ignore[arg-type]  # it only waits that long
             )
         )
-        task = asyncio.create_task(server.serve([listener]), name="http")
+        task = asyncio.create_task(server.serve([limited]), name="http")
         try:
-            yield
+            async with limits.sweeping():
+                yield
         finally:
             server.should_exit = True
             await task

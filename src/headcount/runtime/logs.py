@@ -5,6 +5,33 @@ from __future__ import annotations
 import logging
 import time
 
+#: Clients can make these log as often as they like: invalid requests, aborted TLS handshakes.
+_LIBRARIES = ("asyncio", "uvicorn.error")
+_INTERVAL_S = 60.0
+_MAX_MESSAGES = 1000
+
+
+class RepeatFilter(logging.Filter):
+    """Passes each message once a minute, with the number of those left out since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is logged; a message is known by its first line, without arguments."""
+        message, now_s = str(record.msg).partition("\n")[0], time.monotonic()
+        logged_s, left_out = self._seen.get(message, (-_INTERVAL_S, 0))
+        if now_s < logged_s + _INTERVAL_S:
+            self._seen[message] = (logged_s, left_out + 1)
+            return False
+        if len(self._seen) >= _MAX_MESSAGES:
+            self._seen.clear()
+        self._seen[message] = (now_s, 0)
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} more like this)"
+        return True
+
 
 def configure_logging(role: str, level: str = "INFO") -> None:
     """Log from here on as `role`, in UTC; `level` is a name of `logging`."""
@@ -13,3 +40,5 @@ def configure_logging(role: str, level: str = "INFO") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _LIBRARIES:
+        logging.getLogger(name).addFilter(RepeatFilter())
