@@ -11,7 +11,9 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -46,11 +48,16 @@ _SHOWN = 40
 class UnreadableError(Exception):
     """A message cannot be used. Never leaves the decoders: they turn it into a verdict or a metric."""
 
-    def __init__(self, label: str, problem: str) -> None:
-        """`label` is short and for a metric, `problem` a clause that names the fault and how to avoid it."""
+    def __init__(self, label: str, problem: str | Callable[[], str]) -> None:
+        """`label` is short and for a metric; `problem` may be computed when it is needed."""
         self.label = label
-        self.problem = problem
-        super().__init__(f"{label}: {problem}")
+        self._problem = problem
+        super().__init__(label)
+
+    @property
+    def problem(self) -> str:
+        """A clause that names the fault and how to avoid it."""
+        return self._problem if isinstance(self._problem, str) else self._problem()
 
 
 def plain(payload: bytes) -> bytes:
@@ -78,7 +85,7 @@ def read_json(payload: bytes, max_bytes: int = MAX_FIX_BYTES) -> Any:
     try:
         return json.loads(data.decode(errors="replace"))
     except UNDECODABLE as error:
-        raise UnreadableError("not_json", _why_not_json(data, error)) from None
+        raise UnreadableError("not_json", partial(_why_not_json, data, error)) from None
 
 
 def read_fix(payload: bytes) -> Fix:
@@ -103,8 +110,8 @@ def read_fix(payload: bytes) -> Fix:
     }
     wrong = [name for name, number in numbers.items() if number is None and (name != "tst" or t is None)]
     if wrong:
-        problem = "; ".join(field_problem(fields, name) for name in wrong)
-        raise UnreadableError("no_time" if wrong == ["tst"] else "no_position", problem)
+        label = "no_time" if wrong == ["tst"] else "no_position"
+        raise UnreadableError(label, lambda: "; ".join(field_problem(fields, name) for name in wrong))
     lat, lon = numbers["lat"] or 0.0, numbers["lon"] or 0.0
     return Fix(lat, lon, numbers["tst"], finite(fields.get("acc")), t)
 
