@@ -31,6 +31,8 @@ MADE = {
     "deploy/k8s/base/site.geojson",
     "deploy/access/prometheus",
     "deploy/tls/clients.crt",
+    "deploy/tls/server.crt",
+    "deploy/tls/server.key",
     "src/headcount/web/",
 }
 

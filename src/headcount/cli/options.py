@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -51,7 +52,10 @@ class SettingsCommand(click.Command):
 
 
 def takes_settings(
-    *names: str, hidden: Iterable[str] = (), defaults: Mapping[str, Any] | None = None
+    *names: str,
+    hidden: Iterable[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    default_texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Command], Command]:
     """Add the flags of settings to a command, and pass it `settings`.
 
@@ -59,10 +63,11 @@ def takes_settings(
         names: which settings: keys and groups.
         hidden: those that the command takes, too, but `--help` does not show.
         defaults: by key, instead of the declared ones.
+        default_texts: by key, how `--help` describes a default.
     """
-    shown = _chosen(names)
-    taken = shown | _chosen(hidden)
-    defaults = defaults or {}
+    unseen = _chosen(hidden)
+    taken = _chosen(names) | unseen
+    texts = {key: str(value) for key, value in defaults.items()} | dict(default_texts)
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
@@ -81,8 +86,8 @@ def takes_settings(
                 _parameter(key),
                 cls=SettingOption,
                 setting=setting,
-                default_text=str(defaults[key]) if key in defaults else setting.default_text,
-                hidden=key not in shown,
+                default_text=texts.get(key, setting.default_text),
+                hidden=key in unseen,
             )(command)
         return command
 

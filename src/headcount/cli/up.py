@@ -52,20 +52,16 @@ def require_site(settings: Settings) -> None:
 def up(elastic: bool, settings: Settings) -> None:
     """Run everything on this machine: broker, counting, history, API and map.
 
-    \b
-    headcount up --site campus.geojson
-    headcount up --site campus.geojson --data /var/lib/headcount --host 0.0.0.0
-    headcount up --site campus.geojson --open
-    mosquitto_pub -t headcount/ul/person/me/fix -m '{"tst":1764000000,"lat":52.67345,"lon":-8.57312}'
-
     Prints the addresses of map, API and MQTT once it is ready. Ctrl-C stops it; the next start continues where
-    it stopped.
+    it stopped. With --elastic a balancer (HAProxy) distributes connections across a changing number of brokers,
+    and a changing number of workers counts. The flags of `headcount scale` are accepted, too.
 
     \b
-    headcount up --elastic --max-workers 8 --site campus.geojson
-
-    With --elastic a balancer (HAProxy) distributes connections across a changing number of brokers, and a
-    changing number of workers counts. The flags of `headcount scale` are accepted, too.
+    Examples:
+      headcount up --site campus.geojson
+      headcount up --site campus.geojson --data /var/lib/headcount --host 0.0.0.0
+      headcount up --site campus.geojson --open
+      headcount up --site campus.geojson --elastic --max-workers 8
     """
     require_site(settings)
     asyncio.run(_up(settings, elastic=elastic))
@@ -143,20 +139,27 @@ def _greet(settings: Settings, site: SiteSummary, more: str = "") -> None:
 @click.option("--vehicles", type=click.IntRange(0), default=800, help="Number of vehicles.")
 @click.option("--seed", type=int, default=1, help="Seed; the same seed gives the same day.")
 @click.option("--browser/--no-browser", default=True, help="Open the map in a browser, if there is one.")
-@takes_settings(*DEPLOYMENT_GROUPS, defaults=_DEMO)
+@takes_settings(
+    *DEPLOYMENT_GROUPS,
+    hidden=("open",),  # the simulated crowd has no accounts
+    defaults=_DEMO,
+    default_texts={"site": "the bundled one of the University of Limerick"},
+)
 @click.pass_context
 def demo(
     ctx: click.Context, /, people: int, vehicles: int, seed: int, browser: bool, settings: Settings
 ) -> None:
     """Show a simulated university day, in time-lapse, on the live map.
 
-    \b
-    headcount demo
-    headcount demo --people 500 --vehicles 100 --speed 60
+    Prints the addresses of map, API and MQTT once it is ready, and runs until Ctrl-C. One simulated second takes
+    1/speed seconds; the site's hold times and speed limits are scaled alike. Ports that are taken are replaced
+    by free ones, unless you set them. As with `headcount up --open`, devices need no account.
 
-    One simulated second takes 1/speed seconds, and the site's hold times and speed limits are scaled
-    alike. Without --site it is the bundled site of the University of Limerick. Ports that are taken are replaced by
-    free ones, unless you set them. Devices need no account.
+    \b
+    Examples:
+      headcount demo
+      headcount demo --people 500 --vehicles 100 --speed 60
+      headcount demo --site campus.geojson
     """
     from headcount.runtime.ports import free_port
     from headcount.sites.files import bundled_site
@@ -168,7 +171,6 @@ def demo(
     if not layers.has("site"):
         changes["site"] = bundled_site("ul")
     crowd = ["--people", str(people), "--vehicles", str(vehicles), "--seed", str(seed)]
-    # the simulated crowd has no accounts
     asyncio.run(_demo(replace(settings, open=True, **changes), crowd, browser=browser))
 
 
