@@ -89,7 +89,7 @@ ctrl_c() {
 
 
 #: Seconds for the commands of a page; a test that runs them has a larger limit.
-LIMIT_S = 480
+LIMIT_S = 800
 
 
 @dataclass(frozen=True)

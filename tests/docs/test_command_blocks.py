@@ -15,7 +15,7 @@ import pytest
 from .command_blocks import blocks_of, run_blocks
 from .pages import PAGES, name
 
-pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(900)]
 
 _LOOPBACK = """python -c '
 import fcntl, socket, struct
