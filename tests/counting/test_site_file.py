@@ -341,6 +341,13 @@ def test_load_site(tmp_path: Path) -> None:
         (b"[NaN]", "is not JSON: NaN is not a number"),
         (b"[" * 200_000, "is nested too deeply"),
         (b"[]", "is not a GeoJSON FeatureCollection"),
+        (
+            '{"type":"FeatureCollection"}'.encode("utf-16"),
+            "is not JSON in UTF-8: it is UTF-16. A site file is",
+        ),
+        (b"\x1f\x8b\x08\x00rest", "it is compressed (gzip)"),
+        (b"PK\x03\x04rest", "it is a zip archive, such as KMZ or a shapefile"),
+        (b'<?xml version="1.0"?><kml/>', "it is XML or HTML, such as KML"),
     ],
 )
 def test_files_that_are_no_site(tmp_path: Path, content: bytes, text: str) -> None:

@@ -206,6 +206,13 @@ def test_replay_with_all_numbers() -> None:
     }
 
 
+def test_a_recording_without_rows(tmp_path: Path) -> None:
+    """It is no error, but a warning."""
+    result = replay(write(tmp_path, HEADER + "\n"))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "the file has no rows" in result.stderr
+
+
 def test_replay_skips_gaps_with_a_warning() -> None:
     """One wrong clock costs some lines, not 90 million: times without any device are skipped."""
     result = replay(case("epoch_first.csv"))

@@ -43,9 +43,11 @@ def wrong_clocks(arrival_s: F8) -> B1:
 
 
 def trace_warnings(trace: Trace) -> list[str]:
-    """A sentence each about an unusual encoding, and about rows with a wrong clock."""
-    encoding = [] if trace.encoding == "UTF-8" else [f"the file is in {trace.encoding}, and was read as such"]
-    return encoding + _clock_warnings(trace)
+    """A sentence each about an empty file, an unusual encoding, and rows with a wrong clock."""
+    warnings = [] if len(trace) else ["the file has no rows"]
+    if trace.encoding != "UTF-8":
+        warnings.append(f"the file is in {trace.encoding}, and was read as such")
+    return warnings + _clock_warnings(trace)
 
 
 def _clock_warnings(trace: Trace) -> list[str]:

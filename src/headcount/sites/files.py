@@ -14,6 +14,15 @@ from headcount.errors import SiteError
 #: More than a thousand detailed campuses: a larger file is not a site file.
 MAX_FILE_BYTES = 64_000_000
 
+#: The beginning of files that are taken for GeoJSON.
+_OTHER_FORMS = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK\x03\x04": "a zip archive, such as KMZ or a shapefile",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"<": "XML or HTML, such as KML",
+    b"\xef\xbb\xbf<": "XML or HTML, such as KML",
+}
 _CORRECT = "A site file is GeoJSON: correct it there, or export it again"
 _REMEDY = "Use the path of a site file, or create one with `headcount site import`"
 
@@ -64,6 +73,9 @@ def decode_json(content: bytes, source: str, remedy: str = _CORRECT) -> object:
         problem = f"is not JSON: {error}"
     else:
         return value
+    form = next((form for start, form in _OTHER_FORMS.items() if content.lstrip().startswith(start)), None)
+    if form is not None and len(content) > 4:
+        problem = f"is not JSON in UTF-8: it is {form}"
     raise SiteError(source, "the file", problem, remedy)
 
 
