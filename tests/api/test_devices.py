@@ -150,6 +150,7 @@ async def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
             {"kind": "person", "groups": ["a b"]},
             {"kind": "person", "groups": "staff"},
             {"kind": "person", "aliases": ["x"] * 11},
+            {"kind": "person", "aliases": ["jane/phone"]},
         ):
             await api.refused(422, "invalid-parameter", "POST", DEVICES, json=body)
         await api.refused(409, "alias-taken", "POST", DEVICES, json={"kind": "person", "aliases": ["iotp/1"]})
@@ -195,10 +196,16 @@ async def test_a_table_goes_in_and_out(tmp_path: Path) -> None:
         )
         assert "line 3" in detail
         await api.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=b"\xff\xfe")
+        table = "kind,label\nperson,Zoë\n"
+        detail = await api.refused(
+            422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=table.encode("cp1252")
+        )
+        assert "line 2 is 'person,Zoë' in Windows-1252" in detail
+        assert (await api.ask("POST", f"{DEVICES}.csv", content=table.encode("utf-16"))).status_code == 200
         long = "kind\n" + "person\n" * (MAX_IMPORTED + 1)
         await api.refused(422, "invalid-parameter", "POST", f"{DEVICES}.csv", content=long)
         await api.refused(413, "too-long", "POST", f"{DEVICES}.csv", content=b"x" * (17 << 20))
-        assert len(await api.people.api.services.registry.all()) == 2
+        assert len(await api.people.api.services.registry.all()) == 3
 
 
 async def test_a_link_works_once_over_http(tmp_path: Path) -> None:
