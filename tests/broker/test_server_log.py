@@ -85,3 +85,16 @@ async def test_the_reason_for_a_failed_start_is_kept(tmp_path: Path) -> None:
 
     with pytest.raises(BrokerError, match="storage directory"):
         await check()
+
+
+async def test_a_full_disk_is_one_line(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines of the server that cannot be written are reported once, and not as tracebacks."""
+    source = asyncio.StreamReader()
+    source.feed_data(b"[1] 2026/11/28 07:00:00.000000 [INF] Server is ready\n" * 50)
+    source.feed_eof()
+    await keep_log(source, Path("/dev/full"), Limits())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "/dev/full cannot be written ([Errno 28] No space left on device)" in caplog.text
+    assert capsys.readouterr().err == ""

@@ -8,12 +8,16 @@ Its messages about itself while it starts (paths, names of streams) stay as they
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import logging.handlers
 import re
+import sys
 from pathlib import Path
 
 from headcount.broker.nats_config import Limits
+
+LOG = logging.getLogger(__name__)
 
 #: Lines of other kinds, about connections and warnings, may quote what a device has sent.
 _OF_ITSELF = re.compile(rb"^(\[\d+\] \S+ \S+ \[(INF|FTL)\] |nats-server: )")
@@ -34,11 +38,35 @@ def without_names(line: bytes) -> bytes:
     return _HANDLE.sub("…".encode(), line)
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A file whose failures are one line in our own log, until it can be written again."""
+
+    _failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        failed_before, self._failed = self._failed, False
+        super().emit(record)
+        if self._failed and not failed_before:
+            LOG.error(
+                "%s cannot be written (%s): the lines of the server are lost",
+                self.baseFilename,
+                self._problem,
+            )
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  # as logging declares it
+        """Remember the error that is being handled."""
+        self._failed, self._problem = True, sys.exc_info()[1]
+
+    def close(self) -> None:
+        """Close the file, full disk or not."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 async def keep_log(source: asyncio.StreamReader, path: Path, limits: Limits) -> None:
     """Append the server's output to a file until it ends; `limits` has the size at which the file is rotated."""
-    file = logging.handlers.RotatingFileHandler(
-        path, maxBytes=limits.max_log_bytes, backupCount=limits.max_logs
-    )
+    file = _LogFile(path, maxBytes=limits.max_log_bytes, backupCount=limits.max_logs)
     file.setFormatter(logging.Formatter("%(message)s"))
     try:
         while True:
