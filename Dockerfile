@@ -1,8 +1,8 @@
 # One image for every role: `docker build -t headcount .`, with a network.
 #
 # Without a network in the build: `make image-offline` downloads the wheels and builds the map first.
-ARG BASE=python:3.12-slim
-ARG NODE=node:22-slim
+ARG BASE=python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
+ARG NODE=node:22-slim@sha256:83f487e0a63425e5b4d146fb5e5be574bcbe1b7b843d3ebafdd95eaf7767a7e5
 
 # --- the map, unless it has been built already -------------------------------------------------
 FROM ${NODE} AS map

@@ -171,10 +171,28 @@ def test_compose_reads_the_file(profiles: list[str]) -> None:
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service.get("read_only") or name == "grafana", name
+        assert service["read_only"], name
         open_ports = [port for port in service.get("ports", []) if port["host_ip"] != "127.0.0.1"]
         assert not open_ports, name
     assert {name for name, service in services.items() if service.get("ports")} <= {"proxy", "grafana"}
+
+
+def test_images_are_pinned_by_digest() -> None:
+    """Every image but our own is named by its digest, in the Dockerfile and in the stack."""
+    images = re.findall(r"^ARG (?:BASE|NODE)=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    text = (DEPLOY / "compose.yaml").read_text()
+    images += re.findall(r"image: (?!\$)(\S+)", text) + re.findall(r"\$\{(?:BASE|NODE):-(\S+)\}", text)
+    assert len(images) == 6
+    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in images), images
+
+
+def test_packages_of_npm_run_no_scripts() -> None:
+    """Wherever npm installs packages, they may not run programs while they are installed."""
+    folders = [file.parent for file in ROOT.glob("**/package-lock.json") if "node_modules" not in file.parts]
+    folders = [folder for folder in folders if ".venv" not in folder.parts]
+    assert ROOT / "web" in folders
+    for folder in folders:
+        assert "ignore-scripts=true" in (folder / ".npmrc").read_text().splitlines(), folder
 
 
 def compose(*arguments: str | Path, **variables: str) -> dict[str, Any]:
