@@ -373,10 +373,18 @@ async def test_login_leads_back_to_our_own_pages_only(next_path: str, tmp_path: 
 
 
 @pytest.mark.usefixtures("no_refill")
-async def test_logins_are_rate_limited(tmp_path: Path) -> None:
-    """More than twenty logins in a burst from an address are 429: each one queries the provider."""
+async def test_failed_logins_are_limited_and_good_ones_are_not(tmp_path: Path) -> None:
+    """After twenty failures an address gets 429 for the next, while any number of people there can log in."""
     async with cheating() as (cheat, _):
         known = OidcProvider(cheat.issuer, "headcount", "s")
         async with open_api(tmp_path, oidc=known, **CLOSED) as api:
-            statuses = [(await api.get("/login")).status_code for _ in range(22)]
-            assert statuses == [303] * 20 + [429] * 2
+            failing = [(await api.get("/login/callback?state=x")).status_code for _ in range(22)]
+            assert failing == [failing[0]] * 20 + [429] * 2
+            assert failing[0] in range(400, 429)
+            for _ in range(25):
+                begun = await api.get("/login")
+                query = parse_qs(urlsplit(begun.headers["location"]).query)
+                cheat.nonce = query["nonce"][0]
+                end = {"state": query["state"][0], "code": "c"}
+                assert (await api.get("/login/callback", params=end)).status_code == 303
+                api.http.cookies.clear()

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,31 @@ async def test_limit_of_streams(tmp_path: Path) -> None:
                 return answer.status_code == 200
 
         await until(is_free)
+
+
+@asynccontextmanager
+async def streams(api: Api, count: int, headers: dict[str, str]) -> AsyncIterator[list[int]]:
+    """Open streams of one caller, and the statuses of their answers."""
+    async with AsyncExitStack() as opened:
+        sent = [api.http.stream("GET", "/v1/sites/ul/stream", headers=headers) for _ in range(count)]
+        yield [(await opened.enter_async_context(each)).status_code for each in sent]
+
+
+async def test_no_caller_takes_all_streams(tmp_path: Path) -> None:
+    """One address or token gets a quarter of the streams; some stay free for callers with a login."""
+    async with open_api(tmp_path, max_streams=20, open=False) as api:
+        _, text = await api.services.token_store.add("test", "viewer")
+        token = {"authorization": f"Bearer {text}"}
+        addresses = [{"x-forwarded-for": f"192.0.2.{n}"} for n in range(5)]
+        async with AsyncExitStack() as opened:
+            for address, expected in zip(
+                addresses, [*[[200] * 5 + [503]] * 3, [200] + [503] * 5], strict=False
+            ):
+                assert await opened.enter_async_context(streams(api, 6, address)) == expected
+            refused = await api.get("/v1/sites/ul/stream", headers=addresses[4])
+            assert refused.json()["type"] == "/problems/too-many-streams"
+            assert "without a login" in refused.json()["detail"]
+            assert await opened.enter_async_context(streams(api, 5, token)) == [200] * 4 + [503]
 
 
 async def test_stopping_ends_streams(tmp_path: Path) -> None:

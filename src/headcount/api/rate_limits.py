@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from headcount.access.rate_limiter import RateLimiter, RateLimitResult
 from headcount.api.schemas.problems import TOO_OFTEN, ProblemError
@@ -17,10 +18,16 @@ class ApiRateLimits:
     def __init__(self, requests_per_s: float) -> None:
         """Allow each token and address this many requests per second, with bursts of five seconds' worth."""
         self.requests = RateLimiter(requests_per_s, max(1, round(BURST_S * requests_per_s)))
-        #: Failed authentications of an address. Guessing a secret is hopeless; this limits noise and load.
+        #: Failed authentications of an address. Guessing a secret is hopeless; this limits noise.
         self.failures = RateLimiter(0.2, 20)
-        #: Logins started at an address: each queries the identity provider.
-        self.logins = RateLimiter(0.5, 20)
+
+    def failure(self, key: str, detail: str) -> ProblemError | None:
+        """Count a failed authentication; return the problem if the key has too many.
+
+        Only failures are limited, and right credentials still work: a whole campus may share one address.
+        """
+        result = self.failures.take(key, time.monotonic())
+        return None if result.allowed else too_many_requests(detail, result)
 
 
 def too_many_requests(detail: str, result: RateLimitResult) -> ProblemError:

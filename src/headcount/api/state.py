@@ -14,6 +14,7 @@ from headcount.api.metrics import Metrics
 from headcount.api.public_counts import public_counts
 from headcount.api.rate_limits import ApiRateLimits
 from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
+from headcount.api.stream_slots import StreamSlots
 from headcount.counting.site import Site
 from headcount.devices.registry_cache import RegistryCache
 from headcount.services.container import Services
@@ -46,7 +47,7 @@ class ApiState:
             from headcount.access.oidc import OidcClient  # noqa: PLC0415  # with its HTTP client and JWT library
 
             self._oidc_client = OidcClient(settings.oidc, settings.secret)
-        self.open_streams = 0
+        self.streams = StreamSlots(settings.max_streams)
         self.services = Services(self.core.connection, settings.secret, self.registry_cache)
         self.traces = self.services.traces(settings.site, settings.partitions)
         self.positions = PositionService(

@@ -7,9 +7,8 @@ the newest snapshot; snapshots between are never sent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Literal
 
 import msgspec
@@ -19,7 +18,7 @@ from starlette.requests import HTTPConnection
 from headcount.api.counts_lookup import CountsBody, age_s, changes_body, feed_for
 from headcount.api.live_counts import CountsFeed, CountsSnapshot
 from headcount.api.middleware.identity import identity_of
-from headcount.api.schemas.problems import TOO_MANY_STREAMS, ProblemError, invalid
+from headcount.api.schemas.problems import invalid
 from headcount.api.state import ApiState
 from headcount.messages.times import iso
 
@@ -98,24 +97,6 @@ class StreamReader:
             return StreamUpdate("ping", PingBody(None, None))
         at_s = snapshot.total.at
         return StreamUpdate("ping", PingBody(iso(at_s), age_s(at_s, time.time())))
-
-
-@contextlib.contextmanager
-def open_stream(state: ApiState) -> Iterator[None]:
-    """Count a stream among the open ones.
-
-    Raises:
-        ProblemError: `too-many-streams`.
-    """
-    limit = state.settings.max_streams
-    if state.open_streams >= limit:
-        detail = f"{limit} live streams are open. Try again later, or poll /counts."
-        raise ProblemError(TOO_MANY_STREAMS, detail, headers={"retry-after": "10"})
-    state.open_streams += 1
-    try:
-        yield
-    finally:
-        state.open_streams -= 1
 
 
 def zone_indices(feed: CountsFeed, zones: str | None) -> list[int]:

@@ -143,11 +143,11 @@ class AuthenticationMiddleware:
 
     def _failed(self, address: str, detail: str) -> ProblemError:
         """Count a failed authentication, and return its problem."""
-        result = self._state.limits.failures.take(address, time.monotonic())
-        if not result.allowed:
-            return too_many_requests("Too many authentications from your address have failed.", result)
         challenge = {"www-authenticate": 'Bearer error="invalid_token"'}
-        return ProblemError(problems.SIGN_IN, f"{detail} {problems.SIGN_IN.meaning}", headers=challenge)
+        too_many = "Too many authentications from your address have failed."
+        return self._state.limits.failure(address, too_many) or ProblemError(
+            problems.SIGN_IN, f"{detail} {problems.SIGN_IN.meaning}", headers=challenge
+        )
 
     def _limit(self, connection: HTTPConnection, identity: Identity) -> RateLimitResult | None:
         """Apply the rate limit; None: the request is not limited."""

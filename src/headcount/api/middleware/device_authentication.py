@@ -16,7 +16,6 @@ from starlette.requests import Request
 
 from headcount.api.middleware.identity import identity_of
 from headcount.api.public_url import is_same_origin
-from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas.problems import CROSS_SITE, DEVICE_SIGN_IN, ProblemError
 from headcount.api.state import state_of
 from headcount.devices import credentials
@@ -51,11 +50,7 @@ class DeviceAuthentication:
             raise ProblemError(CROSS_SITE, detail)
         id_, password = await _credentials(request)
         # per id, too: a whole campus may share one address, and guessing is hopeless anyway
-        failures, key = state.limits.failures, f"device {identity_of(request).key} {id_[:64]}"
-        result = failures.peek(key, time.monotonic())
-        if not result.allowed:
-            detail = "Too many authentications as this device have failed from your address."
-            raise too_many_requests(detail, result)
+        key = f"device {identity_of(request).key} {id_[:64]}"
         device = await state.services.registry.get(id_) if HANDLE.fullmatch(id_) else None
         # an unknown id takes as long as a wrong secret
         proven = credentials.verify_secret(password, device.secret if device else self._no_secret)
@@ -67,8 +62,10 @@ class DeviceAuthentication:
             and device.status in ACCEPTED_STATUSES
         )
         if device is None or not proven or not accepted:
-            failures.take(key, time.monotonic())
-            raise ProblemError(DEVICE_SIGN_IN, DEVICE_SIGN_IN.meaning, headers=CHALLENGE)
+            detail = "Too many authentications as this device have failed from your address."
+            raise state.limits.failure(key, detail) or ProblemError(
+                DEVICE_SIGN_IN, DEVICE_SIGN_IN.meaning, headers=CHALLENGE
+            )
         return device
 
 

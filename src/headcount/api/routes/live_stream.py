@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from headcount.api.middleware.identity import Identity, identity_of
 from headcount.api.parameters import Every, SiteId, Zones
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import ProblemError
 from headcount.api.state import ApiState, State, known_site
-from headcount.api.stream_reader import StreamReader, open_stream
+from headcount.api.stream_reader import StreamReader
 
 #: The delay before a client reconnects.
 RETRY_MS = 2000
@@ -28,10 +29,11 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, state: ApiState, reader: StreamReader) -> None:
+    def __init__(self, state: ApiState, identity: Identity, reader: StreamReader) -> None:
         """Send a reader's updates; proxies must not buffer them."""
         super().__init__(_events(reader), headers={"x-accel-buffering": "no"})
         self._state = state
+        self._identity = identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client disconnects, or takes nothing for `send_timeout_s`."""
@@ -40,8 +42,12 @@ class EventStream(StreamingResponse):
             async with asyncio.timeout(self._state.settings.send_timeout_s):
                 await send(message)
 
-        with open_stream(self._state), contextlib.suppress(TimeoutError):
+        with _slot(self._state, self._identity), contextlib.suppress(TimeoutError):
             await super().__call__(scope, receive, send_in_time)
+
+
+def _slot(state: ApiState, identity: Identity) -> contextlib.AbstractContextManager[None]:
+    return state.streams.occupied(identity.by, identity.key, identity.caller.subject)
 
 
 async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
@@ -72,7 +78,7 @@ async def stream_counts(
     change once a minute.
     """
     known_site(state, site)
-    return EventStream(state, StreamReader(state, request, zones, every))
+    return EventStream(state, identity_of(request), StreamReader(state, request, zones, every))
 
 
 @router.get(
@@ -98,7 +104,7 @@ async def stream_counts_over_websocket(
     try:
         known_site(state, site)
         reader = StreamReader(state, socket, zones, every)
-        with open_stream(state):
+        with _slot(state, identity_of(socket)):
             await socket.accept()
             await _send_until_disconnect(socket, reader, state.settings.send_timeout_s)
     except ProblemError as error:

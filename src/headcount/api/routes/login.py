@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from headcount.access.client_address import client_address
 from headcount.access.oidc_provider import LOGIN_TIMEOUT_S
 from headcount.api.cookies import cookie_name, session_cookie, set_cookie
 from headcount.api.middleware.identity import identity_of
 from headcount.api.public_url import base_url
-from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import access
+from headcount.api.schemas.problems import ProblemError
 from headcount.api.state import ApiState, State
 from headcount.errors import LoginError
 from headcount.messages.times import iso
@@ -35,9 +35,9 @@ async def start_login(
 ) -> Response:
     """Send the browser to the identity provider."""
     client = state.oidc_client()
-    _limit_logins(request, state)
     public_url = state.settings.public_url
-    started = await client.start(f"{base_url(request, public_url)}{CALLBACK}", _own_path(next_))
+    with _failures_limited(request, state):
+        started = await client.start(f"{base_url(request, public_url)}{CALLBACK}", _own_path(next_))
     answer = RedirectResponse(started.url, _SEE_OTHER)
     set_cookie(answer, request, public_url, started.cookie, LOGIN_TIMEOUT_S, login=True)
     return answer
@@ -47,16 +47,12 @@ async def start_login(
 async def finish_login(request: Request, state: State) -> Response:
     """Open a session for the person whom the identity provider has authenticated."""
     client = state.oidc_client()
-    _limit_logins(request, state)  # each one queries the provider
     public_url = state.settings.public_url
-    if len(request.url.query) > _MAX_QUERY:
-        raise LoginError("the answer is too long")
     cookie = request.cookies.get(cookie_name(request, public_url, login=True), "")
-    try:
+    with _failures_limited(request, state):
+        if len(request.url.query) > _MAX_QUERY:
+            raise LoginError("the answer is too long")
         person, next_path = await client.finish(request.query_params, cookie)
-    except LoginError as error:
-        _log.info("a login failed: %s", error.problem)
-        raise
     value, _ = await state.services.sessions.open(
         person.subject, person.name, person.role, person.sites, replacing=session_cookie(request, public_url)
     )
@@ -99,14 +95,20 @@ async def get_caller(request: Request, state: State) -> access.WhoAmIResponse:
     )
 
 
-def _limit_logins(request: Request, state: ApiState) -> None:
-    peer = request.client.host if request.client else ""
-    forwarded = request.headers.getlist("x-forwarded-for")
-    result = state.limits.logins.take(
-        client_address(peer, forwarded, state.settings.trusted), time.monotonic()
+@contextlib.contextmanager
+def _failures_limited(request: Request, state: ApiState) -> Iterator[None]:
+    try:
+        yield
+    except LoginError as error:
+        _log.info("a login failed: %s", error.problem)
+        raise login_failure(request, state) or error from None
+
+
+def login_failure(request: Request, state: ApiState) -> ProblemError | None:
+    """Count a failed login; return the problem if there are too many."""
+    return state.limits.failure(
+        f"login {identity_of(request).key}", "Too many logins from your address have failed."
     )
-    if not result.allowed:
-        raise too_many_requests("Too many logins start at your address.", result)
 
 
 def _own_path(path: str) -> str:

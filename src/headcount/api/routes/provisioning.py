@@ -5,7 +5,6 @@ Wrong codes are limited by address, like failed authentications.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +13,6 @@ from headcount.api.media_types import Json
 from headcount.api.middleware.identity import identity_of
 from headcount.api.parameters import Code
 from headcount.api.public_url import device_endpoint
-from headcount.api.rate_limits import too_many_requests
 from headcount.api.schemas import provisioning
 from headcount.api.state import ApiState, State
 from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
@@ -62,15 +60,11 @@ async def redeem_code_for_owntracks(code: Code, request: Request, state: State) 
 
 
 async def _redeem(code: str, request: Request, state: ApiState) -> tuple[Device, str]:
-    failed, key = state.limits.failures, f"provision {identity_of(request).key}"
-    result = failed.peek(key, time.monotonic())
-    if not result.allowed:
-        raise too_many_requests("Too many wrong codes from your endpoint.", result)
     try:
         return await state.services.provisioning.redeem(code)
-    except LinkRefusedError:
-        failed.take(key, time.monotonic())
-        raise
+    except LinkRefusedError as error:
+        key = f"provision {identity_of(request).key}"
+        raise state.limits.failure(key, "Too many wrong codes from your address.") or error from None
 
 
 def _credentials(device: Device, secret: str, endpoint: DeviceEndpoint) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from headcount.api.cookies import session_cookie, set_cookie
-from headcount.api.middleware.identity import identity_of
 from headcount.api.public_url import is_same_origin
-from headcount.api.rate_limits import too_many_requests
+from headcount.api.routes.login import login_failure
 from headcount.api.schemas.base import Schema
 from headcount.api.schemas.problems import CROSS_SITE, ProblemError, invalid
 from headcount.api.state import State
@@ -43,12 +42,8 @@ async def sign_in(body: SignIn, request: Request, state: State) -> Response:
             value, session = await sessions.open_by_token(body.token.strip(), replacing)
         else:
             raise invalid("body", "must have either code or token")
-    except LoginError:
-        # only failures count: a whole campus may share one address
-        result = state.limits.failures.take(f"login {identity_of(request).key}", time.monotonic())
-        if result.allowed:
-            raise
-        raise too_many_requests("Too many logins from your address have failed.", result) from None
+    except LoginError as error:
+        raise login_failure(request, state) or error from None
     answer = Response(status_code=204)
     set_cookie(answer, request, public_url, value, max(1, int(session.expires - time.time())))
     return answer
