@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,13 @@ import pytest
 
 import history_batches
 from api_fixture import Api, make_count_stream, moment, open_api, serving, site_with, status_is
-from headcount.api.live_counts import LiveCounts
-from headcount.api.schemas.counts import CountsResponse, ZoneCountsResponse, ZoneHistoryResponse
+from headcount.api.live_counts import LiveCounts, fragment
+from headcount.api.schemas.counts import (
+    CountsResponse,
+    HistoryResponse,
+    ZoneCountsResponse,
+    ZoneHistoryResponse,
+)
 from headcount.api.schemas.system import ReadinessResponse
 from headcount.counting.fix_columns import I4
 from headcount.messages.counts import PartitionCounts
@@ -191,6 +199,50 @@ async def test_older_counts_come_from_the_history(tmp_path: Path) -> None:
         assert history["rows"][0]["person"] == {"count": 108, "min": 108, "max": 108, "mean": 108.0}
         empty = await api.json("/v1/sites/ul/zones/library/history")
         assert isinstance(empty["rows"], list)
+        both = await api.json("/v1/sites/ul/history", params=span | {"zones": "library,site"})
+        HistoryResponse.model_validate(both)
+        assert [each["zone"] for each in both["zones"]] == ["site", "library"]
+        assert both["zones"][1]["rows"] == history["rows"]
+        table = await api.get("/v1/sites/ul/history.csv", params=span | {"zones": "library,site"})
+        assert table.headers["content-type"].startswith("text/csv")
+        rows = list(csv.DictReader(table.text.splitlines()))
+        assert [(row["zone"], row["at"]) for row in rows][::2] == [
+            ("site", iso(before)),
+            ("library", iso(before)),
+        ]
+        assert (rows[2]["person_count"], rows[2]["person_mean"], rows[0]["person_count"]) == (
+            "108",
+            "108.0",
+            "100",
+        )
+        unknown = await api.get("/v1/sites/ul/history", params={"zones": "moon"})
+        assert (unknown.status_code, unknown.json()["errors"][0]["parameter"]) == (422, "zones")
+        many = await api.get("/v1/sites/ul/history", params={"step": "10", "from": str(before - 60_000)})
+        assert (many.status_code, many.json()["errors"][0]["parameter"]) == (422, "step")
+
+
+async def test_capacity_and_share(tmp_path: Path) -> None:
+    """Zones with a capacity have it beside each count, with the share that is used; others have neither."""
+    plain = site_with(2)
+    zones = (plain.zones[0], replace(plain.zones[1], capacity=(600, None)), plain.zones[2])
+    async with open_api(tmp_path, site=replace(plain, zones=zones)) as api:
+        at = await api.count({"site": (420, 1), "library": (414, 0)})
+        for path in ("/v1/sites/ul/counts", f"/v1/sites/ul/counts?at={at}"):
+            counts = await api.json(path)
+            CountsResponse.model_validate(counts)
+            whole, library, _ = counts["zones"]
+            assert (library["person"]["capacity"], library["person"]["share"]) == (600, 0.69)
+            assert "capacity" not in library["vehicle"]
+            assert "share" not in whole["person"]
+
+
+def test_the_share_of_a_hidden_count_is_hidden() -> None:
+    """Public counts have the capacity, and a share only where the count is shown."""
+    zone = replace(site_with(1).zones[1], capacity=(600, 10))
+    person, vehicle = ({"count": "<5"}, {"count": 5})
+    found = json.loads(bytes(fragment(zone, [person, vehicle])))
+    assert found["person"] == {"count": "<5", "capacity": 600, "share": None}
+    assert found["vehicle"] == {"count": 5, "capacity": 10, "share": 0.5}
 
 
 async def test_numbers_grow_old_without_broker_and_recover(tmp_path: Path) -> None:

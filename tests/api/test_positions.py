@@ -102,9 +102,20 @@ async def test_cells_hide_the_few(tmp_path: Path) -> None:
         assert await cells(kind="vehicle") == []
         # a box that cuts the cell either has it whole or not at all
         assert [c.properties.devices for c in await cells(bbox="-8.58,52.6,-8.5,52.6725")] == [5]
-        assert await cells(bbox="-8.58,52.6,-8.5,52.6724") == []
+        assert len(await cells(bbox="-8.58,52.6,-8.5,52.6721")) == 1
+        assert await cells(bbox="-8.58,52.6,-8.5,52.672") == []  # it touches the cell only
+        assert await cells(bbox="-8.572,52.6,-8.5,52.7") == []
         assert len(await cells(near="52.6725,-8.5725,10")) == 1
-        assert await cells(near="52.67211,-8.57259,1") == []
+        assert len(await cells(near="52.67211,-8.57259,1")) == 1
+        assert len(await cells(near="52.67311,-8.57259,20")) == 1  # its centre is in the next cell
+        assert await cells(near="52.67311,-8.57259,10") == []
+        corner: dict[str, Any] = {
+            "type": "Polygon",
+            "coordinates": [[[-8.574, 52.6728], [-8.5728, 52.674], [-8.574, 52.674], [-8.574, 52.6728]]],
+        }
+        assert await cells(within=json.dumps(corner)) == []  # only its box overlaps the cell
+        corner["coordinates"][0][1] = [-8.5722, 52.6728]
+        assert len(await cells(within=json.dumps(corner))) == 1  # smaller than a cell, off its middle
         assert len(await cells(within=json.dumps(site_with(1).geojson["features"][1]["geometry"]))) == 1
 
 

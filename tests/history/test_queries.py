@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from headcount.errors import QueryError
 from headcount.history import queries
-from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zone_history
+from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zones_history
 from headcount.history.query_areas import area_of
 from history_batches import T0, Row, batch, damage_pages, random_rows, segment_files, values, write
 from waiting import wait_until
@@ -277,7 +277,7 @@ def test_buckets_hold_what_was_stored(
         if start <= at <= end:
             # The sum of values(2, first) and values(2, 0) of zone `library`: 8 + 8 + first.
             buckets[-(-round(at * 1000) // round(step_s * 1000))].append(16 + whole[at])
-    found = zone_history(data, "library", start, end, step_s)
+    found = zones_history(data, ["library"], start, end, step_s)["library"]
     assert [round(b.at / step_s) for b in found] == sorted(buckets)
     for bucket in found:
         people = buckets[round(bucket.at / step_s)]
@@ -323,17 +323,17 @@ def test_an_impossible_span_is_named(
 ) -> None:
     """A span or step without sense gives the parameter."""
     with pytest.raises(QueryError) as caught:
-        zone_history(tmp_path, "site", *arguments)
+        zones_history(tmp_path, ["site"], *arguments)
     assert caught.value.parameter == parameter
 
 
 def test_an_empty_history_answers_with_nothing(tmp_path: Path) -> None:
     """A missing folder and an unknown zone are no errors."""
     assert fixes(tmp_path) == []
-    assert zone_history(tmp_path, "site", T0, T0 + 60, 10) == []
+    assert zones_history(tmp_path, ["site"], T0, T0 + 60, 10) == {"site": []}
     assert counts_at(tmp_path, T0) is None
     write(tmp_path, batch(counts=[(T0, values(2, 0))]))
-    assert zone_history(tmp_path, "' OR 1=1 --", T0, T0 + 60, 10) == []
+    assert zones_history(tmp_path, ["' OR 1=1 --"], T0, T0 + 60, 10) == {"' OR 1=1 --": []}
 
 
 def test_an_hour_that_vanishes_under_a_question_is_left_out(

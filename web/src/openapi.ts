@@ -450,9 +450,11 @@ export interface components {
             vehicle: components["schemas"]["KindSummary"];
         };
         KindCounts: {
+            capacity?: number | null;
             count: number | string | null;
             high: number | null;
             low: number | null;
+            share?: number | null;
             stale: number | null;
         };
         KindSummary: {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from headcount.access.roles import Caller
-from headcount.api.live_counts import CountsFeed, CountsSnapshot
+from headcount.api.live_counts import CountsFeed, CountsSnapshot, fragment
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import ApiState
@@ -109,7 +109,7 @@ async def _exact_counts(state: ApiState, at: float | None, now_s: float) -> Coun
         return counts_body(site, snapshot, at)
     total = live.remembered(at)
     if total is not None:
-        return counts_body(site, CountsSnapshot(0, total, live.zones), at)
+        return counts_body(site, CountsSnapshot(0, total, live.site.zones), at)
     return await _stored_counts(state, at)
 
 
@@ -118,13 +118,20 @@ async def _stored_counts(state: ApiState, at: float) -> CountsBody:
     if found is None:
         raise _not_recorded(at)
     at_s, zones = found
+    by_id = {zone.id: zone for zone in state.settings.site.zones}
     return CountsBody(
         site=state.settings.site.id,
         at=iso(at_s),
         partitions_fresh=state.settings.partitions,
         partitions_total=state.settings.partitions,
         age_s=age_s(at_s, at),
-        zones=[msgspec.Raw(msgspec.json.encode(zone)) for zone in zones],
+        zones=[
+            fragment(
+                by_id[row.zone], [msgspec.structs.asdict(row.person), msgspec.structs.asdict(row.vehicle)]
+            )
+            for row in zones
+            if row.zone in by_id  # else another site file was in use
+        ],
     )
 
 

@@ -7,17 +7,19 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from headcount.counting.fix_columns import I4
-from headcount.counting.site import Site
+from headcount.counting.site import Site, Zone
 from headcount.counting.totals import Total, Totals
 from headcount.messages.counts import COUNT_FIELDS, PartitionCounts
 from headcount.messages.times import HISTORY_TICK_S
+from headcount.messages.topics import KINDS
 
 #: The length of the memory, and the distance of the totals in it.
 MEMORY_S = 300.0
@@ -36,8 +38,8 @@ _decoder = msgspec.msgpack.Decoder(PartitionCounts)
 class CountsSnapshot:
     """A total and its number since the start. Its JSON is made once for all readers."""
 
-    def __init__(self, number: int, total: Total, zones: tuple[str, ...]) -> None:
-        """`zones` are the ids of the total's rows."""
+    def __init__(self, number: int, total: Total, zones: tuple[Zone, ...]) -> None:
+        """`zones` are those of the total's rows."""
         self.number = number
         self.total = total
         self._zones = zones
@@ -45,23 +47,25 @@ class CountsSnapshot:
     @cached_property
     def fragments(self) -> list[msgspec.Raw]:
         """Each zone's counts as JSON, in the order of the site."""
-        return fragments(self._zones, self.total.values)
+        return [
+            fragment(zone, [dict(zip(COUNT_FIELDS, numbers, strict=True)) for numbers in kinds])
+            for zone, kinds in zip(self._zones, self.total.values.tolist(), strict=True)
+        ]
 
 
-def fragments(zones: tuple[str, ...], values: I4) -> list[msgspec.Raw]:
-    """Return `{"zone":…,"person":{…},"vehicle":{…}}` of each zone; `values` is int32 [Z, 2, 4]."""
-    return [
-        msgspec.Raw(
-            msgspec.json.encode(
-                {
-                    "zone": zone,
-                    "person": dict(zip(COUNT_FIELDS, person, strict=True)),
-                    "vehicle": dict(zip(COUNT_FIELDS, vehicle, strict=True)),
-                }
-            )
-        )
-        for zone, (person, vehicle) in zip(zones, values.tolist(), strict=True)
-    ]
+def fragment(zone: Zone, kinds: Sequence[dict[str, Any]]) -> msgspec.Raw:
+    """Return `{"zone":…,"person":{…},"vehicle":{…}}`; capacity and share are added where the site has a capacity.
+
+    `kinds` are the counts of people and of vehicles.
+    """
+    found: dict[str, Any] = {"zone": zone.id}
+    for kind, numbers, capacity in zip(KINDS, kinds, zone.capacity, strict=True):
+        found[kind] = numbers
+        if capacity is not None:
+            known = isinstance(numbers["count"], int) and capacity > 0
+            share = round(numbers["count"] / capacity, 3) if known else None
+            found[kind] = numbers | {"capacity": capacity, "share": share}
+    return msgspec.Raw(msgspec.json.encode(found))
 
 
 class CountsFeed:
@@ -185,7 +189,7 @@ class LiveCounts(CountsFeed):
 
     def _update(self, total: Total) -> None:
         self._number += 1
-        self._set_snapshot(CountsSnapshot(self._number, total, self.zones))
+        self._set_snapshot(CountsSnapshot(self._number, total, self.site.zones))
 
 
 def _is_same(a: Total, b: Total) -> bool:

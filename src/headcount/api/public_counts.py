@@ -11,15 +11,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from headcount.api.api_settings import ApiSettings
-from headcount.api.live_counts import CountsFeed, CountsSnapshot
+from headcount.api.live_counts import CountsFeed, CountsSnapshot, fragment
 from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before, on_grid
 from headcount.counting.fix_columns import I4
-from headcount.counting.site import Site
+from headcount.counting.site import Site, Zone
 from headcount.counting.totals import Total
 from headcount.history import hours, queries
 from headcount.history.retention import KEEP_S
@@ -36,11 +37,11 @@ MAX_ROWS_PER_QUERY = 400_000
 class PublicCountsSnapshot(CountsSnapshot):
     """Public counts of an instant; `total.values` is int32 [Z, 2, 1]."""
 
-    def __init__(self, number: int, total: Total, zones: tuple[str, ...], smallest: int) -> None:
+    def __init__(self, number: int, total: Total, zones: tuple[Zone, ...], smallest: int) -> None:
         """Counts below `smallest` are hidden."""
         super().__init__(number, total, zones)
         self._fragments = [
-            msgspec.Raw(msgspec.json.encode({"zone": zone} | _kinds(row, smallest)))
+            fragment(zone, _kinds(row, smallest))
             for zone, row in zip(zones, total.values[:, :, 0].tolist(), strict=True)
         ]
 
@@ -172,7 +173,7 @@ class PublicCounts(CountsFeed):
 
     def _snapshot(self, at_s: float, values: I4, number: int) -> PublicCountsSnapshot:
         total = Total(at_s, values[:, :, np.newaxis], self.partitions, self.partitions)
-        return PublicCountsSnapshot(number, total, self.zones, self._disclosure.smallest)
+        return PublicCountsSnapshot(number, total, self.site.zones, self._disclosure.smallest)
 
 
 def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
@@ -190,8 +191,6 @@ def public_counts(settings: ApiSettings) -> PublicCounts | None:
     return PublicCounts(settings.site, settings.partitions, disclosure, first_start=first_start)
 
 
-def _kinds(row: list[int], smallest: int) -> dict[str, PublicKindCount]:
-    """Return a zone's public counts by kind."""
-    return {
-        kind: PublicKindCount(as_public(number, smallest)) for kind, number in zip(KINDS, row, strict=True)
-    }
+def _kinds(row: list[int], smallest: int) -> list[dict[str, Any]]:
+    """Return a zone's public counts of people and of vehicles."""
+    return [msgspec.structs.asdict(PublicKindCount(as_public(number, smallest))) for number in row]

@@ -97,8 +97,10 @@ class CellCount(msgspec.Struct, frozen=True):
     devices: int  # different ones
 
 
-def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: float) -> list[CountBucket]:
-    """The counts of a zone with from <= at <= to, summed up in buckets of `step_s`, oldest first.
+def zones_history(
+    data: Path, zones: Sequence[str], from_s: float, to_s: float, step_s: float
+) -> dict[str, list[CountBucket]]:
+    """The counts of zones with from <= at <= to, summed up in buckets of `step_s`, oldest first.
 
     Buckets end at multiples of the step, so the same bucket is the same in every answer; those
     without a stored instant are left out, and so are instants that some partition never reported.
@@ -119,14 +121,17 @@ def zone_history(data: Path, zone: str, from_s: float, to_s: float, step_s: floa
         for kind in KINDS
     )
     sql = f"""
-        SELECT (epoch_us("at") + $step - 1) // $step * $step AS bucket, {numbers}
+        SELECT zone, (epoch_us("at") + $step - 1) // $step * $step AS bucket, {numbers}
         FROM read_parquet($files, hive_partitioning = false)
-        WHERE zone = $zone AND "at" BETWEEN $start AND $end AND partitions >= partitions_total
-        GROUP BY bucket ORDER BY bucket
+        WHERE list_contains($zones, zone) AND "at" BETWEEN $start AND $end AND partitions >= partitions_total
+        GROUP BY zone, bucket ORDER BY bucket
     """  # noqa: S608  only our own column names are written into it
-    values = {"step": round(step_s * 1e6), "zone": zone, "start": start, "end": end}
+    values = {"step": round(step_s * 1e6), "zones": list(zones), "start": start, "end": end}
     rows = _run(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
-    return [CountBucket(r[0] / 1e6, CountSummary(*r[1:5]), CountSummary(*r[5:9])) for r in rows or []]
+    found: dict[str, list[CountBucket]] = {zone: [] for zone in zones}
+    for r in rows or []:
+        found[r[0]].append(CountBucket(r[1] / 1e6, CountSummary(*r[2:6]), CountSummary(*r[6:10])))
+    return found
 
 
 def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | None:
@@ -258,13 +263,13 @@ def cells(
 ) -> list[CellCount]:
     """The number of devices with accepted fixes in each cell and slot of time, where it is k or more.
 
-    No query reveals parts of a cell: an area selects the cells with their middle in it as a whole, and
-    a span the slots that begin in it.
+    No query reveals parts of a cell: an area selects the cells that overlap it as a whole, and a span the
+    slots that begin in it.
 
     Args:
         data: the data folder.
         k: cells with fewer different devices of a kind within a slot are left out.
-        area: of the cells' middles.
+        area: of cells that overlap it.
         from_s: Unix seconds, inclusive.
         to_s: the end, exclusive.
         limit: cells at most, the newest.
@@ -274,6 +279,7 @@ def cells(
         QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
         DataFolderError: a segment can't be read.
     """
+    area = area.of_cells(1 / CELLS_PER_DEG)
     first, last = math.ceil(from_s / SLOT_S), math.ceil(to_s / SLOT_S)
     start, end = _moment("from", max(first * SLOT_S, 0)), _moment("to", last * SLOT_S)
     sql = f"""

@@ -27,6 +27,10 @@ STEPS_PER_DEG = 10_000_000
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Inside = Callable[[F8, F8], B1]  # lat_deg, lon_deg, of equal length
+#: The same for squares: latitude and longitude of their middles, and half their side.
+Overlaps = Callable[[F8, F8, float], B1]
+#: Squares that only touch an area do not overlap it.
+_TOUCH_DEG = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,23 @@ class Area:
 
     box: Box | None
     inside: Inside | None
+    overlaps: Overlaps | None = None  # None: that of the box
+
+    def of_cells(self, size_deg: float) -> Area:
+        """The middles of the squares of this size that overlap the area."""
+        if self.box is None:
+            return self
+        overlaps, half = self.overlaps, size_deg / 2 - _TOUCH_DEG
+        west, south, east, north = self.box
+        box = (
+            max(west - half, -180.0),
+            max(south - half, -90.0),
+            min(east + half, 180.0),
+            min(north + half, 90.0),
+        )
+        return Area(
+            box, None if overlaps is None else lambda lat_deg, lon_deg: overlaps(lat_deg, lon_deg, half)
+        )
 
     @property
     def condition(self) -> str:
@@ -121,7 +142,11 @@ def _polygon(within: Any) -> Area:
     def inside(lat_deg: F8, lon_deg: F8) -> B1:
         return np.asarray(shapely.intersects_xy(shape, lon_deg, lat_deg))
 
-    return Area((west, south, east, north), inside)
+    def overlaps(lat_deg: F8, lon_deg: F8, half: float) -> B1:
+        cells = shapely.box(lon_deg - half, lat_deg - half, lon_deg + half, lat_deg + half)
+        return np.asarray(shapely.intersects(shape, cells))
+
+    return Area((west, south, east, north), inside, overlaps)
 
 
 def _from_geojson(value: Any) -> BaseGeometry:
@@ -142,7 +167,10 @@ def _circle(lat_deg: float, lon_deg: float, radius_m: float) -> Area:
     def inside(lat: F8, lon: F8) -> B1:
         return distance_m(lat, lon, lat_deg, lon_deg) <= radius_m
 
-    return Area(_around(lat_deg, lon_deg, radius_m), inside)
+    def overlaps(lat: F8, lon: F8, half: float) -> B1:
+        return inside(np.clip(lat_deg, lat - half, lat + half), np.clip(lon_deg, lon - half, lon + half))
+
+    return Area(_around(lat_deg, lon_deg, radius_m), inside, overlaps)
 
 
 def distance_m(lat_deg: F8, lon_deg: F8, lat0_deg: float, lon0_deg: float) -> F8:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter
+from msgspec.structs import asdict
 
+from headcount.access.roles import Caller
 from headcount.api.counts_lookup import counts_at, feed_for
-from headcount.api.media_types import Json
+from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.identity import AnyCaller
-from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, From, SiteId, Step, To, ZoneId
+from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, From, SiteId, Step, To, ZoneId, Zones
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
 from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
-from headcount.api.state import State, known_site, known_zone
+from headcount.api.state import ApiState, State, known_site, known_zone
+from headcount.api.stream_reader import zone_indices
 from headcount.counting.disclosure import GRID_S
 from headcount.history import queries
 from headcount.messages.times import iso
+from headcount.messages.topics import KINDS
 
+T = TypeVar("T")
 router = APIRouter(prefix="/v1", tags=["counts"])
+_HISTORY_FAILURES = ["history-unreadable", "too-many-queries"]
+_SUMMARY = ("count", "min", "max", "mean")
 _FAILURES = ["not-recorded", "history-unreadable", "no-counts-yet", "too-many-queries"]
 
 
@@ -65,7 +76,7 @@ async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyC
     summary="Get one zone's counts over time",
     response_model=counts.ZoneHistoryResponse,
     response_description="The counts, oldest first",
-    openapi_extra={"x-problems": ["unknown-zone", "history-unreadable", "too-many-queries"]},
+    openapi_extra={"x-problems": ["unknown-zone", *_HISTORY_FAILURES]},
 )
 async def get_zone_history(
     site: SiteId,
@@ -85,24 +96,108 @@ async def get_zone_history(
     is as in /counts, and minimum, maximum and mean are null.
     """
     known_zone(state, site, zone)
+    return await _history(state, caller, [zone], (from_, to, step), lambda head, rows: Json(head | rows[0]))
+
+
+@router.get(
+    "/sites/{site}/history",
+    summary="Get the counts of several zones over time",
+    response_model=counts.HistoryResponse,
+    response_description="The counts of each zone, oldest first",
+    openapi_extra={"x-problems": _HISTORY_FAILURES},
+)
+async def get_history(
+    site: SiteId,
+    state: State,
+    caller: AnyCaller,
+    zones: Zones = None,
+    from_: From = None,
+    to: To = None,
+    step: Step = 60.0,
+) -> Json:
+    """Return the counts of zones in steps of time, as /zones/{zone}/history does for one; default: of all zones."""
+    wanted = _ids(state, site, zones)
+    return await _history(
+        state, caller, wanted, (from_, to, step), lambda head, rows: Json(head | {"zones": rows})
+    )
+
+
+@router.get(
+    "/sites/{site}/history.csv",
+    summary="Get the counts of several zones over time as CSV",
+    response_class=Csv,
+    response_description="A row for each zone and step, with the columns zone, at, person_count, person_min, "
+    "person_max, person_mean, and the same of vehicles; hidden numbers are empty",
+    openapi_extra={"x-problems": _HISTORY_FAILURES},
+)
+async def get_history_csv(
+    site: SiteId,
+    state: State,
+    caller: AnyCaller,
+    zones: Zones = None,
+    from_: From = None,
+    to: To = None,
+    step: Step = 60.0,
+) -> Csv:
+    """Return the same as /history as a table, for spreadsheets and data analysis."""
+
+    def render(_: dict[str, Any], found: list[dict[str, Any]]) -> Csv:
+        lines = io.StringIO(newline="")
+        table = csv.writer(lines)
+        table.writerow(["zone", "at", *(f"{kind}_{name}" for kind in KINDS for name in _SUMMARY)])
+        for zone in found:
+            for row in zone["rows"]:
+                numbers = [row[kind][name] for kind in KINDS for name in _SUMMARY]
+                table.writerow([zone["zone"], row["at"], *numbers])
+        return Csv(lines.getvalue())
+
+    return await _history(state, caller, _ids(state, site, zones), (from_, to, step), render)
+
+
+def _ids(state: ApiState, site: str, zones: str | None) -> list[str]:
+    known_site(state, site)
+    return [state.live.zones[index] for index in zone_indices(state.live, zones)]
+
+
+async def _history(
+    state: ApiState,
+    caller: Caller,
+    zones: list[str],
+    span: tuple[float | None, float | None, float],
+    render: Callable[[dict[str, Any], list[dict[str, Any]]], T],
+) -> T:
+    """Return what `render` makes of the head of an answer and its zones, in the query's thread."""
+    from_, to, step = span
     to_s = time.time() if to is None else to
     from_s = max(0.0, to_s - DEFAULT_SPAN_S) if from_ is None else from_
     if from_s > to_s:
         raise invalid("from", "is after `to`")
-    if (to_s - from_s) / step > MAX_ROWS:
-        raise invalid("step", f"gives more than {MAX_ROWS} rows; choose a longer step or a shorter span")
+    if (to_s - from_s) / step * len(zones) > MAX_ROWS:
+        problem = f"gives more than {MAX_ROWS} rows; choose a longer step, a shorter span or fewer zones"
+        raise invalid("step", problem)
     data, feed = state.settings.data, feed_for(state, caller)
     if isinstance(feed, PublicCounts) and step % GRID_S:
         raise invalid("step", f"without the scope counts:exact, use a multiple of {GRID_S:g} s")
 
-    def read() -> bytes:
+    def read() -> T:
+        rows: dict[str, list[dict[str, Any]]]
         if isinstance(feed, PublicCounts):
-            public = feed.history(data, zone, (from_s, to_s), step)
-            rows = [{"at": iso(at_s), **row} for at_s, row in public]
+            rows = {
+                zone: [
+                    {"at": iso(at_s), **row} for at_s, row in feed.history(data, zone, (from_s, to_s), step)
+                ]
+                for zone in zones
+            }
         else:
-            steps = queries.zone_history(data, zone, from_s, to_s, step)
-            rows = [{"at": iso(each.at), "person": each.person, "vehicle": each.vehicle} for each in steps]
-        head = {"site": site, "zone": zone, "from": iso(from_s), "to": iso(to_s), "step_s": step}
-        return msgspec.json.encode({**head, "rows": rows})
+            found = queries.zones_history(data, zones, from_s, to_s, step)
+            rows = {
+                zone: [
+                    {"at": iso(each.at), "person": asdict(each.person), "vehicle": asdict(each.vehicle)}
+                    for each in steps
+                ]
+                for zone, steps in found.items()
+            }
+        head = {"site": state.settings.site.id, "from": iso(from_s), "to": iso(to_s), "step_s": step}
+        return render(head, [{"zone": zone, "rows": rows[zone]} for zone in zones])
 
-    return Json(await state.history.run(read))
+    return await state.history.run(read)

@@ -123,7 +123,7 @@ def _chunks(lines: Iterator[str]) -> Iterator[str]:
             "required": True,
             "content": {
                 "text/csv": {
-                    "schema": {"type": "string"},
+                    "schema": {"type": "string", "format": "binary"},
                     "example": "kind,label,groups\r\nperson,Ada,staff\r\n",
                 }
             },

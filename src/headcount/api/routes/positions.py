@@ -74,7 +74,7 @@ async def list_fixes(
 
     Otherwise, with `positions:coarse`: how many different devices were in each cell of 0.001 degrees
     (about 110 m) within each 5 minutes, if at least 5 (`--suppress-below`) were there. An
-    area selects cells by their centre, a span selects whole 5 minutes; `at` selects the last 5 minutes that
+    area selects the cells that overlap it, a span selects whole 5 minutes; `at` selects the last 5 minutes that
     were complete.
     """
     known_site(state, site)

@@ -28,6 +28,10 @@ class KindCounts(Schema):
         description="The count, plus devices outside whose accuracy circle touches the zone." + _HIDDEN
     )
     stale: int | None = Field(description="Members whose last fix is no longer fresh." + _HIDDEN)
+    capacity: int | None = Field(None, description="Of the zone, if the site file has one.")
+    share: float | None = Field(
+        None, description="The count divided by the capacity; null where the count is hidden."
+    )
 
 
 class ZoneCountsEntry(Schema):
@@ -90,6 +94,23 @@ class HistoryStep(Schema):
     at: str
     person: KindSummary
     vehicle: KindSummary
+
+
+class ZoneSteps(Schema):
+    """A zone and its counts over time, oldest first."""
+
+    zone: str
+    rows: list[HistoryStep]
+
+
+class HistoryResponse(Schema):
+    """Counts of several zones over time; steps without a record are left out."""
+
+    site: str
+    from_: str = Field(alias="from")
+    to: str
+    step_s: float
+    zones: list[ZoneSteps]
 
 
 class ZoneHistoryResponse(Schema):

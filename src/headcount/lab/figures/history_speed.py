@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from headcount.history.buffer import HistoryBuffer
-from headcount.history.queries import counts_at, fixes, zone_history
+from headcount.history.queries import counts_at, fixes, zones_history
 from headcount.history.query_areas import area_of
 from headcount.history.segments import opened
 from headcount.history.writer import FLUSH_ROWS
@@ -117,7 +117,7 @@ def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
                 data, area=area_of(near=(52.672, -8.575, 50.0))
             ),
             "positions of all devices at an instant": lambda: fixes(data, at_s=T0 + 3000, limit=100_000),
-            "history of a zone, 60 s": lambda: zone_history(data, "zone-7", T0, T0 + 3600, 60),
+            "history of a zone, 60 s": lambda: zones_history(data, ["zone-7"], T0, T0 + 3600, 60),
             "counts at an instant": lambda: counts_at(data, T0 + 3000),
         }
         for name, query in queries.items():
