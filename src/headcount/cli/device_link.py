@@ -21,7 +21,7 @@ from headcount.settings.deployment import Settings
 
 @click.command()
 @click.argument("id_", metavar="ID")
-@click.option("--within", "within_s", type=duration, default="24h", help="Time until it expires.")
+@click.option("--within", "within_s", type=duration, default="1h", help="Time until it expires.")
 @click.option(
     "--for",
     "app",

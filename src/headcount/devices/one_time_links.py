@@ -32,7 +32,8 @@ from headcount.runtime.tasks import wait_any
 
 _log = logging.getLogger(__name__)
 
-LINK_LIFETIME_S = 24 * 3600
+#: Short, because proxies log the address of the settings that OwnTracks requests, which holds the code.
+LINK_LIFETIME_S = 3600
 CLAIM_CODE_LIFETIME_S = 14 * 24 * 3600
 MAX_LIFETIME_S = 90 * 24 * 3600
 MIN_LIFETIME_S = 60

@@ -45,8 +45,8 @@ class ProvisioningLinks:
 def provisioning_links(base: str, code: str) -> ProvisioningLinks:
     """The links of a code.
 
-    The page has the code in the fragment, which browsers do not send, so that no server logs it. The app needs
-    it in the URL, which it requests once.
+    The page has the code in the fragment, which browsers do not send, so that no server logs it. The app sends
+    no fragment and no POST request: it needs the code in the URL, which it requests once.
 
     Args:
         base: public URL of the API, without a trailing slash.

@@ -14,13 +14,18 @@ _MAX_MESSAGES = 1000
 class RepeatFilter(logging.Filter):
     """Passes each message once a minute, with the number of those left out since."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, warnings: bool = False) -> None:
+        """Compare messages without their arguments; with `warnings`, compare whole warnings and pass all else."""
         super().__init__()
+        self._warnings = warnings
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is logged; a message is known by its first line, without arguments."""
-        message, now_s = str(record.msg).partition("\n")[0], time.monotonic()
+        """Whether a record is logged; a message is known by its first line."""
+        if self._warnings and record.levelno < logging.WARNING:
+            return True
+        text = record.getMessage() if self._warnings else str(record.msg)
+        message, now_s = text.partition("\n")[0], time.monotonic()
         logged_s, left_out = self._seen.get(message, (-_INTERVAL_S, 0))
         if now_s < logged_s + _INTERVAL_S:
             self._seen[message] = (logged_s, left_out + 1)
@@ -39,6 +44,7 @@ def configure_logging(role: str, level: str = "INFO") -> None:
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
+    handler.addFilter(RepeatFilter(warnings=True))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _LIBRARIES:
         logging.getLogger(name).addFilter(RepeatFilter())
