@@ -138,6 +138,26 @@ async def test_export(tmp_path: Path) -> None:
         assert ada.id not in json.dumps([last.subject, last.detail])
 
 
+async def test_accesses_are_found_among_any_number_of_others(tmp_path: Path) -> None:
+    """An access to a device's positions stays on its page, whatever others read afterwards."""
+    async with open_people(tmp_path) as people:
+        ada, bob = await people.phone(), await people.phone()
+        headers = await people.token("operator") | {"headcount-reason": "ticket 12"}
+        for phone in (ada, bob):
+            await people.fix(phone, time.time(), *LIBRARY)
+            path = f"/v1/sites/ul/devices/{phone.id}/trace"
+            assert (await people.api.get(path, headers=headers)).status_code == 200
+        log = people.api.services.audit_log
+        (newest, *_), _ = await log.entries(action="positions.trace")
+        for n in range(2100):
+            await log.record(
+                "positions.read" if n % 2 else "positions.trace", "x", newest.subject if n % 3 else ""
+            )
+        found = (await people.ask(ada, "GET", "/v1/me")).json()["looks"]
+        assert [(look["action"], look["reason"]) for look in found] == [("positions.trace", "ticket 12")]
+        assert (await log.verify()).intact
+
+
 async def names(people: People, phone: Phone) -> dict[int, str]:
     """The pseudonyms of a device."""
     keys = PseudonymKeys(Connection(people.api.nats))

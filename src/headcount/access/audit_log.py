@@ -6,6 +6,9 @@ can neither be changed nor added nor removed from the middle without being detec
 show that its end is missing (compare it with a head that was stored elsewhere), nor what the holder of the
 secret has changed.
 
+Reads of one device's positions have its pseudonym in their NATS subject, so that the server's index finds them
+among any number of other entries.
+
 An entry's number is its sequence in the stream. Several writers extend one chain: the server accepts an entry
 only after the entry that it names.
 """
@@ -39,6 +42,9 @@ ACTION = re.compile(r"[a-z][a-z0-9-]{0,31}(\.[a-z][a-z0-9-]{0,31}){0,3}")
 MAX_TEXT = 200
 MAX_VALUES = 16
 _MAX_NAME = 40
+#: Reads of one device's positions under one pseudonym, a day's, that are returned. A flood of them shows its actor.
+MAX_READS = 10_000
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 #: A head as `verify` returns it.
 HEAD_PATTERN = r"\d{1,15}:[0-9a-f]{64}"
 #: Attempts of a writer when others were faster; more mean that something else is wrong.
@@ -176,6 +182,20 @@ class AuditLog:
             end = start - 1
         return found, None
 
+    async def position_reads(self, pseudonym: str) -> list[AuditEntry]:
+        """Return the reads of positions of the device with a pseudonym, oldest first, at most `MAX_READS`."""
+        subject = AUDIT_SUBJECT.format(action=f"positions.*.{pseudonym}")
+        found: list[AuditEntry] = []
+        async for message in direct_scan(
+            self._connection, AUDIT_STREAM, subject, page=_BATCH, timeout_s=_ANSWER_S
+        ):
+            entry = _decoded(message.data)
+            if entry is not None and entry.subject == pseudonym:
+                found.append(entry)
+            if len(found) == MAX_READS:
+                break
+        return found
+
     def _hash(self, entry: AuditEntry) -> str:
         content = {name: getattr(entry, name) for name in AuditEntry.__struct_fields__ if name != "hash"}
         return hmac.new(self._key, msgspec.json.encode(content, order="sorted"), hashlib.sha256).hexdigest()
@@ -184,6 +204,8 @@ class AuditLog:
         """Store an entry after the last one; False: the last one has changed."""
         headers = {"Nats-Expected-Last-Sequence": str(entry.n - 1)}
         subject = AUDIT_SUBJECT.format(action=entry.action)
+        if _matches(entry.action, "positions") and _TOKEN.fullmatch(entry.subject):
+            subject = f"{subject}.{entry.subject}"
         try:
             await append(self._connection, subject, _encoded(entry), headers=headers, timeout_s=_ANSWER_S)
         except WrongRevisionError:

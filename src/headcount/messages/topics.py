@@ -44,7 +44,7 @@ KICK_SUBJECT = "unit.broker.{name}.kick"
 #: The id of a registered device: 100 random bits as 20 characters of base 32.
 HANDLE_PATTERN = r"[a-z2-7]{20}"
 HANDLE = re.compile(HANDLE_PATTERN)
-#: The audit log; each entry includes the hash of the one before.
+#: The audit log; each entry includes the hash of the one before. Reads of one device add its pseudonym to the subject.
 AUDIT_STREAM = "AUDIT"
 AUDIT_SUBJECT = "audit.{action}"
 COMMAND_TOPIC = "headcount/{site}/{kind}/{device}/cmd"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from headcount.access.audit_log import AuditLog
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.trace import MAX_LIMIT
 from headcount.history import queries
@@ -31,49 +28,6 @@ MAX_PAYLOAD_BYTES = 16_384
 _STATUS = b".status"
 #: The fields of the registry that a device's owner sees.
 _KNOWN = ("site", "kind", "status", "label", "groups", "aliases", "created", "resume")
-#: The maximum number of audit entries read, newest first, and per request.
-MAX_ENTRIES, PAGE_SIZE = 2_000, 500
-#: The age up to which entries that were read before are used again.
-MAX_AGE_S = 15.0
-
-
-class AccessHistory:
-    """Accesses to single devices' positions, from the audit log, by pseudonym; read now and then for all devices."""
-
-    def __init__(self, log: AuditLog) -> None:
-        self._log = log
-        self._by_pseudonym: dict[str, list[dict[str, Any]]] = {}
-        self._read_s = -math.inf
-        self._lock = asyncio.Lock()
-
-    async def of(self, pseudonyms: Iterable[str], max_age_s: float = MAX_AGE_S) -> list[dict[str, Any]]:
-        """Return the accesses to a device with these pseudonyms, newest first.
-
-        Raises:
-            LogError: the log does not answer.
-        """
-        now_s = time.monotonic()
-        async with self._lock:
-            if now_s - self._read_s >= max_age_s:
-                self._read_s, self._by_pseudonym = now_s, await self._read()
-        found = [access for name in set(pseudonyms) for access in self._by_pseudonym.get(name, ())]
-        return sorted(found, key=lambda access: str(access["at"]), reverse=True)
-
-    async def _read(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
-        before, read = None, 0
-        while read < MAX_ENTRIES:
-            entries, before = await self._log.entries(before=before, limit=PAGE_SIZE, action="positions")
-            for entry in entries:
-                if entry.subject:
-                    access = {"at": entry.at, "actor": entry.actor, "action": entry.action}
-                    found.setdefault(entry.subject, []).append(
-                        access | {"reason": entry.detail.get("reason")}
-                    )
-            read += len(entries)
-            if before is None:
-                break
-        return found
 
 
 class PersonalDataService:
@@ -97,7 +51,6 @@ class PersonalDataService:
         self._history = history
         self._data = data
         self._partitions = partitions
-        self._accesses = AccessHistory(services.audit_log)
 
     async def overview(self, device: Device) -> dict[str, Any]:
         """Return what is known about a device now, for JSON."""
@@ -113,7 +66,7 @@ class PersonalDataService:
             "zones": live.get("zones", []),
             "last": _last(live),
             "commands": await self._commands_of(device),
-            "looks": await self._accesses.of(pseudonyms.values()),
+            "looks": await self._accesses(pseudonyms.values()),
         }
 
     async def export(self, device: Device) -> dict[str, Any]:
@@ -136,7 +89,7 @@ class PersonalDataService:
             "history": history,
             "now": trace.live,
             "commands": await self._commands_of(device),
-            "looks": await self._accesses.of(pseudonyms.values(), max_age_s=0.0),
+            "looks": await self._accesses(pseudonyms.values()),
         }
         await self._audit.record_device(DEVICE_OWNER, "person.export", device)
         return found
@@ -155,6 +108,19 @@ class PersonalDataService:
         """Reject a device from now on and have everything about it erased."""
         await self._audit.record_device(DEVICE_OWNER, "person.erase", device)
         await self._registry.remove(device.id)
+
+    async def _accesses(self, pseudonyms: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the accesses to positions under these pseudonyms, newest first."""
+        found = [entry for name in set(pseudonyms) for entry in await self._audit.log.position_reads(name)]
+        return [
+            {
+                "at": entry.at,
+                "actor": entry.actor,
+                "action": entry.action,
+                "reason": entry.detail.get("reason"),
+            }
+            for entry in sorted(found, key=lambda entry: entry.n, reverse=True)
+        ]
 
     async def _pseudonyms(self, device: Device) -> dict[int, str]:
         keys = PseudonymKeys(self._client)
