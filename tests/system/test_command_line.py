@@ -70,6 +70,18 @@ def test_a_link_uses_the_configured_address(up: Up, device: str) -> None:
     assert "https://other.example/" in other.stdout
 
 
+@pytest.mark.parametrize("source", ["variable", "file"])
+def test_simulated_devices_use_the_configured_port(source: str, up: Up, tmp_path: Path) -> None:
+    """Without --port, `simulate` connects to the MQTT port of the variable or the configuration file."""
+    (tmp_path / "headcount.toml").write_text(f"mqtt_port = {up.mqtt_port}\n" if source == "file" else "")
+    variables = environment() | ({"HEADCOUNT_MQTT_PORT": str(up.mqtt_port)} if source == "variable" else {})
+    command = [sys.executable, "-m", "headcount", "simulate", "--people", "5", "--vehicles", "0", "--quiet"]
+    command += ["--start", "10:00", "--duration", "2s"]
+    run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "fixes sent" in run.stderr
+
+
 @pytest.mark.parametrize("source", ["flag", "variable", "file"])
 def test_an_unreachable_core_is_an_error_that_names_the_setting(source: str, up: Up, tmp_path: Path) -> None:
     """The error names the flag, the variable or the line of the file that led to a port without a core."""

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from headcount.cli import CONFIG
 from headcount.cli.options import Command
 from headcount.cli.parameters import duration, time_of_day
 from headcount.errors import SettingsError
 from headcount.messages.topics import KINDS
+from headcount.settings.layers import Layers
 from headcount.simulate import CONNECTIONS
 
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
@@ -38,7 +40,10 @@ def _target_options(function: Command) -> Command:
         ),
         click.option("--tls", is_flag=True, help="Connect over TLS."),
         click.option(
-            "--port", type=click.IntRange(1, 65535), show_default="1883, with TLS 8883", help="MQTT port."
+            "--port",
+            type=click.IntRange(1, 65535),
+            show_default="the setting mqtt_port, else 1883, with TLS 8883",
+            help="MQTT port.",
         ),
         click.option("--host", default="127.0.0.1", help="MQTT host."),
     ):
@@ -182,7 +187,14 @@ def _broker(values: dict[str, Any]) -> BrokerAddress:
     user, password = values.pop("user", ""), _secret(values.pop("password_file", None))
     encrypted = tls or ca is not None
     context = client_context(ca) if encrypted else None
-    return BrokerAddress(host, port or (8883 if encrypted else 1883), context, user, password)
+    port = port or _configured_port() or (8883 if encrypted else 1883)
+    return BrokerAddress(host, port, context, user, password)
+
+
+def _configured_port() -> int | None:
+    """The MQTT port that a variable or the configuration file sets."""
+    layers = Layers.read({}, click.get_current_context().meta.get(CONFIG))
+    return layers.load(("mqtt_port",)).mqtt_port if layers.has("mqtt_port") else None
 
 
 def _secret(file: Path | None) -> str:
