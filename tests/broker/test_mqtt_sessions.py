@@ -14,18 +14,21 @@ import aiomqtt
 import pytest
 
 from attack.mqtt_packets import connect, packet, publish, subscribe, text
-from broker.test_auth_service import LOOPBACK, Yard, topic, yard
+from broker.test_auth_service import LOOPBACK, Yard, enters, topic, yard
+from cluster_fixture import open_core, open_unit
 from headcount.broker.core import Broker
 from headcount.broker.device_rate_limiter import MqttRateLimits
 from headcount.devices import mqtt_sessions
 from headcount.devices.mqtt_sessions import MAX_QOS2_WAITING, MAX_SESSIONS, MqttSessions
 from headcount.devices.permissions import MAX_SUBSCRIPTIONS
+from headcount.devices.registry import Registry
 from headcount.errors import LogError
 from headcount.messages.topics import INTERNAL
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.mqtt_address import MqttAddress
-from headcount.messaging.streams import MAX_QOS2_BYTES, MQTT_QOS2, MQTT_SESSIONS
+from headcount.messaging.streams import DEVICE_BUCKET, MAX_QOS2_BYTES, MQTT_QOS2, MQTT_SESSIONS
 from headcount.runtime.retry import retry
 from nats_fixture import PASSWORD, open_broker, running_broker
 from waiting import BUSY_S, until
@@ -99,7 +102,14 @@ class Session:
 async def limited(here: Yard) -> AsyncIterator[MqttSessions]:
     """The limits on sessions are applied."""
     address = MqttAddress(LOOPBACK, here.port, INTERNAL, PASSWORD)
-    sessions, stop = MqttSessions(Connection(here.core), [address]), asyncio.Event()
+    async with applied(MqttSessions(Connection(here.core), [address])) as sessions:
+        yield sessions
+
+
+@contextlib.asynccontextmanager
+async def applied(sessions: MqttSessions) -> AsyncIterator[MqttSessions]:
+    """These limits are applied."""
+    stop = asyncio.Event()
     task = asyncio.create_task(sessions.run(stop))
     try:
         yield sessions
@@ -250,3 +260,28 @@ async def test_retained_messages_of_devices_do_not_push_out_ours(broker: Broker)
 
 async def _at_most(here: Yard, number: int) -> bool:
     return await stored(here, MQTT_QOS2) <= number
+
+
+async def test_at_a_broker_unit(tmp_path: Path) -> None:
+    """The limits hold for devices of broker units: their sessions are in the core, too."""
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        client = await core.client()
+        await unit.until_status(200)
+        registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
+        mine, secret = await registry.add("s", "person")
+        while not await enters(unit.port, mine.id, secret):  # noqa: ASYNC110 - replicated
+            await asyncio.sleep(0.05)
+        address = MqttAddress(LOOPBACK, core.configs[0].mqtt_port, INTERNAL, PASSWORD)
+        first = await Session.connected(unit.port, mine.id, secret, f"{mine.id}-first")
+        assert await first.subscribe(topic(mine, "cmd"))
+        for number in range(MAX_SESSIONS):
+            (await Session.connected(unit.port, mine.id, secret, f"{mine.id}-{number}")).close()
+        async with applied(MqttSessions(Connection(client), [address])):
+            await first.until_closed()
+            stream = partial(jetstream.stream_info, Connection(client), MQTT_SESSIONS)
+
+            async def are_within_limits() -> bool:
+                return (await stream()).state.messages == MAX_SESSIONS
+
+            await until(are_within_limits)
+        await client.close()

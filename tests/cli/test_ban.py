@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from headcount.broker.core import Broker
 from headcount.cli.main import main
 from nats_fixture import running_broker
+from small_site import small_site
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,28 @@ def test_a_ban_is_listed_until_it_is_lifted(broker: Broker, tmp_path: Path) -> N
     noted = _run(broker, tmp_path, "audit", "list")[1]
     assert "ban.add" in noted
     assert "ban.remove" in noted
+
+
+def test_the_list_of_devices_shows_bans(broker: Broker, tmp_path: Path) -> None:
+    """`device list` and `device show` show bans; the ban's end is in the JSON."""
+    site = tmp_path / "site.geojson"
+    site.write_text(json.dumps(small_site().geojson))
+    here = ("--site", str(site))
+    code, output = _run(broker, tmp_path, "device", "add", "--kind", "person", "--json", *here)
+    assert code == 0, output
+    id_ = json.loads(output)["id"]
+
+    def entry() -> dict[str, Any]:
+        (found,) = json.loads(_run(broker, tmp_path, "device", "list", "--json", *here)[1])["devices"]
+        assert isinstance(found, dict)
+        return found
+
+    assert entry()["banned_until"] is None
+    code, output = _run(broker, tmp_path, "ban", "add", "--device", id_, "--for", "1h", "--reason", "sends")
+    assert code == 0, output
+    assert entry()["banned_until"] is not None
+    assert "banned until" in _run(broker, tmp_path, "device", "list", *here)[1]
+    assert "banned until" in _run(broker, tmp_path, "device", "show", id_)[1]
 
 
 @pytest.mark.parametrize(

@@ -553,6 +553,14 @@ export interface components {
             why: string;
             zones: string[];
         };
+        TraceRefusal: {
+            /** @enum {string} */
+            action: "publish" | "subscribe" | "connect";
+            at: string;
+            /** @enum {string} */
+            reason: "slash" | "other-device" | "topic" | "characters" | "size" | "client-id" | "version";
+            topic: string;
+        };
         TraceResponse: {
             agrees: boolean | null;
             device: string;
@@ -564,6 +572,7 @@ export interface components {
                 [key: string]: unknown;
             } | null;
             messages: number;
+            refused: components["schemas"]["TraceRefusal"][];
             since: string;
             site: string;
             truncated: boolean;

@@ -19,7 +19,7 @@ from headcount.api.live_counts import CountsFeed, LiveCounts
 from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
-from headcount.messages.reports import AdapterReport, LatencyHistogram, WorkerReport
+from headcount.messages.reports import AdapterReport, LatencyHistogram, RefusalReport, WorkerReport
 from headcount.messages.topics import KINDS
 from headcount.messages.units import ScalingState
 from headcount.messaging.connection import Endpoint, connected_once
@@ -31,6 +31,7 @@ MAX_WORKERS = 1000
 SCALER_TIMEOUT_S = 15.0
 MAX_SIGNALS = 64
 MAX_FORMATS = 32
+MAX_REFUSALS = 64
 _ANSWER_S = 1
 _KINDS = (*KINDS, "unknown")
 
@@ -38,6 +39,7 @@ _KINDS = (*KINDS, "unknown")
 ADAPTER_COUNTERS = {"translated": "format", "rejected": "reason", "ignored": "reason"}
 _worker_report = msgspec.json.Decoder(WorkerReport)
 _adapter_report = msgspec.json.Decoder(AdapterReport)
+_refusal_report = msgspec.json.Decoder(RefusalReport)
 _scaling_state = msgspec.json.Decoder(ScalingState)
 Key = tuple[str, ...]
 
@@ -96,6 +98,7 @@ class Metrics:
         self._fixes = MonotonicSums()
         self._latency = MonotonicSums()
         self._adapters = MonotonicSums()
+        self._refusals = MonotonicSums()
         self._reports: dict[str, tuple[float, WorkerReport]] = {}
         self._scaling: tuple[float, ScalingState] | None = None
         self._decided: dict[Key, float] = {}
@@ -118,6 +121,8 @@ class Metrics:
                 self._take_count(_worker_report.decode(payload))
             elif subject.startswith("metrics.adapters."):
                 self._take_adapters(_adapter_report.decode(payload))
+            elif subject.startswith("metrics.refusals."):
+                self._take_refusals(_refusal_report.decode(payload))
             elif subject.startswith("metrics.scale."):
                 self._take_scaling(_scaling_state.decode(payload))
         except (msgspec.DecodeError, ValueError) as error:
@@ -158,6 +163,10 @@ class Metrics:
         self._reports.pop(report.worker, None)
         self._reports[report.worker] = (self._clock(), report)
         self._drop_old_reports()
+
+    def _take_refusals(self, report: RefusalReport) -> None:
+        numbers = sorted(report.counts.items())[:MAX_REFUSALS]
+        self._refusals.take(report.server, {(*name[:64].partition(".")[::2],): n for name, n in numbers})
 
     def _take_adapters(self, report: AdapterReport) -> None:
         numbers: dict[Key, float] = {}
@@ -200,6 +209,8 @@ class Metrics:
         )
         yield _gauge("headcount_workers", "Counting workers that reported in the last minute.", len(reports))
         yield _histogram("headcount_fix_latency_seconds", "Time from receipt to count.", self._latency.totals)
+        text = "Publishes, subscriptions and connections of clients that the broker refused."
+        yield _counter("headcount_refused", text, ("action", "reason"), self._refusals.totals)
         for what, label in ADAPTER_COUNTERS.items():
             values = {key[1:]: n for key, n in self._adapters.totals.items() if key[0] == what}
             name = f"headcount_adapter_{what}_messages"

@@ -193,6 +193,8 @@ class Agent:
             return
         try:
             await self._units.heartbeat(self.unit())
+            if self._leaf is not None and self._leaf.refusals.changed:
+                await self._leaf.refusals.publish(self._units.connection, self.settings.name)
             self._silent = False
         except LogError as error:
             if not self._silent:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 from headcount.broker import data_folder, nats_probe
 from headcount.broker.nats_config import ACCOUNT
 from headcount.broker.nats_process import READY_S, NatsServer
-from headcount.errors import DataFolderError
+from headcount.broker.refusals import PUBLISH_INTERVAL_S
+from headcount.errors import DataFolderError, LogError
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.stream_files import CONTENT, damaged_streams
 from headcount.messaging.streams import MQTT_SESSIONS, STORE_BYTES, ensure_streams, purge_retained
 from headcount.runtime.processes import ChildProcess
 from headcount.runtime.supervisor import STOP_S
+from headcount.runtime.tasks import background
 
 LOG = logging.getLogger(__name__)
 
@@ -62,6 +66,19 @@ class Broker(NatsServer):
             await ensure_streams(
                 connection, self.config.partitions, store_bytes=store_bytes, replicas=self.config.replicas
             )
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        async with super()._running(), background(self._publish_refusals(), "broker refusals"):
+            yield
+
+    async def _publish_refusals(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_INTERVAL_S)
+            if self.refusals.changed:
+                with contextlib.suppress(LogError, *nats_probe.NO_ANSWER):
+                    async with nats_probe.connected(self.config) as connection:
+                        await self.refusals.publish(connection, self.config.server_name)
 
     async def _poll(self) -> None:
         """Query the server's health; restart it when that can help.

@@ -17,6 +17,7 @@ from typing import Self
 from headcount.broker import data_folder, nats_probe
 from headcount.broker.nats_config import BrokerConfig, render
 from headcount.broker.nats_program import find_program
+from headcount.broker.refusals import RefusalLog
 from headcount.broker.server_log import keep_log
 from headcount.errors import BrokerError, LogError, LogUnavailableError
 from headcount.runtime.ports import check_free
@@ -64,6 +65,7 @@ class NatsServer:
         self.version = ""
         #: Called once when the server has been started, before it is ready.
         self.on_first_start: Callable[[], Awaitable[None]] | None = None
+        self.refusals = RefusalLog()
         self._program = program or Path("nats-server")
         self._named = program
         self._check_every_s = check_every_s
@@ -142,7 +144,12 @@ class NatsServer:
             process = await start_process(
                 "the NATS server",
                 [self._program, "-c", (data / "broker.conf").absolute()],
-                output=partial(keep_log, path=self.config.log_file, limits=self.config.limits),
+                output=partial(
+                    keep_log,
+                    path=self.config.log_file,
+                    limits=self.config.limits,
+                    on_line=self.refusals.take,
+                ),
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise BrokerError(f"{self._program} can't be started: {error}") from error

@@ -13,6 +13,7 @@ import logging
 import logging.handlers
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from headcount.broker.nats_config import Limits
@@ -64,8 +65,17 @@ class _LogFile(logging.handlers.RotatingFileHandler):
             super().close()
 
 
-async def keep_log(source: asyncio.StreamReader, path: Path, limits: Limits) -> None:
-    """Append the server's output to a file until it ends; `limits` has the size at which the file is rotated."""
+async def keep_log(
+    source: asyncio.StreamReader, path: Path, limits: Limits, on_line: Callable[[bytes], object] = bool
+) -> None:
+    """Append the server's output to a file until it ends.
+
+    Args:
+        source: the output.
+        path: the file.
+        limits: has the size at which the file is rotated.
+        on_line: called with each line as the server wrote it.
+    """
     file = _LogFile(path, maxBytes=limits.max_log_bytes, backupCount=limits.max_logs)
     file.setFormatter(logging.Formatter("%(message)s"))
     try:
@@ -76,6 +86,7 @@ async def keep_log(source: asyncio.StreamReader, path: Path, limits: Limits) -> 
                 continue
             if not line:
                 return
+            on_line(line)
             text = without_names(line.rstrip(b"\r\n")).decode(errors="replace")
             file.emit(logging.LogRecord("", 0, "", 0, text, None, None))
     finally:

@@ -123,14 +123,16 @@ async def list_(running: RunningDeployment, as_json: bool, **wanted: Any) -> Non
 
     site = running.site.id
     page = await running.services.devices.list(DeviceFilter(site, **wanted))
+    banned = await running.services.bans.of_devices()
     if as_json:
-        print_json(page_as_json(site, page))
+        print_json(page_as_json(site, page, banned))
         return
     rows = []
     for each in page.devices:
         seen = page.seen.get(each.id)
         last_seen = "" if seen is None else "now" if seen.connected else iso(seen.at)[:19]
-        rows.append((each.id, each.kind, each.status, each.label, " ".join(each.groups), last_seen))
+        status = f"banned until {iso(banned[each.id])[:19]}" if each.id in banned else each.status
+        rows.append((each.id, each.kind, status, each.label, " ".join(each.groups), last_seen))
     print_table(("id", "kind", "status", "label", "groups", "last seen"), rows)
     if page.after:
         click.echo(f"There are more: --after {page.after}")
@@ -152,7 +154,9 @@ async def show(running: RunningDeployment, id_: str, as_json: bool) -> None:
     from headcount.services.devices import device_as_json
 
     devices = running.services.devices
-    shown = device_as_json(await devices.get(id_, include_erasing=True), await devices.last_seen(id_))
+    banned_until = (await running.services.bans.of_devices()).get(id_)
+    found = await devices.get(id_, include_erasing=True)
+    shown = device_as_json(found, await devices.last_seen(id_), banned_until)
     if as_json:
         print_json(shown)
         return

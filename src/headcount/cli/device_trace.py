@@ -58,6 +58,10 @@ def _as_text(found: DeviceTrace) -> list[str]:
     for entry in found.lines:
         lines += _entry(entry)
     lines += [f"{_INDENT}{_change(change)}" for change in found.left]
+    lines += [
+        f"{each.at[11:23]}  {f'refused to {each.action}':<22}{each.reason:<14}{each.topic}"
+        for each in found.refused
+    ]
     lines.append(f"now            in {_zones(found.zones)}")
     if found.live is None:
         lines.append("worker         does not answer")

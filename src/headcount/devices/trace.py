@@ -22,13 +22,16 @@ from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
 from headcount.messages.device_state import DeviceState, DeviceStateRequest
+from headcount.messages.records import RefusalAction, RefusalReason, Refusals
 from headcount.messages.times import iso, iso_or_none
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import LOG_S, messages_of
 from headcount.messaging.fix_json import fix_problem
+from headcount.messaging.kv import KvBucket
 from headcount.messaging.payloads import decode
 from headcount.messaging.raw_batch import RawBatch
+from headcount.messaging.streams import REFUSED_BUCKET
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 500
 _REPLY_TIMEOUT_S = 1.0
@@ -54,6 +57,15 @@ class TraceEntry(msgspec.Struct, kw_only=True):
     zones: list[str]
 
 
+class RefusedEntry(msgspec.Struct, kw_only=True):
+    """A refusal of the broker; `at` is RFC 3339 in UTC."""
+
+    at: str
+    action: RefusalAction
+    reason: RefusalReason
+    topic: str
+
+
 class DeviceTrace(msgspec.Struct, kw_only=True):
     """The messages of a device with their effects, oldest first, and its present state."""
 
@@ -68,6 +80,7 @@ class DeviceTrace(msgspec.Struct, kw_only=True):
     zones: list[str]  # at the end of the replay
     live: dict[str, Any] | None  # the counting worker's state; None = no answer
     agrees: bool | None  # whether replay and worker have the same zones
+    refused: list[RefusedEntry]  # the last refusals of the broker within an hour
 
 
 class DeviceTracer:
@@ -108,6 +121,8 @@ class DeviceTracer:
             live = await device_state(connection, partition, kind, device)
         except NoAnswerError:
             live = None
+        stored = await KvBucket(connection, REFUSED_BUCKET).get(device)
+        refused = Refusals() if stored is None else msgspec.json.decode(stored.value, type=Refusals)
         async with self._turn:
             count, lines, left, zones = await asyncio.to_thread(
                 self._explained, messages, kind, device, limit, dict(names or {}), now_s
@@ -124,6 +139,10 @@ class DeviceTracer:
             zones=zones,
             live=live,
             agrees=None if live is None else sorted(live.get("zones", [])) == sorted(zones),
+            refused=[
+                RefusedEntry(at=iso(each.at), action=each.action, reason=each.reason, topic=each.topic)
+                for each in refused.last
+            ],
         )
 
     def _explained(
@@ -240,4 +259,4 @@ def _finite_or_none(value: float) -> float | None:
 
 def is_unknown(trace: DeviceTrace) -> bool:
     """Whether neither the log nor the worker knows the device."""
-    return not trace.messages and not trace.live
+    return not trace.messages and not trace.live and not trace.refused

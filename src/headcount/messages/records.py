@@ -8,6 +8,7 @@
     COMMAND  <device>.<id>                   DeviceCommand
     ACCESS   token.<id>                      ApiToken
              session.<digest>                WebSession
+    REFUSED  <id>                            Refusals, in memory, for an hour
     BAN      device.<id>, address.<hex>      Ban, removed when it ends; the hex is of the address's text
     DAYKEY   day.<days since 1970>           32 random bytes: the key of that day's pseudonyms
 
@@ -27,6 +28,10 @@ DEVICE_KEY, ALIAS_KEY, LINK_KEY = "device.{id}", "alias.{digest}", "link.{digest
 LOGIN_LINK_KEY = "login.{digest}"
 TOKEN_KEY, SESSION_KEY, DAYKEY_KEY = "token.{id}", "session.{digest}", "day.{day}"
 DeviceStatus = Literal["active", "paused", "disabled", "erasing"]
+RefusalAction = Literal["publish", "subscribe", "connect"]
+#: `slash`: an empty level in the topic; `other-device`: a topic of another one; `topic`: another forbidden one;
+#: `characters`: white space or a wildcard in it.
+RefusalReason = Literal["slash", "other-device", "topic", "characters", "size", "client-id", "version"]
 AccessRole = Literal["public", "viewer", "operator", "admin"]
 ACCESS_ROLES: tuple[AccessRole, ...] = ("public", "viewer", "operator", "admin")
 T = TypeVar("T")
@@ -85,6 +90,22 @@ class LastSeen(msgspec.Struct):
     at: float
     connected: bool
     unit: str
+
+
+class Refusal(msgspec.Struct):
+    """A publish, subscription or connection of a device that the broker refused."""
+
+    at: float
+    action: RefusalAction
+    reason: RefusalReason
+    topic: str = ""
+
+
+class Refusals(msgspec.Struct):
+    """The last refusals of a device, oldest first, and their number since the broker's start."""
+
+    total: int = 0
+    last: list[Refusal] = []
 
 
 class Ban(msgspec.Struct, omit_defaults=True):

@@ -10,11 +10,19 @@ from collections.abc import Mapping
 import msgspec
 
 #: metrics.count.<worker>: WorkerReport; metrics.adapters.<worker>: AdapterReport; metrics.scale.<name>:
-#: ScalingState (messages/units.py), once per period of the scaler.
+#: metrics.refusals.<server>: RefusalReport, when it has changed. ScalingState (messages/units.py), once per period of the scaler.
 REPORT_SUBJECTS = "metrics.>"
 WORKER_REPORT_SUBJECT = "metrics.count.{worker}"
 ADAPTER_REPORT_SUBJECT = "metrics.adapters.{worker}"
+REFUSAL_REPORT_SUBJECT = "metrics.refusals.{server}"
 SCALER_REPORT_SUBJECT = "metrics.scale.{name}"
+
+
+class RefusalReport(msgspec.Struct):
+    """A broker's refusals: `<action>.<reason>` → number."""
+
+    server: str
+    counts: Mapping[str, float] = {}
 
 
 class LatencyHistogram(msgspec.Struct):

@@ -17,6 +17,7 @@
     KV_BAN       $KV.BAN.>       bans, in memory: ids of devices are its keys
     KV_SITE      $KV.SITE.>      the digest of the deployment's site, in memory: a new start may have another
     KV_SEEN      $KV.SEEN.>      when devices were last connected, in memory
+    KV_REFUSED   $KV.REFUSED.>   what the broker refused of devices in the last hour, in memory
 
 The server's MQTT side uses five more, `MQTT_STREAMS`. They hold client ids and topics of devices, so they
 are in memory, and the account does not permit the server to create its own (see `nats_config`).
@@ -82,6 +83,7 @@ DAYKEY_BUCKET = "DAYKEY"
 ACCESS_BUCKET = "ACCESS"
 BAN_BUCKET = "BAN"
 SEEN_BUCKET = "SEEN"
+REFUSED_BUCKET = "REFUSED"
 SITE_BUCKET = "SITE"
 #: Age at which entries of the audit log expire.
 AUDIT_AGE_S = 90 * 24 * HOUR_S
@@ -234,6 +236,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         _bucket(ACCESS_BUCKET, 4 * MIB),
         _bucket(BAN_BUCKET, 2 * MIB, storage="memory"),
         _bucket(SEEN_BUCKET, 64 * MIB, storage="memory"),
+        _bucket(REFUSED_BUCKET, 8 * MIB, storage="memory", max_age=LOG_AGE_S * NS, discard="old"),
         _bucket(SITE_BUCKET, MIB, storage="memory"),
         _stream(
             AUDIT_STREAM,
@@ -269,19 +272,17 @@ MAX_MQTT_CONSUMERS = 4 * 65_536
 #: The largest message with QoS 2 of a device; those that wait for their PUBREL are in memory.
 MAX_QOS2_BYTES = 8 << 10
 _INTEREST = {"retention": "interest", "max_age": LOG_AGE_S * NS, "max_consumers": MAX_MQTT_CONSUMERS}
+_WAITING = {
+    "max_age": LOG_AGE_S * NS,
+    "max_msgs_per_subject": 1,
+    "max_msg_size": MAX_QOS2_BYTES,
+    "discard": "new",
+    "discard_new_per_subject": True,
+}
 MQTT_STREAMS: tuple[dict[str, Any], ...] = (
     _in_memory("$MQTT_msgs", f"{STORED}headcount.>", 128 * MIB, **_INTEREST),
     _in_memory("$MQTT_out", "$MQTT.out.>", 32 * MIB, **_INTEREST),
-    _in_memory(
-        MQTT_QOS2,
-        "$MQTT.qos2.in.>",
-        64 * MIB,
-        max_age=LOG_AGE_S * NS,
-        max_msgs_per_subject=1,
-        max_msg_size=MAX_QOS2_BYTES,
-        discard="new",
-        discard_new_per_subject=True,
-    ),
+    _in_memory(MQTT_QOS2, "$MQTT.qos2.in.>", 64 * MIB, **_WAITING),
     # what is retained, the sites and counts, is never dropped for what devices want retained
     _in_memory(MQTT_RETAINED, "$MQTT.rmsgs.>", 64 * MIB, max_msgs_per_subject=1, discard="new"),
     _in_memory(MQTT_SESSIONS, "$MQTT.sess.>", 128 * MIB, max_msgs_per_subject=1, allow_direct=True),
@@ -390,10 +391,9 @@ def _bucket(name: str, max_bytes: int, **fields: Any) -> dict[str, Any]:
     return _stream(
         f"KV_{name}",
         [f"$KV.{name}.>"],
-        discard="new",
         max_bytes=max_bytes,
         allow_direct=True,
         allow_rollup_hdrs=True,
         allow_msg_ttl=True,
-        **{"max_msgs_per_subject": 1, "deny_delete": True, **fields},
+        **{"max_msgs_per_subject": 1, "deny_delete": True, "discard": "new", **fields},
     )

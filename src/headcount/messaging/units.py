@@ -51,6 +51,7 @@ class Units:
     """The bucket over one connection; every call raises LogError if the core doesn't answer."""
 
     def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self._bucket = KvBucket(connection, UNIT_BUCKET)
 
     async def heartbeat(self, unit: BrokerUnit) -> None:

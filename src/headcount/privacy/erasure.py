@@ -44,7 +44,13 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
 from headcount.messaging.secure_delete import erase
-from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET, SNAPSHOT_BUCKET
+from headcount.messaging.streams import (
+    BAN_BUCKET,
+    DEVICE_BUCKET,
+    REFUSED_BUCKET,
+    SEEN_BUCKET,
+    SNAPSHOT_BUCKET,
+)
 from headcount.runtime.tasks import cancel_all, wait_any
 from headcount.services.container import Services
 
@@ -108,6 +114,7 @@ class Erasure:
         self._saved_seq = saved_seq
         self._keys = PseudonymKeys(services.client)
         self._seen = KvBucket(services.client, SEEN_BUCKET)
+        self._refused = KvBucket(services.client, REFUSED_BUCKET)
         self._bans = KvBucket(services.client, BAN_BUCKET)
         self._paused: dict[str, float] = {}  # by id: the change for which a marker was published
 
@@ -270,8 +277,9 @@ class Erasure:
     async def _erase_rest(self, device: Device) -> None:
         await self._services.command_store.erase_all(device.id)
         await self._services.registry.revoke_links(device.id)
-        for bucket, key in ((self._seen, device.id), (self._bans, f"device.{device.id}")):
-            if await bucket.newest(key):  # both buckets are in memory
+        in_memory = (self._seen, device.id), (self._refused, device.id), (self._bans, f"device.{device.id}")
+        for bucket, key in in_memory:
+            if await bucket.newest(key):
                 await bucket.delete(key, ttl_s=60)
 
 

@@ -46,6 +46,10 @@ class BanService:
         """Return the bans in force, those that end first first."""
         return await self._bans.all()
 
+    async def of_devices(self) -> dict[str, float]:
+        """Return the ids of banned devices, and when their bans end (Unix seconds)."""
+        return {ban.device: ban.until for ban in await self._bans.all() if ban.device}
+
     async def _record(self, actor: Caller, action: str, target: str, detail: Detail | None = None) -> None:
         """Record it: an address as it is, a device by its pseudonym, a device that is gone without any."""
         address = banned_address(ban_key(target))

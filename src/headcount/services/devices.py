@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from headcount.access.roles import Caller
@@ -145,16 +145,26 @@ def secrets_table(added: Added) -> Iterator[str]:
         yield csv_table.csv_line((device.id, secret, device.label))
 
 
-def device_as_json(device: Device, seen: LastSeen | None = None) -> dict[str, Any]:
+def device_as_json(
+    device: Device, seen: LastSeen | None = None, banned_until: float | None = None
+) -> dict[str, Any]:
     """Return a device for JSON, without the hash of its secret; `seen` is its last connection."""
     moments = {name: iso_or_none(getattr(device, name)) for name in ("created", "changed", "resume")}
     shown = {name: getattr(device, name) for name in _SHOWN}
-    return {**shown, "certificate": device.certificate, **moments, "last_seen": seen_as_json(seen)}
+    return {
+        **shown,
+        "certificate": device.certificate,
+        **moments,
+        "last_seen": seen_as_json(seen),
+        "banned_until": iso_or_none(banned_until),
+    }
 
 
-def page_as_json(site: str, page: DevicePage) -> dict[str, Any]:
-    """Return a page of a site's devices for JSON."""
-    devices = [device_as_json(device, page.seen.get(device.id)) for device in page.devices]
+def page_as_json(site: str, page: DevicePage, banned: Mapping[str, float]) -> dict[str, Any]:
+    """Return a page of a site's devices for JSON; `banned` has the ends of bans by id."""
+    devices = [
+        device_as_json(device, page.seen.get(device.id), banned.get(device.id)) for device in page.devices
+    ]
     return {"site": site, "devices": devices, "after": page.after or None}
 
 

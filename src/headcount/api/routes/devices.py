@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -16,12 +16,12 @@ from headcount.api.parameters import DeviceHandle, SiteId
 from headcount.api.public_url import checked_base_url
 from headcount.api.schemas import devices
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import State, known_site
+from headcount.api.state import ApiState, State, known_site
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
 from headcount.devices.provisioning import provisioning_links, qr_svg
-from headcount.messages.records import DeviceStatus
+from headcount.messages.records import Device, DeviceStatus
 from headcount.messages.times import iso
 from headcount.messages.topics import HANDLE_PATTERN, ID_PATTERN, Kind
 from headcount.services.devices import device_as_json, page_as_json, secrets_table
@@ -68,7 +68,7 @@ async def list_devices(
     """
     known_site(state, site)
     page = await state.services.devices.list(DeviceFilter(site, kind, status, group, text, after, limit))
-    return Json(page_as_json(site, page))
+    return Json(page_as_json(site, page, await state.services.bans.of_devices()))
 
 
 @router.post(
@@ -175,7 +175,7 @@ async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader
     """Return one registered device."""
     known_site(state, site)
     entry = await state.services.devices.get(device, site)
-    return Json(device_as_json(entry, await state.services.devices.last_seen(device)))
+    return Json(await _shown(state, entry))
 
 
 @router.patch(
@@ -208,7 +208,7 @@ async def update_device(
     elif fields.get("status") is not None:
         fields["resume"] = None
     entry = await state.services.devices.change(actor, entry, **fields)
-    return Json(device_as_json(entry, await state.services.devices.last_seen(device)))
+    return Json(await _shown(state, entry))
 
 
 @router.delete(
@@ -240,8 +240,7 @@ async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor:
     known_site(state, site)
     entry = await state.services.devices.get(device, site)
     entry, secret = await state.services.devices.rotate(actor, entry)
-    seen = await state.services.devices.last_seen(device)
-    return Json({**device_as_json(entry, seen), "secret": secret})
+    return Json({**await _shown(state, entry), "secret": secret})
 
 
 @router.post(
@@ -275,3 +274,8 @@ async def create_device_link(
             "page": {"link": links.page, "qr_svg": qr_svg(links.page)},
         }
     )
+
+
+async def _shown(state: ApiState, entry: Device) -> dict[str, Any]:
+    seen = await state.services.devices.last_seen(entry.id)
+    return device_as_json(entry, seen, (await state.services.bans.of_devices()).get(entry.id))

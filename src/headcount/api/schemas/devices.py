@@ -112,6 +112,7 @@ class DeviceResponse(Schema):
     changed: str
     resume: str | None = Field(description="When a pause ends automatically.")
     last_seen: DeviceLastSeen | None
+    banned_until: str | None = Field(description="When its ban ends; null: it is not banned.")
 
 
 class DeviceListResponse(Schema):

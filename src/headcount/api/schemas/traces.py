@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from headcount.api.schemas.base import Schema
+from headcount.messages.records import RefusalAction, RefusalReason
 from headcount.messages.topics import Kind
 
 
@@ -59,6 +60,15 @@ class TraceLine(Schema):
     zones: list[str] = Field(description="The device's zones afterwards.")
 
 
+class TraceRefusal(Schema):
+    """A publish, subscription or connection of the device that the broker refused."""
+
+    at: str
+    action: RefusalAction
+    reason: RefusalReason
+    topic: str
+
+
 class TraceResponse(Schema):
     """A device's messages, each with its effect, and the device's state now."""
 
@@ -73,3 +83,4 @@ class TraceResponse(Schema):
     zones: list[str] = Field(description="The device's zones at the end of the replay.")
     live: dict[str, Any] | None = Field(description="The counting worker's state; null: no answer.")
     agrees: bool | None = Field(description="Whether both place the device in the same zones.")
+    refused: list[TraceRefusal] = Field(description="Refusals of the broker in the last hour: at most 10.")
