@@ -246,6 +246,16 @@ def test_a_wrong_clock_anywhere(wrong: float, place: int, tmp_path: Path) -> Non
     assert right.tolist() == [10.0 * i for i in range(20)]
 
 
+def test_a_device_that_starts_without_a_clock(tmp_path: Path) -> None:
+    """Many rows with a wrong clock are named by the gap, and both tools skip it."""
+    trace = read_trace(recording(tmp_path, [100.0 + i for i in range(20)] + [T + i for i in range(20)]))
+    assert trace_warnings(trace) == [
+        "there is no row between 1970-01-01T00:01:59.000Z and 2026-11-27T17:20:00.000Z: is a clock wrong?"
+    ]
+    assert sum(1 for _ in Replay(trace, load_site(case("base.geojson")), 60.0).run()) < 100
+    assert schedule(trace).due_s[-1] < 60.0
+
+
 def test_pauses_are_no_wrong_clocks(tmp_path: Path) -> None:
     """Nights, weekends and sparse recordings have no warning; a pause of days is skipped by both tools."""
     days = [T + 86_400 * day + 10 * i for day in (0, 1, 4) for i in range(10)]

@@ -11,6 +11,8 @@ from headcount.simulate.traces import Trace
 
 #: A longer time without a row is skipped if no device is present.
 MAX_GAP_S = 86_400.0
+#: A longer time without a row is probably a wrong clock.
+SUSPICIOUS_GAP_S = 365 * 86_400.0
 #: A row is compared with the median of this number of rows on each side of it.
 _NEIGHBOURS = 5
 #: It is wrong if it differs by more than MAX_GAP_S and this many times as much as the neighbours usually do.
@@ -53,11 +55,16 @@ def trace_warnings(trace: Trace) -> list[str]:
 def _clock_warnings(trace: Trace) -> list[str]:
     arrival_s = arrivals(trace)
     rows = np.flatnonzero(np.isfinite(arrival_s) & (trace.problem == 0))
-    wrong = rows[wrong_clocks(arrival_s[rows])]
-    if not len(wrong):
-        return []
-    row = int(wrong[0])
-    known = trace.devices[trace.device[row]]
-    first = f"row {row + 1} of {known} is from {iso(float(arrival_s[row]))}"
-    more = f", and {len(wrong) - 1} more rows are as far off" if len(wrong) > 1 else ""
-    return [f"{first}, far from the rows around it{more}: is a clock wrong?"]
+    wrong = wrong_clocks(arrival_s[rows])
+    warnings = []
+    if wrong.any():
+        row = int(rows[wrong][0])
+        first = f"row {row + 1} of {trace.devices[trace.device[row]]} is from {iso(float(arrival_s[row]))}"
+        more = f", and {wrong.sum() - 1} more rows are as far off" if wrong.sum() > 1 else ""
+        warnings.append(f"{first}, far from the rows around it{more}: is a clock wrong?")
+    others_s = np.sort(arrival_s[rows[~wrong]])
+    gaps = np.flatnonzero(np.diff(others_s) > SUSPICIOUS_GAP_S)
+    if len(gaps):
+        before, after = (iso(float(t_s)) for t_s in others_s[gaps[0] : gaps[0] + 2])
+        warnings.append(f"there is no row between {before} and {after}: is a clock wrong?")
+    return warnings
