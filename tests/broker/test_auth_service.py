@@ -19,18 +19,21 @@ from nats.aio.client import Client
 from cluster_fixture import open_core, open_unit
 from headcount.access.access_cache import AccessCache
 from headcount.access.tokens import TokenStore
-from headcount.broker import nats_config
+from headcount.broker import nats_config, presence
 from headcount.broker.auth_service import AuthService, AuthServiceSettings
 from headcount.broker.core import Broker
 from headcount.broker.device_rate_limiter import MqttRateLimits
+from headcount.broker.presence import GoneUnits
 from headcount.devices.authentication import RefusalReason
 from headcount.devices.bans import BanList
 from headcount.devices.registry import Registry
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device, LastSeen
+from headcount.messages.units import BrokerUnit
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
+from headcount.messaging.units import Units
 from nats_fixture import PASSWORD, internal_client, open_broker, running_broker
 from waiting import BUSY_S, until
 
@@ -626,6 +629,40 @@ async def test_a_device_that_moved_to_another_unit_stays_connected(broker: Broke
         await until(lambda: not here.gate.presence.devices)
         await until(lambda: not here.gate.presence._changed)
         assert await seen(mine) == elsewhere
+
+
+async def test_devices_of_a_killed_unit(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The devices of a broker unit without heartbeats are absent; those of others stay connected."""
+    monkeypatch.setattr(presence, "GONE_S", 1.0)
+    monkeypatch.setattr(presence, "GONE_POLL_S", 0.1)
+    async with yard(broker, open_gate=False) as here, presence_of(here) as seen:
+        (killed, _), (other, _) = (
+            await here.registry.add("ul", "person"),
+            await here.registry.add("ul", "person"),
+        )
+        connection, stop = Connection(here.core), asyncio.Event()
+        bucket, units = KvBucket(connection, SEEN_BUCKET), Units(connection)
+        for device, name in ((killed, "b1"), (other, "here")):
+            last = LastSeen(time.time(), connected=True, unit=name)
+            await bucket.put(device.id, msgspec.json.encode(last))
+        unit = BrokerUnit("b1", "", "", "", 1, 2, 3, "up", 0, 0.0, 0.0, 0.0)
+        running = asyncio.create_task(GoneUnits(connection, "here").run(stop))
+        for _ in range(10):
+            await units.heartbeat(unit)
+            await asyncio.sleep(0.1)
+        last_seen = await seen(killed)
+        assert last_seen is not None
+
+        async def is_absent() -> bool:
+            found = await seen(killed)
+            return found is not None and not found.connected
+
+        await until(is_absent)
+        found = await seen(other)
+        assert found is not None
+        assert found.connected
+        stop.set()
+        await running
 
 
 async def test_many_at_once(broker: Broker) -> None:

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 
 from headcount.broker.core import Broker
+from headcount.broker.nats_config import Limits
 from headcount.errors import LogError
 from headcount.messages.topics import FOREIGN_SUBJECTS
 from headcount.messaging.connection import Connection
@@ -25,6 +26,7 @@ from headcount.messaging.qos1 import with_stored
 from headcount.messaging.streams import (
     LOG_AGE_S,
     MAX_DEVICE_MESSAGE_BYTES,
+    MAX_MQTT_CONSUMERS,
     MQTT_STREAMS,
     SNAPSHOT_BUCKET,
     StreamSizes,
@@ -278,6 +280,19 @@ async def test_what_an_earlier_release_kept_for_mqtt_is_removed(tmp_path: Path) 
     async with log_of(tmp_path) as (_, client):
         await _mqtt_is_in_memory(client)
         assert not about_mqtt(tmp_path)
+
+
+async def test_a_stream_of_an_earlier_release_gets_its_number_of_consumers(tmp_path: Path) -> None:
+    """A stream with the server's default of 1,000 consumers is updated at the next start."""
+    async with log_of(tmp_path) as (_, client):
+        (wanted,) = [each for each in MQTT_STREAMS if each["name"] == "$MQTT_msgs"]
+        before = {name: value for name, value in wanted.items() if name != "max_consumers"}
+        await request(Connection(client), "STREAM.DELETE.$MQTT_msgs")
+        await request(Connection(client), "STREAM.CREATE.$MQTT_msgs", before)
+        assert (await config(client, "$MQTT_msgs"))["max_consumers"] == -1
+        await ensure_streams(Connection(client), 4)
+        assert (await config(client, "$MQTT_msgs"))["max_consumers"] == MAX_MQTT_CONSUMERS
+        assert 4 * Limits().max_connections <= MAX_MQTT_CONSUMERS
 
 
 async def test_a_refusal_is_an_error_with_the_servers_words(tmp_path: Path) -> None:

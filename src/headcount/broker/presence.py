@@ -22,11 +22,16 @@ from headcount.messages.records import LastSeen
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.kv import KvBucket, KvEntry
 from headcount.messaging.streams import SEEN_BUCKET
+from headcount.messaging.units import UNIT_TIMEOUT_S, Units
+from headcount.runtime.retry import repeat
+from headcount.runtime.tasks import until_stopped
 
 CONNECTED_SUBJECT = f"$SYS.ACCOUNT.{ACCOUNT}.CONNECT"
 DISCONNECTED_SUBJECT = f"$SYS.ACCOUNT.{ACCOUNT}.DISCONNECT"
 #: Changes are written at this interval, and the bucket is compared with the table at the other.
-WRITE_INTERVAL_S, COMPARE_INTERVAL_S = 1.0, 300.0
+WRITE_INTERVAL_S, COMPARE_INTERVAL_S = 1.0, 60.0
+#: A unit without a heartbeat for this long is gone, and its devices are not connected any more.
+GONE_S, GONE_POLL_S = 2 * UNIT_TIMEOUT_S, 2.0
 _READ_S = 10.0
 #: Writes at the same time.
 _WRITES = 100
@@ -160,6 +165,34 @@ class Presence:
         except LogError:
             pass
         self._changed.setdefault(device, seen.at)  # the next second tries again
+
+
+class GoneUnits:
+    """Writes the disconnects of broker units that were killed: a unit that ends writes its own."""
+
+    def __init__(self, core: Connection, own: str) -> None:
+        """Use a reconnecting connection to the core; `own` is the auth service that is no broker unit."""
+        self._units = Units(core)
+        self._bucket = KvBucket(core, SEEN_BUCKET, timeout_s=_READ_S)
+        self._own = own
+        self._known: set[str] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll the units until `stop` is set."""
+        polling = repeat(self._poll, (LogError,), "cannot check broker units now", pause_s=GONE_POLL_S)
+        await until_stopped(polling, stop)
+
+    async def _poll(self) -> None:
+        alive = set((await self._units.table()).alive(GONE_S))
+        if self._known is None:
+            self._known = {seen.unit for _, seen in _decoded(await self._bucket.newest())} - {self._own}
+        if gone := self._known - alive:
+            entries = await self._bucket.newest()
+            for id_, seen in _decoded(entries):
+                if seen.connected and seen.unit in gone:
+                    value = msgspec.json.encode(LastSeen(time.time(), connected=False, unit=seen.unit))
+                    await self._bucket.replace(id_, value, entries[id_].revision)
+        self._known = alive
 
 
 def _decoded(entries: dict[str, KvEntry]) -> Iterable[tuple[str, LastSeen]]:

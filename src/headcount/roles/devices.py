@@ -9,6 +9,7 @@ from typing import Any
 
 from headcount.broker import auth_service
 from headcount.broker.auth_service import AuthServiceSettings
+from headcount.broker.presence import GoneUnits
 from headcount.devices.command_delivery import CommandDelivery
 from headcount.devices.mqtt_sessions import MqttSessions
 from headcount.devices.one_time_links import open_one_time_links
@@ -50,6 +51,7 @@ def _loops(
         "pseudonym keys": PseudonymKeys(connection).run,
         "commands": CommandDelivery(connection, addresses, anonymous=settings.open).run,
         "MQTT sessions": MqttSessions(connection, addresses, anonymous=settings.open).run,
+        "gone units": GoneUnits(connection, settings.name).run,
         "one-time links": open_one_time_links(connection, secret).run,
         "scrub": partial(scrub, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
         "erasure": Erasure(
