@@ -204,6 +204,41 @@ async def test_without_the_core_a_unit_is_not_healthy(tmp_path: Path) -> None:
         await unit.until_status(200)
 
 
+async def test_a_slow_core_does_not_remove_units(tmp_path: Path) -> None:
+    """While the core does not answer but its links are up, units stay healthy and devices stay connected."""
+    async with (
+        open_core(tmp_path) as core,
+        open_unit(tmp_path, core, "b1") as unit,
+        open_unit(tmp_path, core, "b2") as other,
+    ):
+        await unit.until_status(200)
+        await other.until_status(200)
+        device = await unit.device("d")
+        await device.publish()
+        os.kill(core.broker.pid or 0, signal.SIGSTOP)
+        try:
+            until_s = asyncio.get_running_loop().time() + 10  # two probes fail within 6 s
+            while asyncio.get_running_loop().time() < until_s:
+                assert [(await each.health())[0] for each in (unit, other)] == [200, 200]
+                await asyncio.sleep(0.5)
+        finally:
+            os.kill(core.broker.pid or 0, signal.SIGCONT)
+        await device.publish()
+        assert await unit.metric("headcount_unit_restarts_total") == 0
+
+
+async def test_a_stopped_server_is_not_healthy(tmp_path: Path) -> None:
+    """A unit whose own NATS server does not answer is not healthy."""
+    async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:
+        await unit.until_status(200)
+        os.kill(unit.pid, signal.SIGSTOP)
+        try:
+            await unit.until_status(503)
+        finally:
+            os.kill(unit.pid, signal.SIGCONT)
+        await unit.until_status(200)
+
+
 async def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
     """A unit whose health port is taken doesn't start; the error names the option that changes the port."""
     async with open_core(tmp_path) as core, open_unit(tmp_path, core, "b1") as unit:

@@ -53,14 +53,25 @@ def test_a_draining_unit_stays_until_it_is_gone() -> None:
 def test_a_missing_unit_is_removed_after_a_while() -> None:
     """A unit that is missing for a moment stays; one that stays missing is removed."""
     membership = Membership()
-    membership.observe(table("b1"), 0.0)
-    membership.observe(table(), 1.0)
-    membership.observe(table("b1"), 2.0)
-    membership.observe(table(), 3.0)
-    membership.observe(table(), 5.5)
-    assert set(membership.units) == {"b1"}
-    membership.observe(table(), 6.5)
-    assert not membership.units
+    membership.observe(table("b1", "b2"), 0.0)
+    membership.observe(table("b2"), 1.0)
+    membership.observe(table("b1", "b2"), 2.0)
+    membership.observe(table("b2"), 3.0)
+    membership.observe(table("b2"), 5.5)
+    assert set(membership.units) == {"b1", "b2"}
+    membership.observe(table("b2"), 6.5)
+    assert set(membership.units) == {"b2"}
+
+
+def test_units_that_are_missing_together_stay() -> None:
+    """When all reports are missing, as after a time without answers of the core, no unit is removed."""
+    membership = Membership()
+    membership.observe(table("b1", "b2"), 0.0)
+    for now_s in (1.0, 5.0, 60.0):
+        membership.observe(table(), now_s)
+    assert set(membership.units) == {"b1", "b2"}
+    membership.observe(table("b2"), 61.0)
+    assert set(membership.units) == {"b2"}
 
 
 def test_without_the_core_nothing_changes() -> None:

@@ -92,9 +92,8 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
         len(text).to_bytes(2, "big") + text for text in (part.encode() for part in (name, *login))
     )
     connect = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x3c" + fields
-    host = local_host(config.mqtt_host)
     async with asyncio.timeout(within_s):
-        reader, writer = await asyncio.open_connection(host, config.mqtt_port, ssl=_context(config))
+        reader, writer = await _open_mqtt(config)
         try:
             writer.write(b"\x10" + _length(len(connect)) + connect)
             answer = await reader.readexactly(4)
@@ -106,6 +105,27 @@ async def ask_mqtt(config: BrokerConfig, within_s: float = _ANSWER_S) -> None:
             raise ConnectionResetError("the NATS server closed the MQTT connection") from error
         finally:
             writer.close()
+
+
+async def ask_mqtt_listener(config: BrokerConfig, within_s: float) -> None:
+    """Return when the server has read from a new MQTT connection, which needs nothing from the core.
+
+    Raises:
+        any of NO_ANSWER: it has not.
+    """
+    async with asyncio.timeout(within_s):
+        reader, writer = await _open_mqtt(config)
+        try:
+            writer.write(b"\xc0\x00")  # a PINGREQ before CONNECT: the server closes the connection
+            await reader.read()
+        except ConnectionResetError:
+            pass
+        finally:
+            writer.close()
+
+
+async def _open_mqtt(config: BrokerConfig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(local_host(config.mqtt_host), config.mqtt_port, ssl=_context(config))
 
 
 def _context(config: BrokerConfig) -> ssl.SSLContext | None:

@@ -4,6 +4,7 @@
     in the table, draining       keeps its connections, gets no new ones
     missing from the table       the same for MISSING_S (after a restart, the core has the reports of all units
                                  within a second), then removed; a unit that drained is removed immediately
+    all missing from the table   unchanged: a core that answers slowly loses the reports of all units
     no heartbeat and unhealthy   abandoned: its connections are closed, so that its devices reconnect to other
                                  units. A paused or disconnected unit would never end its TCP connections.
     no table (no core)           unchanged; health checks still decide about new connections
@@ -56,7 +57,7 @@ class Membership:
         self._note(self._missing_since, set(self.units) - set(table.units), now_s)
         self._note(self._no_heartbeat_since, set(self.units) - set(table.alive()), now_s)
         for name, since_s in list(self._missing_since.items()):
-            if self.units[name].draining or now_s - since_s > MISSING_S:
+            if self.units[name].draining or (table.units and now_s - since_s > MISSING_S):
                 del self.units[name], self._missing_since[name]
 
     def abandoned(self, unhealthy: Collection[str], now_s: float) -> set[str]:
