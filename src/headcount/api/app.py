@@ -49,20 +49,20 @@ An invalid, revoked or expired token is rejected with 401 everywhere, also where
 """
 #: Routes about one device precede the older path with its kind (in `positions`), which would match them too.
 _RESOURCES = (
-    traces,
-    commands,
-    devices,
-    provisioning,
-    me,
-    system,
     sites,
     counts,
     live_stream,
+    devices,
+    provisioning,
+    commands,
+    traces,
     positions,
+    me,
     login,
     sign_in,
     tokens,
     audit,
+    system,
 )
 
 

@@ -49,7 +49,8 @@ def _reason(
         ),
     ] = None,
     reason: Annotated[
-        str | None, Query(max_length=MAX_REASON, description="The same, for clients that cannot set headers.")
+        str | None,
+        Query(max_length=MAX_REASON, description="The reason, for clients that cannot set headers."),
     ] = None,
 ) -> str | None:
     """Return the caller's reason; None if it is missing or too short."""
