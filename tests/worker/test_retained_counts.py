@@ -152,6 +152,23 @@ async def test_public_topics_by_the_minute_exact_ones_each_second(tmp_path: Path
                 assert anybody.heard == []
 
 
+async def test_zones_of_an_earlier_site_are_removed(tmp_path: Path) -> None:
+    """The publisher removes what is retained for zones that the site does not have, and nothing else."""
+    async with open_broker(tmp_path) as broker:
+        async with aiomqtt.Client(
+            "127.0.0.1", broker.config.mqtt_port, username=INTERNAL, password=PASSWORD
+        ) as client:
+            for topic in ("counts/gone", "exact/gone", "counts/library", "events/gone"):
+                body = b'{"person":{"count":1}}'
+                await client.publish(f"headcount/s/{topic}", body, qos=1, retain=True)
+        async with publishing(broker, 5) as report:
+            await report(GRID_S, {"site": 43, "library": 15})
+            async with subscribed(broker, "headcount/s/#", **OURS) as ours:
+                await ours.wait("counts/library", 15)
+                await ours.wait("events/gone", 1)
+                assert {"counts/gone", "exact/gone"}.isdisjoint(ours.last)
+
+
 async def test_an_empty_site_is_public_at_the_first_start(tmp_path: Path) -> None:
     """The first total of a deployment is public as that of the last whole minute where the site is empty; no later one is."""
     async with (

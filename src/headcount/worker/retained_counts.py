@@ -19,12 +19,13 @@ from headcount.counting.disclosure import Disclosure, as_public, grid_before, on
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.totals import Total, Totals
-from headcount.errors import CertificateError
+from headcount.errors import CertificateError, LogError
 from headcount.messages.counts import KindCount, PartitionCounts, PublicKindCount, PublicZoneCount, ZoneCount
 from headcount.messages.times import iso
 from headcount.messages.topics import COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.messaging.retained_topics import remove_other_topics
 from headcount.runtime.retry import RETRY_S
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class RetainedCounts:
 
     async def run(self) -> None:
         """Publish; a lost connection is re-established."""
+        await self._remove_other_zones()
         subscription = await self._connection.subscribe("count.*", self._add)
         try:
             for address in cycle(self._addresses):
@@ -76,6 +78,15 @@ class RetainedCounts:
                     await asyncio.sleep(RETRY_S)
         finally:
             await subscription.unsubscribe()
+
+    async def _remove_other_zones(self) -> None:
+        """Remove what was retained for zones of an earlier site."""
+        for topic in (COUNT_TOPIC, EXACT_TOPIC):
+            own = {topic.format(site=self._site.id, zone=zone.id) for zone in self._site.zones}
+            try:
+                await remove_other_topics(self._connection, topic.format(site=self._site.id, zone="+"), own)
+            except LogError as error:
+                _log.warning("retained counts of other zones are not removed: %s", error)
 
     async def _add(self, message: Message) -> None:
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)

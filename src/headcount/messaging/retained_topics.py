@@ -1,0 +1,31 @@
+"""Retained MQTT messages by topic."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from headcount.messaging import jetstream
+from headcount.messaging.connection import Connection
+from headcount.messaging.streams import MQTT_RETAINED
+
+_ANSWER_S = 5.0
+
+
+async def remove_other_topics(connection: Connection, pattern: str, keep: Container[str]) -> int:
+    """Remove the retained messages of the topics that `pattern` matches, except `keep`; return their number.
+
+    Raises:
+        LogError: the core does not answer, or refuses.
+    """
+    prefix = "$MQTT.rmsgs."
+    body = {"subjects_filter": prefix + pattern.replace("/", ".").replace("+", "*")}
+    info = await jetstream.request(connection, f"STREAM.INFO.{MQTT_RETAINED}", body, timeout_s=_ANSWER_S)
+    others = [
+        subject
+        for subject in info["state"].get("subjects") or {}
+        if subject.removeprefix(prefix).replace(".", "/") not in keep
+    ]
+    for subject in others:
+        body = {"filter": subject}
+        await jetstream.request(connection, f"STREAM.PURGE.{MQTT_RETAINED}", body, timeout_s=_ANSWER_S)
+    return len(others)
