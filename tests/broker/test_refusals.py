@@ -70,6 +70,14 @@ def test_lines_of_the_log(text: str, expected: tuple[str, str, str]) -> None:
     assert (refusal.at, refusal.action, refusal.reason, refusal.topic) == (5.0, *expected)
 
 
+def test_a_line_about_a_websocket() -> None:
+    """Clients over WebSocket are recognised, and a client id that is no handle names no device."""
+    line = HEAD.replace("mid:91", "mid_ws:91").replace(MINE, "visitor") + 'Publish Violation - Subject "a"'
+    found = refusal_of(line.encode(), 5.0)
+    assert found is not None
+    assert found[0] == ""
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -14,7 +14,7 @@ from headcount.errors import SettingsError
 from headcount.roles.api import oidc_provider_of
 from headcount.roles.endpoints import health_url
 from headcount.roles.secret import secret_of
-from headcount.roles.server_config import core_config
+from headcount.roles.server_config import core_config, origins_of
 from headcount.settings.deployment import Settings, machine_name
 from headcount.settings.environment import PREFIX
 from headcount.settings.formats import addresses
@@ -154,6 +154,13 @@ def test_settings_survive_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     result = CliRunner().invoke(main, ["run", "core"], catch_exceptions=False)
     assert result.exit_code == 0
     assert found[0] == replace(given, site=given.site.resolve())
+
+
+def test_origins_of_pages() -> None:
+    """Pages of public_url, of this machine and of `mqtt_origins` may connect over MQTT with --open."""
+    given = settings(http_port=8090, public_url="https://a.example/", mqtt_origins="http://b.example:81")
+    local = ("http://localhost:8090", "http://127.0.0.1:8090")
+    assert origins_of(given) == ("http://b.example:81", "https://a.example", *local)
 
 
 def test_a_secret_from_elsewhere(tmp_path: Path) -> None:

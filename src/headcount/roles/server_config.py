@@ -30,13 +30,13 @@ def standalone_config(settings: Settings) -> BrokerConfig:
         nats_port=settings.nats_port,
         partitions=settings.partitions,
         anonymous=settings.open,
-        origins=_origins_of(settings),
+        origins=origins_of(settings),
         tls=tls_files_of(settings),
         ws_tls=settings.encrypts_http,
     )
 
 
-def _origins_of(settings: Settings) -> tuple[str, ...]:
+def origins_of(settings: Settings) -> tuple[str, ...]:
     """Pages that may connect where no account is needed: no other page that a browser here shows."""
     scheme = "https" if settings.encrypts_http else "http"
     ours = tuple(f"{scheme}://{host}:{settings.http_port}" for host in ("localhost", LOOPBACK))

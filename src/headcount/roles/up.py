@@ -15,7 +15,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import BrokerConfig
 from headcount.errors import CertificateError, HeadcountError, SettingsError
 from headcount.messages.topics import AUTH_READY_SUBJECT, INTERNAL
-from headcount.roles.server_config import core_config, standalone_config
+from headcount.roles.server_config import core_config, origins_of, standalone_config
 from headcount.roles.site import SiteSummary, summarise
 from headcount.runtime.forked import in_fork
 from headcount.runtime.http_get import get
@@ -107,6 +107,7 @@ def _inside(settings: Settings) -> tuple[Settings, Settings]:
         mqtt_port=mqtt,
         http_port=http,
         ws_port=spare,  # the core has none
+        mqtt_origins=",".join(origins_of(settings)),
         leaf_port=free_port(settings.leaf_port),
         core=joined((settings.advertised, settings.nats_port)),
         core_mqtt=joined((settings.advertised, mqtt)),
