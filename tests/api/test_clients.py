@@ -57,7 +57,7 @@ def test_python_client(document: Path, tmp_path: Path) -> None:
     """openapi-python-client generates every endpoint without a warning, and mypy accepts client and use."""
     options = {"content_type_overrides": {"text/csv": "application/octet-stream"}, "post_hooks": []}
     (tmp_path / "config.json").write_text(json.dumps(options))
-    arguments = ["--path", document, "--output-path", tmp_path / "client", "--meta", "none"]
+    arguments: list[str | Path] = ["--path", document, "--output-path", tmp_path / "client", "--meta", "none"]
     command: list[str | Path] = [sys.executable, "-m", "openapi_python_client", "generate", *arguments]
     assert "arning" not in run(*command, "--config", tmp_path / "config.json", folder=tmp_path)
     (tmp_path / "use.py").write_text(PYTHON)
