@@ -76,6 +76,24 @@ def test_a_changed_site_is_refused_until_it_is_reloaded_for_all(tmp_path: Path) 
         assert "is not that of this deployment, ul" in other.stderr
 
 
+def test_a_role_with_another_site_does_not_start(tmp_path: Path) -> None:
+    """A second worker whose site is another one ends with an error that names the setting, and counts nothing."""
+    other = tmp_path / "other.geojson"
+    shutil.copyfile(UL, other)
+    rewrite(other)
+    with Up(tmp_path) as up:
+        before = zones(up)
+        nats = ("--nats-port", str(up.ports["nats"]), "--mqtt-port", str(up.mqtt_port))
+        run = headcount(
+            "run", "count", "--site", other, "--data", up.data, *nats, "--partitions", "4", cwd=tmp_path
+        )
+        assert run.returncode == 2
+        assert REFUSAL in run.stderr
+        assert "headcount: --site: is not that of the deployment; this role does not start" in run.stderr
+        assert up.is_ready()
+        assert zones(up) == before
+
+
 def test_a_new_start_may_have_another_site(tmp_path: Path) -> None:
     """After a stop, `up` runs with the file as it is then."""
     site = tmp_path / "site.geojson"

@@ -1,7 +1,7 @@
 """One site for all roles of a deployment.
 
 The core keeps the digest of the deployment's site in memory: that of the first role that starts, until
-`headcount site reload` replaces it. A role with another site does not run. A role whose site is replaced ends, and
+`headcount site reload` replaces it. A role with another site waits for a while, and ends. A role whose site is replaced ends, and
 what supervises it starts it again with the file as it is then.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from headcount.errors import LogError, SiteChangedError
+from headcount.errors import LogError, SettingsError, SiteChangedError
 from headcount.messaging.connection import connected
 from headcount.messaging.site_record import SiteRecord, SiteRecords
 from headcount.roles import Run
@@ -25,6 +25,8 @@ from headcount.runtime.tasks import StopRequestedError, background, unless_stopp
 from headcount.settings.deployment import Settings
 
 POLL_S = 1.0
+#: A role with another site ends after this.
+REFUSED_S = 30.0
 START_POLL_S = 0.1
 #: The API serves the map and the history without a core: it waits no longer than this for the deployment's site.
 API_WAITS_S = 5.0
@@ -39,6 +41,7 @@ async def run_with_site(
 
     Raises:
         SiteError: the file is not usable.
+        SettingsError: the file is not the deployment's site, and remains so for `REFUSED_S`.
         SiteChangedError: the role must start again, because the deployment's site or the file has changed.
         StopRequestedError: `stop` was set while it waited.
     """
@@ -54,9 +57,14 @@ async def run_with_site(
             )
             _log.error("%s", problem)
             report(problem)
-            await unless_stopped(
-                _until(read, lambda now: now != found or _version(settings.site) != version), stop
-            )
+            another = _until(read, lambda now: now != found or _version(settings.site) != version)
+            try:
+                async with asyncio.timeout(REFUSED_S):
+                    await unless_stopped(another, stop)
+            except TimeoutError:
+                raise SettingsError(
+                    "site", "is not that of the deployment; this role does not start"
+                ) from None
             raise SiteChangedError
         ended, changed = asyncio.Event(), asyncio.Event()
 
