@@ -13,9 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from api_fixture import Api, open_api
+from api_fixture import Api, open_api, site_with
+from headcount.api.api_settings import ApiSettings
+from headcount.api.server import run
+from headcount.messaging.connection import Endpoint
 from headcount.runtime import connection_limits
 from headcount.runtime.connection_limits import ConnectionLimits
+from headcount.runtime.ports import free_ports
+from headcount.tls.certificates import ensure_server_certificate
+from headcount.tls.tls_files import TlsFiles
 from waiting import until
 
 ADDRESSES = [f"127.0.0.{n}" for n in range(2, 8)]
@@ -130,6 +136,25 @@ async def test_slow_clients(
         await until(sends_until_closed, every_s=0.1)
         assert time.monotonic() - begun_s > 0.5
         await api.json("/v1/sites")
+
+
+async def test_handshakes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TLS, a client that does not begin its handshake is disconnected after the limit."""
+    monkeypatch.setattr(connection_limits, "HEAD_S", 1.0)
+    files = TlsFiles(*ensure_server_certificate(tmp_path, ["localhost"]))
+    core = Endpoint((("127.0.0.1", free_ports(1)[0]),), "", "")
+    settings = ApiSettings(site_with(1), core, tmp_path, 2, web=tmp_path)
+    stop, ports = asyncio.Event(), asyncio.Queue[int]()
+    serving = asyncio.create_task(
+        run(settings, host="127.0.0.1", port=0, stop=stop, on_ready=ports.put_nowait, tls=files)
+    )
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", await ports.get())
+        assert await reader.read() == b""
+        writer.close()
+    finally:
+        stop.set()
+        await serving
 
 
 async def test_client_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
