@@ -330,15 +330,15 @@ async def https(folder: Path, files: TlsFiles) -> AsyncIterator[int]:
 
 
 async def test_https(tmp_path: Path) -> None:
-    """The API answers over HTTPS to who trusts the certificate; 1.1 and plain HTTP are refused."""
+    """The API answers over HTTPS to clients that trust it; 1.1 is refused, and plain HTTP redirected."""
     files = made(tmp_path / "tls")
     async with https(tmp_path, files) as port:
         async with httpx.AsyncClient(
             verify=client_context(files.certificate), trust_env=False, timeout=LIMIT_S
         ) as client:
             assert (await client.get(f"https://localhost:{port}/healthz")).status_code == 200
-            with pytest.raises(httpx.TransportError):
-                await client.get(f"http://localhost:{port}/healthz")
+            redirect = await client.get(f"http://localhost:{port}/healthz")
+            assert redirect.headers["location"] == f"https://localhost:{port}/healthz"
         async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S) as stranger:
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
                 await stranger.get(f"https://localhost:{port}/healthz")
