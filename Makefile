@@ -48,7 +48,7 @@ install: ## install what runs, with the map, into PREFIX
 
 web: $(WEB)/index.html ## build the live map into the package
 
-$(WEB)/index.html: $(shell find web/src web/index.html web/me.html web/docs.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
+$(WEB)/index.html: $(shell find web/src web/index.html web/me.html web/docs.html web/privacy.html web/package.json web/package-lock.json web/vite.config.ts 2>/dev/null)
 	@command -v npm >/dev/null || { echo "the map needs Node.js and npm; the API works without the map"; exit 1; }
 	@echo "== building the map (about half a minute) =="
 	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json

@@ -35,7 +35,7 @@ export default defineConfig({
     // The map library is one large file, loaded after the counts are on the page.
     chunkSizeWarningLimit: 1600,
     rolldownOptions: {
-      input: ["index.html", "me.html", "docs.html"],
+      input: ["index.html", "me.html", "docs.html", "privacy.html"],
       output: {
         // Python's `mimetypes` and older proxies don't always know `.mjs`.
         assetFileNames: (asset) =>

@@ -127,3 +127,42 @@ def test_built_map(tmp_path: Path) -> None:
         answer = ask(tmp_path, path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
     assert ask(tmp_path, "/", method="POST").status_code == 405
+
+
+PAGE = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/login", 404), ("/login/callback?state=%3Cb%3E", 404), ("/%3Cb%3E", 404)]
+)
+def test_failures_of_pages_are_pages(tmp_path: Path, path: str, status: int) -> None:
+    """A browser gets a page with the reason and a way on, programs a problem document; nothing of the path is HTML."""
+    page = ask(tmp_path, path, headers=PAGE, changes={"open": False})
+    assert page.status_code == status
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>" in page.text
+    assert '<a href="/">' in page.text
+    assert "<b>" not in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    program = ask(tmp_path, path, changes={"open": False})
+    assert program.headers["content-type"].startswith("application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/v1/sites/moon", "/readyz", "/problems/none"])
+def test_failures_of_the_api_are_problem_documents(tmp_path: Path, path: str) -> None:
+    """The API answers with JSON also in a browser."""
+    answer = ask(tmp_path, path, headers=PAGE)
+    assert answer.headers["content-type"].startswith("application/problem+json")
+
+
+def test_only_listed_pages_may_show_the_map_in_a_frame(tmp_path: Path) -> None:
+    """The map allows the origins of the setting, other pages none; by default nothing does."""
+    (tmp_path / "web").mkdir()
+    for name in ("index.html", "me.html"):
+        (tmp_path / "web" / name).write_text("page")
+    listed = {"embed_origins": ("https://www.example.edu",)}
+    allowed = "frame-ancestors 'self' https://www.example.edu"
+    assert allowed in ask(tmp_path, "/", changes=listed).headers["content-security-policy"]
+    for path, changes in (("/me", listed), ("/v1/sites", listed), ("/", {})):
+        policy = ask(tmp_path, path, changes=changes).headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy

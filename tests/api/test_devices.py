@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import csv
 import io
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 import pytest
@@ -244,6 +246,9 @@ async def test_the_settings_of_a_phone(tmp_path: Path) -> None:
         assert answer["topic"] == f"headcount/ul/person/{added['id']}"
         assert answer["mqtt"] == {"host": "127.0.0.1", "port": 1899, "tls": False}
         assert answer["websocket"] == "ws://127.0.0.1:9099/mqtt"
+        inline = parse_qs(urlsplit(answer["owntracks"]).query)["inline"][0]
+        app = json.loads(base64.b64decode(inline))
+        assert (app["username"], app["password"]) == (answer["device"], answer["secret"])
         second = await api.call("POST", f"{DEVICES}/{added['id']}/link")
         head = {"host": "count.example.org"}
         answer = await api.http.get(f"/v1/provision/{second['code']}.otrc", headers=head)

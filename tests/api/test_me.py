@@ -126,6 +126,9 @@ async def test_export(tmp_path: Path) -> None:
         assert found["registry"]["label"] == "Ada's phone"
         assert [m["payload"]["acc"] for m in found["log"]["messages"]] == [8.0, 250.0]
         assert [(f["lat"], f["verdict"]) for f in found["history"]] == [(52.6725, "accepted")]
+        recent = [(f["t"], f["lat"], f["acc"], f["verdict"]) for f in found["recent_fixes"]]
+        assert [each[1:] for each in recent] == [(52.6725, 8.0, "accepted"), (52.6725, 250.0, recent[1][3])]
+        assert recent[1][3] not in (None, "accepted")
         assert {m["zone"] for m in found["memberships"]} >= {"site", "library"}
         assert [c["text"] for c in found["commands"]] == ["hello"]
         assert [look["reason"] for look in found["looks"]] == ["ticket 12"]
@@ -192,6 +195,13 @@ async def test_pause_and_resume(tmp_path: Path) -> None:
         device = await people.api.services.registry.get(ada.id)
         assert device is not None
         assert device.status == "paused"
+        # the worker's answer may be older than the pause
+        await people.worker(
+            ada,
+            {"present": True, "zones": ["library", "site"], "last_t": 1_790_000_000.0, "lat": 52.6}
+            | {"lon": -8.5, "acc": 8.0, "offline": False, "last_verdict": "accepted"},
+        )
+        assert (await people.ask(ada, "GET", "/v1/me")).json()["zones"] == []
         answer = await people.ask(ada, "POST", "/v1/me/resume")
         assert answer.json() == {"status": "active", "resume": None}
         answer = await people.ask(ada, "POST", "/v1/me/pause", json={"for_s": 3600})

@@ -25,6 +25,7 @@ VALID: dict[str, Any] = {
     "public_url": "https://headcount.example",
     "trusted_proxies": "10.0.0.0/8",
     "mqtt_origins": "https://page.example,http://127.0.0.1:8000",
+    "embed_origins": "https://page.example",
     "oidc_issuer": "https://id.example",
     "peers": "one-node",
     "scale.mounts": "shared:/shared:ro",

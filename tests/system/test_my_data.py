@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,18 @@ from waiting import BUSY_S, LIMIT_S, wait_until
 pytestmark = pytest.mark.slow
 LIBRARY = "glucksman-library"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+
+
+def needs_browser(test: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Skip a test where Chromium, Node.js or the built pages are missing."""
+    missing = {
+        f"no browser at {CHROMIUM}": Path(CHROMIUM).exists(),
+        "no Node.js": shutil.which("node") is not None,
+        "no tools of the pages: make web": (ROOT / "web" / "node_modules" / "axe-core").is_dir(),
+        "the pages are not built: make web": (ROOT / "src" / "headcount" / "web" / "privacy.html").is_file(),
+    }
+    reasons = [reason for reason, there in missing.items() if not there]
+    return pytest.mark.skipif(bool(reasons), reason=", ".join(reasons) or "-")(test)
 
 
 class Person:
@@ -97,14 +109,7 @@ def test_a_person_and_their_data(tmp_path: Path) -> None:
             assert ada.secret not in json.dumps(found)
 
 
-@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}")
-@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js")
-@pytest.mark.skipif(
-    not (ROOT / "web" / "node_modules" / "playwright-core").is_dir(), reason="no playwright-core: make web"
-)
-@pytest.mark.skipif(
-    not (ROOT / "src" / "headcount" / "web" / "me.html").is_file(), reason="the page isn't built: make web"
-)
+@needs_browser
 def test_the_page(tmp_path: Path) -> None:
     """In a real browser on a phone's screen: sign in, see, download, pause, resume, erase; a link works once."""
     with Up(tmp_path, open=False) as up:
@@ -120,11 +125,45 @@ def test_the_page(tmp_path: Path) -> None:
             browse(base, bob, HEADCOUNT_JOIN=str(link["code"]))
 
 
-def browse(base: str, person: Person, **variables: str) -> None:
-    """Run the checks of the page."""
+@needs_browser
+def test_all_pages(tmp_path: Path) -> None:
+    """In a real browser, all pages pass axe-core's rules, and a one-time link shows exact counts on the map."""
+    with Up(tmp_path, open=False) as up:
+        wait_until(up.is_ready, "the counts are live")
+        ada = Person(up)
+        base = f"http://127.0.0.1:{up.ports['http']}"
+        command = [
+            sys.executable,
+            "-m",
+            "headcount",
+            "login-link",
+            "--public-url",
+            base,
+            "--data",
+            str(up.data),
+        ]
+        link = subprocess.run(
+            [*command, "--nats-port", str(up.ports["nats"])],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=True,
+        )
+        with ada.phone():
+            wait_until(lambda: LIBRARY in ada.ask("GET", "/v1/me")["zones"], "it is counted")
+            public = f"{base}/v1/sites/ul/counts"
+            wait_until(
+                lambda: httpx.get(public, trust_env=False).status_code == 200, "there are public counts"
+            )
+            browse(base, ada, "pages.mjs", HEADCOUNT_LOGIN=link.stdout.strip())
+
+
+def browse(base: str, person: Person, checks: str = "me.mjs", **variables: str) -> None:
+    """Run the checks of a page."""
     ours = {"HEADCOUNT_URL": f"{base}/", "HEADCOUNT_DEVICE": person.id, "HEADCOUNT_SECRET": person.secret}
     done = subprocess.run(
-        ["node", str(ROOT / "web" / "e2e" / "me.mjs")],
+        ["node", str(ROOT / "web" / "e2e" / checks)],
         env=environment() | ours | variables,
         cwd=ROOT / "web",
         capture_output=True,

@@ -1,8 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { Zone, ZoneCounts } from "./api";
+import type { ZoneCounts } from "./api";
 import * as format from "./format";
 
-const library: Zone = { id: "library", name: "Library", type: "building", capacity: { person: 600 }, polygons: [] };
 const counts: ZoneCounts = {
   zone: "library",
   person: { count: 412, low: 390, high: 420, stale: 12 },
@@ -27,11 +26,6 @@ describe("texts", () => {
   it("have singular and plural", () => {
     expect(format.countOf("person", 1)).toBe("1 person");
     expect(format.countOf("vehicle", 1234)).toBe("1,234 vehicles");
-  });
-
-  it("describe a zone with everything that its row shows", () => {
-    expect(format.zoneInWords(library, counts)).toBe("Library, building, 412 people, 1 vehicle, 69% full");
-    expect(format.zoneInWords(library, undefined)).toBe("Library, building, no numbers yet");
   });
 
   it("name types, unknown ones included", () => {

@@ -1,7 +1,6 @@
 /** Numbers and times as text. */
 
-import { isNumber, type Kind, type KindCount, type Zone, type ZoneCounts } from "./api";
-import { occupancy } from "./scale";
+import { isNumber, type Kind, type KindCount, type ZoneCounts } from "./api";
 
 const numberFormat = new Intl.NumberFormat("en");
 const NOUNS: Record<Kind, [string, string]> = { person: ["person", "people"], vehicle: ["vehicle", "vehicles"] };
@@ -83,16 +82,6 @@ export function clockTime(at: number, timezone: string | undefined): string {
   } catch {
     return new Intl.DateTimeFormat("en-GB", options).format(at); // a time zone that the browser doesn't know
   }
-}
-
-/** The label of a zone's button for screen readers: `Library, building, 412 people, 3 vehicles, 69% full`. */
-export function zoneInWords(zone: Zone, counts: ZoneCounts | undefined): string {
-  const parts = [zone.name, typeName(zone.type)];
-  if (!counts) return [...parts, "no numbers yet"].join(", ");
-  parts.push(countInWords("person", counts.person), countInWords("vehicle", counts.vehicle));
-  const share = occupancy(zone, counts);
-  if (share !== undefined) parts.push(`${percent(share)} full`);
-  return parts.join(", ");
 }
 
 /** The meaning of a count, in sentences. */

@@ -36,7 +36,7 @@ export class History {
       const pressed = String(range === this.#range);
       const button = element(
         "button",
-        { type: "button", class: "chip", "aria-pressed": pressed, "aria-label": label },
+        { type: "button", class: "chip", "aria-pressed": pressed, title: label },
         `${range.hours} h`,
       );
       button.addEventListener("click", () => {

@@ -2,7 +2,7 @@
 
 import { isNumber, KINDS, type Zone, type ZoneCounts } from "./api";
 import { element, icon, setAttribute, setText } from "./element";
-import { formatCount, percent, typeName, typePlural, zoneInWords } from "./format";
+import { formatCount, percent, typeName, typePlural } from "./format";
 import { occupancy, type Step } from "./scale";
 
 type CountsByZone = ReadonlyMap<string, ZoneCounts>;
@@ -69,11 +69,17 @@ function makeRow(zone: Zone): ZoneRow {
   const vehicle = element("b", {}, "–");
   const button = element(
     "button",
-    { type: "button", class: "row", "data-zone": zone.id, "aria-pressed": "false", "aria-label": zone.name },
+    { type: "button", class: "row", "data-zone": zone.id, "aria-pressed": "false" },
     swatch,
-    element("span", { class: "row-text" }, element("span", { class: "row-name" }, zone.name), note),
-    element("span", { class: "row-number" }, icon("person"), person),
-    element("span", { class: "row-number" }, icon("vehicle"), vehicle),
+    element("span", { class: "row-text" }, element("span", { class: "row-name" }, zone.name), " ", note, " "),
+    element("span", { class: "row-number" }, icon("person"), person, element("span", { class: "unseen" }, " people, ")),
+    element(
+      "span",
+      { class: "row-number" },
+      icon("vehicle"),
+      vehicle,
+      element("span", { class: "unseen" }, " vehicles"),
+    ),
   );
   return { item: element("li", {}, button), button, swatch, note, person, vehicle };
 }
@@ -139,7 +145,6 @@ export class ZoneList {
 
   #fill(row: ZoneRow, zone: Zone, counts: ZoneCounts | undefined, step: Step | undefined): void {
     setAttribute(row.swatch, "data-step", String(step ?? -1));
-    setAttribute(row.button, "aria-label", zoneInWords(zone, counts));
     setAttribute(row.button, "data-busy", String(sumOf(counts)));
     const share = occupancy(zone, counts);
     setText(row.note, share === undefined ? typeName(zone.type) : `${typeName(zone.type)}, ${percent(share)} full`);

@@ -126,6 +126,7 @@ function signOut(): void {
   byId("credentials").hidden = true;
   byId("sign-in").hidden = false;
   byId<HTMLFormElement>("sign-in-form").reset();
+  byId<HTMLAnchorElement>("owntracks").href = "#credentials";
   for (const id of ["new-id", "new-secret", "facts", "lines", "access-history", "track"]) byId(id).replaceChildren();
 }
 
@@ -134,8 +135,10 @@ async function attempt(action: () => Promise<string>): Promise<void> {
   try {
     showMessage(await action());
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) signOut();
-    showMessage(error instanceof Error ? error.message : String(error), "bad");
+    if (error instanceof ApiError && error.status === 401) {
+      signOut();
+      showMessage("The id or the secret is wrong.", "bad");
+    } else showMessage(error instanceof Error ? error.message : String(error), "bad");
   }
 }
 
@@ -150,9 +153,12 @@ async function signIn(credentials: Credentials, remember: boolean): Promise<void
 }
 
 async function join(code: string): Promise<string> {
-  const { device: id, secret, mqtt, topic } = await redeem(base, code);
+  const { device: id, secret, mqtt, topic, owntracks } = await redeem(base, code);
   const texts = { id, secret, topic, broker: brokerUrl(mqtt) };
   for (const [name, text] of Object.entries(texts)) setText(byId(`new-${name}`), text);
+  const appLink = byId<HTMLAnchorElement>("owntracks");
+  appLink.href = owntracks;
+  appLink.hidden = false;
   byId("credentials").hidden = false;
   await signIn({ id, secret }, false);
   return "The link has been used and is no longer valid.";
@@ -187,6 +193,13 @@ function addListeners(): void {
   byId("sign-out").addEventListener("click", () => {
     signOut();
     showMessage("You are signed out.");
+  });
+  byId("copy").addEventListener("click", () => {
+    const lines = ["id", "secret", "broker", "topic"].map((name) => `${name}  ${byId(`new-${name}`).textContent}`);
+    void attempt(async () => {
+      await navigator.clipboard.writeText(lines.join("\n"));
+      return "Copied. Paste it into your device's app, and nowhere else.";
+    });
   });
   byId("export").addEventListener("click", () => void attempt(download));
   for (const button of document.querySelectorAll<HTMLElement>("[data-pause]")) {

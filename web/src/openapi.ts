@@ -434,6 +434,7 @@ export interface components {
             /** @enum {string} */
             kind: "person" | "vehicle";
             mqtt: components["schemas"]["BrokerEndpoint"];
+            owntracks: string;
             secret: string;
             site: string;
             topic: string;

@@ -31,6 +31,7 @@ class ApiSettings:
     public_url: str = ""  # the address for browsers; "" = as they request it
     mqtt_port: int = 1883  # of the broker for devices, on the same host
     ws_port: int = 9001  # the same over WebSocket
+    embed_origins: tuple[str, ...] = ()  # pages that may show the map in a frame
     trusted: tuple[Network, ...] = ()  # networks of load balancers, in addition to this machine
     oidc: OidcProvider | None = None  # the identity provider
     requests_per_s: float = 100.0  # per token and address

@@ -92,7 +92,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     problem_handlers.install(app, SECURITY_HEADERS)
     for resource in _RESOURCES:
         app.include_router(resource.router)
-    web_pages.install(app, settings.web)
+    web_pages.install(app, settings.web, settings.embed_origins)
     return app
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from html import escape
 from http import HTTPStatus
+from pathlib import Path
+from string import Template
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from headcount import errors
@@ -26,6 +31,10 @@ _BY_STATUS = {
     422: problems.INVALID,
 }
 _MAX_PARAMETERS = 10
+#: Paths for programs: every error is JSON there, whatever the client accepts.
+API_PATH = re.compile(r"/(v1/|metrics$|readyz$|healthz$|openapi\.json$|problems/)")
+#: The page of a problem for browsers, such as a login that failed.
+_PAGE = Template(Path(__file__).with_name("problem_page.html").read_text(encoding="utf-8"))
 _SERVICE_ERRORS = (
     errors.LogError,
     errors.DeviceError,
@@ -59,6 +68,24 @@ def install(app: FastAPI, crash_headers: Mapping[str, str]) -> None:
     app.add_exception_handler(RequestValidationError, _from_validation)
     app.add_exception_handler(HTTPException, _from_http)
     app.add_exception_handler(Exception, from_crash)
+
+
+def _answer(
+    connection: HTTPConnection,
+    kind: ProblemType,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    parameters: list[ParameterProblem] | None = None,
+) -> Response:
+    """Return a problem document, or, to a browser that opens a page, a page."""
+    path: str = connection.scope["path"]
+    if API_PATH.match(path) or not connection.headers.get("accept", "").startswith("text/html"):
+        return response(document(kind, detail, path, parameters), headers)
+    again, action = ("/login", "Try again") if path.startswith("/login") else ("/", "To the map")
+    if kind in (problems.NO_LOGIN, problems.NOT_FOUND):
+        again, action = "/", "To the map"
+    page = _PAGE.substitute(title=escape(kind.title), detail=escape(detail), again=again, action=action)
+    return HTMLResponse(page, kind.status, headers)
 
 
 def problem_of(error: Exception) -> ProblemError:
@@ -112,7 +139,7 @@ def _access_problem(error: errors.AccessError) -> ProblemError:
 
 async def send_problem(scope: Scope, receive: Receive, send: Send, error: ProblemError) -> None:
     """Answer a request, or reject a WebSocket, with a problem document."""
-    answer = response(document(error.kind, error.detail, scope["path"]), error.headers)
+    answer = _answer(HTTPConnection(scope), error.kind, error.detail, error.headers)
     if scope["type"] == "http":
         await answer(scope, receive, send)
         return
@@ -142,7 +169,7 @@ async def _from_problem(request: Request, error: Exception) -> Response:
     invalid = None
     if error.parameter is not None:
         invalid = [ParameterProblem(parameter=error.parameter, problem=error.detail)]
-    return response(document(error.kind, error.detail, request.url.path, invalid), error.headers)
+    return _answer(request, error.kind, error.detail, error.headers, invalid)
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:
@@ -163,4 +190,4 @@ async def _from_http(request: Request, error: Exception) -> Response:
         kind = ProblemType(f"http-{error.status_code}", error.status_code, title, "")
     path = request.url.path[: problems.MAX_INSTANCE]
     detail = f"{request.method} {path}: {kind.title}. {kind.meaning}".strip()
-    return response(document(kind, detail, request.url.path), error.headers)
+    return _answer(request, kind, detail, error.headers)

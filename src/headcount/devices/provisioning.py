@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +108,12 @@ def owntracks_settings(device: Device, secret: str, address: DeviceEndpoint) -> 
         "monitoring": 2,
         "keepalive": 60,
     }
+
+
+def owntracks_inline_link(device: Device, secret: str, address: DeviceEndpoint) -> str:
+    """A link that sets the app OwnTracks up on the phone that opens it; it contains the credentials."""
+    settings = json.dumps(owntracks_settings(device, secret, address)).encode()
+    return f"owntracks:///config?inline={quote(base64.b64encode(settings), safe='')}"
 
 
 def qr_svg(text: str) -> str:

@@ -16,6 +16,7 @@ from headcount.roles.secret import secret_of
 from headcount.roles.site import site_of
 from headcount.roles.tls import tls_files_of
 from headcount.settings.deployment import Settings
+from headcount.settings.formats import split
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -34,6 +35,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         mqtt_port=settings.mqtt_port,
         ws_port=settings.ws_port,
         public_url=settings.public_url,
+        embed_origins=tuple(split(settings.embed_origins)),
         trusted=parse_networks(settings.trusted_proxies),
         oidc=oidc_provider_of(settings),
         requests_per_s=settings.requests_per_s,

@@ -63,7 +63,8 @@ class PersonalDataService:
             "device": device.id,
             **known,
             "connected": None if seen is None else seen.connected,
-            "zones": live.get("zones", []),
+            # the worker learns of a pause a moment later
+            "zones": live.get("zones", []) if device.status == "active" else [],
             "last": _last(live),
             "commands": await self._commands_of(device),
             "looks": await self._accesses(pseudonyms.values()),
@@ -85,6 +86,11 @@ class PersonalDataService:
             "seen": seen_as_json(await self._seen(device)),
             "names": {str(day): name for day, name in pseudonyms.items()},
             "log": {"since": iso(log_since_s), "messages": log},
+            "recent_fixes": [
+                {"t": line.t, "lat": line.lat, "lon": line.lon, "acc": line.acc, "verdict": line.verdict}
+                for line in trace.lines
+                if line.what == "fix"
+            ],
             "memberships": [change for line in trace.lines for change in line.changes] + trace.left,
             "history": history,
             "now": trace.live,

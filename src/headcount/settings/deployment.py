@@ -114,6 +114,12 @@ class Settings:
         format=ORIGINS,
         default_text="none",
     )
+    embed_origins: str = _access(
+        "",
+        "Origins of web pages that may show the map in a frame, such as https://www.example.edu.",
+        format=ORIGINS,
+        default_text="none",
+    )
     suppress_below: int | None = _access(
         None,
         "The smallest count that is shown to the public.",

@@ -41,7 +41,7 @@ async def get_me(device: AuthenticatedDevice, state: State) -> Json:
     openapi_extra={"x-problems": ["history-unreadable", "too-many-queries"]},
 )
 async def export_me(device: AuthenticatedDevice, state: State) -> Json:
-    """Export the registry's entry (without the secret), the log's hour as it was sent, 24 hours of history.
+    """Export the registry's entry (without the secret), the log's hour as it was sent and as fixes, 24 hours of history.
 
     Rows of the history carry a daily pseudonym. They are found by the keys of the days, which are destroyed
     when nothing of a day is stored any more.

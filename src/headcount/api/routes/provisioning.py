@@ -15,7 +15,7 @@ from headcount.api.parameters import Code
 from headcount.api.public_url import device_endpoint
 from headcount.api.schemas import provisioning
 from headcount.api.state import ApiState, State
-from headcount.devices.provisioning import DeviceEndpoint, owntracks_settings
+from headcount.devices.provisioning import DeviceEndpoint, owntracks_inline_link, owntracks_settings
 from headcount.errors import LinkRefusedError
 from headcount.messages.records import Device
 from headcount.messages.topics import FIX_TOPIC
@@ -77,4 +77,5 @@ def _credentials(device: Device, secret: str, endpoint: DeviceEndpoint) -> dict[
         "topic": topic.removesuffix("/fix"),
         "mqtt": {"host": endpoint.host, "port": endpoint.mqtt_port, "tls": endpoint.tls},
         "websocket": endpoint.websocket,
+        "owntracks": owntracks_inline_link(device, secret, endpoint),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -23,7 +24,7 @@ _POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'self' 'sha256-{_HASH}'"
 
 
 #: Pages whose address is not the name of their file.
-PAGE_FILES = {"me": "me.html", "docs": "docs.html"}
+PAGE_FILES = {"me": "me.html", "docs": "docs.html", "privacy": "privacy.html"}
 #: Suffixes of the compressed forms of each file, which the build adds (web/vite.config.ts), the smallest first.
 _COMPRESSED = {"br": ".br", "gzip": ".gz"}
 
@@ -64,8 +65,11 @@ class WebFiles(StaticFiles):
         return super().file_response(full_path, stat_result, scope, status_code)
 
 
-def install(app: FastAPI, folder: Path) -> None:
-    """Serve the pages; to be called last, because it matches every other path."""
+def install(app: FastAPI, folder: Path, embed_origins: Sequence[str]) -> None:
+    """Serve the pages; to be called last, because it matches every other path.
+
+    Pages of `embed_origins` may show the map in a frame, where a browser sends no cookie: it has public counts only.
+    """
     web = WebFiles(directory=folder, html=True, check_dir=False)
 
     async def page(request: Request) -> Response:
@@ -74,6 +78,11 @@ def install(app: FastAPI, folder: Path) -> None:
             return HTMLResponse(
                 _PAGE, headers={"content-security-policy": _POLICY, "cache-control": "no-cache"}
             )
-        return await web.serve(PAGE_FILES.get(path, path), request)
+        answer = await web.serve(PAGE_FILES.get(path, path), request)
+        if path == "" and embed_origins:
+            ancestors = f"frame-ancestors 'self' {' '.join(embed_origins)}"
+            policy = CONTENT_SECURITY_POLICY.replace("frame-ancestors 'none'", ancestors)
+            answer.headers["content-security-policy"] = policy
+        return answer
 
     app.router.add_route("/{path:path}", page, methods=["GET"], include_in_schema=False)

@@ -35,6 +35,7 @@ class CredentialsResponse(Schema):
     topic: str = Field(description="The device publishes fixes to this topic plus `/fix`.")
     mqtt: BrokerEndpoint
     websocket: str = Field(description="MQTT over WebSocket, for browsers.")
+    owntracks: str = Field(description="A link that sets the app OwnTracks up on this phone.")
 
 
 class OwnTracksResponse(OpenSchema):
