@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.option("--repair", is_flag=True, help="Repair what can be repaired without losing anything.")
 @takes_settings(*CORE)
 def doctor(repair: bool, settings: Settings) -> None:
-    """Check a data folder, also while headcount runs: permissions, secret, streams, history, registry, audit log.
+    """Check a data folder for damage.
+
+    Checks permissions, secret, streams, history, registry and audit log, also while headcount runs.
 
     \b
     headcount doctor
