@@ -34,6 +34,8 @@ ENDPOINTS = {
     "GET /v1/sites/{site}/counts": "anybody",
     "GET /v1/sites/{site}/zones/{zone}": "anybody",
     "GET /v1/sites/{site}/zones/{zone}/history": "anybody",
+    "GET /v1/sites/{site}/history": "anybody",
+    "GET /v1/sites/{site}/history.csv": "anybody",
     "GET /v1/sites/{site}/stream": "anybody",
     "GET /v1/sites/{site}/ws": "anybody",
     "POST /v1/provision": "anybody",
