@@ -62,7 +62,7 @@ terminal() {
   (eval "$1") >"$log" 2>&1 </dev/null &
   terminals+=($!)
   until ready "${terminals[-1]}" "$1" "$log"; do
-    kill -0 "${terminals[-1]}" 2>/dev/null && ((SECONDS < 300)) || { cat "$log" >&2; return 1; }
+    kill -0 "${terminals[-1]}" 2>/dev/null || { cat "$log" >&2; return 1; }
     sleep 0.1
   done
 }
