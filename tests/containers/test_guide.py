@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(900)]
 _PRELUDE = """
 docker() { if [[ $1 == compose ]]; then shift; command docker-compose "$@"; else command docker "$@"; fi; }
 end() {
+  ctrl_c
   docker compose -f deploy/compose.yaml --profile elastic stop scale
   docker ps -aq --filter label=headcount.deployment=$COMPOSE_PROJECT_NAME | xargs -r docker rm -f
   docker compose -f deploy/compose.yaml --profile elastic down -v --remove-orphans
