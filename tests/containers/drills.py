@@ -15,7 +15,7 @@ from containers.stack import Stack, until
 from containers.watch import Watch
 from headcount.lab.chaos.recovery import gaps
 
-HEAL_S = 60.0
+HEAL_S = 180.0
 #: The shortest wait for a PUBACK that is reported.
 MIN_WAIT_S = 0.5
 #: A wait that began within this time before a drill was seen is attributed to the drill.

@@ -63,7 +63,7 @@ def test_the_scaler_mends_its_fleet(tmp_path: Path) -> None:
         run.stack(scale={"broker": 0, "count": 0}, profiles=["elastic"], **limits) as stack,
         run.watch(stack) as watch,
     ):
-        until(lambda: is_whole(stack), "the fleet", 60)
+        until(lambda: is_whole(stack), "the fleet", 180)
         run.begin(stack, watch)
         done = []
         for role, what in (("broker", "kill"), ("count", "kill"), ("scale", "kill"), ("count", "cut off")):
@@ -112,7 +112,7 @@ class Run:
     def begin(self, stack: Stack, watch: Watch) -> None:
         """Wait for the cluster, and start the devices."""
         counting_s = until(lambda: watch.oldest(PARTITIONS) > 0, "the first counts", 90)
-        ready_s = until(lambda: api_answers(stack), "the API through the proxy", 60)
+        ready_s = until(lambda: api_answers(stack), "the API through the proxy", 180)
         print(f"counts after {counting_s:.1f} s more, the API through the proxy after {ready_s:.1f} s more")
         watch.begin()
         time.sleep(2)
@@ -120,7 +120,7 @@ class Run:
     def judge(self, stack: Stack, watch: Watch, done: list[Done]) -> None:
         """Everything that was acknowledged is there, and everything that was published is right."""
         watch.finish(120)
-        until(lambda: api_answers(stack), "the API answers at the end", 60)
+        until(lambda: api_answers(stack), "the API answers at the end", 180)
         end_s = time.time()
         said = counts(stack, self._site_id)
         comparison = judge(stack, watch, self._geojson, PARTITIONS, self._folder)

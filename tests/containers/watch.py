@@ -28,7 +28,7 @@ from headcount.messaging.connection import Connection
 
 RETRY_S = 0.2
 LINK_S = 3.0
-SETTLE_S, STORED_S = 60.0, 3.0
+SETTLE_S, STORED_S = 180.0, 3.0
 
 
 async def connect(stack: Stack) -> Client:

@@ -134,11 +134,11 @@ class Presence:
             changed, self._changed = self._changed, {}
             present = self.devices
             writes = [
-                self._write(bucket, device, LastSeen(at_s, device in present, self._unit), is_registered)
-                for device, at_s in changed.items()
+                (device, LastSeen(at_s, device in present, self._unit)) for device, at_s in changed.items()
             ]
             for first in range(0, len(writes), _WRITES):
-                await asyncio.gather(*writes[first : first + _WRITES])
+                some = writes[first : first + _WRITES]
+                await asyncio.gather(*(self._write(bucket, *one, is_registered) for one in some))
 
     def _compare(self, entries: dict[str, KvEntry]) -> None:
         """Note the devices for which SEEN is wrong."""
