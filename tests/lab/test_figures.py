@@ -19,3 +19,11 @@ def test_new_results_replace_old_ones_and_keep_the_text() -> None:
     assert filled(page, {"a b": r"\1"}, "new", "today") == (
         "- machine: new\n- date: today\n\n`a b`\n\n```text\n\\1\n```\n\nText.\n\n`c`\n\n```text\n2\n```\n"
     )
+
+
+def test_marked_output_is_replaced() -> None:
+    """Output that is Markdown itself is replaced up to its mark, again and again."""
+    page = "`a b`\n\nLoad average before: 1\n\n| old |\n<!-- end of output -->\n\nText.\n"
+    for output in ("Load average before: 2\n\n| new |", "Load average before: 3"):
+        page = filled(page, {"a b": output}, "new", "today")
+        assert page == f"`a b`\n\n{output}\n<!-- end of output -->\n\nText.\n"

@@ -14,6 +14,8 @@ from headcount.lab.machine import machine
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[3] / "docs" / "reference" / "figures.md"
+#: The end of an output that is Markdown itself.
+END_OF_OUTPUT = "<!-- end of output -->"
 #: Name → script and arguments.
 BENCHES = {
     "Footprint": ["footprint"],
@@ -46,11 +48,13 @@ def main() -> None:
 
 
 def filled(page: str, results: Mapping[str, str], machine_: str, date: str) -> str:
-    """The page with new results: each replaces the block of code below its command."""
+    """The page with new results: each replaces the block of code, or the marked output, below its command."""
     for command, output in results.items():
-        start = f"`{command}`\n\n```text\n"
-        before, _, after = page.partition(start)
-        page = f"{before}{start}{output}\n{after[after.index('```') :]}" if after else page
+        for begin, end in (("```text\n", "```"), ("Load average before:", END_OF_OUTPUT)):
+            before, start, after = page.partition(f"`{command}`\n\n{begin}")
+            if after:
+                head = start.removesuffix(begin) + (begin if begin.startswith("```") else "")
+                page = f"{before}{head}{output}\n{after[after.index(end) :]}"
     lines = {"- machine:": machine_, "- date:": date}
     for name, value in lines.items():
         page = re.sub(rf"^{name} .*$", f"{name} {value}", page, flags=re.MULTILINE)
