@@ -173,8 +173,13 @@ class Api:
         return await self.http.get(path, **options)
 
     async def json(self, path: str, **options: Any) -> Any:
-        """The JSON of a path that answers 200."""
-        answer = await self.get(path, **options)
+        """The JSON of a path that answers 200, once the API is connected to the core."""
+
+        async def connected() -> httpx.Response | None:
+            answer = await self.get(path, **options)
+            return None if answer.status_code == 503 and "/problems/log-away" in answer.text else answer
+
+        answer: httpx.Response = await until(connected, "a connection to the core")
         assert answer.status_code == 200, answer.text
         return answer.json()
 

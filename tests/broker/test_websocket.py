@@ -87,6 +87,14 @@ async def test_pages_of_other_origins(tmp_path: Path) -> None:
         assert [await accepts_mqtt(broker, origin) for origin in others] == [False] * 4
 
 
+async def test_no_page_by_default(tmp_path: Path) -> None:
+    """Without a list, libraries that send the port's own origin connect, and no page does."""
+    async with open_broker(tmp_path) as broker:
+        own = f"http://{LOOPBACK}:{broker.config.ws_port}"
+        assert [await accepts_mqtt(broker, origin) for origin in ("", own)] == [True] * 2
+        assert [await accepts_mqtt(broker, origin) for origin in (OURS, FOREIGN)] == [False] * 2
+
+
 @pytest.mark.parametrize("anonymous", [True, False])
 async def test_no_nats_over_websocket(tmp_path: Path, anonymous: bool) -> None:
     """No user can use NATS over the WebSocket port, not even with our own password."""

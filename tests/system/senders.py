@@ -60,7 +60,9 @@ def publish(
         transport="websockets" if websocket else "tcp",
     )
     if websocket:
-        client.ws_set_options(path="/mqtt")
+        # paho's Origin is no valid one where the host is an IPv6 address
+        headers = (lambda given: {k: v for k, v in given.items() if k != "Origin"}) if ":" in host else None
+        client.ws_set_options(path="/mqtt", headers=headers)
     client.connect(host, port)
     client.loop_start()
     try:

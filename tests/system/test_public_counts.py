@@ -40,7 +40,7 @@ def test_three_people_are_fewer_than_five(tmp_path: Path) -> None:
 
         body = wait_until(published, "public counts", every_s=1)
         nobody = {"count": "<5", "low": None, "high": None, "stale": None}
-        assert body["person"] == body["vehicle"] == nobody
+        assert all(nobody.items() <= body[kind].items() for kind in ("person", "vehicle"))
         assert body["at"].endswith(":00.000Z")
         retained = asyncio.run(_receive(up, secret, f"headcount/ul/counts/{LIBRARY}", "<5"))
         assert retained["person"] == retained["vehicle"] == nobody

@@ -125,7 +125,7 @@ class BrokerConfig:
     devices: bool = True
     #: Whether devices need no account.
     anonymous: bool = False
-    #: With `anonymous`: origins of the web pages that may connect; clients that are no browsers send none.
+    #: With `anonymous`: origins that may connect; empty: this port's own, which libraries send. Others send none.
     origins: tuple[str, ...] = ()
     #: With it devices use TLS, 1.2 at least; without `devices` nothing is encrypted here.
     tls: TlsFiles | None = None
@@ -340,7 +340,9 @@ websocket {{
 
 def _origins(config: BrokerConfig) -> str:
     # with accounts, a page needs a password or token, which no browser adds by itself
-    return f"  allowed_origins: [{_list(config.origins)}]\n" if config.anonymous and config.origins else ""
+    if not config.anonymous:
+        return ""
+    return f"  allowed_origins: [{_list(config.origins)}]\n" if config.origins else "  same_origin: true\n"
 
 
 def _encrypted(tls: TlsFiles | None) -> str:

@@ -18,7 +18,10 @@ _SEGMENT = re.compile(r"\d{12}\.parquet")
 
 def segments_of(hour: Path) -> list[Path]:
     """The segments in the folder of an hour, oldest first; files with other names are not ours."""
-    return sorted(path for path in hour.glob("*.parquet") if _SEGMENT.fullmatch(path.name))
+    try:
+        return sorted(path for path in hour.iterdir() if _SEGMENT.fullmatch(path.name))
+    except FileNotFoundError:  # retention has just dropped the hour
+        return []
 
 
 def all_segments(root: Path, kind: str) -> list[Path]:

@@ -37,10 +37,8 @@ def standalone_config(settings: Settings) -> BrokerConfig:
 
 
 def origins_of(settings: Settings) -> tuple[str, ...]:
-    """Pages that may connect where no account is needed: no other page that a browser here shows."""
-    scheme = "https" if settings.encrypts_http else "http"
-    ours = tuple(f"{scheme}://{host}:{settings.http_port}" for host in ("localhost", LOOPBACK))
-    return (*split(settings.mqtt_origins), *split(settings.public_url.rstrip("/")), *ours)
+    """Pages that may connect where no account is needed; empty: none, but programs on other machines."""
+    return (*split(settings.mqtt_origins), *split(settings.public_url.rstrip("/")))
 
 
 def core_config(settings: Settings) -> BrokerConfig:

@@ -110,7 +110,7 @@ class Settings:
     )
     mqtt_origins: str = _access(
         "",
-        "Origins of web pages that may connect over MQTT with --open, beside public_url and this machine's.",
+        "Origins of web pages that may connect over MQTT with --open, beside public_url.",
         format=ORIGINS,
         default_text="none",
     )
