@@ -340,9 +340,8 @@ websocket {{
 
 def _origins(config: BrokerConfig) -> str:
     # with accounts, a page needs a password or token, which no browser adds by itself
-    if not config.anonymous:
-        return ""
-    return f"  allowed_origins: [{_list(config.origins)}]\n" if config.origins else "  same_origin: true\n"
+    listed = f"allowed_origins: [{_list(config.origins)}]" if config.origins else "same_origin: true"
+    return f"  {listed}\n" if config.anonymous else ""
 
 
 def _encrypted(tls: TlsFiles | None) -> str:
