@@ -380,6 +380,17 @@ def test_a_damaged_segment_does_not_fail_other_answers(
     ]
 
 
+def test_a_restored_segment_is_read_again(tmp_path: Path) -> None:
+    """A damaged segment that is replaced by a sound one is in the next answer."""
+    write(tmp_path, batch(rows=random_rows(random.Random(1), 200)))
+    whole, (segment,) = fixes(tmp_path), segment_files(tmp_path, "fixes")
+    backup = segment.read_bytes()
+    damage_pages(segment)
+    assert fixes(tmp_path) == []
+    segment.write_bytes(backup)
+    assert fixes(tmp_path) == whole
+
+
 def test_foreign_files_are_ignored(tmp_path: Path) -> None:
     """Files that a copy or a restored backup leaves among the segments change no answer."""
     write(tmp_path, batch(rows=random_rows(random.Random(1), 10)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -419,3 +420,22 @@ def test_a_start_sets_damaged_segments_aside_and_names_foreign_files(
     lines = [record.getMessage() for record in caplog.records]
     assert any(f"{segment} cannot be read and was set aside" in line for line in lines)
     assert f"{foreign} is not a file of the history and is ignored" in lines
+
+
+def test_a_disk_that_cannot_be_read_sets_nothing_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the process can open no more files, an erasure fails, and no segment is taken for damaged."""
+    rows = random_rows(random.Random(11), 20)
+    write(tmp_path, batch(0, rows))
+    (segment,) = segment_files(tmp_path, "fixes")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.read_table", refuse)
+        patch.setattr("pyarrow.parquet.ParquetFile", refuse)
+        with pytest.raises(DataFolderError):
+            erase_rows(folder(tmp_path), [rows[0].device])
+    assert segment.exists()

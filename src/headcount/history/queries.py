@@ -24,7 +24,7 @@ from headcount.errors import DataFolderError, QueryError
 from headcount.history.hours import HOUR_S, T_MAX_S, T_MIN_S, folder, hour_start
 from headcount.history.query_areas import EVERYWHERE, Area
 from headcount.history.retention import KEEP_S
-from headcount.history.segment_files import is_readable, segments_of
+from headcount.history.segment_files import is_left_out, leave_out_damaged, segments_of
 from headcount.messages.counts import KindCount
 from headcount.messages.topics import KINDS, Kind
 
@@ -46,8 +46,6 @@ FUTURE_S = 60.0
 ATTEMPTS = 5
 
 T = TypeVar("T")
-#: Segments found to be unreadable; the role `history` sets them aside at its next start.
-_unreadable: set[str] = set()
 
 
 class CountSummary(msgspec.Struct, frozen=True):
@@ -330,18 +328,15 @@ def _run(
     import duckdb  # noqa: PLC0415  # only processes that run a query pay for it
 
     for attempt in range(1, ATTEMPTS + 1):
-        files = [name for name in _files(folder(data) / kind, *span_s) if name not in _unreadable]
+        files = [name for name in _files(folder(data) / kind, *span_s) if not is_left_out(name)]
         if not files:
             return None
         try:
             with _connection(data) as con:
                 return read(con, files)
         except duckdb.Error as error:
-            found = [name for name in files if not is_readable(Path(name))]
-            for name in found:
-                _log.error("%s cannot be read and is left out: %s", name, error)
-            _unreadable.update(found)
-            if attempt == ATTEMPTS or (not found and all(Path(name).exists() for name in files)):
+            is_complete = all(Path(name).exists() for name in files)
+            if attempt == ATTEMPTS or (is_complete and not leave_out_damaged(files)):
                 raise DataFolderError(
                     str(folder(data) / kind),
                     f"a query fails though every segment can be read: {error}",

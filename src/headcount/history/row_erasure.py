@@ -52,7 +52,7 @@ def erase_rows(root: Path, names: Sequence[str]) -> int:
             try:
                 erased += _erase_from(path, wanted)
             except (pa.ArrowException, OSError):
-                if is_readable(path):  # it is the disk
+                if is_readable(path):  # it is the disk or the memory
                     raise
                 set_aside(root, path)
     return erased

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from headcount.history.hours import hour_start
+from headcount.runtime.private_files import folder_errors
 
 _log = logging.getLogger(__name__)
 
 #: The folder for segments that cannot be read; retention drops them with the rows of their hour.
 DAMAGED = "damaged"
+#: Segments that are left out, and when they were changed; `history` sets them aside at its next start.
+_left_out: dict[str, int] = {}
 _SEGMENT = re.compile(r"\d{12}\.parquet")
 
 
@@ -41,17 +45,52 @@ def foreign_files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def is_readable(path: Path) -> bool:
-    """Whether a segment can be read as a whole; a file that is gone by now counts as readable."""
+def is_readable(path: Path, *, whole: bool = True) -> bool:
+    """Whether a segment, or its footer, can be read; a file that is gone by now counts as readable.
+
+    Raises:
+        OSError, MemoryError: the disk, the permissions or the process are at fault, not the content.
+    """
     import pyarrow as pa  # noqa: PLC0415  # only a suspicion is worth its memory
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        pq.ParquetFile(path).read()
+        with pq.ParquetFile(path) as file:
+            if whole:
+                file.read()
     except FileNotFoundError:
         return True
-    except (pa.ArrowException, OSError):
+    except pa.ArrowMemoryError:
+        raise
+    except pa.ArrowException:
         return False
+    except OSError as error:
+        if error.errno:  # errors of the content have none
+            raise
+        return False
+    return True
+
+
+def leave_out_damaged(files: list[str]) -> bool:
+    """Leave segments that cannot be read out of this process's queries; whether there are any.
+
+    Raises:
+        DataFolderError: the disk or the permissions are at fault, not the segments.
+    """
+    found = {}
+    for name in files:
+        with folder_errors(Path(name).parent):
+            if not is_readable(Path(name)):
+                found[name] = Path(name).stat().st_mtime_ns
+                _log.error("%s cannot be read and is left out of answers", name)
+    _left_out.update(found)
+    return bool(found)
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a segment was found to be unreadable, and has not been replaced since."""
+    with suppress(FileNotFoundError):
+        return name in _left_out and Path(name).stat().st_mtime_ns == _left_out[name]
     return True
 
 

@@ -30,7 +30,7 @@ from headcount.counting.fix_columns import F8, I8, U8
 from headcount.errors import DataFolderError
 from headcount.history.buffer import CountRows, Flush, FlushRecord, StoredColumns
 from headcount.history.hours import HOUR_S, folder, hour_name
-from headcount.history.segment_files import all_segments, foreign_files, set_aside
+from headcount.history.segment_files import all_segments, foreign_files, is_readable, set_aside
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.topics import KINDS
@@ -120,9 +120,7 @@ def _recovered(root: Path) -> FlushRecord:
 def _set_damaged_aside(root: Path) -> None:
     """Set segments without a readable footer aside, and name files that are not ours."""
     for path in (path for kind in ("fixes", "counts") for path in all_segments(root, kind)):
-        try:
-            pq.read_metadata(path)
-        except (pa.ArrowException, OSError):
+        if not is_readable(path, whole=False):
             set_aside(root, path)
     for path in foreign_files(root):
         _log.warning("%s is not a file of the history and is ignored", path)
