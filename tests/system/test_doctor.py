@@ -97,7 +97,17 @@ def test_an_interrupted_write_is_no_damage(data: Path) -> None:
     for stream in ("KV_DEVICE", "FIX_0"):
         with blocks(data, stream).open("ab") as file:
             file.write(b"\x00" * 4096)
+    halve(blocks(data, "FIX_1"))
     assert doctor(data) == (0, f"{data} is sound.\n")
+
+
+def test_garbage_in_the_log_is_refused(data: Path) -> None:
+    """Bytes that no crash leaves are damage in the log, too, where an interrupted write is none."""
+    block = blocks(data, "FIX_0")
+    block.write_bytes(b"\xa5" * 4096 + block.read_bytes()[4096:])
+    code, output = doctor(data)
+    assert code == 1
+    assert f"the log (FIX_0): {block} holds no message at byte 0" in output
 
 
 def test_lost_and_foreign_files(data: Path) -> None:

@@ -104,7 +104,7 @@ async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
             await nc.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
         await nc.flush()
 
-    await until(lambda: nc._subs, "its subscription")
+    await until(lambda: any(sub.subject == "count.*" for sub in nc._subs.values()), "its subscription")
     try:
         yield report
     finally:

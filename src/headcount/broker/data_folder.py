@@ -89,7 +89,7 @@ def end_previous_server(data: Path, timeout_s: float = 5.0) -> int | None:
 
 
 def _close_to_others(data: Path) -> None:
-    data.chmod(0o700)
+    make_private([data], deep=False)
     corrected = make_private(path for name in _CONTENT for path in data.glob(name))
     if corrected:
         LOG.warning("%s: other users had access to %d files and folders; it is withdrawn", data, corrected)

@@ -18,11 +18,9 @@ from pathlib import Path
 from headcount.messages.topics import AUDIT_STREAM
 from headcount.messaging.streams import (
     ACCESS_BUCKET,
-    BAN_BUCKET,
     COMMAND_BUCKET,
     DAYKEY_BUCKET,
     DEVICE_BUCKET,
-    SNAPSHOT_BUCKET,
 )
 
 _HEADER = struct.Struct("<IQQH")
@@ -30,17 +28,19 @@ _HASH_BYTES = 8
 _ERASED, _TOMBSTONE = 1 << 63, 1 << 62
 _HAS_HEADERS = 1 << 31
 _FIRST_BYTES = 1 << 20
+#: Bytes at the beginning of each file of a large stream that are read before a start.
+_HEAD_BYTES = 1 << 16
 #: The index may be saved before the last messages are on the disk: this many may be missing after a power cut.
 _LATE = 16
-#: Streams that are read as a whole before a start, and their meaning. Of the others, which may have gigabytes, the
-#: beginning of each file is read.
+#: A record whose sequence is further ahead, or that is longer, is not one that a crash interrupted.
+_MAX_AHEAD, _MAX_RECORD_BYTES = 1 << 20, 16 << 20
+#: Streams of which nothing may be missing, and their meaning; they are read as a whole before a start. Of the others,
+#: which may have gigabytes or are replaced every few seconds, the beginning of each file is read.
 CONTENT = {
     f"KV_{DEVICE_BUCKET}": "the registry of devices",
     f"KV_{ACCESS_BUCKET}": "tokens and sessions",
     f"KV_{COMMAND_BUCKET}": "commands",
     f"KV_{DAYKEY_BUCKET}": "the keys of pseudonyms",
-    f"KV_{SNAPSHOT_BUCKET}": "the workers' snapshots",
-    f"KV_{BAN_BUCKET}": "bans",
     AUDIT_STREAM: "the audit log",
 }
 
@@ -56,22 +56,26 @@ def damaged_streams(data: Path, *, whole: bool = False) -> Iterator[tuple[Path, 
         OSError: a file cannot be read.
     """
     for folder in sorted(data.glob("jetstream/*/streams/*")):
-        limit = None if whole or folder.name in CONTENT else _FIRST_BYTES
-        problem = _stream_problem(folder / "msgs", limit)
+        strict = folder.name in CONTENT
+        problem = _stream_problem(folder / "msgs", None if whole or strict else _HEAD_BYTES, strict=strict)
         if problem:
             yield folder, problem
 
 
-def _stream_problem(folder: Path, limit: int | None) -> str:
-    blocks = sorted(
-        (path for path in folder.glob("*.blk") if path.stem.isdecimal()), key=lambda p: int(p.stem)
-    )
+def _stream_problem(folder: Path, limit: int | None, *, strict: bool) -> str:
+    """The first problem of a stream's files; "" if there is none.
+
+    A power cut may leave an interrupted write at the end of a file; the server drops that. If `strict`, it may
+    only be in the last file, and nothing that the index has seen may be missing.
+    """
+    blocks = [path for path in folder.glob("*.blk") if path.stem.isdecimal()]
+    blocks.sort(key=lambda path: int(path.stem))
     for path in blocks:
-        good, size, last_seq, torn = _walk(path, limit)
-        if good == size:
+        good, size, last_seq, interrupted = _walk(path, limit)
+        if good == size or (interrupted and not strict):
             continue
         where = f"{path} holds no message at byte {good} of {size}"
-        if not torn or path is not blocks[-1]:
+        if not interrupted or path is not blocks[-1]:
             return where
         lost = _index_last_seq(folder / "index.db") - last_seq
         if lost > _LATE:
@@ -93,18 +97,20 @@ def _walk(path: Path, limit: int | None) -> tuple[int, int, int, bool]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         end = size if limit is None else min(size, limit)
         while at < end:
-            length, sequence, _, subject = (
-                _HEADER.unpack_from(data, at) if at + _HEADER.size <= size else (0,) * 4
-            )
-            length &= ~_HAS_HEADERS
-            if length < _HEADER.size + _HASH_BYTES + subject:
-                return at, size, last_seq, size - at < _HEADER.size or not any(data[at:])
-            if at + length > size:
+            if size - at < _HEADER.size:
                 return at, size, last_seq, True
-            if not sequence & _TOMBSTONE:
-                last_seq = max(last_seq, sequence & ~_ERASED)
+            length, flagged, _, subject = _HEADER.unpack_from(data, at)
+            length &= ~_HAS_HEADERS
+            sequence = flagged & ~(_ERASED | _TOMBSTONE)
+            if length < _HEADER.size + _HASH_BYTES + subject:
+                return at, size, last_seq, not any(data[at:])
+            if at + length > size:
+                is_near = not last_seq or sequence <= last_seq + _MAX_AHEAD
+                return at, size, last_seq, is_near and length <= _MAX_RECORD_BYTES
+            if not flagged & _TOMBSTONE:
+                last_seq = max(last_seq, sequence)
             at += length
-        return at, at, last_seq, False
+    return at, at, last_seq, False
 
 
 def _index_last_seq(path: Path) -> int:

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from headcount.errors import DataFolderError
@@ -43,27 +44,35 @@ def write_private(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def make_private(paths: Iterable[Path]) -> int:
-    """Withdraw all permissions on files, and on folders with their content, except the owner's.
+def make_private(paths: Iterable[Path], *, deep: bool = True) -> int:
+    """Withdraw all permissions on files and folders, if `deep` with their content, except the owner's.
 
-    Files that another process removes meanwhile are ignored; symbolic links are not followed.
+    Files that another process removes meanwhile are ignored; symbolic links are not followed. Files of
+    other users stay as they are: a container's volume may belong to root, and be open to our group.
 
     Returns:
         The number of files and folders that others could access.
 
     Raises:
-        OSError: a file belongs to another user.
+        OSError: a file system refuses.
     """
-    corrected = 0
-    for path in paths:
-        inside = (Path(at, name) for at, folders, files in os.walk(path) for name in (*folders, *files))
-        for one in (path, *inside):
-            with suppress(FileNotFoundError):
-                mode = one.lstat().st_mode
-                if mode & PRIVATE_UMASK and not stat.S_ISLNK(mode):
-                    one.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
-                    corrected += 1
-    return corrected
+    return sum(map(_withdraw, chain.from_iterable(map(_with_content, paths) if deep else [paths])))
+
+
+def _with_content(path: Path) -> Iterator[Path]:
+    yield path
+    for at, folders, files in os.walk(path):
+        yield from (Path(at, name) for name in (*folders, *files))
+
+
+def _withdraw(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        status = path.lstat()
+        ours = os.geteuid() in (0, status.st_uid)
+        if ours and status.st_mode & PRIVATE_UMASK and not stat.S_ISLNK(status.st_mode):
+            path.chmod(stat.S_IMODE(status.st_mode) & ~PRIVATE_UMASK)
+            return True
+    return False
 
 
 def is_locked(path: Path) -> bool:

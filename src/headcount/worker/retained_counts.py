@@ -64,9 +64,9 @@ class RetainedCounts:
 
     async def run(self) -> None:
         """Publish; a lost connection is re-established."""
-        await self._remove_other_zones()
         subscription = await self._connection.subscribe("count.*", self._add)
         try:
+            await self._remove_other_zones()
             for address in cycle(self._addresses):
                 if not self._is_active():
                     return
