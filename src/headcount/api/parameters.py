@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from fastapi import Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import BeforeValidator, WithJsonSchema
 
 from headcount.access.audit_log import HEAD_PATTERN
@@ -78,6 +78,21 @@ Step = Annotated[
         f"At most {MAX_ROWS} rows are returned.",
     ),
 ]
+
+
+class HistorySteps(NamedTuple):
+    """The steps of a history; without `to_s` up to now, without `from_s` the last DEFAULT_SPAN_S."""
+
+    from_s: float | None
+    to_s: float | None
+    step_s: float
+
+
+def _steps(from_: From = None, to: To = None, step: Step = 60.0) -> HistorySteps:
+    return HistorySteps(from_, to, step)
+
+
+Steps = Annotated[HistorySteps, Depends(_steps)]
 Every = Annotated[
     float,
     Query(ge=0.1, le=60, allow_inf_nan=False, description="Minimum time between two updates, in seconds."),

@@ -31,7 +31,7 @@ class StreamSlots:
         Raises:
             ProblemError: `too-many-streams`.
         """
-        anonymous = by == "nobody"
+        anonymous = by == "anonymous"
         if by != "machine" and self._open[key] >= self._caller_limit:
             who = "your address" if anonymous else subject
             _refuse(f"{self._caller_limit} live streams of {who} are open")

@@ -101,7 +101,7 @@ class AuthenticationMiddleware:
         if settings.open and why_not_local(peer, headers) is None:
             return Identity(caller("operator", "this machine"), address, "machine")
         anybody = caller("viewer", "anybody") if settings.open else PUBLIC
-        return Identity(anybody, address, "nobody")
+        return Identity(anybody, address, "anonymous")
 
     async def _by_token(self, headers: Headers, address: str) -> Identity:
         given = headers.getlist("authorization")
@@ -156,11 +156,12 @@ class AuthenticationMiddleware:
         unknown = (
             is_balancer(peer, self._state.settings.trusted) and "x-forwarded-for" not in connection.headers
         )
-        if connection.scope["path"] in _UNLIMITED or (unknown and identity.by in ("machine", "nobody")):
+        if connection.scope["path"] in _UNLIMITED or (unknown and identity.by in ("machine", "anonymous")):
             return None
         result = self._state.limits.requests.take(identity.key, time.monotonic())
         if not result.allowed:
-            raise too_many_requests(f"Too many requests by {identity.caller.subject}.", result)
+            sender = "your address" if identity.by == "anonymous" else identity.caller.subject
+            raise too_many_requests(f"Too many requests from {sender}.", result)
         return result
 
     def _with_rate_headers(self, send: Send, identity: Identity, rate: RateLimitResult) -> Send:

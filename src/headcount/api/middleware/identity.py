@@ -20,7 +20,7 @@ class Identity:
     caller: Caller
     #: For rate limits: a token, a person or an address.
     key: str
-    by: Literal["token", "session", "machine", "nobody"]
+    by: Literal["token", "session", "machine", "anonymous"]
     session: WebSession | None = None
     is_still_valid: Callable[[], bool] | None = None  # whether the token or session has not been revoked
 
@@ -28,7 +28,7 @@ class Identity:
 def identity_of(connection: HTTPConnection) -> Identity:
     """Return the sender of a request; anonymous where authentication did not run."""
     found = connection.scope.get("state", {}).get("identity")
-    return found if isinstance(found, Identity) else Identity(PUBLIC, "", "nobody")
+    return found if isinstance(found, Identity) else Identity(PUBLIC, "", "anonymous")
 
 
 def set_identity(connection: HTTPConnection, identity: Identity) -> None:

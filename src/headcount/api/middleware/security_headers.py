@@ -90,4 +90,4 @@ def _any_origin(scope: Scope, by: str) -> bool:
 
     Never where a browser showed a right automatically: a cookie, or that it runs on this machine.
     """
-    return by == "token" or (by in ("nobody", "machine") and not PRIVATE.match(scope["path"]))
+    return by == "token" or (by in ("anonymous", "machine") and not PRIVATE.match(scope["path"]))

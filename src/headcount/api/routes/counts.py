@@ -16,7 +16,7 @@ from headcount.access.roles import Caller
 from headcount.api.counts_lookup import counts_at, feed_for
 from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.identity import AnyCaller
-from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, From, SiteId, Step, To, ZoneId, Zones
+from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, HistorySteps, SiteId, Steps, ZoneId, Zones
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
 from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
@@ -83,9 +83,7 @@ async def get_zone_history(
     zone: ZoneId,
     state: State,
     caller: AnyCaller,
-    from_: From = None,
-    to: To = None,
-    step: Step = 60.0,
+    steps: Steps,
 ) -> Json:
     """Return the counts of one zone in steps of time: at the step's end, minimum, maximum and mean.
 
@@ -96,7 +94,7 @@ async def get_zone_history(
     is as in /counts, and minimum, maximum and mean are null.
     """
     known_zone(state, site, zone)
-    return await _history(state, caller, [zone], (from_, to, step), lambda head, rows: Json(head | rows[0]))
+    return await _history(state, caller, [zone], steps, lambda head, rows: Json(head | rows[0]))
 
 
 @router.get(
@@ -110,16 +108,12 @@ async def get_history(
     site: SiteId,
     state: State,
     caller: AnyCaller,
+    steps: Steps,
     zones: Zones = None,
-    from_: From = None,
-    to: To = None,
-    step: Step = 60.0,
 ) -> Json:
     """Return the counts of zones in steps of time, as /zones/{zone}/history does for one; default: of all zones."""
     wanted = _ids(state, site, zones)
-    return await _history(
-        state, caller, wanted, (from_, to, step), lambda head, rows: Json(head | {"zones": rows})
-    )
+    return await _history(state, caller, wanted, steps, lambda head, rows: Json(head | {"zones": rows}))
 
 
 @router.get(
@@ -134,10 +128,8 @@ async def get_history_csv(
     site: SiteId,
     state: State,
     caller: AnyCaller,
+    steps: Steps,
     zones: Zones = None,
-    from_: From = None,
-    to: To = None,
-    step: Step = 60.0,
 ) -> Csv:
     """Return the same as /history as a table, for spreadsheets and data analysis."""
 
@@ -151,7 +143,7 @@ async def get_history_csv(
                 table.writerow([zone["zone"], row["at"], *numbers])
         return Csv(lines.getvalue())
 
-    return await _history(state, caller, _ids(state, site, zones), (from_, to, step), render)
+    return await _history(state, caller, _ids(state, site, zones), steps, render)
 
 
 def _ids(state: ApiState, site: str, zones: str | None) -> list[str]:
@@ -163,13 +155,13 @@ async def _history(
     state: ApiState,
     caller: Caller,
     zones: list[str],
-    span: tuple[float | None, float | None, float],
+    steps: HistorySteps,
     render: Callable[[dict[str, Any], list[dict[str, Any]]], T],
 ) -> T:
     """Return what `render` makes of the head of an answer and its zones, in the query's thread."""
-    from_, to, step = span
-    to_s = time.time() if to is None else to
-    from_s = max(0.0, to_s - DEFAULT_SPAN_S) if from_ is None else from_
+    to_s = time.time() if steps.to_s is None else steps.to_s
+    from_s = max(0.0, to_s - DEFAULT_SPAN_S) if steps.from_s is None else steps.from_s
+    step = steps.step_s
     if from_s > to_s:
         raise invalid("from", "is after `to`")
     if (to_s - from_s) / step * len(zones) > MAX_ROWS:

@@ -123,8 +123,8 @@ UNKNOWN_DEVICE = _problem(
     404,
     "Unknown device",
     "It is not registered on this site, or nothing was received from it.",
-    "/v1/sites/ul/devices/person/nobody",
-    "person 'nobody' is unknown: nothing was received from it on site 'ul'.",
+    "/v1/sites/ul/devices/person/phone-9",
+    "person 'phone-9' is unknown: nothing was received from it on site 'ul'.",
 )
 UNKNOWN_COMMAND = _problem(
     "unknown-command",
@@ -205,7 +205,7 @@ TOO_OFTEN = _problem(
     "Too many requests",
     "Wait for the time in the header Retry-After. Each token has its own limit; without a token, your address has one.",
     "/v1/sites/ul/counts",
-    "Too many requests by anybody. Try again in 1 s.",
+    "Too many requests from your address. Try again in 1 s.",
 )
 INTERNAL = _problem("internal-error", 500, "Internal error", "The log of the role `api` has the details.")
 UNREADABLE = _problem(
