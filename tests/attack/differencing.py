@@ -28,7 +28,8 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from functools import partial
+from itertools import combinations, cycle
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ from headcount.counting.disclosure import GRID_S, SUPPRESSED, WITHHELD, Disclosu
 I4 = NDArray[np.int32]
 I8 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
+#: An instant and its exact counts → what is published of them.
+CountsOf = Callable[[float, I4], I4]
 
 K = 5
 #: The number of counts at which a number may appear; the first is K.
@@ -52,7 +55,7 @@ WINDOW = 5
 #: Days of which a learner knows everything. It has never seen the ones it is tried on.
 LEARNT_DAYS = 12
 TRIED_DAYS = 6
-OWN_DEVICE_TRIES = 150
+OWN_DEVICE_TRIES, OWN_DEVICE_DAYS = 200, 20
 #: A learner trusts what it has seen at least so often.
 SEEN_ENOUGH = 20
 
@@ -330,24 +333,28 @@ def guess(day: Published, looks: list[Look], tables: list[dict[Hashable, Counter
 
 # --- own devices ---------------------------------------------------------------------------------
 def own_devices(
-    campus: Campus, day: Day, count_of: Callable[[float, I4], I4], rng: np.random.Generator, guess: int
+    campus: Campus, day: Day, counts_of: list[CountsOf], rng: np.random.Generator, guess: int
 ) -> Claims:
-    """Bring devices into a zone until a number appears, and claim that the zone counts `guess` then."""
+    """Bring devices into a zone until a number appears, and claim that the zone counts `guess` then.
+
+    Each of `counts_of` publishes with another key, as on another day.
+    """
     times = np.flatnonzero(np.isin(day.times_s % GRID_S, [0.0]))
     small = np.argwhere(day.counts[times] < K)
     claimed = right = 0
-    for at, zone in rng.permutation(small)[:OWN_DEVICE_TRIES].tolist():
+    tries = rng.permutation(small)[:OWN_DEVICE_TRIES].tolist()
+    for publishes, (at, zone) in zip(cycle(counts_of), tries, strict=False):
         at_s, counts = float(day.times_s[times[at]]), day.counts[times[at]].copy()
         truth = int(counts[zone])
         ground = campus.members[zone]
         inside = ~(ground & ~campus.members).any(axis=1)  # the zones around it, and itself
         for brought in range(1, 4 * K):
             counts[inside] += 1
-            if count_of(at_s, counts)[zone] >= K:
+            if publishes(at_s, counts)[zone] >= K:
                 claimed += 1
                 right += guess - brought == truth
                 break
-    return Claims(min(len(small), OWN_DEVICE_TRIES), claimed, right)
+    return Claims(len(tries), claimed, right)
 
 
 # --- all of it -----------------------------------------------------------------------------------
@@ -399,7 +406,9 @@ def attack(seed: int, hours: float) -> Report:
     known = Map(campus)
     day = campus.day(rng, hours)
     key = disclosure_key(rng.bytes(32))
-    seen, disclosure = public(campus, day, key), Disclosure(campus.site, K, key)
+    seen = public(campus, day, key)
+    keys = [disclosure_key(rng.bytes(32)) for _ in range(OWN_DEVICE_DAYS)]
+    servers: list[CountsOf] = [partial(publish, Disclosure(campus.site, K, each)) for each in keys]
     deduced, low, high = deduction(seen, known)
     inside = (low <= seen.truth) & (seen.truth <= high)
     control = threshold_only(day)
@@ -426,12 +435,10 @@ def attack(seed: int, hours: float) -> Report:
         prior=shares["prior"],
         learnt=shares["learnt"],
         withheld=float((seen.numbers == WITHHELD).mean()),
-        own_devices=own_devices(
-            campus, day, lambda at_s, counts: publish(disclosure, at_s, counts), rng, guess=K + SPREAD // 2
-        ),
+        own_devices=own_devices(campus, day, servers, rng, guess=K + SPREAD // 2),
         control_deduced=control_deduced,
         control_crossed=crossing(control),
-        control_own_devices=own_devices(campus, day, lambda _, counts: counts, rng, guess=K),
+        control_own_devices=own_devices(campus, day, [lambda _, counts: counts], rng, guess=K),
     )
 
 

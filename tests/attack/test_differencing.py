@@ -34,7 +34,7 @@ def test_attack_finds_no_hidden_count(seed: int | None) -> None:
     assert report.still.claimed < 0.01 * report.still.hidden
     assert report.averaged.share_right < 0.7
     assert report.own_devices.claimed > 50
-    assert report.own_devices.share_right < 0.9  # a third, but a campus has few zones
+    assert report.own_devices.share_right < 0.6
     assert report.control_own_devices.share_right == 1.0
     assert report.control_deduced.claimed > 50
     assert report.control_deduced.share_right == 1.0
