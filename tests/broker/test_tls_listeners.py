@@ -117,6 +117,17 @@ def wss(port: int, context: ssl.SSLContext) -> aiomqtt.Client:
     return mqtt(port, context, transport="websockets", websocket_path="/mqtt")
 
 
+#: A WebSocket handshake of a page of another origin.
+FOREIGN_PAGE = {
+    "Origin": "https://example.org",
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Protocol": "mqtt",
+}
+
+
 async def knock(port: int, context: ssl.SSLContext) -> None:
     """Connect, and wait for a first byte."""
     reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
@@ -395,7 +406,8 @@ async def test_through_the_balancer(tmp_path: Path) -> None:
             async with httpx.AsyncClient(verify=context, trust_env=False, timeout=LIMIT_S) as client:
                 answer = await client.get(f"https://localhost:{config.http_port}/readyz")
                 elsewhere = await client.get(f"https://localhost:{config.ws_port}/")
-            assert (answer.status_code, elsewhere.status_code) == (200, 404)
+                foreign = await client.get(f"https://localhost:{config.ws_port}/mqtt", headers=FOREIGN_PAGE)
+            assert (answer.status_code, elsewhere.status_code, foreign.status_code) == (200, 404, 403)
             requests = [request.lower() for request in api.requests if b"/readyz" in request]
             assert any(b"x-forwarded-proto: https" in request for request in requests)
             for port in (config.mqtt_port, config.ws_port, config.http_port):

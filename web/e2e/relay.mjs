@@ -3,8 +3,8 @@
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 
-/** Time after a failure in which the browser's console may still report it. */
-const ECHO_MS = 3_000;
+/** Time after a failure in which the browser's console may still report it, also on a busy machine. */
+const ECHO_MS = 60_000;
 
 export class Relay {
   #port = 0;

@@ -206,6 +206,13 @@ def _mqtt(config: ProxyConfig) -> str:
 """
 
 
+#: TLS ends here: brokers get plain requests, for which the port's own origin with https:// is another one.
+_OWN_ORIGIN = """\
+  http-request set-var-fmt(txn.own_origin) https://%[req.hdr(Host)]
+  http-request del-header Origin if { req.hdr(Origin),strcmp(txn.own_origin) eq 0 }
+"""
+
+
 def _websocket(config: ProxyConfig) -> str:
     if config.ws_port is None:
         return ""
@@ -214,6 +221,7 @@ def _websocket(config: ProxyConfig) -> str:
 {_DEVICE_KEEPALIVE}{_address_limits(config.limits)}{_REJECT_BANNED}\
   http-request deny deny_status 404 unless {{ path {WS_PATH} }}
   http-request set-header X-Forwarded-For %[src]
+{_OWN_ORIGIN if config.tls else ""}\
   default_backend ws
 """
 

@@ -39,9 +39,10 @@ from headcount.sites.files import bundled_site
 ALGORITHMS: tuple[BalanceAlgorithm, ...] = get_args(BalanceAlgorithm)
 DRAIN_S = 5
 #: Time limit for a change, time for the balancer to notice it, and time limit for the rebalancer.
-SETTLE_S, EVEN_S, REBALANCE_S = 30.0, 2.0, 30.0
-#: The rebalancer has finished if no connection has moved for this time.
-QUIET_S = 6.0
+SETTLE_S, EVEN_S, REBALANCE_S = 60.0, 2.0, 120.0
+#: The rebalancer begins at this ratio of the maximum to the mean, and has finished if the ratio is smaller and no
+#: connection has moved for a time.
+REBALANCE_START, QUIET_S = 1.15, 6.0
 STEP_S = 0.25
 #: Connections opened per second.
 OPEN_PER_S = 400
@@ -239,7 +240,11 @@ class _BalanceBench:
         """Run the scaler's rebalancer until no connection moves."""
         setup = self.setup
         settings = ScaleSettings(
-            driver="none", interval_s=1.0, rebalance_start=1.15, rebalance_for_s=2.0, rebalance_per_s=0.1
+            driver="none",
+            interval_s=1.0,
+            rebalance_start=REBALANCE_START,
+            rebalance_for_s=2.0,
+            rebalance_per_s=0.1,
         )
         deployment = Deployment(
             "balance", setup.endpoint, setup.settings.data, setup.settings.environment(), DRAIN_S
@@ -250,7 +255,8 @@ class _BalanceBench:
         quiet_s, opened_ = time.monotonic(), self.counters.opened
         while time.monotonic() < until_s and time.monotonic() - quiet_s < QUIET_S:
             await asyncio.sleep(0.5)
-            if self.counters.opened != opened_:
+            uneven = spread((await setup.loads()).values())[0] >= REBALANCE_START
+            if uneven or self.counters.opened != opened_:
                 quiet_s, opened_ = time.monotonic(), self.counters.opened
         stop.set()
         await scaling
