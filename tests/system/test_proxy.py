@@ -84,7 +84,12 @@ class Cluster:
                 return False
             return sorted(name.split("-127")[0] for name in standing) == sorted(names)
 
-        await until(are_up, f"the brokers {names} are up", every_s=0.1)
+        try:
+            await until(are_up, f"the brokers {names} are up", every_s=0.1)
+        except AssertionError:
+            for log in sorted(self.folder.glob("*.log")):
+                print(f"== {log.name}", *log.read_text().splitlines()[-40:], sep="\n")
+            raise
 
     async def devices(self, number: int) -> list[Device]:
         """Devices behind the balancer, gone at the end."""
