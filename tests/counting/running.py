@@ -12,7 +12,7 @@ import numpy as np
 
 from counting.walks import FIX, FORGET, ONLINE, Message, steps
 from headcount.counting.engine import Engine
-from headcount.counting.events import Events
+from headcount.counting.events import REASONS, Events
 from headcount.counting.fix_columns import FixColumns, Removal
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
@@ -22,7 +22,6 @@ from headcount.lab.chaos.oracle import KINDS, Oracle, OracleCount, OracleEvent
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.times import DAY_S
 
-REASONS = ("moved", "outside", "silent", "removed")
 NO_VERDICT = 255
 #: Some day of the walks, which last weeks.
 FIRST_DAY = 1_790_000_000 // DAY_S

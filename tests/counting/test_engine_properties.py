@@ -237,6 +237,6 @@ def test_the_walks_reach_every_verdict_and_reason() -> None:
         reasons |= {(event.type, event.reason) for event in events}
         days |= {(event.reason, event.day - int(event.t // DAY_S)) for event in events}
     assert len(verdicts) == 10 + 1
-    exits = {("exit", reason) for reason in ("moved", "outside", "silent", "removed")}
+    exits = {("exit", reason) for reason in ("moved", "outside", "coarse", "silent", "removed")}
     assert reasons == {("enter", "moved"), *exits}
     assert ("silent", -1) in days, "somebody falls silent after midnight"

@@ -161,9 +161,13 @@ BAD = fix(0, 0, 0)
         (BAD._replace(t=T - 901, acc=500.0), "late"),
         (BAD._replace(acc=100.0), "accepted"),
         (BAD._replace(acc=100.5), "inaccurate"),
-        (BAD._replace(acc=math.inf), "inaccurate"),
+        (BAD._replace(acc=math.inf), "accepted"),
+        (BAD._replace(acc=500.0), "inaccurate"),
         (BAD._replace(acc=math.nan), "accepted"),
         (BAD._replace(acc=-5.0), "accepted"),
+        (fix(0, 1699, 0, acc=600), "inaccurate"),
+        (fix(0, 1701, 0, acc=600), "outside"),
+        (fix(0, 1701, 0, acc=600, t=-901), "late"),
         (fix(0, 600, 0), "outside"),
         (fix(0, 510, 0), "outside"),
         (fix(0, 499, 0), "accepted"),
@@ -208,7 +212,8 @@ def test_the_accuracy_of_both_positions_widens_what_is_plausible(by: Maker) -> N
     counter = by(campus())
     assert counter.send(fix(0, 0, 0, acc=60)) == "accepted"
     assert counter.send(fix(5, 450, 0, acc=30)) == "implausible"
-    assert counter.send(fix(5, 450, 0, acc=50)) == "accepted"
+    assert counter.send(fix(5, 450, 0, acc=50)) == "duplicate"
+    assert counter.send(fix(5, 450, 0, acc=50, t=4.99)) == "accepted"
 
 
 def test_the_third_implausible_fix_in_a_row_is_used(by: Maker) -> None:
@@ -218,6 +223,77 @@ def test_the_third_implausible_fix_in_a_row_is_used(by: Maker) -> None:
     got = [counter.send(fix(i, 400, 0)) for i in (1, 2, 3, 4)]
     assert got == ["implausible", "implausible", "accepted", "accepted"]
     assert counter.send(fix(5, 0, 0)) == "implausible"
+
+
+def test_a_repeated_implausible_fix_is_a_duplicate(by: Maker) -> None:
+    """An implausible fix that is delivered again does not count as the next one of the run."""
+    counter = by(campus({"max_speed_mps": 3}))
+    sent = [
+        (fix(0, 0, 0), "accepted"),
+        (fix(1, 400, 0), "implausible"),
+        (fix(2, 400, 0, t=1), "duplicate"),
+        (fix(2, 400, 0), "implausible"),
+        (fix(3, 400, 0, t=2), "duplicate"),
+        (fix(4, 400, 0), "accepted"),
+        (fix(5, 400, 0, t=2), "duplicate"),
+        (fix(5, 400, 0, t=1), "out_of_order"),
+    ]
+    assert [counter.send(message) for message, _ in sent] == [verdict for _, verdict in sent]
+
+
+def test_a_coarse_fix_beyond_the_site_ends_the_stay(by: Maker) -> None:
+    """A fix farther from the site than twice its accuracy takes the device out; its position stays as it was."""
+    counter = by(campus(hall=(square(0, 0, 50), {})))
+    assert counter.send(fix(0, 0, 0)) == "accepted"
+    assert counter.send(fix(10, 5000, 0, acc=2000)) == "outside"
+    assert members(counter, 10) == set()
+    assert [e.reason for e in counter.happened() if e.type == "exit"] == ["outside", "outside"]
+    assert counter.send(fix(11, 5, 0)) == "accepted", "5 m from the last used position"
+
+
+def test_a_coarse_fix_ends_memberships_of_distant_zones_only(by: Maker) -> None:
+    """It leaves the zones farther than twice its accuracy, and enters none."""
+    counter = by(campus(hall=(square(-400, 0, 50), {}), lawn=(square(400, 0, 50), {})))
+    assert counter.send(fix(0, -400, 0)) == "accepted"
+    assert counter.send(fix(10, 400, 0, acc=376)) == "inaccurate"
+    assert members(counter, 10) == {"site", "hall"}
+    assert counter.send(fix(20, 400, 0, acc=374)) == "inaccurate"
+    assert members(counter, 20) == {"site"}
+    assert counter.happened()[-1] == OracleEvent("exit", "hall", "person", "a", T + 20, "coarse", TODAY)
+
+
+def test_inaccurate_fixes_hold_a_device_for_a_limited_time(by: Maker) -> None:
+    """The position may become `max_position_age_s` old, or as old as the hold if that is longer."""
+    for age, end in ((1200, 1200), (100, 900)):
+        counter = by(campus({"max_position_age_s": age}))
+        assert counter.send(fix(0, 0, 0)) == "accepted"
+        for at in range(200, end, 200):
+            assert counter.send(fix(at, 0, 0, acc=200)) == "inaccurate"
+        assert members(counter, end) == {"site"}
+        assert members(counter, end + 0.125) == set()
+        last = counter.happened()[-1]
+        assert (last.t, last.reason) == (T + end, "silent")
+
+
+def test_the_margin_follows_the_accuracy(by: Maker) -> None:
+    """A member may be 1.5 accuracies outside, but not more than the margin; an unknown accuracy has the margin."""
+    counter = by(campus(hall=(square(0, 0, 50), {})))
+    stays = [(0, 64, True), (0, 66, False), (4, 55, True), (4, 57, False), (9.9, 64, True), (50, 64, True)]
+    stays += [(50, 66, False), (1, 51, True), (1, 52, False), (-1, 64, True)]
+    for i, (acc, x, stays_inside) in enumerate(stays):
+        counter.send(fix(60 * i, 0, 0))
+        counter.send(fix(60 * i + 30, x, 0, acc=acc))
+        assert ("hall" in members(counter, 60 * i + 30)) == stays_inside, (acc, x)
+
+
+def test_zones_have_their_own_freshness(by: Maker) -> None:
+    """A silent car is fresh in its car park for as long as the zone's `fresh_s`, and stale on the site."""
+    park = (square(0, 0, 50), {"hold_s": {"vehicle": 43_200}, "fresh_s": {"vehicle": 43_200}})
+    counter = by(campus(park=park))
+    counter.send(fix(0, 0, 0, kind="vehicle"))
+    counts = counter.counts(T + 10_000)
+    assert counts["park"]["vehicle"] == (1, 1, 1, 0)
+    assert counts["site"]["vehicle"] == (1, 0, 1, 1)
 
 
 def test_only_a_used_position_ends_a_run_of_implausible_fixes(by: Maker) -> None:

@@ -69,7 +69,8 @@ def test_defaults() -> None:
     assert [zone.type for zone in site.zones] == ["site", "building", "car_park"]
     assert site.hold_s == (900, 300)
     assert site.max_speed_mps == (70, 70)
-    assert (site.leave_margin_m, site.max_accuracy_m, site.fresh_s) == (15, 100, 120)
+    assert (site.leave_margin_m, site.max_accuracy_m, site.fresh_s) == (15, 100, (120, 120))
+    assert (site.leave_margin_acc, site.max_position_age_s) == (1.5, 3600)
     assert site.on_offline_leave == (False, False)
     assert site.offline_grace_s == 60
     assert site.zones[2].name == "p1"
@@ -307,7 +308,7 @@ def test_at_speed() -> None:
     fast = at_speed(site, 60)
     assert fast.hold_s == (20, 20)
     assert fast.zones[2].hold_s == (20, 720)
-    assert (fast.fresh_s, fast.offline_grace_s) == (2, 0.5)
+    assert (fast.fresh_s, fast.offline_grace_s, fast.max_position_age_s) == ((2, 2), 0.5, 60)
     assert fast.max_speed_mps == (4200, 4200)
     assert (fast.leave_margin_m, fast.max_accuracy_m) == (site.leave_margin_m, site.max_accuracy_m)
     assert fast.geojson["features"][0]["properties"]["speed"] == 60

@@ -96,6 +96,8 @@ def _messages(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Me
         return _odd_times(rng, now, mover, scene)
     if roll < 0.31:
         return _teleport(rng, now, mover, scene)
+    if roll < 0.36:
+        return _coarse(rng, now, mover, scene)
     lag = rng.choice((0.0, 0.0, 0.0, steps(rng, 30), rng.choice(scene.waits_s[:5]) + STEP_S))
     mover.t = max(min(mover.t, now) + STEP_S, now - lag)
     return [_fix(rng, now, mover, mover.t, _move(rng, mover, scene))]
@@ -177,4 +179,19 @@ def _teleport(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Me
         at = scene.degrees(x + rng.uniform(-5, 5), y)
         if -90 <= at[0] <= 90 and -180 <= at[1] <= 180:
             said.append(_fix(rng, now, mover, mover.t, at))
+    # a message that is delivered again while the run of implausible ones goes on
+    return [again for m in said for again in [m] * rng.choice((1, 1, 1, 2))]
+
+
+def _coarse(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
+    """Fixes of cell towers only, for a moment or for hours, near the site and far from it."""
+    said = list[Message]()
+    for _ in range(rng.choice((1, 1, 2, 6))):
+        mover.t = max(mover.t + STEP_S, now)
+        acc = rng.choice((150.5, 200.0, 400.0, 3000.0, 1e6))
+        reach = rng.choice((0.0, 0.5, 1.0, 1.9, 2.1, 4.0)) * min(acc, 10_000.0)
+        x = rng.uniform(-1, 1) * scene.radius_m + rng.choice((-reach, reach))
+        lat, lon = scene.degrees(x, rng.uniform(-1, 1) * scene.radius_m)
+        said.append(Message(now, mover.kind, mover.id, FIX, mover.t, lat, lon, acc))
+        now += rng.choice((1.0, 20.0, 40.0, 290.0))
     return said

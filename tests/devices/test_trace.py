@@ -91,7 +91,7 @@ async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> Non
         ]
         assert trace.lines[4].why == "It is not a fix: it is not JSON: Expecting value at byte 0."
         assert "its status is 'dancing', neither online nor offline" in trace.lines[6].why
-        assert [line.rule for line in trace.lines] == ["1.10", "1.7", "1.10", "1.8", "1.1", "1.5", "1.1", "3"]
+        assert [line.rule for line in trace.lines] == ["1.11", "1.8", "1.11", "1.9", "1.1", "1.5", "1.1", "3"]
         assert trace.lines[0].changes == [
             {"zone": "site", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},
             {"zone": "b1", "type": "enter", "t": trace.lines[0].t, "reason": "moved"},

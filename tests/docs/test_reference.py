@@ -173,9 +173,11 @@ def test_the_rules_name_all_verdicts_and_reasons() -> None:
     [
         ("hold_s", site_file.HOLD_S),
         ("leave_margin_m", (site_file.LEAVE_MARGIN_M,)),
+        ("leave_margin_acc", (site_file.LEAVE_MARGIN_ACC,)),
         ("max_accuracy_m", (site_file.MAX_ACCURACY_M,)),
+        ("max_position_age_s", (site_file.MAX_POSITION_AGE_S,)),
         ("max_speed_mps", site_file.MAX_SPEED_MPS[:1]),
-        ("fresh_s", (site_file.FRESH_S,)),
+        ("fresh_s", site_file.FRESH_S),
         ("offline_grace_s", (site_file.OFFLINE_GRACE_S,)),
     ],
 )

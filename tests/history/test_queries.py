@@ -168,6 +168,20 @@ def test_devices_are_exact(history: tuple[Path, list[Row]]) -> None:
     assert fixes(data, devices=[], limit=5000) == []
 
 
+def test_a_fix_that_was_delivered_again_is_answered_once(tmp_path: Path) -> None:
+    """Of rows with the same device, time and position the first comes; other positions of that time come too."""
+    once = Row(1, T0, T0 + 1, "a" * 16, "person", 52.67, -8.58, 3.0, "accepted")
+    again = replace(once, seq=2, received=T0 + 90, verdict="out_of_order")
+    moved = replace(once, seq=3, received=T0 + 95, lat=52.68, verdict="out_of_order")
+    next_day = replace(again, seq=4, received=T0 + 99, device="b" * 16)
+    write(tmp_path, batch(rows=[once, again]))
+    write(tmp_path, batch(rows=[moved, next_day]))
+    all_ = [once, moved, next_day]
+    assert plain(fixes(tmp_path)) == expected(all_, lambda _: True)
+    # the pseudonyms of one device on two days
+    assert plain(fixes(tmp_path, devices=["a" * 16, "b" * 16])) == expected([once, moved], lambda _: True)
+
+
 @given(st.floats(0, 4 * 3600), st.one_of(st.none(), st.floats(50, 2000)))
 def test_at_gives_each_device_once_where_it_was_last(
     history: tuple[Path, list[Row]], offset: float, radius_m: float | None

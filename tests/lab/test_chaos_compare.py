@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headcount.lab.chaos.comparison import STORED_VERDICTS, Comparison, Evidence, compare
+from headcount.lab.chaos.comparison import Comparison, Evidence, compare
 from headcount.lab.chaos.expected_counts import ExpectedPartition, pseudonym_of
 from headcount.lab.chaos.independent_reader import (
     LogEntry,
@@ -20,11 +20,12 @@ from headcount.lab.chaos.independent_reader import (
     decode_fix,
 )
 from headcount.lab.chaos.observer import ObservedCounts
+from headcount.lab.chaos.oracle import known_accuracy
 from headcount.lab.chaos.short_holds import short_hold_scenario
 from headcount.lab.chaos.traffic import traffic
 from headcount.messages.topics import partition_of
 
-SEED, PARTITIONS, SECONDS, START_S = 5, 2, 30.0, 1_790_000_000
+SEED, PARTITIONS, SECONDS, START_S = 1, 2, 30.0, 1_790_000_000
 TODAY = START_S // 86_400
 KEYS = {TODAY: b"a key for tests", TODAY + 1: b"another"}
 #: The devices that are erased ten and twenty seconds after the start.
@@ -96,11 +97,11 @@ def honest() -> Evidence:
             verdict,
             row.fix.lat,
             row.fix.lon,
-            float(np.float32(row.fix.acc or 0)),
+            float(np.float32(known_accuracy(row.fix.acc) or 0.0)),
         )
         for number, truth in enumerate(truths)
         for seq, (row, verdict) in truth.verdicts.items()
-        if verdict in STORED_VERDICTS
+        if truth.is_stored(seq)
     ]
     acknowledged = {row.number: row.received for own in log for row in own.rows if row.number % 2}
     return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged)

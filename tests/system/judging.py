@@ -31,7 +31,6 @@ from headcount.messages.topics import KINDS, partition_of
 from system.running import Up
 from waiting import LIMIT_S
 
-KEPT = {"accepted", "inaccurate", "late", "out_of_order"}
 #: Before the subject of what a PUBACK has waited for.
 STORED = "$MQTT.msgs."
 Counts = dict[str, dict[str, OracleCount]]
@@ -136,6 +135,7 @@ class Expected:
         """Begin before the first message."""
         self.oracle = Oracle(geojson)
         self.verdicts: dict[tuple[int, int], tuple[str, str]] = {}  # (partition, seq) → kind, verdict
+        self.stored: set[tuple[int, int]] = set()  # of those, the fixes that belong in the history
         self._log, self._next = log, 0
         self._site_id, self._partitions = site_id, partitions
 
@@ -159,8 +159,11 @@ class Expected:
         elif row.payload in (b"online", b"offline") and row.subject.endswith(".status"):
             self.oracle.status(row.received, *device, online=row.payload == b"online")
         else:
-            verdict = self.oracle.fix(row.received, *device, *decode_fix(row.payload)[0])
+            fix = decode_fix(row.payload)[0]
+            verdict = self.oracle.fix(row.received, *device, *fix)
             self.verdicts[name] = (device[0], verdict)
+            if self.oracle.is_stored(verdict, fix.lat, fix.lon):
+                self.stored.add(name)
 
     def tally(self) -> Counter[tuple[str, str]]:
         """How many fixes of each kind got each verdict."""
@@ -301,7 +304,7 @@ def compare_events(expected: Expected, events: list[PublishedEvent], keys: dict[
 
 def missing_rows(expected: Expected, data: Path) -> int:
     """How many fixes the history still lacks; none may be there twice, or otherwise than by the rules."""
-    want = {name: said for name, said in expected.verdicts.items() if said[1] in KEPT}
+    want = {name: expected.verdicts[name] for name in expected.stored}
     rows = read_history(data, "fixes")
     got = Counter((row["partition"], row["seq"]) for row in rows)
     twice = [name for name, times in got.items() if times > 1]

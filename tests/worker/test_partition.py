@@ -45,8 +45,6 @@ def _entry(site: str, message: Message) -> Entry:
     if message.what != FIX:
         return f"{subject}.status".encode(), b"online" if message.what == ONLINE else b"offline", received_ns
     numbers = {"tst": message.t, "lat": message.lat, "lon": message.lon, "acc": message.acc}
-    # JSON has no infinity: a hopeless accuracy is a large one
-    numbers["acc"] = 1e300 if message.acc == math.inf else message.acc
     body = {name: value for name, value in numbers.items() if math.isfinite(value)}
     return subject.encode(), json.dumps(body).encode(), received_ns
 

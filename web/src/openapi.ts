@@ -581,7 +581,7 @@ export interface components {
         };
         TraceZoneChange: {
             /** @enum {string} */
-            reason: "moved" | "outside" | "silent" | "removed";
+            reason: "moved" | "outside" | "coarse" | "silent" | "removed";
             t: string | null;
             /** @enum {string} */
             type: "enter" | "exit";

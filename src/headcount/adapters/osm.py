@@ -306,7 +306,7 @@ def _zone_feature(place: _OsmPlace, taken: set[str], left_out: list[str]) -> dic
             properties["capacity"] = {"vehicle": spaces}
         elif text:
             left_out.append(f'{place.title}: its capacity "{text[:80]}" is not one plain number')
-        properties["hold_s"] = {"vehicle": CAR_PARK_HOLD_S}
+        properties["hold_s"] = properties["fresh_s"] = {"vehicle": CAR_PARK_HOLD_S}
     return _feature(properties, place.polygon)
 
 

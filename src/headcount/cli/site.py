@@ -175,9 +175,11 @@ def _defaults(checked: Site) -> list[str]:
     return [
         f"A device that stops reporting stays present for (hold_s): {per_kind(checked.hold_s, 's')}",
         f"A member leaves beyond (leave_margin_m): {checked.leave_margin_m:g} m",
+        f"and beyond this multiple of its accuracy (leave_margin_acc): {checked.leave_margin_acc:g}",
         f"A fix is too inaccurate above (max_accuracy_m): {checked.max_accuracy_m:g} m",
         f"A move is implausible above (max_speed_mps): {per_kind(checked.max_speed_mps, 'm/s')}",
-        f"A fix is fresh for (fresh_s): {checked.fresh_s:g} s",
+        f"Inaccurate fixes keep a position for (max_position_age_s): {checked.max_position_age_s:g} s",
+        f"A fix is fresh for (fresh_s): {per_kind(checked.fresh_s, 's')}",
         f"Offline ends a stay of (on_offline): {', '.join(leave) or 'no kind'}"
         + (f", after {checked.offline_grace_s:g} s" if leave else ""),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headcount.counting.device_table import DeviceTable
-from headcount.counting.fix_columns import I4, I8
+from headcount.counting.fix_columns import F8, I4, I8
 from headcount.counting.zone_lookup import ZoneLookup
 
 KINDS = 2
@@ -21,6 +21,11 @@ class ZoneCounter:
     def __init__(self, zones: ZoneLookup, table: DeviceTable) -> None:
         self._zones = zones
         self._table = table
+        #: float64 [zones, kinds]
+        self._fresh_s: F8 = np.array([zone.fresh_s for zone in zones.site.zones])
+        #: The distinct ones, and the index of each zone's and kind's
+        self._limits_s, limit = np.unique(self._fresh_s, return_inverse=True)
+        self._limit = limit.reshape(self._fresh_s.shape)
         nothing = np.zeros(0, dtype=np.int64)
         self._low: tuple[I8, I8] = (nothing, nothing)
         self._high: tuple[I8, I8] = (nothing, nothing)
@@ -34,24 +39,28 @@ class ZoneCounter:
         self.refresh()
         table, sets = self._table, self._zones.sets
         n, zones = len(table), len(self._zones.site.zones)
-        fresh_s = self._zones.site.fresh_s
         age_s = now_s - table.last_t_s[:n]
-        code = table.zones[:n].astype(np.int64) * KINDS + table.kind[:n]
-        size = len(sets) * KINDS
-        by_set = np.stack(
-            [np.bincount(code, minlength=size), np.bincount(code[age_s > fresh_s], minlength=size)], axis=1
-        ).reshape(len(sets), KINDS * 2)
-        by_zone = sets.by_zone(by_set).reshape(zones, KINDS, 2)
+        # each device in the class of its age: the number of limits below it
+        classes = len(self._limits_s) + 1
+        code = (table.zones[:n].astype(np.int64) * KINDS + table.kind[:n]) * classes
+        for limit_s in self._limits_s.tolist():
+            code += age_s > limit_s
+        by_set = np.bincount(code, minlength=len(sets) * KINDS * classes).reshape(len(sets), KINDS, classes)
+        # summed up from the oldest: how many are older than each limit, and first, how many there are
+        older = by_set[:, :, ::-1].cumsum(axis=2)[:, :, ::-1].reshape(len(sets), KINDS * classes)
+        by_zone = sets.by_zone(older).reshape(zones, KINDS, classes)
+        stale = np.take_along_axis(by_zone, self._limit[:, :, np.newaxis] + 1, axis=2)[:, :, 0]
         device, zone = self._low
-        fresh = age_s[device] < fresh_s
-        low = np.bincount(zone[fresh] * KINDS + table.kind[device[fresh]], minlength=zones * KINDS)
+        kind = table.kind[device]
+        fresh = age_s[device] < self._fresh_s[zone, kind]
+        low = np.bincount(zone[fresh] * KINDS + kind[fresh], minlength=zones * KINDS)
         device, zone = self._high
         more = np.bincount(zone * KINDS + table.kind[device], minlength=zones * KINDS)
         counts = np.empty((zones, KINDS, 4), dtype=np.int32)
         counts[:, :, 0] = by_zone[:, :, 0]
         counts[:, :, 1] = low.reshape(zones, KINDS)
         counts[:, :, 2] = by_zone[:, :, 0] + more.reshape(zones, KINDS)
-        counts[:, :, 3] = by_zone[:, :, 1]
+        counts[:, :, 3] = stale
         return counts
 
     def refresh(self) -> None:

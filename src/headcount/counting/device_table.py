@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "expires_s": (np.float64, np.inf),
     "zones": (np.int32, 0),
     "implausible_run": (np.uint8, 0),
+    "implausible_t_s": (np.float64, np.nan),
     "offline": (np.bool_, False),
     "verdict": (np.uint8, 255),
     "moved": (np.bool_, False),
@@ -55,7 +56,7 @@ class PseudonymSource(Protocol):
 
 
 class DeviceTable:
-    """The state of every device, as columns over slots (about 80 bytes, and the id beside them).
+    """The state of every device, as columns over slots (about 90 bytes, and the id beside them).
 
     A key, such as `b"person.alice"`, identifies a device by kind and id. Messages name a device by
     `prefix` followed by the key, so a known name is found without cutting anything off.
@@ -79,6 +80,7 @@ class DeviceTable:
     expires_s: F8  # present while now <= expires_s (rule 3); inf for devices in no zone
     zones: I4  # number of its set of zones (MembershipSets)
     implausible_run: U1
+    implausible_t_s: F8  # event time of the last implausible fix, NaN = none
     offline: B1  # its last message was a last will
     verdict: U1  # of its last fix, 255 = none
     moved: B1  # position or zones changed since low and high were computed

@@ -18,23 +18,24 @@ from headcount.counting import presence, verdicts
 from headcount.counting.counts import ZoneCounter
 from headcount.counting.device_table import DeviceTable, PseudonymSource
 from headcount.counting.events import Events, joined
-from headcount.counting.fix_columns import I4, I8, OFFLINE, U1, U8, FixColumns, ProjectedFixes, Removal
+from headcount.counting.fix_columns import B1, I4, I8, OFFLINE, U1, U8, FixColumns, ProjectedFixes, Removal
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import SnapshotError
 
 #: Interval at which forgotten devices are removed from memory.
 SWEEP_S = 3600.0
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 #: Rounds of a batch before the remaining rows are sorted: many fixes of one device must not take quadratic time.
 PEELED_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of a batch: one verdict per row (255 for a status message), and all events."""
+    """The result of a batch: for each row its verdict (255 for a status message) and where it goes; all events."""
 
     verdicts: U1
+    stored: B1  # belongs in the history
     events: Events
 
 
@@ -156,7 +157,7 @@ class Engine:
         # numpy's index type makes look-ups twice as fast
         device = slots.astype(np.intp)
         verdict = verdicts.without_state(fixes, slots)
-        batch = self._projected(fixes, device)
+        batch = self._projected(fixes, device, verdict)
         events: list[Events] = []
         for rows in _rounds(device, np.flatnonzero((verdict == verdicts.NONE) & (device >= 0))):
             self._round(batch if len(rows) == len(fixes) else batch.pick(rows), rows, verdict, events)
@@ -165,12 +166,12 @@ class Engine:
             table.verdict[device] = verdict
         else:
             table.verdict[device[known]] = verdict[known]
-        return StepResult(verdict, joined(events))
+        return StepResult(verdict, verdicts.stored(self.zones, verdict, batch), joined(events))
 
-    def _projected(self, fixes: FixColumns, device: I8) -> ProjectedFixes:
+    def _projected(self, fixes: FixColumns, device: I8, known: U1) -> ProjectedFixes:
         x_m, y_m = self.zones.site.project(fixes.lat_deg, fixes.lon_deg)
         kind = self._table.kind[device]
-        acc_m = np.where(fixes.acc_m > 0.0, fixes.acc_m, 0.0)
+        acc_m = np.where((fixes.acc_m > 0.0) & (fixes.acc_m < np.inf), fixes.acc_m, 0.0)
         return ProjectedFixes(
             device,
             kind,
@@ -180,7 +181,7 @@ class Engine:
             x_m,
             y_m,
             acc_m,
-            verdicts.of_the_fix_alone(self.zones.site, kind, fixes.received_s, fixes.t_s, acc_m),
+            verdicts.of_the_fix_alone(self.zones, known, kind, fixes.received_s, fixes.t_s, x_m, y_m, acc_m),
             self.zones.cells(x_m, y_m),
         )
 
@@ -202,11 +203,13 @@ class Engine:
         judged = verdicts.with_state(zones.site, table, fixes)
         used = judged == verdicts.ACCEPTED
         if not used.all():
-            table.implausible_run[fixes.device[judged == verdicts.IMPLAUSIBLE]] += 1
-            alive = judged == verdicts.INACCURATE
-            presence.extend_presence(
-                zones, table, fixes.device[alive], fixes.t_s[alive], fixes.received_s[alive]
-            )
+            jumps = judged == verdicts.IMPLAUSIBLE
+            table.implausible_run[fixes.device[jumps]] += 1
+            table.implausible_t_s[fixes.device[jumps]] = fixes.t_s[jumps]
+            coarse = (judged == verdicts.INACCURATE) | (judged == verdicts.OUTSIDE)
+            if coarse.any():
+                left = presence.place_coarse(zones, table, fixes.pick(coarse), rows[coarse], judged[coarse])
+                events.append(left)
             verdict[rows] = judged
             rows, fixes = rows[used], fixes.pick(used)
         verdict[rows], moved = presence.place(zones, table, fixes, rows)

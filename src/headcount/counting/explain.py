@@ -30,6 +30,9 @@ MAX_EDGES = 5
 WRONG_UNIT_S = 10 * 365 * 86_400.0
 #: Before 2001-09-09, there were no such devices.
 EARLIEST_S = 1e9
+#: The verdicts in the order of the lines of rule 1; the first `outside` is that of coarse fixes.
+LINES = (*VERDICTS[:6], "outside", *VERDICTS[6:])
+COARSE_LINE = LINES.index("outside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class NearbyEdge:
     zone: str
     inside: bool  # whether the zone covers the position, its edge included
     edge_m: float  # to its edge: negative inside
-    margin_m: float  # the distance outside up to which a member stays one
+    margin_m: float  # the distance outside up to which a member stays one, for this fix
     member_before: bool
     member: bool
 
@@ -85,7 +88,7 @@ class ExplainedMessage:
 
     message: TracedMessage
     verdict: str | None  # None: it is no fix
-    rule: str  # "1.8": line 8 of rule 1; "3": a status message; "forgotten"
+    rule: str  # "1.9": line 9 of rule 1; "3": a status message; "forgotten"
     why: str  # one sentence, with the numbers
     checks: list[RuleCheck]
     edges: list[NearbyEdge]
@@ -103,6 +106,7 @@ class _Known:
     y_m: float = math.nan
     acc_m: float = 0.0
     run: int = 0  # implausible fixes in a row
+    implausible_t_s: float = math.nan  # of the last one
     zones: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -179,11 +183,13 @@ class Explainer:
             why = _status_text(self._site, self._kind, message, bool(zones))
             return ExplainedMessage(message, None, "3", why, [], [], changes, order)
         measured = _Measurements(self._site, self._kind, self._known, message)
-        checks = measured.checks(verdict)
-        edges = self._edges(measured, zones) if verdict in ("accepted", "outside") else []
-        why = measured.text(verdict, edges)
-        rule = f"1.{VERDICTS.index(verdict) + 1}"
-        return ExplainedMessage(message, verdict, rule, why, checks, edges, changes, order)
+        line = measured.line(verdict)
+        is_placed = verdict in ("accepted", "outside") and line != COARSE_LINE
+        edges = self._edges(measured, zones) if is_placed else []
+        why = measured.text(line, edges)
+        return ExplainedMessage(
+            message, verdict, f"1.{line + 1}", why, measured.checks(line), edges, changes, order
+        )
 
     def _edges(self, measured: _Measurements, zones: frozenset[str]) -> list[NearbyEdge]:
         """The boundary, the zones that the device was or is a member of, and the nearest of the others."""
@@ -202,7 +208,7 @@ class Explainer:
                 0.0 - float(shapely.distance(shapely.boundary(self._planes[i]), point))
                 if covers[i]
                 else float(outside_m[i]),
-                site[i].leave_margin_m,
+                measured.margin_m(site[i].leave_margin_m),
                 site[i].id in self._known.zones,
                 site[i].id in zones,
             )
@@ -214,11 +220,14 @@ class Explainer:
         known.zones = zones
         if verdict == "implausible":
             known.run += 1
+            known.implausible_t_s = message.t_s
         if verdict in ("inaccurate", "outside", "accepted"):
             known.last_t_s = message.t_s
         if verdict in ("outside", "accepted"):
+            known.run = 0
+        if verdict in ("outside", "accepted") and not _is_coarse(self._site, message):
             known.x_m, known.y_m = _projected(self._site, message)
-            known.position_t_s, known.acc_m, known.run = message.t_s, _accuracy(message), 0
+            known.position_t_s, known.acc_m = message.t_s, _accuracy(message)
 
     def _changes(self, events: Events) -> list[MembershipChange]:
         columns = (events.zone, events.enter, events.t_s, events.reason)
@@ -238,33 +247,50 @@ class _Measurements:
         self.ahead_s = message.t_s - message.received_s
         self.since_s = message.t_s - known.last_t_s
         self.elapsed_s = message.t_s - known.position_t_s
+        self.again = message.t_s == known.implausible_t_s
+        #: from the site, of a coarse fix
+        self.outside_m = self.reach_m = math.nan
+        if _is_coarse(site, message) and math.isfinite(self.x_m + self.y_m):
+            self.reach_m = 2 * self.acc_m
+            self.outside_m = float(shapely.distance(site.zones[0].plane, shapely.points(self.x_m, self.y_m)))
         self.distance_m = float(np.hypot(self.x_m - known.x_m, self.y_m - known.y_m))
         self.allowed_m = site.max_speed_mps[kind] * self.elapsed_s + self.acc_m + known.acc_m
 
-    def checks(self, verdict: str) -> list[RuleCheck]:
+    def margin_m(self, own_m: float) -> float:
+        """The margin of a zone for this fix."""
+        return min(own_m, self.site.leave_margin_acc * self.acc_m) if self.acc_m else own_m
+
+    def line(self, verdict: str) -> int:
+        """The index in LINES of the line that matched."""
+        if verdict == "outside" and _is_coarse(self.site, self.message):
+            return COARSE_LINE
+        return len(LINES) - 1 - LINES[::-1].index(verdict)
+
+    def checks(self, decided: int) -> list[RuleCheck]:
         """The lines of rule 1 up to the one that matched."""
         site, message = self.site, self.message
         lines: tuple[tuple[float, float, str], ...] = (
             (math.nan, math.nan, ""),
             (math.nan, math.nan, ""),
             (self.ahead_s, FUTURE_S, "s"),
-            (self.since_s, 0.0, "s"),
+            (0.0 if self.again else self.since_s, 0.0, "s"),
             (self.since_s, 0.0, "s"),
             (message.received_s - message.t_s, site.hold_s[self.kind], "s"),
+            (self.outside_m, self.reach_m, "m"),
             (self.acc_m, site.max_accuracy_m, "m"),
             (self.distance_m, self.allowed_m, "m"),
             (math.nan, math.nan, ""),
             (math.nan, math.nan, ""),
         )
-        decided = VERDICTS.index(verdict)
         return [
-            RuleCheck(n + 1, VERDICTS[n], n == decided, _finite(value), _finite(limit), unit)
+            RuleCheck(n + 1, LINES[n], n == decided, _finite(value), _finite(limit), unit)
             for n, (value, limit, unit) in enumerate(lines[: decided + 1])
         ]
 
-    def text(self, verdict: str, edges: Sequence[NearbyEdge]) -> str:
+    def text(self, line: int, edges: Sequence[NearbyEdge]) -> str:
         """One sentence."""
         site, message, known = self.site, self.message, self.known
+        verdict = "coarse" if line == COARSE_LINE else LINES[line]
         match verdict:
             case "malformed":
                 why = message.problem or "it isn't JSON with the finite numbers tst, lat and lon"
@@ -278,15 +304,23 @@ class _Measurements:
                 allowed = f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
                 return allowed + self._unit()
             case "duplicate":
-                return "Its time is that of the last used fix."
+                return f"Its time is that of the last {'implausible' if self.again else 'used'} fix."
             case "out_of_order":
                 return f"Its time is {-self.since_s:.1f} s before that of the last used fix."
             case "late":
                 held_s = site.hold_s[self.kind]
                 clock = " Is the clock of the device set?" if message.t_s < EARLIEST_S else ""
                 return f"It was {-self.ahead_s:.1f} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s.{clock}"
+            case "coarse":
+                return (
+                    f"It is {self.outside_m:.1f} m outside the boundary, more than twice its accuracy of "
+                    f"{self.acc_m:.0f} m.{self._swapped()}"
+                )
             case "inaccurate":
-                return f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. It only extends the hold."
+                return (
+                    f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. It extends the hold, "
+                    "and enters no zone."
+                )
             case "implausible":
                 return (
                     f"It is {self.distance_m:.1f} m from the last used position, {self.elapsed_s:.1f} s before: "
@@ -318,7 +352,7 @@ class _Measurements:
         )
         if not boundary.member:
             if boundary.member_before:
-                return f"It is {boundary.edge_m:.1f} m outside the boundary; the margin is {boundary.margin_m:g} m.{jump}"
+                return f"It is {boundary.edge_m:.1f} m outside the boundary; the margin is {boundary.margin_m:.4g} m.{jump}"
             return f"It is {boundary.edge_m:.1f} m outside the boundary, and wasn't on site.{jump}"
         kept = [f"{e.zone} ({e.edge_m:.1f} m outside)" for e in edges if e.member and not e.inside]
         inside = [e.zone for e in edges if e.member and e.inside]
@@ -347,7 +381,12 @@ def _projected(site: Site, message: TracedMessage) -> tuple[float, float]:
 
 
 def _accuracy(message: TracedMessage) -> float:
-    return max(0.0, message.acc_m)
+    """Its accuracy, 0 = unknown."""
+    return message.acc_m if 0.0 < message.acc_m < math.inf else 0.0
+
+
+def _is_coarse(site: Site, message: TracedMessage) -> bool:
+    return _accuracy(message) > site.max_accuracy_m
 
 
 def _finite(value: float) -> float | None:

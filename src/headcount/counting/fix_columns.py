@@ -42,7 +42,7 @@ class FixColumns:
     t_s: F8  # Unix seconds, event time
     lat_deg: F8
     lon_deg: F8
-    acc_m: F8  # 0 or NaN = unknown
+    acc_m: F8  # unknown unless finite and above 0
     seq: I8 = field(default_factory=lambda: _NO_SEQUENCES)  # in the partition's stream
     names: list[bytes] = field(default_factory=list)  # of the devices, as `Engine.slots` takes them
     removals: dict[int, Removal] = field(default_factory=dict)  # by sequence; unreadable markers have none
@@ -99,7 +99,7 @@ class ProjectedFixes:
     x_m: F8  # in the site's plane
     y_m: F8
     acc_m: F8  # 0 = unknown
-    verdict: U1  # `inaccurate`, `late` or `accepted`, as far as the fix alone decides
+    verdict: U1  # `late`, `outside`, `inaccurate` or `accepted`, as far as the fix alone decides
     cell: I4  # class of the raster's cell
 
     def pick(self, rows: I8 | B1) -> ProjectedFixes:

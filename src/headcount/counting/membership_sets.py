@@ -81,6 +81,16 @@ class MembershipSets:
             self._start = np.cumsum(self._length) - self._length
             self._listed = len(self._sets)
 
+    def without(self, sets: I4, row: I8, zone: I8) -> I4:
+        """The sets with some zones removed, as pairs of (row, zone)."""
+        left: dict[int, set[int]] = {}
+        for r, z in zip(row.tolist(), zone.tolist(), strict=True):
+            left.setdefault(r, set()).add(z)
+        new = sets.copy()
+        for r, zones in left.items():
+            new[r] = self.number(self._sets[sets[r]] - zones)
+        return new
+
     def difference(self, old: int, new: int) -> tuple[I4, B1]:
         """The zones in which two sets differ: indices, and whether `new` is the one that has it."""
         known = self._differences.get((old, new))

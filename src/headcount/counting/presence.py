@@ -9,7 +9,17 @@ import numpy as np
 
 from headcount.counting import verdicts
 from headcount.counting.device_table import DeviceTable, days
-from headcount.counting.events import MOVED, NO_EVENTS, NO_ROW, OUTSIDE, REMOVED, SILENT, Events, changes
+from headcount.counting.events import (
+    COARSE,
+    MOVED,
+    NO_EVENTS,
+    NO_ROW,
+    OUTSIDE,
+    REMOVED,
+    SILENT,
+    Events,
+    changes,
+)
 from headcount.counting.fix_columns import F8, I4, I8, U1, ProjectedFixes
 from headcount.counting.membership_sets import EMPTY
 from headcount.counting.zone_lookup import ZoneLookup
@@ -56,6 +66,7 @@ def reset(table: DeviceTable, device: I4 | I8) -> None:
     table.y_m[device] = np.nan
     table.acc_m[device] = 0.0
     table.implausible_run[device] = 0
+    table.implausible_t_s[device] = np.nan
     table.offline[device] = False
 
 
@@ -67,7 +78,7 @@ def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8
     """
     device, t_s = fixes.device, fixes.t_s
     old = table.zones[device]
-    new = zones.move(old, fixes.cell, fixes.x_m, fixes.y_m)
+    new = zones.move(old, fixes.cell, fixes.x_m, fixes.y_m, fixes.acc_m)
     on_site = zones.sets.member[new, 0]
     verdict = np.where(on_site, np.uint8(verdicts.ACCEPTED), np.uint8(verdicts.OUTSIDE))
     new[~on_site] = EMPTY
@@ -84,40 +95,63 @@ def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8
     expires_s[new == EMPTY] = np.inf
     table.expires_s[device] = expires_s
     table.moved[device] = True
+    reason = np.where(on_site, np.uint8(MOVED), np.uint8(OUTSIDE))
+    return verdict, _changes(zones, fixes, rows, old, new, reason)
+
+
+def place_coarse(
+    zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8, verdict: U1
+) -> Events:
+    """Apply coarse fixes (`inaccurate` or `outside`): they end memberships, and leave the position unchanged."""
+    device, reach_m = fixes.device, 2.0 * fixes.acc_m
+    outside = verdict == verdicts.OUTSIDE
+    old = table.zones[device]
+    row, zone = zones.sets.members(old)
+    far = outside[row]
+    near = np.flatnonzero(~far)
+    far[near] = zones.is_beyond(zone[near], fixes.x_m[row[near]], fixes.y_m[row[near]], reach_m[row[near]])
+    new = zones.sets.without(old, row[far], zone[far])
+    table.last_t_s[device] = fixes.t_s
+    table.used_s[device] = fixes.received_s
+    table.implausible_run[device[outside]] = 0
+    table.offline[device] = False
+    table.zones[device] = new
+    table.expires_s[device] = _expires(zones, table, device)
+    table.moved[device[old != new]] = True
+    reason = np.where(outside, np.uint8(OUTSIDE), np.uint8(COARSE))
+    return _changes(zones, fixes, rows, old, new, reason)
+
+
+def _changes(zones: ZoneLookup, fixes: ProjectedFixes, rows: I8, old: I4, new: I4, reason: U1) -> Events:
+    """The events of fixes at these rows of the batch."""
     changed = np.flatnonzero(old != new)
     if not len(changed):
-        return verdict, NO_EVENTS
-    reason = np.where(on_site[changed], np.uint8(MOVED), np.uint8(OUTSIDE))
-    return verdict, changes(
+        return NO_EVENTS
+    return changes(
         zones.sets,
-        device[changed].astype(np.int32),
+        fixes.device[changed].astype(np.int32),
         old[changed],
         new[changed],
-        t_s[changed],
-        reason,
+        fixes.t_s[changed],
+        reason[changed],
         days(fixes.received_s[changed]),
         rows[changed].astype(np.int32),
     )
 
 
-def extend_presence(zones: ZoneLookup, table: DeviceTable, device: I8, t_s: F8, received_s: F8) -> None:
-    """Apply inaccurate fixes: they extend the hold and leave the position unchanged."""
-    table.last_t_s[device] = t_s
-    table.used_s[device] = received_s
-    table.offline[device] = False
-    table.expires_s[device] = _expires(zones, table, device, table.zones[device], t_s)
-
-
 def apply_status(zones: ZoneLookup, table: DeviceTable, device: I8, offline: U1, received_s: F8) -> None:
     """Store whether devices are online or `offline`; end presence early where the site file is set so."""
     table.offline[device] = offline
-    held_s = _expires(zones, table, device, table.zones[device], table.last_t_s[device])
     leaves = np.array(zones.site.on_offline_leave)[table.kind[device]] & (offline != 0)
     early_s = np.where(leaves, received_s + zones.site.offline_grace_s, np.inf)
     present = table.zones[device] != EMPTY
-    table.expires_s[device] = np.where(present, np.minimum(held_s, early_s), np.inf)
+    table.expires_s[device] = np.where(present, np.minimum(_expires(zones, table, device), early_s), np.inf)
 
 
-def _expires(zones: ZoneLookup, table: DeviceTable, device: I8, sets: I4, t_s: F8) -> F8:
-    """Until when devices in these sets stay present if they stop reporting after t_s."""
-    return np.where(sets == EMPTY, np.inf, t_s + zones.sets.hold_s[sets, table.kind[device]])
+def _expires(zones: ZoneLookup, table: DeviceTable, device: I8) -> F8:
+    """Until when devices stay present if they stop reporting now (rule 3)."""
+    sets = table.zones[device]
+    hold_s = zones.sets.hold_s[sets, table.kind[device]]
+    # with a recent position, the second limit is never the smaller one
+    oldest_s = table.position_t_s[device] + np.maximum(hold_s, zones.site.max_position_age_s)
+    return np.where(sets == EMPTY, np.inf, np.minimum(table.last_t_s[device] + hold_s, oldest_s))

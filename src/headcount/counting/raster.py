@@ -51,6 +51,8 @@ class ZoneRaster:
         pad = site.zones[0].leave_margin_m + 2 * CELL_M
         width, height = max_x - min_x + 2 * pad, max_y - min_y + 2 * pad
         self.cell_m = max(CELL_M, math.sqrt(width * height / MAX_CELLS))
+        #: No point of a cell that a zone's edge crosses is farther from the zone.
+        self.across_m = 2 * (self.cell_m * math.sqrt(0.5) + SLACK_M)
         block = 2**LEVELS
         self._columns = math.ceil(width / self.cell_m / block) * block
         self._lines = math.ceil(height / self.cell_m / block) * block

@@ -27,6 +27,7 @@ class Zone:
     plane: BaseGeometry  # the same in metres, see Site.project
     capacity: tuple[int | None, int | None]
     hold_s: tuple[float, float]
+    fresh_s: tuple[float, float]
     leave_margin_m: float
 
 
@@ -42,9 +43,11 @@ class Site:
     lon0_deg: float
     hold_s: tuple[float, float]
     leave_margin_m: float
+    leave_margin_acc: float
     max_accuracy_m: float
+    max_position_age_s: float
     max_speed_mps: tuple[float, float]
-    fresh_s: float
+    fresh_s: tuple[float, float]
     on_offline_leave: tuple[bool, bool]
     offline_grace_s: float
     geojson: dict[str, Any]  # as read, with windings corrected

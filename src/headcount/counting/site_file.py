@@ -32,9 +32,11 @@ MAX_SITE_BYTES = 8_000_000
 # Defaults of the counting rules; pairs are (person, vehicle).
 HOLD_S = (900.0, 300.0)
 LEAVE_MARGIN_M = 15.0
+LEAVE_MARGIN_ACC = 1.5
 MAX_ACCURACY_M = 100.0
+MAX_POSITION_AGE_S = 3600.0
 MAX_SPEED_MPS = (70.0, 70.0)
-FRESH_S = 120.0
+FRESH_S = (120.0, 120.0)
 OFFLINE_GRACE_S = 60.0
 
 _WHOLE_FILE = "the file"
@@ -60,7 +62,7 @@ def check_site(obj: object, source: str) -> list[SiteError]:
 def at_speed(site: Site, speed: float) -> Site:
     """The same site for a time-lapse run, in which `speed` seconds of movement pass in one.
 
-    Holds, freshness and grace are divided by `speed`, the largest plausible speeds are multiplied
+    Holds, freshness, ages and grace are divided by `speed`, the largest plausible speeds are multiplied
     by it; distances stay. The GeoJSON holds the same values, and the property `speed` of the site, so
     parsing it gives the same `Site`.
     """
@@ -71,18 +73,20 @@ def at_speed(site: Site, speed: float) -> Site:
 def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict[str, Any]:
     properties = dict(feature["properties"])
     if properties["role"] == "zone":
-        hold_s = properties.get("hold_s")
-        if isinstance(hold_s, dict):
-            properties["hold_s"] = {kind: s / speed for kind, s in hold_s.items() if s is not None}
-        elif hold_s is not None:
-            properties["hold_s"] = hold_s / speed
+        for name in ("hold_s", "fresh_s"):
+            own_s = properties.get(name)
+            if isinstance(own_s, dict):
+                properties[name] = {kind: s / speed for kind, s in own_s.items() if s is not None}
+            elif own_s is not None:
+                properties[name] = own_s / speed
         return {**feature, "properties": properties}
     properties |= {
         "hold_s": {kind: s / speed for kind, s in zip(KINDS, site.hold_s, strict=True)},
         "max_speed_mps": {
             kind: min(v * speed, MAX_AMOUNT) for kind, v in zip(KINDS, site.max_speed_mps, strict=True)
         },
-        "fresh_s": site.fresh_s / speed,
+        "fresh_s": {kind: s / speed for kind, s in zip(KINDS, site.fresh_s, strict=True)},
+        "max_position_age_s": site.max_position_age_s / speed,
         "offline_grace_s": site.offline_grace_s / speed,
         "speed": properties.get("speed", 1) * speed,
     }
@@ -177,6 +181,7 @@ def _site(feature: FeatureReader) -> Site:
     """The site with its boundary as the only zone, not yet projected."""
     site_id = feature.id()
     hold_s = feature.pair("hold_s", HOLD_S)
+    fresh_s = feature.pair("fresh_s", FRESH_S)
     leave_margin_m = feature.number("leave_margin_m", LEAVE_MARGIN_M)
     geometry = feature.outline() or shapely.Polygon()
     name = feature.text("name", site_id)
@@ -185,15 +190,20 @@ def _site(feature: FeatureReader) -> Site:
         name=name,
         timezone=feature.time_zone(feature.text("timezone", "UTC")),
         zones=(
-            Zone(BOUNDARY, name, BOUNDARY, geometry, geometry, feature.capacity(), hold_s, leave_margin_m),
+            Zone(
+                *(BOUNDARY, name, BOUNDARY, geometry, geometry, feature.capacity()),
+                *(hold_s, fresh_s, leave_margin_m),
+            ),
         ),
         lat0_deg=0.0 if geometry.is_empty else geometry.centroid.y,
         lon0_deg=0.0 if geometry.is_empty else geometry.centroid.x,
         hold_s=hold_s,
         leave_margin_m=leave_margin_m,
+        leave_margin_acc=feature.number("leave_margin_acc", LEAVE_MARGIN_ACC),
         max_accuracy_m=feature.number("max_accuracy_m", MAX_ACCURACY_M),
+        max_position_age_s=feature.number("max_position_age_s", MAX_POSITION_AGE_S),
         max_speed_mps=feature.pair("max_speed_mps", MAX_SPEED_MPS),
-        fresh_s=feature.number("fresh_s", FRESH_S),
+        fresh_s=fresh_s,
         on_offline_leave=feature.on_offline(),
         offline_grace_s=feature.number("offline_grace_s", OFFLINE_GRACE_S),
         geojson={},
@@ -216,6 +226,7 @@ def _zone(feature: FeatureReader, site: Site) -> Zone:
         plane=geometry,
         capacity=feature.capacity(),
         hold_s=feature.pair("hold_s", site.hold_s),
+        fresh_s=feature.pair("fresh_s", site.fresh_s),
         leave_margin_m=feature.number("leave_margin_m", site.leave_margin_m),
     )
 

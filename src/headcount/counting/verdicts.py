@@ -7,6 +7,7 @@ import numpy as np
 from headcount.counting.device_table import DeviceTable
 from headcount.counting.fix_columns import B1, F8, I4, I8, U1, FixColumns, ProjectedFixes
 from headcount.counting.site import Site
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.messages.fixes import VERDICTS
 
 (MALFORMED, INVALID, FUTURE, DUPLICATE, OUT_OF_ORDER, LATE, INACCURATE, IMPLAUSIBLE, OUTSIDE, ACCEPTED) = (
@@ -39,17 +40,26 @@ def without_state(fixes: FixColumns, slots: I4) -> U1:
     return verdict
 
 
-def of_the_fix_alone(site: Site, kind: U1, received_s: F8, t_s: F8, acc_m: F8) -> U1:
-    """The best possible verdict without the device's state: `late`, `inaccurate` or `accepted`."""
+def of_the_fix_alone(
+    zones: ZoneLookup, known: U1, kind: U1, received_s: F8, t_s: F8, x_m: F8, y_m: F8, acc_m: F8
+) -> U1:
+    """The best possible verdict of each fix without the device's state, where it isn't `known` already.
+
+    It is `late`, `outside` of a coarse fix, `inaccurate`, or `accepted`, which may still be `outside`.
+    """
+    site = zones.site
     verdict = np.full(len(kind), ACCEPTED, dtype=np.uint8)
     # in the reverse order of the rules, so that the first that matches stays; NaN matches nothing
-    verdict[acc_m > site.max_accuracy_m] = INACCURATE
+    coarse = np.flatnonzero((acc_m > site.max_accuracy_m) & (known == NONE))
+    if len(coarse):
+        far = zones.is_beyond(np.zeros_like(coarse), x_m[coarse], y_m[coarse], 2.0 * acc_m[coarse])
+        verdict[coarse] = np.where(far, np.uint8(OUTSIDE), np.uint8(INACCURATE))
     verdict[t_s + np.array(site.hold_s)[kind] < received_s] = LATE
     return verdict
 
 
 def with_state(site: Site, table: DeviceTable, fixes: ProjectedFixes) -> U1:
-    """The verdict of each fix, as far as rule 2 isn't needed; `outside` is still `accepted` here.
+    """The verdict of each fix, as far as rule 2 isn't needed; the `outside` of accurate fixes is `accepted` here.
 
     Args:
         site: its limits.
@@ -65,13 +75,13 @@ def with_state(site: Site, table: DeviceTable, fixes: ProjectedFixes) -> U1:
     elapsed_s = t_s - table.position_t_s[device]
     reach_m = np.array(site.max_speed_mps)[fixes.kind] * elapsed_s + fixes.acc_m + table.acc_m[device]
     verdict = fixes.verdict.copy()
-    # in the reverse order of the rules again; `late` and `inaccurate` come before `implausible`
+    # in the reverse order of the rules again; `late` and coarse fixes come before `implausible`
     jump = distance_m > reach_m
     if jump.any():
         jump &= (verdict == ACCEPTED) & (table.implausible_run[device] < IMPLAUSIBLE_RUN)
         verdict[jump] = IMPLAUSIBLE
     verdict[t_s < last_t_s] = OUT_OF_ORDER
-    verdict[t_s == last_t_s] = DUPLICATE
+    verdict[(t_s == last_t_s) | (t_s == table.implausible_t_s[device])] = DUPLICATE
     return verdict
 
 
@@ -81,3 +91,11 @@ def forgotten(table: DeviceTable, device: I4 | I8, now_s: F8 | float) -> B1:
     if old.any():
         old &= table.zones[device] == 0
     return old
+
+
+def stored(zones: ZoneLookup, verdict: U1, fixes: ProjectedFixes) -> B1:
+    """Which fixes belong in the history: bool [n]."""
+    found: B1 = (verdict == ACCEPTED) | (verdict == INACCURATE)
+    past = np.flatnonzero((verdict == LATE) | (verdict == OUT_OF_ORDER))
+    found[past] = zones.is_on_site(fixes.x_m[past], fixes.y_m[past])
+    return found

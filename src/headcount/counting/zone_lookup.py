@@ -14,8 +14,16 @@ from headcount.counting.membership_sets import MembershipSets
 from headcount.counting.raster import ZoneRaster
 from headcount.counting.site import Site
 
+#: How far a margin that follows the accuracy reaches: as far as every zone's own; at least across a cell that an
+#: edge crosses; not even that.
+FULL, ACROSS_CELL, SHORT = range(3)
+_REACH_BIT = 30  # of a key, above the number of the set
+
 #: Maximum number of cached transitions; beyond it the cache is cleared.
 MAX_KEYS = 1_000_000
+
+
+_NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,7 @@ class _Recipe:
 
     certain: frozenset[int]
     zones: I4  # the zones to test, each by one of two tests:
-    by_margin: B1  # distance <= leave margin (the device is a member), else: zone covers position
+    by_margin: B1  # distance <= margin (the device is a member), else: zone covers position
 
 
 class ZoneLookup:
@@ -41,6 +49,8 @@ class ZoneLookup:
         self._planes = np.array([zone.plane for zone in site.zones], dtype=object)
         shapely.prepare(self._planes)
         self._margin_m = np.array([zone.leave_margin_m for zone in site.zones])
+        self._max_margin_m = float(self._margin_m.max())
+        self._across = frozenset(np.flatnonzero(self._margin_m >= self._raster.across_m).tolist())
         self._outlines = shapely.boundary(self._planes)
         self._tree = shapely.STRtree(self._planes)
         # Where neither edges nor margins matter, the cell's class alone decides.
@@ -72,7 +82,16 @@ class ZoneLookup:
         """The class of each position's cell, for `move`: positions in the site's plane, length n."""
         return self._raster.lookup(x_m, y_m)
 
-    def move(self, old: I4, cell: I4, x_m: F8, y_m: F8) -> I4:
+    def is_on_site(self, x_m: F8, y_m: F8) -> B1:
+        """Which positions the site covers: bool [n]."""
+        return np.asarray(shapely.intersects_xy(self._planes[0], x_m, y_m))
+
+    def is_beyond(self, zone: I8, x_m: F8, y_m: F8, reach_m: F8) -> B1:
+        """Which positions are farther than `reach_m` from their zone: bool [n]."""
+        distance_m = shapely.distance(self._planes[zone], shapely.points(x_m, y_m))
+        return np.asarray(distance_m > reach_m)
+
+    def move(self, old: I4, cell: I4, x_m: F8, y_m: F8, acc_m: F8) -> I4:
         """The set of zones after a fix (rule 2).
 
         Args:
@@ -80,6 +99,7 @@ class ZoneLookup:
             cell: the positions' classes as returned by `cells`, int32 [n].
             x_m: positions in the site's plane, float64 [n].
             y_m: the same.
+            acc_m: accuracy of those positions, 0 = unknown.
 
         Returns:
             The sets after, int32 [n], the caller's own. Whether the device is on site at all is `0 in set`.
@@ -87,11 +107,14 @@ class ZoneLookup:
         new = self._plain_set[cell]
         rest = np.flatnonzero(new < 0)
         if len(rest):
-            outcome = self._outcome(cell[rest], old[rest])
+            acc_m = acc_m[rest]
+            reach_m = np.where(acc_m > 0.0, self.site.leave_margin_acc * acc_m, np.inf)
+            outcome = self._outcome(cell[rest], old[rest], reach_m)
             new[rest] = outcome
-            open_ = rest[outcome < 0]
-            if len(open_):
-                new[open_] = self._exact(~new[open_], x_m[open_], y_m[open_])
+            is_open = outcome < 0
+            if is_open.any():
+                open_ = rest[is_open]
+                new[open_] = self._exact(~new[open_], x_m[open_], y_m[open_], reach_m[is_open])
         return new
 
     def certainty(self, sets: I4, x_m: F8, y_m: F8, acc_m: F8) -> tuple[I8, I8, I8, I8]:
@@ -127,9 +150,11 @@ class ZoneLookup:
         other = ~self.sets.member[sets[high_row], high_zone]
         return row[sure], zone[sure], high_row[other], high_zone[other]
 
-    def _outcome(self, cell_class: I4, old: I4) -> I4:
-        """The outcome for each class and old set: a new set, or ~recipe."""
-        keys = cell_class.astype(np.int64) << 32 | old
+    def _outcome(self, cell_class: I4, old: I4, reach_m: F8) -> I4:
+        """The outcome for each class, old set and reach of the margin: a new set, or ~recipe."""
+        reach = np.where(reach_m >= self._raster.across_m, ACROSS_CELL, SHORT)
+        reach[reach_m >= self._max_margin_m] = FULL
+        keys = cell_class.astype(np.int64) << 32 | reach << _REACH_BIT | old
         place = np.searchsorted(self._keys, keys)
         unknown = self._keys[place] != keys
         if unknown.any():
@@ -145,10 +170,19 @@ class ZoneLookup:
         return self._outcomes[place]
 
     def _learn(self, key: int) -> int:
-        """The outcome for one class and old set: a set where it is certain, else the ~number of a recipe."""
-        cell, before = self._raster.classes[key >> 32], self.sets[key & 0xFFFFFFFF]
-        certain = cell.inside | (before & cell.near)
-        by_margin = (before & (cell.inside_maybe | cell.near_maybe)) - certain
+        """The outcome for one key: a set where it is certain, else the ~number of a recipe."""
+        cell, before = self._raster.classes[key >> 32], self.sets[key & (1 << _REACH_BIT) - 1]
+        reach = key >> _REACH_BIT & 3
+        # members for which the margin surely suffices
+        kept = (
+            cell.near
+            if reach == FULL
+            else cell.inside_maybe & self._across
+            if reach == ACROSS_CELL
+            else _NONE
+        )
+        certain = cell.inside | (before & kept)
+        by_margin = (before & (cell.inside_maybe | cell.near | cell.near_maybe)) - certain
         by_cover = cell.inside_maybe - certain - by_margin
         if not by_margin and not by_cover:
             return self.sets.number(certain)
@@ -156,7 +190,7 @@ class ZoneLookup:
         self._recipes.append(_Recipe(certain, zones, np.arange(len(zones)) >= len(by_cover)))
         return ~(len(self._recipes) - 1)
 
-    def _exact(self, recipe: I4, x_m: F8, y_m: F8) -> I4:
+    def _exact(self, recipe: I4, x_m: F8, y_m: F8, reach_m: F8) -> I4:
         """Test the zones that each row's recipe names."""
         recipes = [self._recipes[number] for number in recipe.tolist()]
         counts = np.array([len(r.zones) for r in recipes])
@@ -168,9 +202,9 @@ class ZoneLookup:
         passed[by_cover] = shapely.intersects_xy(
             self._planes[zone[by_cover]], x_m[row[by_cover]], y_m[row[by_cover]]
         )
-        points = shapely.points(x_m[row[by_margin]], y_m[row[by_margin]])
-        distance_m = shapely.distance(self._planes[zone[by_margin]], points)
-        passed[by_margin] = distance_m <= self._margin_m[zone[by_margin]]
+        tested, of = zone[by_margin], row[by_margin]
+        margin_m = np.minimum(self._margin_m[tested], reach_m[of])
+        passed[by_margin] = ~self.is_beyond(tested, x_m[of], y_m[of], margin_m)
         place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         table = np.zeros((len(recipes), int(counts.max())), dtype=np.bool_)
         table[row, place] = passed

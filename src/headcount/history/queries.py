@@ -205,6 +205,8 @@ def fixes(
 ) -> list[StoredFix]:
     """Stored fixes in an area and a span of event time, newest first; edges count as inside.
 
+    A fix that was delivered again is answered once.
+
     Args:
         data: the data folder.
         area: of the positions.
@@ -214,7 +216,7 @@ def fixes(
             LAST_POSITION_S old; the area then selects among those positions.
         limit: rows at most (1 to MAX_ROWS), the newest ones.
         kinds: the kinds wanted.
-        devices: only these pseudonyms.
+        devices: only these pseudonyms, all of one device.
 
     Raises:
         QueryError: a parameter makes no sense, or the answer takes too long or too much memory.
@@ -229,16 +231,17 @@ def fixes(
     values = {"start": start, "end": end, "kinds": list(kinds), "limit": limit}
     if devices is not None:
         values["devices"] = list(devices)
-    last = """
-        QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq DESC) = 1
-    """
+    # the first of the rows that are the same fix, and of a device's fixes the last
+    same = "kind, t, lat, lon" if devices is not None else "kind, device, t, lat, lon"
+    once = f"QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY received, partition, seq) = 1"
+    last = "QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq DESC) = 1"
     sql = f"""
         WITH spanned AS (
             SELECT device, kind, t, lat, lon, acc, verdict, partition, seq
             FROM read_parquet($files, hive_partitioning = false)
             WHERE t BETWEEN $start AND $end AND list_contains($kinds, kind)
             {"" if devices is None else "AND list_contains($devices, device)"}
-            {"" if at_s is None else last}
+            {once if at_s is None else last}
         )
         SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict FROM spanned
         WHERE {area.condition} ORDER BY t DESC, partition, seq DESC LIMIT $limit

@@ -63,7 +63,7 @@ class Event(msgspec.Struct):
     kind: Kind
     device: str  # its daily pseudonym
     t: float
-    reason: Literal["moved", "outside", "silent", "removed"]
+    reason: Literal["moved", "outside", "coarse", "silent", "removed"]
 
 
 class PartitionCounts(msgspec.Struct):

@@ -41,7 +41,7 @@ class HistoryRows:
         if len(kind) != len(fixes):
             picked = [column[which] for column in picked]
         seq, t_s, received_s, lat_deg, lon_deg, acc_m = picked
-        acc_m = np.clip(np.nan_to_num(acc_m), 0.0, MAX_ACC_M)
+        acc_m = np.clip(np.nan_to_num(acc_m, posinf=0.0), 0.0, MAX_ACC_M)
         columns = (seq, t_s, received_s, pseudonyms, kind, lat_deg, lon_deg, acc_m, verdict)
         for collected, column, type_ in zip(self._columns, columns, _TYPES, strict=True):
             collected.extend(column.astype(type_).tobytes())

@@ -18,7 +18,6 @@ from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, SILENT, Events
 from headcount.counting.fix_columns import F8, FORGET, I4, I8, U8, FixColumns
 from headcount.counting.site import Site
-from headcount.counting.verdicts import ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
@@ -47,9 +46,6 @@ GAP_TICKS = round(3600 / TICK_S)
 MESSAGE_BYTES = 2 << 20
 #: For events that no message led to.
 NO_SEQUENCES: I8 = np.zeros(0, dtype=np.int64)
-#: Verdicts whose fixes are stored in the history (rule 1).
-STORED_VERDICTS = np.zeros(256, dtype=np.bool_)
-STORED_VERDICTS[[ACCEPTED, INACCURATE, LATE, OUT_OF_ORDER]] = True
 
 
 @dataclass(slots=True)
@@ -254,7 +250,7 @@ class Partition:
             return
         device = self.engine.slots(part.names, self._admit)
         step = self.engine.step(part, device)
-        stored = STORED_VERDICTS[step.verdicts]
+        stored = step.stored
         who, received_s = device[stored], part.received_s[stored]
         if len(who):
             names = self._pseudonyms_of(who, received_s)

@@ -28,7 +28,7 @@ class TraceEdge(Schema):
     zone: str
     inside: bool = Field(description="Whether the zone covers the position.")
     edge_m: float = Field(description="Distance to the zone's edge; negative inside.")
-    margin_m: float = Field(description="How far outside a member may be.")
+    margin_m: float = Field(description="How far outside a member may be, with this accuracy.")
     member_before: bool
     member: bool
 
@@ -39,7 +39,7 @@ class TraceZoneChange(Schema):
     zone: str
     type: Literal["enter", "exit"]
     t: str | None
-    reason: Literal["moved", "outside", "silent", "removed"]
+    reason: Literal["moved", "outside", "coarse", "silent", "removed"]
 
 
 class TraceLine(Schema):
@@ -52,7 +52,7 @@ class TraceLine(Schema):
     lon: float | None
     acc: float | None
     verdict: str | None = Field(description="null: the message is not a fix.")
-    rule: str = Field(description="`1.8` is line 8 of rule 1; `3` a status; or `forgotten`.")
+    rule: str = Field(description="`1.9` is line 9 of rule 1; `3` a status; or `forgotten`.")
     why: str = Field(description="One sentence, with the numbers.")
     checks: list[TraceCheck]
     edges: list[TraceEdge]

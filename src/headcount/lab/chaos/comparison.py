@@ -14,12 +14,10 @@ from headcount.counting.totals import Totals
 from headcount.lab.chaos.expected_counts import I4, ExpectedCounts, ExpectedPartition, pseudonym_of
 from headcount.lab.chaos.independent_reader import ParquetCounts, ParquetFix, PartitionLog, PublishedEvent
 from headcount.lab.chaos.observer import ObservedCounts
-from headcount.lab.chaos.oracle import DAY_S, OracleEvent
+from headcount.lab.chaos.oracle import DAY_S, OracleEvent, known_accuracy
 from headcount.messages.times import HISTORY_TICK_S
 from headcount.messages.topics import KINDS
 
-#: Verdicts whose fixes are stored in the history.
-STORED_VERDICTS = frozenset({"accepted", "inaccurate", "late", "out_of_order"})
 #: The history stores 7 decimals of a degree, and metres as float32.
 MAX_ERROR_DEG, MAX_ACC_M = 6e-8, 1e9
 #: Maximum number of differences that are described; all are counted.
@@ -221,11 +219,8 @@ def _compare_fixes(found: Comparison, evidence: Evidence, truths: list[ExpectedP
             found.differs("history fix", 0, f"{row}: {problem}")
     for partition, truth in enumerate(truths):
         for seq, (entry, verdict) in truth.verdicts.items():
-            if (
-                verdict in STORED_VERDICTS
-                and entry.received <= evidence.settled_s
-                and (partition, seq) not in times
-            ):
+            due = entry.received <= evidence.settled_s and truth.is_stored(seq)
+            if due and (partition, seq) not in times:
                 found.differs("history fix", entry.received, f"missing: {entry}, {verdict}")
 
 
@@ -233,11 +228,11 @@ def _problem(row: ParquetFix, truths: list[ExpectedPartition], keys: dict[int, b
     if not 0 <= row.partition < len(truths) or row.seq not in truths[row.partition].verdicts:
         return "no such fix in the log"
     entry, verdict = truths[row.partition].verdicts[row.seq]
-    if (row.kind, row.verdict) != (entry.kind, verdict) or verdict not in STORED_VERDICTS:
-        return f"by the rules {entry.kind} {verdict}"
+    if (row.kind, row.verdict) != (entry.kind, verdict) or not truths[row.partition].is_stored(row.seq):
+        return f"by the rules {entry.kind} {verdict}, stored: {truths[row.partition].is_stored(row.seq)}"
     if row.device != pseudonym_of(entry.kind, entry.device, keys[int(entry.received // DAY_S)]):
         return "has another pseudonym than that of the day on which it was received"
-    acc = entry.fix.acc if isinstance(entry.fix.acc, int | float) and entry.fix.acc > 0 else 0.0
+    acc = known_accuracy(entry.fix.acc) or 0.0
     there = abs(row.lat - entry.fix.lat) <= MAX_ERROR_DEG and abs(row.lon - entry.fix.lon) <= MAX_ERROR_DEG
     if not there or row.acc != float(np.float32(min(acc, MAX_ACC_M))):
         return f"the log has {entry.fix}"

@@ -60,6 +60,11 @@ class ExpectedPartition:
         """The zones in the order of the site file."""
         return self._oracle.zones
 
+    def is_stored(self, seq: int) -> bool:
+        """Whether the fix with this sequence belongs in the history."""
+        entry, verdict = self.verdicts[seq]
+        return self._oracle.is_stored(verdict, entry.fix.lat, entry.fix.lon)
+
     def _process(self, row: LogEntry) -> None:
         if row.forget is not None:
             self._erase(row, row.forget)

@@ -8,12 +8,16 @@ Decisions where the rules are silent:
 
 - A device is a pair (kind, id), and devices are independent: each expires when its own rows arrive, by their
   `received`, and when counts are computed.
-- An accuracy that is missing, not a number, zero or negative is unknown and counts as 0.
+- An unknown accuracy counts as 0: its circle is a point.
 - `late` follows the site's hold of the kind, not a zone's.
-- Memberships that a fix outside the site ends have the reason `outside`.
+- Memberships that a fix outside the site ends have the reason `outside`, those of a coarse one too.
+- A coarse fix outside the site ends a run of implausible fixes like any other `outside`.
+- The last implausible fix is remembered until the next one, or until the device is forgotten.
+- A coarse fix may leave a device in zones whose hold ended before it: it leaves them at the end of that hold.
 - "The last fix" of `low` and `stale` is the last used one: an inaccurate fix keeps a device fresh.
 - `offline_grace_s` starts at the newest offline; a used fix or an online cancels it.
-- A device in no zone whose last used fix is more than a day old is forgotten.
+- A device in no zone is forgotten when the `t` of its last used fix is more than a day old.
+- A recording is counted in the order of `received`; rows received together in the order of the file.
 - An event has the device's pseudonym of the day on which its last used fix was received, including the fix that
   causes the event.
 """
@@ -21,9 +25,10 @@ Decisions where the rules are silent:
 from __future__ import annotations
 
 import math
-from bisect import insort
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from shapely import transform
@@ -65,6 +70,7 @@ class OracleZone:
 
     area: BaseGeometry
     hold_s: dict[str, float]
+    fresh_s: dict[str, float]
     leave_margin_m: float
     box: tuple[float, float, float, float]  # around the area, 1 m wider on every side
 
@@ -92,6 +98,7 @@ class OracleDevice:
     position_t: float = math.nan
     position_acc: float = 0.0
     implausible: int = 0  # in a row
+    implausible_t: float | None = None  # of the last implausible fix
     zones: set[str] = field(default_factory=set)
     offline: float | None = None  # time of receipt of an offline that is not cancelled
     circle: tuple[set[str], set[str]] | None = None  # zones that contain it; others that it touches
@@ -111,6 +118,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def known_accuracy(acc: object) -> float | None:
+    """The accuracy of a fix in metres; None if it is missing, not a finite number, zero or negative."""
+    return float(acc) if isinstance(acc, int | float) and math.isfinite(acc) and acc > 0 else None
+
+
 class Oracle:
     """Memberships by the rules, row after row."""
 
@@ -120,9 +132,11 @@ class Oracle:
         rules = boundary["properties"]
         self.hold_s = per_kind(rules.get("hold_s"), {"person": 900.0, "vehicle": 300.0})
         self.leave_margin_m = rules.get("leave_margin_m", 15.0)
+        self.leave_margin_acc = rules.get("leave_margin_acc", 1.5)
         self.max_accuracy_m = rules.get("max_accuracy_m", 100.0)
+        self.max_position_age_s = rules.get("max_position_age_s", 3600.0)
         self.max_speed_mps = per_kind(rules.get("max_speed_mps"), {"person": 70.0, "vehicle": 70.0})
-        self.fresh_s = rules.get("fresh_s", 120.0)
+        self.fresh_s = per_kind(rules.get("fresh_s"), {"person": 120.0, "vehicle": 120.0})
         leave = rules.get("on_offline") or {}
         self.on_offline = leave if isinstance(leave, dict) else dict.fromkeys(KINDS, leave)
         self.offline_grace_s = rules.get("offline_grace_s", 60.0)
@@ -142,7 +156,8 @@ class Oracle:
         margin = own.get("leave_margin_m", self.leave_margin_m)
         x0, y0, x1, y1 = area.bounds
         hold_s = per_kind(own.get("hold_s"), self.hold_s)
-        return OracleZone(area, hold_s, margin, (x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+        fresh_s = per_kind(own.get("fresh_s"), self.fresh_s)
+        return OracleZone(area, hold_s, fresh_s, margin, (x0 - 1, y0 - 1, x1 + 1, y1 + 1))
 
     def _project(self, lat: float, lon: float) -> tuple[float, float]:
         x = EARTH_RADIUS_M * math.radians(lon - self.lon0) * math.cos(math.radians(self.lat0))
@@ -154,42 +169,65 @@ class Oracle:
         """Process a fix; return its verdict (rule 1)."""
         key = (kind, device)
         d = self._device(key, received)
-        acc = acc if isinstance(acc, int | float) and acc > 0 else 0.0
         if not (is_number(t) and is_number(lat) and is_number(lon)):
             return "malformed"
         if abs(lat) > 90 or abs(lon) > 180 or lat == lon == 0:
             return "invalid"
         if t > received + 60:
             return "future"
-        if d.last_t is not None and t == d.last_t:
+        if t in (d.last_t, d.implausible_t):
             return "duplicate"
         if d.last_t is not None and t < d.last_t:
             return "out_of_order"
         if t + self.hold_s[kind] < received:
             return "late"
-        if acc > self.max_accuracy_m:
-            d.last_t, d.used, d.offline = t, received, None
-            return "inaccurate"
-        x, y = self._project(lat, lon)
-        p = Position(x, y, Point(x, y))
+        acc = known_accuracy(acc)
+        p = self._position(lat, lon)
+        if acc is not None and acc > self.max_accuracy_m:
+            return self._coarse_fix(key, received, t, p, acc)
         if d.position is not None and d.implausible < 2:
-            reach = self.max_speed_mps[kind] * (t - d.position_t) + acc + d.position_acc
+            reach = self.max_speed_mps[kind] * (t - d.position_t) + (acc or 0.0) + d.position_acc
             if p.point.distance(d.position.point) > reach:
                 d.implausible += 1
+                d.implausible_t = t
                 return "implausible"
         d.last_t, d.used, d.offline = t, received, None
-        d.position, d.position_t, d.position_acc, d.implausible = p, t, acc, 0
-        zones = {name for name in self.zones if self._is_member(name, p, name in d.zones)}
+        d.position, d.position_t, d.position_acc, d.implausible = p, t, acc or 0.0, 0
+        zones = {name for name in self.zones if self._is_member(name, p, acc, name in d.zones)}
         if "site" not in zones:
             self._move(key, set(), t, "outside")
             return "outside"
         self._move(key, zones, t, "moved")
         return "accepted"
 
-    def _is_member(self, name: str, p: Position, member: bool) -> bool:
+    def _coarse_fix(self, key: tuple[str, str], received: float, t: float, p: Position, acc: float) -> str:
+        """Use a fix with an accuracy above the limit: it can only take the device out of zones."""
+        d = self.devices[key]
+        d.last_t, d.used, d.offline = t, received, None
+        if not self.zones["site"].is_within(2 * acc, p):
+            d.implausible = 0
+            self._move(key, set(), t, "outside")
+            return "outside"
+        self._move(key, {name for name in d.zones if self.zones[name].is_within(2 * acc, p)}, t, "coarse")
+        return "inaccurate"
+
+    def is_stored(self, verdict: str, lat: Any, lon: Any) -> bool:
+        """Whether a fix with this verdict and position is stored in the history."""
+        if verdict in ("late", "out_of_order"):
+            return self.zones["site"].covers(self._position(lat, lon))
+        return verdict in ("inaccurate", "accepted")
+
+    def _position(self, lat: float, lon: float) -> Position:
+        x, y = self._project(lat, lon)
+        return Position(x, y, Point(x, y))
+
+    def _is_member(self, name: str, p: Position, acc: float | None, member: bool) -> bool:
         """Rule 2: whether a device at p is a member from now on."""
         zone = self.zones[name]
-        return zone.is_within(zone.leave_margin_m, p) if member else zone.covers(p)
+        if not member:
+            return zone.covers(p)
+        margin = zone.leave_margin_m
+        return zone.is_within(margin if acc is None else min(margin, self.leave_margin_acc * acc), p)
 
     def _move(self, key: tuple[str, str], zones: set[str], t: float, reason: str) -> None:
         d = self.devices[key]
@@ -224,7 +262,10 @@ class Oracle:
         d = self.devices[key]
         if not d.zones or d.last_t is None:
             return
-        deadline = d.last_t + max(self.zones[name].hold_s[key[0]] for name in d.zones)
+        hold = max(self.zones[name].hold_s[key[0]] for name in d.zones)
+        deadline = d.last_t + hold
+        if d.last_t > d.position_t:  # only inaccurate fixes have come since
+            deadline = min(deadline, d.position_t + max(hold, self.max_position_age_s))
         if d.offline is not None and self.on_offline.get(key[0]) == "leave":
             deadline = min(deadline, d.offline + self.offline_grace_s)
         if now > deadline:
@@ -246,11 +287,11 @@ class Oracle:
             d.circle = d.circle or self._circle(d, d.position)
             whole, touched = d.circle
             for name in d.zones:
-                numbers = found[name][kind]
+                numbers, fresh_s = found[name][kind], self.zones[name].fresh_s[kind]
                 numbers[0] += 1
-                numbers[1] += name in whole and age < self.fresh_s
+                numbers[1] += name in whole and age < fresh_s
                 numbers[2] += 1
-                numbers[3] += age > self.fresh_s
+                numbers[3] += age > fresh_s
             for name in touched:
                 found[name][kind][2] += 1
         return {
@@ -279,7 +320,7 @@ class Oracle:
 
 
 class TraceRow(NamedTuple):
-    """A row of a recording; without `received`, it was received at `t`."""
+    """A row of a recording."""
 
     t: float
     device: str
@@ -290,37 +331,35 @@ class TraceRow(NamedTuple):
     received: float | None = None
 
 
+def in_order_of_receipt(rows: list[TraceRow]) -> list[tuple[float, TraceRow]]:
+    """Each row with the instant at which it was received; without `received`, the largest `t` so far."""
+    if any(row.received is not None for row in rows):
+        arrived = [(row.t if row.received is None else row.received, row) for row in rows]
+        return sorted(arrived, key=lambda each: each[0])
+    return list(zip(accumulate((row.t for row in rows), max), rows, strict=True))
+
+
 def replay(
     rows: list[TraceRow], geojson: dict[str, Any], every: float
 ) -> Iterator[tuple[float, dict[str, dict[str, int]]]]:
     """The instants and counts of `headcount replay`, by its definition.
 
-    At each multiple of `every`, starting at the first received row, all rows with `received <= at` count, in the
-    order of the file. The last tick is the one at which all rows are included and no device is present, at most
-    one tick after the first one that includes all rows. If a row precedes rows that are already included, the
-    rows of its device are processed again from the start. If no device is present and no row follows within a
-    day, the next tick is the first one that includes the next row.
+    At each multiple of `every`, starting at the first received row, all rows with `received <= at` count. The
+    last tick is the one at which all rows are included and no device is present, at most one tick after the first
+    one that includes all rows. If no device is present and no row follows within a day, the next tick is the first
+    one that includes the next row.
     """
-    received = [row.t if row.received is None else row.received for row in rows]
-    waiting = sorted(range(len(rows)), key=lambda i: (received[i], i), reverse=True)
-    oracle, taken = Oracle(geojson), dict[tuple[str, str], list[int]]()
-    tick, last = math.ceil(min(received) / every), math.ceil(max(received) / every)
+    waiting = deque(in_order_of_receipt(rows))
+    oracle = Oracle(geojson)
+    tick, last = (math.ceil(end[0] / every) for end in (waiting[0], waiting[-1]))
     while tick <= last + 1:
-        while waiting and received[waiting[-1]] <= tick * every:
-            i = waiting.pop()
-            key = (rows[i].kind, rows[i].device)
-            before = taken.setdefault(key, [])
-            again = bool(before) and before[-1] > i
-            insort(before, i)
-            if again:
-                oracle.devices.pop(key)
-            for j in before if again else [i]:
-                row = rows[j]
-                oracle.fix(received[j], *key, row.t, row.lat, row.lon, row.acc)
+        while waiting and waiting[0][0] <= tick * every:
+            received, row = waiting.popleft()
+            oracle.fix(received, row.kind, row.device, row.t, row.lat, row.lon, row.acc)
         oracle.advance(tick * every)
         yield tick * every, oracle.sizes()
         is_empty = not any(d.zones for d in oracle.devices.values())
         if tick >= last and is_empty:
             return
-        is_gap = is_empty and bool(waiting) and received[waiting[-1]] - tick * every > DAY_S
-        tick = math.ceil(received[waiting[-1]] / every) if is_gap else tick + 1
+        is_gap = is_empty and bool(waiting) and waiting[0][0] - tick * every > DAY_S
+        tick = math.ceil(waiting[0][0] / every) if is_gap else tick + 1

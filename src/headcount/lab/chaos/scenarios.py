@@ -142,9 +142,11 @@ def _site_rules(rng: Random) -> dict[str, Any]:
     choices: dict[str, tuple[Any, ...]] = {
         "hold_s": ({"person": 100, "vehicle": 40}, {"vehicle": 60}, 45),
         "leave_margin_m": (0, 5, 40),
+        "leave_margin_acc": (0, 0.2, 1, 3),
         "max_accuracy_m": (30, 150),
+        "max_position_age_s": (0, 30, 120),
         "max_speed_mps": ({"person": 4}, {"person": 10, "vehicle": 30}, 8),
-        "fresh_s": (20, 60),
+        "fresh_s": (20, 60, {"person": 45}, {"person": 20, "vehicle": 200}),
         "on_offline": ("leave", {"person": "leave"}, {"vehicle": "leave", "person": "stay"}),
         "offline_grace_s": (0, 15),
     }
@@ -159,14 +161,16 @@ def _zone_rules(rng: Random) -> dict[str, Any]:
     if rng.random() < 0.3:
         rules["hold_s"] = rng.choice(({"vehicle": 43200}, {"person": 10, "vehicle": 2000}, {"person": 1000}))
     if rng.random() < 0.4:
-        rules["leave_margin_m"] = rng.choice((0, 3, 25))
+        rules["leave_margin_m"] = rng.choice((0, 1.5, 3, 25))
+    if rng.random() < 0.3:
+        rules["fresh_s"] = rng.choice((30, {"vehicle": 43200}, {"person": 10, "vehicle": 45}))
     return rules
 
 
 def _waits(rules: list[dict[str, Any]]) -> list[float]:
-    waits = {900.0, 300.0, 120.0, 60.0, 86_400.0}
+    waits = {900.0, 300.0, 120.0, 60.0, 3_600.0, 86_400.0}
     for own in rules:
-        for name in ("hold_s", "fresh_s", "offline_grace_s"):
+        for name in ("hold_s", "fresh_s", "offline_grace_s", "max_position_age_s"):
             value = own.get(name, 60.0)
             waits.update(value.values() if isinstance(value, dict) else [value])
     return sorted(waits)

@@ -14,12 +14,15 @@ MAX_ZONES = 10
 RULES = {
     "hold_s": ({"person": 12, "vehicle": 8}, {"person": 8, "vehicle": 20}, 10, 15.5),
     "leave_margin_m": (0, 5, 15, 40),
+    "leave_margin_acc": (1.5, 0.5),
     "max_accuracy_m": (30, 100),
+    "max_position_age_s": (4, 14, 3600),
     "max_speed_mps": (70, {"person": 12, "vehicle": 30}),
-    "fresh_s": (2, 5.5),
+    "fresh_s": (2, 5.5, {"person": 3, "vehicle": 8}),
     "on_offline": ("stay", "leave", {"person": "leave"}),
     "offline_grace_s": (0, 3),
 }
+ZONE_FRESH = ({"vehicle": 43_200}, {"person": 1}, 4)
 ZONE_HOLDS = ({"vehicle": 43_200}, {"person": 6}, {"person": 25, "vehicle": 4}, 18)
 
 
@@ -40,8 +43,10 @@ def _with_short_holds(rng: Random, found: Scenario) -> Scenario:
     properties = site["properties"] | {name: rng.choice(values) for name, values in RULES.items()}
     features = [site | {"properties": properties}]
     for zone in zones:
-        own = {name: value for name, value in zone["properties"].items() if name != "hold_s"}
+        own = {name: x for name, x in zone["properties"].items() if name not in ("hold_s", "fresh_s")}
         if rng.random() < 0.4:
             own["hold_s"] = rng.choice(ZONE_HOLDS)
+        if rng.random() < 0.3:
+            own["fresh_s"] = rng.choice(ZONE_FRESH)
         features.append(zone | {"properties": own})
     return replace(found, geojson=found.geojson | {"features": features})

@@ -126,6 +126,8 @@ class _TrafficGenerator:
             self._add_fix(mover, now_s, self._odd_time(mover, now_s), self._position(mover))
         elif roll < 0.27:
             self._add_jump(mover, now_s)
+        elif roll < 0.31:
+            self._add_coarse(mover, now_s)
         else:
             self._add_fix(mover, now_s, self._t(mover, now_s), self._position(mover))
 
@@ -157,7 +159,7 @@ class _TrafficGenerator:
                 mover.x, mover.y = (0.97 * at + rng.uniform(-12, 12) for at in (mover.x, mover.y))
             lat, lon = scenario.degrees(mover.x, mover.y)
         body: dict[str, Any] = {"lat": lat, "lon": lon}
-        acc = rng.choice((None, 0, 3, 8, 8, 20, 20, 45.5, 150, 3000))
+        acc = rng.choice((None, 0, -1, 3, 8, 8, 20, 20, 45.5, 150, 3000))
         return body if acc is None else body | {"acc": acc}
 
     def _add_jump(self, mover: _MovingDevice, now_s: float) -> None:
@@ -166,6 +168,14 @@ class _TrafficGenerator:
         lat, lon = self.scenario.degrees(far_m, -far_m)
         for _ in range(self.rng.randint(1, 4)):
             self._add_fix(mover, now_s, self._t(mover, now_s), {"lat": lat, "lon": lon, "acc": 5})
+
+    def _add_coarse(self, mover: _MovingDevice, now_s: float) -> None:
+        """Add fixes of cell towers, near the site and far from it, sometimes for a while."""
+        for _ in range(self.rng.choice((1, 1, 4))):
+            x, y = (self.rng.uniform(-4, 4) * self.scenario.radius_m for _ in "xy")
+            lat, lon = self.scenario.degrees(x, y)
+            body = {"lat": lat, "lon": lon, "acc": self.rng.choice((110, 151, 400, 2500))}
+            self._add_fix(mover, now_s, self._t(mover, now_s), body)
 
     def _malformed(self) -> bytes:
         return self.rng.choice(
