@@ -1,4 +1,4 @@
-"""What the running system costs between batches: CPU time by process, and the time from publish to count.
+"""CPU time of the running system between batches, by process, and the time from publish to count.
 
 `headcount up --open` with 60 zones: idle, then with 25 000 devices and 2 500 fixes a second over four MQTT
 connections of QoS 0, then with 40 000 a second. In the same run, Mosquitto with a subscriber that only decodes
@@ -43,18 +43,19 @@ REFERENCE, LATENCY_RATE, FULL = 2_500, 10_000, 40_000
 SETTLE_S, DRAIN_S = 10.0, 120.0
 PROBE_INTERVAL_S = 0.01
 _HERE = "headcount.lab.figures"
+TOTAL = "**all**"
 
 
 @dataclass(slots=True)
 class LoadRun:
-    """What a run of live_load printed."""
+    """The output of a run of live_load."""
 
     fixes: int
     seconds: float
     cpu_s: float
 
 
-class Load:
+class LoadGenerator:
     """Runs of the load generator against one port; each continues the walk of the one before."""
 
     def __init__(self, port: int) -> None:
@@ -125,7 +126,7 @@ class Observer:
 def percentiles(delays_s: Sequence[float]) -> str:
     """The 50th and the 99th percentile as text."""
     if not delays_s:
-        return "–"
+        return "-"
     p50, p99 = np.percentile(delays_s, [50, 99]) * 1e3
     return f"{p50:.0f} / {p99:.0f} ms"
 
@@ -152,7 +153,7 @@ class Meter:
         self._began = time.monotonic(), read()
 
     def stop(self, fixes: int = 0) -> Measured:
-        """What was used since the start."""
+        """The CPU time used since the start."""
         began_s, before = self._began
         used = {part: cpu_s - before.get(part, 0.0) for part, cpu_s in self._read().items()}
         return Measured(time.monotonic() - began_s, fixes, used)
@@ -183,11 +184,11 @@ async def measure(
     Args:
         port: of its MQTT side.
         read: CPU seconds by part.
-        drained: waits until so many fixes since the start are processed.
+        drained: waits until this number of fixes has been processed since the start.
         delays: of probes with a name, sent at these times; a stack may add them later.
         seconds: of each phase.
     """
-    load, sent = Load(port), 0
+    load, sent = LoadGenerator(port), 0
     await asyncio.sleep(SETTLE_S)
     meter = Meter(read)
     await asyncio.sleep(seconds)
@@ -306,8 +307,11 @@ def table(name: str, result: StackResult) -> list[str]:
         f"\n| {name} | idle, of a core | {REFERENCE:,} fixes/s | CPU µs a fix | {FULL:,} fixes/s: CPU µs a fix |"
     ]
     lines.append("|---|---|---|---|---|")
-    parts = [(part, *(each.cpu_s.get(part, 0.0) for each in _phases(result))) for part in result.full.cpu_s]
-    for part, idle_s, reference_s, full_s in [*parts, ("**all**", *(m.total_s for m in _phases(result)))]:
+    for part in [*result.full.cpu_s, TOTAL]:
+        idle_s, reference_s, full_s = (
+            each.total_s if part == TOTAL else each.cpu_s.get(part, 0.0)
+            for each in (result.idle, result.reference, result.full)
+        )
         cells = (
             f"{idle_s / result.idle.seconds:.3f}",
             f"{reference_s / result.reference.seconds:.3f}",
@@ -327,13 +331,9 @@ def table(name: str, result: StackResult) -> list[str]:
     return lines
 
 
-def _phases(result: StackResult) -> tuple[Measured, Measured, Measured]:
-    return result.idle, result.reference, result.full
-
-
 async def stacks(options: argparse.Namespace) -> None:
     """Measure both stacks, one after the other, and print."""
-    mosquitto = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    mosquitto = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
     found: dict[str, StackResult] = {}
     with tempfile.TemporaryDirectory() as folder:
         found["headcount"] = await headcount_stack(Path(folder), options.seconds, options.arguments)

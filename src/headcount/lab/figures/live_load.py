@@ -18,7 +18,7 @@ from headcount.lab.figures.bench_fixes import degrees
 from headcount.lab.load import mqtt_packets
 
 CONNECTIONS = 4
-#: What is due is sent this often.
+#: Between two times at which messages are sent.
 SLOT_S = 0.005
 WALKING, SPEED_MPS, NOISE_M = 0.1, 1.3, 3.0
 TOPIC = "headcount/campus/person/d%d/fix"
@@ -28,7 +28,7 @@ PAYLOAD = b'{"_type":"location","tst":%.3f,"lat":%.6f,"lon":%.6f,"acc":%d}'
 def positions(
     device: I8, after_s: F8, side_m: float, devices: int, rng: np.random.Generator
 ) -> tuple[F8, F8]:
-    """Where each device reports to be so many seconds after the start, in metres; the same for every run."""
+    """Reported positions in metres at times after the start; those of a device are on the same way in every run."""
     fixed = np.random.default_rng(1)
     half_m = side_m / 2
     start_m = fixed.uniform(-half_m, half_m, (2, devices))

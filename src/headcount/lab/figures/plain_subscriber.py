@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 
 def main() -> None:
@@ -26,10 +27,16 @@ def main() -> None:
         if "/vehicle/" in message.topic:
             delays.append((sent_s, time.time() - sent_s))
 
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.on_message = receive
-    client.on_connect = lambda *_: client.subscribe("headcount/#")
-    client.on_subscribe = lambda *_: print("ready", flush=True)
+
+    def subscribe(*_: Any) -> None:
+        client.subscribe("headcount/#")
+
+    def ready(*_: Any) -> None:
+        print("ready", flush=True)
+
+    client.on_connect, client.on_subscribe = subscribe, ready
     client.connect("127.0.0.1", int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with contextlib.suppress(SystemExit):
