@@ -36,6 +36,14 @@ class CountQuery(NamedTuple):
     now: float
 
 
+class SiteChange(NamedTuple):
+    """Another version of the site, which takes effect at `now`, after the first `after` messages."""
+
+    after: int
+    now: float
+    geojson: dict[str, Any]
+
+
 class Outcome(NamedTuple):
     """The results of a list of messages."""
 
@@ -71,10 +79,20 @@ def count_queries(
     return found
 
 
-def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence[CountQuery]) -> Outcome:
+def stops(at: Sequence[CountQuery], changes: Sequence[SiteChange]) -> list[CountQuery | SiteChange]:
+    """Queries and changes in their order; the counts of the moment of a change are those of the new version."""
+    return sorted([*changes, *at], key=lambda stop: (stop.after, stop.now, isinstance(stop, CountQuery)))
+
+
+def by_oracle(
+    geojson: dict[str, Any],
+    messages: Sequence[Message],
+    at: Sequence[CountQuery],
+    changes: Sequence[SiteChange] = (),
+) -> Outcome:
     """The oracle's results for the messages."""
     oracle, verdicts, counts = Oracle(geojson), list[str | None](), list[Counts]()
-    wanted = list(at)
+    wanted = stops(at, changes)
     for done, m in enumerate(messages, 1):
         if m.what == FIX:
             verdicts.append(oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc))
@@ -85,7 +103,11 @@ def by_oracle(geojson: dict[str, Any], messages: Sequence[Message], at: Sequence
             oracle.status(m.received, m.kind, m.device, m.what == ONLINE)
             verdicts.append(None)
         while wanted and wanted[0].after == done:
-            counts.append(oracle.counts(wanted.pop(0).now))
+            stop = wanted.pop(0)
+            if isinstance(stop, SiteChange):
+                oracle.change_site(stop.now, stop.geojson)
+            else:
+                counts.append(oracle.counts(stop.now))
     return Outcome(verdicts, in_order(oracle.events), counts)
 
 
@@ -163,6 +185,14 @@ class Runner:
         other.verdicts, other.events, other.met = self.verdicts, self.events, self.met
         return other
 
+    def change_site(self, geojson: dict[str, Any], at: float) -> None:
+        """Count by another version of the site from then on."""
+        site = parse_site(geojson, "test")
+        left, entered = self.engine.change_site(ZoneLookup(site), at)
+        self._note(left)
+        self.site = site
+        self._note(entered)
+
     def _note(self, events: Events) -> None:
         columns = (events.device, events.zone, events.enter, events.t_s, events.reason, events.day)
         for slot, zone, enter, t, reason, day in zip(*(c.tolist() for c in columns), strict=True):
@@ -191,14 +221,20 @@ def by_engine(
     cuts: Iterable[int] = (),
     restores: Iterable[int] = (),
     zones: ZoneLookup | None = None,
+    changes: Sequence[SiteChange] = (),
 ) -> Outcome:
-    """The engine's results, in batches that end at queries, cuts and restores (into `zones`)."""
+    """The engine's results, in batches that end at queries, changes, cuts and restores (into `zones`)."""
     runner, counts, done = Runner(parse_site(geojson, "test")), list[Counts](), 0
     restores = set(restores)
-    for stop in sorted({*cuts, *restores, *(query.after for query in at), len(messages)}):
+    planned = stops(at, changes)
+    for stop in sorted({*cuts, *restores, *(each.after for each in planned), len(messages)}):
         runner.feed(messages[done:stop])
         done = stop
-        counts += [runner.counts(query.now) for query in at if query.after == stop]
+        for each in planned:
+            if each.after == stop and isinstance(each, SiteChange):
+                runner.change_site(each.geojson, each.now)
+            elif each.after == stop:
+                counts.append(runner.counts(each.now))
         if stop in restores:
             runner = runner.restored(zones)
     return Outcome(runner.verdicts, in_order(runner.events), counts)

@@ -22,7 +22,7 @@ from counting.test_engine_traces import campus_rows, read, town
 from counting.walks import FIX, Message, walk
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import KINDS, TraceRow, replay
-from headcount.lab.chaos.scenarios import random_scenario
+from headcount.lab.chaos.scenarios import changed_site, random_scenario
 from headcount.simulate.replay import Replay
 from headcount.simulate.traces import read_trace
 from shared import shared
@@ -52,18 +52,21 @@ def write(rows: Iterable[TraceRow], path: Path) -> None:
             out.writerow("" if x is None or x != x else repr(x) if isinstance(x, float) else x for x in row)  # noqa: PLR0124  # NaN
 
 
-def by_engine(path: Path, geojson: dict[str, Any], every: float) -> Ticks:
+def by_engine(
+    path: Path, geojson: dict[str, Any], every: float, changes: Iterable[tuple[float, dict[str, Any]]] = ()
+) -> Ticks:
     """The replay of a recording by the engine."""
     site = parse_site(geojson, "test")
+    versions = [(at_s, parse_site(new, "test")) for at_s, new in changes]
     return [
         (
             tick.at_s,
             {
                 zone.id: dict(zip(KINDS, counts, strict=True))
-                for zone, counts in zip(site.zones, tick.counts[:, :, 0].tolist(), strict=True)
+                for zone, counts in zip(tick.site.zones, tick.counts[:, :, 0].tolist(), strict=True)
             },
         )
-        for tick in Replay(read_trace(path), site, every).run()
+        for tick in Replay(read_trace(path), site, every, versions).run()
     ]
 
 
@@ -86,7 +89,14 @@ def test_random_recordings(seed: int, every: float, with_received: bool) -> None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.csv")
         write(rows, path)
-        assert by_engine(path, campus.geojson, every) == list(replay(rows, campus.geojson, every))
+        first = min(m.received for m in messages)
+        changes = [
+            (first + rng.randint(-1, 400) * every / 4, changed_site(rng, campus.geojson))
+            for _ in range(rng.choice((0, 0, 1, 4)))
+        ]
+        changes.sort(key=lambda change: change[0])
+        expected = list(replay(rows, campus.geojson, every, changes))
+        assert by_engine(path, campus.geojson, every, changes) == expected
 
 
 @pytest.mark.parametrize("name", ["liverpool_bus14.csv"])
@@ -137,3 +147,29 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     stamps = [datetime.fromisoformat(line["at"]).timestamp() for line in got]
     lines = [(t, g["zone"], g["person"], g["vehicle"]) for t, g in zip(stamps, got, strict=True)]
     assert lines == expected
+
+
+def test_a_change_of_the_site_on_the_command_line(tmp_path: Path) -> None:
+    """`--change TIME=FILE` counts by the file from that time on; the zones of each line are those of its version."""
+    old, new, rows = tmp_path / "old.geojson", tmp_path / "new.geojson", tmp_path / "rows.csv"
+    outline = {"type": "Polygon", "coordinates": [[[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]]}
+    for path, zone in ((old, "before"), (new, "after")):
+        features = [
+            {"type": "Feature", "geometry": outline, "properties": properties}
+            for properties in ({"role": "site", "id": "s"}, {"role": "zone", "id": zone, "type": "area"})
+        ]
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    rows.write_text("t,device,kind,lat,lon\n1790000000,d,person,0.5,0.5\n1790000100,d,person,0.5,0.5\n")
+    words = ["headcount", "replay", str(rows), "--site", str(old), "--quiet", "--every", "20s"]
+    command = [sys.executable, "-m", *words]
+    run = subprocess.run(
+        [*command, "--change", f"2026-09-21T14:14:00Z={new}"], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    counts = {(line["at"][11:19], line["zone"]): line["person"] for line in lines}
+    assert counts["14:13:40", "before"] == 1
+    assert ("14:14:00", "before") not in counts
+    assert counts["14:14:00", "after"] == 1
+    bad = subprocess.run([*command, "--change", "tomorrow=x"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 2
+    assert "'tomorrow' is not a valid time" in bad.stderr

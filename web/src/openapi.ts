@@ -550,7 +550,7 @@ export interface components {
             t: string | null;
             verdict: string | null;
             /** @enum {string} */
-            what: "fix" | "online" | "offline" | "forgotten";
+            what: "fix" | "online" | "offline" | "forgotten" | "site";
             why: string;
             zones: string[];
         };
@@ -581,7 +581,7 @@ export interface components {
         };
         TraceZoneChange: {
             /** @enum {string} */
-            reason: "moved" | "outside" | "coarse" | "silent" | "removed";
+            reason: "moved" | "outside" | "coarse" | "silent" | "removed" | "site";
             t: string | null;
             /** @enum {string} */
             type: "enter" | "exit";

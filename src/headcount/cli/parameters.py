@@ -1,8 +1,10 @@
-"""Values of options: durations and times of day."""
+"""Values of options: durations, times of day and instants."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
@@ -31,3 +33,33 @@ def time_of_day(text: str) -> float:
     if match is None or int(match[1]) > 23 or int(match[2]) > 59:
         raise click.BadParameter(f"{text!r} is not a valid time of day; use 09:30")
     return 3600.0 * int(match[1]) + 60.0 * int(match[2])
+
+
+def instant(text: str) -> float:
+    """Return the Unix seconds of `1764240000` or `2026-11-27T10:40:00Z`; without a time zone, it is UTC.
+
+    Raises:
+        click.BadParameter: it is neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        problem = f"{text!r} is not a valid time; use Unix seconds, or ISO 8601 such as 2026-11-27T10:40:00Z"
+        raise click.BadParameter(problem) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def site_change(text: str) -> tuple[float, Path]:
+    """Return the instant and the file of `2026-11-27T10:40:00Z=new.geojson`.
+
+    Raises:
+        click.BadParameter: it has another form.
+    """
+    at, equals, file = text.partition("=")
+    if not equals or not file:
+        raise click.BadParameter(f"{text!r} is not of the form TIME=FILE")
+    return instant(at), Path(file)

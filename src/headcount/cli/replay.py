@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from headcount.cli.options import takes_settings
-from headcount.cli.parameters import duration
+from headcount.cli.parameters import duration, site_change
 from headcount.cli.progress import ProgressBar
 from headcount.messages.counts import KindCount
 from headcount.messages.times import iso
@@ -29,9 +29,23 @@ from headcount.sites.files import load_site
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("--all", "all_numbers", is_flag=True, help="Print low, high and stale beside each count.")
+@click.option(
+    "--change",
+    "changes",
+    type=site_change,
+    multiple=True,
+    metavar="TIME=FILE",
+    help="Another version of the site, and when it takes effect. Repeatable.",
+)
 @takes_settings("site")
 def replay(
-    file: Path, every_s: float, kind: Kind | None, quiet: bool, all_numbers: bool, settings: Settings
+    file: Path,
+    every_s: float,
+    kind: Kind | None,
+    quiet: bool,
+    all_numbers: bool,
+    changes: tuple[tuple[float, Path], ...],
+    settings: Settings,
 ) -> None:
     """Count a recording offline.
 
@@ -44,12 +58,14 @@ def replay(
     Examples:
       headcount replay day.csv --site campus.geojson --every 60s > counts.ndjson
       headcount replay phones.parquet --site campus.geojson --kind person --all
+      headcount replay day.csv --site old.geojson --change 2026-11-27T10:40:00Z=new.geojson
     """
     site = load_site(settings.site)
+    versions = sorted(((at_s, load_site(path)) for at_s, path in changes), key=lambda version: version[0])
     trace = read_trace(file, kind)
     for warning in trace_warnings(trace):
         click.echo(f"Warning: {file}: {warning}", err=True)
-    counting = Replay(trace, site, every_s)
+    counting = Replay(trace, site, every_s, versions)
     with ProgressBar(quiet=quiet) as bar:
         for tick in counting.run():
             at = iso(tick.at_s)
@@ -57,7 +73,7 @@ def replay(
                 msgspec.json.encode(
                     {"at": at, "zone": zone.id, **_counts(numbers, all_numbers=all_numbers)}
                 ).decode()
-                for zone, numbers in zip(site.zones, tick.counts.tolist(), strict=True)
+                for zone, numbers in zip(tick.site.zones, tick.counts.tolist(), strict=True)
             ]
             sys.stdout.write("\n".join(lines) + "\n")
             bar.show(at, tick.rows / len(counting))

@@ -33,7 +33,7 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "zones": (np.int32, 0),
     "implausible_run": (np.uint8, 0),
     "implausible_t_s": (np.float64, np.nan),
-    "offline": (np.bool_, False),
+    "offline_s": (np.float64, np.inf),
     "verdict": (np.uint8, 255),
     "moved": (np.bool_, False),
     "used_s": (np.float64, np.nan),
@@ -81,7 +81,7 @@ class DeviceTable:
     zones: I4  # number of its set of zones (MembershipSets)
     implausible_run: U1
     implausible_t_s: F8  # event time of the last implausible fix, NaN = none
-    offline: B1  # its last message was a last will
+    offline_s: F8  # when its last will was received, inf = online
     verdict: U1  # of its last fix, 255 = none
     moved: B1  # position or zones changed since low and high were computed
     used_s: F8  # when its last used fix was received; exact only to the day in a loaded slot

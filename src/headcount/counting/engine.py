@@ -25,7 +25,7 @@ from headcount.errors import SnapshotError
 
 #: Interval at which forgotten devices are removed from memory.
 SWEEP_S = 3600.0
-SNAPSHOT_FORMAT = 3
+SNAPSHOT_FORMAT = 4
 #: Rounds of a batch before the remaining rows are sorted: many fixes of one device must not take quadratic time.
 PEELED_ROUNDS = 8
 
@@ -84,10 +84,15 @@ class Engine:
 
     def _set_table(self, table: DeviceTable) -> None:
         self._table = table
-        self._counts = ZoneCounter(self.zones, table)
+        self._set_counter()
         self._removed: list[int] = []  # slots to free before the next call that hands out slots
         #: No device expires before this; a lower bound, so most calls need no search.
         self._next_expiry_s = -np.inf
+
+    def _set_counter(self) -> None:
+        """Count in the zones as they are now, all circles compared again."""
+        self._counts = ZoneCounter(self.zones, self._table)
+        self._table.moved[: len(self._table)] = True
 
     @property
     def devices(self) -> int:
@@ -139,7 +144,7 @@ class Engine:
             x_m=float(table.x_m[slot]) if known else None,
             y_m=float(table.y_m[slot]) if known else None,
             acc_m=float(table.acc_m[slot]),
-            offline=bool(table.offline[slot]),
+            offline=bool(np.isfinite(table.offline_s[slot])),
             verdict=int(table.verdict[slot]),
         )
 
@@ -197,8 +202,8 @@ class Engine:
             presence.reset(table, device[old])
         status = fixes.what != 0
         if status.any():
-            offline = (fixes.what[status] == OFFLINE).astype(np.uint8)
-            presence.apply_status(zones, table, device[status], offline, fixes.received_s[status])
+            offline_s = np.where(fixes.what[status] == OFFLINE, fixes.received_s[status], np.inf)
+            presence.apply_status(zones, table, device[status], offline_s)
             rows, fixes = rows[~status], fixes.pick(~status)
         judged = verdicts.with_state(zones.site, table, fixes)
         used = judged == verdicts.ACCEPTED
@@ -230,6 +235,24 @@ class Engine:
             events = presence.expire(self.zones, table, gone)
             self._next_expiry_s = float(expires_s.min(initial=np.inf))
         return events
+
+    def change_site(self, zones: ZoneLookup, at_s: float) -> tuple[Events, Events]:
+        """Count by another version of the site from now on (rule 6).
+
+        Args:
+            zones: those of the new version.
+            at_s: when it takes effect; everything received at or before it has been processed.
+
+        Returns:
+            The exits, expired holds included, whose zones are those of the old version; and the entries, with
+            the zones of the new one.
+        """
+        expired = self.advance(at_s)
+        left, entered = presence.place_again(self.zones, zones, self._table, at_s)
+        self.zones, self._digest = zones, zones.site.digest()
+        self._set_counter()
+        self._next_expiry_s = -np.inf
+        return joined([expired, left]), entered
 
     def counts(self, now_s: float) -> I4:
         """The counts at `now_s`: int32 [zones, kinds, numbers]. Call `advance(now_s)` first."""
@@ -310,7 +333,6 @@ class Engine:
         numbers = np.array([engine.zones.sets.number(frozenset(s)) for s in saved.sets], dtype=np.int32)
         n = len(table)
         table.zones[:n] = numbers[table.zones[:n]]
-        table.moved[:n] = True
         engine._set_table(table)
         engine._sweep = saved.sweep
         return engine

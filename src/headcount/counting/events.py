@@ -10,9 +10,9 @@ import numpy as np
 from headcount.counting.fix_columns import B1, F8, I4, U1
 from headcount.counting.membership_sets import MembershipSets
 
-Reason = Literal["moved", "outside", "coarse", "silent", "removed"]
-REASONS: tuple[Reason, ...] = ("moved", "outside", "coarse", "silent", "removed")
-MOVED, OUTSIDE, COARSE, SILENT, REMOVED = range(len(REASONS))
+Reason = Literal["moved", "outside", "coarse", "silent", "removed", "site"]
+REASONS: tuple[Reason, ...] = ("moved", "outside", "coarse", "silent", "removed", "site")
+MOVED, OUTSIDE, COARSE, SILENT, REMOVED, SITE = range(len(REASONS))
 NO_ROW = -1
 
 

@@ -8,6 +8,7 @@ times, distances and limits, up to the line of rule 1 that matched first.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,8 @@ MAX_EDGES = 5
 WRONG_UNIT_S = 10 * 365 * 86_400.0
 #: Before 2001-09-09, there were no such devices.
 EARLIEST_S = 1e9
+#: `TracedMessage.what` of a new version of the site; the others are those of `FixColumns`.
+SITE_CHANGE = 4
 #: The verdicts in the order of the lines of rule 1; the first `outside` is that of coarse fixes.
 LINES = (*VERDICTS[:6], "outside", *VERDICTS[6:])
 COARSE_LINE = LINES.index("outside")
@@ -40,7 +43,7 @@ class TracedMessage:
     """A message of one device as the log has it; times in Unix seconds, missing or broken numbers NaN."""
 
     received_s: float
-    what: int = FIX  # FIX, ONLINE, OFFLINE, FORGET
+    what: int = FIX  # FIX, ONLINE, OFFLINE, FORGET, SITE_CHANGE
     t_s: float = math.nan
     lat_deg: float = math.nan
     lon_deg: float = math.nan
@@ -88,7 +91,7 @@ class ExplainedMessage:
 
     message: TracedMessage
     verdict: str | None  # None: it is no fix
-    rule: str  # "1.9": line 9 of rule 1; "3": a status message; "forgotten"
+    rule: str  # "1.9": line 9 of rule 1; "3": a status message; "6": a new version of the site; "forgotten"
     why: str  # one sentence, with the numbers
     checks: list[RuleCheck]
     edges: list[NearbyEdge]
@@ -115,12 +118,15 @@ class Explainer:
 
     def __init__(self, zones: ZoneLookup, kind: Kind, device: str) -> None:
         """Start without state of the device; `zones` must not be used elsewhere meanwhile."""
-        self._site = zones.site
         self._kind = KINDS.index(kind)
         self._key = f"{kind}.{device}".encode()
         self._engine = Engine(zones.site, zones)
-        self._planes = np.array([zone.plane for zone in self._site.zones], dtype=object)
         self._known = _Known()
+        self._use(zones.site)
+
+    def _use(self, site: Site) -> None:
+        self._site = site
+        self._planes = np.array([zone.plane for zone in site.zones], dtype=object)
 
     @property
     def zones(self) -> list[str]:
@@ -128,15 +134,47 @@ class Explainer:
         return [zone.id for zone in self._site.zones if zone.id in self._known.zones]
 
     def explain(
-        self, messages: Iterable[TracedMessage], *, last: int | None = None
+        self,
+        messages: Iterable[TracedMessage],
+        *,
+        last: int | None = None,
+        versions: Sequence[tuple[float, ZoneLookup]] = (),
+        until_s: float = -math.inf,
     ) -> Iterator[ExplainedMessage]:
-        """Each message's explanation, in order; with `last`, only for that number of newest messages."""
-        messages = list(messages)
+        """Each message's explanation, in order, and those of site changes that move the device.
+
+        Args:
+            messages: in the order in which they were received.
+            last: explain only that number of newest messages.
+            versions: of the site, with the instants at which they take effect, in their order.
+            until_s: also apply versions that take effect after the last message, up to this instant.
+        """
+        messages, later = list(messages), deque(versions)
         first = 0 if last is None else len(messages) - last
         for number, message in enumerate(messages):
+            while later and later[0][0] < message.received_s:
+                yield from self._change_site(*later.popleft())
             explained = self._explain(message, detailed=number >= first)
             if explained is not None:
                 yield explained
+        while later and later[0][0] <= until_s:
+            yield from self._change_site(*later.popleft())
+
+    def _change_site(self, at_s: float, zones: ZoneLookup) -> Iterator[ExplainedMessage]:
+        """Rule 6, explained if it changes anything for the device."""
+        left, entered = self._engine.change_site(zones, at_s)
+        changes = self._changes(left)
+        self._use(zones.site)
+        changes += self._changes(entered)
+        state = self._engine.find(self._key)
+        if state is not None:
+            self._known.zones = frozenset(state.zones)
+            if state.x_m is not None and state.y_m is not None:
+                self._known.x_m, self._known.y_m = state.x_m, state.y_m
+        if changes:
+            why = "A new version of the site took effect: the last position is placed in its zones."
+            message = TracedMessage(at_s, SITE_CHANGE)
+            yield ExplainedMessage(message, None, "6", why, [], [], changes, self.zones)
 
     def advance(self, now_s: float) -> list[MembershipChange]:
         """The exits before `now_s` because the device stopped reporting (rule 3)."""

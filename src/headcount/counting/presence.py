@@ -17,11 +17,13 @@ from headcount.counting.events import (
     OUTSIDE,
     REMOVED,
     SILENT,
+    SITE,
     Events,
     changes,
 )
 from headcount.counting.fix_columns import F8, I4, I8, U1, ProjectedFixes
 from headcount.counting.membership_sets import EMPTY
+from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 
 
@@ -67,7 +69,7 @@ def reset(table: DeviceTable, device: I4 | I8) -> None:
     table.acc_m[device] = 0.0
     table.implausible_run[device] = 0
     table.implausible_t_s[device] = np.nan
-    table.offline[device] = False
+    table.offline_s[device] = np.inf
 
 
 def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8) -> tuple[U1, Events]:
@@ -89,7 +91,7 @@ def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8
     table.y_m[device] = fixes.y_m
     table.acc_m[device] = fixes.acc_m
     table.implausible_run[device] = 0
-    table.offline[device] = False
+    table.offline_s[device] = np.inf
     table.zones[device] = new
     expires_s = t_s + zones.sets.hold_s[new, fixes.kind]
     expires_s[new == EMPTY] = np.inf
@@ -114,7 +116,7 @@ def place_coarse(
     table.last_t_s[device] = fixes.t_s
     table.used_s[device] = fixes.received_s
     table.implausible_run[device[outside]] = 0
-    table.offline[device] = False
+    table.offline_s[device] = np.inf
     table.zones[device] = new
     table.expires_s[device] = _expires(zones, table, device)
     table.moved[device[old != new]] = True
@@ -139,13 +141,66 @@ def _changes(zones: ZoneLookup, fixes: ProjectedFixes, rows: I8, old: I4, new: I
     )
 
 
-def apply_status(zones: ZoneLookup, table: DeviceTable, device: I8, offline: U1, received_s: F8) -> None:
-    """Store whether devices are online or `offline`; end presence early where the site file is set so."""
-    table.offline[device] = offline
-    leaves = np.array(zones.site.on_offline_leave)[table.kind[device]] & (offline != 0)
-    early_s = np.where(leaves, received_s + zones.site.offline_grace_s, np.inf)
-    present = table.zones[device] != EMPTY
-    table.expires_s[device] = np.where(present, np.minimum(_expires(zones, table, device), early_s), np.inf)
+def apply_status(zones: ZoneLookup, table: DeviceTable, device: I8, offline_s: F8) -> None:
+    """Store since when devices are offline (inf: online); end presence early where the site file is set so."""
+    table.offline_s[device] = offline_s
+    table.expires_s[device] = _expires(zones, table, device)
+
+
+def place_again(
+    before: ZoneLookup, zones: ZoneLookup, table: DeviceTable, at_s: float
+) -> tuple[Events, Events]:
+    """Place the last positions of present devices in the zones of the site's new version (rule 6).
+
+    Returns:
+        The exits, with the zones of `before`, and the entries, with those of `zones`.
+    """
+    _reproject(before.site, zones.site, table)
+    device = np.flatnonzero(table.zones[: len(table)] != EMPTY)
+    old = table.zones[device]
+    if not len(device):
+        return NO_EVENTS, NO_EVENTS
+    number = {zone.id: i for i, zone in enumerate(zones.site.zones)}
+    same = [number.get(zone.id) for zone in before.site.zones]  # old zone → new one with its id
+
+    def carried(old_set: int) -> frozenset[int]:
+        return frozenset(new for zone in before.sets[old_set] if (new := same[zone]) is not None)
+
+    distinct, where = np.unique(old, return_inverse=True)
+    members = np.array([zones.sets.number(carried(each)) for each in distinct.tolist()], dtype=np.int32)[
+        where
+    ]
+    x_m, y_m = table.x_m[device], table.y_m[device]
+    new = zones.move(members, zones.cells(x_m, y_m), x_m, y_m, table.acc_m[device])
+    new[~zones.sets.member[new, 0]] = EMPTY
+    table.zones[device] = new
+    ended = _expires(zones, table, device) < at_s
+    new[ended] = EMPTY
+    table.zones[device] = new
+    table.expires_s[device] = _expires(zones, table, device)
+
+    pairs, where = np.unique(old.astype(np.int64) << 32 | new, return_inverse=True)
+    stayed_old, stayed_new = [], []
+    for old_set, new_set in zip((pairs >> 32).tolist(), (pairs & 0xFFFFFFFF).tolist(), strict=True):
+        kept = carried(old_set) & zones.sets[new_set]
+        stayed_new.append(zones.sets.number(kept))
+        stayed_old.append(before.sets.number(frozenset(z for z in before.sets[old_set] if same[z] in kept)))
+    n, slots = len(device), device.astype(np.int32)
+    cause = (
+        np.full(n, at_s),
+        np.full(n, SITE, dtype=np.uint8),
+        days(table.used_s[device]),
+        np.full(n, NO_ROW, dtype=np.int32),
+    )
+    left = changes(before.sets, slots, old, np.array(stayed_old, dtype=np.int32)[where], *cause)
+    return left, changes(zones.sets, slots, np.array(stayed_new, dtype=np.int32)[where], new, *cause)
+
+
+def _reproject(before: Site, site: Site, table: DeviceTable) -> None:
+    """Move last positions to the plane of another version; most versions have the same."""
+    if (before.lat0_deg, before.lon0_deg) != (site.lat0_deg, site.lon0_deg):
+        n = len(table)
+        table.x_m[:n], table.y_m[:n] = site.project(*before.unproject(table.x_m[:n], table.y_m[:n]))
 
 
 def _expires(zones: ZoneLookup, table: DeviceTable, device: I8) -> F8:
@@ -154,4 +209,7 @@ def _expires(zones: ZoneLookup, table: DeviceTable, device: I8) -> F8:
     hold_s = zones.sets.hold_s[sets, table.kind[device]]
     # with a recent position, the second limit is never the smaller one
     oldest_s = table.position_t_s[device] + np.maximum(hold_s, zones.site.max_position_age_s)
-    return np.where(sets == EMPTY, np.inf, np.minimum(table.last_t_s[device] + hold_s, oldest_s))
+    leaves = np.array(zones.site.on_offline_leave)[table.kind[device]]
+    early_s = np.where(leaves, table.offline_s[device] + zones.site.offline_grace_s, np.inf)
+    latest_s = np.minimum(np.minimum(table.last_t_s[device] + hold_s, oldest_s), early_s)
+    return np.where(sets == EMPTY, np.inf, latest_s)

@@ -64,8 +64,7 @@ class Site:
         y_m = EARTH_RADIUS_M * np.radians(lat_deg - self.lat0_deg)
         return x_m, y_m
 
-    def unproject(self, x_m: float, y_m: float) -> tuple[float, float]:
-        """Latitude and longitude in degrees of a position in the plane."""
-        lat_deg = self.lat0_deg + math.degrees(y_m / EARTH_RADIUS_M)
+    def unproject(self, x_m: F8, y_m: F8) -> tuple[F8, F8]:
+        """Latitudes and longitudes in degrees of positions in the plane."""
         scale_m = EARTH_RADIUS_M * math.cos(math.radians(self.lat0_deg))
-        return lat_deg, self.lon0_deg + math.degrees(x_m / scale_m)
+        return self.lat0_deg + np.degrees(y_m / EARTH_RADIUS_M), self.lon0_deg + np.degrees(x_m / scale_m)

@@ -16,7 +16,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from headcount.counting.explain import ExplainedMessage, Explainer, MembershipChange, TracedMessage
+from headcount.counting.explain import (
+    SITE_CHANGE,
+    ExplainedMessage,
+    Explainer,
+    MembershipChange,
+    TracedMessage,
+)
 from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, Removal
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
@@ -43,7 +49,7 @@ class TraceEntry(msgspec.Struct, kw_only=True):
     """One message of the device; times are RFC 3339 in UTC."""
 
     received: str
-    what: str  # fix, online, offline, forgotten
+    what: str  # fix, online, offline, forgotten, site
     t: str | None
     lat: float | None
     lon: float | None
@@ -223,7 +229,9 @@ async def device_state(connection: Connection, partition: int, kind: Kind, devic
 
 def _trace_entry(explained: ExplainedMessage) -> TraceEntry:
     message = explained.message
-    what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten"}.get(message.what, "online")
+    what = {FIX: "fix", OFFLINE: "offline", FORGET: "forgotten", SITE_CHANGE: "site"}.get(
+        message.what, "online"
+    )
     return TraceEntry(
         received=iso(message.received_s),
         what=what,

@@ -63,7 +63,7 @@ class Event(msgspec.Struct):
     kind: Kind
     device: str  # its daily pseudonym
     t: float
-    reason: Literal["moved", "outside", "coarse", "silent", "removed"]
+    reason: Literal["moved", "outside", "coarse", "silent", "removed", "site"]
 
 
 class PartitionCounts(msgspec.Struct):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from headcount.counting.engine import Engine
 from headcount.counting.fix_columns import I4, I8, FixColumns
 from headcount.counting.site import Site
+from headcount.counting.zone_lookup import ZoneLookup
 from headcount.messages.topics import KINDS
 from headcount.simulate.clocks import MAX_GAP_S, arrivals
 from headcount.simulate.traces import Trace
@@ -21,6 +23,7 @@ class ReplayTick:
     """The counts at one instant."""
 
     at_s: float
+    site: Site  # the version that is counted
     counts: I4  # [zones, kinds, numbers]
     rows: int  # number of rows counted so far
 
@@ -33,8 +36,11 @@ class Replay:
     is present and no row follows within `MAX_GAP_S`, the instants up to the next row are skipped.
     """
 
-    def __init__(self, trace: Trace, site: Site, every_s: float) -> None:
-        """Count `trace` in the zones of `site`."""
+    def __init__(
+        self, trace: Trace, site: Site, every_s: float, changes: Sequence[tuple[float, Site]] = ()
+    ) -> None:
+        """Count `trace` in the zones of `site`, and of other versions from the instants in `changes` on."""
+        self._changes = deque(changes)
         self._trace = trace
         self._every_s = every_s
         self._engine = Engine(site)
@@ -64,11 +70,17 @@ class Replay:
         while tick <= last + 1:
             at_s = tick * self._every_s
             stop = int(np.searchsorted(sorted_s, at_s, side="right"))
+            while self._changes and self._changes[0][0] <= at_s:
+                change_s, site = self._changes.popleft()
+                before = int(np.searchsorted(sorted_s, change_s, side="right"))
+                self._count(start, before)
+                self._engine.change_site(ZoneLookup(site), change_s)
+                start = max(start, before)
             self._count(start, stop)
             start = stop
             self._engine.advance(at_s)
             counts = self._engine.counts(at_s)
-            yield ReplayTick(at_s, counts, stop)
+            yield ReplayTick(at_s, self._engine.zones.site, counts, stop)
             tick += 1
             if not counts[0, :, 0].any():
                 if tick > last:

@@ -324,7 +324,8 @@ class Partition:
             return None
         lat = lon = None
         if known.x_m is not None and known.y_m is not None:
-            lat, lon = self._site.unproject(known.x_m, known.y_m)
+            lats, lons = self._site.unproject(np.array([known.x_m]), np.array([known.y_m]))
+            lat, lon = float(lats[0]), float(lons[0])
         return DeviceState(
             present=known.present,
             zones=known.zones,

@@ -39,20 +39,22 @@ class TraceZoneChange(Schema):
     zone: str
     type: Literal["enter", "exit"]
     t: str | None
-    reason: Literal["moved", "outside", "coarse", "silent", "removed"]
+    reason: Literal["moved", "outside", "coarse", "silent", "removed", "site"]
 
 
 class TraceLine(Schema):
-    """One message and its effect."""
+    """One message, or a site change, and its effect."""
 
     received: str
-    what: Literal["fix", "online", "offline", "forgotten"]
+    what: Literal["fix", "online", "offline", "forgotten", "site"]
     t: str | None = Field(description="When the device measured it.")
     lat: float | None
     lon: float | None
     acc: float | None
     verdict: str | None = Field(description="null: the message is not a fix.")
-    rule: str = Field(description="`1.9` is line 9 of rule 1; `3` a status; or `forgotten`.")
+    rule: str = Field(
+        description="`1.9` is line 9 of rule 1; `3` a status; `6` a site change; or `forgotten`."
+    )
     why: str = Field(description="One sentence, with the numbers.")
     checks: list[TraceCheck]
     edges: list[TraceEdge]

@@ -20,13 +20,16 @@ Decisions where the rules are silent:
 - A recording is counted in the order of `received`; rows received together in the order of the file.
 - An event has the device's pseudonym of the day on which its last used fix was received, including the fix that
   causes the event.
+- A site change moves the plane to the new boundary's centroid: last positions go there by way of degrees.
+- A device that is not in the new `site` leaves all its zones. So does one whose hold by the new version, with the
+  zones that it would have, ended before the change. Both leave at the change with the reason `site`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -128,6 +131,12 @@ class Oracle:
 
     def __init__(self, geojson: dict[str, Any]) -> None:
         """Use a decoded site file: a FeatureCollection with one feature of the role `site`."""
+        self.devices: dict[tuple[str, str], OracleDevice] = {}
+        self.events: list[OracleEvent] = []
+        self._use(geojson)
+
+    def _use(self, geojson: dict[str, Any]) -> None:
+        """Read the rules and zones of a site file."""
         boundary = next(f for f in geojson["features"] if f["properties"]["role"] == "site")
         rules = boundary["properties"]
         self.hold_s = per_kind(rules.get("hold_s"), {"person": 900.0, "vehicle": 300.0})
@@ -148,8 +157,25 @@ class Oracle:
             if feature["properties"]["role"] == "zone":
                 own = feature["properties"]
                 self.zones[own["id"]] = self._zone(feature["geometry"], own)
-        self.devices: dict[tuple[str, str], OracleDevice] = {}
-        self.events: list[OracleEvent] = []
+
+    def change_site(self, at: float, geojson: dict[str, Any]) -> None:
+        """Rule 6: a new version of the site takes effect, after everything received at or before `at`."""
+        self.advance(at)
+        lat0, lon0, names = self.lat0, self.lon0, list(self.zones)
+        self._use(geojson)
+        names += [name for name in self.zones if name not in names]
+        for key, d in self.devices.items():
+            d.circle = None
+            if d.position is not None and (lat0, lon0) != (self.lat0, self.lon0):
+                lat = lat0 + math.degrees(d.position.y / EARTH_RADIUS_M)
+                east = math.degrees(d.position.x / (EARTH_RADIUS_M * math.cos(math.radians(lat0))))
+                d.position = self._position(lat, lon0 + east)
+            if d.zones and d.position is not None:
+                p, acc = d.position, d.position_acc or None
+                zones = {name for name in self.zones if self._is_member(name, p, acc, name in d.zones)}
+                if "site" not in zones or self._deadline(key[0], d, zones) < at:
+                    zones = set()
+                self._move(key, zones, at, "site", names)
 
     def _zone(self, geometry: dict[str, Any], own: dict[str, Any]) -> OracleZone:
         area = transform(shape(geometry), lambda lon_lat: [self._project(y, x) for x, y in lon_lat])
@@ -229,9 +255,11 @@ class Oracle:
         margin = zone.leave_margin_m
         return zone.is_within(margin if acc is None else min(margin, self.leave_margin_acc * acc), p)
 
-    def _move(self, key: tuple[str, str], zones: set[str], t: float, reason: str) -> None:
+    def _move(
+        self, key: tuple[str, str], zones: set[str], t: float, reason: str, names: Iterable[str] = ()
+    ) -> None:
         d = self.devices[key]
-        for name in self.zones:
+        for name in names or self.zones:
             if (name in d.zones) != (name in zones):
                 change = "enter" if name in zones else "exit"
                 self.events.append(OracleEvent(change, name, *key, t, reason, int(d.used // DAY_S)))
@@ -262,14 +290,20 @@ class Oracle:
         d = self.devices[key]
         if not d.zones or d.last_t is None:
             return
-        hold = max(self.zones[name].hold_s[key[0]] for name in d.zones)
+        deadline = self._deadline(key[0], d, d.zones)
+        if now > deadline:
+            self._move(key, set(), deadline, "silent")
+
+    def _deadline(self, kind: str, d: OracleDevice, zones: set[str]) -> float:
+        """Rule 3: until when the device is present as a member of these zones."""
+        assert d.last_t is not None
+        hold = max(self.zones[name].hold_s[kind] for name in zones)
         deadline = d.last_t + hold
         if d.last_t > d.position_t:  # only inaccurate fixes have come since
             deadline = min(deadline, d.position_t + max(hold, self.max_position_age_s))
-        if d.offline is not None and self.on_offline.get(key[0]) == "leave":
+        if d.offline is not None and self.on_offline.get(kind) == "leave":
             deadline = min(deadline, d.offline + self.offline_grace_s)
-        if now > deadline:
-            self._move(key, set(), deadline, "silent")
+        return deadline
 
     def advance(self, now: float) -> None:
         """Expire all devices whose deadline has passed."""
@@ -340,22 +374,30 @@ def in_order_of_receipt(rows: list[TraceRow]) -> list[tuple[float, TraceRow]]:
 
 
 def replay(
-    rows: list[TraceRow], geojson: dict[str, Any], every: float
+    rows: list[TraceRow],
+    geojson: dict[str, Any],
+    every: float,
+    changes: Iterable[tuple[float, dict[str, Any]]] = (),
 ) -> Iterator[tuple[float, dict[str, dict[str, int]]]]:
     """The instants and counts of `headcount replay`, by its definition.
 
     At each multiple of `every`, starting at the first received row, all rows with `received <= at` count. The
     last tick is the one at which all rows are included and no device is present, at most one tick after the first
     one that includes all rows. If no device is present and no row follows within a day, the next tick is the first
-    one that includes the next row.
+    one that includes the next row. `changes` are site files with the instants at which they take effect.
     """
+    later = deque(changes)
     waiting = deque(in_order_of_receipt(rows))
     oracle = Oracle(geojson)
     tick, last = (math.ceil(end[0] / every) for end in (waiting[0], waiting[-1]))
     while tick <= last + 1:
         while waiting and waiting[0][0] <= tick * every:
             received, row = waiting.popleft()
+            while later and later[0][0] < received:
+                oracle.change_site(*later.popleft())
             oracle.fix(received, row.kind, row.device, row.t, row.lat, row.lon, row.acc)
+        while later and later[0][0] <= tick * every:
+            oracle.change_site(*later.popleft())
         oracle.advance(tick * every)
         yield tick * every, oracle.sizes()
         is_empty = not any(d.zones for d in oracle.devices.values())

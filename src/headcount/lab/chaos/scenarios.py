@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import shapely
-from shapely.geometry import MultiPolygon, Polygon, mapping
+from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 EARTH_RADIUS_M = 6_371_008.8
@@ -64,6 +64,39 @@ def random_scenario(rng: Random, max_zones: int = 12) -> Scenario:
     ]
     geojson = {"type": "FeatureCollection", "features": features}
     return Scenario(geojson, centre, radius, _spots(rng, kept), _waits(rules))
+
+
+def changed_site(rng: Random, geojson: dict[str, Any]) -> dict[str, Any]:
+    """Another version of a site: zones moved, scaled, removed, added and reordered; sometimes another boundary."""
+    boundary, *zones = geojson["features"]
+    if rng.random() < 0.4:
+        boundary = _moved_feature(rng, boundary)
+    if rng.random() < 0.4:
+        boundary = {**boundary, "properties": _site_rules(rng)}
+    features = [zone for zone in zones if rng.random() < 0.8]
+    features = [_moved_feature(rng, zone) if rng.random() < 0.4 else zone for zone in features]
+    ids = {zone["properties"]["id"] for zone in features}
+    for zone in zones:
+        new_id = rng.choice((zone["properties"]["id"], f"n{rng.randint(0, 9)}"))
+        if rng.random() < 0.2 and new_id not in ids:
+            ids.add(new_id)
+            features.append({**_moved_feature(rng, zone), "properties": {"id": new_id, **_zone_rules(rng)}})
+    rng.shuffle(features)
+    outline = shape(boundary["geometry"])
+    kept = [f for f in features if _overlaps(shape(f["geometry"]), outline)]
+    return {**geojson, "features": [boundary, *kept]}
+
+
+def _moved_feature(rng: Random, feature: dict[str, Any]) -> dict[str, Any]:
+    """A feature moved or scaled; its own geometry where that would be invalid."""
+    geometry = shape(feature["geometry"])
+    west, south, east, north = geometry.bounds
+    by = rng.choice((0.0, 0.05, 0.5))
+    moved = shapely.affinity.translate(geometry, by * (east - west), rng.choice((-by, by)) * (north - south))
+    factor = rng.choice((1.0, 0.7, 1.2))
+    moved = shapely.affinity.scale(moved, factor, factor)
+    is_valid = moved.is_valid and shapely.get_coordinates(moved)[:, 1].max() < 85
+    return {**feature, "geometry": mapping_of(moved) if is_valid else feature["geometry"]}
 
 
 def _overlaps(area: BaseGeometry, boundary: BaseGeometry) -> bool:
