@@ -48,6 +48,7 @@ class Outcome(NamedTuple):
     """The results of a list of messages."""
 
     verdicts: list[str | None]  # None for a status
+    stored: list[bool]  # in the history
     events: dict[tuple[str, str], list[list[OracleEvent]]]  # of each device, in order; see `in_order`
     counts: list[Counts]  # one for each query
 
@@ -92,23 +93,26 @@ def by_oracle(
 ) -> Outcome:
     """The oracle's results for the messages."""
     oracle, verdicts, counts = Oracle(geojson), list[str | None](), list[Counts]()
+    stored = list[bool]()
     wanted = stops(at, changes)
     for done, m in enumerate(messages, 1):
         if m.what == FIX:
-            verdicts.append(oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc))
+            verdict = oracle.fix(m.received, m.kind, m.device, m.t, m.lat, m.lon, m.acc)
+            verdicts.append(verdict)
         elif m.what == FORGET:
             oracle.forget(m.received, m.kind, m.device)
             verdicts.append(None)
         else:
             oracle.status(m.received, m.kind, m.device, m.what == ONLINE)
             verdicts.append(None)
+        stored.append(m.what == FIX and oracle.is_stored(verdict, m.lat, m.lon))
         while wanted and wanted[0].after == done:
             stop = wanted.pop(0)
             if isinstance(stop, SiteChange):
                 oracle.change_site(stop.now, stop.geojson)
             else:
                 counts.append(oracle.counts(stop.now))
-    return Outcome(verdicts, in_order(oracle.events), counts)
+    return Outcome(verdicts, stored, in_order(oracle.events), counts)
 
 
 class Runner:
@@ -119,6 +123,7 @@ class Runner:
         self.site = site
         self.engine = engine or Engine(site, names=NAMES)
         self.verdicts: list[str | None] = []
+        self.stored: list[bool] = []
         self.events: list[OracleEvent] = []
         self.met: dict[tuple[str, int], tuple[str, str]] = {}  # pseudonym and day → device
 
@@ -143,6 +148,7 @@ class Runner:
         self._note(removed)
         assert self.engine.find(key) is None
         self.verdicts.append(None)
+        self.stored.append(False)
 
     def _step(self, messages: Sequence[Message]) -> None:
         self._meet(messages)
@@ -151,6 +157,7 @@ class Runner:
         codes = step.verdicts.tolist()
         assert len(codes) == len(messages)
         self.verdicts += [None if code == NO_VERDICT else VERDICTS[code] for code in codes]
+        self.stored += step.stored.tolist()
         self._note(step.events)
 
     def fixes(self, messages: Sequence[Message]) -> FixColumns:
@@ -182,7 +189,8 @@ class Runner:
     def restored(self, zones: ZoneLookup | None = None) -> Runner:
         """The same, with an engine that was saved and read again, into zones of the site where given."""
         other = Runner(self.site, Engine.restore(self.site, self.engine.snapshot(), zones, NAMES))
-        other.verdicts, other.events, other.met = self.verdicts, self.events, self.met
+        other.verdicts, other.stored = self.verdicts, self.stored
+        other.events, other.met = self.events, self.met
         return other
 
     def change_site(self, geojson: dict[str, Any], at: float) -> None:
@@ -237,13 +245,14 @@ def by_engine(
                 counts.append(runner.counts(each.now))
         if stop in restores:
             runner = runner.restored(zones)
-    return Outcome(runner.verdicts, in_order(runner.events), counts)
+    return Outcome(runner.verdicts, runner.stored, in_order(runner.events), counts)
 
 
 def compare(expected: Outcome, got: Outcome, messages: Sequence[Message], at: Sequence[CountQuery]) -> None:
     """Fail with the first difference, in words."""
     for i, (message, want, have) in enumerate(zip(messages, expected.verdicts, got.verdicts, strict=True)):
         assert have == want, f"message {i} {message}: {have}, by the rules {want}"
+        assert got.stored[i] == expected.stored[i], f"message {i} {message}: stored {got.stored[i]}"
     for key in expected.events.keys() | got.events.keys():
         assert got.events.get(key, []) == expected.events.get(key, []), f"events of {key}"
     for query, wanted, had in zip(at, expected.counts, got.counts, strict=True):

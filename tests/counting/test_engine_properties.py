@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
@@ -20,7 +22,7 @@ from counting.running import (
     count_queries,
     in_order,
 )
-from counting.walks import Message, walk
+from counting.walks import ODD_ACCURACIES, Message, walk
 from headcount.counting.engine import Engine
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import ZoneLookup
@@ -225,18 +227,38 @@ def test_many_random_cases_equal_the_oracle(size: tuple[int, int]) -> None:
             pytest.fail(f"case(Random({seed}), {devices}, {length}, many_queries=10): {error}")
 
 
-def test_the_walks_reach_every_verdict_and_reason() -> None:
-    """The random cases are worth something: they meet every verdict and every way to enter and leave."""
-    verdicts, reasons, days = set[str | None](), set[tuple[str, str]](), set[tuple[str, int]]()
+def test_the_walks_reach_every_case_of_the_rules() -> None:
+    """The random cases are worth something: they meet every verdict, effect and reason, each several times."""
+    met = Counter[str]()
     for seed in range(12):
         rng = Random(seed)
         any_case = case(rng, devices=6, length=500, many_queries=0)
+        site = any_case.scene.geojson["features"][0]["properties"]
         outcome = any_case.expected()
-        verdicts |= set(outcome.verdicts)
-        events = [event for own in outcome.events.values() for moment in own for event in moment]
-        reasons |= {(event.type, event.reason) for event in events}
-        days |= {(event.reason, event.day - int(event.t // DAY_S)) for event in events}
-    assert len(verdicts) == 10 + 1
-    exits = {("exit", reason) for reason in ("moved", "outside", "coarse", "silent", "removed")}
-    assert reasons == {("enter", "moved"), *exits}
-    assert ("silent", -1) in days, "somebody falls silent after midnight"
+        implausible: dict[tuple[str, str], float] = {}  # the time of each device's last one
+        for message, verdict, stored in zip(any_case.messages, outcome.verdicts, outcome.stored, strict=True):
+            if verdict is None:
+                continue
+            met[f"{verdict}, stored" if stored else verdict] += 1
+            coarse = site.get("max_accuracy_m", 100) < message.acc < math.inf
+            met[f"{verdict} of a coarse fix"] += coarse
+            met[f"{verdict} again"] += message.t == implausible.get(message.key)
+            met[f"{verdict} with acc {message.acc}"] += message.acc in ODD_ACCURACIES
+            met[f"{verdict} without acc"] += math.isnan(message.acc)
+            if verdict == "implausible":
+                implausible[message.key] = message.t
+        for event in (e for own in outcome.events.values() for moment in own for e in moment):
+            met[f"{event.type} {event.reason}"] += 1
+            met[f"{event.reason} after midnight"] += event.day < event.t // DAY_S
+    wanted = {
+        *("malformed", "invalid", "future", "duplicate", "implausible", "outside"),
+        *("accepted, stored", "inaccurate, stored", "outside of a coarse fix"),
+        *("late", "late, stored", "out_of_order", "out_of_order, stored"),
+        *("late of a coarse fix", "duplicate again", "accepted without acc", "silent after midnight"),
+        *(f"accepted with acc {acc}" for acc in ("inf", "-inf", "-1.0", "1e-300")),
+        *("inaccurate with acc 1e+308", "inaccurate with acc 5000.0"),
+        "enter moved",
+        *(f"exit {reason}" for reason in ("moved", "outside", "coarse", "silent", "removed")),
+    }
+    assert {name: met[name] for name in wanted if met[name] < 3} == {}
+    assert not {"accepted", "inaccurate", "outside, stored", "implausible, stored"} & (+met).keys()

@@ -13,6 +13,11 @@ START_S = 1_790_000_000.0
 #: All times are multiples of it, so that sums are exact and "at that very instant" can be met.
 STEP_S = 0.125
 FIX, ONLINE, OFFLINE, FORGET = 0, 1, 2, 3
+#: Missing (NaN), not finite, negative, tiny, around the default limit, and huge.
+ODD_ACCURACIES = (
+    *(math.nan, math.inf, -math.inf, -1.0, 1e-300, 0.5, 30.0, 30.5, 60.0),
+    *(99.5, 100.0, 100.5, 150.0, 5000.0, 1e308),
+)
 
 
 class Message(NamedTuple):
@@ -92,11 +97,13 @@ def _messages(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Me
         return [rng.choice(mover.sent[-3:])._replace(received=now)]
     if roll < 0.18:
         return [_broken(rng, now, mover, scene)]
-    if roll < 0.26:
+    if roll < 0.25:
         return _odd_times(rng, now, mover, scene)
-    if roll < 0.31:
+    if roll < 0.27:
+        return _backlog(rng, now, mover, scene)
+    if roll < 0.32:
         return _teleport(rng, now, mover, scene)
-    if roll < 0.36:
+    if roll < 0.37:
         return _coarse(rng, now, mover, scene)
     lag = rng.choice((0.0, 0.0, 0.0, steps(rng, 30), rng.choice(scene.waits_s[:5]) + STEP_S))
     mover.t = max(min(mover.t, now) + STEP_S, now - lag)
@@ -117,7 +124,7 @@ def _fix(rng: Random, now: float, mover: Mover, t: float, at: tuple[float, float
 def _accuracy(rng: Random) -> float:
     if rng.random() < 0.8:
         return rng.choice((0.0, 3.0, 8.0, 20.0))
-    return rng.choice((math.nan, -1.0, 0.5, 30.0, 30.5, 60.0, 99.5, 100.0, 100.5, 150.0, 5000.0, math.inf))
+    return rng.choice(ODD_ACCURACIES)
 
 
 def _move(rng: Random, mover: Mover, scene: Scenario) -> tuple[float, float]:
@@ -144,6 +151,8 @@ def _broken(rng: Random, now: float, mover: Mover, scene: Scenario) -> Message:
             good._replace(lat=math.nan),
             good._replace(lon=math.nan),
             good._replace(t=math.inf),
+            good._replace(t=-1e308),
+            good._replace(lat=1e308),
             good._replace(lon=-math.inf),
             good._replace(lat=0.0, lon=-0.0),
             good._replace(lat=90.5),
@@ -181,6 +190,16 @@ def _teleport(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Me
             said.append(_fix(rng, now, mover, mover.t, at))
     # a message that is delivered again while the run of implausible ones goes on
     return [again for m in said for again in [m] * rng.choice((1, 1, 1, 2))]
+
+
+def _backlog(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
+    """What a phone collected without a network, up to now, all received together, sometimes twice."""
+    length = rng.choice((2, 5, 12))
+    every = rng.choice((1.0, 20.0, 90.0, 300.0))
+    mover.t = max(mover.t, now)
+    times = [now - every * back for back in reversed(range(length))]
+    said = [_fix(rng, now, mover, t, _move(rng, mover, scene)) for t in times]
+    return said * rng.choice((1, 1, 2))
 
 
 def _coarse(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:

@@ -182,6 +182,16 @@ def test_a_fix_that_was_delivered_again_is_answered_once(tmp_path: Path) -> None
     assert plain(fixes(tmp_path, devices=["a" * 16, "b" * 16])) == expected([once, moved], lambda _: True)
 
 
+def test_many_copies_hide_no_older_fix(tmp_path: Path) -> None:
+    """A fix that is stored hundreds of times takes one of the rows wanted."""
+    old = Row(1, T0, T0 + 1, "a" * 16, "person", 52.67, -8.58, 3.0, "accepted")
+    new = replace(old, seq=2, t=T0 + 5, received=T0 + 5)
+    copies = [replace(new, seq=3 + i, received=T0 + 9 + i, verdict="out_of_order") for i in range(300)]
+    write(tmp_path, batch(rows=[old, new, *copies]))
+    assert plain(fixes(tmp_path, limit=2)) == expected([old, new], lambda _: True)
+    assert plain(fixes(tmp_path, limit=1)) == expected([new], lambda _: True)
+
+
 @given(st.floats(0, 4 * 3600), st.one_of(st.none(), st.floats(50, 2000)))
 def test_at_gives_each_device_once_where_it_was_last(
     history: tuple[Path, list[Row]], offset: float, radius_m: float | None
@@ -193,7 +203,7 @@ def test_at_gives_each_device_once_where_it_was_last(
     for row in rows:
         if at - LAST_POSITION_S <= row.t <= at:
             known = last.get((row.kind, row.device))
-            if known is None or (row.t, row.seq) > (known.t, known.seq):
+            if known is None or (row.t, -row.seq) > (known.t, -known.seq):
                 last[row.kind, row.device] = row
     near = None if radius_m is None else (52.68, -8.565, radius_m)
     found = plain(fixes(data, at_s=at, area=area_of(near=near), limit=5000))

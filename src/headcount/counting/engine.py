@@ -148,6 +148,7 @@ class Engine:
             verdict=int(table.verdict[slot]),
         )
 
+    @np.errstate(over="ignore")  # of hostile numbers; infinite products compare rightly
     def step(self, fixes: FixColumns, slots: I4) -> StepResult:
         """Judge fixes in the order in which they were received, and use them.
 

@@ -34,6 +34,10 @@ THREADS = 2
 MEMORY = "512MB"
 TIMEOUT_S = 20.0
 MAX_ROWS = 100_000
+#: The newest rows, this many times the wanted ones, almost always suffice when each fix is answered once; comparing
+#: all rows of a day with each other takes long.
+COPIES = 2
+MAX_COPIES = 2**62
 MAX_BUCKETS = 10_000
 #: With `at`, a device's last position counts for this long.
 LAST_POSITION_S = 900.0
@@ -231,24 +235,30 @@ def fixes(
     values = {"start": start, "end": end, "kinds": list(kinds), "limit": limit}
     if devices is not None:
         values["devices"] = list(devices)
-    # the first of the rows that are the same fix, and of a device's fixes the last
+    # of rows that are one fix, the one that was received first; a device has other pseudonyms on other days
     same = "kind, t, lat, lon" if devices is not None else "kind, device, t, lat, lon"
-    once = f"QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY received, partition, seq) = 1"
-    last = "QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq DESC) = 1"
+    last = "QUALIFY row_number() OVER (PARTITION BY kind, device ORDER BY t DESC, seq) = 1"
+    once = f"QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY partition, seq) = 1"
     sql = f"""
         WITH spanned AS (
             SELECT device, kind, t, lat, lon, acc, verdict, partition, seq
             FROM read_parquet($files, hive_partitioning = false)
             WHERE t BETWEEN $start AND $end AND list_contains($kinds, kind)
             {"" if devices is None else "AND list_contains($devices, device)"}
-            {once if at_s is None else last}
-        )
-        SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict FROM spanned
-        WHERE {area.condition} ORDER BY t DESC, partition, seq DESC LIMIT $limit
+            {"" if at_s is None else last}
+        ), found AS (
+            SELECT * FROM spanned WHERE {area.condition} ORDER BY t DESC, partition, seq LIMIT $rows
+        ), single AS (SELECT * FROM found {once})
+        SELECT device, kind, epoch_us(t), lat::DOUBLE, lon::DOUBLE, acc, verdict, (SELECT count(*) FROM found)
+        FROM single ORDER BY t DESC, partition, seq LIMIT $limit
     """  # noqa: S608  the area's condition is a fixed text
     # A row may be received long after its event time, but at most FUTURE_S before it (rule 1, `future`).
     received_s = None if from_s is None else from_s - FUTURE_S
-    rows = _in_area(data, area, received_s, sql, values)
+    rows: list[tuple[Any, ...]] = []
+    for fetched in (COPIES * limit, MAX_COPIES):
+        rows = _in_area(data, area, received_s, sql, values | {"rows": fetched})
+        if len(rows) == limit or not rows or rows[0][7] < fetched:
+            break
     return [StoredFix(r[0], r[1], r[2] / 1e6, *r[3:7]) for r in rows]
 
 

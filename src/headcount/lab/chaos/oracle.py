@@ -116,14 +116,14 @@ def per_kind(value: Any, default: dict[str, float]) -> dict[str, float]:
     return dict.fromkeys(KINDS, float(value))
 
 
-def is_number(value: object) -> bool:
-    """Whether it is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def known_accuracy(acc: object) -> float | None:
+def known_accuracy(acc: Any) -> float | None:
     """The accuracy of a fix in metres; None if it is missing, not a finite number, zero or negative."""
-    return float(acc) if isinstance(acc, int | float) and math.isfinite(acc) and acc > 0 else None
+    return float(acc) if is_number(acc) and acc > 0 else None
 
 
 class Oracle:
