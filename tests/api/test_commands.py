@@ -122,7 +122,7 @@ async def test_trace(tmp_path: Path) -> None:
             await people.fix(phone, time.time() - 30 + n, *LIBRARY, acc=8.0)
         answer = await people.api.get(f"{path}?limit=2", headers=operator | REASON)
         found = TraceResponse.model_validate(answer.json())
-        assert [line.rule for line in found.lines] == ["1.10", "1.10"]
+        assert [line.rule for line in found.lines] == ["1.11", "1.11"]
         assert found.zones[:2] == ["site", "library"]
         [entry], _ = await people.api.services.audit_log.entries(action="positions")
         assert (entry.action, entry.detail["reason"]) == ("positions.trace", REASON["headcount-reason"])

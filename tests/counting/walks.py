@@ -193,7 +193,7 @@ def _teleport(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Me
 
 
 def _backlog(rng: Random, now: float, mover: Mover, scene: Scenario) -> list[Message]:
-    """What a phone collected without a network, up to now, all received together, sometimes twice."""
+    """Fixes that a phone collected without a network, up to now, all received together, sometimes twice."""
     length = rng.choice((2, 5, 12))
     every = rng.choice((1.0, 20.0, 90.0, 300.0))
     mover.t = max(mover.t, now)

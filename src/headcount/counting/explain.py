@@ -339,24 +339,26 @@ class _Measurements:
                     f"{place} is out of range, or the 0, 0 of a receiver without a position.{self._swapped()}"
                 )
             case "future":
-                allowed = f"Its time is {self.ahead_s:.1f} s after its receipt; {FUTURE_S:g} s are allowed."
+                allowed = (
+                    f"Its time is {_shown(self.ahead_s)} s after its receipt; {FUTURE_S:g} s are allowed."
+                )
                 return allowed + self._unit()
             case "duplicate":
                 return f"Its time is that of the last {'implausible' if self.again else 'used'} fix."
             case "out_of_order":
-                return f"Its time is {-self.since_s:.1f} s before that of the last used fix."
+                return f"Its time is {_shown(-self.since_s)} s before that of the last used fix."
             case "late":
                 held_s = site.hold_s[self.kind]
                 clock = " Is the clock of the device set?" if message.t_s < EARLIEST_S else ""
-                return f"It was {-self.ahead_s:.1f} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s.{clock}"
+                return f"It was {_shown(-self.ahead_s)} s old when it came; a {KINDS[self.kind]} is held for {held_s:g} s.{clock}"
             case "coarse":
                 return (
                     f"It is {self.outside_m:.1f} m outside the boundary, more than twice its accuracy of "
-                    f"{self.acc_m:.0f} m.{self._swapped()}"
+                    f"{_shown(self.acc_m, 0)} m.{self._swapped()}"
                 )
             case "inaccurate":
                 return (
-                    f"Its accuracy is {self.acc_m:.0f} m; {site.max_accuracy_m:g} m are allowed. It extends the hold, "
+                    f"Its accuracy is {_shown(self.acc_m, 0)} m; {site.max_accuracy_m:g} m are allowed. It extends the hold, "
                     "and enters no zone."
                 )
             case "implausible":
@@ -425,6 +427,10 @@ def _accuracy(message: TracedMessage) -> float:
 
 def _is_coarse(site: Site, message: TracedMessage) -> bool:
     return _accuracy(message) > site.max_accuracy_m
+
+
+def _shown(value: float, decimals: int = 1) -> str:
+    return f"{value:.{decimals}f}" if abs(value) < 1e12 else f"{value:g}"
 
 
 def _finite(value: float) -> float | None:

@@ -58,6 +58,7 @@ class Site:
             msgspec.json.encode(self.geojson, order="deterministic"), digest_size=16
         ).digest()
 
+    @np.errstate(over="ignore")  # of hostile numbers
     def project(self, lat_deg: F8, lon_deg: F8) -> tuple[F8, F8]:
         """Coordinates x and y in metres: local equirectangular projection at the boundary's centroid."""
         x_m = EARTH_RADIUS_M * np.radians(lon_deg - self.lon0_deg) * math.cos(math.radians(self.lat0_deg))
