@@ -42,13 +42,17 @@ class ZoneCounter:
         age_s = now_s - table.last_t_s[:n]
         # each device in the class of its age: the number of limits below it
         classes = len(self._limits_s) + 1
-        code = (table.zones[:n].astype(np.int64) * KINDS + table.kind[:n]) * classes
+        used, index = sets.used(table.zones[:n])
+        code = (index * KINDS + table.kind[:n]) * classes
         for limit_s in self._limits_s.tolist():
             code += age_s > limit_s
-        by_set = np.bincount(code, minlength=len(sets) * KINDS * classes).reshape(len(sets), KINDS, classes)
+        by_set = np.bincount(code, minlength=len(used) * KINDS * classes).reshape(len(used), KINDS, classes)
         # summed up from the oldest: how many are older than each limit, and first, how many there are
-        older = by_set[:, :, ::-1].cumsum(axis=2)[:, :, ::-1].reshape(len(sets), KINDS * classes)
-        by_zone = sets.by_zone(older).reshape(zones, KINDS, classes)
+        older = by_set[:, :, ::-1].cumsum(axis=2)[:, :, ::-1].reshape(len(used), KINDS * classes)
+        row, zone = sets.members(used)
+        columns = older.T.astype(np.float64)  # exact for all counts there can be
+        sums = [np.bincount(zone, weights=column[row], minlength=zones) for column in columns]
+        by_zone = np.stack(sums, axis=1).astype(np.int64).reshape(zones, KINDS, classes)
         stale = np.take_along_axis(by_zone, self._limit[:, :, np.newaxis] + 1, axis=2)[:, :, 0]
         device, zone = self._low
         kind = table.kind[device]

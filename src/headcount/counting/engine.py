@@ -25,7 +25,7 @@ from headcount.errors import SnapshotError
 
 #: Interval at which forgotten devices are removed from memory.
 SWEEP_S = 3600.0
-SNAPSHOT_FORMAT = 4
+SNAPSHOT_FORMAT = 5
 #: Rounds of a batch before the remaining rows are sorted: many fixes of one device must not take quadratic time.
 PEELED_ROUNDS = 8
 
@@ -56,7 +56,7 @@ class KnownDevice:
 class _Snapshot(msgspec.Struct, array_like=True):
     format: int
     site: bytes
-    sets: list[list[int]]
+    sets: bytes  # those in use, as bits
     devices: int
     columns: dict[str, bytes]
     sweep: float
@@ -91,6 +91,7 @@ class Engine:
 
     def _set_counter(self) -> None:
         """Count in the zones as they are now, all circles compared again."""
+        self.zones.sets.track(self._table)
         self._counts = ZoneCounter(self.zones, self._table)
         self._table.moved[: len(self._table)] = True
 
@@ -135,7 +136,7 @@ class Engine:
         if slot < 0 or slot in self._removed:
             return None
         table = self._table
-        zones = sorted(self.zones.sets[int(table.zones[slot])])
+        zones = self.zones.sets[int(table.zones[slot])]
         known = not np.isnan(table.x_m[slot])
         return KnownDevice(
             present=bool(zones),
@@ -160,6 +161,7 @@ class Engine:
             A verdict for each row, and the resulting changes of membership.
         """
         table = self._table
+        self.zones.sets.collect()
         # numpy's index type makes look-ups twice as fast
         device = slots.astype(np.intp)
         verdict = verdicts.without_state(fixes, slots)
@@ -250,6 +252,7 @@ class Engine:
         """
         expired = self.advance(at_s)
         left, entered = presence.place_again(self.zones, zones, self._table, at_s)
+        self.zones.sets.untrack(self._table)
         self.zones, self._digest = zones, zones.site.digest()
         self._set_counter()
         self._next_expiry_s = -np.inf
@@ -308,8 +311,11 @@ class Engine:
         """
         self._free_removed()
         devices, columns = self._table.dump()
-        sets = [sorted(self.zones.sets[i]) for i in range(len(self.zones.sets))]
-        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, sets, devices, columns, self._sweep)
+        sets = self.zones.sets
+        used, index = sets.used(np.frombuffer(columns["zones"], dtype=np.int32))
+        columns["zones"] = index.astype(np.int32).tobytes()
+        bits = sets.bits[used].tobytes()
+        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, bits, devices, columns, self._sweep)
         return msgspec.msgpack.encode(saved)
 
     @classmethod
@@ -329,11 +335,11 @@ class Engine:
             if saved.site != engine._digest:
                 raise SnapshotError(site.id, "was made with another site file")
             table = DeviceTable.load(saved.devices, saved.columns, names)
-        except msgspec.MsgspecError as error:
+            n, sets = len(table), engine.zones.sets
+            bits = np.frombuffer(saved.sets, dtype=np.uint64).reshape(-1, sets.words)
+            table.zones[:n] = sets.numbers(bits)[table.zones[:n]]
+        except (msgspec.MsgspecError, ValueError, IndexError) as error:
             raise SnapshotError(site.id, f"is damaged: {error}") from error
-        numbers = np.array([engine.zones.sets.number(frozenset(s)) for s in saved.sets], dtype=np.int32)
-        n = len(table)
-        table.zones[:n] = numbers[table.zones[:n]]
         engine._set_table(table)
         engine._sweep = saved.sweep
         return engine

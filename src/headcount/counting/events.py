@@ -36,19 +36,8 @@ def changes(
     sets: MembershipSets, device: I4, old: I4, new: I4, t_s: F8, reason: U1, day: I4, batch_row: I4
 ) -> Events:
     """The events of devices that moved from one set of zones to another; rows without a change are allowed."""
-    keys = old.astype(np.int64) << 32 | new
-    distinct, where = np.unique(keys, return_inverse=True)
-    found = [sets.difference(key >> 32, key & 0xFFFFFFFF) for key in distinct.tolist()]
-    length = np.array([len(zones) for zones, _ in found], dtype=np.int64)
-    if not length.sum():
-        return NO_EVENTS
-    start = np.cumsum(length) - length
-    repeat = length[where]
-    row = np.repeat(np.arange(len(device)), repeat)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(repeat) - repeat, repeat) + start[where][row]
-    zone = np.concatenate([zones for zones, _ in found])[place]
-    enter = np.concatenate([enters for _, enters in found])[place]
-    return Events(device[row], zone, enter, t_s[row], reason[row], day[row], batch_row[row])
+    row, zone, enter = sets.changes(old, new)
+    return Events(device[row], zone.astype(np.int32), enter, t_s[row], reason[row], day[row], batch_row[row])
 
 
 def joined(parts: list[Events]) -> Events:

@@ -1,102 +1,159 @@
-"""Sets of zones as small integers, so that a device's memberships are one number in a column."""
+"""Sets of zones as small integers, so that a device's memberships are one number in a column.
+
+The zones themselves are bits: 64 in each word, n sets in an array of n rows. So the zones of many devices are
+compared in a few operations, whatever their number.
+"""
 
 from __future__ import annotations
 
+import weakref
+from itertools import repeat
+from typing import Protocol
+
 import numpy as np
 
-from headcount.counting.fix_columns import B1, F8, I4, I8
+from headcount.counting.fix_columns import B1, F8, I4, I8, U8
 from headcount.counting.site import Site
 
 EMPTY = 0
+WORD_BITS = 64
+#: Numbers of unused sets are not looked for before there are this many sets.
+MIN_COLLECTED = 8192
+
+
+class SetHolder(Protocol):
+    """Has a column of set numbers, which stay valid."""
+
+    zones: I4
 
 
 class MembershipSets:
-    """Every set of zones that some device has been a member of, numbered as they appear.
+    """The sets of zones that devices are members of; set 0 is the empty one.
 
-    Set 0 is the empty one. There are few sets although there are many devices: where zones lie
-    decides which combinations can occur. `member` and `hold_s` are tables over the set numbers.
+    Numbers that no device uses any longer are given to other sets, see `collect`: memory grows with the sets in
+    use, not with those that occurred. `bits` and `hold_s` are tables over the numbers.
     """
 
     def __init__(self, site: Site) -> None:
         self._zone_hold_s = np.array([zone.hold_s for zone in site.zones], dtype=np.float64)
-        self._ids: dict[frozenset[int], int] = {frozenset(): EMPTY}
-        self._sets: list[frozenset[int]] = [frozenset()]
-        self._differences: dict[tuple[int, int], tuple[I4, B1]] = {}
-        # the zones of all sets in one column, for `members`
-        self._listed = 0
-        self._flat: I8 = np.zeros(0, dtype=np.int64)
-        self._in_set: I8 = self._flat
-        self._start: I8 = self._flat
-        self._length: I8 = self._flat
-        zones = len(site.zones)
-        #: bool [sets, zones]; rows beyond len(self) are room to grow.
-        self.member: B1 = np.zeros((64, zones), dtype=np.bool_)
+        self.words = -(-len(site.zones) // WORD_BITS)
+        #: uint64 [sets, words]; rows beyond len(self) are room to grow.
+        self.bits: U8 = np.zeros((64, self.words), dtype=np.uint64)
         #: float64 [sets, 2 kinds]: how long a member of the set stays present without a fix (rule 3).
         self.hold_s: F8 = np.full((64, 2), -np.inf)
+        self._numbers: dict[bytes, int] = {bytes(8 * self.words): EMPTY}
+        self._len = 1
+        self._free: list[int] = []
+        self._pinned = 1
+        self._collect_at = MIN_COLLECTED
+        self._holders: weakref.WeakSet[SetHolder] = weakref.WeakSet()
 
     def __len__(self) -> int:
-        return len(self._sets)
+        """One more than the highest number."""
+        return self._len
 
-    def __getitem__(self, number: int) -> frozenset[int]:
-        """The zones (indices) of a set."""
-        return self._sets[number]
+    def __getitem__(self, number: int) -> list[int]:
+        """The zones (indices) of a set, in order."""
+        zones: list[int] = pairs(self.bits[number : number + 1])[1].tolist()
+        return zones
 
-    def number(self, zones: frozenset[int]) -> int:
-        """The number of a set of zone indices; new sets get the next one."""
-        known = self._ids.get(zones)
-        if known is not None:
-            return known
-        number = len(self._sets)
-        if number == len(self.member):
-            self.member = np.vstack([self.member, np.zeros_like(self.member)])
-            self.hold_s = np.vstack([self.hold_s, np.full_like(self.hold_s, -np.inf)])
-        self._ids[zones] = number
-        self._sets.append(zones)
-        members = sorted(zones)
-        self.member[number, members] = True
-        self.hold_s[number] = self._zone_hold_s[members].max(axis=0)
-        return number
+    def numbers(self, bits: U8) -> I4:
+        """The numbers of n sets, given as bits [n, words]."""
+        keys: list[bytes] = np.ascontiguousarray(bits).view(f"V{8 * self.words}").ravel().tolist()
+        found = np.fromiter(map(self._numbers.get, keys, repeat(-1)), dtype=np.int32, count=len(keys))
+        unknown = np.flatnonzero(found < 0).tolist()
+        if unknown:
+            first = {keys[row]: row for row in unknown}
+            new = self._new_numbers(len(first))
+            self._numbers.update(zip(first, new.tolist(), strict=True))
+            rows = bits[list(first.values())]
+            self.bits[new] = rows
+            row, zone = pairs(rows)
+            hold_s = np.full((len(rows), 2), -np.inf)
+            np.maximum.at(hold_s, row, self._zone_hold_s[zone])
+            self.hold_s[new] = hold_s
+            found[unknown] = [self._numbers[keys[row]] for row in unknown]
+        return found
+
+    def _new_numbers(self, n: int) -> I4:
+        reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
+        end = self._len + n - len(reused)
+        if end > len(self.bits):
+            room = max(2 * len(self.bits), end) - len(self.bits)
+            self.bits = np.vstack([self.bits, np.zeros((room, self.words), dtype=np.uint64)])
+            self.hold_s = np.vstack([self.hold_s, np.full((room, 2), -np.inf)])
+        numbers = np.array([*reused, *range(self._len, end)], dtype=np.int32)
+        self._len = end
+        return numbers
+
+    def has(self, sets: I4, zone: I8 | int) -> B1:
+        """Whether each set has a zone: bool [n]."""
+        word = self.bits[sets, np.asarray(zone) // WORD_BITS]
+        found: B1 = (word >> (np.asarray(zone) % WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(np.bool_)
+        return found
 
     def members(self, sets: I4) -> tuple[I8, I8]:
-        """Pairs of (row, zone) for each zone of each row's set; rows in order."""
-        self._list()
-        length = self._length[sets]
-        row = np.repeat(np.arange(len(sets)), length)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
-        return row, self._flat[self._start[sets][row] + place]
-
-    def by_zone(self, by_set: I8) -> I8:
-        """Sums over the sets that have each zone: [sets, m] to [zones, m]."""
-        self._list()
-        zones = self.member.shape[1]
-        columns = by_set.T.astype(np.float64)  # exact for all counts there can be
-        sums = [np.bincount(self._flat, weights=column[self._in_set], minlength=zones) for column in columns]
-        return np.stack(sums, axis=1).astype(np.int64)
-
-    def _list(self) -> None:
-        """Bring the column of all sets' zones up to date."""
-        if self._listed != len(self._sets):
-            self._in_set, self._flat = np.nonzero(self.member[: len(self._sets)])
-            self._length = np.bincount(self._in_set, minlength=len(self._sets))
-            self._start = np.cumsum(self._length) - self._length
-            self._listed = len(self._sets)
+        """Pairs of (row, zone) for each zone of each row's set, in order."""
+        return pairs(self.bits[sets])
 
     def without(self, sets: I4, row: I8, zone: I8) -> I4:
         """The sets with some zones removed, as pairs of (row, zone)."""
-        left: dict[int, set[int]] = {}
-        for r, z in zip(row.tolist(), zone.tolist(), strict=True):
-            left.setdefault(r, set()).add(z)
-        new = sets.copy()
-        for r, zones in left.items():
-            new[r] = self.number(self._sets[sets[r]] - zones)
-        return new
+        return self.numbers(self.bits[sets] & ~self.from_pairs(row, zone, len(sets)))
 
-    def difference(self, old: int, new: int) -> tuple[I4, B1]:
-        """The zones in which two sets differ: indices, and whether `new` is the one that has it."""
-        known = self._differences.get((old, new))
-        if known is None:
-            left, entered = self._sets[old] - self._sets[new], self._sets[new] - self._sets[old]
-            zones = np.array(sorted(left) + sorted(entered), dtype=np.int32)
-            enter = np.arange(len(zones)) >= len(left)
-            known = self._differences[old, new] = (zones, enter)
-        return known
+    def from_pairs(self, row: I8, zone: I8, n: int) -> U8:
+        """The bits [n, words] of pairs of (row, zone)."""
+        bits = np.zeros((n, self.words), dtype=np.uint64)
+        mask = np.uint64(1) << (zone % WORD_BITS).astype(np.uint64)
+        np.bitwise_or.at(bits, (row, zone // WORD_BITS), mask)
+        return bits
+
+    def used(self, sets: I4) -> tuple[I8, I8]:
+        """The distinct ones of n sets, and each one's index among them [n]."""
+        seen = np.zeros(self._len, dtype=np.bool_)
+        seen[sets] = True
+        distinct = np.flatnonzero(seen)
+        index = np.empty(self._len, dtype=np.int64)
+        index[distinct] = np.arange(len(distinct))
+        return distinct, index[sets]
+
+    def changes(self, old: I4, new: I4) -> tuple[I8, I8, B1]:
+        """The zones in which n pairs of sets differ: row, zone, and whether `new` has it. Those left come first."""
+        old_bits, new_bits = self.bits[old], self.bits[new]
+        row, zone = pairs(np.hstack([old_bits & ~new_bits, new_bits & ~old_bits]))
+        zones = self.words * WORD_BITS
+        return row, zone % zones, zone >= zones
+
+    # --- unused sets -----------------------------------------------------------------------------------
+    def pin(self) -> None:
+        """Never reuse the numbers of the sets that exist now."""
+        self._pinned = self._len
+        self._collect_at = max(self._collect_at, 2 * self._len)
+
+    def track(self, holder: SetHolder) -> None:
+        """Keep the sets in a column of numbers as long as its owner exists."""
+        self._holders.add(holder)
+
+    def untrack(self, holder: SetHolder) -> None:
+        """No longer keep the sets in a column."""
+        self._holders.discard(holder)
+
+    def collect(self) -> None:
+        """If there are many sets, free the numbers that are neither pinned nor in a tracked column."""
+        if len(self._numbers) < self._collect_at:
+            return
+        is_used = np.zeros(self._len, dtype=np.bool_)
+        is_used[: self._pinned] = True
+        for holder in self._holders:
+            is_used[holder.zones] = True
+        self._numbers = {key: number for key, number in self._numbers.items() if is_used[number]}
+        self._free = np.flatnonzero(~is_used)[::-1].tolist()
+        self._collect_at = max(MIN_COLLECTED, 2 * len(self._numbers))
+
+
+def pairs(bits: U8) -> tuple[I8, I8]:
+    """The bits that are set, as (row, number of the bit); rows in order, and the bits of each."""
+    row, word = np.nonzero(bits)
+    octets = bits[row, word].astype("<u8").view(np.uint8).reshape(-1, 8)
+    nth, bit = np.nonzero(np.unpackbits(octets, axis=1, bitorder="little"))
+    return row[nth], word[nth] * WORD_BITS + bit
+

@@ -81,7 +81,7 @@ def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8
     device, t_s = fixes.device, fixes.t_s
     old = table.zones[device]
     new = zones.move(old, fixes.cell, fixes.x_m, fixes.y_m, fixes.acc_m)
-    on_site = zones.sets.member[new, 0]
+    on_site = zones.sets.has(new, 0)
     verdict = np.where(on_site, np.uint8(verdicts.ACCEPTED), np.uint8(verdicts.OUTSIDE))
     new[~on_site] = EMPTY
     table.last_t_s[device] = t_s
@@ -161,30 +161,21 @@ def place_again(
     if not len(device):
         return NO_EVENTS, NO_EVENTS
     number = {zone.id: i for i, zone in enumerate(zones.site.zones)}
-    same = [number.get(zone.id) for zone in before.site.zones]  # old zone → new one with its id
-
-    def carried(old_set: int) -> frozenset[int]:
-        return frozenset(new for zone in before.sets[old_set] if (new := same[zone]) is not None)
-
-    distinct, where = np.unique(old, return_inverse=True)
-    members = np.array([zones.sets.number(carried(each)) for each in distinct.tolist()], dtype=np.int32)[
-        where
-    ]
+    same = np.array([number.get(zone.id, -1) for zone in before.site.zones])  # old zone → new one with its id
+    row, zone = before.sets.members(old)
+    carried = zones.sets.from_pairs(row[same[zone] >= 0], same[zone][same[zone] >= 0], len(device))
     x_m, y_m = table.x_m[device], table.y_m[device]
-    new = zones.move(members, zones.cells(x_m, y_m), x_m, y_m, table.acc_m[device])
-    new[~zones.sets.member[new, 0]] = EMPTY
+    new = zones.move(zones.sets.numbers(carried), zones.cells(x_m, y_m), x_m, y_m, table.acc_m[device])
+    new[~zones.sets.has(new, 0)] = EMPTY
     table.zones[device] = new
     ended = _expires(zones, table, device) < at_s
     new[ended] = EMPTY
     table.zones[device] = new
     table.expires_s[device] = _expires(zones, table, device)
 
-    pairs, where = np.unique(old.astype(np.int64) << 32 | new, return_inverse=True)
-    stayed_old, stayed_new = [], []
-    for old_set, new_set in zip((pairs >> 32).tolist(), (pairs & 0xFFFFFFFF).tolist(), strict=True):
-        kept = carried(old_set) & zones.sets[new_set]
-        stayed_new.append(zones.sets.number(kept))
-        stayed_old.append(before.sets.number(frozenset(z for z in before.sets[old_set] if same[z] in kept)))
+    stayed_new = zones.sets.numbers(carried & zones.sets.bits[new])
+    stays = (same[zone] >= 0) & zones.sets.has(stayed_new[row], np.maximum(same[zone], 0))
+    stayed_old = before.sets.without(old, row[~stays], zone[~stays])
     n, slots = len(device), device.astype(np.int32)
     cause = (
         np.full(n, at_s),
@@ -192,8 +183,8 @@ def place_again(
         days(table.used_s[device]),
         np.full(n, NO_ROW, dtype=np.int32),
     )
-    left = changes(before.sets, slots, old, np.array(stayed_old, dtype=np.int32)[where], *cause)
-    return left, changes(zones.sets, slots, np.array(stayed_new, dtype=np.int32)[where], new, *cause)
+    left = changes(before.sets, slots, old, stayed_old, *cause)
+    return left, changes(zones.sets, slots, stayed_new, new, *cause)
 
 
 def _reproject(before: Site, site: Site, table: DeviceTable) -> None:

@@ -3,7 +3,8 @@
 The site's bounding box is cut into square cells. For each cell and zone one of three things is
 certain or not: every point of the cell is in the zone, none is, or the zone's edge may cross the
 cell; and the same for the zone widened by its leave margin. Cells with the same answers for every
-zone share a *class*. The answers come from the distance between the cell's centre and the zone:
+zone share a *class*. Where hundreds of zones overlap, nearly each cell has a class of its own: cells are then made
+larger until the classes are few enough. The answers come from the distance between the cell's centre and the zone:
 no point of a cell is farther from its centre than half its diagonal.
 
 Large squares are tried first and only the undecided ones are quartered, so the number of
@@ -13,17 +14,19 @@ distances computed grows with the length of the edges, not with the area.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import shapely
 
-from headcount.counting.fix_columns import F8, I4, I8, U1
+from headcount.counting.fix_columns import F8, I4, I8, U1, U8
+from headcount.counting.membership_sets import WORD_BITS
 from headcount.counting.site import Site, Zone
 
 #: The smallest cell; GPS noise makes finer ones pointless.
 CELL_M = 2.0
 MAX_CELLS = 4_000_000
+#: Of the facts about all classes.
+MAX_FACT_BYTES = 32 << 20
 #: Squares of 2^LEVELS cells a side are tried first.
 LEVELS = 6
 #: Allowance for rounding errors where a fact counts as certain.
@@ -32,36 +35,71 @@ SLACK_M = 1e-6
 IN, IN_MAYBE, NEAR, NEAR_MAYBE = 1, 2, 4, 8
 
 
-@dataclass(frozen=True, slots=True)
-class CellClass:
-    """The facts certain for every point of a cell; sets of zone indices."""
-
-    inside: frozenset[int]  # zones that cover the whole cell
-    inside_maybe: frozenset[int]  # zones whose edge may cross it
-    near: frozenset[int]  # zones within whose leave margin the whole cell is (`inside` included)
-    near_maybe: frozenset[int]  # zones whose margin may end in it
-
-
 class ZoneRaster:
-    """Position → class of its cell. Class 0 is everything beyond the raster: near no zone."""
+    """Position → class of its cell. Class 0 is everything beyond the raster: near no zone.
+
+    The facts about the classes are sets of zones as bits, uint64 [classes, words]: the zones that cover the whole
+    cell (`inside`), whose edge may cross it (`inside_maybe`), within whose leave margin the whole cell is (`near`,
+    `inside` included), and whose margin may end in it (`near_maybe`).
+    """
 
     def __init__(self, site: Site) -> None:
         """Compute the raster of a site (about 0.1 s for 100 zones)."""
         min_x, min_y, max_x, max_y = site.zones[0].plane.bounds
         pad = site.zones[0].leave_margin_m + 2 * CELL_M
         width, height = max_x - min_x + 2 * pad, max_y - min_y + 2 * pad
+        self._x0, self._y0 = min_x - pad, min_y - pad
+        words = -(-len(site.zones) // WORD_BITS)
+        max_classes = MAX_FACT_BYTES // (4 * 8 * words)
         self.cell_m = max(CELL_M, math.sqrt(width * height / MAX_CELLS))
+        while not self._make(site, width, height, max_classes):
+            self.cell_m *= 2
         #: No point of a cell that a zone's edge crosses is farther from the zone.
         self.across_m = 2 * (self.cell_m * math.sqrt(0.5) + SLACK_M)
+        self.inside, self.inside_maybe, self.near, self.near_maybe = self._facts(words)
+
+    def _make(self, site: Site, width: float, height: float, max_classes: int) -> bool:
+        """Compute the classes of all cells; False: there are too many."""
         block = 2**LEVELS
         self._columns = math.ceil(width / self.cell_m / block) * block
         self._lines = math.ceil(height / self.cell_m / block) * block
-        self._x0, self._y0 = min_x - pad, min_y - pad
-        self.classes: list[CellClass] = [CellClass(frozenset(), frozenset(), frozenset(), frozenset())]
         #: Flat grid with one cell more at the end, for positions beyond the raster.
         self._grid: I4 = np.zeros(self._columns * self._lines + 1, dtype=np.int32)
+        # each class adds what is known about one zone to another class
+        self._base: list[I4] = [np.zeros(1, dtype=np.int32)]
+        self._zone: list[I4] = [np.zeros(1, dtype=np.int32)]
+        self._flag: list[U1] = [np.zeros(1, dtype=np.uint8)]
+        made = 1
         for index, zone in enumerate(site.zones):
-            self._add(index, zone)
+            made += self._add(index, zone, made)
+            # classes that became part of others are counted, too
+            if made > 2 * max_classes:
+                return False
+        return True
+
+    def _facts(self, words: int) -> tuple[U8, U8, U8, U8]:
+        """Number the classes that cells have from 1, and collect what is known about each."""
+        base, zone, flag = map(np.concatenate, (self._base, self._zone, self._flag))
+        del self._base, self._zone, self._flag
+        used = np.zeros(len(base), dtype=np.bool_)
+        used[self._grid] = True
+        used[0] = True
+        at = np.flatnonzero(used)
+        number = np.zeros(len(base), dtype=np.int32)
+        number[at] = np.arange(len(at))
+        self._grid = number[self._grid]
+        facts = np.zeros((4, len(at), words), dtype=np.uint64)
+        rows = np.arange(len(at))
+        while len(rows):
+            known = at != 0
+            rows, at = rows[known], at[known]
+            word = zone[at] // WORD_BITS
+            mask = np.uint64(1) << (zone[at] % WORD_BITS).astype(np.uint64)
+            for fact, bit in zip(facts, (IN, IN_MAYBE, NEAR, NEAR_MAYBE), strict=True):
+                fact[rows, word] |= np.where(flag[at] & bit, mask, np.uint64(0))
+            at = base[at]
+        inside, inside_maybe, near, near_maybe = facts
+        return inside, inside_maybe, near, near_maybe
 
     def lookup(self, x_m: F8, y_m: F8) -> I4:
         """The class of each position's cell; positions in metres of the site's plane, length n."""
@@ -76,16 +114,16 @@ class ZoneRaster:
         found: I4 = self._grid[cell]
         return found
 
-    def _add(self, index: int, zone: Zone) -> None:
-        """Refine the classes by one more zone."""
+    def _add(self, index: int, zone: Zone, made: int) -> int:
+        """Refine the classes by one more zone; the number of new ones."""
         cells, flags = self._cover(zone)
         keys = self._grid[cells].astype(np.int64) << 4 | flags
         distinct, where = np.unique(keys, return_inverse=True)
-        numbers = np.empty(len(distinct), dtype=np.int32)
-        for i, key in enumerate(distinct.tolist()):
-            numbers[i] = len(self.classes)
-            self.classes.append(_with(self.classes[key >> 4], index, key & 15))
-        self._grid[cells] = numbers[where]
+        self._base.append((distinct >> 4).astype(np.int32))
+        self._zone.append(np.full(len(distinct), index, dtype=np.int32))
+        self._flag.append((distinct & 15).astype(np.uint8))
+        self._grid[cells] = (made + where).astype(np.int32)
+        return len(distinct)
 
     def _cover(self, zone: Zone) -> tuple[I8, U1]:
         """Flat cell numbers near a zone, and the flags of each."""
@@ -137,13 +175,3 @@ class ZoneRaster:
         flag[~near & ((flag & NEAR) == 0) & (to_zone - half_m <= zone.leave_margin_m)] |= NEAR_MAYBE
         return flag
 
-
-def _with(cell: CellClass, zone: int, flag: int) -> CellClass:
-    """The class of a cell of which `flag` is known about one more zone."""
-    one = frozenset([zone])
-    return CellClass(
-        cell.inside | one if flag & IN else cell.inside,
-        cell.inside_maybe | one if flag & IN_MAYBE else cell.inside_maybe,
-        cell.near | one if flag & NEAR else cell.near,
-        cell.near_maybe | one if flag & NEAR_MAYBE else cell.near_maybe,
-    )

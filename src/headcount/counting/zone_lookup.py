@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from headcount.counting.edge_distance import EdgeDistance
-from headcount.counting.fix_columns import B1, F8, I4, I8
-from headcount.counting.membership_sets import MembershipSets
+from headcount.counting.fix_columns import B1, F8, I4, I8, U8
+from headcount.counting.membership_sets import MembershipSets, pairs
 from headcount.counting.raster import ZoneRaster
 from headcount.counting.site import Site
-
-#: How far a margin that follows the accuracy reaches: as far as every zone's own; at least across a cell that an
-#: edge crosses; not even that.
-FULL, ACROSS_CELL, SHORT = range(3)
-_REACH_BIT = 30  # of a key, above the number of the set
-
-#: Maximum number of cached transitions; beyond it the cache is cleared.
-MAX_KEYS = 1_000_000
-
-
-_NONE: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """The tests that remain for a device in set `old` with a fix in a cell of some class."""
-
-    certain: frozenset[int]
-    zones: I4  # the zones to test, each by one of two tests:
-    by_margin: B1  # distance <= margin (the device is a member), else: zone covers position
 
 
 class ZoneLookup:
     """The zones of a site, prepared for look-ups of many positions.
 
-    One object serves any number of engines of the same site. It caches transitions, so look-ups
-    change the object but never its answers.
+    One object serves any number of engines of the same site.
     """
 
     def __init__(self, site: Site) -> None:
@@ -50,33 +27,19 @@ class ZoneLookup:
         shapely.prepare(self._planes)
         self._margin_m = np.array([zone.leave_margin_m for zone in site.zones])
         self._max_margin_m = float(self._margin_m.max())
-        self._across = frozenset(np.flatnonzero(self._margin_m >= self._raster.across_m).tolist())
-        self._outlines = shapely.boundary(self._planes)
-        self._tree = shapely.STRtree(self._planes)
-        # Where neither edges nor margins matter, the cell's class alone decides.
-        classes = self._raster.classes
-        self._plain_set: I4 = np.array(
-            [
-                self.sets.number(c.inside)
-                if not c.inside_maybe and not c.near_maybe and c.near == c.inside
-                else -1
-                for c in classes
-            ],
-            dtype=np.int32,
-        )
-        #: The zones that cover the whole cell; -1 where others may cover a part of it.
-        self._inside_set: I4 = np.array(
-            [-1 if c.inside_maybe else self.sets.number(c.inside) for c in classes], dtype=np.int32
-        )
+        across = np.flatnonzero(self._margin_m >= self._raster.across_m)
+        self._across: U8 = self.sets.from_pairs(np.zeros_like(across), across, 1)[0]
+        self._edges, self._zone_of_edge = _edges(self._planes)
+        self._tree = shapely.STRtree(self._edges)
+        # where neither edges nor margins matter, the cell's class alone decides
+        raster = self._raster
+        self._is_crossed: B1 = raster.inside_maybe.any(axis=1)
+        plain = ~self._is_crossed & ~raster.near_maybe.any(axis=1) & (raster.near == raster.inside).all(axis=1)
+        #: The set of each class, else -1.
+        self._plain_set: I4 = np.full(len(plain), -1, dtype=np.int32)
+        self._plain_set[plain] = self.sets.numbers(raster.inside[plain])
+        self.sets.pin()
         self._edge_distance = EdgeDistance(site)
-        self._unlearn()
-
-    def _unlearn(self) -> None:
-        # Where edges or margins matter, class and old set decide: a new set, or, below 0, ~number of a recipe.
-        self._keys: I8 = np.array([np.iinfo(np.int64).max])
-        self._outcomes: I4 = np.zeros(1, dtype=np.int32)
-        self._recipes: list[_Recipe] = []
-        self._results: dict[tuple[int, bytes], int] = {}
 
     def cells(self, x_m: F8, y_m: F8) -> I4:
         """The class of each position's cell, for `move`: positions in the site's plane, length n."""
@@ -107,15 +70,30 @@ class ZoneLookup:
         new = self._plain_set[cell]
         rest = np.flatnonzero(new < 0)
         if len(rest):
-            acc_m = acc_m[rest]
-            reach_m = np.where(acc_m > 0.0, self.site.leave_margin_acc * acc_m, np.inf)
-            outcome = self._outcome(cell[rest], old[rest], reach_m)
-            new[rest] = outcome
-            is_open = outcome < 0
-            if is_open.any():
-                open_ = rest[is_open]
-                new[open_] = self._exact(~new[open_], x_m[open_], y_m[open_], reach_m[is_open])
+            new[rest] = self._near_edges(old[rest], cell[rest], x_m[rest], y_m[rest], acc_m[rest])
         return new
+
+    def _near_edges(self, old: I4, cell: I4, x_m: F8, y_m: F8, acc_m: F8) -> I4:
+        """The same as `move` for cells in which an edge or a margin may end."""
+        raster, sets = self._raster, self.sets
+        reach_m = np.where(acc_m > 0.0, self.site.leave_margin_acc * acc_m, np.inf)
+        before, maybe, near = sets.bits[old], raster.inside_maybe[cell], raster.near[cell]
+        # members for which the margin surely suffices: it reaches as far as every zone's own, or across the cell
+        kept = np.where((reach_m >= raster.across_m)[:, np.newaxis], maybe & self._across, np.uint64(0))
+        kept = np.where((reach_m >= self._max_margin_m)[:, np.newaxis], near, kept)
+        new = raster.inside[cell] | before & kept
+        by_margin = before & (maybe | near | raster.near_maybe[cell]) & ~new
+        row, zone = pairs(maybe & ~new & ~by_margin)
+        covers = shapely.intersects_xy(self._planes[zone], x_m[row], y_m[row])
+        new |= sets.from_pairs(row[covers], zone[covers], len(new))
+        row, zone = pairs(by_margin)
+        margin_m = np.minimum(self._margin_m[zone], reach_m[row])
+        stays = ~self.is_beyond(zone, x_m[row], y_m[row], margin_m)
+        new |= sets.from_pairs(row[stays], zone[stays], len(new))
+        moved = (new != before).any(axis=1)
+        found = old.copy()
+        found[moved] = sets.numbers(new[moved])
+        return found
 
     def certainty(self, sets: I4, x_m: F8, y_m: F8, acc_m: F8) -> tuple[I8, I8, I8, I8]:
         """Which zones surely hold the device, and which others may (rule 4).
@@ -130,96 +108,38 @@ class ZoneLookup:
             Pairs of (row, zone) of members whose whole accuracy circle is inside the zone, and
             pairs of (row, zone) of zones that the circle touches and that aren't in the set.
         """
+        cell = self.cells(x_m, y_m)
         # far from all outlines and in the very zones that cover the position, the circle is in these alone
-        inside = self._inside_set[self.cells(x_m, y_m)]
-        plain = (inside == sets) & (acc_m <= self._edge_distance.at_least_m(x_m, y_m))
+        plain = ~self._is_crossed[cell] & (acc_m <= self._edge_distance.at_least_m(x_m, y_m))
+        plain &= (self._raster.inside[cell] == self.sets.bits[sets]).all(axis=1)
         easy, hard = np.flatnonzero(plain), np.flatnonzero(~plain)
         easy_row, easy_zone = self.sets.members(sets[easy])
-        row, zone, high_row, high_zone = self._tested(sets[hard], x_m[hard], y_m[hard], acc_m[hard])
+        row, zone, high_row, high_zone = self._tested(
+            sets[hard], cell[hard], x_m[hard], y_m[hard], acc_m[hard]
+        )
         low_row = np.concatenate([easy[easy_row], hard[row]])
         return low_row, np.concatenate([easy_zone, zone]), hard[high_row], high_zone
 
-    def _tested(self, sets: I4, x_m: F8, y_m: F8, acc_m: F8) -> tuple[I8, I8, I8, I8]:
+    def _tested(self, sets: I4, cell: I4, x_m: F8, y_m: F8, acc_m: F8) -> tuple[I8, I8, I8, I8]:
         """The same as `certainty`, by geometry."""
-        points = shapely.points(x_m, y_m)
-        row, zone = self.sets.members(sets)
+        n = len(sets)
+        covers = self._raster.inside[cell]
+        row, zone = pairs(self._raster.inside_maybe[cell])
         inside = shapely.intersects_xy(self._planes[zone], x_m[row], y_m[row])
-        row, zone = row[inside], zone[inside]
-        sure = shapely.distance(self._outlines[zone], points[row]) >= acc_m[row]
-        high_row, high_zone = self._tree.query(points, predicate="dwithin", distance=acc_m)
-        other = ~self.sets.member[sets[high_row], high_zone]
-        return row[sure], zone[sure], high_row[other], high_zone[other]
+        covers |= self.sets.from_pairs(row[inside], zone[inside], n)
+        points = shapely.points(x_m, y_m)
+        row, edge = self._tree.query(points, predicate="dwithin", distance=acc_m)
+        zone = self._zone_of_edge[edge]
+        within = self.sets.from_pairs(row, zone, n)
+        crossing = shapely.distance(self._edges[edge], points[row]) < acc_m[row]
+        crossed = self.sets.from_pairs(row[crossing], zone[crossing], n)
+        members = self.sets.bits[sets]
+        return *pairs(members & covers & ~crossed), *pairs((covers | within) & ~members)
 
-    def _outcome(self, cell_class: I4, old: I4, reach_m: F8) -> I4:
-        """The outcome for each class, old set and reach of the margin: a new set, or ~recipe."""
-        reach = np.where(reach_m >= self._raster.across_m, ACROSS_CELL, SHORT)
-        reach[reach_m >= self._max_margin_m] = FULL
-        keys = cell_class.astype(np.int64) << 32 | reach << _REACH_BIT | old
-        place = np.searchsorted(self._keys, keys)
-        unknown = self._keys[place] != keys
-        if unknown.any():
-            if len(self._keys) > MAX_KEYS:
-                self._unlearn()
-                unknown[:] = True
-            new = np.unique(keys[unknown])
-            outcomes = np.array([self._learn(key) for key in new.tolist()], dtype=np.int32)
-            at = np.searchsorted(self._keys, new)
-            self._keys = np.insert(self._keys, at, new)
-            self._outcomes = np.insert(self._outcomes, at, outcomes)
-            place = np.searchsorted(self._keys, keys)
-        return self._outcomes[place]
 
-    def _learn(self, key: int) -> int:
-        """The outcome for one key: a set where it is certain, else the ~number of a recipe."""
-        cell, before = self._raster.classes[key >> 32], self.sets[key & (1 << _REACH_BIT) - 1]
-        reach = key >> _REACH_BIT & 3
-        # members for which the margin surely suffices
-        kept = (
-            cell.near
-            if reach == FULL
-            else cell.inside_maybe & self._across
-            if reach == ACROSS_CELL
-            else _NONE
-        )
-        certain = cell.inside | (before & kept)
-        by_margin = (before & (cell.inside_maybe | cell.near | cell.near_maybe)) - certain
-        by_cover = cell.inside_maybe - certain - by_margin
-        if not by_margin and not by_cover:
-            return self.sets.number(certain)
-        zones = np.array(sorted(by_cover) + sorted(by_margin), dtype=np.int32)
-        self._recipes.append(_Recipe(certain, zones, np.arange(len(zones)) >= len(by_cover)))
-        return ~(len(self._recipes) - 1)
-
-    def _exact(self, recipe: I4, x_m: F8, y_m: F8, reach_m: F8) -> I4:
-        """Test the zones that each row's recipe names."""
-        recipes = [self._recipes[number] for number in recipe.tolist()]
-        counts = np.array([len(r.zones) for r in recipes])
-        row = np.repeat(np.arange(len(recipes)), counts)
-        zone = np.concatenate([r.zones for r in recipes])
-        by_margin = np.concatenate([r.by_margin for r in recipes])
-        passed = np.empty(len(row), dtype=np.bool_)
-        by_cover = ~by_margin
-        passed[by_cover] = shapely.intersects_xy(
-            self._planes[zone[by_cover]], x_m[row[by_cover]], y_m[row[by_cover]]
-        )
-        tested, of = zone[by_margin], row[by_margin]
-        margin_m = np.minimum(self._margin_m[tested], reach_m[of])
-        passed[by_margin] = ~self.is_beyond(tested, x_m[of], y_m[of], margin_m)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        table = np.zeros((len(recipes), int(counts.max())), dtype=np.bool_)
-        table[row, place] = passed
-        packed = np.packbits(table, axis=1)
-        keys: list[bytes] = packed.view(f"V{packed.shape[1]}").ravel().tolist()
-        return np.fromiter(map(self._result, recipe.tolist(), keys), dtype=np.int32, count=len(recipes))
-
-    def _result(self, recipe: int, passed: bytes) -> int:
-        """The set that a recipe and the outcome of its tests make."""
-        # trailing zero bytes depend on the other rows of the batch
-        key = (recipe, passed.rstrip(b"\0"))
-        known = self._results.get(key)
-        if known is None:
-            made = self._recipes[recipe]
-            bits: NDArray[np.uint8] = np.unpackbits(np.frombuffer(passed, dtype=np.uint8))[: len(made.zones)]
-            zones = made.zones[: len(bits)][bits.astype(np.bool_)]
-            known = self._results[key] = self.sets.number(made.certain | frozenset(zones.tolist()))
-        return known
+def _edges(planes: NDArray[np.object_]) -> tuple[NDArray[np.object_], I8]:
+    """The edges of some polygons, each a line, and the index of its polygon."""
+    rings, zone = shapely.get_parts(shapely.boundary(planes), return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    start = np.flatnonzero(ring[1:] == ring[:-1])
+    return shapely.linestrings(np.stack([points[start], points[start + 1]], axis=1)), zone[ring[start]]

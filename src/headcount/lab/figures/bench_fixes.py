@@ -14,6 +14,8 @@ from headcount.counting.site_file import parse_site
 
 #: Distance of buildings in both directions: more zones make a larger campus.
 SPACING_M = 150.0
+#: Length and width of the campus with overlapping zones.
+OVERLAPPING_SIDE_M = 1600.0
 LAT0, LON0 = 52.67, -8.57
 M_PER_DEGREE = 111_195.0
 
@@ -38,6 +40,22 @@ def campus(zones: int, seed: int) -> Site:
     return parse_site({"type": "FeatureCollection", "features": features}, "bench")
 
 
+def overlapping(zones: int, seed: int) -> Site:
+    """A square campus of 1.6 km with circles of 120 to 480 m around random points: about 40 of 300 cover each point."""
+    rng = np.random.default_rng(seed)
+    half_m = OVERLAPPING_SIDE_M / 2
+    features = [_feature("site", "campus", None, _box(0.0, 0.0, 2 * half_m, 2 * half_m, 0.0))]
+    for i, radius_m in enumerate(rng.uniform(120, 480, zones).tolist()):
+        x_m, y_m = rng.uniform(radius_m - half_m, half_m - radius_m, 2)
+        circle = _in_degrees(shapely.Point(x_m, y_m).buffer(radius_m))
+        features.append(_feature("zone", f"z{i}", "area", circle))
+    return parse_site({"type": "FeatureCollection", "features": features}, "bench")
+
+
+def _in_degrees(shape: shapely.Polygon) -> shapely.Polygon:
+    return shapely.transform(shape, lambda p: np.stack(degrees(p[:, 0], p[:, 1])[::-1], axis=1))
+
+
 def _box(x_m: float, y_m: float, width_m: float, height_m: float, turn: float) -> shapely.Polygon:
     box = shapely.box(x_m - width_m / 2, y_m - height_m / 2, x_m + width_m / 2, y_m + height_m / 2)
     angle = np.radians(turn)
@@ -51,7 +69,7 @@ def _box(x_m: float, y_m: float, width_m: float, height_m: float, turn: float) -
             axis=1,
         ),
     )
-    return shapely.transform(turned, lambda p: np.stack(degrees(p[:, 0], p[:, 1])[::-1], axis=1))
+    return _in_degrees(turned)
 
 
 def degrees(x_m: F8, y_m: F8) -> tuple[F8, F8]:
