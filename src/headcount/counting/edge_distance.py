@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from headcount.counting.fix_columns import F8
+from headcount.counting.fix_columns import F8, I8
 from headcount.counting.site import Site
 
 #: Larger distances are reported as this: few accuracy circles are larger.
@@ -28,8 +28,10 @@ class EdgeDistance:
     """
 
     def __init__(self, site: Site) -> None:
-        self._outlines = shapely.boundary(np.array([zone.plane for zone in site.zones], dtype=object))
-        self._tree = shapely.STRtree(self._outlines)
+        #: The edges of all zones, each a line, and the index of its zone. A zone is long, so a tree of whole
+        #: outlines would find many that are far from a position.
+        self.edges, self.zone = _edges(np.array([zone.plane for zone in site.zones], dtype=object))
+        self.tree = shapely.STRtree(self.edges)
         self._x0, self._y0, max_x, max_y = site.zones[0].plane.bounds
         width, height = max_x - self._x0, max_y - self._y0
         self._square_m = max(SQUARE_M, math.sqrt(width * height / MAX_SQUARES))
@@ -59,7 +61,15 @@ class EdgeDistance:
     def _distance_m(self, x_m: F8, y_m: F8, most_m: float) -> F8:
         """Each position's distance to the nearest outline, or `most_m`."""
         points = shapely.points(x_m, y_m)
-        row, zone = self._tree.query(points, predicate="dwithin", distance=most_m)
+        row, edge = self.tree.query(points, predicate="dwithin", distance=most_m)
         found: F8 = np.full(len(points), most_m)
-        np.minimum.at(found, row, shapely.distance(self._outlines[zone], points[row]))
+        np.minimum.at(found, row, shapely.distance(self.edges[edge], points[row]))
         return found
+
+
+def _edges(planes: NDArray[np.object_]) -> tuple[NDArray[np.object_], I8]:
+    rings, zone = shapely.get_parts(shapely.boundary(planes), return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    start = np.flatnonzero(ring[1:] == ring[:-1])
+    edges: NDArray[np.object_] = shapely.linestrings(np.stack([points[start], points[start + 1]], axis=1))
+    return edges, zone[ring[start]]

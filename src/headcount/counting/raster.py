@@ -49,57 +49,40 @@ class ZoneRaster:
         pad = site.zones[0].leave_margin_m + 2 * CELL_M
         width, height = max_x - min_x + 2 * pad, max_y - min_y + 2 * pad
         self._x0, self._y0 = min_x - pad, min_y - pad
-        words = -(-len(site.zones) // WORD_BITS)
-        max_classes = MAX_FACT_BYTES // (4 * 8 * words)
+        self._words = -(-len(site.zones) // WORD_BITS)
         self.cell_m = max(CELL_M, math.sqrt(width * height / MAX_CELLS))
-        while not self._make(site, width, height, max_classes):
+        while not self._make(site, width, height):
             self.cell_m *= 2
         #: No point of a cell that a zone's edge crosses is farther from the zone.
         self.across_m = 2 * (self.cell_m * math.sqrt(0.5) + SLACK_M)
-        self.inside, self.inside_maybe, self.near, self.near_maybe = self._facts(words)
+        self.inside, self.inside_maybe, self.near, self.near_maybe = self._facts
 
-    def _make(self, site: Site, width: float, height: float, max_classes: int) -> bool:
+    def _make(self, site: Site, width: float, height: float) -> bool:
         """Compute the classes of all cells; False: there are too many."""
         block = 2**LEVELS
         self._columns = math.ceil(width / self.cell_m / block) * block
         self._lines = math.ceil(height / self.cell_m / block) * block
         #: Flat grid with one cell more at the end, for positions beyond the raster.
         self._grid: I4 = np.zeros(self._columns * self._lines + 1, dtype=np.int32)
-        # each class adds what is known about one zone to another class
-        self._base: list[I4] = [np.zeros(1, dtype=np.int32)]
-        self._zone: list[I4] = [np.zeros(1, dtype=np.int32)]
-        self._flag: list[U1] = [np.zeros(1, dtype=np.uint8)]
-        made = 1
-        for index, zone in enumerate(site.zones):
-            made += self._add(index, zone, made)
-            # classes that became part of others are counted, too
-            if made > 2 * max_classes:
-                return False
+        # memory is used as classes are added
+        room = max(MAX_FACT_BYTES // (4 * 8 * self._words), 1)
+        self._facts: U8 = np.zeros((4, room, self._words), dtype=np.uint64)
+        self._classes = 1
+        if not all(self._add(index, zone) for index, zone in enumerate(site.zones)):
+            return False
+        self._drop_unused()
+        self._facts = self._facts[:, : self._classes].copy()
         return True
 
-    def _facts(self, words: int) -> tuple[U8, U8, U8, U8]:
-        """Number the classes that cells have from 1, and collect what is known about each."""
-        base, zone, flag = map(np.concatenate, (self._base, self._zone, self._flag))
-        del self._base, self._zone, self._flag
-        used = np.zeros(len(base), dtype=np.bool_)
+    def _drop_unused(self) -> None:
+        """Renumber the classes that cells have."""
+        used = np.zeros(self._classes, dtype=np.bool_)
         used[self._grid] = True
         used[0] = True
-        at = np.flatnonzero(used)
-        number = np.zeros(len(base), dtype=np.int32)
-        number[at] = np.arange(len(at))
-        self._grid = number[self._grid]
-        facts = np.zeros((4, len(at), words), dtype=np.uint64)
-        rows = np.arange(len(at))
-        while len(rows):
-            known = at != 0
-            rows, at = rows[known], at[known]
-            word = zone[at] // WORD_BITS
-            mask = np.uint64(1) << (zone[at] % WORD_BITS).astype(np.uint64)
-            for fact, bit in zip(facts, (IN, IN_MAYBE, NEAR, NEAR_MAYBE), strict=True):
-                fact[rows, word] |= np.where(flag[at] & bit, mask, np.uint64(0))
-            at = base[at]
-        inside, inside_maybe, near, near_maybe = facts
-        return inside, inside_maybe, near, near_maybe
+        self._grid = (np.cumsum(used) - 1).astype(np.int32)[self._grid]
+        kept = self._facts[:, : self._classes][:, used]
+        self._classes = kept.shape[1]
+        self._facts[:, : self._classes] = kept
 
     def lookup(self, x_m: F8, y_m: F8) -> I4:
         """The class of each position's cell; positions in metres of the site's plane, length n."""
@@ -114,16 +97,24 @@ class ZoneRaster:
         found: I4 = self._grid[cell]
         return found
 
-    def _add(self, index: int, zone: Zone, made: int) -> int:
-        """Refine the classes by one more zone; the number of new ones."""
+    def _add(self, index: int, zone: Zone) -> bool:
+        """Refine the classes by one more zone; False: there are too many."""
         cells, flags = self._cover(zone)
-        keys = self._grid[cells].astype(np.int64) << 4 | flags
-        distinct, where = np.unique(keys, return_inverse=True)
-        self._base.append((distinct >> 4).astype(np.int32))
-        self._zone.append(np.full(len(distinct), index, dtype=np.int32))
-        self._flag.append((distinct & 15).astype(np.uint8))
-        self._grid[cells] = (made + where).astype(np.int32)
-        return len(distinct)
+        for is_second_try in (False, True):
+            distinct, where = np.unique(self._grid[cells].astype(np.int64) << 4 | flags, return_inverse=True)
+            end = self._classes + len(distinct)
+            if end <= self._facts.shape[1]:
+                break
+            if is_second_try:
+                return False
+            self._drop_unused()
+        new = self._facts[:, distinct >> 4]
+        for fact, bit in zip(new, (IN, IN_MAYBE, NEAR, NEAR_MAYBE), strict=True):
+            fact[(distinct & bit) != 0, index // WORD_BITS] |= np.uint64(1 << index % WORD_BITS)
+        self._facts[:, self._classes : end] = new
+        self._grid[cells] = (self._classes + where).astype(np.int32)
+        self._classes = end
+        return True
 
     def _cover(self, zone: Zone) -> tuple[I8, U1]:
         """Flat cell numbers near a zone, and the flags of each."""

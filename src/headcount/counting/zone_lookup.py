@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from headcount.counting.edge_distance import EdgeDistance
 from headcount.counting.fix_columns import B1, F8, I4, I8, U8
@@ -29,11 +28,9 @@ class ZoneLookup:
         self._max_margin_m = float(self._margin_m.max())
         across = np.flatnonzero(self._margin_m >= self._raster.across_m)
         self._across: U8 = self.sets.from_pairs(np.zeros_like(across), across, 1)[0]
-        self._edges, self._zone_of_edge = _edges(self._planes)
-        self._tree = shapely.STRtree(self._edges)
         # where neither edges nor margins matter, the cell's class alone decides
         raster = self._raster
-        self._is_crossed: B1 = raster.inside_maybe.any(axis=1)
+        self._is_crossed: B1 = np.asarray(raster.inside_maybe.any(axis=1))
         plain = ~self._is_crossed & ~raster.near_maybe.any(axis=1) & (raster.near == raster.inside).all(axis=1)
         #: The set of each class, else -1.
         self._plain_set: I4 = np.full(len(plain), -1, dtype=np.int32)
@@ -47,7 +44,10 @@ class ZoneLookup:
 
     def is_on_site(self, x_m: F8, y_m: F8) -> B1:
         """Which positions the site covers: bool [n]."""
-        return np.asarray(shapely.intersects_xy(self._planes[0], x_m, y_m))
+        return self._covers(np.zeros(len(x_m), dtype=np.int64), x_m, y_m)
+
+    def _covers(self, zone: I8, x_m: F8, y_m: F8) -> B1:
+        return np.asarray(shapely.intersects_xy(self._planes[zone], x_m, y_m))
 
     def is_beyond(self, zone: I8, x_m: F8, y_m: F8, reach_m: F8) -> B1:
         """Which positions are farther than `reach_m` from their zone: bool [n]."""
@@ -77,14 +77,15 @@ class ZoneLookup:
         """The same as `move` for cells in which an edge or a margin may end."""
         raster, sets = self._raster, self.sets
         reach_m = np.where(acc_m > 0.0, self.site.leave_margin_acc * acc_m, np.inf)
-        before, maybe, near = sets.bits[old], raster.inside_maybe[cell], raster.near[cell]
+        before, near = sets.bits[old], raster.near[cell]
+        maybe: U8 = raster.inside_maybe[cell]
         # members for which the margin surely suffices: it reaches as far as every zone's own, or across the cell
         kept = np.where((reach_m >= raster.across_m)[:, np.newaxis], maybe & self._across, np.uint64(0))
         kept = np.where((reach_m >= self._max_margin_m)[:, np.newaxis], near, kept)
         new = raster.inside[cell] | before & kept
         by_margin = before & (maybe | near | raster.near_maybe[cell]) & ~new
         row, zone = pairs(maybe & ~new & ~by_margin)
-        covers = shapely.intersects_xy(self._planes[zone], x_m[row], y_m[row])
+        covers = self._covers(zone, x_m[row], y_m[row])
         new |= sets.from_pairs(row[covers], zone[covers], len(new))
         row, zone = pairs(by_margin)
         margin_m = np.minimum(self._margin_m[zone], reach_m[row])
@@ -125,21 +126,14 @@ class ZoneLookup:
         n = len(sets)
         covers = self._raster.inside[cell]
         row, zone = pairs(self._raster.inside_maybe[cell])
-        inside = shapely.intersects_xy(self._planes[zone], x_m[row], y_m[row])
+        inside = self._covers(zone, x_m[row], y_m[row])
         covers |= self.sets.from_pairs(row[inside], zone[inside], n)
         points = shapely.points(x_m, y_m)
-        row, edge = self._tree.query(points, predicate="dwithin", distance=acc_m)
-        zone = self._zone_of_edge[edge]
+        row, edge = self._edge_distance.tree.query(points, predicate="dwithin", distance=acc_m)
+        zone = self._edge_distance.zone[edge]
         within = self.sets.from_pairs(row, zone, n)
-        crossing = shapely.distance(self._edges[edge], points[row]) < acc_m[row]
+        crossing = shapely.distance(self._edge_distance.edges[edge], points[row]) < acc_m[row]
         crossed = self.sets.from_pairs(row[crossing], zone[crossing], n)
         members = self.sets.bits[sets]
         return *pairs(members & covers & ~crossed), *pairs((covers | within) & ~members)
 
-
-def _edges(planes: NDArray[np.object_]) -> tuple[NDArray[np.object_], I8]:
-    """The edges of some polygons, each a line, and the index of its polygon."""
-    rings, zone = shapely.get_parts(shapely.boundary(planes), return_index=True)
-    points, ring = shapely.get_coordinates(rings, return_index=True)
-    start = np.flatnonzero(ring[1:] == ring[:-1])
-    return shapely.linestrings(np.stack([points[start], points[start + 1]], axis=1)), zone[ring[start]]
