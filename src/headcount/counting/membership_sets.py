@@ -19,6 +19,8 @@ EMPTY = 0
 WORD_BITS = 64
 #: Numbers of unused sets are not looked for before there are this many sets.
 MIN_COLLECTED = 8192
+#: Nor before there are this many times as many as were in use the last time.
+GROWTH = 2
 
 
 class SetHolder(Protocol):
@@ -127,7 +129,7 @@ class MembershipSets:
     def pin(self) -> None:
         """Never reuse the numbers of the sets that exist now."""
         self._pinned = self._len
-        self._collect_at = max(self._collect_at, 2 * self._len)
+        self._collect_at = max(self._collect_at, GROWTH * self._len)
 
     def track(self, holder: SetHolder) -> None:
         """Keep the sets in a column of numbers as long as its owner exists."""
@@ -147,7 +149,7 @@ class MembershipSets:
             is_used[holder.zones] = True
         self._numbers = {key: number for key, number in self._numbers.items() if is_used[number]}
         self._free = np.flatnonzero(~is_used)[::-1].tolist()
-        self._collect_at = max(MIN_COLLECTED, 2 * len(self._numbers))
+        self._collect_at = max(MIN_COLLECTED, GROWTH * len(self._numbers))
 
 
 def pairs(bits: U8) -> tuple[I8, I8]:

@@ -165,4 +165,3 @@ class ZoneRaster:
         flag[near] |= NEAR
         flag[~near & ((flag & NEAR) == 0) & (to_zone - half_m <= zone.leave_margin_m)] |= NEAR_MAYBE
         return flag
-

@@ -31,7 +31,9 @@ class ZoneLookup:
         # where neither edges nor margins matter, the cell's class alone decides
         raster = self._raster
         self._is_crossed: B1 = np.asarray(raster.inside_maybe.any(axis=1))
-        plain = ~self._is_crossed & ~raster.near_maybe.any(axis=1) & (raster.near == raster.inside).all(axis=1)
+        plain = (
+            ~self._is_crossed & ~raster.near_maybe.any(axis=1) & (raster.near == raster.inside).all(axis=1)
+        )
         #: The set of each class, else -1.
         self._plain_set: I4 = np.full(len(plain), -1, dtype=np.int32)
         self._plain_set[plain] = self.sets.numbers(raster.inside[plain])
@@ -136,4 +138,3 @@ class ZoneLookup:
         crossed = self.sets.from_pairs(row[crossing], zone[crossing], n)
         members = self.sets.bits[sets]
         return *pairs(members & covers & ~crossed), *pairs((covers | within) & ~members)
-

@@ -20,6 +20,7 @@ END_OF_OUTPUT = "<!-- end of output -->"
 BENCHES = {
     "Footprint": ["footprint"],
     "Engine": ["engine_cost", "--million"],
+    "Overlapping zones": ["overlap_cost"],
     "Messages to history rows": ["path_delay"],
     "Pipeline": ["pipeline_throughput", "--seconds", "3", "--repeat", "5"],
     "Snapshots": ["handover_time"],
