@@ -9,11 +9,12 @@ import math
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headcount.adapters import iotp, owntracks
+from headcount.adapters import decoding, iotp, owntracks
 from headcount.adapters.decoding import MAX_BYTES, CanonicalMessage, IgnoredMessage, Outcome, RejectedMessage
 from headcount.adapters.device_aliases import AliasResolver
 from headcount.devices.registry_cache import RegistryCache
@@ -60,6 +61,38 @@ def fix_of(outcome: Outcome) -> Fix:
 
 
 # --- OwnTracks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "acc"),
+    [
+        ({"acc": 20}, 20),
+        ({"acc": 20, "p": 101.3}, 20.8),
+        ({"acc": 20, "rad": 50}, 20.8),
+        ({"acc": -1, "p": 101.3}, None),
+        ({"p": 101.3}, None),
+    ],
+)
+def test_accuracy_of_ios_becomes_the_radius_of_68_percent(keys: dict[str, float], acc: float | None) -> None:
+    """A message that only the iOS app sends has a radius of about 65 %; all others have one of 68 %."""
+    value = {"_type": "location", "lat": 52.67, "lon": -8.57, "tst": 1700000000} | keys
+    outcome = only(owntracks.decode("owntracks/jane/phone", json.dumps(value).encode(), NAMES))
+    assert fix_of(outcome).acc == acc
+
+
+@pytest.mark.parametrize("probability", [decoding.ANDROID, decoding.APPLE, 0.95])
+def test_the_converted_radius_holds_68_percent(probability: float) -> None:
+    """68 % of circular normal errors lie within the radius that is made of any platform's; browsers report 95 %."""
+    sigma_m = 10 / math.sqrt(-2 * math.log(1 - probability))
+    errors = np.random.default_rng(1).normal(0, sigma_m, (2, 100_000))
+    within = np.hypot(*errors) <= decoding.radius_68(10, probability)
+    assert within.mean() == pytest.approx(0.68, abs=0.005)
+
+
+def test_iotp_keeps_the_accuracy() -> None:
+    """An older flow does not name the phone's system, so its accuracy stays as it is."""
+    payload = b'{"id": "car-7", "lat": 52.67, "lon": -8.57, "t": 1732453200, "accuracy": 20}'
+    assert fix_of(only(iotp.decode("car-iotp", payload, 1732453200, NAMES))).acc == 20
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from headcount.messaging.fix_json import field_problem
 MAX_BYTES = 64 * 1024
 #: Characters of the longest number that is accepted as text (`"lat": "52.67"`).
 MAX_NUMBER_CHARS = 32
+#: Probability that a device is within the accuracy that its platform reports. Android: Location.getAccuracy. Apple:
+#: “roughly between 63 and 68 %” (answer of Apple in its developer forum, thread 699996).
+ANDROID, APPLE = 0.68, 0.65
 #: Fields in addition to the position, by their names in the canonical payload.
 OPTIONAL_FIELDS = ("acc", "vel", "cog", "alt", "batt")
 
@@ -67,13 +70,31 @@ def first_number(fields: dict[str, Any], names: tuple[str, ...]) -> float | None
     return next((found for name in names if (found := to_number(fields.get(name))) is not None), None)
 
 
+def radius_68(acc_m: float, probability: float) -> float:
+    """The radius of 68 % from that of another probability, for an error that is normal and equal in all directions."""
+    return acc_m * math.sqrt(math.log(1 - 0.68) / math.log(1 - probability))
+
+
 def decode_fix(
-    kind: Kind, device: str, t_s: float, fields: dict[str, Any], names: dict[str, tuple[str, ...]]
+    kind: Kind,
+    device: str,
+    t_s: float,
+    fields: dict[str, Any],
+    names: dict[str, tuple[str, ...]],
+    probability: float = ANDROID,
 ) -> Outcome:
-    """A fix from a decoded object; `names` maps canonical fields to the keys that may contain them.
+    """A fix from a decoded object.
 
     Values out of range are kept: the counting rules judge them. A negative accuracy, which means "none" on
     iOS, is omitted.
+
+    Args:
+        kind: of the device.
+        device: its id.
+        t_s: event time, Unix seconds.
+        fields: the object.
+        names: canonical fields to the keys that may contain them.
+        probability: that the device is within the accuracy in `fields`; the fix gets the radius of 68 %.
     """
     lat_deg = first_number(fields, names.get("lat", ("lat",)))
     lon_deg = first_number(fields, names.get("lon", ("lon",)))
@@ -84,6 +105,7 @@ def decode_fix(
         not_finite = any(isinstance(fields.get(name), float) for name in missing)
         return RejectedMessage("not_json" if not_finite else "no_position", problem)
     optional = {name: first_number(fields, names.get(name, (name,))) for name in OPTIONAL_FIELDS}
-    if optional["acc"] is not None and optional["acc"] < 0:
-        optional["acc"] = None
+    if optional["acc"] is not None and (optional["acc"] < 0 or probability != ANDROID):
+        acc_m = optional["acc"]
+        optional["acc"] = None if acc_m < 0 else round(radius_68(acc_m, probability), 1)
     return CanonicalMessage(kind, device, "fix", encode_fix(t_s, lat_deg, lon_deg, **optional))

@@ -5,7 +5,8 @@
     _type lwt         → status `offline`
     every other type  → ignored (encrypted, waypoint(s), card, cmd, configuration, steps, beacon, …)
 
-Source: OwnTracks booklet, docs/tech/json.md. A payload may also be an array of objects.
+Source: OwnTracks booklet, docs/tech/json.md. A payload may also be an array of objects. The app reports the
+accuracy of the phone's system; a message names its system only by keys that one of the apps sends.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import re
 from typing import Any
 
 from headcount.adapters.decoding import (
+    ANDROID,
+    APPLE,
     MAX_BYTES,
     CanonicalMessage,
     IgnoredMessage,
@@ -33,6 +36,8 @@ EVENT_SUBTOPIC = "event"
 #: Names of devices that are vehicles: `car`, `car7`, `Car_2`, `car-red`; not `carol`.
 VEHICLE_NAME = re.compile(r"car([0-9_-].*)?", re.IGNORECASE | re.DOTALL)
 
+#: Keys of the iOS app alone: air pressure, and the radius of a region.
+IOS_KEYS = frozenset(["p", "rad"])
 TYPES_WITHOUT_POSITION = frozenset(
     [
         "beacon",
@@ -107,7 +112,8 @@ def _decode_object(kind: Kind, device: str, value: Any) -> Outcome:
         t_s = first_number(value, ("tst",))
         if t_s is None:
             return RejectedMessage("no_time", field_problem(value, "tst", texts=True))
-        return decode_fix(kind, device, t_s, value, {})
+        probability = APPLE if IOS_KEYS & value.keys() else ANDROID
+        return decode_fix(kind, device, t_s, value, {}, probability)
     if not isinstance(type_, str):
         return RejectedMessage("no_type", "_type is missing, or is not a text")
     return IgnoredMessage(type_ if type_ in TYPES_WITHOUT_POSITION else "unknown_type")
