@@ -118,6 +118,10 @@ class Crowd:
         """The devices that walk or drive now. Shape [N]."""
         return np.isin(self._mode, (WALKING, DRIVING))
 
+    def indoors(self) -> B1:
+        """The devices that stay in a building now. Shape [N]."""
+        return np.isin(self._mode, INDOORS)
+
     def parked(self) -> B1:
         """The vehicles that are parked now. Shape [N]."""
         return np.isin(self._mode, PARKED)
