@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from counting.test_engine_traces import campus_rows, read, town
 from counting.walks import FIX, Message, walk
+from headcount.counting.engine import Engine
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import KINDS, TraceRow, replay
 from headcount.lab.chaos.scenarios import changed_site, random_scenario
@@ -129,8 +130,18 @@ def test_a_whole_campus_minute_by_minute() -> None:
     assert by_engine(path, geojson, 60) == list(expected)
 
 
+def changes_of(lines: Iterable[str]) -> Iterator[str]:
+    """The lines whose counts differ from the last ones of their zone."""
+    last = dict[str, dict[str, Any]]()
+    for line in lines:
+        counts = json.loads(line) | {"at": ""}
+        if last.get(counts["zone"]) != counts:
+            yield line
+        last[counts["zone"]] = counts
+
+
 def test_the_command_prints_it(tmp_path: Path) -> None:
-    """The command prints a line for each tick and zone, with the instants, zones and counts of the definition."""
+    """The command prints the instants, zones and counts of the definition, on request only those that changed."""
     path = shared("data", "traces", "liverpool_bus14.csv")
     messages = read(path)
     geojson = town(messages)
@@ -138,6 +149,10 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     site.write_text(json.dumps(geojson))
     command = [sys.executable, "-m", "headcount", "replay", str(path), "--site", str(site), "--every", "600s"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    changed = subprocess.run(
+        [*command, "--changed"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert changed.stdout.splitlines() == list(changes_of(run.stdout.splitlines()))
     got = [json.loads(line) for line in run.stdout.splitlines()]
     expected = [
         (at, zone, counts["person"], counts["vehicle"])
@@ -173,3 +188,21 @@ def test_a_change_of_the_site_on_the_command_line(tmp_path: Path) -> None:
     bad = subprocess.run([*command, "--change", "tomorrow=x"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2
     assert "'tomorrow' is not a valid time" in bad.stderr
+
+
+def test_each_device_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a replay grows with the fixes, not with the names in them: each device is looked up once."""
+    messages = read(shared("data", "traces", "liverpool_bus14.csv"))
+    rows = rows_of(messages, with_received=False)
+    write(rows, tmp_path / "rows.csv")
+    names = list[bytes]()
+    look_up = Engine.slots
+
+    def counted(engine: Engine, of: list[bytes]) -> Any:
+        names.extend(of)
+        return look_up(engine, of)
+
+    monkeypatch.setattr(Engine, "slots", counted)
+    by_engine(tmp_path / "rows.csv", town(messages), 600)
+    assert len(rows) > 20 * len(names)
+    assert len(names) == len(set(names))

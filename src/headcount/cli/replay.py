@@ -29,6 +29,7 @@ from headcount.sites.files import load_site
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the devices in rows without a kind.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("--all", "all_numbers", is_flag=True, help="Print low, high and stale beside each count.")
+@click.option("--changed", is_flag=True, help="Print a zone only when its numbers changed.")
 @click.option(
     "--change",
     "changes",
@@ -44,6 +45,7 @@ def replay(
     kind: Kind | None,
     quiet: bool,
     all_numbers: bool,
+    changed: bool,
     changes: tuple[tuple[float, Path], ...],
     settings: Settings,
 ) -> None:
@@ -51,13 +53,14 @@ def replay(
 
     FILE is CSV, NDJSON or Parquet (also .gz) with the columns t,device,kind,lat,lon[,acc,received] in the order of
     arrival; t and received are Unix seconds or ISO 8601. The engine is that of a running deployment. Prints NDJSON: a
-    line for each zone, at each multiple of --every. Times without any device and without rows for more than a day are
-    skipped.
+    line for each zone, at each multiple of --every; with --changed, only for zones whose numbers changed. Times without
+    any device and without rows for more than a day are skipped.
 
     \b
     Examples:
       headcount replay day.csv --site campus.geojson --every 60s > counts.ndjson
       headcount replay phones.parquet --site campus.geojson --kind person --all
+      headcount replay day.csv --site campus.geojson --every 1s --changed
       headcount replay day.csv --site old.geojson --change 2026-11-27T10:40:00Z=new.geojson
     """
     site = load_site(settings.site)
@@ -65,17 +68,20 @@ def replay(
     trace = read_trace(file, kind)
     for warning in trace_warnings(trace):
         click.echo(f"Warning: {file}: {warning}", err=True)
-    counting = Replay(trace, site, every_s, versions)
+    counting = Replay(trace, site, every_s, versions, bounds=all_numbers)
+    encoder = msgspec.json.Encoder()
+    before: dict[str, list[list[int]]] = {}
     with ProgressBar(quiet=quiet) as bar:
         for tick in counting.run():
             at = iso(tick.at_s)
+            now = {zone.id: n for zone, n in zip(tick.site.zones, tick.counts.tolist(), strict=True)}
             lines = [
-                msgspec.json.encode(
-                    {"at": at, "zone": zone.id, **_counts(numbers, all_numbers=all_numbers)}
-                ).decode()
-                for zone, numbers in zip(tick.site.zones, tick.counts.tolist(), strict=True)
+                {"at": at, "zone": zone, **_counts(numbers, all_numbers=all_numbers)}
+                for zone, numbers in now.items()
+                if not changed or numbers != before.get(zone)
             ]
-            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.write(encoder.encode_lines(lines).decode())
+            before = now
             bar.show(at, tick.rows / len(counting))
     errors = list(trace.errors())
     if errors:

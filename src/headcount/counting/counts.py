@@ -37,23 +37,14 @@ class ZoneCounter:
             int32 [zones, kinds, numbers], numbers as in `COUNT_FIELDS`.
         """
         self.refresh()
-        table, sets = self._table, self._zones.sets
-        n, zones = len(table), len(self._zones.site.zones)
-        age_s = now_s - table.last_t_s[:n]
+        table, zones = self._table, len(self._zones.site.zones)
+        age_s = now_s - table.last_t_s[: len(table)]
         # each device in the class of its age: the number of limits below it
-        classes = len(self._limits_s) + 1
-        used, index = sets.used(table.zones[:n])
-        code = (index * KINDS + table.kind[:n]) * classes
-        for limit_s in self._limits_s.tolist():
-            code += age_s > limit_s
-        by_set = np.bincount(code, minlength=len(used) * KINDS * classes).reshape(len(used), KINDS, classes)
+        age_class = sum(age_s > limit_s for limit_s in self._limits_s.tolist())
+        by_age = self._by_zone(age_class, len(self._limits_s) + 1)
         # summed up from the oldest: how many are older than each limit, and first, how many there are
-        older = by_set[:, :, ::-1].cumsum(axis=2)[:, :, ::-1].reshape(len(used), KINDS * classes)
-        row, zone = sets.members(used)
-        columns = older.T.astype(np.float64)  # exact for all counts there can be
-        sums = [np.bincount(zone, weights=column[row], minlength=zones) for column in columns]
-        by_zone = np.stack(sums, axis=1).astype(np.int64).reshape(zones, KINDS, classes)
-        stale = np.take_along_axis(by_zone, self._limit[:, :, np.newaxis] + 1, axis=2)[:, :, 0]
+        older = by_age[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+        stale = np.take_along_axis(older, self._limit[:, :, np.newaxis] + 1, axis=2)[:, :, 0]
         device, zone = self._low
         kind = table.kind[device]
         fresh = age_s[device] < self._fresh_s[zone, kind]
@@ -61,11 +52,27 @@ class ZoneCounter:
         device, zone = self._high
         more = np.bincount(zone * KINDS + table.kind[device], minlength=zones * KINDS)
         counts = np.empty((zones, KINDS, 4), dtype=np.int32)
-        counts[:, :, 0] = by_zone[:, :, 0]
+        counts[:, :, 0] = older[:, :, 0]
         counts[:, :, 1] = low.reshape(zones, KINDS)
-        counts[:, :, 2] = by_zone[:, :, 0] + more.reshape(zones, KINDS)
+        counts[:, :, 2] = older[:, :, 0] + more.reshape(zones, KINDS)
         counts[:, :, 3] = stale
         return counts
+
+    def present(self) -> I4:
+        """The counts alone, without their bounds: int32 [zones, kinds]."""
+        return self._by_zone(np.zeros(1, dtype=np.int64), 1)[:, :, 0].astype(np.int32)
+
+    def _by_zone(self, group: I8, groups: int) -> I8:
+        """The number of present devices by zone, kind and group of the device."""
+        table, sets = self._table, self._zones.sets
+        n, zones = len(table), len(self._zones.site.zones)
+        used, index = sets.used(table.zones[:n])
+        code = (index * KINDS + table.kind[:n]) * groups + group
+        by_set = np.bincount(code, minlength=len(used) * KINDS * groups).reshape(len(used), KINDS * groups)
+        row, zone = sets.members(used)
+        columns = by_set.T.astype(np.float64)  # exact for all counts there can be
+        sums = [np.bincount(zone, weights=column[row], minlength=zones) for column in columns]
+        return np.stack(sums, axis=1).astype(np.int64).reshape(zones, KINDS, groups)
 
     def refresh(self) -> None:
         """Compare the circles of devices that moved with the zones; `take` does this first."""

@@ -21,6 +21,8 @@ NO_KEY = b""
 #: Number of days, newest first, whose pseudonyms are compared to recognise the devices of restored slots.
 RECOGNITION_DAYS = 4
 
+_KIND_NUMBERS = {kind.encode(): number for number, kind in enumerate(KINDS)}
+
 #: The columns of a device table, and what a slot holds before its device's first used fix.
 COLUMNS: dict[str, tuple[type, float]] = {
     "kind": (np.uint8, 0),
@@ -91,6 +93,7 @@ class DeviceTable:
     def __init__(self, names: PseudonymSource | None = None) -> None:
         """Start empty; without `names` the table can't be dumped and has no pseudonyms."""
         self._names = names
+        self.generation = 0  # slots stay valid while it is the same
         self.nameless = 0  # number of devices known by a daily pseudonym only
         self._by_label: dict[int, HashIndex] = {}
         self._prefix = b""
@@ -131,6 +134,8 @@ class DeviceTable:
         unknown = np.flatnonzero(slots == NO_SLOT)
         if len(unknown):
             rows = unknown.tolist()
+            if len(self._keys) + len(rows) // 4 > self._room:  # a name may occur in several rows
+                self._grow(len(self._keys) + len(rows) // 4)
             met = self._recognised([names[row] for row in rows]) if self.nameless else {}
             for row in rows:
                 name = names[row]
@@ -159,6 +164,7 @@ class DeviceTable:
     def forget(self, slots: Iterable[int]) -> None:
         """Remove devices; their slots are reused."""
         gone = [slot for slot in slots if self._keys[slot] is not None]
+        self.generation += bool(gone)
         named = [slot for slot in gone if self._keys[slot] != NO_KEY]
         if named:
             self._index.remove(np.array(named, dtype=np.int32))
@@ -248,8 +254,8 @@ class DeviceTable:
     def _enter(self, name: bytes, admit: Callable[[bytes], bool]) -> int:
         """A slot for a new name; the caller adds it to the index."""
         key = name[len(self._prefix) :]
-        kind = key.partition(b".")[0].decode(errors="replace")
-        if not name.startswith(self._prefix) or kind not in KINDS or not admit(key):
+        kind = _KIND_NUMBERS.get(key.partition(b".")[0])
+        if kind is None or not name.startswith(self._prefix) or not admit(key):
             return NO_SLOT
         if self._free:
             slot = self._free.pop()
@@ -259,7 +265,7 @@ class DeviceTable:
             if slot == self._room:
                 self._grow(self._room + max(256, self._room // 8))
             self._keys.append(key)
-        self.kind[slot] = KINDS.index(kind)
+        self.kind[slot] = kind
         return slot
 
     def _grow(self, room: int) -> None:

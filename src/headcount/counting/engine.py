@@ -100,6 +100,11 @@ class Engine:
         """The number of devices in memory, present or not."""
         return self._table.devices
 
+    @property
+    def generation(self) -> int:
+        """While it is the same, all slots that `slots` returned stay valid."""
+        return self._table.generation
+
     def called(self, prefix: bytes) -> None:
         """Set the prefix before the key in the names given to `slots`."""
         self._table.prefix = prefix
@@ -261,6 +266,10 @@ class Engine:
     def counts(self, now_s: float) -> I4:
         """The counts at `now_s`: int32 [zones, kinds, numbers]. Call `advance(now_s)` first."""
         return self._counts.take(now_s)
+
+    def present(self) -> I4:
+        """The counts at the instant of the last `advance`, without low, high and stale: int32 [zones, kinds]."""
+        return self._counts.present()
 
     def _sweep_devices(self, now_s: float) -> None:
         table = self._table

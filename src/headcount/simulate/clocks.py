@@ -36,11 +36,19 @@ def wrong_clocks(arrival_s: F8) -> B1:
     if n < 3:
         return np.zeros(n, dtype=np.bool_)
     width = min(_NEIGHBOURS, n - 1)
+    found: B1 = np.zeros(n, dtype=np.bool_)
+    # a row can be far from the others around it only near a step of at least this part of the gap
+    steps = np.flatnonzero(np.abs(np.diff(arrival_s)) > MAX_GAP_S / (2 * width))
+    for offset in range(1 - width, width + 1) if len(steps) else ():
+        found[np.clip(steps + offset, 0, n - 1)] = True
+    rows = np.flatnonzero(found)
+    if not len(rows):
+        return found
     # mirrored without the row at the end itself, so that it does not outweigh its neighbours
-    around = sliding_window_view(np.pad(arrival_s, width, mode="reflect"), 2 * width + 1)
+    around = sliding_window_view(np.pad(arrival_s, width, mode="reflect"), 2 * width + 1)[rows]
     middle = np.median(around, axis=1)
     usual = np.median(np.abs(around - middle[:, np.newaxis]), axis=1)
-    found: B1 = np.abs(arrival_s - middle) > MAX_GAP_S + _FACTOR * usual
+    found[rows] = np.abs(arrival_s[rows] - middle) > MAX_GAP_S + _FACTOR * usual
     return found
 
 
@@ -54,15 +62,18 @@ def trace_warnings(trace: Trace) -> list[str]:
 
 def _clock_warnings(trace: Trace) -> list[str]:
     arrival_s = arrivals(trace)
-    rows = np.flatnonzero(np.isfinite(arrival_s) & (trace.problem == 0))
-    wrong = wrong_clocks(arrival_s[rows])
+    good = np.isfinite(arrival_s) & (trace.problem == 0)
+    good_s = arrival_s[good]
+    if not len(good_s) or np.ptp(good_s) <= MAX_GAP_S:
+        return []
+    wrong = wrong_clocks(good_s)
     warnings = []
     if wrong.any():
-        row = int(rows[wrong][0])
+        row = int(np.flatnonzero(good)[wrong][0])
         first = f"row {row + 1} of {trace.devices[trace.device[row]]} is from {iso(float(arrival_s[row]))}"
         more = f", and {wrong.sum() - 1} more rows are as far off" if wrong.sum() > 1 else ""
         warnings.append(f"{first}, far from the rows around it{more}: is a clock wrong?")
-    others_s = np.sort(arrival_s[rows[~wrong]])
+    others_s = np.sort(good_s[~wrong])
     gaps = np.flatnonzero(np.diff(others_s) > SUSPICIOUS_GAP_S)
     if len(gaps):
         before, after = (iso(float(t_s)) for t_s in others_s[gaps[0] : gaps[0] + 2])

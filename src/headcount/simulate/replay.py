@@ -11,11 +11,14 @@ import numpy as np
 
 from headcount.counting.engine import Engine
 from headcount.counting.fix_columns import I4, I8, FixColumns
+from headcount.counting.hash_index import NO_SLOT
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.messages.topics import KINDS
 from headcount.simulate.clocks import MAX_GAP_S, arrivals
 from headcount.simulate.traces import Trace
+
+UNKNOWN = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class ReplayTick:
 
     at_s: float
     site: Site  # the version that is counted
-    counts: I4  # [zones, kinds, numbers]
+    counts: I4  # [zones, kinds, numbers], the count itself alone without bounds
     rows: int  # number of rows counted so far
 
 
@@ -37,32 +40,48 @@ class Replay:
     """
 
     def __init__(
-        self, trace: Trace, site: Site, every_s: float, changes: Sequence[tuple[float, Site]] = ()
+        self,
+        trace: Trace,
+        site: Site,
+        every_s: float,
+        changes: Sequence[tuple[float, Site]] = (),
+        *,
+        bounds: bool = True,
     ) -> None:
-        """Count `trace` in the zones of `site`, and of other versions from the instants in `changes` on."""
+        """Count `trace` in the zones of `site`, and of other versions from the instants in `changes` on.
+
+        Without `bounds`, low, high and stale are not computed, which takes half the time.
+        """
+        self._bounds = bounds
         self._changes = deque(changes)
-        self._trace = trace
         self._every_s = every_s
         self._engine = Engine(site)
         received_s = arrivals(trace)
         if trace.received_s is None or not np.isfinite(trace.received_s).any():
             received_s = np.fmax.accumulate(received_s)
-        order = np.argsort(received_s, kind="stable")
-        self._order: I8 = order[np.isfinite(received_s[order])]
-        self._received_s = received_s[self._order]
-        names = np.array([name.encode() for name in trace.devices], dtype=object)
-        prefix = np.array([f"{kind}.".encode() for kind in KINDS], dtype=object)
-        known = trace.device >= 0
-        self._keys = np.full(len(trace), b"", dtype=object)
-        self._keys[known] = prefix[trace.kind[known]] + names[trace.device[known]]
+        rows: slice | I8 = slice(None)  # in the order of receipt
+        if not (np.isfinite(received_s).all() and (received_s[1:] >= received_s[:-1]).all()):
+            rows = np.argsort(received_s, kind="stable")
+            rows = rows[np.isfinite(received_s[rows])]
+        self._received_s = received_s[rows]
+        self._columns = [column[rows] for column in (trace.t_s, trace.lat_deg, trace.lon_deg, trace.acc_m)]
+        # of each kind, all devices, and after those one that stands for rows without a usable id
+        self._names = [name.encode() for name in trace.devices]
+        self._codes = (trace.kind * np.int32(len(self._names)) + trace.device)[rows]
+        unusable = len(KINDS) * len(self._names)
+        self._codes[trace.device[rows] < 0] = unusable
+        #: The slot of each code, UNKNOWN until it is needed.
+        self._slots: I4 = np.full(unusable + 1, UNKNOWN, dtype=np.int32)
+        self._slots[-1] = NO_SLOT
+        self._generation = self._engine.generation
 
     def __len__(self) -> int:
         """The number of rows that are counted."""
-        return len(self._order)
+        return len(self._received_s)
 
     def run(self) -> Iterator[ReplayTick]:
         """The counts from the first row on, until no device is present or one tick after the last row."""
-        if not len(self._order):
+        if not len(self):
             return
         sorted_s = self._received_s
         tick, last = (math.ceil(at_s / self._every_s) for at_s in (sorted_s[0], sorted_s[-1]))
@@ -79,7 +98,8 @@ class Replay:
             self._count(start, stop)
             start = stop
             self._engine.advance(at_s)
-            counts = self._engine.counts(at_s)
+            engine = self._engine
+            counts = engine.counts(at_s) if self._bounds else engine.present()[:, :, np.newaxis]
             yield ReplayTick(at_s, self._engine.zones.site, counts, stop)
             tick += 1
             if not counts[0, :, 0].any():
@@ -90,13 +110,23 @@ class Replay:
 
     def _count(self, start: int, stop: int) -> None:
         """Count rows, by their places in the order of receipt."""
-        rows, trace = self._order[start:stop], self._trace
-        fixes = FixColumns(
-            np.zeros(len(rows), dtype=np.uint8),
-            self._received_s[start:stop],
-            trace.t_s[rows],
-            trace.lat_deg[rows],
-            trace.lon_deg[rows],
-            trace.acc_m[rows],
-        )
-        self._engine.step(fixes, self._engine.slots(self._keys[rows].tolist()))
+        part = slice(start, stop)
+        what = np.zeros(len(self._received_s[part]), dtype=np.uint8)
+        t_s, lat_deg, lon_deg, acc_m = (column[part] for column in self._columns)
+        fixes = FixColumns(what, self._received_s[part], t_s, lat_deg, lon_deg, acc_m)
+        self._engine.step(fixes, self._slots_of(self._codes[part]))
+
+    def _slots_of(self, codes: I4) -> I4:
+        """The slots of devices, each looked up once as long as slots remain valid."""
+        if self._generation != self._engine.generation:
+            self._generation = self._engine.generation
+            self._slots[:-1] = UNKNOWN
+        slots = self._slots[codes]
+        unknown = np.flatnonzero(slots == UNKNOWN)
+        if len(unknown):
+            new = np.unique(codes[unknown]).tolist()
+            devices = len(self._names)
+            keys = [b"%b.%b" % (KINDS[code // devices].encode(), self._names[code % devices]) for code in new]
+            self._slots[new] = self._engine.slots(keys)
+            slots = self._slots[codes]
+        return slots

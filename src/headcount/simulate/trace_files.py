@@ -142,9 +142,13 @@ def _with_gaps(table: pa.Table, rows: list[int]) -> pa.Table:
 
 
 def _parquet(path: Path) -> TraceTable:
-    table = pyarrow.parquet.read_table(path)
-    table = table.rename_columns([plain_name(name) for name in table.column_names])
-    return TraceTable(_known_columns(str(path), table))
+    names = {name: plain_name(name) for name in pyarrow.parquet.read_schema(path).names}
+    known = _known_names(str(path), list(names.values()))
+    # a recording has few texts, many times each
+    texts = [name for name in names if names[name] in TEXT_COLUMNS]
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=texts, memory_map=True) as file:
+        table = file.read([name for name in names if names[name] in known])
+    return TraceTable(table.rename_columns([names[name] for name in table.column_names]).select(known))
 
 
 class _TraceRow(msgspec.Struct, gc=False):
@@ -205,11 +209,16 @@ def _array(name: str, values: list[Any]) -> pa.Array:
 
 
 def _known_columns(source: str, table: pa.Table) -> pa.Table:
-    names = [name for name in table.column_names if name in NUMBER_COLUMNS + TEXT_COLUMNS]
+    return table.select(_known_names(source, table.column_names))
+
+
+def _known_names(source: str, header: list[str]) -> list[str]:
+    """The names in a header that are known."""
+    names = [name for name in header if name in NUMBER_COLUMNS + TEXT_COLUMNS]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise TraceError(source, f"column {twice}", "is there twice")
     for name in REQUIRED_COLUMNS:
         if name not in names:
-            raise missing_column(source, name, table.column_names)
-    return table.select(names)
+            raise missing_column(source, name, header)
+    return names

@@ -6,6 +6,7 @@ it. Only a file that is not a trace (unreadable, a column missing, no usable row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headcount.counting.fix_columns import B1, F8, I4, I8, U1
+from headcount.counting.fix_columns import B1, F8, I4, U1
 from headcount.errors import TraceError
-from headcount.messages.topics import ID, KINDS, Kind
+from headcount.messages.topics import ID, ID_PATTERN, KINDS, Kind
 from headcount.simulate.trace_files import NUMBER_COLUMNS, TraceTable, read_table
 
 #: Columns with times: Unix seconds or ISO 8601.
@@ -37,6 +38,7 @@ PROBLEMS = (
 POSITION, RECEIVED, DEVICE, KIND, FORM, UNIT = 1, 2, 3, 4, 5, 6
 #: The exact problem is known for this number of broken rows, the first ones.
 MAX_DETAILS = 100
+_IDS = re.compile(rb"%b(\n%b)*" % (ID_PATTERN.encode(), ID_PATTERN.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,16 @@ def _trace(source: str, found: TraceTable, kind: Kind | None) -> Trace:
         raise TraceError(source, "column kind", "is missing; set the kind of all rows with --kind")
     n = table.num_rows
     problem = np.zeros(n, np.uint8)
-    values = {name: np.full(n, np.nan) for name in NUMBER_COLUMNS}
+    values: dict[str, F8] = {}
     for name in NUMBER_COLUMNS:
         if name in table.column_names:
             values[name], broken = _numbers(table[name], is_time=name in TIME_COLUMNS)
             if name == "received":
                 problem[broken] = RECEIVED
+        else:
+            values[name] = np.full(n, np.nan)
     with np.errstate(invalid="ignore"):
-        for name in TIME_COLUMNS:
+        for name in TIME_COLUMNS if "received" in table.column_names else ("t",):
             problem[(values[name] > MAX_T_S) | (values[name] < 0)] = UNIT
     kinds, kind_broken = _kinds(table, kind)
     problem[kind_broken] = KIND
@@ -213,20 +217,31 @@ def _is_text(type_: pa.DataType) -> bool:
     return type_ in {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 
 
-def _distinct_words(column: pa.ChunkedArray) -> tuple[list[str], I8]:
-    """The distinct words of a column in order of appearance, and each row's index; empty is ""."""
-    if not _is_text(column.type):
-        column = pc.cast(column, pa.string())
-    coded = pc.dictionary_encode(pc.fill_null(pc.cast(column, pa.binary()), b"")).combine_chunks()
-    words = [word.decode(errors="replace").strip() for word in coded.dictionary.to_pylist()]
-    return words, np.asarray(coded.indices.to_numpy(zero_copy_only=False), np.int64)
+def _distinct_words(column: pa.ChunkedArray) -> tuple[list[bytes], I4]:
+    """The distinct words of a column in order of appearance, and each row's index; an empty one is b""."""
+    if not pa.types.is_dictionary(column.type):
+        texts = column if _is_text(column.type) else pc.cast(column, pa.string())
+        column = pc.dictionary_encode(pc.cast(texts, pa.binary()))
+    coded = column.unify_dictionaries().combine_chunks()
+    words = [*pc.cast(pc.cast(coded.dictionary, pa.string()), pa.binary()).to_pylist(), b""]
+    rows = pc.fill_null(pc.cast(coded.indices, pa.int32()), len(words) - 1).to_numpy(zero_copy_only=False)
+    first = np.full(len(words), len(rows))
+    first[rows[::-1]] = np.arange(len(rows))[::-1]
+    order = np.argsort(first)[: np.count_nonzero(first < len(rows))]
+    place = np.empty(len(words), np.int32)
+    place[order] = np.arange(len(order))
+    return [words[index] for index in order.tolist()], place[rows]
 
 
 def _devices(column: pa.ChunkedArray) -> tuple[tuple[str, ...], I4]:
     words, rows = _distinct_words(column)
-    good = list(dict.fromkeys(word for word in words if ID.fullmatch(word)))
-    place = {word: index for index, word in enumerate(good)}
-    codes = np.array([place.get(word, -1) for word in words], np.int32)
+    lines = b"\n".join(words)
+    if _IDS.fullmatch(lines):
+        return tuple(lines.decode().split("\n")), rows
+    texts = [word.decode(errors="replace").strip() for word in words]
+    good = list(dict.fromkeys(text for text in texts if ID.fullmatch(text)))
+    place = {text: index for index, text in enumerate(good)}
+    codes = np.array([place.get(text, -1) for text in texts], np.int32)
     return tuple(good), codes[rows] if len(rows) else np.zeros(0, np.int32)
 
 
@@ -235,7 +250,7 @@ def _kinds(table: pa.Table, default: Kind | None) -> tuple[U1, B1]:
         code = 0 if default is None else KINDS.index(default)
         return np.full(table.num_rows, code, np.uint8), np.zeros(table.num_rows, np.bool_)
     words, rows = _distinct_words(table["kind"])
-    named = [word.lower() or default for word in words]
+    named = [word.decode(errors="replace").strip().lower() or default for word in words]
     codes = np.array([KINDS.index(word) if word in KINDS else 255 for word in named], np.uint8)
     kinds = codes[rows] if len(rows) else np.zeros(0, np.uint8)
     broken = kinds == 255

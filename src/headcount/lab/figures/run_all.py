@@ -21,6 +21,7 @@ BENCHES = {
     "Footprint": ["footprint"],
     "Engine": ["engine_cost", "--million"],
     "Overlapping zones": ["overlap_cost"],
+    "Replay": ["replay_speed"],
     "Messages to history rows": ["path_delay"],
     "Pipeline": ["pipeline_throughput", "--seconds", "3", "--repeat", "5"],
     "Snapshots": ["handover_time"],
