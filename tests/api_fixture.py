@@ -197,6 +197,7 @@ class Api:
             epoch=self.epoch,
             seq=1,
             at=at,
+            site_version=1,
             zones=len(values),
             values=values.astype("<i4").tobytes(),
         )

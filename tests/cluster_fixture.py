@@ -251,7 +251,7 @@ class Counting:
         self.site = site
         self.newest: dict[str, int] = {}
         self.at_s = 0.0  # of the newest total
-        self._totals = Totals(PARTITIONS, len(site.zones))
+        self._totals = Totals(PARTITIONS)
 
     async def receive(self, message: Msg) -> None:
         """Sum partitions' counts."""

@@ -32,7 +32,7 @@
     │   └── LoginError             a login with the identity provider failed
     ├── AuditError             the audit log is inconsistent: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
-    ├── SiteChangedError       the deployment's site has changed: a role must start again
+    ├── SiteVersionError       a version of the site is not stored, or not the newest
     ├── SnapshotError          a snapshot can't be used
     │   └── SnapshotConflictError  another worker saved a newer snapshot
     ├── QueryError             a history query is invalid: parameter, problem
@@ -286,12 +286,14 @@ class CertificateError(HeadcountError):
         super().__init__(f"{file}: {problem}. {remedy}")
 
 
-class SiteChangedError(HeadcountError):
-    """The site of the deployment has changed, so a role must start again."""
+class SiteVersionError(HeadcountError):
+    """A version of the site is not stored, or it is not the newest one."""
 
-    def __init__(self) -> None:
-        """Have the role end: what supervises it starts it again."""
-        super().__init__("the site has changed; this role ends, and starts again with it")
+    def __init__(self, problem: str, remedy: str) -> None:
+        """Name the problem and the remedy."""
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}. {remedy}")
 
 
 class SnapshotError(HeadcountError):

@@ -24,6 +24,7 @@ from headcount.api.schemas.counts import (
 )
 from headcount.api.schemas.system import ReadinessResponse
 from headcount.counting.fix_columns import I4
+from headcount.counting.site_versions import only
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
 from waiting import until
@@ -64,12 +65,12 @@ class Hand:
         """Start at an instant of the grid."""
         self.now = 1_795_525_200.0
         self.site = site_with(1)
-        self.live = LiveCounts(self.site, 2, clock=lambda: self.now)
+        self.live = LiveCounts(only(self.site), 2, clock=lambda: self.now)
 
     def report(self, partition: int, number: int, epoch: int = 1) -> None:
         """A partition reports the present instant."""
         values: I4 = np.full((len(self.site.zones), 2, 4), number, np.int32)
-        report = PartitionCounts("ul", partition, 2, epoch, 1, self.now, len(values), values.tobytes())
+        report = PartitionCounts("ul", partition, 2, epoch, 1, self.now, 1, len(values), values.tobytes())
         self.live.take(msgspec.msgpack.encode(report))
 
     def current(self) -> tuple[float, int, int]:

@@ -17,6 +17,7 @@ from api_fixture import PARTITIONS, Api, open_api, site_with
 from headcount.api.live_counts import LiveCounts
 from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
 from headcount.counting.disclosure import grid_before
+from headcount.counting.site_versions import only
 from waiting import BUSY_S, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -42,7 +43,7 @@ class Worker:
     def __init__(self) -> None:
         """Start at nothing."""
         self.now = 0.0
-        self.metrics = Metrics(LiveCounts(site_with(1), 2), clock=lambda: self.now)
+        self.metrics = Metrics(LiveCounts(only(site_with(1)), 2), clock=lambda: self.now)
 
     def report(self, worker: str = "w1", **report: Any) -> None:
         """A counting worker's report."""

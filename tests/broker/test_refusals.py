@@ -13,6 +13,7 @@ from broker.test_auth_service import topic, yard
 from broker.test_mqtt_sessions import CLEAN, Session
 from cluster_fixture import open_core, open_unit
 from headcount.broker.refusals import MAX_LAST, RefusalLog, refusal_of
+from headcount.counting.site_versions import only
 from headcount.devices.trace import DeviceTracer, is_unknown
 from headcount.messages.records import Refusal, RefusalAction, RefusalReason, Refusals
 from headcount.messages.reports import REPORT_SUBJECTS, RefusalReport
@@ -125,7 +126,7 @@ async def test_a_device_sees_its_refusals(tmp_path: Path) -> None:
         session = await Session.connected(here.port, mine.id, secret, mine.id, CLEAN)
         assert not await session.hold("a topic", b"", 1)
         session.close()
-        tracer = DeviceTracer(small_site(), broker.config.partitions)
+        tracer = DeviceTracer(only(small_site()), broker.config.partitions)
 
         async def traced() -> list[tuple[RefusalAction, RefusalReason, str]]:
             trace = await tracer.trace(connection, "person", mine.id)

@@ -70,7 +70,7 @@ def histories(draw: st.DrawFn) -> tuple[int, Reports]:
 def test_exact_totals_equal_brute_force(history: tuple[int, Reports]) -> None:
     """A total comes exactly when the newest epochs of all partitions have reported an instant."""
     partitions, reports = history
-    got = feed(Totals(partitions, ZONES), reports)
+    got = feed(Totals(partitions), reports)
     assert [(t.at, int(t.values[0, 0, 0])) for t in got] == brute_exact(partitions, reports)
     assert all(t.partitions_fresh == t.partitions_total == partitions for t in got)
 
@@ -79,7 +79,7 @@ def test_exact_totals_equal_brute_force(history: tuple[int, Reports]) -> None:
 def test_overdue_totals_equal_brute_force(history: tuple[int, Reports], now_tick: int) -> None:
     """Overdue totals sum the newest report of each partition and carry the oldest one's instant."""
     partitions, reports = history
-    totals = Totals(partitions, ZONES)
+    totals = Totals(partitions)
     feed(totals, reports)
     now = at(now_tick)
     newest = [brute_newest(q, reports) for q in range(partitions)]
@@ -102,14 +102,14 @@ def test_order_of_partitions_does_not_matter(history: tuple[int, Reports]) -> No
     partitions, reports = history
     one_epoch = sorted({(p, 0, t) for p, _, t in reports}, key=lambda r: (r[2], r[0]))
     swapped = sorted(one_epoch, key=lambda r: (r[2], -r[0]))
-    first = feed(Totals(partitions, ZONES), one_epoch)
-    second = feed(Totals(partitions, ZONES), swapped)
+    first = feed(Totals(partitions), one_epoch)
+    second = feed(Totals(partitions), swapped)
     assert [(t.at, t.values.tolist()) for t in first] == [(t.at, t.values.tolist()) for t in second]
 
 
 def test_memory_is_bounded_when_a_partition_is_silent() -> None:
     """However long one partition is silent, only the last instants wait for it, and it can come back."""
-    totals = Totals(2, ZONES)
+    totals = Totals(2)
     assert feed(totals, [(0, 1, tick) for tick in range(10_000)]) == []
     assert len(totals._pending) <= MAX_PENDING
     (back,) = feed(totals, [(1, 1, 5), (1, 1, 9_999)])
@@ -119,15 +119,31 @@ def test_memory_is_bounded_when_a_partition_is_silent() -> None:
 
 def test_total_cannot_be_changed() -> None:
     """The array of a total is read-only, because many readers share it."""
-    (total,) = feed(Totals(1, ZONES), [(0, 1, 7)])
+    (total,) = feed(Totals(1), [(0, 1, 7)])
     with pytest.raises(ValueError, match="read-only"):
         total.values[0, 0, 0] = 1
 
 
 def test_wrong_reports_are_refused() -> None:
-    """A partition that doesn't exist or an array of another site raises ValueError naming both."""
-    totals = Totals(2, ZONES)
+    """A partition that doesn't exist or an array of another shape raises ValueError naming both."""
+    totals = Totals(2)
     with pytest.raises(ValueError, match="partition 2 of 2"):
         totals.add(2, 0, 0.0, values(0, 0, 0))
-    with pytest.raises(ValueError, match=r"expected \(2, 2, 4\)"):
-        totals.add(0, 0, 0.0, np.zeros((3, 2, 4), np.int32))
+    with pytest.raises(ValueError, match=r"expected \(zones, 2, 4\)"):
+        totals.add(0, 0, 0.0, np.zeros((3, 2, 3), np.int32))
+
+
+def test_a_new_version_of_the_site_starts_with_a_whole_total() -> None:
+    """While a partition is behind a site change, totals are those of the old version; then the new one's zones count."""
+    totals = Totals(2)
+    old, new = values(0, 0, 0), np.ones((5, 2, 4), np.int32)
+    assert totals.add(0, 0, at(1), old) == []
+    assert len(totals.add(1, 0, at(1), old)) == 1
+    assert totals.add(0, 0, at(2), new, site_version=2) == []
+    overdue = totals.overdue(at(2) + OVERDUE_S + 1)
+    assert overdue is not None
+    assert (overdue.site_version, overdue.values.shape) == (1, old.shape)
+    assert totals.add(0, 0, at(3), new, site_version=2) == []
+    (total,) = totals.add(1, 0, at(3), new, site_version=2)
+    assert (total.site_version, total.values.tolist()) == (2, (2 * new).tolist())
+    assert totals.add(1, 0, at(2), old) == []

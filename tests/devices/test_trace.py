@@ -15,6 +15,7 @@ import pytest
 from nats.aio.client import Client
 
 from headcount.broker.core import Broker
+from headcount.counting.site_versions import only
 from headcount.devices.trace import DeviceTracer, is_unknown, kinds_in_log
 from headcount.messages.device_state import DeviceState
 from headcount.messages.fixes import ForgetMarker, encode_fix
@@ -62,7 +63,7 @@ def topic(name: str, what: str = FIX_TOPIC, kind: str = "person") -> str:
 async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
     """Fixes of any QoS and status messages appear once each, in order, with rule and numbers."""
     async with opened(broker) as (client, phone):
-        now_s, tracer = float(int(time.time())) - 60.0, DeviceTracer(small_site(), PARTITIONS)
+        now_s, tracer = float(int(time.time())) - 60.0, DeviceTracer(only(small_site()), PARTITIONS)
         for n, (place, acc, qos) in enumerate(
             [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
         ):
@@ -117,7 +118,7 @@ async def test_the_state_of_the_worker_is_included(broker: Broker, name: str) ->
             await message.respond(msgspec.json.encode(known))
 
         worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
-        tracer = DeviceTracer(small_site(), PARTITIONS)
+        tracer = DeviceTracer(only(small_site()), PARTITIONS)
         nothing = await tracer.trace(Connection(client), "person", name)
         assert nothing.agrees is False
         assert not is_unknown(nothing)
@@ -138,7 +139,7 @@ async def test_limits(broker: Broker, name: str) -> None:
         now_s = time.time() - 30
         for n in range(30):
             await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
-        trace = await DeviceTracer(small_site(), PARTITIONS).trace(
+        trace = await DeviceTracer(only(small_site()), PARTITIONS).trace(
             Connection(client), "person", name, limit=3
         )
         assert len(trace.lines) == 3
@@ -167,7 +168,7 @@ async def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
         ):
             await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
         await js.publish(f"fix.{partition}.forget", b"{}")
-        trace = await DeviceTracer(small_site(), PARTITIONS).trace(
+        trace = await DeviceTracer(only(small_site()), PARTITIONS).trace(
             Connection(client), "person", name, names={20001: "1" * 16}
         )
         assert [line.what for line in trace.lines] == ["fix", "forgotten"]

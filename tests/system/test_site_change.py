@@ -1,4 +1,4 @@
-"""The site of a running deployment: one for all roles, and changed for all of them together."""
+"""Change the site of a running deployment: counts, events, the map and the history follow without a restart."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from system.running import UL, Up, headcount
 from system.senders import fix, publish, spot
 from waiting import wait_until
 
-REFUSAL = "is not the site that this deployment runs with"
 NEW = "the-new-zone"
 
 
-def reload(up: Up, site: Path) -> subprocess.CompletedProcess[str]:
-    """Run `headcount site reload`; it finds the port in the data folder."""
-    return headcount("site", "reload", "--site", site, "--data", up.data, cwd=up.folder)
+def command(up: Up, *words: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of `headcount site` on the running system; it finds the port in the data folder."""
+    return headcount("site", *words, "--data", up.data, cwd=up.folder)
 
 
-def rewrite(site: Path, **boundary: Any) -> None:
-    """Add a zone around the library, and change properties of the boundary."""
-    geojson = json.loads(site.read_text())
+def changed(geojson: dict[str, Any], without: str = "", **boundary: Any) -> dict[str, Any]:
+    """Another version: with a zone around the library, without another zone, with other properties of the boundary."""
+    features = [f for f in geojson["features"] if f["properties"]["id"] != without]
     lat, lon = spot("glucksman-library")
     ring = [[lon + x / 1000, lat + y / 1000] for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
     geometry = {"type": "Polygon", "coordinates": [ring]}
     properties = {"role": "zone", "id": NEW, "name": "New", "type": "area"}
-    geojson["features"].append({"type": "Feature", "properties": properties, "geometry": geometry})
-    next(f["properties"] for f in geojson["features"] if f["properties"]["role"] == "site").update(boundary)
-    site.with_suffix(".new").write_text(json.dumps(geojson))
-    site.with_suffix(".new").rename(site)
+    features.append({"type": "Feature", "properties": properties, "geometry": geometry})
+    features = [
+        {**f, "properties": {**f["properties"], **(boundary if f["properties"]["role"] == "site" else {})}}
+        for f in features
+    ]
+    return {**geojson, "features": features}
 
 
 def zones(up: Up) -> set[str]:
@@ -39,69 +40,74 @@ def zones(up: Up) -> set[str]:
     return {zone["zone"] for zone in up.http("/v1/sites/ul/counts")["zones"]}
 
 
-def test_a_changed_site_is_refused_until_it_is_reloaded_for_all(tmp_path: Path) -> None:
-    """A restarted worker waits with a changed file, and `site reload` changes all roles; counts then have the new zone."""
-    site = tmp_path / "site.geojson"
-    shutil.copyfile(UL, site)
-    with Up(tmp_path, site) as up:
-        before = zones(up)
-        original = site.read_text()
-        rewrite(site)
-        up.kill9("count")
-        wait_until(lambda: REFUSAL in up.printed(), "the worker refuses the site")
-        assert up.printed().count(REFUSAL) == 1
-        assert "headcount site reload" in up.printed()
-        # the former file again: it goes on
-        site.write_text(original)
-        wait_until(up.is_ready, "ready with the former file")
-        assert zones(up) == before
-
-        rewrite(site)
-        pids = up.pids()
-        run = reload(up, site)
-        assert run.returncode == 0, run.stderr
-        assert "start again with this site" in run.stdout
-        wait_until(lambda: up.is_ready() and NEW in zones(up), "all roles have the new site")
+def test_a_zone_is_added_and_removed_while_the_system_runs(tmp_path: Path) -> None:
+    """`site update` adds and removes zones: who stands there is counted at once, and no role starts again."""
+    original = json.loads(UL.read_text())
+    site = tmp_path / "new.geojson"
+    with Up(tmp_path) as up:
+        before, pids = zones(up), up.pids()
         publish(up.mqtt_port, "headcount/ul/person/me/fix", fix("glucksman-library"))
-        wait_until(lambda: up.counts()[NEW] == (1, 0), "the new zone is counted")
-        assert {role for role, pid in up.pids().items() if pid != pids[role]} == {"count", "api", "adapters"}
+        wait_until(lambda: up.counts()["glucksman-library"] == (1, 0), "the library is counted")
+        site.write_text(json.dumps(changed(original, without="glucksman-library")))
+        run = command(up, "update", site)
+        assert run.returncode == 0, run.stderr
+        assert f"added    {NEW}\nremoved  glucksman-library\nVersion 2 of ul takes effect at" in run.stdout
+        # nothing was sent since: the last position is placed again
+        wait_until(lambda: NEW in zones(up) and up.counts()[NEW] == (1, 0), "the new zone is counted")
+        assert zones(up) == before - {"glucksman-library"} | {NEW}
+        assert up.counts()["site"] == (1, 0)
+        served = up.http("/v1/sites/ul")
+        assert NEW in {feature["properties"]["id"] for feature in served["features"]}
+        # the history of a removed zone can still be read
+        assert up.http("/v1/sites/ul/zones/glucksman-library/history")["zone"] == "glucksman-library"
 
-        again = reload(up, site)
-        assert "runs with this site already" in again.stdout
-
-        site.write_text(original)
-        rewrite(site, id="another")
-        other = reload(up, site)
+        assert "is version 2 of ul already" in command(up, "update", site).stdout
+        stale = command(up, "update", UL, "--if-version", "1")
+        assert stale.returncode == 2
+        assert "version 2 was accepted since version 1" in stale.stderr
+        site.write_text(json.dumps(changed(original, id="another")))
+        other = command(up, "update", site)
         assert other.returncode == 2
         assert "is not that of this deployment, ul" in other.stderr
 
+        assert command(up, "update", UL).returncode == 0
+        wait_until(lambda: zones(up) == before, "the zone is removed")
+        assert up.counts()["glucksman-library"] == (1, 0)
+        versions = json.loads(command(up, "history", "--json").stdout)
+        assert [version["version"] for version in versions] == [1, 2, 3]
+        shown = json.loads(command(up, "show", "--version", "2").stdout)
+        assert NEW in {feature["properties"]["id"] for feature in shown["features"]}
+        assert up.pids() == pids
 
-def test_a_role_with_another_site_does_not_start(tmp_path: Path) -> None:
-    """A second worker whose site is another one ends with an error that names the setting, and counts nothing."""
-    other = tmp_path / "other.geojson"
-    shutil.copyfile(UL, other)
-    rewrite(other)
-    with Up(tmp_path) as up:
-        before = zones(up)
+
+def test_the_site_outlives_restarts(tmp_path: Path) -> None:
+    """The data folder keeps the newest version; a changed site file is used only when it is submitted."""
+    site = tmp_path / "site.geojson"
+    shutil.copyfile(UL, site)
+    with Up(tmp_path, site) as up:
+        new = tmp_path / "new.geojson"
+        new.write_text(json.dumps(changed(json.loads(UL.read_text()))))
+        assert command(up, "update", new).returncode == 0
+        wait_until(lambda: NEW in zones(up), "the new zone")
+        publish(up.mqtt_port, "headcount/ul/person/me/fix", fix("glucksman-library"))
+        wait_until(lambda: up.counts()[NEW] == (1, 0), "the new zone is counted")
+        up.stop()
+        up.start()
+        wait_until(lambda: up.counts().get(NEW) == (1, 0), "the new zone is counted after a restart")
+        assert "the site file differs from version 2 of the site, which is counted" in up.printed()
+
+
+def test_a_data_folder_is_of_one_site(tmp_path: Path) -> None:
+    """Another site's file does not start with the data folder: it would show the first one's history."""
+    site = tmp_path / "site.geojson"
+    shutil.copyfile(UL, site)
+    with Up(tmp_path, site) as up:
+        other = tmp_path / "other.geojson"
+        other.write_text(json.dumps(changed(json.loads(UL.read_text()), id="another")))
         nats = ("--nats-port", str(up.ports["nats"]), "--mqtt-port", str(up.mqtt_port))
         run = headcount(
             "run", "count", "--site", other, "--data", up.data, *nats, "--partitions", "4", cwd=tmp_path
         )
         assert run.returncode == 2
-        assert REFUSAL in run.stderr
-        assert "headcount: --site: is not that of the deployment; this role does not start" in run.stderr
+        assert "is the site 'another', and this deployment counts 'ul'" in run.stderr
         assert up.is_ready()
-        assert zones(up) == before
-
-
-def test_a_new_start_may_have_another_site(tmp_path: Path) -> None:
-    """After a stop, `up` runs with the file as it is then."""
-    site = tmp_path / "site.geojson"
-    shutil.copyfile(UL, site)
-    with Up(tmp_path, site) as up:
-        assert NEW not in zones(up)
-        up.stop()
-        rewrite(site)
-        up.start()
-        assert NEW in zones(up)
-        assert REFUSAL not in up.printed()

@@ -30,6 +30,7 @@ from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.messaging.site_versions import deployment_site
 from headcount.runtime.tasks import cancel_all
 from headcount.worker.leases import LEASE_TTL_S, Leases
 from headcount.worker.loops import Worker, WorkerSettings, run
@@ -237,11 +238,17 @@ async def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
     await _deployment(tmp_path, Random().randrange(2**32), scenario)
 
 
+async def _worker(deployment: _Deployment, connection: Connection) -> Worker:
+    """A worker whose loops do not run."""
+    settings = deployment.settings
+    return Worker(settings, connection, await deployment_site(connection, settings.site, 1.0))
+
+
 async def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
     """Words under a worker's former name that arrive late leave no member that others would wait for."""
     async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
         client = await nats_fixture.internal_client(broker)
-        worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
+        worker = await _worker(_Deployment(broker, client, 1), Connection(client))
         await worker.ownership.heartbeat()
         former = worker.ownership.name
         await worker.ownership.rejoin()
@@ -257,7 +264,7 @@ async def test_a_partition_lost_before_its_turn_is_not_saved(tmp_path: Path) -> 
     """A worker that rejoins while it saves its partitions saves none whose events were discarded."""
     async with nats_fixture.open_broker(tmp_path, partitions=PARTITIONS) as broker:
         client = await nats_fixture.internal_client(broker)
-        worker = Worker(_Deployment(broker, client, 1).settings, Connection(client))
+        worker = await _worker(_Deployment(broker, client, 1), Connection(client))
         await worker.ownership.heartbeat()
         await worker.ownership._apply_assignment()
         mine = list(worker.ownership.owned.values())

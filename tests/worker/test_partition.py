@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from counting.running import NAMES
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
+from headcount.counting.site_versions import only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.oracle import KINDS, Oracle
 from headcount.lab.chaos.scenarios import random_scenario
@@ -134,7 +135,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     log = _log(rng, site.id, messages)
     zones, names = ZoneLookup(site), NAMES
     heard = _Observer()
-    partition = Partition(0, 1, 1, site, zones, names)
+    partition = Partition(0, 1, 1, only(zones), names)
     saved: bytes | None = None
     kills = 3
     while True:
@@ -151,7 +152,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
         if not killed:
             break
         kills -= 1
-        partition = Partition(0, 1, 2, site, zones, names)
+        partition = Partition(0, 1, 2, only(zones), names)
         if saved is not None:
             partition.restore(saved)
     _compare(rng, campus.geojson, [zone.id for zone in site.zones], messages, heard)
@@ -215,7 +216,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     site = parse_site(campus.geojson, "scene")
     x, y = campus.degrees(0.0, 0.0)
     lat, lon = x, y
-    partition = Partition(0, 1, 7, site, ZoneLookup(site), NAMES)
+    partition = Partition(0, 1, 7, only(ZoneLookup(site)), NAMES)
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     base = 1_000_000_000_000
     subject = f"fix.0.{site.id}.person.a".encode()
@@ -254,11 +255,11 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     heard = []
     for entries in (broken, mended):
         heard.append(_Observer())
-        partition = Partition(0, 1, 1, site, zones, names)
+        partition = Partition(0, 1, 1, only(zones), names)
         for delivery in _deliveries(Random(seed), entries, 0):
             partition.take(delivery)
             heard[-1].add(partition, partition.work())
-            fresh = Partition(0, 1, 1, site, zones, names)
+            fresh = Partition(0, 1, 1, only(zones), names)
             fresh.restore(partition.save())
     for name in ("counts", "events", "rows", "recorded"):
         assert getattr(heard[0], name) == getattr(heard[1], name)
@@ -273,7 +274,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
     for number in range(4):
-        partition = Partition(number, 4, 1, site, ZoneLookup(site), NAMES)
+        partition = Partition(number, 4, 1, only(ZoneLookup(site)), NAMES)
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
         ns = [1_000_000_000_000, 1_000_200_000_000]
         partition.take(raw_batch(number, subjects, [body, b""], [1, 2], ns, 0))
@@ -285,7 +286,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
 def test_two_exits_at_one_moment_are_two_events() -> None:
     """A device that timed out, returned with older fixes and left at that very moment has two exit events."""
     site = small_site()
-    partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
+    partition = Partition(0, 1, 1, only(ZoneLookup(site)), NAMES)
     hold_s = 900
     said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
     entries = [
@@ -310,7 +311,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
 def test_a_removed_device_may_send_the_same_fix_again() -> None:
     """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
     site = small_site()
-    partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
+    partition = Partition(0, 1, 1, only(ZoneLookup(site)), NAMES)
     base_s = 1_790_000_000
     body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
     day = base_s // DAY_S
@@ -345,7 +346,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
     midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
     body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()
     for restored in (False, True):
-        partition = Partition(0, 1, 1, site, ZoneLookup(site), NAMES)
+        partition = Partition(0, 1, 1, only(ZoneLookup(site)), NAMES)
         start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
         partition.take(raw_batch(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
         partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
@@ -354,7 +355,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
         if restored:
             saved = partition.save()
             assert b"person.a" not in saved
-            partition = Partition(0, 1, 2, site, ZoneLookup(site), NAMES)
+            partition = Partition(0, 1, 2, only(ZoneLookup(site)), NAMES)
             partition.restore(saved)
             state = partition.engine.find(b"person.a")
             assert state is not None

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from headcount.broker.core import Broker
 from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
 from headcount.counting.fix_columns import I4
+from headcount.counting.site_versions import only
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.times import iso
 from headcount.messages.topics import INTERNAL
@@ -90,16 +92,16 @@ OURS = {"username": INTERNAL, "password": PASSWORD}
 async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
     """`RetainedCounts` at work; gives a function that reports exact counts of an instant."""
     nc = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)
-    disclosure = Disclosure(SITE, smallest, KEY) if smallest > 1 else None
+    disclose = partial(Disclosure, smallest=smallest, key=KEY) if smallest > 1 else None
     address = MqttAddress("127.0.0.1", broker.config.mqtt_port, INTERNAL, PASSWORD)
-    retained = RetainedCounts(Connection(nc), [address], SITE, PARTITIONS, lambda: True, disclosure)
+    retained = RetainedCounts(Connection(nc), [address], only(SITE), PARTITIONS, lambda: True, disclose)
     task = asyncio.create_task(retained.run())
 
     async def report(at: float, people: dict[str, int]) -> None:
         for partition in range(PARTITIONS):
             values = counts_of(people if partition == 0 else {})
             counts = PartitionCounts(
-                "s", partition, PARTITIONS, 1, 1, at, len(SITE.zones), values.astype("<i4").tobytes()
+                "s", partition, PARTITIONS, 1, 1, at, 1, len(SITE.zones), values.astype("<i4").tobytes()
             )
             await nc.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
         await nc.flush()

@@ -24,6 +24,7 @@ Scope = Literal[
     "devices:read",
     "devices:write",
     "commands:write",
+    "sites:write",
     "tokens:write",
     "audit:read",
 ]
@@ -34,7 +35,7 @@ _ADDED_SCOPES: dict[AccessRole, tuple[Scope, ...]] = {
     "public": (),
     "viewer": ("counts:exact", "system:read", "positions:coarse"),
     "operator": ("positions:read", "events:read", "devices:read", "devices:write", "commands:write"),
-    "admin": ("tokens:write", "audit:read"),
+    "admin": ("sites:write", "tokens:write", "audit:read"),
 }
 
 

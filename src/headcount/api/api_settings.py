@@ -18,11 +18,12 @@ WEB = Path(__file__).resolve().parents[1] / "web"
 class ApiSettings:
     """The site, the core and the data folder of one API, and its limits."""
 
-    site: Site
+    site: Site  # of the site file; served until the core has answered
     core: Endpoint
     data: Path  # the data folder, for the history
     partitions: int
     secret: str = field(default="", repr=False)  # the deployment's; keys are derived from it
+    speed: float = 1.0  # of a time-lapse run
     system: Endpoint | None = None  # the core's NATS servers, with the login for questions about them
     web: Path = WEB
     open: bool = False  # anybody is a viewer, a program on this machine an operator

@@ -14,6 +14,7 @@ from headcount.messages.reports import REPORT_SUBJECTS
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
 from headcount.messaging.connection import Connection, Message, connected
 from headcount.messaging.jetstream import get_message
+from headcount.messaging.site_versions import SiteFollower
 from headcount.runtime.retry import retry
 from headcount.runtime.tasks import cancel_all
 
@@ -28,13 +29,19 @@ class CoreConnection:
     """A connection to the core that is restored whenever it is lost; everything else continues without it."""
 
     def __init__(
-        self, settings: ApiSettings, live: LiveCounts, on_metrics: Callable[[str, bytes], None]
+        self,
+        settings: ApiSettings,
+        connection: Connection,
+        sites: SiteFollower,
+        live: LiveCounts,
+        on_metrics: Callable[[str, bytes], None],
     ) -> None:
-        """Deliver counts to `live`, and reports to `on_metrics(subject, payload)`."""
+        """Keep `sites` current, deliver counts to `live`, and reports to `on_metrics(subject, payload)`."""
         self._settings = settings
+        self._sites = sites
         self._live = live
         self._on_metrics = on_metrics
-        self.connection = Connection()
+        self.connection = connection
         self._read_last = asyncio.Event()
 
     @property
@@ -62,6 +69,7 @@ class CoreConnection:
             loops = (
                 group.create_task(self._read_last_counts(), name="api: last counts"),
                 group.create_task(self._check_overdue(), name="api: overdue"),
+                group.create_task(self._sites.run(self._on_new_site), name="api: site"),
             )
             try:
                 yield self
@@ -92,6 +100,10 @@ class CoreConnection:
             last = await get_message(self.connection, COUNT_STREAM, query, timeout_s=_REQUEST_TIMEOUT_S)
             if last is not None:
                 self._live.take(last.data)
+
+    def _on_new_site(self) -> None:
+        self._live.on_new_site()
+        self._read_last.set()  # counts of a version that was not known
 
     def _on_connect(self) -> None:
         _log.info("connected to the core at %s", self._settings.core)

@@ -109,7 +109,7 @@ async def _exact_counts(state: ApiState, at: float | None, now_s: float) -> Coun
         return counts_body(site, snapshot, at)
     total = live.remembered(at)
     if total is not None:
-        return counts_body(site, CountsSnapshot(0, total, live.site.zones), at)
+        return counts_body(site, live.snapshot_of(total), at)
     return await _stored_counts(state, at)
 
 
@@ -118,7 +118,7 @@ async def _stored_counts(state: ApiState, at: float) -> CountsBody:
     if found is None:
         raise _not_recorded(at)
     at_s, zones = found
-    by_id = {zone.id: zone for zone in state.settings.site.zones}
+    by_id = {zone.id: zone for zone in state.sites.at(at_s).site.zones}
     return CountsBody(
         site=state.settings.site.id,
         at=iso(at_s),
@@ -130,7 +130,7 @@ async def _stored_counts(state: ApiState, at: float) -> CountsBody:
                 by_id[row.zone], [msgspec.structs.asdict(row.person), msgspec.structs.asdict(row.vehicle)]
             )
             for row in zones
-            if row.zone in by_id  # else another site file was in use
+            if row.zone in by_id
         ],
     )
 

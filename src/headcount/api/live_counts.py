@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from headcount.counting.fix_columns import I4
-from headcount.counting.site import Site, Zone
+from headcount.counting.site import Zone
+from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total, Totals
 from headcount.messages.counts import COUNT_FIELDS, PartitionCounts
 from headcount.messages.times import HISTORY_TICK_S
@@ -71,15 +72,20 @@ def fragment(zone: Zone, kinds: Sequence[dict[str, Any]]) -> msgspec.Raw:
 class CountsFeed:
     """The newest snapshot, and the readers that wait for the next one. A reader has no queue."""
 
-    def __init__(self, site: Site, partitions: int) -> None:
-        self.site = site
+    def __init__(self, sites: SiteVersions, partitions: int) -> None:
+        self.sites = sites
         self.partitions = partitions
-        self.zones = tuple(zone.id for zone in site.zones)
-        self.index = {zone: i for i, zone in enumerate(self.zones)}
+        self._use(sites.all[0])
         self.snapshot: CountsSnapshot | None = None
         self.closed = asyncio.Event()
         self._number = 0
         self._changed = asyncio.Event()
+
+    def _use(self, version: SiteVersion) -> None:
+        """Serve the zones of this version of the site."""
+        self.version, self.site = version, version.site
+        self.zones = tuple(zone.id for zone in self.site.zones)
+        self.index = {zone: i for i, zone in enumerate(self.zones)}
 
     async def newer(self, number: int, timeout_s: float) -> None:
         """Return when there is a snapshot after `number`, when closed, or after `timeout_s`."""
@@ -114,17 +120,17 @@ class LiveCounts(CountsFeed):
 
     def __init__(
         self,
-        site: Site,
+        sites: SiteVersions,
         partitions: int,
         clock: Callable[[], float] = time.time,
         on_total: Callable[[Total], None] = lambda _: None,
     ) -> None:
         """Start without counts; `clock` returns Unix seconds."""
-        super().__init__(site, partitions)
+        super().__init__(sites, partitions)
         self.rejected = 0  # reports of another site or number of partitions, or malformed ones
         self._clock = clock
         self._on_total = on_total
-        self._totals = Totals(partitions, len(self.zones))
+        self._totals = Totals(partitions)
         self._memory: deque[Total] = deque(maxlen=round(MEMORY_S / MEMORY_STEP_S))
 
     def take(self, payload: bytes) -> None:
@@ -133,16 +139,16 @@ class LiveCounts(CountsFeed):
             counts = _decoder.decode(payload)
             values = self._values(counts)
             self._restart_if_clock_was_set_back()
-            totals = self._totals.add(counts.partition, counts.epoch, counts.at, values)
+            totals = self._totals.add(counts.partition, counts.epoch, counts.at, values, counts.site_version)
         except (msgspec.DecodeError, ValueError) as error:
             self.rejected += 1
             if self.rejected == 1:
                 _log.warning("ignoring counts that do not belong to site %s: %s", self.site.id, error)
             return
         for total in totals:
-            self._update(total)
-            self._remember(total)
-            self._on_total(total)
+            if self._update(total):
+                self._remember(total)
+                self._on_total(total)
 
     def check_overdue(self) -> None:
         """Publish the known counts when partitions are overdue; to be called every `CHECK_INTERVAL_S`."""
@@ -170,6 +176,9 @@ class LiveCounts(CountsFeed):
     def _values(self, counts: PartitionCounts) -> I4:
         if counts.site != self.site.id or counts.partitions != self.partitions:
             raise ValueError(f"site {counts.site!r} with {counts.partitions} partitions")
+        version = self.sites.numbered(counts.site_version)
+        if version is not None and counts.zones != len(version.site.zones):
+            raise ValueError(f"{counts.zones} zones in version {version.number} of the site")
         if counts.at > self._clock() + MAX_REPORT_AHEAD_S:
             raise ValueError(f"partition {counts.partition} is {counts.at - self._clock():.0f} s ahead")
         return np.frombuffer(counts.values, np.dtype("<i4")).reshape(counts.zones, 2, len(COUNT_FIELDS))
@@ -178,7 +187,7 @@ class LiveCounts(CountsFeed):
         if self.snapshot is None or self.snapshot.total.at <= self._clock() + SET_BACK_S:
             return
         _log.warning("the clock was set back; discarding the totals in memory")
-        self._totals = Totals(self.partitions, len(self.zones))
+        self._totals = Totals(self.partitions)
         self._memory.clear()
         self.snapshot = None
 
@@ -187,9 +196,26 @@ class LiveCounts(CountsFeed):
         if not self._memory or total.at - self._memory[-1].at >= MEMORY_STEP_S - 0.001:
             self._memory.append(total)
 
-    def _update(self, total: Total) -> None:
+    def snapshot_of(self, total: Total) -> CountsSnapshot:
+        """Return a snapshot of a total from the memory."""
+        version = self.sites.numbered(total.site_version) or self.version
+        return CountsSnapshot(0, total, version.site.zones)
+
+    def on_new_site(self) -> None:
+        """Serve the version that is in effect, where no total decides it."""
+        if self.snapshot is None:
+            self._use(self.sites.at(self._clock()))
+
+    def _update(self, total: Total) -> bool:
+        """Serve a total; False: its version of the site is not known yet."""
+        version = self.sites.numbered(total.site_version)
+        if version is None:
+            return False
+        if version is not self.version:
+            self._use(version)
         self._number += 1
         self._set_snapshot(CountsSnapshot(self._number, total, self.site.zones))
+        return True
 
 
 def _is_same(a: Total, b: Total) -> bool:

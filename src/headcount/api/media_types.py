@@ -37,8 +37,13 @@ class Csv(Response):
 
 def revalidated(request: Request, answer: Response) -> Response:
     """Let browsers keep a response and ask whether it has changed; 304: it has not."""
-    etag = f'W/"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    etag = etag_of(answer)
     if etag in request.headers.get("if-none-match", ""):
         answer = Response(status_code=304)
     answer.headers.update({"etag": etag, "cache-control": "no-cache"})
     return answer
+
+
+def etag_of(answer: Response) -> str:
+    """Return the entity tag of a response: that of its body."""
+    return f'W/"{hashlib.sha256(answer.body).hexdigest()[:32]}"'

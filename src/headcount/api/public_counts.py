@@ -20,7 +20,8 @@ from headcount.api.api_settings import ApiSettings
 from headcount.api.live_counts import CountsFeed, CountsSnapshot, fragment
 from headcount.counting.disclosure import GRID_S, Disclosure, as_public, disclosure_key, grid_before, on_grid
 from headcount.counting.fix_columns import I4
-from headcount.counting.site import Site, Zone
+from headcount.counting.site import Zone
+from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total
 from headcount.history import hours, queries
 from headcount.history.retention import KEEP_S
@@ -55,11 +56,13 @@ class PublicCounts(CountsFeed):
     """The public counts of the last day; they change only at multiples of `GRID_S`."""
 
     def __init__(
-        self, site: Site, partitions: int, disclosure: Disclosure, *, first_start: bool = False
+        self, sites: SiteVersions, partitions: int, smallest: int, key: bytes, *, first_start: bool = False
     ) -> None:
-        """Publish as `disclosure` decides; `first_start`: nothing has been counted before the first total."""
-        super().__init__(site, partitions)
-        self._disclosure = disclosure
+        """Hide counts below `smallest`; `first_start`: nothing has been counted before the first total."""
+        super().__init__(sites, partitions)
+        self._smallest = smallest
+        self._key = key
+        self._disclosures: dict[SiteVersion, Disclosure] = {}
         self._first_start = first_start
         self._values: OrderedDict[float, I4] = OrderedDict()
         self._lock = threading.Lock()  # queries about the past run in threads
@@ -73,6 +76,11 @@ class PublicCounts(CountsFeed):
             at_s = grid_before(total.at)  # the site was empty then, too
         else:
             return
+        version = self.sites.at(at_s)
+        if len(version.site.zones) != len(total.values):
+            return
+        if version is not self.version:
+            self._use(version)
         self._number += 1
         values = self._publish(at_s, total.values[:, :, 0])
         self._set_snapshot(self._snapshot(at_s, values, self._number))
@@ -107,12 +115,15 @@ class PublicCounts(CountsFeed):
         Raises:
             DataFolderError: a segment cannot be read.
         """
-        index, smallest = self.index[zone], self._disclosure.smallest
+        smallest = self._smallest
         rows: dict[float, dict[str, object]] = {}
         first_s, end_s = math.ceil(span_s[0] / step_s) * step_s, span_s[1]
         while first_s <= end_s:
             last_s = min(first_s + self._span_s() * (step_s / GRID_S) - step_s, end_s)
             for at_s, values in self._between(data, first_s, last_s, step_s).items():
+                index = self._zone_ids(at_s).get(zone)
+                if index is None:  # another version of the site was in effect
+                    continue
                 rows[at_s] = {
                     kind: {"count": as_public(number, smallest), "min": None, "max": None, "mean": None}
                     for kind, number in zip(KINDS, values[index].tolist(), strict=True)
@@ -156,14 +167,23 @@ class PublicCounts(CountsFeed):
         """Return exact counts [Z, 2] from the history."""
         found = queries.counts_on_grid(data, from_s, to_s, step_s)
         return {
-            at_s: np.array([zones[zone] for zone in self.zones], np.int32)
+            at_s: np.array([zones[zone] for zone in self._zone_ids(at_s)], np.int32)
             for at_s, zones in found.items()
-            # else another site file was in use: public counts depend on all zones
-            if self.index.keys() <= zones.keys()
+            # public counts depend on all zones
+            if self._zone_ids(at_s).keys() <= zones.keys()
         }
 
+    def _zone_ids(self, at_s: float) -> dict[str, int]:
+        """Return the index of each zone of the version that was in effect."""
+        return {zone.id: i for i, zone in enumerate(self.sites.at(at_s).site.zones)}
+
     def _publish(self, at_s: float, counts: I4) -> I4:
-        values = self._disclosure.publish(at_s, counts)
+        version = self.sites.at(at_s)
+        with self._lock:
+            disclosure = self._disclosures.get(version)
+            if disclosure is None:
+                disclosure = self._disclosures[version] = Disclosure(version.site, self._smallest, self._key)
+        values = disclosure.publish(at_s, counts)
         with self._lock:
             self._values[at_s] = values
             self._values.move_to_end(at_s)
@@ -173,7 +193,7 @@ class PublicCounts(CountsFeed):
 
     def _snapshot(self, at_s: float, values: I4, number: int) -> PublicCountsSnapshot:
         total = Total(at_s, values[:, :, np.newaxis], self.partitions, self.partitions)
-        return PublicCountsSnapshot(number, total, self.site.zones, self._disclosure.smallest)
+        return PublicCountsSnapshot(number, total, self.sites.at(at_s).site.zones, self._smallest)
 
 
 def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
@@ -181,14 +201,13 @@ def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
     return [step_s * n for n in range(math.ceil(from_s / step_s), math.floor(to_s / step_s) + 1)]
 
 
-def public_counts(settings: ApiSettings) -> PublicCounts | None:
+def public_counts(settings: ApiSettings, sites: SiteVersions) -> PublicCounts | None:
     """Return the public counts of an API; None where the public sees exact ones."""
     if settings.smallest_shown <= 1:
         return None
     key = disclosure_key(settings.secret.encode())
-    disclosure = Disclosure(settings.site, settings.smallest_shown, key)
     first_start = not all_segments(hours.folder(settings.data), "counts")
-    return PublicCounts(settings.site, settings.partitions, disclosure, first_start=first_start)
+    return PublicCounts(sites, settings.partitions, settings.smallest_shown, key, first_start=first_start)
 
 
 def _kinds(row: list[int], smallest: int) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE,
 from headcount.api.stream_slots import StreamSlots
 from headcount.counting.site import Site
 from headcount.devices.registry_cache import RegistryCache
+from headcount.messaging.connection import Connection
+from headcount.messaging.site_versions import SiteFollower
 from headcount.services.container import Services
 from headcount.services.history import HistoryQueries
 from headcount.services.personal import PersonalDataService
@@ -33,12 +35,13 @@ class ApiState:
     def __init__(self, settings: ApiSettings) -> None:
         """Build everything; `core.open` connects."""
         self.settings = settings
-        self.public = public_counts(settings)  # None where the public sees exact counts
-        self.live = LiveCounts(
-            settings.site, settings.partitions, on_total=self.public.take if self.public else lambda _: None
-        )
+        connection = Connection()
+        self.sites = SiteFollower(connection, settings.site, settings.speed)
+        self.public = public_counts(settings, self.sites)  # None where the public sees exact counts
+        on_total = self.public.take if self.public else lambda _: None
+        self.live = LiveCounts(self.sites, settings.partitions, on_total=on_total)
         self.metrics = Metrics(self.live, public=self.public)
-        self.core = CoreConnection(settings, self.live, self.metrics.take)
+        self.core = CoreConnection(settings, connection, self.sites, self.live, self.metrics.take)
         self.history = HistoryQueries(settings.max_queries)
         self.registry_cache = RegistryCache()
         self.limits = ApiRateLimits(settings.requests_per_s)
@@ -49,7 +52,7 @@ class ApiState:
             self._oidc_client = OidcClient(settings.oidc, settings.secret)
         self.streams = StreamSlots(settings.max_streams)
         self.services = Services(self.core.connection, settings.secret, self.registry_cache)
-        self.traces = self.services.traces(settings.site, settings.partitions)
+        self.traces = self.services.traces(self.sites, settings.partitions)
         self.positions = PositionService(
             self.services,
             self.history,
@@ -95,7 +98,7 @@ def known_site(state: ApiState, site: str) -> Site:
     Raises:
         ProblemError: `unknown-site`.
     """
-    served = state.settings.site
+    served = state.live.site
     if site != served.id:
         raise ProblemError(UNKNOWN_SITE, f"There is no site {site[:64]!r}; this API serves {served.id!r}.")
     return served
@@ -113,3 +116,15 @@ def known_zone(state: ApiState, site: str, zone: str) -> int:
         detail = f"Site {served.id!r} has no zone {zone[:64]!r}; GET /v1/sites/{served.id} lists all zones."
         raise ProblemError(UNKNOWN_ZONE, detail)
     return index
+
+
+def known_zone_of_any_version(state: ApiState, site: str, zone: str) -> str:
+    """Return the id of a zone that the site has or had.
+
+    Raises:
+        ProblemError: `unknown-site` or `unknown-zone`.
+    """
+    known_site(state, site)
+    if not any(each.id == zone for version in state.sites.all for each in version.site.zones):
+        known_zone(state, site, zone)
+    return zone

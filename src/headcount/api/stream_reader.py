@@ -51,6 +51,8 @@ class StreamReader:
         self._feed = feed_for(state, identity_of(connection).caller)
         self._ping_s = state.settings.ping_s
         self._zones = zone_indices(self._feed, zones)
+        self._ids = None if zones is None else set(zones.split(","))
+        self._site = self._feed.site
         self._every_s = every_s
         self._known: CountsSnapshot | None = None
         self._ping_due = _now() + self._ping_s
@@ -76,6 +78,10 @@ class StreamReader:
         now = _now()
         if snapshot is None or snapshot is self._known or now < self._counts_due:
             return None
+        if self._site is not self._feed.site:  # another version: everything again, with its zones
+            self._site, self._known = self._feed.site, None
+            ids = self._ids
+            self._zones = [i for i, zone in enumerate(self._feed.zones) if ids is None or zone in ids]
         known, self._known = self._known, snapshot
         changed = self._changed_zones(known, snapshot)
         if known and not changed and known.total.partitions_fresh == snapshot.total.partitions_fresh:

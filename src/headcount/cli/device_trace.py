@@ -37,7 +37,7 @@ async def trace(
     """
     if len(reason.strip()) < 3:
         raise click.BadParameter("state the reason in a few words", param_hint="--reason")
-    traces = running.services.traces(running.site)
+    traces = running.services.traces_on(running.site)
     found = await traces.of(running.actor, device, reason.strip(), kind, limit, silent=True)
     if as_json:
         print_json(found, indented=False)

@@ -82,12 +82,6 @@ def _run(role: str, settings: Settings) -> None:
 
                 await run_core(settings, stop, report)
                 return
-            run = load(role)
-            if ROLES[role]:
-                from headcount.roles.deployment_site import run_with_site
-
-                await run_with_site(role, run, settings, stop, report)
-            else:
-                await run(settings, stop)
+            await load(role)(settings, stop)
 
     asyncio.run(run_role(work))

@@ -1,4 +1,4 @@
-"""`headcount site`: check, import and reload site files."""
+"""`headcount site`: check and import site files, and change the site of a running deployment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headcount.adapters.osm import ImportedSite, site_from_osm
-from headcount.cli.site_reload import reload
+from headcount.cli.site_versions import diff, history, list_, show, update
 from headcount.counting.site import Site
 from headcount.counting.site_feature import BOUNDARY
 from headcount.counting.site_file import ZONE_TYPES, check_site, parse_site
@@ -27,10 +27,11 @@ FILE = click.Path(path_type=Path)
 
 @click.group()
 def site() -> None:
-    """Check, import and reload site files."""
+    """Check and import site files, and change the site of a running deployment."""
 
 
-site.add_command(reload)
+for _command in (list_, show, update, history, diff):
+    site.add_command(_command)
 
 
 @site.command()

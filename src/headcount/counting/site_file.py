@@ -70,6 +70,15 @@ def at_speed(site: Site, speed: float) -> Site:
     return parse_site({**site.geojson, "features": features}, f"{site.id} at speed {speed:g}")
 
 
+def unscaled(site: Site) -> Site:
+    """A site as it was before `at_speed`, so that what a time-lapse run serves can be edited and sent back."""
+    boundary = next(f["properties"] for f in site.geojson["features"] if f["properties"]["role"] == "site")
+    speed = boundary.get("speed", 1)
+    if not isinstance(speed, int | float) or not 0 < speed < MAX_AMOUNT or speed == 1:
+        return site
+    return at_speed(site, 1 / speed)
+
+
 def _feature_at_speed(feature: dict[str, Any], site: Site, speed: float) -> dict[str, Any]:
     properties = dict(feature["properties"])
     if properties["role"] == "zone":

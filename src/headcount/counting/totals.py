@@ -31,6 +31,7 @@ class Total:
     values: I4  # [Z, 2 kinds, 4 numbers], not to be changed
     partitions_fresh: int
     partitions_total: int
+    site_version: int = 1  # of the site; decides what the zones are
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,22 @@ class Totals:
     A newer epoch that starts behind its predecessor leaves the predecessor's newest report in
     place until it has caught up: both are functions of the same log.
 
-    Memory: the newest report of each partition and at most `MAX_PENDING` instants.
+    A new version of the site replaces the old one with the first total of all partitions.
+
+    Memory: the newest report of each partition, of each version that is waited for, and at most `MAX_PENDING`
+    instants.
     """
 
-    def __init__(self, partitions: int, zones: int) -> None:
-        """Expect reports of the partitions 0 to `partitions - 1` with `zones` zones each."""
+    def __init__(self, partitions: int) -> None:
+        """Expect reports of the partitions 0 to `partitions - 1`."""
         self.partitions = partitions
-        self.zones = zones
+        self.site_version = 0  # of the newest total; 0 = no report yet
         self._epochs = [-1] * partitions
-        self._newest: list[_Report | None] = [None] * partitions
+        self._reports: dict[int, list[_Report | None]] = {}  # version of the site → newest of each partition
         self._pending: dict[int, dict[int, I4]] = {}  # instant in ticks → partition → values
         self._done_tick = -1  # the newest instant that was summed or dropped
 
-    def add(self, partition: int, epoch: int, at: float, values: I4) -> list[Total]:
+    def add(self, partition: int, epoch: int, at: float, values: I4, site_version: int = 1) -> list[Total]:
         """Take a partition's report of the instant `at` (Unix seconds, a multiple of `TICK_S`).
 
         Args:
@@ -68,6 +72,7 @@ class Totals:
             epoch: of the lease under which it was counted.
             at: the instant.
             values: int32 [Z, 2, 4]; kept, so it must not be changed afterwards.
+            site_version: the version of the site with these zones.
 
         Returns:
             The total of that instant if this was its last missing report, else nothing.
@@ -82,10 +87,20 @@ class Totals:
             for reports in self._pending.values():
                 reports.pop(partition, None)
             self._epochs[partition] = epoch
-        newest = self._newest[partition]
+        if site_version < self.site_version:
+            return []
+        self.site_version = self.site_version or site_version
+        own = self._reports.setdefault(site_version, [None] * self.partitions)
+        newest = own[partition]
         if newest is None or at >= newest.at:
-            self._newest[partition] = _Report(epoch, at, values)
-        return self._sum_if_complete(partition, round(at / TICK_S), at, values)
+            own[partition] = _Report(epoch, at, values)
+        totals = self._sum_if_complete(partition, round(at / TICK_S), at, values, site_version)
+        if totals and site_version != self.site_version:
+            self.site_version = site_version
+            self._reports = {
+                version: own for version, own in self._reports.items() if version >= site_version
+            }
+        return totals
 
     def overdue(self, now: float) -> Total | None:
         """The sum of the newest reports, if some partition has sent no report for `OVERDUE_S`.
@@ -98,7 +113,12 @@ class Totals:
         oldest = min(report.at for report in known)
         if len(known) == self.partitions and now - oldest <= OVERDUE_S:
             return None
-        return Total(oldest, _sum((r.values for r in known), self.zones), self.fresh(now), self.partitions)
+        total = _sum(report.values for report in known)
+        return Total(oldest, total, self.fresh(now), self.partitions, self.site_version)
+
+    @property
+    def _newest(self) -> list[_Report | None]:
+        return self._reports.get(self.site_version, [None] * self.partitions)
 
     def fresh(self, now: float) -> int:
         """The number of partitions with a report at most `FRESH_S` old."""
@@ -111,10 +131,12 @@ class Totals:
     def _check(self, partition: int, values: I4) -> None:
         if not 0 <= partition < self.partitions:
             raise ValueError(f"partition {partition} of {self.partitions}")
-        if values.shape != (self.zones, 2, 4):
-            raise ValueError(f"counts of shape {values.shape}, expected ({self.zones}, 2, 4)")
+        if values.shape[1:] != (2, 4):
+            raise ValueError(f"counts of shape {values.shape}, expected (zones, 2, 4)")
 
-    def _sum_if_complete(self, partition: int, tick: int, at: float, values: I4) -> list[Total]:
+    def _sum_if_complete(
+        self, partition: int, tick: int, at: float, values: I4, site_version: int
+    ) -> list[Total]:
         if tick <= self._done_tick:
             return []
         reports = self._pending.setdefault(tick, {})
@@ -124,7 +146,9 @@ class Totals:
                 self._give_up(min(self._pending))
             return []
         self._give_up(tick)
-        return [Total(at, _sum(reports.values(), self.zones), self.partitions, self.partitions)]
+        if len({each.shape for each in reports.values()}) > 1:
+            return []  # of different versions, while the core's clock was set back
+        return [Total(at, _sum(reports.values()), self.partitions, self.partitions, site_version)]
 
     def _give_up(self, tick: int) -> None:
         """Stop waiting for reports of this instant and of those before it."""
@@ -133,9 +157,7 @@ class Totals:
             del self._pending[earlier]
 
 
-def _sum(reports: Iterable[I4], zones: int) -> I4:
-    total: I4 = np.zeros((zones, 2, 4), np.int32)
-    for values in reports:
-        total += values
+def _sum(reports: Iterable[I4]) -> I4:
+    total: I4 = np.sum(list(reports), axis=0, dtype=np.int32)
     total.setflags(write=False)
     return total

@@ -24,8 +24,7 @@ from headcount.counting.explain import (
     TracedMessage,
 )
 from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, Removal
-from headcount.counting.site import Site
-from headcount.counting.zone_lookup import ZoneLookup
+from headcount.counting.site_versions import SiteVersions
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
 from headcount.messages.device_state import DeviceState, DeviceStateRequest
 from headcount.messages.records import RefusalAction, RefusalReason, Refusals
@@ -90,12 +89,12 @@ class DeviceTrace(msgspec.Struct, kw_only=True):
 
 
 class DeviceTracer:
-    """Traces devices of one site; the first trace prepares the site's zones."""
+    """Traces devices of one site; a trace prepares the zones of each version in effect."""
 
-    def __init__(self, site: Site, partitions: int) -> None:
-        self._site = site
+    def __init__(self, sites: SiteVersions, partitions: int) -> None:
+        self._sites = sites
+        self._site = sites.newest.site
         self._partitions = partitions
-        self._zones: ZoneLookup | None = None
         self._lock = threading.Lock()
         self._turn = asyncio.Semaphore(_MAX_CONCURRENT)
 
@@ -155,10 +154,13 @@ class DeviceTracer:
         self, messages: RawBatch, kind: Kind, device: str, limit: int, names: dict[int, str], now_s: float
     ) -> tuple[int, list[TraceEntry], list[dict[str, Any]], list[str]]:
         with self._lock:
-            self._zones = self._zones or ZoneLookup(self._site)
-            explainer = Explainer(self._zones, kind, device)
             found = messages_for_explainer(messages, self._site.id, kind, names)
-            lines = [_trace_entry(explained) for explained in explainer.explain(found, last=limit)]
+            first = self._sites.at(found[0].received_s if found else now_s)
+            later = self._sites.between(first.number, self._sites.at(now_s).from_tick)
+            versions = [(version.from_s, version.zones) for version in later]
+            explainer = Explainer(first.zones, kind, device)
+            explaining = explainer.explain(found, last=limit, versions=versions, until_s=now_s)
+            lines = [_trace_entry(explained) for explained in explaining]
             left = [_zone_change(change) for change in explainer.advance(now_s)]
             return len(found), lines, left, explainer.zones
 

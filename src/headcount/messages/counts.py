@@ -79,5 +79,6 @@ class PartitionCounts(msgspec.Struct):
     epoch: int
     seq: int  # the last stream sequence that is included
     at: float  # a multiple of TICK_S
+    site_version: int  # of the site by which they are counted; the same in all partitions
     zones: int  # Z
-    values: bytes  # int32 [Z, 2 kinds, 4 numbers], zones in the order of the site file, `site` first
+    values: bytes  # int32 [Z, 2 kinds, 4 numbers], zones in the order of that version, `site` first

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 #: Counts are computed at multiples of this; it bounds how far behind a published count can be.
 TICK_S = 0.1
 #: Counts are stored in the history at multiples of this.
 HISTORY_TICK_S = 10.0
+#: A version of the site takes effect this long after the core has stored it: by then, every worker knows it.
+SITE_DELAY_S = 5.0
 DAY_S = 86_400
 
 
@@ -20,3 +23,8 @@ def iso(t: float) -> str:
 def iso_or_none(t: float | None) -> str | None:
     """As `iso`; None stays None."""
     return None if t is None else iso(t)
+
+
+def effect_tick(stored_s: float) -> int:
+    """When a version takes effect that the core stored at Unix seconds, in TICK_S."""
+    return math.ceil((stored_s + SITE_DELAY_S) / TICK_S)

@@ -1,49 +1,102 @@
-"""The site of a running deployment, in the bucket SITE.
-
-In memory: it is that of the first role that starts, until it is replaced or the whole core starts again.
-"""
+"""The versions of a deployment's site, kept current in a process."""
 
 from __future__ import annotations
 
-import msgspec
+import asyncio
+import logging
+from collections.abc import Callable
 
+from headcount.counting.site import Site
+from headcount.counting.site_file import at_speed
+from headcount.counting.site_versions import SiteVersion, SiteVersions, counted_site
+from headcount.errors import LogError, SettingsError
 from headcount.messaging.connection import Connection
-from headcount.messaging.kv import KvBucket
-from headcount.messaging.streams import SITE_BUCKET
+from headcount.messaging.site_store import SiteStore, StoredSite
 
-_KEY = "site"
+#: The interval at which new versions are read; much shorter than SITE_DELAY_S.
+POLL_INTERVAL_S = 1.0
 
-
-class SiteRecord(msgspec.Struct, frozen=True):
-    """A site: its id, and the digest of everything in its file that matters."""
-
-    id: str
-    digest: str
+_log = logging.getLogger(__name__)
 
 
-class SiteRecords:
-    """The record over one connection; every call raises LogError if the core does not answer."""
+class SiteFollower(SiteVersions):
+    """The versions of a deployment's site, kept current; until the first `refresh`, those of a site file."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Use this connection."""
-        self._bucket = KvBucket(connection, SITE_BUCKET)
+    def __init__(self, connection: Connection, site: Site, speed: float = 1.0) -> None:
+        """Start with `site`, for a time-lapse run of that speed."""
+        counted = site if speed == 1 else at_speed(site, speed)
+        super().__init__([SiteVersion(1, 0, counted)], complete_s=0.0)
+        self._store = SiteStore(connection)
+        self._speed = speed
+        self._revision = -1
+        self._turn = asyncio.Lock()
 
-    async def get(self) -> tuple[SiteRecord | None, int]:
-        """The deployment's site, None before its first role has started, and the revision to replace."""
-        entry = await self._bucket.get(_KEY)
-        if entry is None:
-            return None, 0
-        return msgspec.json.decode(entry.value, type=SiteRecord), entry.revision
+    async def refresh(self) -> bool:
+        """Read what is new; return whether anything is.
 
-    async def get_or_set(self, site: SiteRecord) -> SiteRecord:
-        """The deployment's site; where there is none yet, it is `site` from now on."""
-        found, revision = await self.get()
-        while found is None:
-            if await self.replace(site, revision):
-                return site
-            found, revision = await self.get()
-        return found
+        Raises:
+            LogError: the core does not answer.
+        """
+        async with self._turn:
+            revision, now_s = await self._store.state()
+            is_new = revision != self._revision
+            if is_new:
+                stored = await self._store.versions_up_to(revision)
+                if stored is None:
+                    raise LogError("the newest version of the site is not replicated yet")
+                known = self.all if self._revision >= 0 else []
+                self.all = await asyncio.to_thread(_counted, stored, self._speed, known)
+                self._revision = revision
+            self.complete_s = max(self.complete_s, now_s)
+            return is_new
 
-    async def replace(self, site: SiteRecord, revision: int) -> bool:
-        """Replace the record with this revision; False: it has another one."""
-        return await self._bucket.replace(_KEY, msgspec.json.encode(site), revision) is not None
+    async def run(self, on_new: Callable[[], None] = lambda: None) -> None:
+        """Read new versions until cancelled; `on_new` is called after each change."""
+        while True:
+            try:
+                if await self.refresh():
+                    on_new()
+            except LogError as error:
+                _log.debug("versions of the site: %s", error)
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+
+async def deployment_site(connection: Connection, site: Site, speed: float) -> SiteFollower:
+    """The versions of the deployment's site; where it has none, `site` becomes the first.
+
+    Raises:
+        SettingsError: the deployment's site has another id.
+        LogError: the core does not answer.
+    """
+    stored = await SiteStore(connection).seeded(
+        StoredSite("start", site.digest().hex(), site.geojson, site.id, 1)
+    )
+    newest = stored[-1]
+    if newest.site != site.id:
+        raise SettingsError(
+            "site",
+            f"is the site {site.id!r}, and this deployment counts {newest.site!r}; use another data folder",
+        )
+    if newest.digest != site.digest().hex():
+        _log.warning(
+            "the site file differs from version %d of the site, which is counted; to count by the file, run "
+            "`headcount site update FILE`",
+            newest.number,
+        )
+    follower = SiteFollower(connection, site, speed)
+    await follower.refresh()
+    return follower
+
+
+def _counted(stored: list[StoredSite], speed: float, known: list[SiteVersion]) -> list[SiteVersion]:
+    """The versions with their sites, those in `known` as they are."""
+    versions: list[SiteVersion] = []
+    numbers = {version.number: version for version in known}
+    for each in stored:
+        # if the core's clock was set back, none takes effect before its predecessor
+        tick = max(versions[-1].from_tick if versions else 0, each.from_tick)
+        site = f"version {each.number} of {each.site}"
+        versions.append(
+            numbers.get(each.number) or SiteVersion(each.number, tick, counted_site(each.file, site, speed))
+        )
+    return versions

@@ -237,7 +237,7 @@ def stream_configs(partitions: int, sizes: StreamSizes) -> list[dict[str, Any]]:
         _bucket(BAN_BUCKET, 2 * MIB, storage="memory"),
         _bucket(SEEN_BUCKET, 64 * MIB, storage="memory"),
         _bucket(REFUSED_BUCKET, 8 * MIB, storage="memory", max_age=LOG_AGE_S * NS, discard="old"),
-        _bucket(SITE_BUCKET, MIB, storage="memory"),
+        _bucket(SITE_BUCKET, 32 * MIB, deny_delete=False),
         _stream(
             AUDIT_STREAM,
             ["audit.>"],

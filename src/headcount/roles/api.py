@@ -13,17 +13,18 @@ from headcount.broker.nats_config import SYSTEM
 from headcount.errors import SettingsError
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.secret import secret_of
-from headcount.roles.site import site_of
 from headcount.roles.tls import tls_files_of
 from headcount.settings.deployment import Settings
 from headcount.settings.formats import split
+from headcount.sites.files import load_site
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve HTTP until `stop` is set."""
     core = core_endpoint(settings)
     api_settings = ApiSettings(
-        site=site_of(settings),
+        site=load_site(settings.site),
+        speed=settings.speed,
         core=core,
         data=settings.data,
         partitions=settings.partitions,

@@ -11,8 +11,8 @@ from headcount.errors import SettingsError
 from headcount.roles.endpoints import core_endpoint
 from headcount.roles.mqtt import mqtt_addresses
 from headcount.roles.secret import secret_of
-from headcount.roles.site import site_of
 from headcount.settings.deployment import Settings
+from headcount.sites.files import load_site
 from headcount.worker import loops
 
 
@@ -30,11 +30,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     # batches are hundreds of thousands of short-lived objects without cycles
     gc.set_threshold(200_000, 20, 100)
     worker = loops.WorkerSettings(
-        site_of(settings),
+        load_site(settings.site),
         core_endpoint(settings),
         mqtt_addresses(settings),
         settings.partitions,
         settings.smallest_shown,
         disclosure_key(secret_of(settings).encode()),
+        settings.speed,
     )
     await loops.run(worker, stop)

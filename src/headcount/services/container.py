@@ -16,18 +16,19 @@ from headcount.devices.registry import Registry
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket
-from headcount.messaging.site_record import SiteRecords
+from headcount.messaging.site_store import SiteStore
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET, SEEN_BUCKET
 from headcount.services.audit import AuditTrail
 from headcount.services.bans import BanService
 from headcount.services.commands import CommandService
 from headcount.services.devices import DeviceService
 from headcount.services.provisioning import ProvisioningService
-from headcount.services.site import SiteService
+from headcount.services.sites import SiteService
 from headcount.services.tokens import SessionService, TokenService
 
 if TYPE_CHECKING:  # the counting engine is loaded for a trace only: most commands need none
     from headcount.counting.site import Site
+    from headcount.messaging.site_versions import SiteFollower
     from headcount.services.traces import TraceService
 
 
@@ -52,10 +53,16 @@ class Services:
         self.session_store = SessionStore(self.access_cache)
         links = LoginLinks(self.access_cache)
         self.sessions = SessionService(self.session_store, links, self.token_store, self.audit)
-        self.site = SiteService(SiteRecords(client), self.audit)
+        self.sites = SiteService(SiteStore(client), self.audit)
 
-    def traces(self, site: Site, partitions: int | None = None) -> TraceService:
+    def traces_on(self, site: Site) -> TraceService:
+        """Return the traces of devices on a site, whose versions are read first."""
+        from headcount.messaging.site_versions import SiteFollower  # noqa: PLC0415  # see above
+
+        return self.traces(SiteFollower(self.client, site))
+
+    def traces(self, sites: SiteFollower, partitions: int | None = None) -> TraceService:
         """Return the traces of a site's devices; without `partitions`, their number is read from the log."""
         from headcount.services.traces import TraceService  # noqa: PLC0415  # see above
 
-        return TraceService(self.client, site, self.registry, self.audit, partitions)
+        return TraceService(self.client, sites, self.registry, self.audit, partitions)

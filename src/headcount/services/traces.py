@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headcount.access.roles import Caller
-from headcount.counting.site import Site
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.devices.trace import DEFAULT_LIMIT, DeviceTrace, DeviceTracer, is_unknown, kinds_in_log
@@ -12,6 +11,7 @@ from headcount.messages.records import Device
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import partitions_of_log
+from headcount.messaging.site_versions import SiteFollower
 from headcount.services.audit import AuditTrail, Detail
 
 
@@ -21,14 +21,15 @@ class TraceService:
     def __init__(
         self,
         client: Connection,
-        site: Site,
+        sites: SiteFollower,
         registry: Registry,
         audit: AuditTrail,
         partitions: int | None = None,
     ) -> None:
         """Trace over a connection; without `partitions`, their number is read from the log."""
         self._client = client
-        self._site = site
+        self._sites = sites
+        self._site = sites.newest.site
         self._registry = registry
         self._audit = audit
         self._partitions = partitions
@@ -80,7 +81,8 @@ class TraceService:
 
     async def _trace(self, kind: Kind, id_: str, limit: int) -> DeviceTrace:
         if self._tracer is None:
-            self._tracer = DeviceTracer(self._site, await self._partition_count())
+            self._tracer = DeviceTracer(self._sites, await self._partition_count())
+        await self._sites.refresh()
         keys = PseudonymKeys(self._client)
         names = await keys.pseudonyms_of(kind, id_)
         return await self._tracer.trace(self._client, kind, id_, limit=limit, names=names)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import Site
-from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
@@ -23,9 +24,10 @@ from headcount.messages.topics import TICK_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import LogReader, open_reader
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.messaging.site_versions import SiteFollower, deployment_site
 from headcount.messaging.streams import opened_log
-from headcount.runtime.retry import repeat
-from headcount.runtime.tasks import cancel_all
+from headcount.runtime.retry import repeat, retry
+from headcount.runtime.tasks import cancel_all, unless_stopped
 from headcount.worker.ownership import FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, OwnedPartition, Ownership
 from headcount.worker.partition import BATCH_ROWS, Partition
 from headcount.worker.publisher import Publisher
@@ -38,6 +40,8 @@ _log = logging.getLogger(__name__)
 STORE_INTERVAL_S = 1.0
 SNAPSHOT_INTERVAL_S = 5.0
 REPORT_INTERVAL_S = 1.0
+#: Much shorter than SITE_DELAY_S: counting never waits for it.
+SITE_INTERVAL_S = 1.0
 #: A partition with more pending messages is catching up: its counts are published less often.
 CATCHING_UP = 2_000
 CATCH_UP_PUBLISH_S = 0.5
@@ -53,23 +57,24 @@ TICK_TIMEOUT_S = 5.0
 class WorkerSettings:
     """Settings of a counting worker."""
 
-    site: Site
+    site: Site  # the first version of a deployment without a site
     log: Endpoint
     mqtt: Sequence[MqttAddress]  # of the core's nodes, any of which will do
     partitions: int
     smallest_shown: int = 1  # the public sees no count below it; 1 = it sees all
     public_key: bytes = field(default=b"", repr=False)  # see counting/disclosure.py
+    speed: float = 1.0  # of a time-lapse run
 
 
 class Worker:
     """Counts its share of the partitions of the log until it is stopped."""
 
-    def __init__(self, settings: WorkerSettings, connection: Connection) -> None:
+    def __init__(self, settings: WorkerSettings, connection: Connection, sites: SiteFollower) -> None:
         self._settings = settings
+        self._sites = sites
         self._connection = connection
         self._snapshots = Snapshots(connection)
         self._publisher = Publisher(connection)
-        self._zones = ZoneLookup(settings.site)
         self._keys = PseudonymKeys(connection)
         self._pseudonyms = Pseudonyms(self._keys.keys)
         self._stats = WorkerStats()
@@ -90,7 +95,8 @@ class Worker:
     async def _create(self, number: int, epoch: int) -> Partition:
         await self._keys.load()  # by which restored devices are recognised
         settings = self._settings
-        return Partition(number, settings.partitions, epoch, settings.site, self._zones, self._pseudonyms)
+        await self._sites.refresh()  # a snapshot may be of the newest version
+        return Partition(number, settings.partitions, epoch, self._sites, self._pseudonyms)
 
     # --- reading and counting ------------------------------------------------------------------
     async def _run_reader(self) -> None:
@@ -139,6 +145,8 @@ class Worker:
         if partition.waiting_rows < BATCH_ROWS and not (partition.due and publish):
             return
         await self._keys.ensure(partition.days)
+        if not partition.is_site_known:
+            await self._sites.refresh()
         if not self.ownership.owns(owned):
             return
         output = partition.work(publish=publish)
@@ -215,10 +223,10 @@ class Worker:
     async def _run_retained_counts(self) -> None:
         """Publish the retained counts while this worker owns partition 0: that needs no election."""
         settings = self._settings
-        disclosure = None
+        disclose = None
         if settings.smallest_shown > 1:
-            disclosure = Disclosure(settings.site, settings.smallest_shown, settings.public_key)
-        retained = (settings.mqtt, settings.site, settings.partitions, self._publishes_retained, disclosure)
+            disclose = partial(Disclosure, smallest=settings.smallest_shown, key=settings.public_key)
+        retained = (settings.mqtt, self._sites, settings.partitions, self._publishes_retained, disclose)
         while True:
             if 0 in self._owned:
                 await RetainedCounts(self._connection, *retained).run()
@@ -226,6 +234,14 @@ class Worker:
 
     def _publishes_retained(self) -> bool:
         return 0 in self._owned and self.ownership.is_entitled()
+
+    async def _run_site(self) -> None:
+        """Learn new versions of the site and prepare their zones before they take effect."""
+        while True:
+            with contextlib.suppress(LogError):
+                if await self._sites.refresh():
+                    await asyncio.to_thread(lambda: self._sites.newest.zones)
+            await asyncio.sleep(SITE_INTERVAL_S)
 
     async def _run_reports(self) -> None:
         """Publish the worker's report every second."""
@@ -247,6 +263,7 @@ class Worker:
             "storing": self._run_storing(),
             "retained counts": self._run_retained_counts(),
             "pseudonym keys": self._keys.refresh(),
+            "site": self._run_site(),
             "reports": self._run_reports(),
         }
         async with asyncio.TaskGroup() as group:
@@ -263,4 +280,6 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         StopRequestedError: `stop` was set while it waited for the core.
     """
     async with opened_log(settings.log, "headcount count", stop) as connection:
-        await Worker(settings, connection).run(stop)
+        reading = partial(deployment_site, connection, settings.site, settings.speed)
+        sites = await unless_stopped(retry(reading, (LogError,), "reading the site"), stop)
+        await Worker(settings, connection, sites).run(stop)

@@ -18,7 +18,7 @@ from headcount.counting.engine import Engine
 from headcount.counting.events import REASONS, SILENT, Events
 from headcount.counting.fix_columns import F8, FORGET, I4, I8, U8, FixColumns
 from headcount.counting.site import Site
-from headcount.counting.zone_lookup import ZoneLookup
+from headcount.counting.site_versions import SiteVersions
 from headcount.devices.pseudonyms import Pseudonyms, event_id
 from headcount.errors import LogError, SnapshotError
 from headcount.messages.counts import Event, PartitionCounts
@@ -64,6 +64,7 @@ class _PartitionState(msgspec.Struct, array_like=True):
     seq: int
     tick: int
     clock_ns: int
+    site_version: int
     engine: bytes
 
 
@@ -71,7 +72,7 @@ class Partition:
     """Counts one partition of the log."""
 
     def __init__(
-        self, number: int, partitions: int, epoch: int, site: Site, zones: ZoneLookup, pseudonyms: Pseudonyms
+        self, number: int, partitions: int, epoch: int, sites: SiteVersions, pseudonyms: Pseudonyms
     ) -> None:
         """Start at the beginning of the log; `restore` continues elsewhere.
 
@@ -79,19 +80,19 @@ class Partition:
             number: which one.
             partitions: of how many.
             epoch: of its owner, published with its counts.
-            site: what is counted.
-            zones: its zones; the partitions of a worker share them.
+            sites: the versions of what is counted; the partitions of a worker share them.
             pseudonyms: of the `days`; on others they are random.
         """
         self.number = number
         self.epoch = epoch
         self.partitions = partitions
-        self.engine = Engine(site, zones, pseudonyms)
+        self._sites = sites
+        self._version = sites.all[0]
+        self.engine = Engine(self._site, self._version.zones, pseudonyms)
         self.seq = 0  # everything up to this is read
         self.done_seq = 0  # everything up to this is counted
         self.pending = 0
-        self._site = site
-        self._prefix = b"fix.%d.%s." % (number, site.id.encode())
+        self._prefix = b"fix.%d.%s." % (number, self._site.id.encode())
         self.engine.called(self._prefix)
         self._pseudonyms = pseudonyms
         self._undecoded: list[RawBatch] = []
@@ -101,13 +102,20 @@ class Partition:
         self._done_ns = 0  # and at the last that is counted
         self._rows = HistoryRows()
         self._recorded: list[CountsAt] = []
+        self._batches: list[HistoryBatch] = []  # counts of earlier versions of the site
         self._tick_subject = b"fix.%d.tick" % number
+
+    @property
+    def _site(self) -> Site:
+        return self._version.site
 
     # --- state -------------------------------------------------------------------------------
     def save(self) -> bytes:
         """The state as bytes, with the sequence after which to continue."""
         return msgspec.msgpack.encode(
-            _PartitionState(self.done_seq, self._tick, self._done_ns, self.engine.snapshot())
+            _PartitionState(
+                self.done_seq, self._tick, self._done_ns, self._version.number, self.engine.snapshot()
+            )
         )
 
     def restore(self, data: bytes) -> None:
@@ -120,13 +128,18 @@ class Partition:
             saved = msgspec.msgpack.decode(data, type=_PartitionState)
         except msgspec.MsgspecError as error:
             raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
-        self.engine = Engine.restore(self._site, saved.engine, self.engine.zones, self._pseudonyms)
+        version = self._sites.numbered(saved.site_version)
+        if version is None:
+            problem = f"is of version {saved.site_version} of the site, which is not stored"
+            raise SnapshotError(f"of partition {self.number}", problem)
+        self.engine = Engine.restore(version.site, saved.engine, version.zones, self._pseudonyms)
+        self._version = version
         self.engine.called(self._prefix)
         self.seq = self.done_seq = saved.seq
         self._tick = saved.tick
         self._reached_ns = self._done_ns = saved.clock_ns
         self._undecoded, self._waiting = [], None
-        self._rows, self._recorded = HistoryRows(), []
+        self._rows, self._recorded, self._batches = HistoryRows(), [], []
 
     # --- counting ------------------------------------------------------------------------------
     def take(self, batch: RawBatch) -> None:
@@ -180,6 +193,11 @@ class Partition:
         """Whether an instant is over and not yet counted."""
         return self._reached_tick() > self._tick
 
+    @property
+    def is_site_known(self) -> bool:
+        """Whether it is known by which version of the site everything that was read is counted."""
+        return self._reached_tick() <= self._sites.last_tick
+
     def _reached_tick(self) -> int:
         return (self._reached_ns - OVER_NS) // TICK_NS
 
@@ -191,7 +209,8 @@ class Partition:
         """
         output = PartitionOutput()
         waiting = self._decoded()
-        reached = self._reached_tick()
+        reached = min(self._reached_tick(), self._sites.last_tick)
+        self._change_site(self._tick, output)  # where counting starts, or if the core's clock was set back
         for tick in self._ticks(reached, publish=publish):
             at = tick * TICK_NS / 1e9
             if waiting is not None:
@@ -199,6 +218,7 @@ class Partition:
                 self._step(waiting.part(0, cut), output)
                 waiting = waiting.part(cut, len(waiting))
             self._add_events(self.engine.advance(at), NO_SEQUENCES, output)
+            self._change_site(tick, output)
             record = tick % HISTORY_TICKS == 0
             if record or publish:
                 values = self.engine.counts(at).astype("<i4").tobytes()
@@ -207,7 +227,7 @@ class Partition:
                 if publish:
                     output.counts.append(self._counts(at, values, _before(waiting, self.seq)))
             self._tick = tick
-        if waiting is not None and len(waiting) >= BATCH_ROWS:
+        if waiting is not None and len(waiting) >= BATCH_ROWS and self._is_same_site(reached + 1):
             # many in one instant may be counted early: they make nothing expire
             self._step(waiting, output)
             waiting = None
@@ -216,6 +236,22 @@ class Partition:
         # of what waits, everything was received after the last instant that was counted
         self._done_ns = self._reached_ns if self._waiting is None else self._tick * TICK_NS
         return output
+
+    def _is_same_site(self, tick: int) -> bool:
+        """Whether what waits is counted by the same version, up to an instant."""
+        return self.is_site_known and not self._sites.between(self._version.number, tick)
+
+    def _change_site(self, tick: int, output: PartitionOutput) -> None:
+        """Rule 6: count by the version in effect at an instant, up to which everything is counted."""
+        versions = self._sites.between(self._version.number, tick)
+        if not self.engine.devices:  # no version in between makes a difference
+            versions = versions[-1:]
+        for version in versions:
+            left, entered = self.engine.change_site(version.zones, tick * TICK_NS / 1e9)
+            self._add_events(left, NO_SEQUENCES, output)
+            self._batches += self._count_batches()
+            self._version = version
+            self._add_events(entered, NO_SEQUENCES, output)
 
     def _ticks(self, reached: int, *, publish: bool) -> list[int]:
         """The instants to count at, up to `reached`, which is always the last."""
@@ -226,8 +262,8 @@ class Partition:
             return list(range(first, reached + 1))
         start = max(first, reached - GAP_TICKS)
         start += -start % HISTORY_TICKS
-        ticks = list(range(start, reached + 1, HISTORY_TICKS))
-        return ticks if ticks and ticks[-1] == reached else [*ticks, reached]
+        changes = [version.from_tick for version in self._sites.between(self._version.number, reached)]
+        return sorted({*range(start, reached + 1, HISTORY_TICKS), *changes, reached})
 
     def _step(self, part: FixColumns, output: PartitionOutput) -> None:
         """Count rows in their order; a marker is applied after everything received before it."""
@@ -314,7 +350,15 @@ class Partition:
 
     def _counts(self, at: float, values: bytes, seq: int) -> PartitionCounts:
         return PartitionCounts(
-            self._site.id, self.number, self.partitions, self.epoch, seq, at, len(self._site.zones), values
+            self._site.id,
+            self.number,
+            self.partitions,
+            self.epoch,
+            seq,
+            at,
+            self._version.number,
+            len(self._site.zones),
+            values,
         )
 
     def device_state(self, request: DeviceStateRequest) -> DeviceState | None:
@@ -339,14 +383,18 @@ class Partition:
 
     def history(self) -> list[HistoryBatch]:
         """The rows counted since the last call, in messages of a bounded size."""
+        batches = [*self._batches, *(self._batch(fixes, []) for fixes in self._rows.take())]
+        self._batches = []
+        return batches + self._count_batches()
+
+    def _count_batches(self) -> list[HistoryBatch]:
+        """The recorded counts, with the zones of the version by which they were counted."""
         recorded, self._recorded = self._recorded, []
-        batches = [self._batch(fixes, []) for fixes in self._rows.take()]
         instants = max(1, MESSAGE_BYTES // (32 * len(self._site.zones)))
-        batches += [
+        return [
             self._batch(None, recorded[start : start + instants])
             for start in range(0, len(recorded), instants)
         ]
-        return batches
 
     def _batch(self, fixes: HistoryFixes | None, recorded: list[CountsAt]) -> HistoryBatch:
         return HistoryBatch(

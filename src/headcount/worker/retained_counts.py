@@ -18,6 +18,7 @@ import numpy as np
 from headcount.counting.disclosure import Disclosure, as_public, grid_before, on_grid
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
+from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total, Totals
 from headcount.errors import CertificateError, LogError
 from headcount.messages.counts import KindCount, PartitionCounts, PublicKindCount, PublicZoneCount, ZoneCount
@@ -43,22 +44,28 @@ class RetainedCounts:
         self,
         connection: Connection,
         addresses: Sequence[MqttAddress],
-        site: Site,
+        sites: SiteVersions,
         partitions: int,
         is_active: Callable[[], bool],
-        disclosure: Disclosure | None = None,
+        disclose: Callable[[Site], Disclosure] | None = None,
     ) -> None:
         """Sum the counts on `count.*` and publish the totals at one of the addresses while `is_active`.
 
-        With a `disclosure`, COUNT_TOPIC gets its counts once a minute, and EXACT_TOPIC the exact ones;
+        With `disclose`, COUNT_TOPIC gets its counts once a minute, and EXACT_TOPIC the exact ones;
         without, COUNT_TOPIC gets the exact ones.
         """
         self._connection = connection
         self._addresses = addresses
-        self._site = site
+        self._sites = sites
         self._is_active = is_active
-        self._totals = Totals(partitions, len(site.zones))
-        self._disclosure = disclosure
+        self._totals = Totals(partitions)
+        self._disclose = disclose
+        self._use(sites.at(time.time()))
+
+    def _use(self, version: SiteVersion) -> None:
+        """Publish the zones of another version of the site, each again."""
+        self._version, self._site = version, version.site
+        self._disclosure = self._disclose(version.site) if self._disclose else None
         self._newest: Total | None = None
         self._public: Total | None = None
 
@@ -80,7 +87,7 @@ class RetainedCounts:
             await subscription.unsubscribe()
 
     async def _remove_other_zones(self) -> None:
-        """Remove what was retained for zones of an earlier site."""
+        """Remove what was retained for zones of an earlier version."""
         for topic in (COUNT_TOPIC, EXACT_TOPIC):
             own = {topic.format(site=self._site.id, zone=zone.id) for zone in self._site.zones}
             try:
@@ -90,10 +97,15 @@ class RetainedCounts:
 
     async def _add(self, message: Message) -> None:
         counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        if counts.site != self._site.id or counts.zones != len(self._site.zones):
+        if counts.site != self._site.id:
             return
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
-        for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
+        for total in self._totals.add(counts.partition, counts.epoch, counts.at, values, counts.site_version):
+            version = self._sites.numbered(total.site_version)
+            if version is None or len(version.site.zones) != len(total.values):
+                continue
+            if version is not self._version:
+                self._use(version)
             # the site was empty when a partition's first owner began
             starts = self._newest is None and counts.epoch == 1 and not total.values.any()
             self._newest = total
@@ -106,11 +118,16 @@ class RetainedCounts:
         """Publish over one connection; raises MqttError as soon as it is lost, also while no count changes."""
         lost = asyncio.create_task(_until_lost(client), name="retained: connection")
         try:
-            topic = SITE_TOPIC.format(site=self._site.id)
-            await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
+            version: SiteVersion | None = None
             sent: dict[str, I4 | None] = {}
             all_s = time.monotonic()
             while self._is_active() and not lost.done():
+                if version is not self._version:
+                    if version is not None:
+                        await self._remove_other_zones()
+                    version, sent = self._version, {}
+                    topic = SITE_TOPIC.format(site=self._site.id)
+                    await client.publish(topic, json.dumps(self._site.geojson), qos=1, retain=True)
                 if time.monotonic() - all_s > RETAINED_REFRESH_S:
                     sent, all_s = {}, time.monotonic()
                 await self._publish(client, sent)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headcount.api.problem_handlers import send_problem
 from headcount.api.schemas.problems import TOO_LONG, ProblemError
+from headcount.counting.site_file import MAX_SITE_BYTES
 
 MAX_BODY_BYTES = 1 << 20
 #: Tables of devices may be large.
 MAX_IMPORT_BYTES = 16 << 20
+_SITE = re.compile("/v1/sites/[^/]+")
 
 
 class BodyLimitMiddleware:
@@ -25,13 +29,19 @@ class BodyLimitMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        limit = MAX_IMPORT_BYTES if scope["path"].endswith("/devices.csv") else MAX_BODY_BYTES
+        limit = _limit(scope["path"])
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > limit:
             problem = ProblemError(TOO_LONG, f"The limit is {limit} bytes.")
             await send_problem(scope, receive, send, problem)
             return
         await self._app(scope, _limited(receive, limit), send)
+
+
+def _limit(path: str) -> int:
+    if path.endswith("/devices.csv"):
+        return MAX_IMPORT_BYTES
+    return MAX_SITE_BYTES if _SITE.fullmatch(path) else MAX_BODY_BYTES
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

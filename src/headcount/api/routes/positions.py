@@ -181,4 +181,4 @@ def _polygon(state: ApiState, within: str | None) -> Any:
     index = state.live.index.get(within)
     if index is None:
         raise invalid("within", f"is neither a zone nor a GeoJSON polygon: {within[:64]!r}")
-    return state.settings.site.zones[index].geometry
+    return state.live.site.zones[index].geometry

@@ -175,6 +175,13 @@ TOO_MANY_COMMANDS = _problem(
     "/v1/sites/ul/devices/k3vq2hbw5yxam7p4n6ts/commands",
     "20 wait for this device already. Withdraw some, or wait for its answers.",
 )
+SITE_CHANGED = _problem(
+    "site-changed",
+    412,
+    "The site has changed",
+    "Another version was accepted since you read the site. Read it again, and repeat your change.",
+    "/v1/sites/ul",
+)
 TOO_LONG = _problem(
     "too-long",
     413,

@@ -48,3 +48,37 @@ class SiteResponse(OpenSchema):
 
     type: Literal["FeatureCollection"]
     features: list[SiteFeature]
+
+
+class SiteMovedZone(Schema):
+    """A zone with another outline."""
+
+    zone: str
+    area_before_m2: float
+    area_after_m2: float
+
+
+class SiteRenamedZone(Schema):
+    """A zone with another name."""
+
+    zone: str
+    before: str
+    after: str
+
+
+class SiteChanges(Schema):
+    """The differences from the version before."""
+
+    added: list[str] = Field(description="Ids of new zones.")
+    removed: list[str] = Field(description="Ids of zones that are gone.")
+    renamed: list[SiteRenamedZone]
+    moved: list[SiteMovedZone]
+    changed: dict[str, list[str]] = Field(description="Other properties that differ, by zone.")
+
+
+class SiteUpdateResponse(Schema):
+    """An accepted version of a site."""
+
+    version: int = Field(description="Its number, counted from 1.")
+    effective: str = Field(description="When it takes effect: some seconds after it was accepted.")
+    changes: SiteChanges

@@ -168,7 +168,7 @@ def _compare_totals(
     found: Comparison, evidence: Evidence, known: dict[float, dict[int, I4]], zones: list[str]
 ) -> None:
     """Sum up like the API and the MQTT publisher, in the order of receipt."""
-    totals = Totals(len(evidence.log), len(zones))
+    totals = Totals(len(evidence.log))
     for report in evidence.reports:
         values = np.frombuffer(report.values, "<i4")
         if values.size != len(zones) * 8:

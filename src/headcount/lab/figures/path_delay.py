@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from headcount.counting.fix_columns import F8
+from headcount.counting.site_versions import only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
@@ -70,7 +71,7 @@ def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
     """Nanoseconds per fix, including counts once per second of the log and partition."""
     site = campus(zones, seed)
     shared, names = ZoneLookup(site), Pseudonyms({})
-    parts = [Partition(p, PARTITIONS, 1, site, shared, names) for p in range(PARTITIONS)]
+    parts = [Partition(p, PARTITIONS, 1, only(shared), names) for p in range(PARTITIONS)]
     log = TimedLog(site.id, side(zones), devices, np.random.default_rng(seed))
     warm, timed, took_s = max(WARM_FIXES, 3 * devices), 0, 0.0
     while timed < fixes:

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from headcount.broker.nats_config import BrokerConfig
+from headcount.counting.site_versions import only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
@@ -159,7 +160,7 @@ async def counting(
     """
     site = campus(ZONES, seed)
     zones, names = ZoneLookup(site), Pseudonyms({})
-    parts = [Partition(n, partitions, 1, site, zones, names) for n in range(partitions)]
+    parts = [Partition(n, partitions, 1, only(zones), names) for n in range(partitions)]
     async with open_reader(endpoint, connection) as reader:
         for partition in parts:
             await reader.follow(partition.number, 0)

@@ -1,0 +1,93 @@
+"""The versions of a site, and which of them is in effect when; pure."""
+
+from __future__ import annotations
+
+import math
+import sys
+from bisect import bisect_right
+from functools import cached_property
+from typing import Any
+
+from headcount.counting.site import Site
+from headcount.counting.site_file import at_speed, parse_site
+from headcount.counting.zone_lookup import ZoneLookup
+from headcount.messages.times import TICK_S, effect_tick
+
+
+class SiteVersion:
+    """A version of a site; its zones are prepared when they are first needed."""
+
+    def __init__(self, number: int, from_tick: int, site: Site) -> None:
+        """Take effect at a multiple of TICK_S; `site` is as it is counted, scaled for a time-lapse run."""
+        self.number = number
+        self.from_tick = from_tick
+        self.site = site
+
+    @property
+    def from_s(self) -> float:
+        """When it takes effect (Unix seconds)."""
+        return self.from_tick * TICK_S
+
+    @cached_property
+    def zones(self) -> ZoneLookup:
+        """The zones, prepared for look-ups; shared by the partitions of a worker."""
+        return ZoneLookup(self.site)
+
+
+class SiteVersions:
+    """The versions of one site, in their order; the first one is in effect from the beginning of time."""
+
+    def __init__(self, versions: list[SiteVersion], complete_s: float = math.inf) -> None:
+        """Start with at least one version.
+
+        Args:
+            versions: in the order of their numbers.
+            complete_s: every version that the core stored before this is among them.
+        """
+        self.all = versions
+        self.complete_s = complete_s
+
+    @property
+    def newest(self) -> SiteVersion:
+        """The last version that was accepted; it may not be in effect yet."""
+        return self.all[-1]
+
+    @property
+    def last_tick(self) -> int:
+        """The last instant, in TICK_S, at which no unknown version can be in effect."""
+        return sys.maxsize if math.isinf(self.complete_s) else effect_tick(self.complete_s) - 1
+
+    def at_tick(self, tick: int) -> SiteVersion:
+        """The version in effect at an instant."""
+        return self.all[max(0, bisect_right(self.all, tick, key=lambda version: version.from_tick) - 1)]
+
+    def at(self, at_s: float) -> SiteVersion:
+        """The version in effect at Unix seconds."""
+        return self.at_tick(math.floor(at_s / TICK_S + 1e-6))
+
+    def numbered(self, number: int) -> SiteVersion | None:
+        """The version with a number; None: it is unknown, or not retained."""
+        return next((version for version in self.all if version.number == number), None)
+
+    def between(self, number: int, tick: int) -> list[SiteVersion]:
+        """The versions after a number that are in effect at or before an instant."""
+        return [version for version in self.all if version.number > number and version.from_tick <= tick]
+
+
+def only(site: Site | ZoneLookup) -> SiteVersions:
+    """The versions of a site that never changes, with its prepared zones where they are given."""
+    if isinstance(site, Site):
+        return SiteVersions([SiteVersion(1, 0, site)])
+    version = SiteVersion(1, 0, site.site)
+    version.zones = site
+    return SiteVersions([version])
+
+
+def counted_site(geojson: dict[str, Any], source: str, speed: float) -> Site:
+    """The site of a stored file, scaled for a time-lapse run of that speed.
+
+    Raises:
+        SiteError: the file is not valid.
+    """
+    site = parse_site(geojson, source)
+    return site if speed == 1 else at_speed(site, speed)
