@@ -20,7 +20,7 @@ from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, HistorySteps,
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
 from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
-from headcount.api.state import ApiState, State, known_site, known_zone
+from headcount.api.state import ApiState, State, known_site, known_zone, known_zone_of_any_version
 from headcount.api.stream_reader import zone_indices
 from headcount.counting.disclosure import GRID_S
 from headcount.history import queries
@@ -63,7 +63,7 @@ async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = Non
 )
 async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of one zone now, or at a moment of the last 24 hours, as in /counts."""
-    known_zone(state, site, zone)
+    (known_zone if at is None else known_zone_of_any_version)(state, site, zone)
     answer = msgspec.json.decode(msgspec.json.encode(await counts_at(state, caller, at)))
     zones = {each["zone"]: each for each in answer.pop("zones")}
     if zone not in zones:
@@ -93,7 +93,7 @@ async def get_zone_history(
     Without the scope `counts:exact`, where small counts are hidden: `step` is a multiple of 60, `count`
     is as in /counts, and minimum, maximum and mean are null.
     """
-    known_zone(state, site, zone)
+    known_zone_of_any_version(state, site, zone)
     return await _history(state, caller, [zone], steps, lambda head, rows: Json(head | rows[0]))
 
 
