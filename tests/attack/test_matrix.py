@@ -59,6 +59,7 @@ ENDPOINTS = {
     "GET /v1/sites/{site}/devices/{device}/commands/{command}": "operator",
     "DELETE /v1/sites/{site}/devices/{device}/commands/{command}": "operator",
     "GET /v1/sites/{site}/devices/{kind}/{device}": "operator",
+    "PUT /v1/sites/{site}": "admin",
     "GET /v1/tokens": "admin",
     "POST /v1/tokens": "admin",
     "DELETE /v1/tokens/{id}": "admin",
@@ -199,6 +200,7 @@ MIN_ROLE = {
     "devices:read": "operator",
     "devices:write": "operator",
     "commands:write": "operator",
+    "sites:write": "admin",
     "tokens:write": "admin",
     "audit:read": "admin",
 }

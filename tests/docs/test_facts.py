@@ -211,7 +211,6 @@ def test_the_tree_of_errors() -> None:
         ("guides/operate.md", "another headcount uses it"),
         ("guides/operate.md", "the data folder holds a log with"),
         ("guides/operate.md", "or newer is needed"),
-        ("guides/operate.md", "was made with another site file"),
         ("guides/secure.md", "self-signed, so browsers warn; see docs/guides/secure.md"),
         ("concepts/privacy.md", "log of fixes"),
     ],

@@ -26,7 +26,10 @@ COMMANDS = {
     "ban list": ["ban", "list"],
     "audit list": ["audit", "list"],
     "audit verify": ["audit", "verify"],
-    "site reload": ["site", "reload"],
+    "site list": ["site", "list"],
+    "site show": ["site", "show"],
+    "site history": ["site", "history"],
+    "site update": ["site", "update", "site.geojson"],
 }
 
 

@@ -41,7 +41,7 @@ def zones(up: Up) -> set[str]:
 
 
 def test_a_zone_is_added_and_removed_while_the_system_runs(tmp_path: Path) -> None:
-    """`site update` adds and removes zones: who stands there is counted at once, and no role starts again."""
+    """`site update` adds and removes zones: present devices are counted there immediately, and no role restarts."""
     original = json.loads(UL.read_text())
     site = tmp_path / "new.geojson"
     with Up(tmp_path) as up:

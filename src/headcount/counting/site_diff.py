@@ -29,7 +29,7 @@ class RenamedZone(msgspec.Struct, frozen=True):
 
 
 class SiteDiff(msgspec.Struct, frozen=True):
-    """What differs; the boundary is the zone `site`."""
+    """The differences; the boundary is the zone `site`."""
 
     added: list[str]
     removed: list[str]

@@ -11,6 +11,7 @@ from typing import Any
 from headcount.counting.site import Site
 from headcount.counting.site_file import at_speed, parse_site
 from headcount.counting.zone_lookup import ZoneLookup
+from headcount.errors import SnapshotError
 from headcount.messages.times import TICK_S, effect_tick
 
 
@@ -68,6 +69,17 @@ class SiteVersions:
     def numbered(self, number: int) -> SiteVersion | None:
         """The version with a number; None: it is unknown, or not retained."""
         return next((version for version in self.all if version.number == number), None)
+
+    def of_snapshot(self, number: int) -> SiteVersion:
+        """The version with the number in a snapshot.
+
+        Raises:
+            SnapshotError: it is not retained.
+        """
+        version = self.numbered(number)
+        if version is None:
+            raise SnapshotError(f"of version {number} of the site", "cannot be used: the version is not stored")
+        return version
 
     def between(self, number: int, tick: int) -> list[SiteVersion]:
         """The versions after a number that are in effect at or before an instant."""

@@ -128,10 +128,7 @@ class Partition:
             saved = msgspec.msgpack.decode(data, type=_PartitionState)
         except msgspec.MsgspecError as error:
             raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
-        version = self._sites.numbered(saved.site_version)
-        if version is None:
-            problem = f"is of version {saved.site_version} of the site, which is not stored"
-            raise SnapshotError(f"of partition {self.number}", problem)
+        version = self._sites.of_snapshot(saved.site_version)
         self.engine = Engine.restore(version.site, saved.engine, version.zones, self._pseudonyms)
         self._version = version
         self.engine.called(self._prefix)
@@ -227,7 +224,8 @@ class Partition:
                 if publish:
                     output.counts.append(self._counts(at, values, _before(waiting, self.seq)))
             self._tick = tick
-        if waiting is not None and len(waiting) >= BATCH_ROWS and self._is_same_site(reached + 1):
+        changes = self._sites.between(self._version.number, reached + 1)
+        if waiting is not None and len(waiting) >= BATCH_ROWS and self.is_site_known and not changes:
             # many in one instant may be counted early: they make nothing expire
             self._step(waiting, output)
             waiting = None
@@ -236,10 +234,6 @@ class Partition:
         # of what waits, everything was received after the last instant that was counted
         self._done_ns = self._reached_ns if self._waiting is None else self._tick * TICK_NS
         return output
-
-    def _is_same_site(self, tick: int) -> bool:
-        """Whether what waits is counted by the same version, up to an instant."""
-        return self.is_site_known and not self._sites.between(self._version.number, tick)
 
     def _change_site(self, tick: int, output: PartitionOutput) -> None:
         """Rule 6: count by the version in effect at an instant, up to which everything is counted."""
