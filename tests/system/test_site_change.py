@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from system.running import UL, Up, headcount
 from system.senders import fix, publish, spot
 from waiting import wait_until
@@ -78,6 +80,41 @@ def test_a_zone_is_added_and_removed_while_the_system_runs(tmp_path: Path) -> No
         shown = json.loads(command(up, "show", "--version", "2").stdout)
         assert NEW in {feature["properties"]["id"] for feature in shown["features"]}
         assert up.pids() == pids
+
+
+def test_a_site_is_changed_over_http(tmp_path: Path) -> None:
+    """An admin's PUT adds a zone; a file with problems, an old ETag and a token without the scope are refused."""
+    original = json.loads(UL.read_text())
+    with Up(tmp_path) as up:
+        made = headcount("token", "add", "editor", "--role", "admin", "--data", up.data, cwd=up.folder)
+        secret = made.stdout.strip()
+        url = f"http://127.0.0.1:{up.ports['http']}/v1/sites/ul"
+
+        def put(geojson: Any, **headers: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {secret}", **headers}
+            return httpx.put(url, content=json.dumps(geojson), headers=headers, timeout=30)
+
+        etag = httpx.get(url).headers["etag"]
+        answer = put(changed(original), **{"If-Match": etag})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["version"] == 2
+        assert answer.json()["changes"]["added"] == [NEW]
+        wait_until(lambda: NEW in zones(up), "the new zone")
+        stale = put(original, **{"If-Match": etag})
+        assert (stale.status_code, stale.json()["type"]) == (412, "/problems/site-changed")
+        broken = changed(original)
+        broken["features"][-1]["properties"]["type"] = "castle"
+        broken["features"][1]["properties"]["id"] = broken["features"][2]["properties"]["id"]
+        refused = put(broken)
+        assert refused.status_code == 422
+        assert len(refused.json()["errors"]) == 2
+        assert httpx.put(url, content="{}", headers={"Authorization": "Bearer hc_x"}).status_code == 401
+        assert [entry["action"] for entry in _audit(up)].count("site.update") == 1
+
+
+def _audit(up: Up) -> list[dict[str, Any]]:
+    printed = headcount("audit", "list", "--json", "--data", up.data, cwd=up.folder).stdout
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def test_the_site_outlives_restarts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -15,14 +16,14 @@ from hypothesis import strategies as st
 from counting.running import NAMES
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
-from headcount.counting.site_versions import only
+from headcount.counting.site_versions import SiteVersion, SiteVersions, only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.oracle import KINDS, Oracle
-from headcount.lab.chaos.scenarios import random_scenario
+from headcount.lab.chaos.scenarios import changed_site, random_scenario
 from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch
-from headcount.messages.times import DAY_S, TICK_S
+from headcount.messages.times import DAY_S, TICK_S, effect_tick
 from headcount.messaging.raw_batch import RawBatch
 from headcount.worker.partition import HISTORY_TICKS, Partition, PartitionOutput
 from small_site import small_site
@@ -161,8 +162,64 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     assert heard.rows.keys() <= {row + 1 for row, entry in enumerate(log) if not entry[0].endswith(b"tick")}
 
 
+@settings(max_examples=25)
+@given(SEEDS)
+def test_a_partition_over_site_changes_equals_the_oracle(seed: int) -> None:
+    """However late a worker learns of versions and wherever it stops, counts and events are the oracle's."""
+    rng = Random(seed)
+    campus = random_scenario(rng)
+    site = parse_site(campus.geojson, "scene")
+    messages = walk(rng, campus, 8, 250)
+    log = _log(rng, site.id, messages)
+    first, last = (round(message.received / TICK_S) for message in (messages[0], messages[-1]))
+    versions, geojson = [SiteVersion(1, 0, site)], campus.geojson
+    for tick in sorted(rng.randint(first - 100, last) for _ in range(rng.randint(1, 6))):
+        geojson = changed_site(rng, geojson)
+        versions.append(SiteVersion(len(versions) + 1, tick, parse_site(geojson, "scene")))
+    sites = SiteVersions(versions[:1], 0.0)
+
+    def refresh(now_s: float) -> None:
+        """Learn what was stored before that time."""
+        sites.all = [version for version in versions if version.from_tick < effect_tick(now_s)] or versions[
+            :1
+        ]
+        sites.complete_s = max(sites.complete_s, now_s)
+
+    heard, saved, kills = _Observer(), b"", 3
+    refresh(messages[0].received - 60)
+    partition = Partition(0, 1, 1, sites, NAMES)
+    while True:
+        killed = False
+        for delivery in _deliveries(rng, log, partition.seq):
+            partition.take(delivery)
+            if rng.random() < 0.4:
+                refresh(float(delivery.received_ns[-1]) / 1e9 - rng.choice((0.0, 1.0, 30.0)))
+            if partition.due:
+                heard.add(partition, partition.work(publish=rng.random() < 0.8))
+            if rng.random() < 0.2:
+                saved = partition.save()
+            if kills and rng.random() < 0.05:
+                killed = True
+                break
+        if not killed:
+            break
+        kills -= 1
+        partition = Partition(0, 1, 2, sites, NAMES)
+        if saved:
+            partition.restore(saved)
+    refresh(log[-1][2] / 1e9)
+    heard.add(partition, partition.work())
+    changes = [(version.from_s, version.site.geojson) for version in versions[1:]]
+    _compare(rng, campus.geojson, [], messages, heard, changes)
+
+
 def _compare(
-    rng: Random, geojson: dict[str, object], zones: list[str], messages: list[Message], heard: _Observer
+    rng: Random,
+    geojson: dict[str, Any],
+    zones: list[str],
+    messages: list[Message],
+    heard: _Observer,
+    changes: Sequence[tuple[float, dict[str, Any]]] = (),
 ) -> None:
     instants = sorted(heard.counts.items() | heard.recorded.items())
     if len(instants) > 80:
@@ -170,9 +227,18 @@ def _compare(
     last = max(heard.counts | heard.recorded)
     oracle = Oracle(geojson)
     wanted = [*instants, (last, b"")]
+    later = list(changes)
+
+    def check(until: float) -> None:
+        while wanted and wanted[0][0] < until:
+            while later and later[0][0] <= wanted[0][0]:
+                oracle.change_site(*later.pop(0))
+            _check(oracle, zones or list(oracle.zones), *wanted.pop(0))
+        while later and later[0][0] < until:
+            oracle.change_site(*later.pop(0))
+
     for message in messages:
-        while wanted and wanted[0][0] < message.received:
-            _check(oracle, zones, *wanted.pop(0))
+        check(message.received)
         if message.what == FIX:
             oracle.fix(
                 message.received,
@@ -187,8 +253,8 @@ def _compare(
             oracle.forget(message.received, message.kind, message.device)
         else:
             oracle.status(message.received, message.kind, message.device, message.what == ONLINE)
-    for at, values in wanted:
-        _check(oracle, zones, at, values)
+    later = [change for change in later if change[0] <= last]
+    check(math.inf)
     expected = sorted(
         (e.type, e.zone, e.kind, NAMES.of(f"{e.kind}.{e.device}".encode(), e.day), e.t, e.reason)
         for e in oracle.events

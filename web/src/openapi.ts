@@ -267,7 +267,33 @@ export interface paths {
                 };
             };
         };
-        put?: never;
+        put: {
+            parameters: {
+                query?: never;
+                header?: {
+                    "if-match"?: string | null;
+                };
+                path: {
+                    site: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/geo+json": components["schemas"]["SiteResponse"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["SiteUpdateResponse"];
+                    };
+                };
+            };
+        };
         post?: never;
         delete?: never;
         options?: never;
@@ -493,6 +519,15 @@ export interface components {
             /** @enum {string} */
             status: "active" | "paused" | "disabled" | "erasing";
         };
+        SiteChanges: {
+            added: string[];
+            changed: {
+                [key: string]: string[];
+            };
+            moved: components["schemas"]["SiteMovedZone"][];
+            removed: string[];
+            renamed: components["schemas"]["SiteRenamedZone"][];
+        };
         SiteEntry: {
             bbox: number[];
             id: string;
@@ -521,6 +556,28 @@ export interface components {
         };
         SiteListResponse: {
             sites: components["schemas"]["SiteEntry"][];
+        };
+        SiteMovedZone: {
+            area_after_m2: number;
+            area_before_m2: number;
+            zone: string;
+        };
+        SiteRenamedZone: {
+            after: string;
+            before: string;
+            zone: string;
+        };
+        SiteResponse: {
+            features: components["schemas"]["SiteFeature"][];
+            /** @constant */
+            type: "FeatureCollection";
+        } & {
+            [key: string]: unknown;
+        };
+        SiteUpdateResponse: {
+            changes: components["schemas"]["SiteChanges"];
+            effective: string;
+            version: number;
         };
         TraceCheck: {
             limit: number | null;

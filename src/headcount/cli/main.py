@@ -18,7 +18,9 @@ _COMMANDS = {
         "up": Entry("up:up", "Run everything on this machine: broker, counting, history, API and map."),
         "run": Entry("run:run", "Run one role in this process."),
         "scale": Entry("run:scale", "Add and remove brokers and workers as the load changes."),
-        "site": Entry("site:site", "Check, import and reload site files."),
+        "site": Entry(
+            "site:site", "Check and import site files, and change the site of a running deployment."
+        ),
     },
     "Administer a deployment": {
         "device": Entry("device:device", "Manage devices: register, list, change, erase."),

@@ -12,7 +12,10 @@ from headcount.counting.site import Site
 from headcount.counting.site_file import at_speed, parse_site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import SnapshotError
-from headcount.messages.times import TICK_S, effect_tick
+from headcount.messages.times import TICK_S, effect_tick, tick_s
+
+#: Nothing in the log is older.
+OLDEST_S = 2 * 3600.0
 
 
 class SiteVersion:
@@ -27,7 +30,7 @@ class SiteVersion:
     @property
     def from_s(self) -> float:
         """When it takes effect (Unix seconds)."""
-        return self.from_tick * TICK_S
+        return tick_s(self.from_tick)
 
     @cached_property
     def zones(self) -> ZoneLookup:
@@ -54,6 +57,11 @@ class SiteVersions:
         return self.all[-1]
 
     @property
+    def oldest(self) -> SiteVersion:
+        """A version that was in effect before everything in the log; later ones are applied to no device."""
+        return self.all[0] if math.isinf(self.complete_s) else self.at(self.complete_s - OLDEST_S)
+
+    @property
     def last_tick(self) -> int:
         """The last instant, in TICK_S, at which no unknown version can be in effect."""
         return sys.maxsize if math.isinf(self.complete_s) else effect_tick(self.complete_s) - 1
@@ -78,7 +86,9 @@ class SiteVersions:
         """
         version = self.numbered(number)
         if version is None:
-            raise SnapshotError(f"of version {number} of the site", "cannot be used: the version is not stored")
+            raise SnapshotError(
+                f"of version {number} of the site", "cannot be used: the version is not stored"
+            )
         return version
 
     def between(self, number: int, tick: int) -> list[SiteVersion]:

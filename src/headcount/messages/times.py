@@ -25,6 +25,11 @@ def iso_or_none(t: float | None) -> str | None:
     return None if t is None else iso(t)
 
 
+def tick_s(tick: int) -> float:
+    """The instant of a tick (Unix seconds)."""
+    return tick * round(TICK_S * 1e9) / 1e9
+
+
 def effect_tick(stored_s: float) -> int:
     """When a version takes effect that the core stored at Unix seconds, in TICK_S."""
     return math.ceil((stored_s + SITE_DELAY_S) / TICK_S)

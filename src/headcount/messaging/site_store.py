@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from headcount.messages.times import TICK_S, effect_tick
+from headcount.messages.times import effect_tick, tick_s
 from headcount.messaging.connection import Connection
 from headcount.messaging.kv import KvBucket, KvEntry
 from headcount.messaging.streams import SITE_BUCKET
@@ -40,7 +40,7 @@ class StoredSite(msgspec.Struct, frozen=True):
     @property
     def from_s(self) -> float:
         """When it takes effect (Unix seconds); the first version when it was stored."""
-        return self.stored_s if self.number == 1 else self.from_tick * TICK_S
+        return self.stored_s if self.number == 1 else tick_s(self.from_tick)
 
 
 class SiteStore:

@@ -47,6 +47,8 @@ class SiteFollower(SiteVersions):
                 known = self.all if self._revision >= 0 else []
                 self.all = await asyncio.to_thread(_counted, stored, self._speed, known)
                 self._revision = revision
+            for version in self.all[: self.all.index(self.oldest)]:
+                version.__dict__.pop("zones", None)  # no longer counted: free its memory
             self.complete_s = max(self.complete_s, now_s)
             return is_new
 

@@ -87,7 +87,7 @@ class Partition:
         self.epoch = epoch
         self.partitions = partitions
         self._sites = sites
-        self._version = sites.all[0]
+        self._version = sites.oldest
         self.engine = Engine(self._site, self._version.zones, pseudonyms)
         self.seq = 0  # everything up to this is read
         self.done_seq = 0  # everything up to this is counted
@@ -391,15 +391,8 @@ class Partition:
         ]
 
     def _batch(self, fixes: HistoryFixes | None, recorded: list[CountsAt]) -> HistoryBatch:
-        return HistoryBatch(
-            self._site.id,
-            self.number,
-            self.partitions,
-            self.epoch,
-            [zone.id for zone in self._site.zones],
-            fixes,
-            recorded,
-        )
+        zones = [zone.id for zone in self._site.zones]
+        return HistoryBatch(self._site.id, self.number, self.partitions, self.epoch, zones, fixes, recorded)
 
 
 def _before(waiting: FixColumns | None, last: int) -> int:
