@@ -16,7 +16,7 @@ import pytest
 from counting.running import CountQuery, Runner, by_engine, by_oracle, compare
 from counting.walks import FIX, Message
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.oracle import TraceRow, replay
+from headcount.lab.chaos.oracle_replay import TraceRow, replay
 from shared import shared
 
 BUSES = ("capmetro_2015-03-08.csv.gz", "capmetro_2017-03-21.csv.gz", "liverpool_bus14.csv")

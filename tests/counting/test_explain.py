@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from counting.running import Runner
 from counting.walks import FIX, FORGET, OFFLINE, Message, walk
-from headcount.counting.explain import LINES, ExplainedMessage, Explainer, TracedMessage
+from headcount.counting.explain import ExplainedMessage, Explainer
+from headcount.counting.explained_rules import LINES, TracedMessage
 from headcount.counting.site_file import parse_site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.oracle import Oracle

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from counting.running import CountQuery, Runner, SiteChange, by_engine, by_oracle, compare, count_queries
 from counting.test_explain import traced
 from counting.walks import FIX, FORGET, STEP_S, Message, walk
-from headcount.counting.explain import SITE_CHANGE, Explainer
+from headcount.counting.explain import Explainer
+from headcount.counting.explained_rules import SITE_CHANGE
 from headcount.counting.site_file import check_site, parse_site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.lab.chaos.scenarios import Scenario, changed_site, random_scenario

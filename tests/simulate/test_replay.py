@@ -22,7 +22,8 @@ from counting.test_engine_traces import campus_rows, read, town
 from counting.walks import FIX, Message, walk
 from headcount.counting.engine import Engine
 from headcount.counting.site_file import parse_site
-from headcount.lab.chaos.oracle import KINDS, TraceRow, replay
+from headcount.lab.chaos.oracle import KINDS
+from headcount.lab.chaos.oracle_replay import TraceRow, replay
 from headcount.lab.chaos.scenarios import changed_site, random_scenario
 from headcount.simulate.replay import Replay
 from headcount.simulate.traces import read_trace

@@ -25,7 +25,8 @@ from nats.aio.msg import Msg
 from headcount.lab.chaos.expected_counts import pseudonym_of
 from headcount.lab.chaos.independent_reader import PublishedEvent, decode_fix, read_day_keys, read_stream
 from headcount.lab.chaos.independent_reader import read_events as every_event
-from headcount.lab.chaos.oracle import Oracle, OracleCount, TraceRow
+from headcount.lab.chaos.oracle import Oracle, OracleCount
+from headcount.lab.chaos.oracle_replay import TraceRow
 from headcount.messages.counts import PartitionCounts
 from headcount.messages.topics import KINDS, partition_of
 from system.running import Up

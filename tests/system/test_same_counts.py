@@ -11,7 +11,7 @@ from random import SystemRandom
 
 import pytest
 
-from headcount.lab.chaos.oracle import replay
+from headcount.lab.chaos.oracle_replay import replay
 from headcount.messages.fixes import VERDICTS
 from system.feeding import SITE_ID, Feeder, Walkers, campus, write_campus
 from system.judging import (

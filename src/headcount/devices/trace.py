@@ -16,13 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from headcount.counting.explain import (
-    SITE_CHANGE,
-    ExplainedMessage,
-    Explainer,
-    MembershipChange,
-    TracedMessage,
-)
+from headcount.counting.explain import ExplainedMessage, Explainer, MembershipChange
+from headcount.counting.explained_rules import SITE_CHANGE, TracedMessage
 from headcount.counting.fix_columns import FIX, FORGET, OFFLINE, Removal
 from headcount.counting.site_versions import SiteVersions
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
