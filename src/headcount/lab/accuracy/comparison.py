@@ -59,7 +59,7 @@ LOW, HIGH = COUNT_FIELDS.index("low"), COUNT_FIELDS.index("high")
 
 def compare(plan: AccuracyPlan, progress: Progress) -> AccuracyResults:
     """Run the comparison; `progress` is called with a text and the share that is done."""
-    began_s = time.monotonic()
+    began_s, began_cpu_s = time.monotonic(), time.process_time()
     sized = sized_site(plan.seed)
     campus = SiteResults(zone_classes(ZoneGeometry(plan.site)))
     results = AccuracyResults(plan, campus, SiteResults(size_classes(sized)))
@@ -77,6 +77,7 @@ def compare(plan: AccuracyPlan, progress: Progress) -> AccuracyResults:
         )
         other.compare_rules_only()
     results.seconds = time.monotonic() - began_s
+    results.cpu_seconds = time.process_time() - began_cpu_s
     return results
 
 

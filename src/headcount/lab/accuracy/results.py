@@ -125,6 +125,7 @@ class AccuracyResults:
     sumo: dict[tuple[str, str], list[CountSample]] = field(default_factory=_lists)
     sumo_missing: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     def sumo_errors(self, preset: str, rule: str) -> CountErrors:
         """The errors of a rule for the cars of SUMO in all zones."""
