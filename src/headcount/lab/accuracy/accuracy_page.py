@@ -27,7 +27,7 @@ def run_line(results: AccuracyResults, machine: str, date: str) -> str:
     devices, fixes = (sum(getattr(site, name) for site in sites) for name in ("devices", "fixes"))
     return (
         f"- machine: {machine}; {results.seconds:.0f} s, {results.cpu_seconds:.0f} s of CPU\n- date: {date}\n"
-        f"- seed: {plan.seed}, {plan.runs} runs of {plan.hours:g} hours on each of two sites; "
+        f"- seed: {plan.seed}, {plan.runs} run{'s' if plan.runs > 1 else ''} of {plan.hours:g} hours on each of two sites; "
         f"{devices} devices and {fixes} fixes in each preset"
     )
 
