@@ -21,7 +21,7 @@ from headcount.lab.chaos.independent_reader import (
 )
 from headcount.lab.chaos.observer import ObservedCounts
 from headcount.lab.chaos.oracle import known_accuracy
-from headcount.lab.chaos.short_holds import short_hold_scenario
+from headcount.lab.chaos.short_holds import short_hold_scenario, short_hold_versions
 from headcount.lab.chaos.traffic import traffic
 from headcount.messages.topics import partition_of
 
@@ -56,17 +56,25 @@ def _log() -> list[PartitionLog]:
 def honest() -> Evidence:
     """The evidence of a correct system."""
     geojson, log = short_hold_scenario(SEED).geojson, _log()
-    truths = [ExpectedPartition(geojson, own, KEYS) for own in log]
-    zones = list(truths[0].zones)
+    first, second = short_hold_versions(SEED, 2)
+    changes = [(START_S + 8.3, first), (START_S + 20.0, second)]
+    truths = [ExpectedPartition(geojson, own, KEYS, changes) for own in log]
     reports, recorded = [], []
     for tick in range(1, int(SECONDS) * 10 + 20):
         at = (START_S * 10 + tick) / 10
-        values = [truth.at(at).values for truth in truths]
+        expected = [truth.at(at) for truth in truths]
+        values, zones = [each.values for each in expected], expected[0].zones
         for number, truth in enumerate(truths):
             done = [row.seq for row in truth.log.rows if row.received <= at]
             reports.append(
                 ObservedCounts(
-                    at + 0.1, number, 1, done[-1] if done else 0, at, values[number].astype("<i4").tobytes()
+                    at + 0.1,
+                    number,
+                    1,
+                    done[-1] if done else 0,
+                    at,
+                    values[number].astype("<i4").tobytes(),
+                    1 + sum(change_s <= at for change_s, _ in changes),
                 )
             )
         if tick % 100 == 0:
@@ -104,7 +112,7 @@ def honest() -> Evidence:
         if truth.is_stored(seq)
     ]
     acknowledged = {row.number: row.received for own in log for row in own.rows if row.number % 2}
-    return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged)
+    return Evidence(geojson, KEYS, at, log, reports, events, fixes, recorded, acknowledged, changes)
 
 
 def test_a_correct_system_has_no_differences(honest: Evidence) -> None:

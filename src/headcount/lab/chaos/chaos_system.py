@@ -7,11 +7,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from headcount.counting.site_file import parse_site
 from headcount.errors import HeadcountError, LogError
 from headcount.lab.running_system import RunningSystem
 from headcount.messages.topics import INTERNAL
@@ -22,6 +24,8 @@ from headcount.runtime.ports import free_ports
 from headcount.runtime.processes import start_process
 from headcount.runtime.retry import Backoff
 from headcount.runtime.supervisor import Supervised
+from headcount.services.actors import COMMAND_LINE
+from headcount.services.container import Services
 from headcount.settings.deployment import Settings
 
 STOP_S = 15.0
@@ -76,8 +80,20 @@ class RestartedRole:
 class ChaosSystem(RunningSystem):
     """Broker, history and workers on free ports, as an async context manager."""
 
-    def __init__(self, folder: Path, data: Path, site: Path, partitions: int, workers: int) -> None:
-        """Run in `folder` with the data in `data` and `workers` workers, numbered from 1."""
+    def __init__(
+        self,
+        folder: Path,
+        data: Path,
+        site: Path,
+        partitions: int,
+        workers: int,
+        versions: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Run in `folder` with the data in `data` and `workers` workers, numbered from 1.
+
+        `versions` are those to which `change_site` changes the site, one after the other.
+        """
+        self._versions = list(versions)
         mqtt, ws, http, nats_port, leaf = free_ports(5)
         self.folder, self.data = folder, data
         self.settings = Settings(
@@ -144,6 +160,18 @@ class ChaosSystem(RunningSystem):
         """Start a worker."""
         self.workers[number] = RestartedRole(f"count-{number}", "count", self.folder, self._environment)
         await self.workers[number].start()
+
+    async def change_site(self) -> str:
+        """Submit the next version of the site; return why it could not be submitted, "" if it was."""
+        site = parse_site(self._versions[0], "chaos test")
+        try:
+            async with connected_once(self._endpoint, "headcount chaos test") as connection:
+                services = Services(connection, secret_of(self.settings))
+                await services.sites.update(COMMAND_LINE, site)
+        except LogError as error:
+            return f"the core did not answer: {error}"
+        del self._versions[0]
+        return ""
 
     def kill_broker(self) -> bool:
         """Kill the NATS server, not the role that supervises it; return whether it was running."""

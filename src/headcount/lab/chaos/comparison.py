@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headcount.counting.totals import Totals
-from headcount.lab.chaos.expected_counts import I4, ExpectedCounts, ExpectedPartition, pseudonym_of
+from headcount.lab.chaos.expected_counts import (
+    I4,
+    ExpectedCounts,
+    ExpectedPartition,
+    SiteChange,
+    pseudonym_of,
+)
 from headcount.lab.chaos.independent_reader import ParquetCounts, ParquetFix, PartitionLog, PublishedEvent
 from headcount.lab.chaos.observer import ObservedCounts
 from headcount.lab.chaos.oracle import DAY_S, OracleEvent, known_accuracy
@@ -37,6 +43,7 @@ class Evidence:
     fixes: list[ParquetFix]
     recorded: list[ParquetCounts]
     acknowledged: dict[int, float]  # number of a QoS 1 fix → time of its PUBACK
+    site_changes: list[SiteChange] = field(default_factory=list)
 
 
 class Difference(NamedTuple):
@@ -75,8 +82,10 @@ class Comparison:
 def compare(evidence: Evidence, show: Callable[[float], None] = lambda _: None) -> Comparison:
     """Compare all results; `show` is called with the share that is done."""
     found = Comparison()
-    truths = [ExpectedPartition(evidence.geojson, log, evidence.keys) for log in evidence.log]
-    zones = list(truths[0].zones)
+    truths = [
+        ExpectedPartition(evidence.geojson, log, evidence.keys, evidence.site_changes) for log in evidence.log
+    ]
+    zones: dict[float, list[str]] = {}  # instant → those of the version in effect
     known: dict[float, dict[int, I4]] = {}
     due: list[list[OracleEvent]] = []
     possible: list[list[OracleEvent]] = []
@@ -89,7 +98,8 @@ def compare(evidence: Evidence, show: Callable[[float], None] = lambda _: None) 
                 due.append(list(truth.events))
             expected = truth.at(at)
             for report in published.get(at, ()):
-                _compare_count(found, report, expected, zones)
+                _compare_count(found, report, expected)
+            zones[at] = expected.zones
             known.setdefault(at, {})[number] = expected.values
         if len(due) == number:
             due.append(list(truth.events))
@@ -132,9 +142,7 @@ def _required_instants(evidence: Evidence) -> Iterator[float]:
             yield step * HISTORY_TICK_S
 
 
-def _compare_count(
-    found: Comparison, report: ObservedCounts, expected: ExpectedCounts, zones: list[str]
-) -> None:
+def _compare_count(found: Comparison, report: ObservedCounts, expected: ExpectedCounts) -> None:
     found.counts += 1
     where = f"partition {report.partition}, epoch {report.epoch}"
     if report.values != expected.values.astype("<i4").tobytes():
@@ -147,7 +155,7 @@ def _compare_count(
             found.differs(
                 "count",
                 report.at,
-                f"{where}: {_first(published.reshape(expected.values.shape), expected.values, zones)}",
+                f"{where}: {_first(published.reshape(expected.values.shape), expected.values, expected.zones)}",
             )
     elif expected.first_not_in and report.seq >= expected.first_not_in:
         found.differs(
@@ -165,20 +173,23 @@ def _first(published: I4, expected: I4, zones: list[str]) -> str:
 
 
 def _compare_totals(
-    found: Comparison, evidence: Evidence, known: dict[float, dict[int, I4]], zones: list[str]
+    found: Comparison,
+    evidence: Evidence,
+    known: dict[float, dict[int, I4]],
+    zones: dict[float, list[str]],
 ) -> None:
     """Sum up like the API and the MQTT publisher, in the order of receipt."""
     totals = Totals(len(evidence.log))
     for report in evidence.reports:
         values = np.frombuffer(report.values, "<i4")
-        if values.size != len(zones) * 8:
+        if values.size != len(zones[report.at]) * 8:
             continue  # recorded already
         shaped = values.reshape(-1, 2, 4).astype(np.int32)
-        for total in totals.add(report.partition, report.epoch, report.at, shaped):
+        for total in totals.add(report.partition, report.epoch, report.at, shaped, report.site_version):
             found.totals += 1
             expected = sum(known[total.at].values(), np.zeros_like(total.values))
             if not np.array_equal(total.values, expected):
-                found.differs("total", total.at, _first(total.values, expected, zones))
+                found.differs("total", total.at, _first(total.values, expected, zones[total.at]))
 
 
 def _compare_events(
@@ -240,11 +251,13 @@ def _problem(row: ParquetFix, truths: list[ExpectedPartition], keys: dict[int, b
 
 
 def _compare_recorded(
-    found: Comparison, evidence: Evidence, known: dict[float, dict[int, I4]], zones: list[str]
+    found: Comparison,
+    evidence: Evidence,
+    known: dict[float, dict[int, I4]],
+    zones: dict[float, list[str]],
 ) -> None:
     found.recorded = len(evidence.recorded)
     must = set(_required_instants(evidence))
-    places = {zone: index for index, zone in enumerate(zones)}
     rows: Counter[tuple[float, str]] = Counter()
     for row in evidence.recorded:
         rows[row.at, row.zone] += 1
@@ -252,10 +265,10 @@ def _compare_recorded(
             if row.at in must:
                 found.differs("history count", row.at, f"has only {row.partitions} partitions: {row}")
             continue
-        if row.zone not in places:
+        if row.zone not in zones[row.at]:
             found.differs("history count", row.at, f"no such zone: {row}")
             continue
-        expected = sum(values[places[row.zone]] for values in known[row.at].values())
+        expected = sum(values[zones[row.at].index(row.zone)] for values in known[row.at].values())
         if not np.array_equal(np.array(row.numbers), expected):
             found.differs(
                 "history count",
@@ -263,7 +276,7 @@ def _compare_recorded(
                 f"{row.zone}: {row.numbers}, by the rules {np.asarray(expected).tolist()}",
             )
     for at in must:
-        for zone in zones:
+        for zone in zones[at]:
             if not rows[at, zone]:
                 found.differs("history count", at, f"{zone} is missing")
     for (at, zone), times in rows.items():

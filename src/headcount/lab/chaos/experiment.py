@@ -27,11 +27,12 @@ from headcount.lab.chaos.independent_reader import (
     read_events,
     read_history,
     read_log,
+    read_site_changes,
 )
 from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
 from headcount.lab.chaos.observer import Observations, observe
 from headcount.lab.chaos.recovery import Gap, gaps, recovery_s
-from headcount.lab.chaos.short_holds import short_hold_scenario
+from headcount.lab.chaos.short_holds import short_hold_scenario, short_hold_versions
 from headcount.lab.chaos.small_disk import small_disk
 from headcount.lab.chaos.traffic import CONNECTIONS, ScheduledMessage, traffic
 from headcount.lab.waiting import wait_consumed, wait_until
@@ -129,7 +130,9 @@ async def run_chaos_test(plan: ChaosPlan, show: Callable[[ChaosProgress], None])
         site.write_text(json.dumps(scenario.geojson))
         with small_disk(data) as no_disk:
             show(ChaosProgress("starting", 0.0))
-            async with ChaosSystem(folder, data, site, partitions, plan.workers) as system:
+            changes = sum(fault.kind == "site change" for fault in faults)
+            versions = short_hold_versions(plan.seed, changes)
+            async with ChaosSystem(folder, data, site, partitions, plan.workers, versions) as system:
                 run = _ChaosRun(plan, system, scenario.geojson, faults, messages, show)
                 return await run.run(no_disk)
 
@@ -275,6 +278,7 @@ class _ChaosRun:
             fixes,
             recorded,
             self._counters.acknowledged,
+            await read_site_changes(connection.client),
         )
         before = self._share()
         self._report("comparing", before)

@@ -17,6 +17,7 @@ Kind = Literal[
     "duplicates",
     "old hours",
     "full disk",
+    "site change",
 ]
 #: Description of each fault.
 DESCRIPTIONS: dict[Kind, str] = {
@@ -30,6 +31,7 @@ DESCRIPTIONS: dict[Kind, str] = {
     "duplicates": "devices repeat their latest messages within seconds",
     "old hours": "the history contains an hour older than a day, and a younger one",
     "full disk": "the disk of the data folder is full for seconds",
+    "site change": "a new version of the site is submitted",
 }
 #: Time without faults at the start, and at the end for recovery.
 FIRST_S, LAST_S = 6.0, 8.0
@@ -51,6 +53,8 @@ _ROUND: tuple[Kind, ...] = (
     "history kill",
     "duplicates",
     "full disk",
+    "site change",
+    "site change",
 )
 
 

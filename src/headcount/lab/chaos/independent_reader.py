@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import zlib
 from collections.abc import Sequence
 from itertools import accumulate, repeat
 from pathlib import Path
@@ -98,8 +99,12 @@ def _received(message: Msg) -> float:
 
     A float64 can't hold nanoseconds since 1970, so seconds and their fraction are converted separately.
     """
-    ns = int(message.reply.split(".")[7])
+    ns = _received_ns(message)
     return ns // 10**9 + ns % 10**9 / 1e9
+
+
+def _received_ns(message: Msg) -> int:
+    return int(message.reply.split(".")[7])
 
 
 def _is_early(message: Msg) -> bool:
@@ -122,6 +127,19 @@ def _row(partition: int, message: Msg, received: float) -> LogEntry | None:
         return LogEntry(received, partition, seq, kind, device, message.data.decode(), LoggedFix(), 0)
     fix, number = decode_fix(message.data)
     return LogEntry(received, partition, seq, kind, device, None, fix, number)
+
+
+async def read_site_changes(client: Client) -> list[tuple[float, dict[str, Any]]]:
+    """Read the versions of the site after the first, each with the instant at which it takes effect.
+
+    That is five seconds after the time stamp of its storage, rounded up to a tenth of a second.
+    """
+    changes = []
+    for message in await read_stream(client, "KV_SITE"):
+        if not message.subject.endswith(".1"):
+            tenths = -(-(_received_ns(message) + 5 * 10**9) // 10**8)
+            changes.append((tenths * 10**8 / 1e9, json.loads(zlib.decompress(message.data))["file"]))
+    return changes
 
 
 async def read_day_keys(client: Client) -> dict[int, bytes]:

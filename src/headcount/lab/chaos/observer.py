@@ -21,6 +21,7 @@ class ObservedCounts:
     seq: int
     at: float
     values: bytes  # int32 [Z, 2, 4]
+    site_version: int = 1
 
 
 @dataclass(slots=True)
@@ -35,7 +36,9 @@ class Observations:
         """Record counts that were received now."""
         partition, at = counts.partition, counts.at
         self.reports.append(
-            ObservedCounts(time.time(), partition, counts.epoch, counts.seq, at, counts.values)
+            ObservedCounts(
+                time.time(), partition, counts.epoch, counts.seq, at, counts.values, counts.site_version
+            )
         )
         self.newest[partition] = max(at, self.newest.get(partition, 0.0))
 

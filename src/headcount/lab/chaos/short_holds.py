@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from headcount.counting.site_file import parse_site
 from headcount.errors import SiteError
-from headcount.lab.chaos.scenarios import Scenario, random_scenario
+from headcount.lab.chaos.scenarios import Scenario, changed_site, random_scenario
 
 MAX_ZONES = 10
 #: Choices for the rules of a site, in seconds, metres and metres per second.
@@ -38,8 +39,31 @@ def short_hold_scenario(seed: int) -> Scenario:
         return found
 
 
+def short_hold_versions(seed: int, number: int) -> list[dict[str, Any]]:
+    """Other versions of the site of `short_hold_scenario`, each made of the one before."""
+    rng = Random(f"versions {seed}")
+    geojson, versions = short_hold_scenario(seed).geojson, list[dict[str, Any]]()
+    while len(versions) < number:
+        new = changed_site(rng, geojson)
+        if rng.random() < 0.5:
+            new = _short_holds(rng, new)
+        else:  # the same holds, on another map
+            new["features"][0] |= {"properties": geojson["features"][0]["properties"]}
+        try:
+            parse_site(new, "campus")
+        except SiteError:
+            continue
+        versions.append(new)
+        geojson = new
+    return versions
+
+
 def _with_short_holds(rng: Random, found: Scenario) -> Scenario:
-    site, *zones = found.geojson["features"]
+    return replace(found, geojson=_short_holds(rng, found.geojson))
+
+
+def _short_holds(rng: Random, geojson: dict[str, Any]) -> dict[str, Any]:
+    site, *zones = geojson["features"]
     properties = site["properties"] | {name: rng.choice(values) for name, values in RULES.items()}
     features = [site | {"properties": properties}]
     for zone in zones:
@@ -49,4 +73,4 @@ def _with_short_holds(rng: Random, found: Scenario) -> Scenario:
         if rng.random() < 0.3:
             own["fresh_s"] = rng.choice(ZONE_FRESH)
         features.append(zone | {"properties": own})
-    return replace(found, geojson=found.geojson | {"features": features})
+    return geojson | {"features": features}
