@@ -51,10 +51,10 @@ def prove(
     headcount prove
     headcount prove --seed 42 --minutes 5
 
-    A broker, counting workers and the history run in a temporary folder, and devices publish over MQTT.
-    Workers join, leave, are killed and paused; the broker is killed; the disk is full. Then every count of
-    every tick, every event and every row of the history is compared with a brute-force program that follows
-    the counting rules. The exit code is 1 if anything differs.
+    A broker, counting workers and the history run in a temporary folder, and devices publish over MQTT. Workers join,
+    leave, are killed and paused; the broker is killed; the disk is full; the zones of the site change. Then every count
+    of every tick, every event and every row of the history is compared with a brute-force program that follows the
+    counting rules. The exit code is 1 if anything differs.
 
     The seed determines the campus, the messages with their times, and the faults. Scheduling of processes and
     the order of messages from different connections vary: they are in the log, and the comparison follows
