@@ -66,12 +66,9 @@ class _Deployment:
     async def until_people(self, number: int) -> None:
         await until(lambda: self.people == number, f"{number} people")
 
-    async def saved_seq(self, partition: int) -> int:
-        return await Snapshots(Connection(self.client)).saved_seq(partition)
-
     def erasure(self) -> erasure.Erasure:
         services = Services(Connection(self.client), PASSWORD)
-        return erasure.Erasure(services, self.partitions, self.saved_seq)
+        return erasure.Erasure(services, self.partitions, Snapshots(Connection(self.client)))
 
 
 @asynccontextmanager

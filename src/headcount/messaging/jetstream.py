@@ -196,6 +196,15 @@ async def stream_info(connection: Connection, stream: str, *, timeout_s: float =
     )
 
 
+async def subjects(
+    connection: Connection, stream: str, pattern: str, *, timeout_s: float = ANSWER_S
+) -> list[str]:
+    """The subjects of a stream's messages that match a pattern, the first 100 000."""
+    body = {"subjects_filter": pattern}
+    answer = await request(connection, f"STREAM.INFO.{stream}", body, timeout_s=timeout_s)
+    return sorted(answer["state"].get("subjects") or {})
+
+
 async def consumer_info(
     connection: Connection, stream: str, consumer: str, *, timeout_s: float = ANSWER_S
 ) -> ConsumerInfo:

@@ -59,6 +59,21 @@ class KvBucket:
         )
         return self._entries([message]).get(key) if message is not None else None
 
+    async def leaders(self, key: str) -> KvEntry | None:
+        """As `get`, but from the leader of the bucket, which has everything that was written."""
+        query = {"last_by_subj": self._prefix + key}
+        message = await jetstream.get_message(
+            self._connection, self._stream, query, timeout_s=self._timeout_s
+        )
+        return self._entries([message]).get(key) if message is not None else None
+
+    async def keys(self, pattern: str) -> list[str]:
+        """The keys that match a pattern, deleted ones included until their mark is removed."""
+        subjects = await jetstream.subjects(
+            self._connection, self._stream, self._prefix + pattern, timeout_s=self._timeout_s
+        )
+        return [subject.removeprefix(self._prefix) for subject in subjects]
+
     def _entries(self, messages: Iterable[StoredMessage]) -> dict[str, KvEntry]:
         entries: dict[str, KvEntry] = {}
         for message in messages:  # of a key with more than one, the newest comes last
@@ -113,6 +128,14 @@ class KvBucket:
             await self.overwrite(last.sequence)
             erased += 1
         return erased
+
+    async def erase_replaced(self, key: str) -> None:
+        """Overwrite all values of a key but the newest."""
+        scan = jetstream.direct_scan(
+            self._connection, self._stream, self._prefix + key, timeout_s=self._timeout_s
+        )
+        for message in [message.sequence async for message in scan][:-1]:
+            await self.overwrite(message)
 
     async def overwrite(self, revision: int) -> None:
         """Overwrite one value on disk and remove it."""

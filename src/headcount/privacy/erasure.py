@@ -19,8 +19,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
@@ -44,13 +45,7 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
 from headcount.messaging.secure_delete import erase
-from headcount.messaging.streams import (
-    BAN_BUCKET,
-    DEVICE_BUCKET,
-    REFUSED_BUCKET,
-    SEEN_BUCKET,
-    SNAPSHOT_BUCKET,
-)
+from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, REFUSED_BUCKET, SEEN_BUCKET
 from headcount.runtime.tasks import cancel_all, wait_any
 from headcount.services.container import Services
 
@@ -67,7 +62,15 @@ COUNTED_TIMEOUT_S = 60.0
 HISTORY_TIMEOUT_S = 70.0
 ACTOR = "headcount"
 
-SavedSeq = Callable[[int], Awaitable[int]]
+
+class SavedStates(Protocol):
+    """The saved states of the partitions."""
+
+    async def saved_seq(self, partition: int) -> int:
+        """The sequence of the log up to which a partition's newest state goes; 0: there is none."""
+
+    async def erase_replaced(self, partition: int) -> None:
+        """Overwrite everything that was saved before a partition's newest state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,12 @@ class _InactiveDevices:
 class Erasure:
     """Erases and pauses devices over one connection."""
 
-    def __init__(self, services: Services, partitions: int, saved_seq: SavedSeq) -> None:
-        """Erase devices; `saved_seq` returns the log sequence of a partition's newest snapshot (0: there is none)."""
+    def __init__(self, services: Services, partitions: int, states: SavedStates) -> None:
+        """Erase devices whose messages are counted into `partitions` states."""
         self._services = services
         self._connection = services.client
         self._partitions = partitions
-        self._saved_seq = saved_seq
+        self._states = states
         self._keys = PseudonymKeys(services.client)
         self._seen = KvBucket(services.client, SEEN_BUCKET)
         self._refused = KvBucket(services.client, REFUSED_BUCKET)
@@ -220,7 +223,7 @@ class Erasure:
         partition = self._partition(device)
         try:
             async with asyncio.timeout(COUNTED_TIMEOUT_S):
-                while await self._saved_seq(partition) < seq:  # noqa: ASYNC110 - another process
+                while await self._states.saved_seq(partition) < seq:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError as error:
             raise LogError(f"partition {partition} is not counted; check that a worker runs") from error
@@ -249,9 +252,7 @@ class Erasure:
             if any(name in marker.data for name in wanted)
         ]
         await erase(self._connection, stream, theirs)
-        stream, subject = f"KV_{SNAPSHOT_BUCKET}", f"$KV.{SNAPSHOT_BUCKET}.p{partition}"
-        snapshots = [snapshot.sequence async for snapshot in read(self._connection, stream, [subject])]
-        await erase(self._connection, stream, snapshots[:-1])
+        await self._states.erase_replaced(partition)
 
     async def _erase_events(self, device: Device, names: list[str]) -> int:
         subject = EVENT_SUBJECT.format(site=device.site, zone="*")

@@ -54,7 +54,5 @@ def _loops(
         "gone units": GoneUnits(connection, settings.name).run,
         "one-time links": open_one_time_links(connection, secret).run,
         "scrub": partial(scrub, connection, (DEVICE_BUCKET, COMMAND_BUCKET, DAYKEY_BUCKET)),
-        "erasure": Erasure(
-            Services(connection, secret), settings.partitions, Snapshots(connection).saved_seq
-        ).run,
+        "erasure": Erasure(Services(connection, secret), settings.partitions, Snapshots(connection)).run,
     }
