@@ -44,8 +44,10 @@ class SiteFollower(SiteVersions):
                 stored = await self._store.versions_up_to(revision)
                 if stored is None:
                     raise LogError("the newest version of the site is not replicated yet")
-                known = self.all if self._revision >= 0 else []
-                self.all = await asyncio.to_thread(_counted, stored, self._speed, known)
+                stored = [each for each in stored if each.site == self.newest.site.id]
+                if stored:  # else no role has started that stores the first version
+                    known = self.all if self._revision > 0 else []
+                    self.all = await asyncio.to_thread(_counted, stored, self._speed, known)
                 self._revision = revision
             for version in self.all[: self.all.index(self.oldest)]:
                 version.__dict__.pop("zones", None)  # no longer counted: free its memory
