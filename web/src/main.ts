@@ -24,6 +24,9 @@ import { defaultMode, type Mode, modesOf, paletteFor, steps } from "./scale";
 import { CountsStream, type Source, type StreamState } from "./stream";
 import { Totals } from "./totals";
 
+/** Maps load a changed site within this time. */
+const MAX_RELOAD_MS = 3_000;
+
 const api = new Api(document.baseURI);
 const darkScheme = matchMedia("(prefers-color-scheme: dark)");
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
@@ -60,6 +63,7 @@ class Page {
   #selected: string | undefined;
   #covered = 0;
   #reconnecting = false;
+  #started = false;
   #frame = 0;
 
   constructor(private readonly site: Site) {
@@ -120,7 +124,10 @@ class Page {
   openStream(): void {
     const open = (): Source => new EventSource(api.streamUrl(this.site.id));
     const stream = new CountsStream(open, {
-      counts: (body) => this.#receive(parseCounts(body)),
+      counts: (body) => {
+        this.#receive(parseCounts(body));
+        if (body.full === true) this.#checkSite().catch((error) => console.info("The zones are not checked:", error));
+      },
       ping: (body) => this.#receivePing(body),
       state: (state) => this.#setState(state),
     });
@@ -158,6 +165,17 @@ class Page {
     this.#updateTitle();
     cancelAnimationFrame(this.#frame);
     this.#frame = requestAnimationFrame(() => this.#render());
+  }
+
+  /** After the first message, all zones are sent again when the connection is new or the site has changed. */
+  async #checkSite(): Promise<void> {
+    if (!this.#started) {
+      this.#started = true;
+      return;
+    }
+    await sleep(MAX_RELOAD_MS * Math.random()); // a thousand pages don't load at the same time
+    const site = await api.site(this.site.id);
+    if (JSON.stringify(site) !== JSON.stringify(this.site)) location.reload();
   }
 
   #receivePing(body: PingBody): void {

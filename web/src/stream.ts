@@ -11,7 +11,7 @@ export interface Source {
 }
 
 export interface StreamEvents {
-  counts(body: Body<"/v1/sites/{site}/counts">): void;
+  counts(body: Body<"/v1/sites/{site}/counts"> & { full?: boolean }): void;
   ping(body: PingBody): void;
   state(state: StreamState): void;
 }
