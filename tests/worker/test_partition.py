@@ -180,10 +180,11 @@ def test_a_partition_over_site_changes_equals_the_oracle(seed: int) -> None:
 
     def refresh(now_s: float) -> None:
         """Learn what was stored before that time."""
+        now_s = max(now_s, sites.complete_s)
         sites.all = [version for version in versions if version.from_tick < effect_tick(now_s)] or versions[
             :1
         ]
-        sites.complete_s = max(sites.complete_s, now_s)
+        sites.complete_s = now_s
 
     heard, saved, kills = _Observer(), b"", 3
     refresh(messages[0].received - 60)
