@@ -6,7 +6,6 @@ it. Only a file that is not a trace (unreadable, a column missing, no usable row
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 
 from headcount.counting.fix_columns import B1, F8, I4, U1
 from headcount.errors import TraceError
-from headcount.messages.topics import ID, ID_PATTERN, KINDS, Kind
+from headcount.messages.topics import ID, KINDS, Kind
 from headcount.simulate.trace_files import NUMBER_COLUMNS, TraceTable, read_table
 
 #: Columns with times: Unix seconds or ISO 8601.
@@ -38,7 +37,8 @@ PROBLEMS = (
 POSITION, RECEIVED, DEVICE, KIND, FORM, UNIT = 1, 2, 3, 4, 5, 6
 #: The exact problem is known for this number of broken rows, the first ones.
 MAX_DETAILS = 100
-_IDS = re.compile(rb"%b(\n%b)*" % (ID_PATTERN.encode(), ID_PATTERN.encode()))
+_ID_BYTES = bytes(code for code in range(128) if ID.fullmatch(chr(code)))
+_MAX_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +235,10 @@ def _distinct_words(column: pa.ChunkedArray) -> tuple[list[bytes], I4]:
 
 def _devices(column: pa.ChunkedArray) -> tuple[tuple[str, ...], I4]:
     words, rows = _distinct_words(column)
-    lines = b"\n".join(words)
-    if _IDS.fullmatch(lines):
-        return tuple(lines.decode().split("\n")), rows
+    if words and not b"".join(words).translate(None, _ID_BYTES):
+        lengths = list(map(len, words))
+        if min(lengths) > 0 and max(lengths) <= _MAX_ID:  # all are good, which is faster than one by one
+            return tuple(b" ".join(words).decode().split(" ")), rows
     texts = [word.decode(errors="replace").strip() for word in words]
     good = list(dict.fromkeys(text for text in texts if ID.fullmatch(text)))
     place = {text: index for index, text in enumerate(good)}
