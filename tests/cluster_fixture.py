@@ -360,9 +360,9 @@ class Device:
         last_s = time.monotonic()
         for port in itertools.cycle(ports):
             try:
-                await self.connect(port, 2.0)
+                await self.connect(port, 15.0)
                 while not stop.is_set():
-                    await self.publish(within_s=5.0)
+                    await self.publish(within_s=15.0)
                     self.longest_s = max(self.longest_s, time.monotonic() - last_s)
                     last_s = time.monotonic()
             except (OSError, TimeoutError, asyncio.IncompleteReadError):

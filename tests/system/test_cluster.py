@@ -101,7 +101,11 @@ async def senders(units: list[Unit], stop: asyncio.Event, group: asyncio.TaskGro
 async def acknowledged_again(devices: list[Device]) -> None:
     """Wait until each device has been answered several times from now on."""
     marks = [len(device.acknowledged) + 5 for device in devices]
-    await until(lambda: all(len(d.acknowledged) >= mark for d, mark in zip(devices, marks, strict=True)))
+
+    def missing() -> list[str]:
+        return [d.name for d, mark in zip(devices, marks, strict=True) if len(d.acknowledged) < mark]
+
+    await until(lambda: not missing(), "each device is answered several times")
 
 
 async def history_rows(core: Core) -> int:
@@ -133,7 +137,7 @@ async def all_is_there(core: Core, devices: list[Device], counted: Counting) -> 
     await until(are_stored, "all rows of the history", every_s=0.5)
     assert await history_rows(core) == fixes
     since_s = time.time()
-    await until(lambda: counted.at_s > since_s and counted.newest.get("b1") == SENDERS)
+    await until(lambda: counted.at_s > since_s and counted.newest.get("b1") == SENDERS, "all are counted")
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ async def test_three_nodes_go_on_without_one(tmp_path: Path) -> None:
             killed_s = time.time()
             await load.core.kill(node)
             await acknowledged_again(load.devices)
-            await until(lambda since_s=killed_s + 1: load.counted.at_s > since_s)  # type: ignore[misc]
+            await until(lambda since_s=killed_s + 1: load.counted.at_s > since_s, "counting goes on")  # type: ignore[misc]
             print(f"node {node}: all counted again after {time.time() - killed_s:.1f} s")
             await load.core.restart(node)
             await acknowledged_again(load.devices)
