@@ -217,7 +217,14 @@ class Stack:
     @contextlib.contextmanager
     def paused(self, container: Container) -> Iterator[None]:
         """Inside, none of its processes runs."""
-        container.pause()
+        for attempts_left in reversed(range(5)):
+            try:
+                container.pause()
+                break
+            except APIError:  # on a busy machine the kernel may need too long to freeze all of them
+                if not attempts_left:
+                    raise
+                time.sleep(1)
         try:
             yield
         finally:
