@@ -31,7 +31,7 @@ from headcount.api.server import run
 from headcount.counting.fix_columns import I4
 from headcount.counting.site import Site
 from headcount.counting.site_file import parse_site
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import PartitionCounts, encode_counts
 from headcount.messages.topics import AUDIT_STREAM, COUNT_STREAM
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.streams import StreamSizes, stream_configs
@@ -201,7 +201,7 @@ class Api:
             zones=len(values),
             values=values.astype("<i4").tobytes(),
         )
-        await self.nats.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
+        await self.nats.publish(f"count.{partition}", encode_counts([counts]))
         await self.nats.flush()
 
     def values(self, numbers: dict[str, tuple[int, int]]) -> I4:

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import nats
 import numpy as np
 from nats.aio.client import Client
@@ -36,7 +35,7 @@ from headcount.broker.core import Broker
 from headcount.broker.nats_config import BrokerConfig
 from headcount.counting.site import Site
 from headcount.counting.totals import Totals
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import decode_counts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, INTERNAL, TICK_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint
@@ -255,12 +254,12 @@ class Counting:
 
     async def receive(self, message: Msg) -> None:
         """Sum partitions' counts."""
-        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
-        for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
-            people = total.values[:, 0, 0].tolist()
-            self.newest = dict(zip([zone.id for zone in self.site.zones], people, strict=True))
-            self.at_s = total.at
+        for counts in decode_counts(message.data):
+            values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
+            for total in self._totals.add(counts.partition, counts.epoch, counts.at, values):
+                people = total.values[:, 0, 0].tolist()
+                self.newest = dict(zip([zone.id for zone in self.site.zones], people, strict=True))
+                self.at_s = total.at
 
 
 @contextlib.asynccontextmanager

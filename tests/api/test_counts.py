@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -25,7 +24,7 @@ from headcount.api.schemas.counts import (
 from headcount.api.schemas.system import ReadinessResponse
 from headcount.counting.fix_columns import I4
 from headcount.counting.site_versions import only
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import PartitionCounts, encode_counts
 from headcount.messages.times import iso
 from waiting import until
 
@@ -71,7 +70,7 @@ class Hand:
         """A partition reports the present instant."""
         values: I4 = np.full((len(self.site.zones), 2, 4), number, np.int32)
         report = PartitionCounts("ul", partition, 2, epoch, 1, self.now, 1, len(values), values.tobytes())
-        self.live.take(msgspec.msgpack.encode(report))
+        self.live.take(encode_counts([report]))
 
     def current(self) -> tuple[float, int, int]:
         """The newest total: how long ago, its number, fresh partitions."""

@@ -40,9 +40,9 @@ def fix(data: bytes) -> None:
     prefix = b"fix.0.%b." % _SITE.id.encode()
     subjects = [prefix + b"person.p%d" % (number % 3) for number in range(n)]
     received = np.arange(n, dtype=np.int64) * SECOND_NS + NOW_S * SECOND_NS
-    read = payloads.decode(prefix, RawBatch(0, subjects, parts, np.arange(1, n + 1), received))
+    read = payloads.decode(_SITE.id.encode(), RawBatch(0, subjects, parts, np.arange(1, n + 1), received))
     engine = Engine(_SITE, _ZONES)
-    engine.called(prefix)
+    engine.set_prefix(prefix)
     slots = engine.slots(read.names, lambda _: True)
     step = engine.step(read, slots)
     _require(bool((step.verdicts < len(VERDICTS)).all()), "a fix without a verdict")
@@ -55,7 +55,7 @@ def status(data: bytes) -> None:
     prefix = b"fix.0.s."
     subjects = [prefix + b"person.a.status", prefix + b"person.a"]
     received = np.full(2, NOW_S * SECOND_NS, dtype=np.int64)
-    read = payloads.decode(prefix, RawBatch(0, subjects, [data, data], np.arange(1, 3), received))
+    read = payloads.decode(b"s", RawBatch(0, subjects, [data, data], np.arange(1, 3), received))
     _require(len(read) == 2, "a row is missing")
 
 

@@ -44,13 +44,20 @@ def test_an_index_is_a_dict(seed: int) -> None:
         assert len(index) == len(known)
 
 
+def loaded_table(devices: int, columns: dict[str, bytes], names: Pseudonyms = NAMES) -> DeviceTable:
+    """A new table with the devices of a dump."""
+    table = DeviceTable(names)
+    table.load(devices, columns)
+    return table
+
+
 @settings(max_examples=60)
 @given(SEEDS)
 def test_a_device_table_behaves_like_a_dict(seed: int) -> None:
     """Whatever is asked, refused, forgotten, dumped and loaded: each key keeps its slot and its state."""
     rng = Random(seed)
     table, known = DeviceTable(NAMES), dict[bytes, int]()
-    table.prefix = PREFIX
+    table.set_prefix(0, PREFIX)
     keys = [b"%s.d%d" % (rng.choice((b"person", b"vehicle")), i) for i in range(rng.choice((5, 60, 700)))]
     strangers = [b"", b"person.d1", b"fix.4.ul.person.d1", PREFIX, PREFIX + b"ghost.d1", PREFIX + b"\xff.x"]
 
@@ -94,8 +101,8 @@ def test_a_device_table_behaves_like_a_dict(seed: int) -> None:
             state = {key: table.last_t_s[slot] for key, slot in known.items()}
             devices, columns = table.dump()
             assert not any(key in data for key in known for data in columns.values())
-            table = DeviceTable.load(devices, columns, NAMES)
-            table.prefix = PREFIX
+            table = loaded_table(devices, columns)
+            table.set_prefix(0, PREFIX)
             known = {key: table.find(key) for key in known}
             nameless = set(known)
             assert {key: table.last_t_s[slot] for key, slot in known.items()} == state
@@ -126,12 +133,12 @@ def test_a_nameless_slot_is_found_by_its_name_of_that_day_alone() -> None:
     slots = table.slots([b"person.a", b"vehicle.a"], lambda _: True)
     table.used_s[slots] = [DAY_S * FIRST_DAY + 5.0, DAY_S * (FIRST_DAY + 1) + 7.0]
     dumped = table.dump()
-    loaded = DeviceTable.load(*dumped, NAMES)
+    loaded = loaded_table(*dumped)
     assert [loaded.key(slot) for slot in (0, 1)] == [b"", b""]
     assert loaded.slots([b"vehicle.a", b"person.b", b"person.a"], lambda _: True).tolist() == [1, 2, 0]
     assert (loaded.nameless, loaded.key(0), loaded.key(1)) == (0, b"person.a", b"vehicle.a")
     destroyed = Pseudonyms({FIRST_DAY + 1: NAMES._keys[FIRST_DAY + 1]})
-    late = DeviceTable.load(*dumped, destroyed)
+    late = loaded_table(*dumped, destroyed)
     assert late.find(b"person.a") == NO_SLOT
     assert late.slots([b"vehicle.a", b"person.a"], lambda _: True).tolist() == [1, 2]
 
@@ -144,7 +151,7 @@ def test_a_device_is_found_by_any_of_its_pseudonyms() -> None:
     table.used_s[slots] = DAY_S * FIRST_DAY
     table.names(slots[:20], FIRST_DAY)
     table.names(slots[20:30], FIRST_DAY + 1)
-    for each in (table, DeviceTable.load(*table.dump(), NAMES)):
+    for each in (table, loaded_table(*table.dump())):
         for row in (3, 25, 40):
             labels = {day: int(NAMES.many([keys[row]], day)[0]) for day in (FIRST_DAY, FIRST_DAY + 1)}
             assert each.called(0, labels).tolist() == [row]

@@ -28,7 +28,7 @@ from headcount.broker.core import Broker
 from headcount.devices.pseudonyms import PSEUDONYM_BYTES
 from headcount.errors import LogError
 from headcount.lab.chaos.small_disk import fill, release, small_disk
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import decode_counts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import FIX_TOPIC, HISTORY_STREAM, INTERNAL, TICK_SUBJECT
@@ -212,8 +212,9 @@ async def test_it_is_counted_and_stored_though_broker_and_worker_are_killed(tmp_
             newest: dict[int, int] = {}
 
             async def on_message(message: Msg) -> None:
-                counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-                newest[counts.partition] = int(np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)[0, 0, 0])
+                for counts in decode_counts(message.data):
+                    values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
+                    newest[counts.partition] = int(values[0, 0, 0])
 
             await client.subscribe("count.*", cb=on_message)
             there = sum(map(len, (await fixes(broker, client)).values()))

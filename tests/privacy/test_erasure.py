@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
-import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -20,7 +19,7 @@ from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.history import writer
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import decode_counts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.records import Device
 from headcount.messages.topics import COUNT_SUBJECT, INTERNAL
@@ -51,8 +50,8 @@ class _Deployment:
         self.counts: dict[int, int] = {}
 
     async def receive(self, message: Msg) -> None:
-        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        self.counts[counts.partition] = memoryview(counts.values).cast("i")[0]
+        for counts in decode_counts(message.data):
+            self.counts[counts.partition] = memoryview(counts.values).cast("i")[0]
 
     @property
     def people(self) -> int:

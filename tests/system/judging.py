@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import msgspec
 import nats
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,7 +26,7 @@ from headcount.lab.chaos.independent_reader import PublishedEvent, decode_fix, r
 from headcount.lab.chaos.independent_reader import read_events as every_event
 from headcount.lab.chaos.oracle import Oracle, OracleCount
 from headcount.lab.chaos.oracle_replay import TraceRow
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import PartitionCounts, decode_counts
 from headcount.messages.topics import KINDS, partition_of
 from system.running import Up
 from waiting import LIMIT_S
@@ -210,7 +209,10 @@ class Reports:
 
     def take(self, message: bytes) -> None:
         """Note a message; a different one of the same instant is a conflict."""
-        counts = msgspec.msgpack.decode(message, type=PartitionCounts)
+        for counts in decode_counts(message):
+            self._take(counts)
+
+    def _take(self, counts: PartitionCounts) -> None:
         self.epochs.add((counts.partition, counts.epoch))
         known = self.values.setdefault(counts.at, {})
         if counts.partition in known:

@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 import aiomqtt
-import msgspec
 import numpy as np
 import pytest
 from nats.aio.client import Client
@@ -25,7 +24,7 @@ from headcount.broker.core import Broker
 from headcount.counting.site_file import parse_site
 from headcount.lab.chaos.oracle import Oracle
 from headcount.lab.chaos.scenarios import random_scenario
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import decode_counts
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
@@ -61,10 +60,10 @@ class _Deployment:
 
     async def listen(self) -> None:
         async def on_message(message: Msg) -> None:
-            counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-            before = self.heard.setdefault(counts.at, {}).setdefault(counts.partition, counts.values)
-            assert before == counts.values, "two different counts of one instant"
-            self.epochs[counts.partition] = max(counts.epoch, self.epochs.get(counts.partition, 0))
+            for counts in decode_counts(message.data):
+                before = self.heard.setdefault(counts.at, {}).setdefault(counts.partition, counts.values)
+                assert before == counts.values, "two different counts of one instant"
+                self.epochs[counts.partition] = max(counts.epoch, self.epochs.get(counts.partition, 0))
 
         await self.client.subscribe("count.*", cb=on_message)
 

@@ -18,14 +18,17 @@ from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
 from headcount.counting.site_versions import SiteVersion, SiteVersions, only
 from headcount.counting.zone_lookup import ZoneLookup
+from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.chaos.oracle import KINDS, Oracle
 from headcount.lab.chaos.scenarios import changed_site, random_scenario
 from headcount.messages.counts import Event
 from headcount.messages.fixes import VERDICTS
 from headcount.messages.history import HistoryBatch
 from headcount.messages.times import DAY_S, TICK_S, effect_tick
+from headcount.messages.topics import partition_of
 from headcount.messaging.raw_batch import RawBatch
-from headcount.worker.partition import HISTORY_TICKS, Partition, PartitionOutput
+from headcount.worker.partition import TICK_NS, Partition
+from headcount.worker.site_counter import HISTORY_TICKS, CountingOutput, SiteCounter
 from small_site import small_site
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -93,6 +96,20 @@ def _deliveries(rng: Random, log: list[Entry], after: int) -> list[RawBatch]:
     return found
 
 
+class OnePartition(Partition):
+    """A partition that is counted by itself."""
+
+    def __init__(
+        self, number: int, partitions: int, epoch: int, sites: SiteVersions, names: Pseudonyms
+    ) -> None:
+        self.counter = SiteCounter(sites, names, partitions)
+        super().__init__(number, partitions, epoch, sites, self.counter._engine_of)
+
+    def work(self, *, step: int = 1, publish: bool = True) -> CountingOutput:
+        """Count up to the last instant that is over."""
+        return self.counter.work([self], step=step, publish=publish)
+
+
 class _Observer:
     """The messages that a subscriber of a partition receives, across restarts."""
 
@@ -103,7 +120,7 @@ class _Observer:
         self.rows: dict[int, tuple[float, str, int]] = {}
         self.recorded: dict[float, bytes] = {}
 
-    def add(self, partition: Partition, output: PartitionOutput) -> None:
+    def add(self, partition: Partition, output: CountingOutput) -> None:
         for count in output.counts:
             assert self.counts.setdefault(count.at, count.values) == count.values
         for event in output.events:
@@ -136,7 +153,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     log = _log(rng, site.id, messages)
     zones, names = ZoneLookup(site), NAMES
     heard = _Observer()
-    partition = Partition(0, 1, 1, only(zones), names)
+    partition = OnePartition(0, 1, 1, only(zones), names)
     saved: bytes | None = None
     kills = 3
     while True:
@@ -153,7 +170,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
         if not killed:
             break
         kills -= 1
-        partition = Partition(0, 1, 2, only(zones), names)
+        partition = OnePartition(0, 1, 2, only(zones), names)
         if saved is not None:
             partition.restore(saved)
     _compare(rng, campus.geojson, [zone.id for zone in site.zones], messages, heard)
@@ -188,7 +205,7 @@ def test_a_partition_over_site_changes_equals_the_oracle(seed: int) -> None:
 
     heard, saved, kills = _Observer(), b"", 3
     refresh(messages[0].received - 60)
-    partition = Partition(0, 1, 1, sites, NAMES)
+    partition = OnePartition(0, 1, 1, sites, NAMES)
     while True:
         killed = False
         for delivery in _deliveries(rng, log, partition.seq):
@@ -205,7 +222,7 @@ def test_a_partition_over_site_changes_equals_the_oracle(seed: int) -> None:
         if not killed:
             break
         kills -= 1
-        partition = Partition(0, 1, 2, sites, NAMES)
+        partition = OnePartition(0, 1, 2, sites, NAMES)
         if saved:
             partition.restore(saved)
     refresh(log[-1][2] / 1e9)
@@ -283,7 +300,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     site = parse_site(campus.geojson, "scene")
     x, y = campus.degrees(0.0, 0.0)
     lat, lon = x, y
-    partition = Partition(0, 1, 7, only(ZoneLookup(site)), NAMES)
+    partition = OnePartition(0, 1, 7, only(ZoneLookup(site)), NAMES)
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     base = 1_000_000_000_000
     subject = f"fix.0.{site.id}.person.a".encode()
@@ -292,7 +309,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
         seq = range(first, first + len(entries))
         ns = [ns for _, _, ns in entries]
         partition.take(raw_batch(0, [e[0] for e in entries], [e[1] for e in entries], seq, ns, 0))
-        return [count.at for count in partition.work().counts] if partition.due else []
+        return [count.at for count in partition.work(step=4).counts] if partition.due else []
 
     assert take(1, [(subject, body, base + 20_000_000)]) == []
     assert partition.done_seq == 0
@@ -304,6 +321,69 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     ]
     assert take(3, later) == [1000.2, 1000.3]
     assert HISTORY_TICKS * TICK_S == 10.0
+
+
+@settings(max_examples=10)
+@given(SEEDS)
+def test_partitions_counted_together_equal_each_alone(seed: int) -> None:
+    """Counts, events, rows and snapshots of partitions don't depend on the others, wherever one stops and goes on."""
+    rng = Random(seed)
+    campus = random_scenario(rng)
+    site = parse_site(campus.geojson, "scene")
+    count = 3
+    log: list[list[Entry]] = [[] for _ in range(count)]
+    for message in walk(rng, campus, 9, 200):
+        number = partition_of(site.id, message.device, count)
+        subject, payload, ns = _entry(site.id, message)
+        log[number].append((subject.replace(b"fix.0.", b"fix.%d." % number), payload, ns))
+    log_start_ns = min(entries[0][2] for entries in log if entries)
+    end_ns = max(entries[-1][2] for entries in log if entries) + 10**9
+    for number, entries in enumerate(log):
+        entries.append((b"fix.%d.tick" % number, b"", end_ns))
+    change_tick = rng.randint(log_start_ns, end_ns) // TICK_NS
+    changed = parse_site(changed_site(rng, campus.geojson), "scene")
+    sites = SiteVersions([SiteVersion(1, 0, site), SiteVersion(2, change_tick, changed)])
+    together = SiteCounter(sites, NAMES, count)
+    partitions = [together.partition(number, number + 1) for number in range(count)]
+    alone = [OnePartition(number, count, number + 1, sites, NAMES) for number in range(count)]
+    both = [(_Observer(), _Observer()) for _ in range(count)]
+    while any(
+        min(partition.seq, own.seq) < len(entries)
+        for partition, own, entries in zip(partitions, alone, log, strict=True)
+    ):
+        for number, entries in enumerate(log):
+            for each in (partitions[number], alone[number]):
+                part = entries[each.seq : each.seq + rng.choice((0, 1, 30))]
+                if part:
+                    subjects, payloads, received_ns = zip(*part, strict=True)
+                    seq = range(each.seq + 1, each.seq + 1 + len(part))
+                    each.take(raw_batch(number, list(subjects), list(payloads), seq, received_ns, 0))
+        output = together.work(partitions, step=rng.choice((1, 4)))
+        for number, own in enumerate(alone):
+            both[number][1].add(own, own.work())
+            counts = [each for each in output.counts if each.partition == number]
+            events = [
+                event
+                for event, epoch in zip(output.events, output.epochs, strict=True)
+                if epoch == number + 1
+            ]
+            both[number][0].add(partitions[number], CountingOutput(counts, events))
+        if rng.random() < 0.2:
+            number = rng.randrange(count)
+            saved = partitions[number].save()
+            partitions[number] = together.partition(number, number + 1)
+            partitions[number].restore(saved)
+    for shared_engine, own_engine in both:
+        assert shared_engine.events == own_engine.events
+        assert shared_engine.rows == own_engine.rows
+        # instants that are passed within a large step may be left out
+        for ours, others in (
+            (shared_engine.counts, own_engine.counts),
+            (shared_engine.recorded, own_engine.recorded),
+        ):
+            instants = ours.keys() & others.keys()
+            assert instants or not ours
+            assert {at: ours[at] for at in instants} == {at: others[at] for at in instants}
 
 
 @settings(max_examples=10)
@@ -322,11 +402,11 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     heard = []
     for entries in (broken, mended):
         heard.append(_Observer())
-        partition = Partition(0, 1, 1, only(zones), names)
+        partition = OnePartition(0, 1, 1, only(zones), names)
         for delivery in _deliveries(Random(seed), entries, 0):
             partition.take(delivery)
             heard[-1].add(partition, partition.work())
-            fresh = Partition(0, 1, 1, only(zones), names)
+            fresh = OnePartition(0, 1, 1, only(zones), names)
             fresh.restore(partition.save())
     for name in ("counts", "events", "rows", "recorded"):
         assert getattr(heard[0], name) == getattr(heard[1], name)
@@ -341,7 +421,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
     for number in range(4):
-        partition = Partition(number, 4, 1, only(ZoneLookup(site)), NAMES)
+        partition = OnePartition(number, 4, 1, only(ZoneLookup(site)), NAMES)
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
         ns = [1_000_000_000_000, 1_000_200_000_000]
         partition.take(raw_batch(number, subjects, [body, b""], [1, 2], ns, 0))
@@ -353,7 +433,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
 def test_two_exits_at_one_moment_are_two_events() -> None:
     """A device that timed out, returned with older fixes and left at that very moment has two exit events."""
     site = small_site()
-    partition = Partition(0, 1, 1, only(ZoneLookup(site)), NAMES)
+    partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), NAMES)
     hold_s = 900
     said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
     entries = [
@@ -378,7 +458,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
 def test_a_removed_device_may_send_the_same_fix_again() -> None:
     """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
     site = small_site()
-    partition = Partition(0, 1, 1, only(ZoneLookup(site)), NAMES)
+    partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), NAMES)
     base_s = 1_790_000_000
     body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
     day = base_s // DAY_S
@@ -413,7 +493,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
     midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
     body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()
     for restored in (False, True):
-        partition = Partition(0, 1, 1, only(ZoneLookup(site)), NAMES)
+        partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), NAMES)
         start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
         partition.take(raw_batch(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
         partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
@@ -422,7 +502,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
         if restored:
             saved = partition.save()
             assert b"person.a" not in saved
-            partition = Partition(0, 1, 2, only(ZoneLookup(site)), NAMES)
+            partition = OnePartition(0, 1, 2, only(ZoneLookup(site)), NAMES)
             partition.restore(saved)
             state = partition.engine.find(b"person.a")
             assert state is not None

@@ -20,7 +20,7 @@ from headcount.broker.core import Broker
 from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
 from headcount.counting.fix_columns import I4
 from headcount.counting.site_versions import only
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import PartitionCounts, encode_counts
 from headcount.messages.times import iso
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection
@@ -103,7 +103,7 @@ async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
             counts = PartitionCounts(
                 "s", partition, PARTITIONS, 1, 1, at, 1, len(SITE.zones), values.astype("<i4").tobytes()
             )
-            await nc.publish(f"count.{partition}", msgspec.msgpack.encode(counts))
+            await nc.publish(f"count.{partition}", encode_counts([counts]))
         await nc.flush()
 
     await until(lambda: any(sub.subject == "count.*" for sub in nc._subs.values()), "its subscription")

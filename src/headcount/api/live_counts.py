@@ -18,7 +18,7 @@ from headcount.counting.fix_columns import I4
 from headcount.counting.site import Zone
 from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total, Totals
-from headcount.messages.counts import COUNT_FIELDS, PartitionCounts
+from headcount.messages.counts import COUNT_FIELDS, PartitionCounts, decode_counts
 from headcount.messages.times import HISTORY_TICK_S
 from headcount.messages.topics import KINDS
 
@@ -33,7 +33,6 @@ MAX_REPORT_AHEAD_S = 60.0
 SET_BACK_S = 5.0
 
 _log = logging.getLogger(__name__)
-_decoder = msgspec.msgpack.Decoder(PartitionCounts)
 
 
 class CountsSnapshot:
@@ -134,12 +133,15 @@ class LiveCounts(CountsFeed):
         self._memory: deque[Total] = deque(maxlen=round(MEMORY_S / MEMORY_STEP_S))
 
     def take(self, payload: bytes) -> None:
-        """Take a `PartitionCounts` message; invalid ones are counted in `rejected`, and the first is logged."""
+        """Take a message of counts; invalid ones are counted in `rejected`, and the first is logged."""
+        totals: list[Total] = []
         try:
-            counts = _decoder.decode(payload)
-            values = self._values(counts)
-            self._restart_if_clock_was_set_back()
-            totals = self._totals.add(counts.partition, counts.epoch, counts.at, values, counts.site_version)
+            for counts in decode_counts(payload):
+                values = self._values(counts)
+                self._restart_if_clock_was_set_back()
+                totals += self._totals.add(
+                    counts.partition, counts.epoch, counts.at, values, counts.site_version
+                )
         except (msgspec.DecodeError, ValueError) as error:
             self.rejected += 1
             if self.rejected == 1:

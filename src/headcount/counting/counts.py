@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from headcount.counting.device_table import DeviceTable
@@ -30,49 +32,63 @@ class ZoneCounter:
         self._low: tuple[I8, I8] = (nothing, nothing)
         self._high: tuple[I8, I8] = (nothing, nothing)
 
-    def take(self, now_s: float) -> I4:
-        """The counts at `now_s`, after everything that expired before it has been removed.
+    def take(self, now_s: float, partitions: Sequence[int]) -> I4:
+        """The counts of partitions at `now_s`, after everything that expired before it has been removed.
 
         Returns:
-            int32 [zones, kinds, numbers], numbers as in `COUNT_FIELDS`.
+            int32 [partitions, zones, kinds, numbers], numbers as in `COUNT_FIELDS`.
         """
         self.refresh()
         table, zones = self._table, len(self._zones.site.zones)
+        column, columns = self._columns(partitions)
         age_s = now_s - table.last_t_s[: len(table)]
         # each device in the class of its age: the number of limits below it
         age_class = sum(age_s > limit_s for limit_s in self._limits_s.tolist())
-        by_age = self._by_zone(age_class, len(self._limits_s) + 1)
+        by_age = self._by_zone(column, columns, age_class, len(self._limits_s) + 1)
         # summed up from the oldest: how many are older than each limit, and first, how many there are
-        older = by_age[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
-        stale = np.take_along_axis(older, self._limit[:, :, np.newaxis] + 1, axis=2)[:, :, 0]
+        older = by_age[..., ::-1].cumsum(axis=3)[..., ::-1]
+        limit = self._limit[:, np.newaxis, :, np.newaxis] + 1
         device, zone = self._low
-        kind = table.kind[device]
-        fresh = age_s[device] < self._fresh_s[zone, kind]
-        low = np.bincount(zone[fresh] * KINDS + kind[fresh], minlength=zones * KINDS)
+        fresh = age_s[device] < self._fresh_s[zone, table.kind[device]]
+        counts = np.empty((zones, len(partitions), KINDS, 4), dtype=np.int32)
+        counts[..., 0] = older[..., 0]
+        counts[..., 1] = _by_column(zone[fresh], column[device[fresh]], zones, columns)
         device, zone = self._high
-        more = np.bincount(zone * KINDS + table.kind[device], minlength=zones * KINDS)
-        counts = np.empty((zones, KINDS, 4), dtype=np.int32)
-        counts[:, :, 0] = older[:, :, 0]
-        counts[:, :, 1] = low.reshape(zones, KINDS)
-        counts[:, :, 2] = older[:, :, 0] + more.reshape(zones, KINDS)
-        counts[:, :, 3] = stale
-        return counts
+        counts[..., 2] = older[..., 0] + _by_column(zone, column[device], zones, columns)
+        counts[..., 3] = np.take_along_axis(older, limit, axis=3)[..., 0]
+        return np.ascontiguousarray(counts.swapaxes(0, 1))
 
     def present(self) -> I4:
-        """The counts alone, without their bounds: int32 [zones, kinds]."""
-        return self._by_zone(np.zeros(1, dtype=np.int64), 1)[:, :, 0].astype(np.int32)
+        """The counts of partition 0 alone, without their bounds: int32 [zones, kinds]."""
+        column, columns = self._columns([0])
+        found = self._by_zone(column, columns, np.zeros(1, dtype=np.int64), 1)
+        return found[:, 0, :, 0].astype(np.int32)
 
-    def _by_zone(self, group: I8, groups: int) -> I8:
-        """The number of present devices by zone, kind and group of the device."""
+    def _columns(self, partitions: Sequence[int]) -> tuple[I8, int]:
+        """The column of each device, by partition and kind, and their number; the last ones are for all others."""
+        table, places = self._table, len(partitions)
+        of = table.partition[: len(table)]
+        place_of: I8 = np.full(int(of.max(initial=0)) + 2, places, dtype=np.int64)
+        numbers = np.array(partitions)
+        known = numbers < len(place_of) - 1
+        place_of[numbers[known]] = np.arange(places)[known]
+        return place_of[of] * KINDS + table.kind[: len(table)], (places + 1) * KINDS
+
+    def _by_zone(self, column: I8, columns: int, group: I8, groups: int) -> I8:
+        """The number of present devices by zone, partition, kind and group of the device."""
         table, sets = self._table, self._zones.sets
-        n, zones = len(table), len(self._zones.site.zones)
+        n, zones, cells = len(table), len(self._zones.site.zones), columns * groups
         used, index = sets.used(table.zones[:n])
-        code = (index * KINDS + table.kind[:n]) * groups + group
-        by_set = np.bincount(code, minlength=len(used) * KINDS * groups).reshape(len(used), KINDS * groups)
-        row, zone = sets.members(used)
-        columns = by_set.T.astype(np.float64)  # exact for all counts there can be
-        sums = [np.bincount(zone, weights=column[row], minlength=zones) for column in columns]
-        return np.stack(sums, axis=1).astype(np.int64).reshape(zones, KINDS, groups)
+        code = (index * columns + column) * groups + group
+        by_set = np.bincount(code, minlength=len(used) * cells)
+        # where sets are many, most of these numbers are zero
+        some = np.flatnonzero(by_set)
+        row, zone = sets.members(used[some // cells])
+        # float64 is exact for all counts there can be
+        weights = by_set[some][row].astype(np.float64)
+        sums = np.bincount(zone * cells + (some % cells)[row], weights=weights, minlength=zones * cells)
+        by_zone: I8 = sums.astype(np.int64).reshape(zones, columns // KINDS, KINDS, groups)[:, :-1]
+        return by_zone
 
     def refresh(self) -> None:
         """Compare the circles of devices that moved with the zones; `take` does this first."""
@@ -93,3 +109,10 @@ class ZoneCounter:
         high.append((present[high_row], high_zone))
         self._low = (np.concatenate([d for d, _ in low]), np.concatenate([z for _, z in low]))
         self._high = (np.concatenate([d for d, _ in high]), np.concatenate([z for _, z in high]))
+
+
+def _by_column(zone: I8, column: I8, zones: int, columns: int) -> I8:
+    """Numbers of pairs: [zones, partitions, kinds], without those of all other partitions."""
+    found = np.bincount(zone * columns + column, minlength=zones * columns)
+    by_kind: I8 = found.reshape(zones, columns // KINDS, KINDS)[:, :-1]
+    return by_kind

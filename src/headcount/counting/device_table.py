@@ -16,6 +16,8 @@ from headcount.messages.topics import KINDS
 
 #: No day: nothing was received or no pseudonym was computed.
 NEVER = -1
+#: The partition of a slot without a device.
+FREE = -1
 #: The key of a restored slot until a message of its device is received.
 NO_KEY = b""
 #: Number of days, newest first, whose pseudonyms are compared to recognise the devices of restored slots.
@@ -41,10 +43,11 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "used_s": (np.float64, np.nan),
     "label": (np.uint64, 0),
     "label_day": (np.int32, NEVER),
+    "partition": (np.int32, FREE),
 }
 
 #: The columns of a snapshot; the others are computed again after a restore.
-SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s"})
+SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s", "partition"})
 
 
 class PseudonymSource(Protocol):
@@ -58,17 +61,17 @@ class PseudonymSource(Protocol):
 
 
 class DeviceTable:
-    """The state of every device, as columns over slots (about 90 bytes, and the id beside them).
+    """The state of every device of some partitions, as columns over slots (about 94 bytes, and the id beside it).
 
-    A key, such as `b"person.alice"`, identifies a device by kind and id. Messages name a device by
-    `prefix` followed by the key, so a known name is found without cutting anything off.
+    A key, such as `b"person.alice"`, identifies a device by kind and id. Messages name a device by the prefix of
+    its partition followed by the key, so a known name is found without cutting anything off.
 
     Devices are distinguished by the 64-bit hashes of their names alone; comparing the names too would
     cost more than everything else here. Among a million devices, the probability that two have the
     same hash and are counted as one is 3 in 100 million. Clients can't provoke that: Python draws the
     key of its hash function at random for each process.
 
-    A dump holds no keys, only each device's pseudonym of the day on which its last used fix was
+    A dump of a partition holds no keys, only each device's pseudonym of the day on which its last used fix was
     received. A loaded slot is nameless until a message of its device is received: an unknown key is
     compared with the nameless slots by its pseudonyms of the days that occur among them.
     """
@@ -89,14 +92,16 @@ class DeviceTable:
     used_s: F8  # when its last used fix was received; exact only to the day in a loaded slot
     label: U8  # its pseudonym of the day `label_day`
     label_day: I4  # NEVER = not computed yet
+    partition: I4  # of the log; FREE = the slot has no device
 
     def __init__(self, names: PseudonymSource | None = None) -> None:
         """Start empty; without `names` the table can't be dumped and has no pseudonyms."""
         self._names = names
         self.generation = 0  # slots stay valid while it is the same
-        self.nameless = 0  # number of devices known by a daily pseudonym only
-        self._by_label: dict[int, HashIndex] = {}
-        self._prefix = b""
+        #: partition → number of devices known by a daily pseudonym only; 0 is left out
+        self._nameless: dict[int, int] = {}
+        self._by_label: dict[tuple[int, int], HashIndex] = {}  # of these, by partition and day
+        self._prefixes: dict[int, bytes] = {0: b""}
         self._index = HashIndex()
         self._keys: list[bytes | None] = []
         self._free: list[int] = []
@@ -108,24 +113,26 @@ class DeviceTable:
         return len(self._keys)
 
     @property
+    def nameless(self) -> int:
+        """The number of devices known by a daily pseudonym only."""
+        return sum(self._nameless.values())
+
+    @property
     def devices(self) -> int:
         """The number of known devices."""
         return len(self._index) + self.nameless
 
     @property
-    def prefix(self) -> bytes:
-        """The part of a name before the key."""
-        return self._prefix
+    def partitions(self) -> list[int]:
+        """The partitions that may have devices."""
+        return list(self._prefixes)
 
-    @prefix.setter
-    def prefix(self, prefix: bytes) -> None:
-        self._prefix = prefix
-        slots = self._named()
-        self._index = HashIndex()
-        self._index.add(_hashes([prefix + self.key(slot) for slot in slots.tolist()]), slots)
+    def set_prefix(self, partition: int, prefix: bytes) -> None:
+        """Set the part of a name before the key, for a partition without devices that have names."""
+        self._prefixes[partition] = prefix
 
-    def slots(self, names: list[bytes], admit: Callable[[bytes], bool]) -> I4:
-        """The slot of each name, int32 [n]; an unknown name gets one if `admit` accepts its key, else NO_SLOT.
+    def slots(self, names: list[bytes], admit: Callable[[bytes], bool], partition: int | I4 = 0) -> I4:
+        """The slot of each name, int32 [n]; an unknown name gets one if `admit` accepts it, else NO_SLOT.
 
         Slots stay valid until `forget`.
         """
@@ -133,26 +140,36 @@ class DeviceTable:
         slots = self._index.find(hashes)
         unknown = np.flatnonzero(slots == NO_SLOT)
         if len(unknown):
-            rows = unknown.tolist()
-            if len(self._keys) + len(rows) // 4 > self._room:  # a name may occur in several rows
-                self._grow(len(self._keys) + len(rows) // 4)
-            met = self._recognised([names[row] for row in rows]) if self.nameless else {}
-            for row in rows:
-                name = names[row]
-                slot = met.get(name)
-                if slot is None:
-                    slot = met[name] = self._enter(name, admit)
-                slots[row] = slot
-            entered = [name for name, slot in met.items() if slot != NO_SLOT]
-            self._index.add(_hashes(entered), np.array([met[name] for name in entered], dtype=np.int32))
+            of = np.broadcast_to(partition, len(names))[unknown]
+            for each in np.unique(of).tolist():
+                self._name_slots(names, unknown[of == each].tolist(), each, admit, slots)
         return slots
 
-    def find(self, key: bytes) -> int:
+    def _name_slots(
+        self, names: list[bytes], rows: list[int], partition: int, admit: Callable[[bytes], bool], slots: I4
+    ) -> None:
+        """Set the slots of rows with unknown names of a partition."""
+        if len(self._keys) + len(rows) // 4 > self._room:  # a name may occur in several rows
+            self._grow(len(self._keys) + len(rows) // 4)
+        met = self._recognised([names[row] for row in rows], partition) if partition in self._nameless else {}
+        for row in rows:
+            name = names[row]
+            slot = met.get(name)
+            if slot is None:
+                slot = met[name] = self._enter(name, partition, admit)
+            slots[row] = slot
+        entered = [name for name, slot in met.items() if slot != NO_SLOT]
+        self._index.add(_hashes(entered), np.array([met[name] for name in entered], dtype=np.int32))
+
+    def find(self, key: bytes, partition: int = 0) -> int:
         """The slot of a key, NO_SLOT if unknown; a nameless slot that is found stays nameless."""
-        slot = int(self._index.find(_hashes([self._prefix + key]))[0])
+        slot = int(self._index.find(_hashes([self._prefix(partition) + key]))[0])
         if slot != NO_SLOT:
             return slot if self._keys[slot] == key else NO_SLOT
-        return int(self._by_names([key])[0]) if self.nameless else NO_SLOT
+        return int(self._by_names([key], partition)[0]) if partition in self._nameless else NO_SLOT
+
+    def _prefix(self, partition: int) -> bytes:
+        return self._prefixes[partition]
 
     def key(self, slot: int) -> bytes:
         """The key of a slot's device, NO_KEY for a nameless slot."""
@@ -163,17 +180,20 @@ class DeviceTable:
 
     def forget(self, slots: Iterable[int]) -> None:
         """Remove devices; their slots are reused."""
-        gone = [slot for slot in slots if self._keys[slot] is not None]
-        self.generation += bool(gone)
-        named = [slot for slot in gone if self._keys[slot] != NO_KEY]
-        if named:
-            self._index.remove(np.array(named, dtype=np.int32))
-        self._recognise(len(gone) - len(named))
-        for slot in gone:
+        gone = np.array([slot for slot in slots if self._keys[slot] is not None], dtype=np.int32)
+        self.generation += bool(len(gone))
+        named = np.array([self._keys[slot] != NO_KEY for slot in gone.tolist()], dtype=np.bool_)
+        if named.any():
+            self._index.remove(gone[named])
+        for partition, count in zip(
+            *np.unique(self.partition[gone[~named]], return_counts=True), strict=True
+        ):
+            self._recognise(int(partition), int(count))
+        for slot in gone.tolist():
             self._keys[slot] = None
-            self._free.append(slot)
-            for name, (_, empty) in COLUMNS.items():
-                getattr(self, name)[slot] = empty
+        self._free += gone.tolist()
+        for name, (_, empty) in COLUMNS.items():
+            getattr(self, name)[gone] = empty
 
     # --- daily pseudonyms -----------------------------------------------------------------------------
     def names(self, slots: I4, day: int) -> U8:
@@ -185,9 +205,9 @@ class DeviceTable:
             found = self.label[slots]
         return found
 
-    def called(self, kind: int, labels: Mapping[int, int]) -> I4:
+    def called(self, kind: int, labels: Mapping[int, int], partition: int = 0) -> I4:
         """The slots of a kind whose device has one of these pseudonyms: day → pseudonym."""
-        taken = self.taken()
+        taken = self.taken(partition)
         taken = taken[self.kind[taken] == kind]
         known = [day for day in labels if self._names is not None and self._names.knows(day)]
         other = ~np.isin(self.label_day[taken], list(labels))
@@ -209,53 +229,57 @@ class DeviceTable:
         self.label[slots] = self._names.many(keys, day)
         self.label_day[slots] = day
 
-    def _recognised(self, names: list[bytes]) -> dict[bytes, int]:
+    def _recognised(self, names: list[bytes], partition: int) -> dict[bytes, int]:
         """Set the keys of nameless slots whose devices sent messages; returns name → slot."""
-        start = len(self._prefix)
-        new = [name for name in dict.fromkeys(names) if name.startswith(self._prefix)]
+        prefix = self._prefix(partition)
+        start = len(prefix)
+        new = [name for name in dict.fromkeys(names) if name.startswith(prefix)]
         if not new:
             return {}
-        slots = self._by_names([name[start:] for name in new]).tolist()
+        slots = self._by_names([name[start:] for name in new], partition).tolist()
         found = {name: slot for name, slot in zip(new, slots, strict=True) if slot != NO_SLOT}
         for name, slot in found.items():
             self._keys[slot] = name[start:]
-        self._recognise(len(found))
+        self._recognise(partition, len(found))
         return found
 
-    def _by_names(self, keys: list[bytes]) -> I4:
+    def _by_names(self, keys: list[bytes], partition: int) -> I4:
         """The nameless slot of each key, int32 [n], else NO_SLOT."""
         found = np.full(len(keys), NO_SLOT, dtype=np.int32)
         names = self._names
-        for day, index in self._by_label.items():
-            if names is None or not names.knows(day):
+        for (of, day), index in self._by_label.items():
+            if of != partition or names is None or not names.knows(day):
                 continue
             labels = names.many(keys, day)
             slots = index.find(labels.view(np.int64))
             for row in np.flatnonzero(slots != NO_SLOT).tolist():
                 slot = int(slots[row])
                 # the slot may have been reused
-                if self._keys[slot] == NO_KEY and self.label[slot] == labels[row]:
+                is_nameless = self._keys[slot] == NO_KEY and self.partition[slot] == partition
+                if is_nameless and self.label[slot] == labels[row]:
                     found[row] = slot
         return found
 
-    def _recognise(self, slots: int) -> None:
-        """Count `slots` fewer nameless slots."""
-        self.nameless -= slots
-        if not self.nameless:
-            self._by_label = {}
+    def _recognise(self, partition: int, slots: int) -> None:
+        """Count `slots` fewer nameless slots of a partition."""
+        left = self._nameless.pop(partition, 0) - slots
+        if left:
+            self._nameless[partition] = left
+            return
+        for key in [key for key in self._by_label if key[0] == partition]:
+            del self._by_label[key]
 
-    def taken(self) -> I4:
-        """The slots that have a device, in order."""
-        return np.array([slot for slot, key in enumerate(self._keys) if key is not None], dtype=np.int32)
+    def taken(self, partition: int | None = None) -> I4:
+        """The slots that have a device, of one partition or of all, in order."""
+        of = self.partition[: len(self)]
+        return np.flatnonzero(of != FREE if partition is None else of == partition).astype(np.int32)
 
-    def _named(self) -> I4:
-        return np.array([slot for slot, key in enumerate(self._keys) if key], dtype=np.int32)
-
-    def _enter(self, name: bytes, admit: Callable[[bytes], bool]) -> int:
+    def _enter(self, name: bytes, partition: int, admit: Callable[[bytes], bool]) -> int:
         """A slot for a new name; the caller adds it to the index."""
-        key = name[len(self._prefix) :]
+        prefix = self._prefix(partition)
+        key = name[len(prefix) :]
         kind = _KIND_NUMBERS.get(key.partition(b".")[0])
-        if kind is None or not name.startswith(self._prefix) or not admit(key):
+        if kind is None or not name.startswith(prefix) or not admit(name):
             return NO_SLOT
         if self._free:
             slot = self._free.pop()
@@ -266,6 +290,7 @@ class DeviceTable:
                 self._grow(self._room + max(256, self._room // 8))
             self._keys.append(key)
         self.kind[slot] = kind
+        self.partition[slot] = partition
         return slot
 
     def _grow(self, room: int) -> None:
@@ -276,9 +301,9 @@ class DeviceTable:
             setattr(self, name, column)
         self._room = room
 
-    def dump(self) -> tuple[int, dict[str, bytes]]:
-        """The number of devices with a used fix, and their columns in the order of their slots."""
-        slots = self.taken()
+    def dump(self, partition: int = 0) -> tuple[int, dict[str, bytes]]:
+        """The number of devices of a partition with a used fix, and their columns in the order of their slots."""
+        slots = self.taken(partition)
         slots = slots[~np.isnan(self.used_s[slots])]
         day = days(self.used_s[slots])
         other = self.label_day[slots] != day
@@ -286,31 +311,63 @@ class DeviceTable:
             self._name(slots[other & (day == each)], each)
         return len(slots), {name: getattr(self, name)[slots].tobytes() for name in SAVED}
 
-    @classmethod
-    def load(cls, n: int, columns: dict[str, bytes], names: PseudonymSource | None = None) -> DeviceTable:
-        """The table that `dump` returned, with all slots nameless.
+    def load(self, n: int, columns: dict[str, bytes], partition: int = 0) -> None:
+        """Add the devices that `dump` returned, all nameless, to a partition that has none.
 
         Raises:
-            msgspec.ValidationError: if the columns don't have n rows.
+            msgspec.ValidationError: if the columns don't have n rows; nothing is added then.
         """
-        table = cls(names)
+        loaded: dict[str, NDArray[Any]] = {}
         for name in SAVED:
             data, dtype = columns.get(name, b""), np.dtype(COLUMNS[name][0])
             if len(data) != n * dtype.itemsize:
                 raise msgspec.ValidationError(f"column {name} has {len(data)} bytes for {n} rows")
-            column: NDArray[Any] = np.frombuffer(data, dtype=dtype)
-            if n > table._room:
-                table._grow(n)
-            getattr(table, name)[:n] = column
-        table._keys = [NO_KEY] * n
-        table.nameless = n
-        day = table.label_day[:n]
-        table.used_s[:n] = day * float(DAY_S)
+            loaded[name] = np.frombuffer(data, dtype=dtype)
+        slots = self._new_slots([NO_KEY] * n)
+        for name, column in loaded.items():
+            getattr(self, name)[slots] = column
+        self.moved[slots] = True
+        day = self.label_day[slots]
+        self.used_s[slots] = day * float(DAY_S)
+        self.partition[slots] = partition
+        self._set_nameless(partition, slots)
+
+    def move(self, other: DeviceTable, partition: int) -> None:
+        """Move the devices of a partition to another table that has none of it; `zones` go as they are."""
+        slots = self.taken(partition)
+        keys = [self.key(slot) for slot in slots.tolist()]
+        new = other._new_slots(keys)
+        for name in COLUMNS:
+            getattr(other, name)[new] = getattr(self, name)[slots]
+        other.moved[new] = True
+        other.set_prefix(partition, self._prefix(partition))
+        named = np.array([key != NO_KEY for key in keys], dtype=np.bool_)
+        names = [self._prefix(partition) + key for key in keys if key != NO_KEY]
+        other._index.add(_hashes(names), new[named])
+        other._set_nameless(partition, new[~named])
+
+    def _new_slots(self, keys: list[bytes]) -> I4:
+        """Slots for devices that aren't in the index yet."""
+        reused, start = self._free[: -len(keys) - 1 : -1], len(self)
+        del self._free[len(self._free) - len(reused) :]
+        end = start + len(keys) - len(reused)
+        if end > self._room:
+            self._grow(end)
+        for slot, key in zip(reused, keys, strict=False):
+            self._keys[slot] = key
+        self._keys += keys[len(reused) :]
+        return np.array([*reused, *range(start, end)], dtype=np.int32)
+
+    def _set_nameless(self, partition: int, slots: I4) -> None:
+        """Recognise the devices of these slots by their pseudonyms."""
+        if not len(slots):
+            return
+        self._nameless[partition] = len(slots)
+        day = self.label_day[slots]
         for each in np.unique(day)[-RECOGNITION_DAYS:].tolist():
-            slots = np.flatnonzero(day == each).astype(np.int32)
-            table._by_label[each] = HashIndex()
-            table._by_label[each].add(table.label[slots].view(np.int64), slots)
-        return table
+            of_day = slots[day == each]
+            self._by_label[partition, each] = HashIndex()
+            self._by_label[partition, each].add(self.label[of_day].view(np.int64), of_day)
 
 
 def _hashes(names: list[bytes]) -> I8:

@@ -4,11 +4,14 @@ It has no clock. Each fix carries the instant at which it was received, and `adv
 take theirs as an argument, so the same calls always give the same answers (rule 5). How a stream is
 cut into batches makes no difference: whether a device expired before a fix was received is decided
 by that fix's own instant.
+
+It counts one or more partitions of the log in the same columns, so a call costs the same for all of them as for
+one. Partitions don't influence each other: each can be at another instant, and is saved and loaded by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -53,7 +56,7 @@ class KnownDevice:
     verdict: int
 
 
-class _Snapshot(msgspec.Struct, array_like=True):
+class _Snapshot(msgspec.Struct, array_like=True):  # of one partition
     format: int
     site: bytes
     sets: bytes  # those in use, as bits
@@ -63,7 +66,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
 
 
 class Engine:
-    """Counts the devices of one partition on one site."""
+    """Counts the devices of some partitions on one site; callers without a log use partition 0 alone."""
 
     def __init__(
         self, site: Site, zones: ZoneLookup | None = None, names: PseudonymSource | None = None
@@ -78,13 +81,9 @@ class Engine:
         """
         self.zones = ZoneLookup(site) if zones is None else zones
         self._digest = site.digest()
-        self._names = names
-        self._set_table(DeviceTable(names))
-        self._sweep = -np.inf
-
-    def _set_table(self, table: DeviceTable) -> None:
-        self._table = table
+        self._table = DeviceTable(names)
         self._set_counter()
+        self._sweep: dict[int, float] = {}  # partition → the number of the last sweep
         self._removed: list[int] = []  # slots to free before the next call that hands out slots
         #: No device expires before this; a lower bound, so most calls need no search.
         self._next_expiry_s = -np.inf
@@ -105,20 +104,23 @@ class Engine:
         """While it is the same, all slots that `slots` returned stay valid."""
         return self._table.generation
 
-    def called(self, prefix: bytes) -> None:
-        """Set the prefix before the key in the names given to `slots`."""
-        self._table.prefix = prefix
+    def set_prefix(self, prefix: bytes, partition: int = 0) -> None:
+        """Set the prefix before the key in the names given to `slots`, before the first of the partition."""
+        self._table.set_prefix(partition, prefix)
 
-    def slots(self, names: list[bytes], admit: Callable[[bytes], bool] = lambda _: True) -> I4:
+    def slots(
+        self, names: list[bytes], admit: Callable[[bytes], bool] = lambda _: True, partition: int | I4 = 0
+    ) -> I4:
         """The slots of devices, int32 [n], valid until the next `advance`.
 
         Args:
-            names: `b"person.alice"`: kind, dot, id, after the prefix that `called` set.
-            admit: called with the key of each unknown name; a rejected one gets the slot -1, and its fixes
-                the verdict `malformed`.
+            names: `b"person.alice"`: kind, dot, id, after the prefix of its partition.
+            admit: called with each unknown name; a rejected one gets the slot -1, and its fixes the verdict
+                `malformed`.
+            partition: of all names or of each.
         """
         self._free_removed()
-        return self._table.slots(names, admit)
+        return self._table.slots(names, admit, partition)
 
     def key(self, slot: int) -> bytes:
         """The key of a slot's device, until the next `advance`; b"" after `restore` until it sends a message."""
@@ -135,9 +137,13 @@ class Engine:
         """
         return self._table.names(slots, day)
 
-    def find(self, key: bytes) -> KnownDevice | None:
+    def partitions(self, slots: I4) -> I4:
+        """The partition of each slot's device, int32 [n]."""
+        return self._table.partition[slots]
+
+    def find(self, key: bytes, partition: int = 0) -> KnownDevice | None:
         """The state of a device, None if it is unknown."""
-        slot = self._table.find(key)
+        slot = self._table.find(key, partition)
         if slot < 0 or slot in self._removed:
             return None
         table = self._table
@@ -229,17 +235,25 @@ class Engine:
         events.append(moved)
         self._next_expiry_s = min(self._next_expiry_s, float(table.expires_s[all_devices].min()))
 
-    def advance(self, now_s: float) -> Events:
-        """Expire all devices whose hold ended before `now_s`; the events carry those instants."""
-        table = self._table
+    def advance(self, now_s: float, partitions: Sequence[int] | None = None) -> Events:
+        """Expire all devices whose hold ended before `now_s`; the events carry those instants.
+
+        Args:
+            now_s: Unix seconds.
+            partitions: whose devices; None: of all.
+        """
+        table, sweep = self._table, now_s // SWEEP_S
         self._free_removed()
-        if now_s // SWEEP_S > self._sweep:
-            self._sweep = now_s // SWEEP_S
-            self._sweep_devices(now_s)
+        if partitions is None:
+            partitions = table.partitions
+        if due := [number for number in partitions if self._sweep.get(number, -np.inf) < sweep]:
+            self._sweep.update(dict.fromkeys(due, sweep))
+            self._sweep_devices(now_s, due)
         events = joined([])
         if now_s > self._next_expiry_s:
             expires_s = table.expires_s[: len(table)]
             gone = np.flatnonzero(expires_s < now_s).astype(np.int32)
+            gone = gone[np.isin(table.partition[gone], partitions)]
             events = presence.expire(self.zones, table, gone)
             self._next_expiry_s = float(expires_s.min(initial=np.inf))
         return events
@@ -255,50 +269,83 @@ class Engine:
             The exits, expired holds included, whose zones are those of the old version; and the entries, with
             the zones of the new one.
         """
-        expired = self.advance(at_s)
-        left, entered = presence.place_again(self.zones, zones, self._table, at_s)
+        left, entered = self.place_again(zones, at_s, None)
         self.zones.sets.untrack(self._table)
         self.zones, self._digest = zones, zones.site.digest()
         self._set_counter()
         self._next_expiry_s = -np.inf
+        return left, entered
+
+    def place_again(self, zones: ZoneLookup, at_s: float, partition: int | None) -> tuple[Events, Events]:
+        """Place the devices of a partition, or all, in the zones of another version; see `change_site`.
+
+        A partition is to be moved to the engine of that version next, by `move`.
+        """
+        expired = self.advance(at_s, None if partition is None else [partition])
+        device = self._table.taken(partition).astype(np.intp)
+        left, entered = presence.place_again(self.zones, zones, self._table, device, at_s)
         return joined([expired, left]), entered
 
+    def move(self, other: Engine, partition: int) -> None:
+        """Move the state of a partition to the engine of another version, after `place_again`."""
+        other._free_removed()
+        other.drop(partition)
+        self._table.move(other._table, partition)
+        other._sweep[partition] = self._sweep.get(partition, -np.inf)
+        other._next_expiry_s = -np.inf
+        self.drop(partition)
+
     def counts(self, now_s: float) -> I4:
-        """The counts at `now_s`: int32 [zones, kinds, numbers]. Call `advance(now_s)` first."""
-        return self._counts.take(now_s)
+        """The counts of partition 0 at `now_s`: int32 [zones, kinds, numbers]. Call `advance(now_s)` first."""
+        counts: I4 = self._counts.take(now_s, [0])[0]
+        return counts
+
+    def counts_of(self, now_s: float, partitions: Sequence[int]) -> I4:
+        """The counts of each of some partitions, in their order: int32 [partitions, zones, kinds, numbers]."""
+        return self._counts.take(now_s, partitions)
 
     def present(self) -> I4:
         """The counts at the instant of the last `advance`, without low, high and stale: int32 [zones, kinds]."""
         return self._counts.present()
 
-    def _sweep_devices(self, now_s: float) -> None:
+    def _sweep_devices(self, now_s: float, partitions: Sequence[int]) -> None:
         table = self._table
         taken = table.taken()
+        taken = taken[np.isin(table.partition[taken], partitions)]
         never = np.isnan(table.last_t_s[taken])
         self._counts.refresh()  # so its pairs contain no slot that is about to be reused
         table.forget(taken[never | verdicts.forgotten(table, taken, now_s)].tolist())
 
     def forget(self, keys: list[bytes]) -> None:
         """Delete the state of devices without any event; the slots of others stay valid."""
-        slots = [slot for slot in map(self._table.find, keys) if slot >= 0]
+        self._forget([slot for slot in map(self._table.find, keys) if slot >= 0])
+
+    def drop(self, partition: int) -> None:
+        """Delete the state of a partition without any event."""
+        self._free_removed()
+        self._forget(self._table.taken(partition).tolist())
+        self._sweep.pop(partition, None)
+
+    def _forget(self, slots: list[int]) -> None:
         self._table.moved[slots] = True
         self._table.zones[slots] = 0
         self._counts.refresh()
         self._table.forget(slots)
 
-    def remove(self, removal: Removal, now_s: float) -> Events:
+    def remove(self, removal: Removal, now_s: float, partition: int = 0) -> Events:
         """Remove a device from every zone now and delete its state; an unknown device changes nothing.
 
         Args:
             removal: its kind, and its pseudonyms on all days whose pseudonyms may still be in use.
             now_s: Unix seconds; holds that ended earlier expire first.
+            partition: of the device.
 
         Returns:
             The changes of membership. Slots stay valid until `slots` or `advance` is called.
         """
         self._free_removed()
         table = self._table
-        slots = table.called(removal.kind, removal.pseudonyms)
+        slots = table.called(removal.kind, removal.pseudonyms, partition)
         expired = presence.expire(self.zones, table, slots[table.expires_s[slots] < now_s])
         removed = presence.remove(self.zones, table, slots, now_s)
         self._removed = slots.tolist()
@@ -310,8 +357,8 @@ class Engine:
             self._table.forget(self._removed)
             self._removed = []
 
-    def snapshot(self) -> bytes:
-        """The whole state as bytes, from which `restore` makes an engine with the same behaviour.
+    def snapshot(self, partition: int = 0) -> bytes:
+        """The state of a partition as bytes, from which `load` makes one with the same behaviour.
 
         It holds no keys, only each device's pseudonym of the day on which its last used fix was received.
 
@@ -319,38 +366,47 @@ class Engine:
             ValueError: the engine has no source of pseudonyms.
         """
         self._free_removed()
-        devices, columns = self._table.dump()
+        devices, columns = self._table.dump(partition)
         sets = self.zones.sets
         used, index = sets.used(np.frombuffer(columns["zones"], dtype=np.int32))
         columns["zones"] = index.astype(np.int32).tobytes()
         bits = sets.bits[used].tobytes()
-        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, bits, devices, columns, self._sweep)
+        sweep = self._sweep.get(partition, -np.inf)
+        saved = _Snapshot(SNAPSHOT_FORMAT, self._digest, bits, devices, columns, sweep)
         return msgspec.msgpack.encode(saved)
+
+    def load(self, data: bytes, partition: int = 0) -> None:
+        """Replace the state of a partition by a snapshot, made with the same pseudonyms.
+
+        Raises:
+            SnapshotError: the snapshot has another format, is of another site, or is damaged; the partition is
+                empty then.
+        """
+        self.drop(partition)
+        site = self.zones.site
+        try:
+            saved = msgspec.msgpack.decode(data, type=_Snapshot)
+            if saved.format != SNAPSHOT_FORMAT:
+                raise SnapshotError(site.id, f"has format {saved.format} instead of {SNAPSHOT_FORMAT}")
+            if saved.site != self._digest:
+                raise SnapshotError(site.id, "was made with another site file")
+            sets = self.zones.sets
+            numbers = sets.numbers(np.frombuffer(saved.sets, dtype=np.uint64).reshape(-1, sets.words))
+            index = np.frombuffer(saved.columns.get("zones", b""), dtype=np.int32)
+            columns = saved.columns | {"zones": numbers[index].astype(np.int32).tobytes()}
+            self._table.load(saved.devices, columns, partition)
+        except (msgspec.MsgspecError, ValueError, IndexError) as error:
+            raise SnapshotError(site.id, f"is damaged: {error}") from error
+        self._sweep[partition] = saved.sweep
+        self._next_expiry_s = -np.inf
 
     @classmethod
     def restore(
         cls, site: Site, data: bytes, zones: ZoneLookup | None = None, names: PseudonymSource | None = None
     ) -> Engine:
-        """The engine of which `data` is a snapshot; `names` must give the same pseudonyms as when it was saved.
-
-        Raises:
-            SnapshotError: the snapshot has another format, is of another site, or is damaged.
-        """
+        """A new engine with the partition of which `data` is a snapshot; see `load`."""
         engine = cls(site, zones, names)
-        try:
-            saved = msgspec.msgpack.decode(data, type=_Snapshot)
-            if saved.format != SNAPSHOT_FORMAT:
-                raise SnapshotError(site.id, f"has format {saved.format} instead of {SNAPSHOT_FORMAT}")
-            if saved.site != engine._digest:
-                raise SnapshotError(site.id, "was made with another site file")
-            table = DeviceTable.load(saved.devices, saved.columns, names)
-            n, sets = len(table), engine.zones.sets
-            bits = np.frombuffer(saved.sets, dtype=np.uint64).reshape(-1, sets.words)
-            table.zones[:n] = sets.numbers(bits)[table.zones[:n]]
-        except (msgspec.MsgspecError, ValueError, IndexError) as error:
-            raise SnapshotError(site.id, f"is damaged: {error}") from error
-        engine._set_table(table)
-        engine._sweep = saved.sweep
+        engine.load(data)
         return engine
 
 

@@ -148,15 +148,15 @@ def apply_status(zones: ZoneLookup, table: DeviceTable, device: I8, offline_s: F
 
 
 def place_again(
-    before: ZoneLookup, zones: ZoneLookup, table: DeviceTable, at_s: float
+    before: ZoneLookup, zones: ZoneLookup, table: DeviceTable, device: I8, at_s: float
 ) -> tuple[Events, Events]:
-    """Place the last positions of present devices in the zones of the site's new version (rule 6).
+    """Place the last positions of those of some devices that are present in the zones of the site's new version (rule 6).
 
     Returns:
         The exits, with the zones of `before`, and the entries, with those of `zones`.
     """
-    _reproject(before.site, zones.site, table)
-    device = np.flatnonzero(table.zones[: len(table)] != EMPTY)
+    _reproject(before.site, zones.site, table, device)
+    device = device[table.zones[device] != EMPTY]
     old = table.zones[device]
     if not len(device):
         return NO_EVENTS, NO_EVENTS
@@ -187,11 +187,11 @@ def place_again(
     return left, changes(zones.sets, slots, stayed_new, new, *cause)
 
 
-def _reproject(before: Site, site: Site, table: DeviceTable) -> None:
+def _reproject(before: Site, site: Site, table: DeviceTable, device: I8) -> None:
     """Move last positions to the plane of another version; most versions have the same."""
     if (before.lat0_deg, before.lon0_deg) != (site.lat0_deg, site.lon0_deg):
-        n = len(table)
-        table.x_m[:n], table.y_m[:n] = site.project(*before.unproject(table.x_m[:n], table.y_m[:n]))
+        degrees = before.unproject(table.x_m[device], table.y_m[device])
+        table.x_m[device], table.y_m[device] = site.project(*degrees)
 
 
 def _expires(zones: ZoneLookup, table: DeviceTable, device: I8) -> F8:

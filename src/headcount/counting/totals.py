@@ -15,7 +15,7 @@ OVERDUE_S = 1.0
 #: A partition whose newest report is older than this is not fresh.
 FRESH_S = 2.0
 #: Instants for which some partition is still awaited; beyond it the oldest one is dropped.
-MAX_PENDING = 50
+MAX_PENDING = 100
 
 
 @dataclass(frozen=True, slots=True)

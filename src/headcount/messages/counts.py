@@ -5,14 +5,25 @@ Arrays inside messages are raw little-endian bytes with the dtype that the field
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from headcount.messages.topics import Kind
+from headcount.messages.topics import KINDS, Kind
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 #: The fields of KindCount, in the order of the last axis of every counts array.
 COUNT_FIELDS = ("count", "low", "high", "stale")
+#: Bytes of a zone's counts: int32 for each kind and number.
+ZONE_BYTES = 4 * len(KINDS) * len(COUNT_FIELDS)
+#: Of compression: the fastest.
+_LEVEL = 1
 
 
 class KindCount(msgspec.Struct):
@@ -67,7 +78,7 @@ class Event(msgspec.Struct):
 
 
 class PartitionCounts(msgspec.Struct):
-    """One partition's absolute counts at an instant (msgpack on COUNT_SUBJECT).
+    """One partition's absolute counts at an instant.
 
     They include every message of the partition's stream received at or before `at`, and no other.
     A total at `at` is the sum over all partitions with the same `at`; a larger epoch wins.
@@ -82,3 +93,58 @@ class PartitionCounts(msgspec.Struct):
     site_version: int  # of the site by which they are counted; the same in all partitions
     zones: int  # Z
     values: bytes  # int32 [Z, 2 kinds, 4 numbers], zones in the order of that version, `site` first
+
+
+class _CountsMessage(msgspec.Struct, array_like=True):
+    """The counts of several partitions at one instant (msgpack on COUNT_SUBJECT of the first of them)."""
+
+    site: str
+    partitions: int
+    at: float
+    site_version: int
+    zones: int
+    of: list[tuple[int, int, int]]  # partition, epoch, seq
+    values: bytes  # compressed: their values, one after the other
+
+
+_decode = msgspec.msgpack.Decoder(_CountsMessage).decode
+
+
+def encode_counts(counts: Sequence[PartitionCounts]) -> bytes:
+    """The message with the counts of one or more partitions of a site at one instant."""
+    first = counts[0]
+    values = zstd.compress(b"".join(each.values for each in counts), _LEVEL)
+    of = [(each.partition, each.epoch, each.seq) for each in counts]
+    return msgspec.msgpack.encode(
+        _CountsMessage(first.site, first.partitions, first.at, first.site_version, first.zones, of, values)
+    )
+
+
+def decode_counts(payload: bytes) -> list[PartitionCounts]:
+    """The counts of a message.
+
+    Raises:
+        msgspec.MsgspecError: if it is damaged.
+    """
+    message = _decode(payload)
+    size = message.zones * ZONE_BYTES
+    try:
+        values = zstd.ZstdDecompressor().decompress(message.values, size * len(message.of))
+    except zstd.ZstdError as error:
+        raise msgspec.ValidationError(f"damaged counts: {error}") from error
+    if len(values) != size * len(message.of):
+        raise msgspec.ValidationError(f"{len(values)} bytes of counts for {message.zones} zones")
+    return [
+        PartitionCounts(
+            message.site,
+            partition,
+            message.partitions,
+            epoch,
+            seq,
+            message.at,
+            message.site_version,
+            message.zones,
+            values[size * place : size * (place + 1)],
+        )
+        for place, (partition, epoch, seq) in enumerate(message.of)
+    ]

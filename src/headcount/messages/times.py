@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-#: Counts are computed at multiples of this; it bounds how far behind a published count can be.
-TICK_S = 0.1
+#: The grid of the log's clock: counts are computed at multiples of this, at as many of them as the load calls for.
+TICK_S = 0.025
 #: Counts are stored in the history at multiples of this.
 HISTORY_TICK_S = 10.0
 #: A version of the site takes effect this long after the core has stored it: by then, every worker knows it.

@@ -19,11 +19,13 @@ INTERNAL = "headcount"
 #:   fix.<p>.<site>.<kind>.<device>          a fix
 #:   fix.<p>.<site>.<kind>.<device>.status   "online" or "offline"
 #:   $MQTT.msgs.fix.<p>.…                    the acknowledged copy of a QoS 1 message (messaging/qos1.py)
-#:   fix.<p>.tick                            the log's clock, written by the partition's worker
+#:   fix.<p>.tick                            the log's clock, written by the partition's worker when needed
 #:   fix.<p>.forget                          ForgetMarker: removes a device from the counts
 FIX_STREAM = "FIX_{partition}"
 TICK_SUBJECT = "fix.{partition}.tick"
-COUNT_STREAM = "COUNT"  # count.<p>: PartitionCounts, only the newest
+#: Has all workers count as often as while fixes arrive; empty, and not stored.
+WAKE_SUBJECT = "wake"
+COUNT_STREAM = "COUNT"  # count.<p>: counts of p and other partitions (encode_counts), only the newest
 COUNT_SUBJECT = "count.{partition}"
 EVENT_STREAM = "EVENT"  # event.<site>.<zone>: Event as JSON, republished to headcount.<site>.events.<zone>
 EVENT_SUBJECT = "event.{site}.{zone}"

@@ -22,7 +22,7 @@ import operator
 import random
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, islice, pairwise
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from headcount.counting.fix_columns import I8
 from headcount.errors import LogError
-from headcount.messages.topics import FIX_STREAM
+from headcount.messages.topics import FIX_STREAM, TICK_SUBJECT
 from headcount.messaging import qos1
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.jetstream import NS, request, stream_info, temporary_consumer
@@ -112,6 +112,11 @@ class LogReader:
                 del self._followed[sid]
                 await self._send(b"UNSUB " + sid + b"\r\n")
                 await self._remove(followed)
+
+    async def tick(self, partitions: Sequence[int]) -> None:
+        """Write the log's clock into partitions."""
+        subjects = [TICK_SUBJECT.format(partition=number) for number in partitions]
+        await self._send("".join(f"PUB {subject} 0\r\n\r\n" for subject in subjects).encode())
 
     async def read(self, within_s: float = math.inf) -> list[RawBatch]:
         """Wait for messages and return them by partition; none if none came in time.

@@ -24,15 +24,15 @@ _STATUS = {b"online": ONLINE, b"offline": OFFLINE}
 _DAY, _PSEUDONYM = re.compile(r"\d{1,6}"), re.compile(r"[0-9a-f]{16}")
 
 
-def decode(prefix: bytes, batch: RawBatch) -> FixColumns:
+def decode(site: bytes, batch: RawBatch) -> FixColumns:
     """Decode messages `fix.<p>.<site>.<kind>.<device>[.status]` and `fix.<p>.forget`, one or more.
 
     The names are `b"fix.<p>.<site>.person.alice"`, of status messages too; a status that can't be decoded has
     the name `b""`.
 
     Args:
-        prefix: `b"fix.<p>.<site>."`.
-        batch: any bytes. Nothing raises: what can't be decoded gets columns that the engine judges `malformed`,
+        site: its id.
+        batch: any bytes, of one or more partitions if there is at most one marker of each sequence. Nothing raises: what can't be decoded gets columns that the engine judges `malformed`,
             and senders that aren't devices of this site get no slot there.
     """
     payloads, received_ns, n = batch.payloads, batch.received_ns, len(batch)
@@ -41,9 +41,7 @@ def decode(prefix: bytes, batch: RawBatch) -> FixColumns:
         part = payloads[start : start + BATCH_DECODE]
         fixes = _decode_all(part)
         if fixes is None:
-            fixes = [
-                _decode_one(row, prefix, names, payload, what) for row, payload in enumerate(part, start)
-            ]
+            fixes = [_decode_one(row, site, names, payload, what) for row, payload in enumerate(part, start)]
         t_s, lat_deg, lon_deg, acc_m = columns[:, start : start + BATCH_DECODE]
         t_s[:] = [fix.tst for fix in fixes]  # None becomes NaN
         exact = [fix.t for fix in fixes]
@@ -92,13 +90,14 @@ def _decode_all(payloads: list[bytes]) -> list[Fix] | None:
         return None
 
 
-def _decode_one(row: int, prefix: bytes, names: list[bytes], payload: bytes, what: U1) -> Fix:
+def _decode_one(row: int, site: bytes, names: list[bytes], payload: bytes, what: U1) -> Fix:
     """Decode one payload of a batch that has a broken or large one, a status or a marker in it."""
     name, _, last = names[row].rpartition(b".")
-    if last == b"forget" and prefix.startswith(name + b".") and name.count(b".") == 1:
+    if last == b"forget" and name.startswith(b"fix.") and name.count(b".") == 1:
         names[row], what[row] = b"", FORGET
         return _BROKEN
-    if last == b"status" and name.startswith(prefix) and b"." in name[len(prefix) :]:
+    parts = name.split(b".", 4)
+    if last == b"status" and len(parts) == 5 and parts[2] == site:
         status = plain(payload)
         names[row] = name if status in _STATUS else b""
         what[row] = _STATUS.get(status, FIX)

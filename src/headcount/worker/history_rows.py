@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headcount.counting.fix_columns import B1, U1, U8, FixColumns
+from headcount.counting.fix_columns import I8, U1, U8, FixColumns
 from headcount.messages.history import FIX_TYPES, HistoryFixes
 
 #: Rows of one message at most: the broker accepts 8 MiB.
@@ -26,12 +26,12 @@ class HistoryRows:
     def __len__(self) -> int:
         return len(self._columns[-1])
 
-    def add(self, fixes: FixColumns, which: B1, pseudonyms: U8, kind: U1, verdict: U1) -> None:
+    def add(self, fixes: FixColumns, which: I8, pseudonyms: U8, kind: U1, verdict: U1) -> None:
         """Add some rows.
 
         Args:
             fixes: n rows.
-            which: the m rows to add, bool [n].
+            which: the m rows to add, int64 [m].
             pseudonyms: of the m devices, as `PseudonymSource.many`.
             kind: of the m, an index into KINDS.
             verdict: of the m, an index into VERDICTS.

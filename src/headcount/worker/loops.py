@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,19 +18,20 @@ from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError, SnapshotError
 from headcount.messages.reports import WORKER_REPORT_SUBJECT
-from headcount.messages.times import TICK_S
-from headcount.messages.topics import TICK_SUBJECT
-from headcount.messaging.connection import Connection, Endpoint
-from headcount.messaging.log_reader import LogReader, open_reader
+from headcount.messages.topics import WAKE_SUBJECT
+from headcount.messaging.connection import Connection, Endpoint, Message
+from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.messaging.site_versions import SiteFollower, deployment_site
 from headcount.messaging.streams import opened_log
 from headcount.runtime.retry import repeat, retry
 from headcount.runtime.tasks import cancel_all, unless_stopped
-from headcount.worker.ownership import FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, OwnedPartition, Ownership
-from headcount.worker.partition import BATCH_ROWS, Partition
+from headcount.worker.counting_loop import CountingLoop
+from headcount.worker.ownership import POLL_INTERVAL_S, OwnedPartition, Ownership
+from headcount.worker.partition import Partition
 from headcount.worker.publisher import Publisher
 from headcount.worker.retained_counts import RetainedCounts
+from headcount.worker.site_counter import CountingOutput, SiteCounter
 from headcount.worker.snapshots import Snapshots
 from headcount.worker.stats import WorkerStats
 
@@ -42,15 +42,12 @@ SNAPSHOT_INTERVAL_S = 5.0
 REPORT_INTERVAL_S = 1.0
 #: Much shorter than SITE_DELAY_S: counting never waits for it.
 SITE_INTERVAL_S = 1.0
-#: A partition with more pending messages is catching up: its counts are published less often.
-CATCHING_UP = 2_000
-CATCH_UP_PUBLISH_S = 0.5
 #: Rows for the history that wait in one partition before they are stored immediately.
 HISTORY_ROWS = 10_000
 #: Events and messages of rows that may wait to be stored.
 MAX_UNSTORED = 20_000
-#: The log ticks ten times a second; a reader without a message of a partition for this long is disconnected.
-TICK_TIMEOUT_S = 5.0
+#: Between two messages by which a worker with fixes has the others count as often.
+WAKE_INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +84,8 @@ class Worker:
             save=self._save,
             on_rejoin=self._publisher.discard,
         )
+        self._counter = SiteCounter(sites, self._pseudonyms, settings.partitions)
+        self._counting = CountingLoop(self._counter, self.ownership, connection, self._prepare, self._publish)
 
     @property
     def _owned(self) -> dict[int, OwnedPartition]:
@@ -94,9 +93,8 @@ class Worker:
 
     async def _create(self, number: int, epoch: int) -> Partition:
         await self._keys.load()  # by which restored devices are recognised
-        settings = self._settings
         await self._sites.refresh()  # a snapshot may be of the newest version
-        return Partition(number, settings.partitions, epoch, self._sites, self._pseudonyms)
+        return self._counter.partition(number, epoch)
 
     # --- reading and counting ------------------------------------------------------------------
     async def _run_reader(self) -> None:
@@ -104,68 +102,37 @@ class Worker:
 
         async def read() -> None:
             async with open_reader(self._settings.log, self._connection) as reader:
-                await self._read(reader)
+                await self._counting.run(reader)
 
         await repeat(read, (LogError,), "reading the log", level=logging.WARNING)
 
-    async def _read(self, reader: LogReader) -> None:
-        """Read owned partitions. Only this loop follows and leaves, so the reader is where each partition is."""
-        following: dict[int, OwnedPartition] = {}
-        while True:
-            for number, owned in list(following.items()):
-                if not self.ownership.owns(owned):
-                    del following[number]
-                    await reader.leave(number)
-            for number, owned in list(self._owned.items()):
-                if number not in following:
-                    following[number] = owned
-                    owned.partition.seq = await reader.follow(number, owned.partition.seq)
-                    owned.received_s = time.monotonic()
-            for batch in await reader.read(FAST_POLL_INTERVAL_S):
-                owned = following[batch.partition]
-                owned.received_s = time.monotonic()
-                owned.partition.take(batch)
-                if self.ownership.owns(owned):
-                    await self._count(owned)
-            self._check_ticks(following)
-            # available data is read without a pause: let the other loops run
-            await asyncio.sleep(0)
-
-    def _check_ticks(self, following: dict[int, OwnedPartition]) -> None:
-        """The log's ticks prove that the reader is connected."""
-        oldest_s = min((owned.received_s for owned in following.values()), default=math.inf)
-        if time.monotonic() - oldest_s > TICK_TIMEOUT_S and self._connection.is_connected:
-            raise LogError(f"no message of a partition within {TICK_TIMEOUT_S:g} s")
-
-    async def _count(self, owned: OwnedPartition) -> None:
-        """Count what is due; while catching up, in large steps whose counts are published less often."""
-        partition = owned.partition
-        catching_up = partition.pending > CATCHING_UP
-        publish = not catching_up or time.monotonic() - owned.published_s > CATCH_UP_PUBLISH_S
-        if partition.waiting_rows < BATCH_ROWS and not (partition.due and publish):
-            return
-        await self._keys.ensure(partition.days)
-        if not partition.is_site_known:
+    async def _prepare(self, partitions: Sequence[Partition]) -> None:
+        """Provide what counting these partitions needs."""
+        for days in {partition.days for partition in partitions}:
+            await self._keys.ensure(days)
+        if not all(partition.is_site_known for partition in partitions):
             await self._sites.refresh()
-        if not self.ownership.owns(owned):
-            return
-        output = partition.work(publish=publish)
-        self._publisher.add_events(output.events, partition.epoch)
-        if output.counts:
-            owned.published_s = time.monotonic()
-            await self._publisher.publish_counts(output.counts)
+
+    async def _publish(self, output: CountingOutput, owned: Sequence[OwnedPartition]) -> None:
+        self._publisher.add_events(output.events, output.epochs)
+        await self._publisher.publish_counts(output.counts)
         self._stats.add(output.verdicts, output.received_s, time.time())
         # what can't be stored must not pile up: nothing more is read until it is
-        if partition.history_rows >= HISTORY_ROWS or self._publisher.unstored > MAX_UNSTORED:
+        too_many = any(each.partition.history_rows >= HISTORY_ROWS for each in owned)
+        if too_many or self._publisher.unstored > MAX_UNSTORED:
             await self._store()
 
-    async def _run_ticks(self) -> None:
-        """Write the log's clock into each owned partition."""
+    async def _run_waking(self) -> None:
+        """Have the workers count at the same pace: a total needs the counts of all of them."""
+
+        async def wake(_: Message) -> None:
+            self._counting.pace.wake(time.time())
+
+        await self._connection.subscribe(WAKE_SUBJECT, wake)
         while True:
-            await asyncio.sleep(TICK_S - time.time() % TICK_S + 0.001)
-            if self._connection.is_connected:
-                for number in list(self._owned):
-                    await self._connection.publish(TICK_SUBJECT.format(partition=number))
+            await asyncio.sleep(WAKE_INTERVAL_S)
+            if self._counting.pace.had_fixes() and len(self._owned) < self._settings.partitions:
+                await self._connection.publish(WAKE_SUBJECT)
 
     # --- storing -----------------------------------------------------------------------------------
     async def _run_storing(self) -> None:
@@ -178,7 +145,8 @@ class Worker:
                 if time.monotonic() - saved_s > SNAPSHOT_INTERVAL_S:
                     saved_s = time.monotonic()
                     for owned in list(self._owned.values()):
-                        await self._save(owned)
+                        if self.ownership.owns(owned):
+                            await self._save(owned)
             except LogError as error:
                 _log.warning("%s; trying again", error)
 
@@ -259,7 +227,7 @@ class Worker:
             "heartbeats": self.ownership.run_heartbeats(),
             "assignment": self.ownership.run_assignment(),
             "reader": self._run_reader(),
-            "ticks": self._run_ticks(),
+            "waking": self._run_waking(),
             "storing": self._run_storing(),
             "retained counts": self._run_retained_counts(),
             "pseudonym keys": self._keys.refresh(),

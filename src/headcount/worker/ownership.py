@@ -180,6 +180,7 @@ class Ownership:
         # from here on the former owner's compare-and-set fails
         revision = await self._snapshots.save(number, lease.epoch, partition.save(), saved.revision)
         if self.name != name:
+            partition.close()
             return
         requests = await self._connection.subscribe(
             DEVICE_STATE_SUBJECT.format(partition=number), partial(_reply_state, partition)
@@ -190,12 +191,19 @@ class Ownership:
     async def _release(self, owned: OwnedPartition) -> None:
         """Hand a partition over cleanly: stop counting, save, release."""
         number = owned.partition.number
-        await self.drop(number)
+        await self._stop_counting(number)
         await self._save(owned)
+        owned.partition.close()
         await self._leases.release(number, owned.lease)
         _log.info("%s released partition %d", self.name, number)
 
     async def drop(self, number: int) -> None:
+        """Stop counting a partition, and free its state."""
+        if number in self.owned:
+            self.owned[number].partition.close()
+        await self._stop_counting(number)
+
+    async def _stop_counting(self, number: int) -> None:
         """Stop counting a partition; the reading loop leaves it when it sees that."""
         owned = self.owned.pop(number, None)
         if owned is not None:

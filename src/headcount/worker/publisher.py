@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 
 import msgspec
 
-from headcount.messages.counts import Event, PartitionCounts
+from headcount.messages.counts import Event, PartitionCounts, encode_counts
 from headcount.messages.history import HistoryBatch
 from headcount.messages.topics import COUNT_SUBJECT, EPOCH_HEADER, EVENT_SUBJECT, HISTORY_SUBJECT
 from headcount.messaging.connection import Connection
@@ -37,13 +38,14 @@ class Publisher:
 
     async def publish_counts(self, counts: list[PartitionCounts]) -> None:
         """Publish counts without waiting for an answer: newer ones follow in any case."""
-        for count in counts:
-            subject = COUNT_SUBJECT.format(partition=count.partition)
-            await self._connection.publish(subject, msgspec.msgpack.encode(count))
+        for _, together in groupby(counts, attrgetter("at", "site_version")):
+            of_instant = list(together)
+            subject = COUNT_SUBJECT.format(partition=min(each.partition for each in of_instant))
+            await self._connection.publish(subject, encode_counts(of_instant))
 
-    def add_events(self, events: list[Event], epoch: int) -> None:
-        """Keep events of a partition of this epoch until `store` has stored them."""
-        self._events += [(event, epoch) for event in events]
+    def add_events(self, events: list[Event], epochs: list[int]) -> None:
+        """Keep events, and the epoch of each one's partition, until `store` has stored them."""
+        self._events += zip(events, epochs, strict=True)
 
     def add_rows(self, batches: list[HistoryBatch]) -> None:
         """Keep rows for the history until `store` has stored them."""

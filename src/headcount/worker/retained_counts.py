@@ -21,7 +21,14 @@ from headcount.counting.site import Site
 from headcount.counting.site_versions import SiteVersion, SiteVersions
 from headcount.counting.totals import Total, Totals
 from headcount.errors import CertificateError, LogError
-from headcount.messages.counts import KindCount, PartitionCounts, PublicKindCount, PublicZoneCount, ZoneCount
+from headcount.messages.counts import (
+    KindCount,
+    PartitionCounts,
+    PublicKindCount,
+    PublicZoneCount,
+    ZoneCount,
+    decode_counts,
+)
 from headcount.messages.times import iso
 from headcount.messages.topics import COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
 from headcount.messaging.connection import Connection, Message
@@ -96,9 +103,11 @@ class RetainedCounts:
                 _log.warning("retained counts of other zones are not removed: %s", error)
 
     async def _add(self, message: Message) -> None:
-        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        if counts.site != self._site.id:
-            return
+        for counts in decode_counts(message.data):
+            if counts.site == self._site.id:
+                self._add_partition(counts)
+
+    def _add_partition(self, counts: PartitionCounts) -> None:
         values = np.frombuffer(counts.values, dtype="<i4").reshape(-1, 2, 4)
         for total in self._totals.add(counts.partition, counts.epoch, counts.at, values, counts.site_version):
             version = self._sites.numbered(total.site_version)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import msgspec
-
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import PartitionCounts, decode_counts
 from headcount.messaging.connection import Connection, Message
 
 
@@ -52,7 +50,8 @@ async def observe(connection: Connection) -> Observations:
     observed = Observations()
 
     async def counts(message: Message) -> None:
-        observed.add(msgspec.msgpack.decode(message.data, type=PartitionCounts))
+        for each in decode_counts(message.data):
+            observed.add(each)
 
     await connection.subscribe("count.*", counts)
     await connection.flush()

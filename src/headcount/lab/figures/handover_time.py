@@ -21,7 +21,7 @@ from headcount.counting.site_versions import only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
-from headcount.worker.partition import Partition
+from headcount.worker.site_counter import SiteCounter
 
 ZONES = 100
 BATCH = 1_000
@@ -37,7 +37,7 @@ def main() -> None:
     site = campus(ZONES, options.seed)
     zones = ZoneLookup(site)
     names = Pseudonyms({day: bytes([day % 256]) * 32 for day in range(20_832, 20_836)})
-    partition = Partition(0, 1, 1, only(zones), names)
+    partition = SiteCounter(only(zones), names, 1).partition(0, 1)
     engine = partition.engine
     n, half_m = options.devices, side(ZONES) / 2
     keys = [b"fix.0.%s.person.device%07d" % (site.id.encode(), i) for i in range(n)]
@@ -56,7 +56,7 @@ def main() -> None:
     raw = partition.save()
     zstd = pa.compress(raw, codec="zstd", asbytes=True)
     saved_s = time.perf_counter() - began
-    fresh = Partition(0, 1, 2, only(zones), names)
+    fresh = SiteCounter(only(zones), names, 1).partition(0, 2)
     began = time.perf_counter()
     fresh.restore(pa.decompress(zstd, len(raw), codec="zstd", asbytes=True))
     loaded_s = time.perf_counter() - began

@@ -32,7 +32,7 @@ from headcount.lab.load import mqtt_packets
 from headcount.lab.load.process_usage import UsageMeter
 from headcount.lab.load.up_system import UpSystem
 from headcount.lab.waiting import wait_until
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import decode_counts
 from headcount.messages.reports import WORKER_REPORT_SUBJECT, WorkerReport
 from headcount.messaging.connection import Message
 from headcount.runtime.ports import free_port
@@ -103,8 +103,8 @@ class Observer:
 
     async def counts(self, message: Message) -> None:
         """Take counts."""
-        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        self.vehicles[counts.partition] = int(np.frombuffer(counts.values, "<i4", 1, 16)[0])
+        for counts in decode_counts(message.data):
+            self.vehicles[counts.partition] = int(np.frombuffer(counts.values, "<i4", 1, 16)[0])
         total = sum(self.vehicles.values())
         if not self.rises or total > self.rises[-1][1]:
             self.rises.append((time.time(), total))

@@ -14,12 +14,11 @@ import numpy as np
 
 from headcount.counting.fix_columns import F8
 from headcount.counting.site_versions import only
-from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.messages.topics import partition_of
 from headcount.messaging.raw_batch import RawBatch
-from headcount.worker.partition import BATCH_ROWS, Partition
+from headcount.worker.site_counter import BATCH_ROWS, SiteCounter
 
 PARTITIONS = 16
 #: Time of the log between two batches of a partition.
@@ -70,8 +69,8 @@ class TimedLog:
 def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
     """Nanoseconds per fix, including counts once per second of the log and partition."""
     site = campus(zones, seed)
-    shared, names = ZoneLookup(site), Pseudonyms({})
-    parts = [Partition(p, PARTITIONS, 1, only(shared), names) for p in range(PARTITIONS)]
+    counter = SiteCounter(only(site), Pseudonyms({}), PARTITIONS)
+    parts = [counter.partition(number, 1) for number in range(PARTITIONS)]
     log = TimedLog(site.id, side(zones), devices, np.random.default_rng(seed))
     warm, timed, took_s = max(WARM_FIXES, 3 * devices), 0, 0.0
     while timed < fixes:
@@ -81,7 +80,7 @@ def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
             delivery = deliveries.pop(0)
             part = parts[delivery.partition]
             part.take(delivery)
-            part.work(publish=False)
+            counter.work([part], publish=False)
             part.history()
             del delivery
         if warm > 0:

@@ -19,23 +19,22 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from headcount.broker.nats_config import BrokerConfig
 from headcount.counting.site_versions import only
-from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import decode_counts
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, Message, connected
 from headcount.messaging.jetstream import stream_info
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.loops import WorkerSettings, run
-from headcount.worker.partition import BATCH_ROWS, Partition
+from headcount.worker.partition import Partition
+from headcount.worker.site_counter import BATCH_ROWS, SiteCounter
 
 ZONES = 100
 
@@ -159,8 +158,8 @@ async def counting(
     Measured over the second half: in the first, every device is new.
     """
     site = campus(ZONES, seed)
-    zones, names = ZoneLookup(site), Pseudonyms({})
-    parts = [Partition(n, partitions, 1, only(zones), names) for n in range(partitions)]
+    counter = SiteCounter(only(site), Pseudonyms({}), partitions)
+    parts = [counter.partition(number, 1) for number in range(partitions)]
     async with open_reader(endpoint, connection) as reader:
         for partition in parts:
             await reader.follow(partition.number, 0)
@@ -173,19 +172,19 @@ async def counting(
                 if part.waiting_rows >= BATCH_ROWS:
                     publish = time.perf_counter() - published > 0.5
                     published = time.perf_counter() if publish else published
-                    part.work(publish=publish)
+                    counter.work([part], publish=publish)
                     part.history()
             if not warm and read >= fixes // 2:
-                _finish(parts)
+                _finish(counter, parts)
                 timer, warm = StageTimer(), read
-        _finish(parts)
+        _finish(counter, parts)
         return timer.rates(read - warm)
 
 
-def _finish(parts: list[Partition]) -> None:
+def _finish(counter: SiteCounter, parts: list[Partition]) -> None:
     """Count rows that wait for a full batch, so that each fix read is measured exactly once."""
     for part in parts:
-        part.work(publish=False)
+        counter.work([part], publish=False)
         part.history()
 
 
@@ -215,9 +214,9 @@ async def latency(
     received: list[tuple[float, int, int]] = []  # time, partition, devices on site
 
     async def receive_counts(message: Message) -> None:
-        counts = msgspec.msgpack.decode(message.data, type=PartitionCounts)
-        values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
-        received.append((time.time(), counts.partition, int(values[0, 0, 0])))
+        for counts in decode_counts(message.data):
+            values = np.frombuffer(counts.values, "<i4").reshape(-1, 2, 4)
+            received.append((time.time(), counts.partition, int(values[0, 0, 0])))
 
     await connection.subscribe("count.*", receive_counts)
     await asyncio.sleep(2)

@@ -17,7 +17,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from headcount.errors import HeadcountError
@@ -25,7 +24,7 @@ from headcount.lab.chaos.observer import Observations
 from headcount.lab.load.device_connection import ConnectionCounters, DeviceConnection, LoadTarget
 from headcount.lab.load.population import FixMessage
 from headcount.lab.waiting import wait_until
-from headcount.messages.counts import PartitionCounts
+from headcount.messages.counts import ZONE_BYTES, decode_counts
 from headcount.messages.fixes import encode_fix
 from headcount.messages.topics import FIX_TOPIC, partition_of
 from headcount.messaging.connection import Connection
@@ -99,14 +98,13 @@ class LatencyProbes:
 
     async def observe(self, connection: Connection) -> None:
         """Record all counts from now on."""
-        decode = msgspec.msgpack.Decoder(PartitionCounts).decode
 
         async def receive(message: Received) -> None:
-            counts = decode(message.data)
             now_s = time.time()
-            self.observed.add(counts)
-            count = int(np.frombuffer(counts.values, "<i4", 1, 32 * self._zone)[0])
-            self._of[counts.partition].receive(now_s, counts.at, count, self._hold_s)
+            for counts in decode_counts(message.data):
+                self.observed.add(counts)
+                count = int(np.frombuffer(counts.values, "<i4", 1, ZONE_BYTES * self._zone)[0])
+                self._of[counts.partition].receive(now_s, counts.at, count, self._hold_s)
 
         await connection.subscribe("count.*", receive)
         await connection.flush()
