@@ -106,7 +106,7 @@ def _print_result(result: ChaosResult, screen: Console) -> None:
     for what, number in (
         ("fixes in the log", found.fixes),
         ("erasures of a device", found.erasures),
-        ("instants (ticks of 0.1 s)", found.ticks),
+        ("instants", found.ticks),
         ("counts of a partition at an instant", found.counts),
         ("totals", found.totals),
         ("events", found.events),

@@ -24,7 +24,7 @@ from headcount.errors import SiteError
 from headcount.messages.topics import KINDS
 
 ZONE_TYPES = ("building", "car_park", "area", "gate")
-#: Zones times kinds times partitions are published ten times a second: this keeps them in bounds.
+#: Zones times kinds times partitions are published up to 40 times a second: this keeps them in bounds.
 MAX_ZONES = 4000
 #: A site is published as one message: brokers refuse more than 8 MiB.
 MAX_SITE_BYTES = 8_000_000

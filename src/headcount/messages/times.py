@@ -1,4 +1,4 @@
-"""The ticks of the log's clock, and times as text."""
+"""The grid of the log's clock, and times as text."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ END_OF_OUTPUT = "<!-- end of output -->"
 #: Name → script and arguments.
 BENCHES = {
     "Footprint": ["footprint"],
+    "Live cost": ["live_cost"],
     "Engine": ["engine_cost", "--million"],
     "Overlapping zones": ["overlap_cost"],
     "Replay": ["replay_speed"],
