@@ -22,6 +22,7 @@ from headcount.counting.counts import ZoneCounter
 from headcount.counting.device_table import DeviceTable, PseudonymSource
 from headcount.counting.events import Events, joined
 from headcount.counting.fix_columns import B1, I4, I8, OFFLINE, U1, U8, FixColumns, ProjectedFixes, Removal
+from headcount.counting.rounds import rounds_of
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.errors import SnapshotError
@@ -29,8 +30,6 @@ from headcount.errors import SnapshotError
 #: Interval at which forgotten devices are removed from memory.
 SWEEP_S = 3600.0
 SNAPSHOT_FORMAT = 5
-#: Rounds of a batch before the remaining rows are sorted: many fixes of one device must not take quadratic time.
-PEELED_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +177,7 @@ class Engine:
         verdict = verdicts.without_state(fixes, slots)
         batch = self._projected(fixes, device, verdict)
         events: list[Events] = []
-        for rows in _rounds(device, np.flatnonzero((verdict == verdicts.NONE) & (device >= 0))):
+        for rows in rounds_of(device, np.flatnonzero((verdict == verdicts.NONE) & (device >= 0))):
             self._round(batch if len(rows) == len(fixes) else batch.pick(rows), rows, verdict, events)
         known = (device >= 0) & (fixes.what == 0)
         if known.all():
@@ -408,30 +407,3 @@ class Engine:
         engine = cls(site, zones, names)
         engine.load(data)
         return engine
-
-
-def _rounds(device: I8, rows: I8) -> list[I8]:
-    """Rows cut into rounds: the k-th round has each device's k-th row, in the order of the rows."""
-    rounds: list[I8] = []
-    if not len(rows):
-        return rounds
-    slots = device[rows]
-    first = np.empty(int(slots.max()) + 1, dtype=np.int64)
-    for _ in range(PEELED_ROUNDS):
-        number = np.arange(len(rows))
-        # written in reverse order, so each slot keeps its first row
-        first[slots[::-1]] = number[::-1]
-        now = first[slots] == number
-        if now.all():
-            return [*rounds, rows]
-        rounds.append(rows[now])
-        rows, slots = rows[~now], slots[~now]
-    # a few devices sent much more than the others: split the remaining rows in one step
-    order = np.argsort(slots, kind="stable")
-    sorted_slots = slots[order]
-    start = np.flatnonzero(np.diff(sorted_slots, prepend=-1))
-    length = np.diff(start, append=len(rows))
-    rank = np.arange(len(rows)) - np.repeat(start, length)
-    by_rank = np.argsort(rank, kind="stable")
-    cuts = np.cumsum(np.bincount(rank))[:-1]
-    return rounds + [rows[part] for part in np.split(order[by_rank], cuts)]

@@ -323,9 +323,10 @@ def table(name: str, result: StackResult) -> list[str]:
     lines.append(
         f"\nPublish → {'count' if name == 'headcount' else 'decoded'}, p50 / p99: "
         f"{percentiles(result.reference_delays_s)} at {REFERENCE:,} fixes/s, "
-        f"{percentiles(result.latency_delays_s)} at {LATENCY_RATE:,}.\n"
+        f"{percentiles(result.latency_delays_s)} at {LATENCY_RATE:,}.\n\n"
         f"At {FULL:,} fixes/s: {full.fixes / full.total_s:,.0f} fixes per CPU second, "
-        f"{full.fixes / full.seconds:,.0f} fixes/s until all were processed, {load.fixes - full.fixes:,} lost. "
+        f"{full.fixes / full.seconds:,.0f} fixes/s until\n"
+        f"all were processed, {load.fixes - full.fixes:,} lost. "
         f"The load took {load.cpu_s / load.fixes * 1e6:.1f} µs a fix."
     )
     return lines
@@ -350,8 +351,8 @@ async def stacks(options: argparse.Namespace) -> None:
     )
     per_cpu = (ours.full.fixes / ours.full.total_s) / (plain.full.fixes / plain.full.total_s)
     print(
-        f"\nBeside Mosquitto and a subscriber that only decodes, headcount takes {cpu:.2f} times the CPU "
-        f"at {REFERENCE:,} fixes/s, and processes {per_cpu:.1f} times the fixes per CPU second at {FULL:,}."
+        f"\nBeside Mosquitto and a subscriber that only decodes, headcount takes {cpu:.2f} times\n"
+        f"the CPU at {REFERENCE:,} fixes/s, and processes {per_cpu:.1f} times the fixes per CPU second at {FULL:,}."
     )
 
 
