@@ -22,6 +22,7 @@ from headcount.counting.counts import ZoneCounter
 from headcount.counting.device_table import DeviceTable, PseudonymSource
 from headcount.counting.events import Events, joined
 from headcount.counting.fix_columns import B1, I4, I8, OFFLINE, U1, U8, FixColumns, ProjectedFixes, Removal
+from headcount.counting.presence import KnownDevice
 from headcount.counting.rounds import rounds_of
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
@@ -39,20 +40,6 @@ class StepResult:
     verdicts: U1
     stored: B1  # belongs in the history
     events: Events
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDevice:
-    """The state of one device."""
-
-    present: bool
-    zones: list[str]
-    last_t_s: float | None
-    x_m: float | None
-    y_m: float | None
-    acc_m: float
-    offline: bool
-    verdict: int
 
 
 class _Snapshot(msgspec.Struct, array_like=True):  # of one partition

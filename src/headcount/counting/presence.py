@@ -5,6 +5,8 @@ Every function changes the device table; a device may occur at most once in its 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from headcount.counting import verdicts
@@ -25,6 +27,20 @@ from headcount.counting.fix_columns import F8, I4, I8, U1, ProjectedFixes
 from headcount.counting.membership_sets import EMPTY
 from headcount.counting.site import Site
 from headcount.counting.zone_lookup import ZoneLookup
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """The state of one device."""
+
+    present: bool
+    zones: list[str]
+    last_t_s: float | None
+    x_m: float | None
+    y_m: float | None
+    acc_m: float
+    offline: bool
+    verdict: int
 
 
 def expire(zones: ZoneLookup, table: DeviceTable, device: I4 | I8) -> Events:

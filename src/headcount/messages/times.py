@@ -31,5 +31,5 @@ def tick_s(tick: int) -> float:
 
 
 def effect_tick(stored_s: float) -> int:
-    """When a version takes effect that the core stored at Unix seconds, in TICK_S."""
-    return math.ceil((stored_s + SITE_DELAY_S) / TICK_S)
+    """When a version takes effect that the core stored at Unix seconds, in TICK_S: at a tenth of a second."""
+    return math.ceil((stored_s + SITE_DELAY_S) * 10) * round(0.1 / TICK_S)
