@@ -88,10 +88,15 @@ class MembershipSets:
         self._len = end
         return numbers
 
-    def has(self, sets: I4, zone: I8 | int) -> B1:
+    def has(self, sets: I4, zone: I8) -> B1:
         """Whether each set has a zone: bool [n]."""
-        word = self.bits[sets, np.asarray(zone) // WORD_BITS]
-        found: B1 = (word >> (np.asarray(zone) % WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(np.bool_)
+        word = self.bits[sets, zone // WORD_BITS]
+        found: B1 = (word >> (zone % WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(np.bool_)
+        return found
+
+    def on_site(self, sets: I4) -> B1:
+        """Whether each set has the zone 0: bool [n]."""
+        found: B1 = (self.bits[sets, 0] & np.uint64(1)).astype(np.bool_)
         return found
 
     def members(self, sets: I4 | I8) -> tuple[I8, I8]:
@@ -105,9 +110,13 @@ class MembershipSets:
     def from_pairs(self, row: I8, zone: I8, n: int) -> U8:
         """The bits [n, words] of pairs of (row, zone)."""
         bits = np.zeros((n, self.words), dtype=np.uint64)
+        self.add_pairs(bits, row, zone)
+        return bits
+
+    def add_pairs(self, bits: U8, row: I8, zone: I8) -> None:
+        """Add zones to sets, as pairs of (row, zone)."""
         mask = np.uint64(1) << (zone % WORD_BITS).astype(np.uint64)
         np.bitwise_or.at(bits, (row, zone // WORD_BITS), mask)
-        return bits
 
     def used(self, sets: I4) -> tuple[I8, I8]:
         """The distinct ones of n sets, and each one's index among them [n]."""
@@ -155,9 +164,10 @@ class MembershipSets:
 def pairs(bits: U8) -> tuple[I8, I8]:
     """The bits that are set, as (row, number of the bit); rows in order, and the bits of each."""
     # indices into one dimension are found several times as fast
-    words = np.flatnonzero(bits)
-    octets = np.take(bits, words).astype("<u8").view(np.uint8)
-    found = np.flatnonzero(np.unpackbits(octets, bitorder="little").view(np.bool_))
-    word = words[found // WORD_BITS]
+    words = bits.ravel().nonzero()[0]
+    octets = bits.take(words).astype("<u8", copy=False).view(np.uint8)
+    found = np.unpackbits(octets, bitorder="little").view(np.bool_).nonzero()[0]
+    number = found // WORD_BITS
+    word = words[number]
     row = word // bits.shape[1]
-    return row, (word - row * bits.shape[1]) * WORD_BITS + found % WORD_BITS
+    return row, (word - row * bits.shape[1] - number) * WORD_BITS + found

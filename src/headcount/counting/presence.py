@@ -97,7 +97,7 @@ def place(zones: ZoneLookup, table: DeviceTable, fixes: ProjectedFixes, rows: I8
     device, t_s = fixes.device, fixes.t_s
     old = table.zones[device]
     new = zones.move(old, fixes.cell, fixes.x_m, fixes.y_m, fixes.acc_m)
-    on_site = zones.sets.has(new, 0)
+    on_site = zones.sets.on_site(new)
     verdict = np.where(on_site, np.uint8(verdicts.ACCEPTED), np.uint8(verdicts.OUTSIDE))
     new[~on_site] = EMPTY
     table.last_t_s[device] = t_s
@@ -182,7 +182,7 @@ def place_again(
     carried = zones.sets.from_pairs(row[same[zone] >= 0], same[zone][same[zone] >= 0], len(device))
     x_m, y_m = table.x_m[device], table.y_m[device]
     new = zones.move(zones.sets.numbers(carried), zones.cells(x_m, y_m), x_m, y_m, table.acc_m[device])
-    new[~zones.sets.has(new, 0)] = EMPTY
+    new[~zones.sets.on_site(new)] = EMPTY
     table.zones[device] = new
     ended = _expires(zones, table, device) < at_s
     new[ended] = EMPTY

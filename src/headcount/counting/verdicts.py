@@ -97,5 +97,6 @@ def stored(zones: ZoneLookup, verdict: U1, fixes: ProjectedFixes) -> B1:
     """Which fixes belong in the history: bool [n]."""
     found: B1 = (verdict == ACCEPTED) | (verdict == INACCURATE)
     past = np.flatnonzero((verdict == LATE) | (verdict == OUT_OF_ORDER))
-    found[past] = zones.is_on_site(fixes.x_m[past], fixes.y_m[past])
+    if len(past):
+        found[past] = zones.is_on_site(fixes.x_m[past], fixes.y_m[past])
     return found

@@ -31,13 +31,18 @@ class ZoneLookup:
         # where neither edges nor margins matter, the cell's class alone decides
         raster = self._raster
         self._is_crossed: B1 = np.asarray(raster.inside_maybe.any(axis=1))
-        plain = (
-            ~self._is_crossed & ~raster.near_maybe.any(axis=1) & (raster.near == raster.inside).all(axis=1)
-        )
-        #: The set of each class, else -1.
-        self._plain_set: I4 = np.full(len(plain), -1, dtype=np.int32)
-        self._plain_set[plain] = self.sets.numbers(raster.inside[plain])
+        whole = np.flatnonzero(~self._is_crossed)
+        #: The set of the zones that cover each class, -1 where an edge may cross it.
+        self._inside_set: I4 = np.full(len(self._is_crossed), -1, dtype=np.int32)
+        self._inside_set[whole] = self.sets.numbers(raster.inside[whole])
+        has_margin = raster.near_maybe.any(axis=1) | (raster.near != raster.inside).any(axis=1)
+        #: The same, also -1 where a margin matters.
+        self._plain_set: I4 = np.where(has_margin, np.int32(-1), self._inside_set)
         self.sets.pin()
+        #: Members for which the margin surely suffices: if it reaches across a cell, and as far as every zone's own.
+        self._kept: U8 = np.stack([raster.inside_maybe & self._across, raster.near])
+        #: The zones of which a member may stay one, though they may not cover the position.
+        self._around: U8 = raster.inside_maybe | raster.near | raster.near_maybe
         self._edge_distance = EdgeDistance(site)
 
     def cells(self, x_m: F8, y_m: F8) -> I4:
@@ -71,6 +76,10 @@ class ZoneLookup:
         """
         new = self._plain_set[cell]
         rest = np.flatnonzero(new < 0)
+        # no margin matters to a device that is in the very zones that cover the cell
+        stays = self._inside_set[cell[rest]] == old[rest]
+        new[rest[stays]] = old[rest[stays]]
+        rest = rest[~stays]
         if len(rest):
             new[rest] = self._near_edges(old[rest], cell[rest], x_m[rest], y_m[rest], acc_m[rest])
         return new
@@ -79,20 +88,21 @@ class ZoneLookup:
         """The same as `move` for cells in which an edge or a margin may end."""
         raster, sets = self._raster, self.sets
         reach_m = np.where(acc_m > 0.0, self.site.leave_margin_acc * acc_m, np.inf)
-        before, near = sets.bits[old], raster.near[cell]
-        maybe: U8 = raster.inside_maybe[cell]
-        # members for which the margin surely suffices: it reaches as far as every zone's own, or across the cell
-        kept = np.where((reach_m >= raster.across_m)[:, np.newaxis], maybe & self._across, np.uint64(0))
-        kept = np.where((reach_m >= self._max_margin_m)[:, np.newaxis], near, kept)
+        before, maybe = sets.bits[old], raster.inside_maybe[cell]
+        kept = self._kept[(reach_m >= self._max_margin_m).astype(np.intp), cell]
+        kept[reach_m < raster.across_m] = 0
         new = raster.inside[cell] | before & kept
-        by_margin = before & (maybe | near | raster.near_maybe[cell]) & ~new
-        row, zone = pairs(maybe & ~new & ~by_margin)
+        by_margin = before & self._around[cell] & ~new
+        row, zone = pairs(maybe & ~(new | by_margin))
         covers = self._covers(zone, x_m[row], y_m[row])
-        new |= sets.from_pairs(row[covers], zone[covers], len(new))
+        tested = [(row[covers], zone[covers])]
         row, zone = pairs(by_margin)
-        margin_m = np.minimum(self._margin_m[zone], reach_m[row])
-        stays = ~self.is_beyond(zone, x_m[row], y_m[row], margin_m)
-        new |= sets.from_pairs(row[stays], zone[stays], len(new))
+        if len(row):
+            margin_m = np.minimum(self._margin_m[zone], reach_m[row])
+            stays = ~self.is_beyond(zone, x_m[row], y_m[row], margin_m)
+            tested.append((row[stays], zone[stays]))
+        for row, zone in tested:
+            sets.add_pairs(new, row, zone)
         moved = (new != before).any(axis=1)
         found = old.copy()
         found[moved] = sets.numbers(new[moved])
