@@ -26,6 +26,7 @@ from headcount.runtime.processes import ChildProcess, start_process
 from headcount.runtime.supervisor import STOP_S, Supervised
 from headcount.runtime.tasks import background
 from headcount.settings.deployment import PORT_FILE
+from headcount.settings.environment import process_environment
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ READY_S = 60.0
 LOG_INTERVAL_S = 10.0
 #: Between two attempts to get an answer while it starts.
 START_POLL_S = 0.03
+#: The server's heap is small: it is collected less often, which saves a tenth of its CPU at 2,500 fixes per second.
+GARBAGE_COLLECTION = {"GOGC": "400"}
 #: Leaves read a new certificate spread over this time.
 SPREAD_S = 60.0
 
@@ -144,6 +147,7 @@ class NatsServer:
             process = await start_process(
                 "the NATS server",
                 [self._program, "-c", (data / "broker.conf").absolute()],
+                environment=GARBAGE_COLLECTION | process_environment(),
                 output=partial(
                     keep_log,
                     path=self.config.log_file,

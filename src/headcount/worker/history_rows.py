@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from headcount.counting.fix_columns import I8, U1, U8, FixColumns
 from headcount.messages.history import FIX_TYPES, HistoryFixes
@@ -21,10 +18,11 @@ class HistoryRows:
     """Rows in the order in which they were counted."""
 
     def __init__(self) -> None:
-        self._columns = [bytearray() for _ in _TYPES]
+        self._len = 0
+        self._parts: list[tuple[FixColumns, I8, U8, U1, U1]] = []
 
     def __len__(self) -> int:
-        return len(self._columns[-1])
+        return self._len
 
     def add(self, fixes: FixColumns, which: I8, pseudonyms: U8, kind: U1, verdict: U1) -> None:
         """Add some rows.
@@ -36,27 +34,25 @@ class HistoryRows:
             kind: of the m, an index into KINDS.
             verdict: of the m, an index into VERDICTS.
         """
-        picked: list[NDArray[Any]] = [fixes.seq, fixes.t_s, fixes.received_s]
-        picked += [fixes.lat_deg, fixes.lon_deg, fixes.acc_m]
-        if len(kind) != len(fixes):
-            picked = [column[which] for column in picked]
-        seq, t_s, received_s, lat_deg, lon_deg, acc_m = picked
-        acc_m = np.clip(np.nan_to_num(acc_m, posinf=0.0), 0.0, MAX_ACC_M)
-        columns = (seq, t_s, received_s, pseudonyms, kind, lat_deg, lon_deg, acc_m, verdict)
-        for collected, column, type_ in zip(self._columns, columns, _TYPES, strict=True):
-            collected.extend(column.astype(type_).tobytes())
+        self._len += len(which)
+        self._parts.append((fixes, which, pseudonyms, kind, verdict))
 
     def take(self) -> list[HistoryFixes]:
         """Remove and return all rows, in messages of a bounded size."""
-        columns, rows = self._columns, len(self)
-        self._columns = [bytearray() for _ in _TYPES]
-        sizes = [np.dtype(type_).itemsize for type_ in _TYPES]
+        parts, self._parts, self._len = self._parts, [], 0
+        if not parts:
+            return []
+        fixes = FixColumns.joined([part[0] for part in parts])
+        lengths = [len(part[0]) for part in parts]
+        starts = np.cumsum([0, *lengths[:-1]])
+        which = np.concatenate([part[1] + start for part, start in zip(parts, starts, strict=True)])
+        pseudonyms, kind, verdict = (np.concatenate([part[column] for part in parts]) for column in (2, 3, 4))
+        picked = (fixes.seq, fixes.t_s, fixes.received_s, fixes.lat_deg, fixes.lon_deg, fixes.acc_m)
+        seq, t_s, received_s, lat_deg, lon_deg, acc_m = (column[which] for column in picked)
+        acc_m = np.clip(np.nan_to_num(acc_m, posinf=0.0), 0.0, MAX_ACC_M)
+        columns = (seq, t_s, received_s, pseudonyms, kind, lat_deg, lon_deg, acc_m, verdict)
+        typed = [column.astype(type_) for column, type_ in zip(columns, _TYPES, strict=True)]
         return [
-            HistoryFixes(
-                *(
-                    bytes(column[size * start : size * (start + MESSAGE_ROWS)])
-                    for column, size in zip(columns, sizes, strict=True)
-                )
-            )
-            for start in range(0, rows, MESSAGE_ROWS)
+            HistoryFixes(*(column[start : start + MESSAGE_ROWS].tobytes() for column in typed))
+            for start in range(0, len(which), MESSAGE_ROWS)
         ]
