@@ -19,7 +19,9 @@ import pytest
 from headcount.broker.core import Broker
 from headcount.counting.disclosure import Disclosure, as_public, disclosure_key
 from headcount.counting.fix_columns import I4
-from headcount.counting.site_versions import only
+from headcount.counting.site import Site
+from headcount.counting.site_file import parse_site
+from headcount.counting.site_versions import SiteVersion, SiteVersions, only
 from headcount.messages.counts import PartitionCounts, encode_counts
 from headcount.messages.times import iso
 from headcount.messages.topics import INTERNAL
@@ -37,10 +39,10 @@ GRID_S = 1_795_525_200.0
 PARTITIONS = 2
 
 
-def counts_of(people: dict[str, int]) -> I4:
+def counts_of(people: dict[str, int], site: Site = SITE) -> I4:
     """Exact counts, [Z, 2, 4]."""
-    values = np.zeros((len(SITE.zones), 2, 4), np.int32)
-    for i, zone in enumerate(SITE.zones):
+    values = np.zeros((len(site.zones), 2, 4), np.int32)
+    for i, zone in enumerate(site.zones):
         values[i, 0] = people.get(zone.id, 0)
     return values
 
@@ -56,8 +58,11 @@ class Topics:
     async def listen(self, client: aiomqtt.Client) -> None:
         """Take what comes, until cancelled or cut off."""
         async for message in client.messages:
-            body = msgspec.json.decode(message.payload)
             topic = str(message.topic).partition("/s/")[2]
+            if not message.payload:  # no longer retained
+                self.last.pop(topic, None)
+                continue
+            body = msgspec.json.decode(message.payload)
             self.last[topic] = body
             self.heard.append((topic, body))
 
@@ -89,19 +94,23 @@ OURS = {"username": INTERNAL, "password": PASSWORD}
 
 
 @asynccontextmanager
-async def publishing(broker: Broker, smallest: int) -> AsyncIterator[Any]:
+async def publishing(broker: Broker, smallest: int, sites: SiteVersions | None = None) -> AsyncIterator[Any]:
     """`RetainedCounts` at work; gives a function that reports exact counts of an instant."""
     nc = await internal_client(broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)
     disclose = partial(Disclosure, smallest=smallest, key=KEY) if smallest > 1 else None
     address = MqttAddress("127.0.0.1", broker.config.mqtt_port, INTERNAL, PASSWORD)
-    retained = RetainedCounts(Connection(nc), [address], only(SITE), PARTITIONS, lambda: True, disclose)
+    retained = RetainedCounts(
+        Connection(nc), [address], sites or only(SITE), PARTITIONS, lambda: True, disclose
+    )
     task = asyncio.create_task(retained.run())
 
-    async def report(at: float, people: dict[str, int]) -> None:
+    async def report(at: float, people: dict[str, int], version: int = 1) -> None:
+        known = (sites or only(SITE)).numbered(version)
+        assert known is not None
         for partition in range(PARTITIONS):
-            values = counts_of(people if partition == 0 else {})
+            values = counts_of(people if partition == 0 else {}, known.site)
             counts = PartitionCounts(
-                "s", partition, PARTITIONS, 1, 1, at, 1, len(SITE.zones), values.astype("<i4").tobytes()
+                "s", partition, PARTITIONS, 1, 1, at, version, len(values), values.astype("<i4").tobytes()
             )
             await nc.publish(f"count.{partition}", encode_counts([counts]))
         await nc.flush()
@@ -169,6 +178,24 @@ async def test_zones_of_an_earlier_site_are_removed(tmp_path: Path) -> None:
                 await ours.wait("counts/library", 15)
                 await ours.wait("events/gone", 1)
                 assert {"counts/gone", "exact/gone"}.isdisjoint(ours.last)
+
+
+async def test_a_new_version_of_the_site_replaces_zones(tmp_path: Path) -> None:
+    """With the first total of a new version, its zones and its file are retained, and those of removed zones are not."""
+    features = [f for f in SITE.geojson["features"] if f["properties"].get("id") != "library"]
+    new = parse_site({**SITE.geojson, "features": features}, "test")
+    sites = SiteVersions([SiteVersion(1, 0, SITE), SiteVersion(2, 1, new)])
+    async with open_broker(tmp_path) as broker, publishing(broker, 1, sites) as report:
+        await report(GRID_S, {"site": 4, "library": 3})
+        async with subscribed(broker, "headcount/s/#", **OURS) as ours:
+            await ours.wait("counts/library", 3)
+            await report(GRID_S + 1, {"site": 4}, version=2)
+            await until(lambda: len(ours.last["site"]["features"]) == len(features), "the new site")
+            await report(GRID_S + 2, {"site": 5}, version=2)
+            await ours.wait("counts/site", 5)
+        async with subscribed(broker, "headcount/s/#", **OURS) as later:
+            await later.wait("counts/site", 5)
+            assert "counts/library" not in later.last
 
 
 async def test_an_empty_site_is_public_at_the_first_start(tmp_path: Path) -> None:

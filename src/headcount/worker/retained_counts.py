@@ -67,6 +67,7 @@ class RetainedCounts:
         self._is_active = is_active
         self._totals = Totals(partitions)
         self._disclose = disclose
+        self._is_first = True
         self._use(sites.at(time.time()))
 
     def _use(self, version: SiteVersion) -> None:
@@ -116,8 +117,8 @@ class RetainedCounts:
             if version is not self._version:
                 self._use(version)
             # the site was empty when a partition's first owner began
-            starts = self._newest is None and counts.epoch == 1 and not total.values.any()
-            self._newest = total
+            starts = self._is_first and counts.epoch == 1 and not total.values.any()
+            self._newest, self._is_first = total, False
             if self._disclosure is not None and (starts or on_grid(total.at)):
                 at_s = grid_before(total.at) if starts else total.at
                 public = self._disclosure.publish(at_s, total.values[:, :, 0])
@@ -151,13 +152,14 @@ class RetainedCounts:
 
     async def _publish(self, client: aiomqtt.Client, sent: dict[str, I4 | None]) -> None:
         """Publish the counts that differ from those that were sent."""
+        site = self._site  # that of these totals: another version may come while they are published
         for topic, total, message in self._topics():
             if total is None:
                 continue
             for index in _different(sent.get(topic), total.values):
-                zone = self._site.zones[index].id
-                payload = msgspec.json.encode(message(self._site, index, total))
-                await client.publish(topic.format(site=self._site.id, zone=zone), payload, retain=True)
+                zone = site.zones[index].id
+                payload = msgspec.json.encode(message(site, index, total))
+                await client.publish(topic.format(site=site.id, zone=zone), payload, retain=True)
             sent[topic] = total.values
 
     def _topics(self) -> list[tuple[str, Total | None, Callable[[Site, int, Total], msgspec.Struct]]]:
