@@ -228,3 +228,33 @@ def test_import_real_data(tmp_path: Path) -> None:
 def test_help_has_examples(command: str) -> None:
     """Each command's help shows how it is used."""
     assert f"  headcount site {command} " in run(command, "--help").output
+
+
+def test_diff_of_two_versions(tmp_path: Path) -> None:
+    """`diff` names what was added, removed, renamed, moved with its areas, and changed otherwise; as text and JSON."""
+    site = json.loads(UL.read_text())
+    first, second, third, *others = site["features"][1:]
+    first["properties"]["name"] = "Another name"
+    second["properties"]["hold_s"] = {"person": 60}
+    west = third["geometry"]["coordinates"][0][0][0]
+    ring = [[west + 2 * (lon - west), lat] for lon, lat in third["geometry"]["coordinates"][0]]
+    third["geometry"] = {"type": "Polygon", "coordinates": [ring]}
+    removed = others.pop()["properties"]["id"]
+    added = {**first, "properties": {**first["properties"], "id": "added", "name": "Added"}}
+    new = tmp_path / "new.geojson"
+    new.write_text(
+        json.dumps({**site, "features": [site["features"][0], first, second, third, *others, added]})
+    )
+    ids = [feature["properties"]["id"] for feature in (first, second, third)]
+    lines = run("diff", UL, new).stdout.splitlines()
+    assert lines[:2] == ["added    added", f"removed  {removed}"]
+    assert lines[2].startswith(f"renamed  {ids[0]}: ")
+    assert lines[2].endswith(" → Another name")
+    assert lines[3].startswith(f"moved    {ids[2]}: ")
+    assert lines[4:] == [f"changed  {ids[1]}: hold_s"]
+    found = json.loads(run("diff", UL, new, "--json").stdout)
+    assert found["added"] == ["added"]
+    assert found["moved"][0]["area_after_m2"] == pytest.approx(
+        2 * found["moved"][0]["area_before_m2"], rel=0.01
+    )
+    assert run("diff", UL, UL).stdout == "no differences\n"

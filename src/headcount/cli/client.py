@@ -46,9 +46,9 @@ class RunningDeployment:
         Raises:
             SiteError: the file cannot be used.
         """
-        from headcount.roles.site import site_of
+        from headcount.sites.files import load_site
 
-        return site_of(self.settings)
+        return load_site(self.settings.site)
 
 
 def on_deployment(*keys: str) -> Callable[[Callable[..., Awaitable[None]]], Command]:

@@ -86,9 +86,9 @@ def claim(
       headcount device claim --kind person --count 200 --group students \\
           --public-url https://count.example.org:8443 --output codes.csv
     """
-    from headcount.roles.site import site_of
+    from headcount.sites.files import load_site
 
-    site, base = site_of(settings).id, _base_url(settings)
+    site, base = load_site(settings.site).id, _base_url(settings)
     with private_file(output) as out:
         codes = run_on_deployment(
             settings,

@@ -35,9 +35,9 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
       headcount device import people.csv --output secrets.csv
     """
     from headcount.cli.progress import ProgressBar
-    from headcount.roles.site import site_of
+    from headcount.sites.files import load_site
 
-    site = site_of(settings).id
+    site = load_site(settings.site).id
     rows = csv_table.parse_devices(_read(file), site)
     # the output first: secrets that cannot be written afterwards would be lost
     with private_file(output) as out, ProgressBar(delay_s=_PROGRESS_DELAY_S) as progress:
@@ -63,9 +63,9 @@ def export(output: Path | None, settings: Settings) -> None:
     Example:
       headcount device export --output devices.csv
     """
-    from headcount.roles.site import site_of
+    from headcount.sites.files import load_site
 
-    site = site_of(settings).id
+    site = load_site(settings.site).id
     lines = run_on_deployment(
         settings, lambda running: running.services.devices.export_table(running.actor, site)
     )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from headcount.runtime.forked import in_fork
 from headcount.settings.deployment import Settings
-
-if TYPE_CHECKING:
-    from headcount.counting.site import Site
 
 
 class SiteSummary(NamedTuple):
@@ -18,21 +15,6 @@ class SiteSummary(NamedTuple):
     id: str
     name: str
     timezone: str
-    digest: str
-
-
-def site_of(settings: Settings) -> Site:
-    """The site to count, with its limits and holds scaled for a time-lapse run.
-
-    Raises:
-        SiteError: the file is not usable.
-    """
-    # geometry: only for roles that count and for checks
-    from headcount.counting.site_file import at_speed
-    from headcount.sites.files import load_site
-
-    site = load_site(settings.site)
-    return site if settings.speed == 1 else at_speed(site, settings.speed)
 
 
 @functools.cache
@@ -54,4 +36,4 @@ def summarise(settings: Settings) -> SiteSummary:
     from headcount.sites.files import load_site
 
     site = load_site(settings.site)
-    return SiteSummary(site.id, site.name, site.timezone, site.digest().hex())
+    return SiteSummary(site.id, site.name, site.timezone)
