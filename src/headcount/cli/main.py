@@ -40,7 +40,9 @@ _COMMANDS = {
     "Test headcount": {
         "prove": Entry("prove:prove", "Run a chaos test and compare the results with the counting rules."),
         "bench": Entry("bench:bench", "Run load tests of a system that scales."),
-        "accuracy": Entry("accuracy:accuracy", "Compare counts with the truth, and with the counts of other rules."),
+        "accuracy": Entry(
+            "accuracy:accuracy", "Compare counts with the truth, and with the counts of other rules."
+        ),
     },
 }
 
