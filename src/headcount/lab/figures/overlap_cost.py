@@ -1,16 +1,16 @@
 """Memory and time of the engine where hundreds of zones overlap, beside a campus whose zones do not.
 
 Each case runs in a process of its own. Times are CPU time, which a busy machine hardly changes; memory is the
-maximum resident set of the whole process.
+maximum resident set of the whole process. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -57,7 +57,9 @@ def measure(zones: int, devices: int, ticks: int, *, overlap: bool) -> str:
             used_s += time.process_time() - began_s if tick else 0.0
             counted += len(moving) if tick else 0
             members += int(counts[1:, :, 0].sum())
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not `ru_maxrss`, which has the memory of the process that started this one
+    status = Path("/proc/self/status").read_text()
+    peak_mib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
     return (
         f"{zones:>6} {members / devices:>11.1f} {prepared_s:>10.1f} s {used_s / ticks / PARTITIONS * 1e3:>13.2f} ms "
         f"{used_s / max(counted, 1) * 1e6:>8.1f} µs {len(lookup.sets):>8} {peak_mib:>9.0f} MiB"
