@@ -16,7 +16,7 @@ from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import Site
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
-from headcount.errors import LogError, SnapshotConflictError, SnapshotError
+from headcount.errors import LogError, SnapshotConflictError
 from headcount.messages.reports import WORKER_REPORT_SUBJECT
 from headcount.messages.topics import WAKE_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint, Message
@@ -181,9 +181,6 @@ class Worker:
                 return
             _log.warning("%s; dropping partition %d", error, partition.number)
             await self.ownership.drop(partition.number)
-            return
-        except SnapshotError as error:
-            _log.error("%s; a restart would count the partition from an older state", error)
             return
         owned.saved_seq = seq
 
