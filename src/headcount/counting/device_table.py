@@ -46,6 +46,9 @@ COLUMNS: dict[str, tuple[type, float]] = {
     "partition": (np.int32, FREE),
 }
 
+#: The columns that are read and written for single devices only: one memory access reaches all those of a device.
+SIDE_BY_SIDE = ("position_t_s", "x_m", "y_m", "acc_m", "implausible_t_s", "used_s", "offline_s")
+
 #: The columns of a snapshot; the others are computed again after a restore.
 SAVED = tuple(name for name in COLUMNS if name not in {"moved", "used_s", "partition"})
 
@@ -294,8 +297,11 @@ class DeviceTable:
         return slot
 
     def _grow(self, room: int) -> None:
+        rows: F8 = np.empty((room, len(SIDE_BY_SIDE)))
         for name, (dtype, empty) in COLUMNS.items():
-            column: NDArray[Any] = np.full(room, empty, dtype=dtype)
+            together = name in SIDE_BY_SIDE
+            column: NDArray[Any] = rows[:, SIDE_BY_SIDE.index(name)] if together else np.empty(room, dtype)
+            column[self._room :] = empty
             if self._room:
                 column[: self._room] = getattr(self, name)
             setattr(self, name, column)
