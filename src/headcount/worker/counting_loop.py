@@ -44,7 +44,7 @@ class Pace:
         self._rate = 0.0  # fixes per second
         self._awake_s = self._fix_s = -math.inf  # Unix seconds: when it was last woken, and read a fix
         self._fixes = 0
-        self._measured_s = time.time()
+        self._measured_s = -math.inf
 
     def is_quiet(self, now_s: float) -> bool:
         """Whether only the heartbeat is needed."""
@@ -64,7 +64,8 @@ class Pace:
     def step(self, now_s: float) -> int:
         """Ticks from instant to instant."""
         past_s = now_s - self._measured_s
-        if past_s > RATE_S / 4:
+        if past_s < 0 or past_s > RATE_S / 4:  # or the clock was set back
+            past_s = abs(past_s)
             self._rate += (self._fixes / past_s - self._rate) * min(1.0, past_s / RATE_S)
             self._fixes, self._measured_s = 0, now_s
         if self.is_quiet(now_s):
