@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.counting.site import EARTH_RADIUS_M
-from headcount.counting.site_file import MAX_ZONES, at_speed, check_site, parse_site
+from headcount.counting.site_file import MAX_ZONES, at_speed, check_site, parse_site, unscaled
 from headcount.errors import SiteError
 from headcount.sites.files import bundled_site, decode_json, format_geojson, load_site
 from shared import shared
@@ -314,6 +314,11 @@ def test_at_speed() -> None:
     assert fast.geojson["features"][0]["properties"]["speed"] == 60
     assert parse_site(fast.geojson, "c") == fast
     assert at_speed(fast, 2).geojson["features"][0]["properties"]["speed"] == 120
+    # what a time-lapse run serves can be edited and sent back
+    again = unscaled(fast)
+    assert (again.hold_s, again.zones[2].hold_s) == (site.hold_s, site.zones[2].hold_s)
+    assert (again.max_speed_mps, again.offline_grace_s) == (site.max_speed_mps, site.offline_grace_s)
+    assert unscaled(site) is site
 
 
 @given(st.floats(0.01, 10_000))
