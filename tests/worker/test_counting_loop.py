@@ -44,7 +44,7 @@ def test_instants_of_all_paces_coincide() -> None:
 
 
 def test_counts_of_several_partitions_are_one_message() -> None:
-    """What is published is what arrives, and a damaged message is refused."""
+    """A message decodes to the counts that were encoded, and a damaged one is refused."""
     counts = [PartitionCounts("s", number, 8, 3, number, 5.0, 2, 2, bytes(range(64))) for number in (2, 5)]
     payload = encode_counts(counts)
     assert decode_counts(payload) == counts
