@@ -36,7 +36,7 @@ READY_S = 60.0
 LOG_INTERVAL_S = 10.0
 #: Between two attempts to get an answer while it starts.
 START_POLL_S = 0.03
-#: The server's heap is small: it is collected less often, which saves a tenth of its CPU at 2,500 fixes per second.
+#: The server's heap is small: it is collected less often, which seems to save some CPU (docs/decisions/0042).
 GARBAGE_COLLECTION = {"GOGC": "400"}
 #: Leaves read a new certificate spread over this time.
 SPREAD_S = 60.0
