@@ -159,7 +159,7 @@ class _TrafficGenerator:
                 mover.x, mover.y = (0.97 * at + rng.uniform(-12, 12) for at in (mover.x, mover.y))
             lat, lon = scenario.degrees(mover.x, mover.y)
         body: dict[str, Any] = {"lat": lat, "lon": lon}
-        acc = rng.choice((None, 0, -1, 3, 8, 8, 20, 20, 45.5, 150, 3000))
+        acc = rng.choice((None, 0, -1, "8", True, 1e-9, 3, 8, 8, 20, 20, 45.5, 150, 3000, 1e9))
         return body if acc is None else body | {"acc": acc}
 
     def _add_jump(self, mover: _MovingDevice, now_s: float) -> None:
