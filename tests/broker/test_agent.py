@@ -70,8 +70,8 @@ async def test_a_unit_reports_its_load(tmp_path: Path) -> None:
             return await unit.metric("headcount_unit_messages_total") >= 10
 
         await until(are_counted, "10 messages")
-        await asyncio.sleep(1.5)  # its own questions would add to them
-        assert await unit.metric("headcount_unit_messages_total") == 10
+        await asyncio.sleep(5)  # its own questions would add at least 5; a late answer of the server adds one
+        assert 10 <= await unit.metric("headcount_unit_messages_total") <= 12
         await unit.until_connections(3)
         assert await unit.metric("headcount_unit_devices") in {2, 3, 4}
         assert await unit.metric("headcount_unit_cpu_seconds_total") > 0

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class DeliveryRole:
     nc: Client
     commands: CommandStore
     ahead_s: float = 0.0
+    deliveries: list[CommandDelivery] = field(default_factory=list)
 
     def now_s(self) -> float:
         """The time of this role's clock."""
@@ -80,6 +81,13 @@ class DeliveryRole:
         value = msgspec.json.encode(LastSeen(time.time(), connected, "unit"))
         await KvBucket(Connection(self.nc), SEEN_BUCKET).put(device, value)
 
+    async def until_known(self, device: str) -> None:
+        """Wait until all deliveries know whether a device is connected."""
+        await waiting.until(
+            lambda: all(device in delivery._connected for delivery in self.deliveries),
+            f"the deliveries know {device}",
+        )
+
 
 @asynccontextmanager
 async def role(broker: Broker, loops: int = 1, *, anonymous: bool = True) -> AsyncIterator[DeliveryRole]:
@@ -103,6 +111,7 @@ async def delivering(
     async with asyncio.TaskGroup() as group:
         for _ in range(loops):
             delivery = CommandDelivery(Connection(client), brokers, made.now_s, PAUSES_S, anonymous=anonymous)
+            made.deliveries.append(delivery)
             group.create_task(delivery.run(stop))
         try:
             yield made
@@ -162,7 +171,7 @@ async def test_an_absent_device_receives_a_command_when_it_connects(
     async with role(broker, anonymous=known) as devices:
         if known:
             await devices.seen(name, connected=False)
-            await asyncio.sleep(0.1)  # so that the delivery knows it
+            await devices.until_known(name)
         sent = await devices.add(name, "message", text="battery low?")
         await asyncio.sleep(0.5)  # time in which it may not be sent
         found = await devices.commands.get(name, sent.id)

@@ -79,6 +79,16 @@ async def until_acknowledged(client: Client) -> None:
     await until(is_done, "all batches are acknowledged")
 
 
+async def until_delivered(client: Client) -> None:
+    """Wait until the writer has received everything, and has not acknowledged all of it."""
+
+    async def is_received() -> bool:
+        info = await client.jetstream().consumer_info(HISTORY_STREAM, CONSUMER)
+        return not info.num_pending and bool(info.num_ack_pending)
+
+    await until(is_received, "all batches are delivered")
+
+
 @asynccontextmanager
 async def writing(
     broker: Broker, data: Path, flush_s: float = FAST_S, clock: Callable[[], float] = lambda: T0
@@ -149,6 +159,7 @@ async def test_batches_become_segments_and_are_acknowledged(tmp_path: Path) -> N
         async with writing(broker, tmp_path, flush_s=3600) as (client, _):
             late = [replace(row, seq=row.seq + 10_000) for row in rows[0]]
             await publish(client, batch(0, late, partitions=4))
+            await until_delivered(client)
             await asyncio.sleep(0.3)  # time in which nothing may be flushed
             assert_all_once(tmp_path, rows)
         assert len(stored_fixes(tmp_path)) == 4 * 300 + 300

@@ -92,7 +92,11 @@ async def test_a_removed_unit_may_take_its_time(tmp_path: Path) -> None:
         assert await d.add("broker") == "broker-3"
         await until(lambda: "broker-2" not in d.pids())
         await until(lambda: log_lines(tmp_path, "broker-2")[-1] == "left")
-        assert [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-3"]
+
+        async def others() -> bool:  # once its process has ended, too
+            return [unit.name for unit in await d.units("broker")] == ["broker-1", "broker-3"]
+
+        await until(others, "only the others are there")
         assert await d.add("broker") == "broker-2"
 
 
