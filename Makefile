@@ -24,7 +24,7 @@ BASE_PYTHON ?= 3.12
 ARCHITECTURE := $(shell uname -m)
 PLATFORMS := $(foreach name,manylinux2014 manylinux_2_17 manylinux_2_26 manylinux_2_27 manylinux_2_28,--platform $(name)_$(ARCHITECTURE))
 
-.PHONY: help env install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
+.PHONY: help env sumo install web web-types demo test test-web test-busy test-future coverage lint lint-web lint-github secrets audit bench docs image image-offline wheels cluster lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+sumo: env ## install SUMO, with which the tests and `headcount accuracy` compare
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sumo.txt
 
 install: ## install what runs, with the map, into PREFIX
 	@$(MAKE) --no-print-directory web || echo "== continuing without the map =="
@@ -135,6 +138,7 @@ lock: ## update the locks in requirements/ (needs uv)
 	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/run.txt
 	uv pip compile pyproject.toml --extra docker --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/image.txt
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/dev.txt
+	echo eclipse-sumo | uv pip compile - --generate-hashes --no-emit-index-url --no-annotate --no-header --universal --python-version 3.11 --exclude-newer "1 week" -o requirements/sumo.txt
 
 clean: ## remove build results
 	rm -rf $(VENV) $(WEB) web/node_modules site figures/out wheels

@@ -25,7 +25,7 @@ STEP_S, FIX_S = 5.0, (10.0, 20.0)
 MAX_SPEED_MPS, BLOCK_M = 8.3, 90.0
 #: Where SUMO's net ends beyond the site, in metres.
 BEYOND_M = 60.0
-MISSING = "SUMO is not installed: pip install eclipse-sumo"
+MISSING = "SUMO is not installed: make sumo, or pip install eclipse-sumo"
 
 
 def sumo_movement(site: Site, cars: int, hours: float, seed: int) -> Movement | str:
