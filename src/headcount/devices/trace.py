@@ -173,7 +173,7 @@ def messages_for_explainer(
     messages: RawBatch, site: str, kind: Kind, names: Mapping[int, str]
 ) -> list[TracedMessage]:
     """The messages for the explainer, without markers of other devices."""
-    fixes = decode(f"fix.{messages.partition}.{site}.".encode(), messages)
+    fixes = decode(site.encode(), messages)
     columns = (fixes.received_s, fixes.what, fixes.t_s, fixes.lat_deg, fixes.lon_deg, fixes.acc_m)
     problems = [
         _problem(subject, payload) if what == FIX else ""

@@ -32,8 +32,9 @@ def decode(site: bytes, batch: RawBatch) -> FixColumns:
 
     Args:
         site: its id.
-        batch: any bytes, of one or more partitions if there is at most one marker of each sequence. Nothing raises: what can't be decoded gets columns that the engine judges `malformed`,
-            and senders that aren't devices of this site get no slot there.
+        batch: any bytes, of one or more partitions if there is at most one marker of each sequence. Nothing
+            raises: what can't be decoded gets columns that the engine judges `malformed`, and senders that
+            aren't devices of this site get no slot there.
     """
     payloads, received_ns, n = batch.payloads, batch.received_ns, len(batch)
     names, what, columns = list(batch.subjects), np.zeros(n, dtype=np.uint8), np.empty((4, n))

@@ -122,7 +122,7 @@ class StreamSizes:
             fix=int(0.50 * store_bytes),
             event=int(0.08 * store_bytes),
             history=int(0.20 * store_bytes),
-            foreign=int(0.07 * store_bytes),
+            foreign=int(0.04 * store_bytes),
             snapshots=int(0.08 * store_bytes),
             devices=int(0.03 * store_bytes),
             commands=int(0.01 * store_bytes),
