@@ -40,7 +40,8 @@ def test_every_answer_is_promised(tmp_path: Path, role: str) -> None:
     seed = secrets.randbelow(2**31)
     print(f"seed {seed}")
     with Up(tmp_path, open=False) as up:
-        options = ["--max-examples", "6", "--workers", "2", "--seed", str(seed)]
+        # one worker: CPython 3.11 counts the depth of a syntax tree for all threads together, and fails
+        options = ["--max-examples", "6", "--workers", "1", "--seed", str(seed)]
         if role == "public":
             options += ["--include-path-regex", FOR_ANYBODY]
         else:
