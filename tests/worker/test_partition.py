@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from random import Random
 from typing import Any
@@ -142,6 +142,35 @@ class _Observer:
             assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values
 
 
+def _counted(
+    rng: Random,
+    log: list[Entry],
+    sites: SiteVersions,
+    taken: Callable[[float], None] = lambda _received_s: None,
+) -> tuple[_Observer, OnePartition]:
+    """Count a log with kills, each continued from the last saved state; `taken` is called after each delivery."""
+    heard, saved, kills = _Observer(), b"", 3
+    partition = OnePartition(0, 1, 1, sites, NAMES)
+    while True:
+        killed = False
+        for delivery in _deliveries(rng, log, partition.seq):
+            partition.take(delivery)
+            taken(float(delivery.received_ns[-1]) / 1e9)
+            if partition.due:
+                heard.add(partition, partition.work(publish=rng.random() < 0.8))
+            if rng.random() < 0.2:
+                saved = partition.save()
+            if kills and rng.random() < 0.05:
+                killed = True
+                break
+        if not killed:
+            return heard, partition
+        kills -= 1
+        partition = OnePartition(0, 1, 2, sites, NAMES)
+        if saved:
+            partition.restore(saved)
+
+
 @settings(max_examples=25)
 @given(SEEDS)
 def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
@@ -151,28 +180,7 @@ def test_a_partition_stopped_anywhere_equals_the_oracle(seed: int) -> None:
     site = parse_site(campus.geojson, "scene")
     messages = walk(rng, campus, 8, 250)
     log = _log(rng, site.id, messages)
-    zones, names = ZoneLookup(site), NAMES
-    heard = _Observer()
-    partition = OnePartition(0, 1, 1, only(zones), names)
-    saved: bytes | None = None
-    kills = 3
-    while True:
-        killed = False
-        for delivery in _deliveries(rng, log, partition.seq):
-            partition.take(delivery)
-            if partition.due:
-                heard.add(partition, partition.work(publish=rng.random() < 0.8))
-            if rng.random() < 0.2:
-                saved = partition.save()
-            if kills and rng.random() < 0.05:
-                killed = True
-                break
-        if not killed:
-            break
-        kills -= 1
-        partition = OnePartition(0, 1, 2, only(zones), names)
-        if saved is not None:
-            partition.restore(saved)
+    heard, _ = _counted(rng, log, only(ZoneLookup(site)))
     _compare(rng, campus.geojson, [zone.id for zone in site.zones], messages, heard)
     if not heard.events:
         return
@@ -211,28 +219,12 @@ def test_a_partition_over_site_changes_equals_the_oracle(seed: int) -> None:
         ]
         sites.complete_s = now_s
 
-    heard, saved, kills = _Observer(), b"", 3
+    def may_refresh(received_s: float) -> None:
+        if rng.random() < 0.4:
+            refresh(received_s - rng.choice((0.0, 1.0, 30.0)))
+
     refresh(messages[0].received - 60)
-    partition = OnePartition(0, 1, 1, sites, NAMES)
-    while True:
-        killed = False
-        for delivery in _deliveries(rng, log, partition.seq):
-            partition.take(delivery)
-            if rng.random() < 0.4:
-                refresh(float(delivery.received_ns[-1]) / 1e9 - rng.choice((0.0, 1.0, 30.0)))
-            if partition.due:
-                heard.add(partition, partition.work(publish=rng.random() < 0.8))
-            if rng.random() < 0.2:
-                saved = partition.save()
-            if kills and rng.random() < 0.05:
-                killed = True
-                break
-        if not killed:
-            break
-        kills -= 1
-        partition = OnePartition(0, 1, 2, sites, NAMES)
-        if saved:
-            partition.restore(saved)
+    heard, partition = _counted(rng, log, sites, may_refresh)
     refresh(log[-1][2] / 1e9)
     heard.add(partition, partition.work())
     changes = [(version.from_s, version.site.geojson) for version in versions[1:]]
