@@ -107,6 +107,7 @@ class CoreConnection:
 
     def _on_connect(self) -> None:
         _log.info("connected to the core at %s", self._settings.core)
+        self._sites.wake()
         self._read_last.set()
 
     def _on_disconnect(self) -> None:

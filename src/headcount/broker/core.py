@@ -31,8 +31,8 @@ NO_ROOM = "no space"
 class Broker(NatsServer):
     """A running NATS server with the streams of the log, as an async context manager.
 
-    Inside it, MQTT and JetStream answer. With `peers` it is one node of three: until two of them are
-    up, entering waits. When a full disk has made it give up a stream, it is started again as soon
+    Inside it, MQTT and JetStream answer. With `peers` it is one node of three: entering waits until two
+    of them are up and this one has what the others have. When a full disk has made it give up a stream, it is started again as soon
     as there is room; meanwhile `problem` is the reason.
 
     Raises (on entering; nothing is left behind then):
@@ -59,6 +59,15 @@ class Broker(NatsServer):
         # After every start: what was kept in memory went with the last server. Until this is done it lets
         # no MQTT client in, so a PUBACK always means that our streams are there.
         await self._until(process, self._make_streams)
+        if self.config.peers:
+            # What a node has in memory is gone after a start, and until the others have sent it again its
+            # votes elect no leader: whoever restarts the nodes one after the other waits for this.
+            await self._until(process, self._check_caught_up)
+
+    async def _check_caught_up(self) -> None:
+        problem = await nats_probe.ask_health(self.config)
+        if problem and NO_ROOM not in problem:
+            raise ConnectionRefusedError(problem)
 
     async def _make_streams(self) -> None:
         async with nats_probe.connected(self.config) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -30,6 +31,7 @@ class SiteFollower(SiteVersions):
         self._speed = speed
         self._revision = -1
         self._turn = asyncio.Lock()
+        self._awake = asyncio.Event()
 
     async def refresh(self) -> bool:
         """Read what is new; return whether anything is.
@@ -57,12 +59,18 @@ class SiteFollower(SiteVersions):
     async def run(self, on_new: Callable[[], None] = lambda: None) -> None:
         """Read new versions until cancelled; `on_new` is called after each change."""
         while True:
+            self._awake.clear()
             try:
                 if await self.refresh():
                     on_new()
             except LogError as error:
                 _log.debug("versions of the site: %s", error)
-            await asyncio.sleep(POLL_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), POLL_INTERVAL_S)
+
+    def wake(self) -> None:
+        """Have `run` read at once: the core is connected again."""
+        self._awake.set()
 
 
 async def deployment_site(connection: Connection, site: Site, speed: float) -> SiteFollower:

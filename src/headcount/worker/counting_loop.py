@@ -139,6 +139,7 @@ class CountingLoop:
                 following[number] = owned
                 owned.partition.seq = await reader.follow(number, owned.partition.seq)
                 owned.received_s = time.monotonic()
+                self.pace.wake(time.time())  # its counts are waited for
 
     def _check_ticks(self) -> None:
         """The log's ticks prove that the reader is connected."""
