@@ -60,8 +60,8 @@ class Broker(NatsServer):
         # no MQTT client in, so a PUBACK always means that our streams are there.
         await self._until(process, self._make_streams)
         if self.config.peers:
-            # What a node has in memory is gone after a start, and until the others have sent it again its
-            # votes elect no leader: whoever restarts the nodes one after the other waits for this.
+            # A node's streams in memory are empty after a start, and until it has caught up its votes elect
+            # no leader: a second node may be restarted only then.
             await self._until(process, self._check_caught_up)
 
     async def _check_caught_up(self) -> None:

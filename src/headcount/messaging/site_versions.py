@@ -69,7 +69,7 @@ class SiteFollower(SiteVersions):
                 await asyncio.wait_for(self._awake.wait(), POLL_INTERVAL_S)
 
     def wake(self) -> None:
-        """Have `run` read at once: the core is connected again."""
+        """Have `run` read immediately: the core is connected again."""
         self._awake.set()
 
 
