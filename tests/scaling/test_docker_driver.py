@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import time
@@ -171,6 +172,7 @@ async def test_a_unit_can_write_where_it_must(client: Any, deployment: str) -> N
 
 async def test_a_later_scaler_takes_over(deployment: str, caplog: pytest.LogCaptureFixture) -> None:
     """Containers outlive a scaler, and the next one finds, counts and removes them."""
+    caplog.set_level(logging.INFO)
     async with _driver(deployment) as driver:
         await driver.add("count")
         await driver.add("count")
