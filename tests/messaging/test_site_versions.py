@@ -11,7 +11,7 @@ import nats_fixture
 from headcount.messages.topics import INTERNAL
 from headcount.messaging import site_versions
 from headcount.messaging.connection import Connection, Endpoint, connected
-from headcount.messaging.site_versions import SiteFollower, deployment_site
+from headcount.messaging.site_versions import SiteFollower, deployment_sites
 from headcount.runtime.tasks import background
 from small_site import small_site
 
@@ -24,7 +24,7 @@ async def test_they_are_read_as_soon_as_there_is_a_connection(
     async with nats_fixture.open_broker(tmp_path) as broker:
         endpoint = Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, broker.config.password)
         async with connected(endpoint, "a role with the first version") as other:
-            await deployment_site(other, small_site(), 1.0)
+            await deployment_sites(other, small_site(), 1.0)
         connection, found = Connection(), asyncio.Event()
         follower = SiteFollower(connection, small_site())
         async with background(follower.run(found.set), "site"):

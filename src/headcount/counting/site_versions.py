@@ -1,4 +1,4 @@
-"""The versions of a site, and which of them is in effect when; pure."""
+"""The sites of a deployment, the versions of each, and which of them is in effect when; pure."""
 
 from __future__ import annotations
 
@@ -39,17 +39,48 @@ class SiteVersion:
 
 
 class SiteVersions:
-    """The versions of one site, in their order; the first one is in effect from the beginning of time."""
+    """The versions of a site from when it was added until it is removed, in their order.
 
-    def __init__(self, versions: list[SiteVersion], complete_s: float = math.inf) -> None:
+    The first version is in effect from `begins_tick`. A site that is added again is another object with the same id.
+    """
+
+    def __init__(
+        self,
+        versions: list[SiteVersion],
+        complete_s: float = math.inf,
+        *,
+        added: int = 1,
+        begins_tick: int = 0,
+        ends_tick: int = sys.maxsize,
+    ) -> None:
         """Start with at least one version.
 
         Args:
             versions: in the order of their numbers.
             complete_s: every version that the core stored before this is among them.
+            added: the number of the version with which the site was added.
+            begins_tick: when it was added, in TICK_S; 0: before everything.
+            ends_tick: when it is removed, in TICK_S.
         """
         self.all = versions
         self.complete_s = complete_s
+        self.added = added
+        self.begins_tick = begins_tick
+        self.ends_tick = ends_tick
+
+    @property
+    def site_id(self) -> str:
+        """The id, which never changes."""
+        return self.newest.site.id
+
+    @property
+    def key(self) -> str:
+        """Unique also where a removed site is added again."""
+        return f"{self.site_id}.{self.added}"
+
+    def is_removed(self, at_s: float) -> bool:
+        """Whether it is no longer counted at Unix seconds."""
+        return at_s >= tick_s(self.ends_tick)
 
     @property
     def newest(self) -> SiteVersion:
@@ -94,6 +125,37 @@ class SiteVersions:
     def between(self, number: int, tick: int) -> list[SiteVersion]:
         """The versions after a number that are in effect at or before an instant."""
         return [version for version in self.all if version.number > number and version.from_tick <= tick]
+
+
+class Sites:
+    """The sites of a deployment, in the order of their ids."""
+
+    def __init__(self, sites: list[SiteVersions], complete_s: float = math.inf) -> None:
+        """Start with at least one site.
+
+        Args:
+            sites: also those that were removed lately.
+            complete_s: everything that the core stored before this is among them.
+        """
+        self.all = sites
+        self.complete_s = complete_s
+
+    @property
+    def last_tick(self) -> int:
+        """The last instant, in TICK_S, at which no unknown version or site can be in effect."""
+        return sys.maxsize if math.isinf(self.complete_s) else effect_tick(self.complete_s) - 1
+
+    def current(self, at_s: float) -> list[SiteVersions]:
+        """The sites that are not removed at Unix seconds; one that was just added begins seconds later."""
+        return [site for site in self.all if not site.is_removed(at_s)]
+
+    def named(self, site_id: str, at_s: float) -> SiteVersions | None:
+        """The current site with an id; None: there is none."""
+        return next((site for site in self.current(at_s) if site.site_id == site_id), None)
+
+    def with_key(self, key: str) -> SiteVersions | None:
+        """The site with a key; None: it is unknown, or was removed long ago."""
+        return next((site for site in self.all if site.key == key), None)
 
 
 def only(site: Site | ZoneLookup) -> SiteVersions:

@@ -1,7 +1,8 @@
-"""The versions of a deployment's site, in the bucket SITE.
+"""The versions of a deployment's sites, in the bucket SITE.
 
 Each version has a key, `<site>.<number>`, which is written once. The core's time stamp of that write decides
 when the version takes effect, so all readers know the same instant, in whatever order they learn of it.
+A version without a file removes the site; later versions add it again.
 """
 
 from __future__ import annotations
@@ -27,20 +28,26 @@ class StoredSite(msgspec.Struct, frozen=True):
 
     by: str  # who submitted it
     digest: str  # of the file
-    file: dict[str, Any]
+    file: dict[str, Any] | None  # None: the site is removed
+    added: int  # number of the version with which the site was added; a removed site may be added again
+    is_seed: bool = False  # it was added at the deployment's start
     site: str = ""
     number: int = 0
     stored_s: float = 0.0
 
     @property
     def from_tick(self) -> int:
-        """When it takes effect, in TICK_S; the first version was in effect before everything."""
-        return 0 if self.number == 1 else effect_tick(self.stored_s)
+        """When it takes effect, in TICK_S; the first one of a deployment was in effect before everything."""
+        return 0 if self._is_first else effect_tick(self.stored_s)
 
     @property
     def from_s(self) -> float:
-        """When it takes effect (Unix seconds); the first version when it was stored."""
-        return self.stored_s if self.number == 1 else tick_s(self.from_tick)
+        """When it takes effect (Unix seconds); the first one of a deployment when it was stored."""
+        return self.stored_s if self._is_first else tick_s(self.from_tick)
+
+    @property
+    def _is_first(self) -> bool:
+        return self.is_seed and self.number == self.added
 
 
 class SiteStore:
@@ -56,22 +63,25 @@ class SiteStore:
         return info.state.last_seq, info.now_s
 
     async def versions(self) -> list[StoredSite]:
-        """All stored versions, in the order of their numbers."""
-        found = [_decoded(key, entry) for key, entry in (await self._bucket.newest()).items()]
-        return sorted(found, key=lambda version: version.number)
+        """All stored versions, by site and number."""
+        return _decoded(await self._bucket.newest())
 
     async def versions_up_to(self, revision: int) -> list[StoredSite] | None:
         """All stored versions; None: a replica answered that does not have this revision yet."""
         entries = await self._bucket.newest()
         if max((entry.revision for entry in entries.values()), default=0) < revision:
             return None
-        return sorted(
-            (_decoded(key, entry) for key, entry in entries.items()), key=lambda version: version.number
-        )
+        return _decoded(entries)
 
     async def add(self, version: StoredSite) -> bool:
         """Store a version; False: there is one with that number already."""
-        stored = {"by": version.by, "digest": version.digest, "file": version.file}
+        stored = {
+            "by": version.by,
+            "digest": version.digest,
+            "file": version.file,
+            "added": version.added,
+            "is_seed": version.is_seed,
+        }
         value = zlib.compress(msgspec.json.encode(stored))
         return await self._bucket.replace(f"{version.site}.{version.number}", value, 0) is not None
 
@@ -81,9 +91,9 @@ class SiteStore:
             await self.add(first)
         return found
 
-    async def prune(self, now_s: float) -> None:
-        """Remove versions that no stored data refers to."""
-        entries = {_number(key): entry for key, entry in (await self._bucket.newest()).items()}
+    async def prune(self, site: str, now_s: float) -> None:
+        """Remove versions of a site that no stored data refers to."""
+        entries = {_number(key): entry for key, entry in (await self._bucket.newest(f"{site}.*")).items()}
         numbers = sorted(entries)[:-MAX_OLD]
         for number in numbers:
             successor = entries.get(number + 1)
@@ -95,7 +105,10 @@ def _number(key: str) -> int:
     return int(key.rpartition(".")[2])
 
 
-def _decoded(key: str, entry: KvEntry) -> StoredSite:
-    stored = msgspec.json.decode(zlib.decompress(entry.value), type=StoredSite)
-    site, _, number = key.rpartition(".")
-    return msgspec.structs.replace(stored, site=site, number=int(number), stored_s=entry.stored_s)
+def _decoded(entries: dict[str, KvEntry]) -> list[StoredSite]:
+    found = []
+    for key, entry in entries.items():
+        stored = msgspec.json.decode(zlib.decompress(entry.value), type=StoredSite)
+        site, number = key.rpartition(".")[0], _number(key)
+        found.append(msgspec.structs.replace(stored, site=site, number=number, stored_s=entry.stored_s))
+    return sorted(found, key=lambda version: (version.site, version.number))

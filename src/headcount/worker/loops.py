@@ -22,7 +22,7 @@ from headcount.messages.topics import WAKE_SUBJECT
 from headcount.messaging.connection import Connection, Endpoint, Message
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
-from headcount.messaging.site_versions import SiteFollower, deployment_site
+from headcount.messaging.site_versions import SiteFollower, deployment_sites
 from headcount.messaging.streams import opened_log
 from headcount.runtime.retry import repeat, retry
 from headcount.runtime.tasks import cancel_all, unless_stopped
@@ -245,6 +245,6 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         StopRequestedError: `stop` was set while it waited for the core.
     """
     async with opened_log(settings.log, "headcount count", stop) as connection:
-        reading = partial(deployment_site, connection, settings.site, settings.speed)
+        reading = partial(deployment_sites, connection, settings.site, settings.speed)
         sites = await unless_stopped(retry(reading, (LogError,), "reading the site"), stop)
         await Worker(settings, connection, sites).run(stop)
