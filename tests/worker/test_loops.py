@@ -29,7 +29,7 @@ from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
-from headcount.messaging.site_versions import deployment_site
+from headcount.messaging.site_versions import deployment_sites
 from headcount.runtime.tasks import cancel_all
 from headcount.worker.leases import LEASE_TTL_S, Leases
 from headcount.worker.loops import Worker, WorkerSettings, run
@@ -240,7 +240,7 @@ async def test_a_crashed_worker_is_replaced(tmp_path: Path) -> None:
 async def _worker(deployment: _Deployment, connection: Connection) -> Worker:
     """A worker whose loops do not run."""
     settings = deployment.settings
-    return Worker(settings, connection, await deployment_site(connection, settings.site, 1.0))
+    return Worker(settings, connection, await deployment_sites(connection, settings.site, 1.0))
 
 
 async def test_a_worker_that_rejoins_has_a_new_name(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ async def test_a_partition_lost_before_its_turn_is_not_saved(tmp_path: Path) -> 
         mine = list(worker.ownership.owned.values())
         assert len(mine) == PARTITIONS
         before = [await worker._snapshots.load(number) for number in range(PARTITIONS)]
-        mine[1].partition.done_seq = 7
+        mine[1].partition.seq = 7
         await worker.ownership.rejoin()  # while mine[0] was being saved
         await worker._save(mine[1])
         assert [await worker._snapshots.load(number) for number in range(PARTITIONS)] == before

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from counting.running import NAMES
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
-from headcount.counting.site_versions import SiteVersion, SiteVersions, only
+from headcount.counting.site_versions import Sites, SiteVersion, SiteVersions, only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.chaos.oracle import KINDS, Oracle
@@ -27,8 +27,10 @@ from headcount.messages.history import HistoryBatch
 from headcount.messages.times import DAY_S, TICK_S, effect_tick
 from headcount.messages.topics import partition_of
 from headcount.messaging.raw_batch import RawBatch
-from headcount.worker.partition import TICK_NS, Partition
-from headcount.worker.site_counter import HISTORY_TICKS, CountingOutput, SiteCounter
+from headcount.worker.counter import Counter
+from headcount.worker.partition import Partition
+from headcount.worker.site_counter import HISTORY_TICKS, CountingOutput
+from headcount.worker.site_partition import TICK_NS
 from small_site import small_site
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -100,10 +102,11 @@ class OnePartition(Partition):
     """A partition that is counted by itself."""
 
     def __init__(
-        self, number: int, partitions: int, epoch: int, sites: SiteVersions, names: Pseudonyms
+        self, number: int, partitions: int, epoch: int, sites: SiteVersions | Sites, names: Pseudonyms
     ) -> None:
-        self.counter = SiteCounter(sites, names, partitions)
-        super().__init__(number, partitions, epoch, sites, self.counter._engine_of)
+        several = sites if isinstance(sites, Sites) else Sites([sites])
+        self.counter = Counter(several, names, partitions)
+        super().__init__(number, epoch, several, self.counter._part)
 
     def work(self, *, step: int = 1, publish: bool = True) -> CountingOutput:
         """Count up to the last instant that is over."""
@@ -121,13 +124,20 @@ class _Observer:
         self.recorded: dict[float, bytes] = {}
 
     def add(self, partition: Partition, output: CountingOutput) -> None:
-        for count in output.counts:
-            assert self.counts.setdefault(count.at, count.values) == count.values
-        for event in output.events:
-            assert self.events.setdefault(event.id, event) == event
         self.verdicts += output.verdicts.sum(axis=0)
-        for batch in partition.history():
-            self._record(batch)
+        self.receive(output, partition.history())
+
+    def receive(self, output: CountingOutput, batches: list[HistoryBatch], site: str = "") -> None:
+        """Receive what is of a site, or all."""
+        for count in output.counts:
+            if site in {"", count.site}:
+                assert self.counts.setdefault(count.at, count.values) == count.values
+        for event in output.events:
+            if site in {"", event.site}:
+                assert self.events.setdefault(event.id, event) == event
+        for batch in batches:
+            if site in {"", batch.site}:
+                self._record(batch)
 
     def _record(self, batch: HistoryBatch) -> None:
         if batch.fixes is not None:
@@ -142,14 +152,28 @@ class _Observer:
             assert self.recorded.setdefault(recorded.at, recorded.values) == recorded.values
 
 
+class _Observers(_Observer):
+    """The subscribers of two sites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of = {"first": _Observer(), "second": _Observer()}
+
+    def receive(self, output: CountingOutput, batches: list[HistoryBatch], site: str = "") -> None:
+        assert not site
+        for name, observer in self.of.items():
+            observer.receive(output, batches, name)
+
+
 def _counted(
     rng: Random,
     log: list[Entry],
-    sites: SiteVersions,
+    sites: SiteVersions | Sites,
     taken: Callable[[float], None] = lambda _received_s: None,
+    heard: _Observer | None = None,
 ) -> tuple[_Observer, OnePartition]:
     """Count a log with kills, each continued from the last saved state; `taken` is called after each delivery."""
-    heard, saved, kills = _Observer(), b"", 3
+    heard, saved, kills = heard or _Observer(), b"", 3
     partition = OnePartition(0, 1, 1, sites, NAMES)
     while True:
         killed = False
@@ -229,6 +253,61 @@ def test_a_partition_over_site_changes_equals_the_oracle(seed: int) -> None:
     heard.add(partition, partition.work())
     changes = [(version.from_s, version.site.geojson) for version in versions[1:]]
     _compare(rng, campus.geojson, [], messages, heard, changes)
+
+
+@settings(max_examples=25)
+@given(SEEDS)
+def test_each_of_several_sites_equals_the_oracle(seed: int) -> None:
+    """Sites are counted beside each other, one of them from when it is added until it is removed."""
+    rng = Random(seed)
+    campuses = {name: random_scenario(rng) for name in ("first", "second")}
+    walks, entries, found = {}, [], []
+    for name, campus in campuses.items():
+        campus.geojson["features"][0]["properties"]["id"] = name
+        walks[name] = [each for each in walk(rng, campus, 6, 150) if each.what != FORGET]
+        entries += [_entry(name, each) for each in walks[name]]
+        found.append(SiteVersions([SiteVersion(1, 0, parse_site(campus.geojson, name))]))
+    entries.sort(key=lambda entry: entry[2])
+    log = [(b"fix.0.tick", b"", entries[0][2] - 10**9), *entries]
+    log.append((b"fix.0.tick", b"", log[-1][2] + 700_000_000))
+    begins, ends = sorted(rng.randint(log[0][2] // TICK_NS, log[-2][2] // TICK_NS) for _ in range(2))
+    found[1] = SiteVersions(found[1].all, added=3, begins_tick=begins, ends_tick=max(ends, begins + 4))
+
+    class Learned(Sites):
+        """The second site is learned about just before it begins."""
+
+        @property
+        def complete_s(self) -> float:
+            return complete_s
+
+    complete_s = log[0][2] / 1e9 - 60
+    sites = Learned(found[:1])
+
+    def refresh(received_s: float) -> None:
+        nonlocal complete_s
+        if received_s - complete_s < 2 or rng.random() < 0.4:
+            complete_s = max(complete_s, received_s)
+            sites.all = [site for site in found if site.begins_tick < effect_tick(complete_s)]
+
+    heard = _Observers()
+    _, partition = _counted(rng, log, sites, refresh, heard)
+    complete_s, sites.all = math.inf, found
+    heard.add(partition, partition.work())
+    for site in found:
+        own, name = heard.of[site.site_id], site.site_id
+        begins_s, ends_s = site.begins_tick * TICK_S, site.ends_tick * TICK_S
+        assert all(at > begins_s for at in own.counts | own.recorded)
+        if site.ends_tick * TICK_NS <= log[-1][2] - 1_000:
+            last = max(own.counts | own.recorded)
+            assert last == site.ends_tick * TICK_NS / 1e9
+            assert not np.frombuffer((own.counts | own.recorded).pop(last), "<i4").any()
+            inside = [e.type == "enter" for e in own.events.values()]
+            assert 2 * sum(inside) == len(inside)
+            assert all(e.t <= ends_s for e in own.events.values())
+            own.counts.pop(last, None), own.recorded.pop(last, None)
+        messages = [each for each in walks[name] if begins_s < each.received <= ends_s]
+        if own.counts or own.recorded:
+            _compare(rng, campuses[name].geojson, [], messages, own)
 
 
 def _compare(
@@ -343,7 +422,7 @@ def test_partitions_counted_together_equal_each_alone(seed: int) -> None:
     change_tick = rng.randint(log_start_ns, end_ns) // TICK_NS
     changed = parse_site(changed_site(rng, campus.geojson), "scene")
     sites = SiteVersions([SiteVersion(1, 0, site), SiteVersion(2, change_tick, changed)])
-    together = SiteCounter(sites, NAMES, count)
+    together = Counter(Sites([sites]), NAMES, count)
     partitions = [together.partition(number, number + 1) for number in range(count)]
     alone = [OnePartition(number, count, number + 1, sites, NAMES) for number in range(count)]
     both = [(_Observer(), _Observer()) for _ in range(count)]
@@ -504,7 +583,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
             assert b"person.a" not in saved
             partition = OnePartition(0, 1, 2, only(ZoneLookup(site)), NAMES)
             partition.restore(saved)
-            state = partition.engine.find(b"person.a")
+            state = next(iter(partition.parts.values())).engine.find(b"person.a")
             assert state is not None
             assert state.present
         partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))

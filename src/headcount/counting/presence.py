@@ -55,6 +55,12 @@ def remove(zones: ZoneLookup, table: DeviceTable, device: I4, now_s: float) -> E
     return events
 
 
+def leave_site(zones: ZoneLookup, table: DeviceTable, device: I8, at_s: float) -> Events:
+    """Remove devices from all their zones, as the site is removed (rule 6)."""
+    device = device[table.zones[device] != EMPTY]
+    return _leave(zones, table, device, np.full(len(device), at_s), SITE)
+
+
 def _leave(zones: ZoneLookup, table: DeviceTable, device: I4 | I8, t_s: F8, why: int) -> Events:
     n = len(device)
     if not n:

@@ -130,15 +130,14 @@ class SiteVersions:
 class Sites:
     """The sites of a deployment, in the order of their ids."""
 
-    def __init__(self, sites: list[SiteVersions], complete_s: float = math.inf) -> None:
-        """Start with at least one site.
-
-        Args:
-            sites: also those that were removed lately.
-            complete_s: everything that the core stored before this is among them.
-        """
+    def __init__(self, sites: list[SiteVersions]) -> None:
+        """Start with at least one site; those that were removed lately belong to them."""
         self.all = sites
-        self.complete_s = complete_s
+
+    @property
+    def complete_s(self) -> float:
+        """Everything that the core stored before this is among them."""
+        return min(site.complete_s for site in self.all)
 
     @property
     def last_tick(self) -> int:

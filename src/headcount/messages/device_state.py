@@ -10,6 +10,7 @@ from headcount.messages.topics import Kind
 class DeviceStateRequest(msgspec.Struct):
     """A request on DEVICE_STATE_SUBJECT (JSON); the reply is DeviceState, `null` where it is unknown."""
 
+    site: str
     kind: Kind
     device: str
 

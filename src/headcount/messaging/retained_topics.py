@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable
 
 from headcount.messaging import jetstream
 from headcount.messaging.connection import Connection
@@ -11,8 +11,8 @@ from headcount.messaging.streams import MQTT_RETAINED
 _ANSWER_S = 5.0
 
 
-async def remove_other_topics(connection: Connection, pattern: str, keep: Container[str]) -> int:
-    """Remove the retained messages of the topics that `pattern` matches, except `keep`; return their number.
+async def remove_topics(connection: Connection, pattern: str, unwanted: Callable[[str], bool]) -> int:
+    """Remove the retained messages of unwanted topics among those that `pattern` matches; return their number.
 
     Raises:
         LogError: the core does not answer, or refuses.
@@ -20,12 +20,12 @@ async def remove_other_topics(connection: Connection, pattern: str, keep: Contai
     prefix = "$MQTT.rmsgs."
     body = {"subjects_filter": prefix + pattern.replace("/", ".").replace("+", "*")}
     info = await jetstream.request(connection, f"STREAM.INFO.{MQTT_RETAINED}", body, timeout_s=_ANSWER_S)
-    others = [
+    found = [
         subject
         for subject in info["state"].get("subjects") or {}
-        if subject.removeprefix(prefix).replace(".", "/") not in keep
+        if unwanted(subject.removeprefix(prefix).replace(".", "/"))
     ]
-    for subject in others:
+    for subject in found:
         body = {"filter": subject}
         await jetstream.request(connection, f"STREAM.PURGE.{MQTT_RETAINED}", body, timeout_s=_ANSWER_S)
-    return len(others)
+    return len(found)

@@ -27,7 +27,7 @@ class SiteFollower(Sites):
     def __init__(self, connection: Connection, site: Site, speed: float = 1.0) -> None:
         """Start with `site`, for a time-lapse run of that speed."""
         counted = site if speed == 1 else at_speed(site, speed)
-        super().__init__([SiteVersions([SiteVersion(1, 0, counted)], 0.0)], complete_s=0.0)
+        super().__init__([SiteVersions([SiteVersion(1, 0, counted)], complete_s=0.0)])
         self._store = SiteStore(connection)
         self._speed = speed
         self._revision = -1
@@ -50,9 +50,9 @@ class SiteFollower(Sites):
                 if stored:  # else no role has started that stores the first version
                     await self._use(stored, now_s)
                 self._revision = revision
-            self.complete_s = max(self.complete_s, now_s)
+            complete_s = max(now_s, *(site.complete_s for site in self.all))
             for site in self.all:
-                site.complete_s = self.complete_s
+                site.complete_s = complete_s
                 for version in site.all[: site.all.index(site.oldest)]:
                     version.__dict__.pop("zones", None)  # no longer counted: free its memory
             return is_new
@@ -135,7 +135,7 @@ def _counted(
             )
         if site is None:
             begins_tick = 0 if last.is_seed else versions[0].from_tick
-            site = SiteVersions(versions, added=added, begins_tick=begins_tick)
+            site = SiteVersions(versions, 0.0, added=added, begins_tick=begins_tick)
         site.all = versions
         if last.file is None:
             site.ends_tick = max(last.from_tick, versions[-1].from_tick)

@@ -15,9 +15,11 @@ from headcount.errors import LogError
 from headcount.messages.times import TICK_S
 from headcount.messaging.connection import Connection
 from headcount.messaging.log_reader import LogReader
+from headcount.worker.counter import Counter
 from headcount.worker.ownership import OwnedPartition, Ownership
-from headcount.worker.partition import OVER_NS, TICK_NS, Partition
-from headcount.worker.site_counter import BATCH_ROWS, CountingOutput, SiteCounter
+from headcount.worker.partition import Partition
+from headcount.worker.site_counter import BATCH_ROWS, CountingOutput
+from headcount.worker.site_partition import OVER_NS, TICK_NS
 
 #: A partition with more pending messages is catching up: its counts are published less often.
 CATCHING_UP = 2_000
@@ -78,7 +80,7 @@ class CountingLoop:
 
     def __init__(
         self,
-        counter: SiteCounter,
+        counter: Counter,
         ownership: Ownership,
         connection: Connection,
         prepare: Callable[[Sequence[Partition]], Awaitable[None]],

@@ -14,6 +14,7 @@ import msgspec
 
 from headcount.counting.disclosure import Disclosure
 from headcount.counting.site import Site
+from headcount.counting.site_versions import SiteVersions
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.errors import LogError, SnapshotConflictError
@@ -26,12 +27,13 @@ from headcount.messaging.site_versions import SiteFollower, deployment_sites
 from headcount.messaging.streams import opened_log
 from headcount.runtime.retry import repeat, retry
 from headcount.runtime.tasks import cancel_all, unless_stopped
+from headcount.worker.counter import Counter
 from headcount.worker.counting_loop import CountingLoop
 from headcount.worker.ownership import POLL_INTERVAL_S, OwnedPartition, Ownership
 from headcount.worker.partition import Partition
 from headcount.worker.publisher import Publisher
-from headcount.worker.retained_counts import RetainedCounts
-from headcount.worker.site_counter import CountingOutput, SiteCounter
+from headcount.worker.retained_counts import RetainedCounts, remove_other_sites
+from headcount.worker.site_counter import CountingOutput
 from headcount.worker.snapshots import Snapshots
 from headcount.worker.stats import WorkerStats
 
@@ -54,7 +56,7 @@ WAKE_INTERVAL_S = 0.25
 class WorkerSettings:
     """Settings of a counting worker."""
 
-    site: Site  # the first version of a deployment without a site
+    site: Site  # the first site of a new deployment
     log: Endpoint
     mqtt: Sequence[MqttAddress]  # of the core's nodes, any of which will do
     partitions: int
@@ -84,7 +86,7 @@ class Worker:
             save=self._save,
             on_rejoin=self._publisher.discard,
         )
-        self._counter = SiteCounter(sites, self._pseudonyms, settings.partitions)
+        self._counter = Counter(sites, self._pseudonyms, settings.partitions)
         self._counting = CountingLoop(self._counter, self.ownership, connection, self._prepare, self._publish)
 
     @property
@@ -186,26 +188,43 @@ class Worker:
 
     # --- publishing --------------------------------------------------------------------------------
     async def _run_retained_counts(self) -> None:
-        """Publish the retained counts while this worker owns partition 0: that needs no election."""
+        """Publish the retained counts of each site while this worker owns partition 0: that needs no election."""
+        tasks: dict[str, asyncio.Task[None]] = {}
+        others_than: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                tasks = {key: task for key, task in tasks.items() if not task.done()}
+                sites = self._sites.current(time.time()) if 0 in self._owned else []
+                if (ids := {site.site_id for site in sites}) != others_than:
+                    with contextlib.suppress(LogError):
+                        if ids:
+                            await remove_other_sites(self._connection, ids)
+                        others_than = ids
+                for site in sites:
+                    if site.key not in tasks:
+                        tasks[site.key] = group.create_task(
+                            self._retained_counts(site).run(), name=f"retained counts of {site.key}"
+                        )
+                await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _retained_counts(self, site: SiteVersions) -> RetainedCounts:
         settings = self._settings
         disclose = None
         if settings.smallest_shown > 1:
             disclose = partial(Disclosure, smallest=settings.smallest_shown, key=settings.public_key)
-        retained = (settings.mqtt, self._sites, settings.partitions, self._publishes_retained, disclose)
-        while True:
-            if 0 in self._owned:
-                await RetainedCounts(self._connection, *retained).run()
-            await asyncio.sleep(POLL_INTERVAL_S)
+        return RetainedCounts(
+            self._connection, settings.mqtt, site, settings.partitions, self._publishes_retained, disclose
+        )
 
     def _publishes_retained(self) -> bool:
         return 0 in self._owned and self.ownership.is_entitled()
 
-    async def _run_site(self) -> None:
-        """Learn new versions of the site and prepare their zones before they take effect."""
+    async def _run_sites(self) -> None:
+        """Learn new sites and versions, and prepare their zones before they take effect."""
         while True:
             with contextlib.suppress(LogError):
                 if await self._sites.refresh():
-                    await asyncio.to_thread(lambda: self._sites.newest.zones)
+                    await asyncio.to_thread(lambda: [site.newest.zones for site in self._sites.all])
             await asyncio.sleep(SITE_INTERVAL_S)
 
     async def _run_reports(self) -> None:
@@ -228,7 +247,7 @@ class Worker:
             "storing": self._run_storing(),
             "retained counts": self._run_retained_counts(),
             "pseudonym keys": self._keys.refresh(),
-            "site": self._run_site(),
+            "sites": self._run_sites(),
             "reports": self._run_reports(),
         }
         async with asyncio.TaskGroup() as group:
@@ -246,5 +265,5 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """
     async with opened_log(settings.log, "headcount count", stop) as connection:
         reading = partial(deployment_sites, connection, settings.site, settings.speed)
-        sites = await unless_stopped(retry(reading, (LogError,), "reading the site"), stop)
+        sites = await unless_stopped(retry(reading, (LogError,), "reading the sites"), stop)
         await Worker(settings, connection, sites).run(stop)

@@ -1,10 +1,4 @@
-"""A partition of the log: where it is read and counted, what waits, and its rows for the history. Pure.
-
-Time is that of the log. Every message carries the instant at which it was received, and in quiet hours the
-log's ticks do. When a message received at τ is read, every message received before it has been read, so the
-counts at each instant T < τ are final. They are computed at multiples of TICK_S; fixes received after T
-wait until T has been counted.
-"""
+"""A partition of the log with all sites: where it is read, and a part for each site. Pure."""
 
 from __future__ import annotations
 
@@ -14,241 +8,181 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from headcount.counting.engine import Engine
-from headcount.counting.fix_columns import FixColumns
-from headcount.counting.site_versions import SiteVersion, SiteVersions
+from headcount.counting.site_versions import Sites, SiteVersions
 from headcount.errors import LogError, SnapshotError
 from headcount.messages.device_state import DeviceState, DeviceStateRequest
-from headcount.messages.fixes import VERDICTS
-from headcount.messages.history import CountsAt, HistoryBatch, HistoryFixes
-from headcount.messages.times import DAY_S, TICK_S
+from headcount.messages.history import HistoryBatch
+from headcount.messages.times import DAY_S
 from headcount.messaging.raw_batch import RawBatch
-from headcount.worker.history_rows import HistoryRows
+from headcount.worker.site_partition import OVER_NS, TICK_NS, SitePartition
 
-TICK_NS = round(TICK_S * 1e9)
 DAY_NS = DAY_S * 10**9
-#: An instant is over when a message was received this much later: float64 seconds resolve 0.24 µs.
-OVER_NS = 1_000
-#: Bytes of counts in one message to the history at most; the broker accepts 8 MiB.
-MESSAGE_BYTES = 2 << 20
 
 
 class _PartitionState(msgspec.Struct, array_like=True):
     seq: int
-    tick: int
-    clock_ns: int
-    site_version: int
-    engine: bytes
+    sites: dict[str, bytes]
 
 
 class Partition:
-    """A partition of the log, as `SiteCounter.partition` creates it."""
+    """A partition of the log, as `Counter.partition` creates it."""
 
     def __init__(
         self,
         number: int,
-        partitions: int,
         epoch: int,
-        sites: SiteVersions,
-        engine_of: Callable[[SiteVersion], Engine],
+        sites: Sites,
+        create: Callable[[SiteVersions, int, int], SitePartition],
     ) -> None:
         """Start at the beginning of the log; `restore` continues elsewhere.
 
         Args:
             number: which one.
-            partitions: of how many.
             epoch: of its owner, published with its counts.
-            sites: the versions of what is counted.
-            engine_of: the engine that counts partitions by a version.
+            sites: what is counted.
+            create: a site's part of a partition of a number, for an epoch.
         """
         self.number = number
-        self.partitions = partitions
         self.epoch = epoch
         self.seq = 0  # everything up to this is read
-        self.done_seq = 0  # everything up to this is counted
         self.pending = 0
-        self.tick = 0  # the last instant that was counted, in TICK_S
         self.reached_ns = 0  # the log's clock at the last message that was read
-        self.rows = HistoryRows()
-        self.recorded: list[CountsAt] = []
+        self.parts: dict[str, SitePartition] = {}  # by key of the site
         self._sites = sites
-        self._engine_of = engine_of
-        self._batches: list[HistoryBatch] = []  # counts of earlier versions of the site
-        self._use(sites.oldest)
-        self._undecoded: list[RawBatch] = []
-        self._waiting: FixColumns | None = None  # decoded, and received after the last counted instant
-        self._done_ns = 0  # the log's clock at the last message that is counted
-        self._tick_subject = b"fix.%d.tick" % number
-
-    def _use(self, version: SiteVersion) -> None:
-        """Be counted by a version from now on, without devices."""
-        self.version, self.engine, self._site = version, self._engine_of(version), version.site
-        self.engine.drop(self.number)
-        self.engine.set_prefix(b"fix.%d.%s." % (self.number, self._site.id.encode()), self.number)
-
-    def change_site(self, version: SiteVersion) -> None:
-        """Move its devices, which have been placed again, to the engine of another version."""
-        before, self._batches = self.engine, [*self._batches, *self._count_batches()]
-        self.version, self.engine, self._site = version, self._engine_of(version), version.site
-        before.move(self.engine, self.number)
+        self._create = create
+        self._read: list[RawBatch] = []  # what no part has got yet
 
     def close(self) -> None:
         """Free its state; nothing is to be counted or saved afterwards."""
-        self.engine.drop(self.number)
+        for part in self.parts.values():
+            part.close()
 
     # --- state -------------------------------------------------------------------------------
+    @property
+    def done_seq(self) -> int:
+        """Everything up to this is counted, or of no site."""
+        waiting = [int(batch.seq[0]) - 1 for batch in self._read[:1]]
+        return min([*waiting, *(part.done_seq for part in self._live)], default=self.seq)
+
+    @property
+    def _live(self) -> list[SitePartition]:
+        return [part for part in self.parts.values() if not part.has_ended]
+
     def save(self) -> bytes:
         """The state as bytes, with the sequence after which to continue."""
-        state = self.engine.snapshot(self.number)
-        return msgspec.msgpack.encode(
-            _PartitionState(self.done_seq, self.tick, self._done_ns, self.version.number, state)
-        )
+        sites = {key: part.save() for key, part in self.parts.items() if not part.has_ended}
+        return msgspec.msgpack.encode(_PartitionState(self.done_seq, sites))
 
     def restore(self, data: bytes) -> None:
         """Continue where `save` was called.
 
         Raises:
-            SnapshotError: if the bytes are damaged or of another site file.
+            SnapshotError: if the bytes are damaged or of unknown versions of the sites.
         """
         try:
             saved = msgspec.msgpack.decode(data, type=_PartitionState)
         except msgspec.MsgspecError as error:
             raise SnapshotError(f"of partition {self.number}", f"is damaged: {error}") from error
-        version = self._sites.of_snapshot(saved.site_version)
         self.close()
-        self._use(version)
-        self.engine.load(saved.engine, self.number)
-        self.seq = self.done_seq = saved.seq
-        self.tick = saved.tick
-        self.reached_ns = self._done_ns = saved.clock_ns
-        self._undecoded, self._waiting = [], None
-        self.rows, self.recorded, self._batches = HistoryRows(), [], []
+        self.parts, self._read = {}, []
+        for key, state in saved.sites.items():
+            site = self._sites.with_key(key)
+            if site is not None:  # else it was removed hours ago
+                self.parts[key] = self._create(site, self.number, self.epoch)
+                self.parts[key].restore(state)
+        self.seq = saved.seq
+        self.reached_ns = min((part.reached_ns for part in self.parts.values()), default=0)
 
     # --- reading and counting ------------------------------------------------------------------
     def take(self, batch: RawBatch) -> None:
-        """Read messages; `SiteCounter.work` counts them.
+        """Read messages; `Counter.work` counts them.
 
         Raises:
             LogError: if they are not newer than the messages read before: the reader is at another place.
         """
         if batch.seq[0] <= self.seq:
             raise LogError(f"partition {self.number}: got message {batch.seq[0]} after {self.seq}")
-        if not self.tick:
-            self.tick = (int(batch.received_ns[0]) - OVER_NS) // TICK_NS
         # a machine's clock may be set back; the log's stands still until it is reached again
         received_ns = np.maximum(np.maximum.accumulate(batch.received_ns), self.reached_ns)
         self.pending = batch.pending
         self.seq = int(batch.seq[-1])
         self.reached_ns = int(received_ns[-1])
-        self._undecoded.append(replace(batch, received_ns=received_ns))
+        self._read.append(replace(batch, received_ns=received_ns))
+
+    def distribute(self) -> None:
+        """Give each site the messages that were read, as far as it is known which sites there are."""
+        for key in [key for key in self.parts if self._sites.with_key(key) is None]:
+            self.parts.pop(key).close()
+        for site in self._sites.all:
+            if site.key not in self.parts:
+                self.parts[site.key] = self._create(site, self.number, self.epoch)
+        if not self._read:
+            return
+        batch, self._read = RawBatch.joined(self._read), []
+        # a site that isn't known yet begins after this instant
+        known_ns = min(self._sites.last_tick * TICK_NS, self.reached_ns)
+        known = int(np.searchsorted(batch.received_ns, known_ns, side="right"))
+        if known < len(batch):
+            known_rows = np.arange(len(batch)) < known
+            self._read = [batch.pick(~known_rows)]
+            batch = batch.pick(known_rows)
+        if not len(batch):
+            return
+        first_ns, seq, reached_ns = int(batch.received_ns[0]), int(batch.seq[-1]), int(batch.received_ns[-1])
+        for part, rows in self._by_site(batch):
+            part.take(rows, first_ns, seq, reached_ns)
+
+    def _by_site(self, batch: RawBatch) -> list[tuple[SitePartition, RawBatch]]:
+        """The messages of each site; markers are for all, and what is of no site is malformed in the first."""
+        parts = list(self.parts.values())
+        if len(parts) == 1:
+            return [(parts[0], batch)]
+        marker = b"fix.%d.forget" % self.number
+        names = [b"" if subject == marker else subject.split(b".", 3)[2] for subject in batch.subjects]
+        known = {part.site_id.encode() for part in parts}
+        found = []
+        for place, part in enumerate(parts):
+            own = part.site_id.encode()
+            which = [name in {own, b""} or (place == 0 and name not in known) for name in names]
+            found.append((part, batch.pick(which)))
+        return found
 
     @property
     def waiting_rows(self) -> int:
         """The number of messages that are read and not yet counted."""
-        return sum(map(len, self._undecoded)) + self.decoded_rows
-
-    @property
-    def decoded_rows(self) -> int:
-        """The number of messages that are decoded and not yet counted."""
-        return len(self._waiting) if self._waiting is not None else 0
-
-    @property
-    def reached_tick(self) -> int:
-        """The last instant that is over, in TICK_S."""
-        return (self.reached_ns - OVER_NS) // TICK_NS
+        return sum(map(len, self._read)) + sum(part.waiting_rows for part in self.parts.values())
 
     @property
     def due(self) -> bool:
         """Whether an instant is over and not yet counted."""
-        return self.reached_tick > self.tick
+        reached_tick = (self.reached_ns - OVER_NS) // TICK_NS
+        begins = bool(self._read) and not self.parts
+        return begins or any(reached_tick > part.tick for part in self._live)
 
     @property
     def is_site_known(self) -> bool:
-        """Whether it is known by which version of the site everything that was read is counted."""
-        return self.reached_tick <= self._sites.last_tick
+        """Whether it is known by which sites and versions everything that was read is counted."""
+        return (self.reached_ns - OVER_NS) // TICK_NS <= self._sites.last_tick
 
     @property
     def days(self) -> range:
         """The days (their numbers since 1970) on which what waits was received; counting it needs their keys."""
-        first_ns = min((int(batch.received_ns[0]) for batch in self._undecoded), default=self.reached_ns)
-        if self._waiting is not None:
-            first_ns = min(first_ns, int(self._waiting.received_s[0]) * 10**9)
-        return range(first_ns // DAY_NS, self.reached_ns // DAY_NS + 1)
-
-    def take_read(self) -> RawBatch | None:
-        """Remove and return the messages that are to be decoded; None if there are none."""
-        if not self._undecoded:
-            return None
-        batch, self._undecoded = RawBatch.joined(self._undecoded), []
-        if b"" in batch.payloads:  # ticks and other empty messages have no meaning here
-            batch = batch.pick([subject != self._tick_subject for subject in batch.subjects])
-        return batch if len(batch) else None
-
-    def add_decoded(self, columns: FixColumns) -> None:
-        """Add what was decoded of the messages that `take_read` returned."""
-        waiting = self._waiting
-        self._waiting = columns if waiting is None else FixColumns.joined([waiting, columns])
-
-    def take_decoded(self, at: float | None) -> FixColumns | None:
-        """Remove and return the rows received at or before an instant (Unix seconds), or all."""
-        waiting = self._waiting
-        if waiting is None:
-            return None
-        cut = len(waiting) if at is None else int(np.searchsorted(waiting.received_s, at, side="right"))
-        self._waiting = waiting.part(cut, len(waiting)) if cut < len(waiting) else None
-        return waiting.part(0, cut)
-
-    @property
-    def counted_seq(self) -> int:
-        """The sequence before the first row that still waits, otherwise the last one that was read."""
-        return int(self._waiting.seq[0]) - 1 if self._waiting is not None else self.seq
-
-    def mark_counted(self) -> None:
-        """Set where to continue after a restore: all rows that don't wait are counted."""
-        self.done_seq = self.counted_seq
-        # of what waits, everything was received after the last instant that was counted
-        self._done_ns = self.reached_ns if self._waiting is None else self.tick * TICK_NS
+        first_ns = [int(batch.received_ns[0]) for batch in self._read[:1]]
+        first_ns += [part.first_waiting_ns for part in self._live]
+        return range(min(first_ns, default=self.reached_ns) // DAY_NS, self.reached_ns // DAY_NS + 1)
 
     def device_state(self, request: DeviceStateRequest) -> DeviceState | None:
         """The state of a device; None: it is unknown."""
-        known = self.engine.find(f"{request.kind}.{request.device}".encode(), self.number)
-        if known is None:
-            return None
-        lat = lon = None
-        if known.x_m is not None and known.y_m is not None:
-            lats, lons = self._site.unproject(np.array([known.x_m]), np.array([known.y_m]))
-            lat, lon = float(lats[0]), float(lons[0])
-        return DeviceState(
-            present=known.present,
-            zones=known.zones,
-            last_t=known.last_t_s,
-            lat=lat,
-            lon=lon,
-            acc=known.acc_m,
-            offline=known.offline,
-            last_verdict=VERDICTS[known.verdict] if known.verdict < len(VERDICTS) else None,
-        )
+        for part in self._live:
+            if part.site_id == request.site:
+                return part.device_state(request)
+        return None
 
     @property
     def history_rows(self) -> int:
         """The number of rows that wait for `history`."""
-        return len(self.rows)
+        return sum(part.history_rows for part in self.parts.values())
 
     def history(self) -> list[HistoryBatch]:
         """The rows counted since the last call, in messages of a bounded size."""
-        batches = [*self._batches, *(self._batch(fixes, []) for fixes in self.rows.take())]
-        self._batches = []
-        return batches + self._count_batches()
-
-    def _count_batches(self) -> list[HistoryBatch]:
-        """The recorded counts, with the zones of the version by which they were counted."""
-        recorded, self.recorded = self.recorded, []
-        instants = max(1, MESSAGE_BYTES // (32 * len(self._site.zones)))
-        return [
-            self._batch(None, recorded[start : start + instants])
-            for start in range(0, len(recorded), instants)
-        ]
-
-    def _batch(self, fixes: HistoryFixes | None, recorded: list[CountsAt]) -> HistoryBatch:
-        zones = [zone.id for zone in self._site.zones]
-        return HistoryBatch(self._site.id, self.number, self.partitions, self.epoch, zones, fixes, recorded)
+        return [batch for part in self.parts.values() for batch in part.history()]

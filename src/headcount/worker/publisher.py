@@ -38,7 +38,7 @@ class Publisher:
 
     async def publish_counts(self, counts: list[PartitionCounts]) -> None:
         """Publish counts without waiting for an answer: newer ones follow in any case."""
-        for _, together in groupby(counts, attrgetter("at", "site_version")):
+        for _, together in groupby(counts, attrgetter("site", "at", "site_version")):
             of_instant = list(together)
             subject = COUNT_SUBJECT.format(partition=min(each.partition for each in of_instant))
             await self._connection.publish(subject, encode_counts(of_instant))

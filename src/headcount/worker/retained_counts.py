@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import cycle
 
@@ -33,7 +33,7 @@ from headcount.messages.times import iso
 from headcount.messages.topics import COUNT_TOPIC, EXACT_TOPIC, SITE_TOPIC
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.mqtt_address import MqttAddress
-from headcount.messaging.retained_topics import remove_other_topics
+from headcount.messaging.retained_topics import remove_topics
 from headcount.runtime.retry import RETRY_S
 
 _log = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ class RetainedCounts:
         try:
             await self._remove_other_zones()
             for address in cycle(self._addresses):
-                if not self._is_active():
+                if not self._publishes:
                     return
                 try:
-                    async with address.client("headcount-counts") as client:
+                    async with address.client(f"headcount-counts-{self._site.id}") as client:
                         await self._publish_changes(client)
                 except (aiomqtt.MqttError, CertificateError) as error:
                     _log.warning("retained counts: %s: connection lost (%s), trying again", address, error)
@@ -94,12 +94,17 @@ class RetainedCounts:
         finally:
             await subscription.unsubscribe()
 
+    @property
+    def _publishes(self) -> bool:
+        return self._is_active() and not self._sites.is_removed(time.time())
+
     async def _remove_other_zones(self) -> None:
         """Remove what was retained for zones of an earlier version."""
         for topic in (COUNT_TOPIC, EXACT_TOPIC):
             own = {topic.format(site=self._site.id, zone=zone.id) for zone in self._site.zones}
+            pattern = topic.format(site=self._site.id, zone="+")
             try:
-                await remove_other_topics(self._connection, topic.format(site=self._site.id, zone="+"), own)
+                await remove_topics(self._connection, pattern, lambda name, own=own: name not in own)  # type: ignore[misc]
             except LogError as error:
                 _log.warning("retained counts of other zones are not removed: %s", error)
 
@@ -131,7 +136,7 @@ class RetainedCounts:
             version: SiteVersion | None = None
             sent: dict[str, I4 | None] = {}
             all_s = time.monotonic()
-            while self._is_active() and not lost.done():
+            while self._publishes and not lost.done():
                 if version is not self._version:
                     if version is not None:
                         await self._remove_other_zones()
@@ -144,6 +149,9 @@ class RetainedCounts:
                 await asyncio.wait([lost], timeout=RETAINED_INTERVAL_S)
             if lost.done():
                 lost.result()
+            elif self._is_active():  # the site is removed
+                topic = SITE_TOPIC.format(site=self._site.id)
+                await client.publish(topic, b"", qos=1, retain=True)
         finally:
             lost.cancel()
             await asyncio.wait([lost])
@@ -168,6 +176,17 @@ class RetainedCounts:
             return [(COUNT_TOPIC, self._newest, zone_count)]
         public = partial(public_zone_count, smallest=self._disclosure.smallest)
         return [(COUNT_TOPIC, self._public, public), (EXACT_TOPIC, self._newest, zone_count)]
+
+
+async def remove_other_sites(connection: Connection, sites: Collection[str]) -> None:
+    """Remove what was retained for sites that aren't among those with these ids.
+
+    Raises:
+        LogError: the core does not answer.
+    """
+    for topic in (SITE_TOPIC, COUNT_TOPIC, EXACT_TOPIC):
+        pattern = topic.format(site="+", zone="+")
+        await remove_topics(connection, pattern, lambda name: name.split("/")[1] not in sites)
 
 
 async def _until_lost(client: aiomqtt.Client) -> None:

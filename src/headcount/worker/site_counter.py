@@ -1,4 +1,4 @@
-"""Count partitions of the log together: one engine for all that are counted by a version of the site. Pure.
+"""Count partitions of the log together on a site: one engine for all that are counted by a version of it. Pure.
 
 An instant costs a few array operations, whatever the number of partitions. Each partition has its own place in
 the log, and its counts, events and rows are the same as if it were counted alone.
@@ -24,7 +24,7 @@ from headcount.messages.times import DAY_S, HISTORY_TICK_S, TICK_S
 from headcount.messages.topics import ID, KINDS, partition_of
 from headcount.messaging.payloads import decode
 from headcount.messaging.raw_batch import RawBatch
-from headcount.worker.partition import TICK_NS, Partition
+from headcount.worker.site_partition import TICK_NS, SitePartition
 
 HISTORY_TICKS = round(HISTORY_TICK_S / TICK_S)
 #: This many fixes of a partition that wait for their instant are counted together before it is over.
@@ -68,11 +68,15 @@ class SiteCounter:
         self._pseudonyms = pseudonyms
         self._engines: dict[int, Engine] = {}  # by number of the version
 
-    def partition(self, number: int, epoch: int) -> Partition:
-        """A partition of a number at the start of the log, for its owner's epoch; it replaces an earlier one."""
+    def partition(self, number: int, epoch: int) -> SitePartition:
+        """The part of a partition at the start of the log, for its owner's epoch; it replaces an earlier one."""
+        self.drop(number)
+        return SitePartition(number, self.partitions, epoch, self._sites, self._engine_of)
+
+    def drop(self, number: int) -> None:
+        """Free the state of a partition."""
         for engine in self._engines.values():
             engine.drop(number)
-        return Partition(number, self.partitions, epoch, self._sites, self._engine_of)
 
     def _engine_of(self, version: SiteVersion) -> Engine:
         """The engine that counts by a version; those without devices are freed."""
@@ -87,24 +91,25 @@ class SiteCounter:
 
     def work(
         self,
-        partitions: Sequence[Partition],
+        partitions: Sequence[SitePartition],
+        output: CountingOutput,
         *,
         until_tick: int | None = None,
         step: int = 1,
         publish: bool = True,
-    ) -> CountingOutput:
+    ) -> None:
         """Count partitions up to the last instant that is over in each.
 
         Args:
             partitions: that this counter created, each once.
+            output: is extended.
             until_tick: no further than to this instant, in TICK_S.
             step: publish at multiples of this, in TICK_S.
             publish: include the counts in the output (those for the history are included in any case).
         """
-        output = CountingOutput()
         self._decode(partitions)
         known_tick = self._sites.last_tick
-        groups: dict[tuple[int, int, int], list[Partition]] = {}
+        groups: dict[tuple[int, int, int], list[SitePartition]] = {}
         for partition in partitions:
             # where counting starts, or if the core's clock was set back
             self._change_site([partition], partition.tick, output)
@@ -121,11 +126,10 @@ class SiteCounter:
                     # many in one instant may be counted early: they make nothing expire
                     self._step([(partition, partition.take_decoded(None))], output)
                 partition.mark_counted()
-        return output
 
-    def _decode(self, partitions: Sequence[Partition]) -> None:
+    def _decode(self, partitions: Sequence[SitePartition]) -> None:
         """Decode what partitions have read: together, except where a removal's sequence must be unique."""
-        together: list[tuple[Partition, RawBatch]] = []
+        together: list[tuple[SitePartition, RawBatch]] = []
         site = self._site_id.encode()
         for partition in partitions:
             batch = partition.take_read()
@@ -142,13 +146,17 @@ class SiteCounter:
                 start += len(batch)
 
     def _count_instant(
-        self, group: Sequence[Partition], tick: int, output: CountingOutput, *, publish: bool
+        self, group: Sequence[SitePartition], tick: int, output: CountingOutput, *, publish: bool
     ) -> None:
         at = tick * TICK_NS / 1e9
         self._step([(partition, partition.take_decoded(at)) for partition in group], output)
         numbers, engine = [partition.number for partition in group], group[0].engine
         self._add_events(engine.advance(at, numbers), NO_SEQUENCES, group, output)
         self._change_site(group, tick, output)
+        if tick == self._sites.ends_tick:
+            for partition in group:
+                left = engine.place_nowhere(at, partition.number)
+                self._add_events(left, NO_SEQUENCES, [partition], output)
         record = tick % HISTORY_TICKS == 0
         if record or publish:
             counts = group[0].engine.counts_of(at, numbers).astype("<i4")
@@ -160,8 +168,10 @@ class SiteCounter:
                     output.counts.append(self._counts(partition, at, raw))
         for partition in group:
             partition.tick = tick
+            if partition.has_ended:
+                partition.end()
 
-    def _change_site(self, group: Sequence[Partition], tick: int, output: CountingOutput) -> None:
+    def _change_site(self, group: Sequence[SitePartition], tick: int, output: CountingOutput) -> None:
         """Rule 6: count by the version in effect at an instant, up to which everything is counted."""
         at = tick * TICK_NS / 1e9
         versions = self._sites.between(group[0].version.number, tick)
@@ -176,9 +186,9 @@ class SiteCounter:
                 self._add_events(entered, NO_SEQUENCES, [partition], output, version)
                 partition.change_site(version)
 
-    def _step(self, parts: Sequence[tuple[Partition, FixColumns | None]], output: CountingOutput) -> None:
+    def _step(self, parts: Sequence[tuple[SitePartition, FixColumns | None]], output: CountingOutput) -> None:
         """Count rows in the order of each partition; a marker is applied after everything received before it."""
-        together: list[tuple[Partition, FixColumns]] = []
+        together: list[tuple[SitePartition, FixColumns]] = []
         for partition, part in parts:
             if part is None or not len(part):
                 continue
@@ -193,13 +203,13 @@ class SiteCounter:
             self._count([(partition, part.part(start, len(part)))], output)
         self._count(together, output)
 
-    def _remove(self, partition: Partition, one: FixColumns, output: CountingOutput) -> None:
+    def _remove(self, partition: SitePartition, one: FixColumns, output: CountingOutput) -> None:
         removal = one.removals.get(int(one.seq[0]))
         if removal is not None:
             removed = partition.engine.remove(removal, float(one.received_s[0]), partition.number)
             self._add_events(removed, one.seq, [partition], output)
 
-    def _count(self, parts: Sequence[tuple[Partition, FixColumns]], output: CountingOutput) -> None:
+    def _count(self, parts: Sequence[tuple[SitePartition, FixColumns]], output: CountingOutput) -> None:
         group, lengths = [partition for partition, _ in parts], [len(part) for _, part in parts]
         if not sum(lengths):
             return
@@ -217,7 +227,7 @@ class SiteCounter:
         output.received_s.append(rows.received_s)
 
     def _add_rows(
-        self, parts: Sequence[tuple[Partition, FixColumns]], device: I4, result: StepResult
+        self, parts: Sequence[tuple[SitePartition, FixColumns]], device: I4, result: StepResult
     ) -> None:
         """Add the rows that belong in the history to their partitions."""
         which = np.flatnonzero(result.stored)
@@ -249,7 +259,7 @@ class SiteCounter:
         self,
         events: Events,
         seqs: I8,
-        group: Sequence[Partition],
+        group: Sequence[SitePartition],
         output: CountingOutput,
         version: SiteVersion | None = None,
     ) -> None:
@@ -297,7 +307,7 @@ class SiteCounter:
         changes = [each.from_tick for each in self._sites.between(version.number, reached)]
         return sorted({*ticks, *changes, reached})
 
-    def _counts(self, partition: Partition, at: float, values: bytes) -> PartitionCounts:
+    def _counts(self, partition: SitePartition, at: float, values: bytes) -> PartitionCounts:
         return PartitionCounts(
             self._site_id,
             partition.number,

@@ -13,12 +13,13 @@ import time
 import numpy as np
 
 from headcount.counting.fix_columns import F8
-from headcount.counting.site_versions import only
+from headcount.counting.site_versions import Sites, only
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_fixes import campus, degrees, side
 from headcount.messages.topics import partition_of
 from headcount.messaging.raw_batch import RawBatch
-from headcount.worker.site_counter import BATCH_ROWS, SiteCounter
+from headcount.worker.counter import Counter
+from headcount.worker.site_counter import BATCH_ROWS
 
 PARTITIONS = 16
 #: Time of the log between two batches of a partition.
@@ -69,7 +70,7 @@ class TimedLog:
 def measure(zones: int, devices: int, seed: int, fixes: int) -> float:
     """Nanoseconds per fix, including counts once per second of the log and partition."""
     site = campus(zones, seed)
-    counter = SiteCounter(only(site), Pseudonyms({}), PARTITIONS)
+    counter = Counter(Sites([only(site)]), Pseudonyms({}), PARTITIONS)
     parts = [counter.partition(number, 1) for number in range(PARTITIONS)]
     log = TimedLog(site.id, side(zones), devices, np.random.default_rng(seed))
     warm, timed, took_s = max(WARM_FIXES, 3 * devices), 0, 0.0

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from headcount.broker.nats_config import BrokerConfig
-from headcount.counting.site_versions import only
+from headcount.counting.site_versions import Sites, only
 from headcount.devices.pseudonyms import Pseudonyms
 from headcount.lab.figures.bench_broker import PASSWORD, bench_broker, endpoint_of
 from headcount.lab.figures.bench_fixes import LAT0, LON0, campus
@@ -34,7 +34,8 @@ from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
 from headcount.worker.loops import WorkerSettings, run
 from headcount.worker.partition import Partition
-from headcount.worker.site_counter import BATCH_ROWS, SiteCounter
+from headcount.worker.counter import Counter
+from headcount.worker.site_counter import BATCH_ROWS
 
 ZONES = 100
 
@@ -158,7 +159,7 @@ async def counting(
     Measured over the second half: in the first, every device is new.
     """
     site = campus(ZONES, seed)
-    counter = SiteCounter(only(site), Pseudonyms({}), partitions)
+    counter = Counter(Sites([only(site)]), Pseudonyms({}), partitions)
     parts = [counter.partition(number, 1) for number in range(partitions)]
     async with open_reader(endpoint, connection) as reader:
         for partition in parts:
@@ -181,7 +182,7 @@ async def counting(
         return timer.rates(read - warm)
 
 
-def _finish(counter: SiteCounter, parts: list[Partition]) -> None:
+def _finish(counter: Counter, parts: list[Partition]) -> None:
     """Count rows that wait for a full batch, so that each fix read is measured exactly once."""
     for part in parts:
         counter.work([part], publish=False)
