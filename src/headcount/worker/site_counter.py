@@ -154,6 +154,7 @@ class SiteCounter:
         self._add_events(engine.advance(at, numbers), NO_SEQUENCES, group, output)
         self._change_site(group, tick, output)
         if tick == self._sites.ends_tick:
+            publish = True  # the zeros that remain
             for partition in group:
                 left = engine.place_nowhere(at, partition.number)
                 self._add_events(left, NO_SEQUENCES, [partition], output)

@@ -32,9 +32,9 @@ from headcount.messaging.connection import Connection, Endpoint, Message, connec
 from headcount.messaging.jetstream import stream_info
 from headcount.messaging.log_reader import open_reader
 from headcount.messaging.mqtt_address import MqttAddress
+from headcount.worker.counter import Counter
 from headcount.worker.loops import WorkerSettings, run
 from headcount.worker.partition import Partition
-from headcount.worker.counter import Counter
 from headcount.worker.site_counter import BATCH_ROWS
 
 ZONES = 100
