@@ -32,7 +32,8 @@
     │   └── LoginError             a login with the identity provider failed
     ├── AuditError             the audit log is inconsistent: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
-    ├── SiteVersionError       a version of the site is not stored, or not the newest
+    ├── SiteVersionError       a site can't be added, changed or removed like this
+    │   └── UnknownSiteError       there is no such site, or several without a choice
     ├── SnapshotError          a snapshot can't be used
     │   └── SnapshotConflictError  another worker saved a newer snapshot
     ├── QueryError             a history query is invalid: parameter, problem
@@ -44,6 +45,8 @@ Only the edges (command line, HTTP) turn an error into an exit code or a problem
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class HeadcountError(Exception):
@@ -287,13 +290,31 @@ class CertificateError(HeadcountError):
 
 
 class SiteVersionError(HeadcountError):
-    """A version of the site is not stored, or it is not the newest one."""
+    """A version of a site is not stored or not the newest one, or the number of sites forbids the change."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         """Name the problem and the remedy."""
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{problem}. {remedy}")
+
+
+class UnknownSiteError(SiteVersionError):
+    """There is no such site, or none is chosen and there are several."""
+
+    def __init__(self, site: str | None, known: Sequence[str]) -> None:
+        """`site` is None if none is chosen; `known` are the ids of the sites."""
+        self.site = site
+        self.known = tuple(known)
+        sites = ", ".join(known)
+        if not known:
+            super().__init__("the deployment has no site yet", "Start the role count or api with --site")
+        elif site is None:
+            super().__init__("a site must be chosen", f"Choose one of: {sites}")
+        else:
+            super().__init__(
+                f"there is no site {site[:64]!r}", f"Sites: {sites}; add one with `headcount site add FILE`"
+            )
 
 
 class SnapshotError(HeadcountError):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headcount.adapters.osm import ImportedSite, site_from_osm
-from headcount.cli.site_versions import diff, history, list_, show, update
+from headcount.cli.site_versions import add, diff, history, list_, remove, show, update
 from headcount.counting.site import Site
 from headcount.counting.site_feature import BOUNDARY
 from headcount.counting.site_file import ZONE_TYPES, check_site, parse_site
@@ -27,10 +27,10 @@ FILE = click.Path(path_type=Path)
 
 @click.group()
 def site() -> None:
-    """Check and import site files, and change the site of a running deployment."""
+    """Check and import site files; add, change and remove sites of a running deployment."""
 
 
-for _command in (list_, show, update, history, diff):
+for _command in (list_, show, add, update, remove, history, diff):
     site.add_command(_command)
 
 

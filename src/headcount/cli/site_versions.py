@@ -1,4 +1,4 @@
-"""`headcount site list`, `show`, `update`, `history` and `diff`: the versions of a deployment's site."""
+"""`headcount site list`, `show`, `add`, `update`, `remove`, `history` and `diff`: the sites of a deployment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from headcount.cli.output import as_json, moment, print_json, print_table, priva
 FILE = click.Path(path_type=Path)
 
 
+SITE = click.argument("site", required=False)
+
+
 @click.command("list")
 @as_json
 @on_deployment()
@@ -22,35 +25,65 @@ async def list_(running: RunningDeployment, as_json: bool) -> None:
     Example:
       headcount site list --data /var/lib/headcount
     """
-    newest = await running.services.sites.newest()
-    zones = len(newest.file["features"])
+    sites = await running.services.sites.sites()
+    found = [(each.site, each.number, len((each.file or {})["features"]), each.from_s) for each in sites]
     if as_json:
-        print_json([{"site": newest.site, "version": newest.number, "zones": zones, "from_s": newest.from_s}])
+        names = ("site", "version", "zones", "from_s")
+        print_json([dict(zip(names, each, strict=True)) for each in found])
         return
-    row = (newest.site, str(newest.number), str(zones), moment(newest.from_s))
-    print_table(("site", "version", "zones", "in effect from"), [row])
+    rows = [(site, str(number), str(zones), moment(from_s)) for site, number, zones, from_s in found]
+    print_table(("site", "version", "zones", "in effect from"), rows)
 
 
 @click.command()
+@SITE
 @click.option(
     "--version", "number", type=click.IntRange(1), help="An earlier version.  [default: the newest]"
 )
 @to_file
 @on_deployment()
-async def show(running: RunningDeployment, number: int | None, output: Path | None) -> None:
+async def show(running: RunningDeployment, site: str | None, number: int | None, output: Path | None) -> None:
     """Print the site file of a running deployment.
+
+    SITE is the id of a site; it can be left out where there is one only.
 
     \b
     Examples:
       headcount site show -o campus.geojson
-      headcount site show --version 3 > before.geojson
+      headcount site show ul --version 3 > before.geojson
     """
     from headcount.sites.files import format_geojson
 
     sites = running.services.sites
-    found = await (sites.newest() if number is None else sites.version(number))
+    if number is None:
+        found = await sites.chosen(site)
+    else:
+        found = await sites.version(site or (await sites.chosen(None)).site, number)
     with private_file(output) as out:
-        out.write(format_geojson(found.file))
+        out.write(format_geojson(found.file or {}))
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@as_json
+@on_deployment()
+async def add(running: RunningDeployment, file: Path, as_json: bool) -> None:
+    """Add a site to a running deployment.
+
+    Checks FILE, whose id names the new site, and stores it. Fixes of the site are counted some seconds later. Prints when.
+
+    \b
+    Example:
+      headcount site add second-campus.geojson
+    """
+    from headcount.messages.times import iso
+    from headcount.sites.files import load_site
+
+    added = await running.services.sites.add(running.actor, load_site(file))
+    if as_json:
+        print_json({"site": added.site, "version": added.number, "effective": iso(added.from_s)})
+        return
+    click.echo(f"Site {added.site} is counted from {moment(added.from_s)}.")
 
 
 @click.command()
@@ -64,11 +97,10 @@ async def show(running: RunningDeployment, number: int | None, output: Path | No
 @as_json
 @on_deployment()
 async def update(running: RunningDeployment, file: Path, expected: int | None, as_json: bool) -> None:
-    """Change the site of a running deployment.
+    """Change a site of a running deployment.
 
-    Checks FILE and stores it as a new version, which takes effect some seconds later: devices that are present are
-    placed in the new zones, and counting goes on without a pause. Prints how it differs. The id of the site must stay the
-    same.
+    Checks FILE and stores it as a new version of the site with its id. It takes effect some seconds later: devices that
+    are present are placed in the new zones, and counting goes on without a pause. Prints how it differs.
 
     \b
     Examples:
@@ -92,20 +124,59 @@ async def update(running: RunningDeployment, file: Path, expected: int | None, a
 
 
 @click.command()
+@click.argument("site")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @as_json
 @on_deployment()
-async def history(running: RunningDeployment, as_json: bool) -> None:
-    """List the versions of a running deployment's site.
+async def remove(running: RunningDeployment, site: str, yes: bool, as_json: bool) -> None:
+    """Remove a site from a running deployment.
+
+    Some seconds later all devices leave the site with the given id, and its fixes are counted no longer. Its history
+    expires after 24 hours; its devices stay registered. Prints when it takes effect. The last site cannot be removed.
 
     \b
     Example:
-      headcount site history
+      headcount site remove second-campus
     """
-    versions = await running.services.sites.history()
+    from headcount.messages.times import iso
+
+    sites = running.services.sites
+    await sites.chosen(site)
+    if not yes:
+        click.confirm(f"All devices will leave {site}. Continue?", abort=True, err=True)
+    removed = await sites.remove(running.actor, site)
+    if as_json:
+        print_json({"site": site, "version": removed.number, "effective": iso(removed.from_s)})
+        return
+    click.echo(f"Site {site} is counted until {moment(removed.from_s)}.")
+
+
+@click.command()
+@SITE
+@as_json
+@on_deployment()
+async def history(running: RunningDeployment, site: str | None, as_json: bool) -> None:
+    """List the versions of a site of a running deployment.
+
+    SITE is the id of a site, which may be removed; it can be left out where there is one only.
+
+    \b
+    Examples:
+      headcount site history
+      headcount site history second-campus
+    """
+    sites = running.services.sites
+    versions = await sites.history(site or (await sites.chosen(None)).site)
     if as_json:
         print_json(
             [
-                {"version": each.number, "by": each.by, "accepted_s": each.stored_s, "from_s": each.from_s}
+                {
+                    "version": each.number,
+                    "by": each.by,
+                    "accepted_s": each.stored_s,
+                    "from_s": each.from_s,
+                    "removed": each.file is None,
+                }
                 for each in versions
             ]
         )
@@ -116,7 +187,7 @@ async def history(running: RunningDeployment, as_json: bool) -> None:
             each.by,
             moment(each.stored_s),
             moment(each.from_s),
-            str(len(each.file["features"])),
+            "removed" if each.file is None else str(len(each.file["features"])),
         )
         for each in versions
     ]
