@@ -96,10 +96,11 @@ def batch(
     *,
     partitions: int = 1,
     zones: Sequence[str] = ("site", "library"),
+    site: str = "ul",
 ) -> HistoryBatch:
     """A batch as a worker sends it."""
     return HistoryBatch(
-        site="ul",
+        site=site,
         partition=partition,
         partitions=partitions,
         epoch=1,
@@ -125,17 +126,21 @@ def segment_files(data: Path, kind: str) -> list[Path]:
     return sorted((data / "history" / kind).glob("hour=*/*.parquet"))
 
 
-def stored_fixes(data: Path) -> list[tuple[int, Row]]:
-    """All stored rows with their partitions, by partition and sequence; repeats show."""
+def stored_fixes(data: Path, site: str = "ul") -> list[tuple[int, Row]]:
+    """All stored rows of a site with their partitions, by partition and sequence; repeats show."""
     found = []
     for path in segment_files(data, "fixes"):
         table = pq.ParquetFile(path).read()
-        plain = {name: table.column(name).to_pylist() for name in ("partition", "seq", "device", "kind")}
+        plain = {
+            name: table.column(name).to_pylist() for name in ("site", "partition", "seq", "device", "kind")
+        }
         t = table.column("t").cast(pa.int64()).to_pylist()
         received = table.column("received").cast(pa.int64()).to_pylist()
         lat, lon = (table.column(name).to_pylist() for name in ("lat", "lon"))
         acc, verdict = table.column("acc").to_pylist(), table.column("verdict").to_pylist()
         for i, partition in enumerate(plain["partition"]):
+            if plain["site"][i] != site:
+                continue
             row = Row(
                 plain["seq"][i],
                 t[i] / 1e6,
@@ -151,16 +156,18 @@ def stored_fixes(data: Path) -> list[tuple[int, Row]]:
     return sorted(found, key=lambda item: (item[0], item[1].seq))
 
 
-def stored_counts(data: Path) -> dict[tuple[float, str], tuple[list[int], int, int]]:
-    """(at, zone) -> the eight numbers, partitions, partitions_total; a row stored twice fails."""
+def stored_counts(data: Path, site: str = "ul") -> dict[tuple[float, str], tuple[list[int], int, int]]:
+    """(at, zone) -> the eight numbers, partitions, partitions_total of a site; a row stored twice fails."""
     found: dict[tuple[float, str], tuple[list[int], int, int]] = {}
     for path in segment_files(data, "counts"):
         table = pq.ParquetFile(path).read()
         at = table.column("at").cast(pa.int64()).to_pylist()
         rows = table.to_pylist()
         for ms, row in zip(at, rows, strict=True):
+            if row["site"] != site:
+                continue
             key = (ms / 1e3, row["zone"])
             assert key not in found, f"{key} is stored twice"
-            numbers = [row[name] for name in table.column_names[2:10]]
+            numbers = [row[name] for name in table.column_names[3:11]]
             found[key] = (numbers, row["partitions"], row["partitions_total"])
     return found

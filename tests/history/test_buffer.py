@@ -16,6 +16,9 @@ from headcount.history.buffer import WAIT_FOR_PARTITIONS_S, Flush, FlushRecord, 
 from headcount.messages.history import HistoryBatch
 from history_batches import T0, Row, batch, random_rows, values
 
+#: Sites, and the number by which their counts differ.
+SITES = {"ul": 0, "north": 1000}
+
 
 def restarted(written: FlushRecord) -> HistoryBuffer:
     """The buffer of a new process, from the record of the old one."""
@@ -24,26 +27,36 @@ def restarted(written: FlushRecord) -> HistoryBuffer:
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[int, list[HistoryBatch | str]]:
-    """Batches of several partitions with overlaps and repeats, flushes and restarts between them."""
+    """Batches of several sites and partitions with overlaps and repeats, flushes and restarts between them.
+
+    The sequences of a partition are divided among the sites, whose batches come in any order.
+    """
     rng = random.Random(draw(st.integers(0, 2**32)))
     partitions = draw(st.integers(1, 3))
     steps: list[HistoryBatch | str] = []
-    streams = [random_rows(rng, draw(st.integers(0, 12)), span_s=7200) for _ in range(partitions)]
     instants = [T0 + 10.0 * i for i in range(draw(st.integers(0, 4)))]
     queues = []
-    for partition, rows in enumerate(streams):
-        queue: list[HistoryBatch] = []
-        told_by_it = [t for t in instants if rng.random() < 0.9]  # a gap: it never reports the others
-        at = told = 0
-        while at < len(rows) or told < len(told_by_it):
-            back = rng.randrange(4)  # a worker that begins again a bit earlier
-            stop, tell = at + rng.randrange(1, 5), told + rng.randrange(3)
-            counts = [(t, values(2, partition)) for t in told_by_it[max(0, told - back) : tell]]
-            queue.append(batch(partition, rows[max(0, at - back) : stop], counts, partitions=partitions))
-            if rng.random() < 0.3:
-                queue.append(queue[-1])
-            at, told = stop, tell
-        queues.append(queue)
+    for partition in range(partitions):
+        log = [
+            (rng.choice(list(SITES)), row) for row in random_rows(rng, draw(st.integers(0, 16)), span_s=7200)
+        ]
+        for site, offset in SITES.items():
+            rows = [row for each, row in log if each == site]
+            queue: list[HistoryBatch] = []
+            reported = [t for t in instants if rng.random() < 0.9]  # it never reports the others
+            stored = counted = 0
+            while stored < len(rows) or counted < len(reported):
+                back = rng.randrange(4)  # a worker that begins again a bit earlier
+                stop, until = stored + rng.randrange(1, 5), counted + rng.randrange(3)
+                counts = [
+                    (t, values(2, partition + offset)) for t in reported[max(0, counted - back) : until]
+                ]
+                part = rows[max(0, stored - back) : stop]
+                queue.append(batch(partition, part, counts, partitions=partitions, site=site))
+                if rng.random() < 0.3:
+                    queue.append(queue[-1])
+                stored, counted = stop, until
+            queues.append(queue)
     while any(queues):
         queue = rng.choice([q for q in queues if q])
         steps.append(queue.pop(0))
@@ -52,58 +65,60 @@ def deliveries(draw: st.DrawFn) -> tuple[int, list[HistoryBatch | str]]:
     return partitions, steps
 
 
-def written_rows(flush: Flush) -> list[tuple[int, int, float]]:
-    """(partition, seq, received) of a flush."""
+def written_rows(flush: Flush) -> list[tuple[str, int, int, float]]:
+    """(site, partition, seq, received) of a flush."""
     if flush.fixes is None:
         return []
-    columns = (flush.fixes[name].tolist() for name in ("partition", "seq", "received"))
-    return list(zip(*columns, strict=True))
+    site, *others = (flush.fixes[name].tolist() for name in ("site", "partition", "seq", "received"))
+    return list(zip([flush.sites[code] for code in site], *others, strict=True))
 
 
-def sums_of(flush: Flush) -> list[tuple[float, str, list[int], int]]:
-    """(at, zone, numbers, partitions in the sum) of a flush."""
+def sums_of(flush: Flush, site: str = "ul") -> list[tuple[float, str, list[int], int]]:
+    """(at, zone, numbers, partitions in the sum) of a site in a flush."""
     rows = flush.counts
     if rows is None:
         return []
     numbers = rows.values.reshape(-1, 8).tolist()
-    return list(zip(rows.at_s.tolist(), rows.zone, numbers, rows.partitions.tolist(), strict=True))
+    found = zip(rows.site, rows.at_s.tolist(), rows.zone, numbers, rows.partitions.tolist(), strict=True)
+    return [(at, *others) for name, at, *others in found if name == site]
 
 
 @given(deliveries())
 def test_each_row_and_each_report_is_written_once(case: tuple[int, list[HistoryBatch | str]]) -> None:
-    """Whatever comes again, the flushes hold each (partition, seq) once and each instant once."""
+    """Whatever comes again, the flushes hold each row and each instant of a site once."""
     partitions, steps = case
     pending = HistoryBuffer(FlushRecord())
-    fixes: list[tuple[int, int, float]] = []
-    sums: list[tuple[float, str, list[int], int]] = []
-    sent: dict[tuple[int, int], float] = {}
-    reported: dict[float, set[int]] = {}
+    fixes: list[tuple[str, int, int, float]] = []
+    sums: dict[str, list[tuple[float, str, list[int], int]]] = {site: [] for site in SITES}
+    sent: dict[tuple[str, int, int], float] = {}
+    reported: dict[str, dict[float, set[int]]] = {site: {} for site in SITES}
     for step in [*steps, "end"]:
         if isinstance(step, HistoryBatch):
             pending.add(step, T0)
             if step.fixes is not None:
                 seqs = np.frombuffer(step.fixes.seq, "<i8").tolist()
                 received = np.frombuffer(step.fixes.received, "<f8").tolist()
-                sent |= {(step.partition, s): r for s, r in zip(seqs, received, strict=True)}
+                sent |= {(step.site, step.partition, s): r for s, r in zip(seqs, received, strict=True)}
             for counts in step.counts:
-                reported.setdefault(counts.at, set()).add(step.partition)
+                reported[step.site].setdefault(counts.at, set()).add(step.partition)
             continue
         flush = pending.take(T0 + (WAIT_FOR_PARTITIONS_S if step == "end" else 0))
         if flush is not None:
             fixes += written_rows(flush)
-            sums += sums_of(flush)
+            for site in SITES:
+                sums[site] += sums_of(flush, site)
             if step == "flush and restart":
                 pending = restarted(flush.written)
-    assert sorted(fixes) == sorted((p, s, r) for (p, s), r in sent.items())
-    assert [(at, zone) for at, zone, _, _ in sums] == [
-        (a, z) for a in sorted(reported) for z in ("site", "library")
-    ]
-    for at, zone, numbers, present in sums:
-        assert present == len(reported[at])
-        if present == partitions:
-            first = 8 if zone == "library" else 0
-            expected = [sum(first + i + p for p in range(partitions)) for i in range(8)]
-            assert numbers == expected
+    assert sorted(fixes) == sorted((*key, r) for key, r in sent.items())
+    for site, offset in SITES.items():
+        assert [(at, zone) for at, zone, _, _ in sums[site]] == [
+            (a, z) for a in sorted(reported[site]) for z in ("site", "library")
+        ]
+        for at, zone, numbers, present in sums[site]:
+            assert present == len(reported[site][at])
+            if present == partitions:
+                first = offset + (8 if zone == "library" else 0)
+                assert numbers == [sum(first + i + p for p in range(partitions)) for i in range(8)]
 
 
 def test_an_instant_waits_for_all_partitions() -> None:
@@ -167,6 +182,32 @@ def test_a_log_that_began_again_is_not_taken_for_a_repeat() -> None:
     assert flush is not None
     assert len(written_rows(flush)) == 40
     assert pending.repeated == 2 + 20
+
+
+def test_marks_end_when_the_rows_of_a_site_have_expired() -> None:
+    """A site without rows for a day takes no space in the record; the others keep their marks."""
+    pending = HistoryBuffer(FlushRecord())
+    old, new = (random_rows(random.Random(6), 5, start=T0 + days * 86_400) for days in (0, 2))
+    pending.add(batch(rows=old, site="north"), T0)
+    pending.add(batch(rows=new), T0)
+    flush = pending.take(T0 + 2 * 86_400)
+    assert flush is not None
+    assert len(written_rows(flush)) == 10
+    assert list(flush.written.sites) == ["ul"]
+
+
+def test_dropped_instants_do_not_return() -> None:
+    """The waiting instants of an erased site are not written, also when another partition reports them."""
+    pending = HistoryBuffer(FlushRecord())
+    for site in SITES:
+        pending.add(batch(0, counts=[(T0, values(2, 1))], partitions=2, site=site), T0)
+    pending.drop_waiting("north")
+    for site in SITES:
+        pending.add(batch(1, counts=[(T0, values(2, 1))], partitions=2, site=site), T0)
+    flush = pending.take(T0 + WAIT_FOR_PARTITIONS_S)
+    assert flush is not None
+    assert (len(sums_of(flush)), sums_of(flush, "north")) == (2, [])
+    assert not flush.written.sites["north"].waiting
 
 
 def test_nothing_new_needs_no_flush() -> None:

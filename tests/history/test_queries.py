@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ from hypothesis import strategies as st
 
 from headcount.errors import QueryError
 from headcount.history import queries
-from headcount.history.queries import LAST_POSITION_S, StoredFix, counts_at, fixes, zones_history
+from headcount.history.queries import LAST_POSITION_S, StoredFix
 from headcount.history.query_areas import area_of
 from history_batches import T0, Row, batch, damage_pages, random_rows, segment_files, values, write
 from waiting import wait_until
+
+SITE, OTHER = "ul", "north"
+fixes = partial(queries.fixes, site=SITE)
+counts_at = partial(queries.counts_at, site=SITE)
+zones_history = partial(queries.zones_history, site=SITE)
 
 #: Asked while two hours are written beside each of them.
 QUESTIONS = 40
@@ -39,12 +45,16 @@ def seed() -> int:
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory, seed: int) -> tuple[Path, list[Row]]:
-    """Three hours of two partitions in several flushes."""
+    """Three hours in several flushes, beside those of another site with the same devices."""
     data = tmp_path_factory.mktemp("data")
     rng = random.Random(seed)
-    rows = random_rows(rng, 1200, start=T0, span_s=3 * 3600)
+    rows, others = (random_rows(rng, 1200, start=T0, span_s=3 * 3600) for _ in range(2))
     for start in range(0, 1200, 300):
-        write(data, batch(rows=rows[start : start + 300]))
+        write(
+            data,
+            batch(rows=rows[start : start + 300]),
+            batch(rows=others[start : start + 300], site=OTHER),
+        )
     return data, rows
 
 
@@ -270,7 +280,10 @@ def test_an_impossible_parameter_is_named(tmp_path: Path, options: dict[str, Any
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory, seed: int) -> tuple[Path, dict[float, int]]:
-    """Three hours of counts every 10 s with gaps: at -> first number; some instants are incomplete."""
+    """Three hours of counts every 10 s with gaps: at -> first number; some instants are incomplete.
+
+    Another site with the same zones has counts at these instants and between them.
+    """
     data = tmp_path_factory.mktemp("data")
     rng = random.Random(seed)
     firsts = {T0 + 10 * i: rng.randrange(1000) for i in range(1080) if rng.random() < 0.9}
@@ -284,6 +297,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory, seed: int) -> tuple[Path, 
             data,
             batch(0, counts=reports, partitions=2),
             batch(1, counts=others, partitions=2),
+            batch(0, counts=[(at + 5 * (i % 2), values(2, 9000)) for i, at in enumerate(part)], site=OTHER),
         )
         write(data, now_s=T0 + 1e6)  # what is still missing is given up
     return data, whole
@@ -349,6 +363,26 @@ def test_an_impossible_span_is_named(
     with pytest.raises(QueryError) as caught:
         zones_history(tmp_path, ["site"], *arguments)
     assert caught.value.parameter == parameter
+
+
+def test_counts_on_the_grid_are_those_of_the_site(counted: tuple[Path, dict[float, int]]) -> None:
+    """All instants that are multiples of the step come, with the numbers of the site that was asked for."""
+    data, whole = counted
+    found = queries.counts_on_grid(data, T0, T0 + 10_800, 60.0, site=SITE)
+    assert {at: zones["site"][0] for at, zones in found.items()} == {
+        at: first for at, first in whole.items() if at % 60 == 0
+    }
+
+
+def test_cells_are_those_of_the_site(tmp_path: Path) -> None:
+    """Devices of another site in the same cell are not in its number."""
+    here = [Row(1 + i, T0, T0 + 1, f"{i:016x}", "person", 52.67, -8.58, 3.0, "accepted") for i in range(5)]
+    there = [replace(row, seq=row.seq + 10, device=f"{row.seq:016x}") for row in here[:3]]
+    write(tmp_path, batch(rows=here), batch(rows=there, site=OTHER))
+    cells = partial(queries.cells, tmp_path, from_s=T0, to_s=T0 + 300)
+    for site, devices in ((SITE, [5]), (OTHER, [3]), ("elsewhere", [])):
+        assert [cell.devices for cell in cells(site=site, k=1)] == devices
+    assert cells(site=OTHER, k=4) == []
 
 
 def test_an_empty_history_answers_with_nothing(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_counts_come_back_as_they_were(tmp_path: Path) -> None:
     """Counts keep their order of kinds and numbers."""
     write(tmp_path, batch(counts=[(T0, values(2, 5))]))
     path = segment_files(tmp_path, "counts")[0]
-    assert pq.read_schema(path).names[2:10] == [
+    assert pq.read_schema(path).names[3:11] == [
         *("person_count", "person_low", "person_high", "person_stale"),
         *("vehicle_count", "vehicle_low", "vehicle_high", "vehicle_stale"),
     ]
@@ -37,6 +37,35 @@ def test_counts_come_back_as_they_were(tmp_path: Path) -> None:
         (T0, "site"): (list(range(5, 13)), 1, 1),
         (T0, "library"): (list(range(13, 21)), 1, 1),
     }
+
+
+def test_sites_are_apart(tmp_path: Path) -> None:
+    """Rows of several sites come back with their site, though partition, zones and instants are the same."""
+    rows = random_rows(random.Random(7), 300, start=T0 + 3600 - 30)
+    of_site = {"ul": rows[::2], "north": rows[1::2]}
+    instants = (T0 + 3590, T0 + 3600)
+    write(
+        tmp_path,
+        batch(rows=of_site["ul"], counts=[(at, values(2, 5)) for at in instants]),
+        batch(rows=of_site["north"], counts=[(at, values(2, 50)) for at in instants], site="north"),
+    )
+    for site, first in (("ul", 5), ("north", 50)):
+        assert stored_fixes(tmp_path, site) == [(0, row) for row in of_site[site]]
+        expected = {(at, "site"): (list(range(first, first + 8)), 1, 1) for at in instants}
+        assert expected.items() <= stored_counts(tmp_path, site).items()
+    group = pq.read_metadata(segment_files(tmp_path, "fixes")[0]).row_group(0)
+    assert group.column(0).total_compressed_size < 100
+
+
+def test_a_segment_without_sites_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Segments of an older release, whose rows name no site, are set aside at the start."""
+    write(tmp_path, batch(rows=random_rows(random.Random(8), 10)))
+    (segment,) = segment_files(tmp_path, "fixes")
+    pq.write_table(pq.read_table(segment).drop_columns(["site"]), segment)
+    with opened(tmp_path) as segments:
+        assert (segments.root / "damaged" / "fixes" / segment.parent.name / segment.name).is_file()
+    assert not segment.exists()
+    assert f"{segment} was written by an older release: its rows have no site" in caplog.messages
 
 
 def test_hours_have_their_own_folders(tmp_path: Path) -> None:
@@ -59,7 +88,7 @@ def test_names_are_dictionaries_and_blocks_are_zstd(tmp_path: Path) -> None:
     group = pq.read_metadata(segment_files(tmp_path, "fixes")[0]).row_group(0)
     chunks = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     assert {chunk.compression for chunk in chunks.values()} == {"ZSTD"}
-    for name in ("device", "kind", "verdict"):
+    for name in ("site", "device", "kind", "verdict"):
         assert "RLE_DICTIONARY" in chunks[name].encodings
 
 

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig
 
 from headcount.broker.core import Broker
-from headcount.errors import DataFolderError
+from headcount.errors import DataFolderError, LogError
 from headcount.history import writer as module
 from headcount.history.hours import folder, hour_name
 from headcount.history.retention import KEEP_S, drop_expired
@@ -30,11 +30,13 @@ from headcount.history.writer import CONSUMER, HistoryWriterStats, run
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection
+from headcount.privacy.erasure import erase_site
 from history_batches import (
     T0,
     Row,
     batch,
     damage_pages,
+    pseudonym,
     random_rows,
     segment_files,
     stored_counts,
@@ -372,6 +374,28 @@ async def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -
     assert not [needle for needle in needles if in_files(tmp_path, needle)]
 
 
+async def test_an_erased_site_is_nowhere(tmp_path: Path) -> None:
+    """All rows of a site are erased, those that wait included, and none of another; repeated, nothing is left."""
+    rows, batches = sent(12, n=100)
+    others = [replace(row, seq=row.seq + 10_000, device=pseudonym(row.seq + 10_000)) for row in rows[0]]
+    complete = [batch(p, counts=[(T0, values(2, 1))], partitions=4, site="north") for p in range(4)]
+    waiting = batch(0, others, [(T0 + 10, values(2, 1))], partitions=4, site="north")
+    async with open_broker(tmp_path / "broker") as broker:
+        async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
+            await publish(client, *complete, *batches, waiting)
+            connection = Connection(client)
+            assert await erase_site(connection, "north") == len(others) + 2 == stats.erased
+            assert await erase_site(connection, "north") == 0
+            with pytest.raises(LogError, match="no valid pseudonyms or site"):
+                await erase_site(connection, "no site")
+        assert_all_once(tmp_path, rows)
+    assert not stored_fixes(tmp_path, "north")
+    assert not stored_counts(tmp_path, "north")
+    assert not in_files(tmp_path, bytes.fromhex(others[0].device))
+    with opened(tmp_path) as segments:
+        assert not segments.written.sites["north"].waiting
+
+
 @pytest.mark.parametrize("left", ["half a file", "all of it"])
 def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left: str) -> None:
     """A temporary file of a killed erasure is removed at the next start, and the erasure continues."""
@@ -386,7 +410,7 @@ def test_a_kill_while_a_segment_is_rewritten_hurts_nothing(tmp_path: Path, left:
         assert segment_files(tmp_path, "fixes") == [segment]
         assert not list(tmp_path.rglob("*.tmp"))
         theirs = sum(row.device == rows[0].device for row in rows)
-        assert erase_rows(segments.root, [rows[0].device]) == theirs
+        assert erase_rows(segments.root, EraseRequest([rows[0].device])) == theirs
     assert len(stored_fixes(tmp_path)) == len(rows) - theirs
 
 
@@ -394,7 +418,7 @@ def test_a_segment_without_other_devices_is_removed(tmp_path: Path) -> None:
     """Where no row is left there is no file."""
     rows = random_rows(random.Random(8), 20)
     write(tmp_path, batch(0, rows))
-    assert erase_rows(folder(tmp_path), sorted({row.device for row in rows})) == 20
+    assert erase_rows(folder(tmp_path), EraseRequest(sorted({row.device for row in rows}))) == 20
     assert not segment_files(tmp_path, "fixes")
 
 
@@ -406,7 +430,7 @@ def test_a_damaged_segment_does_not_stop_an_erasure(tmp_path: Path) -> None:
     damaged = segment_files(tmp_path, "fixes")[1]
     damage_pages(damaged)
     theirs = sum(row.device == rows[0].device for row in (*rows[:100], *rows[200:]))
-    assert erase_rows(folder(tmp_path), [rows[0].device]) == theirs
+    assert erase_rows(folder(tmp_path), EraseRequest([rows[0].device])) == theirs
     assert not damaged.exists()
     aside = folder(tmp_path) / "damaged" / "fixes" / damaged.parent.name / damaged.name
     assert aside.is_file()
@@ -448,5 +472,5 @@ def test_a_disk_that_cannot_be_read_sets_nothing_aside(
         patch.setattr("pyarrow.parquet.read_table", refuse)
         patch.setattr("pyarrow.parquet.ParquetFile", refuse)
         with pytest.raises(DataFolderError):
-            erase_rows(folder(tmp_path), [rows[0].device])
+            erase_rows(folder(tmp_path), EraseRequest([rows[0].device]))
     assert segment.exists()

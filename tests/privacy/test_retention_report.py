@@ -81,7 +81,8 @@ async def test_the_logs_hour_is_enforced(tmp_path: Path) -> None:
 
 async def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     """A row of last week in a folder of this hour is reported, and the command exits with 1."""
-    write(tmp_path, batch(0, random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)))
+    rows = random_rows(random.Random(1), 20, start=time.time() - 7 * 24 * HOUR_S)
+    write(tmp_path, batch(0, rows[:15]), batch(0, rows[15:], site="north"))
     [segment] = segment_files(tmp_path, "fixes")
     today = segment.parent.with_name(time.strftime("hour=%Y-%m-%dT%H", time.gmtime()))
     segment.parent.rename(today)
@@ -108,6 +109,7 @@ async def test_the_row_counts_and_not_the_folders_name(tmp_path: Path) -> None:
     row = of(found, "history: fixes")
     assert row.age_s is not None
     assert row.age_s > 6.9 * 24 * HOUR_S
+    assert row.note == "1 segments; 5 rows of north; 15 rows of ul"
     assert not row.kept
     assert code == 1
     reported = [msgspec.json.decode(line) for line in output.splitlines()]

@@ -114,13 +114,14 @@ async def _exact_counts(state: ApiState, at: float | None, now_s: float) -> Coun
 
 
 async def _stored_counts(state: ApiState, at: float) -> CountsBody:
-    found = await state.history.run(lambda: queries.counts_at(state.settings.data, at))
+    site = state.settings.site.id
+    found = await state.history.run(lambda: queries.counts_at(state.settings.data, at, site=site))
     if found is None:
         raise _not_recorded(at)
     at_s, zones = found
     by_id = {zone.id: zone for zone in state.sites.at(at_s).site.zones}
     return CountsBody(
-        site=state.settings.site.id,
+        site=site,
         at=iso(at_s),
         partitions_fresh=state.settings.partitions,
         partitions_total=state.settings.partitions,

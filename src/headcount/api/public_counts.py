@@ -165,7 +165,7 @@ class PublicCounts(CountsFeed):
 
     def _recorded(self, data: Path, from_s: float, to_s: float, step_s: float) -> dict[float, I4]:
         """Return exact counts [Z, 2] from the history."""
-        found = queries.counts_on_grid(data, from_s, to_s, step_s)
+        found = queries.counts_on_grid(data, from_s, to_s, step_s, site=self.sites.site_id)
         return {
             at_s: np.array([zones[zone] for zone in self._zone_ids(at_s)], np.int32)
             for at_s, zones in found.items()

@@ -1,13 +1,12 @@
 """Received rows of the history that are not yet in a segment. Pure: no clock, no file.
 
 Batches are repeated: the broker redelivers unacknowledged ones, and a worker that processes a part
-of the log again sends the same rows. Within a partition they arrive in order, overlapping or not, so
-a mark per partition separates new rows from old ones.
+of the log again sends the same rows. Those of one site and partition arrive in order, overlapping or
+not, so a mark per site and partition separates new rows from old ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,24 +23,28 @@ from headcount.messages.history import FIX_TYPES, CountsAt, HistoryBatch, Histor
 from headcount.messages.topics import KINDS
 
 I2 = NDArray[np.int16]
-#: Fixes as columns of equal length: `partition` (int16), and those of `FIX_TYPES`.
+#: Fixes as columns of equal length: `partition` (int16), and those of `FIX_TYPES`; in a flush also `site`
+#: (int16, index into its sites).
 StoredColumns = dict[str, NDArray[Any]]
 
 #: How long an instant waits for partitions that have not reported it. Waiting counts from its first
 #: report, not from the instant itself: after a pause, partition 0 may send an hour of counts before
 #: partition 1 begins.
 WAIT_FOR_PARTITIONS_S = 600.0
-#: Maximum number of waiting instants (two hours of them); beyond, the oldest are written incomplete.
+#: Maximum number of waiting instants of a site (two hours); beyond, the oldest are written incomplete.
 MAX_WAITING = 720
 #: Partitions are stored in 16 bits.
 MAX_PARTITIONS = 32_767
+#: The marks of a site without newer rows are dropped: the stream and the log hold none of its rows any more.
+KEEP_MARKS_S = 26 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class CountRows:
-    """n rows of counts, one for each instant and zone."""
+    """n rows of counts, one for each instant, site and zone."""
 
     at_s: F8
+    site: list[str]
     zone: list[str]
     values: I4  # [n, 2 kinds, 4 numbers]
     partitions: I2  # the number of partitions in the sum
@@ -49,16 +52,15 @@ class CountRows:
 
 
 class PartitionProgress(msgspec.Struct):
-    """The newest fix of a partition."""
+    """The newest fix of a site in a partition."""
 
     seq: int
     received_s: float  # the largest one so far
 
 
 class PendingInstant(msgspec.Struct):
-    """The counts of an instant, as far as partitions have reported it."""
+    """The counts of a site at an instant, as far as partitions have reported it."""
 
-    at: float
     since_s: float  # when the first report came, by the writer's clock
     total: int
     partitions: list[int]
@@ -66,20 +68,46 @@ class PendingInstant(msgspec.Struct):
     values: bytes  # int32 [Z, 2, 4], the sum
 
 
+class SiteProgress(msgspec.Struct):
+    """The newest rows of a site, and its instants that wait for partitions."""
+
+    fixes: dict[int, PartitionProgress] = msgspec.field(default_factory=dict)  # by partition
+    counts_at: float = 0.0  # counts up to here are written; later reports of them are dropped
+    waiting: dict[float, PendingInstant] = msgspec.field(default_factory=dict)  # by instant
+
+    def copy(self) -> SiteProgress:
+        """A copy that does not change with this one."""
+        return SiteProgress(dict(self.fixes), self.counts_at, dict(self.waiting))
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether its rows have all expired."""
+        newest_s = max([self.counts_at, *(mark.received_s for mark in self.fixes.values())])
+        return not self.waiting and newest_s < now_s - KEEP_MARKS_S
+
+    def due(self, now_s: float) -> list[float]:
+        """The instants to write now, in order: none older than these will be accepted later."""
+        instants = sorted(self.waiting)
+        until = instants[-MAX_WAITING - 1] if len(instants) > MAX_WAITING else 0.0
+        for at in instants:
+            w = self.waiting[at]
+            if len(w.partitions) >= w.total or now_s - w.since_s >= WAIT_FOR_PARTITIONS_S:
+                until = max(until, at)
+        return [at for at in instants if at <= until]
+
+
 class FlushRecord(msgspec.Struct):
     """The state of the history after a flush, sufficient to resume after a kill."""
 
     flush: int = 0
     segments: list[str] = msgspec.field(default_factory=list)  # of this flush, relative to the history
-    progress: dict[int, PartitionProgress] = msgspec.field(default_factory=dict)
-    counts_at: float = 0.0  # counts up to here are written; later reports of them are dropped
-    waiting: list[PendingInstant] = msgspec.field(default_factory=list)
+    sites: dict[str, SiteProgress] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
     """The rows that are written atomically."""
 
+    sites: list[str]  # of the fixes
     fixes: StoredColumns | None
     counts: CountRows | None
     written: FlushRecord
@@ -88,7 +116,7 @@ class Flush:
 class HistoryBuffer:
     """Rows in memory, and the progress of the rows on disk.
 
-    Limits: the caller flushes when `rows` is large enough; at most MAX_WAITING instants
+    Limits: the caller flushes when `rows` is large enough; at most MAX_WAITING instants of a site
     wait for partitions, and each at most WAIT_FOR_PARTITIONS_S.
     """
 
@@ -96,17 +124,15 @@ class HistoryBuffer:
         self.rows = 0  # of fixes
         self.repeated = 0  # fixes dropped as repeated
         self._flush = written.flush
-        self._progress = dict(written.progress)
-        self._counts_at = written.counts_at
-        self._waiting = {w.at: w for w in written.waiting}
-        self._fixes: list[StoredColumns] = []
+        self._sites = {site: progress.copy() for site, progress in written.sites.items()}
+        self._fixes: dict[str, list[StoredColumns]] = {}
         self._changed = False
 
     def add(self, batch: HistoryBatch, now_s: float) -> None:
         """Add the new rows of a batch.
 
         Args:
-            batch: in the order in which its partition sent it; repeats and overlaps are dropped.
+            batch: in the order in which its site and partition sent it; repeats and overlaps are dropped.
             now_s: the writer's clock, Unix seconds; it bounds the wait for other partitions.
 
         Raises:
@@ -119,33 +145,44 @@ class HistoryBuffer:
         fixes = None if batch.fixes is None else _columns(batch.partition, batch.fixes)
         for counts in batch.counts:
             _check_counts(counts, batch)
+        progress = self._sites.setdefault(batch.site, SiteProgress())
         if fixes is not None:
-            self._add_fixes(batch.partition, fixes)
+            self._add_fixes(batch, progress.fixes, fixes)
         for counts in batch.counts:
-            self._add_counts(batch, counts, now_s)
+            self._add_counts(batch, progress, counts, now_s)
+
+    def drop_waiting(self, site: str) -> None:
+        """Drop the instants of a site that wait for partitions; later reports of them are dropped too."""
+        progress = self._sites.get(site)
+        if progress is not None and progress.waiting:
+            progress.counts_at = max(progress.waiting)
+            progress.waiting.clear()
+            self._changed = True
 
     def take(self, now_s: float) -> Flush | None:
         """Return everything to write to disk now, or None if nothing has changed."""
-        due = self._due(now_s)
-        if not self._changed and not due:
+        due = {site: progress.due(now_s) for site, progress in self._sites.items()}
+        if not self._changed and not any(due.values()):
             return None
         self._flush += 1
-        counts = _count_rows([self._waiting.pop(at) for at in due])
-        self._counts_at = max([self._counts_at, *due])
-        parts = self._fixes
-        fixes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else None
-        self._fixes, self.rows, self._changed = [], 0, False
+        done = []
+        for site, instants in due.items():
+            progress = self._sites[site]
+            done += [(at, site, progress.waiting.pop(at)) for at in instants]
+            progress.counts_at = max([progress.counts_at, *instants])
+        sites, fixes = sorted(self._fixes), _joined(self._fixes)
+        self._fixes, self.rows, self._changed = {}, 0, False
+        self._sites = {site: known for site, known in self._sites.items() if not known.is_over(now_s)}
         written = FlushRecord(
-            flush=self._flush,
-            progress=dict(self._progress),
-            counts_at=self._counts_at,
-            waiting=list(self._waiting.values()),
+            flush=self._flush, sites={site: progress.copy() for site, progress in self._sites.items()}
         )
-        return Flush(fixes, counts, written)
+        return Flush(sites, fixes, _count_rows(sorted(done, key=lambda each: each[:2])), written)
 
-    def _add_fixes(self, partition: int, fixes: StoredColumns) -> None:
+    def _add_fixes(
+        self, batch: HistoryBatch, marks: dict[int, PartitionProgress], fixes: StoredColumns
+    ) -> None:
         seq, received_s = fixes["seq"], fixes["received"]
-        known = self._progress.get(partition, PartitionProgress(0, 0.0))
+        known = marks.get(batch.partition, PartitionProgress(0, 0.0))
         fresh = seq > known.seq
         # A repeated row is never received later than the latest row so far. One that is comes from
         # a new log (its folder was emptied), whose sequences start again.
@@ -158,24 +195,23 @@ class HistoryBuffer:
         if not count:
             return
         newest_s = max(known.received_s, float(received_s[fresh].max()))
-        self._progress[partition] = PartitionProgress(int(seq[fresh].max()), newest_s)
+        marks[batch.partition] = PartitionProgress(int(seq[fresh].max()), newest_s)
         if count < len(seq):
             fixes = {name: column[fresh] for name, column in fixes.items()}
-        self._fixes.append(fixes)
+        self._fixes.setdefault(batch.site, []).append(fixes)
         self.rows += count
         self._changed = True
 
-    def _add_counts(self, batch: HistoryBatch, counts: CountsAt, now_s: float) -> None:
-        if counts.at <= self._counts_at:
+    def _add_counts(
+        self, batch: HistoryBatch, progress: SiteProgress, counts: CountsAt, now_s: float
+    ) -> None:
+        if counts.at <= progress.counts_at:
             return
-        known = self._waiting.get(counts.at) or PendingInstant(
-            counts.at, now_s, batch.partitions, [], [], b""
-        )
+        known = progress.waiting.get(counts.at) or PendingInstant(now_s, batch.partitions, [], [], b"")
         if batch.partition in known.partitions:
             return
         zones, values = _sum((known.zones, _values(known.values)), (batch.zones, _values(counts.values)))
-        self._waiting[counts.at] = PendingInstant(
-            at=counts.at,
+        progress.waiting[counts.at] = PendingInstant(
             since_s=known.since_s,
             total=batch.partitions,
             partitions=[*known.partitions, batch.partition],
@@ -184,15 +220,15 @@ class HistoryBuffer:
         )
         self._changed = True
 
-    def _due(self, now_s: float) -> list[float]:
-        """The instants to write now, in order: none older than these will be accepted later."""
-        instants = sorted(self._waiting)
-        until = instants[-MAX_WAITING - 1] if len(instants) > MAX_WAITING else 0.0
-        for at in instants:
-            w = self._waiting[at]
-            if len(w.partitions) >= w.total or now_s - w.since_s >= WAIT_FOR_PARTITIONS_S:
-                until = max(until, at)
-        return [at for at in instants if at <= until]
+
+def _joined(parts: dict[str, list[StoredColumns]]) -> StoredColumns | None:
+    """All fixes, with a column `site`: the index of the row's site in the order of names."""
+    flat = [(code, part) for code, site in enumerate(sorted(parts)) for part in parts[site]]
+    if not flat:
+        return None
+    joined = {name: np.concatenate([part[name] for _, part in flat]) for name in flat[0][1]}
+    codes, lengths = [code for code, _ in flat], [len(part["seq"]) for _, part in flat]
+    return {"site": np.repeat(np.array(codes, np.int16), lengths), **joined}
 
 
 def _first_of_each(seq: I8) -> NDArray[np.bool_]:
@@ -254,15 +290,16 @@ def _sum(*parts: tuple[list[str], I4]) -> tuple[list[str], I4]:
     return names, total
 
 
-def _count_rows(instants: Iterable[PendingInstant]) -> CountRows | None:
-    done = list(instants)
-    if not any(w.zones for w in done):
+def _count_rows(done: list[tuple[float, str, PendingInstant]]) -> CountRows | None:
+    """The rows of instants and their sites."""
+    if not any(w.zones for _, _, w in done):
         return None
-    lengths = [len(w.zones) for w in done]
+    lengths = [len(w.zones) for _, _, w in done]
     return CountRows(
-        at_s=np.repeat([w.at for w in done], lengths),
-        zone=[zone for w in done for zone in w.zones],
-        values=np.concatenate([_values(w.values) for w in done]),
-        partitions=np.repeat(np.array([len(w.partitions) for w in done], np.int16), lengths),
-        partitions_total=np.repeat(np.array([w.total for w in done], np.int16), lengths),
+        at_s=np.repeat([at for at, _, _ in done], lengths),
+        site=[site for _, site, w in done for _ in w.zones],
+        zone=[zone for _, _, w in done for zone in w.zones],
+        values=np.concatenate([_values(w.values) for _, _, w in done]),
+        partitions=np.repeat(np.array([len(w.partitions) for _, _, w in done], np.int16), lengths),
+        partitions_total=np.repeat(np.array([w.total for _, _, w in done], np.int16), lengths),
     )

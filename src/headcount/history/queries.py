@@ -1,7 +1,7 @@
 """Queries over the last 24 hours, executed by DuckDB on the segments.
 
-Every query opens its own connection, which can read only the history's folder and is limited in
-threads, memory, time and rows. Values are bound, never written into the SQL text.
+Every query is of one site, and opens its own connection, which can read only the history's folder and is
+limited in threads, memory, time and rows. Values are bound, never written into the SQL text.
 Functions here block for up to TIMEOUT_S: call them in a thread. A missing folder is an empty history.
 """
 
@@ -46,6 +46,9 @@ SLOT_S = 300
 FUTURE_S = 60.0
 #: Maximum attempts of a query when retention drops an hour that it reads.
 ATTEMPTS = 5
+
+#: The rows of a site; a condition follows.
+_OF_SITE = "FROM read_parquet($files, hive_partitioning = false) WHERE site = $site AND"
 
 T = TypeVar("T")
 
@@ -98,9 +101,9 @@ class CellCount(msgspec.Struct, frozen=True):
 
 
 def zones_history(
-    data: Path, zones: Sequence[str], from_s: float, to_s: float, step_s: float
+    data: Path, zones: Sequence[str], from_s: float, to_s: float, step_s: float, *, site: str
 ) -> dict[str, list[CountBucket]]:
-    """The counts of zones with from <= at <= to, summed up in buckets of `step_s`, oldest first.
+    """The counts of a site's zones with from <= at <= to, summed up in buckets of `step_s`, oldest first.
 
     Buckets end at multiples of the step, so the same bucket is the same in every answer; those
     without a stored instant are left out, and so are instants that some partition never reported.
@@ -122,11 +125,10 @@ def zones_history(
     )
     sql = f"""
         SELECT zone, (epoch_us("at") + $step - 1) // $step * $step AS bucket, {numbers}
-        FROM read_parquet($files, hive_partitioning = false)
-        WHERE list_contains($zones, zone) AND "at" BETWEEN $start AND $end AND partitions >= partitions_total
+        {_OF_SITE} list_contains($zones, zone) AND "at" BETWEEN $start AND $end AND partitions >= partitions_total
         GROUP BY zone, bucket ORDER BY bucket
-    """  # noqa: S608  only our own column names are written into it
-    values = {"step": round(step_s * 1e6), "zones": list(zones), "start": start, "end": end}
+    """
+    values = {"site": site, "step": round(step_s * 1e6), "zones": list(zones), "start": start, "end": end}
     rows = _run(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
     found: dict[str, list[CountBucket]] = {zone: [] for zone in zones}
     for r in rows or []:
@@ -134,8 +136,8 @@ def zones_history(
     return found
 
 
-def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | None:
-    """The newest stored counts at or before `at_s`, reported by all partitions, at most 24 h older.
+def counts_at(data: Path, at_s: float, *, site: str) -> tuple[float, list[ZoneCountRow]] | None:
+    """The newest stored counts of a site at or before `at_s`, reported by all partitions, at most 24 h older.
 
     Returns:
         The instant found and its zones in the order of the site file; None where there is none.
@@ -147,19 +149,16 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | Non
     at = _moment("at", at_s)
     oldest = max(at - timedelta(seconds=KEEP_S), datetime.fromtimestamp(0, UTC))
     columns = ", ".join(f"{kind}_{number}" for kind in KINDS for number in KindCount.__struct_fields__)
-    source = """
-        FROM read_parquet($files, hive_partitioning = false)
-        WHERE partitions >= partitions_total AND "at"
-    """
+    source = f'{_OF_SITE} partitions >= partitions_total AND "at"'
     newest = f'SELECT max(epoch_us("at")) {source} BETWEEN $oldest AND $at'
     numbers = f"SELECT zone, {columns} {source} = make_timestamptz($found)"  # our own names only
 
     def read(con: Any, files: list[str]) -> tuple[float, list[ZoneCountRow]] | None:
         for _, names in groupby(reversed(files), os.path.dirname):
             hour = sorted(names)
-            found = _rows(con, newest, hour, {"oldest": oldest, "at": at})[0][0]
+            found = _rows(con, newest, hour, {"site": site, "oldest": oldest, "at": at})[0][0]
             if found is not None:
-                rows = _rows(con, numbers, hour, {"found": found})
+                rows = _rows(con, numbers, hour, {"site": site, "found": found})
                 return found / 1e6, [ZoneCountRow(r[0], KindCount(*r[1:5]), KindCount(*r[5:9])) for r in rows]
         return None
 
@@ -167,9 +166,9 @@ def counts_at(data: Path, at_s: float) -> tuple[float, list[ZoneCountRow]] | Non
 
 
 def counts_on_grid(
-    data: Path, from_s: float, to_s: float, step_s: float
+    data: Path, from_s: float, to_s: float, step_s: float, *, site: str
 ) -> dict[float, dict[str, tuple[int, int]]]:
-    """All zones' counts (people, vehicles) at the stored multiples of `step_s` with from <= at <= to.
+    """The counts of all zones of a site (people, vehicles) at the stored multiples of `step_s` with from <= at <= to.
 
     Instants that some partition never reported are left out.
 
@@ -182,11 +181,10 @@ def counts_on_grid(
         raise QueryError("step", f"gives more than {MAX_BUCKETS} instants; take a longer one")
     numbers = ", ".join(f"{kind}_count" for kind in KINDS)
     sql = f"""
-        SELECT epoch_us("at"), zone, {numbers} FROM read_parquet($files, hive_partitioning = false)
-        WHERE "at" BETWEEN $start AND $end AND epoch_us("at") % $step = 0
-            AND partitions >= partitions_total
-    """  # noqa: S608  only our own column names are written into it
-    values = {"step": round(step_s * 1e6), "start": start, "end": end}
+        SELECT epoch_us("at"), zone, {numbers} {_OF_SITE} "at" BETWEEN $start AND $end
+            AND epoch_us("at") % $step = 0 AND partitions >= partitions_total
+    """
+    values = {"site": site, "step": round(step_s * 1e6), "start": start, "end": end}
     rows = _run(data, "counts", (from_s, to_s), lambda con, files: _rows(con, sql, files, values))
     found: dict[float, dict[str, tuple[int, int]]] = {}
     for at_us, zone, person, vehicle in rows or []:
@@ -197,6 +195,7 @@ def counts_on_grid(
 def fixes(
     data: Path,
     *,
+    site: str,
     area: Area = EVERYWHERE,
     from_s: float | None = None,
     to_s: float | None = None,
@@ -211,6 +210,7 @@ def fixes(
 
     Args:
         data: the data folder.
+        site: the id of the site on which they were counted.
         area: of the positions.
         from_s: event time, Unix seconds, inclusive.
         to_s: the same for the end.
@@ -230,7 +230,7 @@ def fixes(
         from_s, to_s = at_s - LAST_POSITION_S, at_s
     start = _moment("from", from_s) if from_s is not None else datetime.fromtimestamp(0, UTC)
     end = _moment("to", to_s) if to_s is not None else datetime.max.replace(tzinfo=UTC)
-    values = {"start": start, "end": end, "kinds": list(kinds), "limit": limit}
+    values = {"site": site, "start": start, "end": end, "kinds": list(kinds), "limit": limit}
     values |= {} if devices is None else {"devices": list(devices)}
     # of rows that are one fix, the one that was received first; a device has other pseudonyms on other days
     same = "kind, t, lat, lon" if devices is not None else "kind, device, t, lat, lon"
@@ -238,8 +238,7 @@ def fixes(
     sql = f"""
         WITH spanned AS (
             SELECT device, kind, t, lat, lon, acc, verdict, partition, seq
-            FROM read_parquet($files, hive_partitioning = false)
-            WHERE t BETWEEN $start AND $end AND list_contains($kinds, kind)
+            {_OF_SITE} t BETWEEN $start AND $end AND list_contains($kinds, kind)
             {"" if devices is None else "AND list_contains($devices, device)"}
             {"" if at_s is None else last}
         ), found AS (
@@ -261,6 +260,7 @@ def fixes(
 def cells(
     data: Path,
     *,
+    site: str,
     k: int,
     area: Area = EVERYWHERE,
     from_s: float,
@@ -275,6 +275,7 @@ def cells(
 
     Args:
         data: the data folder.
+        site: the id of the site.
         k: cells with fewer different devices of a kind within a slot are left out.
         area: of cells that overlap it.
         from_s: Unix seconds, inclusive.
@@ -294,8 +295,7 @@ def cells(
             SELECT kind, epoch_us(t) // {SLOT_S * 10**6} AS slot,
                 floor(lat::DOUBLE * {CELLS_PER_DEG})::INTEGER AS north,
                 floor(lon::DOUBLE * {CELLS_PER_DEG})::INTEGER AS east, count(DISTINCT device) AS devices
-            FROM read_parquet($files, hive_partitioning = false)
-            WHERE t >= $start AND t < $end AND list_contains($kinds, kind) AND verdict = 'accepted'
+            {_OF_SITE} t >= $start AND t < $end AND list_contains($kinds, kind) AND verdict = 'accepted'
             GROUP BY ALL HAVING count(DISTINCT device) >= $k
         ), middles AS (
             SELECT *, (north + 0.5) / {CELLS_PER_DEG} AS lat, (east + 0.5) / {CELLS_PER_DEG} AS lon
@@ -304,7 +304,7 @@ def cells(
         SELECT kind, slot, north, east, devices FROM middles
         WHERE {area.condition} ORDER BY slot DESC, devices DESC, north, east, kind LIMIT $limit
     """  # noqa: S608  our own numbers, and the area's condition
-    values = {"start": start, "end": end, "kinds": list(kinds), "k": k, "limit": limit}
+    values = {"site": site, "start": start, "end": end, "kinds": list(kinds), "k": k, "limit": limit}
     rows = _in_area(data, area, first * SLOT_S - FUTURE_S, sql, values)
     return [CellCount(r[0], r[1] * SLOT_S, r[2] / CELLS_PER_DEG, r[3] / CELLS_PER_DEG, r[4]) for r in rows]
 

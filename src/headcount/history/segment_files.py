@@ -46,7 +46,7 @@ def foreign_files(root: Path) -> Iterator[Path]:
 
 
 def is_readable(path: Path, *, whole: bool = True) -> bool:
-    """Whether a segment, or its footer, can be read; a file that is gone by now counts as readable.
+    """Whether a segment, or its footer, can be read and has sites; a file that is gone counts as readable.
 
     Raises:
         OSError, MemoryError: the disk, the permissions or the process are at fault, not the content.
@@ -56,6 +56,9 @@ def is_readable(path: Path, *, whole: bool = True) -> bool:
 
     try:
         with pq.ParquetFile(path) as file:
+            if "site" not in file.schema_arrow.names:
+                _log.error("%s was written by an older release: its rows have no site", path)
+                return False
             if whole:
                 file.read()
     except FileNotFoundError:
@@ -103,5 +106,9 @@ def set_aside(root: Path, path: Path) -> Path:
     target = root / DAMAGED / path.parent.parent.name / path.parent.name / path.name
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.rename(target)
-    _log.error("%s cannot be read and was set aside as %s: its rows are missing in answers", path, target)
+    _log.error(
+        "%s cannot be read and was set aside as %s: its rows are missing in answers",
+        path,
+        target,
+    )
     return target

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -175,16 +175,16 @@ def _tables(flush: Flush) -> dict[str, pa.Table]:
     if flush.fixes is not None:
         order = _order(flush.fixes)
         fixes = {name: column[order] for name, column in flush.fixes.items()}
-        tables |= _by_hour("fixes", fixes_table(fixes), fixes["received"])
+        tables |= _by_hour("fixes", fixes_table(fixes, flush.sites), fixes["received"])
     if flush.counts is not None:
         tables |= _by_hour("counts", counts_table(flush.counts), np.rint(flush.counts.at_s * 1e3) / 1e3)
     return tables
 
 
 def _order(fixes: StoredColumns) -> I8:
-    """The order in a segment: by hour, a coarse cell, then t."""
+    """The order in a segment: by hour, site, a coarse cell, then t."""
     lat, lon = (_scaled(fixes[name], 1e7) // CELL_DEG_E7 for name in ("lat", "lon"))
-    return np.lexsort((_scaled(fixes["t"], 1e6), lon, lat, fixes["received"] // HOUR_S))
+    return np.lexsort((_scaled(fixes["t"], 1e6), lon, lat, fixes["site"], fixes["received"] // HOUR_S))
 
 
 def _by_hour(kind: str, table: pa.Table, t_s: F8) -> dict[str, pa.Table]:
@@ -196,15 +196,16 @@ def _by_hour(kind: str, table: pa.Table, t_s: F8) -> dict[str, pa.Table]:
     }
 
 
-def fixes_table(column: StoredColumns) -> pa.Table:
+def fixes_table(column: StoredColumns, sites: Sequence[str]) -> pa.Table:
     """Fixes as the columns of a segment, in the order given.
 
-    `partition` int16, `seq` int64, `t` timestamp (µs, UTC), `received` timestamp (ms, UTC), `device`,
+    `site` string (a dictionary in the file), `partition` int16, `seq` int64, `t` timestamp (µs, UTC), `received` timestamp (ms, UTC), `device`,
     `kind` and `verdict` strings (dictionaries in the file), `lat` and `lon` as decimals with 7 places, `acc`
     float32 (metres, 0 = unknown).
     """
     return pa.table(
         {
+            "site": _named(column["site"], sites),
             "partition": column["partition"],
             "seq": column["seq"],
             "t": pa.array(_scaled(column["t"], 1e6), pa.timestamp("us", "UTC")),
@@ -227,7 +228,7 @@ def fixes_table(column: StoredColumns) -> pa.Table:
 def counts_table(rows: CountRows) -> pa.Table:
     """Counts as the columns of a segment.
 
-    `at` timestamp (ms, UTC), `zone` string (a dictionary in the file), `person_count` … `vehicle_stale` int32,
+    `at` timestamp (ms, UTC), `site` and `zone` strings (dictionaries in the file), `person_count` … `vehicle_stale` int32,
     `partitions` in the sum and `partitions_total` int16: the row is complete where they are equal.
     """
     numbers = {
@@ -238,6 +239,7 @@ def counts_table(rows: CountRows) -> pa.Table:
     return pa.table(
         {
             "at": pa.array(_scaled(rows.at_s, 1e3), pa.timestamp("ms", "UTC")),
+            "site": pa.array(rows.site, pa.string()),
             "zone": pa.array(rows.zone, pa.string()),
             **numbers,
             "partitions": pa.array(rows.partitions),
@@ -248,7 +250,17 @@ def counts_table(rows: CountRows) -> pa.Table:
 
 def _encoding(table: pa.Table) -> dict[str, object]:
     """Small differences between neighbours for numbers, dictionaries for names, zstd over both."""
-    small = {"partition", "device", "kind", "acc", "verdict", "zone", "partitions", "partitions_total"}
+    small = {
+        "site",
+        "partition",
+        "device",
+        "kind",
+        "acc",
+        "verdict",
+        "zone",
+        "partitions",
+        "partitions_total",
+    }
     return {
         "compression": "zstd",
         "row_group_size": ROW_GROUP_ROWS,
@@ -269,8 +281,8 @@ def _hexadecimal(values: U8) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), [None, pa.py_buffer(ends), pa.py_buffer(digits)])
 
 
-def _named(codes: np.ndarray[tuple[int], np.dtype[np.uint8]], names: tuple[str, ...]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(names))
+def _named(codes: np.ndarray[tuple[int], np.dtype[np.integer]], names: Sequence[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int16)), pa.array(names, pa.string()))
 
 
 def _decimals(unscaled: np.ndarray[tuple[int], np.dtype[np.signedinteger]], kind: pa.DataType) -> pa.Array:

@@ -3,7 +3,7 @@
     HISTORY ──fetch──▶ Pending (memory) ──every flush_s, or when full──▶ Segments (disk) ──▶ ack ──▶ erase
 
 A batch is acknowledged only when all of it is on disk, and then overwritten in the stream: rows are
-stored in one place only. Batches of a partition must be processed in the order of the stream, or the
+stored in one place only. Batches of a site and partition must be processed in the order of the stream, or the
 mark that separates new rows from old ones would skip some. The broker preserves that order only while
 no message is lost: a message that is not acknowledged is redelivered after `ack_wait`, behind newer
 ones. So the consumer is recreated, from the first unacknowledged message, at the start, after each
@@ -28,7 +28,7 @@ from headcount.history.buffer import HistoryBuffer
 from headcount.history.retention import drop_expired
 from headcount.history.row_erasure import asked, erase_rows
 from headcount.history.segments import Segments, opened
-from headcount.messages.history import EraseReply, HistoryBatch
+from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM
 from headcount.messaging.connection import Connection, Message
 from headcount.messaging.consumers import PullConsumer, acknowledge, pull_consumer
@@ -70,7 +70,7 @@ class HistoryWriterStats:
     bytes: int = 0
     reopened: int = 0  # times the consumer was recreated
     hours_dropped: int = 0
-    erased: int = 0  # fixes removed by erase requests
+    erased: int = 0  # rows removed by erase requests
 
 
 @dataclass(slots=True)
@@ -123,8 +123,8 @@ class _Writer:
                 break
         self.written.set()
 
-    async def erase(self, names: list[str]) -> int:
-        """Erase all rows of these pseudonyms: from the stream, from memory and from the segments.
+    async def erase(self, wanted: EraseRequest) -> int:
+        """Erase rows from the stream, from memory and from the segments; return their number.
 
         Raises:
             LogError, TimeoutError: the broker is unreachable; some rows may remain.
@@ -141,21 +141,24 @@ class _Writer:
                 if not state.messages or state.first_seq > last:
                     break
                 await asyncio.sleep(ERASE_POLL_INTERVAL_S)
+            if wanted.site:
+                self.pending.drop_waiting(wanted.site)
+                await self.flush()
             async with self.disk:
-                rows = await asyncio.to_thread(erase_rows, self.segments.root, names)
+                rows = await asyncio.to_thread(erase_rows, self.segments.root, wanted)
         self.stats.erased += rows
         return rows
 
     async def answer(self, message: Message) -> None:
         """Answer a request to erase."""
-        names = asked(message.data)
-        if names is None:
-            answer = EraseReply(error="no valid pseudonyms given")
+        wanted = asked(message.data)
+        if wanted is None:
+            answer = EraseReply(error="no valid pseudonyms or site given")
         else:
             try:
-                answer = EraseReply(await self.erase(names))
+                answer = EraseReply(await self.erase(wanted))
             except (HeadcountError, OSError) as error:
-                log.warning("can't erase a device from the history now: %s", error or type(error).__name__)
+                log.warning("can't erase rows from the history now: %s", error or type(error).__name__)
                 answer = EraseReply(error=f"not everything is erased yet: {error}")
         await message.respond(msgspec.json.encode(answer))
 

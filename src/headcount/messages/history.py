@@ -43,11 +43,11 @@ class CountsAt(msgspec.Struct):
 
 
 class HistoryBatch(msgspec.Struct):
-    """Rows of one partition (msgpack on HISTORY_SUBJECT).
+    """Rows of one site and partition (msgpack on HISTORY_SUBJECT).
 
     They are a pure function of the log: a worker that processes the same messages again sends the same
-    rows, so a reader keeps the first row of each (partition, seq) and the first counts of each
-    (partition, at), and drops the rest.
+    rows, so a reader keeps the first row of each (site, partition, seq) and the first counts of each
+    (site, partition, at), and drops the rest. Those of one site and partition come in the order of seq.
     """
 
     site: str
@@ -60,9 +60,13 @@ class HistoryBatch(msgspec.Struct):
 
 
 class EraseRequest(msgspec.Struct):
-    """A request to the history's writer (JSON on HISTORY_ERASE_SUBJECT): erase the rows of these pseudonyms."""
+    """A request to the history's writer (JSON on HISTORY_ERASE_SUBJECT): erase rows.
 
-    pseudonyms: list[str]
+    Either the fixes of these pseudonyms on all sites, or the fixes and counts of a site that is not counted any more.
+    """
+
+    pseudonyms: list[str] = msgspec.field(default_factory=list)
+    site: str = ""
 
 
 class EraseReply(msgspec.Struct):

@@ -39,6 +39,7 @@ from headcount.messages.topics import (
     HISTORY_ERASE_SUBJECT,
     partition_of,
 )
+from headcount.messaging.connection import Connection
 from headcount.messaging.consumers import read
 from headcount.messaging.jetstream import append
 from headcount.messaging.kv import KvBucket
@@ -189,7 +190,7 @@ class Erasure:
             messages += erased
         await self._erase_markers(device, names)
         events = await self._erase_events(device, names)
-        rows = await self._erase_history(names)
+        rows = await _erase_rows(self._connection, EraseRequest(names))
         await self._erase_rest(device)
         found = ErasureResult(messages, events, rows)
         await self._services.audit_log.record(
@@ -264,17 +265,6 @@ class Erasure:
         ]
         return await erase(self._connection, EVENT_STREAM, theirs)
 
-    async def _erase_history(self, names: list[str]) -> int:
-        body = msgspec.json.encode(EraseRequest(names))
-        try:
-            reply = await self._connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_TIMEOUT_S)
-        except NoRespondersError as error:
-            raise LogError("the history is not written; check that the role `history` runs") from error
-        answer = msgspec.json.decode(reply, type=EraseReply)
-        if answer.error:
-            raise LogError(f"history: {answer.error}")
-        return answer.rows
-
     async def _erase_rest(self, device: Device) -> None:
         await self._services.command_store.erase_all(device.id)
         await self._services.registry.revoke_links(device.id)
@@ -282,6 +272,30 @@ class Erasure:
         for bucket, key in in_memory:
             if await bucket.newest(key):
                 await bucket.delete(key, ttl_s=60)
+
+
+async def erase_site(connection: Connection, site: str) -> int:
+    """Erase all rows of a site from the history; returns their number. Repeating the call completes it.
+
+    Call it when the site's removal has taken effect and its workers' states are saved: rows that a worker
+    sends later are stored.
+
+    Raises:
+        LogError: not everything is erased yet.
+    """
+    return await _erase_rows(connection, EraseRequest(site=site))
+
+
+async def _erase_rows(connection: Connection, wanted: EraseRequest) -> int:
+    body = msgspec.json.encode(wanted)
+    try:
+        reply = await connection.request(HISTORY_ERASE_SUBJECT, body, timeout_s=HISTORY_TIMEOUT_S)
+    except NoRespondersError as error:
+        raise LogError("the history is not written; check that the role `history` runs") from error
+    answer = msgspec.json.decode(reply, type=EraseReply)
+    if answer.error:
+        raise LogError(f"history: {answer.error}")
+    return answer.rows
 
 
 def _pseudonym_of_event(data: bytes) -> str:

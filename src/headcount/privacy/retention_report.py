@@ -6,6 +6,7 @@ the first record in a file of the log. Names of folders and files prove nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -130,8 +131,14 @@ async def _oldest(connection: Connection, stream: str) -> float | None:
 # --- files ------------------------------------------------------------------------------------------
 def _files(data: Path, now_s: float) -> Iterator[StoreAge]:
     for kind, column in (("fixes", "received"), ("counts", "at")):
-        oldest = [_earliest_in_segment(path, column) for path in all_segments(folder(data), kind)]
-        note = f"{len(oldest)} segments"
+        oldest: list[float | None] = []
+        rows: Counter[str] = Counter()
+        for path in all_segments(folder(data), kind):
+            earliest_s, by_site = _read_segment(path, column)
+            oldest.append(earliest_s)
+            rows += by_site
+        of_sites = "".join(f"; {rows[site]} rows of {site}" for site in sorted(rows))
+        note = f"{len(oldest)} segments{of_sites}"
         yield _store_age(f"history: {kind}", KEEP_S + HOUR_S, _earliest(oldest), now_s, note)
     blocks = list(data.glob(f"jetstream/*/streams/{FIX_STREAM.format(partition='*')}/msgs/*.blk"))
     note = "bytes of the log, including deleted messages" if blocks else "not on this machine"
@@ -147,14 +154,17 @@ def _files(data: Path, now_s: float) -> Iterator[StoreAge]:
     )
 
 
-def _earliest_in_segment(path: Path, column: str) -> float | None:
+def _read_segment(path: Path, column: str) -> tuple[float | None, Counter[str]]:
+    """The earliest time in a column of a segment, and the number of rows of each site."""
     import pyarrow as pa  # noqa: PLC0415  # only processes that use it pay for it
     import pyarrow.compute as pc  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        values = pq.read_table(path, columns=[column]).column(column)
-    except pa.ArrowException as error:
+        table = pq.read_table(path, columns=[column, "site"])
+        smallest = pc.min(table[column]).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
+        sites = pc.value_counts(table["site"].cast(pa.string())).to_pylist()
+    except (pa.ArrowException, KeyError) as error:
         raise OSError(f"{path}: {error}") from error
-    smallest = pc.min(values).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
-    return None if smallest is None else float(smallest) / 1e6
+    rows = Counter({each["values"]: each["counts"] for each in sites})
+    return None if smallest is None else float(smallest) / 1e6, rows

@@ -139,7 +139,13 @@ class PersonalDataService:
         return (await self._registry.seen()).get(device.id)
 
     def _stored_fixes(self, device: Device, pseudonyms: list[str]) -> list[dict[str, Any]]:
-        stored = queries.fixes(self._data, devices=pseudonyms, kinds=[device.kind], limit=queries.MAX_ROWS)
+        stored = queries.fixes(
+            self._data,
+            site=device.site,
+            devices=pseudonyms,
+            kinds=[device.kind],
+            limit=queries.MAX_ROWS,
+        )
         return [
             {"t": iso(fix.t), "lat": fix.lat, "lon": fix.lon, "acc": fix.acc or None, "verdict": fix.verdict}
             for fix in stored

@@ -46,7 +46,7 @@ class PositionQuery:
         """Return the arguments of exact and coarse queries; one row more shows that there are more."""
         kinds = KINDS if self.kind is None else (self.kind,)
         area = area_of(self.bbox, self.within, self.near)
-        return {"area": area, "kinds": kinds, "limit": self.limit + 1}
+        return {"site": self.site, "area": area, "kinds": kinds, "limit": self.limit + 1}
 
     def audit_detail(self) -> dict[str, AuditValue]:
         """Return the details for the audit log."""

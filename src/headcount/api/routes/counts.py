@@ -181,7 +181,7 @@ async def _history(
                 for zone in zones
             }
         else:
-            found = queries.zones_history(data, zones, from_s, to_s, step)
+            found = queries.zones_history(data, zones, from_s, to_s, step, site=state.settings.site.id)
             rows = {
                 zone: [
                     {"at": iso(each.at), "person": asdict(each.person), "vehicle": asdict(each.vehicle)}

@@ -112,13 +112,17 @@ def main(rows: int = 2_000_000, devices: int = 20_000) -> None:
         print(f"size: {size / rows:.1f} bytes a fix, {devices} devices, {FLUSH_ROWS} rows a segment")
         box = (-8.575, 52.672, -8.574, 52.673)
         queries: dict[str, Callable[[], Any]] = {
-            "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(data, area=area_of(box)),
-            "near, 50 m, the whole hour, newest 1000": lambda: fixes(
-                data, area=area_of(near=(52.672, -8.575, 50.0))
+            "box of 70 x 110 m, the whole hour, newest 1000": lambda: fixes(
+                data, site="ul", area=area_of(box)
             ),
-            "positions of all devices at an instant": lambda: fixes(data, at_s=T0 + 3000, limit=100_000),
-            "history of a zone, 60 s": lambda: zones_history(data, ["zone-7"], T0, T0 + 3600, 60),
-            "counts at an instant": lambda: counts_at(data, T0 + 3000),
+            "near, 50 m, the whole hour, newest 1000": lambda: fixes(
+                data, site="ul", area=area_of(near=(52.672, -8.575, 50.0))
+            ),
+            "positions of all devices at an instant": lambda: fixes(
+                data, site="ul", at_s=T0 + 3000, limit=100_000
+            ),
+            "history of a zone, 60 s": lambda: zones_history(data, ["zone-7"], T0, T0 + 3600, 60, site="ul"),
+            "counts at an instant": lambda: counts_at(data, T0 + 3000, site="ul"),
         }
         for name, query in queries.items():
             took_ms, found = median_ms(query)
