@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig
 
 from headcount.broker.core import Broker
-from headcount.errors import DataFolderError, LogError
+from headcount.errors import DataFolderError
 from headcount.history import writer as module
 from headcount.history.hours import folder, hour_name
 from headcount.history.retention import KEEP_S, drop_expired
@@ -30,7 +30,6 @@ from headcount.history.writer import CONSUMER, HistoryWriterStats, run
 from headcount.messages.history import EraseReply, EraseRequest, HistoryBatch
 from headcount.messages.topics import HISTORY_ERASE_SUBJECT, HISTORY_STREAM, HISTORY_SUBJECT, INTERNAL
 from headcount.messaging.connection import Connection
-from headcount.privacy.erasure import erase_site
 from history_batches import (
     T0,
     Row,
@@ -350,23 +349,24 @@ def in_files(folder: Path, needle: bytes) -> bool:
     return any(needle in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+async def ask_to_erase(client: Client, names: Sequence[str] = (), site: str = "") -> EraseReply:
+    """The writer's answer to a request to erase pseudonyms or a site."""
+    body = msgspec.json.encode(EraseRequest(list(names), site))
+    answer = await client.request(HISTORY_ERASE_SUBJECT, body, timeout=30)
+    return msgspec.json.decode(answer.data, type=EraseReply)
+
+
 async def test_who_is_erased_is_in_no_segment_and_in_no_stream(tmp_path: Path) -> None:
     """After the answer no row of the pseudonyms is anywhere, all others are; asked again, nothing is left to do."""
-
-    async def ask(client: Client, names: list[str]) -> EraseReply:
-        body = msgspec.json.encode(EraseRequest(names))
-        answer = await client.request(HISTORY_ERASE_SUBJECT, body, timeout=30)
-        return msgspec.json.decode(answer.data, type=EraseReply)
-
     rows, batches = sent(6, n=100)
     gone = {row.device for row in rows[1][:3]}
     async with open_broker(tmp_path / "broker") as broker:
         async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
             await publish(client, *batches)
-            answer = await ask(client, sorted(gone))
+            answer = await ask_to_erase(client, sorted(gone))
             assert (answer.error, answer.rows) == ("", stats.erased)
-            assert (await ask(client, sorted(gone))).rows == 0
-            assert (await ask(client, ["nobody"])).error
+            assert (await ask_to_erase(client, sorted(gone))).rows == 0
+            assert (await ask_to_erase(client, ["nobody"])).error
         kept = [[row for row in part if row.device not in gone] for part in rows]
         assert_all_once(tmp_path, kept)
         assert stats.erased == sum(map(len, rows)) - sum(map(len, kept)) > 0
@@ -383,11 +383,10 @@ async def test_an_erased_site_is_nowhere(tmp_path: Path) -> None:
     async with open_broker(tmp_path / "broker") as broker:
         async with writing(broker, tmp_path, flush_s=0.3) as (client, stats):
             await publish(client, *complete, *batches, waiting)
-            connection = Connection(client)
-            assert await erase_site(connection, "north") == len(others) + 2 == stats.erased
-            assert await erase_site(connection, "north") == 0
-            with pytest.raises(LogError, match="no valid pseudonyms or site"):
-                await erase_site(connection, "no site")
+            assert (await ask_to_erase(client, site="north")).rows == len(others) + 2 == stats.erased
+            assert (await ask_to_erase(client, site="north")).rows == 0
+            assert (await ask_to_erase(client, site="no site")).error
+            assert (await ask_to_erase(client, [others[0].device], site="north")).error
         assert_all_once(tmp_path, rows)
     assert not stored_fixes(tmp_path, "north")
     assert not stored_counts(tmp_path, "north")

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from disk_scan import scan, store_of
+from headcount.counting.site_file import parse_site
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
@@ -28,9 +29,11 @@ from headcount.messaging.kv import KvBucket
 from headcount.messaging.streams import BAN_BUCKET, COMMAND_BUCKET, DEVICE_BUCKET
 from headcount.privacy import erasure
 from headcount.runtime.tasks import cancel_all
+from headcount.services.actors import COMMAND_LINE
 from headcount.services.container import Services
 from headcount.worker import loops as counting
 from headcount.worker.snapshots import Snapshots
+from history_batches import stored_counts, stored_fixes
 from nats_fixture import PASSWORD, internal_client, open_broker
 from small_site import small_site
 from waiting import until
@@ -47,18 +50,18 @@ class _Deployment:
         self.partitions = partitions
         self.data = data
         self.registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
-        self.counts: dict[int, int] = {}
+        self.counts: dict[tuple[str, int], int] = {}
 
     async def receive(self, message: Msg) -> None:
         for counts in decode_counts(message.data):
-            self.counts[counts.partition] = memoryview(counts.values).cast("i")[0]
+            self.counts[counts.site, counts.partition] = memoryview(counts.values).cast("i")[0]
 
     @property
     def people(self) -> int:
         return sum(self.counts.values())
 
     async def fix(self, device: Device) -> None:
-        subject = f"headcount.{SITE.id}.{device.kind}.{device.id}.fix"
+        subject = f"headcount.{device.site}.{device.kind}.{device.id}.fix"
         payload = encode_fix(time.time(), SITE.lat0_deg, SITE.lon0_deg, acc=3)
         await self.log.publish(subject, payload)
 
@@ -157,3 +160,37 @@ async def test_a_paused_device_leaves_the_counts_and_returns(tmp_path: Path) -> 
         stop.set()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+async def test_a_removed_site_is_erased_from_the_history(tmp_path: Path) -> None:
+    """Once its last rows are stored, all of them are erased, and those of the other site stay."""
+    boundary, *zones = SITE.geojson["features"]
+    own = {**boundary, "properties": {**boundary["properties"], "id": "north"}}
+    other = parse_site({**SITE.geojson, "features": [own, *zones]}, "north")
+    async with deployment(tmp_path) as here:
+        connection = Connection(here.client)
+        sites = Services(connection, PASSWORD).sites
+        devices = [(await here.registry.add(site, "person"))[0] for site in (SITE.id, other.id)]
+        await here.fix(devices[0])
+        await here.until_people(1)
+        await sites.add(COMMAND_LINE, other)
+
+        async def both_are_stored() -> bool:
+            for device in devices:
+                await here.fix(device)
+            return bool(stored_fixes(tmp_path, SITE.id) and stored_fixes(tmp_path, other.id))
+
+        await until(both_are_stored, "fixes of both sites are in the history", every_s=0.5)
+
+        async def keep_publishing() -> None:
+            while True:
+                await both_are_stored()
+                await asyncio.sleep(0.2)  # also after the site is removed
+
+        publishing = asyncio.create_task(keep_publishing())
+        removed = await sites.remove(COMMAND_LINE, other.id)
+        assert await erasure.erase_site(connection, removed, here.partitions, Snapshots(connection)) > 0
+        await cancel_all({publishing})
+    assert stored_fixes(tmp_path, SITE.id)
+    assert not stored_fixes(tmp_path, other.id)
+    assert not stored_counts(tmp_path, other.id)

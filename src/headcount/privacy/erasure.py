@@ -1,4 +1,4 @@
-"""Erasure of devices from all stores, and removal of paused devices from the counts.
+"""Erasure of devices from all stores and of removed sites from the history; paused devices leave the counts.
 
 A device to erase has the status `erasing` in the registry; that entry is the only record of the erasure and
 is removed last. All steps are idempotent, so an interrupted erasure starts again:
@@ -41,11 +41,12 @@ from headcount.messages.topics import (
 )
 from headcount.messaging.connection import Connection
 from headcount.messaging.consumers import read
-from headcount.messaging.jetstream import append
+from headcount.messaging.jetstream import append, get_message, stream_info
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
 from headcount.messaging.secure_delete import erase
+from headcount.messaging.site_store import StoredSite
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, REFUSED_BUCKET, SEEN_BUCKET
 from headcount.runtime.tasks import cancel_all, wait_any
 from headcount.services.container import Services
@@ -185,7 +186,7 @@ class Erasure:
         messages, latest, marker = 0, 1, 0
         while latest > marker:  # again if a message arrived after the marker
             marker = await self._publish_marker(device)
-            await self._until_counted(device, marker)
+            await _until_counted(self._states, self._partition(device), marker)
             erased, latest = await self._erase_messages(device)
             messages += erased
         await self._erase_markers(device, names)
@@ -218,16 +219,6 @@ class Erasure:
         marker = ForgetMarker(device.kind, {str(day): name for day, name in names.items()})
         subject = FORGET_SUBJECT.format(partition=self._partition(device))
         return await append(self._connection, subject, msgspec.json.encode(marker))
-
-    async def _until_counted(self, device: Device, seq: int) -> None:
-        """Wait until the worker's snapshot is newer than the marker: all earlier messages are counted and stored."""
-        partition = self._partition(device)
-        try:
-            async with asyncio.timeout(COUNTED_TIMEOUT_S):
-                while await self._states.saved_seq(partition) < seq:  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(POLL_INTERVAL_S)
-        except TimeoutError as error:
-            raise LogError(f"partition {partition} is not counted; check that a worker runs") from error
 
     async def _erase_messages(self, device: Device) -> tuple[int, int]:
         """Overwrite the device's messages; returns their number and the sequence of the last one."""
@@ -274,16 +265,48 @@ class Erasure:
                 await bucket.delete(key, ttl_s=60)
 
 
-async def erase_site(connection: Connection, site: str) -> int:
-    """Erase all rows of a site from the history; returns their number. Repeating the call completes it.
+async def erase_site(
+    connection: Connection, removed: StoredSite, partitions: int, states: SavedStates
+) -> int:
+    """Erase all rows of a removed site from the history when its last ones are stored; returns their number.
 
-    Call it when the site's removal has taken effect and its workers' states are saved: rows that a worker
-    sends later are stored.
+    Args:
+        connection: to the core.
+        removed: the version that removes the site; the site has no later one.
+        partitions: their number.
+        states: the saved states of the partitions.
 
     Raises:
-        LogError: not everything is erased yet.
+        LogError: a step failed or timed out; call again to continue.
     """
-    return await _erase_rows(connection, EraseRequest(site=site))
+    for partition in range(partitions):
+        seq = await _seq_after(connection, FIX_STREAM.format(partition=partition), removed.from_s)
+        await _until_counted(states, partition, seq)
+    return await _erase_rows(connection, EraseRequest(site=removed.site))
+
+
+async def _seq_after(connection: Connection, stream: str, at_s: float) -> int:
+    """The sequence of a message that was stored after `at_s`; idle partitions get ticks."""
+    try:
+        async with asyncio.timeout(COUNTED_TIMEOUT_S):
+            while True:
+                seq = (await stream_info(connection, stream)).state.last_seq
+                message = await get_message(connection, stream, {"seq": seq}) if seq else None
+                if message is not None and message.stored_s > at_s:
+                    return seq
+                await asyncio.sleep(POLL_INTERVAL_S)
+    except TimeoutError as error:
+        raise LogError(f"the stream {stream} has no new message; check that a worker runs") from error
+
+
+async def _until_counted(states: SavedStates, partition: int, seq: int) -> None:
+    """Wait until a partition's saved state is newer than `seq`: all earlier messages are counted and stored."""
+    try:
+        async with asyncio.timeout(COUNTED_TIMEOUT_S):
+            while await states.saved_seq(partition) < seq:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(POLL_INTERVAL_S)
+    except TimeoutError as error:
+        raise LogError(f"partition {partition} is not counted; check that a worker runs") from error
 
 
 async def _erase_rows(connection: Connection, wanted: EraseRequest) -> int:
