@@ -68,7 +68,7 @@ def test_a_second_site_is_added_changed_and_removed(run: Run, tmp_path: Path) ->
     assert len(json.loads(run("site", "show", "north", "--version", "1").output)["features"]) == 2
     assert len(json.loads(run("site", "show", "s").output)["features"]) == 6
 
-    assert run("site", "remove", "north", answer="n\n").exit_code == 1
+    assert run("site", "remove", "north", "--erase", answer="n\n").exit_code == 1
     removed = run("site", "remove", "north", "--yes")
     assert "Site north is counted until 20" in removed.output
     assert [each["site"] for each in json.loads(run("site", "list", "--json").output)] == ["s"]

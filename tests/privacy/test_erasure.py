@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +12,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from disk_scan import scan, store_of
+from headcount.cli.main import main
 from headcount.counting.site_file import parse_site
 from headcount.devices.commands import CommandStore
 from headcount.devices.pseudonym_keys import PseudonymKeys
@@ -44,11 +47,12 @@ SITE = small_site()
 class _Deployment:
     """A broker with a worker and a writer, and their counts."""
 
-    def __init__(self, client: Client, partitions: int, data: Path) -> None:
+    def __init__(self, client: Client, partitions: int, data: Path, port: int) -> None:
         self.client = client
         self.log = client.jetstream()
         self.partitions = partitions
         self.data = data
+        self.port = port
         self.registry = Registry(KvBucket(Connection(client), DEVICE_BUCKET), PASSWORD)
         self.counts: dict[tuple[str, int], int] = {}
 
@@ -68,6 +72,15 @@ class _Deployment:
     async def until_people(self, number: int) -> None:
         await until(lambda: self.people == number, f"{number} people")
 
+    async def command(self, *words: str) -> str:
+        """The output of a command on this deployment."""
+        secret = self.data / "secret"
+        await asyncio.to_thread(secret.write_text, PASSWORD)
+        core = ("--secret-file", str(secret), "--nats-port", str(self.port))
+        ended = await asyncio.to_thread(CliRunner().invoke, main, [*words, *core])
+        assert ended.exit_code == 0, ended.output
+        return ended.output
+
     def erasure(self) -> erasure.Erasure:
         services = Services(Connection(self.client), PASSWORD)
         return erasure.Erasure(services, self.partitions, Snapshots(Connection(self.client)))
@@ -78,7 +91,7 @@ async def deployment(data: Path) -> AsyncIterator[_Deployment]:
     """Everything that an erasure needs."""
     async with open_broker(data / "broker", partitions=2) as broker:
         client = await internal_client(broker)
-        found = _Deployment(client, 2, data)
+        found = _Deployment(client, 2, data, broker.config.nats_port)
         await client.subscribe(COUNT_SUBJECT.format(partition="*"), cb=found.receive)
         core = Endpoint((("127.0.0.1", broker.config.nats_port),), INTERNAL, PASSWORD)
         stop = asyncio.Event()
@@ -188,9 +201,13 @@ async def test_a_removed_site_is_erased_from_the_history(tmp_path: Path) -> None
                 await asyncio.sleep(0.2)  # also after the site is removed
 
         publishing = asyncio.create_task(keep_publishing())
-        removed = await sites.remove(COMMAND_LINE, other.id)
-        assert await erasure.erase_site(connection, removed, here.partitions, Snapshots(connection)) > 0
+        removed = await here.command("site", "remove", other.id, "--erase", "--yes")
+        assert re.fullmatch(
+            r"Site north is counted until .*\nErased [1-9]\d* rows of its history.\n", removed
+        )
         await cancel_all({publishing})
+        again = await here.command("site", "remove", other.id, "--erase")
+        assert again == "Erased 0 rows of its history.\n"
     assert stored_fixes(tmp_path, SITE.id)
     assert not stored_fixes(tmp_path, other.id)
     assert not stored_counts(tmp_path, other.id)

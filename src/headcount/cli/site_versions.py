@@ -125,30 +125,50 @@ async def update(running: RunningDeployment, file: Path, expected: int | None, a
 
 @click.command()
 @click.argument("site")
+@click.option("--erase", is_flag=True, help="Also erase its history, and wait for it.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @as_json
 @on_deployment()
-async def remove(running: RunningDeployment, site: str, yes: bool, as_json: bool) -> None:
+async def remove(running: RunningDeployment, site: str, erase: bool, yes: bool, as_json: bool) -> None:
     """Remove a site from a running deployment.
 
     Some seconds later all devices leave the site with the given id, and its fixes are counted no longer. Its history
-    expires after 24 hours; its devices stay registered. Prints when it takes effect. The last site cannot be removed.
+    expires after 24 hours, or is erased with --erase, also of a site that is removed already; its devices stay
+    registered. Prints when it takes effect. The last site cannot be removed.
 
     \b
-    Example:
+    Examples:
       headcount site remove second-campus
+      headcount site remove second-campus --erase
     """
     from headcount.messages.times import iso
 
     sites = running.services.sites
-    await sites.chosen(site)
-    if not yes:
-        click.confirm(f"All devices will leave {site}. Continue?", abort=True, err=True)
-    removed = await sites.remove(running.actor, site)
+    removed = (await sites.history(site))[-1]
+    if removed.file is not None or not erase:
+        await sites.chosen(site)
+        if not yes:
+            click.confirm(f"All devices will leave {site}. Continue?", abort=True, err=True)
+        removed = await sites.remove(running.actor, site)
+        if not as_json:
+            click.echo(f"Site {site} is counted until {moment(removed.from_s)}.")
+    rows = await _erased_rows(running, site, removed.from_s) if erase else None
     if as_json:
-        print_json({"site": site, "version": removed.number, "effective": iso(removed.from_s)})
-        return
-    click.echo(f"Site {site} is counted until {moment(removed.from_s)}.")
+        effective = {"site": site, "version": removed.number, "effective": iso(removed.from_s)}
+        print_json(effective | ({} if rows is None else {"rows": rows}))
+    elif rows is not None:
+        click.echo(f"Erased {rows} rows of its history.")
+
+
+async def _erased_rows(running: RunningDeployment, site: str, removed_s: float) -> int:
+    """Erase the history of a removed site, and return the number of its rows."""
+    from headcount.privacy.erasure import erase_site
+    from headcount.worker.snapshots import Snapshots
+
+    client = running.services.client
+    rows = await erase_site(client, site, removed_s, Snapshots(client))
+    await running.services.audit.record(running.actor, "site.erase", site, {"rows": rows})
+    return rows
 
 
 @click.command()

@@ -41,12 +41,12 @@ from headcount.messages.topics import (
 )
 from headcount.messaging.connection import Connection
 from headcount.messaging.consumers import read
+from headcount.messaging.device_messages import partitions_of_log
 from headcount.messaging.jetstream import append, get_message, stream_info
 from headcount.messaging.kv import KvBucket
 from headcount.messaging.kv_watch import watch
 from headcount.messaging.qos1 import STORED
 from headcount.messaging.secure_delete import erase
-from headcount.messaging.site_store import StoredSite
 from headcount.messaging.streams import BAN_BUCKET, DEVICE_BUCKET, REFUSED_BUCKET, SEEN_BUCKET
 from headcount.runtime.tasks import cancel_all, wait_any
 from headcount.services.container import Services
@@ -265,24 +265,22 @@ class Erasure:
                 await bucket.delete(key, ttl_s=60)
 
 
-async def erase_site(
-    connection: Connection, removed: StoredSite, partitions: int, states: SavedStates
-) -> int:
+async def erase_site(connection: Connection, site: str, removed_s: float, states: SavedStates) -> int:
     """Erase all rows of a removed site from the history when its last ones are stored; returns their number.
 
     Args:
         connection: to the core.
-        removed: the version that removes the site; the site has no later one.
-        partitions: their number.
+        site: its id; it was not added again.
+        removed_s: when its removal takes effect, Unix seconds.
         states: the saved states of the partitions.
 
     Raises:
         LogError: a step failed or timed out; call again to continue.
     """
-    for partition in range(partitions):
-        seq = await _seq_after(connection, FIX_STREAM.format(partition=partition), removed.from_s)
+    for partition in range(await partitions_of_log(connection)):
+        seq = await _seq_after(connection, FIX_STREAM.format(partition=partition), removed_s)
         await _until_counted(states, partition, seq)
-    return await _erase_rows(connection, EraseRequest(site=removed.site))
+    return await _erase_rows(connection, EraseRequest(site=site))
 
 
 async def _seq_after(connection: Connection, stream: str, at_s: float) -> int:
