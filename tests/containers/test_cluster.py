@@ -107,7 +107,7 @@ class Run:
 
     def watch(self, stack: Stack) -> Watch:
         """Devices and an ear."""
-        return Watch(stack, self._says, self._site_id)
+        return Watch(stack, self._says)
 
     def begin(self, stack: Stack, watch: Watch) -> None:
         """Wait for the cluster, and start the devices."""

@@ -58,11 +58,11 @@ async def _ignore(_: Exception) -> None:
 class Watch:
     """Load on the cluster and an ear to its counts, in a thread of their own, as a context manager."""
 
-    def __init__(self, stack: Stack, says: list[ScheduledMessage], site_id: str) -> None:
+    def __init__(self, stack: Stack, says: list[ScheduledMessage]) -> None:
         """Send what `says` through the proxy from `start_s` on."""
         self.sent = SendCounters()
         self.start_s = 0
-        self._stack, self._says, self._site = stack, says, site_id
+        self._stack, self._says = stack, says
         self._heard: list[Observations] = []
         self._problem: BaseException | None = None
         self._ready, self._end, self._loaded = threading.Event(), threading.Event(), threading.Event()
@@ -147,7 +147,7 @@ class Watch:
 
     async def _send(self, number: int) -> None:
         says = [say for say in self._says if say.connection == number]
-        await send(says, self._site, self._stack.mqtt_port, self.start_s, self.sent, number)
+        await send(says, self._stack.mqtt_port, self.start_s, self.sent, number)
 
     async def _listen(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -233,3 +234,38 @@ def test_an_acknowledged_fix_that_is_not_logged_is_lost(honest: Evidence) -> Non
     found: Comparison = compare(replace(honest, acknowledged=honest.acknowledged | {10**7: 0.0}))
     assert found.lost == [10**7]
     assert not found.different
+
+
+def _of_a_site(evidence: Evidence, from_s: float, until_s: float) -> Evidence:
+    """The evidence of a system that counts a site all the time, which is added and removed."""
+    log = [own._replace(rows=[row._replace(site="campus") for row in own.rows]) for own in evidence.log]
+    named = replace(
+        evidence,
+        log=log,
+        reports=[replace(report, site="campus") for report in evidence.reports],
+        events=[event._replace(site="campus") for event in evidence.events],
+        fixes=[fix._replace(site="campus") for fix in evidence.fixes],
+        recorded=[row._replace(site="campus") for row in evidence.recorded],
+    )
+    versions = [(from_s, evidence.geojson), *evidence.site_changes]
+    return named.of_site("campus", versions if math.isinf(until_s) else [*versions, (until_s, None)])
+
+
+def test_what_is_of_other_sites_is_left_out(honest: Evidence) -> None:
+    """A site that was there from the start to the end is compared as if it were alone."""
+    found = compare(_of_a_site(honest, -math.inf, math.inf))
+    assert found.differences == []
+    assert found.fixes > 2000
+    other = honest.of_site("other", [(-math.inf, honest.geojson)])
+    assert not [*other.reports, *other.events, *other.fixes, *other.recorded]
+
+
+@pytest.mark.parametrize(("from_s", "until_s"), [(START_S + 5.0, math.inf), (-math.inf, START_S + 22.0)])
+def test_counting_a_site_before_it_is_added_or_after_it_is_removed_is_found(
+    honest: Evidence, from_s: float, until_s: float
+) -> None:
+    """Counts, events and rows of the time in which the deployment has no such site are wrong."""
+    evidence = _of_a_site(honest, from_s, until_s)
+    assert "the site was not counted then" in {each.text for each in compare(evidence).differences}
+    found = compare(replace(evidence, reports=[]))
+    assert {"event", "history fix"} <= {difference.what for difference in found.differences}

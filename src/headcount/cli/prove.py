@@ -52,7 +52,7 @@ def prove(
     headcount prove --seed 42 --minutes 5
 
     A broker, counting workers and the history run in a temporary folder, and devices publish over MQTT. Workers join,
-    leave, are killed and paused; the broker is killed; the disk is full; the zones of the site change. Then every count
+    leave, are killed and paused; the broker is killed; the disk is full; a site is changed, another added and removed. Then every count
     of every tick, every event and every row of the history is compared with a brute-force program that follows the
     counting rules. The exit code is 1 if anything differs.
 

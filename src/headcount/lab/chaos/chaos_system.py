@@ -7,14 +7,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headcount.counting.site_file import parse_site
-from headcount.errors import HeadcountError, LogError
+from headcount.errors import HeadcountError, LogError, SiteVersionError
 from headcount.lab.running_system import RunningSystem
 from headcount.messages.topics import INTERNAL
 from headcount.messaging.connection import Connection, Endpoint, connected, connected_once
@@ -88,12 +88,14 @@ class ChaosSystem(RunningSystem):
         partitions: int,
         workers: int,
         versions: Sequence[dict[str, Any]] = (),
+        second: dict[str, Any] | None = None,
     ) -> None:
         """Run in `folder` with the data in `data` and `workers` workers, numbered from 1.
 
-        `versions` are those to which `change_site` changes the site, one after the other.
+        `versions` are those to which the site is changed, one after the other; `second` is the site that is added.
         """
         self._versions = list(versions)
+        self._second = second
         mqtt, ws, http, nats_port, leaf = free_ports(5)
         self.folder, self.data = folder, data
         self.settings = Settings(
@@ -161,8 +163,13 @@ class ChaosSystem(RunningSystem):
         self.workers[number] = RestartedRole(f"count-{number}", "count", self.folder, self._environment)
         await self.workers[number].start()
 
-    async def change_site(self) -> str:
-        """Submit the next version of the site; return why it could not be submitted, "" if it was."""
+    async def change_sites(self, change: Literal["site change", "site added", "site removed"]) -> str:
+        """Change the first site, or add or remove the second one; return why it could not be done, "" if it was."""
+        if change == "site change":
+            return await self._change_site()
+        return await (self._add_site() if change == "site added" else self._remove_site())
+
+    async def _change_site(self) -> str:
         site = parse_site(self._versions[0], "chaos test")
         try:
             async with connected_once(self._endpoint, "headcount chaos test") as connection:
@@ -172,6 +179,39 @@ class ChaosSystem(RunningSystem):
             return f"the core did not answer: {error}"
         del self._versions[0]
         return ""
+
+    async def _add_site(self) -> str:
+        site = parse_site(self._second or {}, "chaos test")
+
+        async def add(services: Services) -> None:
+            with contextlib.suppress(SiteVersionError):  # it was stored, but the answer was lost
+                await services.sites.add(COMMAND_LINE, site)
+
+        return await self._until_answered(add)
+
+    async def _remove_site(self) -> str:
+        site = parse_site(self._second or {}, "chaos test")
+
+        async def remove(services: Services) -> None:
+            with contextlib.suppress(SiteVersionError):  # see above
+                await services.sites.remove(COMMAND_LINE, site.id)
+
+        return await self._until_answered(remove)
+
+    async def _until_answered(self, change: Callable[[Services], Awaitable[None]]) -> str:
+        """Change something, as soon as the core answers."""
+        problem = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                while True:
+                    try:
+                        async with connected_once(self._endpoint, "headcount chaos test") as connection:
+                            await change(Services(connection, secret_of(self.settings)))
+                            return ""
+                    except LogError as error:
+                        problem = f"the core did not answer: {error}"
+                        await asyncio.sleep(0.5)
+        return problem
 
     def kill_broker(self) -> bool:
         """Kill the NATS server, not the role that supervises it; return whether it was running."""

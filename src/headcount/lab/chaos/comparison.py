@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ MAX_DESCRIBED = 200
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All results of a run."""
+    """All results of a run for one site, or of a deployment with one."""
 
     geojson: dict[str, Any]
     keys: dict[int, bytes]  # day → key of its pseudonyms
@@ -44,6 +44,36 @@ class Evidence:
     recorded: list[ParquetCounts]
     acknowledged: dict[int, float]  # number of a QoS 1 fix → time of its PUBACK
     site_changes: list[SiteChange] = field(default_factory=list)
+    from_s: float = -math.inf  # when the site was added
+    until_s: float = math.inf  # when it was removed
+
+    def of_site(self, site: str, versions: list[tuple[float, dict[str, Any] | None]]) -> Evidence:
+        """What is of a site, with its versions; the acknowledged fixes, which are of all sites, are left out."""
+        (from_s, geojson), *changes = versions
+        assert geojson is not None
+        until_s = min((at for at, file in changes if file is None), default=math.inf)
+        log = [
+            PartitionLog(
+                max(each.began, from_s),
+                [row for row in each.rows if row.site in {site, ""} and from_s < row.received <= until_s],
+                each.ticks,
+            )
+            for each in self.log
+        ]
+        return replace(
+            self,
+            geojson=geojson,
+            settled_s=min(self.settled_s, until_s),
+            log=log,
+            reports=[each for each in self.reports if each.site == site],
+            events=[each for each in self.events if each.site == site],
+            fixes=[each for each in self.fixes if each.site == site],
+            recorded=[each for each in self.recorded if each.site == site],
+            acknowledged={},
+            site_changes=[(at, file) for at, file in changes if file is not None],
+            from_s=from_s,
+            until_s=until_s,
+        )
 
 
 class Difference(NamedTuple):
@@ -72,6 +102,16 @@ class Comparison:
     differences: list[Difference] = field(default_factory=list)
     different: int = 0
 
+    def add(self, other: Comparison) -> None:
+        """Add the results of another site."""
+        for name in ("fixes", "ticks", "counts", "totals", "events", "rows", "recorded", "erasures"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.verdicts += other.verdicts
+        self.acknowledged += other.acknowledged
+        self.lost += other.lost
+        self.different += other.different
+        self.differences = [*self.differences, *other.differences][:MAX_DESCRIBED]
+
     def differs(self, what: str, at: float, text: str) -> None:
         """Record a difference."""
         self.different += 1
@@ -83,7 +123,8 @@ def compare(evidence: Evidence, show: Callable[[float], None] = lambda _: None) 
     """Compare all results; `show` is called with the share that is done."""
     found = Comparison()
     truths = [
-        ExpectedPartition(evidence.geojson, log, evidence.keys, evidence.site_changes) for log in evidence.log
+        ExpectedPartition(evidence.geojson, log, evidence.keys, evidence.site_changes, evidence.until_s)
+        for log in evidence.log
     ]
     zones: dict[float, list[str]] = {}  # instant → those of the version in effect
     known: dict[float, dict[int, I4]] = {}
@@ -98,6 +139,8 @@ def compare(evidence: Evidence, show: Callable[[float], None] = lambda _: None) 
                 due.append(list(truth.events))
             expected = truth.at(at)
             for report in published.get(at, ()):
+                if not evidence.from_s < report.at <= evidence.until_s:
+                    found.differs("count", report.at, "the site was not counted then")
                 _compare_count(found, report, expected)
             zones[at] = expected.zones
             known.setdefault(at, {})[number] = expected.values
@@ -114,9 +157,16 @@ def compare(evidence: Evidence, show: Callable[[float], None] = lambda _: None) 
     _compare_events(found, evidence, due, possible)
     _compare_fixes(found, evidence, truths)
     _compare_recorded(found, evidence, known, zones)
-    _compare_acknowledged(found, evidence)
+    compare_acknowledged(found, evidence)
     _check_senders(found, evidence.log)
     return found
+
+
+def compare_acknowledged(found: Comparison, evidence: Evidence) -> None:
+    """Acknowledged fixes must be in the log, which is compared with the history elsewhere."""
+    there = {row.number for log in evidence.log for row in log.rows}
+    found.acknowledged = len(evidence.acknowledged)
+    found.lost = sorted(number for number in evidence.acknowledged if number not in there)
 
 
 def _by_instant(reports: list[ObservedCounts], partition: int) -> dict[float, list[ObservedCounts]]:
@@ -282,13 +332,6 @@ def _compare_recorded(
     for (at, zone), times in rows.items():
         if times > 1:
             found.differs("history count", at, f"{zone} is there {times} times")
-
-
-def _compare_acknowledged(found: Comparison, evidence: Evidence) -> None:
-    """Acknowledged fixes must be in the log, which is compared with the history elsewhere."""
-    there = {row.number for log in evidence.log for row in log.rows}
-    found.acknowledged = len(evidence.acknowledged)
-    found.lost = sorted(number for number in evidence.acknowledged if number not in there)
 
 
 def _check_senders(found: Comparison, logs: list[PartitionLog]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ class ExpectedPartition:
         log: PartitionLog,
         keys: Mapping[int, bytes],
         changes: Iterable[SiteChange] = (),
+        until_s: float = math.inf,
     ) -> None:
         """Start before the first message.
 
@@ -43,9 +45,11 @@ class ExpectedPartition:
             log: the messages.
             keys: of the daily pseudonyms, which markers refer to.
             changes: later versions of the site.
+            until_s: when the site is removed; no later message is in `log`.
         """
         self.log = log
         self._changes = deque(changes)
+        self._until_s = until_s
         self._stored: set[int] = set()
         self.erasures = 0  # markers so far
         self._keys = keys
@@ -60,7 +64,9 @@ class ExpectedPartition:
             self._change_site(rows[self._next].received, itself=False)
             self._process(rows[self._next])
             self._next += 1
-        self._change_site(at, itself=True)
+        self._change_site(min(at, self._until_s), itself=True)
+        if at >= self._until_s:
+            self._oracle.remove_site(self._until_s)
         self._oracle.advance(at)
 
     def _change_site(self, until: float, *, itself: bool) -> None:

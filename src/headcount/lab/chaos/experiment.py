@@ -17,7 +17,7 @@ from typing import Any
 
 from headcount.history.writer import CONSUMER
 from headcount.lab.chaos.chaos_system import ChaosSystem
-from headcount.lab.chaos.comparison import Comparison, Evidence, compare
+from headcount.lab.chaos.comparison import Comparison, Evidence, compare, compare_acknowledged
 from headcount.lab.chaos.erasures import erase_all, plan_erasures
 from headcount.lab.chaos.fault_injection import AppliedFault, apply_all, old_hours
 from headcount.lab.chaos.fault_schedule import Fault, schedule
@@ -27,7 +27,7 @@ from headcount.lab.chaos.independent_reader import (
     read_events,
     read_history,
     read_log,
-    read_site_changes,
+    read_site_versions,
 )
 from headcount.lab.chaos.mqtt_senders import SendCounters, ignore_disconnects, send
 from headcount.lab.chaos.observer import Observations, observe
@@ -41,6 +41,8 @@ from headcount.messaging.connection import Connection
 from headcount.worker.leases import LEASE_TTL_S
 
 PARTITIONS = (4, 8, 16)
+#: The id of the site that is added and removed during a run.
+SECOND_SITE = "second"
 #: Time that senders may take for queued messages after the load, and that the system may take to settle.
 DRAIN_S, SETTLE_S = 60.0, 60.0
 #: Published results are stored within a second; the rest is for busy machines.
@@ -124,6 +126,10 @@ async def run_chaos_test(plan: ChaosPlan, show: Callable[[ChaosProgress], None])
     faults = schedule(plan.seed, plan.seconds, plan.workers, LEASE_TTL_S)
     floods_s = [fault.at_s for fault in faults if fault.kind == "duplicates"]
     messages = traffic(plan.seed, scenario, plan.seconds, floods_s)
+    second = short_hold_scenario(plan.seed, SECOND_SITE)
+    # from the start to the end: what is sent before it is added and after it is removed counts nowhere
+    messages += traffic(plan.seed + 1, second, plan.seconds, floods_s, first=len(messages))
+    messages.sort(key=lambda message: message.at_s)
     async with _folder(plan.keep) as folder:
         data = folder / "data"
         site = folder / "site.geojson"
@@ -132,7 +138,9 @@ async def run_chaos_test(plan: ChaosPlan, show: Callable[[ChaosProgress], None])
             show(ChaosProgress("starting", 0.0))
             changes = sum(fault.kind == "site change" for fault in faults)
             versions = short_hold_versions(plan.seed, changes)
-            async with ChaosSystem(folder, data, site, partitions, plan.workers, versions) as system:
+            async with ChaosSystem(
+                folder, data, site, partitions, plan.workers, versions, second.geojson
+            ) as system:
                 run = _ChaosRun(plan, system, scenario.geojson, faults, messages, show)
                 return await run.run(no_disk)
 
@@ -172,7 +180,7 @@ class _ChaosRun:
 
     async def run(self, no_disk: str) -> ChaosResult:
         async with self._system.connect() as connection:
-            observed = await observe(connection)
+            observed = await observe(connection, self._site)
             await self._wait(lambda: observed.oldest(self._partitions) > 0, "the first counts")
             self._start_s = math.ceil(time.time())
             applied = await self._run_load(connection, no_disk)
@@ -218,7 +226,6 @@ class _ChaosRun:
         return [
             send(
                 [message for message in self._messages if message.connection == number],
-                self._site,
                 port,
                 self._start_s,
                 self._counters,
@@ -278,12 +285,15 @@ class _ChaosRun:
             fixes,
             recorded,
             self._counters.acknowledged,
-            await read_site_changes(connection.client),
         )
+        sites = await read_site_versions(connection.client)
         before = self._share()
         self._report("comparing", before)
         comparison = await asyncio.to_thread(
-            compare, evidence, lambda share: self._report("comparing", before + share * (1 - before))
+            _compare_sites,
+            evidence,
+            sites,
+            lambda share: self._report("comparing", before + share * (1 - before)),
         )
         return ChaosResult(
             self._plan,
@@ -293,7 +303,12 @@ class _ChaosRun:
             applied,
             comparison,
             observed,
-            gaps(observed.reports, self._partitions, self._start_s, end_s),
+            gaps(
+                [report for report in observed.reports if report.site == self._site],
+                self._partitions,
+                self._start_s,
+                end_s,
+            ),
             log,
             _owners(system),
             self._counters,
@@ -320,6 +335,26 @@ class _ChaosRun:
                         await asyncio.sleep(0.1)
             correct &= not any(path.exists() for path in expired) and all(path.exists() for path in kept)
         return correct
+
+
+def _compare_sites(
+    evidence: Evidence,
+    sites: dict[str, list[tuple[float, dict[str, Any] | None]]],
+    show: Callable[[float], None],
+) -> Comparison:
+    """Compare each site, and what is of all of them."""
+    found = Comparison()
+    compare_acknowledged(found, evidence)
+    for number, (site, versions) in enumerate(sites.items()):
+        part = compare(
+            evidence.of_site(site, versions),
+            lambda share, at=number: show((at + share) / len(sites)),  # type: ignore[misc]
+        )
+        found.add(part)
+    for report in evidence.reports:
+        if report.site not in sites:
+            found.differs("count", report.at, f"no such site: {report.site}")
+    return found
 
 
 def _owners(system: ChaosSystem) -> dict[tuple[int, int], int]:

@@ -79,8 +79,8 @@ async def _inject(system: ChaosSystem, fault: Fault) -> str | None:
             small_disk.release(system.data)
         case "old hours":
             place_old_hours(system.data, time.time())
-        case "site change":
-            return await system.change_site()
+        case "site change" | "site added" | "site removed":
+            return await system.change_sites(fault.kind)
         case "duplicates":
             await asyncio.sleep(0)  # the load contains them
     return None

@@ -18,6 +18,8 @@ Kind = Literal[
     "old hours",
     "full disk",
     "site change",
+    "site added",
+    "site removed",
 ]
 #: Description of each fault.
 DESCRIPTIONS: dict[Kind, str] = {
@@ -32,6 +34,8 @@ DESCRIPTIONS: dict[Kind, str] = {
     "old hours": "the history contains an hour older than a day, and a younger one",
     "full disk": "the disk of the data folder is full for seconds",
     "site change": "a new version of the site is submitted",
+    "site added": "a second site is added",
+    "site removed": "the second site is removed",
 }
 #: Time without faults at the start, and at the end for recovery.
 FIRST_S, LAST_S = 6.0, 8.0
@@ -89,6 +93,9 @@ def schedule(seed: int, seconds: float, workers: int, lease_s: float) -> list[Fa
     rng = Random(f"faults {seed}")
     fleet = _ExpectedWorkers(list(range(1, workers + 1)), workers + 1)
     faults = [Fault(round(rng.uniform(1, 4), 1), "old hours")]
+    second = Random(f"second site {seed}")
+    faults.append(Fault(round(second.uniform(0, 0.1) * seconds, 1), "site added"))
+    faults.append(Fault(round(second.uniform(0.5, 0.7) * seconds, 1), "site removed"))
     pending: list[Kind] = []
     now = FIRST_S + rng.uniform(0, 2)
     while now < seconds - LAST_S:

@@ -49,6 +49,7 @@ class LogEntry(NamedTuple):
     fix: LoggedFix
     number: int  # assigned by the load; 0 = none
     forget: dict[int, str] | None = None  # of an erasure marker: day → pseudonym
+    site: str = ""  # none for a marker, which is of all sites
 
 
 class PartitionLog(NamedTuple):
@@ -122,24 +123,29 @@ def _row(partition: int, message: Msg, received: float) -> LogEntry | None:
         return LogEntry(received, partition, seq, marker["kind"], "", None, LoggedFix(), 0, pseudonyms)
     if len(words) < 5:
         return None
-    kind, device = words[3], words[4]
+    site, kind, device = words[2:5]
     if len(words) == 6 and message.data in (b"online", b"offline"):
-        return LogEntry(received, partition, seq, kind, device, message.data.decode(), LoggedFix(), 0)
+        return LogEntry(
+            received, partition, seq, kind, device, message.data.decode(), LoggedFix(), 0, None, site
+        )
     fix, number = decode_fix(message.data)
-    return LogEntry(received, partition, seq, kind, device, None, fix, number)
+    return LogEntry(received, partition, seq, kind, device, None, fix, number, None, site)
 
 
-async def read_site_changes(client: Client) -> list[tuple[float, dict[str, Any]]]:
-    """Read the versions of the site after the first, each with the instant at which it takes effect.
+async def read_site_versions(client: Client) -> dict[str, list[tuple[float, dict[str, Any] | None]]]:
+    """Read each site's versions, each with the instant at which it takes effect; None removes the site.
 
-    That is five seconds after the time stamp of its storage, rounded up to a tenth of a second.
+    That is five seconds after the time stamp of its storage, rounded up to a tenth of a second; the first version
+    of a deployment's first site was in effect before everything.
     """
-    changes = []
+    versions: dict[str, list[tuple[float, dict[str, Any] | None]]] = {}
     for message in await read_stream(client, "KV_SITE"):
-        if not message.subject.endswith(".1"):
-            tenths = -(-(_received_ns(message) + 5 * 10**9) // 10**8)
-            changes.append((tenths * 10**8 / 1e9, json.loads(zlib.decompress(message.data))["file"]))
-    return changes
+        tenths = -(-(_received_ns(message) + 5 * 10**9) // 10**8)
+        *_, site, number = message.subject.split(".")
+        stored = json.loads(zlib.decompress(message.data))
+        at = -math.inf if number == "1" and stored["is_seed"] else tenths * 10**8 / 1e9
+        versions.setdefault(site, []).append((at, stored["file"]))
+    return versions
 
 
 async def read_day_keys(client: Client) -> dict[int, bytes]:
@@ -182,6 +188,7 @@ class PublishedEvent(NamedTuple):
     device: str  # a pseudonym
     t: float
     reason: str
+    site: str = ""
 
 
 async def read_events(client: Client) -> list[PublishedEvent]:
@@ -201,6 +208,7 @@ class ParquetFix(NamedTuple):
     lat: float
     lon: float
     acc: float
+    site: str = ""
 
 
 class ParquetCounts(NamedTuple):
@@ -211,6 +219,7 @@ class ParquetCounts(NamedTuple):
     numbers: tuple[tuple[int, ...], ...]  # [2 kinds][4 numbers]
     partitions: int
     partitions_total: int
+    site: str = ""
 
 
 def read_history(data: Path) -> tuple[list[ParquetFix], list[ParquetCounts]]:
@@ -225,6 +234,7 @@ def read_history(data: Path) -> tuple[list[ParquetFix], list[ParquetCounts]]:
             float(r["lat"]),
             float(r["lon"]),
             r["acc"],
+            r["site"],
         )
         for r in _rows(data, "fixes")
     ]
@@ -235,6 +245,7 @@ def read_history(data: Path) -> tuple[list[ParquetFix], list[ParquetCounts]]:
             tuple(tuple(r[f"{kind}_{name}"] for name in ("count", "low", "high", "stale")) for kind in KINDS),
             r["partitions"],
             r["partitions_total"],
+            r["site"],
         )
         for r in _rows(data, "counts")
     ]

@@ -36,7 +36,6 @@ class SendCounters:
 
 async def send(
     messages: Sequence[ScheduledMessage],
-    site: str,
     port: int,
     start_s: int,
     counters: SendCounters,
@@ -57,7 +56,7 @@ async def send(
                 logger=_silent,
                 socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             ) as client:
-                await _send_all(client, waiting, site, start_s, counters)
+                await _send_all(client, waiting, start_s, counters)
         except (aiomqtt.MqttError, OSError):
             counters.disconnects += 1
             if waiting and waiting[-1].qos:
@@ -72,7 +71,7 @@ def ignore_disconnects(loop: asyncio.AbstractEventLoop, context: dict[str, Any])
 
 
 async def _send_all(
-    client: aiomqtt.Client, waiting: list[ScheduledMessage], site: str, start_s: int, counters: SendCounters
+    client: aiomqtt.Client, waiting: list[ScheduledMessage], start_s: int, counters: SendCounters
 ) -> None:
     while waiting:
         message = waiting[-1]
@@ -80,7 +79,7 @@ async def _send_all(
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         topic = (FIX_TOPIC if message.status is None else STATUS_TOPIC).format(
-            site=site, kind=message.kind, device=message.device
+            site=message.site, kind=message.kind, device=message.device
         )
         try:
             await client.publish(topic, message.payload(start_s), qos=message.qos)

@@ -174,6 +174,12 @@ class Oracle:
                     zones = set()
                 self._move(key, zones, at, "site", names)
 
+    def remove_site(self, at: float) -> None:
+        """Rule 6: the site is removed, after everything received at or before `at`."""
+        self.advance(at)
+        for key in self.devices:
+            self._move(key, set(), at, "site", list(self.zones))
+
     def _zone(self, geometry: dict[str, Any], own: dict[str, Any]) -> OracleZone:
         area = transform(shape(geometry), lambda lon_lat: [self._project(y, x) for x, y in lon_lat])
         margin = own.get("leave_margin_m", self.leave_margin_m)

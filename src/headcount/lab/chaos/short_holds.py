@@ -27,11 +27,13 @@ ZONE_FRESH = ({"vehicle": 43_200}, {"person": 1}, 4)
 ZONE_HOLDS = ({"vehicle": 43_200}, {"person": 6}, {"person": 25, "vehicle": 4}, 18)
 
 
-def short_hold_scenario(seed: int) -> Scenario:
-    """A scenario from a seed, see `random_scenario`, whose holds are short."""
-    rng = Random(f"campus {seed}")
+def short_hold_scenario(seed: int, site: str = "") -> Scenario:
+    """A scenario from a seed, see `random_scenario`, whose holds are short; `site` is the id of another one."""
+    rng = Random(f"campus {seed} {site}".rstrip())
     while True:
         found = _with_short_holds(rng, random_scenario(rng, MAX_ZONES))
+        if site:
+            found.geojson["features"][0]["properties"]["id"] = site
         try:
             parse_site(found.geojson, "campus")
         except SiteError:  # a random zone may be outside the boundary

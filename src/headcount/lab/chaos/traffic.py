@@ -37,6 +37,7 @@ class ScheduledMessage(NamedTuple):
     body: dict[str, Any] = {}  # noqa: RUF012 - never changed
     raw: bytes | None = None  # instead of a body
     number: int = 0  # of a fix, contained in its payload
+    site: str = ""
 
     def payload(self, start_s: int) -> bytes:
         """The bytes to send in a run that started at `start_s`."""
@@ -71,13 +72,14 @@ class _MovingDevice:
 class _TrafficGenerator:
     """Creates messages one after the other."""
 
-    def __init__(self, seed: int, scenario: Scenario) -> None:
+    def __init__(self, seed: int, scenario: Scenario, first: int) -> None:
         self.rng = Random(f"load {seed}")
         self.scenario = scenario
         self.messages: list[ScheduledMessage] = []
-        self.fixes = 0
+        self.fixes = first
         self.latest: deque[ScheduledMessage] = deque(maxlen=FLOOD)
         rules = scenario.geojson["features"][0]["properties"]
+        self.site = rules["id"]
         hold_s = rules["hold_s"]
         self.hold_s = hold_s if isinstance(hold_s, dict) else {"person": hold_s, "vehicle": hold_s}
         self.movers = [self._mover(i) for i in range(self.rng.choice((40, 100, 200)))]
@@ -199,7 +201,7 @@ class _TrafficGenerator:
         self.latest.append(self._add(message, mover))
 
     def _add(self, message: ScheduledMessage, mover: _MovingDevice) -> ScheduledMessage:
-        own = message._replace(connection=mover.connection, kind=mover.kind, device=mover.id)
+        own = message._replace(connection=mover.connection, kind=mover.kind, device=mover.id, site=self.site)
         self.messages.append(own)
         return own
 
@@ -211,7 +213,7 @@ class _TrafficGenerator:
 
 
 def traffic(
-    seed: int, scenario: Scenario, seconds: float, floods_s: Sequence[float]
+    seed: int, scenario: Scenario, seconds: float, floods_s: Sequence[float], first: int = 0
 ) -> list[ScheduledMessage]:
     """All messages of a run in the order of time.
 
@@ -220,8 +222,9 @@ def traffic(
         scenario: the site.
         seconds: duration.
         floods_s: times at which devices repeat their latest messages.
+        first: the number before that of the first fix.
     """
-    generator = _TrafficGenerator(seed, scenario)
+    generator = _TrafficGenerator(seed, scenario, first)
     waiting = sorted(floods_s)
     now_s, rate, drawn = 0.0, 0.0, -1
     while now_s < seconds:
