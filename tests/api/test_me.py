@@ -164,7 +164,7 @@ async def test_accesses_are_found_among_any_number_of_others(tmp_path: Path) -> 
 async def names(people: People, phone: Phone) -> dict[int, str]:
     """The pseudonyms of a device."""
     keys = PseudonymKeys(Connection(people.api.nats))
-    return await keys.pseudonyms_of("person", phone.id)
+    return await keys.pseudonyms_of("ul", "person", phone.id)
 
 
 def store(folder: Path, people: People, phone: Phone, known: dict[int, str], t_s: float) -> None:

@@ -126,10 +126,10 @@ async def test_a_device_sees_its_refusals(tmp_path: Path) -> None:
         session = await Session.connected(here.port, mine.id, secret, mine.id, CLEAN)
         assert not await session.hold("a topic", b"", 1)
         session.close()
-        tracer = DeviceTracer(only(small_site()), broker.config.partitions)
+        tracer = DeviceTracer(broker.config.partitions)
 
         async def traced() -> list[tuple[RefusalAction, RefusalReason, str]]:
-            trace = await tracer.trace(connection, "person", mine.id)
+            trace = await tracer.trace(connection, only(small_site()), "person", mine.id)
             found = [(each.action, each.reason, each.topic) for each in trace.refused]
             assert is_unknown(trace) == (not found)
             return found if len(found) == 5 else []

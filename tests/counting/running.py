@@ -25,7 +25,8 @@ from headcount.messages.times import DAY_S
 NO_VERDICT = 255
 #: Some day of the walks, which last weeks.
 FIRST_DAY = 1_790_000_000 // DAY_S
-NAMES = Pseudonyms({FIRST_DAY - 2 + i: bytes([i]) * 32 for i in range(200)})
+PSEUDONYMS = Pseudonyms({FIRST_DAY - 2 + i: bytes([i]) * 32 for i in range(200)})
+NAMES = PSEUDONYMS.on("campus")
 Counts = dict[str, dict[str, OracleCount]]
 
 

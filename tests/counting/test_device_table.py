@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from counting.running import FIRST_DAY, NAMES
 from headcount.counting.device_table import DeviceTable
 from headcount.counting.hash_index import NO_SLOT, HashIndex
-from headcount.devices.pseudonyms import Pseudonyms
+from headcount.devices.pseudonyms import SitePseudonyms
 from headcount.messages.times import DAY_S
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -44,7 +44,7 @@ def test_an_index_is_a_dict(seed: int) -> None:
         assert len(index) == len(known)
 
 
-def loaded_table(devices: int, columns: dict[str, bytes], names: Pseudonyms = NAMES) -> DeviceTable:
+def loaded_table(devices: int, columns: dict[str, bytes], names: SitePseudonyms = NAMES) -> DeviceTable:
     """A new table with the devices of a dump."""
     table = DeviceTable(names)
     table.load(devices, columns)
@@ -137,7 +137,7 @@ def test_a_nameless_slot_is_found_by_its_name_of_that_day_alone() -> None:
     assert [loaded.key(slot) for slot in (0, 1)] == [b"", b""]
     assert loaded.slots([b"vehicle.a", b"person.b", b"person.a"], lambda _: True).tolist() == [1, 2, 0]
     assert (loaded.nameless, loaded.key(0), loaded.key(1)) == (0, b"person.a", b"vehicle.a")
-    destroyed = Pseudonyms({FIRST_DAY + 1: NAMES._keys[FIRST_DAY + 1]})
+    destroyed = SitePseudonyms({FIRST_DAY + 1: NAMES._keys[FIRST_DAY + 1]}, "campus")
     late = loaded_table(*dumped, destroyed)
     assert late.find(b"person.a") == NO_SLOT
     assert late.slots([b"vehicle.a", b"person.a"], lambda _: True).tolist() == [1, 2]

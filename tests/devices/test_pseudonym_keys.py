@@ -50,8 +50,8 @@ async def test_all_users_have_the_same_keys(tmp_path: Path) -> None:
         await users[1].rotate(await bucket.now_s())
         await users[2].load()
         assert users[2].keys == before
-        names = await users[2].pseudonyms_of("person", "a")
-        assert names == {day: Pseudonyms(before).of(b"person.a", day) for day in days}
+        names = await users[2].pseudonyms_of("campus", "person", "a")
+        assert names == {day: Pseudonyms(before).on("campus").of(b"person.a", day) for day in days}
 
     await _with_users(tmp_path, scenario)
 
@@ -112,7 +112,7 @@ async def test_an_expired_day_gets_no_key(tmp_path: Path) -> None:
         await users[0].ensure([old])
         assert users[0].keys == {}
         assert await bucket.newest() == {}
-        one, other = (Pseudonyms(each.keys) for each in users[:2])
+        one, other = (Pseudonyms(each.keys).on("campus") for each in users[:2])
         assert not one.knows(old)
         assert one.of(b"person.a", old) == one.of(b"person.a", old) != other.of(b"person.a", old)
         assert "day" not in repr(users[0]).removeprefix("PseudonymKeys")

@@ -27,6 +27,7 @@ from small_site import small_site
 from waiting import until
 
 PARTITIONS = 2
+SITE = only(small_site())
 INSIDE, FAR = (50.0025, 0.0025), (50.0085, 0.0085)
 _names = (f"d{number}" for number in range(1000))
 
@@ -63,14 +64,14 @@ def topic(name: str, what: str = FIX_TOPIC, kind: str = "person") -> str:
 async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> None:
     """Fixes of any QoS and status messages appear once each, in order, with rule and numbers."""
     async with opened(broker) as (client, phone):
-        now_s, tracer = float(int(time.time())) - 60.0, DeviceTracer(only(small_site()), PARTITIONS)
+        now_s, tracer = float(int(time.time())) - 60.0, DeviceTracer(PARTITIONS)
         for n, (place, acc, qos) in enumerate(
             [(INSIDE, 8.0, 0), (INSIDE, 250.0, 1), (INSIDE, 8.0, 2), (FAR, 8.0, 1)]
         ):
             await phone.publish(topic(name), encode_fix(now_s + n, *place, acc=acc), qos=qos)
 
             async def is_logged(n: int = n) -> bool:
-                return (await tracer.trace(Connection(client), "person", name)).messages > n
+                return (await tracer.trace(Connection(client), SITE, "person", name)).messages > n
 
             await until(is_logged, "the message is logged, which the next one may not overtake")
         await phone.publish(topic(name), b"not json", qos=1)
@@ -79,7 +80,7 @@ async def test_each_message_once_with_its_rule(broker: Broker, name: str) -> Non
         await phone.publish(topic(name, STATUS_TOPIC), b"offline", qos=1)
         await phone.publish(topic(f"{name}x"), encode_fix(now_s, *INSIDE), qos=1)
         await phone.publish(topic(name, kind="vehicle"), encode_fix(now_s, *INSIDE), qos=1)
-        trace = await tracer.trace(Connection(client), "person", name)
+        trace = await tracer.trace(Connection(client), SITE, "person", name)
         assert [line.verdict for line in trace.lines] == [
             "accepted",
             "inaccurate",
@@ -114,22 +115,22 @@ async def test_the_state_of_the_worker_is_included(broker: Broker, name: str) ->
         )
 
         async def answer(message: Any) -> None:
-            assert json.loads(message.data) == {"kind": "person", "device": name}
+            assert json.loads(message.data) == {"site": "s", "kind": "person", "device": name}
             await message.respond(msgspec.json.encode(known))
 
         worker = await client.subscribe(f"ask.{partition_of('s', name, PARTITIONS)}", cb=answer)
-        tracer = DeviceTracer(only(small_site()), PARTITIONS)
-        nothing = await tracer.trace(Connection(client), "person", name)
+        tracer = DeviceTracer(PARTITIONS)
+        nothing = await tracer.trace(Connection(client), SITE, "person", name)
         assert nothing.agrees is False
         assert not is_unknown(nothing)
         await phone.publish(topic(name), encode_fix(time.time() - 1, *INSIDE), qos=1)
-        trace = await tracer.trace(Connection(client), "person", name)
+        trace = await tracer.trace(Connection(client), SITE, "person", name)
         assert trace.agrees is True
         assert trace.live is not None
         assert (trace.live["zones"], trace.live["last_t"]) == (["b1", "site"], "2026-09-21T14:13:20.500Z")
         known = None
-        assert (await tracer.trace(Connection(client), "person", name)).agrees is False
-        assert is_unknown(await tracer.trace(Connection(client), "vehicle", name))
+        assert (await tracer.trace(Connection(client), SITE, "person", name)).agrees is False
+        assert is_unknown(await tracer.trace(Connection(client), SITE, "vehicle", name))
         await worker.unsubscribe()
 
 
@@ -139,9 +140,7 @@ async def test_limits(broker: Broker, name: str) -> None:
         now_s = time.time() - 30
         for n in range(30):
             await phone.publish(topic(name), encode_fix(now_s + n / 10, *INSIDE), qos=1)
-        trace = await DeviceTracer(only(small_site()), PARTITIONS).trace(
-            Connection(client), "person", name, limit=3
-        )
+        trace = await DeviceTracer(PARTITIONS).trace(Connection(client), SITE, "person", name, limit=3)
         assert len(trace.lines) == 3
         assert trace.messages == 30
         assert trace.lines[-1].t is not None
@@ -168,8 +167,8 @@ async def test_a_marker_removes_the_device(broker: Broker, name: str) -> None:
         ):
             await js.publish(f"fix.{partition}.forget", msgspec.json.encode(forget))
         await js.publish(f"fix.{partition}.forget", b"{}")
-        trace = await DeviceTracer(only(small_site()), PARTITIONS).trace(
-            Connection(client), "person", name, names={20001: "1" * 16}
+        trace = await DeviceTracer(PARTITIONS).trace(
+            Connection(client), SITE, "person", name, names={20001: "1" * 16}
         )
         assert [line.what for line in trace.lines] == ["fix", "forgotten"]
         assert {change["reason"] for change in trace.lines[1].changes} == {"removed"}

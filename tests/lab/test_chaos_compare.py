@@ -44,7 +44,7 @@ def _log() -> list[PartitionLog]:
         )
     for kind, device, at_s in FORGOTTEN:
         own = rows[partition_of("campus", device, PARTITIONS)]
-        names = {day: pseudonym_of(kind, device, key) for day, key in KEYS.items()}
+        names = {day: pseudonym_of("campus", kind, device, key) for day, key in KEYS.items()}
         marker = LogEntry(START_S + at_s, own[0].partition, 0, kind, "", None, LoggedFix(), 0, names)
         own.append(marker)
     ordered = [sorted(own, key=lambda row: row.received) for own in rows]
@@ -90,7 +90,7 @@ def honest() -> Evidence:
             e.zone,
             e.type,
             e.kind,
-            pseudonym_of(e.kind, e.device, KEYS[e.day]),
+            pseudonym_of("campus", e.kind, e.device, KEYS[e.day]),
             e.t,
             e.reason,
         )
@@ -101,7 +101,7 @@ def honest() -> Evidence:
         ParquetFix(
             number,
             seq,
-            pseudonym_of(row.kind, row.device, KEYS[TODAY]),
+            pseudonym_of("campus", row.kind, row.device, KEYS[TODAY]),
             row.kind,
             verdict,
             row.fix.lat,
@@ -154,14 +154,14 @@ def _later_sequence(honest: Evidence) -> Evidence:
 def _yesterdays_name(honest: Evidence) -> Evidence:
     fixes = list(honest.fixes)
     said = next(row for row in honest.log[fixes[7].partition].rows if row.seq == fixes[7].seq)
-    fixes[7] = fixes[7]._replace(device=pseudonym_of(said.kind, said.device, KEYS[TODAY + 1]))
+    fixes[7] = fixes[7]._replace(device=pseudonym_of("campus", said.kind, said.device, KEYS[TODAY + 1]))
     return replace(honest, fixes=fixes)
 
 
 def _no_erasures(honest: Evidence) -> Evidence:
     log = [
         own._replace(rows=[row for row in own.rows if row.forget is None or row.forget[TODAY] != name])
-        for name in [pseudonym_of("person", "d1", KEYS[TODAY])]
+        for name in [pseudonym_of("campus", "person", "d1", KEYS[TODAY])]
         for own in honest.log
     ]
     return replace(honest, log=log)

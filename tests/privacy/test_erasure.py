@@ -129,7 +129,7 @@ async def test_an_interrupted_erasure_is_completed(tmp_path: Path) -> None:
             await KvBucket(Connection(here.client), BAN_BUCKET).put(f"device.{gone.id}", b"{}")
             commands = CommandStore(KvBucket(Connection(here.client), COMMAND_BUCKET))
             await commands.add(SITE.id, "person", gone.id, "report", now_s=time.time())
-            names = await PseudonymKeys(Connection(here.client)).pseudonyms_of("person", gone.id)
+            names = await PseudonymKeys(Connection(here.client)).pseudonyms_of(SITE.id, "person", gone.id)
             await here.registry.remove(gone.id)
             kills = 0
             async with asyncio.timeout(500):

@@ -137,7 +137,7 @@ class Expected:
         self.verdicts: dict[tuple[int, int], tuple[str, str]] = {}  # (partition, seq) → kind, verdict
         self.stored: set[tuple[int, int]] = set()  # of those, the fixes that belong in the history
         self._log, self._next = log, 0
-        self._site_id, self._partitions = site_id, partitions
+        self.site_id, self._partitions = site_id, partitions
 
     def advance(self, at: float) -> None:
         """Count everything with `received <= at`."""
@@ -153,7 +153,7 @@ class Expected:
 
     def _take(self, row: LogRow) -> None:
         name = row.partition, row.seq
-        device = device_of(row, self._site_id, self._partitions)
+        device = device_of(row, self.site_id, self._partitions)
         if device is None:
             self.verdicts[name] = ("unknown", "malformed")
         elif row.payload in (b"online", b"offline") and row.subject.endswith(".status"):
@@ -292,7 +292,7 @@ def compare_totals(expected: Expected, reports: Reports, extra: Iterable[float] 
 def compare_events(expected: Expected, events: list[PublishedEvent], keys: dict[int, bytes]) -> None:
     """Each event of the oracle must have been published exactly once, and no other."""
     want: Counter[tuple[object, ...]] = Counter(
-        (e.zone, e.type, e.kind, pseudonym_of(e.kind, e.device, keys[e.day]), e.t, e.reason)
+        (e.zone, e.type, e.kind, pseudonym_of(expected.site_id, e.kind, e.device, keys[e.day]), e.t, e.reason)
         for e in expected.oracle.events
     )
     got: Counter[tuple[object, ...]] = Counter(tuple(e[1:]) for e in events)

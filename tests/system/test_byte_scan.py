@@ -192,7 +192,9 @@ class Campus:
 
         async def known(client: Client) -> list[str]:
             return list(
-                (await PseudonymKeys(Connection(client)).pseudonyms_of(device.kind, device.id)).values()
+                (
+                    await PseudonymKeys(Connection(client)).pseudonyms_of(device.site, device.kind, device.id)
+                ).values()
             )
 
         return self.inside(known)

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counting.running import NAMES
+from counting.running import NAMES, PSEUDONYMS
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
 from headcount.counting.site_versions import Sites, SiteVersion, SiteVersions, only
@@ -174,7 +174,7 @@ def _counted(
 ) -> tuple[_Observer, OnePartition]:
     """Count a log with kills, each continued from the last saved state; `taken` is called after each delivery."""
     heard, saved, kills = heard or _Observer(), b"", 3
-    partition = OnePartition(0, 1, 1, sites, NAMES)
+    partition = OnePartition(0, 1, 1, sites, PSEUDONYMS)
     while True:
         killed = False
         for delivery in _deliveries(rng, log, partition.seq):
@@ -190,7 +190,7 @@ def _counted(
         if not killed:
             return heard, partition
         kills -= 1
-        partition = OnePartition(0, 1, 2, sites, NAMES)
+        partition = OnePartition(0, 1, 2, sites, PSEUDONYMS)
         if saved:
             partition.restore(saved)
 
@@ -379,7 +379,7 @@ def test_an_instant_is_published_after_a_later_message() -> None:
     site = parse_site(campus.geojson, "scene")
     x, y = campus.degrees(0.0, 0.0)
     lat, lon = x, y
-    partition = OnePartition(0, 1, 7, only(ZoneLookup(site)), NAMES)
+    partition = OnePartition(0, 1, 7, only(ZoneLookup(site)), PSEUDONYMS)
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     base = 1_000_000_000_000
     subject = f"fix.0.{site.id}.person.a".encode()
@@ -422,9 +422,9 @@ def test_partitions_counted_together_equal_each_alone(seed: int) -> None:
     change_tick = rng.randint(log_start_ns, end_ns) // TICK_NS
     changed = parse_site(changed_site(rng, campus.geojson), "scene")
     sites = SiteVersions([SiteVersion(1, 0, site), SiteVersion(2, change_tick, changed)])
-    together = Counter(Sites([sites]), NAMES, count)
+    together = Counter(Sites([sites]), PSEUDONYMS, count)
     partitions = [together.partition(number, number + 1) for number in range(count)]
-    alone = [OnePartition(number, count, number + 1, sites, NAMES) for number in range(count)]
+    alone = [OnePartition(number, count, number + 1, sites, PSEUDONYMS) for number in range(count)]
     both = [(_Observer(), _Observer()) for _ in range(count)]
     while any(
         min(partition.seq, own.seq) < len(entries)
@@ -477,7 +477,7 @@ def test_a_clock_that_is_set_back_stops_the_logs_clock(seed: int) -> None:
     broken = log[:back] + [(subject, body, ns - 2_500_000_000) for subject, body, ns in log[back:]]
     times = list(accumulate((ns for _, _, ns in broken), max))
     mended = [(subject, body, ns) for (subject, body, _), ns in zip(broken, times, strict=True)]
-    zones, names = ZoneLookup(site), NAMES
+    zones, names = ZoneLookup(site), PSEUDONYMS
     heard = []
     for entries in (broken, mended):
         heard.append(_Observer())
@@ -500,7 +500,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
     body = json.dumps({"tst": 1000, "lat": lat, "lon": lon}).encode()
     verdicts = np.zeros(len(VERDICTS), dtype=np.int64)
     for number in range(4):
-        partition = OnePartition(number, 4, 1, only(ZoneLookup(site)), NAMES)
+        partition = OnePartition(number, 4, 1, only(ZoneLookup(site)), PSEUDONYMS)
         subjects = [f"fix.{number}.{site.id}.person.device".encode(), b"fix.%d.tick" % number]
         ns = [1_000_000_000_000, 1_000_200_000_000]
         partition.take(raw_batch(number, subjects, [body, b""], [1, 2], ns, 0))
@@ -512,7 +512,7 @@ def test_a_device_in_a_foreign_partition_is_malformed() -> None:
 def test_two_exits_at_one_moment_are_two_events() -> None:
     """A device that timed out, returned with older fixes and left at that very moment has two exit events."""
     site = small_site()
-    partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), NAMES)
+    partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), PSEUDONYMS)
     hold_s = 900
     said = [(1000, 0.0, 1000), (1500, 0.0, 1901), (1000 + hold_s, 0.05, 1902)]  # t, away, received
     entries = [
@@ -537,7 +537,7 @@ def test_two_exits_at_one_moment_are_two_events() -> None:
 def test_a_removed_device_may_send_the_same_fix_again() -> None:
     """The marker has the device leave, and the same fix once more enters again: two events with two ids."""
     site = small_site()
-    partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), NAMES)
+    partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), PSEUDONYMS)
     base_s = 1_790_000_000
     body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
     day = base_s // DAY_S
@@ -572,7 +572,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
     midnight_s = 1_790_000_000 // DAY_S * DAY_S + DAY_S
     body = json.dumps({"tst": midnight_s - 60, "lat": 50.005, "lon": 0.001}).encode()
     for restored in (False, True):
-        partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), NAMES)
+        partition = OnePartition(0, 1, 1, only(ZoneLookup(site)), PSEUDONYMS)
         start_ns, end_ns = (midnight_s - 60) * 10**9, (midnight_s + 900) * 10**9
         partition.take(raw_batch(0, [b"fix.0.s.person.a"], [body], [1], [start_ns], 1))
         partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [2], [start_ns + 10**9], 0))
@@ -581,7 +581,7 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
         if restored:
             saved = partition.save()
             assert b"person.a" not in saved
-            partition = OnePartition(0, 1, 2, only(ZoneLookup(site)), NAMES)
+            partition = OnePartition(0, 1, 2, only(ZoneLookup(site)), PSEUDONYMS)
             partition.restore(saved)
             state = next(iter(partition.parts.values())).engine.find(b"person.a")
             assert state is not None

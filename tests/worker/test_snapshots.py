@@ -32,7 +32,8 @@ DEVICES = 250_000
 NOW_S = 1_790_000_000.0
 SITE = campus(20, seed=1)
 #: The day's key, so that the engine that continues knows the same pseudonyms.
-NAMES = Pseudonyms({int(NOW_S // 86_400): b"k" * 32})
+PSEUDONYMS = Pseudonyms({int(NOW_S // 86_400): b"k" * 32})
+NAMES = PSEUDONYMS.on("s")
 #: Saves a state, and stops before the chunk or the write that is named.
 SAVE = """
 import asyncio, sys

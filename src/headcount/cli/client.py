@@ -17,10 +17,10 @@ from headcount.settings.layers import Layers
 
 if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
     from headcount.access.roles import Caller
-    from headcount.counting.site import Site
     from headcount.services.container import Services
 
 T = TypeVar("T")
+in_site = click.option("--site", "site_id", metavar="ID", help="Id of the site.  [default: the only one]")
 #: The settings that find the core.
 CORE = ("data", "nats_port", "core", "secret_file")
 
@@ -39,16 +39,13 @@ class RunningDeployment:
 
         return COMMAND_LINE
 
-    @property
-    def site(self) -> Site:
-        """The site of the settings.
+    async def site(self, id_: str | None) -> str:
+        """The id of a site that the deployment counts: the one that is named, or the only one.
 
         Raises:
-            SiteError: the file cannot be used.
+            UnknownSiteError: it is not counted, or none is named and several are counted.
         """
-        from headcount.sites.files import load_site
-
-        return load_site(self.settings.site)
+        return (await self.services.sites.chosen(id_)).site
 
 
 def on_deployment(*keys: str) -> Callable[[Callable[..., Awaitable[None]]], Command]:

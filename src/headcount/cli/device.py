@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.client import RunningDeployment, in_site, on_deployment
 from headcount.cli.lazy import Entry, LazyGroup
 from headcount.cli.options import Command
 from headcount.cli.output import as_json, print_json, print_table
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # loaded when a command runs, so that --help is fast
 _MORE = {
     "Many devices, and hand-over": {
         "import": Entry("device_table:import_", "Register the devices of a CSV table."),
-        "export": Entry("device_table:export", "Write all devices of the site as CSV."),
+        "export": Entry("device_table:export", "Write all devices of a site as CSV."),
         "link": Entry("device_link:link", "Create a one-time link that sets up a phone."),
         "claim": Entry("device_link:claim", "Create codes that register one new device each."),
     },
@@ -76,10 +76,13 @@ def _fields(function: Command) -> Command:
 
 @device.command()
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="Kind of the device.")
+@in_site
 @_fields
 @as_json
-@on_deployment("site")
-async def add(running: RunningDeployment, kind: Kind, as_json: bool, **fields: Any) -> None:
+@on_deployment()
+async def add(
+    running: RunningDeployment, kind: Kind, site_id: str | None, as_json: bool, **fields: Any
+) -> None:
     """Register a device.
 
     Prints its id, its secret and the topic of its fixes. The secret is shown only here.
@@ -87,13 +90,15 @@ async def add(running: RunningDeployment, kind: Kind, as_json: bool, **fields: A
     \b
     Examples:
       headcount device add --kind person --label "Ada" --group staff
-      headcount device add --kind vehicle --alias iotp/42 --json
+      headcount device add --kind vehicle --site harbour --alias iotp/42 --json
     """
-    registered = await running.services.devices.add(running.actor, running.site.id, kind, **_given(fields))
+    site = await running.site(site_id)
+    registered = await running.services.devices.add(running.actor, site, kind, **_given(fields))
     _print_with_secret(*registered, as_json=as_json)
 
 
 @device.command("list")
+@in_site
 @click.option("--kind", type=click.Choice(KINDS), help="Only devices of this kind.")
 @click.option(
     "--status",
@@ -105,9 +110,9 @@ async def add(running: RunningDeployment, kind: Kind, as_json: bool, **fields: A
 @click.option("--after", default="", show_default=False, help="Start after this id: the next page.")
 @click.option("--limit", type=click.IntRange(1, 500), default=100, help="Maximum number of devices.")
 @as_json
-@on_deployment("site")
-async def list_(running: RunningDeployment, as_json: bool, **wanted: Any) -> None:
-    """List the devices of the site.
+@on_deployment()
+async def list_(running: RunningDeployment, site_id: str | None, as_json: bool, **wanted: Any) -> None:
+    """List the devices of a site.
 
     Prints one page, ordered by id.
 
@@ -121,7 +126,7 @@ async def list_(running: RunningDeployment, as_json: bool, **wanted: Any) -> Non
     from headcount.messages.times import iso
     from headcount.services.devices import page_as_json
 
-    site = running.site.id
+    site = await running.site(site_id)
     page = await running.services.devices.list(DeviceFilter(site, **wanted))
     banned = await running.services.bans.of_devices()
     if as_json:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.client import RunningDeployment, in_site, on_deployment
 from headcount.cli.options import Command
 from headcount.cli.parameters import duration
 from headcount.devices.commands import OPEN_STATES
@@ -43,6 +43,7 @@ def _queue_options(function: Command) -> Command:
     for option in (
         click.pass_obj,
         click.option("--kind", type=click.Choice(KINDS), help="Kind of a device that is not registered."),
+        in_site,
         click.option(
             "--expires", "expires_s", type=duration, default="1d", help="Time until the command expires."
         ),
@@ -61,7 +62,7 @@ def _queue_options(function: Command) -> Command:
     help="Seconds between two fixes.",
 )
 @_queue_options
-@on_deployment("site")
+@on_deployment()
 async def interval(running: RunningDeployment, device: str, **values: Any) -> None:
     """Set the time between two fixes."""
     await _queue(running, device, "interval", **values)
@@ -69,7 +70,7 @@ async def interval(running: RunningDeployment, device: str, **values: Any) -> No
 
 @command.command()
 @_queue_options
-@on_deployment("site")
+@on_deployment()
 async def report(running: RunningDeployment, device: str, **values: Any) -> None:
     """Request a fix now."""
     await _queue(running, device, "report", **values)
@@ -78,7 +79,7 @@ async def report(running: RunningDeployment, device: str, **values: Any) -> None
 @command.command()
 @click.option("--for", "pause_s", type=duration, required=True, help="Duration: 30s, 5m, 1h.")
 @_queue_options
-@on_deployment("site")
+@on_deployment()
 async def pause(running: RunningDeployment, device: str, **values: Any) -> None:
     """Ask the device to send nothing for a while.
 
@@ -90,7 +91,7 @@ async def pause(running: RunningDeployment, device: str, **values: Any) -> None:
 @command.command()
 @click.argument("text")
 @_queue_options
-@on_deployment("site")
+@on_deployment()
 async def message(running: RunningDeployment, device: str, **values: Any) -> None:
     """Show a text of up to 256 characters."""
     await _queue(running, device, "message", **values)
@@ -102,12 +103,13 @@ async def _queue(
     name: CommandKind,
     *,
     kind: Kind | None,
+    site_id: str | None,
     expires_s: float,
     wait: bool,
     **fields: Any,
 ) -> None:
     commands = running.services.commands
-    site, kind = await _target(running, device, kind)
+    site, kind = await _target(running, device, kind, site_id)
     made = await commands.add(running.actor, site, kind, device, name, expires_s=expires_s, **fields)
     while wait and made.state in OPEN_STATES:
         await asyncio.sleep(POLL_INTERVAL_S)
@@ -120,7 +122,9 @@ async def _queue(
         raise click.exceptions.Exit(1)
 
 
-async def _target(running: RunningDeployment, id_: str, kind: Kind | None) -> tuple[str, Kind]:
+async def _target(
+    running: RunningDeployment, id_: str, kind: Kind | None, site_id: str | None
+) -> tuple[str, Kind]:
     """The site and the kind of a device, registered or not."""
     try:
         device = await running.services.devices.get(id_)
@@ -131,7 +135,7 @@ async def _target(running: RunningDeployment, id_: str, kind: Kind | None) -> tu
                 "is not registered",
                 "`headcount device list` shows all devices; where devices need no account, add --kind",
             ) from None
-        return running.site.id, kind
+        return await running.site(site_id), kind
     return device.site, device.kind
 
 

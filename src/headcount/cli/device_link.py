@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from headcount.cli.client import CORE, RunningDeployment, on_deployment, run_on_deployment
+from headcount.cli.client import CORE, RunningDeployment, in_site, on_deployment, run_on_deployment
 from headcount.cli.options import takes_settings
 from headcount.cli.output import as_json, print_json, private_file, to_file
 from headcount.cli.parameters import duration
@@ -71,10 +71,17 @@ async def link(
 @click.option("--count", type=click.IntRange(1, 10_000), required=True, help="Number of codes.")
 @click.option("--group", "groups", multiple=True, help="Group of the new devices. Repeatable.")
 @click.option("--within", "within_s", type=duration, default="14d", help="Time until they expire.")
+@in_site
 @to_file
-@takes_settings("public_url", "site", *CORE)
+@takes_settings("public_url", *CORE)
 def claim(
-    kind: Kind, count: int, groups: tuple[str, ...], within_s: float, output: Path | None, settings: Settings
+    kind: Kind,
+    count: int,
+    groups: tuple[str, ...],
+    within_s: float,
+    site_id: str | None,
+    output: Path | None,
+    settings: Settings,
 ) -> None:
     """Create codes that register one new device each.
 
@@ -86,16 +93,15 @@ def claim(
       headcount device claim --kind person --count 200 --group students \\
           --public-url https://count.example.org:8443 --output codes.csv
     """
-    from headcount.sites.files import load_site
+    base = _base_url(settings)
 
-    site, base = load_site(settings.site).id, _base_url(settings)
+    async def made(running: RunningDeployment) -> list[str]:
+        site = await running.site(site_id)
+        provisioning = running.services.provisioning
+        return await provisioning.claim_codes(running.actor, site, kind, count, groups, int(within_s))
+
     with private_file(output) as out:
-        codes = run_on_deployment(
-            settings,
-            lambda running: running.services.provisioning.claim_codes(
-                running.actor, site, kind, count, groups, int(within_s)
-            ),
-        )
+        codes = run_on_deployment(settings, made)
         out.write(csv_table.claim_codes_csv(codes, base, time.time() + within_s))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from headcount.cli.client import CORE, run_on_deployment
+from headcount.cli.client import CORE, RunningDeployment, in_site, run_on_deployment
 from headcount.cli.options import takes_settings
 from headcount.cli.output import private_file, to_file
 from headcount.devices import csv_table
@@ -21,9 +22,10 @@ _PROGRESS_DELAY_S = 2.0
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True))
+@in_site
 @to_file
-@takes_settings("site", *CORE)
-def import_(file: Path, output: Path | None, settings: Settings) -> None:
+@takes_settings(*CORE)
+def import_(file: Path, site_id: str | None, output: Path | None, settings: Settings) -> None:
     """Register the devices of a CSV table.
 
     FILE has a header with the column `kind` (person or vehicle), and any of label, groups, aliases, gateway, firmware
@@ -35,9 +37,8 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
       headcount device import people.csv --output secrets.csv
     """
     from headcount.cli.progress import ProgressBar
-    from headcount.sites.files import load_site
 
-    site = load_site(settings.site).id
+    site = run_on_deployment(settings, lambda running: running.site(site_id))
     rows = csv_table.parse_devices(_read(file), site)
     # the output first: secrets that cannot be written afterwards would be lost
     with private_file(output) as out, ProgressBar(delay_s=_PROGRESS_DELAY_S) as progress:
@@ -52,10 +53,11 @@ def import_(file: Path, output: Path | None, settings: Settings) -> None:
 
 
 @click.command()
+@in_site
 @to_file
-@takes_settings("site", *CORE)
-def export(output: Path | None, settings: Settings) -> None:
-    """Write all devices of the site as CSV.
+@takes_settings(*CORE)
+def export(site_id: str | None, output: Path | None, settings: Settings) -> None:
+    """Write all devices of a site as CSV.
 
     The table has no secrets. A cell that a spreadsheet would interpret as a formula starts with an apostrophe.
 
@@ -63,12 +65,11 @@ def export(output: Path | None, settings: Settings) -> None:
     Example:
       headcount device export --output devices.csv
     """
-    from headcount.sites.files import load_site
 
-    site = load_site(settings.site).id
-    lines = run_on_deployment(
-        settings, lambda running: running.services.devices.export_table(running.actor, site)
-    )
+    async def table(running: RunningDeployment) -> Iterator[str]:
+        return await running.services.devices.export_table(running.actor, await running.site(site_id))
+
+    lines = run_on_deployment(settings, table)
     with private_file(output) as out:
         out.writelines(lines)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from headcount.cli.client import RunningDeployment, on_deployment
+from headcount.cli.client import RunningDeployment, in_site, on_deployment
 from headcount.cli.output import as_json, print_json
 from headcount.devices.trace import DEFAULT_LIMIT, MAX_LIMIT, DeviceTrace, TraceEntry
 from headcount.messages.topics import KINDS, Kind
@@ -18,13 +18,20 @@ _INDENT = " " * 14
 @click.argument("device")
 @click.option("--reason", prompt="Why do you need this device's positions", help="Reason, for the audit log.")
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of a device that is not registered.")
+@in_site
 @click.option(
     "--limit", type=click.IntRange(1, MAX_LIMIT), default=DEFAULT_LIMIT, help="Maximum number of messages."
 )
 @as_json
-@on_deployment("site")
+@on_deployment()
 async def trace(
-    running: RunningDeployment, device: str, reason: str, kind: Kind | None, limit: int, as_json: bool
+    running: RunningDeployment,
+    device: str,
+    reason: str,
+    kind: Kind | None,
+    site_id: str | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """Explain why a device is counted or not.
 
@@ -37,8 +44,8 @@ async def trace(
     """
     if len(reason.strip()) < 3:
         raise click.BadParameter("state the reason in a few words", param_hint="--reason")
-    traces = running.services.traces_on(running.site)
-    found = await traces.of(running.actor, device, reason.strip(), kind, limit, silent=True)
+    traces = running.services.traces()
+    found = await traces.of(running.actor, site_id, device, reason.strip(), kind, limit, silent=True)
     if as_json:
         print_json(found, indented=False)
         return

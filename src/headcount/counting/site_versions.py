@@ -131,13 +131,13 @@ class Sites:
     """The sites of a deployment, in the order of their ids."""
 
     def __init__(self, sites: list[SiteVersions]) -> None:
-        """Start with at least one site; those that were removed lately belong to them."""
+        """Start with the sites that are known; those that were removed lately belong to them."""
         self.all = sites
 
     @property
     def complete_s(self) -> float:
         """Everything that the core stored before this is among them."""
-        return min(site.complete_s for site in self.all)
+        return min((site.complete_s for site in self.all), default=0.0)
 
     @property
     def last_tick(self) -> int:

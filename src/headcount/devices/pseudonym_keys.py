@@ -80,11 +80,11 @@ class PseudonymKeys:
             await asyncio.sleep(ATTEMPT_PAUSE_S)
         raise LogError(f"the key of {_date(day)} exists but cannot be read")
 
-    async def pseudonyms_of(self, kind: Kind, device: str) -> dict[int, str]:
+    async def pseudonyms_of(self, site: str, kind: Kind, device: str) -> dict[int, str]:
         """A device's pseudonym on each day with stored data, and tomorrow's if its key exists."""
         await self.load()
         await self.ensure([int(await self._bucket.now_s() // DAY_S)])
-        pseudonyms, key = Pseudonyms(self.keys), f"{kind}.{device}".encode()
+        pseudonyms, key = Pseudonyms(self.keys).on(site), f"{kind}.{device}".encode()
         return {day: pseudonyms.of(key, day) for day in sorted(self.keys)}
 
     # --- loops ---------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def is_expired(day: int, now_s: float) -> bool:
     return now_s > (day + 1) * DAY_S + KEY_RETENTION_S
 
 
-async def daily_pseudonym(connection: Connection, kind: Kind, device: str) -> str:
+async def daily_pseudonym(connection: Connection, site: str, kind: Kind, device: str) -> str:
     """A device's pseudonym of today, as in events, history and audit log: 16 hexadecimal digits.
 
     Raises:
@@ -142,7 +142,7 @@ async def daily_pseudonym(connection: Connection, kind: Kind, device: str) -> st
     day = int(time.time() // DAY_S)
     keys = PseudonymKeys(connection)
     await keys.ensure([day])
-    return Pseudonyms(keys.keys).of(f"{kind}.{device}".encode(), day)
+    return Pseudonyms(keys.keys).on(site).of(f"{kind}.{device}".encode(), day)
 
 
 def _day(key: str) -> int:

@@ -16,16 +16,29 @@ KEY_BYTES = 32
 
 
 class Pseudonyms:
-    """Keyed hashes of device keys (`b"person.alice"`), with a random key for each day (UTC).
+    """Keyed hashes of site, kind and id of a device, with a random key for each day (UTC).
 
     A device has the same pseudonym for a day, so that its events can be joined, and another one the next day.
-    The same key gives the same pseudonyms, so a replay of the log does, too; once the key is destroyed, no
-    pseudonym can be linked to a device.
+    Devices of one id on two sites have different ones. The same key gives the same pseudonyms, so a replay of
+    the log does, too; once the key is destroyed, no pseudonym can be linked to a device.
     """
 
     def __init__(self, keys: Mapping[int, bytes]) -> None:
         """Use keys by day (days since 1970); keys added later are used, too."""
         self._keys = keys
+
+    def on(self, site: str) -> SitePseudonyms:
+        """The pseudonyms of the devices of a site."""
+        return SitePseudonyms(self._keys, site)
+
+
+class SitePseudonyms:
+    """The pseudonyms of a site's devices, by their keys (`b"person.alice"`)."""
+
+    def __init__(self, keys: Mapping[int, bytes], site: str) -> None:
+        """See `Pseudonyms`."""
+        self._keys = keys
+        self._prefix = f"{site}.".encode()
         self._random: dict[int, bytes] = {}
 
     def knows(self, day: int) -> bool:
@@ -47,8 +60,9 @@ class Pseudonyms:
 
     def _bytes(self, keys: list[bytes], day: int) -> bytes:
         secret = self._keys.get(day) or self._random.setdefault(day, secrets.token_bytes(KEY_BYTES))
+        blake2b, prefix = hashlib.blake2b, self._prefix
         return b"".join(
-            [hashlib.blake2b(key, key=secret, digest_size=PSEUDONYM_BYTES).digest() for key in keys]
+            [blake2b(prefix + key, key=secret, digest_size=PSEUDONYM_BYTES).digest() for key in keys]
         )
 
 

@@ -23,7 +23,7 @@ from headcount.counting.site_versions import SiteVersions
 from headcount.errors import LogError, NoAnswerError, NoRespondersError
 from headcount.messages.device_state import DeviceState, DeviceStateRequest
 from headcount.messages.records import RefusalAction, RefusalReason, Refusals
-from headcount.messages.times import iso, iso_or_none
+from headcount.messages.times import iso, iso_or_none, tick_s
 from headcount.messages.topics import DEVICE_STATE_SUBJECT, KINDS, Kind, partition_of
 from headcount.messaging.connection import Connection
 from headcount.messaging.device_messages import LOG_S, messages_of
@@ -84,11 +84,9 @@ class DeviceTrace(msgspec.Struct, kw_only=True):
 
 
 class DeviceTracer:
-    """Traces devices of one site; a trace prepares the zones of each version in effect."""
+    """Traces devices; a trace prepares the zones of each version in effect."""
 
-    def __init__(self, sites: SiteVersions, partitions: int) -> None:
-        self._sites = sites
-        self._site = sites.newest.site
+    def __init__(self, partitions: int) -> None:
         self._partitions = partitions
         self._lock = threading.Lock()
         self._turn = asyncio.Semaphore(_MAX_CONCURRENT)
@@ -96,6 +94,7 @@ class DeviceTracer:
     async def trace(
         self,
         connection: Connection,
+        site: SiteVersions,
         kind: Kind,
         device: str,
         *,
@@ -106,6 +105,7 @@ class DeviceTracer:
 
         Args:
             connection: to the core, with all permissions.
+            site: the device's.
             kind: the device's kind.
             device: its id.
             limit: maximum number of lines, the newest.
@@ -114,21 +114,21 @@ class DeviceTracer:
         Raises:
             LogError: NATS does not answer.
         """
-        partition = partition_of(self._site.id, device, self._partitions)
-        now_s = time.time()
-        messages, since_s = await messages_of(connection, partition, self._site.id, kind, device, now_s)
+        site_id, now_s = site.site_id, time.time()
+        partition = partition_of(site_id, device, self._partitions)
+        messages, since_s = await messages_of(connection, partition, site_id, kind, device, now_s)
         try:
-            live = await device_state(connection, partition, kind, device)
+            live = await device_state(connection, partition, site_id, kind, device)
         except NoAnswerError:
             live = None
         stored = await KvBucket(connection, REFUSED_BUCKET).get(device)
         refused = Refusals() if stored is None else msgspec.json.decode(stored.value, type=Refusals)
         async with self._turn:
             count, lines, left, zones = await asyncio.to_thread(
-                self._explained, messages, kind, device, limit, dict(names or {}), now_s
+                self._explained, site, messages, kind, device, limit, dict(names or {}), now_s
             )
         return DeviceTrace(
-            site=self._site.id,
+            site=site_id,
             kind=kind,
             device=device,
             since=iso(since_s),
@@ -146,18 +146,30 @@ class DeviceTracer:
         )
 
     def _explained(
-        self, messages: RawBatch, kind: Kind, device: str, limit: int, names: dict[int, str], now_s: float
+        self,
+        site: SiteVersions,
+        messages: RawBatch,
+        kind: Kind,
+        device: str,
+        limit: int,
+        names: dict[int, str],
+        now_s: float,
     ) -> tuple[int, list[TraceEntry], list[dict[str, Any]], list[str]]:
         with self._lock:
-            found = messages_for_explainer(messages, self._site.id, kind, names)
-            first = self._sites.at(found[0].received_s if found else now_s)
-            later = self._sites.between(first.number, self._sites.at(now_s).from_tick)
+            end_s = min(now_s, tick_s(site.ends_tick))
+            found = [
+                message
+                for message in messages_for_explainer(messages, site.site_id, kind, names)
+                if tick_s(site.begins_tick) <= message.received_s <= end_s
+            ]
+            first = site.at(found[0].received_s if found else now_s)
+            later = site.between(first.number, site.at(now_s).from_tick)
             versions = [(version.from_s, version.zones) for version in later]
             explainer = Explainer(first.zones, kind, device)
-            explaining = explainer.explain(found, last=limit, versions=versions, until_s=now_s)
+            explaining = explainer.explain(found, last=limit, versions=versions, until_s=end_s)
             lines = [_trace_entry(explained) for explained in explaining]
-            left = [_zone_change(change) for change in explainer.advance(now_s)]
-            return len(found), lines, left, explainer.zones
+            left = [_zone_change(change) for change in explainer.advance(end_s)]
+            return len(found), lines, left, [] if site.is_removed(now_s) else explainer.zones
 
 
 async def kinds_in_log(connection: Connection, site: str, device: str, partitions: int) -> list[Kind]:
@@ -203,7 +215,9 @@ def _removes(removal: Removal | None, kind: Kind, names: Mapping[int, str]) -> b
     return any(own.get(day) == pseudonym for day, pseudonym in removal.pseudonyms.items())
 
 
-async def device_state(connection: Connection, partition: int, kind: Kind, device: str) -> dict[str, Any]:
+async def device_state(
+    connection: Connection, partition: int, site: str, kind: Kind, device: str
+) -> dict[str, Any]:
     """Return what the counting worker of a partition knows about a device; {} if it knows nothing.
 
     Raises:
@@ -211,7 +225,7 @@ async def device_state(connection: Connection, partition: int, kind: Kind, devic
     """
     if not connection.is_connected:
         raise NoAnswerError("there is no connection to the core")
-    request = msgspec.json.encode(DeviceStateRequest(kind, device))
+    request = msgspec.json.encode(DeviceStateRequest(site, kind, device))
     try:
         subject = DEVICE_STATE_SUBJECT.format(partition=partition)
         answer = await connection.request(subject, request, timeout_s=_REPLY_TIMEOUT_S)

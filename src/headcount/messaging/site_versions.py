@@ -22,12 +22,15 @@ _log = logging.getLogger(__name__)
 
 
 class SiteFollower(Sites):
-    """The sites of a deployment, kept current; until the first `refresh`, that of a site file."""
+    """The sites of a deployment, kept current; until the first `refresh`, that of a site file or none."""
 
-    def __init__(self, connection: Connection, site: Site, speed: float = 1.0) -> None:
+    def __init__(self, connection: Connection, site: Site | None = None, speed: float = 1.0) -> None:
         """Start with `site`, for a time-lapse run of that speed."""
-        counted = site if speed == 1 else at_speed(site, speed)
-        super().__init__([SiteVersions([SiteVersion(1, 0, counted)], complete_s=0.0)])
+        sites = []
+        if site is not None:
+            counted = site if speed == 1 else at_speed(site, speed)
+            sites = [SiteVersions([SiteVersion(1, 0, counted)], complete_s=0.0)]
+        super().__init__(sites)
         self._store = SiteStore(connection)
         self._speed = speed
         self._revision = -1
@@ -50,7 +53,7 @@ class SiteFollower(Sites):
                 if stored:  # else no role has started that stores the first version
                     await self._use(stored, now_s)
                 self._revision = revision
-            complete_s = max(now_s, *(site.complete_s for site in self.all))
+            complete_s = max([now_s, *(site.complete_s for site in self.all)])
             for site in self.all:
                 site.complete_s = complete_s
                 for version in site.all[: site.all.index(site.oldest)]:

@@ -182,7 +182,7 @@ class Erasure:
             LogError: a step failed or timed out; call again to continue.
         """
         await self._until_disconnected(device)
-        names = list((await self._keys.pseudonyms_of(device.kind, device.id)).values())
+        names = list((await self._keys.pseudonyms_of(device.site, device.kind, device.id)).values())
         messages, latest, marker = 0, 1, 0
         while latest > marker:  # again if a message arrived after the marker
             marker = await self._publish_marker(device)
@@ -215,7 +215,7 @@ class Erasure:
 
     async def _publish_marker(self, device: Device) -> int:
         """Publish the marker that removes a device from the counts; returns its sequence."""
-        names = await self._keys.pseudonyms_of(device.kind, device.id)
+        names = await self._keys.pseudonyms_of(device.site, device.kind, device.id)
         marker = ForgetMarker(device.kind, {str(day): name for day, name in names.items()})
         subject = FORGET_SUBJECT.format(partition=self._partition(device))
         return await append(self._connection, subject, msgspec.json.encode(marker))

@@ -32,8 +32,11 @@ class AuditTrail:
         self, actor: Caller, action: str, device: Device, detail: Detail | None = None
     ) -> None:
         """Record an action on a registered device, without its id and label."""
-        await self.record_id(actor, action, device.kind, device.id, {"site": device.site, **(detail or {})})
+        await self.record_id(actor, action, device.site, device.kind, device.id, detail or {})
 
-    async def record_id(self, actor: Caller, action: str, kind: Kind, id_: str, detail: Detail) -> None:
+    async def record_id(
+        self, actor: Caller, action: str, site: str, kind: Kind, id_: str, detail: Detail
+    ) -> None:
         """Record an action on a device that may not be registered, under its pseudonym of today."""
-        await self.record(actor, action, await daily_pseudonym(self._client, kind, id_), detail)
+        pseudonym = await daily_pseudonym(self._client, site, kind, id_)
+        await self.record(actor, action, pseudonym, {"site": site, **detail})

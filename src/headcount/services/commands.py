@@ -85,8 +85,8 @@ class CommandService:
         await self._commands.withdraw(command.device, command.id)
 
     async def _record(self, actor: Caller, action: str, command: DeviceCommand) -> None:
-        detail: Detail = {"site": command.site, "command": command.command, "id": command.id}
-        await self._audit.record_id(actor, action, command.kind, command.device, detail)
+        detail: Detail = {"command": command.command, "id": command.id}
+        await self._audit.record_id(actor, action, command.site, command.kind, command.device, detail)
 
 
 def command_as_json(command: DeviceCommand) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from headcount.services.sites import SiteService
 from headcount.services.tokens import SessionService, TokenService
 
 if TYPE_CHECKING:  # the counting engine is loaded for a trace only: most commands need none
-    from headcount.counting.site import Site
     from headcount.messaging.site_versions import SiteFollower
     from headcount.services.traces import TraceService
 
@@ -55,14 +54,10 @@ class Services:
         self.sessions = SessionService(self.session_store, links, self.token_store, self.audit)
         self.sites = SiteService(SiteStore(client), self.audit)
 
-    def traces_on(self, site: Site) -> TraceService:
-        """Return the traces of devices on a site, whose versions are read first."""
+    def traces(self, sites: SiteFollower | None = None, partitions: int | None = None) -> TraceService:
+        """Return the traces of devices; sites and number of partitions that are not given are read from the core."""
         from headcount.messaging.site_versions import SiteFollower  # noqa: PLC0415  # see above
-
-        return self.traces(SiteFollower(self.client, site))
-
-    def traces(self, sites: SiteFollower, partitions: int | None = None) -> TraceService:
-        """Return the traces of a site's devices; without `partitions`, their number is read from the log."""
         from headcount.services.traces import TraceService  # noqa: PLC0415  # see above
 
+        sites = sites or SiteFollower(self.client)
         return TraceService(self.client, sites, self.registry, self.audit, partitions)

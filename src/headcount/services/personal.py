@@ -130,7 +130,7 @@ class PersonalDataService:
 
     async def _pseudonyms(self, device: Device) -> dict[int, str]:
         keys = PseudonymKeys(self._client)
-        return await keys.pseudonyms_of(device.kind, device.id)
+        return await keys.pseudonyms_of(device.site, device.kind, device.id)
 
     async def _commands_of(self, device: Device) -> list[dict[str, Any]]:
         return [command_as_json(command) for command in await self._commands.of(device.id)]

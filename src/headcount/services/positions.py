@@ -116,15 +116,15 @@ class PositionService:
             LogError: the access cannot be recorded.
         """
         partition = partition_of(site, id_, self._partitions)
-        state = await device_state(self._client, partition, kind, id_)
+        state = await device_state(self._client, partition, site, kind, id_)
         if not state:
             raise UnknownDeviceError(
                 f"{kind} {id_[:64]!r}",
                 f"is unknown: nothing was received from it on site {site!r}",
                 "Check its id and kind",
             )
-        detail: Detail = {"reason": reason, "site": site, "kind": kind, "rows": 1}
-        await self._audit.record_id(actor, "positions.device", kind, id_, detail)
+        detail: Detail = {"reason": reason, "kind": kind, "rows": 1}
+        await self._audit.record_id(actor, "positions.device", site, kind, id_, detail)
         return state
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from headcount.access.roles import Caller
+from headcount.counting.site_versions import SiteVersions
 from headcount.devices.pseudonym_keys import PseudonymKeys
 from headcount.devices.registry import Registry
 from headcount.devices.trace import DEFAULT_LIMIT, DeviceTrace, DeviceTracer, is_unknown, kinds_in_log
-from headcount.errors import UnknownDeviceError
+from headcount.errors import UnknownDeviceError, UnknownSiteError
 from headcount.messages.records import Device
 from headcount.messages.topics import ID, Kind
 from headcount.messaging.connection import Connection
@@ -16,7 +19,7 @@ from headcount.services.audit import AuditTrail, Detail
 
 
 class TraceService:
-    """Traces of a site's devices; every method raises LogError if the log does not answer."""
+    """Traces of devices; every method raises LogError if the log does not answer."""
 
     def __init__(
         self,
@@ -29,19 +32,23 @@ class TraceService:
         """Trace over a connection; without `partitions`, their number is read from the log."""
         self._client = client
         self._sites = sites
-        self._site = sites.newest.site
         self._registry = registry
         self._audit = audit
         self._partitions = partitions
         self._tracer: DeviceTracer | None = None
 
     async def own(self, device: Device, limit: int = DEFAULT_LIMIT) -> DeviceTrace:
-        """Return a device's trace for its owner, without an audit entry."""
-        return await self._trace(device.kind, device.id, limit)
+        """Return a device's trace for its owner, without an audit entry.
+
+        Raises:
+            UnknownSiteError: its site was removed hours ago.
+        """
+        return await self._trace(await self._versions(device.site), device.kind, device.id, limit)
 
     async def of(
         self,
         actor: Caller,
+        site: str | None,
         id_: str,
         reason: str,
         kind: Kind | None = None,
@@ -53,6 +60,7 @@ class TraceService:
 
         Args:
             actor: who wants to see it.
+            site: the device's; None: where it is registered, or the only one.
             id_: the device's id.
             reason: why; it goes into the audit log.
             kind: of a device that is not registered; None: the one with most messages.
@@ -60,32 +68,44 @@ class TraceService:
             silent: also return the trace of a registered device without messages.
 
         Raises:
+            UnknownSiteError: there is no such site, or `site` is None and there are several.
             UnknownDeviceError: it is neither registered on this site nor in the log.
         """
         registered = await self._registry.get(id_)
         if registered is not None:
-            if registered.site != self._site.id:
-                raise _unknown(id_)
-            kind = registered.kind
-        elif kind is None and ID.fullmatch(id_):
+            kind, site = registered.kind, site or registered.site
+        versions = await self._versions(site)
+        if registered is not None and registered.site != versions.site_id:
+            raise _unknown(id_)
+        if kind is None and ID.fullmatch(id_):
             partitions = await self._partition_count()
-            kind = next(iter(await kinds_in_log(self._client, self._site.id, id_, partitions)), None)
+            kind = next(iter(await kinds_in_log(self._client, versions.site_id, id_, partitions)), None)
         if kind is None:
             raise _unknown(id_)
-        trace = await self._trace(kind, id_, limit)
+        trace = await self._trace(versions, kind, id_, limit)
         if is_unknown(trace) and not (silent and registered is not None):
             raise _unknown(id_)
-        detail: Detail = {"reason": reason, "site": self._site.id, "rows": len(trace.lines)}
-        await self._audit.record_id(actor, "positions.trace", kind, id_, detail)
+        detail: Detail = {"reason": reason, "rows": len(trace.lines)}
+        await self._audit.record_id(actor, "positions.trace", trace.site, kind, id_, detail)
         return trace
 
-    async def _trace(self, kind: Kind, id_: str, limit: int) -> DeviceTrace:
-        if self._tracer is None:
-            self._tracer = DeviceTracer(self._sites, await self._partition_count())
+    async def _versions(self, site: str | None) -> SiteVersions:
+        """The versions of a site, which may have been removed within the last hours; None: of the only one."""
         await self._sites.refresh()
+        current = [each.site_id for each in self._sites.current(time.time())]
+        if site is None and len(current) == 1:
+            (site,) = current
+        found = next((each for each in reversed(self._sites.all) if each.site_id == site), None)
+        if found is None:
+            raise UnknownSiteError(site, current)
+        return found
+
+    async def _trace(self, site: SiteVersions, kind: Kind, id_: str, limit: int) -> DeviceTrace:
+        if self._tracer is None:
+            self._tracer = DeviceTracer(await self._partition_count())
         keys = PseudonymKeys(self._client)
-        names = await keys.pseudonyms_of(kind, id_)
-        return await self._tracer.trace(self._client, kind, id_, limit=limit, names=names)
+        names = await keys.pseudonyms_of(site.site_id, kind, id_)
+        return await self._tracer.trace(self._client, site, kind, id_, limit=limit, names=names)
 
     async def _partition_count(self) -> int:
         if self._partitions is None:

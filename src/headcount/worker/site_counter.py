@@ -65,7 +65,7 @@ class SiteCounter:
         self.partitions = partitions
         self._sites = sites
         self._site_id = sites.newest.site.id
-        self._pseudonyms = pseudonyms
+        self._pseudonyms = pseudonyms.on(self._site_id)
         self._engines: dict[int, Engine] = {}  # by number of the version
 
     def partition(self, number: int, epoch: int) -> SitePartition:

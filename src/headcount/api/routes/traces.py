@@ -48,5 +48,5 @@ async def get_device_trace(
     known_site(state, site)
     if reason is None:
         raise invalid("reason", "is required for a single device's positions; it goes into the audit log")
-    trace = await state.traces.of(actor, device, reason, kind, limit)
+    trace = await state.traces.of(actor, site, device, reason, kind, limit)
     return Json(trace)

@@ -17,6 +17,7 @@ from headcount.lab.chaos.expected_counts import (
     ExpectedPartition,
     SiteChange,
     pseudonym_of,
+    site_of,
 )
 from headcount.lab.chaos.independent_reader import ParquetCounts, ParquetFix, PartitionLog, PublishedEvent
 from headcount.lab.chaos.observer import ObservedCounts
@@ -249,8 +250,9 @@ def _compare_events(
 
     Some partitions keep counting for a moment after the end, so events of that time are possible but not due.
     """
-    must = Counter(_public(evidence.keys, event) for events in due for event in events)
-    may = Counter(_public(evidence.keys, event) for events in possible for event in events)
+    site = site_of(evidence.geojson)
+    must = Counter(_public(site, evidence.keys, event) for events in due for event in events)
+    may = Counter(_public(site, evidence.keys, event) for events in possible for event in events)
     got = Counter((e.zone, e.type, e.kind, e.device, e.t, e.reason) for e in evidence.events)
     found.events = len(evidence.events)
     for event in must - got:
@@ -263,8 +265,8 @@ def _compare_events(
             found.differs("event", 0, f"{times} events have the id {name}")
 
 
-def _public(keys: dict[int, bytes], event: OracleEvent) -> tuple[str, str, str, str, float, str]:
-    device = pseudonym_of(event.kind, event.device, keys[event.day])
+def _public(site: str, keys: dict[int, bytes], event: OracleEvent) -> tuple[str, str, str, str, float, str]:
+    device = pseudonym_of(site, event.kind, event.device, keys[event.day])
     return event.zone, event.type, event.kind, device, event.t, event.reason
 
 
@@ -291,7 +293,9 @@ def _problem(row: ParquetFix, truths: list[ExpectedPartition], keys: dict[int, b
     entry, verdict = truths[row.partition].verdicts[row.seq]
     if (row.kind, row.verdict) != (entry.kind, verdict) or not truths[row.partition].is_stored(row.seq):
         return f"by the rules {entry.kind} {verdict}, stored: {truths[row.partition].is_stored(row.seq)}"
-    if row.device != pseudonym_of(entry.kind, entry.device, keys[int(entry.received // DAY_S)]):
+    if row.device != pseudonym_of(
+        truths[0].site, entry.kind, entry.device, keys[int(entry.received // DAY_S)]
+    ):
         return "has another pseudonym than that of the day on which it was received"
     acc = known_accuracy(entry.fix.acc) or 0.0
     there = abs(row.lat - entry.fix.lat) <= MAX_ERROR_DEG and abs(row.lon - entry.fix.lon) <= MAX_ERROR_DEG

@@ -56,7 +56,7 @@ async def erase_all(
         subject = FORGET_SUBJECT.format(partition=partition_of(site, one.device, partitions))
         while True:
             try:
-                names = await days.pseudonyms_of(one.kind, one.device)
+                names = await days.pseudonyms_of(site, one.kind, one.device)
                 marker = ForgetMarker(one.kind, {str(day): name for day, name in names.items()})
                 await append(connection, subject, msgspec.json.encode(marker), timeout_s=ANSWER_S)
                 break

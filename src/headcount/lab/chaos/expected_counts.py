@@ -47,6 +47,7 @@ class ExpectedPartition:
             changes: later versions of the site.
             until_s: when the site is removed; no later message is in `log`.
         """
+        self.site = site_of(geojson)
         self.log = log
         self._changes = deque(changes)
         self._until_s = until_s
@@ -110,7 +111,7 @@ class ExpectedPartition:
             for kind, device in self._oracle.devices
             if kind == row.kind
             and any(
-                day in self._keys and pseudonym_of(kind, device, self._keys[day]) == pseudonym
+                day in self._keys and pseudonym_of(self.site, kind, device, self._keys[day]) == pseudonym
                 for day, pseudonym in pseudonyms.items()
             )
         ]
@@ -118,6 +119,14 @@ class ExpectedPartition:
             self._oracle.forget(row.received, row.kind, device)
 
 
-def pseudonym_of(kind: str, device: str, key: bytes) -> str:
+def site_of(geojson: dict[str, Any]) -> str:
+    """The id of the site of a site file."""
+    found: str = next(
+        each["properties"]["id"] for each in geojson["features"] if each["properties"]["role"] == "site"
+    )
+    return found
+
+
+def pseudonym_of(site: str, kind: str, device: str, key: bytes) -> str:
     """A device's pseudonym of the day with this key."""
-    return hashlib.blake2b(f"{kind}.{device}".encode(), key=key, digest_size=8).hexdigest()
+    return hashlib.blake2b(f"{site}.{kind}.{device}".encode(), key=key, digest_size=8).hexdigest()
