@@ -13,12 +13,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counting.running import NAMES, PSEUDONYMS
+from counting.running import PSEUDONYMS
 from counting.walks import FIX, FORGET, ONLINE, Message, walk
 from headcount.counting.site_file import parse_site
 from headcount.counting.site_versions import Sites, SiteVersion, SiteVersions, only
 from headcount.counting.zone_lookup import ZoneLookup
 from headcount.devices.pseudonyms import Pseudonyms
+from headcount.lab.chaos.expected_counts import site_of
 from headcount.lab.chaos.oracle import KINDS, Oracle
 from headcount.lab.chaos.scenarios import changed_site, random_scenario
 from headcount.messages.counts import Event
@@ -47,7 +48,7 @@ def _entry(site: str, message: Message) -> Entry:
     received_ns = _ns(message.received)
     if message.what == FORGET:
         today, key = int(message.received // DAY_S), f"{message.kind}.{message.device}".encode()
-        names = {str(day): NAMES.of(key, day) for day in range(today - 2, today + 2)}
+        names = {str(day): PSEUDONYMS.on(site).of(key, day) for day in range(today - 2, today + 2)}
         return b"fix.0.forget", json.dumps({"kind": message.kind, "pseudonyms": names}).encode(), received_ns
     if message.what != FIX:
         return f"{subject}.status".encode(), b"online" if message.what == ONLINE else b"offline", received_ns
@@ -264,7 +265,7 @@ def test_each_of_several_sites_equals_the_oracle(seed: int) -> None:
     walks, entries, found = {}, [], []
     for name, campus in campuses.items():
         campus.geojson["features"][0]["properties"]["id"] = name
-        walks[name] = [each for each in walk(rng, campus, 6, 150) if each.what != FORGET]
+        walks[name] = walk(rng, campus, 6, 150)
         entries += [_entry(name, each) for each in walks[name]]
         found.append(SiteVersions([SiteVersion(1, 0, parse_site(campus.geojson, name))]))
     entries.sort(key=lambda entry: entry[2])
@@ -352,8 +353,9 @@ def _compare(
             oracle.status(message.received, message.kind, message.device, message.what == ONLINE)
     later = [change for change in later if change[0] <= last]
     check(math.inf)
+    pseudonyms = PSEUDONYMS.on(site_of(geojson))
     expected = sorted(
-        (e.type, e.zone, e.kind, NAMES.of(f"{e.kind}.{e.device}".encode(), e.day), e.t, e.reason)
+        (e.type, e.zone, e.kind, pseudonyms.of(f"{e.kind}.{e.device}".encode(), e.day), e.t, e.reason)
         for e in oracle.events
         if e.t < last
     )
@@ -541,7 +543,7 @@ def test_a_removed_device_may_send_the_same_fix_again() -> None:
     base_s = 1_790_000_000
     body = json.dumps({"tst": base_s, "lat": 50.005, "lon": 0.001}).encode()
     day = base_s // DAY_S
-    marker = {"kind": "person", "pseudonyms": {str(day): NAMES.of(b"person.a", day)}}
+    marker = {"kind": "person", "pseudonyms": {str(day): PSEUDONYMS.on(site.id).of(b"person.a", day)}}
     fix, forget = (b"fix.0.s.person.a", body), (b"fix.0.forget", json.dumps(marker).encode())
     others = {"kind": "vehicle", "pseudonyms": marker["pseudonyms"]}
     said = [
@@ -562,7 +564,7 @@ def test_a_removed_device_may_send_the_same_fix_again() -> None:
         ("enter", 0, "moved"),
     ]
     assert len({event.id for event in output.events}) == len(output.events)
-    assert {event.device for event in output.events} == {NAMES.of(b"person.a", day)}
+    assert {event.device for event in output.events} == {PSEUDONYMS.on(site.id).of(b"person.a", day)}
     assert output.verdicts.sum() == 2, "markers are no fixes"
 
 
@@ -589,4 +591,4 @@ def test_an_exit_after_midnight_has_the_pseudonym_of_the_enter() -> None:
         partition.take(raw_batch(0, [b"fix.0.tick"], [b""], [3], [end_ns], 0))
         events += partition.work().events
         assert {(e.type, e.reason) for e in events} == {("enter", "moved"), ("exit", "silent")}
-        assert {e.device for e in events} == {NAMES.of(b"person.a", midnight_s // DAY_S - 1)}
+        assert {e.device for e in events} == {PSEUDONYMS.on(site.id).of(b"person.a", midnight_s // DAY_S - 1)}
