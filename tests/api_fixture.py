@@ -326,9 +326,9 @@ async def make_count_stream(client: Client) -> None:
 
 
 async def make_access_streams(client: Client) -> None:
-    """The streams of tokens and sessions, of the audit log, and of the keys of pseudonyms in it."""
+    """The streams of tokens and sessions, of sites, of the audit log, and of the keys of pseudonyms in it."""
     for config in stream_configs(PARTITIONS, StreamSizes.within(1 << 30)):
-        if config["name"] in ("KV_ACCESS", "KV_DAYKEY", AUDIT_STREAM):
+        if config["name"] in ("KV_ACCESS", "KV_DAYKEY", "KV_SITE", AUDIT_STREAM):
             answer = await client.request(
                 f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config), timeout=60
             )

@@ -33,6 +33,7 @@
     ├── AuditError             the audit log is inconsistent: entry, problem
     ├── CertificateError       a certificate or key can't be used: file, problem, remedy
     ├── SiteVersionError       a site can't be added, changed or removed like this
+    │   ├── SiteLimitError         there would be no site left, or too many
     │   └── UnknownSiteError       there is no such site, or several without a choice
     ├── SnapshotError          a snapshot can't be used
     │   └── SnapshotConflictError  another worker saved a newer snapshot
@@ -297,6 +298,10 @@ class SiteVersionError(HeadcountError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{problem}. {remedy}")
+
+
+class SiteLimitError(SiteVersionError):
+    """No site would be left, or there would be too many."""
 
 
 class UnknownSiteError(SiteVersionError):

@@ -14,10 +14,10 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api_fixture import PARTITIONS, Api, open_api, site_with
-from headcount.api.live_counts import LiveCounts
+from headcount.api.live_sites import LiveSites
 from headcount.api.metrics import MAX_WORKERS, WORKER_TIMEOUT_S, Metrics, MonotonicSums
 from headcount.counting.disclosure import grid_before
-from headcount.counting.site_versions import only
+from headcount.counting.site_versions import Sites, only
 from waiting import BUSY_S, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -43,7 +43,7 @@ class Worker:
     def __init__(self) -> None:
         """Start at nothing."""
         self.now = 0.0
-        self.metrics = Metrics(LiveCounts(only(site_with(1)), 2), clock=lambda: self.now)
+        self.metrics = Metrics(LiveSites(Sites([only(site_with(1))]), 2), clock=lambda: self.now)
 
     def report(self, worker: str = "w1", **report: Any) -> None:
         """A counting worker's report."""
@@ -157,12 +157,12 @@ async def test_metrics_of_a_running_api(tmp_path: Path) -> None:
         answer = await api.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
         found = samples(answer.text)
-        assert value(found, "headcount_devices_present", kind="person") == 5
-        assert value(found, "headcount_devices_present", kind="vehicle") == 2
+        assert value(found, "headcount_devices_present", site="ul", kind="person") == 5
+        assert value(found, "headcount_devices_present", site="ul", kind="vehicle") == 2
         assert value(found, "headcount_adapter_translated_messages_total", format="owntracks") == 4
         assert value(found, "headcount_adapter_rejected_messages_total", reason="iotp") == 1
         assert value(found, "headcount_partitions") == 2
-        assert value(found, "headcount_counts_age_seconds") >= 0
+        assert value(found, "headcount_counts_age_seconds", site="ul") >= 0
         route = "/v1/sites/{site}/counts"
         labels = {"method": "GET", "route": route, "status": "200"}
         assert value(found, "headcount_http_requests_total", **labels) >= 1
@@ -240,7 +240,7 @@ async def test_zones_have_their_public_counts(tmp_path: Path) -> None:
 
         await until(zones)
         found = await zones()
-        assert value(found, "headcount_public_counts", zone="site", kind="person") in {40, 45}
-        assert value(found, "headcount_public_counts", zone="library", kind="person") in {10, 15}
+        assert value(found, "headcount_public_counts", site="ul", zone="site", kind="person") in {40, 45}
+        assert value(found, "headcount_public_counts", site="ul", zone="library", kind="person") in {10, 15}
         assert all(number >= 5 for number in found.values())
         assert not any(("zone", "library") in labels and ("kind", "vehicle") in labels for _, labels in found)

@@ -175,7 +175,7 @@ async def test_device_is_asked_of_its_worker(tmp_path: Path, role: AccessRole) -
 
         async def answer(question: Msg) -> None:
             asked = json.loads(question.data)
-            known = asked == {"kind": "person", "device": "phone-1"}
+            known = asked == {"site": "ul", "kind": "person", "device": "phone-1"}
             await question.respond(json.dumps(state if known else None).encode())
 
         for device in ("phone-1", "nobody"):

@@ -58,7 +58,11 @@ class Caller:
 
     def may(self, scope: Scope, site: str | None = None) -> bool:
         """Whether the caller has a scope, on this site if one is given."""
-        return scope in self.scopes and (site is None or not self.sites or site in self.sites)
+        return scope in self.scopes and (site is None or self.sees(site))
+
+    def sees(self, site: str) -> bool:
+        """Whether the caller may see a site at all."""
+        return not self.sites or site in self.sites
 
 
 PUBLIC = Caller("public", "anybody", frozenset())

@@ -8,7 +8,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 from headcount.api.api_settings import ApiSettings
-from headcount.api.live_counts import CHECK_INTERVAL_S, LiveCounts
+from headcount.api.live_counts import CHECK_INTERVAL_S
+from headcount.api.live_sites import LiveSites
 from headcount.errors import LogError
 from headcount.messages.reports import REPORT_SUBJECTS
 from headcount.messages.topics import COUNT_STREAM, COUNT_SUBJECT
@@ -33,7 +34,7 @@ class CoreConnection:
         settings: ApiSettings,
         connection: Connection,
         sites: SiteFollower,
-        live: LiveCounts,
+        live: LiveSites,
         on_metrics: Callable[[str, bytes], None],
     ) -> None:
         """Keep `sites` current, deliver counts to `live`, and reports to `on_metrics(subject, payload)`."""
@@ -69,7 +70,7 @@ class CoreConnection:
             loops = (
                 group.create_task(self._read_last_counts(), name="api: last counts"),
                 group.create_task(self._check_overdue(), name="api: overdue"),
-                group.create_task(self._sites.run(self._on_new_site), name="api: site"),
+                group.create_task(self._sites.run(self._on_new_site), name="api: sites"),
             )
             try:
                 yield self
@@ -102,7 +103,7 @@ class CoreConnection:
                 self._live.take(last.data)
 
     def _on_new_site(self) -> None:
-        self._live.on_new_site()
+        self._live.on_new_versions()
         self._read_last.set()  # counts of a version that was not known
 
     def _on_connect(self) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from headcount.access.roles import Caller
 from headcount.api.live_counts import CountsFeed, CountsSnapshot, fragment
+from headcount.api.live_sites import ServedSite
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas.problems import NO_COUNTS, NOT_RECORDED, ProblemError, invalid
 from headcount.api.state import ApiState
@@ -31,17 +32,15 @@ class CountsBody(msgspec.Struct, kw_only=True):
     zones: list[msgspec.Raw]
 
 
-def feed_for(state: ApiState, caller: Caller) -> CountsFeed:
-    """Return the exact counts, or the public ones for callers who may not see the exact ones."""
+def feed_for(state: ApiState, site: ServedSite, caller: Caller) -> CountsFeed:
+    """Return a site's exact counts, or the public ones for callers who may not see the exact ones."""
     # where everything is open, small counts are hidden only on request of the operator: then from anybody
     anybody = state.settings.open and caller.subject == "anybody"
-    if state.public is None or (caller.may("counts:exact", state.settings.site.id) and not anybody):
-        return state.live
-    return state.public
+    return site.live if caller.may("counts:exact", site.id) and not anybody else site.public_feed
 
 
-async def counts_at(state: ApiState, caller: Caller, at: float | None) -> CountsBody:
-    """Return the counts of a moment (Unix seconds; None: now), as the caller may see them.
+async def counts_at(state: ApiState, site: ServedSite, caller: Caller, at: float | None) -> CountsBody:
+    """Return a site's counts of a moment (Unix seconds; None: now), as the caller may see them.
 
     Raises:
         ProblemError: `invalid-parameter`, `no-counts-yet` or `not-recorded`.
@@ -50,10 +49,10 @@ async def counts_at(state: ApiState, caller: Caller, at: float | None) -> Counts
     now_s = time.time()
     if at is not None and at > now_s + MAX_AHEAD_S:
         raise invalid("at", "is in the future")
-    feed = feed_for(state, caller)
+    feed = feed_for(state, site, caller)
     if isinstance(feed, PublicCounts):
         return await _public_counts(state, feed, at, now_s)
-    return await _exact_counts(state, at, now_s)
+    return await _exact_counts(state, site, at, now_s)
 
 
 def counts_body(site: str, snapshot: CountsSnapshot, requested_s: float) -> CountsBody:
@@ -90,7 +89,7 @@ async def _public_counts(state: ApiState, feed: PublicCounts, at: float | None, 
     if snapshot is None or requested_s < snapshot.total.at:
         snapshot = await state.history.run(lambda: feed.at(state.settings.data, requested_s))
     if snapshot is not None:
-        return counts_body(state.settings.site.id, snapshot, requested_s)
+        return counts_body(feed.site.id, snapshot, requested_s)
     if at is None:
         wait_s = str(feed.seconds_to_next(now_s))
         detail = f"Public counts change each minute; the first ones are available in {wait_s} s."
@@ -98,30 +97,29 @@ async def _public_counts(state: ApiState, feed: PublicCounts, at: float | None, 
     raise _not_recorded(at)
 
 
-async def _exact_counts(state: ApiState, at: float | None, now_s: float) -> CountsBody:
-    site, live = state.settings.site.id, state.live
+async def _exact_counts(state: ApiState, site: ServedSite, at: float | None, now_s: float) -> CountsBody:
+    live = site.live
     snapshot = live.snapshot
     if at is None:
         if snapshot is None:
             raise ProblemError(NO_COUNTS, NO_COUNTS.meaning, headers={"retry-after": "1"})
-        return counts_body(site, snapshot, now_s)
+        return counts_body(site.id, snapshot, now_s)
     if snapshot is not None and at >= snapshot.total.at:
-        return counts_body(site, snapshot, at)
+        return counts_body(site.id, snapshot, at)
     total = live.remembered(at)
     if total is not None:
-        return counts_body(site, live.snapshot_of(total), at)
-    return await _stored_counts(state, at)
+        return counts_body(site.id, live.snapshot_of(total), at)
+    return await _stored_counts(state, site, at)
 
 
-async def _stored_counts(state: ApiState, at: float) -> CountsBody:
-    site = state.settings.site.id
-    found = await state.history.run(lambda: queries.counts_at(state.settings.data, at, site=site))
+async def _stored_counts(state: ApiState, site: ServedSite, at: float) -> CountsBody:
+    found = await state.history.run(lambda: queries.counts_at(state.settings.data, at, site=site.id))
     if found is None:
         raise _not_recorded(at)
     at_s, zones = found
-    by_id = {zone.id: zone for zone in state.sites.at(at_s).site.zones}
+    by_id = {zone.id: zone for zone in site.versions.at(at_s).site.zones}
     return CountsBody(
-        site=site,
+        site=site.id,
         at=iso(at_s),
         partitions_fresh=state.settings.partitions,
         partitions_total=state.settings.partitions,

@@ -15,7 +15,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from headcount.api.live_counts import CountsFeed, LiveCounts
+from headcount.api.live_sites import LiveSites
 from headcount.errors import LogError
 from headcount.messages.counts import COUNT_FIELDS
 from headcount.messages.fixes import VERDICTS
@@ -76,24 +76,12 @@ class MonotonicSums:
 class Metrics:
     """Collect reports and the API's own numbers, and export them for Prometheus."""
 
-    def __init__(
-        self,
-        live: LiveCounts,
-        clock: Callable[[], float] = time.monotonic,
-        public: CountsFeed | None = None,
-    ) -> None:
-        """Collect from now on.
-
-        Args:
-            live: the exact counts.
-            clock: returns seconds.
-            public: the counts that the public sees, by zone; None: the exact ones.
-        """
+    def __init__(self, live: LiveSites, clock: Callable[[], float] = time.monotonic) -> None:
+        """Collect from now on; `live` has the counts of all sites, `clock` returns seconds."""
         self.registry = CollectorRegistry(auto_describe=False)
         self.rejected = 0  # messages that are not reports
         self.broker_connections: int | None = None  # as last read
         self._live = live
-        self._public = public or live
         self._clock = clock
         self._fixes = MonotonicSums()
         self._latency = MonotonicSums()
@@ -217,40 +205,43 @@ class Metrics:
             yield _counter(name, f"Messages of other formats that were {what}.", (label,), values)
 
     def _collect_counts(self) -> Iterator[Metric]:
-        live = self._live
-        fresh = live.partitions - len(live.overdue_partitions())
-        yield _gauge("headcount_partitions", "Log partitions.", live.partitions)
-        yield _gauge("headcount_partitions_fresh", "Partitions with a report in the last 2 s.", fresh)
-        age_s = live.age_s()
-        yield _gauge("headcount_counts_age_seconds", "Age of the newest total.", age_s)
-        devices = GaugeMetricFamily("headcount_devices_present", "Devices on the site.", labels=("kind",))
-        if live.snapshot is not None:
-            for kind, n in zip(
-                KINDS, live.snapshot.total.values[0, :, COUNT_FIELDS.index("count")], strict=True
-            ):
-                devices.add_metric((kind,), float(n))
-        yield devices
+        yield _gauge("headcount_partitions", "Log partitions.", self._live.partitions)
+        text = "Partitions with a report in the last 2 s."
+        fresh = GaugeMetricFamily("headcount_partitions_fresh", text, labels=("site",))
+        age = GaugeMetricFamily("headcount_counts_age_seconds", "Age of the newest total.", labels=("site",))
+        devices = GaugeMetricFamily(
+            "headcount_devices_present", "Devices on the site.", labels=("site", "kind")
+        )
+        for served in self._live.current:
+            live = served.live
+            fresh.add_metric((served.id,), live.partitions - len(live.overdue_partitions()))
+            if live.snapshot is not None:
+                age.add_metric((served.id,), live.age_s() or 0.0)
+                present = live.snapshot.total.values[0, :, COUNT_FIELDS.index("count")].tolist()
+                for kind, number in zip(KINDS, present, strict=True):
+                    devices.add_metric((served.id, kind), float(number))
+        yield from (fresh, age, devices)
         yield _gauge("headcount_broker_connections", "Connections to the broker.", self.broker_connections)
 
     def _collect_zones(self) -> Iterator[Metric]:
         """Public counts only: what Prometheus stores is no secret. Hidden counts have no sample."""
+        labels = ("site", "zone", "kind")
         counts = GaugeMetricFamily(
-            "headcount_public_counts", "Public counts, where they are not hidden.", labels=("zone", "kind")
+            "headcount_public_counts", "Public counts, where they are not hidden.", labels=labels
         )
-        if (snapshot := self._public.snapshot) is not None:
-            for zone, row in zip(self._public.zones, snapshot.total.values[:, :, 0].tolist(), strict=True):
+        capacity = GaugeMetricFamily("headcount_zone_capacity", "Capacity in the site file.", labels=labels)
+        for served in self._live.current:
+            feed = served.public_feed
+            numbers = [] if feed.snapshot is None else feed.snapshot.total.values[:, :, 0].tolist()
+            for zone, row in zip(feed.zones, numbers, strict=False):
                 for kind, number in zip(KINDS, row, strict=True):
                     if number >= 0:
-                        counts.add_metric((zone, kind), float(number))
-        yield counts
-        capacity = GaugeMetricFamily(
-            "headcount_zone_capacity", "Capacity in the site file.", labels=("zone", "kind")
-        )
-        for place in self._live.site.zones:
-            for kind, spaces in zip(KINDS, place.capacity, strict=True):
-                if spaces is not None:
-                    capacity.add_metric((place.id, kind), float(spaces))
-        yield capacity
+                        counts.add_metric((served.id, zone, kind), float(number))
+            for place in served.site.zones:
+                for kind, spaces in zip(KINDS, place.capacity, strict=True):
+                    if spaces is not None:
+                        capacity.add_metric((served.id, place.id, kind), float(spaces))
+        yield from (counts, capacity)
 
     def _collect_scaling(self) -> Iterator[Metric]:
         report = self.scaling()

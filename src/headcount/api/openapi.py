@@ -93,10 +93,11 @@ def _describe_geojson(operation: dict[str, Any], route: APIRoute, schemas: dict[
 
 
 def _add_examples(operation: dict[str, Any], route: APIRoute, examples: dict[str, Any]) -> None:
-    """Add the example of a success; those of problems come from their types (`_failures`)."""
+    """Add the example to each success; those of problems come from their types (`_failures`)."""
     example = examples.get(route.name)
-    for content in operation["responses"][str(route.status_code or 200)].get("content", {}).values():
-        content.update(examples[example] if isinstance(example, str) else example)
+    for status, answer in operation["responses"].items():
+        for content in answer.get("content", {}).values() if status < "400" else ():
+            content.update(examples[example] if isinstance(example, str) else example)
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:

@@ -43,6 +43,7 @@ _SERVICE_ERRORS = (
     errors.QueryError,
     errors.TooManyQueriesError,
     errors.NoAnswerError,
+    errors.UnknownSiteError,
 )
 _RETRY = {"retry-after": "1"}
 #: A device error about one of these names the parameter; any other is about the body as a whole.
@@ -95,6 +96,8 @@ def problem_of(error: Exception) -> ProblemError:
             return _device_problem(error)
         case errors.AccessError():
             return _access_problem(error)
+        case errors.UnknownSiteError():
+            return ProblemError(problems.UNKNOWN_SITE, f"There is no site {(error.site or '')[:64]!r}.")
         case errors.QueryError():
             return problems.invalid(error.parameter, error.problem)
         case errors.TooManyQueriesError():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from headcount.history import hours, queries
 from headcount.history.retention import KEEP_S
 from headcount.history.segment_files import all_segments
 from headcount.messages.counts import PublicKindCount
+from headcount.messages.times import tick_s
 from headcount.messages.topics import KINDS
 
 #: The number of instants in memory: a day, and a bit.
@@ -202,11 +204,12 @@ def _steps(from_s: float, to_s: float, step_s: float) -> list[float]:
 
 
 def public_counts(settings: ApiSettings, sites: SiteVersions) -> PublicCounts | None:
-    """Return the public counts of an API; None where the public sees exact ones."""
+    """Return the public counts of a site; None where the public sees exact ones."""
     if settings.smallest_shown <= 1:
         return None
     key = disclosure_key(settings.secret.encode())
-    first_start = not all_segments(hours.folder(settings.data), "counts")
+    not_begun = tick_s(sites.begins_tick) > time.time()
+    first_start = not_begun or not all_segments(hours.folder(settings.data), "counts")
     return PublicCounts(sites, settings.partitions, settings.smallest_shown, key, first_start=first_start)
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from headcount.access.roles import Caller
 from headcount.api.api_settings import ApiSettings
 from headcount.api.core_connection import CoreConnection
-from headcount.api.live_counts import LiveCounts
+from headcount.api.live_sites import LiveSites, ServedSite
 from headcount.api.metrics import Metrics
+from headcount.api.middleware.identity import AnyCaller
+from headcount.api.parameters import SiteId
 from headcount.api.public_counts import public_counts
 from headcount.api.rate_limits import ApiRateLimits
 from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
 from headcount.api.stream_slots import StreamSlots
-from headcount.counting.site import Site
 from headcount.devices.registry_cache import RegistryCache
 from headcount.messaging.connection import Connection
 from headcount.messaging.site_versions import SiteFollower
@@ -37,10 +39,8 @@ class ApiState:
         self.settings = settings
         connection = Connection()
         self.sites = SiteFollower(connection, settings.site, settings.speed)
-        self.public = public_counts(settings, self.sites)  # None where the public sees exact counts
-        on_total = self.public.take if self.public else lambda _: None
-        self.live = LiveCounts(self.sites, settings.partitions, on_total=on_total)
-        self.metrics = Metrics(self.live, public=self.public)
+        self.live = LiveSites(self.sites, settings.partitions, lambda site: public_counts(settings, site))
+        self.metrics = Metrics(self.live)
         self.core = CoreConnection(settings, connection, self.sites, self.live, self.metrics.take)
         self.history = HistoryQueries(settings.max_queries)
         self.registry_cache = RegistryCache()
@@ -78,8 +78,6 @@ class ApiState:
     def close(self) -> None:
         """End all streams and history queries."""
         self.live.close()
-        if self.public is not None:
-            self.public.close()
         self.history.close()
 
 
@@ -92,39 +90,69 @@ def state_of(connection: HTTPConnection) -> ApiState:
 State = Annotated[ApiState, Depends(state_of)]
 
 
-def known_site(state: ApiState, site: str) -> Site:
-    """Return the site with an id.
+def check_visible(state: ApiState, caller: Caller, site: str) -> None:
+    """Check that a caller may see a site, whether it exists or not.
 
     Raises:
         ProblemError: `unknown-site`.
     """
-    served = state.live.site
-    if site != served.id:
-        raise ProblemError(UNKNOWN_SITE, f"There is no site {site[:64]!r}; this API serves {served.id!r}.")
+    if not caller.sees(site):
+        raise _unknown_site(state, caller, site)
+
+
+def known_site(state: ApiState, caller: Caller, site: str) -> ServedSite:
+    """Return the site with an id.
+
+    Raises:
+        ProblemError: `unknown-site`; also where the caller may not see it.
+    """
+    served = state.live.named(site)
+    if served is None or not caller.sees(site):
+        raise _unknown_site(state, caller, site)
     return served
 
 
-def known_zone(state: ApiState, site: str, zone: str) -> int:
+def _unknown_site(state: ApiState, caller: Caller, site: str) -> ProblemError:
+    visible = ", ".join(repr(served.id) for served in state.live.visible(caller)) or "none that you may see"
+    return ProblemError(UNKNOWN_SITE, f"There is no site {site[:64]!r}; this API serves {visible}.")
+
+
+async def site_of_path(site: SiteId, state: State, caller: AnyCaller) -> ServedSite:
+    """Return the site in the path of a request; see `known_site`."""
+    return known_site(state, caller, site)
+
+
+#: A parameter of endpoints: the site in the path, if the caller may see it.
+SiteInPath = Annotated[ServedSite, Depends(site_of_path)]
+
+
+async def _id_of_site(site: SiteInPath) -> str:
+    return site.id
+
+
+#: A parameter of endpoints: the id of the site in the path, if the caller may see it.
+KnownSiteId = Annotated[str, Depends(_id_of_site)]
+
+
+def known_zone(site: ServedSite, zone: str) -> int:
     """Return the index of a zone.
 
     Raises:
-        ProblemError: `unknown-site` or `unknown-zone`.
+        ProblemError: `unknown-zone`.
     """
-    served = known_site(state, site)
-    index = state.live.index.get(zone)
+    index = site.live.index.get(zone)
     if index is None:
-        detail = f"Site {served.id!r} has no zone {zone[:64]!r}; GET /v1/sites/{served.id} lists all zones."
+        detail = f"Site {site.id!r} has no zone {zone[:64]!r}; GET /v1/sites/{site.id} lists all zones."
         raise ProblemError(UNKNOWN_ZONE, detail)
     return index
 
 
-def known_zone_of_any_version(state: ApiState, site: str, zone: str) -> str:
+def known_zone_of_any_version(site: ServedSite, zone: str) -> str:
     """Return the id of a zone that the site has or had.
 
     Raises:
-        ProblemError: `unknown-site` or `unknown-zone`.
+        ProblemError: `unknown-zone`.
     """
-    known_site(state, site)
-    if not any(each.id == zone for version in state.sites.all for each in version.site.zones):
-        known_zone(state, site, zone)
+    if not any(each.id == zone for version in site.versions.all for each in version.site.zones):
+        known_zone(site, zone)
     return zone

@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 
 from headcount.api.counts_lookup import CountsBody, age_s, changes_body, feed_for
 from headcount.api.live_counts import CountsFeed, CountsSnapshot
+from headcount.api.live_sites import ServedSite
 from headcount.api.middleware.identity import identity_of
 from headcount.api.schemas.problems import invalid
 from headcount.api.state import ApiState
@@ -41,14 +42,14 @@ class StreamReader:
     """The state of one reader: its last snapshot, and when updates are due."""
 
     def __init__(
-        self, state: ApiState, connection: HTTPConnection, zones: str | None, every_s: float
+        self, state: ApiState, site: ServedSite, connection: HTTPConnection, zones: str | None, every_s: float
     ) -> None:
-        """Read these zones (ids with commas between) at most every `every_s`, with the caller's rights.
+        """Read these zones of a site (ids with commas between) at most every `every_s`, with the caller's rights.
 
         Raises:
             ProblemError: `invalid-parameter`, naming the unknown zone.
         """
-        self._feed = feed_for(state, identity_of(connection).caller)
+        self._feed = feed_for(state, site, identity_of(connection).caller)
         self._ping_s = state.settings.ping_s
         self._zones = zone_indices(self._feed, zones)
         self._ids = None if zones is None else set(zones.split(","))

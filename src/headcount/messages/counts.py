@@ -107,7 +107,14 @@ class _CountsMessage(msgspec.Struct, array_like=True):
     values: bytes  # compressed: their values, one after the other
 
 
+class _CountsHead(msgspec.Struct, array_like=True):
+    """The first field of a `_CountsMessage`."""
+
+    site: str
+
+
 _decode = msgspec.msgpack.Decoder(_CountsMessage).decode
+_decode_head = msgspec.msgpack.Decoder(_CountsHead).decode
 
 
 def encode_counts(counts: Sequence[PartitionCounts]) -> bytes:
@@ -118,6 +125,15 @@ def encode_counts(counts: Sequence[PartitionCounts]) -> bytes:
     return msgspec.msgpack.encode(
         _CountsMessage(first.site, first.partitions, first.at, first.site_version, first.zones, of, values)
     )
+
+
+def site_of_counts(payload: bytes) -> str:
+    """The id of the site whose counts are in a message, which is not decompressed.
+
+    Raises:
+        msgspec.MsgspecError: if it is damaged.
+    """
+    return _decode_head(payload).site
 
 
 def decode_counts(payload: bytes) -> list[PartitionCounts]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headcount.access.roles import Caller
-from headcount.errors import SiteVersionError, UnknownSiteError
+from headcount.errors import SiteLimitError, SiteVersionError, UnknownSiteError
 from headcount.messaging.site_store import SiteStore, StoredSite
 from headcount.services.audit import AuditTrail
 
@@ -76,7 +76,8 @@ class SiteService:
         """Store the first version of a site, or of a removed one again; it is counted some seconds later.
 
         Raises:
-            SiteVersionError: it is counted already, or there are MAX_SITES sites.
+            SiteVersionError: it is counted already.
+            SiteLimitError: there are MAX_SITES sites.
         """
         while True:
             stored = await self._store.versions()
@@ -86,7 +87,7 @@ class SiteService:
                     f"the site {site.id} is counted already", "Change it with `headcount site update FILE`"
                 )
             if len(current) >= MAX_SITES:
-                raise SiteVersionError(f"there are {MAX_SITES} sites already", "Remove one of them first")
+                raise SiteLimitError(f"there are {MAX_SITES} sites already", "Remove one of them first")
             number = max((each.number for each in stored if each.site == site.id), default=0) + 1
             added = await self._stored(actor, site.id, number, site, added=number)
             if added is not None:
@@ -137,13 +138,13 @@ class SiteService:
 
         Raises:
             UnknownSiteError: there is no such site.
-            SiteVersionError: it is the only one.
+            SiteLimitError: it is the only one.
         """
         while True:
             current = await self.sites()
             last = _chosen(current, site)
             if len(current) == 1:
-                raise SiteVersionError(f"{site} is the only site", "Add another one first")
+                raise SiteLimitError(f"{site} is the only site", "Add another one first")
             removed = await self._stored(
                 actor, site, last.number + 1, None, added=last.added, is_seed=last.is_seed
             )

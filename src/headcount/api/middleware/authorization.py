@@ -10,27 +10,37 @@ from starlette.requests import HTTPConnection
 from headcount.access.roles import Caller, Scope
 from headcount.api.middleware.identity import caller_of
 from headcount.api.schemas.problems import NOT_ALLOWED, SIGN_IN, ProblemError
-from headcount.api.state import state_of
+from headcount.api.state import check_visible, state_of
 
 MIN_REASON, MAX_REASON = 3, 200
 
 
 class RequireScope:
-    """A dependency: the caller, who has one of these scopes on the site in the path."""
+    """A dependency: the caller, who has one of these scopes on the site in the path.
 
-    def __init__(self, *scopes: Scope) -> None:
+    A path without a site is about all sites; with `of_caller`, about those of the caller, which the service ensures.
+    """
+
+    def __init__(self, *scopes: Scope, of_caller: bool = False) -> None:
         self.scopes = scopes
+        self._of_caller = of_caller
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Return the caller.
 
         Raises:
-            ProblemError: `sign-in` for anonymous callers, `not-allowed` for others.
+            ProblemError: `unknown-site` for callers who may not see it, `sign-in` for anonymous callers, `not-allowed`
+                for others.
         """
-        caller = await caller_of(connection)
-        # a path without a site is about the site that this API serves
-        site = connection.path_params.get("site") or state_of(connection).settings.site.id
-        if any(caller.may(scope, site) for scope in self.scopes):
+        caller, state = await caller_of(connection), state_of(connection)
+        site = connection.path_params.get("site")
+        if site is not None:
+            check_visible(state, caller, site)
+            covered = True
+        else:
+            sees = [caller.sees(served.id) for served in state.live.current]
+            covered = any(sees) if self._of_caller else all(sees)
+        if covered and any(caller.may(scope) for scope in self.scopes):
             return caller
         if caller.role == "public":
             raise ProblemError(SIGN_IN, SIGN_IN.meaning, headers={"www-authenticate": "Bearer"})

@@ -56,12 +56,8 @@ class DeviceAuthentication:
         proven = credentials.verify_secret(password, device.secret if device else self._no_secret)
         if device is not None and not proven:
             proven = _is_signed(device, password, credentials.token_key(state.settings.secret))
-        accepted = (
-            device is not None
-            and device.site == state.settings.site.id
-            and device.status in ACCEPTED_STATUSES
-        )
-        if device is None or not proven or not accepted:
+        # the site may be removed: its devices' owners can still export and erase their data
+        if device is None or not proven or device.status not in ACCEPTED_STATUSES:
             detail = "Too many authentications as this device have failed from your address."
             raise state.limits.failure(key, detail) or ProblemError(
                 DEVICE_SIGN_IN, DEVICE_SIGN_IN.meaning, headers=CHALLENGE

@@ -10,10 +10,10 @@ from fastapi.responses import Response
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import RequireScope
-from headcount.api.parameters import CommandId, DeviceId, SiteId
+from headcount.api.parameters import CommandId, DeviceId
 from headcount.api.schemas import commands
 from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
-from headcount.api.state import ApiState, State, known_site
+from headcount.api.state import ApiState, KnownSiteId, State
 from headcount.messages.records import DeviceCommand
 from headcount.services.commands import command_as_json
 
@@ -32,13 +32,12 @@ _PATH = "/sites/{site}/devices/{device}/commands"
     openapi_extra={"x-problems": ["unknown-device", "too-many-commands"]},
 )
 async def create_command(
-    site: SiteId, device: DeviceId, body: commands.CommandCreate, state: State, actor: Commander
+    site: KnownSiteId, device: DeviceId, body: commands.CommandCreate, state: State, actor: Commander
 ) -> Response:
     """Queue a command. It is sent now, or when the device connects, until the device answers or it expires.
 
     `interval` with `interval_s`, `report` (a fix now), `pause` with `pause_s`, or `message` with `text`.
     """
-    known_site(state, site)
     kind = await state.services.commands.target(device, site, body.kind, unregistered=state.settings.open)
     command = await state.services.commands.add(
         actor,
@@ -61,9 +60,8 @@ async def create_command(
     response_description="Newest first",
     openapi_extra={"x-problems": ["unknown-device"]},
 )
-async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader) -> Json:
+async def list_commands(site: KnownSiteId, device: DeviceId, state: State, _: Reader) -> Json:
     """List commands that wait, and those that finished within the last day."""
-    known_site(state, site)
     found = [each for each in await state.services.commands.of(device) if each.site == site]
     if not found:
         await state.services.commands.target(device, site, "person", unregistered=state.settings.open)
@@ -77,7 +75,9 @@ async def list_commands(site: SiteId, device: DeviceId, state: State, _: Reader)
     response_description="The command",
     openapi_extra={"x-problems": ["unknown-command"]},
 )
-async def get_command(site: SiteId, device: DeviceId, command: CommandId, state: State, _: Reader) -> Json:
+async def get_command(
+    site: KnownSiteId, device: DeviceId, command: CommandId, state: State, _: Reader
+) -> Json:
     """Return one command; it is erased a day after it finished."""
     return Json(command_as_json(await _found(state, site, device, command)))
 
@@ -91,7 +91,7 @@ async def get_command(site: SiteId, device: DeviceId, command: CommandId, state:
     openapi_extra={"x-problems": ["unknown-command"]},
 )
 async def delete_command(
-    site: SiteId, device: DeviceId, command: CommandId, state: State, actor: Commander
+    site: KnownSiteId, device: DeviceId, command: CommandId, state: State, actor: Commander
 ) -> Response:
     """Stop sending a command, and erase it. A device that has received it may still carry it out."""
     await state.services.commands.withdraw(actor, await _found(state, site, device, command))
@@ -99,7 +99,6 @@ async def delete_command(
 
 
 async def _found(state: ApiState, site: str, device: str, command: str) -> DeviceCommand:
-    known_site(state, site)
     found = await state.services.commands.get(device, command)
     if found is None or found.site != site:
         raise ProblemError(UNKNOWN_COMMAND, UNKNOWN_COMMAND.meaning)

@@ -14,13 +14,14 @@ from msgspec.structs import asdict
 
 from headcount.access.roles import Caller
 from headcount.api.counts_lookup import counts_at, feed_for
+from headcount.api.live_sites import ServedSite
 from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.identity import AnyCaller
-from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, HistorySteps, SiteId, Steps, ZoneId, Zones
+from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, HistorySteps, Steps, ZoneId, Zones
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
 from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
-from headcount.api.state import ApiState, State, known_site, known_zone, known_zone_of_any_version
+from headcount.api.state import ApiState, SiteInPath, State, known_zone, known_zone_of_any_version
 from headcount.api.stream_reader import zone_indices
 from headcount.counting.disclosure import GRID_S
 from headcount.history import queries
@@ -41,7 +42,7 @@ _FAILURES = ["not-recorded", "history-unreadable", "no-counts-yet", "too-many-qu
     response_description="The counts, those of the boundary (`site`) first",
     openapi_extra={"x-problems": _FAILURES},
 )
-async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = None) -> Json:
+async def get_counts(site: SiteInPath, state: State, caller: AnyCaller, at: At = None) -> Json:
     """Return the counts of all zones now, or at a moment of the last 24 hours.
 
     `at` in the answer is the instant of these counts: the newest known one at or before the requested moment.
@@ -50,8 +51,7 @@ async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = Non
     Without the scope `counts:exact`, where small counts are hidden: there is one each minute, small
     counts are `"<5"`, the others are rounded to multiples of 5, and the bounds of a count are null.
     """
-    known_site(state, site)
-    return Json(await counts_at(state, caller, at))
+    return Json(await counts_at(state, site, caller, at))
 
 
 @router.get(
@@ -61,10 +61,12 @@ async def get_counts(site: SiteId, state: State, caller: AnyCaller, at: At = Non
     response_description="The counts",
     openapi_extra={"x-problems": ["unknown-zone", *_FAILURES]},
 )
-async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyCaller, at: At = None) -> Json:
+async def get_zone_counts(
+    site: SiteInPath, zone: ZoneId, state: State, caller: AnyCaller, at: At = None
+) -> Json:
     """Return the counts of one zone now, or at a moment of the last 24 hours, as in /counts."""
-    (known_zone if at is None else known_zone_of_any_version)(state, site, zone)
-    answer = msgspec.json.decode(msgspec.json.encode(await counts_at(state, caller, at)))
+    (known_zone if at is None else known_zone_of_any_version)(site, zone)
+    answer = msgspec.json.decode(msgspec.json.encode(await counts_at(state, site, caller, at)))
     zones = {each["zone"]: each for each in answer.pop("zones")}
     if zone not in zones:
         raise ProblemError(NOT_RECORDED, f"Zone {zone!r} was not counted at {answer['at']}.")
@@ -79,7 +81,7 @@ async def get_zone_counts(site: SiteId, zone: ZoneId, state: State, caller: AnyC
     openapi_extra={"x-problems": ["unknown-zone", *_HISTORY_FAILURES]},
 )
 async def get_zone_history(
-    site: SiteId,
+    site: SiteInPath,
     zone: ZoneId,
     state: State,
     caller: AnyCaller,
@@ -93,8 +95,8 @@ async def get_zone_history(
     Without the scope `counts:exact`, where small counts are hidden: `step` is a multiple of 60, `count`
     is as in /counts, and minimum, maximum and mean are null.
     """
-    known_zone_of_any_version(state, site, zone)
-    return await _history(state, caller, [zone], steps, lambda head, rows: Json(head | rows[0]))
+    known_zone_of_any_version(site, zone)
+    return await _history(state, site, caller, [zone], steps, lambda head, rows: Json(head | rows[0]))
 
 
 @router.get(
@@ -105,15 +107,15 @@ async def get_zone_history(
     openapi_extra={"x-problems": _HISTORY_FAILURES},
 )
 async def get_history(
-    site: SiteId,
+    site: SiteInPath,
     state: State,
     caller: AnyCaller,
     steps: Steps,
     zones: Zones = None,
 ) -> Json:
     """Return the counts of zones in steps of time, as /zones/{zone}/history does for one; default: of all zones."""
-    wanted = _ids(state, site, zones)
-    return await _history(state, caller, wanted, steps, lambda head, rows: Json(head | {"zones": rows}))
+    wanted = _ids(site, zones)
+    return await _history(state, site, caller, wanted, steps, lambda head, rows: Json(head | {"zones": rows}))
 
 
 @router.get(
@@ -125,7 +127,7 @@ async def get_history(
     openapi_extra={"x-problems": _HISTORY_FAILURES},
 )
 async def get_history_csv(
-    site: SiteId,
+    site: SiteInPath,
     state: State,
     caller: AnyCaller,
     steps: Steps,
@@ -143,16 +145,16 @@ async def get_history_csv(
                 table.writerow([zone["zone"], row["at"], *numbers])
         return Csv(lines.getvalue())
 
-    return await _history(state, caller, _ids(state, site, zones), steps, render)
+    return await _history(state, site, caller, _ids(site, zones), steps, render)
 
 
-def _ids(state: ApiState, site: str, zones: str | None) -> list[str]:
-    known_site(state, site)
-    return [state.live.zones[index] for index in zone_indices(state.live, zones)]
+def _ids(site: ServedSite, zones: str | None) -> list[str]:
+    return [site.live.zones[index] for index in zone_indices(site.live, zones)]
 
 
 async def _history(
     state: ApiState,
+    site: ServedSite,
     caller: Caller,
     zones: list[str],
     steps: HistorySteps,
@@ -167,7 +169,7 @@ async def _history(
     if (to_s - from_s) / step * len(zones) > MAX_ROWS:
         problem = f"gives more than {MAX_ROWS} rows; choose a longer step, a shorter span or fewer zones"
         raise invalid("step", problem)
-    data, feed = state.settings.data, feed_for(state, caller)
+    data, feed = state.settings.data, feed_for(state, site, caller)
     if isinstance(feed, PublicCounts) and step % GRID_S:
         raise invalid("step", f"without the scope counts:exact, use a multiple of {GRID_S:g} s")
 
@@ -181,7 +183,7 @@ async def _history(
                 for zone in zones
             }
         else:
-            found = queries.zones_history(data, zones, from_s, to_s, step, site=state.settings.site.id)
+            found = queries.zones_history(data, zones, from_s, to_s, step, site=site.id)
             rows = {
                 zone: [
                     {"at": iso(each.at), "person": asdict(each.person), "vehicle": asdict(each.vehicle)}
@@ -189,7 +191,7 @@ async def _history(
                 ]
                 for zone, steps in found.items()
             }
-        head = {"site": state.settings.site.id, "from": iso(from_s), "to": iso(to_s), "step_s": step}
+        head = {"site": site.id, "from": iso(from_s), "to": iso(to_s), "step_s": step}
         return render(head, [{"zone": zone, "rows": rows[zone]} for zone in zones])
 
     return await state.history.run(read)

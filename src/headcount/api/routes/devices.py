@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 from headcount.access.roles import Caller
 from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.authorization import RequireScope
-from headcount.api.parameters import DeviceHandle, SiteId
+from headcount.api.parameters import DeviceHandle
 from headcount.api.public_url import checked_base_url
 from headcount.api.schemas import devices
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import ApiState, State, known_site
+from headcount.api.state import ApiState, KnownSiteId, State
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter
@@ -42,7 +42,7 @@ Writer = Annotated[Caller, Depends(RequireScope("devices:write"))]
     response_description="A page of devices, ordered by id",
 )
 async def list_devices(
-    site: SiteId,
+    site: KnownSiteId,
     state: State,
     _: Reader,
     kind: Annotated[Kind | None, Query(description="Only this kind.")] = None,
@@ -66,7 +66,6 @@ async def list_devices(
 
     A change shows here within a fraction of a second.
     """
-    known_site(state, site)
     page = await state.services.devices.list(DeviceFilter(site, kind, status, group, text, after, limit))
     return Json(page_as_json(site, page, await state.services.bans.of_devices()))
 
@@ -79,9 +78,8 @@ async def list_devices(
     response_description="The device, with its secret, which cannot be read again",
     openapi_extra={"x-problems": ["alias-taken"]},
 )
-async def create_device(site: SiteId, body: devices.DeviceCreate, state: State, actor: Writer) -> Json:
+async def create_device(site: KnownSiteId, body: devices.DeviceCreate, state: State, actor: Writer) -> Json:
     """Register a device. It gets an id and a secret: its MQTT user name and password."""
-    known_site(state, site)
     fields = body.model_dump(exclude={"kind"})
     device, secret = await state.services.devices.add(actor, site, body.kind, **fields)
     location = f"/v1/sites/{site}/devices/{device.id}"
@@ -91,12 +89,11 @@ async def create_device(site: SiteId, body: devices.DeviceCreate, state: State, 
 @router.get(
     "/devices.csv", summary="Export all devices as CSV", response_class=Csv, response_description="The table"
 )
-async def export_devices(site: SiteId, state: State, actor: Reader) -> Response:
+async def export_devices(site: KnownSiteId, state: State, actor: Reader) -> Response:
     """Export every device of a site as CSV. The audit log records it.
 
     A cell that a spreadsheet would take for a formula is preceded by an apostrophe.
     """
-    known_site(state, site)
     lines = await state.services.devices.export_table(actor, site)
     named = {"content-disposition": f'attachment; filename="devices-{site}.csv"'}
     return StreamingResponse(_chunks(lines), media_type=Csv.media_type, headers=named)
@@ -130,14 +127,13 @@ def _chunks(lines: Iterator[str]) -> Iterator[str]:
         },
     },
 )
-async def import_devices(site: SiteId, request: Request, state: State, actor: Writer) -> Csv:
+async def import_devices(site: KnownSiteId, request: Request, state: State, actor: Writer) -> Csv:
     """Register up to 10 000 devices from CSV, all or none.
 
     The header names the columns: `kind` (`person` or `vehicle`) and any of `label`, `groups`, `aliases`,
     `gateway`, `firmware`, `app`. Separate several groups or aliases with semicolons. Columns of an export that
     headcount assigns are ignored.
     """
-    known_site(state, site)
     text = csv_table.decode_table(await request.body())
     added = await state.services.devices.import_table(actor, site, text, MAX_IMPORTED)
     return Csv("".join(secrets_table(added)))
@@ -150,13 +146,12 @@ async def import_devices(site: SiteId, request: Request, state: State, actor: Wr
     response_description="The codes, which cannot be read again",
 )
 async def create_claim_codes(
-    site: SiteId, body: devices.ClaimCodesCreate, request: Request, state: State, actor: Writer
+    site: KnownSiteId, body: devices.ClaimCodesCreate, request: Request, state: State, actor: Writer
 ) -> Csv:
     """Create codes that each register one new device of a kind in some groups, for the first person to use it.
 
     The answer is CSV, with the links of each code for the app OwnTracks and for the browser.
     """
-    known_site(state, site)
     base = checked_base_url(request, state.settings)
     codes = await state.services.provisioning.claim_codes(
         actor, site, body.kind, body.count, body.groups, body.within_s
@@ -171,9 +166,8 @@ async def create_claim_codes(
     response_description="The device",
     openapi_extra={"x-problems": ["unknown-device"]},
 )
-async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader) -> Json:
+async def get_device(site: KnownSiteId, device: DeviceHandle, state: State, _: Reader) -> Json:
     """Return one registered device."""
-    known_site(state, site)
     entry = await state.services.devices.get(device, site)
     return Json(await _shown(state, entry))
 
@@ -186,14 +180,13 @@ async def get_device(site: SiteId, device: DeviceHandle, state: State, _: Reader
     openapi_extra={"x-problems": ["unknown-device", "alias-taken"]},
 )
 async def update_device(
-    site: SiteId, device: DeviceHandle, body: devices.DeviceUpdate, state: State, actor: Writer
+    site: KnownSiteId, device: DeviceHandle, body: devices.DeviceUpdate, state: State, actor: Writer
 ) -> Json:
     """Change the given fields; disable, pause or enable the device with `status`.
 
     A disabled device is disconnected within 2 s, and its links end. A paused device may stay connected and is
     not counted.
     """
-    known_site(state, site)
     entry = await state.services.devices.get(device, site)
     fields = {
         name: value
@@ -218,12 +211,11 @@ async def update_device(
     response_description="The device is being erased",
     openapi_extra={"x-problems": ["unknown-device"]},
 )
-async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
+async def delete_device(site: KnownSiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
     """Reject the device from now on, and erase everything about it.
 
     Its label is erased immediately, its data in the log and the history within minutes.
     """
-    known_site(state, site)
     entry = await state.services.devices.get(device, site)
     return Json(device_as_json(await state.services.devices.remove(actor, entry)))
 
@@ -235,9 +227,8 @@ async def delete_device(site: SiteId, device: DeviceHandle, state: State, actor:
     response_description="The device, with its new secret, which cannot be read again",
     openapi_extra={"x-problems": ["unknown-device"]},
 )
-async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
+async def rotate_device(site: KnownSiteId, device: DeviceHandle, state: State, actor: Writer) -> Json:
     """Replace the secret. The old one, signed tokens and links are rejected, and connections with them close."""
-    known_site(state, site)
     entry = await state.services.devices.get(device, site)
     entry, secret = await state.services.devices.rotate(actor, entry)
     return Json({**await _shown(state, entry), "secret": secret})
@@ -251,7 +242,7 @@ async def rotate_device(site: SiteId, device: DeviceHandle, state: State, actor:
     openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def create_device_link(
-    site: SiteId,
+    site: KnownSiteId,
     device: DeviceHandle,
     request: Request,
     state: State,
@@ -259,7 +250,6 @@ async def create_device_link(
     body: devices.LinkCreate | None = None,
 ) -> Json:
     """Create a link that gives its first user a new secret for this device; the old secret is rejected then."""
-    known_site(state, site)
     entry = await state.services.devices.get(device, site)
     within_s = (body or devices.LinkCreate()).within_s
     base = checked_base_url(request, state.settings)

@@ -12,10 +12,10 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from headcount.api.middleware.identity import Identity, identity_of
-from headcount.api.parameters import Every, SiteId, Zones
+from headcount.api.parameters import Every, Zones
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import ProblemError
-from headcount.api.state import ApiState, State, known_site
+from headcount.api.state import ApiState, SiteInPath, State, known_site
 from headcount.api.stream_reader import StreamReader
 
 #: The delay before a client reconnects.
@@ -67,7 +67,7 @@ async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
     openapi_extra={"x-problems": ["too-many-streams"]},
 )
 async def stream_counts(
-    site: SiteId, request: Request, state: State, every: Every = 1.0, zones: Zones = None
+    site: SiteInPath, request: Request, state: State, every: Every = 1.0, zones: Zones = None
 ) -> Response:
     """Send an update whenever counts change, but not more often than `every`.
 
@@ -77,8 +77,7 @@ async def stream_counts(
     Without the scope `counts:exact`, where small counts are hidden: counts are as in /counts, and
     change once a minute.
     """
-    known_site(state, site)
-    return EventStream(state, identity_of(request), StreamReader(state, request, zones, every))
+    return EventStream(state, identity_of(request), StreamReader(state, site, request, zones, every))
 
 
 @router.get(
@@ -89,9 +88,8 @@ async def stream_counts(
     status_code=101,
     response_class=Response,
 )
-async def require_websocket(site: SiteId, state: State) -> Response:
+async def require_websocket(site: SiteInPath) -> Response:  # noqa: ARG001  # checked
     """Connect here with a WebSocket (`ws://`): the same updates and parameters as /stream."""
-    known_site(state, site)
     detail = "This address is for WebSockets. Over HTTP, the same updates are at /stream."
     raise ProblemError(problems.UPGRADE, detail, headers={"upgrade": "websocket"})
 
@@ -102,8 +100,8 @@ async def stream_counts_over_websocket(
 ) -> None:
     """Send the updates of /stream over a WebSocket."""
     try:
-        known_site(state, site)
-        reader = StreamReader(state, socket, zones, every)
+        served = known_site(state, identity_of(socket).caller, site)
+        reader = StreamReader(state, served, socket, zones, every)
         with _slot(state, identity_of(socket)):
             await socket.accept()
             await _send_until_disconnect(socket, reader, state.settings.send_timeout_s)

@@ -10,12 +10,13 @@ import msgspec
 from fastapi import APIRouter, Depends, Query
 
 from headcount.access.roles import Caller
+from headcount.api.live_sites import ServedSite
 from headcount.api.media_types import GeoJson, Json
 from headcount.api.middleware.authorization import Reason, RequireScope
-from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, SiteId, To
+from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, To
 from headcount.api.schemas import positions
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import ApiState, State, known_site
+from headcount.api.state import KnownSiteId, SiteInPath, State
 from headcount.history.queries import CELLS_PER_DEG, SLOT_S, CellCount, StoredFix
 from headcount.messages.times import iso
 from headcount.messages.topics import Kind
@@ -38,7 +39,7 @@ Asking = Annotated[Caller, Depends(RequireScope("positions:coarse", "positions:r
     openapi_extra={"x-problems": ["history-unreadable", "too-many-queries"]},
 )
 async def list_fixes(
-    site: SiteId,
+    site: SiteInPath,
     state: State,
     actor: Asking,
     reason: Reason = None,
@@ -77,7 +78,6 @@ async def list_fixes(
     area selects the cells that overlap it, a span selects whole 5 minutes; `at` selects the last 5 minutes that
     were complete.
     """
-    known_site(state, site)
     if at is not None and (from_ is not None or to is not None):
         raise invalid("at", "excludes from and to")
     to_s = time.time() if to is None else to
@@ -86,18 +86,18 @@ async def list_fixes(
         raise invalid("from", "is after `to`")
     area = {"bbox": bbox, "within": within, "near": near}
     query = PositionQuery(
-        site=site,
+        site=site.id,
         limit=limit,
         kind=kind,
         at_s=at,
         from_s=from_s,
         to_s=to_s,
         bbox=_numbers("bbox", bbox, 4),
-        within=_polygon(state, within),
+        within=_polygon(site, within),
         near=_numbers("near", near, 3),
         area={name: value for name, value in area.items() if value is not None},
     )
-    if reason is None or not actor.may("positions:read", site):
+    if reason is None or not actor.may("positions:read", site.id):
         return GeoJson(await state.positions.cells(query, lambda found: _collection("coarse", found, limit)))
     return GeoJson(
         await state.positions.fixes(actor, query, reason, lambda found: _collection("exact", found, limit))
@@ -112,13 +112,12 @@ async def list_fixes(
     openapi_extra={"x-problems": ["unknown-device", "no-answer"]},
 )
 async def get_device_state(
-    site: SiteId, kind: Kind, device: DeviceId, state: State, actor: Watcher, reason: Reason = None
+    site: KnownSiteId, kind: Kind, device: DeviceId, state: State, actor: Watcher, reason: Reason = None
 ) -> Json:
     """Return a device's zones, its last position, and its last verdict, as the counting worker knows them.
 
     A reason is required (header `Headcount-Reason`, or `reason`). It goes into the audit log.
     """
-    known_site(state, site)
     if reason is None:
         raise invalid("reason", "is required for a single device's position; it goes into the audit log")
     found = await state.positions.device(actor, site, kind, device, reason)
@@ -174,11 +173,11 @@ def _numbers(name: str, text: str | None, n: int) -> tuple[float, ...] | None:
     return numbers
 
 
-def _polygon(state: ApiState, within: str | None) -> Any:
+def _polygon(site: ServedSite, within: str | None) -> Any:
     """The geometry of a zone, or the GeoJSON text as it is, which the query checks."""
     if within is None or within.lstrip().startswith("{"):
         return within
-    index = state.live.index.get(within)
+    index = site.live.index.get(within)
     if index is None:
         raise invalid("within", f"is neither a zone nor a GeoJSON polygon: {within[:64]!r}")
-    return state.live.site.zones[index].geometry
+    return site.site.zones[index].geometry

@@ -11,22 +11,27 @@ from fastapi.responses import Response
 from headcount.access.roles import Caller
 from headcount.api.media_types import GEOJSON, GeoJson, Json, etag_of, revalidated
 from headcount.api.middleware.authorization import RequireScope
+from headcount.api.middleware.identity import AnyCaller
 from headcount.api.parameters import SiteId
+from headcount.api.problem_handlers import problem_of
 from headcount.api.schemas import sites
 from headcount.api.schemas.problems import (
     INVALID,
     SITE_CHANGED,
+    SITE_LIMIT,
     ParameterProblem,
     ProblemError,
     document,
     invalid,
     response,
 )
-from headcount.api.state import State, known_site
+from headcount.api.state import ApiState, KnownSiteId, SiteInPath, State
 from headcount.counting.site import Site
+from headcount.counting.site_diff import site_diff
 from headcount.counting.site_file import check_site, parse_site, unscaled
-from headcount.errors import SiteError, SiteVersionError
+from headcount.errors import SiteLimitError, SiteVersionError, UnknownSiteError
 from headcount.messages.times import iso
+from headcount.messaging.site_store import StoredSite
 
 router = APIRouter(prefix="/v1", tags=["counts"])
 Editor = Annotated[Caller, Depends(RequireScope("sites:write"))]
@@ -36,11 +41,11 @@ Editor = Annotated[Caller, Depends(RequireScope("sites:write"))]
     "/sites",
     summary="List sites",
     response_model=sites.SiteListResponse,
-    response_description="The sites that this API serves",
+    response_description="The sites",
 )
-async def list_sites(request: Request, state: State) -> Response:
-    """List all sites, with the addresses of their resources."""
-    return revalidated(request, Json({"sites": [_summary(state.live.site)]}))
+async def list_sites(request: Request, state: State, caller: AnyCaller) -> Response:
+    """List the sites that you may see, with the addresses of their resources."""
+    return revalidated(request, Json({"sites": [_summary(each.site) for each in state.live.visible(caller)]}))
 
 
 @router.get(
@@ -50,18 +55,19 @@ async def list_sites(request: Request, state: State) -> Response:
     response_model=sites.SiteResponse,
     response_description="The site file",
 )
-async def get_site(site: SiteId, request: Request, state: State) -> Response:
+async def get_site(site: SiteInPath, request: Request) -> Response:
     """Return the site's boundary and its zones, with names, types and capacities, as GeoJSON."""
-    return revalidated(request, GeoJson(known_site(state, site).geojson))
+    return revalidated(request, GeoJson(site.site.geojson))
 
 
 @router.put(
     "/sites/{site}",
-    summary="Change a site",
+    summary="Add or change a site",
     response_model=sites.SiteUpdateResponse,
     response_description="The accepted version, when it takes effect, and how it differs",
+    responses={201: {"description": "The site is added", "model": sites.SiteUpdateResponse}},
     openapi_extra={
-        "x-problems": ["site-changed"],
+        "x-problems": ["site-changed", "site-limit"],
         "requestBody": {
             "required": True,
             "content": {GEOJSON: {"schema": {"$ref": "#/components/schemas/SiteResponse"}}},
@@ -74,13 +80,14 @@ async def put_site(
     state: State,
     actor: Editor,
     if_match: Annotated[str | None, Header(description="The ETag of the version that was edited.")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: only add the site.")] = None,
 ) -> Response:
-    """Replace the site file. The new version takes effect some seconds later, without a restart.
+    """Add a site, or replace the file of a site. It takes effect some seconds later, without a restart.
 
-    The body is the whole site file as GeoJSON; it is validated like `headcount site check`, and `errors` lists all
-    problems. With `If-Match`, the request fails if another version was accepted since you read the site.
+    The body is the whole site file as GeoJSON, with the id in the path; it is validated like `headcount site check`, and
+    `errors` lists all problems. With `If-Match`, the request fails if another version was accepted since you read the
+    site; with `If-None-Match: *`, if there is a site with this id.
     """
-    known_site(state, site)
     try:
         geojson = msgspec.json.decode(await request.body())
     except msgspec.DecodeError as error:
@@ -93,20 +100,72 @@ async def put_site(
         ]
         detail = f"The site file has {len(found)} problems; the first: {found[0]}"
         return response(document(INVALID, detail, request.url.path, errors))
-    await state.sites.refresh()
-    last = state.sites.newest
-    if if_match is not None and etag_of(GeoJson(last.site.geojson)) not in if_match:
+    new = unscaled(parse_site(geojson, "body"))
+    if new.id != site:
+        raise invalid("id", f"is {new.id!r} in the site file, and {site[:64]!r} in the address")
+    service = state.services.sites
+    last = next((each for each in await service.sites() if each.site == site), None)
+    if (last is None and if_match is not None) or (last is not None and if_none_match == "*"):
         raise ProblemError(SITE_CHANGED, SITE_CHANGED.meaning)
-    new = parse_site(geojson, "body")
     try:
-        update = await state.services.sites.update(
-            actor, unscaled(new), None if if_match is None else last.number
-        )
+        if last is None:
+            added = await service.add(actor, new)
+            body = {"version": added.number, "effective": iso(added.from_s), "changes": site_diff(new, new)}
+            answer = Json(body, 201, {"location": f"/v1/sites/{site}"})
+        else:
+            if if_match is not None:
+                await _check_match(state, last, if_match)
+            update = await service.update(actor, new, None if if_match is None else last.number)
+            answer = Json(
+                {"version": update.version, "effective": iso(update.from_s), "changes": update.changes}
+            )
     except SiteVersionError as error:
-        raise ProblemError(SITE_CHANGED, SITE_CHANGED.meaning) from error
-    except SiteError as error:
-        raise invalid("id", f"{error.problem}. {error.remedy}") from error
-    return Json({"version": update.version, "effective": iso(update.from_s), "changes": update.changes})
+        raise _site_problem(error) from error
+    await _follow(state)
+    return answer
+
+
+@router.delete(
+    "/sites/{site}",
+    summary="Remove a site",
+    response_model=sites.SiteRemovalResponse,
+    response_description="When it takes effect",
+    openapi_extra={"x-problems": ["site-changed", "site-limit"]},
+)
+async def delete_site(site: KnownSiteId, state: State, actor: Editor) -> Response:
+    """Remove a site. Some seconds later all devices leave it, its fixes are counted no longer, and its streams end.
+
+    Its history expires after 24 hours, and its devices stay registered. The last site cannot be removed.
+    """
+    try:
+        removed = await state.services.sites.remove(actor, site)
+    except SiteVersionError as error:
+        raise _site_problem(error) from error
+    await _follow(state)
+    return Json({"version": removed.number, "effective": iso(removed.from_s)})
+
+
+async def _check_match(state: ApiState, last: StoredSite, if_match: str) -> None:
+    """Check that the edited version was the last one, as it is served."""
+    await state.sites.refresh()
+    served = state.live.named(last.site)
+    version = served.versions.numbered(last.number) if served else None
+    if version is None or etag_of(GeoJson(version.site.geojson)) not in if_match:
+        raise ProblemError(SITE_CHANGED, SITE_CHANGED.meaning)
+
+
+def _site_problem(error: SiteVersionError) -> ProblemError:
+    if isinstance(error, SiteLimitError):
+        return ProblemError(SITE_LIMIT, f"{error}.")
+    if isinstance(error, UnknownSiteError):  # it is being removed
+        return problem_of(error)
+    return ProblemError(SITE_CHANGED, SITE_CHANGED.meaning)
+
+
+async def _follow(state: ApiState) -> None:
+    """Serve a change that was just stored."""
+    await state.sites.refresh()
+    state.live.on_new_versions()
 
 
 def _summary(site: Site) -> dict[str, Any]:

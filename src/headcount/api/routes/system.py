@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from headcount.access.roles import Caller
 from headcount.api.media_types import Json, revalidated
 from headcount.api.metrics import SCALER_TIMEOUT_S, broker_connections
 from headcount.api.middleware.authorization import RequireScope
@@ -39,16 +42,18 @@ async def get_health() -> system.HealthResponse:
     openapi_extra={"x-problems": ["not-ready"]},
 )
 async def get_readiness(state: State, caller: AnyCaller) -> system.ReadinessResponse:
-    """Return 200 when the core is connected and every partition has reported within 2 s.
+    """Return 200 when the core is connected and every partition has reported the counts of all sites within 2 s.
 
     Otherwise, callers with the scope `system:read` see what is missing.
     """
-    reasons = _missing(state)
-    if reasons or state.live.snapshot is None:
-        detail = " ".join(reasons) if caller.may("system:read") else NOT_READY.meaning
-        raise ProblemError(NOT_READY, detail, headers={"retry-after": "1"})
-    age_s = round(state.live.age_s() or 0.0, 3)
-    return system.ReadinessResponse(status="ready", at=iso(state.live.snapshot.total.at), age_s=age_s)
+    totals = [served.live.snapshot.total.at for served in state.live.current if served.live.snapshot]
+    if _missing(state) or not totals:
+        detail = " ".join(_missing(state, caller)) if caller.may("system:read") else ""
+        raise ProblemError(NOT_READY, detail or NOT_READY.meaning, headers={"retry-after": "1"})
+    at_s = min(totals)
+    return system.ReadinessResponse(
+        status="ready", at=iso(at_s), age_s=round(max(0.0, time.time() - at_s), 3)
+    )
 
 
 @router.get(
@@ -119,16 +124,19 @@ async def get_problem(name: str) -> ProblemMeaning:
     )
 
 
-def _missing(state: ApiState) -> list[str]:
-    """Return the reasons why the counts are not live."""
-    live, reasons = state.live, []
-    if not state.core.connected:
-        reasons.append("The core is not connected.")
-    overdue = live.overdue_partitions()
-    if overdue:
-        fresh = live.partitions - len(overdue)
-        some = ", ".join(map(str, overdue[:8])) + (", …" if len(overdue) > 8 else "")
-        reasons.append(f"{fresh} of {live.partitions} partitions are fresh; overdue: {some}.")
-    if live.age_s() is None:
-        reasons.append("No partition has reported since the start.")
+def _missing(state: ApiState, caller: Caller | None = None) -> list[str]:
+    """Return the reasons why the counts are not live; with `caller`, those that they may see."""
+    reasons = [] if state.core.connected else ["The core is not connected."]
+    now_s = time.time()
+    for served in state.live.current if caller is None else state.live.visible(caller):
+        if not served.is_due(now_s):
+            continue
+        live, site = served.live, "" if len(state.live.current) == 1 else f"Site {served.id}: "
+        overdue = live.overdue_partitions()
+        if overdue:
+            fresh = live.partitions - len(overdue)
+            some = ", ".join(map(str, overdue[:8])) + (", …" if len(overdue) > 8 else "")
+            reasons.append(f"{site}{fresh} of {live.partitions} partitions are fresh; overdue: {some}.")
+        if live.age_s() is None:
+            reasons.append(f"{site}No partition has reported since the start.")
     return reasons

@@ -14,7 +14,7 @@ from headcount.api.schemas import access
 from headcount.api.state import State
 
 router = APIRouter(prefix="/v1", tags=["access"])
-Maker = Annotated[Caller, Depends(RequireScope("tokens:write"))]
+Maker = Annotated[Caller, Depends(RequireScope("tokens:write", of_caller=True))]
 
 
 @router.get("/tokens", summary="List tokens", response_description="The tokens on your sites, oldest first")

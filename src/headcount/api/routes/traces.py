@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Query
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Reason, RequireScope
-from headcount.api.parameters import DEFAULT_TRACE_LIMIT, DeviceId, SiteId, TraceLimit
+from headcount.api.parameters import DEFAULT_TRACE_LIMIT, DeviceId, TraceLimit
 from headcount.api.schemas import traces
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import State, known_site
+from headcount.api.state import KnownSiteId, State
 from headcount.messages.topics import Kind
 
 router = APIRouter(prefix="/v1", tags=["devices"])
@@ -27,7 +27,7 @@ Watcher = Annotated[Caller, Depends(RequireScope("positions:read"))]
     openapi_extra={"x-problems": ["unknown-device"]},
 )
 async def get_device_trace(
-    site: SiteId,
+    site: KnownSiteId,
     device: DeviceId,
     state: State,
     actor: Watcher,
@@ -45,7 +45,6 @@ async def get_device_trace(
 
     A reason is required (header `Headcount-Reason`, or `reason`). It goes into the audit log.
     """
-    known_site(state, site)
     if reason is None:
         raise invalid("reason", "is required for a single device's positions; it goes into the audit log")
     trace = await state.traces.of(actor, site, device, reason, kind, limit)

@@ -179,8 +179,16 @@ SITE_CHANGED = _problem(
     "site-changed",
     412,
     "The site has changed",
-    "Another version was accepted since you read the site. Read it again, and repeat your change.",
+    "Another version was accepted since you read the site, or it was added or removed. Read it again, and repeat your change.",
     "/v1/sites/ul",
+)
+SITE_LIMIT = _problem(
+    "site-limit",
+    409,
+    "Too few or too many sites",
+    "A deployment has at least one site and at most 64. Add another site before you remove the last one.",
+    "/v1/sites/ul",
+    "ul is the only site. Add another one first.",
 )
 TOO_LONG = _problem(
     "too-long",

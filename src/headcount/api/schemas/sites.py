@@ -30,7 +30,7 @@ class SiteEntry(Schema):
 
 
 class SiteListResponse(Schema):
-    """The sites that this API serves."""
+    """The sites that the caller may see."""
 
     sites: list[SiteEntry]
 
@@ -74,6 +74,13 @@ class SiteChanges(Schema):
     renamed: list[SiteRenamedZone]
     moved: list[SiteMovedZone]
     changed: dict[str, list[str]] = Field(description="Other properties that differ, by zone.")
+
+
+class SiteRemovalResponse(Schema):
+    """The version that removes a site."""
+
+    version: int = Field(description="Its number.")
+    effective: str = Field(description="When it takes effect: some seconds after it was accepted.")
 
 
 class SiteUpdateResponse(Schema):
