@@ -12,8 +12,6 @@ from headcount.api.api_settings import ApiSettings
 from headcount.api.core_connection import CoreConnection
 from headcount.api.live_sites import LiveSites, ServedSite
 from headcount.api.metrics import Metrics
-from headcount.api.middleware.identity import AnyCaller
-from headcount.api.parameters import SiteId
 from headcount.api.public_counts import public_counts
 from headcount.api.rate_limits import ApiRateLimits
 from headcount.api.schemas.problems import NO_LOGIN, UNKNOWN_SITE, UNKNOWN_ZONE, ProblemError
@@ -115,23 +113,6 @@ def known_site(state: ApiState, caller: Caller, site: str) -> ServedSite:
 def _unknown_site(state: ApiState, caller: Caller, site: str) -> ProblemError:
     visible = ", ".join(repr(served.id) for served in state.live.visible(caller)) or "none that you may see"
     return ProblemError(UNKNOWN_SITE, f"There is no site {site[:64]!r}; this API serves {visible}.")
-
-
-async def site_of_path(site: SiteId, state: State, caller: AnyCaller) -> ServedSite:
-    """Return the site in the path of a request; see `known_site`."""
-    return known_site(state, caller, site)
-
-
-#: A parameter of endpoints: the site in the path, if the caller may see it.
-SiteInPath = Annotated[ServedSite, Depends(site_of_path)]
-
-
-async def _id_of_site(site: SiteInPath) -> str:
-    return site.id
-
-
-#: A parameter of endpoints: the id of the site in the path, if the caller may see it.
-KnownSiteId = Annotated[str, Depends(_id_of_site)]
 
 
 def known_zone(site: ServedSite, zone: str) -> int:

@@ -10,10 +10,11 @@ from fastapi.responses import Response
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import RequireScope
+from headcount.api.middleware.site_access import KnownSiteId
 from headcount.api.parameters import CommandId, DeviceId
 from headcount.api.schemas import commands
 from headcount.api.schemas.problems import UNKNOWN_COMMAND, ProblemError
-from headcount.api.state import ApiState, KnownSiteId, State
+from headcount.api.state import ApiState, State
 from headcount.messages.records import DeviceCommand
 from headcount.services.commands import command_as_json
 

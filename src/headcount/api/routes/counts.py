@@ -17,11 +17,12 @@ from headcount.api.counts_lookup import counts_at, feed_for
 from headcount.api.live_sites import ServedSite
 from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.identity import AnyCaller
+from headcount.api.middleware.site_access import SiteInPath
 from headcount.api.parameters import DEFAULT_SPAN_S, MAX_ROWS, At, HistorySteps, Steps, ZoneId, Zones
 from headcount.api.public_counts import PublicCounts
 from headcount.api.schemas import counts
 from headcount.api.schemas.problems import NOT_RECORDED, ProblemError, invalid
-from headcount.api.state import ApiState, SiteInPath, State, known_zone, known_zone_of_any_version
+from headcount.api.state import ApiState, State, known_zone, known_zone_of_any_version
 from headcount.api.stream_reader import zone_indices
 from headcount.counting.disclosure import GRID_S
 from headcount.history import queries

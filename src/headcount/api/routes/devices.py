@@ -12,11 +12,12 @@ from fastapi.responses import StreamingResponse
 from headcount.access.roles import Caller
 from headcount.api.media_types import Csv, Json
 from headcount.api.middleware.authorization import RequireScope
+from headcount.api.middleware.site_access import KnownSiteId
 from headcount.api.parameters import DeviceHandle
 from headcount.api.public_url import checked_base_url
 from headcount.api.schemas import devices
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import ApiState, KnownSiteId, State
+from headcount.api.state import ApiState, State
 from headcount.devices import csv_table
 from headcount.devices.device_fields import MAX_LABEL_CHARS
 from headcount.devices.device_filter import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, DeviceFilter

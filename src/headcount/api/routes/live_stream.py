@@ -12,10 +12,11 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from headcount.api.middleware.identity import Identity, identity_of
+from headcount.api.middleware.site_access import SiteInPath
 from headcount.api.parameters import Every, Zones
 from headcount.api.schemas import problems
 from headcount.api.schemas.problems import ProblemError
-from headcount.api.state import ApiState, SiteInPath, State, known_site
+from headcount.api.state import ApiState, State, known_site
 from headcount.api.stream_reader import StreamReader
 
 #: The delay before a client reconnects.

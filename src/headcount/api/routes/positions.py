@@ -13,10 +13,11 @@ from headcount.access.roles import Caller
 from headcount.api.live_sites import ServedSite
 from headcount.api.media_types import GeoJson, Json
 from headcount.api.middleware.authorization import Reason, RequireScope
+from headcount.api.middleware.site_access import KnownSiteId, SiteInPath
 from headcount.api.parameters import DEFAULT_SPAN_S, At, DeviceId, From, To
 from headcount.api.schemas import positions
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import KnownSiteId, SiteInPath, State
+from headcount.api.state import State
 from headcount.history.queries import CELLS_PER_DEG, SLOT_S, CellCount, StoredFix
 from headcount.messages.times import iso
 from headcount.messages.topics import Kind

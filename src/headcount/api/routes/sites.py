@@ -12,6 +12,7 @@ from headcount.access.roles import Caller
 from headcount.api.media_types import GEOJSON, GeoJson, Json, etag_of, revalidated
 from headcount.api.middleware.authorization import RequireScope
 from headcount.api.middleware.identity import AnyCaller
+from headcount.api.middleware.site_access import KnownSiteId, SiteInPath
 from headcount.api.parameters import SiteId
 from headcount.api.problem_handlers import problem_of
 from headcount.api.schemas import sites
@@ -25,13 +26,12 @@ from headcount.api.schemas.problems import (
     invalid,
     response,
 )
-from headcount.api.state import ApiState, KnownSiteId, SiteInPath, State
+from headcount.api.state import ApiState, State
 from headcount.counting.site import Site
 from headcount.counting.site_diff import site_diff
 from headcount.counting.site_file import check_site, parse_site, unscaled
 from headcount.errors import SiteLimitError, SiteVersionError, UnknownSiteError
 from headcount.messages.times import iso
-from headcount.messaging.site_store import StoredSite
 
 router = APIRouter(prefix="/v1", tags=["counts"])
 Editor = Annotated[Caller, Depends(RequireScope("sites:write"))]
@@ -114,7 +114,7 @@ async def put_site(
             answer = Json(body, 201, {"location": f"/v1/sites/{site}"})
         else:
             if if_match is not None:
-                await _check_match(state, last, if_match)
+                await _check_match(state, site, last.number, if_match)
             update = await service.update(actor, new, None if if_match is None else last.number)
             answer = Json(
                 {"version": update.version, "effective": iso(update.from_s), "changes": update.changes}
@@ -145,11 +145,11 @@ async def delete_site(site: KnownSiteId, state: State, actor: Editor) -> Respons
     return Json({"version": removed.number, "effective": iso(removed.from_s)})
 
 
-async def _check_match(state: ApiState, last: StoredSite, if_match: str) -> None:
+async def _check_match(state: ApiState, site: str, number: int, if_match: str) -> None:
     """Check that the edited version was the last one, as it is served."""
     await state.sites.refresh()
-    served = state.live.named(last.site)
-    version = served.versions.numbered(last.number) if served else None
+    served = state.live.named(site)
+    version = served.versions.numbered(number) if served else None
     if version is None or etag_of(GeoJson(version.site.geojson)) not in if_match:
         raise ProblemError(SITE_CHANGED, SITE_CHANGED.meaning)
 

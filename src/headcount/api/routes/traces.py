@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from headcount.access.roles import Caller
 from headcount.api.media_types import Json
 from headcount.api.middleware.authorization import Reason, RequireScope
+from headcount.api.middleware.site_access import KnownSiteId
 from headcount.api.parameters import DEFAULT_TRACE_LIMIT, DeviceId, TraceLimit
 from headcount.api.schemas import traces
 from headcount.api.schemas.problems import invalid
-from headcount.api.state import KnownSiteId, State
+from headcount.api.state import State
 from headcount.messages.topics import Kind
 
 router = APIRouter(prefix="/v1", tags=["devices"])
